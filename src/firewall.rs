@@ -1,0 +1,180 @@
+//! The firewall policy as a value: chains and rules in words that both backends can speak.
+//!
+//! `desired` builds a [`Ruleset`]; a backend of `kernel::nat` renders it to canonical text (for
+//! the plan and for the comparison with what the kernel holds) and to its own wire format.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Family, Mark, Realm};
+
+/// Which firewall carries our rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// nf_tables over netlink; needs no binary.
+    Nftables,
+    /// iptables and ip6tables, whichever variant is installed.
+    Iptables,
+}
+
+impl BackendKind {
+    /// `nftables` or `iptables`, as in the config file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BackendKind::Nftables => "nftables",
+            BackendKind::Iptables => "iptables",
+        }
+    }
+}
+
+impl std::fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Where a chain hangs in the packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Before the routing decision, after conntrack: `filter` at priority mangle (-150);
+    /// iptables: mangle PREROUTING.
+    Prerouting,
+    /// Packets of the host itself; a changed mark routes them again: type `route` at priority
+    /// mangle (-150); iptables: mangle OUTPUT.
+    OutputReroute,
+    /// Source translation, just before everybody else's (srcnat - 5 = 95), since of two nat
+    /// chains the first that translates wins; iptables: nat POSTROUTING.
+    PostroutingNat,
+    /// After source translation: filter at postrouting, srcnat + 50 = 150. What still carries a
+    /// private source here was never translated. iptables has no such hook: it takes
+    /// filter FORWARD and matches the packets that conntrack can't translate.
+    PostroutingGuard,
+}
+
+/// A condition of a rule; all of a rule's conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Match {
+    /// The packet came in through this interface.
+    InputInterface(String),
+    /// The packet did not come in through this interface.
+    NotInputInterface(String),
+    /// The packet leaves through this interface.
+    OutputInterface(String),
+    /// The packet does not leave through this interface.
+    NotOutputInterface(String),
+    /// Source address inside the prefix.
+    Source(IpNet),
+    /// Source address outside the prefix.
+    NotSource(IpNet),
+    /// Destination address inside the prefix.
+    Destination(IpNet),
+    /// Destination address outside the prefix.
+    NotDestination(IpNet),
+    /// Destination is an address of this host (FIB type `local`).
+    DestinationIsLocal,
+    /// First packet of a flow (conntrack state `new`).
+    NewFlow,
+    /// Packet that conntrack can't assign to a flow, or doesn't track: NAT leaves it as it is.
+    /// The nftables backend doesn't need it at [`Hook::PostroutingGuard`] (it sees the source
+    /// itself) but renders it all the same.
+    NotTracked,
+    /// The flow's mark.
+    FlowMark(Mark),
+    /// The routing decision's next hop (`rt ip nexthop`, `rt ip6 nexthop`); nftables only.
+    NextHop(IpAddr),
+    /// The routing decision's destination realm (`rt classid`, `-m realm`); IPv4 only.
+    Realm(Realm),
+    /// Destination inside any of the prefixes (sorted, disjoint): the substitute where the
+    /// routing decision can't be asked.
+    DestinationAnyOf(Vec<IpNet>),
+    /// Not inside any of the prefixes.
+    DestinationNoneOf(Vec<IpNet>),
+    /// Every source host has one of `buckets` numbers, always the same: its own is `bucket`.
+    SourceBucket {
+        /// This rule's number, below `buckets`.
+        bucket: u32,
+        /// How many there are (2 to 32).
+        buckets: u32,
+        /// The fixed seed: without one, nftables draws a new one at each load.
+        seed: u32,
+    },
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Write these bits of the flow's mark, leave the others; go on.
+    SetFlowMark(Mark),
+    /// Copy the flow mark's bits inside the mask to the packet's mark, leave the others; go on.
+    RestoreMark {
+        /// The bits.
+        mask: u32,
+    },
+    /// Translate the source to this address.
+    Snat(IpAddr),
+    /// Translate the source to the outgoing interface's address.
+    Masquerade,
+    /// Leave the packet as it is; no later rule of this base chain sees it.
+    Accept,
+    /// Drop it.
+    Drop,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FwRule {
+    /// The family it speaks of; `None` means both.
+    pub family: Option<Family>,
+    /// Its conditions, in the order in which they are checked.
+    pub matches: Vec<Match>,
+    /// Its effect.
+    pub verdict: Verdict,
+}
+
+/// One chain, hooked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Chain {
+    /// Its hook; a ruleset has at most one chain a hook.
+    pub hook: Hook,
+    /// Its rules, in order.
+    pub rules: Vec<FwRule>,
+}
+
+/// The whole policy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Ruleset {
+    /// Its chains, ordered by hook.
+    pub chains: Vec<Chain>,
+}
+
+/// Our own firewall objects as a backend reads them back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedFirewall {
+    /// Canonical text, line by line, counters left out: comparable with what the backend renders
+    /// from a [`Ruleset`].
+    pub text: Vec<String>,
+    /// What the backend needs to put exactly this back (rollback); meaningless to others.
+    pub snapshot: Snapshot,
+}
+
+/// A backend's own record of what it read, replayable by the same backend.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Snapshot(pub Vec<u8>);
+
+/// What one backend finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObservedFirewall {
+    /// Nothing of ours, nothing in our way.
+    Absent,
+    /// Ours.
+    Owned(OwnedFirewall),
+    /// Something of our name that isn't ours, described: a conflict.
+    Foreign(String),
+    /// The backend doesn't exist here (no nf_tables in the kernel, no binary): the reason.
+    Unavailable(String),
+    /// It exists but can't be read (no privilege): the reason. Never taken for empty.
+    Unreadable(String),
+}

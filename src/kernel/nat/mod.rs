@@ -1,0 +1,84 @@
+//! The firewall: one trait, two backends.
+
+use thiserror::Error;
+
+use crate::firewall::{BackendKind, ObservedFirewall, Ruleset, Snapshot};
+
+pub mod iptables;
+pub mod nftables;
+
+/// Why a firewall operation failed.
+#[derive(Debug, Error)]
+pub enum FirewallError {
+    /// The kernel or the tool refused.
+    #[error("{backend}: {operation}: {reason}")]
+    Refused {
+        /// Which backend.
+        backend: BackendKind,
+        /// What was attempted, in words with its object.
+        operation: String,
+        /// The errno in words with the kernel's extended-ack text, or the tool's own message.
+        reason: String,
+        /// The errno, where one was reported.
+        errno: Option<i32>,
+    },
+    /// The xtables lock is held by another program for longer than we wait.
+    #[error(
+        "iptables: another program holds the xtables lock ({lock}) for more than {waited_s} s: {message}"
+    )]
+    Locked {
+        /// The lock file.
+        lock: String,
+        /// How long we waited, in seconds.
+        waited_s: u32,
+        /// The tool's own message.
+        message: String,
+    },
+    /// Reading or talking failed below the protocol.
+    #[error("{backend}: {operation}: {source}")]
+    Io {
+        /// Which backend.
+        backend: BackendKind,
+        /// What was attempted.
+        operation: String,
+        /// The error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The policy holds something that this backend can't express.
+    #[error("{backend} cannot express {what}")]
+    Inexpressible {
+        /// Which backend.
+        backend: BackendKind,
+        /// What it can't.
+        what: String,
+    },
+}
+
+/// A firewall that can carry our rules.
+pub trait FirewallBackend {
+    /// Which one it is.
+    fn kind(&self) -> BackendKind;
+
+    /// What it found itself to be, for reports: `nf_tables of the kernel`,
+    /// `iptables v1.8.9 (nf_tables)`.
+    fn description(&self) -> String;
+
+    /// Reads what is there of our name. Only a failure that leaves the answer unknown is an
+    /// error or `Unreadable`; a failed read is never `Absent`.
+    fn observe(&mut self) -> Result<ObservedFirewall, FirewallError>;
+
+    /// The policy as this backend's own canonical text, one line an object, exactly as
+    /// `observe` would read it back. Pure.
+    fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError>;
+
+    /// Puts the policy in place of whatever of ours is there, in one transaction: no packet
+    /// sees a half.
+    fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError>;
+
+    /// Puts back exactly what an earlier `observe` saw, in one transaction.
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError>;
+
+    /// Removes all of ours, in one transaction. Nothing there is success.
+    fn remove(&mut self) -> Result<(), FirewallError>;
+}

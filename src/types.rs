@@ -1,0 +1,276 @@
+//! Newtypes for the numbers and names that travel through every stage.
+//!
+//! A table id and a mark are both `u32`; two swapped at a call site compile and
+//! send traffic the wrong way. So each has a type of its own.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// Both families, in the order in which they are printed.
+    pub const ALL: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Family {
+        match address {
+            IpAddr::V4(_) => Family::Ipv4,
+            IpAddr::V6(_) => Family::Ipv6,
+        }
+    }
+
+    /// The family of a prefix.
+    pub fn of_net(prefix: &IpNet) -> Family {
+        match prefix {
+            IpNet::V4(_) => Family::Ipv4,
+            IpNet::V6(_) => Family::Ipv6,
+        }
+    }
+
+    /// The default route's prefix: `0.0.0.0/0` or `::/0`.
+    pub fn default_prefix(self) -> IpNet {
+        match self {
+            Family::Ipv4 => IpNet::V4(ipnet::Ipv4Net::default()),
+            Family::Ipv6 => IpNet::V6(ipnet::Ipv6Net::default()),
+        }
+    }
+
+    /// Length of an address in bits.
+    pub fn bits(self) -> u8 {
+        match self {
+            Family::Ipv4 => 32,
+            Family::Ipv6 => 128,
+        }
+    }
+
+    /// `ipv4` or `ipv6`, as in the config file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Family::Ipv4 => "ipv4",
+            Family::Ipv6 => "ipv6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl $name {
+            /// The name as AWS writes it.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(name: &str) -> Self {
+                $name(name.to_owned())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+name_type!(
+    /// An AWS region such as `us-east-1`, as in the `region` field of `ip-ranges.json`.
+    Region
+);
+name_type!(
+    /// An AWS service such as `S3`, as in the `service` field of `ip-ranges.json`.
+    Service
+);
+
+macro_rules! number_type {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number_type!(
+    /// `syncToken` of `ip-ranges.json`: the publication time in seconds since the epoch
+    /// ("AWS IP address ranges: syntax", VPC User Guide). Later documents have larger tokens.
+    SyncToken(u64)
+);
+number_type!(
+    /// A routing table (`RTA_TABLE`, `FRA_TABLE`).
+    TableId(u32)
+);
+number_type!(
+    /// The priority of a policy rule (`FRA_PRIORITY`); the kernel tries smaller ones first.
+    Priority(u32)
+);
+number_type!(
+    /// The metric of a route (`RTA_PRIORITY`); the kernel prefers smaller ones.
+    Metric(u32)
+);
+number_type!(
+    /// Who installed a route, rule or nexthop (`rtm_protocol`, `FRA_PROTOCOL`, `nh_protocol`).
+    Protocol(u8)
+);
+number_type!(
+    /// The kernel's number of a link; it changes when a link is recreated under the same name.
+    IfIndex(u32)
+);
+number_type!(
+    /// The destination realm of an IPv4 route (low half of `RTA_FLOW`); IPv6 has none.
+    Realm(u16)
+);
+number_type!(
+    /// The kernel's id of a nexthop object (`NHA_ID`).
+    NexthopId(u32)
+);
+
+impl TableId {
+    /// The kernel's `main` table (`RT_TABLE_MAIN`, linux/rtnetlink.h).
+    pub const MAIN: TableId = TableId(254);
+    /// The kernel's `local` table (`RT_TABLE_LOCAL`, linux/rtnetlink.h).
+    pub const LOCAL: TableId = TableId(255);
+}
+
+/// A firewall mark with the mask of the bits that it speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Mark {
+    /// The value of the bits inside `mask`.
+    pub value: u32,
+    /// The bits that count; the others belong to somebody else.
+    pub mask: u32,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}/{:#x}", self.value, self.mask)
+    }
+}
+
+/// The bits of a mark that say which path a flow takes. Two bits, three values: see DESIGN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathMask(pub u32);
+
+impl PathMask {
+    fn with(self, index: u32) -> Mark {
+        // The mask holds exactly two adjacent bits (config validation), so that the index,
+        // shifted to the lowest of them, stays inside.
+        Mark {
+            value: index << self.0.trailing_zeros(),
+            mask: self.0,
+        }
+    }
+
+    /// The mark of flows on the bypass path.
+    pub fn bypass(self) -> Mark {
+        self.with(1)
+    }
+
+    /// The mark of flows on the egress path.
+    pub fn egress(self) -> Mark {
+        self.with(2)
+    }
+
+    /// The mark of flows that were opened from outside: they keep the path they have without us.
+    pub fn inbound(self) -> Mark {
+        self.with(3)
+    }
+}
+
+/// A value of each address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PerFamily<T> {
+    /// The IPv4 value.
+    pub ipv4: T,
+    /// The IPv6 value.
+    pub ipv6: T,
+}
+
+impl<T> PerFamily<T> {
+    /// Computes the value of each family.
+    pub fn from_fn(mut value: impl FnMut(Family) -> T) -> Self {
+        PerFamily {
+            ipv4: value(Family::Ipv4),
+            ipv6: value(Family::Ipv6),
+        }
+    }
+
+    /// The value of one family.
+    pub fn get(&self, family: Family) -> &T {
+        match family {
+            Family::Ipv4 => &self.ipv4,
+            Family::Ipv6 => &self.ipv6,
+        }
+    }
+
+    /// The value of one family, to be changed.
+    pub fn get_mut(&mut self, family: Family) -> &mut T {
+        match family {
+            Family::Ipv4 => &mut self.ipv4,
+            Family::Ipv6 => &mut self.ipv6,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_marks_of_the_default_mask() {
+        let path = PathMask(0x3000);
+        assert_eq!(
+            path.bypass(),
+            Mark {
+                value: 0x1000,
+                mask: 0x3000
+            }
+        );
+        assert_eq!(
+            path.egress(),
+            Mark {
+                value: 0x2000,
+                mask: 0x3000
+            }
+        );
+        assert_eq!(
+            path.inbound(),
+            Mark {
+                value: 0x3000,
+                mask: 0x3000
+            }
+        );
+        assert_eq!(path.inbound().to_string(), "0x3000/0x3000");
+    }
+}
