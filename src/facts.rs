@@ -44,6 +44,8 @@ pub struct MainRoute {
     pub gateway: Option<IpAddr>,
     /// The device; `None` for routes without one (`unreachable`, `blackhole`).
     pub device: Option<IfIndex>,
+    /// The gateway counts as reachable although no connected network holds it (`RTNH_F_ONLINK`).
+    pub onlink: bool,
     /// Who installed it.
     pub protocol: Protocol,
     /// A unicast route; false for `unreachable` and its like.

@@ -15,4 +15,8 @@ pub mod facts;
 pub mod firewall;
 pub mod objects;
 
+pub mod desired;
 pub mod kernel;
+pub mod observed;
+pub mod ownership;
+pub mod plan;

@@ -37,6 +37,8 @@ pub struct Via {
     pub gateway: Option<IpAddr>,
     /// The device.
     pub device: IfIndex,
+    /// Take the gateway for reachable although no connected network holds it (`RTNH_F_ONLINK`).
+    pub onlink: bool,
 }
 
 /// What a route does with a packet.

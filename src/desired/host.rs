@@ -1,0 +1,201 @@
+//! The host role: a server that leaves through NAT instances.
+
+use std::net::IpAddr;
+
+use super::{
+    DesiredError, DesiredState, EgressPath, Inputs, WORST_METRIC, gateway, landing, lookup,
+    main_without_default, metric, place, route, rule, special,
+};
+use crate::config::WhenDown;
+use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use crate::objects::{Nexthop, NexthopKind, RouteTarget, RuleAction, Via};
+use crate::ownership::Numbers;
+use crate::types::{Family, NexthopId};
+
+/// Adds the egress path, the rules and the marks to a state that has the bypass routes.
+pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), DesiredError> {
+    let numbers = Numbers::of(inputs.config);
+    for family in Family::ALL {
+        if !inputs.available.get(family) {
+            if !inputs.config.egress.gateways_of(family).is_empty() {
+                state.notes.push(format!(
+                    "{family}: this kernel has it switched off; its egress gateways are not used"
+                ));
+            }
+            continue;
+        }
+        egress(inputs, &numbers, family, state)?;
+        let bypasses = inputs.config.select.families.contains(&family)
+            && state.paths.get(family).bypass.is_some();
+        let egresses = state.paths.get(family).egress != EgressPath::Main;
+        if !bypasses && !egresses {
+            continue;
+        }
+        let mut inbound = rule(
+            &numbers,
+            family,
+            place::INBOUND,
+            RuleAction::Goto(numbers.landing()),
+        );
+        inbound.mark = Some(inputs.config.kernel.path_mask.inbound());
+        state.rules.push(inbound);
+        state
+            .rules
+            .push(rule(&numbers, family, place::MAIN, main_without_default()));
+        if bypasses {
+            state.rules.push(rule(
+                &numbers,
+                family,
+                place::BYPASS,
+                lookup(numbers.bypass_table),
+            ));
+        }
+        if egresses {
+            state.rules.push(rule(
+                &numbers,
+                family,
+                place::EGRESS,
+                lookup(numbers.egress_table),
+            ));
+        }
+        state.rules.push(landing(&numbers, family));
+    }
+    if !state.rules.is_empty() {
+        state.firewall = Some(marks(inputs));
+    }
+    Ok(())
+}
+
+fn egress(
+    inputs: &Inputs,
+    numbers: &Numbers,
+    family: Family,
+    state: &mut DesiredState,
+) -> Result<(), DesiredError> {
+    let config = &inputs.config.egress;
+    let gateways = config.gateways_of(family);
+    let closed = config.close.contains(&family);
+    if gateways.is_empty() && !closed {
+        if !config.gateways.is_empty() {
+            state.notes.push(format!(
+                "{family}: no egress gateway: partners reached over it see this host's own address; \
+                 [egress] close = [\"{family}\"] shuts it"
+            ));
+        }
+        return Ok(());
+    }
+    let mut usable = Vec::new();
+    for gateway in &gateways {
+        match gateway::egress(inputs.facts, *gateway)? {
+            Ok(via) => usable.push(via),
+            Err(device) => state.notes.push(format!(
+                "[egress] gateways: {gateway} is out of reach: {device} is down"
+            )),
+        }
+    }
+    let table = numbers.egress_table;
+    let default = family.default_prefix();
+    if let Some(target) = default_target(numbers, family, &gateways, &usable, state) {
+        state
+            .routes
+            .push(route(numbers, table, default, metric(family), target));
+    }
+    if config.when_down == WhenDown::Unreachable || closed {
+        state.routes.push(route(
+            numbers,
+            table,
+            default,
+            WORST_METRIC,
+            RouteTarget::Unreachable,
+        ));
+    }
+    for prefix in special::thrown(family, inputs.vpc_cidrs) {
+        state.routes.push(route(
+            numbers,
+            table,
+            prefix,
+            metric(family),
+            RouteTarget::Throw,
+        ));
+    }
+    state.paths.get_mut(family).egress = match usable.is_empty() {
+        true if config.when_down == WhenDown::Bypass && !closed => EgressPath::Main,
+        true => EgressPath::Closed,
+        false => EgressPath::Gateways(usable.iter().filter_map(|via| via.gateway).collect()),
+    };
+    Ok(())
+}
+
+/// One configured gateway: a plain route. Several: a group of nexthop objects, so that a change
+/// of gateways is one message. Nexthop objects vanish when the carrier does; the plain route
+/// of the common case doesn't.
+fn default_target(
+    numbers: &Numbers,
+    family: Family,
+    configured: &[IpAddr],
+    usable: &[Via],
+    state: &mut DesiredState,
+) -> Option<RouteTarget> {
+    let first = usable.first()?;
+    if configured.len() == 1 {
+        return Some(RouteTarget::Via(*first));
+    }
+    let group = numbers.nexthop_group(family);
+    let mut members = Vec::new();
+    for via in usable {
+        // An id belongs to an address for as long as the list of gateways stays the same.
+        let place = configured
+            .iter()
+            .position(|gateway| Some(*gateway) == via.gateway)
+            .unwrap_or(0);
+        let id = NexthopId(group.0 + 1 + place as u32);
+        members.push(id);
+        state.nexthops.push(Nexthop {
+            id,
+            family,
+            kind: NexthopKind::Single(*via),
+            protocol: numbers.protocol,
+        });
+    }
+    state.nexthops.push(Nexthop {
+        id: group,
+        family,
+        kind: NexthopKind::Group(members),
+        protocol: numbers.protocol,
+    });
+    Some(RouteTarget::Nexthop(group))
+}
+
+/// Flows that were opened from outside carry the inbound mark, and their packets too: ours in
+/// `output` (a changed mark routes them again), the client's in `prerouting`, so that the
+/// kernel's own first look-up for the answer (with `tcp_fwmark_accept=1`) and the reverse path
+/// check (with `src_valid_mark=1`) follow it as well.
+fn marks(inputs: &Inputs) -> Ruleset {
+    let inbound = inputs.config.kernel.path_mask.inbound();
+    let set = FwRule {
+        family: None,
+        matches: vec![
+            Match::NotInputInterface("lo".to_owned()),
+            Match::NewFlow,
+            Match::DestinationIsLocal,
+        ],
+        verdict: Verdict::SetFlowMark(inbound),
+    };
+    let restore = FwRule {
+        family: None,
+        matches: vec![Match::FlowMark(inbound)],
+        verdict: Verdict::RestoreMark { mask: inbound.mask },
+    };
+    Ruleset {
+        chains: vec![
+            Chain {
+                hook: Hook::Prerouting,
+                rules: vec![set, restore.clone()],
+            },
+            Chain {
+                hook: Hook::OutputReroute,
+                rules: vec![restore],
+            },
+        ],
+    }
+}

@@ -1,0 +1,116 @@
+//! What the kernel holds, as values: the input of the plan.
+
+use std::collections::BTreeMap;
+
+use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall};
+use crate::objects::{Nexthop, Route, RouteTarget, Rule, Via};
+use crate::ownership::Ownership;
+use crate::types::{Family, PerFamily};
+
+/// Everything that the plan compares with the desired state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedState {
+    /// All routes of our tables, ours or not, sorted by key.
+    pub routes: Vec<Route>,
+    /// All policy rules, both families, in the kernel's order.
+    pub rules: Vec<Rule>,
+    /// All nexthop objects.
+    pub nexthops: Vec<Nexthop>,
+    /// What each firewall backend finds.
+    pub firewalls: BTreeMap<BackendKind, ObservedFirewall>,
+}
+
+impl ObservedState {
+    /// An empty kernel without firewalls: the start of many tests.
+    pub fn empty() -> Self {
+        ObservedState {
+            routes: Vec::new(),
+            rules: Vec::new(),
+            nexthops: Vec::new(),
+            firewalls: BTreeMap::from([
+                (BackendKind::Nftables, ObservedFirewall::Absent),
+                (BackendKind::Iptables, ObservedFirewall::Absent),
+            ]),
+        }
+    }
+
+    /// The part that is ours.
+    pub fn owned(&self, ownership: &Ownership) -> OwnedState {
+        OwnedState {
+            routes: self
+                .routes
+                .iter()
+                .filter(|r| ownership.owns_route(r))
+                .cloned()
+                .collect(),
+            rules: self
+                .rules
+                .iter()
+                .filter(|r| ownership.owns_rule(r))
+                .cloned()
+                .collect(),
+            nexthops: self
+                .nexthops
+                .iter()
+                .filter(|n| ownership.owns_nexthop(n))
+                .cloned()
+                .collect(),
+            firewalls: self
+                .firewalls
+                .iter()
+                .filter_map(|(kind, observed)| match observed {
+                    ObservedFirewall::Owned(owned) => Some((*kind, owned.clone())),
+                    _ => None,
+                })
+                .collect(),
+        }
+    }
+
+    /// The gateway that our bypass routes use now: the last known one of a family whose default
+    /// has gone for the moment (a DHCP restart).
+    pub fn last_bypass(&self, ownership: &Ownership) -> PerFamily<Option<Via>> {
+        PerFamily::from_fn(|family| {
+            self.routes.iter().find_map(|route| match &route.target {
+                RouteTarget::Via(via)
+                    if route.key.family() == family
+                        && ownership.is_bypass_table(route.key.table)
+                        && ownership.owns_route(route) =>
+                {
+                    Some(*via)
+                }
+                _ => None,
+            })
+        })
+    }
+}
+
+/// What is ours in the kernel: the state that a rollback goes back to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnedState {
+    /// Our routes, sorted by key.
+    pub routes: Vec<Route>,
+    /// Our rules.
+    pub rules: Vec<Rule>,
+    /// Our nexthop objects.
+    pub nexthops: Vec<Nexthop>,
+    /// Our firewall objects.
+    pub firewalls: BTreeMap<BackendKind, OwnedFirewall>,
+}
+
+impl OwnedState {
+    /// Whether nothing is there.
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+            && self.rules.is_empty()
+            && self.nexthops.is_empty()
+            && self.firewalls.is_empty()
+    }
+
+    /// How many of our routes of a family lie in the tables.
+    pub fn routes_of(&self, family: Family) -> usize {
+        self.routes
+            .iter()
+            .filter(|route| route.key.family() == family)
+            .count()
+    }
+}

@@ -1,0 +1,135 @@
+//! What is ours: what carries our table *and* our protocol, or lies in our priority range *and*
+//! carries our protocol. Read off the object itself, so that a fresh process knows it too.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::objects::{Nexthop, Route, Rule};
+use crate::types::{Family, NexthopId, Priority, Protocol, TableId};
+
+/// How many priorities our rules may use, from the first on.
+pub const PRIORITY_RANGE: u32 = 100;
+
+/// The numbers that mark our objects. Stored in the state dir after each pass, so that a change
+/// of the config cleans up what lies under the old ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Numbers {
+    /// The table of the selected prefixes.
+    pub bypass_table: TableId,
+    /// The table of the egress default.
+    pub egress_table: TableId,
+    /// Our protocol number.
+    pub protocol: Protocol,
+    /// Our first rule.
+    pub priority: Priority,
+}
+
+impl Numbers {
+    /// The numbers of a config.
+    pub fn of(config: &Config) -> Self {
+        Numbers {
+            bypass_table: config.bypass.table,
+            egress_table: config.egress.table,
+            protocol: config.kernel.protocol,
+            priority: config.kernel.priority,
+        }
+    }
+
+    fn in_range(&self, priority: Priority) -> bool {
+        (self.priority.0..self.priority.0 + PRIORITY_RANGE).contains(&priority.0)
+    }
+
+    /// The last priority of our range: the landing place of flows that skip our rules.
+    pub fn landing(&self) -> Priority {
+        Priority(self.priority.0 + PRIORITY_RANGE - 1)
+    }
+
+    /// The ids of our nexthop objects: a hundred, fifty a family, the first of each the group.
+    /// Derived from the table so that two sets of numbers don't share ids; ids are arbitrary
+    /// non-zero 32-bit numbers (`NHA_ID`, linux/nexthop.h).
+    pub fn nexthop_group(&self, family: Family) -> NexthopId {
+        let base = (self.egress_table.0 % 20_000_000) * 100;
+        NexthopId(match family {
+            Family::Ipv4 => base,
+            Family::Ipv6 => base + 50,
+        })
+    }
+
+    fn owns_nexthop_id(&self, id: NexthopId) -> bool {
+        let first = self.nexthop_group(Family::Ipv4).0;
+        (first..first + 100).contains(&id.0)
+    }
+}
+
+impl Default for Numbers {
+    /// The defaults of the config file.
+    fn default() -> Self {
+        Numbers {
+            bypass_table: TableId(1083),
+            egress_table: TableId(1084),
+            protocol: Protocol(83),
+            priority: Priority(30000),
+        }
+    }
+}
+
+/// All numbers that may mark something of ours: the current ones, and those of earlier configs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ownership {
+    /// The current numbers.
+    pub current: Numbers,
+    /// Earlier ones, from the state dir.
+    pub earlier: Vec<Numbers>,
+}
+
+impl Ownership {
+    /// Ownership by the current numbers and the earlier ones that differ.
+    pub fn new(current: Numbers, earlier: impl IntoIterator<Item = Numbers>) -> Self {
+        let mut earlier: Vec<Numbers> = earlier.into_iter().filter(|n| *n != current).collect();
+        earlier.sort();
+        earlier.dedup();
+        Ownership { current, earlier }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Numbers> {
+        std::iter::once(&self.current).chain(&self.earlier)
+    }
+
+    /// Every table that may hold something of ours, each once.
+    pub fn tables(&self) -> Vec<TableId> {
+        let mut tables: Vec<TableId> = self
+            .all()
+            .flat_map(|numbers| [numbers.bypass_table, numbers.egress_table])
+            .collect();
+        tables.sort();
+        tables.dedup();
+        tables
+    }
+
+    /// Whether the route is ours.
+    pub fn owns_route(&self, route: &Route) -> bool {
+        self.all().any(|numbers| {
+            route.protocol == numbers.protocol
+                && (route.key.table == numbers.bypass_table
+                    || route.key.table == numbers.egress_table)
+        })
+    }
+
+    /// Whether the route is one of the bypass path (current or earlier), ours or not.
+    pub fn is_bypass_table(&self, table: TableId) -> bool {
+        self.all().any(|numbers| table == numbers.bypass_table)
+    }
+
+    /// Whether the rule is ours.
+    pub fn owns_rule(&self, rule: &Rule) -> bool {
+        self.all()
+            .any(|numbers| rule.protocol == numbers.protocol && numbers.in_range(rule.priority))
+    }
+
+    /// Whether the nexthop object is ours.
+    pub fn owns_nexthop(&self, nexthop: &Nexthop) -> bool {
+        self.all().any(|numbers| {
+            nexthop.protocol == numbers.protocol && numbers.owns_nexthop_id(nexthop.id)
+        })
+    }
+}

@@ -1,0 +1,428 @@
+//! The comparison itself.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Action, Conflict, FirewallAfter, FirewallGoal, Goal, Plan, Step};
+use crate::firewall::{ObservedFirewall, OwnedFirewall};
+use crate::objects::{Nexthop, NexthopKind, Route, RouteKey, Rule, RuleAction};
+use crate::observed::ObservedState;
+use crate::ownership::Ownership;
+use crate::types::{Family, NexthopId, TableId};
+
+/// Computes the steps from the observed state to the goal.
+pub fn plan(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Plan {
+    let mut plan = Plan::default();
+    let routes = diff_routes(goal, observed, ownership);
+    let rules = diff_rules(goal, observed, ownership);
+    let nexthops = diff_nexthops(goal, observed, ownership);
+    let firewalls = diff_firewalls(goal, observed, ownership);
+
+    // Adding: nothing leads there yet, or what leads there finds more than before.
+    plan.steps
+        .extend(goal.sysctls.iter().cloned().map(Step::Sysctl));
+    plan.steps.extend(firewalls.put);
+    plan.steps.extend(nexthops.put);
+    plan.steps.extend(routes.put_bypass);
+    plan.steps.extend(routes.put_egress);
+    plan.steps.extend(rules.put);
+    // Removing, the other way round.
+    plan.steps.extend(rules.take);
+    plan.steps.extend(routes.take_egress);
+    plan.steps.extend(routes.take_bypass);
+    plan.steps.extend(nexthops.take);
+    plan.steps.extend(firewalls.take);
+
+    if goal.refuse_conflicts {
+        plan.conflicts = conflicts(goal, observed, ownership);
+        plan.conflicts.extend(firewalls.conflicts);
+        plan.notes = foreign_notes(observed, ownership, &plan.conflicts);
+        plan.notes.extend(firewalls.notes);
+    }
+    plan
+}
+
+#[derive(Default)]
+struct RouteSteps {
+    put_bypass: Vec<Step>,
+    put_egress: Vec<Step>,
+    take_bypass: Vec<Step>,
+    take_egress: Vec<Step>,
+}
+
+fn diff_routes(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> RouteSteps {
+    let mut steps = RouteSteps::default();
+    let mut put = |action: Action, route: &Route, before: Option<&Route>| {
+        let list = if ownership.is_bypass_table(route.key.table) {
+            &mut steps.put_bypass
+        } else {
+            &mut steps.put_egress
+        };
+        list.push(Step::Route {
+            action,
+            route: route.clone(),
+            before: before.cloned().map(Box::new),
+        });
+    };
+    let mut gone: Vec<&Route> = Vec::new();
+    let mut wanted = goal.routes.iter().peekable();
+    let mut present = observed
+        .routes
+        .iter()
+        .filter(|route| ownership.owns_route(route))
+        .peekable();
+    loop {
+        let order = match (wanted.peek(), present.peek()) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(wanted), Some(present)) => wanted.key.cmp(&present.key),
+        };
+        match order {
+            Ordering::Less => wanted
+                .next()
+                .into_iter()
+                .for_each(|route| put(Action::Add, route, None)),
+            Ordering::Greater => gone.extend(present.next()),
+            Ordering::Equal => {
+                if let (Some(wanted), Some(present)) = (wanted.next(), present.next())
+                    && wanted != present
+                {
+                    put(Action::Replace, wanted, Some(present));
+                }
+            }
+        }
+    }
+    // What closes goes in last and comes out first; what throws the private networks back to the
+    // main table goes in first and comes out last.
+    steps.put_egress.sort_by_key(closing_rank);
+    for route in gone {
+        let bypass = ownership.is_bypass_table(route.key.table);
+        if bypass && *goal.frozen.get(route.key.family()) {
+            continue;
+        }
+        let step = Step::Route {
+            action: Action::Delete,
+            route: route.clone(),
+            before: None,
+        };
+        if bypass {
+            steps.take_bypass.push(step)
+        } else {
+            steps.take_egress.push(step)
+        }
+    }
+    steps.take_egress.sort_by_key(closing_rank);
+    steps.take_egress.reverse();
+    // Ascending deletes of IPv4 routes cost the kernel eight times as much (`update_suffix`,
+    // net/ipv4/fib_trie.c; measured in DESIGN).
+    steps.take_bypass.reverse();
+    steps
+}
+
+/// `throw`, then the default through the gateways, then `unreachable`.
+fn closing_rank(step: &Step) -> u8 {
+    use crate::objects::RouteTarget::{Throw, Unreachable};
+    match step {
+        Step::Route {
+            route: Route { target: Throw, .. },
+            ..
+        } => 0,
+        Step::Route {
+            route: Route {
+                target: Unreachable,
+                ..
+            },
+            ..
+        } => 2,
+        _ => 1,
+    }
+}
+
+#[derive(Default)]
+struct Steps {
+    put: Vec<Step>,
+    take: Vec<Step>,
+}
+
+fn diff_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Steps {
+    // The kernel takes two equal rules, so this is a difference of multisets.
+    let mut missing: Vec<&Rule> = goal.rules.iter().collect();
+    let mut gone: Vec<&Rule> = Vec::new();
+    for rule in observed
+        .rules
+        .iter()
+        .filter(|rule| ownership.owns_rule(rule))
+    {
+        match missing.iter().position(|wanted| *wanted == rule) {
+            Some(place) => drop(missing.swap_remove(place)),
+            None if *goal.frozen.get(rule.family) && !leads_to_egress(rule, ownership) => {}
+            None => gone.push(rule),
+        }
+    }
+    let rank = |rule: &Rule| (opening_rank(rule, ownership), rule.family, rule.priority);
+    missing.sort_by_key(|rule| rank(rule));
+    gone.sort_by_key(|rule| std::cmp::Reverse(rank(rule)));
+    let step = |action, rule: &Rule| Step::Rule {
+        action,
+        rule: rule.clone(),
+    };
+    Steps {
+        put: missing
+            .into_iter()
+            .map(|rule| step(Action::Add, rule))
+            .collect(),
+        take: gone
+            .into_iter()
+            .map(|rule| step(Action::Delete, rule))
+            .collect(),
+    }
+}
+
+/// In this order each rule may stand without those that follow: the landing place and the way
+/// to it, the main table without its default, the bypass, and last the egress path, which closes.
+fn opening_rank(rule: &Rule, ownership: &Ownership) -> u8 {
+    match rule.action {
+        RuleAction::Nop => 0,
+        RuleAction::Goto(_) => 1,
+        RuleAction::Lookup {
+            suppress_prefixlength: Some(_),
+            ..
+        } => 2,
+        RuleAction::Lookup { table, .. } if ownership.is_bypass_table(table) => 3,
+        RuleAction::Lookup { .. } | RuleAction::Other(_) => 4,
+    }
+}
+
+fn leads_to_egress(rule: &Rule, ownership: &Ownership) -> bool {
+    opening_rank(rule, ownership) == 4
+}
+
+fn diff_nexthops(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Steps {
+    let wanted: BTreeMap<NexthopId, &Nexthop> = goal.nexthops.iter().map(|n| (n.id, n)).collect();
+    let present: BTreeMap<NexthopId, &Nexthop> = observed
+        .nexthops
+        .iter()
+        .filter(|nexthop| ownership.owns_nexthop(nexthop))
+        .map(|nexthop| (nexthop.id, nexthop))
+        .collect();
+    let is_group = |nexthop: &Nexthop| matches!(nexthop.kind, NexthopKind::Group(_));
+    let mut steps = Steps::default();
+    for (id, nexthop) in &wanted {
+        let action = match present.get(id) {
+            None => Action::Add,
+            Some(present) if present != nexthop => Action::Replace,
+            Some(_) => continue,
+        };
+        steps.put.push(Step::Nexthop {
+            action,
+            nexthop: (*nexthop).clone(),
+        });
+    }
+    for (id, nexthop) in &present {
+        if !wanted.contains_key(id) {
+            steps.take.push(Step::Nexthop {
+                action: Action::Delete,
+                nexthop: (*nexthop).clone(),
+            });
+        }
+    }
+    // A group needs its members, and takes itself away with the last of them.
+    let group = |step: &Step| matches!(step, Step::Nexthop { nexthop, .. } if is_group(nexthop));
+    steps.put.sort_by_key(group);
+    steps.take.sort_by_key(|step| !group(step));
+    steps
+}
+
+#[derive(Default)]
+struct FirewallSteps {
+    put: Vec<Step>,
+    take: Vec<Step>,
+    conflicts: Vec<Conflict>,
+    notes: Vec<String>,
+}
+
+fn diff_firewalls(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> FirewallSteps {
+    let mut steps = FirewallSteps::default();
+    let keeps_rules = goal.rules.is_empty()
+        && observed.rules.iter().any(|rule| {
+            *goal.frozen.get(rule.family)
+                && ownership.owns_rule(rule)
+                && !leads_to_egress(rule, ownership)
+        });
+    for (backend, found) in &observed.firewalls {
+        let (after, after_text) = match &goal.firewall {
+            FirewallGoal::Policy {
+                backend: chosen,
+                ruleset,
+                text,
+            } if chosen == backend => (FirewallAfter::Policy(ruleset.clone()), text.clone()),
+            FirewallGoal::Earlier(earlier) => match earlier.get(backend) {
+                Some(owned) => (FirewallAfter::Earlier(owned.clone()), owned.text.clone()),
+                None => (FirewallAfter::Nothing, Vec::new()),
+            },
+            FirewallGoal::Policy { .. } => (FirewallAfter::Nothing, Vec::new()),
+        };
+        let nothing = after == FirewallAfter::Nothing;
+        if nothing && keeps_rules {
+            continue;
+        }
+        let (action, before) = match found {
+            ObservedFirewall::Absent if nothing => continue,
+            ObservedFirewall::Absent => (Action::Add, Vec::new()),
+            ObservedFirewall::Owned(OwnedFirewall { text, .. }) if nothing => {
+                (Action::Delete, text.clone())
+            }
+            ObservedFirewall::Owned(OwnedFirewall { text, .. }) if *text == after_text => continue,
+            ObservedFirewall::Owned(OwnedFirewall { text, .. }) => (Action::Replace, text.clone()),
+            ObservedFirewall::Unavailable(_) | ObservedFirewall::Foreign(_) if nothing => continue,
+            ObservedFirewall::Foreign(what) => {
+                steps.conflicts.push(Conflict {
+                    message: format!("{backend}: {what} is not ours; rename or remove it"),
+                });
+                continue;
+            }
+            ObservedFirewall::Unavailable(why) => {
+                steps.conflicts.push(Conflict {
+                    message: format!("{backend}: {why}"),
+                });
+                continue;
+            }
+            ObservedFirewall::Unreadable(why) => {
+                steps
+                    .notes
+                    .push(format!("{backend}: what it holds now can't be read: {why}"));
+                if nothing {
+                    continue;
+                }
+                (Action::Replace, Vec::new())
+            }
+        };
+        let list = if nothing {
+            &mut steps.take
+        } else {
+            &mut steps.put
+        };
+        list.push(Step::Firewall {
+            backend: *backend,
+            action,
+            before,
+            after_text,
+            after,
+        });
+    }
+    steps
+}
+
+/// Foreign routes of the same key as one of ours, and foreign defaults in our tables.
+fn conflicts(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Vec<Conflict> {
+    let used: BTreeSet<(Family, TableId)> = goal
+        .routes
+        .iter()
+        .map(|route| (route.key.family(), route.key.table))
+        .chain(goal.rules.iter().filter_map(|rule| match rule.action {
+            RuleAction::Lookup { table, .. } => Some((rule.family, table)),
+            _ => None,
+        }))
+        .collect();
+    let mut found = Vec::new();
+    for route in foreign_routes(observed, ownership) {
+        let key = &route.key;
+        if !used.contains(&(key.family(), key.table)) {
+            continue;
+        }
+        let same_key = goal
+            .routes
+            .binary_search_by(|ours| ours.key.cmp(key))
+            .is_ok();
+        let what = if same_key {
+            "has the place of one of ours"
+        } else if key.dst.prefix_len() == 0 {
+            "is a default in our table"
+        } else {
+            continue;
+        };
+        found.push(Conflict {
+            message: format!(
+                "foreign route {} in table {} (metric {}, protocol {}) {what}; remove it (ip {}route del {} table {} metric {}), or set another table in the config",
+                key.dst,
+                key.table,
+                key.metric,
+                route.protocol,
+                if key.family() == Family::Ipv6 { "-6 " } else { "" },
+                key.dst,
+                key.table,
+                key.metric
+            ),
+        });
+    }
+    // Nexthop objects: an id of ours that somebody else took.
+    for nexthop in observed
+        .nexthops
+        .iter()
+        .filter(|nexthop| !ownership.owns_nexthop(nexthop))
+    {
+        if goal.nexthops.iter().any(|ours| ours.id == nexthop.id) {
+            found.push(Conflict {
+                message: format!(
+                    "foreign nexthop object {} (protocol {}) has the id of one of ours; remove it (ip nexthop del id {}), or set another [egress] table",
+                    nexthop.id, nexthop.protocol, nexthop.id
+                ),
+            });
+        }
+    }
+    found
+}
+
+fn foreign_routes<'a>(
+    observed: &'a ObservedState,
+    ownership: &'a Ownership,
+) -> impl Iterator<Item = &'a Route> {
+    observed
+        .routes
+        .iter()
+        .filter(|route| !ownership.owns_route(route))
+}
+
+/// How many foreign objects of a kind are named before the rest is counted.
+const NAMED: usize = 5;
+
+fn foreign_notes(
+    observed: &ObservedState,
+    ownership: &Ownership,
+    conflicts: &[Conflict],
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    if conflicts.is_empty() {
+        let describe = |key: &RouteKey, protocol| {
+            format!(
+                "foreign route {} in table {} (protocol {protocol}) is left alone",
+                key.dst, key.table
+            )
+        };
+        let foreign: Vec<&Route> = foreign_routes(observed, ownership).collect();
+        notes.extend(
+            foreign
+                .iter()
+                .take(NAMED)
+                .map(|route| describe(&route.key, route.protocol)),
+        );
+        if foreign.len() > NAMED {
+            notes.push(format!(
+                "{} more foreign routes in our tables are left alone",
+                foreign.len() - NAMED
+            ));
+        }
+    }
+    let first = ownership.current.priority;
+    let last = ownership.current.landing();
+    for rule in &observed.rules {
+        if (first..=last).contains(&rule.priority) && !ownership.owns_rule(rule) {
+            notes.push(format!(
+                "foreign {} rule {} (protocol {}) lies inside our priority range {first}-{last} and is left alone",
+                rule.family, rule.priority, rule.protocol
+            ));
+        }
+    }
+    notes
+}

@@ -1,0 +1,106 @@
+//! The plan's steps as JSON: the fields are a contract, only ever added to.
+
+use serde_json::{Map, Value, json};
+
+use super::{Plan, Step};
+use crate::objects::{NexthopKind, RouteTarget, RuleAction, Via};
+use crate::types::IfIndex;
+
+/// Every step as an object.
+pub fn steps(plan: &Plan, device_name: &dyn Fn(IfIndex) -> String) -> Vec<Value> {
+    plan.steps
+        .iter()
+        .map(|step| value_of(step, device_name))
+        .collect()
+}
+
+/// One step: `action` and `object`, and what the object has.
+pub fn value_of(step: &Step, device_name: &dyn Fn(IfIndex) -> String) -> Value {
+    let mut fields = Map::new();
+    fields.insert("action".into(), json!(step.action().as_str()));
+    fields.insert("object".into(), json!(step.object()));
+    match step {
+        Step::Sysctl(setting) => {
+            fields.insert("path".into(), json!(setting.path));
+            fields.insert("from".into(), json!(setting.from));
+            fields.insert("to".into(), json!(setting.to));
+        }
+        Step::Firewall {
+            backend,
+            before,
+            after_text,
+            ..
+        } => {
+            fields.insert("backend".into(), json!(backend.as_str()));
+            fields.insert("rules".into(), json!(after_text));
+            fields.insert("rules_before".into(), json!(before));
+        }
+        Step::Nexthop { nexthop, .. } => {
+            fields.insert("id".into(), json!(nexthop.id));
+            fields.insert("family".into(), json!(nexthop.family));
+            match &nexthop.kind {
+                NexthopKind::Single(via) => put_via(&mut fields, via, device_name),
+                NexthopKind::Group(members) => {
+                    fields.insert("members".into(), json!(members));
+                }
+                NexthopKind::Other => {}
+            }
+        }
+        Step::Route { route, .. } => {
+            fields.insert("family".into(), json!(route.key.family()));
+            fields.insert("dst".into(), json!(route.key.dst.to_string()));
+            fields.insert("table".into(), json!(route.key.table));
+            fields.insert("metric".into(), json!(route.key.metric));
+            let kind = match &route.target {
+                RouteTarget::Via(via) => {
+                    put_via(&mut fields, via, device_name);
+                    "unicast"
+                }
+                RouteTarget::Nexthop(id) => {
+                    fields.insert("nexthop".into(), json!(id));
+                    "unicast"
+                }
+                RouteTarget::Multipath(_) => "unicast",
+                RouteTarget::Unreachable => "unreachable",
+                RouteTarget::Throw => "throw",
+                RouteTarget::Other(_) => "other",
+            };
+            fields.insert("type".into(), json!(kind));
+            if route.realm.0 != 0 {
+                fields.insert("realm".into(), json!(route.realm));
+            }
+        }
+        Step::Rule { rule, .. } => {
+            fields.insert("family".into(), json!(rule.family));
+            fields.insert("priority".into(), json!(rule.priority));
+            fields.insert("iif".into(), json!(rule.iif));
+            fields.insert(
+                "fwmark".into(),
+                json!(rule.mark.map(|mark| mark.to_string())),
+            );
+            let kind = match rule.action {
+                RuleAction::Lookup {
+                    table,
+                    suppress_prefixlength,
+                } => {
+                    fields.insert("table".into(), json!(table));
+                    fields.insert("suppress_prefixlength".into(), json!(suppress_prefixlength));
+                    "lookup"
+                }
+                RuleAction::Goto(target) => {
+                    fields.insert("goto".into(), json!(target));
+                    "goto"
+                }
+                RuleAction::Nop => "nop",
+                RuleAction::Other(_) => "other",
+            };
+            fields.insert("type".into(), json!(kind));
+        }
+    }
+    Value::Object(fields)
+}
+
+fn put_via(fields: &mut Map<String, Value>, via: &Via, device_name: &dyn Fn(IfIndex) -> String) {
+    fields.insert("gateway".into(), json!(via.gateway));
+    fields.insert("device".into(), json!(device_name(via.device)));
+}

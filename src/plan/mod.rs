@@ -1,0 +1,230 @@
+//! The difference between what should be and what is, as an ordered list of steps. Pure: dry run
+//! prints this value, apply executes this same value.
+//!
+//! The order makes every prefix of the list safe: what is added goes in before anything leads
+//! there (marks, nexthops, routes, then rules from the harmless one to the one that closes), what
+//! is removed goes the other way round, and all adding comes before all removing.
+
+mod diff;
+pub mod json;
+pub mod text;
+
+use std::collections::BTreeMap;
+
+use crate::desired::{DesiredState, SysctlSetting};
+use crate::firewall::{BackendKind, OwnedFirewall, Ruleset};
+use crate::objects::{Nexthop, Route, Rule};
+use crate::observed::OwnedState;
+use crate::types::PerFamily;
+
+pub use diff::plan;
+
+/// What a step does to its object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Put in what wasn't there.
+    Add,
+    /// Put in place of what was seen as ours.
+    Replace,
+    /// Take out.
+    Delete,
+}
+
+impl Action {
+    /// `add`, `replace` or `delete`, as in the JSON output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Add => "add",
+            Action::Replace => "replace",
+            Action::Delete => "delete",
+        }
+    }
+}
+
+/// What a firewall holds after a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirewallAfter {
+    /// This policy.
+    Policy(Ruleset),
+    /// Exactly what was read earlier (rollback).
+    Earlier(OwnedFirewall),
+    /// Nothing of ours.
+    Nothing,
+}
+
+/// One change of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A sysctl that the settings let us write.
+    Sysctl(SysctlSetting),
+    /// All of our rules in one firewall, in one transaction.
+    Firewall {
+        /// Which firewall.
+        backend: BackendKind,
+        /// Add, replace or delete.
+        action: Action,
+        /// What it holds now, as canonical text.
+        before: Vec<String>,
+        /// What it shall hold, as canonical text.
+        after_text: Vec<String>,
+        /// The same as a value.
+        after: FirewallAfter,
+    },
+    /// A nexthop object.
+    Nexthop {
+        /// Add, replace or delete.
+        action: Action,
+        /// The object (on delete: as it was seen).
+        nexthop: Nexthop,
+    },
+    /// A route.
+    Route {
+        /// Add, replace or delete.
+        action: Action,
+        /// The route (on delete: as it was seen).
+        route: Route,
+        /// On replace: what is there now.
+        before: Option<Box<Route>>,
+    },
+    /// A policy rule: the kernel knows no replacing.
+    Rule {
+        /// Add or delete.
+        action: Action,
+        /// The rule.
+        rule: Rule,
+    },
+}
+
+impl Step {
+    /// What it does.
+    pub fn action(&self) -> Action {
+        match self {
+            Step::Sysctl(_) => Action::Replace,
+            Step::Firewall { action, .. }
+            | Step::Nexthop { action, .. }
+            | Step::Route { action, .. }
+            | Step::Rule { action, .. } => *action,
+        }
+    }
+
+    /// `route`, `rule`, `nexthop`, `nat` or `sysctl`, as in the JSON output.
+    pub fn object(&self) -> &'static str {
+        match self {
+            Step::Sysctl(_) => "sysctl",
+            Step::Firewall { .. } => "nat",
+            Step::Nexthop { .. } => "nexthop",
+            Step::Route { .. } => "route",
+            Step::Rule { .. } => "rule",
+        }
+    }
+}
+
+/// Something foreign where ours should go. The pass is refused; nothing is overwritten.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    /// What is in the way, and what to do about it.
+    pub message: String,
+}
+
+/// The ordered steps, and what the operator should know.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The steps, in the order of execution.
+    pub steps: Vec<Step>,
+    /// What forbids executing them.
+    pub conflicts: Vec<Conflict>,
+    /// Foreign things that were noticed and are left alone.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// How many steps add, replace and delete.
+    pub fn totals(&self) -> BTreeMap<Action, usize> {
+        let mut totals = BTreeMap::new();
+        for step in &self.steps {
+            *totals.entry(step.action()).or_default() += 1;
+        }
+        totals
+    }
+}
+
+/// What the firewalls shall hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirewallGoal {
+    /// This policy in this backend, nothing of ours in the others.
+    Policy {
+        /// The backend.
+        backend: BackendKind,
+        /// The policy.
+        ruleset: Ruleset,
+        /// Its canonical text in that backend.
+        text: Vec<String>,
+    },
+    /// Exactly what each held earlier; nothing where none is named.
+    Earlier(BTreeMap<BackendKind, OwnedFirewall>),
+}
+
+/// What a plan leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goal {
+    /// Our routes, sorted.
+    pub routes: Vec<Route>,
+    /// Our rules.
+    pub rules: Vec<Rule>,
+    /// Our nexthop objects.
+    pub nexthops: Vec<Nexthop>,
+    /// Our firewall objects.
+    pub firewall: FirewallGoal,
+    /// Sysctls to write.
+    pub sysctls: Vec<SysctlSetting>,
+    /// Families whose bypass routes and rules stay, whatever they are.
+    pub frozen: PerFamily<bool>,
+    /// Refuse where something foreign is in the way. A rollback doesn't: it only restores what
+    /// lay beside it before.
+    pub refuse_conflicts: bool,
+}
+
+impl Goal {
+    /// The goal of a pass. `text` is the policy as the chosen backend renders it.
+    pub fn of(desired: DesiredState, backend: BackendKind, text: Vec<String>) -> Self {
+        Goal {
+            routes: desired.routes,
+            rules: desired.rules,
+            nexthops: desired.nexthops,
+            firewall: match desired.firewall {
+                Some(ruleset) => FirewallGoal::Policy {
+                    backend,
+                    ruleset,
+                    text,
+                },
+                None => FirewallGoal::Earlier(BTreeMap::new()),
+            },
+            sysctls: desired.sysctls,
+            frozen: desired.frozen,
+            refuse_conflicts: true,
+        }
+    }
+
+    /// The goal of a rollback: what was ours before the pass.
+    pub fn earlier(owned: OwnedState) -> Self {
+        Goal {
+            routes: owned.routes,
+            rules: owned.rules,
+            nexthops: owned.nexthops,
+            firewall: FirewallGoal::Earlier(owned.firewalls),
+            sysctls: Vec::new(),
+            frozen: PerFamily::default(),
+            refuse_conflicts: false,
+        }
+    }
+
+    /// The goal of `flush`: nothing of ours.
+    pub fn nothing() -> Self {
+        Goal::earlier(OwnedState::default())
+    }
+}

@@ -1,0 +1,316 @@
+//! The plan for people: an aligned `+`/`-`/`~` diff, grouped, with totals.
+
+use std::fmt::Write;
+
+use super::{Action, Plan, Step};
+use crate::objects::{NexthopKind, Route, RouteTarget, Rule, RuleAction, Via};
+use crate::ownership::Ownership;
+use crate::types::{Family, IfIndex, TableId};
+
+/// Colours, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Text only.
+    Plain,
+    /// ANSI colours (ECMA-48 SGR) for a terminal.
+    Coloured,
+}
+
+impl Style {
+    fn paint(self, action: Action, line: &str) -> String {
+        let colour = match action {
+            Action::Add => "32",
+            Action::Replace => "33",
+            Action::Delete => "31",
+        };
+        match self {
+            Style::Plain => line.to_owned(),
+            Style::Coloured => format!("\x1b[{colour}m{line}\x1b[0m"),
+        }
+    }
+
+    fn heading(self, line: &str) -> String {
+        match self {
+            Style::Plain => line.to_owned(),
+            Style::Coloured => format!("\x1b[1m{line}\x1b[0m"),
+        }
+    }
+}
+
+/// What the text needs to know beside the plan.
+pub struct Context<'a> {
+    /// The name of a device.
+    pub device_name: &'a dyn Fn(IfIndex) -> String,
+    /// Which table is which.
+    pub ownership: &'a Ownership,
+    /// Colours.
+    pub style: Style,
+}
+
+fn sign(action: Action) -> char {
+    match action {
+        Action::Add => '+',
+        Action::Replace => '~',
+        Action::Delete => '-',
+    }
+}
+
+/// The whole plan. Empty where there is nothing to do.
+pub fn render(plan: &Plan, context: &Context) -> String {
+    let mut text = String::new();
+    let mut group = String::new();
+    let width = plan
+        .steps
+        .iter()
+        .map(|step| subject(step).len())
+        .max()
+        .unwrap_or(0);
+    for step in &plan.steps {
+        let heading = heading(step, context.ownership);
+        if heading != group {
+            let _ = writeln!(text, "{}", context.style.heading(&heading));
+            group = heading;
+        }
+        for line in lines(step, width, context) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+    for conflict in &plan.conflicts {
+        let _ = writeln!(text, "! conflict: {}", conflict.message);
+    }
+    for note in &plan.notes {
+        let _ = writeln!(text, "  note: {note}");
+    }
+    text
+}
+
+/// `12 to add, 1 to replace, 0 to delete (11 routes, 1 rule, …)`.
+pub fn totals(plan: &Plan) -> String {
+    let totals = plan.totals();
+    let of = |action| totals.get(&action).copied().unwrap_or(0);
+    let mut text = format!(
+        "{} to add, {} to replace, {} to delete",
+        of(Action::Add),
+        of(Action::Replace),
+        of(Action::Delete)
+    );
+    let mut objects: Vec<String> = Vec::new();
+    for (object, name) in [
+        ("route", "route"),
+        ("rule", "rule"),
+        ("nexthop", "nexthop"),
+        ("nat", "firewall"),
+        ("sysctl", "sysctl"),
+    ] {
+        match plan
+            .steps
+            .iter()
+            .filter(|step| step.object() == object)
+            .count()
+        {
+            0 => {}
+            1 => objects.push(format!("1 {name}")),
+            count => objects.push(format!("{count} {name}s")),
+        }
+    }
+    if !objects.is_empty() {
+        let _ = write!(text, " ({})", objects.join(", "));
+    }
+    text
+}
+
+fn heading(step: &Step, ownership: &Ownership) -> String {
+    match step {
+        Step::Sysctl(_) => "sysctls".to_owned(),
+        Step::Firewall { backend, .. } => format!("firewall ({backend})"),
+        Step::Nexthop { .. } => "nexthops".to_owned(),
+        Step::Route { route, .. } => {
+            let family = route.key.family();
+            format!(
+                "{family} routes, {}",
+                table_name(route.key.table, ownership)
+            )
+        }
+        Step::Rule { rule, .. } => format!("{} rules", rule.family),
+    }
+}
+
+/// `table 1083 (bypass)`.
+fn table_name(table: TableId, ownership: &Ownership) -> String {
+    if ownership.is_bypass_table(table) {
+        format!("table {table} (bypass)")
+    } else {
+        format!("table {table} (egress)")
+    }
+}
+
+/// The first column.
+fn subject(step: &Step) -> String {
+    match step {
+        Step::Sysctl(setting) => setting.path.replace('/', "."),
+        Step::Firewall { .. } => String::new(),
+        Step::Nexthop { nexthop, .. } => format!("id {}", nexthop.id),
+        Step::Route { route, .. } => destination(route),
+        Step::Rule { rule, .. } => rule.priority.to_string(),
+    }
+}
+
+fn destination(route: &Route) -> String {
+    if route.key.dst.prefix_len() == 0 {
+        "default".to_owned()
+    } else {
+        route.key.dst.to_string()
+    }
+}
+
+fn lines(step: &Step, width: usize, context: &Context) -> Vec<String> {
+    let action = step.action();
+    let line = |detail: String| {
+        let plain = format!("  {} {:<width$}  {detail}", sign(action), subject(step));
+        context.style.paint(action, plain.trim_end())
+    };
+    match step {
+        Step::Sysctl(setting) => vec![line(format!("{} -> {}", setting.from, setting.to))],
+        Step::Firewall {
+            before, after_text, ..
+        } => firewall_lines(before, after_text, context.style),
+        Step::Nexthop { nexthop, .. } => vec![line(match &nexthop.kind {
+            NexthopKind::Single(via) => via_text(via, context),
+            NexthopKind::Group(members) => {
+                let ids: Vec<String> = members.iter().map(ToString::to_string).collect();
+                format!("group {}", ids.join("/"))
+            }
+            NexthopKind::Other => "other".to_owned(),
+        })],
+        Step::Route { route, before, .. } => {
+            let mut detail = route_text(route, context);
+            if let Some(before) = before {
+                let _ = write!(detail, "  (was: {})", route_text(before, context));
+            }
+            vec![line(detail)]
+        }
+        Step::Rule { rule, .. } => vec![line(rule_text(rule))],
+    }
+}
+
+/// The lines of the old text that go, then those of the new one that come; what stays isn't shown.
+fn firewall_lines(before: &[String], after: &[String], style: Style) -> Vec<String> {
+    let mut common: Vec<&String> = after.iter().collect();
+    let gone: Vec<&String> = before
+        .iter()
+        .filter(|line| match common.iter().position(|other| other == line) {
+            Some(place) => {
+                common.remove(place);
+                false
+            }
+            None => true,
+        })
+        .collect();
+    let mut old: Vec<&String> = before.iter().collect();
+    let come: Vec<&String> = after
+        .iter()
+        .filter(|line| match old.iter().position(|other| other == line) {
+            Some(place) => {
+                old.remove(place);
+                false
+            }
+            None => true,
+        })
+        .collect();
+    let mut lines: Vec<String> = gone
+        .iter()
+        .map(|line| style.paint(Action::Delete, &format!("  - {line}")))
+        .collect();
+    lines.extend(
+        come.iter()
+            .map(|line| style.paint(Action::Add, &format!("  + {line}"))),
+    );
+    if lines.is_empty() {
+        lines.push(style.paint(Action::Replace, "  ~ the same rules in another order"));
+    }
+    lines
+}
+
+fn via_text(via: &Via, context: &Context) -> String {
+    let device = (context.device_name)(via.device);
+    let onlink = if via.onlink { " onlink" } else { "" };
+    match via.gateway {
+        Some(gateway) => format!("via {gateway} dev {device}{onlink}"),
+        None => format!("dev {device}"),
+    }
+}
+
+/// A route's effect as `ip route` says it.
+pub fn route_text(route: &Route, context: &Context) -> String {
+    let mut text = match &route.target {
+        RouteTarget::Via(via) => via_text(via, context),
+        RouteTarget::Nexthop(id) => format!("nhid {id}"),
+        RouteTarget::Multipath(hops) => hops
+            .iter()
+            .map(|via| via_text(via, context))
+            .collect::<Vec<_>>()
+            .join(" or "),
+        RouteTarget::Unreachable => "unreachable".to_owned(),
+        RouteTarget::Throw => "throw (back to the main table)".to_owned(),
+        RouteTarget::Other(kind) => format!("type {kind}"),
+    };
+    // The kernel's defaults are not worth a column.
+    let usual = if route.key.family() == Family::Ipv6 {
+        1024
+    } else {
+        0
+    };
+    if route.key.metric.0 != usual {
+        let _ = write!(text, " metric {}", route.key.metric);
+    }
+    if route.realm.0 != 0 {
+        let _ = write!(text, " realm {}", route.realm);
+    }
+    text
+}
+
+/// A rule as `ip rule` says it, without its priority.
+pub fn rule_text(rule: &Rule) -> String {
+    let mut text = String::new();
+    let selectors = &rule.foreign_selectors;
+    if !selectors
+        .iter()
+        .any(|selector| selector.starts_with("from "))
+    {
+        text.push_str("from all");
+    }
+    for selector in selectors {
+        let _ = write!(text, "{}{selector}", if text.is_empty() { "" } else { " " });
+    }
+    if let Some(iif) = &rule.iif {
+        let _ = write!(text, " iif {iif}");
+    }
+    if let Some(mark) = rule.mark {
+        let _ = write!(text, " fwmark {mark}");
+    }
+    match rule.action {
+        RuleAction::Lookup {
+            table,
+            suppress_prefixlength,
+        } => {
+            let table = match table {
+                TableId::MAIN => "main".to_owned(),
+                TableId::LOCAL => "local".to_owned(),
+                other => other.to_string(),
+            };
+            let _ = write!(text, " lookup {table}");
+            if let Some(length) = suppress_prefixlength {
+                let _ = write!(text, " suppress_prefixlength {length}");
+            }
+        }
+        RuleAction::Goto(target) => {
+            let _ = write!(text, " goto {target}");
+        }
+        RuleAction::Nop => text.push_str(" nop"),
+        RuleAction::Other(action) => {
+            let _ = write!(text, " action {action}");
+        }
+    }
+    text
+}
