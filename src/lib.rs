@@ -15,8 +15,10 @@ pub mod facts;
 pub mod firewall;
 pub mod objects;
 
+pub mod apply;
 pub mod desired;
 pub mod kernel;
 pub mod observed;
 pub mod ownership;
 pub mod plan;
+pub mod verify;

@@ -1,0 +1,277 @@
+//! Carries out a plan: routes of the bypass table many at a time, everything whose order matters
+//! one by one. Stops at the first group with a failure; what follows might rely on it.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::kernel::Kernel;
+use crate::kernel::errno::{ErrorClass, KernelError};
+use crate::kernel::nat::FirewallError;
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::route::{self, Write};
+use crate::kernel::rule;
+use crate::objects::{NexthopKind, RouteTarget};
+use crate::ownership::Ownership;
+use crate::plan::{Action, FirewallAfter, Plan, Step};
+
+/// Looks at each step before it is sent. Tests use it to fail or to die at a chosen step; with
+/// one in place nothing is batched, so that each step is a point of its own.
+pub trait Interposer {
+    /// An answer given in the kernel's place, or `None` to go on.
+    fn before(&mut self, index: usize, step: &Step) -> Option<KernelError>;
+}
+
+/// A step that failed.
+#[derive(Debug)]
+pub struct StepFailure {
+    /// Its place in the plan.
+    pub index: usize,
+    /// The step in words: `add route 3.5.0.0/19 in table 1083`.
+    pub step: String,
+    /// Why.
+    pub reason: String,
+    /// What that means for the pass.
+    pub class: ErrorClass,
+}
+
+impl fmt::Display for StepFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {}: {}: {}", self.index + 1, self.step, self.reason)
+    }
+}
+
+/// Why a plan was not carried out to its end.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// Steps were refused.
+    #[error("{}", list(.0))]
+    Steps(Vec<StepFailure>),
+    /// Talking to the kernel failed; what of the current group arrived is unknown.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// How many failures a message names.
+const NAMED: usize = 3;
+
+fn list(failures: &[StepFailure]) -> String {
+    let mut text: Vec<String> = failures
+        .iter()
+        .take(NAMED)
+        .map(ToString::to_string)
+        .collect();
+    if failures.len() > NAMED {
+        text.push(format!("and {} more", failures.len() - NAMED));
+    }
+    text.join("; ")
+}
+
+impl ApplyError {
+    /// Whether observing and planning again may help.
+    pub fn worth_another_look(&self) -> bool {
+        match self {
+            ApplyError::Steps(failures) => failures.iter().all(|failure| {
+                matches!(
+                    failure.class,
+                    ErrorClass::Exists
+                        | ErrorClass::LinkChanged
+                        | ErrorClass::Transient
+                        | ErrorClass::Gone
+                )
+            }),
+            ApplyError::Netlink(error) => matches!(
+                error,
+                NetlinkError::Overrun { .. } | NetlinkError::Interrupted { .. }
+            ),
+        }
+    }
+}
+
+/// Carries out the plan.
+///
+/// # Errors
+/// The first group of steps with a failure ends it; earlier groups are done.
+pub fn apply(
+    plan: &Plan,
+    kernel: &mut Kernel,
+    ownership: &Ownership,
+    mut interposer: Option<&mut dyn Interposer>,
+) -> Result<(), ApplyError> {
+    let mut next = 0;
+    while next < plan.steps.len() {
+        let end = match interposer {
+            Some(_) => next + 1,
+            None => group_end(&plan.steps, next, ownership),
+        };
+        if let Some(interposer) = interposer.as_deref_mut()
+            && let Some(error) = interposer.before(next, &plan.steps[next])
+        {
+            settle(vec![(next, error)], &plan.steps)?;
+        } else {
+            carry_out(&plan.steps, next, end, kernel)?;
+        }
+        next = end;
+    }
+    Ok(())
+}
+
+/// The end of the group that begins at `start`: bypass routes that are all put or all taken.
+fn group_end(steps: &[Step], start: usize, ownership: &Ownership) -> usize {
+    let batch = |step: &Step| match step {
+        Step::Route { action, route, .. } if ownership.is_bypass_table(route.key.table) => {
+            Some(*action == Action::Delete)
+        }
+        _ => None,
+    };
+    let Some(kind) = batch(&steps[start]) else {
+        return start + 1;
+    };
+    let length = steps[start..]
+        .iter()
+        .take_while(|step| batch(step) == Some(kind))
+        .count();
+    start + length
+}
+
+fn carry_out(
+    steps: &[Step],
+    start: usize,
+    end: usize,
+    kernel: &mut Kernel,
+) -> Result<(), ApplyError> {
+    let group = &steps[start..end];
+    let refusals = match &group[0] {
+        Step::Sysctl(setting) => {
+            let result = crate::kernel::sysctl::write(&setting.path, &setting.to);
+            result
+                .err()
+                .map(|error| {
+                    let errno = error.raw_os_error().unwrap_or(0);
+                    (
+                        0,
+                        KernelError {
+                            errno,
+                            message: Some(error.to_string()),
+                        },
+                    )
+                })
+                .into_iter()
+                .collect()
+        }
+        Step::Firewall {
+            backend,
+            action,
+            after,
+            ..
+        } => {
+            let firewall = kernel.firewall(*backend);
+            let result = match (action, after) {
+                (Action::Delete, _) | (_, FirewallAfter::Nothing) => firewall.remove(),
+                (_, FirewallAfter::Policy(ruleset)) => firewall.replace(ruleset),
+                (_, FirewallAfter::Earlier(owned)) => firewall.restore(&owned.snapshot),
+            };
+            return result.map_err(|error| {
+                ApplyError::Steps(vec![StepFailure {
+                    index: start,
+                    step: describe(&group[0]),
+                    class: class_of(&error, *action == Action::Delete),
+                    reason: error.to_string(),
+                }])
+            });
+        }
+        _ => kernel
+            .socket()
+            .batch("apply", group.len(), |place, buffer| {
+                encode(&group[place], buffer)
+            })?,
+    };
+    settle(
+        refusals
+            .into_iter()
+            .map(|(place, error)| (start + place, error))
+            .collect(),
+        steps,
+    )
+}
+
+fn class_of(error: &FirewallError, deleting: bool) -> ErrorClass {
+    match error {
+        FirewallError::Refused {
+            errno: Some(errno), ..
+        } => KernelError::from_errno(*errno).class(deleting),
+        _ => ErrorClass::Other,
+    }
+}
+
+fn encode(step: &Step, buffer: &mut Vec<u8>) -> (u16, u16) {
+    match step {
+        Step::Route { action, route, .. } => route::encode(write(*action), route, buffer),
+        Step::Nexthop { action, nexthop } => route::encode_nexthop(write(*action), nexthop, buffer),
+        Step::Rule { action, rule } => rule::encode(*action == Action::Delete, rule, buffer),
+        // Sent by `carry_out`; a no-op message keeps this total (`NLMSG_NOOP`, linux/netlink.h).
+        Step::Sysctl(_) | Step::Firewall { .. } => (1, 0),
+    }
+}
+
+fn write(action: Action) -> Write {
+    match action {
+        Action::Add => Write::Add,
+        Action::Replace => Write::Replace,
+        Action::Delete => Write::Delete,
+    }
+}
+
+/// Turns refusals into failures, but for those that mean success.
+fn settle(refusals: Vec<(usize, KernelError)>, steps: &[Step]) -> Result<(), ApplyError> {
+    let failures: Vec<StepFailure> = refusals
+        .into_iter()
+        .filter_map(|(index, error)| {
+            let step = &steps[index];
+            let class = error.class(step.action() == Action::Delete);
+            (class != ErrorClass::Gone).then(|| StepFailure {
+                index,
+                step: describe(step),
+                reason: format!("{error}{}", error.advice()),
+                class,
+            })
+        })
+        .collect();
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(ApplyError::Steps(failures))
+    }
+}
+
+/// A step in words.
+pub fn describe(step: &Step) -> String {
+    let action = step.action().as_str();
+    match step {
+        Step::Sysctl(setting) => format!(
+            "write {} to sysctl {}",
+            setting.to,
+            setting.path.replace('/', ".")
+        ),
+        Step::Firewall { backend, .. } => format!("{action} our {backend} rules"),
+        Step::Nexthop { nexthop, .. } => match &nexthop.kind {
+            NexthopKind::Group(_) => format!("{action} nexthop group {}", nexthop.id),
+            _ => format!("{action} nexthop {}", nexthop.id),
+        },
+        Step::Route { route, .. } => {
+            let via = match &route.target {
+                RouteTarget::Via(via) => via.gateway.map(|gateway| format!(" via {gateway}")),
+                RouteTarget::Unreachable => Some(" (unreachable)".to_owned()),
+                RouteTarget::Throw => Some(" (throw)".to_owned()),
+                _ => None,
+            };
+            format!(
+                "{action} route {}{} in table {}",
+                route.key.dst,
+                via.unwrap_or_default(),
+                route.key.table
+            )
+        }
+        Step::Rule { rule, .. } => format!("{action} {} rule {}", rule.family, rule.priority),
+    }
+}

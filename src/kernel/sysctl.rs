@@ -1,0 +1,61 @@
+//! Sysctls and the resolver's configuration, read from files.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// Where the kernel shows them; in a network namespace, `net` is that namespace's.
+const ROOT: &str = "/proc/sys";
+
+/// Reads those of `paths` that are there and readable.
+pub fn read(paths: impl IntoIterator<Item = String>) -> BTreeMap<String, String> {
+    paths
+        .into_iter()
+        .filter_map(|path| {
+            let text = std::fs::read_to_string(Path::new(ROOT).join(&path)).ok()?;
+            Some((path, text.trim().to_owned()))
+        })
+        .collect()
+}
+
+/// Writes one.
+pub fn write(path: &str, value: &str) -> io::Result<()> {
+    std::fs::write(Path::new(ROOT).join(path), value)
+}
+
+/// Whether the kernel has IPv6 here (`ipv6.disable=1` takes the directory away).
+pub fn has_ipv6() -> bool {
+    Path::new(ROOT).join("net/ipv6").is_dir()
+}
+
+/// The `nameserver` lines of `/etc/resolv.conf` (resolv.conf(5)); a scope such as `%eth0` is cut.
+pub fn name_servers() -> Vec<IpAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    parse_name_servers(&text)
+}
+
+fn parse_name_servers(text: &str) -> Vec<IpAddr> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"))
+        .filter_map(|rest| rest.split_whitespace().next())
+        .filter_map(|address| {
+            address
+                .split('%')
+                .next()
+                .and_then(|plain| plain.parse().ok())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_of_a_usual_file() {
+        let text = "# a comment\nsearch x\nnameserver 10.0.0.2\n nameserver fe80::1%eth0\nnameserver nonsense\n";
+        let expected: Vec<IpAddr> = vec!["10.0.0.2".parse().unwrap(), "fe80::1".parse().unwrap()];
+        assert_eq!(parse_name_servers(text), expected);
+    }
+}
