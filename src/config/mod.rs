@@ -1,9 +1,20 @@
 //! The settings, as every other stage sees them: defaults filled in, units resolved, checked.
 //!
-//! `parse` turns the TOML text into [`Config`]; nothing else reads the file.
+//! `parse` turns the TOML text into [`Config`]; `file` is the only part that reads the disk.
 
+mod defaults;
+mod document;
+mod error;
+mod fields;
+pub mod file;
+mod nearest;
 mod parse;
+mod schema;
+#[cfg(test)]
+mod tests;
 mod units;
+mod validate;
+mod values;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,7 +24,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use parse::{ConfigError, Overrides, load, parse};
+pub use error::{ConfigError, Place, Problem};
+pub use parse::{Overrides, keys, parse, parse_with};
 
 use crate::firewall::BackendKind;
 use crate::types::{Family, PathMask, PerFamily, Priority, Protocol, Region, Service, TableId};

@@ -1,1 +1,219 @@
-//! To be written.
+//! Numbers that carry a unit: durations, sizes, shares.
+//!
+//! A bare number is never accepted: `refresh = 5` reads as seconds to one person and as minutes
+//! to the next.
+
+use std::time::Duration;
+
+use super::nearest::nearest;
+
+/// The units of a duration, with their length in milliseconds.
+const DURATIONS: [(&str, u64); 6] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+    ("w", 604_800_000),
+];
+
+/// The units of a size, with their length in bytes: powers of 1024 as in IEC 80000-13, powers of
+/// 1000 as in SI.
+const SIZES: [(&str, u64); 7] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+];
+
+/// Ten years in milliseconds. Longer is a slip of the keyboard, and sums of a clock and a
+/// duration of this length can't overflow.
+const LONGEST: u64 = 3_653 * 86_400_000;
+
+/// Reads `"5m"`: a whole number and one of ms, s, m, h, d, w.
+///
+/// # Errors
+/// What is wrong and what to write instead.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let milliseconds = quantity(text, &DURATIONS, "duration", "5m")?;
+    if milliseconds > LONGEST {
+        return Err(format!("{text:?} is longer than ten years (\"3653d\")"));
+    }
+    Ok(Duration::from_millis(milliseconds))
+}
+
+/// Reads `"64MiB"`: a whole number and one of B, KiB, MiB, GiB, kB, MB, GB.
+///
+/// # Errors
+/// What is wrong and what to write instead.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    quantity(text, &SIZES, "size", "64MiB")
+}
+
+/// Reads `"20%"`: 0 to 100, decimals allowed.
+///
+/// # Errors
+/// What is wrong and what to write instead.
+pub(super) fn percent(text: &str) -> Result<f64, String> {
+    let (number, unit) = split(text);
+    let wrong = || format!("{text:?} is not a share: write 0 to 100 and a %, such as \"20%\"");
+    if unit.is_empty() && !number.is_empty() {
+        return Err(no_unit(text, "share", "20%", "%"));
+    }
+    if unit != "%" {
+        return Err(wrong());
+    }
+    let share: f64 = number.parse().map_err(|_| wrong())?;
+    if !(0.0..=100.0).contains(&share) {
+        return Err(format!("{text:?} is out of range: a share is 0% to 100%"));
+    }
+    Ok(share)
+}
+
+/// The message for a number without a unit, whether it came in quotes or not.
+pub(super) fn no_unit(number: &str, what: &str, example: &str, units: &str) -> String {
+    format!("{number} has no unit: write a {what} such as {example:?} (units: {units})")
+}
+
+/// [`no_unit`] for a duration.
+pub(super) fn bare_duration(number: &str) -> String {
+    no_unit(number, "duration", "5m", &names(&DURATIONS))
+}
+
+/// [`no_unit`] for a size.
+pub(super) fn bare_size(number: &str) -> String {
+    no_unit(number, "size", "64MiB", &names(&SIZES))
+}
+
+/// [`no_unit`] for a share.
+pub(super) fn bare_percent(number: &str) -> String {
+    no_unit(number, "share", "20%", "%")
+}
+
+/// Writes a duration as the config file takes it, in the largest unit that needs no fraction.
+pub(super) fn duration_text(duration: Duration) -> String {
+    let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if milliseconds == 0 {
+        return "0s".to_owned();
+    }
+    DURATIONS
+        .iter()
+        .rev()
+        .find(|(_, length)| milliseconds.is_multiple_of(*length))
+        .map_or_else(
+            || format!("{milliseconds}ms"),
+            |(unit, length)| format!("{}{unit}", milliseconds / length),
+        )
+}
+
+fn names(units: &[(&str, u64)]) -> String {
+    let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
+}
+
+/// Splits `"5 m"` into `"5"` and `"m"`.
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+fn quantity(text: &str, units: &[(&str, u64)], what: &str, example: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let known = names(units);
+    if number.is_empty() {
+        return Err(format!(
+            "{text:?} is not a {what}: write a whole number and a unit, such as {example:?} (units: {known})"
+        ));
+    }
+    if unit.is_empty() {
+        return Err(no_unit(&format!("{text:?}"), what, example, &known));
+    }
+    let Some((_, length)) = units.iter().find(|(name, _)| *name == unit) else {
+        let hint = nearest(unit, units.iter().map(|(name, _)| *name))
+            .map_or_else(String::new, |name| {
+                format!("; did you mean \"{number}{name}\"?")
+            });
+        return Err(format!(
+            "{text:?} has the unknown unit {unit:?} (units: {known}){hint}"
+        ));
+    };
+    let count: u64 = number.parse().map_err(|_| {
+        format!("{text:?} is not a whole number of {unit}: write it in a smaller unit")
+    })?;
+    count
+        .checked_mul(*length)
+        .ok_or_else(|| format!("{text:?} is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_with_units() {
+        let seconds = Duration::from_secs;
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("0s"), Ok(seconds(0)));
+        assert_eq!(duration("5 m"), Ok(seconds(300)));
+        assert_eq!(duration("24h"), Ok(seconds(86_400)));
+        assert_eq!(duration("1w"), Ok(seconds(7 * 86_400)));
+        assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(size("5kB"), Ok(5_000));
+        assert_eq!(percent("20%"), Ok(20.0));
+        assert_eq!(percent("0.5 %"), Ok(0.5));
+    }
+
+    #[test]
+    fn what_is_said_about_bad_quantities() {
+        let cases = [
+            (
+                duration("5").err(),
+                r#""5" has no unit: write a duration such as "5m" (units: ms, s, m, h, d, w)"#,
+            ),
+            (
+                duration("5min").err(),
+                r#"unknown unit "min" (units: ms, s, m, h, d, w)"#,
+            ),
+            (
+                duration("1.5h").err(),
+                "not a whole number of h: write it in a smaller unit",
+            ),
+            (duration("-5m").err(), r#""-5m" is not a duration"#),
+            (duration("").err(), r#""" is not a duration"#),
+            (duration("11000d").err(), "longer than ten years"),
+            (duration("99999999999999w").err(), "too large"),
+            (size("64M").err(), r#"unknown unit "M""#),
+            (size("64mib").err(), r#"did you mean "64MiB"?"#),
+            (
+                size("64").err(),
+                r#"has no unit: write a size such as "64MiB""#,
+            ),
+            (
+                percent("20").err(),
+                r#"has no unit: write a share such as "20%""#,
+            ),
+            (percent("120%").err(), "0% to 100%"),
+            (percent("1.2.3%").err(), "is not a share"),
+            (percent("many").err(), "is not a share"),
+        ];
+        for (message, snippet) in cases {
+            let message = message.unwrap_or_else(|| panic!("accepted; expected {snippet}"));
+            assert!(message.contains(snippet), "{message}\nlacks\n{snippet}");
+        }
+    }
+
+    #[test]
+    fn durations_come_out_as_they_went_in() {
+        for text in ["1ms", "90s", "5m", "24h", "0s", "1w", "3650d"] {
+            let read = duration(text).expect("a good duration");
+            assert_eq!(duration(&duration_text(read)), Ok(read), "{text}");
+        }
+        assert_eq!(duration_text(Duration::from_secs(7200)), "2h");
+    }
+}

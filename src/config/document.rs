@@ -1,0 +1,315 @@
+//! The TOML text as a flat list of keys with their places, read key by key.
+//!
+//! serde's derive stops at the first error; an operator wants to see all of them at once. So the
+//! parsed text is flattened to `table.key` → value, every setting takes its own key out, and what
+//! nobody took is unknown.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{Place, Problem};
+use super::nearest::nearest;
+
+/// Why a value can't be read.
+pub(super) enum Wrong {
+    /// Not the type that the key takes.
+    Type,
+    /// The right type, but not a value that makes sense: the message.
+    Value(String),
+}
+
+impl From<String> for Wrong {
+    fn from(message: String) -> Wrong {
+        Wrong::Value(message)
+    }
+}
+
+/// The text, on its way to settings.
+pub(super) struct Document<'t> {
+    text: &'t str,
+    values: BTreeMap<String, Spanned<DeValue<'t>>>,
+    /// Where the key itself stands, for unknown keys; tables included.
+    names: BTreeMap<String, Range<usize>>,
+    tables: BTreeSet<String>,
+    asked: Vec<&'static str>,
+    /// Where the value of a key stands, for what is found later.
+    places: BTreeMap<&'static str, Range<usize>>,
+    problems: Vec<Problem>,
+}
+
+impl<'t> Document<'t> {
+    /// Parses the text.
+    ///
+    /// # Errors
+    /// What the TOML parser says, each with its place.
+    pub(super) fn parse(text: &'t str) -> Result<Document<'t>, Vec<Problem>> {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            return Err(syntax_problems(text, errors));
+        }
+        let mut document = Document {
+            text,
+            values: BTreeMap::new(),
+            names: BTreeMap::new(),
+            tables: BTreeSet::new(),
+            asked: Vec::new(),
+            places: BTreeMap::new(),
+            problems: Vec::new(),
+        };
+        document.flatten("", root.into_inner());
+        Ok(document)
+    }
+
+    fn flatten(&mut self, prefix: &str, table: DeTable<'t>) {
+        for (name, value) in table {
+            let bare = name
+                .get_ref()
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+            // A quoted key with a dot in it must not pass for a key in a table.
+            let shown = if bare {
+                name.get_ref().to_string()
+            } else {
+                format!("{:?}", name.get_ref())
+            };
+            let path = if prefix.is_empty() {
+                shown
+            } else {
+                format!("{prefix}.{shown}")
+            };
+            self.names.insert(path.clone(), name.span());
+            let span = value.span();
+            match value.into_inner() {
+                DeValue::Table(inner) => {
+                    self.tables.insert(path.clone());
+                    self.flatten(&path, inner);
+                }
+                other => {
+                    self.values.insert(path, Spanned::new(span, other));
+                }
+            }
+        }
+    }
+
+    /// Takes a key's value out and reads it into the setting. `expected` completes the sentence
+    /// "expected …" and holds an example.
+    pub(super) fn value<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        setting: &mut T,
+        read: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
+    ) {
+        self.asked.push(key);
+        let Some(value) = self.values.remove(key) else {
+            return;
+        };
+        self.places.insert(key, value.span());
+        match read(value.get_ref()) {
+            Ok(read) => *setting = read,
+            Err(wrong) => self.wrong(key, expected, &value, wrong),
+        }
+    }
+
+    /// Takes a list out, or where `single` says so one value instead of a list; returns the
+    /// elements that could be read, or nothing where the key is absent or wholly wrong.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        single: bool,
+        read: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
+    ) -> Option<Vec<T>> {
+        self.asked.push(key);
+        let value = self.values.remove(key)?;
+        self.places.insert(key, value.span());
+        let elements = match value.get_ref() {
+            DeValue::Array(array) => array.iter().collect(),
+            _ if single => vec![&value],
+            _ => {
+                self.wrong(key, expected, &value, Wrong::Type);
+                return None;
+            }
+        };
+        let mut found = Vec::new();
+        for element in elements {
+            match read(element.get_ref()) {
+                Ok(read) => found.push(read),
+                Err(wrong) => self.wrong(key, expected, element, wrong),
+            }
+        }
+        Some(found)
+    }
+
+    /// Notes a problem with a key's value as a whole.
+    pub(super) fn problem(&mut self, key: &'static str, message: String) {
+        let place = self.places.get(key).map(|span| Place::of(self.text, span));
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            place,
+            message,
+        });
+    }
+
+    /// Notes a problem with something that doesn't stand in the text.
+    pub(super) fn problem_elsewhere(&mut self, key: &str, message: String) {
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            place: None,
+            message,
+        });
+    }
+
+    /// Whether the key has a problem already.
+    pub(super) fn is_bad(&self, key: &str) -> bool {
+        self.problems.iter().any(|problem| problem.key == key)
+    }
+
+    /// Every key that was asked for: after reading, every key there is.
+    pub(super) fn asked(&self) -> &[&'static str] {
+        &self.asked
+    }
+
+    /// Everything that is wrong, unknown keys included.
+    pub(super) fn into_problems(mut self) -> Vec<Problem> {
+        self.unknown_keys();
+        self.problems
+    }
+
+    fn wrong(&mut self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>, wrong: Wrong) {
+        let message = match wrong {
+            Wrong::Value(message) => message,
+            Wrong::Type => format!(
+                "expected {expected}, found {}",
+                description(value.get_ref())
+            ),
+        };
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            place: Some(Place::of(self.text, &value.span())),
+            message,
+        });
+    }
+
+    fn unknown_keys(&mut self) {
+        let mut reported: Vec<String> = Vec::new();
+        let mut found = Vec::new();
+        // In the order of the paths a table comes before what is in it.
+        for (path, span) in &self.names {
+            let inside = |outer: &String| path.starts_with(&format!("{outer}."));
+            if reported.iter().any(inside) {
+                continue;
+            }
+            let is_table = self.tables.contains(path);
+            let holds_known = self
+                .asked
+                .iter()
+                .any(|key| key.starts_with(&format!("{path}.")));
+            let unknown = match (is_table, holds_known) {
+                (true, true) => false,
+                (true, false) => true,
+                (false, _) => self.values.contains_key(path),
+            };
+            if unknown {
+                reported.push(path.clone());
+                found.push(Problem {
+                    key: path.clone(),
+                    place: Some(Place::of(self.text, span)),
+                    message: self.unknown_message(path, is_table, holds_known),
+                });
+            }
+        }
+        self.problems.extend(found);
+    }
+
+    fn unknown_message(&self, path: &str, is_table: bool, holds_known: bool) -> String {
+        if self.asked.contains(&path) {
+            return "is a value, not a table".to_owned();
+        }
+        if holds_known {
+            return format!("is a table: write [{path}] and its keys below it");
+        }
+        let (table, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let here: BTreeSet<&str> = self
+            .asked
+            .iter()
+            .filter_map(|key| match table {
+                "" => Some(*key),
+                _ => key.strip_prefix(table)?.strip_prefix('.'),
+            })
+            .filter_map(|rest| rest.split('.').next())
+            .collect();
+        let what = if is_table { "table" } else { "key" };
+        if let Some(near) = nearest(name, here.iter().copied()) {
+            return format!("unknown {what}; did you mean {near:?}?");
+        }
+        // The right key in the wrong table is the other slip that happens.
+        let elsewhere = |key: &&&str| key.rsplit('.').next() == Some(name);
+        if let Some((home, _)) = self
+            .asked
+            .iter()
+            .find(elsewhere)
+            .and_then(|key| key.rsplit_once('.'))
+        {
+            return format!("unknown {what} here; it belongs in [{home}]");
+        }
+        let known: Vec<&str> = here.into_iter().collect();
+        format!("unknown {what}; known here: {}", known.join(", "))
+    }
+}
+
+/// A value as a person would name it.
+fn description(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the string {text:?}"),
+        DeValue::Integer(number) => format!("the integer {number}"),
+        DeValue::Float(number) => format!("the number {number}"),
+        DeValue::Boolean(word) => format!("the boolean {word}"),
+        DeValue::Datetime(date) => format!("the date {date}"),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// One problem an error, without those that only follow from the one before: an unclosed quote or
+/// bracket leaves the following lines in pieces.
+fn syntax_problems(text: &str, mut errors: Vec<toml::de::Error>) -> Vec<Problem> {
+    errors.sort_by_key(|error| error.span().map(|span| span.start));
+    let mut found = Vec::new();
+    let mut in_pieces = 0;
+    for error in &errors {
+        let place = error.span().map(|span| Place::of(text, &span));
+        let line = place.as_ref().map_or(0, |place| place.line);
+        let unquoted = place
+            .as_ref()
+            .and_then(|place| unquoted(place, error.message()));
+        if line == 0 || line > in_pieces {
+            found.push(Problem {
+                key: String::new(),
+                place,
+                message: match &unquoted {
+                    Some(value) => format!(
+                        "not valid TOML: a value that isn't a plain number stands in double \
+                         quotes: write \"{value}\""
+                    ),
+                    None => format!("not valid TOML: {}", error.message()),
+                },
+            });
+        }
+        in_pieces = if unquoted.is_some() { line } else { line + 1 };
+    }
+    found
+}
+
+/// The value of a line such as `refresh = 5m`: the slip that units invite, and one that leaves
+/// the next lines whole.
+fn unquoted(place: &Place, message: &str) -> Option<String> {
+    let before: String = place.text.chars().take(place.column - 1).collect();
+    let (_, value) = place.text.split_once('=')?;
+    let value = value.split('#').next().unwrap_or("").trim();
+    (before.contains('=') && message.starts_with("string values must be quoted"))
+        .then(|| value.to_owned())
+}

@@ -1,0 +1,130 @@
+//! What is wrong with the settings: all of it at once, each with its place in the text.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+/// A place in the config text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// The whole line.
+    pub text: String,
+    /// How many characters of it are meant, at least 1.
+    pub width: usize,
+}
+
+impl Place {
+    /// The place of a byte range of the text.
+    pub(super) fn of(text: &str, span: &Range<usize>) -> Place {
+        // The parser points one past the text for an end that came too early.
+        let start = boundary(text, span.start);
+        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+        let end = boundary(text, span.end.clamp(start, line_end));
+        Place {
+            line: text[..line_start].matches('\n').count() + 1,
+            column: text[line_start..start].chars().count() + 1,
+            text: text[line_start..line_end].trim_end().to_owned(),
+            width: text[start..end].chars().count().max(1),
+        }
+    }
+}
+
+/// The last character boundary at or before a byte.
+fn boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key with its table (`source.refresh`), or the flag (`--region`); empty for text that
+    /// is no TOML.
+    pub key: String,
+    /// Where it stands; `None` for flags and for what is missing.
+    pub place: Option<Place>,
+    /// What is wrong, why, and what to write instead.
+    pub message: String,
+}
+
+/// The settings can't be used (exit code 64). Names every problem, in the order of the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.render())]
+pub struct ConfigError {
+    /// Where the text comes from: a path, or words such as `built-in settings`.
+    pub origin: String,
+    /// What is wrong; never empty.
+    pub problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    pub(super) fn new(origin: &str, mut problems: Vec<Problem>) -> ConfigError {
+        let place = |problem: &Problem| {
+            problem
+                .place
+                .as_ref()
+                .map_or((usize::MAX, 0), |place| (place.line, place.column))
+        };
+        problems.sort_by_key(place);
+        ConfigError {
+            origin: origin.to_owned(),
+            problems,
+        }
+    }
+
+    fn render(&self) -> String {
+        let mut out = String::new();
+        for problem in &self.problems {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            // Writing to a String can't fail.
+            let _ = self.render_one(&mut out, problem);
+        }
+        if self.problems.len() > 1 {
+            let _ = write!(out, "\n{} problems in all", self.problems.len());
+        }
+        out
+    }
+
+    fn render_one(&self, out: &mut String, problem: &Problem) -> std::fmt::Result {
+        let origin = if problem.key.starts_with("--") {
+            "command line"
+        } else {
+            &self.origin
+        };
+        write!(out, "{origin}")?;
+        if let Some(place) = &problem.place {
+            write!(out, ":{}:{}", place.line, place.column)?;
+        }
+        if !problem.key.is_empty() {
+            write!(out, ": {}", problem.key)?;
+        }
+        write!(out, ": {}", problem.message)?;
+        if let Some(place) = &problem.place {
+            let number = place.line.to_string();
+            let gutter = " ".repeat(number.len());
+            // Tabs are kept in the padding, so that the marker stands below what it marks.
+            let padding: String = place
+                .text
+                .chars()
+                .take(place.column - 1)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
+            let marker = "^".repeat(place.width);
+            write!(
+                out,
+                "\n {gutter} |\n {number} | {}\n {gutter} | {padding}{marker}",
+                place.text
+            )?;
+        }
+        Ok(())
+    }
+}

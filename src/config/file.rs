@@ -1,0 +1,205 @@
+//! Finding and reading the config file: the one part of `config` that touches the disk.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::{Config, ConfigError, Overrides, Problem, Role, parse_with};
+
+/// Read when there is no `-c`; it may be absent.
+pub const DEFAULT_FILE: &str = "/etc/trailblazer/trailblazer.toml";
+
+/// A config file is a few kB. What is larger than this is something else (`-c /dev/zero`).
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Settings that can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file of `-c` doesn't exist.
+    #[error("the config file {} does not exist: correct the path of -c, or leave -c out to use {DEFAULT_FILE} or the defaults", .0.display())]
+    Missing(PathBuf),
+    /// The file exists and can't be read; never taken for an absent one.
+    #[error("cannot read the config file {}: {source}; check its owner and mode, and those of its directories", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file isn't text.
+    #[error("the config file {} is not text: {reason}", .path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The text or the flags are wrong.
+    #[error(transparent)]
+    Wrong(#[from] ConfigError),
+}
+
+impl LoadError {
+    /// 64 for what the user wrote, 1 for what the host refused.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            LoadError::Unreadable { .. } => 1,
+            LoadError::Missing(_) | LoadError::NotText { .. } | LoadError::Wrong(_) => 64,
+        }
+    }
+}
+
+/// Settings, and where they come from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The settings, checked.
+    pub config: Config,
+    /// The file that was read; `None` when there is none and the defaults are in force.
+    pub file: Option<PathBuf>,
+}
+
+impl Loaded {
+    /// The role, for the commands that need one.
+    ///
+    /// # Errors
+    /// It is set nowhere.
+    pub fn role(&self) -> Result<Role, ConfigError> {
+        self.config.role.ok_or_else(|| {
+            let (origin, place) = match &self.file {
+                Some(file) => (file.display().to_string(), "in the file".to_owned()),
+                None => ("no config file".to_owned(), format!("in {DEFAULT_FILE}")),
+            };
+            let problem = Problem {
+                key: "role".to_owned(),
+                place: None,
+                message: format!(
+                    "missing: set role = \"host\" (a server behind a NAT) or role = \"nat\" (the \
+                     NAT instance itself) at the top, {place}, or pass --role"
+                ),
+            };
+            ConfigError {
+                origin,
+                problems: vec![problem],
+            }
+        })
+    }
+}
+
+/// Reads the file of `-c`, or else [`DEFAULT_FILE`] if it exists, or else nothing, and puts the
+/// flags over it.
+///
+/// # Errors
+/// See [`LoadError`]; an unreadable default file is an error, too.
+pub fn load(explicit: Option<&Path>, flags: &Overrides) -> Result<Loaded, LoadError> {
+    load_from(explicit, Path::new(DEFAULT_FILE), flags)
+}
+
+fn load_from(
+    explicit: Option<&Path>,
+    default: &Path,
+    flags: &Overrides,
+) -> Result<Loaded, LoadError> {
+    let path = explicit.unwrap_or(default);
+    match read(path)? {
+        Some(text) => Ok(Loaded {
+            config: parse_with(&text, &path.display().to_string(), flags)?,
+            file: Some(path.to_owned()),
+        }),
+        None if explicit.is_some() => Err(LoadError::Missing(path.to_owned())),
+        None => Ok(Loaded {
+            config: parse_with("", "no config file", flags)?,
+            file: None,
+        }),
+    }
+}
+
+/// The file's text, or `None` where there is no such file.
+fn read(path: &Path) -> Result<Option<String>, LoadError> {
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    let not_text = |reason| LoadError::NotText {
+        path: path.to_owned(),
+        reason,
+    };
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(not_text("it is larger than 1 MiB".to_owned()));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        not_text(format!("byte {at} is not UTF-8"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_named_file_must_exist_and_the_default_need_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let absent = dir.path().join("absent.toml");
+        let flags = Overrides::default();
+        let missing = load_from(Some(&absent), &absent, &flags).expect_err("-c must exist");
+        assert!(
+            missing.to_string().contains("absent.toml does not exist"),
+            "{missing}"
+        );
+        assert_eq!(missing.exit_code(), 64);
+        let defaults = load_from(None, &absent, &flags).expect("defaults");
+        assert_eq!(defaults.config, Config::default());
+        assert_eq!(defaults.file, None);
+        let message = defaults.role().expect_err("no role").to_string();
+        assert!(message.contains("--role"), "{message}");
+    }
+
+    #[test]
+    fn unreadable_is_not_absent() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // A directory opens and fails to read: EISDIR, for root as well.
+        let error = load_from(None, dir.path(), &Overrides::default()).expect_err("EISDIR");
+        assert!(matches!(error, LoadError::Unreadable { .. }), "{error}");
+        assert_eq!(error.exit_code(), 1);
+    }
+
+    #[test]
+    fn what_is_not_text() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, b"role = \"h\xffst\"").expect("written");
+        let error = load_from(Some(&path), &path, &Overrides::default()).expect_err("not UTF-8");
+        assert!(error.to_string().contains("byte 9 is not UTF-8"), "{error}");
+        let error = load(Some(Path::new("/dev/zero")), &Overrides::default());
+        let error = error.expect_err("endless");
+        assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
+    }
+
+    #[test]
+    fn the_file_is_read_and_the_flags_beat_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "role = \"host\"\nselect.regions = [\"eu-west-1\"]")
+            .expect("written");
+        let flags = Overrides {
+            regions: vec!["us-east-1".to_owned()],
+            ..Overrides::default()
+        };
+        let loaded = load_from(None, &path, &flags).expect("good");
+        assert_eq!(loaded.file.as_deref(), Some(path.as_path()));
+        assert_eq!(loaded.role(), Ok(Role::Host));
+        assert_eq!(
+            loaded.config.select.regions,
+            [super::super::AutoOr::Set("us-east-1".into())]
+        );
+    }
+}

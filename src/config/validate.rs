@@ -1,0 +1,339 @@
+//! Checks across keys: combinations that parse, but can't be meant.
+
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use super::{AutoOr, Config, NatBypass, Role};
+use crate::types::{Family, TableId};
+
+/// The last possible first priority: ours and the 99 after it stay below the kernel's rule for
+/// the main table (32766, `fib_default_rules_init`, net/ipv4/fib_rules.c).
+pub(super) const LAST_PRIORITY: u32 = 32_766 - 100;
+
+/// How many egress addresses one family may have: what the firewall backends share out
+/// (`Match::SourceBucket`).
+const MAX_EGRESS_ADDRESSES: usize = 32;
+
+/// Length of `sun_path` without the terminating zero (linux/un.h).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Routing protocols that belong to somebody (`RTPROT_*`, linux/rtnetlink.h). Those programs
+/// delete what carries their number.
+const TAKEN_PROTOCOLS: [(u8, &str); 19] = [
+    (8, "gated"),
+    (9, "router advertisements, by the kernel itself"),
+    (10, "mrt"),
+    (11, "zebra (FRR)"),
+    (12, "BIRD"),
+    (13, "DECnet routing"),
+    (14, "xorp"),
+    (15, "netsukuku"),
+    (16, "DHCP clients"),
+    (17, "multicast routing"),
+    (18, "keepalived"),
+    (42, "babel"),
+    (99, "OpenR"),
+    (186, "BGP"),
+    (187, "IS-IS"),
+    (188, "OSPF"),
+    (189, "RIP"),
+    (190, "FRR's NHRP"),
+    (192, "EIGRP"),
+];
+
+/// Something wrong between keys.
+pub(super) struct Finding {
+    /// The keys that it is about, the one to point at first; a finding about a key that
+    /// couldn't be read is not worth showing.
+    pub keys: Vec<&'static str>,
+    /// What, why, and what to write instead.
+    pub message: String,
+}
+
+/// All of them.
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    let mut found = Findings(Vec::new());
+    found.source(config);
+    found.select(config);
+    found.kernel(config);
+    found.egress(config);
+    if config.role == Some(Role::Nat) {
+        found.nat_role(config);
+    }
+    found.nat(config);
+    found.agent(config);
+    found.0
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, keys: &[&'static str], message: impl Into<String>) {
+        self.0.push(Finding {
+            keys: keys.to_vec(),
+            message: message.into(),
+        });
+    }
+
+    fn source(&mut self, config: &Config) {
+        if config.source.urls.is_empty() {
+            self.add(
+                &["source.url"],
+                "the list is empty: write at least one URL or path",
+            );
+        }
+        if config.source.max_bytes == 0 {
+            self.add(
+                &["source.max_bytes"],
+                "0 bytes would refuse every document: write a size such as \"64MiB\"",
+            );
+        }
+    }
+
+    fn select(&mut self, config: &Config) {
+        let select = &config.select;
+        let empty = "the list is empty, so that nothing would be selected: write";
+        if select.services.is_empty() {
+            self.add(
+                &["select.services"],
+                format!("{empty} at least one, such as [\"S3\"]"),
+            );
+        }
+        if select.regions.is_empty() {
+            self.add(
+                &["select.regions"],
+                format!("{empty} [\"auto\"] or names such as [\"us-east-1\"]"),
+            );
+        }
+        if select.families.is_empty() {
+            self.add(
+                &["select.families"],
+                format!("{empty} [\"ipv4\", \"ipv6\"] or one of them"),
+            );
+            return;
+        }
+        for prefix in &select.include {
+            let family = Family::of_net(prefix);
+            if !select.families.contains(&family) {
+                self.add(
+                    &["select.include", "select.families"],
+                    format!(
+                        "{prefix} would never take effect, since select.families lacks \
+                         {family:?}: add the family or remove the prefix",
+                        family = family.as_str()
+                    ),
+                );
+            }
+        }
+    }
+
+    fn kernel(&mut self, config: &Config) {
+        let (bypass, egress) = (config.bypass.table, config.egress.table);
+        for (key, table) in [("bypass.table", bypass), ("egress.table", egress)] {
+            let name = match table {
+                TableId(253) => "default",
+                TableId::MAIN => "main",
+                TableId::LOCAL => "local",
+                _ => continue,
+            };
+            self.add(
+                &[key],
+                format!(
+                    "{table} is the kernel's own table {name:?}: write another number, such as 1083"
+                ),
+            );
+        }
+        if bypass == egress {
+            self.add(
+                &["egress.table", "bypass.table"],
+                format!("{egress} is the bypass path's table too: the two paths need a table each"),
+            );
+        }
+        let protocol = config.kernel.protocol.0;
+        let owner = match protocol {
+            // RTPROT_UNSPEC to RTPROT_STATIC, linux/rtnetlink.h.
+            0 => Some("means unspecified"),
+            1 => Some("is the kernel's for ICMP redirects"),
+            2 => Some("marks the routes that the kernel itself installs"),
+            3 => Some("is what `ip route add` uses (boot)"),
+            4 => Some("marks the administrator's static routes"),
+            _ => None,
+        };
+        let taken = TAKEN_PROTOCOLS
+            .iter()
+            .find(|(number, _)| *number == protocol);
+        let why = owner
+            .map(str::to_owned)
+            .or_else(|| taken.map(|(_, who)| format!("is registered for {who}")));
+        if let Some(why) = why {
+            self.add(
+                &["kernel.protocol"],
+                format!("{protocol} {why}: it couldn't tell our routes from theirs; write a free number, such as 83"),
+            );
+        }
+        self.masks(config);
+    }
+
+    fn masks(&mut self, config: &Config) {
+        let (path, gateway) = (config.kernel.path_mask.0, config.kernel.gateway_mask);
+        if path.count_ones() != 2 || !contiguous(path) {
+            self.add(
+                &["kernel.marks.path"],
+                format!("{path:#x} is not two adjacent bits, which the three paths need: write one such as \"0x3000\""),
+            );
+        }
+        if !contiguous(gateway) {
+            self.add(
+                &["kernel.marks.gateway"],
+                format!(
+                    "{gateway:#x} has a hole: the bits must stand side by side, such as \"0x0070\""
+                ),
+            );
+        }
+        if path & gateway != 0 {
+            self.add(
+                &["kernel.marks.gateway", "kernel.marks.path"],
+                format!(
+                    "{gateway:#x} shares the bits {:#x} with kernel.marks.path: the masks must be apart",
+                    path & gateway
+                ),
+            );
+        }
+        // 0 means no gateway, so that n bits tell 2^n - 1 apart.
+        let room = (1_usize << gateway.count_ones().min(31)) - 1;
+        for family in Family::ALL {
+            let count = config.egress.gateways_of(family).len();
+            if count > room && contiguous(gateway) {
+                self.add(
+                    &["egress.gateways", "kernel.marks.gateway"],
+                    format!(
+                        "{count} {family} gateways, but kernel.marks.gateway {gateway:#x} can tell \
+                         {room} apart: remove some or widen the mask"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn egress(&mut self, config: &Config) {
+        let gateways = &config.egress.gateways;
+        self.duplicates("egress.gateways", gateways);
+        for family in Family::ALL {
+            let of_family = config.egress.gateways_of(family);
+            if let (true, Some(gateway)) =
+                (config.egress.close.contains(&family), of_family.first())
+            {
+                self.add(
+                    &["egress.close", "egress.gateways"],
+                    format!(
+                        "{family} is closed and has the gateway {gateway}: remove it from one of \
+                         egress.close and egress.gateways"
+                    ),
+                );
+            }
+            if let AutoOr::Set(bypass) = config.bypass.gateway.get(family)
+                && gateways.contains(bypass)
+            {
+                self.add(
+                    &["bypass.gateway", "egress.gateways"],
+                    format!(
+                        "{bypass} is an egress gateway too: the bypass would go through the NAT; \
+                         write the VPC router or \"auto\""
+                    ),
+                );
+            }
+        }
+    }
+
+    fn nat_role(&mut self, config: &Config) {
+        if config.nat.egress_addresses.is_empty() {
+            self.add(
+                &["nat.egress_addresses", "role"],
+                "missing: the nat role needs the addresses that partners see, such as \
+                 egress_addresses = [\"10.0.0.20\"] in [nat]",
+            );
+        }
+        let host_only =
+            "is for the host role only: a NAT instance is the egress gateway itself; remove it";
+        if !config.egress.gateways.is_empty() {
+            self.add(&["egress.gateways", "role"], host_only);
+        }
+        if !config.egress.close.is_empty() {
+            self.add(&["egress.close", "role"], host_only);
+        }
+        if matches!(&config.nat.sources, AutoOr::Set(sources) if sources.is_empty()) {
+            self.add(
+                &["nat.sources"],
+                "the list is empty, so that nothing would be translated: write \"auto\" or prefixes",
+            );
+        }
+    }
+
+    fn nat(&mut self, config: &Config) {
+        let egress = &config.nat.egress_addresses;
+        self.duplicates("nat.egress_addresses", egress);
+        for family in Family::ALL {
+            let count = egress
+                .iter()
+                .filter(|own| Family::of(**own) == family)
+                .count();
+            if count > MAX_EGRESS_ADDRESSES {
+                self.add(
+                    &["nat.egress_addresses"],
+                    format!("{count} {family} addresses: at most {MAX_EGRESS_ADDRESSES} can be shared out"),
+                );
+            }
+        }
+        if let NatBypass::Addresses(addresses) = &config.nat.bypass {
+            for address in addresses.iter().filter(|own| egress.contains(own)) {
+                self.add(
+                    &["nat.bypass", "nat.egress_addresses"],
+                    format!(
+                        "{address} is an egress address: storage traffic would be seen from it, and \
+                         its ports used up; write another address or \"masquerade\""
+                    ),
+                );
+            }
+        }
+    }
+
+    fn agent(&mut self, config: &Config) {
+        let agent = &config.agent;
+        if agent.stale_warn > agent.stale_alarm {
+            self.add(
+                &["agent.stale.warn", "agent.stale.alarm"],
+                "is later than agent.stale.alarm: the warning comes first",
+            );
+        }
+        let length = agent.socket.as_os_str().as_bytes().len();
+        if length > MAX_SOCKET_PATH {
+            self.add(
+                &["agent.socket"],
+                format!(
+                    "the path has {length} bytes: a Unix socket's has at most {MAX_SOCKET_PATH}"
+                ),
+            );
+        }
+    }
+
+    fn duplicates(&mut self, key: &'static str, addresses: &[IpAddr]) {
+        let mut sorted = addresses.to_vec();
+        sorted.sort();
+        let twice: Vec<IpAddr> = sorted
+            .windows(2)
+            .filter(|pair| pair[0] == pair[1])
+            .map(|pair| pair[0])
+            .collect();
+        for address in twice {
+            self.add(&[key], format!("{address} stands there twice: remove one"));
+        }
+    }
+}
+
+/// Whether the bits of a mask stand side by side.
+fn contiguous(mask: u32) -> bool {
+    mask != 0 && {
+        let low = mask >> mask.trailing_zeros();
+        low & low.wrapping_add(1) == 0
+    }
+}

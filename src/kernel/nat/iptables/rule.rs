@@ -1,0 +1,357 @@
+//! One iptables rule as text: cut into tokens, brought into one spelling, and put together again.
+//!
+//! The same rule is printed in many ways: the order of matches, `0x00000002` for `0x2`, a mark
+//! with or without its full mask, a host address with or without its length. Comparing the text
+//! as it comes would see drift where there is none and repair it for ever.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// A rule without its chain: what follows `-A CHAIN `.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// As the tool printed it: what `-D` and a rollback must repeat.
+    pub raw: String,
+    /// In our one spelling: what is compared and shown.
+    pub canonical: String,
+}
+
+impl Rule {
+    /// Reads a rule's text.
+    pub fn parse(raw: &str) -> Rule {
+        Rule {
+            raw: raw.to_owned(),
+            canonical: canonical(raw),
+        }
+    }
+}
+
+/// A word of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Token {
+    text: String,
+    /// In quotes it is a value, even when it begins with a dash.
+    quoted: bool,
+}
+
+/// Cuts text as `xtables_save_string` quotes it (iptables, libxtables/xtables.c): double quotes
+/// around, a backslash before `"`, `\` and `'` inside.
+fn tokens(text: &str) -> Vec<Token> {
+    let mut found = Vec::new();
+    let mut chars = text.chars().peekable();
+    while let Some(first) = chars.next() {
+        if first.is_whitespace() {
+            continue;
+        }
+        let quoted = first == '"';
+        let mut word = String::new();
+        if !quoted {
+            word.push(first);
+        }
+        while let Some(&next) = chars.peek() {
+            if !quoted && next.is_whitespace() {
+                break;
+            }
+            chars.next();
+            match next {
+                '"' if quoted => break,
+                '\\' if quoted => word.extend(chars.next()),
+                other => word.push(other),
+            }
+        }
+        found.push(Token { text: word, quoted });
+    }
+    found
+}
+
+/// Puts a word into quotes where it needs them.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/,!+@%=[]*".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let mut quoted = String::from("\"");
+    for c in word.chars() {
+        if matches!(c, '"' | '\\' | '\'') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// An option with its values, negated or not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Opt {
+    name: String,
+    negated: bool,
+    values: Vec<String>,
+}
+
+impl Opt {
+    fn is(&self, names: &[&str]) -> bool {
+        names.contains(&self.name.as_str())
+    }
+}
+
+fn options(text: &str) -> Vec<Opt> {
+    let mut found: Vec<Opt> = Vec::new();
+    let mut negated = false;
+    for token in tokens(text) {
+        if !token.quoted && token.text == "!" {
+            negated = true;
+        } else if !token.quoted && token.text.starts_with('-') {
+            found.push(Opt {
+                name: token.text,
+                negated,
+                values: Vec::new(),
+            });
+            negated = false;
+        } else if let Some(last) = found.last_mut() {
+            last.values.push(token.text);
+        } else {
+            found.push(Opt {
+                name: String::new(),
+                negated,
+                values: vec![token.text],
+            });
+        }
+    }
+    found
+}
+
+/// The name of the chain or target that a rule jumps or goes to.
+pub fn target(text: &str) -> Option<String> {
+    options(text)
+        .into_iter()
+        .find(|option| option.is(&["-j", "-g"]))
+        .and_then(|option| option.values.into_iter().next())
+}
+
+/// The rule's comments.
+pub fn comments(text: &str) -> Vec<String> {
+    options(text)
+        .into_iter()
+        .filter(|option| option.is(&["--comment"]))
+        .filter_map(|option| option.values.into_iter().next())
+        .collect()
+}
+
+/// Brings a rule's text into our one spelling.
+pub fn canonical(text: &str) -> String {
+    let mut basics = Vec::new();
+    let mut matches: Vec<Vec<Opt>> = Vec::new();
+    let mut verdict: Vec<Opt> = Vec::new();
+    for option in options(text) {
+        let mut option = spell_values(option);
+        if option.is(&["-c"]) {
+            // Packet and byte counters (`iptables-save -c`) change with every packet.
+            continue;
+        }
+        if option.is(&["-m"]) {
+            matches.push(vec![option]);
+        } else if !verdict.is_empty() || option.is(&["-j", "-g"]) {
+            verdict.push(option);
+        } else if let Some(group) = matches.last_mut() {
+            spell_cluster_node(&mut option);
+            group.push(option);
+        } else {
+            basics.push(option);
+        }
+    }
+    basics.sort_by_key(basic_order);
+    for group in &mut matches {
+        group.get_mut(1..).unwrap_or_default().sort();
+    }
+    matches.sort();
+    if let Some(rest) = verdict.get_mut(1..) {
+        rest.sort();
+    }
+
+    let mut words = Vec::new();
+    let ordered = basics
+        .iter()
+        .chain(matches.iter().flatten())
+        .chain(&verdict);
+    for option in ordered {
+        if option.negated {
+            words.push("!".to_owned());
+        }
+        if !option.name.is_empty() {
+            words.push(option.name.clone());
+        }
+        words.extend(option.values.iter().map(|value| quote(value)));
+    }
+    words.join(" ")
+}
+
+/// The order in which iptables-save prints the conditions of the IP header.
+fn basic_order(option: &Opt) -> (usize, String) {
+    let place = ["-s", "-d", "-i", "-o", "-p"]
+        .iter()
+        .position(|name| option.name == *name)
+        .unwrap_or(usize::MAX);
+    (place, option.name.clone())
+}
+
+fn spell_values(mut option: Opt) -> Opt {
+    match option.name.as_str() {
+        "-s" | "-d" => {
+            for value in &mut option.values {
+                *value = spell_prefix(value);
+            }
+        }
+        // With the full mask both tools leave it out of `--mark` but not of `--set-xmark`.
+        "--mark" | "--set-xmark" | "--realm" => {
+            for value in &mut option.values {
+                *value = spell_masked(value);
+            }
+        }
+        "--ctstate" => {
+            for value in &mut option.values {
+                let mut states: Vec<&str> = value.split(',').collect();
+                states.sort_unstable();
+                *value = states.join(",");
+            }
+        }
+        _ => {
+            for value in &mut option.values {
+                if let Some(number) = hexadecimal(value) {
+                    *value = format!("{number:#x}");
+                }
+            }
+        }
+    }
+    option
+}
+
+/// `--cluster-local-node` counts from 1; both tools print it as a mask of nodes.
+fn spell_cluster_node(option: &mut Opt) {
+    if option.name != "--cluster-local-node" {
+        return;
+    }
+    let mask = option
+        .values
+        .first()
+        .and_then(|node| node.parse::<u32>().ok())
+        .and_then(|node| 1u32.checked_shl(node.checked_sub(1)?));
+    if let Some(mask) = mask {
+        option.name = "--cluster-local-nodemask".to_owned();
+        option.values = vec![format!("{mask:#x}")];
+    }
+}
+
+fn spell_prefix(value: &str) -> String {
+    if let Ok(address) = value.parse::<IpAddr>() {
+        return IpNet::from(address).to_string();
+    }
+    match value.parse::<IpNet>() {
+        Ok(prefix) => prefix.trunc().to_string(),
+        Err(_) => value.to_owned(),
+    }
+}
+
+fn spell_masked(value: &str) -> String {
+    let (bits, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
+    match (number(bits), number(mask)) {
+        (Some(bits), Some(mask)) => format!("{bits:#x}/{mask:#x}"),
+        _ => value.to_owned(),
+    }
+}
+
+fn hexadecimal(text: &str) -> Option<u32> {
+    u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+}
+
+fn number(text: &str) -> Option<u32> {
+    hexadecimal(text).or_else(|| text.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_spelling_for_what_the_tools_print_differently() {
+        let same = [
+            ("-s 10.0.0.1 -j DROP", "-s 10.0.0.1/32 -j DROP"),
+            ("-s 2001:db8::1 -j DROP", "-s 2001:DB8::1/128 -j DROP"),
+            (
+                "-m connmark --mark 0x1000 -j DROP",
+                "-m connmark --mark 4096/0xffffffff -j DROP",
+            ),
+            (
+                "-m realm --realm 83/0xffff -j RETURN",
+                "-m realm --realm 0x53/0xffff -j RETURN",
+            ),
+            (
+                "-m cluster --cluster-total-nodes 4 --cluster-local-node 2 --cluster-hash-seed 0x1234",
+                "-m cluster --cluster-local-nodemask 0x00000002 --cluster-total-nodes 4 --cluster-hash-seed 0x00001234",
+            ),
+            (
+                "-m conntrack --ctstate UNTRACKED,INVALID -j DROP",
+                "-m conntrack --ctstate INVALID,UNTRACKED -j DROP",
+            ),
+            (
+                "-m comment --comment trailblazer -m addrtype --dst-type LOCAL -j X",
+                "-m addrtype --dst-type LOCAL -m comment --comment \"trailblazer\" -j X",
+            ),
+            ("-o eth1 -s 10.0.0.0/8 -j X", "-s 10.0.0.0/8 -o eth1 -j X"),
+            ("-c 1 2 -i eth0 -j X", "-i eth0 -j X"),
+        ];
+        for (one, other) in same {
+            assert_eq!(canonical(one), canonical(other));
+        }
+    }
+
+    #[test]
+    fn what_differs_stays_different() {
+        let different = [
+            ("-s 10.0.0.1 -j DROP", "! -s 10.0.0.1 -j DROP"),
+            ("-s 10.0.0.1 -j DROP", "-d 10.0.0.1 -j DROP"),
+            ("-j X", "-g X"),
+            (
+                "-m realm --realm 0x53 -j X",
+                "-m realm --realm 0x53/0xffff -j X",
+            ),
+            ("-m comment --comment a -j X", "-m comment --comment b -j X"),
+            (
+                "-m comment --comment \"-j X\"",
+                "-m comment --comment y -j X",
+            ),
+        ];
+        for (one, other) in different {
+            assert_ne!(canonical(one), canonical(other));
+        }
+    }
+
+    #[test]
+    fn quotes_survive() {
+        let text = r#"-m comment --comment "it\'s a \"rule\" \\ -j DROP" -j X"#;
+        assert_eq!(comments(text), [r#"it's a "rule" \ -j DROP"#]);
+        assert_eq!(target(text).as_deref(), Some("X"));
+        assert_eq!(canonical(text), text);
+        assert_eq!(canonical(&canonical(text)), canonical(text));
+    }
+
+    #[test]
+    fn broken_text_is_no_panic() {
+        for text in [
+            "",
+            "\"",
+            "\\",
+            "! !",
+            "-j",
+            "word",
+            "-m",
+            "-s x/y --mark / \"a",
+            "-m cluster --cluster-local-node 0",
+            "-m cluster --cluster-local-node 99",
+        ] {
+            let _ = (canonical(text), target(text), comments(text));
+        }
+    }
+}

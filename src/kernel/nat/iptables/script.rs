@@ -1,0 +1,219 @@
+//! From what is there to what shall be: the input of `iptables-restore --noflush`. Pure.
+
+use std::fmt::Write;
+
+use super::model::{CHAIN_COMMENT, Jump, Own, OwnTable};
+use super::save::Saved;
+
+/// The input that brings one family to `target`; empty when it is there already.
+///
+/// `:CHAIN - [0:0]` empties that chain or creates it, and nothing else: the other chains of the
+/// table stay as they are. Each table is one transaction, from `*table` to `COMMIT`.
+pub fn script(current: &Saved, target: &Own) -> String {
+    let nothing = OwnTable::default();
+    let mut text = String::new();
+    let mut tables: Vec<&String> = current.own.0.keys().chain(target.0.keys()).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    for table in tables {
+        let from = current.own.0.get(table).unwrap_or(&nothing);
+        let to = target.0.get(table).unwrap_or(&nothing);
+        if !from.same_as(to) {
+            write_table(&mut text, table, from, to, current);
+        }
+    }
+    text
+}
+
+fn write_table(text: &mut String, table: &str, from: &OwnTable, to: &OwnTable, current: &Saved) {
+    let mut line = |words: &str| {
+        text.push_str(words);
+        text.push('\n');
+    };
+    line(&format!("*{table}"));
+    // Stale chains are emptied with the others: a chain goes only when no rule leads to it.
+    let mut chains: Vec<&String> = from.chains.keys().chain(to.chains.keys()).collect();
+    chains.sort_unstable();
+    chains.dedup();
+    for chain in &chains {
+        line(&format!(":{chain} - [0:0]"));
+    }
+    let keep_jumps = from.jump_texts() == to.jump_texts();
+    if !keep_jumps {
+        for jump in &from.jumps {
+            line(&format!("-D {} {}", jump.from, jump.rule.raw));
+        }
+    }
+    for (chain, rules) in &to.chains {
+        for rule in rules {
+            line(&format!("-A {chain} {}", rule.raw));
+        }
+    }
+    if !keep_jumps {
+        for (position, jump) in insertions(table, from, to, current) {
+            line(&format!("-I {} {position} {}", jump.from, jump.rule.raw));
+        }
+    }
+    for chain in chains {
+        if to.chains.contains_key(chain) {
+            continue;
+        }
+        if is_referenced(table, chain, current) {
+            // The kernel refuses to let it go, and the refusal would undo the whole table.
+            // Empty but for its marker it does nothing; the caller reports the reference.
+            line(&format!("-A {chain} {}", marker()));
+        } else {
+            line(&format!("-X {chain}"));
+        }
+    }
+    line("COMMIT");
+}
+
+/// The first rule of each of our chains.
+pub fn marker() -> String {
+    format!("-m comment --comment \"{CHAIN_COMMENT}\"")
+}
+
+fn is_referenced(table: &str, chain: &str, current: &Saved) -> bool {
+    current
+        .references
+        .iter()
+        .any(|reference| reference.table == table && reference.target == chain)
+}
+
+/// The jumps with the place where each can go: a position beyond the end, which a rollback may
+/// carry after others have removed rules, would be refused.
+fn insertions<'a>(
+    table: &str,
+    from: &OwnTable,
+    to: &'a OwnTable,
+    current: &Saved,
+) -> Vec<(usize, &'a Jump)> {
+    let mut placed: Vec<(usize, &Jump)> = Vec::new();
+    for jump in &to.jumps {
+        let here = |other: &&Jump| other.from == jump.from;
+        let length = current
+            .lengths
+            .get(&(table.to_owned(), jump.from.clone()))
+            .copied()
+            .unwrap_or(0);
+        let deleted = from.jumps.iter().filter(here).count();
+        let inserted = placed.iter().filter(|(_, other)| here(other)).count();
+        let last = length.saturating_sub(deleted) + inserted + 1;
+        placed.push((jump.position.clamp(1, last), jump));
+    }
+    placed
+}
+
+/// Names the line of the input that a message speaks of (`line 3 failed`).
+pub fn explain(message: &str, input: &str) -> String {
+    let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let number = text
+        .split_once("line ")
+        .or_else(|| text.split_once("line: "))
+        .map(|(_, rest)| rest.trim_start_matches(|c: char| !c.is_ascii_digit()))
+        .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next())
+        .and_then(|digits| digits.parse::<usize>().ok());
+    let at_fault = number
+        .and_then(|number| number.checked_sub(1))
+        .and_then(|index| input.lines().nth(index));
+    if let Some(line) = at_fault {
+        // Writing to a String can't fail.
+        let _ = write!(text, " (that line is `{line}`)");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{rule::Rule, save};
+    use super::*;
+
+    fn own(jumps: &[(&str, usize)], chains: &[(&str, &[&str])]) -> Own {
+        let mut table = OwnTable::default();
+        for (from, position) in jumps {
+            table.jumps.push(Jump {
+                from: (*from).to_owned(),
+                position: *position,
+                rule: Rule::parse("-m comment --comment trailblazer -j TRAILBLAZER-POST"),
+            });
+        }
+        for (name, rules) in chains {
+            let rules = rules.iter().map(|text| Rule::parse(text)).collect();
+            table.chains.insert((*name).to_owned(), rules);
+        }
+        Own([("nat".to_owned(), table)].into())
+    }
+
+    #[test]
+    fn nothing_to_do_is_no_input() {
+        assert_eq!(script(&Saved::default(), &Own::default()), "");
+        let there = own(
+            &[("POSTROUTING", 3)],
+            &[("TRAILBLAZER-POST", &["-j RETURN"])],
+        );
+        let current = Saved {
+            own: there,
+            ..Saved::default()
+        };
+        let wanted = own(
+            &[("POSTROUTING", 1)],
+            &[("TRAILBLAZER-POST", &["-j RETURN"])],
+        );
+        assert_eq!(script(&current, &wanted), "");
+    }
+
+    #[test]
+    fn duplicates_go_stale_chains_go_and_others_stay() {
+        let current = save::parse(
+            "*nat\n:POSTROUTING ACCEPT [0:0]\n:TRAILBLAZER-POST - [0:0]\n:TRAILBLAZER-OLD - [0:0]\n\
+             -A POSTROUTING -m comment --comment trailblazer -j TRAILBLAZER-POST\n\
+             -A POSTROUTING -j MASQUERADE\n\
+             -A POSTROUTING -m comment --comment trailblazer -j TRAILBLAZER-POST\nCOMMIT\n",
+        )
+        .unwrap();
+        let wanted = own(
+            &[("POSTROUTING", 9)],
+            &[("TRAILBLAZER-POST", &["-j ACCEPT"])],
+        );
+        assert_eq!(
+            script(&current, &wanted),
+            "*nat\n\
+             :TRAILBLAZER-OLD - [0:0]\n\
+             :TRAILBLAZER-POST - [0:0]\n\
+             -D POSTROUTING -m comment --comment trailblazer -j TRAILBLAZER-POST\n\
+             -D POSTROUTING -m comment --comment trailblazer -j TRAILBLAZER-POST\n\
+             -A TRAILBLAZER-POST -j ACCEPT\n\
+             -I POSTROUTING 2 -m comment --comment trailblazer -j TRAILBLAZER-POST\n\
+             -X TRAILBLAZER-OLD\n\
+             COMMIT\n"
+        );
+    }
+
+    #[test]
+    fn a_chain_that_others_lead_to_is_emptied() {
+        let current = save::parse(
+            "*nat\n:POSTROUTING ACCEPT [0:0]\n:TRAILBLAZER-POST - [0:0]\n\
+             -A POSTROUTING -j TRAILBLAZER-POST\nCOMMIT\n",
+        )
+        .unwrap();
+        assert_eq!(
+            script(&current, &Own::default()),
+            format!(
+                "*nat\n:TRAILBLAZER-POST - [0:0]\n-A TRAILBLAZER-POST {}\nCOMMIT\n",
+                marker()
+            )
+        );
+    }
+
+    #[test]
+    fn messages_show_the_line() {
+        let input = "*nat\n-A X -j Y\nCOMMIT\n";
+        assert_eq!(
+            explain("iptables-restore: line 2 failed\n", input),
+            "iptables-restore: line 2 failed (that line is `-A X -j Y`)"
+        );
+        assert!(explain("Error occurred at line: 2\n", input).ends_with("`-A X -j Y`)"));
+        assert_eq!(explain("odd line", input), "odd line");
+    }
+}

@@ -1,0 +1,160 @@
+//! The last known good document, a document that the guard holds, and the small state files.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Validators;
+use super::state_file::{self, Sound};
+use crate::types::SyncToken;
+
+pub use super::state_file::{ReadError, WriteError};
+
+/// A place for one document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The document in force.
+    LastKnownGood,
+    /// A newer one that the guard holds until the operator or time accepts it.
+    Held,
+}
+
+impl Slot {
+    fn file_name(self) -> &'static str {
+        match self {
+            Slot::LastKnownGood => "last-known-good",
+            Slot::Held => "held",
+        }
+    }
+}
+
+/// Where a stored document came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The source, as configured but without credentials: for the operator's eyes.
+    pub url: String,
+    /// For the next conditional request.
+    pub validators: Option<Validators>,
+    /// When a source last gave it, in seconds since the epoch.
+    pub fetched_at: u64,
+    /// Its `syncToken`, where already parsed.
+    pub sync_token: Option<SyncToken>,
+}
+
+/// A document as stored, its digest checked.
+#[derive(Debug, Clone)]
+pub struct Stored(Sound<Meta>);
+
+impl Stored {
+    /// Where it came from.
+    pub fn meta(&self) -> &Meta {
+        &self.0.meta
+    }
+
+    /// The document, byte for byte as it was fetched.
+    pub fn body(&self) -> &[u8] {
+        self.0.body()
+    }
+}
+
+/// The state directory.
+///
+/// Reading never writes, not even the directory: a dry run leaves no trace. Who writes holds the
+/// pass lock: a write clears away the temporary files of others, as those of a crashed run.
+#[derive(Debug, Clone)]
+pub struct Store {
+    directory: PathBuf,
+    sync: bool,
+}
+
+impl Store {
+    /// Names the directory; it need not exist before the first write.
+    pub fn open(directory: impl Into<PathBuf>) -> Self {
+        Store {
+            directory: directory.into(),
+            sync: true,
+        }
+    }
+
+    /// Whether writes reach the disk before they return. Off only in benchmarks: without it a
+    /// power cut can leave an empty file in place of the last known good.
+    pub fn with_sync(mut self, sync: bool) -> Self {
+        self.sync = sync;
+        self
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where a slot lies.
+    pub fn path_of(&self, slot: Slot) -> PathBuf {
+        self.directory.join(slot.file_name())
+    }
+
+    /// Creates the directory (0750) where it is missing.
+    ///
+    /// # Errors
+    /// [`WriteError`] when it can't.
+    pub fn create_directory(&self) -> Result<(), WriteError> {
+        state_file::create_directory(&self.directory, self.sync)
+    }
+
+    /// Reads a document, its length and digest checked.
+    ///
+    /// # Errors
+    /// [`ReadError`], which tells "never written" from "cannot be read" from "damaged".
+    pub fn read(&self, slot: Slot) -> Result<Stored, ReadError> {
+        state_file::read(&self.path_of(slot)).map(Stored)
+    }
+
+    /// Replaces a document as a whole.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the old document is then as it was.
+    pub fn write(&self, slot: Slot, meta: &Meta, body: &[u8]) -> Result<(), WriteError> {
+        state_file::write(&self.directory, slot.file_name(), meta, body, self.sync)
+    }
+
+    /// Removes a document; that it is already gone is a success.
+    ///
+    /// # Errors
+    /// [`WriteError`] when it is there and stays.
+    pub fn remove(&self, slot: Slot) -> Result<(), WriteError> {
+        state_file::remove(&self.directory, slot.file_name(), self.sync)
+    }
+
+    /// Reads a small state file such as `guard.json`, its digest checked.
+    ///
+    /// # Errors
+    /// As [`Store::read`]; content that is no `T` counts as damaged.
+    pub fn read_json<T: DeserializeOwned>(&self, name: &'static str) -> Result<T, ReadError> {
+        let path = self.directory.join(name);
+        state_file::read::<T>(&path).map(|sound| sound.meta)
+    }
+
+    /// Replaces a small state file as a whole.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the old file is then as it was.
+    pub fn write_json<T: Serialize>(
+        &self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), WriteError> {
+        state_file::write(&self.directory, name, value, b"", self.sync)
+    }
+
+    /// Removes a small state file; that it is already gone is a success.
+    ///
+    /// # Errors
+    /// [`WriteError`] when it is there and stays.
+    pub fn remove_json(&self, name: &'static str) -> Result<(), WriteError> {
+        state_file::remove(&self.directory, name, self.sync)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! A document in a file.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use reqwest::Url;
+
+use super::{Answer, Failure};
+
+/// The path of a `file:` URL, percent-decoded (RFC 8089: the host is empty or `localhost`).
+pub(super) fn path_of(url: &Url) -> Result<PathBuf, Failure> {
+    if let Some(host) = url.host_str() {
+        return Err(Failure::BadUrl(format!(
+            "a file: URL cannot name another host ({host}): write file:///path, or use https"
+        )));
+    }
+    // A query or fragment of a file means nothing: dropped, another file would be read.
+    if url.query().is_some() {
+        return Err(Failure::BadUrl(
+            "a question mark in the path of a file: URL is written %3F".to_owned(),
+        ));
+    }
+    if url.fragment().is_some() {
+        return Err(Failure::BadUrl(
+            "a # in the path of a file: URL is written %23".to_owned(),
+        ));
+    }
+    url.to_file_path().map_err(|()| {
+        Failure::BadUrl("this file: URL names no path: write file:///path".to_owned())
+    })
+}
+
+/// Reads a whole file, up to `max_bytes`.
+pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Answer, Failure> {
+    // Before open(2): opening a FIFO that nobody writes to would wait for ever.
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error))?;
+    if !metadata.is_file() {
+        let (problem, advice) = if metadata.is_dir() {
+            ("it is a directory", "name the file in it")
+        } else {
+            (
+                "it is not a regular file",
+                "write its content to a file first",
+            )
+        };
+        return Err(Failure::File {
+            problem: problem.to_owned(),
+            advice,
+        });
+    }
+    if metadata.len() > max_bytes {
+        return Err(Failure::TooLarge {
+            limit: max_bytes,
+            announced: Some(metadata.len()),
+        });
+    }
+    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    // The file may have grown since.
+    file.take(max_bytes.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|error| unreadable(&error))?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(Failure::TooLarge {
+            limit: max_bytes,
+            announced: None,
+        });
+    }
+    if bytes.is_empty() {
+        return Err(Failure::Empty);
+    }
+    Ok(Answer::Document {
+        bytes,
+        validators: None,
+    })
+}
+
+fn unreadable(error: &std::io::Error) -> Failure {
+    Failure::File {
+        problem: error.to_string(),
+        advice: match error.kind() {
+            ErrorKind::NotFound => {
+                "check the path (a relative one starts at the current directory)"
+            }
+            ErrorKind::PermissionDenied => "let this user read it and enter its directories",
+            _ => "check the file and the disk that it lies on",
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(path: &Path, max: u64) -> String {
+        match read(path, max) {
+            Ok(_) => panic!("{} was read", path.display()),
+            Err(failure) => failure.to_string(),
+        }
+    }
+
+    #[test]
+    fn reads_up_to_the_cap() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ranges.json");
+        std::fs::write(&path, b"12345").unwrap();
+        let Ok(Answer::Document { bytes, validators }) = read(&path, 5) else {
+            panic!("not read");
+        };
+        assert_eq!((bytes.as_slice(), validators), (&b"12345"[..], None));
+        assert!(text(&path, 4).contains("larger than 4 bytes (5 bytes announced)"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(text(&dir.path().join("none"), 9).contains("check the path"));
+        assert!(text(dir.path(), 9).contains("it is a directory"));
+        assert!(text(Path::new("/dev/zero"), 9).contains("not a regular file"));
+        let empty = dir.path().join("empty");
+        std::fs::write(&empty, b"").unwrap();
+        assert!(text(&empty, 9).contains("empty document"));
+        // A procfs file says 0 bytes and has some: only reading shows the size.
+        assert!(text(Path::new("/proc/self/status"), 9).contains("larger than 9 bytes:"));
+        assert!(text(&empty.join("below"), 9).contains("Not a directory"));
+    }
+}

@@ -1,0 +1,291 @@
+//! A document over HTTP(S): conditional, bounded in time and size, asked for again where that
+//! can help.
+
+use std::cell::OnceCell;
+use std::error::Error as _;
+use std::io;
+
+use reqwest::header::{
+    CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    LOCATION, RETRY_AFTER,
+};
+use reqwest::{Client, Response, StatusCode, Url, redirect};
+
+use super::retry;
+use super::{Answer, Failure, FetchSettings, MAX_REDIRECTS, Validators, redacted};
+
+/// The HTTP clients of one fetch, made when first needed: reading the system's root certificates
+/// takes longer than a whole pass that changes nothing, and a file or plain HTTP needs none.
+pub(super) struct Clients<'a> {
+    settings: &'a FetchSettings,
+    plain: OnceCell<Client>,
+    tls: OnceCell<Client>,
+}
+
+impl<'a> Clients<'a> {
+    pub(super) fn new(settings: &'a FetchSettings) -> Self {
+        Clients {
+            settings,
+            plain: OnceCell::new(),
+            tls: OnceCell::new(),
+        }
+    }
+
+    fn of(&self, url: &Url) -> Result<&Client, Failure> {
+        let tls = url.scheme() == "https";
+        let cell = if tls { &self.tls } else { &self.plain };
+        if let Some(client) = cell.get() {
+            return Ok(client);
+        }
+        let mut builder = Client::builder()
+            .user_agent(&self.settings.user_agent)
+            .connect_timeout(self.settings.connect_timeout)
+            // Followed by hand, see `one_try`.
+            .redirect(redirect::Policy::none());
+        if !tls {
+            // No roots at all: an https URL that ended up here would fail, not go unverified.
+            builder = builder.tls_certs_only([]);
+        }
+        if !self.settings.proxies {
+            builder = builder.no_proxy();
+        }
+        let client = builder
+            .build()
+            .map_err(|error| Failure::Client(chain(&error)))?;
+        Ok(cell.get_or_init(|| client))
+    }
+}
+
+/// Asks one URL, again where the failure may pass. Returns how often it asked.
+pub(super) async fn fetch(
+    clients: &Clients<'_>,
+    url: &Url,
+    previous: Option<&Validators>,
+) -> (u32, Result<Answer, Failure>) {
+    let settings = clients.settings;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let failure =
+            match tokio::time::timeout(settings.timeout, one_try(clients, url, previous)).await {
+                Ok(Ok(answer)) => return (tries, Ok(answer)),
+                Ok(Err(failure)) => failure,
+                Err(_elapsed) => Failure::Timeout(settings.timeout),
+            };
+        let retry_after = match &failure {
+            Failure::Timeout(_) | Failure::Connect(_) | Failure::Broken(_) => None,
+            Failure::Unavailable { retry_after, .. } => *retry_after,
+            _ => return (tries, Err(failure)),
+        };
+        if tries > settings.retries {
+            return (tries, Err(failure));
+        }
+        let Some(wait) = retry::wait(tries, retry_after, settings.backoff_base, settings.max_wait)
+        else {
+            return (tries, Err(failure));
+        };
+        tracing::info!(
+            url = redacted(url.as_str()),
+            tries,
+            wait_ms = wait.as_millis() as u64,
+            "fetch failed, asking again: {failure}"
+        );
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// One request and its redirects. These are followed here and not by reqwest, which would send
+/// the validators along to another server, and whose loops end in "too many redirects" only.
+async fn one_try(
+    clients: &Clients<'_>,
+    start: &Url,
+    previous: Option<&Validators>,
+) -> Result<Answer, Failure> {
+    let mut visited = vec![start.clone()];
+    let mut url = start.clone();
+    loop {
+        let mut request = clients.of(&url)?.get(url.clone());
+        let mut conditional = false;
+        if let Some(known) = previous.filter(|known| known.url == url.as_str()) {
+            if let Some(etag) = &known.etag {
+                request = request.header(IF_NONE_MATCH, etag);
+                conditional = true;
+            }
+            if let Some(date) = &known.last_modified {
+                request = request.header(IF_MODIFIED_SINCE, date);
+                conditional = true;
+            }
+        }
+        let response = request.send().await.map_err(|error| {
+            if error.is_builder() {
+                // Only a stored validator that is no legal header value gets here.
+                return Failure::BadUrl(format!("the request cannot be made: {}", chain(&error)));
+            }
+            transport(clients.settings, &error)
+        })?;
+        let status = response.status();
+        match status {
+            StatusCode::OK => return document(clients.settings, response, &url).await,
+            StatusCode::NOT_MODIFIED if conditional => return Ok(Answer::NotModified),
+            StatusCode::NOT_MODIFIED => return Err(Failure::UnaskedNotModified),
+            StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT => {
+                url = redirect_target(&url, &visited, &response)?;
+                visited.push(url.clone());
+            }
+            StatusCode::TOO_MANY_REQUESTS => return Err(unavailable(&response)),
+            _ if status.is_server_error() => return Err(unavailable(&response)),
+            _ => return Err(Failure::Status(status)),
+        }
+    }
+}
+
+fn redirect_target(from: &Url, visited: &[Url], response: &Response) -> Result<Url, Failure> {
+    let location = header(response.headers(), LOCATION).ok_or_else(|| {
+        Failure::Redirect(format!(
+            "the server answered {} without saying where to",
+            response.status()
+        ))
+    })?;
+    let mut to = from.join(&location).map_err(|error| {
+        Failure::Redirect(format!("the server redirects to what is no URL ({error})"))
+    })?;
+    to.set_fragment(None);
+    let shown = redacted(to.as_str());
+    match (from.scheme(), to.scheme()) {
+        ("https", "http") => {
+            return Err(Failure::Redirect(format!(
+                "the server redirects from https to http ({shown}), which is refused: anybody on the way could replace the document"
+            )));
+        }
+        (_, "http" | "https") => {}
+        (_, other) => {
+            return Err(Failure::Redirect(format!(
+                "the server redirects to the scheme {other:?}, which is refused"
+            )));
+        }
+    }
+    if visited.contains(&to) {
+        return Err(Failure::Redirect(format!(
+            "the server redirects in a loop, back to {shown}"
+        )));
+    }
+    if visited.len() > MAX_REDIRECTS {
+        return Err(Failure::Redirect(format!(
+            "the server redirects more than {MAX_REDIRECTS} times, last to {shown}"
+        )));
+    }
+    Ok(to)
+}
+
+fn unavailable(response: &Response) -> Failure {
+    Failure::Unavailable {
+        status: response.status(),
+        retry_after: header(response.headers(), RETRY_AFTER)
+            .and_then(|value| retry::parse_retry_after(&value, jiff::Timestamp::now())),
+    }
+}
+
+/// Reads the body, at most `max_bytes` of it after decoding: a small gzip body can be anything.
+async fn document(
+    settings: &FetchSettings,
+    mut response: Response,
+    url: &Url,
+) -> Result<Answer, Failure> {
+    let limit = settings.max_bytes;
+    // reqwest takes the header away when it decodes: what is left it doesn't understand.
+    if let Some(coding) = header(response.headers(), CONTENT_ENCODING)
+        && !coding.eq_ignore_ascii_case("identity")
+    {
+        return Err(Failure::Encoding(coding));
+    }
+    let announced = response.content_length();
+    if announced.is_some_and(|length| length > limit) {
+        return Err(Failure::TooLarge { limit, announced });
+    }
+    let validators = Validators {
+        url: url.as_str().to_owned(),
+        etag: header(response.headers(), ETAG),
+        last_modified: header(response.headers(), LAST_MODIFIED),
+    };
+    let mut bytes = Vec::with_capacity(announced.and_then(|n| n.try_into().ok()).unwrap_or(0));
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| transport(settings, &error))?
+    {
+        if (bytes.len() + chunk.len()) as u64 > limit {
+            return Err(Failure::TooLarge {
+                limit,
+                announced: None,
+            });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    if bytes.is_empty() {
+        return Err(Failure::Empty);
+    }
+    let usable = validators.etag.is_some() || validators.last_modified.is_some();
+    Ok(Answer::Document {
+        bytes,
+        validators: usable.then_some(validators),
+    })
+}
+
+/// The class of a failure below HTTP.
+fn transport(settings: &FetchSettings, error: &reqwest::Error) -> Failure {
+    if error.is_connect() {
+        return if is_tls(error) {
+            Failure::Tls(chain(error))
+        } else if error.is_timeout() {
+            Failure::Connect(format!("no answer within {:?}", settings.connect_timeout))
+        } else {
+            Failure::Connect(chain(error))
+        };
+    }
+    Failure::Broken(chain(error))
+}
+
+/// tokio-rustls hands every TLS error on as `InvalidData`; a connection that merely broke while
+/// connecting has another kind.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        cause = match error.downcast_ref::<io::Error>() {
+            Some(io) if io.kind() == io::ErrorKind::InvalidData => return true,
+            // `source` of an io::Error skips the error inside it, and hyper-rustls puts the one
+            // of tokio-rustls inside another.
+            Some(io) => io.get_ref().map(|inner| inner as _),
+            None => error.source(),
+        };
+    }
+    false
+}
+
+/// The causes of an error without its own first line, which repeats the URL with its credentials.
+pub(super) fn chain(error: &reqwest::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Several layers repeat the text of the one below.
+        if !text.starts_with("client error") && parts.last() != Some(&text) {
+            parts.push(text);
+        }
+        cause = error.source();
+    }
+    if parts.is_empty() {
+        return "no further reason given".to_owned();
+    }
+    parts.join(": ")
+}
+
+fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned)
+}

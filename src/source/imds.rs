@@ -1,0 +1,507 @@
+//! The EC2 instance metadata service, version 2 only ("Use IMDSv2", Amazon EC2 User Guide).
+//!
+//! Paths and formats are those of "Instance metadata categories" in the same guide. An answer
+//! that isn't what the path promises (a captive portal's page, say) is an error that shows the
+//! start of it: these facts decide where traffic goes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
+
+use super::http::chain;
+use crate::facts::InstanceFacts;
+use crate::types::Region;
+
+/// "Retrieve instance metadata", Amazon EC2 User Guide.
+pub const IPV4_ENDPOINT: &str = "http://169.254.169.254";
+/// As above; answers on Nitro instances whose metadata options turn it on.
+pub const IPV6_ENDPOINT: &str = "http://[fd00:ec2::254]";
+/// For everything that is asked, fall-back included (DESIGN, *auto*).
+pub const BUDGET: Duration = Duration::from_secs(1);
+/// Life of the token; used within the budget, so it need not live long. At least 1, at most
+/// 21,600 ("Use IMDSv2").
+const TOKEN_SECONDS: &str = "60";
+/// Real answers have a few hundred bytes; a VPC has at most 50 CIDRs of a family.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// No usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ImdsError {
+    /// One of AWS's environment variables holds what it can't.
+    #[error("{variable}={value:?} {why}")]
+    Setting {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong and what would be right.
+        why: &'static str,
+    },
+    /// Nobody there.
+    #[error(
+        "the instance metadata service does not answer ({0}): outside of EC2 set regions, gateways and CIDRs in the config; on EC2 check that it is enabled and, in a container, its hop limit"
+    )]
+    NoAnswer(String),
+    /// Not all answers came in time.
+    #[error(
+        "the instance metadata service took longer than {budget:?} in all (at {path}): it is slow or throttles this instance; try again"
+    )]
+    Slow {
+        /// What was being asked.
+        path: String,
+        /// The bound.
+        budget: Duration,
+    },
+    /// No token.
+    #[error(
+        "the instance metadata service at {endpoint} gives no token (PUT /latest/api/token: {status}): only version 2 is used; enable the service and IMDSv2 for this instance"
+    )]
+    NoToken {
+        /// Which endpoint.
+        endpoint: String,
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// A path that must be there is not.
+    #[error(
+        "the instance metadata service answers {status} to {path}: check the instance's metadata options, or set the value in the config"
+    )]
+    Status {
+        /// The path.
+        path: String,
+        /// The answer.
+        status: StatusCode,
+    },
+    /// The connection failed midway.
+    #[error("asking the instance metadata service for {path} failed: {problem}; try again")]
+    Transport {
+        /// The path.
+        path: String,
+        /// What happened.
+        problem: String,
+    },
+    /// Something else than the path promises.
+    #[error(
+        "the instance metadata service answers {path} with {start:?}, which is not {expected}: something else answers at its address; check AWS_EC2_METADATA_SERVICE_ENDPOINT and proxies"
+    )]
+    Garbage {
+        /// The path.
+        path: String,
+        /// The beginning of the answer.
+        start: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+}
+
+/// Where to ask and how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImdsSettings {
+    /// Endpoints in the order in which they are tried.
+    pub endpoints: Vec<Url>,
+    /// For everything together.
+    pub budget: Duration,
+}
+
+const ENDPOINT_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+const MODE_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
+
+impl ImdsSettings {
+    /// From AWS's own environment variables; the only place that reads them.
+    ///
+    /// # Errors
+    /// [`ImdsError::Setting`], as [`ImdsSettings::new`].
+    pub fn from_environment() -> Result<Self, ImdsError> {
+        let read = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Self::new(
+            read(ENDPOINT_VARIABLE).as_deref(),
+            read(MODE_VARIABLE).as_deref(),
+        )
+    }
+
+    /// From the values of `AWS_EC2_METADATA_SERVICE_ENDPOINT` and `…_MODE`, with AWS's meaning
+    /// ("IMDS credential provider", AWS SDKs and Tools Reference Guide): an endpoint wins over a
+    /// mode, a mode is `IPv4` or `IPv6`, an empty value counts as unset. With neither, IPv4 is
+    /// tried first, then IPv6.
+    ///
+    /// # Errors
+    /// [`ImdsError::Setting`] for an endpoint that is no `http:` URL, or another mode.
+    pub fn new(endpoint: Option<&str>, mode: Option<&str>) -> Result<Self, ImdsError> {
+        let chosen = |value: &str| value.trim().to_owned();
+        let endpoint = endpoint.map(chosen).filter(|value| !value.is_empty());
+        let mode = mode.map(chosen).filter(|value| !value.is_empty());
+        let names = match (&endpoint, mode.as_deref()) {
+            (Some(endpoint), _) => vec![endpoint.as_str()],
+            (None, None) => vec![IPV4_ENDPOINT, IPV6_ENDPOINT],
+            (None, Some(mode)) if mode.eq_ignore_ascii_case("ipv4") => vec![IPV4_ENDPOINT],
+            (None, Some(mode)) if mode.eq_ignore_ascii_case("ipv6") => vec![IPV6_ENDPOINT],
+            (None, Some(mode)) => {
+                return Err(ImdsError::Setting {
+                    variable: MODE_VARIABLE,
+                    value: mode.to_owned(),
+                    why: "is neither IPv4 nor IPv6",
+                });
+            }
+        };
+        let endpoints = names
+            .into_iter()
+            .map(|name| match Url::parse(name) {
+                // Paths are appended to it, so it must end like a directory.
+                Ok(mut url) if url.scheme() == "http" && url.has_host() => {
+                    let path = format!("{}/", url.path().trim_end_matches('/'));
+                    url.set_path(&path);
+                    Ok(url)
+                }
+                _ => Err(ImdsError::Setting {
+                    variable: ENDPOINT_VARIABLE,
+                    value: name.to_owned(),
+                    why: "is no http:// URL: write it like http://169.254.169.254",
+                }),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(ImdsSettings {
+            endpoints,
+            budget: BUDGET,
+        })
+    }
+}
+
+/// What the caller needs; nothing else is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Wanted {
+    /// `instance-id`
+    pub instance_id: bool,
+    /// `placement/region`
+    pub region: bool,
+    /// The VPC's CIDRs, both families, by the primary interface.
+    pub vpc_cidrs: bool,
+    /// The subnet's CIDRs, both families, by the primary interface.
+    pub subnet_cidrs: bool,
+    /// The private addresses behind public ones, on all interfaces.
+    pub public_addresses: bool,
+}
+
+impl Wanted {
+    /// Nothing: then there is nothing to ask.
+    pub fn is_nothing(self) -> bool {
+        self == Wanted::default()
+    }
+
+    /// Whether an answer to `self` answers `other` too.
+    pub fn covers(self, other: Wanted) -> bool {
+        (self.instance_id || !other.instance_id)
+            && (self.region || !other.region)
+            && (self.vpc_cidrs || !other.vpc_cidrs)
+            && (self.subnet_cidrs || !other.subnet_cidrs)
+            && (self.public_addresses || !other.public_addresses)
+    }
+}
+
+/// Asks for what is wanted, all of it or nothing, within the budget.
+///
+/// # Errors
+/// [`ImdsError`]; there are no partial answers. "None there" (404) counts as an answer only
+/// where AWS documents it: for one of the two families, and for public addresses.
+pub async fn ask(wanted: Wanted, settings: &ImdsSettings) -> Result<InstanceFacts, ImdsError> {
+    if wanted.is_nothing() {
+        return Ok(InstanceFacts::default());
+    }
+    let client = Client::builder()
+        .user_agent(concat!("trailblazer/", env!("CARGO_PKG_VERSION")))
+        // A proxy would hand out the facts of its own instance. A redirect is no answer.
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .tls_certs_only([])
+        .build()
+        .map_err(|error| ImdsError::NoAnswer(chain(&error)))?;
+    let deadline = tokio::time::Instant::now() + settings.budget;
+    let mut session = open_session(client, settings, deadline).await?;
+    match tokio::time::timeout_at(deadline, session.gather(wanted)).await {
+        Ok(facts) => facts,
+        Err(_elapsed) => Err(ImdsError::Slow {
+            path: session.asking,
+            budget: settings.budget,
+        }),
+    }
+}
+
+/// Gets a token from the first endpoint that answers at all: one that answers with a refusal is
+/// the service, and its other endpoint would refuse as well.
+async fn open_session(
+    client: Client,
+    settings: &ImdsSettings,
+    deadline: tokio::time::Instant,
+) -> Result<Session, ImdsError> {
+    let mut silent = Vec::new();
+    for (index, endpoint) in settings.endpoints.iter().enumerate() {
+        // The ones still to come get an equal part of what is left: off EC2 the IPv4 address
+        // is often a black hole, and waiting there must not use up the other's time.
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let share = left / u32::try_from(settings.endpoints.len() - index).unwrap_or(1);
+        match tokio::time::timeout(share, token(&client, endpoint)).await {
+            Ok(Ok(token)) => {
+                return Ok(Session {
+                    client,
+                    endpoint: endpoint.clone(),
+                    token,
+                    asking: String::new(),
+                });
+            }
+            Ok(Err(ImdsError::Transport { problem, .. })) => {
+                silent.push(format!("{endpoint}: {problem}"));
+            }
+            Ok(Err(refused)) => return Err(refused),
+            Err(_elapsed) => silent.push(format!("{endpoint}: nothing within {share:.0?}")),
+        }
+    }
+    Err(ImdsError::NoAnswer(silent.join("; ")))
+}
+
+async fn token(client: &Client, endpoint: &Url) -> Result<String, ImdsError> {
+    const PATH: &str = "latest/api/token";
+    let response = client
+        .request(Method::PUT, join(endpoint, PATH))
+        .header("X-aws-ec2-metadata-token-ttl-seconds", TOKEN_SECONDS)
+        .send()
+        .await
+        .map_err(|error| transport(PATH, &error))?;
+    if response.status() != StatusCode::OK {
+        return Err(ImdsError::NoToken {
+            endpoint: endpoint.to_string(),
+            status: response.status(),
+        });
+    }
+    let token = text(PATH, response).await?;
+    // Base64; what matters is that it can be a header and is no web page.
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(garbage(PATH, &token, "a token"));
+    }
+    Ok(token)
+}
+
+/// A token, and what is asked with it.
+struct Session {
+    client: Client,
+    endpoint: Url,
+    token: String,
+    /// The path being asked, for the message when the time is up.
+    asking: String,
+}
+
+impl Session {
+    async fn gather(&mut self, wanted: Wanted) -> Result<InstanceFacts, ImdsError> {
+        let mut facts = InstanceFacts::default();
+        if wanted.instance_id {
+            facts.instance_id = Some(
+                self.one("instance-id", "an instance id", |id| {
+                    is_instance_id(id).then(|| id.to_owned())
+                })
+                .await?,
+            );
+        }
+        if wanted.region {
+            facts.region = Some(
+                self.one("placement/region", "a region", |name| {
+                    is_region(name).then(|| Region::from(name))
+                })
+                .await?,
+            );
+        }
+        if wanted.vpc_cidrs || wanted.subnet_cidrs {
+            let mac = self.one("mac", "a MAC address", mac_address).await?;
+            let interface = format!("network/interfaces/macs/{mac}");
+            if wanted.vpc_cidrs {
+                facts.vpc_cidrs = self
+                    .cidrs(&interface, ["vpc-ipv4-cidr-blocks", "vpc-ipv6-cidr-blocks"])
+                    .await?;
+            }
+            if wanted.subnet_cidrs {
+                facts.subnet_cidrs = self
+                    .cidrs(
+                        &interface,
+                        ["subnet-ipv4-cidr-block", "subnet-ipv6-cidr-blocks"],
+                    )
+                    .await?;
+            }
+            facts.mac = Some(mac);
+        }
+        if wanted.public_addresses {
+            facts.public_addresses = self.public_addresses().await?;
+        }
+        Ok(facts)
+    }
+
+    /// The CIDRs of both families. One may be missing, both can't be: every network has one.
+    async fn cidrs(&mut self, interface: &str, paths: [&str; 2]) -> Result<Vec<IpNet>, ImdsError> {
+        let mut found: Vec<IpNet> = Vec::new();
+        for name in paths {
+            let path = format!("{interface}/{name}");
+            let parse = |line: &str| line.parse::<IpNet>().ok();
+            found.extend(self.list(&path, "a list of CIDRs", parse).await?);
+        }
+        if found.is_empty() {
+            return Err(ImdsError::Status {
+                path: format!("{interface}/{} (and for IPv6)", paths[0]),
+                status: StatusCode::NOT_FOUND,
+            });
+        }
+        Ok(found)
+    }
+
+    /// IPv4 only: an IPv6 address of an instance is public as it stands.
+    async fn public_addresses(&mut self) -> Result<BTreeMap<IpAddr, IpAddr>, ImdsError> {
+        const MACS: &str = "network/interfaces/macs/";
+        let macs = self
+            .list(MACS, "a list of MAC addresses", |line| {
+                mac_address(line.trim_end_matches('/'))
+            })
+            .await?;
+        if macs.is_empty() {
+            return Err(ImdsError::Status {
+                path: MACS.to_owned(),
+                status: StatusCode::NOT_FOUND,
+            });
+        }
+        let mut found = BTreeMap::new();
+        for mac in macs {
+            let associations = format!("{MACS}{mac}/ipv4-associations/");
+            let public = self
+                .list(&associations, "a list of IPv4 addresses", ipv4)
+                .await?;
+            for address in public {
+                let path = format!("{associations}{address}");
+                let private = self.one(&path, "one IPv4 address", ipv4).await?;
+                found.insert(address, private);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A single value that must be there.
+    async fn one<T>(
+        &mut self,
+        path: &str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, ImdsError> {
+        match self.get(path).await? {
+            Some(text) => parse(text.trim()).ok_or_else(|| garbage(path, &text, expected)),
+            None => Err(ImdsError::Status {
+                path: path.to_owned(),
+                status: StatusCode::NOT_FOUND,
+            }),
+        }
+    }
+
+    /// One value a line; 404 means that there are none, an empty page means nothing.
+    async fn list<T>(
+        &mut self,
+        path: &str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, ImdsError> {
+        let Some(text) = self.get(path).await? else {
+            return Ok(Vec::new());
+        };
+        let lines: Option<Vec<T>> = text.lines().map(|line| parse(line.trim())).collect();
+        lines
+            .filter(|lines| !lines.is_empty())
+            .ok_or_else(|| garbage(path, &text, expected))
+    }
+
+    async fn get(&mut self, path: &str) -> Result<Option<String>, ImdsError> {
+        self.asking = path.to_owned();
+        let response = self
+            .client
+            .get(join(&self.endpoint, &format!("latest/meta-data/{path}")))
+            .header("X-aws-ec2-metadata-token", &self.token)
+            .send()
+            .await
+            .map_err(|error| transport(path, &error))?;
+        match response.status() {
+            StatusCode::OK => text(path, response).await.map(Some),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(ImdsError::Status {
+                path: path.to_owned(),
+                status,
+            }),
+        }
+    }
+}
+
+fn join(endpoint: &Url, path: &str) -> Url {
+    // Not Url::join: the colons of a MAC address could read as a scheme.
+    let mut url = endpoint.clone();
+    url.set_path(&format!("{}{path}", endpoint.path()));
+    url
+}
+
+fn transport(path: &str, error: &reqwest::Error) -> ImdsError {
+    ImdsError::Transport {
+        path: path.to_owned(),
+        problem: chain(error),
+    }
+}
+
+async fn text(path: &str, mut response: Response) -> Result<String, ImdsError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| transport(path, &error))?
+    {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_ANSWER {
+            let start = String::from_utf8_lossy(&bytes);
+            return Err(garbage(path, &start, "a short answer"));
+        }
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| garbage(path, &String::from_utf8_lossy(error.as_bytes()), "text"))
+}
+
+fn garbage(path: &str, text: &str, expected: &'static str) -> ImdsError {
+    ImdsError::Garbage {
+        path: path.to_owned(),
+        start: text.chars().take(60).collect(),
+        expected,
+    }
+}
+
+/// `i-` and 17 hexadecimal digits, 8 on instances from before 2016 ("Resource IDs").
+pub(super) fn is_instance_id(text: &str) -> bool {
+    text.strip_prefix("i-").is_some_and(|digits| {
+        matches!(digits.len(), 8 | 17) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// Like `us-east-1` or `us-gov-west-1`: lower-case words and a number, joined by dashes.
+fn is_region(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let Some((number, words)) = parts.split_last() else {
+        return false;
+    };
+    words.len() >= 2
+        && words
+            .iter()
+            .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase()))
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Six pairs of hexadecimal digits, in lower case. It becomes part of a path.
+pub(super) fn mac_address(text: &str) -> Option<String> {
+    let pairs: Vec<&str> = text.split(':').collect();
+    let sound = pairs.len() == 6
+        && pairs
+            .iter()
+            .all(|pair| pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    sound.then(|| text.to_ascii_lowercase())
+}
+
+fn ipv4(line: &str) -> Option<IpAddr> {
+    line.parse().ok().map(IpAddr::V4)
+}

@@ -1,0 +1,181 @@
+//! Certificates are checked against what the operator gives in `SSL_CERT_FILE`. The variable
+//! belongs to a process, so each test fetches in a process of its own: this binary again.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::server::{Server, answer, ok, redirect};
+use super::{fetch, settings};
+
+const CHILD_URL: &str = "TRAILBLAZER_TEST_FETCH_URL";
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn server_config(
+    authority: &CertifiedIssuer<'static, KeyPair>,
+    name: &str,
+    expired: bool,
+) -> Arc<rustls::ServerConfig> {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    if expired {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+    }
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        )
+        .unwrap();
+    Arc::new(config)
+}
+
+/// Fetches in a child process that trusts `roots`; returns what it printed.
+fn fetch_trusting(roots: &Path, url: &str) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tls::child_fetches", "--ignored", "--nocapture"])
+        .env("SSL_CERT_FILE", roots)
+        .env_remove("SSL_CERT_DIR")
+        .env(CHILD_URL, url)
+        .output()
+        .expect("this test binary runs again");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && text.contains("RESULT "),
+        "{output:?}"
+    );
+    text
+}
+
+fn roots_file(pem: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pem).unwrap();
+    file
+}
+
+#[tokio::test]
+#[ignore = "the child of the tests below; they run it"]
+async fn child_fetches() {
+    let url = std::env::var(CHILD_URL).expect("run by the tests below, with a URL");
+    match fetch(&[url], &settings(), None).await {
+        Ok(fetched) => println!(
+            "RESULT ok {}",
+            String::from_utf8_lossy(&super::body(fetched))
+        ),
+        Err(error) => println!("RESULT error {error}"),
+    }
+}
+
+#[test]
+fn a_trusted_authority() {
+    let authority = authority("ours");
+    let server = Server::start_tls(server_config(&authority, "127.0.0.1", false), |_, _| {
+        ok(b"over TLS")
+    });
+    let roots = roots_file(&authority.pem());
+    let text = fetch_trusting(roots.path(), &server.url("/"));
+    assert!(text.contains("RESULT ok over TLS"), "{text}");
+}
+
+#[test]
+fn bad_certificates_are_refused_and_not_asked_again() {
+    let (authority, unknown) = (authority("ours"), authority("unknown"));
+    let roots = roots_file(&authority.pem());
+    for (config, says) in [
+        (server_config(&unknown, "127.0.0.1", false), "UnknownIssuer"),
+        (server_config(&authority, "127.0.0.1", true), "expired"),
+        (
+            server_config(&authority, "other.example", false),
+            "not valid for name",
+        ),
+    ] {
+        let server = Server::start_tls(config, |_, _| ok(b"never"));
+        let text = fetch_trusting(roots.path(), &server.url("/"));
+        assert!(
+            text.contains("RESULT error") && text.contains("TLS failed"),
+            "{text}"
+        );
+        assert!(text.contains(says), "{says}: {text}");
+        assert!(!text.contains("tries"), "{text}");
+        assert!(server.seen().is_empty());
+    }
+}
+
+#[test]
+fn a_server_without_tls_is_a_tls_error() {
+    let authority = authority("ours");
+    let roots = roots_file(&authority.pem());
+    // What nginx says to a ClientHello on a plain port.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 64]).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let text = fetch_trusting(roots.path(), &url);
+    assert!(text.contains("TLS failed"), "{text}");
+    answering.join().unwrap();
+}
+
+#[test]
+fn no_certificates_at_all_say_what_to_install() {
+    let authority = authority("ours");
+    let server = Server::start_tls(server_config(&authority, "127.0.0.1", false), |_, _| {
+        ok(b"x")
+    });
+    let text = fetch_trusting(Path::new("/nowhere/roots.pem"), &server.url("/"));
+    assert!(
+        text.contains("RESULT error") && text.contains("SSL_CERT_FILE"),
+        "{text}"
+    );
+    // A file or plain HTTP needs none.
+    let plain = Server::start(|_, _| ok(b"plain"));
+    let text = fetch_trusting(Path::new("/nowhere/roots.pem"), &plain.url("/"));
+    assert!(text.contains("RESULT ok plain"), "{text}");
+}
+
+#[test]
+fn redirects_go_up_to_https_and_never_down() {
+    let authority = authority("ours");
+    let roots = roots_file(&authority.pem());
+    let plain = Server::start(|_, _| ok(b"forged"));
+    let down = plain.url("/forged");
+    let secure = Server::start_tls(
+        server_config(&authority, "127.0.0.1", false),
+        move |_, request| match request.path.as_str() {
+            "/down" => redirect(&down),
+            _ => answer("200 OK", &[], b"secure"),
+        },
+    );
+    let text = fetch_trusting(roots.path(), &secure.url("/down"));
+    assert!(text.contains("from https to http"), "{text}");
+    assert!(plain.seen().is_empty());
+
+    let up = secure.url("/up");
+    let start = Server::start(move |_, _| redirect(&up));
+    let text = fetch_trusting(roots.path(), &start.url("/"));
+    assert!(text.contains("RESULT ok secure"), "{text}");
+}
