@@ -11,6 +11,8 @@
 pub mod config;
 pub mod types;
 
+pub mod ranges;
+
 pub mod facts;
 pub mod firewall;
 pub mod objects;
