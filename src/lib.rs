@@ -8,19 +8,29 @@
 //!  KERNEL ────────────▶ OBSERVED ────────┘   steps    batched   re-read   one line
 //! ```
 
-pub mod config;
+// The words that every stage speaks.
 pub mod types;
 
-pub mod source;
+pub mod config;
 
 pub mod facts;
 pub mod firewall;
 pub mod objects;
+pub mod ownership;
+
+// The stages.
+pub mod source;
+
+pub mod ranges;
+
+pub mod desired;
+
+pub mod observed;
+
+pub mod plan;
 
 pub mod apply;
-pub mod desired;
-pub mod kernel;
-pub mod observed;
-pub mod ownership;
-pub mod plan;
+
 pub mod verify;
+
+pub mod kernel;

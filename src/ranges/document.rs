@@ -1,0 +1,457 @@
+//! Amazon's `ip-ranges.json`, read without copying.
+//!
+//! Format: "AWS IP address ranges: syntax", Amazon VPC User Guide. Tolerant where Amazon has
+//! varied in fact (unknown fields, key order within a row, `ipv6_prefixes` and
+//! `network_border_group` missing, duplicate rows), strict where a mistake would move traffic.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+
+use crate::types::{Family, SyncToken};
+
+/// A parsed document. Borrows its text from the bytes it was parsed from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document<'a> {
+    /// `syncToken`: the version. Later versions have larger tokens.
+    pub sync_token: SyncToken,
+    /// `createDate`, as written (`YYYY-MM-DD-HH-MM-SS`, UTC); empty when missing. For people
+    /// only: in old documents it differs from the token by minutes, and once it was no date.
+    pub create_date: Cow<'a, str>,
+    /// All rows, IPv4 first, in the order of the document.
+    pub rows: Vec<Row<'a>>,
+}
+
+/// One row of `prefixes` or `ipv6_prefixes`. The prefix is text: of some 17,000 rows a pass
+/// needs some hundred parsed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row<'a> {
+    /// The list that the row stood in.
+    pub family: Family,
+    /// `ip_prefix` or `ipv6_prefix`; empty when missing.
+    pub prefix: Cow<'a, str>,
+    /// `region`
+    pub region: Cow<'a, str>,
+    /// `service`
+    pub service: Cow<'a, str>,
+    /// `network_border_group`; documents before April 2020 have none.
+    pub border_group: Option<Cow<'a, str>>,
+}
+
+/// Why bytes are not a document.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// No bytes, or white space only.
+    #[error("the document is empty; check what the source serves")]
+    Empty,
+    /// Not UTF-8.
+    #[error("the document is not UTF-8 text at byte {offset}; check what the source serves")]
+    NotUtf8 {
+        /// How many bytes were good.
+        offset: usize,
+    },
+    /// It ends in the middle.
+    #[error(
+        "the document is truncated: it ends at line {line}, column {column} ({reason}); \
+         the download was cut short"
+    )]
+    Truncated {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// The parser's words.
+        reason: String,
+    },
+    /// Not JSON.
+    #[error(
+        "the document is not JSON at line {line}, column {column}: {reason}; \
+         check what the source serves"
+    )]
+    NotJson {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A complete document with something behind it.
+    #[error(
+        "something follows the end of the document at line {line}, column {column}; \
+         a longer file was overwritten in place"
+    )]
+    TrailingGarbage {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
+    /// JSON of another shape.
+    #[error(
+        "the document is JSON, but not of the shape of ip-ranges.json, at line {line}, \
+         column {column}: {reason}; check the source's URL"
+    )]
+    Shape {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// The parser's words.
+        reason: String,
+    },
+    /// No `prefixes`.
+    #[error("the document has no `prefixes`; check the source's URL")]
+    NoPrefixes,
+    /// No `syncToken`.
+    #[error("the document has no `syncToken`, so its age is unknown; check the source's URL")]
+    NoToken,
+    /// A `syncToken` that is no number.
+    #[error("`syncToken` is not a number of seconds: {0:?}; check what the source serves")]
+    BadToken(String),
+}
+
+impl<'a> Document<'a> {
+    /// Parses the bytes of a document. Prefixes stay text: see [`super::select`].
+    ///
+    /// # Errors
+    /// Anything that makes the bytes no complete, well-formed document.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, DocumentError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| DocumentError::NotUtf8 {
+            offset: error.valid_up_to(),
+        })?;
+        if text.trim().is_empty() {
+            return Err(DocumentError::Empty);
+        }
+        let mut json = serde_json::Deserializer::from_str(text);
+        let raw = RawDocument::deserialize(&mut json).map_err(DocumentError::from_json)?;
+        json.end().map_err(|error| DocumentError::TrailingGarbage {
+            line: error.line(),
+            column: error.column(),
+        })?;
+        raw.into_document()
+    }
+
+    /// Whether both hold the same set of rows; order and duplicates don't count.
+    pub fn same_rows(&self, other: &Document<'_>) -> bool {
+        fn sorted<'r>(rows: &'r [Row<'_>]) -> Vec<&'r Row<'r>> {
+            let mut rows: Vec<&Row<'_>> = rows.iter().collect();
+            rows.sort_unstable();
+            rows.dedup();
+            rows
+        }
+        self.rows == other.rows || sorted(&self.rows) == sorted(&other.rows)
+    }
+}
+
+impl DocumentError {
+    fn from_json(error: serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        // serde_json appends the place to its own words; ours already name it.
+        let reason = error.to_string();
+        let reason = reason
+            .strip_suffix(&format!(" at line {line} column {column}"))
+            .unwrap_or(&reason)
+            .to_owned();
+        match error.classify() {
+            serde_json::error::Category::Eof => DocumentError::Truncated {
+                line,
+                column,
+                reason,
+            },
+            serde_json::error::Category::Data => DocumentError::Shape {
+                line,
+                column,
+                reason,
+            },
+            serde_json::error::Category::Syntax | serde_json::error::Category::Io => {
+                DocumentError::NotJson {
+                    line,
+                    column,
+                    reason,
+                }
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object with `syncToken` and `prefixes`")]
+struct RawDocument<'a> {
+    #[serde(rename = "syncToken", default)]
+    sync_token: Option<Token>,
+    #[serde(rename = "createDate", borrow, default)]
+    create_date: Text<'a>,
+    #[serde(borrow)]
+    prefixes: Option<Vec<RawRow<'a>>>,
+    #[serde(borrow, default)]
+    ipv6_prefixes: Vec<RawRow<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "a row with `ip_prefix` or `ipv6_prefix`, `region` and `service`")]
+struct RawRow<'a> {
+    #[serde(rename = "ip_prefix", alias = "ipv6_prefix", borrow, default)]
+    prefix: Text<'a>,
+    #[serde(borrow)]
+    region: Text<'a>,
+    #[serde(borrow)]
+    service: Text<'a>,
+    #[serde(borrow, default)]
+    network_border_group: Option<Text<'a>>,
+}
+
+impl<'a> RawRow<'a> {
+    fn into_row(self, family: Family) -> Row<'a> {
+        Row {
+            family,
+            prefix: self.prefix.0,
+            region: self.region.0,
+            service: self.service.0,
+            border_group: self.network_border_group.map(|text| text.0),
+        }
+    }
+}
+
+impl<'a> RawDocument<'a> {
+    fn into_document(self) -> Result<Document<'a>, DocumentError> {
+        let prefixes = self.prefixes.ok_or(DocumentError::NoPrefixes)?;
+        let sync_token = match self.sync_token.ok_or(DocumentError::NoToken)? {
+            Token::Number(number) => SyncToken(number),
+            Token::Other(text) => return Err(DocumentError::BadToken(text)),
+        };
+        let mut rows = Vec::with_capacity(prefixes.len() + self.ipv6_prefixes.len());
+        let with_family = |family| move |row: RawRow<'a>| row.into_row(family);
+        rows.extend(prefixes.into_iter().map(with_family(Family::Ipv4)));
+        rows.extend(
+            self.ipv6_prefixes
+                .into_iter()
+                .map(with_family(Family::Ipv6)),
+        );
+        Ok(Document {
+            sync_token,
+            create_date: self.create_date.0,
+            rows,
+        })
+    }
+}
+
+/// Text that is borrowed where the JSON string has no escapes. serde borrows a plain
+/// `Cow<str>` only, and copies inside an `Option`; `&str` refuses escapes altogether.
+#[derive(Default)]
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+/// Amazon writes the token as a string of digits; a mirror that re-encodes may write a number.
+enum Token {
+    Number(u64),
+    Other(String),
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TokenVisitor;
+
+        impl Visitor<'_> for TokenVisitor {
+            type Value = Token;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a `syncToken` of digits")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Token, E> {
+                // `u64::from_str` alone would take "+1".
+                let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                Ok(match text.parse() {
+                    Ok(number) if digits => Token::Number(number),
+                    _ => Token::Other(text.to_owned()),
+                })
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Token, E> {
+                Ok(Token::Number(number))
+            }
+        }
+
+        deserializer.deserialize_any(TokenVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"{
+  "syncToken": "1700000000",
+  "createDate": "2023-11-14-22-13-20",
+  "prefixes": [
+    {"ip_prefix": "3.5.0.0/19", "region": "us-east-1", "service": "S3", "network_border_group": "us-east-1"}
+  ],
+  "ipv6_prefixes": [
+    {"service": "S3", "new_field": [1, {"a": null}], "region": "us-east-1", "ipv6_prefix": "2600:1fa0:8000::/39"}
+  ],
+  "unknown": {"deep": [true]}
+}"#;
+
+    fn error(text: &str) -> DocumentError {
+        Document::parse(text.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn a_document_borrows_its_text() {
+        let document = Document::parse(SMALL.as_bytes()).unwrap();
+        assert_eq!(document.sync_token, SyncToken(1_700_000_000));
+        assert_eq!(document.create_date, "2023-11-14-22-13-20");
+        assert_eq!(document.rows.len(), 2);
+        let [v4, v6] = &document.rows[..] else {
+            panic!()
+        };
+        assert_eq!((v4.family, v6.family), (Family::Ipv4, Family::Ipv6));
+        assert_eq!(v6.prefix, "2600:1fa0:8000::/39");
+        assert_eq!(v6.border_group, None);
+        assert_eq!(v4.border_group.as_deref(), Some("us-east-1"));
+        for text in [&v4.prefix, &v4.region, v4.border_group.as_ref().unwrap()] {
+            assert!(matches!(text, Cow::Borrowed(_)), "{text} was copied");
+        }
+    }
+
+    #[test]
+    fn escaped_strings_are_read_too() {
+        let text = SMALL.replace("3.5.0.0/19", r"3.5.0.0\/19");
+        let document = Document::parse(text.as_bytes()).unwrap();
+        assert_eq!(document.rows[0].prefix, "3.5.0.0/19");
+        let text = SMALL.replace("\"S3\", \"network", "\"\\u00533\", \"network");
+        assert_ne!(text, SMALL);
+        let document = Document::parse(text.as_bytes()).unwrap();
+        assert_eq!(document.rows[0].service, "S3");
+    }
+
+    #[test]
+    fn ipv6_prefixes_and_create_date_may_be_missing() {
+        let document = Document::parse(br#"{"prefixes": [], "syncToken": 12}"#).unwrap();
+        assert_eq!(document.sync_token, SyncToken(12));
+        assert_eq!(document.create_date, "");
+        assert!(document.rows.is_empty());
+    }
+
+    #[test]
+    fn each_way_to_be_no_document() {
+        assert_eq!(error(""), DocumentError::Empty);
+        assert_eq!(error(" \n\t"), DocumentError::Empty);
+        assert_eq!(
+            Document::parse(b"{\"a\": \"\xff\"}"),
+            Err(DocumentError::NotUtf8 { offset: 7 })
+        );
+        assert!(matches!(
+            error("<html>"),
+            DocumentError::NotJson {
+                line: 1,
+                column: 1,
+                ..
+            }
+        ));
+        assert!(matches!(
+            error("{\n\"prefixes\": nope}"),
+            DocumentError::NotJson { line: 2, .. }
+        ));
+        assert!(matches!(error("[]"), DocumentError::Shape { .. }));
+        assert!(matches!(error("null"), DocumentError::Shape { .. }));
+        assert_eq!(error(r#"{"syncToken": "1"}"#), DocumentError::NoPrefixes);
+        assert_eq!(error(r#"{"prefixes": []}"#), DocumentError::NoToken);
+        for bad in ["", "+1", "-1", "1.5", "now", "99999999999999999999999"] {
+            let text = format!(r#"{{"prefixes": [], "syncToken": "{bad}"}}"#);
+            assert_eq!(error(&text), DocumentError::BadToken(bad.to_owned()));
+        }
+        for bad in ["1.5", "true", "-4"] {
+            let text = format!(r#"{{"prefixes": [], "syncToken": {bad}}}"#);
+            assert!(matches!(error(&text), DocumentError::Shape { .. }), "{bad}");
+        }
+        assert!(matches!(
+            error(
+                r#"{"syncToken": "1", "prefixes": [{"ip_prefix": "1.2.3.0/24", "region": "x"}]}"#
+            ),
+            DocumentError::Shape { .. }
+        ));
+        assert!(matches!(
+            error(r#"{"syncToken": "1", "prefixes": {"a": 1}}"#),
+            DocumentError::Shape { .. }
+        ));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        for end in 1..SMALL.len() {
+            let found = error(&SMALL[..end]);
+            assert!(
+                matches!(found, DocumentError::Truncated { .. }),
+                "cut at {end}: {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_follows_the_end_is_an_error_with_its_place() {
+        assert_eq!(
+            error(&format!("{SMALL}\n}}")),
+            DocumentError::TrailingGarbage {
+                line: 12,
+                column: 1
+            }
+        );
+        assert!(Document::parse(format!("{SMALL}\n\n").as_bytes()).is_ok());
+        assert!(matches!(
+            error(&format!("{SMALL}{SMALL}")),
+            DocumentError::TrailingGarbage { .. }
+        ));
+    }
+
+    #[test]
+    fn messages_name_the_place_once() {
+        let message = error("{\n\"prefixes\": nope}").to_string();
+        assert!(message.contains("line 2, column"), "{message}");
+        assert_eq!(message.matches("line").count(), 1, "{message}");
+    }
+
+    #[test]
+    fn the_same_rows_in_another_order_and_twice() {
+        let row = r#"{"ip_prefix": "3.5.0.0/19", "region": "us-east-1", "service": "S3"}"#;
+        let other = r#"{"ip_prefix": "3.6.0.0/19", "region": "us-east-1", "service": "S3"}"#;
+        let text =
+            |rows: &[&str]| format!(r#"{{"syncToken": "1", "prefixes": [{}]}}"#, rows.join(","));
+        let (a, b, c) = (
+            text(&[row, other]),
+            text(&[other, row, other]),
+            text(&[other]),
+        );
+        let parsed = |text: &'static str| Document::parse(text.as_bytes()).unwrap();
+        let leak = |text: String| -> &'static str { text.leak() };
+        let (a, b, c) = (parsed(leak(a)), parsed(leak(b)), parsed(leak(c)));
+        assert!(a.same_rows(&b));
+        assert!(!a.same_rows(&c));
+    }
+}
