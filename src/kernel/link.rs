@@ -6,7 +6,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::wire::Malformed;
+use super::attribute::Malformed;
 use crate::facts::{Address, Link};
 use crate::types::IfIndex;
 

@@ -7,7 +7,7 @@ pub mod netlink;
 pub mod route;
 pub mod rule;
 pub mod sysctl;
-pub mod wire;
+pub mod attribute;
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ impl Kernel {
     /// Opens it. Needs no privilege yet.
     pub fn open() -> Result<Self, ObserveError> {
         Self::with_backends(
-            Box::new(nat::nftables::NftablesBackend::new()),
+            Box::new(nat::nftables::Nftables::new()),
             Box::new(nat::iptables::IptablesBackend::detect()),
         )
     }

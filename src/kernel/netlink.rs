@@ -19,7 +19,7 @@ use rustix::net::sockopt;
 use thiserror::Error;
 
 use super::errno::KernelError;
-use super::wire::{self, HEADER, Malformed, align};
+use super::attribute::{self as wire, HEADER, Malformed, align};
 
 /// How long an answer of the kernel may take; it answers in microseconds unless its lock is held.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::wire::{Malformed, address_of, attributes, put, put_address, put_u32, u16_of, u32_of};
+use super::attribute::{Malformed, address_of, attributes, put, put_address, put_u32, u16_of, u32_of};
 use crate::facts::MainRoute;
 use crate::objects::{Nexthop, NexthopKind, Route, RouteKey, RouteTarget, Via};
 use crate::types::{Family, IfIndex, Metric, NexthopId, Protocol, Realm, TableId};
@@ -297,7 +297,7 @@ fn decode_hops(mut rest: &[u8]) -> Result<Vec<Via>, Malformed> {
             device,
             onlink,
         });
-        rest = rest.get(super::wire::align(length)..).unwrap_or(&[]);
+        rest = rest.get(super::attribute::align(length)..).unwrap_or(&[]);
     }
     Ok(hops)
 }

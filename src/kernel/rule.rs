@@ -9,7 +9,7 @@ use rtnetlink::packet_route::rule::{
 
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{family_number, family_of};
-use super::wire::Malformed;
+use super::attribute::Malformed;
 use crate::objects::{Rule, RuleAction};
 use crate::types::{Family, Mark, Priority, Protocol, TableId};
 
