@@ -8,6 +8,7 @@
 //!  KERNEL ────────────▶ OBSERVED ────────┘   steps    batched   re-read   one line
 //! ```
 
+pub mod cli;
 pub mod config;
 pub mod types;
 
@@ -16,3 +17,7 @@ pub mod firewall;
 pub mod objects;
 
 pub mod kernel;
+
+pub mod journal;
+pub mod lock;
+pub mod state_dir;
