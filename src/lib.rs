@@ -23,6 +23,8 @@ pub mod source;
 
 pub mod ranges;
 
+pub mod guard;
+
 pub mod desired;
 
 pub mod observed;
@@ -33,4 +35,15 @@ pub mod apply;
 
 pub mod verify;
 
+pub mod journal;
+
 pub mod kernel;
+
+// What runs them.
+pub mod reconcile;
+
+pub mod commands;
+
+pub mod cli;
+pub mod lock;
+pub mod state_dir;

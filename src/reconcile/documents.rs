@@ -1,0 +1,273 @@
+//! Source, ranges, guard: from bytes to the prefixes in force, and back to the state dir.
+
+use std::net::IpAddr;
+
+use super::{Pass, PassError, View, instance};
+use crate::config::AutoOr;
+use crate::guard::{Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level, Whose, judge};
+use crate::ranges::{Document, Selector};
+use crate::source::cache::{Meta, ReadError, Slot, Stored};
+use crate::source::{FetchSettings, Fetched, fetch};
+use crate::types::Family;
+
+const GUARD_FILE: &str = "guard.json";
+/// The metadata service and its neighbours ("Instance metadata and user data", EC2 User Guide).
+const METADATA: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
+
+/// What came of the document.
+pub(super) struct Documents {
+    pub judgement: Judgement,
+    state_before: GuardState,
+    /// The fetched document, where the judgement may want it kept.
+    fetched: Option<(Meta, Vec<u8>)>,
+    held: Option<Stored>,
+    /// The last known good under new validators: the source changed those alone.
+    revalidated: Option<Meta>,
+    last_good: Option<Stored>,
+    complaint: Option<PassError>,
+}
+
+impl Documents {
+    /// What makes the pass fail in the end although the egress path is in force.
+    pub fn complaint(self, held: bool) -> Result<(), PassError> {
+        match self.complaint {
+            Some(complaint) if !held => Err(complaint),
+            _ => Ok(()),
+        }
+    }
+}
+
+enum Answer {
+    Unchanged,
+    SameAsHeld,
+    Document(Meta, Vec<u8>),
+    Rejected(String),
+    Failed(String),
+}
+
+impl Pass<'_> {
+    /// Fetches and judges.
+    pub(super) async fn documents(&mut self, view: &View) -> Result<Documents, PassError> {
+        let last_good = self.store.read(Slot::LastKnownGood);
+        let held = self.read_held();
+        let (answer, revalidated) = self.ask_source(last_good.as_ref().ok(), held.as_ref()).await;
+        if let Answer::Failed(why) | Answer::Rejected(why) = &answer {
+            self.report.notes.push(format!("source: {why}"));
+        }
+        let (state_before, state_unreadable) = self.guard_state()?;
+
+        let parsed = match &answer {
+            Answer::Document(_, bytes) => Some(Document::parse(bytes)),
+            _ => None,
+        };
+        let fetch = match (&answer, &parsed) {
+            (Answer::Document(..), Some(Ok(document))) => Fetch::Document(document),
+            (Answer::Document(..), Some(Err(error))) => Fetch::Rejected(error.to_string()),
+            (Answer::Document(..), None) => Fetch::Failed("no document".to_owned()),
+            (Answer::Unchanged, _) => Fetch::Unchanged,
+            (Answer::SameAsHeld, _) => Fetch::SameAsHeld,
+            (Answer::Rejected(why), _) => Fetch::Rejected(why.clone()),
+            (Answer::Failed(why), _) => Fetch::Failed(why.clone()),
+        };
+        let last_parsed = last_good.as_ref().ok().map(|stored| Document::parse(stored.body()));
+        let last = match (&last_good, &last_parsed) {
+            (_, Some(Ok(document))) => LastGood::Document(document),
+            (_, Some(Err(error))) => LastGood::Unreadable(error.to_string()),
+            (Err(error), _) if error.is_absent() || self.may_look_only(error) => LastGood::Absent,
+            (Err(error), _) => LastGood::Unreadable(error.to_string()),
+            (Ok(_), None) => LastGood::Absent,
+        };
+        let held_parsed = held.as_ref().and_then(|stored| Document::parse(stored.body()).ok());
+
+        let regions = instance::regions(self.config, view.instance.as_ref());
+        let selector = Selector {
+            services: self.config.select.services.clone(),
+            regions: regions.clone().unwrap_or_default(),
+            families: self.config.select.families.clone(),
+        };
+        let mut judgement = judge(&Inputs {
+            fetch,
+            held: held_parsed.as_ref(),
+            last_good: last,
+            state: &state_before,
+            state_unreadable,
+            now: i64::try_from(super::now()).unwrap_or(i64::MAX),
+            config: &self.config.guard,
+            selector: &selector,
+            include: &self.config.select.include,
+            exclude: &self.config.select.exclude,
+            environment: &environment(view),
+            accept: self.options.accept,
+            kernel_prefixes: &view.kernel_prefixes(),
+        })?;
+        let complaint = self.complaint(view, &judgement, &answer);
+        if regions.is_none() {
+            // An unknown region selects nothing, which must not pass for an empty selection.
+            judgement.nothing_in_force = true;
+            judgement.decision = Decision::Keep;
+            judgement.held = false;
+        }
+        let known_region = regions.is_some();
+        drop((parsed, last_parsed, held_parsed));
+        Ok(Documents {
+            state_before,
+            fetched: match answer {
+                Answer::Document(meta, bytes) if known_region => Some((meta, bytes)),
+                _ => None,
+            },
+            held: held.filter(|_| known_region),
+            revalidated,
+            last_good: last_good.ok(),
+            complaint,
+            judgement,
+        })
+    }
+
+    fn complaint(&self, view: &View, judgement: &Judgement, answer: &Answer) -> Option<PassError> {
+        if let Some(error) = &view.instance_error {
+            return Some(PassError::NoDocument(error.to_string()));
+        }
+        if !judgement.nothing_in_force {
+            return None;
+        }
+        let reason = judgement
+            .verdicts
+            .iter()
+            .find(|verdict| verdict.level == Level::Reject)
+            .map(|verdict| verdict.message.clone())
+            .or_else(|| match answer {
+                Answer::Failed(why) | Answer::Rejected(why) => Some(why.clone()),
+                _ => None,
+            });
+        Some(PassError::NoDocument(reason.unwrap_or_else(|| "none was accepted".to_owned())))
+    }
+
+    fn guard_state(&mut self) -> Result<(GuardState, bool), PassError> {
+        match self.store.read_json(GUARD_FILE) {
+            Ok(state) => Ok((state, false)),
+            Err(error) if error.is_absent() => Ok((GuardState::default(), false)),
+            Err(error) if self.may_look_only(&error) => Ok((GuardState::default(), false)),
+            Err(error @ ReadError::Corrupt { .. }) => {
+                self.report.notes.push(error.to_string());
+                Ok((GuardState::default(), true))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The held candidate; without it the additions it brought can't be told, which the guard
+    /// answers by judging the next document afresh.
+    fn read_held(&mut self) -> Option<Stored> {
+        match self.store.read(Slot::Held) {
+            Ok(stored) => Some(stored),
+            Err(error) if error.is_absent() => None,
+            Err(error) => {
+                self.report.notes.push(error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Asks the source, conditionally on the newest document at hand.
+    async fn ask_source(&self, last_good: Option<&Stored>, held: Option<&Stored>) -> (Answer, Option<Meta>) {
+        let at_hand = held.or(last_good);
+        let validators = at_hand.and_then(|stored| stored.meta().validators.as_ref());
+        let settings = FetchSettings::from_config(&self.config.source);
+        let (bytes, url, validators) = match fetch(&self.config.source.urls, &settings, validators).await {
+            Err(error) => return (Answer::Failed(error.to_string()), None),
+            Ok(Fetched::NotModified { .. }) if held.is_some() => return (Answer::SameAsHeld, None),
+            Ok(Fetched::NotModified { .. }) => return (Answer::Unchanged, None),
+            Ok(Fetched::Document { bytes, url, validators }) => (bytes, url, validators),
+        };
+        let meta = Meta { url, validators, fetched_at: super::now(), sync_token: None };
+        if held.is_some_and(|stored| stored.body() == bytes) {
+            return (Answer::SameAsHeld, None);
+        }
+        if let Some(stored) = last_good.filter(|stored| stored.body() == bytes) {
+            let other = stored.meta().validators != meta.validators;
+            return (Answer::Unchanged, other.then_some(meta));
+        }
+        (Answer::Document(meta, bytes), None)
+    }
+
+    /// Stores what the guard decided: its own state first, as its entries are pruned later while
+    /// missing ones would be routes deleted too early.
+    pub(super) fn keep_documents(&mut self, documents: &Documents) -> Result<(), PassError> {
+        self.store.create_directory()?;
+        if documents.judgement.state != documents.state_before {
+            self.store.write_json(GUARD_FILE, &documents.judgement.state)?;
+        }
+        let fetched = documents.fetched.as_ref();
+        let held = documents.held.as_ref();
+        match documents.judgement.decision {
+            Decision::Accept(Whose::Fetched) => {
+                if let Some((meta, bytes)) = fetched {
+                    self.write_slot(Slot::LastKnownGood, meta, bytes)?;
+                }
+                self.forget_held(held)?;
+            }
+            Decision::Accept(Whose::Held) => {
+                if let Some(stored) = held {
+                    self.write_slot(Slot::LastKnownGood, stored.meta(), stored.body())?;
+                }
+                self.forget_held(held)?;
+            }
+            Decision::Keep => {
+                if let (Some(meta), Some(stored)) = (&documents.revalidated, &documents.last_good) {
+                    let token = stored.meta().sync_token;
+                    let meta = Meta { sync_token: token, ..meta.clone() };
+                    self.store.write(Slot::LastKnownGood, &meta, stored.body())?;
+                }
+                self.forget_held(held)?;
+            }
+            Decision::HoldAll(Whose::Fetched) | Decision::HoldWithdrawals(Whose::Fetched) => {
+                if let Some((meta, bytes)) = fetched {
+                    self.write_slot(Slot::Held, meta, bytes)?;
+                }
+            }
+            Decision::HoldAll(Whose::Held) | Decision::HoldWithdrawals(Whose::Held) => {}
+        }
+        Ok(())
+    }
+
+    fn write_slot(&self, slot: Slot, meta: &Meta, body: &[u8]) -> Result<(), PassError> {
+        let token = Document::parse(body).ok().map(|document| document.sync_token);
+        let meta = Meta { sync_token: token, ..meta.clone() };
+        Ok(self.store.write(slot, &meta, body)?)
+    }
+
+    fn forget_held(&self, held: Option<&Stored>) -> Result<(), PassError> {
+        if held.is_some() {
+            self.store.remove(Slot::Held)?;
+        }
+        Ok(())
+    }
+}
+
+/// What no document may take from us.
+fn environment(view: &View) -> Environment {
+    let facts = &view.facts;
+    let mut gateways: Vec<IpAddr> =
+        Family::ALL.into_iter().flat_map(|family| facts.defaults(family)).filter_map(|route| route.gateway).collect();
+    gateways.extend(view.configured_gateways.iter().copied());
+    gateways.sort();
+    gateways.dedup();
+    Environment {
+        vpc_cidrs: view.vpc_cidrs.clone(),
+        own_addresses: facts.addresses.iter().map(|own| own.net.addr()).collect(),
+        gateways,
+        name_servers: facts.name_servers.clone(),
+        metadata: METADATA.iter().filter_map(|text| text.parse().ok()).collect(),
+    }
+}
+
+/// The gateways that the settings name.
+pub(super) fn configured_gateways(config: &crate::config::Config) -> Vec<IpAddr> {
+    let mut gateways = config.egress.gateways.clone();
+    for family in Family::ALL {
+        if let AutoOr::Set(gateway) = config.bypass.gateway.get(family) {
+            gateways.push(*gateway);
+        }
+    }
+    gateways
+}

@@ -1,0 +1,130 @@
+//! What the metadata service must tell for this config, and its last word where it is silent.
+
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::PassError;
+use crate::config::{AutoOr, Config, Role};
+use crate::facts::{HostFacts, InstanceFacts};
+use crate::source::cache::Store;
+use crate::source::fact_cache::{self, DMI_ASSET_TAG, MachineKey};
+use crate::source::imds::{self, ImdsSettings, Wanted};
+use crate::types::{Family, Region};
+
+/// What of it the pass can't do without.
+fn needed(config: &Config, role: Role, facts: &HostFacts) -> Option<&'static str> {
+    let explicit_vpc = config.vpc_cidrs.iter().any(|cidr| cidr.set().is_some());
+    if config.select.regions.contains(&AutoOr::Auto) {
+        return Some("[select] regions = [\"auto\"]; set the region");
+    }
+    if role == Role::Nat && config.nat.sources == AutoOr::Auto && !explicit_vpc {
+        return Some("[nat] sources = \"auto\"; set the networks");
+    }
+    (role == Role::Nat && foreign_egress(config, facts))
+        .then_some("[nat] egress_addresses with an address that this host doesn't have; set the private one behind it")
+}
+
+fn foreign_egress(config: &Config, facts: &HostFacts) -> bool {
+    config.nat.egress_addresses.iter().any(|address| !facts.is_own(*address))
+}
+
+fn wanted(config: &Config, role: Role, facts: &HostFacts) -> Wanted {
+    let nat_auto = role == Role::Nat && config.nat.sources == AutoOr::Auto;
+    let mut wanted = Wanted {
+        region: config.select.regions.contains(&AutoOr::Auto),
+        vpc_cidrs: config.vpc_cidrs.contains(&AutoOr::Auto) || nat_auto,
+        public_addresses: role == Role::Nat && foreign_egress(config, facts),
+        ..Wanted::default()
+    };
+    wanted.instance_id = !wanted.is_nothing();
+    wanted
+}
+
+/// Asks, or takes the last answer of this same machine.
+///
+/// # Errors
+/// Only where a setting needs the answer and there is none: then the note becomes the error.
+pub async fn facts(
+    config: &Config,
+    role: Role,
+    facts: &HostFacts,
+    store: &Store,
+    keep: bool,
+    notes: &mut Vec<String>,
+) -> Result<Option<InstanceFacts>, PassError> {
+    let wanted = wanted(config, role, facts);
+    if wanted.is_nothing() {
+        return Ok(None);
+    }
+    let machine = MachineKey::find(Path::new(DMI_ASSET_TAG), primary_mac(facts).as_deref());
+    let answer = match ImdsSettings::from_environment() {
+        Ok(settings) => imds::ask(wanted, &settings).await,
+        Err(error) => Err(error),
+    };
+    let error = match answer {
+        Ok(instance) => {
+            if keep && let Some(machine) = &machine {
+                let now = super::now();
+                if let Err(error) = fact_cache::save(store, machine, wanted, &instance, now) {
+                    notes.push(format!("the metadata service's answer was not kept: {error}"));
+                }
+            }
+            return Ok(Some(instance));
+        }
+        Err(error) => error,
+    };
+    let cached = match &machine {
+        Some(machine) => fact_cache::load(store, machine, wanted),
+        None => Ok(None),
+    };
+    match cached {
+        Ok(Some(cached)) => {
+            notes.push(format!("metadata service: {error}; its answer of an earlier pass is used"));
+            return Ok(Some(cached.facts));
+        }
+        Ok(None) => {}
+        Err(unreadable) => notes.push(format!("metadata service: its cached answer: {unreadable}")),
+    }
+    match needed(config, role, facts) {
+        Some(setting) => Err(PassError::Instance { error, setting }),
+        None => {
+            notes.push(format!("metadata service: {error}; the VPC's own CIDRs are not known ([vpc] cidrs sets them)"));
+            Ok(None)
+        }
+    }
+}
+
+/// The MAC address of the interface with the default route.
+fn primary_mac(facts: &HostFacts) -> Option<String> {
+    let device = Family::ALL.into_iter().find_map(|family| facts.defaults(family).first()?.device)?;
+    let mac = &facts.link(device)?.mac;
+    let bytes: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    (!bytes.is_empty()).then(|| bytes.join(":"))
+}
+
+/// The VPC's CIDRs: those of the settings, and the service's where `auto` is among them.
+pub fn vpc_cidrs(config: &Config, instance: Option<&InstanceFacts>) -> Vec<IpNet> {
+    let mut cidrs: Vec<IpNet> = config.vpc_cidrs.iter().filter_map(|cidr| cidr.set().copied()).collect();
+    if let Some(instance) = instance {
+        cidrs.extend(instance.vpc_cidrs.iter().copied());
+    }
+    cidrs.sort();
+    cidrs.dedup();
+    cidrs
+}
+
+/// The regions by name; `None` while `auto` has no answer.
+pub fn regions(config: &Config, instance: Option<&InstanceFacts>) -> Option<Vec<Region>> {
+    let mut regions = Vec::new();
+    for region in &config.select.regions {
+        let name = match region {
+            AutoOr::Set(name) => name.clone(),
+            AutoOr::Auto => instance?.region.clone()?,
+        };
+        if !regions.contains(&name) {
+            regions.push(name);
+        }
+    }
+    Some(regions)
+}

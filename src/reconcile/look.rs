@@ -1,0 +1,171 @@
+//! Looking at the host and at what is there, and planning from it: done again after each attempt
+//! that didn't end as promised.
+
+use ipnet::IpNet;
+
+use super::{Pass, PassError, instance};
+use crate::config::{AutoOr, Role};
+use crate::desired::{DesiredState, Inputs, desired};
+use crate::facts::{HostFacts, InstanceFacts};
+use crate::firewall::{BackendKind, ObservedFirewall};
+use crate::kernel::{Kernel, ObserveError};
+use crate::objects::RouteTarget;
+use crate::observed::ObservedState;
+use crate::ownership::Ownership;
+use crate::plan::{Goal, Plan, plan};
+use crate::types::PerFamily;
+
+/// The firewall in use, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendChoice {
+    /// Which one.
+    pub kind: BackendKind,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// What a pass sees of the host and the kernel.
+#[derive(Debug)]
+pub struct View {
+    /// What is ours.
+    pub ownership: Ownership,
+    /// The host.
+    pub facts: HostFacts,
+    /// The kernel.
+    pub observed: ObservedState,
+    /// The VPC's CIDRs.
+    pub vpc_cidrs: Vec<IpNet>,
+    /// The firewall in use.
+    pub backend: BackendChoice,
+    /// The prefixes in force, once judged.
+    pub prefixes: Option<PerFamily<Vec<IpNet>>>,
+    /// What the metadata service said.
+    pub instance: Option<InstanceFacts>,
+    /// The gateways that the settings name.
+    pub configured_gateways: Vec<std::net::IpAddr>,
+    /// The metadata service's error, where a setting needed it: the pass closes the egress and then fails.
+    pub instance_error: Option<PassError>,
+    available: PerFamily<bool>,
+}
+
+impl View {
+    /// The first look.
+    pub(super) async fn open(
+        pass: &mut Pass<'_>,
+        kernel: &mut Kernel,
+        ownership: Ownership,
+    ) -> Result<View, PassError> {
+        let mut facts = kernel.facts()?;
+        let mut notes = Vec::new();
+        let keep = !pass.options.dry_run;
+        let asked = instance::facts(pass.config, pass.role, &facts, &pass.store, keep, &mut notes).await;
+        pass.report.notes.append(&mut notes);
+        // The egress path needs no region: it goes in all the same, and the pass fails after.
+        let (instance, instance_error) = match asked {
+            Ok(instance) => (instance, None),
+            Err(error) if pass.role == Role::Host => (None, Some(error)),
+            Err(error) => return Err(error),
+        };
+        facts.instance = instance.clone();
+        let (backend, observed) = observe_and_choose(pass, kernel, &ownership)?;
+        pass.report.backend = Some(backend.clone());
+        pass.report.devices = facts.links.iter().map(|link| (link.index, link.name.clone())).collect();
+        Ok(View {
+            ownership,
+            vpc_cidrs: instance::vpc_cidrs(pass.config, instance.as_ref()),
+            facts,
+            observed,
+            backend,
+            prefixes: None,
+            instance,
+            instance_error,
+            configured_gateways: super::documents::configured_gateways(pass.config),
+            available: kernel.available,
+        })
+    }
+
+    /// Another look at what may have changed.
+    pub fn refresh(&mut self, kernel: &mut Kernel) -> Result<(), ObserveError> {
+        self.facts = kernel.facts()?;
+        self.facts.instance = self.instance.clone();
+        let kinds: Vec<BackendKind> = self.observed.firewalls.keys().copied().collect();
+        self.observed = kernel.observe(&self.ownership, &kinds)?;
+        Ok(())
+    }
+
+    /// The prefixes that our own bypass routes hold now.
+    pub fn kernel_prefixes(&self) -> PerFamily<Vec<IpNet>> {
+        PerFamily::from_fn(|family| {
+            self.observed
+                .routes
+                .iter()
+                .filter(|route| {
+                    route.key.family() == family
+                        && self.ownership.is_bypass_table(route.key.table)
+                        && self.ownership.owns_route(route)
+                        && matches!(route.target, RouteTarget::Via(_))
+                })
+                .map(|route| route.key.dst)
+                .collect()
+        })
+    }
+
+    /// What should be, from what is seen now.
+    pub fn desired(&self, config: &crate::config::Config, role: Role) -> Result<DesiredState, PassError> {
+        Ok(desired(&Inputs {
+            config,
+            role,
+            prefixes: self.prefixes.as_ref(),
+            facts: &self.facts,
+            vpc_cidrs: &self.vpc_cidrs,
+            backend: self.backend.kind,
+            last_bypass: self.observed.last_bypass(&self.ownership),
+            available: self.available,
+        })?)
+    }
+
+    /// The steps from what is seen now to what should be.
+    pub fn plan(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Plan, PassError> {
+        let text = match &desired.firewall {
+            Some(ruleset) => kernel.firewall(self.backend.kind).render(ruleset)?,
+            None => Vec::new(),
+        };
+        let goal = Goal::of(desired, self.backend.kind, text);
+        Ok(plan(&goal, &self.observed, &self.ownership))
+    }
+}
+
+/// Reads everything and decides which firewall carries our rules.
+fn observe_and_choose(
+    pass: &Pass<'_>,
+    kernel: &mut Kernel,
+    ownership: &Ownership,
+) -> Result<(BackendChoice, ObservedState), PassError> {
+    let mut observed = kernel.observe(ownership, &[BackendKind::Nftables])?;
+    let nftables = observed.firewalls.get(&BackendKind::Nftables);
+    let absent = match nftables {
+        Some(ObservedFirewall::Unavailable(why)) => Some(why.clone()),
+        _ => None,
+    };
+    let (kind, reason) = match (&pass.config.nat.backend, absent) {
+        (AutoOr::Set(BackendKind::Nftables), Some(why)) => {
+            return Err(PassError::NoFirewall(format!(
+                "[nat] backend = \"nftables\", but {why}; set it to \"auto\" or \"iptables\""
+            )));
+        }
+        (AutoOr::Set(kind), _) => (*kind, "as configured".to_owned()),
+        (AutoOr::Auto, None) => (BackendKind::Nftables, "auto: the kernel has nf_tables".to_owned()),
+        (AutoOr::Auto, Some(why)) => (BackendKind::Iptables, format!("auto: {why}")),
+    };
+    if kind == BackendKind::Iptables || kernel.may_hold_iptables_chains()? {
+        let iptables = kernel.firewall(BackendKind::Iptables).observe()?;
+        if kind == BackendKind::Iptables
+            && let ObservedFirewall::Unavailable(why) = &iptables
+        {
+            return Err(PassError::NoFirewall(format!("{reason}; {why}")));
+        }
+        observed.firewalls.insert(BackendKind::Iptables, iptables);
+    }
+    let description = kernel.firewall(kind).description();
+    Ok((BackendChoice { kind, reason: format!("{reason}; {description}") }, observed))
+}

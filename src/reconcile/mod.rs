@@ -1,0 +1,287 @@
+//! One pass, left to right: the only place that knows every stage.
+
+mod documents;
+mod execute;
+pub mod instance;
+mod look;
+pub mod report;
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use thiserror::Error;
+
+use crate::apply::Interposer;
+use crate::config::{Config, Role};
+use crate::desired::DesiredError;
+use crate::guard::AcceptError;
+use crate::journal::{Journal, PassId, Record};
+use crate::kernel::nat::FirewallError;
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::{Kernel, ObserveError};
+use crate::lock::{LockError, PassLock};
+use crate::ownership::{Numbers, Ownership};
+use crate::source::cache::{ReadError, Store, WriteError};
+use crate::source::imds::ImdsError;
+use crate::state_dir::StateError;
+use crate::types::SyncToken;
+
+pub use look::{BackendChoice, View};
+pub use report::{Outcome, Report};
+
+/// How long a pass waits for another one to end.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// The numbers of the last passes, so that a changed config finds what lies under the old ones.
+const NUMBERS_FILE: &str = "numbers.json";
+
+/// What a pass is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Stop after the plan; write nothing anywhere.
+    pub dry_run: bool,
+    /// Fetch, judge and store the document; leave the kernel alone.
+    pub cache_only: bool,
+    /// The operator's word for a held document.
+    pub accept: Option<SyncToken>,
+    /// Why the pass runs, for the journal.
+    pub cause: String,
+    /// Whether state reaches the disk before the pass goes on; off for benchmarks only.
+    pub sync: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            dry_run: false,
+            cache_only: false,
+            accept: None,
+            cause: "reconcile".to_owned(),
+            sync: true,
+        }
+    }
+}
+
+/// Why a pass failed.
+#[derive(Debug, Error)]
+pub enum PassError {
+    /// No right to change the kernel.
+    #[error("changing routes, rules and firewall needs CAP_NET_ADMIN: run as root (sudo trailblazer …); --dry-run needs no privilege")]
+    NoPrivilege,
+    /// Another pass runs.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The kernel can't be read.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The state dir can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The state dir can't be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The journal can't be written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// `--accept` doesn't fit.
+    #[error(transparent)]
+    Accept(#[from] AcceptError),
+    /// The metadata service is needed and silent.
+    #[error("metadata service: {error}; it is needed for {setting}")]
+    Instance {
+        /// What it said.
+        #[source]
+        error: ImdsError,
+        /// Which setting needs it.
+        setting: &'static str,
+    },
+    /// The host doesn't fit the settings.
+    #[error(transparent)]
+    Desired(#[from] DesiredError),
+    /// The firewall fails.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    /// No firewall to carry the rules.
+    #[error("no firewall can carry our rules: {0}")]
+    NoFirewall(String),
+    /// Something foreign is where ours should go.
+    #[error("conflict: {}; nothing was changed", .0.join("; "))]
+    Conflict(Vec<String>),
+    /// Applied, but not as promised; what was ours before is back.
+    #[error("{reason}; rolled back: what was ours before the pass is in force again")]
+    RolledBack {
+        /// What went wrong.
+        reason: String,
+    },
+    /// Applied, not as promised, and the way back failed too.
+    #[error("{reason}; the rollback failed too: {rollback}; run `trailblazer reconcile` again, or `trailblazer flush` to take everything of ours away")]
+    RollbackFailed {
+        /// What went wrong first.
+        reason: String,
+        /// What went wrong then.
+        rollback: String,
+    },
+    /// There never was a document, and there is none now.
+    #[error("no document: {0}; storage traffic takes the egress path until one comes")]
+    NoDocument(String),
+}
+
+impl From<NetlinkError> for PassError {
+    fn from(error: NetlinkError) -> Self {
+        PassError::Observe(ObserveError::Netlink(error))
+    }
+}
+
+/// Now, in seconds since the epoch; a clock before 1970 counts as 1970.
+pub(crate) fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
+}
+
+/// A pass and what it needs.
+pub(crate) struct Pass<'a> {
+    pub config: &'a Config,
+    pub role: Role,
+    pub options: &'a Options,
+    pub store: Store,
+    pub journal: Journal,
+    pub id: PassId,
+    pub started: Instant,
+    pub report: Report,
+}
+
+/// Runs one pass. Whatever happens is in the report.
+pub async fn pass(
+    config: &Config,
+    role: Role,
+    options: &Options,
+    kernel: impl FnOnce() -> Result<Kernel, ObserveError>,
+    interposer: Option<&mut dyn Interposer>,
+) -> Report {
+    let state_dir = &config.source.state_dir;
+    let mut pass = Pass {
+        config,
+        role,
+        options,
+        store: Store::open(state_dir).with_sync(options.sync),
+        journal: Journal::new(state_dir).with_sync(options.sync),
+        id: PassId::new(Timestamp::now()),
+        started: Instant::now(),
+        report: Report::new(role, options.dry_run),
+    };
+    if let Err(error) = pass.run(kernel, interposer).await {
+        pass.report.fail(&error);
+    }
+    pass.report.duration = pass.started.elapsed();
+    pass.write_end();
+    pass.report
+}
+
+impl Pass<'_> {
+    async fn run(
+        &mut self,
+        kernel: impl FnOnce() -> Result<Kernel, ObserveError>,
+        interposer: Option<&mut dyn Interposer>,
+    ) -> Result<(), PassError> {
+        let writes_kernel = !self.options.dry_run && !self.options.cache_only;
+        if writes_kernel && !has_net_admin() {
+            return Err(PassError::NoPrivilege);
+        }
+        let _lock = if self.options.dry_run {
+            None
+        } else {
+            let directory = &self.config.source.state_dir;
+            Some(PassLock::acquire(directory, &self.options.cause, LOCK_WAIT)?)
+        };
+        self.report.locked = !self.options.dry_run;
+        let mut kernel = kernel()?;
+        let ownership = self.ownership()?;
+        let mut view = look::View::open(self, &mut kernel, ownership).await?;
+        let documents = self.documents(&view).await?;
+        self.report.take_judgement(&documents.judgement);
+        view.prefixes = (!documents.judgement.nothing_in_force)
+            .then(|| documents.judgement.ranges.prefixes.clone());
+        if self.options.cache_only {
+            self.keep_documents(&documents)?;
+            return documents.complaint(self.report.held);
+        }
+        self.execute(&mut kernel, &mut view, &documents, interposer)?;
+        documents.complaint(self.report.held)
+    }
+
+    /// Our numbers, and those of earlier configs that the state dir remembers.
+    fn ownership(&mut self) -> Result<Ownership, PassError> {
+        let earlier = self.optional(self.store.read_json::<Vec<Numbers>>(NUMBERS_FILE))?;
+        Ok(Ownership::new(Numbers::of(self.config), earlier.unwrap_or_default()))
+    }
+
+    /// A state file that may be absent. A dry run by somebody who may not read it goes on
+    /// without, and says so; a damaged small file is said and replaced by the next write.
+    fn optional<T>(&mut self, read: Result<T, ReadError>) -> Result<Option<T>, PassError> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error @ ReadError::Corrupt { .. }) => {
+                self.report.notes.push(error.to_string());
+                Ok(None)
+            }
+            Err(error) if self.may_look_only(&error) => {
+                self.report.notes.push(error.to_string());
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn may_look_only(&self, error: &ReadError) -> bool {
+        let denied = matches!(error, ReadError::Unreadable { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied);
+        self.options.dry_run && denied
+    }
+
+    /// The line before apply.
+    fn write_begin(&self, steps: Vec<serde_json::Value>) -> Result<(), PassError> {
+        let record = Record::begin(Timestamp::now(), self.id.clone(), &self.options.cause);
+        let total = self.report.plan.steps.len();
+        let record = self.filled(record).with_first_steps(steps, total);
+        Ok(self.journal.append(&record)?)
+    }
+
+    fn filled(&self, record: Record) -> Record {
+        record
+            .with_sync_token(self.report.sync_token.map(|token| token.0))
+            .with_verdicts(self.report.verdicts.iter().filter_map(|v| serde_json::to_value(v).ok()))
+    }
+
+    /// The line after the pass; its failure is a note, since the pass is over.
+    fn write_end(&mut self) {
+        if !self.report.locked {
+            return;
+        }
+        let record = Record::end(
+            Timestamp::now(),
+            self.id.clone(),
+            &self.options.cause,
+            self.report.outcome.as_str(),
+            self.report.duration,
+        );
+        let steps = self.report.first_steps(crate::journal::MAX_LISTED);
+        let record = self
+            .filled(record)
+            .with_first_steps(steps, self.report.plan.steps.len())
+            .with_error(self.report.error.clone());
+        if let Err(error) = self.journal.append(&record) {
+            self.report.notes.push(format!("the journal lacks this pass: {error}"));
+        }
+    }
+}
+
+/// Whether this process has CAP_NET_ADMIN (bit 12, linux/capability.h) in its user namespace.
+pub fn has_net_admin() -> bool {
+    const CAP_NET_ADMIN: u64 = 12;
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        })
+        .is_none_or(|effective| effective & (1 << CAP_NET_ADMIN) != 0)
+}

@@ -1,0 +1,251 @@
+//! What came of a pass, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{BackendChoice, PassError};
+use crate::cli::{EXIT_FAILED, EXIT_HELD, EXIT_OK, EXIT_PENDING};
+use crate::config::Role;
+use crate::guard::{Judgement, Verdict};
+use crate::ownership::Ownership;
+use crate::plan::text::{Context, Style, render, totals};
+use crate::plan::{Plan, json as plan_json};
+use crate::types::{Family, IfIndex, PerFamily, SyncToken};
+
+/// How a pass ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing to do.
+    InSync,
+    /// Changed and verified.
+    Changed,
+    /// A dry run found changes.
+    Pending,
+    /// The guard holds something; what it lets through is in force.
+    Held,
+    /// Not as promised; what was ours before is back.
+    RolledBack,
+    /// Failed.
+    Failed,
+}
+
+impl Outcome {
+    /// As in the JSON output and the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::InSync => "in_sync",
+            Outcome::Changed => "changed",
+            Outcome::Pending => "pending",
+            Outcome::Held => "held",
+            Outcome::RolledBack => "rolled_back",
+            Outcome::Failed => "failed",
+        }
+    }
+
+    /// The exit code that scripts see.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Outcome::InSync | Outcome::Changed => EXIT_OK,
+            Outcome::Pending => EXIT_PENDING,
+            Outcome::Held => EXIT_HELD,
+            Outcome::RolledBack | Outcome::Failed => EXIT_FAILED,
+        }
+    }
+}
+
+/// Everything about a pass that somebody may want to know.
+#[derive(Debug)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The role.
+    pub role: Role,
+    /// A dry run.
+    pub dry_run: bool,
+    /// The document in force.
+    pub sync_token: Option<SyncToken>,
+    /// Its date, as AWS writes it.
+    pub create_date: String,
+    /// Selected prefixes.
+    pub selected: PerFamily<usize>,
+    /// The same after aggregation, include, exclude and hold-down: the routes.
+    pub aggregated: PerFamily<usize>,
+    /// The steps, done or to do.
+    pub plan: Plan,
+    /// The guard's verdicts.
+    pub verdicts: Vec<Verdict>,
+    /// Whether one of them holds.
+    pub held: bool,
+    /// What else is worth knowing.
+    pub notes: Vec<String>,
+    /// The firewall in use.
+    pub backend: Option<BackendChoice>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// From start to end.
+    pub duration: Duration,
+    /// Names of the interfaces.
+    pub devices: BTreeMap<IfIndex, String>,
+    /// The pass had the lock, so it belongs into the journal.
+    pub(super) locked: bool,
+}
+
+impl Report {
+    pub(super) fn new(role: Role, dry_run: bool) -> Self {
+        Report {
+            outcome: Outcome::InSync,
+            role,
+            dry_run,
+            sync_token: None,
+            create_date: String::new(),
+            selected: PerFamily::default(),
+            aggregated: PerFamily::default(),
+            plan: Plan::default(),
+            verdicts: Vec::new(),
+            held: false,
+            notes: Vec::new(),
+            backend: None,
+            error: None,
+            duration: Duration::ZERO,
+            devices: BTreeMap::new(),
+            locked: false,
+        }
+    }
+
+    pub(super) fn take_judgement(&mut self, judgement: &Judgement) {
+        self.sync_token = judgement.ranges.sync_token;
+        self.create_date.clone_from(&judgement.ranges.create_date);
+        self.selected = judgement.ranges.selected;
+        self.aggregated = judgement.ranges.aggregated();
+        self.verdicts.clone_from(&judgement.verdicts);
+        self.held = judgement.held;
+        if self.held {
+            self.outcome = Outcome::Held;
+        }
+    }
+
+    pub(super) fn take_plan(&mut self, plan: Plan) {
+        if self.dry_run && !plan.is_empty() {
+            self.outcome = Outcome::Pending;
+        }
+        self.plan = plan;
+    }
+
+    pub(super) fn fail(&mut self, error: &PassError) {
+        if self.outcome != Outcome::RolledBack {
+            self.outcome = Outcome::Failed;
+        }
+        self.error = Some(error.to_string());
+    }
+
+    /// Held beats pending and changed; a failure beats all.
+    pub(super) fn settle(&mut self) {
+        let soft = matches!(self.outcome, Outcome::InSync | Outcome::Changed | Outcome::Pending);
+        if self.held && soft {
+            self.outcome = Outcome::Held;
+        }
+    }
+
+    fn device_name(&self, index: IfIndex) -> String {
+        self.devices.get(&index).cloned().unwrap_or_else(|| format!("if{index}"))
+    }
+
+    pub(super) fn first_steps(&self, most: usize) -> Vec<Value> {
+        let name = |index| self.device_name(index);
+        self.plan.steps.iter().take(most).map(|step| plan_json::value_of(step, &name)).collect()
+    }
+
+    /// The object that `reconcile -o json` prints.
+    pub fn to_json(&self) -> Value {
+        let name = |index| self.device_name(index);
+        json!({
+            "outcome": self.outcome.as_str(),
+            "role": self.role.as_str(),
+            "dry_run": self.dry_run,
+            "sync_token": self.sync_token,
+            "create_date": self.create_date,
+            "selected": self.selected,
+            "aggregated": self.aggregated,
+            "steps": plan_json::steps(&self.plan, &name),
+            "conflicts": self.plan.conflicts.iter().map(|c| c.message.as_str()).collect::<Vec<_>>(),
+            "verdicts": self.verdicts,
+            "notes": self.distinct_notes(),
+            "firewall": self.backend.as_ref().map(|backend| json!({
+                "backend": backend.kind.as_str(),
+                "reason": backend.reason,
+            })),
+            "error": self.error,
+            "duration_ms": u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    fn distinct_notes(&self) -> Vec<&str> {
+        let mut seen = Vec::new();
+        for note in self.notes.iter().map(String::as_str) {
+            if !seen.contains(&note) {
+                seen.push(note);
+            }
+        }
+        seen
+    }
+
+    /// The text for people, on standard output.
+    pub fn to_text(&self, ownership: &Ownership, style: Style) -> String {
+        let mut text = String::new();
+        match self.sync_token {
+            Some(token) => {
+                let _ = writeln!(text, "document  sync token {token}, published {}", self.create_date);
+            }
+            None => {
+                let _ = writeln!(text, "document  none in force");
+            }
+        }
+        for family in Family::ALL {
+            let _ = writeln!(
+                text,
+                "{family}      {} prefixes selected, {} after aggregation",
+                self.selected.get(family),
+                self.aggregated.get(family)
+            );
+        }
+        if let Some(backend) = &self.backend {
+            let _ = writeln!(text, "firewall  {} ({})", backend.kind, backend.reason);
+        }
+        for verdict in &self.verdicts {
+            let _ = writeln!(text, "{:<8}  {}: {}", verdict.level, verdict.guard, verdict.message);
+        }
+        for note in self.distinct_notes() {
+            let _ = writeln!(text, "note      {note}");
+        }
+        text.push('\n');
+        let name = |index| self.device_name(index);
+        let context = Context { device_name: &name, ownership, style };
+        let steps = render(&Plan { notes: Vec::new(), ..self.plan.clone() }, &context);
+        if !steps.is_empty() {
+            let _ = writeln!(text, "{steps}");
+        }
+        let _ = writeln!(text, "{}", self.summary());
+        text
+    }
+
+    /// The last line.
+    pub fn summary(&self) -> String {
+        let totals = totals(&self.plan);
+        let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
+        match self.outcome {
+            Outcome::InSync => format!("In sync: nothing to do ({took})."),
+            Outcome::Changed => format!("Changed and verified: {totals} ({took})."),
+            Outcome::Pending => format!("Plan: {totals}. Nothing was changed."),
+            Outcome::Held if self.dry_run => format!("Held by the guard. Plan: {totals}. Nothing was changed."),
+            Outcome::Held if self.plan.is_empty() => {
+                format!("Held by the guard; what it lets through is in force ({took}).")
+            }
+            Outcome::Held => format!("Held by the guard; the rest is in force: {totals} ({took})."),
+            Outcome::RolledBack => "Rolled back.".to_owned(),
+            Outcome::Failed => "Failed.".to_owned(),
+        }
+    }
+}

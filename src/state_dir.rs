@@ -1,0 +1,65 @@
+//! The directory for what outlives a pass, and what is said when it refuses.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// Ours and our group's alone: the journal tells what the host talks to.
+pub const DIR_MODE: u32 = 0o750;
+/// The mode of the files in it.
+pub const FILE_MODE: u32 = 0o640;
+
+/// An operation on a file of the state dir failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}: {source}{}", .path.display(), advice(.source))]
+pub struct StateError {
+    /// What was tried, as in `cannot …`.
+    pub operation: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+impl StateError {
+    /// Wraps an error of the system, for `map_err`.
+    pub fn wrap(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+        let path = path.to_owned();
+        move |source| StateError {
+            operation,
+            path,
+            source,
+        }
+    }
+}
+
+/// Creates the state dir where it is missing, with mode [`DIR_MODE`].
+///
+/// # Errors
+/// It can't be created, or something else has its name.
+pub fn create(dir: &Path) -> Result<(), StateError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIR_MODE)
+        .create(dir)
+        .map_err(StateError::wrap("create the state dir", dir))
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some space there, or set state_dir (--state-dir) to another disk"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; set state_dir (--state-dir) to a directory that can be written"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; run as root or as the owner of the state dir, or pass --state-dir"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "; a file stands where a directory must be"
+        }
+        _ => "",
+    }
+}
