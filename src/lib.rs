@@ -11,6 +11,7 @@
 pub mod config;
 pub mod types;
 
+pub mod guard;
 pub mod ranges;
 
 pub mod facts;
