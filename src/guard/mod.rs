@@ -11,9 +11,12 @@
 //!  hold-down, include, exclude, kernel ──────────────────────────────▶ RangeSet in force
 //! ```
 
+mod candidate;
 mod figures;
 mod holds;
+mod inputs;
 mod keep;
+mod outcome;
 mod screen;
 mod state;
 #[cfg(test)]
@@ -24,192 +27,16 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::config::GuardConfig;
-use crate::ranges::{
-    Document, Group, Origin, PrefixSet, RangeSet, Selection, Selector, bad_rows_outside, select,
-    select_lenient,
-};
-use crate::types::{PerFamily, SyncToken};
+use crate::ranges::{Document, Group, Origin, PrefixSet, RangeSet, bad_rows_outside};
+use candidate::{Candidate, Judged};
 use holds::{Finding, Scope};
 use screen::{Rejects, Screen};
 
+pub use inputs::{Fetch, Inputs, LastGood};
+pub use outcome::{AcceptError, Decision, Judgement, Whose};
 pub use screen::Environment;
 pub use state::{GuardState, Hold, HoldDown, Kept};
 pub use verdict::{Level, Verdict};
-
-/// What the source said in this pass.
-#[derive(Debug, Clone)]
-pub enum Fetch<'a> {
-    /// The bytes of the last known good, or a 304 to its validators.
-    Unchanged,
-    /// The bytes of the held candidate, or a 304 to its validators.
-    SameAsHeld,
-    /// Another document.
-    Document(&'a Document<'a>),
-    /// It answered with something that is no document: not 200 or 304, over `max_bytes`, or
-    /// the text of a [`crate::ranges::DocumentError`].
-    Rejected(String),
-    /// It didn't answer.
-    Failed(String),
-}
-
-/// The document that was last accepted.
-#[derive(Debug, Clone)]
-pub enum LastGood<'a> {
-    /// There never was one, or the state dir is new.
-    Absent,
-    /// There is one, but it can't be read: damaged, or its digest is wrong. Says why.
-    Unreadable(String),
-    /// Here it is.
-    Document(&'a Document<'a>),
-}
-
-/// Everything that the judgement depends on.
-#[derive(Debug, Clone)]
-pub struct Inputs<'a> {
-    /// What the source said.
-    pub fetch: Fetch<'a>,
-    /// The candidate that an earlier pass held, from the cache slot that [`Decision`] speaks
-    /// of. Needed whatever the fetch said: what it added is in force.
-    pub held: Option<&'a Document<'a>>,
-    /// The last known good.
-    pub last_good: LastGood<'a>,
-    /// What the last judgement left.
-    pub state: &'a GuardState,
-    /// The state file is there but can't be read (`state` is the default then): nothing is
-    /// deleted for want of the hold-down entries in it.
-    pub state_unreadable: bool,
-    /// Wall clock, seconds since the epoch.
-    pub now: i64,
-    /// `[guard]`
-    pub config: &'a GuardConfig,
-    /// `[select]`, with regions resolved.
-    pub selector: &'a Selector,
-    /// `[select] include`
-    pub include: &'a [IpNet],
-    /// `[select] exclude`
-    pub exclude: &'a [IpNet],
-    /// What no document may take.
-    pub environment: &'a Environment,
-    /// `--accept TOKEN`
-    pub accept: Option<SyncToken>,
-    /// The destinations of our own routes in the bypass table. Looked at only when the last
-    /// known good or the state can't be read.
-    pub kernel_prefixes: &'a PerFamily<Vec<IpNet>>,
-}
-
-/// Which document a decision is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// The one of [`Fetch::Document`].
-    Fetched,
-    /// [`Inputs::held`].
-    Held,
-}
-
-/// What becomes of the documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// It becomes the last known good; the slot `held` is emptied.
-    Accept(Whose),
-    /// The last known good stays, if there is one; the slot `held` is emptied.
-    Keep,
-    /// The last known good stays; the document goes to (or stays in) the slot `held`.
-    HoldAll(Whose),
-    /// As [`Decision::HoldAll`], but what the document adds is in force already.
-    HoldWithdrawals(Whose),
-}
-
-/// The outcome.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Judgement {
-    /// Everything there is to say, rejects first.
-    pub verdicts: Vec<Verdict>,
-    /// What becomes of the documents.
-    pub decision: Decision,
-    /// The prefixes to put in force.
-    pub ranges: RangeSet,
-    /// To be persisted before the documents: after a crash between the two, entries too many
-    /// are pruned by the next judgement, while entries too few would be routes deleted early.
-    pub state: GuardState,
-    /// Any verdict is a hold: exit code 3.
-    pub held: bool,
-    /// No document is in force, before or after this: exit code 1 unless held. `ranges` then
-    /// holds what the kernel has already, and `include`.
-    pub nothing_in_force: bool,
-}
-
-/// `--accept` names a token that isn't there to be accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AcceptError {
-    /// The source says something newer than what the operator looked at.
-    #[error(
-        "--accept {asked}: the candidate's sync token is {offered}; look at that one with \
-         `trailblazer reconcile --dry-run` and accept it by its own token"
-    )]
-    AnotherCandidate {
-        /// The operator's token.
-        asked: SyncToken,
-        /// The candidate's.
-        offered: SyncToken,
-    },
-    /// It is there, but can't be used whatever the operator says.
-    #[error("--accept {asked}: {reason}")]
-    Unusable {
-        /// The operator's token.
-        asked: SyncToken,
-        /// Why.
-        reason: String,
-    },
-    /// Nothing waits.
-    #[error(
-        "--accept {asked}: no document waits to be accepted{}; nothing was changed",
-        in_force.map_or_else(String::new, |token| format!(" (in force is {token})"))
-    )]
-    NoCandidate {
-        /// The operator's token.
-        asked: SyncToken,
-        /// The last known good's.
-        in_force: Option<SyncToken>,
-    },
-}
-
-/// A document with its selection, before and after the prefix rejects.
-struct Judged<'a> {
-    document: &'a Document<'a>,
-    selection: Selection,
-    groups: BTreeMap<Group, Vec<IpNet>>,
-    rejects: Rejects,
-}
-
-impl<'a> Judged<'a> {
-    fn new(document: &'a Document<'a>, selection: Selection, screen: &Screen) -> Self {
-        let mut rejects = Rejects::default();
-        let groups = screen.apply_groups(&selection.groups, &mut rejects);
-        Judged {
-            document,
-            selection,
-            groups,
-            rejects,
-        }
-    }
-}
-
-/// A document that may replace the last known good.
-struct Candidate<'a> {
-    judged: Judged<'a>,
-    whose: Whose,
-    /// The source said so in this pass.
-    confirmed: bool,
-}
-
-/// What one document turned out to be.
-enum Checked<'a> {
-    Candidate(Judged<'a>),
-    /// The last known good in other bytes.
-    Same,
-    Rejected(Verdict),
-}
 
 /// Judges what the source said and computes the prefixes to put in force.
 ///
@@ -218,9 +45,9 @@ enum Checked<'a> {
 pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
     let screen = Screen::new(inputs.environment);
     let mut verdicts = Vec::new();
-    let last = last_known_good(inputs, &screen, &mut verdicts);
-    let candidate = find_candidate(inputs, last.as_ref(), &screen, &mut verdicts);
-    let accepted = check_accept(inputs, candidate.as_ref(), last.as_ref(), &verdicts)?;
+    let last = candidate::last_known_good(inputs, &screen, &mut verdicts);
+    let candidate = candidate::find_candidate(inputs, last.as_ref(), &screen, &mut verdicts);
+    let accepted = candidate::check_accept(inputs, candidate.as_ref(), last.as_ref(), &verdicts)?;
     let (decision, hold) = decide(
         inputs,
         candidate.as_ref(),
@@ -283,175 +110,6 @@ pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
             hold,
             hold_down: kept,
         },
-    })
-}
-
-fn last_known_good<'a>(
-    inputs: &Inputs<'a>,
-    screen: &Screen,
-    verdicts: &mut Vec<Verdict>,
-) -> Option<Judged<'a>> {
-    let LastGood::Document(document) = inputs.last_good else {
-        return None;
-    };
-    // It was accepted when the config may have selected other rows: what is bad in it now
-    // can't unmake it.
-    let (selection, bad) = select_lenient(document, inputs.selector);
-    if !bad.is_empty() {
-        verdicts.push(Verdict::reject(
-            "bad-row",
-            format!(
-                "the last known good has bad rows among the selected; they are left out: {}",
-                figures::first_few(&bad)
-            ),
-        ));
-    }
-    Some(Judged::new(document, selection, screen))
-}
-
-fn find_candidate<'a>(
-    inputs: &Inputs<'a>,
-    last: Option<&Judged<'a>>,
-    screen: &Screen,
-    verdicts: &mut Vec<Verdict>,
-) -> Option<Candidate<'a>> {
-    let stays = || match last {
-        Some(last) => format!("{} stays in force", figures::document(last.document)),
-        None => "no document is in force".to_owned(),
-    };
-    let mut confirmed = false;
-    match &inputs.fetch {
-        Fetch::Unchanged => return None,
-        Fetch::SameAsHeld => confirmed = true,
-        Fetch::Document(document) => match check(document, inputs, last, screen) {
-            Checked::Candidate(judged) => {
-                return Some(Candidate {
-                    judged,
-                    whose: Whose::Fetched,
-                    confirmed: true,
-                });
-            }
-            Checked::Same => return None,
-            Checked::Rejected(verdict) => verdicts.push(Verdict {
-                message: format!("{}; {}", verdict.message, stays()),
-                ..verdict
-            }),
-        },
-        Fetch::Rejected(reason) => {
-            verdicts.push(Verdict::reject(
-                "document",
-                format!("{reason}; {}", stays()),
-            ));
-        }
-        Fetch::Failed(reason) => {
-            verdicts.push(Verdict::note("source", format!("{reason}; {}", stays())));
-        }
-    }
-    // Nothing new that counts. What an earlier pass held still does, so that its additions
-    // stay in force.
-    match check(inputs.held?, inputs, last, screen) {
-        Checked::Candidate(judged) => Some(Candidate {
-            judged,
-            whose: Whose::Held,
-            confirmed,
-        }),
-        Checked::Same => None,
-        Checked::Rejected(verdict) => {
-            verdicts.push(Verdict {
-                message: format!("the document held so far is dropped: {}", verdict.message),
-                ..verdict
-            });
-            None
-        }
-    }
-}
-
-fn check<'a>(
-    document: &'a Document<'a>,
-    inputs: &Inputs<'a>,
-    last: Option<&Judged<'a>>,
-    screen: &Screen,
-) -> Checked<'a> {
-    // The operator's word is the way back from a bad token in the future, and from a document
-    // that was altered under its true token.
-    let meant = inputs.accept == Some(document.sync_token);
-    if let Some(last) = last {
-        let in_force = last.document.sync_token;
-        if document.sync_token < in_force && !meant {
-            return Checked::Rejected(Verdict::reject(
-                "older-token",
-                format!(
-                    "sync token {} is older than the one in force, {}; if it is the true one, \
-                     `trailblazer reconcile --accept {}`",
-                    figures::token(document.sync_token),
-                    figures::token(in_force),
-                    document.sync_token,
-                ),
-            ));
-        }
-        if document.sync_token == in_force {
-            if document.same_rows(last.document) {
-                return Checked::Same;
-            }
-            if !meant {
-                return Checked::Rejected(Verdict::reject(
-                    "same-token",
-                    format!(
-                        "sync token {} is the one in force, but with other rows ({} instead of \
-                         {}): somebody altered the document; if this is the true one, \
-                         `trailblazer reconcile --accept {}`",
-                        figures::token(in_force),
-                        document.rows.len(),
-                        last.document.rows.len(),
-                        document.sync_token,
-                    ),
-                ));
-            }
-        }
-    }
-    match select(document, inputs.selector) {
-        Ok(selection) => Checked::Candidate(Judged::new(document, selection, screen)),
-        Err(error) => Checked::Rejected(Verdict::reject(
-            "bad-row",
-            format!(
-                "a selected row of {} can't be used: {error}; check the source",
-                figures::document(document)
-            ),
-        )),
-    }
-}
-
-/// Whether the operator accepted something: the candidate, or what is in force anyway.
-fn check_accept(
-    inputs: &Inputs<'_>,
-    candidate: Option<&Candidate<'_>>,
-    last: Option<&Judged<'_>>,
-    verdicts: &[Verdict],
-) -> Result<bool, AcceptError> {
-    let Some(asked) = inputs.accept else {
-        return Ok(false);
-    };
-    let in_force = last.map(|last| last.document.sync_token);
-    let offered = match (candidate, &inputs.fetch) {
-        (Some(candidate), _) => candidate.judged.document.sync_token,
-        _ if in_force == Some(asked) => return Ok(true),
-        (None, Fetch::Document(document)) if Some(document.sync_token) != in_force => {
-            document.sync_token
-        }
-        (None, _) => return Err(AcceptError::NoCandidate { asked, in_force }),
-    };
-    if offered != asked {
-        return Err(AcceptError::AnotherCandidate { asked, offered });
-    }
-    if candidate.is_some() {
-        return Ok(true);
-    }
-    let reject = verdicts
-        .iter()
-        .find(|verdict| verdict.level == Level::Reject);
-    Err(AcceptError::Unusable {
-        asked,
-        reason: reject.map_or_else(String::new, |verdict| verdict.message.clone()),
     })
 }
 

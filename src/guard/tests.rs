@@ -6,7 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{Family, Region, Service};
+use crate::config::GuardConfig;
+use crate::ranges::{Selector, select};
+use crate::types::{Family, PerFamily, Region, Service, SyncToken};
 
 const NOW: i64 = 1_790_000_000;
 const DAY: i64 = 86_400;
