@@ -392,7 +392,10 @@ mod tests {
                 selector(&["S3"], &["us-east-1"], &[Family::Ipv6]),
             ] {
                 assert!(select(&document, &outside).is_ok());
-                assert_eq!(bad_rows_outside(&document, &outside), [error.first.clone()]);
+                assert_eq!(
+                    bad_rows_outside(&document, &outside),
+                    vec![error.first.clone()]
+                );
             }
         }
     }

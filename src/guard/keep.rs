@@ -1,0 +1,252 @@
+//! Prefixes that keep their route although no document in force lists them: withdrawn ones
+//! for `hold_down`, and what only the kernel remembers.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::figures;
+use super::screen::{Rejects, Screen};
+use super::state::{self, HoldDown, Kept};
+use super::verdict::Verdict;
+use super::{Decision, Inputs, Judged, LastGood, Origins};
+use crate::ranges::{Group, Origin, PrefixSet, select_lenient};
+
+type Groups = BTreeMap<Group, Vec<IpNet>>;
+
+/// What documents list, before and after the decision.
+pub(super) struct Listed<'l> {
+    pub(super) before: &'l Groups,
+    pub(super) now: &'l mut Origins,
+    pub(super) document_in_force: bool,
+}
+
+/// What the documents had put in force before this judgement, under the current config, as far
+/// as it may be gone after it: the last known good when another one replaces it, and the
+/// additions of a candidate whose withdrawals alone were held.
+pub(super) fn in_force_before(
+    inputs: &Inputs<'_>,
+    decision: Decision,
+    last: Option<&Judged<'_>>,
+    screen: &Screen,
+) -> Groups {
+    // Where the last known good stays, nothing of its own can be gone.
+    let mut groups = match (decision, last) {
+        (Decision::Accept(_), Some(last)) => last.groups.clone(),
+        _ => Groups::new(),
+    };
+    let additions = inputs
+        .state
+        .hold
+        .as_ref()
+        .is_some_and(|hold| hold.additions_in_force);
+    if let (true, Some(held)) = (additions, inputs.held) {
+        let (selection, _) = select_lenient(held, inputs.selector);
+        // What is rejected here was never in force: not worth a verdict.
+        let held = screen.apply_groups(&selection.groups, &mut Rejects::default());
+        for (group, mut prefixes) in held {
+            groups.entry(group).or_default().append(&mut prefixes);
+        }
+    }
+    groups
+}
+
+/// Adds what is kept to the origins, and returns the entries to remember.
+pub(super) fn keep(
+    inputs: &Inputs<'_>,
+    screen: &Screen,
+    accepted: bool,
+    listed: Listed<'_>,
+    rejects: &mut Rejects,
+    verdicts: &mut Vec<Verdict>,
+) -> Vec<HoldDown> {
+    if !listed.document_in_force {
+        keep_kernel(inputs, screen, listed.now, rejects, verdicts);
+        // The kernel is the memory as long as no document is in force: counting time here
+        // would let routes expire while nobody knows what they are.
+        return inputs.state.hold_down.clone();
+    }
+    if listed.before.is_empty()
+        && inputs.state.hold_down.is_empty()
+        && lost_memory(inputs).is_none()
+    {
+        return Vec::new();
+    }
+    let set: PrefixSet = listed.now.values().flatten().collect();
+    let mut entries = state::prune(&inputs.state.hold_down, &set, inputs.config, inputs.now);
+    if accepted {
+        entries.retain(|entry| entry.kept == Kept::Withdrawn);
+    }
+    entries.append(&mut withdrawn(inputs, listed.before, &set));
+    if !accepted {
+        entries.append(&mut only_in_kernel(inputs, &set, &entries));
+    }
+    let wanted: Vec<&HoldDown> = entries
+        .iter()
+        .filter(|entry| entry.is_wanted(inputs.selector))
+        .collect();
+    explain(inputs, &wanted, verdicts);
+    for entry in wanted {
+        let origin = match &entry.group {
+            Some(group) => Origin::HoldDown(group.clone()),
+            None => Origin::Kernel,
+        };
+        let mut kept = screen.apply(&[entry.prefix], &origin, rejects);
+        if !kept.is_empty() {
+            listed.now.entry(origin).or_default().append(&mut kept);
+        }
+    }
+    entries
+}
+
+/// The addresses that were in force and are listed nowhere now, as new entries.
+fn withdrawn(inputs: &Inputs<'_>, before: &Groups, now: &PrefixSet) -> Vec<HoldDown> {
+    if inputs.config.hold_down.is_zero() {
+        return Vec::new();
+    }
+    let entry = |group: &Group, prefix| HoldDown {
+        prefix,
+        group: Some(group.clone()),
+        since: inputs.now,
+        kept: Kept::Withdrawn,
+    };
+    before
+        .iter()
+        .filter(|(_, prefixes)| !prefixes.iter().all(|prefix| now.covers(prefix)))
+        .flat_map(|(group, prefixes)| {
+            let gone = prefixes.iter().collect::<PrefixSet>().subtract(now);
+            gone.all_prefixes()
+                .into_iter()
+                .map(move |prefix| entry(group, prefix))
+        })
+        .collect()
+}
+
+/// The kernel's prefixes of the selected families, without those that the config names.
+fn kernel_set(inputs: &Inputs<'_>) -> PrefixSet {
+    let families = &inputs.selector.families;
+    let kernel: PrefixSet = families
+        .iter()
+        .flat_map(|family| inputs.kernel_prefixes.get(*family))
+        .collect();
+    let named: PrefixSet = inputs.include.iter().chain(inputs.exclude).collect();
+    kernel.subtract(&named)
+}
+
+/// Why our memory has a hole, if it has one, and whether that is a failure.
+fn lost_memory(inputs: &Inputs<'_>) -> Option<(Kept, String)> {
+    match &inputs.last_good {
+        LastGood::Unreadable(reason) => Some((
+            Kept::Unexplained,
+            format!("the last known good is unreadable ({reason})"),
+        )),
+        _ if inputs.state_unreadable => Some((
+            Kept::Unexplained,
+            "the guard's state is unreadable".to_owned(),
+        )),
+        LastGood::Absent => Some((
+            Kept::FoundInKernel,
+            "there is no last known good".to_owned(),
+        )),
+        LastGood::Document(_) => None,
+    }
+}
+
+/// Unreadable never leads to a deletion: what only the kernel still knows, as new entries.
+fn only_in_kernel(inputs: &Inputs<'_>, listed: &PrefixSet, entries: &[HoldDown]) -> Vec<HoldDown> {
+    let Some((kept, _)) = lost_memory(inputs) else {
+        return Vec::new();
+    };
+    let explained: PrefixSet = entries.iter().map(|entry| &entry.prefix).collect();
+    let alone = kernel_set(inputs).subtract(listed).subtract(&explained);
+    alone
+        .all_prefixes()
+        .into_iter()
+        .map(|prefix| HoldDown {
+            prefix,
+            group: None,
+            since: inputs.now,
+            kept,
+        })
+        .collect()
+}
+
+/// Without any document: everything that the kernel has stays.
+fn keep_kernel(
+    inputs: &Inputs<'_>,
+    screen: &Screen,
+    origins: &mut Origins,
+    rejects: &mut Rejects,
+    verdicts: &mut Vec<Verdict>,
+) {
+    let found = kernel_set(inputs).all_prefixes();
+    let kept = screen.apply(&found, &Origin::Kernel, rejects);
+    let Some((why, reason)) = lost_memory(inputs) else {
+        return;
+    };
+    let message = if kept.is_empty() {
+        format!("{reason}, and no document is in force")
+    } else {
+        format!(
+            "{reason}, and no document is in force; {} in the bypass table stay until one is",
+            figures::prefixes(kept.len())
+        )
+    };
+    if !kept.is_empty() {
+        origins.insert(Origin::Kernel, kept);
+    }
+    verdicts.push(match why {
+        Kept::Unexplained => Verdict::hold("last-known-good", message),
+        Kept::Withdrawn | Kept::FoundInKernel => Verdict::note("last-known-good", message),
+    });
+}
+
+fn explain(inputs: &Inputs<'_>, entries: &[&HoldDown], verdicts: &mut Vec<Verdict>) {
+    let of = |kept: Kept| -> (Vec<IpNet>, i64) {
+        let of_kind = entries.iter().filter(|entry| entry.kept == kept);
+        let until = of_kind
+            .clone()
+            .map(|entry| entry.until(inputs.config))
+            .max()
+            .unwrap_or(inputs.now);
+        (of_kind.map(|entry| entry.prefix).collect(), until)
+    };
+    let told = |prefixes: &[IpNet], until: i64| {
+        format!(
+            "{}, the last until {}: {}",
+            figures::prefixes(prefixes.len()),
+            figures::time(until),
+            figures::few_prefixes(prefixes)
+        )
+    };
+    let (withdrawn, until) = of(Kept::Withdrawn);
+    if !withdrawn.is_empty() {
+        let message = format!(
+            "withdrawn, but kept for `[guard] hold_down` = {}: {}",
+            figures::duration(inputs.config.hold_down),
+            told(&withdrawn, until)
+        );
+        verdicts.push(Verdict::note("hold-down", message));
+    }
+    let (found, until) = of(Kept::FoundInKernel);
+    if !found.is_empty() {
+        let message = format!(
+            "found in the bypass table without a last known good that explains them, kept: {}",
+            told(&found, until)
+        );
+        verdicts.push(Verdict::note("last-known-good", message));
+    }
+    let (unexplained, until) = of(Kept::Unexplained);
+    if !unexplained.is_empty() {
+        let message = format!(
+            "found in the bypass table when the last known good or the guard's state was \
+             unreadable, and not in the document, kept: {}; `trailblazer reconcile --accept \
+             TOKEN` with the token in force lets them go",
+            told(&unexplained, until)
+        );
+        verdicts.push(Verdict::hold("last-known-good", message));
+    } else if let Some((Kept::Unexplained, reason)) = lost_memory(inputs) {
+        let message = format!("{reason}; nothing was lost: the document explains every route");
+        verdicts.push(Verdict::note("last-known-good", message));
+    }
+}

@@ -1,0 +1,288 @@
+//! Judges data from outside before it reaches the kernel. Pure.
+//!
+//! A document is measured against the last known good, per (service, region, family), in
+//! addresses: rows mislead, since Amazon renumbers blocks without losing one. Each
+//! verdict says *reject* (ignored), *hold* (waits for the operator or for `accept_after`) or
+//! *note*.
+//!
+//! ```text
+//!  fetch, held candidate ─▶ document rejects ─▶ prefix rejects ─▶ holds ─▶ decision
+//!  last known good ───────────────────────────▶ prefix rejects ─┘            │
+//!  hold-down, include, exclude, kernel ──────────────────────────────▶ RangeSet in force
+//! ```
+
+mod candidate;
+mod figures;
+mod holds;
+mod inputs;
+mod keep;
+mod outcome;
+mod screen;
+mod state;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::ranges::{Document, Group, Origin, PrefixSet, RangeSet, bad_rows_outside};
+use candidate::{Candidate, Judged};
+use holds::{Finding, Scope};
+use screen::{Rejects, Screen};
+
+pub use inputs::{Fetch, Inputs, LastGood};
+pub use outcome::{AcceptError, Decision, Judgement, Whose};
+pub use screen::Environment;
+pub use state::{GuardState, Hold, HoldDown, Kept};
+pub use verdict::{Level, Verdict};
+
+/// Judges what the source said and computes the prefixes to put in force.
+///
+/// # Errors
+/// `--accept` with a token that isn't the candidate's. Nothing may be changed then.
+pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
+    let screen = Screen::new(inputs.environment);
+    let mut verdicts = Vec::new();
+    let last = candidate::last_known_good(inputs, &screen, &mut verdicts);
+    let candidate = candidate::find_candidate(inputs, last.as_ref(), &screen, &mut verdicts);
+    let accepted = candidate::check_accept(inputs, candidate.as_ref(), last.as_ref(), &verdicts)?;
+    let (decision, hold) = decide(
+        inputs,
+        candidate.as_ref(),
+        last.as_ref(),
+        accepted,
+        &mut verdicts,
+    );
+    if let Some(candidate) = &candidate
+        && candidate.whose == Whose::Fetched
+    {
+        note_bad_rows_outside(inputs, candidate.judged.document, &mut verdicts);
+    }
+    let hints = candidate
+        .as_ref()
+        .map(|candidate| &candidate.judged)
+        .or(last.as_ref())
+        .map(|judged| judged.selection.hints.clone());
+    for hint in hints.into_iter().flatten() {
+        verdicts.push(Verdict::note("selection", hint.to_string()));
+    }
+
+    let listed_before = keep::in_force_before(inputs, decision, last.as_ref(), &screen);
+    let mut rejects = Rejects::default();
+    let (document, mut origins) = in_force(decision, candidate, last, &mut rejects);
+    let kept = keep::keep(
+        inputs,
+        &screen,
+        accepted,
+        keep::Listed {
+            before: &listed_before,
+            now: &mut origins,
+            document_in_force: document.is_some(),
+        },
+        &mut rejects,
+        &mut verdicts,
+    );
+    if !inputs.include.is_empty() {
+        origins.insert(Origin::Include, inputs.include.to_vec());
+    }
+    let ranges = RangeSet::build(
+        document.map(|document| document.sync_token),
+        document.map_or_else(String::new, |document| {
+            document.create_date.clone().into_owned()
+        }),
+        origins,
+        inputs.exclude,
+    );
+    if decision == Decision::Keep {
+        note_too_many(inputs, &ranges, &mut verdicts);
+    }
+    verdicts.append(&mut rejects.into_verdicts());
+    verdicts.sort_by_key(|verdict| verdict.level);
+    Ok(Judgement {
+        decision,
+        held: verdicts.iter().any(|verdict| verdict.level == Level::Hold),
+        nothing_in_force: document.is_none(),
+        verdicts,
+        ranges,
+        state: GuardState {
+            hold,
+            hold_down: kept,
+        },
+    })
+}
+
+fn decide(
+    inputs: &Inputs<'_>,
+    candidate: Option<&Candidate<'_>>,
+    last: Option<&Judged<'_>>,
+    accepted: bool,
+    verdicts: &mut Vec<Verdict>,
+) -> (Decision, Option<Hold>) {
+    let Some(candidate) = candidate else {
+        return (Decision::Keep, None);
+    };
+    let judged = &candidate.judged;
+    let found = holds::findings(
+        judged.document,
+        &judged.groups,
+        last.map(|last| &last.groups),
+        inputs.config,
+        inputs.now,
+    );
+    if found.is_empty() {
+        return (Decision::Accept(candidate.whose), None);
+    }
+    let hold = hold(inputs, candidate, &found);
+    let name = figures::document(judged.document);
+    let ends = state::later(hold.since, inputs.config.accept_after);
+    let by_itself = candidate.confirmed && ends <= inputs.now;
+    if accepted || by_itself {
+        let why = if accepted {
+            "the operator accepted it".to_owned()
+        } else {
+            let since = figures::time(hold.since);
+            format!("every fetch has said the same since {since} (`[guard] accept_after`)")
+        };
+        for finding in found {
+            let message = format!("{name} goes in: {why}, although {}", finding.message);
+            verdicts.push(Verdict::note(finding.guard, message));
+        }
+        return (Decision::Accept(candidate.whose), None);
+    }
+    let way_out = format!(
+        "accept it with `trailblazer reconcile --accept {}`, or it goes in after {} if every \
+         fetch says the same until then",
+        judged.document.sync_token,
+        figures::time(ends),
+    );
+    for finding in &found {
+        let what = match (finding.scope, last) {
+            (Scope::Withdrawals, _) => {
+                format!("the withdrawals of {name} are held, its additions go in")
+            }
+            (Scope::Everything, Some(last)) => format!(
+                "{name} is held, {} stays in force",
+                figures::document(last.document)
+            ),
+            (Scope::Everything, None) => format!("{name} is held, no document is in force"),
+        };
+        verdicts.push(Verdict::hold(
+            finding.guard,
+            format!("{}; {what}; {way_out}", finding.message),
+        ));
+    }
+    let decision = if hold.additions_in_force {
+        Decision::HoldWithdrawals(candidate.whose)
+    } else {
+        Decision::HoldAll(candidate.whose)
+    };
+    (decision, Some(hold))
+}
+
+/// The hold to remember. Its clock goes on if the candidate says the same as before.
+fn hold(inputs: &Inputs<'_>, candidate: &Candidate<'_>, found: &[Finding]) -> Hold {
+    let digest = state::digest(&candidate.judged.selection);
+    let before = inputs
+        .state
+        .hold
+        .as_ref()
+        .filter(|before| before.digest == digest);
+    let seen = if candidate.confirmed {
+        inputs.now
+    } else {
+        before.map_or(inputs.now, |before| before.last_seen)
+    };
+    let mut guards: Vec<String> = found.iter().map(|found| found.guard.to_owned()).collect();
+    guards.sort();
+    guards.dedup();
+    Hold {
+        // A clock that was set back must not lengthen the hold.
+        since: before.map_or(inputs.now, |before| before.since.min(inputs.now)),
+        last_seen: seen,
+        digest,
+        token: Some(candidate.judged.document.sync_token),
+        guards,
+        additions_in_force: found.iter().all(|found| found.scope == Scope::Withdrawals),
+    }
+}
+
+/// A changed config applies at once, even beyond its own bound; the next document won't.
+fn note_too_many(inputs: &Inputs<'_>, ranges: &RangeSet, verdicts: &mut Vec<Verdict>) {
+    let aggregated = ranges.aggregated();
+    let count = aggregated.ipv4 + aggregated.ipv6;
+    if count > inputs.config.max_prefixes {
+        verdicts.push(Verdict::note(
+            "max-prefixes",
+            format!(
+                "{} are in force, more than `[guard] max_prefixes` = {}: the next document will \
+                 be held; raise that if the selection is meant",
+                figures::prefixes(count),
+                inputs.config.max_prefixes
+            ),
+        ));
+    }
+}
+
+fn note_bad_rows_outside(
+    inputs: &Inputs<'_>,
+    document: &Document<'_>,
+    verdicts: &mut Vec<Verdict>,
+) {
+    let bad = bad_rows_outside(document, inputs.selector);
+    if !bad.is_empty() {
+        verdicts.push(Verdict::note(
+            "bad-row-outside",
+            format!(
+                "bad rows outside the selection, ignored ({}): {}",
+                bad.len(),
+                figures::first_few(&bad)
+            ),
+        ));
+    }
+}
+
+type Origins = BTreeMap<Origin, Vec<IpNet>>;
+
+/// The document in force after the decision, and what it puts there.
+fn in_force<'a>(
+    decision: Decision,
+    candidate: Option<Candidate<'a>>,
+    last: Option<Judged<'a>>,
+    rejects: &mut Rejects,
+) -> (Option<&'a Document<'a>>, Origins) {
+    let selected = |groups: BTreeMap<Group, Vec<IpNet>>| -> Origins {
+        groups
+            .into_iter()
+            .map(|(group, prefixes)| (Origin::Selected(group), prefixes))
+            .collect()
+    };
+    match (decision, candidate, last) {
+        (Decision::Accept(_), Some(candidate), _) => {
+            rejects.append(candidate.judged.rejects);
+            (
+                Some(candidate.judged.document),
+                selected(candidate.judged.groups),
+            )
+        }
+        (Decision::HoldWithdrawals(_), Some(candidate), Some(last)) => {
+            rejects.append(candidate.judged.rejects);
+            rejects.append(last.rejects);
+            let listed: PrefixSet = candidate.judged.groups.values().flatten().collect();
+            let mut origins = selected(candidate.judged.groups);
+            for (group, mut prefixes) in last.groups {
+                prefixes.retain(|prefix| !listed.covers(prefix));
+                if !prefixes.is_empty() {
+                    origins.insert(Origin::Held(group), prefixes);
+                }
+            }
+            (Some(last.document), origins)
+        }
+        (_, _, Some(last)) => {
+            rejects.append(last.rejects);
+            (Some(last.document), selected(last.groups))
+        }
+        (_, _, None) => (None, Origins::new()),
+    }
+}

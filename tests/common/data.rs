@@ -1,0 +1,41 @@
+//! Where the real AWS data lies, and how it is read. Never part of the repository: without it
+//! the tests say so out loud and have nothing to show.
+#![allow(dead_code)] // Shared: no test crate uses all of it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The directory with `docs/` and the replay, or `None` with a message on standard error.
+/// `TRAILBLAZER_DATA` names its parent; the default lies beside the repository.
+pub fn ip_ranges_dir() -> Option<PathBuf> {
+    let parent = std::env::var_os("TRAILBLAZER_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+        PathBuf::from,
+    );
+    let dir = parent.join("ip-ranges");
+    if dir.is_dir() {
+        return Some(dir);
+    }
+    eprintln!(
+        "NOT TESTED against real data: {} does not exist; set TRAILBLAZER_DATA to the directory \
+         that holds ip-ranges/",
+        dir.display()
+    );
+    None
+}
+
+/// The content of an `.xz` file.
+pub fn decompress(path: &Path) -> Vec<u8> {
+    let output = Command::new("xz")
+        .arg("-dc")
+        .arg(path)
+        .output()
+        .unwrap_or_else(|error| panic!("can't run xz: {error}; install xz-utils"));
+    assert!(
+        output.status.success(),
+        "xz -dc {}: {}",
+        path.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
