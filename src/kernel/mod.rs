@@ -1,12 +1,14 @@
 //! The only code that talks to the kernel.
 
 pub mod errno;
+pub mod flows;
 pub mod link;
 pub mod nat;
 pub mod netlink;
 pub mod route;
 pub mod rule;
 pub mod sysctl;
+pub mod wire;
 pub mod attribute;
 
 use std::collections::BTreeMap;

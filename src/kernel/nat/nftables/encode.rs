@@ -1,0 +1,370 @@
+//! The policy as the table that shall lie in the kernel.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::expression::{Expressions, octets};
+use super::state::{COMMENT, ChainState, RuleState, SetState, TableState, comment_userdata};
+use super::uapi::*;
+use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use crate::kernel::nat::FirewallError;
+use crate::kernel::wire::Attributes;
+use crate::types::{Family, Mark};
+
+/// Offset and length in bytes of an address in the network header (RFC 791, RFC 8200).
+fn source_of(family: Family) -> (u32, u32) {
+    match family {
+        Family::Ipv4 => (12, 4),
+        Family::Ipv6 => (8, 16),
+    }
+}
+
+fn destination_of(family: Family) -> (u32, u32) {
+    match family {
+        Family::Ipv4 => (16, 4),
+        Family::Ipv6 => (24, 16),
+    }
+}
+
+/// Linux refuses interface names of 16 bytes and more (`IFNAMSIZ`, with the NUL).
+const IFNAMSIZ: usize = 16;
+
+pub(super) fn inexpressible(what: String) -> FirewallError {
+    FirewallError::Inexpressible {
+        backend: BackendKind::Nftables,
+        what,
+    }
+}
+
+/// The table for this policy.
+pub(super) fn table(ruleset: &Ruleset) -> Result<TableState, FirewallError> {
+    let mut table = TableState {
+        userdata: comment_userdata(COMMENT),
+        ..TableState::default()
+    };
+    for chain in &ruleset.chains {
+        let encoded = encode_chain(chain, &mut table.sets)?;
+        if table.chains.iter().any(|other| other.name == encoded.name) {
+            return Err(inexpressible(format!("two chains {}", encoded.name)));
+        }
+        table.chains.push(encoded);
+    }
+    Ok(table)
+}
+
+fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, FirewallError> {
+    // Priorities: "mangle" is -150 and "srcnat" 100 (linux/netfilter_ipv4.h); ours relate to them
+    // as firewall::Hook says.
+    let (name, kind, hook, priority) = match chain.hook {
+        Hook::Prerouting => ("prerouting", "filter", NF_INET_PRE_ROUTING, -150),
+        Hook::OutputReroute => ("output", "route", NF_INET_LOCAL_OUT, -150),
+        Hook::PostroutingNat => ("postrouting-nat", "nat", NF_INET_POST_ROUTING, 95),
+        Hook::PostroutingGuard => ("guard", "filter", NF_INET_POST_ROUTING, 150),
+    };
+    let hook = Attributes::new()
+        .put_be32(NFTA_HOOK_HOOKNUM, hook)
+        .put(NFTA_HOOK_PRIORITY, &i32::to_be_bytes(priority));
+    let attributes = Attributes::new()
+        .put_text(NFTA_CHAIN_NAME, name)
+        .nest(NFTA_CHAIN_HOOK, hook)
+        .put_be32(NFTA_CHAIN_POLICY, NF_ACCEPT)
+        .put_text(NFTA_CHAIN_TYPE, kind);
+    let rules = chain
+        .rules
+        .iter()
+        .map(|rule| encode_rule(rule, sets))
+        .collect::<Result<_, _>>()?;
+    Ok(ChainState {
+        name: name.to_owned(),
+        attributes: attributes.into_bytes(),
+        rules,
+    })
+}
+
+/// The families that a condition can only be true for.
+fn families_of(condition: &Match) -> Vec<Family> {
+    match condition {
+        Match::Source(prefix)
+        | Match::NotSource(prefix)
+        | Match::Destination(prefix)
+        | Match::NotDestination(prefix) => vec![Family::of_net(prefix)],
+        Match::NextHop(address) => vec![Family::of(*address)],
+        Match::Realm(_) => vec![Family::Ipv4],
+        Match::DestinationAnyOf(prefixes) | Match::DestinationNoneOf(prefixes) => {
+            let mut families: Vec<_> = prefixes.iter().map(Family::of_net).collect();
+            families.dedup();
+            families
+        }
+        Match::InputInterface(_)
+        | Match::NotInputInterface(_)
+        | Match::OutputInterface(_)
+        | Match::NotOutputInterface(_)
+        | Match::DestinationIsLocal
+        | Match::NewFlow
+        | Match::NotTracked
+        | Match::FlowMark(_)
+        | Match::SourceBucket { .. } => Vec::new(),
+    }
+}
+
+/// The family of a rule: its own, or the one that its conditions and its verdict imply.
+fn family_of(rule: &FwRule) -> Result<Option<Family>, FirewallError> {
+    let translated = match rule.verdict {
+        Verdict::Snat(to) => Some(Family::of(to)),
+        _ => None,
+    };
+    let implied = rule.matches.iter().flat_map(families_of);
+    let mut family = rule.family;
+    for next in implied.chain(translated) {
+        match family {
+            Some(known) if known != next => {
+                return Err(inexpressible(format!(
+                    "a rule that speaks of {known} and {next} at once: {rule:?}"
+                )));
+            }
+            _ => family = Some(next),
+        }
+    }
+    Ok(family)
+}
+
+fn encode_rule(rule: &FwRule, sets: &mut Vec<SetState>) -> Result<RuleState, FirewallError> {
+    let family = family_of(rule)?;
+    let mut expressions = Expressions::default();
+    if let Some(family) = family {
+        let protocol = match family {
+            Family::Ipv4 => NFPROTO_IPV4,
+            Family::Ipv6 => NFPROTO_IPV6,
+        };
+        // In an `inet` table the same place of the header is another field in the other family.
+        expressions = expressions
+            .meta(NFT_META_NFPROTO)
+            .compare(NFT_CMP_EQ, &[protocol]);
+    }
+    for condition in &rule.matches {
+        expressions = encode_match(expressions, condition, family, sets)?;
+    }
+    expressions = encode_verdict(expressions.counter(), rule)?;
+    Ok(RuleState {
+        expressions: expressions.into_bytes(),
+        userdata: Vec::new(),
+    })
+}
+
+fn encode_match(
+    expressions: Expressions,
+    condition: &Match,
+    family: Option<Family>,
+    sets: &mut Vec<SetState>,
+) -> Result<Expressions, FirewallError> {
+    let family_needed =
+        || family.ok_or_else(|| inexpressible(format!("{condition:?} in a rule without a family")));
+    Ok(match condition {
+        Match::InputInterface(name) => expressions
+            .meta(NFT_META_IIFNAME)
+            .compare(NFT_CMP_EQ, &interface(name)?),
+        Match::NotInputInterface(name) => expressions
+            .meta(NFT_META_IIFNAME)
+            .compare(NFT_CMP_NEQ, &interface(name)?),
+        Match::OutputInterface(name) => expressions
+            .meta(NFT_META_OIFNAME)
+            .compare(NFT_CMP_EQ, &interface(name)?),
+        Match::NotOutputInterface(name) => expressions
+            .meta(NFT_META_OIFNAME)
+            .compare(NFT_CMP_NEQ, &interface(name)?),
+        Match::Source(net) => expressions.prefix(source_of(Family::of_net(net)), NFT_CMP_EQ, *net),
+        Match::NotSource(net) => {
+            expressions.prefix(source_of(Family::of_net(net)), NFT_CMP_NEQ, *net)
+        }
+        Match::Destination(net) => {
+            expressions.prefix(destination_of(Family::of_net(net)), NFT_CMP_EQ, *net)
+        }
+        Match::NotDestination(net) => {
+            expressions.prefix(destination_of(Family::of_net(net)), NFT_CMP_NEQ, *net)
+        }
+        Match::DestinationIsLocal => expressions
+            .fib_destination_type()
+            .compare(NFT_CMP_EQ, &RTN_LOCAL.to_ne_bytes()),
+        Match::NewFlow => state(expressions, CT_STATE_NEW),
+        Match::NotTracked => state(expressions, CT_STATE_INVALID_UNTRACKED),
+        Match::FlowMark(mark) => {
+            let mark = checked(*mark)?;
+            masked(expressions.ct(NFT_CT_MARK), mark.mask)
+                .compare(NFT_CMP_EQ, &mark.value.to_ne_bytes())
+        }
+        Match::NextHop(address) => {
+            let key = match address {
+                IpAddr::V4(_) => NFT_RT_NEXTHOP4,
+                IpAddr::V6(_) => NFT_RT_NEXTHOP6,
+            };
+            expressions.rt(key).compare(NFT_CMP_EQ, &octets(*address))
+        }
+        // The high half is the source's realm (`ip_rt_get_source` leaves both in `tclassid`).
+        Match::Realm(realm) => masked(expressions.rt(NFT_RT_CLASSID), 0xffff)
+            .compare(NFT_CMP_EQ, &u32::from(realm.0).to_ne_bytes()),
+        Match::DestinationAnyOf(prefixes) => {
+            destination_set(expressions, prefixes, family_needed()?, sets, false)
+        }
+        // Outside of nothing is everywhere.
+        Match::DestinationNoneOf(prefixes) if prefixes.is_empty() => expressions,
+        Match::DestinationNoneOf(prefixes) => {
+            destination_set(expressions, prefixes, family_needed()?, sets, true)
+        }
+        Match::SourceBucket {
+            bucket,
+            buckets,
+            seed,
+        } => {
+            if *buckets < 2 || bucket >= buckets {
+                // The kernel refuses a modulus of 1.
+                return Err(inexpressible(format!("bucket {bucket} of {buckets}")));
+            }
+            let place = source_of(family_needed()?);
+            expressions
+                .network_header(NFT_REG_2, place)
+                .jhash(place.1, *buckets, *seed)
+                .compare(NFT_CMP_EQ, &bucket.to_ne_bytes())
+        }
+    })
+}
+
+fn encode_verdict(expressions: Expressions, rule: &FwRule) -> Result<Expressions, FirewallError> {
+    Ok(match rule.verdict {
+        Verdict::SetFlowMark(mark) => {
+            let mark = checked(mark)?;
+            written(expressions, mark, Expressions::ct, NFT_CT_MARK).set_ct(NFT_CT_MARK)
+        }
+        Verdict::RestoreMark { mask } => {
+            // Taking bits out of a second register needs Linux 6.13, and enterprise kernels are
+            // at 6.1: but the rule has asked for the flow's bits already, so they are known.
+            let known = rule.matches.iter().find_map(|condition| match condition {
+                Match::FlowMark(mark) if mark.mask == mask => Some(*mark),
+                _ => None,
+            });
+            let mark = known.ok_or_else(|| {
+                inexpressible(format!(
+                    "restoring the mark's bits {mask:#x} in a rule without a condition on them"
+                ))
+            })?;
+            written(expressions, mark, Expressions::meta, NFT_META_MARK).set_meta(NFT_META_MARK)
+        }
+        Verdict::Snat(to) => expressions.snat(to),
+        Verdict::Masquerade => expressions.masquerade(),
+        Verdict::Accept => expressions.verdict(NF_ACCEPT),
+        Verdict::Drop => expressions.verdict(NF_DROP),
+    })
+}
+
+/// The mark at `key` with the bits of `mark` written into it, in register 1.
+fn written(
+    expressions: Expressions,
+    mark: Mark,
+    load: fn(Expressions, u32) -> Expressions,
+    key: u32,
+) -> Expressions {
+    if mark.mask == u32::MAX {
+        return expressions.load(&mark.value.to_ne_bytes());
+    }
+    load(expressions, key).bitwise(&(!mark.mask).to_ne_bytes(), &mark.value.to_ne_bytes())
+}
+
+fn masked(expressions: Expressions, mask: u32) -> Expressions {
+    if mask == u32::MAX {
+        return expressions;
+    }
+    expressions.bitwise(&mask.to_ne_bytes(), &[0; 4])
+}
+
+fn state(expressions: Expressions, bits: u32) -> Expressions {
+    masked(expressions.ct(NFT_CT_STATE), bits).compare(NFT_CMP_NEQ, &[0; 4])
+}
+
+fn checked(mark: Mark) -> Result<Mark, FirewallError> {
+    if mark.mask == 0 || mark.value & !mark.mask != 0 {
+        return Err(inexpressible(format!(
+            "mark {mark}: bits outside of its mask"
+        )));
+    }
+    Ok(mark)
+}
+
+fn interface(name: &str) -> Result<[u8; IFNAMSIZ], FirewallError> {
+    let mut padded = [0; IFNAMSIZ];
+    if name.is_empty() || name.len() >= IFNAMSIZ || name.contains('\0') {
+        return Err(inexpressible(format!("an interface named {name:?}")));
+    }
+    padded[..name.len()].copy_from_slice(name.as_bytes());
+    Ok(padded)
+}
+
+fn destination_set(
+    expressions: Expressions,
+    prefixes: &[IpNet],
+    family: Family,
+    sets: &mut Vec<SetState>,
+    inverted: bool,
+) -> Expressions {
+    let name = format!("__set{}", sets.len());
+    let key_type = match family {
+        Family::Ipv4 => TYPE_IPADDR,
+        Family::Ipv6 => TYPE_IP6ADDR,
+    };
+    let attributes = Attributes::new()
+        .put_text(NFTA_SET_NAME, &name)
+        .put_be32(
+            NFTA_SET_FLAGS,
+            NFT_SET_ANONYMOUS | NFT_SET_CONSTANT | NFT_SET_INTERVAL,
+        )
+        .put_be32(NFTA_SET_KEY_TYPE, key_type)
+        .put_be32(NFTA_SET_KEY_LEN, u32::from(family.bits()) / 8);
+    let expressions = expressions
+        .network_header(NFT_REG_1, destination_of(family))
+        .lookup(&name, inverted);
+    sets.push(SetState {
+        name,
+        attributes: attributes.into_bytes(),
+        elements: intervals(prefixes),
+    });
+    expressions
+}
+
+/// The prefixes as half-open intervals. Neighbours become one interval: the kernel's tree keeps
+/// an end and a beginning at one address as two elements of the same key.
+fn intervals(prefixes: &[IpNet]) -> Vec<Vec<u8>> {
+    let mut ranges: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
+    for prefix in prefixes {
+        let first = octets(prefix.network());
+        let after = successor(octets(prefix.broadcast()));
+        match ranges.last_mut() {
+            Some((_, end)) if *end == Some(first.clone()) => *end = after,
+            _ => ranges.push((first, after)),
+        }
+    }
+    let element = |key: &[u8], flags: u32| {
+        let value = Attributes::new().put(NFTA_DATA_VALUE, key);
+        let mut attributes = Attributes::new().nest(NFTA_SET_ELEM_KEY, value);
+        if flags != 0 {
+            attributes = attributes.put_be32(NFTA_SET_ELEM_FLAGS, flags);
+        }
+        attributes.into_bytes()
+    };
+    let mut elements = Vec::with_capacity(2 * ranges.len());
+    for (first, after) in ranges {
+        elements.push(element(&first, 0));
+        // What ends with the last address of all has no end.
+        elements.extend(after.map(|key| element(&key, NFT_SET_ELEM_INTERVAL_END)));
+    }
+    elements
+}
+
+/// The next number, or none after the last.
+fn successor(mut octets: Vec<u8>) -> Option<Vec<u8>> {
+    for octet in octets.iter_mut().rev() {
+        *octet = octet.wrapping_add(1);
+        if *octet != 0 {
+            return Some(octets);
+        }
+    }
+    None
+}

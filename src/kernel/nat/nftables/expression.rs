@@ -1,0 +1,185 @@
+//! Builds the expressions of one rule, in the shape in which the kernel gives them back.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::uapi::*;
+use crate::kernel::wire::Attributes;
+
+/// A rule's expressions so far. Values travel through register 1, as nft does it.
+#[derive(Default)]
+pub(super) struct Expressions(Attributes);
+
+fn data(value: &[u8]) -> Attributes {
+    Attributes::new().put(NFTA_DATA_VALUE, value)
+}
+
+/// The bytes of an address in network order.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+impl Expressions {
+    fn add(mut self, name: &str, attributes: Attributes) -> Self {
+        let expression = Attributes::new()
+            .put_text(NFTA_EXPR_NAME, name)
+            .nest(NFTA_EXPR_DATA, attributes);
+        self.0 = self.0.nest(NFTA_LIST_ELEM, expression);
+        self
+    }
+
+    /// The encoded list: the payload of `NFTA_RULE_EXPRESSIONS`.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0.into_bytes()
+    }
+
+    pub(super) fn meta(self, key: u32) -> Self {
+        let load = Attributes::new()
+            .put_be32(NFTA_META_KEY, key)
+            .put_be32(NFTA_META_DREG, NFT_REG_1);
+        self.add("meta", load)
+    }
+
+    pub(super) fn set_meta(self, key: u32) -> Self {
+        let store = Attributes::new()
+            .put_be32(NFTA_META_KEY, key)
+            .put_be32(NFTA_META_SREG, NFT_REG_1);
+        self.add("meta", store)
+    }
+
+    pub(super) fn ct(self, key: u32) -> Self {
+        let load = Attributes::new()
+            .put_be32(NFTA_CT_KEY, key)
+            .put_be32(NFTA_CT_DREG, NFT_REG_1);
+        self.add("ct", load)
+    }
+
+    pub(super) fn set_ct(self, key: u32) -> Self {
+        let store = Attributes::new()
+            .put_be32(NFTA_CT_KEY, key)
+            .put_be32(NFTA_CT_SREG, NFT_REG_1);
+        self.add("ct", store)
+    }
+
+    pub(super) fn rt(self, key: u32) -> Self {
+        let load = Attributes::new()
+            .put_be32(NFTA_RT_KEY, key)
+            .put_be32(NFTA_RT_DREG, NFT_REG_1);
+        self.add("rt", load)
+    }
+
+    pub(super) fn fib_destination_type(self) -> Self {
+        let load = Attributes::new()
+            .put_be32(NFTA_FIB_DREG, NFT_REG_1)
+            .put_be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE)
+            .put_be32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
+        self.add("fib", load)
+    }
+
+    pub(super) fn network_header(self, register: u32, (offset, length): (u32, u32)) -> Self {
+        let load = Attributes::new()
+            .put_be32(NFTA_PAYLOAD_DREG, register)
+            .put_be32(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER)
+            .put_be32(NFTA_PAYLOAD_OFFSET, offset)
+            .put_be32(NFTA_PAYLOAD_LEN, length);
+        self.add("payload", load)
+    }
+
+    pub(super) fn compare(self, operator: u32, value: &[u8]) -> Self {
+        let compare = Attributes::new()
+            .put_be32(NFTA_CMP_SREG, NFT_REG_1)
+            .put_be32(NFTA_CMP_OP, operator)
+            .nest(NFTA_CMP_DATA, data(value));
+        self.add("cmp", compare)
+    }
+
+    /// `register = (register & mask) ^ xor`; both of the length of the value.
+    pub(super) fn bitwise(self, mask: &[u8], xor: &[u8]) -> Self {
+        #[allow(clippy::expect_used)]
+        let length = u32::try_from(mask.len()).expect("masks are 4 or 16 bytes");
+        let bitwise = Attributes::new()
+            .put_be32(NFTA_BITWISE_SREG, NFT_REG_1)
+            .put_be32(NFTA_BITWISE_DREG, NFT_REG_1)
+            .put_be32(NFTA_BITWISE_LEN, length)
+            .nest(NFTA_BITWISE_MASK, data(mask))
+            .nest(NFTA_BITWISE_XOR, data(xor));
+        self.add("bitwise", bitwise)
+    }
+
+    pub(super) fn lookup(self, set: &str, inverted: bool) -> Self {
+        let mut lookup = Attributes::new()
+            .put_text(NFTA_LOOKUP_SET, set)
+            .put_be32(NFTA_LOOKUP_SREG, NFT_REG_1);
+        if inverted {
+            lookup = lookup.put_be32(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
+        }
+        self.add("lookup", lookup)
+    }
+
+    /// A number below `modulus` for the `length` bytes in register 2.
+    pub(super) fn jhash(self, length: u32, modulus: u32, seed: u32) -> Self {
+        let hash = Attributes::new()
+            .put_be32(NFTA_HASH_SREG, NFT_REG_2)
+            .put_be32(NFTA_HASH_DREG, NFT_REG_1)
+            .put_be32(NFTA_HASH_LEN, length)
+            .put_be32(NFTA_HASH_MODULUS, modulus)
+            .put_be32(NFTA_HASH_SEED, seed)
+            .put_be32(NFTA_HASH_TYPE, NFT_HASH_JENKINS);
+        self.add("hash", hash)
+    }
+
+    pub(super) fn load(self, value: &[u8]) -> Self {
+        let immediate = Attributes::new()
+            .put_be32(NFTA_IMMEDIATE_DREG, NFT_REG_1)
+            .nest(NFTA_IMMEDIATE_DATA, data(value));
+        self.add("immediate", immediate)
+    }
+
+    pub(super) fn verdict(self, code: u32) -> Self {
+        let verdict = Attributes::new().put_be32(NFTA_VERDICT_CODE, code);
+        let immediate = Attributes::new()
+            .put_be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT)
+            .nest(
+                NFTA_IMMEDIATE_DATA,
+                Attributes::new().nest(NFTA_DATA_VERDICT, verdict),
+            );
+        self.add("immediate", immediate)
+    }
+
+    pub(super) fn counter(self) -> Self {
+        self.add("counter", Attributes::new())
+    }
+
+    pub(super) fn masquerade(self) -> Self {
+        self.add("masq", Attributes::new())
+    }
+
+    pub(super) fn snat(self, to: IpAddr) -> Self {
+        let family = match to {
+            IpAddr::V4(_) => NFPROTO_IPV4,
+            IpAddr::V6(_) => NFPROTO_IPV6,
+        };
+        let nat = Attributes::new()
+            .put_be32(NFTA_NAT_TYPE, NFT_NAT_SNAT)
+            .put_be32(NFTA_NAT_FAMILY, u32::from(family))
+            .put_be32(NFTA_NAT_REG_ADDR_MIN, NFT_REG_1);
+        self.load(&octets(to)).add("nat", nat)
+    }
+
+    /// Compares the address at this place of the network header with a prefix.
+    pub(super) fn prefix(self, place: (u32, u32), operator: u32, prefix: IpNet) -> Self {
+        let loaded = self.network_header(NFT_REG_1, place);
+        let masked = if prefix.prefix_len() == prefix.max_prefix_len() {
+            loaded
+        } else {
+            let mask = octets(prefix.netmask());
+            let none = vec![0; mask.len()];
+            loaded.bitwise(&mask, &none)
+        };
+        masked.compare(operator, &octets(prefix.network()))
+    }
+}

@@ -1,0 +1,153 @@
+//! nf_tables over netlink, without the `nft` program.
+//!
+//! ```text
+//! Ruleset ─encode─▶ TableState ─messages─▶ transaction ─▶ kernel
+//!                       ▲ │                                 │
+//!                       │ └─text─▶ canonical lines          │
+//!                       └───────────────read────────────────┘
+//! ```
+//!
+//! What shall be and what is are the same value and become text by the same decoder, so that they
+//! can be compared line by line. Our table carries a comment as the mark of ownership; a table of
+//! our name without it is somebody else's and never touched.
+
+mod decode;
+mod encode;
+mod expression;
+mod probe;
+mod read;
+mod state;
+mod text;
+mod transaction;
+mod uapi;
+mod value;
+
+use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, Ruleset, Snapshot};
+use crate::kernel::nat::{FirewallBackend, FirewallError};
+use crate::kernel::wire::{Wire, WireError};
+
+pub use probe::{Probe, probe};
+use state::{COMMENT, TABLE, TableState};
+
+/// The nf_tables backend. It holds no socket between operations: the network namespace is the one
+/// of the thread that calls.
+#[derive(Debug, Default)]
+pub struct Nftables;
+
+impl Nftables {
+    /// A backend for the network namespace of the calling thread.
+    pub fn new() -> Self {
+        Nftables
+    }
+}
+
+const EPERM: i32 = 1;
+const EINVAL: i32 = 22;
+const EPROTONOSUPPORT: i32 = 93;
+const EOPNOTSUPP: i32 = 95;
+
+fn failed(operation: &str, error: WireError) -> FirewallError {
+    let operation = operation.to_owned();
+    let backend = BackendKind::Nftables;
+    match error {
+        WireError::Io(source) => FirewallError::Io {
+            backend,
+            operation,
+            source,
+        },
+        WireError::Kernel { .. } | WireError::Interrupted | WireError::Malformed(_) => {
+            FirewallError::Refused {
+                backend,
+                operation,
+                reason: error.to_string(),
+                errno: error.errno(),
+            }
+        }
+    }
+}
+
+fn foreign(table: &TableState) -> String {
+    let carries = match state::userdata_comment(&table.userdata, uapi::UDATA_TABLE_COMMENT) {
+        Some(comment) => format!("the comment {comment:?}"),
+        None => "no comment".to_owned(),
+    };
+    format!(
+        "table inet {TABLE} is somebody else's: it carries {carries}, ours carry {COMMENT:?}; \
+         rename or remove it (nft delete table inet {TABLE})"
+    )
+}
+
+/// Why nf_tables can't be had, when the error says so: told apart are "not there" and "not for us".
+fn absence(error: &WireError) -> Option<ObservedFirewall> {
+    match error.errno()? {
+        EPERM => Some(ObservedFirewall::Unreadable(
+            "reading nf_tables needs CAP_NET_ADMIN in this network namespace".to_owned(),
+        )),
+        EPROTONOSUPPORT | EOPNOTSUPP | EINVAL => Some(ObservedFirewall::Unavailable(format!(
+            "the kernel has no nf_tables: {error}"
+        ))),
+        _ => None,
+    }
+}
+
+fn open(operation: &str) -> Result<Wire, FirewallError> {
+    Wire::open(uapi::NETLINK_NETFILTER).map_err(|error| failed(operation, error.into()))
+}
+
+/// The first contact: a socket, and a question that any nf_tables answers.
+fn contact() -> Result<Wire, WireError> {
+    let mut wire = Wire::open(uapi::NETLINK_NETFILTER)?;
+    read::generation(&mut wire)?;
+    Ok(wire)
+}
+
+impl FirewallBackend for Nftables {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Nftables
+    }
+
+    fn description(&self) -> String {
+        "nf_tables of the kernel".to_owned()
+    }
+
+    fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {
+        const OPERATION: &str = "read table inet trailblazer";
+        let mut wire = match contact() {
+            Ok(wire) => wire,
+            Err(error) => return absence(&error).ok_or_else(|| failed(OPERATION, error)),
+        };
+        let reading = read::whole(&mut wire).map_err(|error| failed(OPERATION, error))?;
+        let Some(table) = reading.table else {
+            return Ok(ObservedFirewall::Absent);
+        };
+        if !table.is_ours() {
+            return Ok(ObservedFirewall::Foreign(foreign(&table)));
+        }
+        Ok(ObservedFirewall::Owned(OwnedFirewall {
+            text: text::lines(&table).map_err(|error| failed(OPERATION, error))?,
+            snapshot: Snapshot(table.record()),
+        }))
+    }
+
+    fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
+        text::lines(&encode::table(ruleset)?).map_err(|error| failed("render", error))
+    }
+
+    fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
+        let operation = "replace table inet trailblazer";
+        let messages = encode::table(ruleset)?.messages();
+        transaction::replace_ours(&mut open(operation)?, operation, &messages)
+    }
+
+    /// An empty snapshot stands for "nothing was there".
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError> {
+        let operation = "put table inet trailblazer back";
+        let messages = state::replay(&snapshot.0).map_err(|error| failed(operation, error))?;
+        transaction::replace_ours(&mut open(operation)?, operation, &messages)
+    }
+
+    fn remove(&mut self) -> Result<(), FirewallError> {
+        let operation = "delete table inet trailblazer";
+        transaction::replace_ours(&mut open(operation)?, operation, &[])
+    }
+}

@@ -1,0 +1,276 @@
+//! Reads our table out of the kernel, whole and consistent.
+
+use super::state::{ChainState, RuleState, SetState, TABLE, TableState, nfgen};
+use super::uapi::*;
+use crate::kernel::wire::{Attribute, Attributes, DUMP, NFGEN_LEN, Wire, WireError};
+use crate::kernel::wire::{attributes, find};
+
+/// How often a reading that somebody's change cut through is begun again.
+const ATTEMPTS: u32 = 5;
+const ENOENT: i32 = 2;
+
+/// The table, and the generation of the whole nf_tables state that it was read from.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) table: Option<TableState>,
+    pub(super) generation: u32,
+}
+
+fn body(family: u8, attributes: Attributes) -> Vec<u8> {
+    let mut body = nfgen(family).to_vec();
+    body.extend(attributes.into_bytes());
+    body
+}
+
+/// The attributes behind the `nfgenmsg`.
+fn list(body: &[u8]) -> Result<Vec<Attribute<'_>>, WireError> {
+    let (_, list) = body
+        .split_at_checked(NFGEN_LEN)
+        .ok_or(WireError::Malformed("a message without its nfgenmsg"))?;
+    attributes(list)
+}
+
+/// The number that each change of any table moves on (`NFTA_GEN_ID`).
+pub(super) fn generation(wire: &mut Wire) -> Result<u32, WireError> {
+    let mut found = None;
+    let request = body(NFPROTO_UNSPEC, Attributes::new());
+    wire.ask(msg::GETGEN, 0, &request, |frame| {
+        found = find(&list(frame.body)?, NFTA_GEN_ID).and_then(|id| id.be32());
+        Ok(())
+    })?;
+    found.ok_or(WireError::Malformed("no generation id"))
+}
+
+/// Reads with `read` until the state is the same before and after.
+fn consistently<T>(
+    wire: &mut Wire,
+    read: fn(&mut Wire) -> Result<T, WireError>,
+) -> Result<(T, u32), WireError> {
+    let mut before = generation(wire)?;
+    for _ in 0..ATTEMPTS {
+        let outcome = read(wire);
+        let after = generation(wire)?;
+        match outcome {
+            Err(WireError::Interrupted) => {}
+            // An error may come from the change itself: a table that vanished half-way.
+            _ if before != after => {}
+            Ok(value) => return Ok((value, after)),
+            Err(error) => return Err(error),
+        }
+        before = after;
+    }
+    Err(WireError::Interrupted)
+}
+
+/// Our table with everything in it.
+pub(super) fn whole(wire: &mut Wire) -> Result<Reading, WireError> {
+    let (table, generation) = consistently(wire, read_whole)?;
+    Ok(Reading { table, generation })
+}
+
+/// Our table's own line only: enough to know whose it is.
+pub(super) fn head(wire: &mut Wire) -> Result<Reading, WireError> {
+    let (table, generation) = consistently(wire, read_head)?;
+    let table = table.map(|(table, _)| table);
+    Ok(Reading { table, generation })
+}
+
+/// The table without its content, and the number of objects in it.
+fn read_head(wire: &mut Wire) -> Result<Option<(TableState, u32)>, WireError> {
+    let request = body(
+        NFPROTO_INET,
+        Attributes::new().put_text(NFTA_TABLE_NAME, TABLE),
+    );
+    let mut found = None;
+    let answer = wire.ask(msg::GETTABLE, 0, &request, |frame| {
+        let list = list(frame.body)?;
+        let number = |kind| find(&list, kind).and_then(|value| value.be32());
+        let userdata = find(&list, NFTA_TABLE_USERDATA);
+        let table = TableState {
+            flags: number(NFTA_TABLE_FLAGS).unwrap_or(0),
+            userdata: userdata.map_or_else(Vec::new, |data| data.payload.to_vec()),
+            ..TableState::default()
+        };
+        found = Some((table, number(NFTA_TABLE_USE).unwrap_or(0)));
+        Ok(())
+    });
+    match answer {
+        Ok(()) => found
+            .map(Some)
+            .ok_or(WireError::Malformed("a table without its attributes")),
+        Err(WireError::Kernel { errno: ENOENT, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_whole(wire: &mut Wire) -> Result<Option<TableState>, WireError> {
+    let Some((mut table, objects)) = read_head(wire)? else {
+        return Ok(None);
+    };
+    table.chains = read_chains(wire)?;
+    read_rules(wire, &mut table.chains)?;
+    table.sets = read_sets(wire)?;
+    for set in &mut table.sets {
+        set.elements = read_elements(wire, &set.name)?;
+    }
+    // A set that only its rule knows isn't counted (nf_tables_commit takes it off again).
+    let sets = table.sets.iter().filter(|set| !set.is_anonymous()).count();
+    let counted = u32::try_from(table.chains.len() + sets).unwrap_or(u32::MAX);
+    table.further = objects.saturating_sub(counted);
+    Ok(Some(table))
+}
+
+fn text(list: &[Attribute<'_>], kind: u16) -> Option<String> {
+    find(list, kind).map(|attribute| attribute.text())
+}
+
+/// The attributes but for those of these types.
+fn without(list: &[Attribute<'_>], dropped: &[u16]) -> Vec<u8> {
+    list.iter()
+        .filter(|attribute| !dropped.contains(&attribute.kind))
+        .fold(Attributes::new(), |kept, attribute| {
+            kept.put(attribute.kind, attribute.payload)
+        })
+        .into_bytes()
+}
+
+fn read_chains(wire: &mut Wire) -> Result<Vec<ChainState>, WireError> {
+    let dropped = [
+        NFTA_CHAIN_TABLE,
+        NFTA_CHAIN_HANDLE,
+        NFTA_CHAIN_USE,
+        NFTA_CHAIN_COUNTERS,
+        NFTA_CHAIN_PAD,
+    ];
+    let mut chains = Vec::new();
+    let request = body(NFPROTO_INET, Attributes::new());
+    // The kernel has no filter by table here.
+    wire.ask(msg::GETCHAIN, DUMP, &request, |frame| {
+        let list = list(frame.body)?;
+        if text(&list, NFTA_CHAIN_TABLE).as_deref() == Some(TABLE) {
+            chains.push(ChainState {
+                name: text(&list, NFTA_CHAIN_NAME).unwrap_or_default(),
+                attributes: without(&list, &dropped),
+                rules: Vec::new(),
+            });
+        }
+        Ok(())
+    })?;
+    Ok(chains)
+}
+
+fn read_rules(wire: &mut Wire, chains: &mut [ChainState]) -> Result<(), WireError> {
+    let request = body(
+        NFPROTO_INET,
+        Attributes::new().put_text(NFTA_RULE_TABLE, TABLE),
+    );
+    wire.ask(msg::GETRULE, DUMP, &request, |frame| {
+        let list = list(frame.body)?;
+        if text(&list, NFTA_RULE_TABLE).as_deref() != Some(TABLE) {
+            return Ok(());
+        }
+        let name = text(&list, NFTA_RULE_CHAIN).unwrap_or_default();
+        let expressions = match find(&list, NFTA_RULE_EXPRESSIONS) {
+            Some(expressions) => without_counts(expressions.payload)?,
+            None => Vec::new(),
+        };
+        let userdata = find(&list, NFTA_RULE_USERDATA);
+        // A chain that isn't there belongs to a later generation: the reading is repeated.
+        let chain = chains.iter_mut().find(|chain| chain.name == name);
+        chain.ok_or(WireError::Interrupted)?.rules.push(RuleState {
+            expressions,
+            userdata: userdata.map_or_else(Vec::new, |data| data.payload.to_vec()),
+        });
+        Ok(())
+    })
+}
+
+/// The expressions with the numbers of their counters taken out.
+fn without_counts(expressions: &[u8]) -> Result<Vec<u8>, WireError> {
+    let mut kept = Attributes::new();
+    for expression in attributes(expressions)? {
+        let list = attributes(expression.payload)?;
+        kept = match text(&list, NFTA_EXPR_NAME).as_deref() {
+            Some("counter") => kept.nest(
+                NFTA_LIST_ELEM,
+                Attributes::new()
+                    .put_text(NFTA_EXPR_NAME, "counter")
+                    .nest(NFTA_EXPR_DATA, Attributes::new()),
+            ),
+            _ => kept.nest(NFTA_LIST_ELEM, Attributes::new().raw(expression.payload)),
+        };
+    }
+    Ok(kept.into_bytes())
+}
+
+fn read_sets(wire: &mut Wire) -> Result<Vec<SetState>, WireError> {
+    let dropped = [
+        NFTA_SET_TABLE,
+        NFTA_SET_HANDLE,
+        NFTA_SET_ID,
+        NFTA_SET_PAD,
+        NFTA_SET_TYPE,
+        NFTA_SET_COUNT,
+    ];
+    let mut sets = Vec::new();
+    let request = body(
+        NFPROTO_INET,
+        Attributes::new().put_text(NFTA_SET_TABLE, TABLE),
+    );
+    wire.ask(msg::GETSET, DUMP, &request, |frame| {
+        let list = list(frame.body)?;
+        if text(&list, NFTA_SET_TABLE).as_deref() == Some(TABLE) {
+            sets.push(SetState {
+                name: text(&list, NFTA_SET_NAME).unwrap_or_default(),
+                attributes: without(&list, &dropped),
+                elements: Vec::new(),
+            });
+        }
+        Ok(())
+    })?;
+    Ok(sets)
+}
+
+fn read_elements(wire: &mut Wire, set: &str) -> Result<Vec<Vec<u8>>, WireError> {
+    let request = body(
+        NFPROTO_INET,
+        Attributes::new()
+            .put_text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
+            .put_text(NFTA_SET_ELEM_LIST_SET, set),
+    );
+    let mut elements = Vec::new();
+    wire.ask(msg::GETSETELEM, DUMP, &request, |frame| {
+        if let Some(found) = find(&list(frame.body)?, NFTA_SET_ELEM_LIST_ELEMENTS) {
+            elements.extend(
+                attributes(found.payload)?
+                    .iter()
+                    .map(|e| e.payload.to_vec()),
+            );
+        }
+        Ok(())
+    })?;
+    sort_elements(&mut elements);
+    Ok(elements)
+}
+
+/// Puts the elements in the order of their keys, an interval's end before the beginning of the
+/// next at the same key: the order in which the kernel takes them back.
+pub(super) fn sort_elements(elements: &mut [Vec<u8>]) {
+    elements.sort_by_cached_key(|element| {
+        let flags = attributes(element)
+            .ok()
+            .and_then(|list| find(&list, NFTA_SET_ELEM_FLAGS)?.be32())
+            .unwrap_or(0);
+        (element_key(element), flags & NFT_SET_ELEM_INTERVAL_END == 0)
+    });
+}
+
+/// The key's bytes; empty when the element has none that is plain bytes.
+pub(super) fn element_key(element: &[u8]) -> Vec<u8> {
+    let key = || {
+        let list = attributes(element).ok()?;
+        let value = attributes(find(&list, NFTA_SET_ELEM_KEY)?.payload).ok()?;
+        Some(find(&value, NFTA_DATA_VALUE)?.payload.to_vec())
+    };
+    key().unwrap_or_default()
+}

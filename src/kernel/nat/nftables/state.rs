@@ -1,0 +1,251 @@
+//! Our table as it lies in the kernel, or as it shall lie there: the one value that is rendered
+//! to text, compared, sent and put back.
+
+use super::uapi::*;
+use crate::kernel::wire::{APPEND, Attributes, CREATE, Frame, WireError, find, frames};
+use crate::kernel::wire::{NFGEN_LEN, attributes, push_message};
+
+/// Bytes of elements in one message: they share one attribute, whose length has 16 bits.
+const ELEMENTS_A_MESSAGE: usize = 48 << 10;
+
+/// The name of our table.
+pub(super) const TABLE: &str = "trailblazer";
+/// The mark of ownership, as `nft list` shows it.
+pub(super) const COMMENT: &str = "trailblazer: managed, do not edit";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableState {
+    /// `trailblazer`, but for checks that are never committed.
+    pub(super) name: String,
+    pub(super) flags: u32,
+    pub(super) userdata: Vec<u8>,
+    /// How many objects of the table are neither chains nor sets (named counters, flow tables):
+    /// nobody of ours makes them, so they are counted only.
+    pub(super) further: u32,
+    pub(super) chains: Vec<ChainState>,
+    pub(super) sets: Vec<SetState>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ChainState {
+    pub(super) name: String,
+    /// Everything but the table's name and what the kernel only reports.
+    pub(super) attributes: Vec<u8>,
+    pub(super) rules: Vec<RuleState>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RuleState {
+    /// The payload of `NFTA_RULE_EXPRESSIONS`, counters at zero.
+    pub(super) expressions: Vec<u8>,
+    pub(super) userdata: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SetState {
+    pub(super) name: String,
+    /// Everything but the table's name and what the kernel only reports.
+    pub(super) attributes: Vec<u8>,
+    /// Payload of each element's `NFTA_LIST_ELEM`.
+    pub(super) elements: Vec<Vec<u8>>,
+}
+
+/// A message of a transaction, without its sequence number.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) body: Vec<u8>,
+    /// What it does, for the report of its refusal.
+    pub(super) what: String,
+}
+
+/// `struct nfgenmsg` of our family.
+pub(super) fn nfgen(family: u8) -> [u8; NFGEN_LEN] {
+    [family, 0, 0, 0]
+}
+
+fn message(kind: u16, flags: u16, attributes: Attributes, what: String) -> Message {
+    let mut body = nfgen(NFPROTO_INET).to_vec();
+    body.extend(attributes.into_bytes());
+    Message {
+        kind,
+        flags,
+        body,
+        what,
+    }
+}
+
+/// User data that holds one comment, as libnftnl lays it out: type, length, text with its NUL.
+pub(super) fn comment_userdata(comment: &str) -> Vec<u8> {
+    #[allow(clippy::expect_used)]
+    let length = u8::try_from(comment.len() + 1).expect("our comment is a short constant");
+    let mut userdata = vec![UDATA_TABLE_COMMENT, length];
+    userdata.extend_from_slice(comment.as_bytes());
+    userdata.push(0);
+    userdata
+}
+
+/// The comment in user data, when user data is exactly one comment.
+pub(super) fn userdata_comment(userdata: &[u8], kind: u8) -> Option<String> {
+    match userdata {
+        [found, length, text @ ..] if *found == kind && usize::from(*length) == text.len() => {
+            let text = text.strip_suffix(&[0])?;
+            String::from_utf8(text.to_vec()).ok()
+        }
+        _ => None,
+    }
+}
+
+/// Deletes our table.
+pub(super) fn delete_table() -> Message {
+    let name = Attributes::new().put_text(NFTA_TABLE_NAME, TABLE);
+    message(msg::DELTABLE, 0, name, format!("delete table inet {TABLE}"))
+}
+
+impl Default for TableState {
+    fn default() -> Self {
+        TableState {
+            name: TABLE.to_owned(),
+            flags: 0,
+            userdata: Vec::new(),
+            further: 0,
+            chains: Vec::new(),
+            sets: Vec::new(),
+        }
+    }
+}
+
+impl TableState {
+    /// Whether it carries our mark of ownership.
+    pub(super) fn is_ours(&self) -> bool {
+        self.userdata == comment_userdata(COMMENT)
+    }
+
+    /// What creates it: chains before elements and rules (which may jump to them), sets before the
+    /// rules that look into them.
+    pub(super) fn messages(&self) -> Vec<Message> {
+        let table = Attributes::new()
+            .put_text(NFTA_TABLE_NAME, &self.name)
+            // The other flags tie a table to the process that made it.
+            .put_be32(NFTA_TABLE_FLAGS, self.flags & NFT_TABLE_F_DORMANT)
+            .put(NFTA_TABLE_USERDATA, &self.userdata);
+        let what = format!("add table inet {}", self.name);
+        let mut messages = vec![message(msg::NEWTABLE, CREATE, table, what)];
+        for chain in &self.chains {
+            let attributes = Attributes::new()
+                .put_text(NFTA_CHAIN_TABLE, &self.name)
+                .raw(&chain.attributes);
+            let what = format!("add chain {}", chain.name);
+            messages.push(message(msg::NEWCHAIN, CREATE, attributes, what));
+        }
+        for (set, id) in self.sets.iter().zip(1..) {
+            let attributes = Attributes::new()
+                .put_text(NFTA_SET_TABLE, &self.name)
+                .raw(&set.attributes)
+                .put_be32(NFTA_SET_ID, id);
+            let what = format!("add set {}", set.name);
+            messages.push(message(msg::NEWSET, CREATE, attributes, what));
+        }
+        for set in &self.sets {
+            for elements in set.element_lists() {
+                let attributes = Attributes::new()
+                    .put_text(NFTA_SET_ELEM_LIST_TABLE, &self.name)
+                    .put_text(NFTA_SET_ELEM_LIST_SET, &set.name)
+                    .nest(NFTA_SET_ELEM_LIST_ELEMENTS, elements);
+                let what = format!("add elements to set {}", set.name);
+                messages.push(message(msg::NEWSETELEM, CREATE, attributes, what));
+            }
+        }
+        for chain in &self.chains {
+            for (rule, number) in chain.rules.iter().zip(1..) {
+                messages.push(rule_message(&self.name, chain, rule, number));
+            }
+        }
+        messages
+    }
+
+    /// A record from which [`replay`] makes the same messages again.
+    pub(super) fn record(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for message in self.messages() {
+            push_message(&mut bytes, message.kind, message.flags, 0, &message.body);
+        }
+        bytes
+    }
+}
+
+impl SetState {
+    pub(super) fn is_anonymous(&self) -> bool {
+        attributes(&self.attributes)
+            .ok()
+            .and_then(|list| find(&list, NFTA_SET_FLAGS)?.be32())
+            .is_some_and(|flags| flags & NFT_SET_ANONYMOUS != 0)
+    }
+
+    /// The elements, in as many lists as messages are needed.
+    fn element_lists(&self) -> Vec<Attributes> {
+        let mut lists: Vec<Attributes> = Vec::new();
+        for element in &self.elements {
+            let list = match lists.pop() {
+                Some(list) if list.len() + element.len() < ELEMENTS_A_MESSAGE => list,
+                full => {
+                    lists.extend(full);
+                    Attributes::new()
+                }
+            };
+            lists.push(list.nest(NFTA_LIST_ELEM, Attributes::new().raw(element)));
+        }
+        lists
+    }
+}
+
+fn rule_message(table: &str, chain: &ChainState, rule: &RuleState, number: usize) -> Message {
+    let mut attributes = Attributes::new()
+        .put_text(NFTA_RULE_TABLE, table)
+        .put_text(NFTA_RULE_CHAIN, &chain.name)
+        .nest(
+            NFTA_RULE_EXPRESSIONS,
+            Attributes::new().raw(&rule.expressions),
+        );
+    if !rule.userdata.is_empty() {
+        attributes = attributes.put(NFTA_RULE_USERDATA, &rule.userdata);
+    }
+    let text = super::decode::rule(rule);
+    let what = format!("add rule {number} of chain {}: {text}", chain.name);
+    message(msg::NEWRULE, CREATE | APPEND, attributes, what)
+}
+
+/// The messages of a record, checked to be ones that [`TableState::record`] could have made.
+pub(super) fn replay(record: &[u8]) -> Result<Vec<Message>, WireError> {
+    const FOREIGN: WireError = WireError::Malformed("a record that isn't of the nftables backend");
+    let known = |frame: &Frame<'_>| {
+        let (family, list) = frame.body.split_at_checked(NFGEN_LEN).ok_or(FOREIGN)?;
+        // The table's name is attribute 1 of each of these messages.
+        let table = find(&attributes(list)?, NFTA_TABLE_NAME).map(|name| name.text());
+        if family != nfgen(NFPROTO_INET) || table.as_deref() != Some(TABLE) {
+            return Err(FOREIGN);
+        }
+        match frame.kind {
+            msg::NEWTABLE => Ok("table"),
+            msg::NEWCHAIN => Ok("chain"),
+            msg::NEWSET => Ok("set"),
+            msg::NEWSETELEM => Ok("elements"),
+            msg::NEWRULE => Ok("rule"),
+            _ => Err(FOREIGN),
+        }
+    };
+    frames(record)?
+        .iter()
+        .enumerate()
+        .map(|(index, frame)| {
+            let object = known(frame)?;
+            Ok(Message {
+                kind: frame.kind,
+                flags: frame.flags,
+                body: frame.body.to_vec(),
+                what: format!("put back the {object} that is message {index} of the record"),
+            })
+        })
+        .collect()
+}

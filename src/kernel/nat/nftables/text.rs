@@ -1,0 +1,215 @@
+//! Our table as canonical text: one line an object, counters and handles left out.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::decode::{self, hex};
+use super::state::{ChainState, SetState, TABLE, TableState, userdata_comment};
+use super::uapi::*;
+use super::value::address;
+use crate::kernel::wire::{Attribute, WireError, attributes, find};
+
+/// The text. Chains and sets are sorted by name, since their order has no meaning; rules are not.
+pub(super) fn lines(table: &TableState) -> Result<Vec<String>, WireError> {
+    let mut lines = vec![table_line(table)];
+    let mut chains: Vec<_> = table.chains.iter().collect();
+    chains.sort_by_key(|chain| &chain.name);
+    for chain in chains {
+        lines.push(format!("  {}", chain_line(chain)?));
+        for rule in &chain.rules {
+            lines.push(format!("    {}", decode::rule(rule)));
+        }
+    }
+    let mut sets: Vec<_> = table.sets.iter().collect();
+    sets.sort_by_key(|set| &set.name);
+    for set in sets {
+        set_lines(set, &mut lines)?;
+    }
+    Ok(lines)
+}
+
+fn table_line(table: &TableState) -> String {
+    let mut line = format!("table inet {TABLE}");
+    if table.flags & NFT_TABLE_F_DORMANT != 0 {
+        line.push_str(" flags dormant");
+    }
+    if table.flags & !NFT_TABLE_F_DORMANT != 0 {
+        line.push_str(&format!(" flags {:#x}", table.flags));
+    }
+    match userdata_comment(&table.userdata, UDATA_TABLE_COMMENT) {
+        Some(comment) => line.push_str(&format!(" comment {comment:?}")),
+        None => line.push_str(&format!(" userdata 0x{}", hex(&table.userdata))),
+    }
+    if table.further != 0 {
+        line.push_str(&format!(" with {} objects not of ours", table.further));
+    }
+    line
+}
+
+/// What isn't understood, as its bytes.
+fn rest(list: &[Attribute<'_>], known: &[u16]) -> String {
+    list.iter()
+        .filter(|attribute| !known.contains(&attribute.kind))
+        .map(|attribute| format!(" attribute-{} 0x{}", attribute.kind, hex(attribute.payload)))
+        .collect()
+}
+
+fn chain_line(chain: &ChainState) -> Result<String, WireError> {
+    let list = attributes(&chain.attributes)?;
+    let number = |kind| find(&list, kind).and_then(|attribute| attribute.be32());
+    let mut line = format!("chain {}", chain.name);
+    if let Some(kind) = find(&list, NFTA_CHAIN_TYPE) {
+        line.push_str(&format!(" type {}", kind.text()));
+    }
+    if let Some(hook) = find(&list, NFTA_CHAIN_HOOK) {
+        let hook = attributes(hook.payload)?;
+        // NF_INET_… (linux/netfilter.h).
+        let names = ["prerouting", "input", "forward", "output", "postrouting"];
+        match find(&hook, NFTA_HOOK_HOOKNUM).and_then(|number| number.be32()) {
+            Some(number) => match names.get(number as usize) {
+                Some(name) => line.push_str(&format!(" hook {name}")),
+                None => line.push_str(&format!(" hook {number}")),
+            },
+            None => line.push_str(" hook unknown"),
+        }
+        if let Some(priority) = find(&hook, NFTA_HOOK_PRIORITY).and_then(|found| found.be32()) {
+            line.push_str(&format!(" priority {}", priority.cast_signed()));
+        }
+        line.push_str(&rest(&hook, &[NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY]));
+    }
+    match number(NFTA_CHAIN_POLICY) {
+        Some(NF_ACCEPT) => line.push_str(" policy accept"),
+        Some(NF_DROP) => line.push_str(" policy drop"),
+        Some(other) => line.push_str(&format!(" policy {other}")),
+        None => {}
+    }
+    let flags = number(NFTA_CHAIN_FLAGS).unwrap_or(0) & !NFT_CHAIN_BASE;
+    if flags != 0 {
+        line.push_str(&format!(" flags {flags:#x}"));
+    }
+    let known = [
+        NFTA_CHAIN_NAME,
+        NFTA_CHAIN_HOOK,
+        NFTA_CHAIN_POLICY,
+        NFTA_CHAIN_TYPE,
+        NFTA_CHAIN_FLAGS,
+    ];
+    line.push_str(&rest(&list, &known));
+    Ok(line)
+}
+
+fn set_lines(set: &SetState, lines: &mut Vec<String>) -> Result<(), WireError> {
+    let list = attributes(&set.attributes)?;
+    let number = |kind| find(&list, kind).and_then(|attribute| attribute.be32());
+    let kind = match number(NFTA_SET_KEY_TYPE) {
+        Some(TYPE_IPADDR) => "ipv4_addr".to_owned(),
+        Some(TYPE_IP6ADDR) => "ipv6_addr".to_owned(),
+        other => format!("{other:?}"),
+    };
+    let flags = number(NFTA_SET_FLAGS).unwrap_or(0);
+    let mut names: Vec<_> = (0..u32::BITS)
+        .filter(|bit| flags & (1 << bit) != 0)
+        .map(|bit| match SET_FLAG_NAMES.get(bit as usize) {
+            Some(name) => (*name).to_owned(),
+            None => format!("flag-{bit}"),
+        })
+        .collect();
+    names.sort();
+    // User data and size are nft's notes to itself.
+    let known = [
+        NFTA_SET_NAME,
+        NFTA_SET_KEY_TYPE,
+        NFTA_SET_KEY_LEN,
+        NFTA_SET_FLAGS,
+        NFTA_SET_DESC,
+        NFTA_SET_USERDATA,
+    ];
+    let length = number(NFTA_SET_KEY_LEN).unwrap_or(0) as usize;
+    let further = rest(&list, &known);
+    let flag_names = names.join(",");
+    lines.push(format!(
+        "  set {} type {kind} flags {flag_names}{further}",
+        set.name
+    ));
+    let plain = flags == flags & (NFT_SET_ANONYMOUS | NFT_SET_CONSTANT | NFT_SET_INTERVAL)
+        && flags & NFT_SET_INTERVAL != 0
+        && further.is_empty()
+        && [4, 16].contains(&length);
+    match interval_lines(set, length).filter(|_| plain) {
+        Some(intervals) => lines.extend(intervals.into_iter().map(|line| format!("    {line}"))),
+        None => {
+            let raw = set.elements.iter().map(|element| hex(element));
+            lines.extend(raw.map(|element| format!("    element 0x{element}")));
+        }
+    }
+    Ok(())
+}
+
+/// An element's key and its flags, when it has nothing else.
+fn plain_element(element: &[u8]) -> Option<(Vec<u8>, u32)> {
+    let list = attributes(element).ok()?;
+    let known = [
+        NFTA_SET_ELEM_KEY,
+        NFTA_SET_ELEM_FLAGS,
+        NFTA_SET_ELEM_USERDATA,
+    ];
+    if !list.iter().all(|attribute| known.contains(&attribute.kind)) {
+        return None;
+    }
+    let flags = match find(&list, NFTA_SET_ELEM_FLAGS) {
+        Some(flags) => flags.be32()?,
+        None => 0,
+    };
+    Some((super::read::element_key(element), flags))
+}
+
+/// Elements, sorted as [`super::read::sort_elements`] does, as prefixes and ranges.
+fn interval_lines(set: &SetState, length: usize) -> Option<Vec<String>> {
+    let mut lines = Vec::new();
+    let mut open: Option<Vec<u8>> = None;
+    for element in &set.elements {
+        let (key, flags) = plain_element(element)?;
+        if key.len() != length || flags & !NFT_SET_ELEM_INTERVAL_END != 0 {
+            return None;
+        }
+        match (open.take(), flags == NFT_SET_ELEM_INTERVAL_END) {
+            (None, false) => open = Some(key),
+            (Some(first), true) => lines.push(range_text(&first, predecessor(key)?)?),
+            // nft begins a set with the end of the gap before its first interval.
+            (None, true) if lines.is_empty() && key.iter().all(|byte| *byte == 0) => {}
+            (None, true) | (Some(_), false) => return None,
+        }
+    }
+    if let Some(first) = open {
+        lines.push(range_text(&first, vec![0xff; length])?);
+    }
+    Some(lines)
+}
+
+fn predecessor(mut octets: Vec<u8>) -> Option<Vec<u8>> {
+    for octet in octets.iter_mut().rev() {
+        *octet = octet.wrapping_sub(1);
+        if *octet != 0xff {
+            return Some(octets);
+        }
+    }
+    None
+}
+
+fn range_text(first: &[u8], last: Vec<u8>) -> Option<String> {
+    let (first, last) = (address(first)?, address(&last)?);
+    if first == last {
+        return Some(first.to_string());
+    }
+    let common = match (first, last) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        _ => return None,
+    };
+    let prefix = IpNet::new(first, u8::try_from(common).ok()?).ok()?;
+    if prefix.network() == first && prefix.broadcast() == last {
+        return Some(prefix.to_string());
+    }
+    Some(format!("{first}-{last}"))
+}

@@ -1,0 +1,122 @@
+//! One nf_tables transaction: all of its messages take effect at once, or none.
+
+use super::state::{Message, TableState, delete_table, nfgen};
+use super::uapi::*;
+use super::{failed, read};
+use crate::kernel::nat::FirewallError;
+use crate::kernel::wire::{ACK, Attributes, REQUEST, Wire, WireError, push_message};
+
+/// How often we begin again when somebody else's transaction came between our look and ours.
+const ATTEMPTS: u32 = 20;
+/// `ERESTART` (linux/errno.h): the generation that the batch was made for is over.
+const ERESTART: i32 = 85;
+
+/// Whether the kernel keeps a transaction that it found right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Commit,
+    /// A batch without its end is checked, then thrown away (`nft --check` does the same).
+    CheckOnly,
+}
+
+/// Replaces whatever table of ours there is by what `messages` make (nothing, when there are
+/// none). Somebody else's table of our name is refused, and one that appears between the look and
+/// the transaction too: the batch carries the generation of the look.
+pub(super) fn replace_ours(
+    wire: &mut Wire,
+    operation: &str,
+    messages: &[Message],
+) -> Result<(), FirewallError> {
+    for _ in 0..ATTEMPTS {
+        let reading = read::head(wire).map_err(|error| failed(operation, error))?;
+        let mut batch = Vec::new();
+        if let Some(table) = &reading.table {
+            refuse_foreign(operation, table)?;
+            batch.push(delete_table());
+        }
+        batch.extend_from_slice(messages);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        match send(wire, &batch, reading.generation, Ending::Commit) {
+            Err((
+                _,
+                WireError::Kernel {
+                    errno: ERESTART, ..
+                },
+            )) => {}
+            Err((what, error)) => return Err(failed(&format!("{operation}: {what}"), error)),
+            Ok(()) => return Ok(()),
+        }
+    }
+    Err(failed(operation, WireError::Interrupted))
+}
+
+/// Lets the kernel check messages without keeping anything.
+pub(super) fn check(wire: &mut Wire, messages: &[Message]) -> Result<(), (String, WireError)> {
+    // Generation 0 stands for any.
+    send(wire, messages, 0, Ending::CheckOnly)
+}
+
+fn refuse_foreign(operation: &str, table: &TableState) -> Result<(), FirewallError> {
+    if table.is_ours() {
+        return Ok(());
+    }
+    Err(FirewallError::Refused {
+        backend: crate::firewall::BackendKind::Nftables,
+        operation: operation.to_owned(),
+        reason: format!("{}; it was left as it is", super::foreign(table)),
+        errno: None,
+    })
+}
+
+fn send(
+    wire: &mut Wire,
+    messages: &[Message],
+    generation: u32,
+    ending: Ending,
+) -> Result<(), (String, WireError)> {
+    let whole = |error| ("the transaction as a whole".to_owned(), error);
+    // The subsystem goes into res_id, in network order (nfnetlink.h).
+    let mut edge = nfgen(NFPROTO_UNSPEC).to_vec();
+    edge[2..].copy_from_slice(&SUBSYSTEM.to_be_bytes());
+    let mut head = edge.clone();
+    if generation != 0 {
+        head.extend(
+            Attributes::new()
+                .put_be32(NFNL_BATCH_GENID, generation)
+                .into_bytes(),
+        );
+    }
+    let mut bytes = Vec::new();
+    let first = wire.next_sequence();
+    push_message(&mut bytes, NFNL_MSG_BATCH_BEGIN, REQUEST, first, &head);
+    let mut sequences = Vec::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let sequence = wire.next_sequence();
+        // Refusals are always answered. One acknowledgement, of the last, is the barrier; the
+        // batch's own end is acknowledged since Linux 6.10 only.
+        let ack = if index + 1 == messages.len() { ACK } else { 0 };
+        let flags = REQUEST | message.flags | ack;
+        push_message(&mut bytes, message.kind, flags, sequence, &message.body);
+        sequences.push(sequence);
+    }
+    let last = sequences.last().copied().unwrap_or(first);
+    if ending == Ending::Commit {
+        let sequence = wire.next_sequence();
+        push_message(&mut bytes, NFNL_MSG_BATCH_END, REQUEST, sequence, &edge);
+    }
+    wire.send(&bytes).map_err(whole)?;
+    let refusals = wire.settle(last, Some(first)).map_err(whole)?;
+    let Some(refusal) = refusals.into_iter().next() else {
+        return Ok(());
+    };
+    let refused = match &refusal {
+        WireError::Kernel { sequence, .. } => sequences.iter().position(|s| s == sequence),
+        _ => None,
+    };
+    match refused.and_then(|index| messages.get(index)) {
+        Some(message) => Err((message.what.clone(), refusal)),
+        None => Err(whole(refusal)),
+    }
+}

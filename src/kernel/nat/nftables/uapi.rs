@@ -1,0 +1,202 @@
+//! Numbers of linux/netfilter/nf_tables.h, nfnetlink.h and friends, under their kernel names.
+
+/// `NETLINK_NETFILTER` (linux/netlink.h).
+pub(super) const NETLINK_NETFILTER: isize = 12;
+/// `NFNL_SUBSYS_NFTABLES`.
+pub(super) const SUBSYSTEM: u16 = 10;
+pub(super) const NFPROTO_UNSPEC: u8 = 0;
+pub(super) const NFPROTO_INET: u8 = 1;
+pub(super) const NFPROTO_IPV4: u8 = 2;
+pub(super) const NFPROTO_IPV6: u8 = 10;
+
+pub(super) const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+pub(super) const NFNL_MSG_BATCH_END: u16 = 0x11;
+pub(super) const NFNL_BATCH_GENID: u16 = 1;
+
+/// `NFT_MSG_…` with the subsystem in the high byte, as in `nlmsg_type`.
+pub(super) mod msg {
+    const fn of(number: u16) -> u16 {
+        (super::SUBSYSTEM << 8) | number
+    }
+    pub(in super::super) const NEWTABLE: u16 = of(0);
+    pub(in super::super) const GETTABLE: u16 = of(1);
+    pub(in super::super) const DELTABLE: u16 = of(2);
+    pub(in super::super) const NEWCHAIN: u16 = of(3);
+    pub(in super::super) const GETCHAIN: u16 = of(4);
+    pub(in super::super) const NEWRULE: u16 = of(6);
+    pub(in super::super) const GETRULE: u16 = of(7);
+    pub(in super::super) const NEWSET: u16 = of(9);
+    pub(in super::super) const GETSET: u16 = of(10);
+    pub(in super::super) const NEWSETELEM: u16 = of(12);
+    pub(in super::super) const GETSETELEM: u16 = of(13);
+    pub(in super::super) const GETGEN: u16 = of(16);
+}
+
+pub(super) const NFTA_GEN_ID: u16 = 1;
+pub(super) const NFTA_LIST_ELEM: u16 = 1;
+
+pub(super) const NFTA_TABLE_NAME: u16 = 1;
+pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
+pub(super) const NFTA_TABLE_USE: u16 = 3;
+pub(super) const NFTA_TABLE_USERDATA: u16 = 6;
+/// Comment in a table's user data (`NFTNL_UDATA_TABLE_COMMENT`, libnftnl/udata.h).
+pub(super) const UDATA_TABLE_COMMENT: u8 = 0;
+/// Comment in a rule's user data (`NFTNL_UDATA_RULE_COMMENT`, libnftnl/udata.h).
+pub(super) const UDATA_RULE_COMMENT: u8 = 0;
+pub(super) const NFT_TABLE_F_DORMANT: u32 = 1;
+
+pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
+pub(super) const NFTA_CHAIN_HANDLE: u16 = 2;
+pub(super) const NFTA_CHAIN_NAME: u16 = 3;
+pub(super) const NFTA_CHAIN_HOOK: u16 = 4;
+pub(super) const NFTA_CHAIN_POLICY: u16 = 5;
+pub(super) const NFTA_CHAIN_USE: u16 = 6;
+pub(super) const NFTA_CHAIN_TYPE: u16 = 7;
+pub(super) const NFTA_CHAIN_COUNTERS: u16 = 8;
+pub(super) const NFTA_CHAIN_PAD: u16 = 9;
+pub(super) const NFTA_CHAIN_FLAGS: u16 = 10;
+pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
+pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
+pub(super) const NFT_CHAIN_BASE: u32 = 1;
+pub(super) const NF_INET_PRE_ROUTING: u32 = 0;
+pub(super) const NF_INET_LOCAL_OUT: u32 = 3;
+pub(super) const NF_INET_POST_ROUTING: u32 = 4;
+pub(super) const NF_DROP: u32 = 0;
+pub(super) const NF_ACCEPT: u32 = 1;
+
+pub(super) const NFTA_RULE_TABLE: u16 = 1;
+pub(super) const NFTA_RULE_CHAIN: u16 = 2;
+pub(super) const NFTA_RULE_EXPRESSIONS: u16 = 4;
+pub(super) const NFTA_RULE_USERDATA: u16 = 7;
+
+pub(super) const NFTA_SET_TABLE: u16 = 1;
+pub(super) const NFTA_SET_NAME: u16 = 2;
+pub(super) const NFTA_SET_FLAGS: u16 = 3;
+pub(super) const NFTA_SET_KEY_TYPE: u16 = 4;
+pub(super) const NFTA_SET_KEY_LEN: u16 = 5;
+pub(super) const NFTA_SET_DESC: u16 = 9;
+pub(super) const NFTA_SET_ID: u16 = 10;
+pub(super) const NFTA_SET_USERDATA: u16 = 13;
+pub(super) const NFTA_SET_PAD: u16 = 14;
+pub(super) const NFTA_SET_HANDLE: u16 = 16;
+/// Since Linux 6.16: the kernel's choice of data structure, and its own count.
+pub(super) const NFTA_SET_TYPE: u16 = 19;
+pub(super) const NFTA_SET_COUNT: u16 = 20;
+pub(super) const NFT_SET_ANONYMOUS: u32 = 1;
+pub(super) const NFT_SET_CONSTANT: u32 = 2;
+pub(super) const NFT_SET_INTERVAL: u32 = 4;
+/// Names of the set flags, lowest bit first, as nft writes them.
+pub(super) const SET_FLAG_NAMES: [&str; 9] = [
+    "anonymous",
+    "constant",
+    "interval",
+    "map",
+    "timeout",
+    "dynamic",
+    "object",
+    "concat",
+    "expr",
+];
+/// nft's own numbers for key types (`TYPE_IPADDR`, `TYPE_IP6ADDR`, nftables' datatype.h).
+pub(super) const TYPE_IPADDR: u32 = 7;
+pub(super) const TYPE_IP6ADDR: u32 = 8;
+
+pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;
+pub(super) const NFTA_SET_ELEM_FLAGS: u16 = 3;
+pub(super) const NFTA_SET_ELEM_USERDATA: u16 = 6;
+pub(super) const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
+
+pub(super) const NFTA_EXPR_NAME: u16 = 1;
+pub(super) const NFTA_EXPR_DATA: u16 = 2;
+pub(super) const NFTA_DATA_VALUE: u16 = 1;
+pub(super) const NFTA_DATA_VERDICT: u16 = 2;
+pub(super) const NFTA_VERDICT_CODE: u16 = 1;
+pub(super) const NFTA_VERDICT_CHAIN: u16 = 2;
+pub(super) const NFT_REG_VERDICT: u32 = 0;
+pub(super) const NFT_REG_1: u32 = 1;
+pub(super) const NFT_REG_2: u32 = 2;
+
+pub(super) const NFTA_META_DREG: u16 = 1;
+pub(super) const NFTA_META_KEY: u16 = 2;
+pub(super) const NFTA_META_SREG: u16 = 3;
+pub(super) const NFT_META_MARK: u32 = 3;
+pub(super) const NFT_META_IIFNAME: u32 = 6;
+pub(super) const NFT_META_OIFNAME: u32 = 7;
+pub(super) const NFT_META_NFPROTO: u32 = 15;
+pub(super) const NFT_META_L4PROTO: u32 = 16;
+
+pub(super) const NFTA_CT_DREG: u16 = 1;
+pub(super) const NFTA_CT_KEY: u16 = 2;
+pub(super) const NFTA_CT_SREG: u16 = 4;
+pub(super) const NFT_CT_STATE: u32 = 0;
+pub(super) const NFT_CT_MARK: u32 = 3;
+/// `NF_CT_STATE_…` bits (linux/netfilter/nf_conntrack_common.h) with nft's names.
+pub(super) const CT_STATES: [(u32, &str); 5] = [
+    (1, "invalid"),
+    (2, "established"),
+    (4, "related"),
+    (8, "new"),
+    (64, "untracked"),
+];
+pub(super) const CT_STATE_NEW: u32 = 8;
+pub(super) const CT_STATE_INVALID_UNTRACKED: u32 = 1 | 64;
+
+pub(super) const NFTA_RT_DREG: u16 = 1;
+pub(super) const NFTA_RT_KEY: u16 = 2;
+pub(super) const NFT_RT_CLASSID: u32 = 0;
+pub(super) const NFT_RT_NEXTHOP4: u32 = 1;
+pub(super) const NFT_RT_NEXTHOP6: u32 = 2;
+
+pub(super) const NFTA_FIB_DREG: u16 = 1;
+pub(super) const NFTA_FIB_RESULT: u16 = 2;
+pub(super) const NFTA_FIB_FLAGS: u16 = 3;
+pub(super) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+pub(super) const NFTA_FIB_F_DADDR: u32 = 2;
+/// `RTN_LOCAL` (linux/rtnetlink.h).
+pub(super) const RTN_LOCAL: u32 = 2;
+
+pub(super) const NFTA_PAYLOAD_DREG: u16 = 1;
+pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;
+pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
+pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
+pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+
+pub(super) const NFTA_CMP_SREG: u16 = 1;
+pub(super) const NFTA_CMP_OP: u16 = 2;
+pub(super) const NFTA_CMP_DATA: u16 = 3;
+pub(super) const NFT_CMP_EQ: u32 = 0;
+pub(super) const NFT_CMP_NEQ: u32 = 1;
+
+pub(super) const NFTA_BITWISE_SREG: u16 = 1;
+pub(super) const NFTA_BITWISE_DREG: u16 = 2;
+pub(super) const NFTA_BITWISE_LEN: u16 = 3;
+pub(super) const NFTA_BITWISE_MASK: u16 = 4;
+pub(super) const NFTA_BITWISE_XOR: u16 = 5;
+pub(super) const NFTA_BITWISE_OP: u16 = 6;
+
+pub(super) const NFTA_LOOKUP_SET: u16 = 1;
+pub(super) const NFTA_LOOKUP_SREG: u16 = 2;
+pub(super) const NFTA_LOOKUP_FLAGS: u16 = 5;
+pub(super) const NFT_LOOKUP_F_INV: u32 = 1;
+
+pub(super) const NFTA_IMMEDIATE_DREG: u16 = 1;
+pub(super) const NFTA_IMMEDIATE_DATA: u16 = 2;
+
+pub(super) const NFTA_HASH_SREG: u16 = 1;
+pub(super) const NFTA_HASH_DREG: u16 = 2;
+pub(super) const NFTA_HASH_LEN: u16 = 3;
+pub(super) const NFTA_HASH_MODULUS: u16 = 4;
+pub(super) const NFTA_HASH_SEED: u16 = 5;
+pub(super) const NFTA_HASH_TYPE: u16 = 7;
+pub(super) const NFT_HASH_JENKINS: u32 = 0;
+
+pub(super) const NFTA_NAT_TYPE: u16 = 1;
+pub(super) const NFTA_NAT_FAMILY: u16 = 2;
+pub(super) const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+pub(super) const NFTA_NAT_REG_ADDR_MAX: u16 = 4;
+pub(super) const NFTA_NAT_FLAGS: u16 = 7;
+pub(super) const NF_NAT_RANGE_MAP_IPS: u32 = 1;
+pub(super) const NFT_NAT_SNAT: u32 = 0;

@@ -1,0 +1,219 @@
+//! What a register holds while a rule runs, and how nft writes it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::decode::hex;
+use super::uapi::*;
+
+/// The origin of a register's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Meta(u32),
+    Ct(u32),
+    Rt(u32),
+    DestinationType,
+    Payload {
+        base: u32,
+        offset: u32,
+        length: u32,
+    },
+    Jhash {
+        of: Box<Value>,
+        modulus: u32,
+        seed: u32,
+    },
+    Masked {
+        of: Box<Value>,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
+    Data(Vec<u8>),
+}
+
+/// An address from its bytes.
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(IpAddr::from(v4));
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+fn host_number(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// The length of the prefix that this netmask makes.
+fn prefix_length(mask: &[u8]) -> Option<u8> {
+    ipnet::ip_mask_to_prefix(address(mask)?).ok()
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Meta(NFT_META_IIFNAME) => f.write_str("iifname"),
+            Value::Meta(NFT_META_OIFNAME) => f.write_str("oifname"),
+            Value::Meta(NFT_META_MARK) => f.write_str("meta mark"),
+            Value::Meta(NFT_META_NFPROTO) => f.write_str("meta nfproto"),
+            Value::Meta(NFT_META_L4PROTO) => f.write_str("meta l4proto"),
+            Value::Meta(key) => write!(f, "meta key-{key}"),
+            Value::Ct(NFT_CT_STATE) => f.write_str("ct state"),
+            Value::Ct(NFT_CT_MARK) => f.write_str("ct mark"),
+            Value::Ct(key) => write!(f, "ct key-{key}"),
+            Value::Rt(NFT_RT_CLASSID) => f.write_str("rt classid"),
+            Value::Rt(NFT_RT_NEXTHOP4) => f.write_str("rt ip nexthop"),
+            Value::Rt(NFT_RT_NEXTHOP6) => f.write_str("rt ip6 nexthop"),
+            Value::Rt(key) => write!(f, "rt key-{key}"),
+            Value::DestinationType => f.write_str("fib daddr type"),
+            Value::Payload {
+                base,
+                offset,
+                length,
+            } => match (*base, *offset, *length) {
+                (NFT_PAYLOAD_NETWORK_HEADER, 12, 4) => f.write_str("ip saddr"),
+                (NFT_PAYLOAD_NETWORK_HEADER, 16, 4) => f.write_str("ip daddr"),
+                (NFT_PAYLOAD_NETWORK_HEADER, 8, 16) => f.write_str("ip6 saddr"),
+                (NFT_PAYLOAD_NETWORK_HEADER, 24, 16) => f.write_str("ip6 daddr"),
+                // nft's raw syntax, in bits, but for the header, which it names.
+                _ => write!(f, "@base-{base},{},{}", offset * 8, length * 8),
+            },
+            Value::Jhash { of, modulus, seed } => {
+                write!(f, "jhash {of} mod {modulus} seed {seed:#x}")
+            }
+            Value::Masked { of, mask, xor } => {
+                match (of.is_mark(), host_number(mask), host_number(xor)) {
+                    (true, Some(mask), Some(0)) => write!(f, "{of} & {mask:#010x}"),
+                    (true, Some(mask), Some(xor)) if mask & xor == 0 => {
+                        write!(f, "{of} & {mask:#010x} | {xor:#010x}")
+                    }
+                    (true, Some(mask), Some(xor)) => {
+                        write!(f, "{of} & {mask:#010x} ^ {xor:#010x}")
+                    }
+                    _ => write!(f, "{of} & 0x{} ^ 0x{}", hex(mask), hex(xor)),
+                }
+            }
+            Value::Data(bytes) => write!(f, "0x{}", hex(bytes)),
+        }
+    }
+}
+
+impl Value {
+    /// The value's length in bytes, where the value says it.
+    pub(super) fn length(&self) -> Option<u32> {
+        match self {
+            Value::Payload { length, .. } => Some(*length),
+            _ => None,
+        }
+    }
+
+    fn is_mark(&self) -> bool {
+        matches!(
+            self,
+            Value::Meta(NFT_META_MARK) | Value::Ct(NFT_CT_MARK) | Value::Rt(NFT_RT_CLASSID)
+        )
+    }
+
+    fn is_address(&self) -> bool {
+        match self {
+            Value::Rt(key) => [NFT_RT_NEXTHOP4, NFT_RT_NEXTHOP6].contains(key),
+            Value::Payload {
+                base,
+                offset,
+                length,
+            } => {
+                *base == NFT_PAYLOAD_NETWORK_HEADER
+                    && [(12, 4), (16, 4), (8, 16), (24, 16)].contains(&(*offset, *length))
+            }
+            _ => false,
+        }
+    }
+
+    /// This value where `target` takes it.
+    pub(super) fn text_for(&self, target: &Value) -> String {
+        match self {
+            Value::Data(bytes) => target
+                .constant(bytes)
+                .unwrap_or_else(|| format!("0x{}", hex(bytes))),
+            other => other.to_string(),
+        }
+    }
+
+    /// A constant in the notation of this value's kind.
+    fn constant(&self, bytes: &[u8]) -> Option<String> {
+        match self {
+            Value::Meta(NFT_META_IIFNAME | NFT_META_OIFNAME) if bytes.len() == 16 => {
+                let length = bytes.iter().position(|byte| *byte == 0)?;
+                let (name, padding) = bytes.split_at(length);
+                if padding.iter().any(|byte| *byte != 0) {
+                    return None;
+                }
+                Some(format!("{:?}", std::str::from_utf8(name).ok()?))
+            }
+            Value::Meta(NFT_META_NFPROTO) => match bytes {
+                [NFPROTO_IPV4] => Some("ipv4".to_owned()),
+                [NFPROTO_IPV6] => Some("ipv6".to_owned()),
+                _ => None,
+            },
+            Value::Rt(NFT_RT_CLASSID) | Value::Jhash { .. } => {
+                Some(host_number(bytes)?.to_string())
+            }
+            Value::DestinationType => match host_number(bytes)? {
+                RTN_LOCAL => Some("local".to_owned()),
+                other => Some(other.to_string()),
+            },
+            value if value.is_mark() => Some(format!("{:#010x}", host_number(bytes)?)),
+            value if value.is_address() => Some(address(bytes)?.to_string()),
+            Value::Masked { of, .. } if of.is_mark() => of.constant(bytes),
+            _ => None,
+        }
+    }
+
+    /// `value operator constant`; none for an operator that nft doesn't know either.
+    pub(super) fn compared(&self, operator: u32, right: &[u8]) -> Option<String> {
+        // NFT_CMP_… (linux/netfilter/nf_tables.h).
+        let sign = *["==", "!=", "<", "<=", ">", ">="].get(operator as usize)?;
+        if let Some(idiom) = self.idiom(operator, right) {
+            return Some(idiom);
+        }
+        let constant = self
+            .constant(right)
+            .unwrap_or_else(|| format!("0x{}", hex(right)));
+        match self {
+            Value::Masked { .. } => Some(format!("{self} {sign} {constant}")),
+            _ if operator == NFT_CMP_EQ => Some(format!("{self} {constant}")),
+            _ => Some(format!("{self} {sign} {constant}")),
+        }
+    }
+
+    /// Masks that nft doesn't write as masks: prefixes, and the states of a flow.
+    fn idiom(&self, operator: u32, right: &[u8]) -> Option<String> {
+        let Value::Masked { of, mask, xor } = self else {
+            return None;
+        };
+        if xor.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        let zero = right.iter().all(|byte| *byte == 0);
+        if **of == Value::Ct(NFT_CT_STATE) && operator == NFT_CMP_NEQ && zero {
+            let mut bits = host_number(mask)?;
+            let mut names = Vec::new();
+            for (bit, name) in CT_STATES {
+                if bits & bit != 0 {
+                    names.push(name);
+                    bits &= !bit;
+                }
+            }
+            return (bits == 0).then(|| format!("ct state {}", names.join(",")));
+        }
+        if of.is_address() && right.len() == mask.len() {
+            let not = match operator {
+                NFT_CMP_EQ => "",
+                NFT_CMP_NEQ => "!= ",
+                _ => return None,
+            };
+            let length = prefix_length(mask)?;
+            return Some(format!("{of} {not}{}/{length}", address(right)?));
+        }
+        None
+    }
+}

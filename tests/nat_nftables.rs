@@ -1,0 +1,906 @@
+//! The nf_tables backend against a real kernel, judged by the real `nft`.
+
+#[path = "common/isolated.rs"]
+mod isolated;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use isolated::{isolated, run, sh, try_run};
+use trailblazer::firewall::{
+    BackendKind, Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Ruleset, Verdict,
+};
+use trailblazer::kernel::nat::nftables::{Nftables, Probe, probe};
+use trailblazer::kernel::nat::{FirewallBackend, FirewallError};
+use trailblazer::types::{Family, Mark, Realm};
+
+const INBOUND: Mark = Mark {
+    value: 0x3000,
+    mask: 0x3000,
+};
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn rule(matches: Vec<Match>, verdict: Verdict) -> FwRule {
+    FwRule {
+        family: None,
+        matches,
+        verdict,
+    }
+}
+
+fn only(hook: Hook, rules: Vec<FwRule>) -> Ruleset {
+    Ruleset {
+        chains: vec![Chain { hook, rules }],
+    }
+}
+
+fn owned(backend: &mut Nftables) -> OwnedFirewall {
+    match backend.observe().unwrap() {
+        ObservedFirewall::Owned(owned) => owned,
+        other => panic!("not ours: {other:?}"),
+    }
+}
+
+fn foreign(backend: &mut Nftables) -> String {
+    match backend.observe().unwrap() {
+        ObservedFirewall::Foreign(reason) => reason,
+        other => panic!("not foreign: {other:?}"),
+    }
+}
+
+/// The rules of our table as nft lists them, without counts.
+fn nft_rules() -> Vec<String> {
+    let listing = run("nft", &["-s", "list", "table", "inet", "trailblazer"]);
+    listing
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.contains("counter"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Each condition and each effect, with our words for it, and nft's where they differ: it leaves
+/// out a family that it can guess, inlines sets, and masks no bits that it sets anyway.
+fn vocabulary() -> Vec<(Hook, FwRule, &'static str, &'static str)> {
+    use Match as M;
+    use Verdict as V;
+    let pre = Hook::Prerouting;
+    let nat = Hook::PostroutingNat;
+    let guard = Hook::PostroutingGuard;
+    let bucket = |family| FwRule {
+        family: Some(family),
+        matches: vec![M::SourceBucket {
+            bucket: 1,
+            buckets: 3,
+            seed: 0x5eed,
+        }],
+        verdict: V::Accept,
+    };
+    let any = |prefixes: &[&str]| prefixes.iter().map(|p| net(p)).collect::<Vec<_>>();
+    vec![
+        (
+            pre,
+            rule(vec![M::InputInterface("eth0".into())], V::Accept),
+            "iifname \"eth0\" counter accept",
+            "",
+        ),
+        (
+            pre,
+            rule(
+                vec![M::NotInputInterface("a23456789012345".into())],
+                V::Accept,
+            ),
+            "iifname != \"a23456789012345\" counter accept",
+            "",
+        ),
+        (
+            guard,
+            rule(vec![M::OutputInterface("eth0".into())], V::Drop),
+            "oifname \"eth0\" counter drop",
+            "",
+        ),
+        (
+            guard,
+            rule(vec![M::NotOutputInterface("eth0".into())], V::Drop),
+            "oifname != \"eth0\" counter drop",
+            "",
+        ),
+        (
+            guard,
+            rule(vec![M::Source(net("10.0.0.0/16"))], V::Drop),
+            "meta nfproto ipv4 ip saddr 10.0.0.0/16 counter drop",
+            "ip saddr 10.0.0.0/16 counter drop",
+        ),
+        (
+            guard,
+            rule(vec![M::NotSource(net("10.1.2.3/32"))], V::Drop),
+            "meta nfproto ipv4 ip saddr != 10.1.2.3 counter drop",
+            "ip saddr != 10.1.2.3 counter drop",
+        ),
+        (
+            guard,
+            rule(vec![M::Destination(net("100.64.0.0/10"))], V::Drop),
+            "meta nfproto ipv4 ip daddr 100.64.0.0/10 counter drop",
+            "ip daddr 100.64.0.0/10 counter drop",
+        ),
+        (
+            guard,
+            rule(vec![M::NotDestination(net("169.254.0.0/17"))], V::Drop),
+            "meta nfproto ipv4 ip daddr != 169.254.0.0/17 counter drop",
+            "ip daddr != 169.254.0.0/17 counter drop",
+        ),
+        (
+            guard,
+            rule(vec![M::Source(net("2001:db8::/33"))], V::Drop),
+            "meta nfproto ipv6 ip6 saddr 2001:db8::/33 counter drop",
+            "ip6 saddr 2001:db8::/33 counter drop",
+        ),
+        (
+            guard,
+            rule(vec![M::NotSource(net("2001:db8::/56"))], V::Drop),
+            "meta nfproto ipv6 ip6 saddr != 2001:db8::/56 counter drop",
+            "ip6 saddr != 2001:db8::/56 counter drop",
+        ),
+        (
+            guard,
+            rule(vec![M::Destination(net("2001:db8::1/128"))], V::Drop),
+            "meta nfproto ipv6 ip6 daddr 2001:db8::1 counter drop",
+            "ip6 daddr 2001:db8::1 counter drop",
+        ),
+        (
+            guard,
+            rule(vec![M::NotDestination(net("fc00::/7"))], V::Drop),
+            "meta nfproto ipv6 ip6 daddr != fc00::/7 counter drop",
+            "ip6 daddr != fc00::/7 counter drop",
+        ),
+        (
+            pre,
+            rule(vec![M::DestinationIsLocal], V::Accept),
+            "fib daddr type local counter accept",
+            "",
+        ),
+        (
+            pre,
+            rule(vec![M::NewFlow], V::Accept),
+            "ct state new counter accept",
+            "",
+        ),
+        (
+            guard,
+            rule(vec![M::NotTracked], V::Drop),
+            "ct state invalid,untracked counter drop",
+            "",
+        ),
+        (
+            pre,
+            rule(vec![M::FlowMark(INBOUND)], V::Accept),
+            "ct mark & 0x00003000 == 0x00003000 counter accept",
+            "",
+        ),
+        (
+            pre,
+            rule(
+                vec![M::FlowMark(Mark {
+                    value: 7,
+                    mask: u32::MAX,
+                })],
+                V::Accept,
+            ),
+            "ct mark 0x00000007 counter accept",
+            "",
+        ),
+        (
+            guard,
+            rule(vec![M::NextHop("10.0.0.1".parse().unwrap())], V::Accept),
+            "meta nfproto ipv4 rt ip nexthop 10.0.0.1 counter accept",
+            "",
+        ),
+        (
+            guard,
+            rule(vec![M::NextHop("fe80::1".parse().unwrap())], V::Accept),
+            "meta nfproto ipv6 rt ip6 nexthop fe80::1 counter accept",
+            "",
+        ),
+        (
+            guard,
+            rule(vec![M::Realm(Realm(83))], V::Accept),
+            "meta nfproto ipv4 rt classid & 0x0000ffff == 83 counter accept",
+            "meta nfproto ipv4 rt classid & 65535 == 83 counter accept",
+        ),
+        (
+            guard,
+            rule(
+                vec![M::DestinationAnyOf(any(&["1.0.0.0/24", "3.0.0.0/8"]))],
+                V::Accept,
+            ),
+            "meta nfproto ipv4 ip daddr @__set0 counter accept",
+            "ip daddr { 1.0.0.0/24, 3.0.0.0/8 } counter accept",
+        ),
+        (
+            guard,
+            rule(
+                vec![M::DestinationNoneOf(any(&["2600::/16", "fff0::/12"]))],
+                V::Drop,
+            ),
+            "meta nfproto ipv6 ip6 daddr != @__set0 counter drop",
+            "ip6 daddr != { 2600::/16, fff0::/12 } counter drop",
+        ),
+        (
+            nat,
+            bucket(Family::Ipv4),
+            "meta nfproto ipv4 jhash ip saddr mod 3 seed 0x5eed 1 counter accept",
+            "jhash ip saddr mod 3 seed 0x5eed 1 counter accept",
+        ),
+        (
+            nat,
+            bucket(Family::Ipv6),
+            "meta nfproto ipv6 jhash ip6 saddr mod 3 seed 0x5eed 1 counter accept",
+            "jhash ip6 saddr mod 3 seed 0x5eed 1 counter accept",
+        ),
+        (
+            pre,
+            rule(vec![], V::SetFlowMark(INBOUND)),
+            "counter ct mark set ct mark & 0xffffcfff | 0x00003000",
+            "counter ct mark set ct mark | 0x00003000",
+        ),
+        (
+            pre,
+            rule(
+                vec![],
+                V::SetFlowMark(Mark {
+                    value: 0x1000,
+                    mask: 0x3000,
+                }),
+            ),
+            "counter ct mark set ct mark & 0xffffcfff | 0x00001000",
+            "counter ct mark set ct mark & 0xffffdfff | 0x00001000",
+        ),
+        (
+            pre,
+            rule(
+                vec![],
+                V::SetFlowMark(Mark {
+                    value: 9,
+                    mask: u32::MAX,
+                }),
+            ),
+            "counter ct mark set 0x00000009",
+            "",
+        ),
+        (
+            pre,
+            rule(vec![M::FlowMark(INBOUND)], V::RestoreMark { mask: 0x3000 }),
+            "ct mark & 0x00003000 == 0x00003000 counter meta mark set meta mark & 0xffffcfff | 0x00003000",
+            "ct mark & 0x00003000 == 0x00003000 counter meta mark set meta mark | 0x00003000",
+        ),
+        (
+            nat,
+            rule(vec![], V::Snat("192.0.2.1".parse().unwrap())),
+            "meta nfproto ipv4 counter snat ip to 192.0.2.1",
+            "",
+        ),
+        (
+            nat,
+            rule(vec![], V::Snat("2001:db8::2".parse().unwrap())),
+            "meta nfproto ipv6 counter snat ip6 to 2001:db8::2",
+            "",
+        ),
+        (
+            nat,
+            rule(vec![M::OutputInterface("eth0".into())], V::Masquerade),
+            "oifname \"eth0\" counter masquerade",
+            "",
+        ),
+        (
+            nat,
+            FwRule {
+                family: Some(Family::Ipv6),
+                matches: vec![],
+                verdict: V::Masquerade,
+            },
+            "meta nfproto ipv6 counter masquerade",
+            "",
+        ),
+    ]
+}
+
+fn everything() -> Ruleset {
+    let mut ruleset = Ruleset::default();
+    for hook in [
+        Hook::Prerouting,
+        Hook::OutputReroute,
+        Hook::PostroutingNat,
+        Hook::PostroutingGuard,
+    ] {
+        let rules = vocabulary()
+            .into_iter()
+            .filter(|case| case.0 == hook)
+            .map(|case| case.1);
+        ruleset.chains.push(Chain {
+            hook,
+            rules: rules.collect(),
+        });
+    }
+    ruleset
+}
+
+#[test]
+fn each_word_means_to_nft_what_it_means_to_us_and_comes_back_as_rendered() {
+    if !isolated("each_word_means_to_nft_what_it_means_to_us_and_comes_back_as_rendered") {
+        return;
+    }
+    let mut backend = Nftables::new();
+    for (hook, rule, ours, nft) in vocabulary() {
+        let ruleset = only(hook, vec![rule]);
+        backend.replace(&ruleset).unwrap();
+        let rendered = backend.render(&ruleset).unwrap();
+        assert_eq!(rendered[2].trim(), ours);
+        assert_eq!(nft_rules(), [if nft.is_empty() { ours } else { nft }]);
+        assert_eq!(owned(&mut backend).text, rendered);
+    }
+}
+
+#[test]
+fn chains_have_the_hooks_and_the_table_its_mark_of_ownership() {
+    if !isolated("chains_have_the_hooks_and_the_table_its_mark_of_ownership") {
+        return;
+    }
+    let mut backend = Nftables::new();
+    assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+    assert_eq!(probe().unwrap(), Probe::Available);
+    assert_eq!(sh("nft list ruleset"), "", "a probe leaves nothing behind");
+    backend.replace(&everything()).unwrap();
+    let listing = sh("nft list table inet trailblazer");
+    for line in [
+        "comment \"trailblazer: managed, do not edit\"",
+        "type filter hook prerouting priority mangle; policy accept;",
+        "type route hook output priority mangle; policy accept;",
+        "type nat hook postrouting priority srcnat - 5; policy accept;",
+        "type filter hook postrouting priority 150; policy accept;",
+    ] {
+        assert!(listing.contains(line), "{line} is not in\n{listing}");
+    }
+    let text = owned(&mut backend).text;
+    assert_eq!(text, backend.render(&everything()).unwrap());
+    assert_eq!(
+        text[0],
+        "table inet trailblazer comment \"trailblazer: managed, do not edit\""
+    );
+    assert!(text.contains(
+        &"  chain guard type filter hook postrouting priority 150 policy accept".to_owned()
+    ));
+    // What nft lists is what nft reads: an equal table by its hand.
+    let json = sh("nft -j list table inet trailblazer");
+    assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
+}
+
+#[test]
+fn replacing_is_stable_and_removing_leaves_nothing() {
+    if !isolated("replacing_is_stable_and_removing_leaves_nothing") {
+        return;
+    }
+    let mut backend = Nftables::new();
+    backend.remove().unwrap();
+    backend.replace(&everything()).unwrap();
+    let first = owned(&mut backend);
+    backend.replace(&everything()).unwrap();
+    assert_eq!(owned(&mut backend), first);
+    assert!(first.snapshot.0.len() > 1000);
+    backend.remove().unwrap();
+    backend.remove().unwrap();
+    assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+    assert_eq!(sh("nft list ruleset"), "");
+    backend.replace(&Ruleset::default()).unwrap();
+    assert_eq!(
+        owned(&mut backend).text,
+        backend.render(&Ruleset::default()).unwrap()
+    );
+}
+
+#[test]
+fn counts_are_no_drift() {
+    if !isolated("counts_are_no_drift") {
+        return;
+    }
+    let mut backend = Nftables::new();
+    let ruleset = only(Hook::PostroutingGuard, vec![rule(vec![], Verdict::Accept)]);
+    backend.replace(&ruleset).unwrap();
+    let before = owned(&mut backend);
+    std::net::UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .send_to(b"counted", "127.0.0.1:9")
+        .unwrap();
+    let listing = sh("nft list table inet trailblazer");
+    assert!(!listing.contains("counter packets 0 bytes 0"), "{listing}");
+    assert_eq!(owned(&mut backend), before);
+}
+
+#[test]
+fn each_change_by_another_hand_shows_and_is_undone() {
+    if !isolated("each_change_by_another_hand_shows_and_is_undone") {
+        return;
+    }
+    let mut backend = Nftables::new();
+    backend.replace(&everything()).unwrap();
+    let wanted = owned(&mut backend);
+    let handle = || {
+        let listing = sh("nft -a list chain inet trailblazer guard");
+        let line = listing
+            .lines()
+            .find(|line| line.contains("oifname"))
+            .unwrap()
+            .to_owned();
+        line.rsplit(' ').next().unwrap().to_owned()
+    };
+    let ours = "inet trailblazer";
+    let edits: Vec<String> = vec![
+        format!("delete rule {ours} guard handle {}", handle()),
+        format!("add rule {ours} guard accept"),
+        format!("insert rule {ours} guard counter accept"),
+        format!("add rule {ours} guard tcp dport 22 accept"),
+        format!("add rule {ours} guard limit rate 10/second accept"),
+        format!("add rule {ours} guard ip saddr 10.0.0.0/8 log prefix \"x\""),
+        format!("add rule {ours} guard meta mark set 1"),
+        format!("flush chain {ours} guard"),
+        format!("flush table {ours}"),
+        format!("add chain {ours} mine"),
+        format!("add chain {ours} mine {{ type filter hook input priority 7; policy drop; }}"),
+        format!("chain {ours} guard {{ policy drop; }}"),
+        format!("add set {ours} mine {{ type inet_service; elements = {{ 22 }}; }}"),
+        format!("add map {ours} mine {{ type ipv4_addr : ipv4_addr; }}"),
+        format!("add counter {ours} mine"),
+        format!("add table {ours} {{ flags dormant; }}"),
+    ];
+    for edit in edits {
+        // The one edit that names a rule by its number finds it under a new one.
+        let edit = match edit.split_once("handle ") {
+            Some((head, _)) => format!("{head}handle {}", handle()),
+            None => edit,
+        };
+        run("nft", &[&edit]);
+        let edited = owned(&mut backend);
+        assert_ne!(edited.text, wanted.text, "unseen: nft {edit}");
+        backend.replace(&everything()).unwrap();
+        assert_eq!(owned(&mut backend), wanted, "after: nft {edit}");
+        // And the edited state can be put back, but for objects that we never make.
+        backend.restore(&edited.snapshot).unwrap();
+        let again = owned(&mut backend);
+        if edit.contains("counter inet") {
+            assert_eq!(again, wanted);
+        } else {
+            assert_eq!(again, edited, "put back after: nft {edit}");
+        }
+        backend.replace(&everything()).unwrap();
+    }
+}
+
+#[test]
+fn putting_back_restores_all_of_it() {
+    if !isolated("putting_back_restores_all_of_it") {
+        return;
+    }
+    let mut backend = Nftables::new();
+    backend.replace(&everything()).unwrap();
+    let before = owned(&mut backend);
+    let listed = sh("nft -s list ruleset");
+    let other = only(
+        Hook::Prerouting,
+        vec![rule(vec![Match::NewFlow], Verdict::SetFlowMark(INBOUND))],
+    );
+    backend.replace(&other).unwrap();
+    backend.restore(&before.snapshot).unwrap();
+    assert_eq!(owned(&mut backend), before);
+    assert_eq!(sh("nft -s list ruleset"), listed);
+    // Nothing was there: nothing is put back.
+    backend.restore(&Default::default()).unwrap();
+    assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+    let nonsense = trailblazer::firewall::Snapshot(vec![1; 40]);
+    assert!(backend.restore(&nonsense).is_err());
+}
+
+#[test]
+fn somebody_elses_tables_are_left_as_they_are() {
+    if !isolated("somebody_elses_tables_are_left_as_they_are") {
+        return;
+    }
+    let mut backend = Nftables::new();
+    for table in ["ip trailblazer", "ip6 trailblazer", "inet filter", "ip nat"] {
+        run(
+            "nft",
+            &[&format!(
+                "table {table} {{ chain c {{ type filter hook postrouting priority 0; counter accept; }}\n }}"
+            )],
+        );
+    }
+    assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+    let others = sh("nft list ruleset");
+    backend.replace(&everything()).unwrap();
+    assert_eq!(
+        owned(&mut backend).text,
+        backend.render(&everything()).unwrap()
+    );
+    backend.replace(&everything()).unwrap();
+    backend.remove().unwrap();
+    assert_eq!(sh("nft list ruleset"), others);
+
+    for comment in ["", "comment \"hand made\";"] {
+        run(
+            "nft",
+            &[&format!(
+                "table inet trailblazer {{ {comment} chain x {{ counter; }}\n }}"
+            )],
+        );
+        let before = sh("nft list ruleset");
+        let reason = foreign(&mut backend);
+        assert!(reason.contains("somebody else's"), "{reason}");
+        for refused in [
+            backend.replace(&everything()),
+            backend.remove(),
+            backend.restore(&Default::default()),
+        ] {
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains("left as it is"), "{message}");
+        }
+        assert_eq!(sh("nft list ruleset"), before);
+        sh("nft delete table inet trailblazer");
+    }
+}
+
+#[test]
+fn five_thousand_prefixes_of_each_family() {
+    if !isolated("five_thousand_prefixes_of_each_family") {
+        return;
+    }
+    let v4 =
+        (0..5000u32).map(|i| IpNet::V4(Ipv4Net::new((0x1400_0000 + i * 512).into(), 24).unwrap()));
+    let v6 = (0..5000u128)
+        .map(|i| IpNet::V6(Ipv6Net::new(((0x2600_0000 + i * 2) << 96).into(), 32).unwrap()));
+    let mut backend = Nftables::new();
+    for prefixes in [v4.collect::<Vec<_>>(), v6.collect()] {
+        let ruleset = only(
+            Hook::PostroutingNat,
+            vec![rule(
+                vec![Match::DestinationAnyOf(prefixes)],
+                Verdict::Accept,
+            )],
+        );
+        backend.replace(&ruleset).unwrap();
+        backend.replace(&ruleset).unwrap();
+        let observed = owned(&mut backend);
+        assert_eq!(observed.text.len(), 5004);
+        assert_eq!(observed.text, backend.render(&ruleset).unwrap());
+        backend.restore(&observed.snapshot).unwrap();
+        assert_eq!(owned(&mut backend), observed);
+    }
+}
+
+#[test]
+fn neighbours_and_the_edges_of_the_address_space() {
+    if !isolated("neighbours_and_the_edges_of_the_address_space") {
+        return;
+    }
+    let mut backend = Nftables::new();
+    let listed = |prefixes: &[&str], backend: &mut Nftables| {
+        let prefixes = prefixes.iter().map(|p| net(p)).collect();
+        let ruleset = only(
+            Hook::PostroutingGuard,
+            vec![rule(vec![Match::DestinationAnyOf(prefixes)], Verdict::Drop)],
+        );
+        backend.replace(&ruleset).unwrap();
+        assert_eq!(owned(backend).text, backend.render(&ruleset).unwrap());
+        nft_rules()[0].clone()
+    };
+    assert_eq!(
+        listed(
+            &[
+                "0.0.0.0/8",
+                "10.0.0.0/24",
+                "10.0.1.0/24",
+                "10.0.2.0/24",
+                "255.255.255.255/32"
+            ],
+            &mut backend
+        ),
+        "ip daddr { 0.0.0.0/8, 10.0.0.0-10.0.2.255, 255.255.255.255 } counter drop"
+    );
+    assert_eq!(
+        listed(&["240.0.0.0/4"], &mut backend),
+        "ip daddr { 240.0.0.0/4 } counter drop"
+    );
+    assert_eq!(
+        listed(&["0.0.0.0/0"], &mut backend),
+        "ip daddr { 0.0.0.0/0 } counter drop"
+    );
+    assert_eq!(
+        listed(&["::/8", "ff00::/8"], &mut backend),
+        "ip6 daddr { ::/8, ff00::/8 } counter drop"
+    );
+}
+
+/// Packets that a rule of the guard chain has counted, by rule.
+fn counts() -> Vec<u64> {
+    let listing = sh("nft list chain inet trailblazer guard");
+    let rules = listing.lines().filter(|line| line.contains("counter"));
+    rules
+        .map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let at = words.iter().position(|word| *word == "packets").unwrap();
+            words[at + 1].parse().unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn conditions_hold_for_the_packets_that_they_speak_of() {
+    if !isolated("conditions_hold_for_the_packets_that_they_speak_of") {
+        return;
+    }
+    sh("ip link add v0 type veth peer name v1");
+    sh("ip addr add 10.0.0.1/24 dev v0");
+    sh("ip addr add 10.0.0.9/24 dev v0");
+    sh("ip addr add 2001:db8::1/64 dev v0 nodad");
+    sh("ip link set v0 up");
+    sh("ip link set v1 up");
+    sh("ip neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 dev v0");
+    sh("ip neigh add 2001:db8::2 lladdr 02:00:00:00:00:02 dev v0");
+    sh("ip route add 192.0.2.0/24 via 10.0.0.2 realm 7/83");
+    sh("ip route add 198.51.100.0/24 via 10.0.0.2");
+    sh("ip -6 route add 2001:db8:1::/48 via 2001:db8::2");
+    let bucket = |family, bucket| FwRule {
+        family: Some(family),
+        matches: vec![
+            Match::OutputInterface("v0".into()),
+            Match::SourceBucket {
+                bucket,
+                buckets: 2,
+                seed: 83,
+            },
+        ],
+        verdict: Verdict::Accept,
+    };
+    let seen = |rules: Vec<FwRule>, source: &str, target: &str| {
+        let last = rule(vec![Match::OutputInterface("v0".into())], Verdict::Accept);
+        let rules = rules.into_iter().chain([last]).collect();
+        Nftables::new()
+            .replace(&only(Hook::PostroutingGuard, rules))
+            .unwrap();
+        let socket = std::net::UdpSocket::bind(source).unwrap();
+        socket.send_to(b"x", target).unwrap();
+        counts()
+    };
+    let realm = || vec![rule(vec![Match::Realm(Realm(83))], Verdict::Accept)];
+    assert_eq!(seen(realm(), "10.0.0.1:0", "192.0.2.1:9"), [1, 0]);
+    assert_eq!(seen(realm(), "10.0.0.1:0", "198.51.100.1:9"), [0, 1]);
+    let hop = |hop: &str| {
+        vec![rule(
+            vec![Match::NextHop(hop.parse().unwrap())],
+            Verdict::Accept,
+        )]
+    };
+    assert_eq!(seen(hop("10.0.0.2"), "10.0.0.1:0", "192.0.2.1:9"), [1, 0]);
+    assert_eq!(seen(hop("10.0.0.3"), "10.0.0.1:0", "192.0.2.1:9"), [0, 1]);
+    assert_eq!(
+        seen(hop("2001:db8::2"), "[::]:0", "[2001:db8:1::1]:9")[0],
+        1
+    );
+    assert_eq!(
+        seen(hop("2001:db8::3"), "[::]:0", "[2001:db8:1::1]:9")[0],
+        0
+    );
+    let buckets = |family| vec![bucket(family, 0), bucket(family, 1)];
+    for (source, target, family) in [
+        ("10.0.0.1:0", "192.0.2.1:9", Family::Ipv4),
+        ("10.0.0.9:0", "192.0.2.1:9", Family::Ipv4),
+    ] {
+        let first = seen(buckets(family), source, target);
+        assert_eq!(first[..2].iter().sum::<u64>(), 1, "{first:?}");
+        assert_eq!(
+            seen(buckets(family), source, "192.0.2.77:9"),
+            first,
+            "always the same"
+        );
+    }
+    let counted = seen(
+        buckets(Family::Ipv6),
+        "[2001:db8::1]:0",
+        "[2001:db8:1::1]:9",
+    );
+    assert_eq!(counted[..2].iter().sum::<u64>(), 1, "{counted:?}");
+}
+
+#[test]
+fn an_open_connection_survives_a_replacement() {
+    if !isolated("an_open_connection_survives_a_replacement") {
+        return;
+    }
+    let mut backend = Nftables::new();
+    let ruleset = only(
+        Hook::PostroutingNat,
+        vec![rule(
+            vec![Match::Destination(net("127.0.0.0/8"))],
+            Verdict::Snat("127.0.0.77".parse().unwrap()),
+        )],
+    );
+    backend.replace(&ruleset).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut server, peer) = listener.accept().unwrap();
+    assert_eq!(
+        peer.ip().to_string(),
+        "127.0.0.77",
+        "the flow is translated"
+    );
+    let wait = Some(std::time::Duration::from_secs(5));
+    client.set_read_timeout(wait).unwrap();
+    server.set_read_timeout(wait).unwrap();
+    for _ in 0..20 {
+        backend.replace(&ruleset).unwrap();
+        let mut buffer = [0; 4];
+        client.write_all(b"ping").unwrap();
+        server.read_exact(&mut buffer).unwrap();
+        server.write_all(b"pong").unwrap();
+        client.read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"pong");
+    }
+}
+
+#[test]
+fn it_works_where_there_is_no_nft_program() {
+    if !isolated("it_works_where_there_is_no_nft_program") {
+        return;
+    }
+    // In this process of its own nobody else reads the environment; and an empty directory over
+    // nft's shows it better than a changed PATH.
+    let nft = run("sh", &["-c", "command -v nft"]);
+    run("mount", &["--bind", "/dev/null", nft.trim()]);
+    assert!(
+        std::process::Command::new("nft")
+            .arg("-v")
+            .output()
+            .is_err()
+    );
+    let mut backend = Nftables::new();
+    assert_eq!(probe().unwrap(), Probe::Available);
+    backend.replace(&everything()).unwrap();
+    assert_eq!(
+        owned(&mut backend).text,
+        backend.render(&everything()).unwrap()
+    );
+    backend.remove().unwrap();
+}
+
+#[test]
+fn without_privilege_it_is_unreadable_and_not_absent() {
+    const STAGE: &str = "TRAILBLAZER_TEST_UNPRIVILEGED";
+    let name = "without_privilege_it_is_unreadable_and_not_absent";
+    if std::env::var_os(STAGE).is_none() {
+        if isolated(name) {
+            // A user namespace of its own inside this network namespace: root over nothing.
+            let own = std::env::current_exe().unwrap();
+            let line = format!("{STAGE}=1 exec unshare -U {} --exact {name}", own.display());
+            let output = try_run("sh", &["-c", &line]);
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && text.contains("1 passed"),
+                "{text}"
+            );
+        }
+        return;
+    }
+    let mut backend = Nftables::new();
+    let observed = backend.observe().unwrap();
+    assert!(
+        matches!(observed, ObservedFirewall::Unreadable(_)),
+        "{observed:?}"
+    );
+    assert!(matches!(probe().unwrap(), Probe::Unprivileged(_)));
+    match backend.replace(&everything()) {
+        Err(FirewallError::Refused {
+            errno: Some(1),
+            reason,
+            ..
+        }) => {
+            assert!(reason.contains("not permitted"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_refusal_names_its_object_and_keeps_what_was_there() {
+    if !isolated("a_refusal_names_its_object_and_keeps_what_was_there") {
+        return;
+    }
+    let mut backend = Nftables::new();
+    backend.replace(&everything()).unwrap();
+    let before = owned(&mut backend);
+    // Source translation belongs into a nat chain: the kernel refuses it elsewhere.
+    let misplaced = only(
+        Hook::Prerouting,
+        vec![
+            rule(vec![Match::NewFlow], Verdict::Accept),
+            rule(
+                vec![Match::OutputInterface("eth0".into())],
+                Verdict::Masquerade,
+            ),
+        ],
+    );
+    let message = backend.replace(&misplaced).unwrap_err().to_string();
+    assert!(
+        message.contains("add rule 2 of chain prerouting: oifname \"eth0\" counter masquerade"),
+        "{message}"
+    );
+    assert!(message.contains("not supported"), "{message}");
+    assert_eq!(owned(&mut backend), before);
+}
+
+#[test]
+fn what_it_cannot_say_is_an_error_and_not_less() {
+    let backend = Nftables::new();
+    let mixed = rule(
+        vec![
+            Match::Source(net("10.0.0.0/8")),
+            Match::NextHop("::1".parse().unwrap()),
+        ],
+        Verdict::Accept,
+    );
+    let restore = rule(vec![Match::NewFlow], Verdict::RestoreMark { mask: 0x3000 });
+    let bucket = rule(
+        vec![Match::SourceBucket {
+            bucket: 0,
+            buckets: 2,
+            seed: 1,
+        }],
+        Verdict::Accept,
+    );
+    let single = FwRule {
+        family: Some(Family::Ipv4),
+        ..rule(
+            vec![Match::SourceBucket {
+                bucket: 0,
+                buckets: 1,
+                seed: 1,
+            }],
+            Verdict::Accept,
+        )
+    };
+    let long = rule(
+        vec![Match::InputInterface("sixteen-letters-".into())],
+        Verdict::Accept,
+    );
+    let stray = rule(vec![], Verdict::SetFlowMark(Mark { value: 4, mask: 3 }));
+    let realm = FwRule {
+        family: Some(Family::Ipv6),
+        ..rule(vec![Match::Realm(Realm(1))], Verdict::Accept)
+    };
+    for rule in [mixed, restore, bucket, single, long, stray, realm] {
+        let refused = backend.render(&only(Hook::Prerouting, vec![rule.clone()]));
+        assert!(
+            matches!(
+                refused,
+                Err(FirewallError::Inexpressible {
+                    backend: BackendKind::Nftables,
+                    ..
+                })
+            ),
+            "{rule:?}: {refused:?}"
+        );
+    }
+    let twice = Ruleset {
+        chains: vec![
+            Chain {
+                hook: Hook::Prerouting,
+                rules: vec![],
+            },
+            Chain {
+                hook: Hook::Prerouting,
+                rules: vec![],
+            },
+        ],
+    };
+    assert!(backend.render(&twice).is_err());
+}
