@@ -1,0 +1,215 @@
+//! Which of the open flows were opened from outside. Pure.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+use super::Ends;
+use super::conntrack::Tracked;
+use super::sockets::{Socket, Sockets};
+use crate::types::Mark;
+
+/// `IPPROTO_TCP` (RFC 9293 §3.1, IANA protocol numbers).
+const TCP: u8 = 6;
+
+/// What has to be written.
+#[derive(Debug, Default)]
+pub(super) struct Chosen<'a> {
+    /// Flows that conntrack knows.
+    pub(super) updates: Vec<&'a Tracked>,
+    /// Connections that it doesn't know.
+    pub(super) inserts: Vec<&'a Socket>,
+    /// How many others of that kind carry bits of the mask already.
+    pub(super) marked: u32,
+}
+
+/// Chooses the flows that were opened from outside.
+pub(super) fn inbound<'a>(
+    tracked: &'a [Tracked],
+    sockets: &'a Sockets,
+    own: &[IpAddr],
+    mark: Mark,
+) -> Chosen<'a> {
+    let own: BTreeSet<IpAddr> = own
+        .iter()
+        .copied()
+        .filter(|own| !own.is_loopback())
+        .collect();
+    let outside = |peer: SocketAddr| !peer.ip().is_loopback() && !own.contains(&peer.ip());
+    let mut from_outside: BTreeSet<usize> = BTreeSet::new();
+    let mut known: HashMap<Ends, usize> = HashMap::new();
+    for (index, flow) in tracked.iter().enumerate() {
+        // Either the packets' target is ours, or translation made it ours.
+        let to_us =
+            own.contains(&flow.original.target.ip()) || own.contains(&flow.reply.source.ip());
+        if to_us && outside(flow.original.source) {
+            from_outside.insert(index);
+        }
+        if flow.protocol == TCP {
+            // The socket sees the translated side: the reply's.
+            for ends in [flow.original, flow.reply.reversed()] {
+                known.insert(ends, index);
+                known.entry(ends.reversed()).or_insert(index);
+            }
+        }
+    }
+    let mut chosen = Chosen::default();
+    for socket in &sockets.connections {
+        let peer = socket.ends.source;
+        if !outside(peer) || !sockets.listens(socket.ends.target) {
+            continue;
+        }
+        // Conntrack that began in the middle of a connection may hold it the wrong way round:
+        // the listening socket knows better.
+        match known.get(&socket.ends) {
+            Some(index) => {
+                from_outside.insert(*index);
+            }
+            None => chosen.inserts.push(socket),
+        }
+    }
+    for flow in from_outside
+        .into_iter()
+        .filter_map(|index| tracked.get(index))
+    {
+        if flow.mark & mark.mask == 0 {
+            chosen.updates.push(flow);
+        } else {
+            chosen.marked += 1;
+        }
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARK: Mark = Mark {
+        value: 0x3000,
+        mask: 0x3000,
+    };
+
+    fn ends(source: &str, target: &str) -> Ends {
+        Ends {
+            source: source.parse().unwrap(),
+            target: target.parse().unwrap(),
+        }
+    }
+
+    fn tracked(original: Ends, reply: Ends, mark: u32) -> Tracked {
+        Tracked {
+            protocol: TCP,
+            original,
+            reply,
+            mark,
+            tuple: Vec::new(),
+            zone: None,
+        }
+    }
+
+    fn plain(source: &str, target: &str, mark: u32) -> Tracked {
+        let original = ends(source, target);
+        tracked(original, original.reversed(), mark)
+    }
+
+    fn socket(remote: &str, local: &str) -> Socket {
+        Socket {
+            ends: ends(remote, local),
+            state: 1,
+        }
+    }
+
+    fn own() -> Vec<IpAddr> {
+        ["10.0.0.1", "2001:db8::1", "127.0.0.1", "::1"]
+            .map(|text| text.parse().unwrap())
+            .to_vec()
+    }
+
+    fn listening(connections: Vec<Socket>, listeners: &[&str]) -> Sockets {
+        Sockets {
+            connections,
+            listeners: listeners.iter().map(|text| text.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_conntrack_knows_is_judged_by_who_opened_it() {
+        let inside_out = plain("10.0.0.1:40000", "192.0.2.9:443", 0);
+        let outside_in = plain("192.0.2.9:50000", "10.0.0.1:22", 0x4);
+        let in_v6 = plain("[2001:db8:9::9]:50000", "[2001:db8::1]:22", 0);
+        let marked = plain("192.0.2.9:50001", "10.0.0.1:22", 0x1000);
+        let to_itself = plain("10.0.0.1:50001", "10.0.0.1:22", 0);
+        let forwarded = plain("10.9.9.9:50001", "192.0.2.9:22", 0);
+        let loopback = plain("127.0.0.1:50001", "127.0.0.1:22", 0);
+        // A virtual address in front of us, translated to ours.
+        let translated = tracked(
+            ends("192.0.2.9:50002", "198.51.100.1:80"),
+            ends("10.0.0.1:8080", "192.0.2.9:50002"),
+            0,
+        );
+        let flows = [
+            inside_out, outside_in, in_v6, marked, to_itself, forwarded, loopback, translated,
+        ];
+        let sockets = Sockets::default();
+        let chosen = inbound(&flows, &sockets, &own(), MARK);
+        let targets: Vec<_> = chosen
+            .updates
+            .iter()
+            .map(|flow| flow.original.target.to_string())
+            .collect();
+        assert_eq!(
+            targets,
+            ["10.0.0.1:22", "[2001:db8::1]:22", "198.51.100.1:80"]
+        );
+        assert_eq!(chosen.marked, 1);
+        assert!(chosen.inserts.is_empty());
+    }
+
+    #[test]
+    fn connections_at_a_listening_port_are_inserted_unless_known() {
+        let sockets = listening(
+            vec![
+                socket("192.0.2.9:1", "10.0.0.1:22"),
+                socket("192.0.2.9:2", "10.0.0.1:22"),
+                socket("192.0.2.9:443", "10.0.0.1:40000"),
+                socket("10.0.0.1:5", "10.0.0.1:22"),
+                socket("127.0.0.1:5", "127.0.0.1:22"),
+                socket("192.0.2.9:3", "10.0.0.1:8080"),
+            ],
+            &["0.0.0.0:22", "10.0.0.2:8080"],
+        );
+        let known = [plain("192.0.2.9:2", "10.0.0.1:22", 0)];
+        let chosen = inbound(&known, &sockets, &own(), MARK);
+        let inserted: Vec<_> = chosen
+            .inserts
+            .iter()
+            .map(|s| s.ends.source.to_string())
+            .collect();
+        assert_eq!(inserted, ["192.0.2.9:1"]);
+        assert_eq!(chosen.updates.len(), 1);
+    }
+
+    #[test]
+    fn a_flow_that_conntrack_holds_the_wrong_way_round_is_marked_all_the_same() {
+        let sockets = listening(vec![socket("192.0.2.9:1", "10.0.0.1:22")], &["[::]:22"]);
+        let known = [plain("10.0.0.1:22", "192.0.2.9:1", 0)];
+        let chosen = inbound(&known, &sockets, &own(), MARK);
+        assert_eq!(chosen.updates.len(), 1);
+        assert!(chosen.inserts.is_empty());
+    }
+
+    #[test]
+    fn a_translated_flow_is_known_by_the_side_that_the_socket_sees() {
+        let sockets = listening(
+            vec![socket("192.0.2.9:1", "10.0.0.1:8080")],
+            &["10.0.0.1:8080"],
+        );
+        let known = [tracked(
+            ends("192.0.2.9:1", "198.51.100.1:80"),
+            ends("10.0.0.1:8080", "192.0.2.9:1"),
+            0,
+        )];
+        let chosen = inbound(&known, &sockets, &own(), MARK);
+        assert_eq!((chosen.updates.len(), chosen.inserts.len()), (1, 0));
+    }
+}

@@ -1,0 +1,171 @@
+//! The host's TCP sockets, over `NETLINK_SOCK_DIAG`.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::Ends;
+use crate::kernel::wire::{DUMP, Wire, WireError};
+
+/// `NETLINK_SOCK_DIAG` (linux/netlink.h).
+const NETLINK_SOCK_DIAG: isize = 4;
+/// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+/// Length of `struct inet_diag_req_v2` (linux/inet_diag.h).
+const REQUEST_LEN: usize = 56;
+
+/// Socket states (net/tcp_states.h).
+pub(super) mod state {
+    pub(in super::super) const ESTABLISHED: u8 = 1;
+    pub(in super::super) const SYN_RECV: u8 = 3;
+    pub(in super::super) const FIN_WAIT1: u8 = 4;
+    pub(in super::super) const FIN_WAIT2: u8 = 5;
+    pub(in super::super) const CLOSE_WAIT: u8 = 8;
+    pub(in super::super) const LAST_ACK: u8 = 9;
+    pub(in super::super) const LISTEN: u8 = 10;
+    pub(in super::super) const CLOSING: u8 = 11;
+}
+
+/// States in which the connection may still carry packets that must find their way.
+const OPEN: [u8; 7] = [
+    state::ESTABLISHED,
+    state::SYN_RECV,
+    state::FIN_WAIT1,
+    state::FIN_WAIT2,
+    state::CLOSE_WAIT,
+    state::LAST_ACK,
+    state::CLOSING,
+];
+
+/// A connection, as if the peer had opened it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Socket {
+    /// From the peer to us.
+    pub(super) ends: Ends,
+    /// Its state (net/tcp_states.h).
+    pub(super) state: u8,
+}
+
+/// What is open and what listens.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    pub(super) connections: Vec<Socket>,
+    pub(super) listeners: HashSet<SocketAddr>,
+}
+
+impl Sockets {
+    /// Whether something listens here: at this very address, or at all of them. A socket at `::`
+    /// takes IPv4 too.
+    pub(super) fn listens(&self, local: SocketAddr) -> bool {
+        let anywhere: &[IpAddr] = match local {
+            SocketAddr::V4(_) => &[
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            ],
+            SocketAddr::V6(_) => &[IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+        };
+        let any = |address: &IpAddr| {
+            self.listeners
+                .contains(&SocketAddr::new(*address, local.port()))
+        };
+        self.listeners.contains(&local) || anywhere.iter().any(any)
+    }
+}
+
+/// Whether the error means that the kernel has no way to list TCP sockets.
+pub(super) fn is_absent(error: &WireError) -> bool {
+    // ENOENT: no handler for TCP. EINVAL: none for the family. EPROTONOSUPPORT: no sock_diag.
+    matches!(error.errno(), Some(2 | 22 | 93 | 95))
+}
+
+/// Reads the TCP sockets of both families.
+pub(super) fn read() -> Result<Sockets, WireError> {
+    let mut wire = Wire::open(NETLINK_SOCK_DIAG)?;
+    let mut sockets = Sockets::default();
+    let states = OPEN
+        .iter()
+        .fold(1 << state::LISTEN, |bits: u32, state| bits | 1 << state);
+    for family in [AF_INET, AF_INET6] {
+        let mut request = vec![0; REQUEST_LEN];
+        request[0] = family;
+        request[1] = IPPROTO_TCP;
+        request[4..8].copy_from_slice(&states.to_ne_bytes());
+        wire.ask(SOCK_DIAG_BY_FAMILY, DUMP, &request, |frame| {
+            let (state, local, remote) =
+                parse(frame.body).ok_or(WireError::Malformed("a TCP socket"))?;
+            if state == state::LISTEN {
+                sockets.listeners.insert(local);
+            } else {
+                let ends = Ends {
+                    source: remote,
+                    target: local,
+                };
+                sockets.connections.push(Socket { ends, state });
+            }
+            Ok(())
+        })?;
+    }
+    Ok(sockets)
+}
+
+/// State, local and remote end out of a `struct inet_diag_msg` (linux/inet_diag.h).
+fn parse(body: &[u8]) -> Option<(u8, SocketAddr, SocketAddr)> {
+    let (family, state) = (*body.first()?, *body.get(1)?);
+    let port = |at: usize| Some(u16::from_be_bytes(body.get(at..at + 2)?.try_into().ok()?));
+    let address = |at: usize| -> Option<IpAddr> {
+        match family {
+            AF_INET => {
+                let octets: [u8; 4] = body.get(at..at + 4)?.try_into().ok()?;
+                Some(IpAddr::from(octets))
+            }
+            AF_INET6 => {
+                let octets: [u8; 16] = body.get(at..at + 16)?.try_into().ok()?;
+                // An IPv6 socket that speaks IPv4: its packets, and its flow, are IPv4.
+                Some(Ipv6Addr::from(octets).to_canonical())
+            }
+            _ => None,
+        }
+    };
+    let local = SocketAddr::new(address(8)?, port(4)?);
+    let remote = SocketAddr::new(address(24)?, port(6)?);
+    Some((state, local, remote))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_connection_of_an_ipv6_socket_is_an_ipv4_flow() {
+        let mut body = vec![0; 72];
+        body[0] = AF_INET6;
+        body[1] = state::ESTABLISHED;
+        body[4..8].copy_from_slice(&[0, 22, 0x30, 0x39]);
+        let mapped: Ipv6Addr = "::ffff:10.0.0.1".parse().unwrap();
+        body[8..24].copy_from_slice(&mapped.octets());
+        let mapped: Ipv6Addr = "::ffff:192.0.2.1".parse().unwrap();
+        body[24..40].copy_from_slice(&mapped.octets());
+        let (state, local, remote) = parse(&body).unwrap();
+        assert_eq!(state, state::ESTABLISHED);
+        assert_eq!(local.to_string(), "10.0.0.1:22");
+        assert_eq!(remote.to_string(), "192.0.2.1:12345");
+        assert!(parse(&body[..30]).is_none());
+    }
+
+    #[test]
+    fn an_ipv6_wildcard_takes_ipv4_but_not_the_other_way_round() {
+        let at = |text: &str| Sockets {
+            listeners: HashSet::from([text.parse().unwrap()]),
+            ..Sockets::default()
+        };
+        let listens = |sockets: Sockets, local: &str| sockets.listens(local.parse().unwrap());
+        assert!(listens(at("[::]:22"), "10.0.0.1:22"));
+        assert!(listens(at("[::]:22"), "[2001:db8::1]:22"));
+        assert!(listens(at("0.0.0.0:22"), "10.0.0.1:22"));
+        assert!(!listens(at("0.0.0.0:22"), "[2001:db8::1]:22"));
+        assert!(!listens(at("[::]:22"), "10.0.0.1:23"));
+        assert!(!listens(at("10.0.0.2:22"), "10.0.0.1:22"));
+    }
+}
