@@ -88,7 +88,9 @@ impl ApplyError {
     }
 }
 
-/// Carries out the plan.
+/// Carries out the plan. `keep_open_flows` runs before and after our marks come into a firewall
+/// that had none of them: before, so that the first packet finds its flow marked; after, for the
+/// flows that opened in between. Either way before the first rule.
 ///
 /// # Errors
 /// The first group of steps with a failure ends it; earlier groups are done.
@@ -97,6 +99,7 @@ pub fn apply(
     kernel: &mut Kernel,
     ownership: &Ownership,
     mut interposer: Option<&mut dyn Interposer>,
+    keep_open_flows: &mut dyn FnMut(),
 ) -> Result<(), ApplyError> {
     let mut next = 0;
     while next < plan.steps.len() {
@@ -109,7 +112,17 @@ pub fn apply(
         {
             settle(vec![(next, error)], &plan.steps)?;
         } else {
+            let marks_come = matches!(
+                plan.steps[next],
+                Step::Firewall { action: Action::Add, after: FirewallAfter::Policy(_), .. }
+            );
+            if marks_come {
+                keep_open_flows();
+            }
             carry_out(&plan.steps, next, end, kernel)?;
+            if marks_come {
+                keep_open_flows();
+            }
         }
         next = end;
     }

@@ -109,6 +109,16 @@ impl Kernel {
         Ok(facts)
     }
 
+    /// Whether it is worth the processes to ask iptables: chains of ours lie in nf_tables
+    /// (iptables-nft), or the legacy variant is in use at all.
+    pub fn may_hold_iptables_chains(&mut self) -> Result<bool, ObserveError> {
+        const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
+        let legacy = LEGACY
+            .iter()
+            .any(|path| std::fs::read_to_string(path).is_ok_and(|names| !names.trim().is_empty()));
+        Ok(legacy || nat::nftables::holds_iptables_chains(nat::iptables::CHAIN_PREFIX)?)
+    }
+
     /// Reads everything of our tables, rules and firewalls.
     pub fn observe(
         &mut self,

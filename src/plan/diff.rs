@@ -278,7 +278,7 @@ fn diff_firewalls(goal: &Goal, observed: &ObservedState, ownership: &Ownership) 
             ObservedFirewall::Unavailable(_) | ObservedFirewall::Foreign(_) if nothing => continue,
             ObservedFirewall::Foreign(what) => {
                 steps.conflicts.push(Conflict {
-                    message: format!("{backend}: {what} is not ours; rename or remove it"),
+                    message: format!("{backend}: {what}"),
                 });
                 continue;
             }

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 
 use crate::desired::{DesiredState, SysctlSetting};
 use crate::firewall::{BackendKind, OwnedFirewall, Ruleset};
-use crate::objects::{Nexthop, Route, Rule};
+use crate::objects::{Nexthop, NexthopKind, Route, RouteTarget, Rule, Via};
 use crate::observed::OwnedState;
-use crate::types::PerFamily;
+use crate::types::{IfIndex, NexthopId, PerFamily};
 
 pub use diff::plan;
 
@@ -221,6 +221,31 @@ impl Goal {
             frozen: PerFamily::default(),
             refuse_conflicts: false,
         }
+    }
+
+    /// Leaves out what lies on devices that have gone: it can't come back.
+    pub fn keep_devices(&mut self, present: &[IfIndex]) {
+        let stays = |via: &Via| present.contains(&via.device);
+        self.routes.retain(|route| match &route.target {
+            RouteTarget::Via(via) => stays(via),
+            _ => true,
+        });
+        self.nexthops.retain(|nexthop| match &nexthop.kind {
+            NexthopKind::Single(via) => stays(via),
+            _ => true,
+        });
+        let left: Vec<NexthopId> = self.nexthops.iter().map(|nexthop| nexthop.id).collect();
+        for nexthop in &mut self.nexthops {
+            if let NexthopKind::Group(members) = &mut nexthop.kind {
+                members.retain(|member| left.contains(member));
+            }
+        }
+        self.nexthops.retain(|nexthop| nexthop.kind != NexthopKind::Group(Vec::new()));
+        let left: Vec<NexthopId> = self.nexthops.iter().map(|nexthop| nexthop.id).collect();
+        self.routes.retain(|route| match &route.target {
+            RouteTarget::Nexthop(id) => left.contains(id),
+            _ => true,
+        });
     }
 
     /// The goal of `flush`: nothing of ours.

@@ -4,10 +4,12 @@ use super::documents::Documents;
 use super::report::Outcome;
 use super::{NUMBERS_FILE, Pass, PassError, View};
 use crate::apply::{ApplyError, Interposer, apply};
+use crate::config::Role;
 use crate::desired::DesiredState;
 use crate::firewall::BackendKind;
 use crate::journal::MAX_LISTED;
 use crate::kernel::Kernel;
+use crate::kernel::flows::backfill_inbound;
 use crate::observed::OwnedState;
 use crate::ownership::Numbers;
 use crate::plan::{Goal, Plan, plan};
@@ -88,12 +90,18 @@ impl Pass<'_> {
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), Attempt> {
         let final_error = |error: PassError| Attempt::Final(error.to_string());
-        let inbound = self.config.kernel.path_mask.inbound();
-        let mut notes = Vec::new();
-        let applied = apply(steps, kernel, &view.ownership, interposer, |kernel, notes| {
-            crate::kernel::flows::keep_open_flows(kernel, inbound, self.role, view, notes)
-        }, &mut notes);
-        self.report.notes.append(&mut notes);
+        let marks = self.config.kernel.path_mask.inbound();
+        let own: Vec<std::net::IpAddr> = view.facts.addresses.iter().map(|own| own.net.addr()).collect();
+        let role = self.role;
+        let notes = &mut self.report.notes;
+        let mut keep_open_flows = || {
+            if role == Role::Host
+                && let Err(error) = backfill_inbound(marks, &own)
+            {
+                notes.push(format!("connections that clients outside have open may break: {error}"));
+            }
+        };
+        let applied = apply(steps, kernel, &view.ownership, interposer, &mut keep_open_flows);
         match applied {
             Ok(()) => {}
             Err(error) if error.worth_another_look() => return Err(Attempt::Again(error.to_string())),
@@ -186,7 +194,7 @@ fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result
         if steps.is_empty() {
             return Ok(());
         }
-        match apply(&steps, kernel, &view.ownership, None, |_, _| Ok(()), &mut Vec::new()) {
+        match apply(&steps, kernel, &view.ownership, None, &mut || {}) {
             Ok(()) => {}
             Err(error) if error.worth_another_look() => last = error.to_string(),
             Err(error) => return Err(error.to_string()),

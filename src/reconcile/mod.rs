@@ -170,6 +170,7 @@ pub async fn pass(
     if let Err(error) = pass.run(kernel, interposer).await {
         pass.report.fail(&error);
     }
+    pass.report.settle();
     pass.report.duration = pass.started.elapsed();
     pass.write_end();
     pass.report

@@ -101,6 +101,19 @@ fn contact() -> Result<Wire, WireError> {
     Ok(wire)
 }
 
+/// Whether nf_tables holds chains of our iptables backend. False where nobody may look.
+///
+/// # Errors
+/// When the answer remains unknown.
+pub fn holds_iptables_chains(prefix: &str) -> Result<bool, FirewallError> {
+    let asked = contact().and_then(|mut wire| read::any_chain_begins_with(&mut wire, prefix));
+    match asked {
+        Ok(found) => Ok(found),
+        Err(error) if absence(&error).is_some() => Ok(false),
+        Err(error) => Err(failed("look for chains of iptables", error)),
+    }
+}
+
 impl FirewallBackend for Nftables {
     fn kind(&self) -> BackendKind {
         BackendKind::Nftables

@@ -274,3 +274,23 @@ pub(super) fn element_key(element: &[u8]) -> Vec<u8> {
     };
     key().unwrap_or_default()
 }
+
+/// Whether any table of any family has a chain whose name begins with `prefix`: iptables-nft
+/// keeps its chains here.
+pub(super) fn any_chain_begins_with(wire: &mut Wire, prefix: &str) -> Result<bool, WireError> {
+    let mut found = false;
+    let request = body(NFPROTO_UNSPEC, Attributes::new());
+    for _ in 0..ATTEMPTS {
+        let outcome = wire.ask(msg::GETCHAIN, DUMP, &request, |frame| {
+            let name = find(&list(frame.body)?, NFTA_CHAIN_NAME).map(|name| name.text());
+            found |= name.is_some_and(|name| name.starts_with(prefix));
+            Ok(())
+        });
+        match outcome {
+            Ok(()) => return Ok(found),
+            Err(WireError::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(WireError::Interrupted)
+}
