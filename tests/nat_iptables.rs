@@ -224,14 +224,22 @@ fn every_match_and_verdict_is_read_back_as_rendered() {
                         }
                     }
                 }
-                let ruleset = Ruleset {
-                    chains: vec![chain(hook, rules)],
-                };
-                backend.replace(&ruleset).unwrap();
-                if backend.render(&ruleset).unwrap().is_empty() {
-                    assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+                // At most six such rules fit one chain: accepting outside a list nests them.
+                let most = if verdict == Verdict::Accept {
+                    6
                 } else {
-                    in_sync(&mut backend, &ruleset);
+                    rules.len().max(1)
+                };
+                for rules in rules.chunks(most) {
+                    let ruleset = Ruleset {
+                        chains: vec![chain(hook, rules.to_vec())],
+                    };
+                    backend.replace(&ruleset).unwrap();
+                    if backend.render(&ruleset).unwrap().is_empty() {
+                        assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+                    } else {
+                        in_sync(&mut backend, &ruleset);
+                    }
                 }
             }
         }
@@ -268,6 +276,31 @@ fn foreign_text((ipv4, ipv6): (&str, &str)) -> String {
             _ => format!("{line}\n"),
         })
         .collect()
+}
+
+#[test]
+fn the_deepest_chains_that_we_render_are_accepted() {
+    if !isolated(
+        "the_deepest_chains_that_we_render_are_accepted",
+        Inner::default(),
+    ) {
+        return;
+    }
+    let list = vec![net("192.0.2.0/25"), net("198.51.100.0/24")];
+    let mut rules = vec![rule(&[Match::DestinationNoneOf(list.clone())], Verdict::Accept); 6];
+    rules.push(rule(
+        &[Match::DestinationAnyOf(list)],
+        Verdict::SetFlowMark(MARK),
+    ));
+    let ruleset = Ruleset {
+        chains: vec![chain(Hook::Prerouting, rules)],
+    };
+    for variant in VARIANTS {
+        let mut backend = backend(variant);
+        backend.replace(&ruleset).unwrap();
+        in_sync(&mut backend, &ruleset);
+        backend.remove().unwrap();
+    }
 }
 
 #[test]
@@ -396,7 +429,7 @@ fn a_jump_pushed_down_is_a_remark_and_returns_to_its_place_by_rollback() {
         let behind = backend.jumps_behind_others().unwrap();
         assert_eq!(
             behind,
-            ["ipv4: 1 rules of others come before ours in POSTROUTING of table nat"]
+            ["ipv4: in POSTROUTING of table nat our jump is rule 2, after those of others"]
         );
         let snapshot = owned(&mut backend).snapshot;
         backend.remove().unwrap();
