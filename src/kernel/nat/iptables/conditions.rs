@@ -1,6 +1,8 @@
 //! A rule's conditions, gathered so that they fit the words of iptables: one `-s`, `-d`, `-i`
 //! and `-o` a rule, no lists. Pure.
 
+use std::net::Ipv6Addr;
+
 use ipnet::IpNet;
 
 use crate::firewall::{FwRule, Hook, Match, Verdict};
@@ -57,6 +59,8 @@ pub struct Conditions {
     pub output: Side<String>,
     /// What needs no gathering: `-m ...`, in iptables words.
     pub matches: Vec<String>,
+    /// What must not hold, in iptables words.
+    pub exclusions: Vec<String>,
 }
 
 /// Why a rule has no conditions to render.
@@ -148,7 +152,19 @@ pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, N
                 bucket,
                 buckets,
                 seed,
-            } => all.add(cluster(*bucket, *buckets, *seed)?),
+            } => {
+                if !(2..=32).contains(buckets) || bucket >= buckets {
+                    return inexpressible(format!(
+                        "bucket {bucket} of {buckets} (2 to 32 are possible)"
+                    ));
+                }
+                match family {
+                    Family::Ipv4 => all.add(cluster(*bucket, *buckets, *seed)),
+                    Family::Ipv6 => all
+                        .exclusions
+                        .extend(other_buckets(*bucket, *buckets, *seed)),
+                }
+            }
         }
     }
     if new_flow && not_tracked {
@@ -305,18 +321,30 @@ fn both_marks(earlier: Option<Mark>, more: Mark) -> Result<Mark, Nothing> {
     })
 }
 
-/// xt_cluster hashes the source address of the flow's first direction with a fixed seed, for
-/// both families, and knows at most 32 nodes (`XT_CLUSTER_NODES_MAX`,
-/// linux/netfilter/xt_cluster.h). It reads conntrack only; the multicast MAC address of its man
-/// page concerns clusters that share one address.
-fn cluster(bucket: u32, buckets: u32, seed: u32) -> Result<String, Nothing> {
-    if !(2..=32).contains(&buckets) || bucket >= buckets {
-        return inexpressible(format!(
-            "bucket {bucket} of {buckets} (2 to 32 are possible)"
-        ));
-    }
-    Ok(format!(
-        "-m cluster --cluster-total-nodes {buckets} --cluster-local-nodemask {:#x} --cluster-hash-seed {seed:#x}",
-        1u32 << bucket
-    ))
+/// xt_cluster hashes the source address of the flow's first direction with a fixed seed and knows
+/// at most 32 nodes (`XT_CLUSTER_NODES_MAX`, linux/netfilter/xt_cluster.h). It reads conntrack
+/// only; the multicast MAC address of its man page concerns clusters that share one address.
+fn cluster(bucket: u32, buckets: u32, seed: u32) -> String {
+    format!(
+        "-m cluster --cluster-total-nodes {buckets} --cluster-local-node {} --cluster-hash-seed {seed:#x}",
+        bucket + 1
+    )
+}
+
+/// The IPv6 sources of all other buckets. Not by xt_cluster: it hashes but the first 32 bits of an
+/// IPv6 address (`jhash2(ip, NF_CT_TUPLE_L3SIZE / sizeof(__u32), ...)` counts one word, seen with
+/// kernel 6.18), so that a whole provider's network falls into one bucket. The last bits of the
+/// address tell hosts apart: as many as the buckets need, or all five that 32 buckets would,
+/// where the buckets don't divide evenly.
+fn other_buckets(bucket: u32, buckets: u32, seed: u32) -> Vec<String> {
+    let mask = if buckets.is_power_of_two() {
+        buckets - 1
+    } else {
+        31
+    };
+    let last_bits = |bits: u32| Ipv6Addr::from(u128::from(bits));
+    (0..=mask)
+        .filter(|class| (class ^ (seed & mask)) % buckets != bucket)
+        .map(|class| format!("-s {}/{}", last_bits(class), last_bits(mask)))
+        .collect()
 }

@@ -5,12 +5,10 @@
 //! emptied: all that we have in them is one jump each. Families and tables are transactions of
 //! their own; when a later one fails, the earlier ones are put back.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
-use rustix::thread::CapabilitySet;
-
 use self::model::{Own, command};
+use self::read::Reading;
 use self::save::Saved;
 use self::tool::{Missing, Version};
 use super::{FirewallBackend, FirewallError};
@@ -19,6 +17,7 @@ use crate::types::{Family, PerFamily};
 
 mod conditions;
 mod model;
+mod read;
 mod render;
 mod rule;
 mod save;
@@ -40,15 +39,6 @@ pub struct IptablesBackend {
     version: Result<Version, Missing>,
     variants_checked: bool,
     notes: Vec<String>,
-}
-
-/// What reading one family gave.
-enum Reading {
-    Read(Saved),
-    /// No program, or a kernel that knows nothing of it: why. Nothing of ours can be there.
-    Absent(String),
-    /// It may hold something, but we can't see it: why.
-    Unreadable(String),
 }
 
 impl IptablesBackend {
@@ -90,9 +80,8 @@ impl IptablesBackend {
             for (table, own) in &saved.own.0 {
                 for jump in own.jumps.iter().filter(|jump| jump.position > 1) {
                     behind.push(format!(
-                        "{family}: {} rules of others come before ours in {} of table {table}",
-                        jump.position - 1,
-                        jump.from
+                        "{family}: in {} of table {table} our jump is rule {}, after those of others",
+                        jump.from, jump.position
                     ));
                 }
             }
@@ -101,70 +90,12 @@ impl IptablesBackend {
     }
 
     fn read(&mut self, family: Family) -> Result<Reading, FirewallError> {
+        let tool = self.tools.get(family);
         match &self.version {
-            Err(Missing::NoBinary) => return Ok(Reading::Absent(self.no_binary(family))),
-            Err(Missing::Broken(why)) => return Ok(Reading::Unreadable(why.clone())),
-            Ok(_) => {}
+            Err(Missing::NoBinary) => Ok(Reading::Absent(read::no_binary(tool))),
+            Err(Missing::Broken(why)) => Ok(Reading::Unreadable(why.clone())),
+            Ok(_) => read::read(tool, family, &mut self.notes),
         }
-        let program = format!("{}-save", self.tools.get(family));
-        let output = match tool::run(&program, &[], "", Duration::ZERO) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok(Reading::Absent(self.no_binary(family)));
-            }
-            other => {
-                other.map_err(|source| io(&format!("read the rules with {program}"), source))?
-            }
-        };
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let stderr = stderr.trim();
-        if !output.status.success() {
-            let told = format!("{program}: {}: {stderr}", output.status);
-            return if tool::is_permission(stderr) {
-                Ok(Reading::Unreadable(format!(
-                    "{told}; reading iptables needs CAP_NET_ADMIN"
-                )))
-            } else if tool::is_unsupported(stderr) {
-                Ok(Reading::Absent(told))
-            } else {
-                Err(refused(&format!("read the {family} rules"), told))
-            };
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
-        if !text.contains("COMMIT") && !has_net_admin() {
-            // Without the privilege ip6tables-legacy-save ends with 0 and prints nothing (tried
-            // with 1.8.9): empty then says nothing.
-            return Ok(Reading::Unreadable(format!(
-                "{program} prints nothing to a process without CAP_NET_ADMIN"
-            )));
-        }
-        let saved = match save::parse(&text) {
-            Ok(saved) => saved,
-            Err(error @ save::SaveError::Incompatible(_)) => {
-                return Ok(Reading::Unreadable(format!("{program}: {error}")));
-            }
-            Err(error) => {
-                return Err(refused(
-                    &format!("read the {family} rules"),
-                    error.to_string(),
-                ));
-            }
-        };
-        let remarks = saved.notes.iter().map(String::as_str);
-        for remark in remarks.chain(stderr.lines()) {
-            let remark = remark.trim_start_matches(['#', ' ']);
-            if !remark.is_empty() && !self.notes.iter().any(|note| note == remark) {
-                self.notes.push(remark.to_owned());
-            }
-        }
-        Ok(Reading::Read(saved))
-    }
-
-    fn no_binary(&self, family: Family) -> String {
-        format!(
-            "no iptables binary in PATH ({}): {} and its -save and -restore come with the package iptables",
-            std::env::var("PATH").unwrap_or_default(),
-            self.tools.get(family)
-        )
     }
 
     /// Brings both families to their goal, or leaves both as they were.
@@ -419,11 +350,4 @@ fn io(operation: &str, source: std::io::Error) -> FirewallError {
         operation: operation.to_owned(),
         source,
     }
-}
-
-/// Whether this process may configure the network of its namespace. An answer that can't be had
-/// is a no: it only makes us distrust an empty output.
-fn has_net_admin() -> bool {
-    rustix::thread::capabilities(None)
-        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }

@@ -25,12 +25,16 @@ use super::script::marker;
 use crate::firewall::{FwRule, Hook, Ruleset, Verdict};
 use crate::types::Family;
 
+/// nf_tables lets chains lie 16 deep (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h; beyond it
+/// says EMLINK), and counts `-g` as it counts `-j`. Each `SET` with its `REST` takes two.
+const MOST_NESTED: usize = 6;
+
 /// The policy of one family; the error says what iptables has no words for.
 pub fn render(ruleset: &Ruleset, family: Family) -> Result<Own, String> {
     let mut tables: BTreeMap<String, Builder> = BTreeMap::new();
     for chain in &ruleset.chains {
         let (table, builtin, name) = place(chain.hook);
-        let mut writer: Option<String> = None;
+        let mut writer: Option<(String, usize)> = None;
         for rule in &chain.rules {
             let conditions = match gather(rule, chain.hook, family) {
                 Ok(conditions) => conditions,
@@ -43,9 +47,9 @@ pub fn render(ruleset: &Ruleset, family: Family) -> Result<Own, String> {
             let current = writer.get_or_insert_with(|| {
                 builder.open(name);
                 builder.hook(builtin, name);
-                name.to_owned()
+                (name.to_owned(), 0)
             });
-            builder.rule(current, conditions, &verdict);
+            builder.rule(current, conditions, &verdict)?;
         }
     }
     let finish = |builder: Builder| builder.table;
@@ -118,29 +122,49 @@ impl Builder {
             .push(canonical(words));
     }
 
-    /// Appends a rule to the chain named `current`, which may be another one afterwards.
-    fn rule(&mut self, current: &mut String, mut conditions: Conditions, verdict: &str) {
+    /// Appends a rule to the chain named `current`, which may be another one afterwards; `nested`
+    /// counts how often it became another.
+    fn rule(
+        &mut self,
+        (current, nested): &mut (String, usize),
+        mut conditions: Conditions,
+        verdict: &str,
+    ) -> Result<(), String> {
         let mut fitting = String::new();
         let mut lists = Lists::default();
         fit(&mut conditions.source, "-s", &mut fitting, &mut lists);
         fit(&mut conditions.destination, "-d", &mut fitting, &mut lists);
         fit(&mut conditions.input, "-i", &mut fitting, &mut lists);
         fit(&mut conditions.output, "-o", &mut fitting, &mut lists);
+        lists.none_of.append(&mut conditions.exclusions);
         for words in &conditions.matches {
             fitting.push(' ');
             fitting.push_str(words);
         }
         if lists.any_of.is_empty() && lists.none_of.is_empty() {
             self.add(current, &[&fitting, verdict]);
-            return;
+            return Ok(());
+        }
+        let leaves = verdict == "-j RETURN";
+        if leaves && lists.none_of.is_empty() {
+            // A list to leave by needs no chain, only one rule a prefix.
+            for condition in &lists.any_of {
+                self.add(current, &[condition, &fitting, verdict]);
+            }
+            return Ok(());
         }
 
         self.sets += 1;
         let set = format!("TRAILBLAZER-SET{}", self.sets);
         self.open(&set);
-        let leaves = verdict == "-j RETURN";
         let (enter, not_concerned, rest) = if leaves {
             self.rests += 1;
+            *nested += 1;
+            if *nested > MOST_NESTED {
+                return Err(format!(
+                    "more than {MOST_NESTED} rules of one chain that accept what is outside a list: chains would lie too deep"
+                ));
+            }
             let rest = format!("TRAILBLAZER-REST{}", self.rests);
             self.open(&rest);
             (format!("-g {set}"), format!("-g {rest}"), Some(rest))
@@ -165,6 +189,7 @@ impl Builder {
             self.add(current, &[&not_concerned]);
             *current = rest;
         }
+        Ok(())
     }
 }
 
@@ -331,6 +356,73 @@ mod tests {
             .unwrap(),
             "TRAILBLAZER-SET1 -j ACCEPT"
         );
+    }
+
+    #[test]
+    fn each_source_has_exactly_one_bucket() {
+        for buckets in 2..=32 {
+            let mut owners = std::collections::BTreeMap::new();
+            for bucket in 0..buckets {
+                let share = Match::SourceBucket {
+                    bucket,
+                    buckets,
+                    seed: 0x1234_5677,
+                };
+                let excluded: std::collections::BTreeSet<String> = lines(
+                    Hook::PostroutingNat,
+                    &[(&[share], Verdict::Masquerade)],
+                    Family::Ipv6,
+                )
+                .into_iter()
+                .filter(|line| line.ends_with("RETURN"))
+                .collect();
+                let mask = if buckets.is_power_of_two() {
+                    buckets
+                } else {
+                    32
+                };
+                for class in 0..mask {
+                    let bits = |n: u32| std::net::Ipv6Addr::from(u128::from(n));
+                    let line = format!(
+                        "TRAILBLAZER-SET1 -s {}/{} -j RETURN",
+                        bits(class),
+                        bits(mask - 1)
+                    );
+                    if !excluded.contains(&line) {
+                        assert_eq!(owners.insert(class, bucket), None, "{class} of {buckets}");
+                    }
+                }
+            }
+            let used: std::collections::BTreeSet<u32> = owners.values().copied().collect();
+            assert_eq!(used.len(), buckets as usize);
+        }
+    }
+
+    #[test]
+    fn a_list_to_accept_by_needs_no_chain_and_depth_has_its_limit() {
+        let any_of = [Match::DestinationAnyOf(nets(&[
+            "10.0.0.0/8",
+            "192.0.2.0/24",
+        ]))];
+        assert_eq!(
+            lines(
+                Hook::Prerouting,
+                &[(&any_of, Verdict::Accept)],
+                Family::Ipv4
+            ),
+            [
+                "TRAILBLAZER-PRE -d 10.0.0.0/8 -j RETURN",
+                "TRAILBLAZER-PRE -d 192.0.2.0/24 -j RETURN",
+            ]
+        );
+        let none_of = [Match::DestinationNoneOf(nets(&[
+            "10.0.0.0/8",
+            "192.0.2.0/24",
+        ]))];
+        let rules: Vec<(&[Match], Verdict)> = vec![(&none_of, Verdict::Accept); MOST_NESTED + 1];
+        let at = |count: usize| lines(Hook::Prerouting, &rules[..count], Family::Ipv4);
+        assert!(!at(MOST_NESTED)[0].starts_with("cannot"));
+        assert!(at(MOST_NESTED + 1)[0].starts_with("cannot"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// A rule without its chain: what follows `-A CHAIN `.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// As the tool printed it: what `-D` and a rollback must repeat.
+    /// As the tool printed it: what `-D` and a rollback repeat.
     pub raw: String,
     /// In our one spelling: what is compared and shown.
     pub canonical: String,
@@ -24,6 +24,15 @@ impl Rule {
         Rule {
             raw: raw.to_owned(),
             canonical: canonical(raw),
+        }
+    }
+
+    /// What the tool takes: as it printed it, but for what it can't read back itself.
+    pub fn to_feed(&self) -> &str {
+        if self.raw.contains("--cluster-local-nodemask") {
+            &self.canonical
+        } else {
+            &self.raw
         }
     }
 }
@@ -228,19 +237,17 @@ fn spell_values(mut option: Opt) -> Opt {
     option
 }
 
-/// `--cluster-local-node` counts from 1; both tools print it as a mask of nodes.
+/// Both tools print the node as a mask of nodes, but take a mask of at most 32 back (iptables
+/// 1.8.9: "bad value for option, or out of range (1-32)"), so that nothing beyond node 5 survives
+/// a save and restore. The number of the node, counted from 1, does.
 fn spell_cluster_node(option: &mut Opt) {
-    if option.name != "--cluster-local-node" {
+    if option.name != "--cluster-local-nodemask" {
         return;
     }
-    let mask = option
-        .values
-        .first()
-        .and_then(|node| node.parse::<u32>().ok())
-        .and_then(|node| 1u32.checked_shl(node.checked_sub(1)?));
-    if let Some(mask) = mask {
-        option.name = "--cluster-local-nodemask".to_owned();
-        option.values = vec![format!("{mask:#x}")];
+    let mask = option.values.first().and_then(|mask| number(mask));
+    if let Some(mask) = mask.filter(|mask| mask.is_power_of_two()) {
+        option.name = "--cluster-local-node".to_owned();
+        option.values = vec![(mask.trailing_zeros() + 1).to_string()];
     }
 }
 
@@ -348,8 +355,8 @@ mod tests {
             "word",
             "-m",
             "-s x/y --mark / \"a",
-            "-m cluster --cluster-local-node 0",
-            "-m cluster --cluster-local-node 99",
+            "-m cluster --cluster-local-nodemask 0",
+            "-m cluster --cluster-local-nodemask",
         ] {
             let _ = (canonical(text), target(text), comments(text));
         }

@@ -46,7 +46,7 @@ fn write_table(text: &mut String, table: &str, from: &OwnTable, to: &OwnTable, c
     }
     for (chain, rules) in &to.chains {
         for rule in rules {
-            line(&format!("-A {chain} {}", rule.raw));
+            line(&format!("-A {chain} {}", rule.to_feed()));
         }
     }
     if !keep_jumps {

@@ -1,0 +1,462 @@
+//! The iptables backend under real packets: a client, a router with the rules (these namespaces
+//! themselves), a server that tells each client which address it sees. Both variants, both
+//! families.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/isolated_ipt.rs"]
+mod isolated_ipt;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use isolated_ipt::{Inner, isolated, sh};
+use rustix::net::{AddressFamily, SocketType};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use trailblazer::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use trailblazer::kernel::nat::FirewallBackend;
+use trailblazer::kernel::nat::iptables::IptablesBackend;
+use trailblazer::types::{Family, Mark};
+
+const VARIANTS: [(&str, &str); 2] = [
+    ("iptables-nft", "ip6tables-nft"),
+    ("iptables-legacy", "ip6tables-legacy"),
+];
+
+const PORT: u16 = 7;
+
+/// Clients: 10.1.0.2 to 10.1.0.33 and 2001:db8:1::2 to ::21.
+const CLIENTS: u8 = 32;
+
+/// Servers: 192.0.2.1 to .4 and 2001:db8:2::1 to ::4. The router is .20 there, and .11 to .13
+/// are its further addresses.
+fn server(family: Family, n: u8) -> IpAddr {
+    match family {
+        Family::Ipv4 => Ipv4Addr::new(192, 0, 2, n).into(),
+        Family::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, n.into()).into(),
+    }
+}
+
+fn client(family: Family, n: u8) -> IpAddr {
+    match family {
+        Family::Ipv4 => Ipv4Addr::new(10, 1, 0, n + 2).into(),
+        Family::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, u16::from(n) + 2).into(),
+    }
+}
+
+fn build() {
+    sh("ip netns add client; ip netns add server; \
+        ip link add c0 type veth peer name eth0 netns client; \
+        ip link add s0 type veth peer name eth0 netns server; \
+        ip addr add 10.1.0.1/24 dev c0; ip addr add 2001:db8:1::1/64 dev c0 nodad; \
+        ip addr add 192.0.2.20/24 dev s0; ip addr add 2001:db8:2::14/64 dev s0 nodad; \
+        for n in 11 12 13; do ip addr add 192.0.2.$n/32 dev s0; done; \
+        for n in b c d; do ip addr add 2001:db8:2::$n/128 dev s0 nodad preferred_lft 0; done; \
+        ip link set c0 up; ip link set s0 up; \
+        echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
+    let mut inside = String::new();
+    for n in 0..CLIENTS {
+        inside.push_str(&format!(
+            "ip addr add {}/24 dev eth0; ip addr add {}/64 dev eth0 nodad; ",
+            client(Family::Ipv4, n),
+            client(Family::Ipv6, n)
+        ));
+    }
+    sh(&format!(
+        "ip netns exec client sh -ec 'ip link set eth0 up; {inside} \
+         ip route add default via 10.1.0.1; ip route add default via 2001:db8:1::1'"
+    ));
+    // Without routes back to the clients: only those reach a server whose replies find home. So
+    // it has them, to see untranslated sources too.
+    sh(
+        "ip netns exec server sh -ec 'ip link set eth0 up; ip link set lo up; \
+        for n in 1 2 3 4; do ip addr add 192.0.2.$n/24 dev eth0; \
+        ip addr add 2001:db8:2::$n/64 dev eth0 nodad; done; \
+        ip route add 10.1.0.0/24 via 192.0.2.20; ip route add 2001:db8:1::/64 via 2001:db8:2::14'",
+    );
+    inside_of("server", || {
+        for address in ["0.0.0.0:7", "[::]:7"] {
+            let listener = listen(address.parse().unwrap());
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let mut stream = stream.unwrap();
+                    thread::spawn(move || {
+                        let peer = stream.peer_addr().unwrap().ip();
+                        let mut byte = [0];
+                        // One line for each byte, until the client ends.
+                        while stream.read_exact(&mut byte).is_ok() {
+                            let _ = stream.write_all(format!("{peer}\n").as_bytes());
+                        }
+                    });
+                }
+            });
+        }
+    });
+    // Fresh IPv6 links answer only once their link-local addresses are settled (one to two
+    // seconds of duplicate detection).
+    let begun = Instant::now();
+    for family in Family::ALL {
+        while seen(client(family, 0), server(family, 1)).is_none() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "{family}: no way to the server"
+            );
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> TcpListener {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket: OwnedFd = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
+    if address.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true).unwrap();
+    }
+    rustix::net::bind(&socket, &address).unwrap();
+    rustix::net::listen(&socket, 128).unwrap();
+    socket.into()
+}
+
+/// Runs `work` in a thread that is inside the namespace `name`; threads started there stay there.
+fn inside_of<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let namespace = File::open(format!("/run/netns/{name}")).unwrap();
+    let thread = thread::spawn(move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        work()
+    });
+    thread.join().unwrap()
+}
+
+/// Connects from a client's own address; what the server says it sees, `None` for no answer.
+fn seen(from: IpAddr, to: IpAddr) -> Option<IpAddr> {
+    inside_of("client", move || {
+        let mut stream = connect(from, to)?;
+        ask(&mut stream)
+    })
+}
+
+fn connect(from: IpAddr, to: IpAddr) -> Option<TcpStream> {
+    let family = if to.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::new(from, 0)).unwrap();
+    // Without an answer connect ends when the send timeout does.
+    rustix::net::sockopt::set_socket_timeout(
+        &socket,
+        rustix::net::sockopt::Timeout::Send,
+        Some(Duration::from_millis(700)),
+    )
+    .unwrap();
+    rustix::net::connect(&socket, &SocketAddr::new(to, PORT)).ok()?;
+    let stream = TcpStream::from(socket);
+    stream
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    Some(stream)
+}
+
+fn ask(stream: &mut TcpStream) -> Option<IpAddr> {
+    stream.write_all(b"?").ok()?;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).ok().map(|()| byte[0])? != b'\n' {
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).ok()?.parse().ok()
+}
+
+fn rule(matches: &[Match], verdict: Verdict) -> FwRule {
+    FwRule {
+        family: None,
+        matches: matches.to_vec(),
+        verdict,
+    }
+}
+
+fn chain(hook: Hook, rules: Vec<FwRule>) -> Chain {
+    Chain { hook, rules }
+}
+
+fn host(address: IpAddr) -> IpNet {
+    address.into()
+}
+
+fn for_all(mut test: impl FnMut(&mut IptablesBackend, (&'static str, &'static str), Family)) {
+    build();
+    for variant in VARIANTS {
+        let mut backend = IptablesBackend::with_tools(variant.0, variant.1, 1);
+        for family in Family::ALL {
+            let bare = seen(client(family, 0), server(family, 1));
+            assert_eq!(bare, Some(client(family, 0)), "before: untranslated");
+            test(&mut backend, variant, family);
+            backend.remove().unwrap();
+        }
+    }
+}
+
+#[test]
+fn snat_masquerade_and_accept() {
+    if !isolated("snat_masquerade_and_accept", Inner::default()) {
+        return;
+    }
+    for_all(|backend, variant, family| {
+        let tool = if family == Family::Ipv4 {
+            variant.0
+        } else {
+            variant.1
+        };
+        let out = Match::OutputInterface("s0".into());
+        let ruleset = Ruleset {
+            chains: vec![chain(
+                Hook::PostroutingNat,
+                vec![
+                    rule(
+                        &[out.clone(), Match::Destination(host(server(family, 1)))],
+                        Verdict::Accept,
+                    ),
+                    rule(
+                        &[
+                            out.clone(),
+                            Match::DestinationAnyOf(vec![
+                                host(server(family, 2)),
+                                host(server(family, 4)),
+                            ]),
+                            Match::NotSource(host(client(family, 5))),
+                            Match::NotSource(host(client(family, 6))),
+                        ],
+                        Verdict::Masquerade,
+                    ),
+                    rule(
+                        &[
+                            Match::NotOutputInterface("c0".into()),
+                            Match::InputInterface("c0".into()),
+                        ],
+                        Verdict::Snat(server(family, 11)),
+                    ),
+                ],
+            )],
+        };
+        // Somebody else's translation behind ours: "accept" keeps it away, the first one wins.
+        sh(&format!(
+            "{tool} -t nat -A POSTROUTING -o s0 -j SNAT --to-source {}",
+            server(family, 13)
+        ));
+        backend.replace(&ruleset).unwrap();
+        let main = server(family, 20);
+        let peer = |from, to| seen(client(family, from), server(family, to));
+        assert_eq!(peer(0, 1), Some(client(family, 0)), "accept: left alone");
+        assert_eq!(peer(0, 2), Some(main), "masquerade");
+        assert_eq!(peer(0, 4), Some(main), "masquerade, second prefix");
+        assert_eq!(peer(5, 2), Some(server(family, 11)), "excluded source");
+        assert_eq!(peer(6, 4), Some(server(family, 11)), "excluded source");
+        assert_eq!(peer(0, 3), Some(server(family, 11)), "snat");
+        // An open connection outlives the exchange of all rules.
+        let (from, to) = (client(family, 0), server(family, 3));
+        let mut open = inside_of("client", move || connect(from, to)).unwrap();
+        assert_eq!(ask(&mut open), Some(server(family, 11)));
+        let mut changed = ruleset.clone();
+        changed.chains[0].rules.remove(0);
+        backend.replace(&changed).unwrap();
+        assert_eq!(ask(&mut open), Some(server(family, 11)));
+        assert_eq!(peer(0, 1), Some(server(family, 11)), "now translated");
+        sh(&format!("{tool} -t nat -F POSTROUTING"));
+    });
+}
+
+#[test]
+fn source_buckets_are_complete_and_stable() {
+    if !isolated("source_buckets_are_complete_and_stable", Inner::default()) {
+        return;
+    }
+    let mut by_variant: BTreeMap<Family, Vec<Vec<Option<IpAddr>>>> = BTreeMap::new();
+    for_all(|backend, _, family| {
+        let share = |bucket: u32| {
+            rule(
+                &[
+                    Match::OutputInterface("s0".into()),
+                    Match::SourceBucket {
+                        bucket,
+                        buckets: 3,
+                        seed: 0x7472_6169,
+                    },
+                ],
+                Verdict::Snat(server(family, 11 + u8::try_from(bucket).unwrap())),
+            )
+        };
+        let ruleset = Ruleset {
+            chains: vec![chain(Hook::PostroutingNat, (0..3).map(share).collect())],
+        };
+        let all = |to: u8| -> Vec<Option<IpAddr>> {
+            (0..CLIENTS)
+                .map(|n| seen(client(family, n), server(family, to)))
+                .collect()
+        };
+        backend.replace(&ruleset).unwrap();
+        let first = all(1);
+        let used: BTreeSet<IpAddr> = first.iter().map(|seen| seen.unwrap()).collect();
+        let wanted: BTreeSet<IpAddr> = (11..14).map(|n| server(family, n)).collect();
+        assert_eq!(used, wanted, "each address is used, and nothing else");
+        assert_eq!(all(2), first, "the same whatever the destination");
+        backend.remove().unwrap();
+        backend.replace(&ruleset).unwrap();
+        assert_eq!(all(1), first, "the same after a reload");
+        by_variant.entry(family).or_default().push(first);
+    });
+    for shares in by_variant.values() {
+        assert_eq!(shares[0], shares[1], "the same with both variants");
+    }
+}
+
+#[test]
+fn marks_travel_from_prerouting_to_translation() {
+    if !isolated(
+        "marks_travel_from_prerouting_to_translation",
+        Inner::default(),
+    ) {
+        return;
+    }
+    for_all(|backend, variant, family| {
+        let tool = if family == Family::Ipv4 {
+            variant.0
+        } else {
+            variant.1
+        };
+        let path = Mark {
+            value: 0x1000,
+            mask: 0x3000,
+        };
+        let bypass = vec![host(server(family, 1)), host(server(family, 2))];
+        let ruleset = Ruleset {
+            chains: vec![
+                chain(
+                    Hook::Prerouting,
+                    vec![
+                        rule(
+                            &[
+                                Match::InputInterface("c0".into()),
+                                Match::DestinationNoneOf(bypass),
+                            ],
+                            Verdict::Accept,
+                        ),
+                        rule(
+                            &[
+                                Match::InputInterface("c0".into()),
+                                Match::NewFlow,
+                                Match::Source(host(client(family, 0))),
+                            ],
+                            Verdict::SetFlowMark(path),
+                        ),
+                        rule(
+                            &[Match::FlowMark(path)],
+                            Verdict::RestoreMark { mask: 0x3000 },
+                        ),
+                    ],
+                ),
+                chain(
+                    Hook::PostroutingNat,
+                    vec![
+                        rule(&[Match::FlowMark(path)], Verdict::Snat(server(family, 12))),
+                        rule(
+                            &[Match::OutputInterface("s0".into())],
+                            Verdict::Snat(server(family, 13)),
+                        ),
+                    ],
+                ),
+            ],
+        };
+        // A mark of others in other bits, on flow and packet, that must survive ours; the
+        // counting rule behind ours sees both together.
+        sh(&format!(
+            "{tool} -t mangle -A PREROUTING -j MARK --set-xmark 0x80/0x80; \
+             {tool} -t raw -A PREROUTING -j MARK --set-xmark 0x4/0x4; \
+             {tool} -t mangle -A POSTROUTING -o s0 -m mark --mark 0x1084/0xffffffff"
+        ));
+        backend.replace(&ruleset).unwrap();
+        let peer = |from, to| seen(client(family, from), server(family, to));
+        assert_eq!(peer(0, 1), Some(server(family, 12)), "marked");
+        assert_eq!(
+            peer(0, 2),
+            Some(server(family, 12)),
+            "marked, second prefix"
+        );
+        assert_eq!(
+            peer(0, 3),
+            Some(server(family, 13)),
+            "accept skipped the mark"
+        );
+        assert_eq!(
+            peer(1, 1),
+            Some(server(family, 13)),
+            "another source isn't marked"
+        );
+        let counted = sh(&format!("{tool} -t mangle -S POSTROUTING -v"));
+        assert!(
+            counted.contains("0x1084") && !counted.contains("-c 0 0 "),
+            "the packet carries our mark and theirs: {counted}"
+        );
+        sh(&format!(
+            "{tool} -t mangle -F PREROUTING; {tool} -t mangle -F POSTROUTING; {tool} -t raw -F"
+        ));
+    });
+}
+
+#[test]
+fn the_guard_drops_what_is_not_tracked_and_spares_foreign_filters() {
+    if !isolated(
+        "the_guard_drops_what_is_not_tracked_and_spares_foreign_filters",
+        Inner::default(),
+    ) {
+        return;
+    }
+    for_all(|backend, variant, family| {
+        let tool = if family == Family::Ipv4 {
+            variant.0
+        } else {
+            variant.1
+        };
+        let ruleset = Ruleset {
+            chains: vec![chain(
+                Hook::PostroutingGuard,
+                vec![
+                    rule(
+                        &[Match::Destination(host(server(family, 1)))],
+                        Verdict::Accept,
+                    ),
+                    rule(
+                        &[Match::OutputInterface("s0".into()), Match::NotTracked],
+                        Verdict::Drop,
+                    ),
+                ],
+            )],
+        };
+        let peer = |from, to| seen(client(family, from), server(family, to));
+        // Not tracked, so not translated: the private source would leave.
+        sh(&format!(
+            "{tool} -t raw -A PREROUTING -s {} -j CT --notrack",
+            client(family, 3)
+        ));
+        assert_eq!(peer(3, 2), Some(client(family, 3)));
+        backend.replace(&ruleset).unwrap();
+        assert_eq!(peer(3, 2), None, "dropped");
+        assert_eq!(peer(3, 1), Some(client(family, 3)), "accepted before");
+        assert_eq!(peer(0, 2), Some(client(family, 0)), "tracked flows pass");
+        // Our accept isn't the administrator's.
+        sh(&format!(
+            "{tool} -A FORWARD -s {} -j DROP",
+            client(family, 4)
+        ));
+        assert_eq!(peer(4, 1), None, "the administrator's filter still drops");
+        sh(&format!("{tool} -t raw -F; {tool} -F FORWARD"));
+    });
+}
