@@ -114,7 +114,11 @@ pub fn apply(
         } else {
             let marks_come = matches!(
                 plan.steps[next],
-                Step::Firewall { action: Action::Add, after: FirewallAfter::Policy(_), .. }
+                Step::Firewall {
+                    action: Action::Add,
+                    after: FirewallAfter::Policy(_),
+                    ..
+                }
             );
             if marks_come {
                 keep_open_flows();

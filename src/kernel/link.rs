@@ -5,8 +5,8 @@ use rtnetlink::packet_core::Parseable;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
-use super::netlink::{NetlinkError, NetlinkSocket};
 use super::attribute::Malformed;
+use super::netlink::{NetlinkError, NetlinkSocket};
 use crate::facts::{Address, Link};
 use crate::types::IfIndex;
 

@@ -1,5 +1,6 @@
 //! The only code that talks to the kernel.
 
+pub mod attribute;
 pub mod errno;
 pub mod flows;
 pub mod link;
@@ -9,7 +10,6 @@ pub mod route;
 pub mod rule;
 pub mod sysctl;
 pub mod wire;
-pub mod attribute;
 
 use std::collections::BTreeMap;
 

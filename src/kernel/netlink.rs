@@ -18,8 +18,8 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::net::sockopt;
 use thiserror::Error;
 
-use super::errno::KernelError;
 use super::attribute::{self as wire, HEADER, Malformed, align};
+use super::errno::KernelError;
 
 /// How long an answer of the kernel may take; it answers in microseconds unless its lock is held.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

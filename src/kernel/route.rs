@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
+use super::attribute::{
+    Malformed, address_of, attributes, put, put_address, put_u32, u16_of, u32_of,
+};
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::attribute::{Malformed, address_of, attributes, put, put_address, put_u32, u16_of, u32_of};
 use crate::facts::MainRoute;
 use crate::objects::{Nexthop, NexthopKind, Route, RouteKey, RouteTarget, Via};
 use crate::types::{Family, IfIndex, Metric, NexthopId, Protocol, Realm, TableId};
@@ -39,6 +41,8 @@ const RT_TABLE_COMPAT: u8 = 252;
 const RTM_F_CLONED: u32 = 0x200;
 /// Answer a look-up with the route that matched, not with a host route made from it.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
+/// Say which table it is in; without it IPv4 says `main` whatever the table.
+const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 const RTNH_F_ONLINK: u32 = 4;
 /// Length of `struct rtmsg`.
 const RTMSG: usize = 12;
@@ -454,7 +458,7 @@ pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision,
                 protocol: 0,
                 scope: 0,
                 kind: 0,
-                flags: RTM_F_FIB_MATCH,
+                flags: RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
             },
         );
         put_address(buffer, RTA_DST, question.destination);

@@ -7,9 +7,9 @@ use rtnetlink::packet_route::rule::{
     RuleAction as WireAction, RuleAttribute, RuleFlags, RuleMessage,
 };
 
+use super::attribute::Malformed;
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{family_number, family_of};
-use super::attribute::Malformed;
 use crate::objects::{Rule, RuleAction};
 use crate::types::{Family, Mark, Priority, Protocol, TableId};
 

@@ -240,7 +240,8 @@ impl Goal {
                 members.retain(|member| left.contains(member));
             }
         }
-        self.nexthops.retain(|nexthop| nexthop.kind != NexthopKind::Group(Vec::new()));
+        self.nexthops
+            .retain(|nexthop| nexthop.kind != NexthopKind::Group(Vec::new()));
         let left: Vec<NexthopId> = self.nexthops.iter().map(|nexthop| nexthop.id).collect();
         self.routes.retain(|route| match &route.target {
             RouteTarget::Nexthop(id) => left.contains(id),

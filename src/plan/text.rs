@@ -132,7 +132,7 @@ fn heading(step: &Step, ownership: &Ownership) -> String {
                 table_name(route.key.table, ownership)
             )
         }
-        Step::Rule { rule, .. } => format!("{} rules", rule.family),
+        Step::Rule { .. } => "rules".to_owned(),
     }
 }
 
@@ -190,7 +190,7 @@ fn lines(step: &Step, width: usize, context: &Context) -> Vec<String> {
             }
             vec![line(detail)]
         }
-        Step::Rule { rule, .. } => vec![line(rule_text(rule))],
+        Step::Rule { rule, .. } => vec![line(format!("{}  {}", rule.family, rule_text(rule)))],
     }
 }
 

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use super::{Pass, PassError, View, instance};
 use crate::config::AutoOr;
-use crate::guard::{Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level, Whose, judge};
+use crate::guard::{
+    Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level, Whose, judge,
+};
 use crate::ranges::{Document, Selector};
 use crate::source::cache::{Meta, ReadError, Slot, Stored};
 use crate::source::{FetchSettings, Fetched, fetch};
@@ -50,7 +52,9 @@ impl Pass<'_> {
     pub(super) async fn documents(&mut self, view: &View) -> Result<Documents, PassError> {
         let last_good = self.store.read(Slot::LastKnownGood);
         let held = self.read_held();
-        let (answer, revalidated) = self.ask_source(last_good.as_ref().ok(), held.as_ref()).await;
+        let (answer, revalidated) = self
+            .ask_source(last_good.as_ref().ok(), held.as_ref())
+            .await;
         if let Answer::Failed(why) | Answer::Rejected(why) = &answer {
             self.report.notes.push(format!("source: {why}"));
         }
@@ -69,7 +73,10 @@ impl Pass<'_> {
             (Answer::Rejected(why), _) => Fetch::Rejected(why.clone()),
             (Answer::Failed(why), _) => Fetch::Failed(why.clone()),
         };
-        let last_parsed = last_good.as_ref().ok().map(|stored| Document::parse(stored.body()));
+        let last_parsed = last_good
+            .as_ref()
+            .ok()
+            .map(|stored| Document::parse(stored.body()));
         let last = match (&last_good, &last_parsed) {
             (_, Some(Ok(document))) => LastGood::Document(document),
             (_, Some(Err(error))) => LastGood::Unreadable(error.to_string()),
@@ -77,7 +84,9 @@ impl Pass<'_> {
             (Err(error), _) => LastGood::Unreadable(error.to_string()),
             (Ok(_), None) => LastGood::Absent,
         };
-        let held_parsed = held.as_ref().and_then(|stored| Document::parse(stored.body()).ok());
+        let held_parsed = held
+            .as_ref()
+            .and_then(|stored| Document::parse(stored.body()).ok());
 
         let regions = instance::regions(self.config, view.instance.as_ref());
         let selector = Selector {
@@ -139,7 +148,9 @@ impl Pass<'_> {
                 Answer::Failed(why) | Answer::Rejected(why) => Some(why.clone()),
                 _ => None,
             });
-        Some(PassError::NoDocument(reason.unwrap_or_else(|| "none was accepted".to_owned())))
+        Some(PassError::NoDocument(
+            reason.unwrap_or_else(|| "none was accepted".to_owned()),
+        ))
     }
 
     fn guard_state(&mut self) -> Result<(GuardState, bool), PassError> {
@@ -169,17 +180,32 @@ impl Pass<'_> {
     }
 
     /// Asks the source, conditionally on the newest document at hand.
-    async fn ask_source(&self, last_good: Option<&Stored>, held: Option<&Stored>) -> (Answer, Option<Meta>) {
+    async fn ask_source(
+        &self,
+        last_good: Option<&Stored>,
+        held: Option<&Stored>,
+    ) -> (Answer, Option<Meta>) {
         let at_hand = held.or(last_good);
         let validators = at_hand.and_then(|stored| stored.meta().validators.as_ref());
         let settings = FetchSettings::from_config(&self.config.source);
-        let (bytes, url, validators) = match fetch(&self.config.source.urls, &settings, validators).await {
+        let (bytes, url, validators) = match fetch(&self.config.source.urls, &settings, validators)
+            .await
+        {
             Err(error) => return (Answer::Failed(error.to_string()), None),
             Ok(Fetched::NotModified { .. }) if held.is_some() => return (Answer::SameAsHeld, None),
             Ok(Fetched::NotModified { .. }) => return (Answer::Unchanged, None),
-            Ok(Fetched::Document { bytes, url, validators }) => (bytes, url, validators),
+            Ok(Fetched::Document {
+                bytes,
+                url,
+                validators,
+            }) => (bytes, url, validators),
         };
-        let meta = Meta { url, validators, fetched_at: super::now(), sync_token: None };
+        let meta = Meta {
+            url,
+            validators,
+            fetched_at: super::now(),
+            sync_token: None,
+        };
         if held.is_some_and(|stored| stored.body() == bytes) {
             return (Answer::SameAsHeld, None);
         }
@@ -195,7 +221,8 @@ impl Pass<'_> {
     pub(super) fn keep_documents(&mut self, documents: &Documents) -> Result<(), PassError> {
         self.store.create_directory()?;
         if documents.judgement.state != documents.state_before {
-            self.store.write_json(GUARD_FILE, &documents.judgement.state)?;
+            self.store
+                .write_json(GUARD_FILE, &documents.judgement.state)?;
         }
         let fetched = documents.fetched.as_ref();
         let held = documents.held.as_ref();
@@ -215,8 +242,12 @@ impl Pass<'_> {
             Decision::Keep => {
                 if let (Some(meta), Some(stored)) = (&documents.revalidated, &documents.last_good) {
                     let token = stored.meta().sync_token;
-                    let meta = Meta { sync_token: token, ..meta.clone() };
-                    self.store.write(Slot::LastKnownGood, &meta, stored.body())?;
+                    let meta = Meta {
+                        sync_token: token,
+                        ..meta.clone()
+                    };
+                    self.store
+                        .write(Slot::LastKnownGood, &meta, stored.body())?;
                 }
                 self.forget_held(held)?;
             }
@@ -231,8 +262,13 @@ impl Pass<'_> {
     }
 
     fn write_slot(&self, slot: Slot, meta: &Meta, body: &[u8]) -> Result<(), PassError> {
-        let token = Document::parse(body).ok().map(|document| document.sync_token);
-        let meta = Meta { sync_token: token, ..meta.clone() };
+        let token = Document::parse(body)
+            .ok()
+            .map(|document| document.sync_token);
+        let meta = Meta {
+            sync_token: token,
+            ..meta.clone()
+        };
         Ok(self.store.write(slot, &meta, body)?)
     }
 
@@ -247,8 +283,11 @@ impl Pass<'_> {
 /// What no document may take from us.
 fn environment(view: &View) -> Environment {
     let facts = &view.facts;
-    let mut gateways: Vec<IpAddr> =
-        Family::ALL.into_iter().flat_map(|family| facts.defaults(family)).filter_map(|route| route.gateway).collect();
+    let mut gateways: Vec<IpAddr> = Family::ALL
+        .into_iter()
+        .flat_map(|family| facts.defaults(family))
+        .filter_map(|route| route.gateway)
+        .collect();
     gateways.extend(view.configured_gateways.iter().copied());
     gateways.sort();
     gateways.dedup();
@@ -257,7 +296,10 @@ fn environment(view: &View) -> Environment {
         own_addresses: facts.addresses.iter().map(|own| own.net.addr()).collect(),
         gateways,
         name_servers: facts.name_servers.clone(),
-        metadata: METADATA.iter().filter_map(|text| text.parse().ok()).collect(),
+        metadata: METADATA
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect(),
     }
 }
 

@@ -33,7 +33,11 @@ impl Pass<'_> {
         self.report.notes.extend(first.notes.iter().cloned());
         self.report.take_plan(first.clone());
         if !first.conflicts.is_empty() {
-            let messages = first.conflicts.into_iter().map(|conflict| conflict.message).collect();
+            let messages = first
+                .conflicts
+                .into_iter()
+                .map(|conflict| conflict.message)
+                .collect();
             return Err(PassError::Conflict(messages));
         }
         if self.options.dry_run {
@@ -78,7 +82,9 @@ impl Pass<'_> {
                 return Err(PassError::Conflict(vec![conflict.message.clone()]));
             }
         }
-        Err(PassError::RolledBack { reason: format!("{trouble} ({ATTEMPTS} attempts)") })
+        Err(PassError::RolledBack {
+            reason: format!("{trouble} ({ATTEMPTS} attempts)"),
+        })
     }
 
     fn attempt(
@@ -91,32 +97,52 @@ impl Pass<'_> {
     ) -> Result<(), Attempt> {
         let final_error = |error: PassError| Attempt::Final(error.to_string());
         let marks = self.config.kernel.path_mask.inbound();
-        let own: Vec<std::net::IpAddr> = view.facts.addresses.iter().map(|own| own.net.addr()).collect();
+        let own: Vec<std::net::IpAddr> = view
+            .facts
+            .addresses
+            .iter()
+            .map(|own| own.net.addr())
+            .collect();
         let role = self.role;
         let notes = &mut self.report.notes;
         let mut keep_open_flows = || {
             if role == Role::Host
                 && let Err(error) = backfill_inbound(marks, &own)
             {
-                notes.push(format!("connections that clients outside have open may break: {error}"));
+                notes.push(format!(
+                    "connections that clients outside have open may break: {error}"
+                ));
             }
         };
-        let applied = apply(steps, kernel, &view.ownership, interposer, &mut keep_open_flows);
+        let applied = apply(
+            steps,
+            kernel,
+            &view.ownership,
+            interposer,
+            &mut keep_open_flows,
+        );
         match applied {
             Ok(()) => {}
-            Err(error) if error.worth_another_look() => return Err(Attempt::Again(error.to_string())),
+            Err(error) if error.worth_another_look() => {
+                return Err(Attempt::Again(error.to_string()));
+            }
             Err(error @ ApplyError::Steps(_)) | Err(error @ ApplyError::Netlink(_)) => {
                 return Err(Attempt::Final(error.to_string()));
             }
         }
-        view.refresh(kernel).map_err(|error| final_error(error.into()))?;
+        view.refresh(kernel)
+            .map_err(|error| final_error(error.into()))?;
         let again = view.desired(self.config, self.role).map_err(final_error)?;
         let second = view.plan(kernel, again).map_err(final_error)?;
         if !second.is_empty() {
             return Err(Attempt::Again(format!(
                 "verify: {} steps are left after applying all, the first: {}",
                 second.steps.len(),
-                second.steps.first().map(crate::apply::describe).unwrap_or_default()
+                second
+                    .steps
+                    .first()
+                    .map(crate::apply::describe)
+                    .unwrap_or_default()
             )));
         }
         let promise = Promise {
@@ -125,7 +151,8 @@ impl Pass<'_> {
             ownership: &view.ownership,
             vpc_cidrs: &view.vpc_cidrs,
         };
-        let findings = ask_kernel(&promise, steps, kernel).map_err(|error| final_error(error.into()))?;
+        let findings =
+            ask_kernel(&promise, steps, kernel).map_err(|error| final_error(error.into()))?;
         self.report.notes.extend(findings.notes);
         match findings.mismatches.first() {
             None => Ok(()),
@@ -141,7 +168,13 @@ impl Pass<'_> {
 
     /// Plans from a fresh look to what was ours before the pass: never a blind inverse, since
     /// others may have changed theirs meanwhile.
-    fn roll_back(&mut self, kernel: &mut Kernel, view: &mut View, before: OwnedState, reason: PassError) -> PassError {
+    fn roll_back(
+        &mut self,
+        kernel: &mut Kernel,
+        view: &mut View,
+        before: OwnedState,
+        reason: PassError,
+    ) -> PassError {
         let reason = match reason {
             PassError::RolledBack { reason } => reason,
             other => other.to_string(),
@@ -180,7 +213,10 @@ fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result
     let text = |error: &dyn std::fmt::Display| error.to_string();
     for kind in [BackendKind::Nftables, BackendKind::Iptables] {
         if before.firewalls.contains_key(&kind) {
-            view.observed.firewalls.entry(kind).or_insert(crate::firewall::ObservedFirewall::Absent);
+            view.observed
+                .firewalls
+                .entry(kind)
+                .or_insert(crate::firewall::ObservedFirewall::Absent);
         }
     }
     let mut goal = Goal::earlier(before);

@@ -26,7 +26,11 @@ fn needed(config: &Config, role: Role, facts: &HostFacts) -> Option<&'static str
 }
 
 fn foreign_egress(config: &Config, facts: &HostFacts) -> bool {
-    config.nat.egress_addresses.iter().any(|address| !facts.is_own(*address))
+    config
+        .nat
+        .egress_addresses
+        .iter()
+        .any(|address| !facts.is_own(*address))
 }
 
 fn wanted(config: &Config, role: Role, facts: &HostFacts) -> Wanted {
@@ -67,7 +71,9 @@ pub async fn facts(
             if keep && let Some(machine) = &machine {
                 let now = super::now();
                 if let Err(error) = fact_cache::save(store, machine, wanted, &instance, now) {
-                    notes.push(format!("the metadata service's answer was not kept: {error}"));
+                    notes.push(format!(
+                        "the metadata service's answer was not kept: {error}"
+                    ));
                 }
             }
             return Ok(Some(instance));
@@ -80,7 +86,9 @@ pub async fn facts(
     };
     match cached {
         Ok(Some(cached)) => {
-            notes.push(format!("metadata service: {error}; its answer of an earlier pass is used"));
+            notes.push(format!(
+                "metadata service: {error}; its answer of an earlier pass is used"
+            ));
             return Ok(Some(cached.facts));
         }
         Ok(None) => {}
@@ -97,7 +105,9 @@ pub async fn facts(
 
 /// The MAC address of the interface with the default route.
 fn primary_mac(facts: &HostFacts) -> Option<String> {
-    let device = Family::ALL.into_iter().find_map(|family| facts.defaults(family).first()?.device)?;
+    let device = Family::ALL
+        .into_iter()
+        .find_map(|family| facts.defaults(family).first()?.device)?;
     let mac = &facts.link(device)?.mac;
     let bytes: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
     (!bytes.is_empty()).then(|| bytes.join(":"))
@@ -105,7 +115,11 @@ fn primary_mac(facts: &HostFacts) -> Option<String> {
 
 /// The VPC's CIDRs: those of the settings, and the service's where `auto` is among them.
 pub fn vpc_cidrs(config: &Config, instance: Option<&InstanceFacts>) -> Vec<IpNet> {
-    let mut cidrs: Vec<IpNet> = config.vpc_cidrs.iter().filter_map(|cidr| cidr.set().copied()).collect();
+    let mut cidrs: Vec<IpNet> = config
+        .vpc_cidrs
+        .iter()
+        .filter_map(|cidr| cidr.set().copied())
+        .collect();
     if let Some(instance) = instance {
         cidrs.extend(instance.vpc_cidrs.iter().copied());
     }

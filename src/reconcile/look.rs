@@ -58,7 +58,15 @@ impl View {
         let mut facts = kernel.facts()?;
         let mut notes = Vec::new();
         let keep = !pass.options.dry_run;
-        let asked = instance::facts(pass.config, pass.role, &facts, &pass.store, keep, &mut notes).await;
+        let asked = instance::facts(
+            pass.config,
+            pass.role,
+            &facts,
+            &pass.store,
+            keep,
+            &mut notes,
+        )
+        .await;
         pass.report.notes.append(&mut notes);
         // The egress path needs no region: it goes in all the same, and the pass fails after.
         let (instance, instance_error) = match asked {
@@ -69,7 +77,11 @@ impl View {
         facts.instance = instance.clone();
         let (backend, observed) = observe_and_choose(pass, kernel, &ownership)?;
         pass.report.backend = Some(backend.clone());
-        pass.report.devices = facts.links.iter().map(|link| (link.index, link.name.clone())).collect();
+        pass.report.devices = facts
+            .links
+            .iter()
+            .map(|link| (link.index, link.name.clone()))
+            .collect();
         Ok(View {
             ownership,
             vpc_cidrs: instance::vpc_cidrs(pass.config, instance.as_ref()),
@@ -111,7 +123,11 @@ impl View {
     }
 
     /// What should be, from what is seen now.
-    pub fn desired(&self, config: &crate::config::Config, role: Role) -> Result<DesiredState, PassError> {
+    pub fn desired(
+        &self,
+        config: &crate::config::Config,
+        role: Role,
+    ) -> Result<DesiredState, PassError> {
         Ok(desired(&Inputs {
             config,
             role,
@@ -154,7 +170,10 @@ fn observe_and_choose(
             )));
         }
         (AutoOr::Set(kind), _) => (*kind, "as configured".to_owned()),
-        (AutoOr::Auto, None) => (BackendKind::Nftables, "auto: the kernel has nf_tables".to_owned()),
+        (AutoOr::Auto, None) => (
+            BackendKind::Nftables,
+            "auto: the kernel has nf_tables".to_owned(),
+        ),
         (AutoOr::Auto, Some(why)) => (BackendKind::Iptables, format!("auto: {why}")),
     };
     if kind == BackendKind::Iptables || kernel.may_hold_iptables_chains()? {
@@ -167,5 +186,11 @@ fn observe_and_choose(
         observed.firewalls.insert(BackendKind::Iptables, iptables);
     }
     let description = kernel.firewall(kind).description();
-    Ok((BackendChoice { kind, reason: format!("{reason}; {description}") }, observed))
+    Ok((
+        BackendChoice {
+            kind,
+            reason: format!("{reason}; {description}"),
+        },
+        observed,
+    ))
 }

@@ -65,7 +65,9 @@ impl Default for Options {
 #[derive(Debug, Error)]
 pub enum PassError {
     /// No right to change the kernel.
-    #[error("changing routes, rules and firewall needs CAP_NET_ADMIN: run as root (sudo trailblazer …); --dry-run needs no privilege")]
+    #[error(
+        "changing routes, rules and firewall needs CAP_NET_ADMIN: run as root (sudo trailblazer …); --dry-run needs no privilege"
+    )]
     NoPrivilege,
     /// Another pass runs.
     #[error(transparent)]
@@ -113,7 +115,9 @@ pub enum PassError {
         reason: String,
     },
     /// Applied, not as promised, and the way back failed too.
-    #[error("{reason}; the rollback failed too: {rollback}; run `trailblazer reconcile` again, or `trailblazer flush` to take everything of ours away")]
+    #[error(
+        "{reason}; the rollback failed too: {rollback}; run `trailblazer reconcile` again, or `trailblazer flush` to take everything of ours away"
+    )]
     RollbackFailed {
         /// What went wrong first.
         reason: String,
@@ -190,7 +194,11 @@ impl Pass<'_> {
             None
         } else {
             let directory = &self.config.source.state_dir;
-            Some(PassLock::acquire(directory, &self.options.cause, LOCK_WAIT)?)
+            Some(PassLock::acquire(
+                directory,
+                &self.options.cause,
+                LOCK_WAIT,
+            )?)
         };
         self.report.locked = !self.options.dry_run;
         let mut kernel = kernel()?;
@@ -211,7 +219,10 @@ impl Pass<'_> {
     /// Our numbers, and those of earlier configs that the state dir remembers.
     fn ownership(&mut self) -> Result<Ownership, PassError> {
         let earlier = self.optional(self.store.read_json::<Vec<Numbers>>(NUMBERS_FILE))?;
-        Ok(Ownership::new(Numbers::of(self.config), earlier.unwrap_or_default()))
+        Ok(Ownership::new(
+            Numbers::of(self.config),
+            earlier.unwrap_or_default(),
+        ))
     }
 
     /// A state file that may be absent. A dry run by somebody who may not read it goes on
@@ -249,7 +260,12 @@ impl Pass<'_> {
     fn filled(&self, record: Record) -> Record {
         record
             .with_sync_token(self.report.sync_token.map(|token| token.0))
-            .with_verdicts(self.report.verdicts.iter().filter_map(|v| serde_json::to_value(v).ok()))
+            .with_verdicts(
+                self.report
+                    .verdicts
+                    .iter()
+                    .filter_map(|v| serde_json::to_value(v).ok()),
+            )
     }
 
     /// The line after the pass; its failure is a note, since the pass is over.
@@ -270,7 +286,9 @@ impl Pass<'_> {
             .with_first_steps(steps, self.report.plan.steps.len())
             .with_error(self.report.error.clone());
         if let Err(error) = self.journal.append(&record) {
-            self.report.notes.push(format!("the journal lacks this pass: {error}"));
+            self.report
+                .notes
+                .push(format!("the journal lacks this pass: {error}"));
         }
     }
 }
@@ -281,7 +299,9 @@ pub fn has_net_admin() -> bool {
     std::fs::read_to_string("/proc/self/status")
         .ok()
         .and_then(|status| {
-            let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("CapEff:"))?;
             u64::from_str_radix(line.trim(), 16).ok()
         })
         .is_none_or(|effective| effective & (1 << CAP_NET_ADMIN) != 0)

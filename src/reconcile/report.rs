@@ -143,19 +143,30 @@ impl Report {
 
     /// Held beats pending and changed; a failure beats all.
     pub(super) fn settle(&mut self) {
-        let soft = matches!(self.outcome, Outcome::InSync | Outcome::Changed | Outcome::Pending);
+        let soft = matches!(
+            self.outcome,
+            Outcome::InSync | Outcome::Changed | Outcome::Pending
+        );
         if self.held && soft {
             self.outcome = Outcome::Held;
         }
     }
 
     fn device_name(&self, index: IfIndex) -> String {
-        self.devices.get(&index).cloned().unwrap_or_else(|| format!("if{index}"))
+        self.devices
+            .get(&index)
+            .cloned()
+            .unwrap_or_else(|| format!("if{index}"))
     }
 
     pub(super) fn first_steps(&self, most: usize) -> Vec<Value> {
         let name = |index| self.device_name(index);
-        self.plan.steps.iter().take(most).map(|step| plan_json::value_of(step, &name)).collect()
+        self.plan
+            .steps
+            .iter()
+            .take(most)
+            .map(|step| plan_json::value_of(step, &name))
+            .collect()
     }
 
     /// The object that `reconcile -o json` prints.
@@ -197,7 +208,11 @@ impl Report {
         let mut text = String::new();
         match self.sync_token {
             Some(token) => {
-                let _ = writeln!(text, "document  sync token {token}, published {}", self.create_date);
+                let _ = writeln!(
+                    text,
+                    "document  sync token {token}, published {}",
+                    self.create_date
+                );
             }
             None => {
                 let _ = writeln!(text, "document  none in force");
@@ -215,15 +230,29 @@ impl Report {
             let _ = writeln!(text, "firewall  {} ({})", backend.kind, backend.reason);
         }
         for verdict in &self.verdicts {
-            let _ = writeln!(text, "{:<8}  {}: {}", verdict.level, verdict.guard, verdict.message);
+            let _ = writeln!(
+                text,
+                "{:<8}  {}: {}",
+                verdict.level, verdict.guard, verdict.message
+            );
         }
         for note in self.distinct_notes() {
             let _ = writeln!(text, "note      {note}");
         }
         text.push('\n');
         let name = |index| self.device_name(index);
-        let context = Context { device_name: &name, ownership, style };
-        let steps = render(&Plan { notes: Vec::new(), ..self.plan.clone() }, &context);
+        let context = Context {
+            device_name: &name,
+            ownership,
+            style,
+        };
+        let steps = render(
+            &Plan {
+                notes: Vec::new(),
+                ..self.plan.clone()
+            },
+            &context,
+        );
         if !steps.is_empty() {
             let _ = writeln!(text, "{steps}");
         }
@@ -239,7 +268,9 @@ impl Report {
             Outcome::InSync => format!("In sync: nothing to do ({took})."),
             Outcome::Changed => format!("Changed and verified: {totals} ({took})."),
             Outcome::Pending => format!("Plan: {totals}. Nothing was changed."),
-            Outcome::Held if self.dry_run => format!("Held by the guard. Plan: {totals}. Nothing was changed."),
+            Outcome::Held if self.dry_run => {
+                format!("Held by the guard. Plan: {totals}. Nothing was changed.")
+            }
             Outcome::Held if self.plan.is_empty() => {
                 format!("Held by the guard; what it lets through is in force ({took}).")
             }

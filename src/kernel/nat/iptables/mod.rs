@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+pub use self::model::PREFIX as CHAIN_PREFIX;
 use self::model::{Own, command};
 use self::read::Reading;
 use self::save::Saved;

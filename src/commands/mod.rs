@@ -1,0 +1,73 @@
+//! What the commands of the command line do.
+
+pub mod reconcile;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde_json::Value;
+use tracing::error;
+
+use crate::cli::{BaseArgs, Cli, Command, EXIT_FAILED, EXIT_USAGE, Output};
+use crate::config::Overrides;
+use crate::config::file::{Loaded, load};
+use crate::plan::text::Style;
+
+/// Runs the command and gives the exit code.
+pub async fn run(cli: Cli) -> ExitCode {
+    let code = match cli.command {
+        Command::Reconcile(arguments) => reconcile::run(&arguments).await,
+        _ => EXIT_FAILED,
+    };
+    ExitCode::from(code)
+}
+
+/// The settings, or the exit code after saying what is wrong with them.
+fn settings(base: &BaseArgs, overrides: &Overrides) -> Result<Loaded, u8> {
+    load(base.config.as_deref(), overrides).map_err(|wrong| {
+        complain(&wrong);
+        wrong.exit_code()
+    })
+}
+
+/// The settings with a role.
+fn settings_with_role(
+    base: &BaseArgs,
+    overrides: &Overrides,
+) -> Result<(Loaded, crate::config::Role), u8> {
+    let loaded = settings(base, overrides)?;
+    match loaded.role() {
+        Ok(role) => Ok((loaded, role)),
+        Err(missing) => {
+            complain(&missing);
+            Err(EXIT_USAGE)
+        }
+    }
+}
+
+/// An error for the operator, on standard error, whatever the log level.
+fn complain(what: &dyn std::fmt::Display) {
+    error!("{what}");
+}
+
+/// Text or JSON on standard output; a reader that went away (`| head`) is no error.
+fn print(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
+    let mut printed = match output {
+        Output::Text => text(),
+        Output::Json => json().to_string(),
+    };
+    if !printed.ends_with('\n') {
+        printed.push('\n');
+    }
+    let _ = io::stdout().lock().write_all(printed.as_bytes());
+}
+
+/// Colours on a terminal only, and not where `NO_COLOR` is set (no-color.org).
+fn style() -> Style {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if !refused && io::stdout().is_terminal() {
+        Style::Coloured
+    } else {
+        Style::Plain
+    }
+}

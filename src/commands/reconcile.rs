@@ -1,0 +1,34 @@
+//! `trailblazer reconcile`: one pass.
+
+use super::{complain, print, settings_with_role, style};
+use crate::cli::ReconcileArgs;
+use crate::kernel::Kernel;
+use crate::ownership::{Numbers, Ownership};
+use crate::reconcile::{Options, pass};
+
+/// Runs a pass and prints its report.
+pub async fn run(arguments: &ReconcileArgs) -> u8 {
+    let common = &arguments.common;
+    let (loaded, role) = match settings_with_role(&common.base, &common.overrides()) {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    let config = &loaded.config;
+    let options = Options {
+        dry_run: arguments.dry_run,
+        cache_only: arguments.cache_only,
+        accept: arguments.accept,
+        ..Options::default()
+    };
+    let report = pass(config, role, &options, Kernel::open, None).await;
+    let ownership = Ownership::new(Numbers::of(config), []);
+    print(
+        common.base.output,
+        || report.to_text(&ownership, style()),
+        || report.to_json(),
+    );
+    if let Some(error) = &report.error {
+        complain(error);
+    }
+    report.outcome.exit_code()
+}
