@@ -1,5 +1,8 @@
 //! Connections opened from outside, and what becomes of them when our rules go in.
 
+// Helpers outside of test functions are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "common/isolated.rs"]
 mod isolated;
 

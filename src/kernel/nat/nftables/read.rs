@@ -7,6 +7,8 @@ use crate::kernel::wire::{attributes, find};
 
 /// How often a reading that somebody's change cut through is begun again.
 const ATTEMPTS: u32 = 5;
+/// The pause before it is begun again.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(3);
 const ENOENT: i32 = 2;
 
 /// The table, and the generation of the whole nf_tables state that it was read from.
@@ -58,6 +60,8 @@ fn consistently<T>(
             Err(error) => return Err(error),
         }
         before = after;
+        // A transaction of somebody else is over within milliseconds: not the next one too.
+        std::thread::sleep(PAUSE);
     }
     Err(WireError::Interrupted)
 }

@@ -1,0 +1,70 @@
+//! One namespace with a few links and nobody to talk to: for tests of the kernel's own tables.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Ns, inside, topology};
+
+/// A namespace with links `eth0`, `eth1`, … up and with carrier. `ethN` has 10.0.(N+1).11/24 and
+/// 2600:1f18:1000:(N+1)::11/64; the main table has an IPv4 and an IPv6 default via `eth0`
+/// (10.0.1.1 and fe80::1), as a host of the lab. Any number of them can exist; dropping one
+/// removes it.
+#[derive(Debug)]
+pub struct Bare {
+    /// The namespace to work in.
+    pub ns: Ns,
+    names: [String; 2],
+}
+
+impl Bare {
+    /// With one link.
+    pub fn new() -> Bare {
+        Bare::with_links(1)
+    }
+
+    /// With some links.
+    ///
+    /// # Panics
+    /// Outside `isolated`.
+    pub fn with_links(links: usize) -> Bare {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        assert!(inside(), "make a bare namespace inside lab::isolated");
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let names = [format!("bare{number}"), format!("far{number}")];
+        topology::feed_ip(&format!("netns add {}\nnetns add {}\n", names[0], names[1]));
+        let (ns, far) = (Ns::open(&names[0]), Ns::open(&names[1]));
+        for ns in [&ns, &far] {
+            ns.sysctl(&topology::sysctls(false));
+        }
+        let (mut near_lines, mut far_lines) = (String::from("link set lo up\n"), String::new());
+        for link in 0..links {
+            let subnet = link + 1;
+            near_lines.push_str(&format!(
+                "link add eth{link} index {} type veth peer name eth{link} netns {}\n\
+                 link set eth{link} up\n\
+                 addr add 10.0.{subnet}.11/24 dev eth{link}\n\
+                 addr add 2600:1f18:1000:{subnet:x}::11/64 dev eth{link} nodad\n",
+                topology::near_index(link),
+                names[1]
+            ));
+            far_lines.push_str(&format!("link set eth{link} up\n"));
+        }
+        near_lines.push_str(
+            "route add default via 10.0.1.1 dev eth0 proto dhcp src 10.0.1.11 metric 512\n\
+             route add default via fe80::1 dev eth0 proto ra metric 512\n",
+        );
+        ns.ip_batch(&near_lines);
+        far.ip_batch(&far_lines);
+        topology::wait_for_links(&ns);
+        Bare { ns, names }
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        // The handles keep the namespaces alive until they are dropped too.
+        let lines = format!("netns del {}\nnetns del {}\n", self.names[0], self.names[1]);
+        if !std::thread::panicking() {
+            topology::feed_ip(&lines);
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The lab: a small VPC in network namespaces, with everything that Trailblazer meets there.
+//!
+//! ```ignore
+//! #[path = "lab/mod.rs"]
+//! mod lab;
+//!
+//! #[test]
+//! fn hosts_reach_s3() {
+//!     lab::isolated(|| {
+//!         let lab = lab::Lab::new();
+//!         assert_eq!(lab.who("host1", lab::S3), Ok(lab::HOST1_PUBLIC));
+//!     });
+//! }
+//! ```
+//!
+//! `isolated` runs the test in namespaces of its own, `addresses` holds the map, `server` and
+//! `http` what answers, `traffic` what asks, `snapshot` what must not change. `Bare` is a single
+//! namespace with a few links, for tests of the kernel's tables alone.
+
+// Every test binary includes all of this and uses a part.
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
+
+mod addresses;
+mod bare;
+mod http;
+mod imds;
+mod isolate;
+mod ns;
+mod server;
+mod snapshot;
+mod topology;
+mod traffic;
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ipnet::IpNet;
+
+pub use addresses::*;
+pub use bare::Bare;
+pub use http::{Mirror, Reply, Request};
+pub use imds::{Imds, ImdsMode};
+pub use isolate::{DEADLINE, enter, inside, isolated, isolated_named};
+pub use ns::{Ns, Output};
+pub use server::{Contact, Server};
+pub use snapshot::Snapshot;
+pub use topology::{dhcp_routes, mac};
+pub use traffic::{LongFlow, LongFlowReport, Observation, PATIENCE, Stream, StreamReport};
+
+/// A whole lab, up and serving. One a process: its namespaces have fixed names.
+#[derive(Debug)]
+pub struct Lab {
+    /// How the NAT instances are connected.
+    pub layout: NatLayout,
+    /// The addresses of `nat1`.
+    pub nat1: NatAddresses,
+    /// The addresses of `nat2`.
+    pub nat2: NatAddresses,
+    /// Storage: answers on every address of the served prefixes (TCP; UDP on the constants).
+    pub s3: Server,
+    /// The partner: accepts the egress addresses of `nat1` and `nat2` only.
+    pub partner: Server,
+    /// The operator's machine in the internet.
+    pub outside: Server,
+    /// The machine in the peered network.
+    pub peer: Server,
+    /// The service on `host1`.
+    pub host1: Server,
+    /// The service on `host2`.
+    pub host2: Server,
+    /// The VPC's resolver, a UDP echo.
+    pub resolver: Server,
+    /// The mirror of `ip-ranges.json`.
+    pub mirror: Mirror,
+    /// The metadata service.
+    pub imds: Imds,
+    namespaces: BTreeMap<&'static str, Ns>,
+}
+
+/// Packets on a wrong wire, counted at the internet gateway since the lab began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leaks {
+    /// IPv4 packets to the partner from another address than an egress address.
+    pub partner4: u64,
+    /// IPv6 packets to the partner from another address than an egress address.
+    pub partner6: u64,
+    /// IPv4 packets to S3 from an egress address.
+    pub s3_egress4: u64,
+    /// IPv6 packets to S3 from an egress address.
+    pub s3_egress6: u64,
+    /// Packets with a private source that nothing translates: dropped, as AWS does.
+    pub unmapped: u64,
+}
+
+impl Lab {
+    /// A lab whose NAT instances have a private and a public interface.
+    pub fn new() -> Lab {
+        Lab::with(NatLayout::TwoInterfaces)
+    }
+
+    /// A lab with another layout of the NAT instances.
+    ///
+    /// # Panics
+    /// Outside `isolated`: the machine's own network is none of our business.
+    pub fn with(layout: NatLayout) -> Lab {
+        assert!(
+            inside(),
+            "build a lab inside lab::isolated or after lab::enter"
+        );
+        let namespaces = topology::build(layout);
+        let (nat1, nat2) = (layout.addresses(1), layout.addresses(2));
+        let ns = |name: &str| &namespaces[name];
+        let udp = [S3, S3_6, S3_SECOND, S3_SECOND6, S3_ELSEWHERE];
+        let lab = Lab {
+            layout,
+            nat1,
+            nat2,
+            s3: Server::start(ns("s3"), PORT, &udp),
+            partner: Server::start(ns("partner"), PORT, &[PARTNER, PARTNER6]),
+            outside: Server::start(ns("outside"), PORT, &[OPERATOR, OPERATOR6]),
+            peer: Server::start(ns("peer"), PORT, &[PEER, PEER6]),
+            host1: Server::start(ns("host1"), PORT, &[HOST1, HOST1_6]),
+            host2: Server::start(ns("host2"), PORT, &[HOST2, HOST2_6]),
+            resolver: Server::start(ns("vpc"), DNS_PORT, &[RESOLVER, RESOLVER6, RESOLVER_IN_VPC]),
+            mirror: Mirror::start(ns("outside"), &[MIRROR, MIRROR6]),
+            imds: Imds::start(ns("vpc")),
+            namespaces,
+        };
+        lab.set_egress(&[
+            nat1.egress_public,
+            nat1.egress6,
+            nat2.egress_public,
+            nat2.egress6,
+        ]);
+        lab.fill_imds();
+        lab
+    }
+
+    /// A namespace: `vpc`, `host1`, `host2`, `nat1`, `nat2`, `s3`, `partner`, `outside`, `peer`.
+    #[track_caller]
+    pub fn ns(&self, name: &str) -> &Ns {
+        let known = || topology::NAMESPACES.join(", ");
+        self.namespaces
+            .get(name)
+            .unwrap_or_else(|| panic!("no namespace `{name}` in the lab; there are {}", known()))
+    }
+
+    /// The addresses of `nat1` or `nat2`.
+    #[track_caller]
+    pub fn nat(&self, name: &str) -> NatAddresses {
+        match name {
+            "nat1" => self.nat1,
+            "nat2" => self.nat2,
+            other => panic!("no NAT instance `{other}`; there are nat1 and nat2"),
+        }
+    }
+
+    /// The source address that the server at `address` sees of `from`; see `Ns::who`.
+    ///
+    /// # Errors
+    /// The kind of the failure.
+    pub fn who(&self, from: &str, address: IpAddr) -> Result<IpAddr, ErrorKind> {
+        self.ns(from).who(address)
+    }
+
+    /// A steady stream of new connections in the background; see `Stream`.
+    pub fn stream(&self, from: &str, targets: &[IpAddr], per_second: u32) -> Stream {
+        Stream::start(self.ns(from), targets, per_second)
+    }
+
+    /// A connection that stays open.
+    ///
+    /// # Panics
+    /// When it can't be opened.
+    #[track_caller]
+    pub fn long_flow(&self, from: &str, to: IpAddr) -> LongFlow {
+        LongFlow::open(self.ns(from), to)
+            .unwrap_or_else(|kind| panic!("cannot open a flow from {from} to {to}: {kind:?}"))
+    }
+
+    /// The addresses, as partners see them, that count as egress addresses from now on: the
+    /// partner accepts only them, and the gateway counts packets of others.
+    pub fn set_egress(&self, addresses: &[IpAddr]) {
+        self.partner.accept_only(addresses.iter().copied());
+        let mut script = String::from("flush set inet igw egress4\nflush set inet igw egress6\n");
+        for address in addresses {
+            let set = if address.is_ipv4() {
+                "egress4"
+            } else {
+                "egress6"
+            };
+            script.push_str(&format!("add element inet igw {set} {{ {address} }}\n"));
+        }
+        self.ns("vpc").nft(&script);
+    }
+
+    /// Packets on a wrong wire so far.
+    pub fn leaks(&self) -> Leaks {
+        let vpc = self.ns("vpc");
+        let listing = vpc.exec(&["nft", "-j", "list", "counters", "table", "inet", "igw"]);
+        let listing = listing.ok().json();
+        let packets = |name: &str| {
+            let objects = listing["nftables"]
+                .as_array()
+                .expect("nft -j lists an array");
+            let found = objects
+                .iter()
+                .find(|object| object["counter"]["name"] == name);
+            let packets = found.and_then(|object| object["counter"]["packets"].as_u64());
+            packets.unwrap_or_else(|| panic!("the gateway has no counter {name}: {listing}"))
+        };
+        Leaks {
+            partner4: packets("leak4"),
+            partner6: packets("leak6"),
+            s3_egress4: packets("s3_egress4"),
+            s3_egress6: packets("s3_egress6"),
+            unmapped: packets("unmapped"),
+        }
+    }
+
+    /// Sets all leak counters to zero.
+    pub fn reset_leaks(&self) {
+        self.ns("vpc")
+            .run(&["nft", "reset", "counters", "table", "inet", "igw"]);
+    }
+
+    /// Lets the S3 server answer on every address of more prefixes, and the router lead there.
+    pub fn serve_s3<P: std::fmt::Display>(&self, prefixes: impl IntoIterator<Item = P>) {
+        let (mut local, mut routes) = (String::new(), String::new());
+        for prefix in prefixes {
+            let prefix = prefix.to_string();
+            // Replace: a document may hold prefixes that the lab serves already.
+            local.push_str(&format!("route replace local {prefix} dev lo\n"));
+            let route = topology::router_route(&prefix, "s3");
+            routes.push_str(&route.replacen("route add", "route replace", 1));
+            routes.push('\n');
+        }
+        self.ns("s3").ip_batch(&local);
+        self.ns("vpc").ip_batch(&routes);
+    }
+
+    /// Translation by plain nftables on a NAT instance, for tests in which Trailblazer runs on
+    /// the hosts: what comes from the subnet and leaves the VPC gets the egress address, except
+    /// the instance's own traffic.
+    pub fn plain_nat(&self, name: &str) {
+        let NatAddresses {
+            private,
+            private6,
+            egress,
+            egress6,
+            second,
+            second6,
+            ..
+        } = self.nat(name);
+        let link = match self.layout {
+            NatLayout::OneInterface => PRIVATE_LINK,
+            NatLayout::TwoInterfaces | NatLayout::BulkInterface => PUBLIC_LINK,
+        };
+        self.ns(name).nft(&format!(
+            "table inet natbox {{
+               chain post {{
+                 type nat hook postrouting priority srcnat;
+                 ip saddr {{ {private}, {second} }} return
+                 ip6 saddr {{ {private6}, {second6} }} return
+                 oifname {link} ip saddr {SUBNET4} ip daddr != {VPC4} snat ip to {egress}
+                 oifname {link} ip6 saddr {SUBNET6} ip6 daddr != {VPC6} snat ip6 to {egress6}
+               }}
+             }}"
+        ));
+    }
+
+    /// Points a host's main defaults, both families, at a NAT instance: what an administrator
+    /// does without Trailblazer on the host (the hosts of nat-role tests).
+    pub fn default_via(&self, host: &str, nat: &str) {
+        let nat = self.nat(nat);
+        self.ns(host).ip_batch(&format!(
+            "route add default via {} dev {PRIVATE_LINK} metric 100\n\
+             route add default via {} dev {PRIVATE_LINK} metric 100\n",
+            nat.private, nat.private6
+        ));
+    }
+
+    /// The private IPv4 and IPv6 addresses of `host1` or `host2`.
+    #[track_caller]
+    pub fn host_addresses(&self, host: &str) -> (IpAddr, IpAddr) {
+        match host {
+            "host1" => (HOST1, HOST1_6),
+            "host2" => (HOST2, HOST2_6),
+            other => panic!("no host `{other}`; there are host1 and host2"),
+        }
+    }
+
+    /// A flap of a host's link, and then what the DHCP client and the router advertisements put
+    /// back: the IPv6 address and the main defaults. Nobody puts back Trailblazer's routes.
+    pub fn flap_host(&self, host: &str) {
+        let (address, address6) = self.host_addresses(host);
+        let ns = self.ns(host);
+        ns.flap(PRIVATE_LINK);
+        let [default4, default6] = dhcp_routes(address);
+        ns.ip_batch(&format!(
+            "addr replace {address6}/64 dev {PRIVATE_LINK} nodad\n{default4}\n{default6}\n"
+        ));
+    }
+
+    /// A directory that dies with the lab, for configs and state directories.
+    pub fn directory(&self) -> PathBuf {
+        scratch()
+    }
+
+    /// Runs the built binary in a namespace.
+    pub fn trailblazer(&self, ns: &str, arguments: &[&str]) -> Output {
+        trailblazer(self.ns(ns), arguments)
+    }
+
+    fn fill_imds(&self) {
+        let hosts = [("host1", HOST1, HOST1_6), ("host2", HOST2, HOST2_6)];
+        for (name, address, address6) in hosts {
+            let public = if name == "host1" {
+                HOST1_PUBLIC
+            } else {
+                HOST2_PUBLIC
+            };
+            let pairs = [(address, Some(public))];
+            self.fill_instance(name, address, "us-east-1");
+            self.fill_interface(name, 0, &pairs, &[address6], SUBNET4, SUBNET6);
+        }
+        for (name, nat) in [("nat1", self.nat1), ("nat2", self.nat2)] {
+            self.fill_instance(name, nat.private, "us-east-1");
+            if self.layout == NatLayout::OneInterface {
+                let pairs = [
+                    (nat.private, None),
+                    (nat.egress, Some(nat.egress_public)),
+                    (nat.second, Some(nat.second_public)),
+                ];
+                let ipv6 = [nat.private6, nat.egress6, nat.second6];
+                self.fill_interface(name, 0, &pairs, &ipv6, SUBNET4, SUBNET6);
+            } else {
+                let private = [(nat.private, None)];
+                self.fill_interface(name, 0, &private, &[nat.private6], SUBNET4, SUBNET6);
+                let known = [nat.egress, nat.egress6, nat.second, nat.second6];
+                self.imds.know(name, known);
+            }
+        }
+    }
+
+    fn fill_instance(&self, name: &str, address: IpAddr, region: &str) {
+        let set = |path: &str, value: &str| self.imds.set(name, path, value);
+        set("instance-id", &format!("i-0{name}"));
+        set("mac", &mac(address));
+        set("local-ipv4", &address.to_string());
+        set("placement/region", region);
+        set("placement/availability-zone", &format!("{region}a"));
+    }
+
+    fn fill_interface(
+        &self,
+        name: &str,
+        device: u8,
+        addresses: &[(IpAddr, Option<IpAddr>)],
+        ipv6: &[IpAddr],
+        subnet4: &str,
+        subnet6: &str,
+    ) {
+        let join = |all: Vec<IpAddr>| {
+            let words: Vec<String> = all.iter().map(ToString::to_string).collect();
+            words.join("\n")
+        };
+        let own: Vec<IpAddr> = addresses.iter().map(|(own, _)| *own).collect();
+        let public: Vec<IpAddr> = addresses.iter().filter_map(|(_, public)| *public).collect();
+        self.imds.know(name, own.iter().chain(ipv6).copied());
+        let mac = mac(own[0]);
+        let set = |path: &str, value: &str| {
+            let path = format!("network/interfaces/macs/{mac}/{path}");
+            self.imds.set(name, &path, value);
+        };
+        set("device-number", &device.to_string());
+        set("mac", &mac);
+        set("interface-id", &format!("eni-0{name}{device}"));
+        set("subnet-id", "subnet-0private");
+        set("vpc-id", "vpc-0lab");
+        set("local-ipv4s", &join(own.clone()));
+        set("ipv6s", &join(ipv6.to_vec()));
+        set("subnet-ipv4-cidr-block", subnet4);
+        set("subnet-ipv6-cidr-blocks", subnet6);
+        set("vpc-ipv4-cidr-block", VPC4);
+        set("vpc-ipv4-cidr-blocks", VPC4);
+        set("vpc-ipv6-cidr-blocks", VPC6);
+        if !public.is_empty() {
+            set("public-ipv4s", &join(public));
+        }
+        for (own, public) in addresses {
+            if let Some(public) = public {
+                set(&format!("ipv4-associations/{public}"), &own.to_string());
+            }
+        }
+    }
+}
+
+/// A directory that dies with the isolated process: a tmpfs that nobody else sees.
+pub fn scratch() -> PathBuf {
+    let directory = PathBuf::from("/run/lab");
+    std::fs::create_dir_all(&directory).expect("/run is our own tmpfs inside lab::isolated");
+    directory
+}
+
+/// The built binary: cargo names it to integration tests and benches; an example finds it beside
+/// its own directory.
+pub fn binary() -> PathBuf {
+    if let Some(path) = option_env!("CARGO_BIN_EXE_trailblazer") {
+        return PathBuf::from(path);
+    }
+    let own = std::env::current_exe().expect("the kernel knows the file of a running program");
+    let directory = own
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/<profile>/examples/<name>");
+    directory.join("trailblazer")
+}
+
+/// Runs the built binary in a namespace, with the metadata service's usual endpoints, without
+/// colours, and without the caller's own settings.
+pub fn trailblazer(ns: &Ns, arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env("NO_COLOR", "1");
+    ns.exec_command(&mut command)
+}
+
+/// The first address of a prefix that a server could have (for whole addresses: that one).
+pub fn address_in(prefix: &str) -> IpAddr {
+    let net: IpNet = prefix
+        .parse()
+        .unwrap_or_else(|_| panic!("`{prefix}` is not a prefix"));
+    net.hosts().next().unwrap_or(net.network())
+}
+
+/// Gives the whole lab a resolver configuration of its own.
+pub fn set_resolv_conf(text: &str) {
+    let own = scratch().join("resolv.conf");
+    std::fs::write(&own, text).expect("the scratch directory is writable");
+    let system = Path::new("/etc/resolv.conf");
+    // On many systems a link into /run, which is our own and empty.
+    if let Ok(target) = std::fs::read_link(system)
+        && !system.exists()
+    {
+        let target = Path::new("/etc").join(target);
+        std::fs::create_dir_all(target.parent().expect("a file has a directory"))
+            .expect("/run is ours");
+        std::fs::write(&target, text).expect("/run is ours");
+        return;
+    }
+    let status = Command::new("mount")
+        .arg("--bind")
+        .arg(&own)
+        .arg(system)
+        .status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "cannot bind /etc/resolv.conf"
+    );
+}

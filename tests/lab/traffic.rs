@@ -1,0 +1,347 @@
+//! Clients: one question, a steady stream of new connections, one connection that stays open.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::server::lock;
+use super::{Ns, PORT};
+
+/// How long a client waits for the connection, and again for the answer. Inside one machine a
+/// round trip takes well under a millisecond; the rest is for a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Ns {
+    /// Opens a TCP connection to the line server of `address` and asks who we are.
+    ///
+    /// # Errors
+    /// The kind of the failure: `ConnectionReset` when the server refuses the source address,
+    /// `HostUnreachable`, `NetworkUnreachable`, `TimedOut` and so on when the path does.
+    pub fn who(&self, address: IpAddr) -> Result<IpAddr, ErrorKind> {
+        self.who_at(SocketAddr::new(address, PORT))
+    }
+
+    /// Like `who`, with a port.
+    pub fn who_at(&self, address: SocketAddr) -> Result<IpAddr, ErrorKind> {
+        self.in_thread(|| ask(address)).map_err(kind)
+    }
+
+    /// Like `who`, with the client's socket bound to one of the host's own addresses.
+    pub fn who_from(&self, source: IpAddr, address: IpAddr) -> Result<IpAddr, ErrorKind> {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+        let asked = self.in_thread(|| {
+            let family = match address {
+                IpAddr::V4(_) => AddressFamily::INET,
+                IpAddr::V6(_) => AddressFamily::INET6,
+            };
+            let socket = socket(family, SocketType::STREAM, None)?;
+            // The send timeout bounds connect as well (socket(7)).
+            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+            bind(&socket, &SocketAddr::new(source, 0))?;
+            match connect(&socket, &SocketAddr::new(address, PORT)) {
+                Err(rustix::io::Errno::INPROGRESS) => return Err(ErrorKind::TimedOut.into()),
+                other => other?,
+            }
+            question(&TcpStream::from(socket))
+        });
+        asked.map_err(kind)
+    }
+
+    /// Sends one datagram to a UDP echo and returns the source address that it saw.
+    ///
+    /// # Errors
+    /// As `who`; a lost answer is `TimedOut`.
+    pub fn who_udp(&self, address: SocketAddr) -> Result<IpAddr, ErrorKind> {
+        let asked = self.in_thread(|| {
+            let any: SocketAddr = match address {
+                SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+                SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+            };
+            let socket = UdpSocket::bind(any)?;
+            socket.connect(address)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.send(b"who")?;
+            let mut buffer = [0; 128];
+            let length = socket.recv(&mut buffer)?;
+            parse(&String::from_utf8_lossy(&buffer[..length]))
+        });
+        asked.map_err(kind)
+    }
+}
+
+/// A read that times out says `WouldBlock`, a write on a connection that was reset `BrokenPipe`:
+/// which of two names comes depends on timing alone.
+fn kind(error: io::Error) -> ErrorKind {
+    match error.kind() {
+        ErrorKind::WouldBlock => ErrorKind::TimedOut,
+        ErrorKind::BrokenPipe => ErrorKind::ConnectionReset,
+        kind => kind,
+    }
+}
+
+fn ask(address: SocketAddr) -> io::Result<IpAddr> {
+    question(&TcpStream::connect_timeout(&address, PATIENCE)?)
+}
+
+fn question(stream: &TcpStream) -> io::Result<IpAddr> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut writer = stream;
+    writer.write_all(b"who\n")?;
+    let mut line = String::new();
+    if BufReader::new(stream).read_line(&mut line)? == 0 {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    parse(&line)
+}
+
+fn parse(line: &str) -> io::Result<IpAddr> {
+    line.trim()
+        .parse()
+        .map_err(|_| io::Error::new(ErrorKind::InvalidData, line.to_owned()))
+}
+
+/// One connection of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// When it was started.
+    pub at: Instant,
+    /// To whom.
+    pub target: IpAddr,
+    /// The source address that the server saw, or how it failed.
+    pub seen: Result<IpAddr, ErrorKind>,
+}
+
+/// A steady stream of new connections in the background.
+#[derive(Debug)]
+pub struct Stream {
+    stopping: Arc<AtomicBool>,
+    observations: Arc<Mutex<Vec<Observation>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Stream {
+    /// Starts it: `per_second` new connections a second to each target, each of its own, so that
+    /// one that hangs holds up none.
+    pub fn start(from: &Ns, targets: &[IpAddr], per_second: u32) -> Stream {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let observations: Arc<Mutex<Vec<Observation>>> = Arc::default();
+        let interval = Duration::from_secs(1) / per_second;
+        let pace = |target: IpAddr| {
+            let (ns, stopping) = (from.clone(), Arc::clone(&stopping));
+            let observations = Arc::clone(&observations);
+            thread::spawn(move || {
+                ns.enter();
+                let mut clients = Vec::new();
+                let mut next = Instant::now();
+                while !stopping.load(Ordering::Relaxed) {
+                    let observations = Arc::clone(&observations);
+                    // A thread starts in the namespace of the one that spawns it.
+                    clients.push(thread::spawn(move || {
+                        let at = Instant::now();
+                        let seen = ask(SocketAddr::new(target, PORT)).map_err(kind);
+                        lock(&observations).push(Observation { at, target, seen });
+                    }));
+                    next += interval;
+                    thread::sleep(next.saturating_duration_since(Instant::now()));
+                }
+                for client in clients {
+                    client
+                        .join()
+                        .expect("a client reports its failures as values");
+                }
+            })
+        };
+        let threads = targets.iter().copied().map(pace).collect();
+        Stream {
+            stopping,
+            observations,
+            threads,
+        }
+    }
+
+    /// How many connections are over so far.
+    pub fn count(&self) -> usize {
+        lock(&self.observations).len()
+    }
+
+    /// Waits until `more` further connections to all targets together are over.
+    ///
+    /// # Panics
+    /// After twenty seconds.
+    #[track_caller]
+    pub fn wait_for(&self, more: usize) {
+        let goal = self.count() + more;
+        let started = Instant::now();
+        while self.count() < goal {
+            assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "the stream stands still at {} connections, {goal} were expected",
+                self.count()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it and waits for the last answers.
+    pub fn stop(self) -> StreamReport {
+        self.stopping.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("the pacing thread doesn't panic");
+        }
+        let mut observations = lock(&self.observations).clone();
+        observations.sort_by_key(|observation| observation.at);
+        StreamReport { observations }
+    }
+}
+
+/// Everything that a stream saw, in order of time.
+#[derive(Debug, Clone)]
+pub struct StreamReport {
+    /// Each connection.
+    pub observations: Vec<Observation>,
+}
+
+impl StreamReport {
+    /// How often each answer came, for one target.
+    pub fn of(&self, target: IpAddr) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for observation in self.observations.iter().filter(|one| one.target == target) {
+            let seen = match &observation.seen {
+                Ok(address) => address.to_string(),
+                Err(kind) => format!("{kind:?}"),
+            };
+            *counts.entry(seen).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Panics unless every connection to `target` was seen from one of `allowed`, and at least
+    /// one was made: no failure, no other source.
+    #[track_caller]
+    pub fn assert_only(&self, target: IpAddr, allowed: &[IpAddr]) {
+        let counts = self.of(target);
+        let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+        assert!(!counts.is_empty(), "no connection to {target} was made");
+        assert!(
+            counts.keys().all(|seen| allowed.contains(seen)),
+            "connections to {target} must be seen from {allowed:?} only, but: {counts:?}"
+        );
+    }
+}
+
+/// One connection that stays open, with a round trip every ten milliseconds.
+#[derive(Debug)]
+pub struct LongFlow {
+    stopping: Arc<AtomicBool>,
+    round_trips: Arc<AtomicUsize>,
+    thread: JoinHandle<LongFlowReport>,
+}
+
+/// What became of a long flow.
+#[derive(Debug, Clone)]
+pub struct LongFlowReport {
+    /// The source address that the server saw when it was opened.
+    pub seen: IpAddr,
+    /// Completed round trips.
+    pub round_trips: usize,
+    /// The longest round trip.
+    pub slowest: Duration,
+    /// How it broke, if it did.
+    pub broken: Option<ErrorKind>,
+}
+
+impl LongFlow {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// As `Ns::who`.
+    pub fn open(from: &Ns, to: IpAddr) -> Result<LongFlow, ErrorKind> {
+        let opened = from.in_thread(|| {
+            let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), PATIENCE)?;
+            let seen = question(&stream)?;
+            // A retransmission after a gap of the path comes within a second or two.
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.set_nodelay(true)?;
+            Ok((stream, seen))
+        });
+        let (stream, seen) = opened.map_err(kind)?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let round_trips = Arc::new(AtomicUsize::new(0));
+        let (stop, count) = (Arc::clone(&stopping), Arc::clone(&round_trips));
+        let thread = thread::spawn(move || {
+            let mut report = LongFlowReport {
+                seen,
+                round_trips: 0,
+                slowest: Duration::ZERO,
+                broken: None,
+            };
+            let mut reader = BufReader::new(&stream);
+            while !stop.load(Ordering::Relaxed) {
+                let started = Instant::now();
+                if let Err(error) = round_trip(&stream, &mut reader, report.round_trips) {
+                    report.broken = Some(kind(error));
+                    break;
+                }
+                report.slowest = report.slowest.max(started.elapsed());
+                report.round_trips += 1;
+                count.store(report.round_trips, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(10));
+            }
+            report
+        });
+        Ok(LongFlow {
+            stopping,
+            round_trips,
+            thread,
+        })
+    }
+
+    /// Round trips so far.
+    pub fn round_trips(&self) -> usize {
+        self.round_trips.load(Ordering::Relaxed)
+    }
+
+    /// Closes it.
+    pub fn stop(self) -> LongFlowReport {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.thread
+            .join()
+            .expect("a flow reports its failures as values")
+    }
+
+    /// Closes it, and panics if it was broken or if it made no further round trip until now.
+    #[track_caller]
+    pub fn assert_alive(self) -> LongFlowReport {
+        let before = self.round_trips();
+        let started = Instant::now();
+        while self.round_trips() < before + 2 && started.elapsed() < Duration::from_secs(6) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let report = self.stop();
+        assert!(
+            report.broken.is_none() && report.round_trips >= before + 2,
+            "the open connection broke: {report:?}"
+        );
+        report
+    }
+}
+
+fn round_trip(
+    mut stream: &TcpStream,
+    reader: &mut BufReader<&TcpStream>,
+    number: usize,
+) -> io::Result<()> {
+    stream.write_all(format!("echo {number}\n").as_bytes())?;
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    if line.trim_end() != format!("echo {number}") {
+        return Err(io::Error::new(ErrorKind::InvalidData, line));
+    }
+    Ok(())
+}
