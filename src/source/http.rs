@@ -11,6 +11,7 @@ use reqwest::header::{
 };
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 
+use super::marked::Relay;
 use super::retry;
 use super::{Answer, Failure, FetchSettings, MAX_REDIRECTS, Validators, redacted};
 
@@ -31,28 +32,44 @@ impl<'a> Clients<'a> {
         }
     }
 
-    fn of(&self, url: &Url) -> Result<&Client, Failure> {
-        let tls = url.scheme() == "https";
-        let cell = if tls { &self.tls } else { &self.plain };
-        if let Some(client) = cell.get() {
-            return Ok(client);
+    /// The client for a URL, and the marked connection below it, if it needs one.
+    async fn of(&self, url: &Url) -> Result<(Client, Option<Relay>), Failure> {
+        if let Some(mark) = self.settings.mark {
+            let relay = Relay::connect(url, mark, self.settings.connect_timeout).await?;
+            let client = self.build(url, Some(&relay))?;
+            return Ok((client, Some(relay)));
         }
+        let cell = if url.scheme() == "https" {
+            &self.tls
+        } else {
+            &self.plain
+        };
+        if let Some(client) = cell.get() {
+            return Ok((client.clone(), None));
+        }
+        let client = self.build(url, None)?;
+        Ok((cell.get_or_init(|| client).clone(), None))
+    }
+
+    fn build(&self, url: &Url, relay: Option<&Relay>) -> Result<Client, Failure> {
         let mut builder = Client::builder()
             .user_agent(&self.settings.user_agent)
             .connect_timeout(self.settings.connect_timeout)
             // Followed by hand, see `one_try`.
             .redirect(redirect::Policy::none());
-        if !tls {
+        if url.scheme() != "https" {
             // No roots at all: an https URL that ended up here would fail, not go unverified.
             builder = builder.tls_certs_only([]);
         }
-        if !self.settings.proxies {
+        if let Some(relay) = relay {
+            builder = builder.unix_socket(relay.socket.as_str());
+        }
+        if relay.is_some() || !self.settings.proxies {
             builder = builder.no_proxy();
         }
-        let client = builder
+        builder
             .build()
-            .map_err(|error| Failure::Client(chain(&error)))?;
-        Ok(cell.get_or_init(|| client))
+            .map_err(|error| Failure::Client(chain(&error)))
     }
 }
 
@@ -104,7 +121,9 @@ async fn one_try(
     let mut visited = vec![start.clone()];
     let mut url = start.clone();
     loop {
-        let mut request = clients.of(&url)?.get(url.clone());
+        // The connection must last until the body is read.
+        let (client, _relay) = clients.of(&url).await?;
+        let mut request = client.get(url.clone());
         let mut conditional = false;
         if let Some(known) = previous.filter(|known| known.url == url.as_str()) {
             if let Some(etag) = &known.etag {

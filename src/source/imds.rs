@@ -4,170 +4,27 @@
 //! that isn't what the path promises (a captive portal's page, say) is an error that shows the
 //! start of it: these facts decide where traffic goes.
 
+mod error;
+mod settings;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
+
+pub use error::ImdsError;
+pub use settings::{BUDGET, IPV4_ENDPOINT, IPV6_ENDPOINT, ImdsSettings};
 
 use super::http::chain;
 use crate::facts::InstanceFacts;
 use crate::types::Region;
 
-/// "Retrieve instance metadata", Amazon EC2 User Guide.
-pub const IPV4_ENDPOINT: &str = "http://169.254.169.254";
-/// As above; answers on Nitro instances whose metadata options turn it on.
-pub const IPV6_ENDPOINT: &str = "http://[fd00:ec2::254]";
-/// For everything that is asked, fall-back included (DESIGN, *auto*).
-pub const BUDGET: Duration = Duration::from_secs(1);
 /// Life of the token; used within the budget, so it need not live long. At least 1, at most
 /// 21,600 ("Use IMDSv2").
 const TOKEN_SECONDS: &str = "60";
 /// Real answers have a few hundred bytes; a VPC has at most 50 CIDRs of a family.
 const MAX_ANSWER: usize = 64 * 1024;
-
-/// No usable answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ImdsError {
-    /// One of AWS's environment variables holds what it can't.
-    #[error("{variable}={value:?} {why}")]
-    Setting {
-        /// The variable.
-        variable: &'static str,
-        /// Its value.
-        value: String,
-        /// What is wrong and what would be right.
-        why: &'static str,
-    },
-    /// Nobody there.
-    #[error(
-        "the instance metadata service does not answer ({0}): outside of EC2 set regions, gateways and CIDRs in the config; on EC2 check that it is enabled and, in a container, its hop limit"
-    )]
-    NoAnswer(String),
-    /// Not all answers came in time.
-    #[error(
-        "the instance metadata service took longer than {budget:?} in all (at {path}): it is slow or throttles this instance; try again"
-    )]
-    Slow {
-        /// What was being asked.
-        path: String,
-        /// The bound.
-        budget: Duration,
-    },
-    /// No token.
-    #[error(
-        "the instance metadata service at {endpoint} gives no token (PUT /latest/api/token: {status}): only version 2 is used; enable the service and IMDSv2 for this instance"
-    )]
-    NoToken {
-        /// Which endpoint.
-        endpoint: String,
-        /// Its answer.
-        status: StatusCode,
-    },
-    /// A path that must be there is not.
-    #[error(
-        "the instance metadata service answers {status} to {path}: check the instance's metadata options, or set the value in the config"
-    )]
-    Status {
-        /// The path.
-        path: String,
-        /// The answer.
-        status: StatusCode,
-    },
-    /// The connection failed midway.
-    #[error("asking the instance metadata service for {path} failed: {problem}; try again")]
-    Transport {
-        /// The path.
-        path: String,
-        /// What happened.
-        problem: String,
-    },
-    /// Something else than the path promises.
-    #[error(
-        "the instance metadata service answers {path} with {start:?}, which is not {expected}: something else answers at its address; check AWS_EC2_METADATA_SERVICE_ENDPOINT and proxies"
-    )]
-    Garbage {
-        /// The path.
-        path: String,
-        /// The beginning of the answer.
-        start: String,
-        /// What it should be.
-        expected: &'static str,
-    },
-}
-
-/// Where to ask and how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImdsSettings {
-    /// Endpoints in the order in which they are tried.
-    pub endpoints: Vec<Url>,
-    /// For everything together.
-    pub budget: Duration,
-}
-
-const ENDPOINT_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
-const MODE_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
-
-impl ImdsSettings {
-    /// From AWS's own environment variables; the only place that reads them.
-    ///
-    /// # Errors
-    /// [`ImdsError::Setting`], as [`ImdsSettings::new`].
-    pub fn from_environment() -> Result<Self, ImdsError> {
-        let read = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        Self::new(
-            read(ENDPOINT_VARIABLE).as_deref(),
-            read(MODE_VARIABLE).as_deref(),
-        )
-    }
-
-    /// From the values of `AWS_EC2_METADATA_SERVICE_ENDPOINT` and `…_MODE`, with AWS's meaning
-    /// ("IMDS credential provider", AWS SDKs and Tools Reference Guide): an endpoint wins over a
-    /// mode, a mode is `IPv4` or `IPv6`, an empty value counts as unset. With neither, IPv4 is
-    /// tried first, then IPv6.
-    ///
-    /// # Errors
-    /// [`ImdsError::Setting`] for an endpoint that is no `http:` URL, or another mode.
-    pub fn new(endpoint: Option<&str>, mode: Option<&str>) -> Result<Self, ImdsError> {
-        let chosen = |value: &str| value.trim().to_owned();
-        let endpoint = endpoint.map(chosen).filter(|value| !value.is_empty());
-        let mode = mode.map(chosen).filter(|value| !value.is_empty());
-        let names = match (&endpoint, mode.as_deref()) {
-            (Some(endpoint), _) => vec![endpoint.as_str()],
-            (None, None) => vec![IPV4_ENDPOINT, IPV6_ENDPOINT],
-            (None, Some(mode)) if mode.eq_ignore_ascii_case("ipv4") => vec![IPV4_ENDPOINT],
-            (None, Some(mode)) if mode.eq_ignore_ascii_case("ipv6") => vec![IPV6_ENDPOINT],
-            (None, Some(mode)) => {
-                return Err(ImdsError::Setting {
-                    variable: MODE_VARIABLE,
-                    value: mode.to_owned(),
-                    why: "is neither IPv4 nor IPv6",
-                });
-            }
-        };
-        let endpoints = names
-            .into_iter()
-            .map(|name| match Url::parse(name) {
-                // Paths are appended to it, so it must end like a directory.
-                Ok(mut url) if url.scheme() == "http" && url.has_host() => {
-                    let path = format!("{}/", url.path().trim_end_matches('/'));
-                    url.set_path(&path);
-                    Ok(url)
-                }
-                _ => Err(ImdsError::Setting {
-                    variable: ENDPOINT_VARIABLE,
-                    value: name.to_owned(),
-                    why: "is no http:// URL: write it like http://169.254.169.254",
-                }),
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(ImdsSettings {
-            endpoints,
-            budget: BUDGET,
-        })
-    }
-}
 
 /// What the caller needs; nothing else is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]

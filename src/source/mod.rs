@@ -9,6 +9,7 @@ pub mod fact_cache;
 mod file;
 mod http;
 pub mod imds;
+mod marked;
 mod retry;
 mod state_file;
 
@@ -45,6 +46,9 @@ pub struct FetchSettings {
     pub user_agent: String,
     /// Honour `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` as curl does.
     pub proxies: bool,
+    /// `SO_MARK` of the connections, for rules that send our own fetch another way; needs
+    /// `CAP_NET_ADMIN`. A marked fetch uses no proxy: which way a proxy goes on is its own affair.
+    pub mark: Option<u32>,
 }
 
 impl FetchSettings {
@@ -56,7 +60,8 @@ impl FetchSettings {
     ///   and the agent comes back at the next refresh anyway;
     /// - back-off from 500 ms, doubling, with full jitter ("Exponential Backoff And Jitter",
     ///   AWS Architecture Blog, 2015);
-    /// - no single wait longer than the timeout: we do not wait longer to ask than for an answer.
+    /// - no single wait longer than the timeout: we do not wait longer to ask than for an answer;
+    /// - no mark: which one belongs to a path is for the caller to know.
     pub fn from_config(config: &SourceConfig) -> Self {
         FetchSettings {
             timeout: config.timeout,
@@ -67,6 +72,7 @@ impl FetchSettings {
             max_wait: config.timeout,
             user_agent: concat!("trailblazer/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxies: true,
+            mark: None,
         }
     }
 }

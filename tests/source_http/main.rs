@@ -4,6 +4,7 @@
 
 mod http;
 mod imds;
+mod marked;
 mod server;
 mod tls;
 
@@ -22,6 +23,7 @@ fn settings() -> FetchSettings {
         max_wait: Duration::from_secs(2),
         user_agent: "trailblazer/test".to_owned(),
         proxies: false,
+        mark: None,
     }
 }
 

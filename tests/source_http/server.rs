@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -63,7 +62,7 @@ pub struct Server {
     address: SocketAddr,
     scheme: &'static str,
     seen: Arc<Mutex<Vec<Request>>>,
-    stop: Arc<AtomicBool>,
+    listener: TcpListener,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -84,7 +83,15 @@ impl Server {
         config: Arc<rustls::ServerConfig>,
         handler: impl Fn(usize, &Request) -> Vec<Act> + Send + Sync + 'static,
     ) -> Server {
-        Self::launch(Some(config), "127.0.0.1:0", Arc::new(handler))
+        Self::start_tls_at("127.0.0.1:0", config, handler)
+    }
+
+    pub fn start_tls_at(
+        address: &str,
+        config: Arc<rustls::ServerConfig>,
+        handler: impl Fn(usize, &Request) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Server {
+        Self::launch(Some(config), address, Arc::new(handler))
     }
 
     fn launch(
@@ -95,14 +102,11 @@ impl Server {
         let listener = TcpListener::bind(address).expect("bind on loopback");
         let address = listener.local_addr().expect("own address");
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let stop = Arc::new(AtomicBool::new(false));
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let (log, end) = (seen.clone(), stop.clone());
+        let log = seen.clone();
+        let accept_on = listener.try_clone().expect("a second handle");
         let accepting = std::thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if end.load(Ordering::SeqCst) {
-                    return;
-                }
+            while let Ok((stream, _)) = accept_on.accept() {
                 let (handler, log, tls) = (handler.clone(), log.clone(), tls.clone());
                 std::thread::spawn(move || serve(stream, tls, &*handler, &log));
             }
@@ -111,7 +115,7 @@ impl Server {
             address,
             scheme,
             seen,
-            stop,
+            listener,
             accepting: Some(accepting),
         }
     }
@@ -127,9 +131,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // Wakes accept(2).
-        let _ = TcpStream::connect(self.address);
+        // Ends accept(2), which a connection of our own might not reach.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
         }

@@ -15,16 +15,18 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::server::{Server, answer, ok, redirect};
 use super::{fetch, settings};
 
+/// Set by the test of marks, inside its namespace.
+const CHILD_MARK: &str = "TRAILBLAZER_TEST_FETCH_MARK";
 const CHILD_URL: &str = "TRAILBLAZER_TEST_FETCH_URL";
 
-fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+pub fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn server_config(
+pub fn server_config(
     authority: &CertifiedIssuer<'static, KeyPair>,
     name: &str,
     expired: bool,
@@ -50,12 +52,13 @@ fn server_config(
 }
 
 /// Fetches in a child process that trusts `roots`; returns what it printed.
-fn fetch_trusting(roots: &Path, url: &str) -> String {
+pub fn fetch_trusting(roots: &Path, url: &str, mark: Option<u32>) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "tls::child_fetches", "--ignored", "--nocapture"])
         .env("SSL_CERT_FILE", roots)
         .env_remove("SSL_CERT_DIR")
         .env(CHILD_URL, url)
+        .envs(mark.map(|mark| (CHILD_MARK, mark.to_string())))
         .output()
         .expect("this test binary runs again");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -66,7 +69,7 @@ fn fetch_trusting(roots: &Path, url: &str) -> String {
     text
 }
 
-fn roots_file(pem: &str) -> tempfile::NamedTempFile {
+pub fn roots_file(pem: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), pem).unwrap();
     file
@@ -76,7 +79,11 @@ fn roots_file(pem: &str) -> tempfile::NamedTempFile {
 #[ignore = "the child of the tests below; they run it"]
 async fn child_fetches() {
     let url = std::env::var(CHILD_URL).expect("run by the tests below, with a URL");
-    match fetch(&[url], &settings(), None).await {
+    let mut settings = settings();
+    settings.mark = std::env::var(CHILD_MARK)
+        .ok()
+        .map(|mark| mark.parse().unwrap());
+    match fetch(&[url], &settings, None).await {
         Ok(fetched) => println!(
             "RESULT ok {}",
             String::from_utf8_lossy(&super::body(fetched))
@@ -92,7 +99,7 @@ fn a_trusted_authority() {
         ok(b"over TLS")
     });
     let roots = roots_file(&authority.pem());
-    let text = fetch_trusting(roots.path(), &server.url("/"));
+    let text = fetch_trusting(roots.path(), &server.url("/"), None);
     assert!(text.contains("RESULT ok over TLS"), "{text}");
 }
 
@@ -109,7 +116,7 @@ fn bad_certificates_are_refused_and_not_asked_again() {
         ),
     ] {
         let server = Server::start_tls(config, |_, _| ok(b"never"));
-        let text = fetch_trusting(roots.path(), &server.url("/"));
+        let text = fetch_trusting(roots.path(), &server.url("/"), None);
         assert!(
             text.contains("RESULT error") && text.contains("TLS failed"),
             "{text}"
@@ -135,7 +142,7 @@ fn a_server_without_tls_is_a_tls_error() {
             .unwrap();
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let text = fetch_trusting(roots.path(), &url);
+    let text = fetch_trusting(roots.path(), &url, None);
     assert!(text.contains("TLS failed"), "{text}");
     answering.join().unwrap();
 }
@@ -146,14 +153,14 @@ fn no_certificates_at_all_say_what_to_install() {
     let server = Server::start_tls(server_config(&authority, "127.0.0.1", false), |_, _| {
         ok(b"x")
     });
-    let text = fetch_trusting(Path::new("/nowhere/roots.pem"), &server.url("/"));
+    let text = fetch_trusting(Path::new("/nowhere/roots.pem"), &server.url("/"), None);
     assert!(
         text.contains("RESULT error") && text.contains("SSL_CERT_FILE"),
         "{text}"
     );
     // A file or plain HTTP needs none.
     let plain = Server::start(|_, _| ok(b"plain"));
-    let text = fetch_trusting(Path::new("/nowhere/roots.pem"), &plain.url("/"));
+    let text = fetch_trusting(Path::new("/nowhere/roots.pem"), &plain.url("/"), None);
     assert!(text.contains("RESULT ok plain"), "{text}");
 }
 
@@ -170,12 +177,12 @@ fn redirects_go_up_to_https_and_never_down() {
             _ => answer("200 OK", &[], b"secure"),
         },
     );
-    let text = fetch_trusting(roots.path(), &secure.url("/down"));
+    let text = fetch_trusting(roots.path(), &secure.url("/down"), None);
     assert!(text.contains("from https to http"), "{text}");
     assert!(plain.seen().is_empty());
 
     let up = secure.url("/up");
     let start = Server::start(move |_, _| redirect(&up));
-    let text = fetch_trusting(roots.path(), &start.url("/"));
+    let text = fetch_trusting(roots.path(), &start.url("/"), None);
     assert!(text.contains("RESULT ok secure"), "{text}");
 }

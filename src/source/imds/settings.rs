@@ -1,0 +1,85 @@
+//! Where the metadata service is, and how long it may take.
+
+use std::time::Duration;
+
+use reqwest::Url;
+
+use super::ImdsError;
+
+/// "Retrieve instance metadata", Amazon EC2 User Guide.
+pub const IPV4_ENDPOINT: &str = "http://169.254.169.254";
+/// As above; answers on Nitro instances whose metadata options turn it on.
+pub const IPV6_ENDPOINT: &str = "http://[fd00:ec2::254]";
+/// For everything that is asked, fall-back included (DESIGN, *auto*).
+pub const BUDGET: Duration = Duration::from_secs(1);
+/// Where to ask and how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImdsSettings {
+    /// Endpoints in the order in which they are tried.
+    pub endpoints: Vec<Url>,
+    /// For everything together.
+    pub budget: Duration,
+}
+
+const ENDPOINT_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+const MODE_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
+
+impl ImdsSettings {
+    /// From AWS's own environment variables; the only place that reads them.
+    ///
+    /// # Errors
+    /// [`ImdsError::Setting`], as [`ImdsSettings::new`].
+    pub fn from_environment() -> Result<Self, ImdsError> {
+        let read = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Self::new(
+            read(ENDPOINT_VARIABLE).as_deref(),
+            read(MODE_VARIABLE).as_deref(),
+        )
+    }
+
+    /// From the values of `AWS_EC2_METADATA_SERVICE_ENDPOINT` and `…_MODE`, with AWS's meaning
+    /// ("IMDS credential provider", AWS SDKs and Tools Reference Guide): an endpoint wins over a
+    /// mode, a mode is `IPv4` or `IPv6`, an empty value counts as unset. With neither, IPv4 is
+    /// tried first, then IPv6.
+    ///
+    /// # Errors
+    /// [`ImdsError::Setting`] for an endpoint that is no `http:` URL, or another mode.
+    pub fn new(endpoint: Option<&str>, mode: Option<&str>) -> Result<Self, ImdsError> {
+        let chosen = |value: &str| value.trim().to_owned();
+        let endpoint = endpoint.map(chosen).filter(|value| !value.is_empty());
+        let mode = mode.map(chosen).filter(|value| !value.is_empty());
+        let names = match (&endpoint, mode.as_deref()) {
+            (Some(endpoint), _) => vec![endpoint.as_str()],
+            (None, None) => vec![IPV4_ENDPOINT, IPV6_ENDPOINT],
+            (None, Some(mode)) if mode.eq_ignore_ascii_case("ipv4") => vec![IPV4_ENDPOINT],
+            (None, Some(mode)) if mode.eq_ignore_ascii_case("ipv6") => vec![IPV6_ENDPOINT],
+            (None, Some(mode)) => {
+                return Err(ImdsError::Setting {
+                    variable: MODE_VARIABLE,
+                    value: mode.to_owned(),
+                    why: "is neither IPv4 nor IPv6",
+                });
+            }
+        };
+        let endpoints = names
+            .into_iter()
+            .map(|name| match Url::parse(name) {
+                // Paths are appended to it, so it must end like a directory.
+                Ok(mut url) if url.scheme() == "http" && url.has_host() => {
+                    let path = format!("{}/", url.path().trim_end_matches('/'));
+                    url.set_path(&path);
+                    Ok(url)
+                }
+                _ => Err(ImdsError::Setting {
+                    variable: ENDPOINT_VARIABLE,
+                    value: name.to_owned(),
+                    why: "is no http:// URL: write it like http://169.254.169.254",
+                }),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(ImdsSettings {
+            endpoints,
+            budget: BUDGET,
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! Connections that carry a mark, so that the policy rules can send our own fetch another way.
+//!
+//! reqwest opens its sockets itself and has no setting for `SO_MARK`, but it can speak over a
+//! unix socket, TLS included. So the TCP connection is made and marked here, and a task carries
+//! the bytes between it and an abstract unix socket that only this process may use.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use reqwest::Url;
+use tokio::net::{TcpSocket, TcpStream, UnixListener, lookup_host};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::Failure;
+
+/// A marked connection; it ends when this is dropped.
+pub(super) struct Relay {
+    /// What reqwest connects to: an abstract socket (unix(7)), so that nothing lies on disk.
+    pub(super) socket: String,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Relay {
+    /// Connects to the URL's host, each of its addresses in turn, within `connect_timeout`.
+    pub(super) async fn connect(
+        url: &Url,
+        mark: u32,
+        connect_timeout: Duration,
+    ) -> Result<Relay, Failure> {
+        let tcp = match timeout(connect_timeout, connect(url, mark, connect_timeout)).await {
+            Ok(connected) => connected?,
+            Err(_elapsed) => {
+                return Err(Failure::Connect(format!(
+                    "no answer within {connect_timeout:?} (packets marked {mark:#x})"
+                )));
+            }
+        };
+        let random = RandomState::new().hash_one(0u8);
+        let socket = format!("\0trailblazer-fetch-{}-{random:016x}", std::process::id());
+        let listener = UnixListener::bind(&socket)
+            .map_err(|error| Failure::Client(format!("no socket between us and it: {error}")))?;
+        let task = tokio::spawn(carry(listener, tcp));
+        Ok(Relay { socket, task })
+    }
+}
+
+async fn connect(url: &Url, mark: u32, limit: Duration) -> Result<TcpStream, Failure> {
+    let host = url.host_str().unwrap_or_default();
+    // The brackets of an IPv6 address belong to the URL.
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let port = url.port_or_known_default().unwrap_or(80);
+    let deadline = Instant::now() + limit;
+    let addresses: Vec<SocketAddr> = lookup_host((name, port))
+        .await
+        .map_err(|error| Failure::Connect(error.to_string()))?
+        .collect();
+    let mut last = format!("{name} has no address");
+    for (index, address) in addresses.iter().enumerate() {
+        // A silent first address must leave time for the others.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
+        last = match timeout(share, connect_to(*address, mark)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => format!("{address}: {error}"),
+            Err(_elapsed) => format!("{address}: no answer within {share:.1?}"),
+        };
+    }
+    Err(Failure::Connect(format!(
+        "{last} (packets marked {mark:#x})"
+    )))
+}
+
+async fn connect_to(address: SocketAddr, mark: u32) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket2::SockRef::from(&socket)
+        .set_mark(mark)
+        .map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot mark the socket, which needs CAP_NET_ADMIN: {error}"),
+            )
+        })?;
+    socket.connect(address).await
+}
+
+/// An end or a failure on one side ends the other: for reqwest the answer then breaks off.
+async fn carry(listener: UnixListener, mut tcp: TcpStream) {
+    let own = i32::try_from(std::process::id()).ok();
+    loop {
+        let Ok((mut local, _)) = listener.accept().await else {
+            return;
+        };
+        // Abstract sockets have no permissions: anybody who guessed the name could connect.
+        if local.peer_cred().is_ok_and(|peer| peer.pid() == own) {
+            let _ = tokio::io::copy_bidirectional(&mut local, &mut tcp).await;
+            return;
+        }
+    }
+}
