@@ -35,7 +35,12 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
     {
-        Ok(runtime) => runtime.block_on(commands::run(cli)),
+        Ok(runtime) => {
+            let code = runtime.block_on(commands::run(cli));
+            // A name lookup that timed out still sits in its thread; nobody waits for it.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             tracing::error!("cannot start: {error}");
             ExitCode::from(cli::EXIT_FAILED)
