@@ -87,9 +87,9 @@ pub struct Leaks {
     pub partner4: u64,
     /// IPv6 packets to the partner from another address than an egress address.
     pub partner6: u64,
-    /// IPv4 packets to S3 from an egress address.
+    /// IPv4 packets to S3 from an egress address; right for regions that aren't selected.
     pub s3_egress4: u64,
-    /// IPv6 packets to S3 from an egress address.
+    /// IPv6 packets to S3 from an egress address; right for regions that aren't selected.
     pub s3_egress6: u64,
     /// Packets with a private source that nothing translates: dropped, as AWS does.
     pub unmapped: u64,
@@ -283,6 +283,16 @@ impl Lab {
         ));
     }
 
+    /// Takes back what `default_via` did.
+    pub fn no_default_via(&self, host: &str, nat: &str) {
+        let nat = self.nat(nat);
+        self.ns(host).ip_batch(&format!(
+            "route del default via {} dev {PRIVATE_LINK} metric 100\n\
+             route del default via {} dev {PRIVATE_LINK} metric 100\n",
+            nat.private, nat.private6
+        ));
+    }
+
     /// The private IPv4 and IPv6 addresses of `host1` or `host2`.
     #[track_caller]
     pub fn host_addresses(&self, host: &str) -> (IpAddr, IpAddr) {
@@ -305,9 +315,11 @@ impl Lab {
         ));
     }
 
-    /// A directory that dies with the lab, for configs and state directories.
-    pub fn directory(&self) -> PathBuf {
-        scratch()
+    /// Writes a config for a namespace and returns its path. `$MIRROR` in the text becomes the
+    /// mirror's URL and `$STATE` a state directory of the namespace's own; both die with the lab.
+    pub fn config(&self, ns: &str, text: &str) -> String {
+        let text = text.replace("$MIRROR", &self.mirror.url());
+        write_config(ns, &text)
     }
 
     /// Runs the built binary in a namespace.
@@ -420,15 +432,37 @@ pub fn binary() -> PathBuf {
     directory.join("trailblazer")
 }
 
-/// Runs the built binary in a namespace, with the metadata service's usual endpoints, without
-/// colours, and without the caller's own settings.
+/// Writes a config and returns its path; `$STATE` in the text becomes a state directory. The
+/// real default, below `/var/lib`, is the machine's own: every config of a test names another.
+pub fn write_config(name: &str, text: &str) -> String {
+    let directory = scratch().join(name);
+    std::fs::create_dir_all(&directory).expect("the scratch directory is writable");
+    let path = directory.join("trailblazer.toml");
+    let text = text.replace("$STATE", &directory.join("state").to_string_lossy());
+    std::fs::write(&path, text).expect("the scratch directory is writable");
+    path.to_string_lossy().into_owned()
+}
+
+/// Runs the built binary in a namespace, to its end.
 pub fn trailblazer(ns: &Ns, arguments: &[&str]) -> Output {
+    ns.exec_command(&mut trailblazer_command(arguments))
+}
+
+/// The command of the built binary: no input, no colours, and nothing of the caller's environment
+/// that would change what it does (a proxy outside the lab, another metadata endpoint).
+pub fn trailblazer_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command
         .args(arguments)
         .stdin(Stdio::null())
         .env("NO_COLOR", "1");
-    ns.exec_command(&mut command)
+    for (key, _) in std::env::vars_os() {
+        let name = key.to_string_lossy().to_ascii_lowercase();
+        if name.ends_with("_proxy") || name.starts_with("aws_") || name == "rust_log" {
+            command.env_remove(&key);
+        }
+    }
+    command
 }
 
 /// The first address of a prefix that a server could have (for whole addresses: that one).
