@@ -9,8 +9,8 @@ set -eu
 
 # tool:package (names as in Debian and Ubuntu)
 build="cc:gcc make:make ld:binutils"
-demo="$build ip:iproute2 nft:nftables unshare:util-linux mount:mount"
-test="$demo setpriv:util-linux iptables:iptables iptables-restore:iptables \
+demo="$build ip:iproute2 nft:nftables unshare:util-linux setpriv:util-linux mount:mount"
+test="$demo iptables:iptables iptables-restore:iptables \
     iptables-legacy:iptables ip6tables-legacy:iptables xz:xz-utils"
 bench="$test bird:bird2 birdc:bird2"
 

@@ -136,7 +136,12 @@ impl Wrapper {
     /// The command that runs `words` inside fresh namespaces, with [`INSIDE`] set to `name`.
     fn command(self, name: &str, deadline: Duration, words: &[&OsStr]) -> Command {
         let mut command = match self {
-            Wrapper::User | Wrapper::Root => Command::new("unshare"),
+            Wrapper::User | Wrapper::Root => {
+                // A killed test takes its namespaces along, instead of leaving them to run.
+                let mut command = Command::new("setpriv");
+                command.args(["--pdeathsig", "KILL", "unshare"]);
+                command
+            }
             Wrapper::Sudo => {
                 let mut command = Command::new("sudo");
                 // We may not kill what belongs to root: let root do it, a little later than we would.
@@ -219,6 +224,7 @@ fn advice() -> String {
     let mut advice = String::from("To do:\n");
     for (tool, package) in [
         ("unshare", "util-linux"),
+        ("setpriv", "util-linux"),
         ("mount", "mount"),
         ("ip", "iproute2"),
         ("nft", "nftables"),
@@ -255,7 +261,7 @@ fn run(command: &mut Command, deadline: Duration) -> (Option<ExitStatus>, String
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("unshare was started a moment ago by the probe");
+        .expect("the probe has started the same command before");
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let started = Instant::now();
