@@ -1,5 +1,8 @@
 //! The lab proves itself: what the other tests rely on holds without Trailblazer.
 
+// Helper functions of tests are tests; clippy only knows the functions marked so.
+#![allow(clippy::unwrap_used)]
+
 mod lab;
 
 use std::collections::BTreeSet;
@@ -428,16 +431,15 @@ fn a_snapshot_shows_every_foreign_change_and_no_owned_one() {
             ),
             ("nft add table ip other", "nft delete table ip other"),
             (
-                "sysctl -qw net.ipv4.conf.all.src_valid_mark=1",
-                "sysctl -qw net.ipv4.conf.all.src_valid_mark=0",
+                "echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark",
+                "echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark",
             ),
         ] {
-            let words = |command: &'static str| command.split(' ').collect::<Vec<_>>();
-            host1.run(&words(make));
+            host1.run(&["sh", "-c", make]);
             let changed = host1.foreign_snapshot();
             assert_ne!(before, changed, "unnoticed: {make}");
             assert!(!before.difference(&changed).is_empty());
-            host1.run(&words(unmake));
+            host1.run(&["sh", "-c", unmake]);
             before.assert_same(&host1.foreign_snapshot());
         }
     });
@@ -493,6 +495,27 @@ fn bare_namespaces_are_cheap_and_apart() {
             serde_json::json!([]),
             "no linkdown: {default6}"
         );
+    });
+}
+
+#[test]
+fn commands_without_privileges() {
+    lab::isolated(|| {
+        let bare = Bare::new();
+        let add = ["ip", "route", "add", "10.9.0.0/16", "via", "10.0.1.1"];
+        let refused = bare.ns.exec_unprivileged(&add);
+        assert!(refused.stderr.contains("not permitted"), "{refused}");
+        bare.ns.exec_unprivileged(&["ip", "route", "show"]).ok();
+        bare.ns.exec(&add).ok();
+    });
+}
+
+#[test]
+fn configs_name_a_state_directory_of_the_lab() {
+    lab::isolated(|| {
+        let path = write_config("host1", "state_dir = \"$STATE\"\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "state_dir = \"/run/lab/host1/state\"\n");
     });
 }
 
@@ -582,4 +605,86 @@ fn works_for_an_unprivileged_user() {
         text.contains("To do:") && text.contains("sysctl -w"),
         "no advice in:\n{text}"
     );
+}
+
+/// The design's host role set up by hand, with `ip` and `nft`: the lab can show everything that
+/// Trailblazer promises, and the promise holds on this kernel.
+#[test]
+fn the_host_role_by_hand() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        lab.plain_nat("nat1");
+        let host1 = lab.ns("host1");
+        let before = host1.foreign_snapshot();
+        let stream = lab.stream("host1", &[S3, S3_6], 40);
+
+        host1.nft(
+            "table inet trailblazer {
+               chain incoming {
+                 type filter hook prerouting priority mangle;
+                 iifname priv ct direction original ct state new ct mark set ct mark | 0x3000
+               }
+               chain outgoing {
+                 type route hook output priority mangle;
+                 ct direction reply ct mark & 0x3000 == 0x3000 meta mark set meta mark | 0x3000
+               }
+             }",
+        );
+        // Open before the rules, marked by their first packet.
+        let inbound = lab.long_flow("outside", HOST1_PUBLIC);
+        let inbound6 = lab.long_flow("outside", HOST1_6);
+        let egress = lab.nat1;
+        host1.ip_batch(&format!(
+            "route add 52.216.0.0/15 via {ROUTER} dev priv table 1083 proto 83
+             route add 54.231.0.0/16 via {ROUTER} dev priv table 1083 proto 83
+             route add 2600:1fa0:8000::/39 via {ROUTER6} dev priv table 1083 proto 83
+             route add throw 10.0.0.0/8 table 1084 proto 83
+             route add throw 169.254.0.0/16 table 1084 proto 83
+             route add throw fc00::/7 table 1084 proto 83
+             route add throw fe80::/10 table 1084 proto 83
+             route add throw {VPC6} table 1084 proto 83
+             route add default via {} dev priv table 1084 proto 83 metric 10
+             route add default via {} dev priv table 1084 proto 83 metric 10
+             route add unreachable 0.0.0.0/0 table 1084 proto 83 metric 4000
+             route add unreachable ::/0 table 1084 proto 83 metric 4000
+             ",
+            egress.private, egress.private6
+        ));
+        for family in ["-4", "-6"] {
+            for rule in [
+                "pref 30000 fwmark 0x3000/0x3000 lookup main",
+                "pref 30001 lookup main suppress_prefixlength 0",
+                "pref 30002 lookup 1083",
+                "pref 30003 lookup 1084",
+            ] {
+                host1.ip(&format!("{family} rule add {rule} proto 83"));
+            }
+        }
+        before.assert_same(&host1.foreign_snapshot());
+        lab.reset_leaks();
+        let partners = lab.stream("host1", &[PARTNER, PARTNER6], 40);
+        partners.wait_for(20);
+
+        assert_eq!(lab.who("host1", PEER), Ok(HOST1));
+        assert_eq!(lab.who("host1", PEER6), Ok(HOST1_6));
+        for resolver in [RESOLVER, RESOLVER6, RESOLVER_IN_VPC] {
+            let own = if resolver.is_ipv4() { HOST1 } else { HOST1_6 };
+            let asked = host1.who_udp(SocketAddr::new(resolver, DNS_PORT));
+            assert_eq!(asked, Ok(own), "{resolver}");
+        }
+        assert_eq!(lab.who("outside", HOST1_PUBLIC), Ok(OPERATOR));
+        assert_eq!(lab.who("outside", HOST1_6), Ok(OPERATOR6));
+
+        let s3 = stream.stop();
+        s3.assert_only(S3, &[HOST1_PUBLIC]);
+        s3.assert_only(S3_6, &[HOST1_6]);
+        let partners = partners.stop();
+        partners.assert_only(PARTNER, &[egress.egress_public]);
+        partners.assert_only(PARTNER6, &[egress.egress6]);
+        assert_eq!(inbound.assert_alive().seen, OPERATOR);
+        assert_eq!(inbound6.assert_alive().seen, OPERATOR6);
+        assert_eq!(lab.leaks(), Leaks::default());
+        // S3 of a region that isn't selected takes the egress path.
+        assert_eq!(lab.who("host1", S3_ELSEWHERE), Ok(egress.egress_public));
+    });
 }

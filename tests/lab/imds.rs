@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::http::{self, Log, Reply, Request};
 use super::server::lock;
-use super::{IMDS, IMDS6, Ns};
+use super::*;
 
 const TOKEN: &str = "bGFiLXRva2Vu";
 const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -85,6 +85,92 @@ impl Imds {
     /// Every request so far.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.log).clone()
+    }
+}
+
+impl Imds {
+    /// Fills in what the service says about the hosts and NAT instances of the lab.
+    pub(super) fn fill(&self, layout: NatLayout) {
+        let hosts = [("host1", HOST1, HOST1_6), ("host2", HOST2, HOST2_6)];
+        for (name, address, address6) in hosts {
+            let public = if name == "host1" {
+                HOST1_PUBLIC
+            } else {
+                HOST2_PUBLIC
+            };
+            let pairs = [(address, Some(public))];
+            self.fill_instance(name, address, "us-east-1");
+            self.fill_interface(name, 0, &pairs, &[address6], SUBNET4, SUBNET6);
+        }
+        for (name, nat) in [("nat1", layout.addresses(1)), ("nat2", layout.addresses(2))] {
+            self.fill_instance(name, nat.private, "us-east-1");
+            if layout == NatLayout::OneInterface {
+                let pairs = [
+                    (nat.private, None),
+                    (nat.egress, Some(nat.egress_public)),
+                    (nat.second, Some(nat.second_public)),
+                ];
+                let ipv6 = [nat.private6, nat.egress6, nat.second6];
+                self.fill_interface(name, 0, &pairs, &ipv6, SUBNET4, SUBNET6);
+            } else {
+                let private = [(nat.private, None)];
+                self.fill_interface(name, 0, &private, &[nat.private6], SUBNET4, SUBNET6);
+                let known = [nat.egress, nat.egress6, nat.second, nat.second6];
+                self.know(name, known);
+            }
+        }
+    }
+
+    fn fill_instance(&self, name: &str, address: IpAddr, region: &str) {
+        let set = |path: &str, value: &str| self.set(name, path, value);
+        set("instance-id", &format!("i-0{name}"));
+        set("mac", &mac(address));
+        set("local-ipv4", &address.to_string());
+        set("placement/region", region);
+        set("placement/availability-zone", &format!("{region}a"));
+    }
+
+    fn fill_interface(
+        &self,
+        name: &str,
+        device: u8,
+        addresses: &[(IpAddr, Option<IpAddr>)],
+        ipv6: &[IpAddr],
+        subnet4: &str,
+        subnet6: &str,
+    ) {
+        let join = |all: Vec<IpAddr>| {
+            let words: Vec<String> = all.iter().map(ToString::to_string).collect();
+            words.join("\n")
+        };
+        let own: Vec<IpAddr> = addresses.iter().map(|(own, _)| *own).collect();
+        let public: Vec<IpAddr> = addresses.iter().filter_map(|(_, public)| *public).collect();
+        self.know(name, own.iter().chain(ipv6).copied());
+        let mac = mac(own[0]);
+        let set = |path: &str, value: &str| {
+            let path = format!("network/interfaces/macs/{mac}/{path}");
+            self.set(name, &path, value);
+        };
+        set("device-number", &device.to_string());
+        set("mac", &mac);
+        set("interface-id", &format!("eni-0{name}{device}"));
+        set("subnet-id", "subnet-0private");
+        set("vpc-id", "vpc-0lab");
+        set("local-ipv4s", &join(own.clone()));
+        set("ipv6s", &join(ipv6.to_vec()));
+        set("subnet-ipv4-cidr-block", subnet4);
+        set("subnet-ipv6-cidr-blocks", subnet6);
+        set("vpc-ipv4-cidr-block", VPC4);
+        set("vpc-ipv4-cidr-blocks", VPC4);
+        set("vpc-ipv6-cidr-blocks", VPC6);
+        if !public.is_empty() {
+            set("public-ipv4s", &join(public));
+        }
+        for (own, public) in addresses {
+            if let Some(public) = public {
+                set(&format!("ipv4-associations/{public}"), &own.to_string());
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,6 +63,7 @@ pub fn isolated_named(name: &str, deadline: Duration, body: impl FnOnce()) {
     let own = own_binary();
     let mut command = wrapper.command(
         name,
+        deadline,
         &[
             own.as_os_str(),
             OsStr::new(name),
@@ -109,7 +110,7 @@ pub fn enter(program: &str) -> Result<Option<i32>, String> {
     words.extend(std::env::args_os().skip(1));
     let words: Vec<&OsStr> = words.iter().map(AsRef::as_ref).collect();
     let status = wrapper
-        .command(program, &words)
+        .command(program, DEADLINE, &words)
         .status()
         .map_err(|error| format!("cannot start unshare: {error}"))?;
     Ok(Some(status.code().unwrap_or(1)))
@@ -133,16 +134,24 @@ enum Wrapper {
 
 impl Wrapper {
     /// The command that runs `words` inside fresh namespaces, with [`INSIDE`] set to `name`.
-    fn command(self, name: &str, words: &[&OsStr]) -> Command {
+    fn command(self, name: &str, deadline: Duration, words: &[&OsStr]) -> Command {
         let mut command = match self {
-            Wrapper::User | Wrapper::Root => Command::new("unshare"),
+            Wrapper::User | Wrapper::Root => {
+                // A killed test takes its namespaces along, instead of leaving them to run.
+                let mut command = Command::new("setpriv");
+                command.args(["--pdeathsig", "KILL", "unshare"]);
+                command
+            }
             Wrapper::Sudo => {
                 let mut command = Command::new("sudo");
-                command.args(["-n", "env"]);
+                // We may not kill what belongs to root: let root do it, a little later than we would.
+                let limit = (deadline.as_secs() + 2).to_string();
+                command.args(["-n", "timeout", "--signal=KILL", &limit, "env"]);
                 // sudo forgets the environment: hand over what the tests speak of.
                 for (key, value) in std::env::vars_os() {
                     let text = key.to_string_lossy().into_owned();
-                    if text.starts_with("TRAILBLAZER") || text.starts_with("RUST") {
+                    let ours = ["TRAILBLAZER", "RUST", "PROPTEST"];
+                    if ours.iter().any(|start| text.starts_with(start)) {
                         let mut word = key;
                         word.push("=");
                         word.push(&value);
@@ -189,7 +198,10 @@ fn find_wrapper() -> Result<Wrapper, String> {
     };
     let mut tried = String::new();
     for candidate in candidates {
-        match candidate.command("probe", &[OsStr::new("true")]).output() {
+        match candidate
+            .command("probe", DEADLINE, &[OsStr::new("true")])
+            .output()
+        {
             Ok(output) if output.status.success() => return Ok(*candidate),
             Ok(output) => tried.push_str(&format!(
                 "  {candidate:?}: {}, {}\n",
@@ -212,6 +224,7 @@ fn advice() -> String {
     let mut advice = String::from("To do:\n");
     for (tool, package) in [
         ("unshare", "util-linux"),
+        ("setpriv", "util-linux"),
         ("mount", "mount"),
         ("ip", "iproute2"),
         ("nft", "nftables"),
@@ -248,26 +261,26 @@ fn run(command: &mut Command, deadline: Duration) -> (Option<ExitStatus>, String
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("unshare was started a moment ago by the probe");
+        .expect("the probe has started the same command before");
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let started = Instant::now();
-    let mut status = None;
-    while started.elapsed() < deadline {
-        status = child.try_wait().expect("our own child can be waited for");
-        if status.is_some() {
-            break;
-        }
+    let running = |child: &mut Child| {
+        let status = child.try_wait();
+        status.expect("our own child can be waited for").is_none()
+    };
+    while running(&mut child) && started.elapsed() < deadline {
         thread::sleep(Duration::from_millis(5));
     }
-    if status.is_none() {
+    let late = running(&mut child);
+    if late {
         // --kill-child takes pid 1 of the namespace along, and the kernel the rest.
         let _already_gone = child.kill();
-        let _reaped = child.wait();
     }
+    let status = child.wait().expect("our own child can be waited for");
     let mut output = stdout.join().expect("the collecting thread doesn't panic");
     output.push_str(&stderr.join().expect("the collecting thread doesn't panic"));
-    (status, output)
+    ((!late).then_some(status), output)
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {

@@ -22,10 +22,12 @@
 
 mod addresses;
 mod bare;
+mod gateway;
 mod http;
 mod imds;
 mod isolate;
 mod ns;
+mod program;
 mod server;
 mod snapshot;
 mod topology;
@@ -34,8 +36,8 @@ mod traffic;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use ipnet::IpNet;
 
@@ -45,6 +47,7 @@ pub use http::{Mirror, Reply, Request};
 pub use imds::{Imds, ImdsMode};
 pub use isolate::{DEADLINE, enter, inside, isolated, isolated_named};
 pub use ns::{Ns, Output};
+pub use program::{binary, scratch, trailblazer, trailblazer_command, write_config};
 pub use server::{Contact, Server};
 pub use snapshot::Snapshot;
 pub use topology::{dhcp_routes, mac};
@@ -87,9 +90,9 @@ pub struct Leaks {
     pub partner4: u64,
     /// IPv6 packets to the partner from another address than an egress address.
     pub partner6: u64,
-    /// IPv4 packets to S3 from an egress address.
+    /// IPv4 packets to S3 from an egress address; right for regions that aren't selected.
     pub s3_egress4: u64,
-    /// IPv6 packets to S3 from an egress address.
+    /// IPv6 packets to S3 from an egress address; right for regions that aren't selected.
     pub s3_egress6: u64,
     /// Packets with a private source that nothing translates: dropped, as AWS does.
     pub unmapped: u64,
@@ -135,7 +138,7 @@ impl Lab {
             nat2.egress_public,
             nat2.egress6,
         ]);
-        lab.fill_imds();
+        lab.imds.fill(layout);
         lab
     }
 
@@ -283,6 +286,16 @@ impl Lab {
         ));
     }
 
+    /// Takes back what `default_via` did.
+    pub fn no_default_via(&self, host: &str, nat: &str) {
+        let nat = self.nat(nat);
+        self.ns(host).ip_batch(&format!(
+            "route del default via {} dev {PRIVATE_LINK} metric 100\n\
+             route del default via {} dev {PRIVATE_LINK} metric 100\n",
+            nat.private, nat.private6
+        ));
+    }
+
     /// The private IPv4 and IPv6 addresses of `host1` or `host2`.
     #[track_caller]
     pub fn host_addresses(&self, host: &str) -> (IpAddr, IpAddr) {
@@ -305,130 +318,17 @@ impl Lab {
         ));
     }
 
-    /// A directory that dies with the lab, for configs and state directories.
-    pub fn directory(&self) -> PathBuf {
-        scratch()
+    /// Writes a config for a namespace and returns its path. `$MIRROR` in the text becomes the
+    /// mirror's URL and `$STATE` a state directory of the namespace's own; both die with the lab.
+    pub fn config(&self, ns: &str, text: &str) -> String {
+        let text = text.replace("$MIRROR", &self.mirror.url());
+        write_config(ns, &text)
     }
 
     /// Runs the built binary in a namespace.
     pub fn trailblazer(&self, ns: &str, arguments: &[&str]) -> Output {
         trailblazer(self.ns(ns), arguments)
     }
-
-    fn fill_imds(&self) {
-        let hosts = [("host1", HOST1, HOST1_6), ("host2", HOST2, HOST2_6)];
-        for (name, address, address6) in hosts {
-            let public = if name == "host1" {
-                HOST1_PUBLIC
-            } else {
-                HOST2_PUBLIC
-            };
-            let pairs = [(address, Some(public))];
-            self.fill_instance(name, address, "us-east-1");
-            self.fill_interface(name, 0, &pairs, &[address6], SUBNET4, SUBNET6);
-        }
-        for (name, nat) in [("nat1", self.nat1), ("nat2", self.nat2)] {
-            self.fill_instance(name, nat.private, "us-east-1");
-            if self.layout == NatLayout::OneInterface {
-                let pairs = [
-                    (nat.private, None),
-                    (nat.egress, Some(nat.egress_public)),
-                    (nat.second, Some(nat.second_public)),
-                ];
-                let ipv6 = [nat.private6, nat.egress6, nat.second6];
-                self.fill_interface(name, 0, &pairs, &ipv6, SUBNET4, SUBNET6);
-            } else {
-                let private = [(nat.private, None)];
-                self.fill_interface(name, 0, &private, &[nat.private6], SUBNET4, SUBNET6);
-                let known = [nat.egress, nat.egress6, nat.second, nat.second6];
-                self.imds.know(name, known);
-            }
-        }
-    }
-
-    fn fill_instance(&self, name: &str, address: IpAddr, region: &str) {
-        let set = |path: &str, value: &str| self.imds.set(name, path, value);
-        set("instance-id", &format!("i-0{name}"));
-        set("mac", &mac(address));
-        set("local-ipv4", &address.to_string());
-        set("placement/region", region);
-        set("placement/availability-zone", &format!("{region}a"));
-    }
-
-    fn fill_interface(
-        &self,
-        name: &str,
-        device: u8,
-        addresses: &[(IpAddr, Option<IpAddr>)],
-        ipv6: &[IpAddr],
-        subnet4: &str,
-        subnet6: &str,
-    ) {
-        let join = |all: Vec<IpAddr>| {
-            let words: Vec<String> = all.iter().map(ToString::to_string).collect();
-            words.join("\n")
-        };
-        let own: Vec<IpAddr> = addresses.iter().map(|(own, _)| *own).collect();
-        let public: Vec<IpAddr> = addresses.iter().filter_map(|(_, public)| *public).collect();
-        self.imds.know(name, own.iter().chain(ipv6).copied());
-        let mac = mac(own[0]);
-        let set = |path: &str, value: &str| {
-            let path = format!("network/interfaces/macs/{mac}/{path}");
-            self.imds.set(name, &path, value);
-        };
-        set("device-number", &device.to_string());
-        set("mac", &mac);
-        set("interface-id", &format!("eni-0{name}{device}"));
-        set("subnet-id", "subnet-0private");
-        set("vpc-id", "vpc-0lab");
-        set("local-ipv4s", &join(own.clone()));
-        set("ipv6s", &join(ipv6.to_vec()));
-        set("subnet-ipv4-cidr-block", subnet4);
-        set("subnet-ipv6-cidr-blocks", subnet6);
-        set("vpc-ipv4-cidr-block", VPC4);
-        set("vpc-ipv4-cidr-blocks", VPC4);
-        set("vpc-ipv6-cidr-blocks", VPC6);
-        if !public.is_empty() {
-            set("public-ipv4s", &join(public));
-        }
-        for (own, public) in addresses {
-            if let Some(public) = public {
-                set(&format!("ipv4-associations/{public}"), &own.to_string());
-            }
-        }
-    }
-}
-
-/// A directory that dies with the isolated process: a tmpfs that nobody else sees.
-pub fn scratch() -> PathBuf {
-    let directory = PathBuf::from("/run/lab");
-    std::fs::create_dir_all(&directory).expect("/run is our own tmpfs inside lab::isolated");
-    directory
-}
-
-/// The built binary: cargo names it to integration tests and benches; an example finds it beside
-/// its own directory.
-pub fn binary() -> PathBuf {
-    if let Some(path) = option_env!("CARGO_BIN_EXE_trailblazer") {
-        return PathBuf::from(path);
-    }
-    let own = std::env::current_exe().expect("the kernel knows the file of a running program");
-    let directory = own
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/<profile>/examples/<name>");
-    directory.join("trailblazer")
-}
-
-/// Runs the built binary in a namespace, with the metadata service's usual endpoints, without
-/// colours, and without the caller's own settings.
-pub fn trailblazer(ns: &Ns, arguments: &[&str]) -> Output {
-    let mut command = Command::new(binary());
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .env("NO_COLOR", "1");
-    ns.exec_command(&mut command)
 }
 
 /// The first address of a prefix that a server could have (for whole addresses: that one).

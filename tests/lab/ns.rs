@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
@@ -106,7 +106,7 @@ impl Ns {
         })
     }
 
-    /// A command that `in_thread` would run here, with its output collected.
+    /// Runs a prepared command to its end and collects its output.
     pub fn exec_command(&self, command: &mut Command) -> Output {
         let shown = format!("[{}] {:?}", self.name, command).replace('"', "");
         let output = self
@@ -118,6 +118,19 @@ impl Ns {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// Starts a command here and returns while it runs.
+    pub fn spawn(&self, command: &mut Command) -> Child {
+        self.in_thread(|| command.spawn())
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error} (make deps?)"))
+    }
+
+    /// Runs a command without any capability (in the lab even a user is root).
+    pub fn exec_unprivileged<S: AsRef<OsStr>>(&self, words: &[S]) -> Output {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]);
+        self.exec_command(command.args(words).stdin(Stdio::null()))
     }
 
     /// Runs a command to its end, whatever its exit code.

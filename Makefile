@@ -1,0 +1,37 @@
+# make demo       the plan and the flows in a small VPC of network namespaces, in seconds
+# make test       everything that a change must pass; installs the tools it needs
+# make test-long  also what takes minutes
+# make bench      speed, side by side with ip and BIRD
+# make build      the release binary
+# make lint       formatting and clippy
+
+CARGO ?= cargo
+DEPS  := packaging/dev/install-deps.sh
+
+.PHONY: build demo test test-long bench lint deps
+
+build:
+	@$(DEPS) build
+	$(CARGO) build --release --locked
+
+demo:
+	@$(DEPS) demo
+	$(CARGO) build --locked --bin trailblazer --example demo
+	@$(CARGO) run --locked --quiet --example demo
+
+test: deps
+	$(CARGO) test --locked
+
+test-long: deps
+	$(CARGO) test --locked -- --include-ignored
+
+bench:
+	@$(DEPS) bench
+	$(CARGO) bench --locked
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+deps:
+	@$(DEPS) test

@@ -1,0 +1,91 @@
+#!/bin/sh
+# Installs the tools that building, the demo, the tests or the bench need:
+#
+#   packaging/dev/install-deps.sh build|demo|test|bench
+#
+# Quick and silent when they are all there. With apt-get it installs what is missing (through
+# sudo when not root); without, it names the tools and stops.
+set -eu
+
+# tool:package (names as in Debian and Ubuntu)
+build="cc:gcc make:make ld:binutils"
+demo="$build ip:iproute2 nft:nftables unshare:util-linux setpriv:util-linux mount:mount"
+test="$demo iptables:iptables iptables-restore:iptables \
+    iptables-legacy:iptables ip6tables-legacy:iptables xz:xz-utils"
+bench="$test bird:bird2 birdc:bird2"
+
+case "${1:-test}" in
+    build) wanted=$build ;;
+    demo) wanted=$demo ;;
+    test) wanted=$test ;;
+    bench) wanted=$bench ;;
+    *)
+        echo "usage: $0 build|demo|test|bench" >&2
+        exit 64
+        ;;
+esac
+
+# Users' PATHs on Debian lack the directories of ip and nft.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+find_missing() {
+    tools=""
+    packages=""
+    for pair in $wanted; do
+        command -v "${pair%%:*}" >/dev/null 2>&1 && continue
+        tools="$tools ${pair%%:*}"
+        case " $packages " in
+            *" ${pair#*:} "*) ;;
+            *) packages="$packages ${pair#*:}" ;;
+        esac
+    done
+    # A compiler without the C library's headers compiles nothing.
+    if [ ! -e /usr/include/stdlib.h ]; then
+        tools="$tools stdlib.h"
+        packages="$packages libc6-dev"
+    fi
+}
+
+find_missing
+[ -n "$tools" ] || exit 0
+
+if [ "$(id -u)" = 0 ]; then
+    sudo=""
+elif command -v sudo >/dev/null 2>&1; then
+    sudo="sudo"
+else
+    echo "missing:$tools" >&2
+    echo "as root: apt-get install$packages" >&2
+    exit 1
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "missing:$tools" >&2
+    echo "no apt-get here: install the packages that hold them (on Debian:$packages)" >&2
+    exit 1
+fi
+
+echo "installing$packages (for$tools)"
+# bird2 starts its daemon when it is installed: a routing daemon of the machine's own is not what
+# anybody asked for. A policy that says no is the way that Debian offers (invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
+    $sudo chmod 755 $policy
+    trap '$sudo rm -f $policy' EXIT
+fi
+$sudo apt-get update -qq
+log=$(mktemp)
+# shellcheck disable=SC2086 # a list of packages
+if ! $sudo env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends $packages >"$log" 2>&1; then
+    cat "$log" >&2
+    rm -f "$log"
+    exit 1
+fi
+rm -f "$log"
+
+find_missing
+if [ -n "$tools" ]; then
+    echo "still missing after the installation:$tools" >&2
+    exit 1
+fi

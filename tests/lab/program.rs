@@ -1,0 +1,60 @@
+//! The built binary and its configs, inside the lab.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Ns, Output};
+
+/// A directory that dies with the isolated process: a tmpfs that nobody else sees.
+pub fn scratch() -> PathBuf {
+    let directory = PathBuf::from("/run/lab");
+    std::fs::create_dir_all(&directory).expect("/run is our own tmpfs inside lab::isolated");
+    directory
+}
+
+/// The built binary: cargo names it to integration tests and benches; an example finds it beside
+/// its own directory.
+pub fn binary() -> PathBuf {
+    if let Some(path) = option_env!("CARGO_BIN_EXE_trailblazer") {
+        return PathBuf::from(path);
+    }
+    let own = std::env::current_exe().expect("the kernel knows the file of a running program");
+    let directory = own
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/<profile>/examples/<name>");
+    directory.join("trailblazer")
+}
+
+/// Writes a config and returns its path; `$STATE` in the text becomes a state directory. The
+/// real default, below `/var/lib`, is the machine's own: every config of a test names another.
+pub fn write_config(name: &str, text: &str) -> String {
+    let directory = scratch().join(name);
+    std::fs::create_dir_all(&directory).expect("the scratch directory is writable");
+    let path = directory.join("trailblazer.toml");
+    let text = text.replace("$STATE", &directory.join("state").to_string_lossy());
+    std::fs::write(&path, text).expect("the scratch directory is writable");
+    path.to_string_lossy().into_owned()
+}
+
+/// Runs the built binary in a namespace, to its end.
+pub fn trailblazer(ns: &Ns, arguments: &[&str]) -> Output {
+    ns.exec_command(&mut trailblazer_command(arguments))
+}
+
+/// The command of the built binary: no input, no colours, and nothing of the caller's environment
+/// that would change what it does (a proxy outside the lab, another metadata endpoint).
+pub fn trailblazer_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env("NO_COLOR", "1");
+    for (key, _) in std::env::vars_os() {
+        let name = key.to_string_lossy().to_ascii_lowercase();
+        if name.ends_with("_proxy") || name.starts_with("aws_") || name == "rust_log" {
+            command.env_remove(&key);
+        }
+    }
+    command
+}
