@@ -120,10 +120,14 @@ fn diff_routes(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> 
     steps
 }
 
-/// `throw`, then the default through the gateways, then `unreachable`.
-fn closing_rank(step: &Step) -> u8 {
+/// Within a family: `throw`, then the default through the gateways, then `unreachable`.
+fn closing_rank(step: &Step) -> (Option<Family>, u8) {
     use crate::objects::RouteTarget::{Throw, Unreachable};
-    match step {
+    let family = match step {
+        Step::Route { route, .. } => Some(route.key.family()),
+        _ => None,
+    };
+    let rank = match step {
         Step::Route {
             route: Route { target: Throw, .. },
             ..
@@ -136,7 +140,8 @@ fn closing_rank(step: &Step) -> u8 {
             ..
         } => 2,
         _ => 1,
-    }
+    };
+    (family, rank)
 }
 
 #[derive(Default)]

@@ -123,7 +123,7 @@ impl Imds {
 
     fn fill_instance(&self, name: &str, address: IpAddr, region: &str) {
         let set = |path: &str, value: &str| self.set(name, path, value);
-        set("instance-id", &format!("i-0{name}"));
+        set("instance-id", &instance_id(name));
         set("mac", &mac(address));
         set("local-ipv4", &address.to_string());
         set("placement/region", region);
@@ -220,4 +220,10 @@ fn look_up(tree: &BTreeMap<String, String>, path: &str) -> Option<String> {
         })
         .collect();
     (!entries.is_empty()).then(|| entries.into_iter().collect::<Vec<_>>().join("\n"))
+}
+
+/// An id of the real form: `i-` and 17 hexadecimal digits, the machine's name in them.
+fn instance_id(machine: &str) -> String {
+    let digits: String = machine.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("i-{digits:0>17.17}")
 }
