@@ -41,7 +41,8 @@ const RT_TABLE_COMPAT: u8 = 252;
 const RTM_F_CLONED: u32 = 0x200;
 /// Answer a look-up with the route that matched, not with a host route made from it.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
-/// Say which table it is in; without it IPv4 says `main` whatever the table.
+/// Say which table it is in; without it IPv4 says `main` whatever the table. IPv6 always says,
+/// and refuses the flag (`inet6_rtm_valid_getroute_req`, net/ipv6/route.c).
 const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 const RTNH_F_ONLINK: u32 = 4;
 /// Length of `struct rtmsg`.
@@ -458,7 +459,10 @@ pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision,
                 protocol: 0,
                 scope: 0,
                 kind: 0,
-                flags: RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
+                flags: match family {
+                    Family::Ipv4 => RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
+                    Family::Ipv6 => RTM_F_FIB_MATCH,
+                },
             },
         );
         put_address(buffer, RTA_DST, question.destination);
