@@ -15,6 +15,7 @@ pub mod config;
 
 pub mod facts;
 pub mod firewall;
+pub mod nearest;
 pub mod objects;
 pub mod ownership;
 

@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Place, Problem};
-use super::nearest::nearest;
+use crate::nearest::nearest;
 
 /// Why a value can't be read.
 pub(super) enum Wrong {

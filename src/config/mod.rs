@@ -7,7 +7,6 @@ mod document;
 mod error;
 mod fields;
 pub mod file;
-mod nearest;
 mod parse;
 mod schema;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::nearest::nearest;
+use crate::nearest::nearest;
 
 /// The units of a duration, with their length in milliseconds.
 const DURATIONS: [(&str, u64); 6] = [

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::AutoOr;
 use super::document::Wrong;
-use super::nearest::nearest;
+use crate::nearest::nearest;
 use crate::types::{Region, Service};
 
 /// A string, read further by a function of its text.

@@ -9,13 +9,11 @@
 //! `prefix_set` is the set algebra below all of it.
 
 mod document;
-mod nearest;
 mod prefix_set;
 mod range_set;
 mod select;
 
 pub use document::{Document, DocumentError, Row};
-pub use nearest::nearest;
 pub use prefix_set::PrefixSet;
 pub use range_set::{Origin, RangeSet};
 pub use select::{

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::document::{Document, Row};
-use super::nearest::nearest;
+use crate::nearest::nearest;
 use crate::types::{Family, Region, Service};
 
 /// What the config selects, with `auto` regions resolved.

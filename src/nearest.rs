@@ -2,10 +2,7 @@
 
 /// The nearest of the candidates, if any is near enough to be what was meant: at most a third of
 /// the letters differ, but one slip is always allowed. Case counts nothing.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     candidates
         .into_iter()
