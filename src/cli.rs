@@ -65,7 +65,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// Say more on standard error; twice for debugging. TRAILBLAZER_LOG sets it finer.
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 100, action = ArgAction::Count)]
     pub verbose: u8,
 }
 
@@ -165,6 +165,7 @@ pub struct ReconcileArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
     /// The destination, IPv4 or IPv6.
+    #[arg(value_parser = address)]
     pub address: IpAddr,
     /// The rest.
     #[command(flatten)]
@@ -283,6 +284,14 @@ pub fn exit_code(error: &clap::Error) -> u8 {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => EXIT_OK,
         _ => EXIT_USAGE,
     }
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| {
+        "not an IP address; names are not resolved: ask for one address that the name has \
+         (`getent ahosts NAME`)"
+            .to_owned()
+    })
 }
 
 fn sync_token(text: &str) -> Result<SyncToken, String> {

@@ -3,6 +3,8 @@
 //! `parse` turns the TOML text into [`Config`]; `file` is the only part that reads the disk.
 
 mod defaults;
+#[cfg(test)]
+mod doc_tests;
 mod document;
 mod error;
 mod fields;
