@@ -1,4 +1,5 @@
 //! Real documents of AWS, and the embedded sample, against an independent computation.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test may say how it fails by failing.
 
 #[path = "common/data.rs"]
 mod data;

@@ -6,9 +6,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::types::{Family, SyncToken};
 
@@ -126,7 +128,8 @@ impl<'a> Document<'a> {
             return Err(DocumentError::Empty);
         }
         let mut json = serde_json::Deserializer::from_str(text);
-        let raw = RawDocument::deserialize(&mut json).map_err(DocumentError::from_json)?;
+        let Object(raw) =
+            Object::<RawDocument>::deserialize(&mut json).map_err(DocumentError::from_json)?;
         json.end().map_err(|error| DocumentError::TrailingGarbage {
             line: error.line(),
             column: error.column(),
@@ -177,21 +180,72 @@ impl DocumentError {
     }
 }
 
+/// A JSON object and nothing else: serde's derive would also take an array, by position.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
 #[derive(Deserialize)]
-#[serde(expecting = "an object with `syncToken` and `prefixes`")]
 struct RawDocument<'a> {
     #[serde(rename = "syncToken", default)]
     sync_token: Option<Token>,
     #[serde(rename = "createDate", borrow, default)]
     create_date: Text<'a>,
-    #[serde(borrow)]
-    prefixes: Option<Vec<RawRow<'a>>>,
     #[serde(borrow, default)]
-    ipv6_prefixes: Vec<RawRow<'a>>,
+    prefixes: Option<Rows<'a, false>>,
+    #[serde(borrow, default)]
+    ipv6_prefixes: Rows<'a, true>,
+}
+
+/// One of the two lists. Collected straight into rows: a detour over rows without a family
+/// would be a second list of 2 MB.
+#[derive(Default)]
+struct Rows<'a, const IPV6: bool>(Vec<Row<'a>>);
+
+impl<'de: 'a, 'a, const IPV6: bool> Deserialize<'de> for Rows<'a, IPV6> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RowsVisitor<const IPV6: bool>;
+
+        impl<'de, const IPV6: bool> Visitor<'de> for RowsVisitor<IPV6> {
+            type Value = Rows<'de, IPV6>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of rows")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let family = if IPV6 { Family::Ipv6 } else { Family::Ipv4 };
+                let mut rows = Vec::new();
+                while let Some(Object(row)) = list.next_element::<Object<RawRow<'de>>>()? {
+                    rows.push(row.into_row(family));
+                }
+                Ok(Rows(rows))
+            }
+        }
+
+        deserializer.deserialize_seq(RowsVisitor)
+    }
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "a row with `ip_prefix` or `ipv6_prefix`, `region` and `service`")]
 struct RawRow<'a> {
     #[serde(rename = "ip_prefix", alias = "ipv6_prefix", borrow, default)]
     prefix: Text<'a>,
@@ -222,14 +276,8 @@ impl<'a> RawDocument<'a> {
             Token::Number(number) => SyncToken(number),
             Token::Other(text) => return Err(DocumentError::BadToken(text)),
         };
-        let mut rows = Vec::with_capacity(prefixes.len() + self.ipv6_prefixes.len());
-        let with_family = |family| move |row: RawRow<'a>| row.into_row(family);
-        rows.extend(prefixes.into_iter().map(with_family(Family::Ipv4)));
-        rows.extend(
-            self.ipv6_prefixes
-                .into_iter()
-                .map(with_family(Family::Ipv6)),
-        );
+        let mut rows = prefixes.0;
+        rows.extend(self.ipv6_prefixes.0);
         Ok(Document {
             sync_token,
             create_date: self.create_date.0,
@@ -381,6 +429,13 @@ mod tests {
         ));
         assert!(matches!(error("[]"), DocumentError::Shape { .. }));
         assert!(matches!(error("null"), DocumentError::Shape { .. }));
+        // By position: serde's derive alone would take both.
+        for arrays in [
+            r#"["1", "", [], []]"#,
+            r#"{"syncToken": "1", "prefixes": [["3.5.0.0/19", "us-east-1", "S3", null]]}"#,
+        ] {
+            assert!(matches!(error(arrays), DocumentError::Shape { .. }));
+        }
         assert_eq!(error(r#"{"syncToken": "1"}"#), DocumentError::NoPrefixes);
         assert_eq!(error(r#"{"prefixes": []}"#), DocumentError::NoToken);
         for bad in ["", "+1", "-1", "1.5", "now", "99999999999999999999999"] {
