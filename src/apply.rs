@@ -9,6 +9,7 @@ use crate::kernel::Kernel;
 use crate::kernel::errno::{ErrorClass, KernelError};
 use crate::kernel::nat::FirewallError;
 use crate::kernel::netlink::NetlinkError;
+use crate::kernel::nexthop;
 use crate::kernel::route::{self, Write};
 use crate::kernel::rule;
 use crate::objects::{NexthopKind, RouteTarget};
@@ -224,7 +225,7 @@ fn class_of(error: &FirewallError, deleting: bool) -> ErrorClass {
 fn encode(step: &Step, buffer: &mut Vec<u8>) -> (u16, u16) {
     match step {
         Step::Route { action, route, .. } => route::encode(write(*action), route, buffer),
-        Step::Nexthop { action, nexthop } => route::encode_nexthop(write(*action), nexthop, buffer),
+        Step::Nexthop { action, nexthop } => nexthop::encode(write(*action), nexthop, buffer),
         Step::Rule { action, rule } => rule::encode(*action == Action::Delete, rule, buffer),
         // Sent by `carry_out`; a no-op message keeps this total (`NLMSG_NOOP`, linux/netlink.h).
         Step::Sysctl(_) | Step::Firewall { .. } => (1, 0),

@@ -34,6 +34,12 @@ pub enum ErrorClass {
 use rustix::io::Errno;
 
 impl KernelError {
+    /// An error with the kernel's own words, empty where it gave none.
+    pub fn new(errno: i32, text: String) -> Self {
+        let message = (!text.is_empty()).then_some(text);
+        KernelError { errno, message }
+    }
+
     /// An error without the kernel's own words.
     pub fn from_errno(errno: i32) -> Self {
         KernelError {

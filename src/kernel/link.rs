@@ -5,8 +5,8 @@ use rtnetlink::packet_core::Parseable;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
-use super::attribute::Malformed;
 use super::netlink::{NetlinkError, NetlinkSocket};
+use super::wire::WireError;
 use crate::facts::{Address, Link};
 use crate::types::IfIndex;
 
@@ -23,64 +23,55 @@ const IFADDRMSG: usize = 8;
 /// All interfaces.
 pub fn dump_links(socket: &mut NetlinkSocket) -> Result<Vec<Link>, NetlinkError> {
     let request = |buffer: &mut Vec<u8>| buffer.extend_from_slice(&[0; IFINFOMSG]);
-    socket.dump(
-        "read the interfaces",
-        RTM_GETLINK,
-        request,
-        |kind, payload| {
-            if kind != RTM_NEWLINK {
-                return Ok(None);
+    socket.dump("read the interfaces", RTM_GETLINK, request, |frame| {
+        if frame.kind != RTM_NEWLINK {
+            return Ok(None);
+        }
+        let message = LinkMessage::parse(frame.body).map_err(|_| WireError::Malformed("link"))?;
+        let mut link = Link {
+            index: IfIndex(message.header.index),
+            name: String::new(),
+            up: message.header.flags.contains(LinkFlags::Up),
+            loopback: message.header.flags.contains(LinkFlags::Loopback),
+            mac: Vec::new(),
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(mac) => link.mac = mac,
+                _ => {}
             }
-            let message = LinkMessage::parse(payload).map_err(|_| Malformed("link"))?;
-            let mut link = Link {
-                index: IfIndex(message.header.index),
-                name: String::new(),
-                up: message.header.flags.contains(LinkFlags::Up),
-                loopback: message.header.flags.contains(LinkFlags::Loopback),
-                mac: Vec::new(),
-            };
-            for attribute in message.attributes {
-                match attribute {
-                    LinkAttribute::IfName(name) => link.name = name,
-                    LinkAttribute::Address(mac) => link.mac = mac,
-                    _ => {}
-                }
-            }
-            Ok(Some(link))
-        },
-    )
+        }
+        Ok(Some(link))
+    })
 }
 
 /// All addresses of all interfaces, both families.
 pub fn dump_addresses(socket: &mut NetlinkSocket) -> Result<Vec<Address>, NetlinkError> {
     let request = |buffer: &mut Vec<u8>| buffer.extend_from_slice(&[0; IFADDRMSG]);
-    socket.dump(
-        "read the addresses",
-        RTM_GETADDR,
-        request,
-        |kind, payload| {
-            if kind != RTM_NEWADDR {
-                return Ok(None);
+    socket.dump("read the addresses", RTM_GETADDR, request, |frame| {
+        if frame.kind != RTM_NEWADDR {
+            return Ok(None);
+        }
+        let message =
+            AddressMessage::parse(frame.body).map_err(|_| WireError::Malformed("address"))?;
+        let (mut local, mut address) = (None, None);
+        for attribute in message.attributes {
+            match attribute {
+                // On point-to-point links the local address differs from the peer's.
+                AddressAttribute::Local(ip) => local = Some(ip),
+                AddressAttribute::Address(ip) => address = Some(ip),
+                _ => {}
             }
-            let message = AddressMessage::parse(payload).map_err(|_| Malformed("address"))?;
-            let (mut local, mut address) = (None, None);
-            for attribute in message.attributes {
-                match attribute {
-                    // On point-to-point links the local address differs from the peer's.
-                    AddressAttribute::Local(ip) => local = Some(ip),
-                    AddressAttribute::Address(ip) => address = Some(ip),
-                    _ => {}
-                }
-            }
-            let Some(ip) = local.or(address) else {
-                return Ok(None);
-            };
-            let net = IpNet::new(ip, message.header.prefix_len)
-                .map_err(|_| Malformed("prefix length"))?;
-            Ok(Some(Address {
-                link: IfIndex(message.header.index),
-                net,
-            }))
-        },
-    )
+        }
+        let Some(ip) = local.or(address) else {
+            return Ok(None);
+        };
+        let net = IpNet::new(ip, message.header.prefix_len)
+            .map_err(|_| WireError::Malformed("prefix length"))?;
+        Ok(Some(Address {
+            link: IfIndex(message.header.index),
+            net,
+        }))
+    })
 }

@@ -1,11 +1,12 @@
 //! The only code that talks to the kernel.
 
-pub mod attribute;
 pub mod errno;
 pub mod flows;
 pub mod link;
+pub mod lookup;
 pub mod nat;
 pub mod netlink;
+pub mod nexthop;
 pub mod route;
 pub mod rule;
 pub mod sysctl;
@@ -134,7 +135,7 @@ impl Kernel {
             rules.append(&mut rule::dump(&mut self.socket, family)?);
         }
         routes.sort();
-        let nexthops = route::dump_nexthops(&mut self.socket)?;
+        let nexthops = nexthop::dump(&mut self.socket)?;
         let mut found: BTreeMap<BackendKind, ObservedFirewall> = BTreeMap::new();
         for kind in firewalls {
             found.insert(*kind, self.firewall(*kind).observe()?);

@@ -3,30 +3,27 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
-use super::attribute::{
-    Malformed, address_of, attributes, put, put_address, put_u32, u16_of, u32_of,
-};
 use super::netlink::{NetlinkError, NetlinkSocket};
+use super::wire::{
+    Attribute, CREATE, EXCL, REPLACE, WireError, each_attribute, put, put_address, put_u32, u16_at,
+    u32_at,
+};
 use crate::facts::MainRoute;
-use crate::objects::{Nexthop, NexthopKind, Route, RouteKey, RouteTarget, Via};
+use crate::objects::{Route, RouteKey, RouteTarget, Via};
 use crate::types::{Family, IfIndex, Metric, NexthopId, Protocol, Realm, TableId};
 
 // Message types and attributes of linux/rtnetlink.h.
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
-const RTM_GETROUTE: u16 = 26;
-const RTA_DST: u16 = 1;
-const RTA_IIF: u16 = 3;
+pub(super) const RTM_GETROUTE: u16 = 26;
+pub(super) const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
-const RTA_SRC: u16 = 2;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_FLOW: u16 = 11;
 const RTA_TABLE: u16 = 15;
-const RTA_MARK: u16 = 16;
 const RTA_VIA: u16 = 18;
 const RTA_NH_ID: u16 = 30;
 const RTN_UNICAST: u8 = 1;
@@ -39,29 +36,11 @@ const RT_SCOPE_NOWHERE: u8 = 255;
 const RT_TABLE_COMPAT: u8 = 252;
 /// Cached exceptions (path MTU, redirects), not routes.
 const RTM_F_CLONED: u32 = 0x200;
-/// Answer a look-up with the route that matched, not with a host route made from it.
-const RTM_F_FIB_MATCH: u32 = 0x2000;
-/// Say which table it is in; without it IPv4 says `main` whatever the table. IPv6 always says,
-/// and refuses the flag (`inet6_rtm_valid_getroute_req`, net/ipv6/route.c).
-const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
-const RTNH_F_ONLINK: u32 = 4;
+pub(super) const RTNH_F_ONLINK: u32 = 4;
 /// Length of `struct rtmsg`.
 const RTMSG: usize = 12;
 /// Length of `struct rtnexthop`.
 const RTNEXTHOP: usize = 8;
-
-// linux/nexthop.h.
-const RTM_NEWNEXTHOP: u16 = 104;
-const RTM_DELNEXTHOP: u16 = 105;
-const RTM_GETNEXTHOP: u16 = 106;
-const NHA_ID: u16 = 1;
-const NHA_GROUP: u16 = 2;
-const NHA_OIF: u16 = 5;
-const NHA_GATEWAY: u16 = 6;
-/// Length of `struct nhmsg`.
-const NHMSG: usize = 8;
-/// Length of `struct nexthop_grp`.
-const NEXTHOP_GRP: usize = 8;
 
 // linux/socket.h.
 const AF_INET: u8 = 2;
@@ -96,27 +75,27 @@ pub enum Write {
 }
 
 impl Write {
-    fn flags(self) -> u16 {
+    pub(super) fn flags(self) -> u16 {
         match self {
-            Write::Add => NLM_F_CREATE | NLM_F_EXCL,
-            Write::Replace => NLM_F_REPLACE,
+            Write::Add => CREATE | EXCL,
+            Write::Replace => REPLACE,
             Write::Delete => 0,
         }
     }
 }
 
-struct Header {
-    family: u8,
-    prefix_len: u8,
-    source_len: u8,
-    table: TableId,
-    protocol: u8,
-    scope: u8,
-    kind: u8,
-    flags: u32,
+pub(super) struct Header {
+    pub(super) family: u8,
+    pub(super) prefix_len: u8,
+    pub(super) source_len: u8,
+    pub(super) table: TableId,
+    pub(super) protocol: u8,
+    pub(super) scope: u8,
+    pub(super) kind: u8,
+    pub(super) flags: u32,
 }
 
-fn put_header(buffer: &mut Vec<u8>, header: &Header) {
+pub(super) fn put_header(buffer: &mut Vec<u8>, header: &Header) {
     let table = u8::try_from(header.table.0).unwrap_or(RT_TABLE_COMPAT);
     buffer.extend_from_slice(&[
         header.family,
@@ -209,7 +188,7 @@ fn put_gateway(buffer: &mut Vec<u8>, family: Family, gateway: IpAddr) {
 }
 
 /// A route as it stands in a message, before it is sorted into ours and the main table's.
-struct Decoded {
+pub(super) struct Decoded {
     key: RouteKey,
     hops: Vec<Via>,
     nexthop: Option<NexthopId>,
@@ -220,12 +199,14 @@ struct Decoded {
 }
 
 /// Reads a route message; `None` for what isn't an IP route of a table.
-fn decode(payload: &[u8]) -> Result<Option<Decoded>, Malformed> {
-    let header = payload.get(..RTMSG).ok_or(Malformed("route header"))?;
+pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
+    let header = payload
+        .get(..RTMSG)
+        .ok_or(WireError::Malformed("route header"))?;
     let Some(family) = family_of(header[0]) else {
         return Ok(None);
     };
-    let flags = u32_of(&header[8..12])?;
+    let flags = u32_at(header, 8)?;
     if flags & RTM_F_CLONED != 0 {
         return Ok(None);
     }
@@ -235,18 +216,18 @@ fn decode(payload: &[u8]) -> Result<Option<Decoded>, Malformed> {
     let mut realm = Realm(0);
     let (mut gateway, mut device, mut nexthop) = (None, None, None);
     let mut multipath = None;
-    for attribute in attributes(&payload[RTMSG..]) {
-        let (kind, value) = attribute?;
-        match kind {
-            RTA_TABLE => table = TableId(u32_of(value)?),
-            RTA_DST => dst = address_of(value)?,
-            RTA_PRIORITY => metric = Metric(u32_of(value)?),
-            RTA_GATEWAY => gateway = Some(address_of(value)?),
-            RTA_VIA => gateway = Some(address_of(value.get(2..).unwrap_or(&[]))?),
-            RTA_OIF => device = Some(IfIndex(u32_of(value)?)),
-            RTA_NH_ID => nexthop = Some(NexthopId(u32_of(value)?)),
-            RTA_FLOW => realm = Realm((u32_of(value)? & 0xffff) as u16),
-            RTA_MULTIPATH => multipath = Some(decode_hops(value)?),
+    for attribute in each_attribute(&payload[RTMSG..]) {
+        let attribute = attribute?;
+        match attribute.kind {
+            RTA_TABLE => table = TableId(attribute.u32()?),
+            RTA_DST => dst = attribute.address()?,
+            RTA_PRIORITY => metric = Metric(attribute.u32()?),
+            RTA_GATEWAY => gateway = Some(attribute.address()?),
+            RTA_VIA => gateway = Some(via_address(&attribute)?),
+            RTA_OIF => device = Some(IfIndex(attribute.u32()?)),
+            RTA_NH_ID => nexthop = Some(NexthopId(attribute.u32()?)),
+            RTA_FLOW => realm = Realm((attribute.u32()? & 0xffff) as u16),
+            RTA_MULTIPATH => multipath = Some(decode_hops(attribute.payload)?),
             _ => {}
         }
     }
@@ -263,7 +244,7 @@ fn decode(payload: &[u8]) -> Result<Option<Decoded>, Malformed> {
             })
             .unwrap_or_default()
     });
-    let dst = IpNet::new(dst, header[1]).map_err(|_| Malformed("prefix length"))?;
+    let dst = IpNet::new(dst, header[1]).map_err(|_| WireError::Malformed("prefix length"))?;
     Ok(Some(Decoded {
         key: RouteKey {
             table,
@@ -280,20 +261,31 @@ fn decode(payload: &[u8]) -> Result<Option<Decoded>, Malformed> {
     }))
 }
 
-fn decode_hops(mut rest: &[u8]) -> Result<Vec<Via>, Malformed> {
+/// The address behind the family of a `struct rtvia`.
+fn via_address(attribute: &Attribute) -> Result<IpAddr, WireError> {
+    let payload = attribute.payload.get(2..).unwrap_or_default();
+    Attribute {
+        kind: attribute.kind,
+        payload,
+    }
+    .address()
+}
+
+fn decode_hops(mut rest: &[u8]) -> Result<Vec<Via>, WireError> {
     let mut hops = Vec::new();
     while rest.len() >= RTNEXTHOP {
-        let length = usize::from(u16_of(rest)?);
+        let length = usize::from(u16_at(rest, 0)?);
         let hop = rest
             .get(RTNEXTHOP..length)
-            .ok_or(Malformed("next hop length"))?;
-        let device = IfIndex(u32_of(&rest[4..8])?);
+            .ok_or(WireError::Malformed("next hop length"))?;
+        let device = IfIndex(u32_at(rest, 4)?);
         let onlink = u32::from(rest[2]) & RTNH_F_ONLINK != 0;
         let mut gateway = None;
-        for attribute in attributes(hop) {
-            match attribute? {
-                (RTA_GATEWAY, value) => gateway = Some(address_of(value)?),
-                (RTA_VIA, value) => gateway = Some(address_of(value.get(2..).unwrap_or(&[]))?),
+        for attribute in each_attribute(hop) {
+            let attribute = attribute?;
+            match attribute.kind {
+                RTA_GATEWAY => gateway = Some(attribute.address()?),
+                RTA_VIA => gateway = Some(via_address(&attribute)?),
                 _ => {}
             }
         }
@@ -302,9 +294,20 @@ fn decode_hops(mut rest: &[u8]) -> Result<Vec<Via>, Malformed> {
             device,
             onlink,
         });
-        rest = rest.get(super::attribute::align(length)..).unwrap_or(&[]);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
     }
     Ok(hops)
+}
+
+impl Decoded {
+    pub(super) fn into_route(self) -> Route {
+        Route {
+            key: self.key,
+            target: target_of(&self),
+            realm: self.realm,
+            protocol: self.protocol,
+        }
+    }
 }
 
 fn target_of(decoded: &Decoded) -> RouteTarget {
@@ -365,18 +368,13 @@ pub fn dump_table(
         &operation,
         RTM_GETROUTE,
         request_table(family, table),
-        |kind, payload| {
-            if kind != RTM_NEWROUTE {
+        |frame| {
+            if frame.kind != RTM_NEWROUTE {
                 return Ok(None);
             }
             // The kernel filters; a kernel that doesn't must not make another table's routes ours.
-            let decoded = decode(payload)?.filter(|route| route.key.table == table);
-            Ok(decoded.map(|decoded| Route {
-                key: decoded.key,
-                target: target_of(&decoded),
-                realm: decoded.realm,
-                protocol: decoded.protocol,
-            }))
+            let decoded = decode(frame.body)?.filter(|route| route.key.table == table);
+            Ok(decoded.map(Decoded::into_route))
         },
     ))
 }
@@ -388,15 +386,12 @@ pub fn dump_main(
 ) -> Result<Vec<MainRoute>, NetlinkError> {
     let operation = format!("read the {family} routes of the main table");
     let request = request_table(family, TableId::MAIN);
-    let decoded =
-        absent_is_empty(
-            socket.dump(&operation, RTM_GETROUTE, request, |kind, payload| {
-                if kind != RTM_NEWROUTE {
-                    return Ok(None);
-                }
-                Ok(decode(payload)?.filter(|route| route.key.table == TableId::MAIN))
-            }),
-        )?;
+    let decoded = absent_is_empty(socket.dump(&operation, RTM_GETROUTE, request, |frame| {
+        if frame.kind != RTM_NEWROUTE {
+            return Ok(None);
+        }
+        Ok(decode(frame.body)?.filter(|route| route.key.table == TableId::MAIN))
+    }))?;
     let mut routes = Vec::new();
     for route in decoded {
         let unicast = route.kind == RTN_UNICAST;
@@ -416,191 +411,4 @@ pub fn dump_main(
         }));
     }
     Ok(routes)
-}
-
-/// A question to the kernel's routing decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lookup {
-    /// The destination.
-    pub destination: IpAddr,
-    /// The source, for forwarded packets.
-    pub source: Option<IpAddr>,
-    /// The incoming interface, for forwarded packets.
-    pub input: Option<IfIndex>,
-    /// The packet's mark.
-    pub mark: u32,
-}
-
-/// The routing decision: the route that matched, or the errno that the packet would get.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// The matching route.
-    Route(Route),
-    /// `unreachable` and its like, as the application sees them.
-    Errno(i32),
-}
-
-/// Asks the kernel what it would do with a packet.
-pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision, NetlinkError> {
-    let family = Family::of(question.destination);
-    let operation = format!("look up the route to {}", question.destination);
-    let answer = socket.ask(&operation, RTM_GETROUTE, |buffer| {
-        put_header(
-            buffer,
-            &Header {
-                family: family_number(family),
-                prefix_len: family.bits(),
-                source_len: if question.source.is_some() {
-                    family.bits()
-                } else {
-                    0
-                },
-                table: TableId(0),
-                protocol: 0,
-                scope: 0,
-                kind: 0,
-                flags: match family {
-                    Family::Ipv4 => RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
-                    Family::Ipv6 => RTM_F_FIB_MATCH,
-                },
-            },
-        );
-        put_address(buffer, RTA_DST, question.destination);
-        if let Some(source) = question.source {
-            put_address(buffer, RTA_SRC, source);
-        }
-        if let Some(input) = question.input {
-            put_u32(buffer, RTA_IIF, input.0);
-        }
-        if question.mark != 0 {
-            put_u32(buffer, RTA_MARK, question.mark);
-        }
-    })?;
-    match answer {
-        Err(error) => Ok(Decision::Errno(error.errno)),
-        Ok(payload) => match decode(&payload) {
-            Ok(Some(decoded)) => Ok(Decision::Route(Route {
-                key: decoded.key,
-                target: target_of(&decoded),
-                realm: decoded.realm,
-                protocol: decoded.protocol,
-            })),
-            Ok(None) => Err(NetlinkError::Malformed {
-                operation,
-                what: "route look-up",
-            }),
-            Err(Malformed(what)) => Err(NetlinkError::Malformed { operation, what }),
-        },
-    }
-}
-
-/// Writes a nexthop message; gives its type and flags.
-pub fn encode_nexthop(write: Write, nexthop: &Nexthop, buffer: &mut Vec<u8>) -> (u16, u16) {
-    let deleting = write == Write::Delete;
-    let family = match (&nexthop.kind, deleting) {
-        (NexthopKind::Single(_), false) => family_number(nexthop.family),
-        _ => 0,
-    };
-    let protocol = if deleting { 0 } else { nexthop.protocol.0 };
-    let onlink = matches!(nexthop.kind, NexthopKind::Single(Via { onlink: true, .. })) && !deleting;
-    buffer.extend_from_slice(&[family, 0, protocol, 0]);
-    buffer.extend_from_slice(&(if onlink { RTNH_F_ONLINK } else { 0 }).to_ne_bytes());
-    put_u32(buffer, NHA_ID, nexthop.id.0);
-    if deleting {
-        return (RTM_DELNEXTHOP, 0);
-    }
-    match &nexthop.kind {
-        NexthopKind::Single(via) => {
-            put_u32(buffer, NHA_OIF, via.device.0);
-            if let Some(gateway) = via.gateway {
-                put_address(buffer, NHA_GATEWAY, gateway);
-            }
-        }
-        NexthopKind::Group(members) => {
-            let mut value = Vec::with_capacity(members.len() * NEXTHOP_GRP);
-            for member in members {
-                value.extend_from_slice(&member.0.to_ne_bytes());
-                // weight - 1, weight_high, resvd2.
-                value.extend_from_slice(&[0, 0, 0, 0]);
-            }
-            put(buffer, NHA_GROUP, &value);
-        }
-        NexthopKind::Other => {}
-    }
-    (RTM_NEWNEXTHOP, write.flags())
-}
-
-/// All nexthop objects, ours or not. A kernel without them (before 5.3) has none.
-pub fn dump_nexthops(socket: &mut NetlinkSocket) -> Result<Vec<Nexthop>, NetlinkError> {
-    let request = |buffer: &mut Vec<u8>| buffer.extend_from_slice(&[0; NHMSG]);
-    let dump = socket.dump(
-        "read the nexthop objects",
-        RTM_GETNEXTHOP,
-        request,
-        |kind, payload| {
-            if kind != RTM_NEWNEXTHOP {
-                Ok(None)
-            } else {
-                decode_nexthop(payload).map(Some)
-            }
-        },
-    );
-    let mut nexthops = match dump {
-        Err(error) if error.errno() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()) => {
-            Vec::new()
-        }
-        other => other?,
-    };
-    // The kernel stores no family of a group: it is that of its members.
-    let singles: std::collections::BTreeMap<NexthopId, Family> = nexthops
-        .iter()
-        .map(|nexthop| (nexthop.id, nexthop.family))
-        .collect();
-    for nexthop in &mut nexthops {
-        if let NexthopKind::Group(members) = &nexthop.kind
-            && let Some(family) = members.first().and_then(|first| singles.get(first))
-        {
-            nexthop.family = *family;
-        }
-    }
-    Ok(nexthops)
-}
-
-fn decode_nexthop(payload: &[u8]) -> Result<Nexthop, Malformed> {
-    let header = payload.get(..NHMSG).ok_or(Malformed("nexthop header"))?;
-    let family = family_of(header[0]).unwrap_or(Family::Ipv4);
-    let onlink = u32_of(&header[4..8])? & RTNH_F_ONLINK != 0;
-    let (mut id, mut gateway, mut device, mut group) = (None, None, None, None);
-    for attribute in attributes(&payload[NHMSG..]) {
-        let (kind, value) = attribute?;
-        match kind {
-            NHA_ID => id = Some(NexthopId(u32_of(value)?)),
-            NHA_OIF => device = Some(IfIndex(u32_of(value)?)),
-            NHA_GATEWAY => gateway = Some(address_of(value)?),
-            NHA_GROUP => {
-                group = Some(
-                    value
-                        .chunks_exact(NEXTHOP_GRP)
-                        .map(|member| u32_of(member).map(NexthopId))
-                        .collect::<Result<Vec<_>, _>>()?,
-                );
-            }
-            _ => {}
-        }
-    }
-    let kind = match (group, device) {
-        (Some(members), _) => NexthopKind::Group(members),
-        (None, Some(device)) => NexthopKind::Single(Via {
-            gateway,
-            device,
-            onlink,
-        }),
-        (None, None) => NexthopKind::Other,
-    };
-    Ok(Nexthop {
-        id: id.ok_or(Malformed("nexthop id"))?,
-        family,
-        kind,
-        protocol: Protocol(header[2]),
-    })
 }

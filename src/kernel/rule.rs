@@ -1,15 +1,15 @@
 //! Policy rules on the wire.
 
-use rtnetlink::packet_core::{Emitable, NLM_F_CREATE, Parseable};
+use rtnetlink::packet_core::{Emitable, Parseable};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::packet_route::rule::{
     RuleAction as WireAction, RuleAttribute, RuleFlags, RuleMessage,
 };
 
-use super::attribute::Malformed;
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{family_number, family_of};
+use super::wire::{CREATE, WireError};
 use crate::objects::{Rule, RuleAction};
 use crate::types::{Family, Mark, Priority, Protocol, TableId};
 
@@ -69,7 +69,7 @@ pub fn encode(deleting: bool, rule: &Rule, buffer: &mut Vec<u8>) -> (u16, u16) {
     if deleting {
         (RTM_DELRULE, 0)
     } else {
-        (RTM_NEWRULE, NLM_F_CREATE)
+        (RTM_NEWRULE, CREATE)
     }
 }
 
@@ -80,14 +80,14 @@ pub fn dump(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<Rule>, Net
         buffer.push(family_number(family));
         buffer.extend_from_slice(&[0; RULE_HEADER - 1]);
     };
-    socket.dump(&operation, RTM_GETRULE, request, |kind, payload| {
-        if kind != RTM_NEWRULE {
+    socket.dump(&operation, RTM_GETRULE, request, |frame| {
+        if frame.kind != RTM_NEWRULE {
             return Ok(None);
         }
-        let Some(family) = payload.first().and_then(|number| family_of(*number)) else {
+        let Some(family) = frame.body.first().and_then(|number| family_of(*number)) else {
             return Ok(None);
         };
-        let message = RuleMessage::parse(payload).map_err(|_| Malformed("rule"))?;
+        let message = RuleMessage::parse(frame.body).map_err(|_| WireError::Malformed("rule"))?;
         Ok(Some(rule_of(family, &message)))
     })
 }

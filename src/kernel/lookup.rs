@@ -1,0 +1,86 @@
+//! The kernel's own routing decision (`RTM_GETROUTE`).
+
+use std::net::IpAddr;
+
+use super::netlink::{NetlinkError, NetlinkSocket};
+use super::route::{Header, RTA_DST, RTM_GETROUTE, decode, family_number, put_header};
+use super::wire::{Frame, put_address, put_u32};
+use crate::objects::Route;
+use crate::types::{Family, IfIndex, TableId};
+
+// linux/rtnetlink.h.
+const RTA_SRC: u16 = 2;
+const RTA_IIF: u16 = 3;
+const RTA_MARK: u16 = 16;
+/// Answer a look-up with the route that matched, not with a host route made from it.
+const RTM_F_FIB_MATCH: u32 = 0x2000;
+/// Say which table it is in; without it IPv4 says `main` whatever the table. IPv6 always says,
+/// and refuses the flag (`inet6_rtm_valid_getroute_req`, net/ipv6/route.c).
+const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
+
+/// A question to the kernel's routing decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// The destination.
+    pub destination: IpAddr,
+    /// The source, for forwarded packets.
+    pub source: Option<IpAddr>,
+    /// The incoming interface, for forwarded packets.
+    pub input: Option<IfIndex>,
+    /// The packet's mark.
+    pub mark: u32,
+}
+
+/// The routing decision: the route that matched, or the errno that the packet would get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// The matching route.
+    Route(Route),
+    /// `unreachable` and its like, as the application sees them.
+    Errno(i32),
+}
+
+/// Asks the kernel what it would do with a packet.
+pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision, NetlinkError> {
+    let family = Family::of(question.destination);
+    let operation = format!("look up the route to {}", question.destination);
+    let request = |buffer: &mut Vec<u8>| {
+        put_header(
+            buffer,
+            &Header {
+                family: family_number(family),
+                prefix_len: family.bits(),
+                source_len: if question.source.is_some() {
+                    family.bits()
+                } else {
+                    0
+                },
+                table: TableId(0),
+                protocol: 0,
+                scope: 0,
+                kind: 0,
+                flags: match family {
+                    Family::Ipv4 => RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
+                    Family::Ipv6 => RTM_F_FIB_MATCH,
+                },
+            },
+        );
+        put_address(buffer, RTA_DST, question.destination);
+        if let Some(source) = question.source {
+            put_address(buffer, RTA_SRC, source);
+        }
+        if let Some(input) = question.input {
+            put_u32(buffer, RTA_IIF, input.0);
+        }
+        if question.mark != 0 {
+            put_u32(buffer, RTA_MARK, question.mark);
+        }
+    };
+    let decode = |frame: &Frame<'_>| Ok(decode(frame.body)?.map(|decoded| decoded.into_route()));
+    Ok(
+        match socket.ask(&operation, RTM_GETROUTE, request, decode)? {
+            Ok(route) => Decision::Route(route),
+            Err(error) => Decision::Errno(error.errno),
+        },
+    )
+}

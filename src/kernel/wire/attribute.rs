@@ -1,0 +1,216 @@
+//! Netlink attributes: a type, a length, a payload, padded to four bytes.
+
+use std::net::IpAddr;
+
+use super::WireError;
+
+const NLA_F_NESTED: u16 = 0x8000;
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// Appends one attribute to a message.
+///
+/// # Panics
+/// With a payload over the 65,531 bytes that the 16-bit length can say; callers split what has no
+/// limit of its own.
+pub fn put(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    #[allow(clippy::expect_used)]
+    let length =
+        u16::try_from(payload.len() + 4).expect("attribute payloads are bounded by their callers");
+    bytes.extend_from_slice(&length.to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(payload);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+/// Appends a 32-bit number in host order.
+pub fn put_u32(bytes: &mut Vec<u8>, kind: u16, value: u32) {
+    put(bytes, kind, &value.to_ne_bytes());
+}
+
+/// Appends an address.
+pub fn put_address(bytes: &mut Vec<u8>, kind: u16, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => put(bytes, kind, &v4.octets()),
+        IpAddr::V6(v6) => put(bytes, kind, &v6.octets()),
+    }
+}
+
+/// The 32-bit number in host order that begins at `at`.
+pub fn u32_at(bytes: &[u8], at: usize) -> Result<u32, WireError> {
+    bytes
+        .get(at..at + 4)
+        .and_then(|four| four.try_into().ok())
+        .map(u32::from_ne_bytes)
+        .ok_or(WireError::Malformed("a number that is cut off"))
+}
+
+/// The 16-bit number in host order that begins at `at`.
+pub fn u16_at(bytes: &[u8], at: usize) -> Result<u16, WireError> {
+    bytes
+        .get(at..at + 2)
+        .and_then(|two| two.try_into().ok())
+        .map(u16::from_ne_bytes)
+        .ok_or(WireError::Malformed("a number that is cut off"))
+}
+
+/// Builds a list of attributes.
+#[derive(Debug, Clone, Default)]
+pub struct Attributes(Vec<u8>);
+
+impl Attributes {
+    /// An empty list.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an attribute.
+    ///
+    /// # Panics
+    /// With a payload over the 65,531 bytes that the 16-bit length can say; callers split
+    /// what has no limit of its own.
+    pub fn put(mut self, kind: u16, payload: &[u8]) -> Self {
+        put(&mut self.0, kind, payload);
+        self
+    }
+
+    /// Adds a 32-bit number in network order, as netfilter wants them.
+    pub fn put_be32(self, kind: u16, value: u32) -> Self {
+        self.put(kind, &value.to_be_bytes())
+    }
+
+    /// Adds a string with its final NUL.
+    pub fn put_text(self, kind: u16, text: &str) -> Self {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.push(0);
+        self.put(kind, &bytes)
+    }
+
+    /// Adds a list inside the list.
+    pub fn nest(self, kind: u16, inner: Attributes) -> Self {
+        self.put(kind | NLA_F_NESTED, &inner.0)
+    }
+
+    /// Adds attributes that are encoded already.
+    pub fn raw(mut self, encoded: &[u8]) -> Self {
+        self.0.extend_from_slice(encoded);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    /// The encoded list.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// The encoded length so far.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was added yet.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// One attribute of a received list.
+#[derive(Debug, Clone, Copy)]
+pub struct Attribute<'a> {
+    /// Its type without the flag bits.
+    pub kind: u16,
+    /// Its payload.
+    pub payload: &'a [u8],
+}
+
+impl Attribute<'_> {
+    /// The payload as a 32-bit number in network order.
+    pub fn be32(&self) -> Option<u32> {
+        Some(u32::from_be_bytes(self.payload.try_into().ok()?))
+    }
+
+    /// The payload as a 32-bit number in host order.
+    pub fn u32(&self) -> Result<u32, WireError> {
+        u32_at(self.payload, 0)
+    }
+
+    /// The payload as an address of four or sixteen bytes.
+    pub fn address(&self) -> Result<IpAddr, WireError> {
+        if let Ok(four) = <[u8; 4]>::try_from(self.payload) {
+            return Ok(IpAddr::from(four));
+        }
+        <[u8; 16]>::try_from(self.payload)
+            .map(IpAddr::from)
+            .map_err(|_| WireError::Malformed("an address of neither 4 nor 16 bytes"))
+    }
+
+    /// The payload as text up to the first NUL.
+    pub fn text(&self) -> String {
+        let end = self.payload.iter().position(|byte| *byte == 0);
+        String::from_utf8_lossy(&self.payload[..end.unwrap_or(self.payload.len())]).into_owned()
+    }
+}
+
+/// The attributes of a list, one by one. What doesn't hold together is an error in its place,
+/// never a short list.
+pub fn each_attribute(mut bytes: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, WireError>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let whole = std::mem::take(&mut bytes);
+        let [l0, l1, k0, k1, ..] = *whole else {
+            return Some(Err(WireError::Malformed(
+                "a list of attributes that is cut off",
+            )));
+        };
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let Some(payload) = whole.get(4..length) else {
+            return Some(Err(WireError::Malformed(
+                "an attribute longer than its message",
+            )));
+        };
+        bytes = whole.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Ok(Attribute {
+            kind: u16::from_ne_bytes([k0, k1]) & NLA_TYPE_MASK,
+            payload,
+        }))
+    })
+}
+
+/// All attributes of a list.
+pub fn attributes(bytes: &[u8]) -> Result<Vec<Attribute<'_>>, WireError> {
+    each_attribute(bytes).collect()
+}
+
+/// The attribute of a type, if it is there.
+pub fn find<'a>(list: &[Attribute<'a>], kind: u16) -> Option<Attribute<'a>> {
+    list.iter()
+        .copied()
+        .find(|attribute| attribute.kind == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_come_back_as_they_went_in() {
+        let bytes = Attributes::new()
+            .put_be32(1, 7)
+            .put_text(2, "abc")
+            .nest(3, Attributes::new().put(9, &[1]))
+            .into_bytes();
+        let list = attributes(&bytes).unwrap();
+        assert_eq!(list.len(), 3);
+        assert_eq!(list[0].be32(), Some(7));
+        assert_eq!(list[1].text(), "abc");
+        assert_eq!(attributes(list[2].payload).unwrap()[0].payload, &[1]);
+    }
+
+    #[test]
+    fn a_list_that_is_cut_off_is_an_error_and_not_a_shorter_list() {
+        let bytes = Attributes::new().put_be32(1, 7).put_be32(2, 8).into_bytes();
+        assert!(attributes(&bytes[..14]).is_err());
+        assert!(attributes(&bytes[..10]).is_err());
+    }
+}

@@ -1,0 +1,141 @@
+//! A blocking netlink socket.
+
+use std::io;
+
+use rtnetlink::sys::{Socket, SocketAddr};
+use rustix::net::sockopt;
+
+use super::message::{Final, Frame, final_of, frames, push_message};
+use super::{ACK, ANSWER_WITHIN, DUMP, HEADER_LEN, REQUEST, WireError};
+
+const NLM_F_DUMP_INTR: u16 = 0x10;
+/// Socket buffers in bytes: one transaction is one datagram, and 10,000 IPv6 intervals take
+/// 0.7 MB.
+const BUFFER: usize = 8 << 20;
+/// The kernel never puts more than 32 KiB into one datagram of a dump (net/netlink/af_netlink.c).
+const RECEIVE: usize = 64 << 10;
+
+/// A blocking netlink socket.
+#[derive(Debug)]
+pub struct Wire {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    /// Opens a socket of this netlink protocol.
+    ///
+    /// # Errors
+    /// `EPROTONOSUPPORT` where the kernel doesn't have the protocol.
+    pub fn open(protocol: isize) -> io::Result<Wire> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        for side in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+            sockopt::set_socket_timeout(&socket, side, Some(ANSWER_WITHIN))?;
+        }
+        // Beyond the host's limit only with CAP_NET_ADMIN in the initial user namespace: in a
+        // container the plain call takes what the limit allows.
+        if sockopt::set_socket_send_buffer_size_force(&socket, BUFFER).is_err() {
+            sockopt::set_socket_send_buffer_size(&socket, BUFFER)?;
+        }
+        if sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
+            sockopt::set_socket_recv_buffer_size(&socket, BUFFER)?;
+        }
+        Ok(Wire {
+            socket,
+            sequence: 0,
+            buffer: Vec::with_capacity(RECEIVE),
+        })
+    }
+
+    /// Switches strict checking of dump requests on (`NETLINK_GET_STRICT_CHK`): without it the
+    /// kernel ignores filters that it doesn't like, in silence.
+    ///
+    /// # Errors
+    /// On kernels before 4.20.
+    pub fn strict(self) -> io::Result<Wire> {
+        self.socket.set_netlink_get_strict_chk(true)?;
+        Ok(self)
+    }
+
+    /// A fresh sequence number.
+    pub fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// Sends one datagram of whole messages.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0)?;
+        Ok(())
+    }
+
+    /// Asks one question and hands each message of the answer to `each`.
+    ///
+    /// With [`DUMP`] in `flags` an answer that was interrupted by a change is
+    /// [`WireError::Interrupted`], and a dump that ends with an error is that error: neither is
+    /// ever a short list.
+    pub fn ask(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
+        mut each: impl FnMut(Frame<'_>) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
+        let sequence = self.next_sequence();
+        let ack = if flags & DUMP == DUMP { 0 } else { ACK };
+        let mut request = Vec::with_capacity(HEADER_LEN + body.len());
+        push_message(&mut request, kind, REQUEST | ack | flags, sequence, body);
+        self.send(&request)?;
+        let mut interrupted = false;
+        loop {
+            self.receive()?;
+            for frame in frames(&self.buffer)? {
+                if frame.sequence != sequence {
+                    continue;
+                }
+                interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
+                match final_of(&frame)? {
+                    None => each(frame)?,
+                    Some(Final::Refused(refusal)) => return Err(refusal),
+                    Some(Final::Ok) if interrupted => return Err(WireError::Interrupted),
+                    Some(Final::Ok) => return Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Reads answers until the message `last` is acknowledged or refused; returns the refusals in
+    /// the order in which the kernel names them. The caller has asked for an acknowledgement of
+    /// `last` and of no other message. A refusal of `whole` (the head of a batch) ends it too.
+    pub fn settle(&mut self, last: u32, whole: Option<u32>) -> Result<Vec<WireError>, WireError> {
+        let mut refusals = Vec::new();
+        loop {
+            self.receive()?;
+            for frame in frames(&self.buffer)? {
+                let ends = frame.sequence == last || Some(frame.sequence) == whole;
+                match final_of(&frame)? {
+                    Some(Final::Refused(refusal)) => refusals.push(refusal),
+                    Some(Final::Ok) | None => {}
+                }
+                if ends {
+                    return Ok(refusals);
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<(), WireError> {
+        loop {
+            self.buffer.clear();
+            let (_, sender) = self.socket.recv_from(&mut self.buffer, 0)?;
+            // Any process may send to our port: only the kernel's word counts.
+            if sender.port_number() == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
