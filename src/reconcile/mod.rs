@@ -30,9 +30,9 @@ pub use look::{BackendChoice, View};
 pub use report::{Outcome, Report};
 
 /// How long a pass waits for another one to end.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The numbers of the last passes, so that a changed config finds what lies under the old ones.
-const NUMBERS_FILE: &str = "numbers.json";
+pub const NUMBERS_FILE: &str = "numbers.json";
 
 /// What a pass is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
