@@ -18,7 +18,7 @@ use crate::types::{Family, TableId};
 /// Look-ups a pass at most: all changes up to here, a sample above.
 const SAMPLES: usize = 256;
 /// `EHOSTUNREACH`, what an `unreachable` route says to IPv4 and IPv6 applications.
-const UNREACHABLE: [i32; 2] = [113, 101];
+pub const UNREACHABLE: [i32; 2] = [113, 101];
 
 /// What the kernel should say about an address.
 #[derive(Debug, Clone, PartialEq, Eq)]

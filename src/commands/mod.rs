@@ -1,5 +1,10 @@
 //! What the commands of the command line do.
 
+pub mod explain;
+pub mod flush;
+pub mod history;
+mod origins;
+pub mod ranges;
 pub mod reconcile;
 
 use std::io::{self, IsTerminal, Write};
@@ -17,6 +22,10 @@ use crate::plan::text::Style;
 pub async fn run(cli: Cli) -> ExitCode {
     let code = match cli.command {
         Command::Reconcile(arguments) => reconcile::run(&arguments).await,
+        Command::Explain(arguments) => explain::run(&arguments).await,
+        Command::Ranges(arguments) => ranges::run(&arguments).await,
+        Command::Flush(arguments) => flush::run(&arguments).await,
+        Command::History(arguments) => history::run(&arguments).await,
         _ => EXIT_FAILED,
     };
     ExitCode::from(code)

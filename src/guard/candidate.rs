@@ -108,6 +108,7 @@ pub(super) fn find_candidate<'a>(
         Fetch::Failed(reason) => {
             verdicts.push(Verdict::note("source", format!("{reason}; {}", stays())));
         }
+        Fetch::NotAsked => {}
     }
     // Nothing new that counts. What an earlier pass held still does, so that its additions
     // stay in force.

@@ -22,6 +22,8 @@ pub enum Fetch<'a> {
     Rejected(String),
     /// It didn't answer.
     Failed(String),
+    /// Nobody asked it: what is in force is looked at as it is.
+    NotAsked,
 }
 
 /// The document that was last accepted.

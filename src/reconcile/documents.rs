@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Pass, PassError, View, instance};
+use super::{Asking, Pass, PassError, View, instance};
 use crate::config::AutoOr;
 use crate::guard::{
     Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level, Whose, judge,
@@ -30,6 +30,21 @@ pub(super) struct Documents {
 }
 
 impl Documents {
+    /// The documents whose rows are in force, byte for byte.
+    pub fn in_force(&self) -> Vec<&[u8]> {
+        let last = self.last_good.as_ref().map(Stored::body);
+        let fetched = self.fetched.as_ref().map(|(_, bytes)| bytes.as_slice());
+        let held = self.held.as_ref().map(Stored::body);
+        let found = match self.judgement.decision {
+            Decision::Accept(Whose::Fetched) => [fetched, None],
+            Decision::Accept(Whose::Held) => [held, None],
+            Decision::HoldWithdrawals(Whose::Fetched) => [last, fetched],
+            Decision::HoldWithdrawals(Whose::Held) => [last, held],
+            Decision::Keep | Decision::HoldAll(_) => [last, None],
+        };
+        found.into_iter().flatten().collect()
+    }
+
     /// What makes the pass fail in the end although the egress path is in force.
     pub fn complaint(self, held: bool) -> Result<(), PassError> {
         match self.complaint {
@@ -40,6 +55,7 @@ impl Documents {
 }
 
 enum Answer {
+    NotAsked,
     Unchanged,
     SameAsHeld,
     Document(Meta, Vec<u8>),
@@ -50,15 +66,26 @@ enum Answer {
 impl Pass<'_> {
     /// Fetches and judges.
     pub(super) async fn documents(&mut self, view: &View) -> Result<Documents, PassError> {
-        let last_good = self.store.read(Slot::LastKnownGood);
-        let held = self.read_held();
+        let alone = self.options.asking == Asking::SourceAlone;
+        let last_good = if alone {
+            let path = self.store.path_of(Slot::LastKnownGood);
+            Err(ReadError::Absent { path })
+        } else {
+            self.store.read(Slot::LastKnownGood)
+        };
+        if let Err(error) = &last_good
+            && self.may_look_only(error)
+        {
+            self.report.notes.push(error.to_string());
+        }
+        let held = if alone { None } else { self.read_held() };
         let (answer, revalidated) = self
             .ask_source(last_good.as_ref().ok(), held.as_ref())
             .await;
-        if let Answer::Failed(why) | Answer::Rejected(why) = &answer {
-            self.report.notes.push(format!("source: {why}"));
-        }
-        let (state_before, state_unreadable) = self.guard_state()?;
+        let (state_before, state_unreadable) = match alone {
+            true => (GuardState::default(), false),
+            false => self.guard_state()?,
+        };
 
         let parsed = match &answer {
             Answer::Document(_, bytes) => Some(Document::parse(bytes)),
@@ -68,6 +95,7 @@ impl Pass<'_> {
             (Answer::Document(..), Some(Ok(document))) => Fetch::Document(document),
             (Answer::Document(..), Some(Err(error))) => Fetch::Rejected(error.to_string()),
             (Answer::Document(..), None) => Fetch::Failed("no document".to_owned()),
+            (Answer::NotAsked, _) => Fetch::NotAsked,
             (Answer::Unchanged, _) => Fetch::Unchanged,
             (Answer::SameAsHeld, _) => Fetch::SameAsHeld,
             (Answer::Rejected(why), _) => Fetch::Rejected(why.clone()),
@@ -94,6 +122,10 @@ impl Pass<'_> {
             regions: regions.clone().unwrap_or_default(),
             families: self.config.select.families.clone(),
         };
+        let kernel_prefixes = match alone {
+            true => Default::default(),
+            false => view.kernel_prefixes(),
+        };
         let mut judgement = judge(&Inputs {
             fetch,
             held: held_parsed.as_ref(),
@@ -106,8 +138,12 @@ impl Pass<'_> {
             include: &self.config.select.include,
             exclude: &self.config.select.exclude,
             environment: &environment(view),
-            accept: self.options.accept,
-            kernel_prefixes: &view.kernel_prefixes(),
+            accept: match (&parsed, alone) {
+                // Whoever asks about this very document is told what it says.
+                (Some(Ok(document)), true) => Some(document.sync_token),
+                _ => self.options.accept,
+            },
+            kernel_prefixes: &kernel_prefixes,
         })?;
         let complaint = self.complaint(view, &judgement, &answer);
         if regions.is_none() {
@@ -185,12 +221,16 @@ impl Pass<'_> {
         last_good: Option<&Stored>,
         held: Option<&Stored>,
     ) -> (Answer, Option<Meta>) {
+        if self.options.asking == Asking::Nobody {
+            return (Answer::NotAsked, None);
+        }
         let at_hand = held.or(last_good);
         let validators = at_hand.and_then(|stored| stored.meta().validators.as_ref());
         let settings = FetchSettings::from_config(&self.config.source);
         let (bytes, url, validators) = match fetch(&self.config.source.urls, &settings, validators)
             .await
         {
+            Err(error) if error.is_answer() => return (Answer::Rejected(error.to_string()), None),
             Err(error) => return (Answer::Failed(error.to_string()), None),
             Ok(Fetched::NotModified { .. }) if held.is_some() => return (Answer::SameAsHeld, None),
             Ok(Fetched::NotModified { .. }) => return (Answer::Unchanged, None),

@@ -24,6 +24,15 @@ pub struct BackendChoice {
     pub reason: String,
 }
 
+/// Whether the firewalls are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firewalls {
+    /// Read, and one chosen.
+    Chosen,
+    /// Left out: the paths don't depend on them.
+    Ignored,
+}
+
 /// What a pass sees of the host and the kernel.
 #[derive(Debug)]
 pub struct View {
@@ -54,6 +63,7 @@ impl View {
         pass: &mut Pass<'_>,
         kernel: &mut Kernel,
         ownership: Ownership,
+        firewalls: Firewalls,
     ) -> Result<View, PassError> {
         let mut facts = kernel.facts()?;
         let mut notes = Vec::new();
@@ -75,8 +85,20 @@ impl View {
             Err(error) => return Err(error),
         };
         facts.instance = instance.clone();
-        let (backend, observed) = observe_and_choose(pass, kernel, &ownership)?;
-        pass.report.backend = Some(backend.clone());
+        let (backend, observed) = match firewalls {
+            Firewalls::Chosen => {
+                let (backend, observed) = observe_and_choose(pass, kernel, &ownership)?;
+                pass.report.backend = Some(backend.clone());
+                (backend, observed)
+            }
+            Firewalls::Ignored => {
+                let backend = BackendChoice {
+                    kind: BackendKind::Nftables,
+                    reason: "not looked at".to_owned(),
+                };
+                (backend, kernel.observe(&ownership, &[])?)
+            }
+        };
         pass.report.devices = facts
             .links
             .iter()

@@ -1,6 +1,7 @@
 //! One pass, left to right: the only place that knows every stage.
 
 mod documents;
+mod examine;
 mod execute;
 pub mod instance;
 mod look;
@@ -26,13 +27,26 @@ use crate::source::imds::ImdsError;
 use crate::state_dir::StateError;
 use crate::types::SyncToken;
 
-pub use look::{BackendChoice, View};
+pub use examine::{Examined, examine};
+pub use look::{BackendChoice, Firewalls, View};
 pub use report::{Outcome, Report};
 
 /// How long a pass waits for another one to end.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The numbers of the last passes, so that a changed config finds what lies under the old ones.
-const NUMBERS_FILE: &str = "numbers.json";
+pub const NUMBERS_FILE: &str = "numbers.json";
+
+/// Which documents a pass goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asking {
+    /// The source's, judged against the last known good.
+    #[default]
+    Source,
+    /// What is in force already; nobody is asked.
+    Nobody,
+    /// The source's by itself, as if it were the first one.
+    SourceAlone,
+}
 
 /// What a pass is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +57,8 @@ pub struct Options {
     pub cache_only: bool,
     /// The operator's word for a held document.
     pub accept: Option<SyncToken>,
+    /// Which documents it goes by.
+    pub asking: Asking,
     /// Why the pass runs, for the journal.
     pub cause: String,
     /// Whether state reaches the disk before the pass goes on; off for benchmarks only.
@@ -55,6 +71,7 @@ impl Default for Options {
             dry_run: false,
             cache_only: false,
             accept: None,
+            asking: Asking::Source,
             cause: "reconcile".to_owned(),
             sync: true,
         }
@@ -203,7 +220,7 @@ impl Pass<'_> {
         self.report.locked = !self.options.dry_run;
         let mut kernel = kernel()?;
         let ownership = self.ownership()?;
-        let mut view = look::View::open(self, &mut kernel, ownership).await?;
+        let mut view = look::View::open(self, &mut kernel, ownership, Firewalls::Chosen).await?;
         let documents = self.documents(&view).await?;
         self.report.take_judgement(&documents.judgement);
         view.prefixes = (!documents.judgement.nothing_in_force)

@@ -120,6 +120,16 @@ pub enum SourceError {
     Failed(Vec<SourceFailure>),
 }
 
+impl SourceError {
+    /// Whether a source answered, with something that is no document; else none answered.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            SourceError::NoSource => false,
+            SourceError::Failed(all) => all.iter().any(|failure| failure.cause.is_answer()),
+        }
+    }
+}
+
 fn failures(all: &[SourceFailure]) -> String {
     let each: Vec<String> = all.iter().map(ToString::to_string).collect();
     match each.as_slice() {
@@ -229,6 +239,29 @@ pub enum Failure {
         /// What to do.
         advice: &'static str,
     },
+}
+
+impl Failure {
+    /// Whether this is an answer (the wrong one), and not the want of one. A server in trouble
+    /// (429, 5xx) counts as silent: it says nothing about the document.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Failure::Broken(_)
+            | Failure::Status(_)
+            | Failure::Redirect(_)
+            | Failure::UnaskedNotModified
+            | Failure::Encoding(_)
+            | Failure::TooLarge { .. }
+            | Failure::Empty => true,
+            Failure::BadUrl(_)
+            | Failure::Client(_)
+            | Failure::Timeout(_)
+            | Failure::Connect(_)
+            | Failure::Tls(_)
+            | Failure::Unavailable { .. }
+            | Failure::File { .. } => false,
+        }
+    }
 }
 
 fn retry_advice(retry_after: &Option<Duration>) -> String {
@@ -396,6 +429,27 @@ mod tests {
             let text = Locator::parse(bad).unwrap_err().to_string();
             assert!(text.contains(says), "{bad}: {text}");
         }
+    }
+
+    #[test]
+    fn one_wrong_answer_among_the_silent_is_an_answer() {
+        let failed = |causes: Vec<Failure>| {
+            let failure = |cause| SourceFailure {
+                url: String::new(),
+                tries: 1,
+                cause,
+            };
+            SourceError::Failed(causes.into_iter().map(failure).collect())
+        };
+        let silent = || Failure::Timeout(Duration::from_secs(1));
+        let troubled = Failure::Unavailable {
+            status: StatusCode::BAD_GATEWAY,
+            retry_after: None,
+        };
+        assert!(!failed(vec![silent(), troubled]).is_answer());
+        assert!(failed(vec![silent(), Failure::Empty]).is_answer());
+        assert!(failed(vec![Failure::Status(StatusCode::NOT_FOUND)]).is_answer());
+        assert!(!SourceError::NoSource.is_answer());
     }
 
     #[tokio::test]

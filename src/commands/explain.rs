@@ -1,0 +1,255 @@
+//! `trailblazer explain ADDRESS`: which path, why, and whether the kernel agrees.
+
+mod answer;
+mod text;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{complain, print, settings_with_role};
+use crate::cli::{EXIT_FAILED, EXIT_OK, ExplainArgs};
+use crate::config::{Config, Role};
+use crate::desired::{DesiredState, EgressPath};
+use crate::kernel::Kernel;
+use crate::ownership::Numbers;
+use crate::ranges::{Document, Origin};
+use crate::reconcile::{Asking, Examined, Firewalls, PassError, View, examine};
+use crate::types::{Family, SyncToken, TableId};
+use crate::verify::{self, Agreement, Expected};
+use answer::Answer;
+
+/// Explains and prints.
+pub async fn run(arguments: &ExplainArgs) -> u8 {
+    let common = &arguments.common;
+    let (loaded, role) = match settings_with_role(&common.base, &common.overrides()) {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    let asking = match common.source.is_empty() {
+        true => Asking::Nobody,
+        false => Asking::Source,
+    };
+    match explain(&loaded.config, role, asking, arguments.address).await {
+        Ok(explanation) => {
+            print(
+                common.base.output,
+                || explanation.to_text(),
+                || explanation.to_json(),
+            );
+            match explanation.agrees() {
+                true => EXIT_OK,
+                false => EXIT_FAILED,
+            }
+        }
+        Err(error) => {
+            complain(&error);
+            EXIT_FAILED
+        }
+    }
+}
+
+/// Where a packet should go, in words and for programs.
+#[derive(Debug)]
+enum Path {
+    /// This host itself.
+    Local,
+    /// The bypass route of that prefix.
+    Bypass(IpNet),
+    /// The egress gateways.
+    Egress(Vec<IpAddr>),
+    /// Nowhere.
+    Closed,
+    /// Where the main table says; translated to these addresses on the way out (nat role).
+    Main(Vec<IpAddr>),
+}
+
+/// A row of a document that holds the address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    prefix: IpNet,
+    service: String,
+    region: String,
+}
+
+/// All that there is to say.
+#[derive(Debug)]
+struct Explanation {
+    address: IpAddr,
+    sync_token: Option<SyncToken>,
+    create_date: String,
+    rows: Vec<Row>,
+    origins: Vec<(Origin, IpNet)>,
+    excluded_by: Option<IpNet>,
+    path: Path,
+    /// The bypass route's gateway and device.
+    via: Option<(Option<IpAddr>, String)>,
+    numbers: Numbers,
+    answers: Vec<Answer>,
+    /// Rules of ours are in the kernel.
+    in_force: bool,
+    notes: Vec<String>,
+}
+
+impl Explanation {
+    fn agrees(&self) -> bool {
+        self.answers
+            .iter()
+            .all(|answer| answer.agreement == Agreement::Yes)
+    }
+}
+
+async fn explain(
+    config: &Config,
+    role: Role,
+    asking: Asking,
+    address: IpAddr,
+) -> Result<Explanation, PassError> {
+    let mut kernel = Kernel::open()?;
+    let mut examined = examine(config, role, asking, Firewalls::Ignored, &mut kernel).await?;
+    let family = Family::of(address);
+    let mut notes = std::mem::take(&mut examined.notes);
+    notes.extend(examined.judgement.verdicts.iter().map(ToString::to_string));
+    if let Some(complaint) = &examined.complaint {
+        notes.push(complaint.to_string());
+    }
+    if examined.judgement.nothing_in_force {
+        // A pass leaves the bypass routes alone then, so the kernel's own are what counts.
+        notes.push("no document to go by: judged by the routes in the kernel".to_owned());
+        examined.view.prefixes = Some(examined.view.kernel_prefixes());
+    }
+    let view = &examined.view;
+    let desired = view.desired(config, role)?;
+    notes.extend(desired.notes.iter().cloned());
+    let expected = expected(view, &desired, address);
+    let answers = answer::ask(view, &desired, &expected, address, &mut kernel)?;
+    let ranges = &examined.judgement.ranges;
+    notes.dedup();
+    Ok(Explanation {
+        address,
+        sync_token: ranges.sync_token,
+        create_date: ranges.create_date.clone(),
+        rows: rows(&examined, address),
+        origins: ranges
+            .origins_of(address)
+            .into_iter()
+            .map(|(origin, prefix)| (origin.clone(), prefix))
+            .collect(),
+        excluded_by: ranges.excluded_by(address),
+        via: via(view, &desired, &expected, family),
+        path: path(config, role, view, &desired, expected, address),
+        numbers: view.ownership.current,
+        answers,
+        in_force: view
+            .observed
+            .rules
+            .iter()
+            .any(|rule| rule.family == family && view.ownership.owns_rule(rule)),
+        notes,
+    })
+}
+
+/// What verify would expect. Where a pass leaves the bypass routes as they are (no gateway at
+/// the moment), they are expected as they are.
+fn expected(view: &View, desired: &DesiredState, address: IpAddr) -> Expected {
+    let family = Family::of(address);
+    let frozen = *desired.frozen.get(family) && desired.paths.get(family).bypass.is_none();
+    if frozen
+        && let Some(prefix) = view
+            .kernel_prefixes()
+            .get(family)
+            .iter()
+            .find(|prefix| prefix.contains(&address))
+    {
+        return Expected::Bypass(*prefix);
+    }
+    let numbers = &view.ownership.current;
+    verify::expected(desired, numbers, &view.vpc_cidrs, address)
+}
+
+fn path(
+    config: &Config,
+    role: Role,
+    view: &View,
+    desired: &DesiredState,
+    expected: Expected,
+    address: IpAddr,
+) -> Path {
+    let family = Family::of(address);
+    if view.facts.is_own(address) {
+        return Path::Local;
+    }
+    match expected {
+        Expected::Bypass(prefix) => Path::Bypass(prefix),
+        Expected::Closed => Path::Closed,
+        Expected::Egress => match &desired.paths.get(family).egress {
+            EgressPath::Gateways(gateways) => Path::Egress(gateways.clone()),
+            EgressPath::Main | EgressPath::Closed => Path::Egress(Vec::new()),
+        },
+        Expected::Main => {
+            let home = crate::desired::special::thrown(family, &view.vpc_cidrs);
+            let inside = home.iter().any(|prefix| prefix.contains(&address));
+            let translated = role == Role::Nat && !inside;
+            let addresses = config.nat.egress_addresses.iter().copied();
+            Path::Main(
+                addresses
+                    .filter(|own| translated && Family::of(*own) == family)
+                    .collect(),
+            )
+        }
+    }
+}
+
+/// The gateway and the device of the bypass path.
+fn via(
+    view: &View,
+    desired: &DesiredState,
+    expected: &Expected,
+    family: Family,
+) -> Option<(Option<IpAddr>, String)> {
+    let Expected::Bypass(_) = expected else {
+        return None;
+    };
+    let via = desired
+        .paths
+        .get(family)
+        .bypass
+        .or_else(|| *view.observed.last_bypass(&view.ownership).get(family))?;
+    Some((via.gateway, view.facts.device_name(via.device)))
+}
+
+/// Every row that holds the address, of whatever service and region.
+fn rows(examined: &Examined, address: IpAddr) -> Vec<Row> {
+    let mut rows: Vec<Row> = examined
+        .documents
+        .iter()
+        .filter_map(|body| Document::parse(body).ok())
+        .flat_map(|document| {
+            document
+                .rows
+                .iter()
+                .filter(|row| row.family == Family::of(address))
+                .filter_map(|row| {
+                    let prefix: IpNet = row.prefix.parse().ok()?;
+                    prefix.contains(&address).then(|| Row {
+                        prefix,
+                        service: row.service.to_string(),
+                        region: row.region.to_string(),
+                    })
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    rows.sort();
+    rows.dedup();
+    rows
+}
+
+/// A table's name for people.
+fn table_name(table: TableId) -> String {
+    match table {
+        TableId::MAIN => "main".to_owned(),
+        TableId::LOCAL => "local".to_owned(),
+        other => other.to_string(),
+    }
+}

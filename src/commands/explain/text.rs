@@ -1,0 +1,275 @@
+//! An explanation for people, in short lines, and for programs.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+
+use super::answer::Answer;
+use super::{Explanation, Path, table_name};
+use crate::commands::origins;
+use crate::kernel::route::Decision;
+use crate::objects::RouteTarget;
+use crate::types::Family;
+use crate::verify::Agreement;
+
+impl Explanation {
+    /// The text for people; the last line is one sentence with the answer.
+    pub(super) fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |title: &str, words: String| {
+            let _ = writeln!(text, "{title:<9} {words}");
+        };
+        line("address", self.address.to_string());
+        line(
+            "document",
+            match self.sync_token {
+                Some(token) => format!("sync token {token}, published {}", self.create_date),
+                None => "none in force".to_owned(),
+            },
+        );
+        let mut title = "listed";
+        for row in &self.rows {
+            line(
+                title,
+                format!("{}  {} {}", row.prefix, row.service, row.region),
+            );
+            title = "";
+        }
+        if self.rows.is_empty() && self.sync_token.is_some() {
+            line("listed", "in no row of the document".to_owned());
+        }
+        title = "origin";
+        for (origin, prefix) in &self.origins {
+            line(title, format!("{prefix}  {origin}"));
+            title = "";
+        }
+        if self.origins.is_empty() {
+            line("origin", "in no selected prefix".to_owned());
+        }
+        if let Some(prefix) = self.excluded_by {
+            line("excluded", format!("by {prefix} ([select] exclude)"));
+        }
+        line("expected", self.path_text());
+        title = "kernel";
+        for answer in &self.answers {
+            line(title, answer_text(answer));
+            title = "";
+        }
+        for note in &self.notes {
+            line("note", note.clone());
+        }
+        let _ = writeln!(text, "\n{}", self.summary());
+        text
+    }
+
+    fn path_text(&self) -> String {
+        match &self.path {
+            Path::Local => "this host itself".to_owned(),
+            Path::Bypass(prefix) => format!(
+                "bypass: {prefix} in table {}, {}",
+                self.numbers.bypass_table,
+                self.via_text()
+            ),
+            Path::Egress(gateways) => format!(
+                "egress: the default of table {}, via {}",
+                self.numbers.egress_table,
+                list(gateways)
+            ),
+            Path::Closed => format!(
+                "closed: table {} has no egress gateway left and refuses",
+                self.numbers.egress_table
+            ),
+            Path::Main(addresses) if addresses.is_empty() => "the main table".to_owned(),
+            Path::Main(addresses) => {
+                format!("egress: the main table, translated to {}", list(addresses))
+            }
+        }
+    }
+
+    fn via_text(&self) -> String {
+        match &self.via {
+            Some((Some(gateway), device)) => format!("via {gateway} on {device}"),
+            Some((None, device)) => format!("on {device}"),
+            None => "no gateway".to_owned(),
+        }
+    }
+
+    /// One sentence.
+    pub(super) fn summary(&self) -> String {
+        let address = self.address;
+        if self.agrees() {
+            return format!("{address} {}, and the kernel agrees.", self.verb("s"));
+        }
+        let wrong = |found: fn(&Agreement) -> bool| {
+            self.answers.iter().find(|answer| found(&answer.agreement))
+        };
+        let should = format!("{address} should {}", self.verb(""));
+        let foreign = wrong(|agreement| matches!(agreement, Agreement::Foreign(_)));
+        if let Some(reason) = foreign.and_then(|answer| answer.reason.as_ref()) {
+            return format!("{should}, but {reason}.");
+        }
+        if !self.in_force {
+            return format!("{should}, but that is not in force yet: run trailblazer reconcile.");
+        }
+        let no = wrong(|agreement| *agreement == Agreement::No);
+        match no.and_then(|answer| answer.reason.as_ref()) {
+            Some(reason) => format!("{should}, but {reason}."),
+            None => {
+                format!("{should}, but the kernel disagrees: run trailblazer reconcile to mend it.")
+            }
+        }
+    }
+
+    /// What a packet does, `s` being the ending of the third person.
+    fn verb(&self, s: &str) -> String {
+        match &self.path {
+            Path::Local => format!("stay{s} on this host"),
+            Path::Bypass(_) => format!("take{s} the bypass path {}", self.via_text()),
+            Path::Egress(gateways) => format!("take{s} the egress path via {}", list(gateways)),
+            Path::Closed => format!("get{s} no way out (no egress gateway is left)"),
+            Path::Main(addresses) if addresses.is_empty() => format!("follow{s} the main table"),
+            Path::Main(addresses) => {
+                format!("take{s} the egress path, seen from {}", list(addresses))
+            }
+        }
+    }
+
+    /// The object of `-o json`.
+    pub(super) fn to_json(&self) -> Value {
+        let rows: Vec<Value> = self
+            .rows
+            .iter()
+            .map(|row| {
+                json!({
+                    "prefix": row.prefix.to_string(),
+                    "service": row.service,
+                    "region": row.region,
+                })
+            })
+            .collect();
+        json!({
+            "address": self.address,
+            "family": Family::of(self.address),
+            "sync_token": self.sync_token,
+            "create_date": self.create_date,
+            "listed": rows,
+            "origins": self.origins.iter()
+                .map(|(origin, prefix)| origins::to_json(origin, prefix))
+                .collect::<Vec<_>>(),
+            "excluded_by": self.excluded_by.map(|prefix| prefix.to_string()),
+            "expected": self.path_json(),
+            "kernel": self.answers.iter().map(answer_json).collect::<Vec<_>>(),
+            "in_force": self.in_force,
+            "agrees": self.agrees(),
+            "summary": self.summary(),
+            "notes": self.notes,
+        })
+    }
+
+    fn path_json(&self) -> Value {
+        match &self.path {
+            Path::Local => json!({ "path": "local" }),
+            Path::Bypass(prefix) => json!({
+                "path": "bypass",
+                "prefix": prefix.to_string(),
+                "table": self.numbers.bypass_table,
+                "gateway": self.via.as_ref().and_then(|(gateway, _)| *gateway),
+                "device": self.via.as_ref().map(|(_, device)| device),
+            }),
+            Path::Egress(gateways) => json!({
+                "path": "egress",
+                "table": self.numbers.egress_table,
+                "gateways": gateways,
+            }),
+            Path::Closed => json!({ "path": "closed", "table": self.numbers.egress_table }),
+            Path::Main(addresses) => json!({ "path": "main", "translated_to": addresses }),
+        }
+    }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let words: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}
+
+fn answer_text(answer: &Answer) -> String {
+    let mut text = String::new();
+    if let Some((source, device)) = &answer.from {
+        if let Some(source) = source {
+            let _ = write!(text, "from {source} ");
+        }
+        let _ = write!(text, "on {device}: ");
+    }
+    match &answer.decision {
+        Some(Decision::Route(route)) => {
+            let _ = write!(text, "{}", route.key.dst);
+            match (&route.target, &answer.device) {
+                (RouteTarget::Via(via), Some(device)) => {
+                    if let Some(gateway) = via.gateway {
+                        let _ = write!(text, " via {gateway}");
+                    }
+                    let _ = write!(text, " dev {device}");
+                }
+                (RouteTarget::Nexthop(id), _) => {
+                    let _ = write!(text, " nhid {id}");
+                }
+                _ => {}
+            }
+            let _ = write!(
+                text,
+                " (table {}, protocol {})",
+                table_name(route.key.table),
+                route.protocol
+            );
+        }
+        Some(Decision::Errno(errno)) => {
+            let _ = write!(text, "{}", std::io::Error::from_raw_os_error(*errno));
+        }
+        None => text.push_str("not asked"),
+    }
+    match (&answer.agreement, &answer.reason) {
+        (Agreement::Yes, _) => text.push_str(": agrees"),
+        (_, Some(reason)) => {
+            let _ = write!(text, ": {reason}");
+        }
+        (_, None) => text.push_str(": disagrees"),
+    }
+    text
+}
+
+fn answer_json(answer: &Answer) -> Value {
+    let mut fields = Map::new();
+    let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+    if let Some((source, input)) = &answer.from {
+        put("source", json!(source));
+        put("input", json!(input));
+    }
+    match &answer.decision {
+        Some(Decision::Route(route)) => {
+            put("prefix", json!(route.key.dst.to_string()));
+            put("table", json!(route.key.table));
+            put("protocol", json!(route.protocol));
+            put("device", json!(answer.device));
+            match &route.target {
+                RouteTarget::Via(via) => put("gateway", json!(via.gateway)),
+                RouteTarget::Nexthop(id) => put("nexthop", json!(id)),
+                _ => None,
+            };
+        }
+        Some(Decision::Errno(errno)) => {
+            put("errno", json!(errno));
+            let words = std::io::Error::from_raw_os_error(*errno).to_string();
+            put("error", json!(words));
+        }
+        None => {}
+    }
+    let agreement = match &answer.agreement {
+        Agreement::Yes => "yes",
+        Agreement::Foreign(_) => "foreign",
+        Agreement::No => "no",
+    };
+    put("agreement", json!(agreement));
+    put("reason", json!(answer.reason));
+    Value::Object(fields)
+}

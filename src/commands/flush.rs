@@ -1,0 +1,267 @@
+//! `trailblazer flush`: everything of ours away, rules first. The kill switch: it goes on where
+//! a step fails, and needs neither a config nor a state dir.
+
+mod numbers;
+mod outcome;
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::{complain, print, style};
+use crate::apply::{ApplyError, apply};
+use crate::cli::{EXIT_FAILED, FlushArgs};
+use crate::firewall::{BackendKind, ObservedFirewall};
+use crate::journal::{Journal, PassId, Record};
+use crate::kernel::nat::iptables::CHAIN_PREFIX;
+use crate::kernel::nat::nftables::holds_iptables_chains;
+use crate::kernel::{Kernel, ObserveError};
+use crate::lock::{LockError, PassLock};
+use crate::observed::ObservedState;
+use crate::ownership::Ownership;
+use crate::plan::{Goal, Plan, plan};
+use crate::reconcile::{LOCK_WAIT, NUMBERS_FILE, has_net_admin};
+use crate::source::cache::Store;
+use numbers::Known;
+use outcome::Flushed;
+
+/// The cause in the journal and in the lock.
+const CAUSE: &str = "flush";
+/// Looks and removes at most this often: what lies there may change under its hands.
+const ROUNDS: usize = 3;
+
+/// Removes and prints what it removed.
+pub async fn run(arguments: &FlushArgs) -> u8 {
+    let known = match numbers::find(&arguments.base) {
+        Ok(known) => known,
+        Err(wrong) => {
+            complain(&wrong);
+            return wrong.exit_code();
+        }
+    };
+    let flushed = flush(&known);
+    print(
+        arguments.base.output,
+        || flushed.to_text(&known.ownership, style()),
+        || flushed.to_json(),
+    );
+    for error in &flushed.errors {
+        complain(error);
+    }
+    flushed.exit_code()
+}
+
+fn flush(known: &Known) -> Flushed {
+    let started = Instant::now();
+    let mut flushed = Flushed::new(known.notes.clone());
+    if !has_net_admin() {
+        flushed.errors.push(
+            "removing routes, rules and firewall needs CAP_NET_ADMIN: run as root (sudo trailblazer flush)"
+                .to_owned(),
+        );
+        return flushed;
+    }
+    let _lock = match lock(known, &mut flushed.notes) {
+        Ok(lock) => lock,
+        Err(held) => {
+            flushed.errors.push(held.to_string());
+            return flushed;
+        }
+    };
+    let journal = known
+        .has_state_dir()
+        .then(|| Journal::new(&known.state_dir));
+    let id = PassId::new(Timestamp::now());
+    match Kernel::open() {
+        Ok(mut kernel) => remove(known, &mut kernel, &mut flushed, journal.as_ref(), &id),
+        Err(error) => flushed.errors.push(error.to_string()),
+    }
+    if flushed.errors.is_empty() && known.has_state_dir() {
+        // Nothing lies under any of these numbers now.
+        if let Err(error) = Store::open(&known.state_dir).remove_json(NUMBERS_FILE) {
+            flushed.notes.push(error.to_string());
+        }
+    }
+    flushed.duration = started.elapsed();
+    if let Some(journal) = &journal {
+        let end = Record::end(
+            Timestamp::now(),
+            id,
+            CAUSE,
+            flushed.outcome(),
+            flushed.duration,
+        );
+        let error = (!flushed.errors.is_empty()).then(|| flushed.errors.join("; "));
+        append(
+            journal,
+            flushed.filled(end).with_error(error),
+            &mut flushed.notes,
+        );
+    }
+    flushed
+}
+
+/// The pass lock, where there is a state dir to hold it. A disk that refuses doesn't stop the
+/// kill switch; another pass does, since it would put back what we remove.
+fn lock(known: &Known, notes: &mut Vec<String>) -> Result<Option<PassLock>, LockError> {
+    if !known.has_state_dir() {
+        return Ok(None);
+    }
+    match PassLock::acquire(&known.state_dir, CAUSE, LOCK_WAIT) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(held @ LockError::Held { .. }) => Err(held),
+        Err(LockError::State(error)) => {
+            notes.push(format!("{error}; removed without the lock"));
+            Ok(None)
+        }
+    }
+}
+
+fn append(journal: &Journal, record: Record, notes: &mut Vec<String>) {
+    if let Err(error) = journal.append(&record) {
+        notes.push(format!("the journal lacks this flush: {error}"));
+    }
+}
+
+fn remove(
+    known: &Known,
+    kernel: &mut Kernel,
+    flushed: &mut Flushed,
+    journal: Option<&Journal>,
+    id: &PassId,
+) {
+    let ownership = &known.ownership;
+    let mut trouble = Vec::new();
+    for round in 0..ROUNDS {
+        let mut notes = Vec::new();
+        let mut unknown = Vec::new();
+        let observed = match observe(kernel, ownership, &mut notes, &mut unknown) {
+            Ok(observed) => observed,
+            Err(error) => {
+                flushed.errors.append(&mut trouble);
+                flushed.errors.push(error.to_string());
+                return;
+            }
+        };
+        let steps = plan(&Goal::nothing(), &observed, ownership);
+        if round == 0 {
+            flushed.take_first(kernel, steps.clone(), notes);
+            if let Some(journal) = journal {
+                let begin = Record::begin(Timestamp::now(), id.clone(), CAUSE);
+                append(journal, flushed.filled(begin), &mut flushed.notes);
+            }
+        }
+        let beside = round == 0 && iptables_is_foreign(&observed);
+        if steps.is_empty() && !beside {
+            // Whatever was said on the way: nothing is left.
+            flushed.errors.append(&mut unknown);
+            return;
+        }
+        trouble = apply_all(steps, kernel, ownership);
+        if beside && let Err(error) = kernel.firewall(BackendKind::Iptables).remove() {
+            flushed.errors.push(error.to_string());
+        }
+    }
+    finish(known, kernel, flushed, trouble);
+}
+
+/// The last look: what is left, with what was said about it.
+fn finish(known: &Known, kernel: &mut Kernel, flushed: &mut Flushed, mut trouble: Vec<String>) {
+    let mut unknown = Vec::new();
+    match observe(kernel, &known.ownership, &mut Vec::new(), &mut unknown) {
+        Err(error) => trouble.push(error.to_string()),
+        Ok(observed) => {
+            let left = plan(&Goal::nothing(), &observed, &known.ownership);
+            if left.is_empty() && unknown.is_empty() {
+                return;
+            }
+            if !left.is_empty() {
+                trouble.push(outcome::left_text(&left));
+            }
+            trouble.append(&mut unknown);
+        }
+    }
+    flushed.errors.extend(trouble);
+}
+
+/// Reads everything that may be ours. What a firewall keeps to itself is a note, or an error
+/// where it certainly holds something of ours.
+fn observe(
+    kernel: &mut Kernel,
+    ownership: &Ownership,
+    notes: &mut Vec<String>,
+    unknown: &mut Vec<String>,
+) -> Result<ObservedState, ObserveError> {
+    let mut observed = kernel.observe(ownership, &[])?;
+    for kind in [BackendKind::Nftables, BackendKind::Iptables] {
+        let found = match kernel.firewall(kind).observe() {
+            Ok(found) => found,
+            Err(error) => ObservedFirewall::Unreadable(error.to_string()),
+        };
+        match &found {
+            ObservedFirewall::Unavailable(why) | ObservedFirewall::Unreadable(why) => {
+                let unreadable = matches!(found, ObservedFirewall::Unreadable(_));
+                let certainly = match kind {
+                    BackendKind::Nftables => unreadable,
+                    BackendKind::Iptables => holds_iptables_chains(CHAIN_PREFIX).unwrap_or(false),
+                };
+                if certainly {
+                    unknown.push(format!(
+                        "{kind}: what is ours there can't be removed: {why}"
+                    ));
+                } else {
+                    notes.push(format!("{kind}: not looked at: {why}"));
+                }
+            }
+            ObservedFirewall::Foreign(what) => {
+                notes.push(format!("{kind}: left alone: {what}"));
+            }
+            ObservedFirewall::Absent | ObservedFirewall::Owned(_) => {}
+        }
+        observed.firewalls.insert(kind, found);
+    }
+    Ok(observed)
+}
+
+/// Carries out every step that can be: a group with a failure ends `apply`, and what follows it
+/// is the next plan. Deletes that are sent twice find nothing the second time, which is success.
+fn apply_all(mut steps: Plan, kernel: &mut Kernel, ownership: &Ownership) -> Vec<String> {
+    let mut trouble = Vec::new();
+    while !steps.is_empty() {
+        match apply(&steps, kernel, ownership, None, &mut || {}) {
+            Ok(()) => break,
+            Err(error @ ApplyError::Netlink(_)) => {
+                // Which of them arrived is unknown: the next round sees.
+                trouble.push(error.to_string());
+                break;
+            }
+            Err(ApplyError::Steps(failures)) => {
+                let last = failures.iter().map(|failure| failure.index).max();
+                trouble.extend(
+                    failures
+                        .iter()
+                        .map(|failure| format!("{}: {}", failure.step, failure.reason)),
+                );
+                steps.steps.drain(..=last.unwrap_or(steps.steps.len() - 1));
+            }
+        }
+    }
+    trouble
+}
+
+/// The iptables backend reports a foreign chain of our name even where ours lie beside it; its
+/// removal takes ours only.
+fn iptables_is_foreign(observed: &ObservedState) -> bool {
+    let found = observed.firewalls.get(&BackendKind::Iptables);
+    matches!(found, Some(ObservedFirewall::Foreign(_)))
+}
+
+impl Flushed {
+    fn exit_code(&self) -> u8 {
+        if self.errors.is_empty() {
+            crate::cli::EXIT_OK
+        } else {
+            EXIT_FAILED
+        }
+    }
+}

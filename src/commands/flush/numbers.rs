@@ -1,0 +1,132 @@
+//! Under which numbers ours may lie: `-c`, the state dir's memory, the default config, or else
+//! the defaults.
+
+use std::path::PathBuf;
+
+use crate::cli::BaseArgs;
+use crate::config::file::{LoadError, Loaded, load};
+use crate::config::{Config, Overrides};
+use crate::ownership::{Numbers, Ownership};
+use crate::reconcile::NUMBERS_FILE;
+use crate::source::cache::Store;
+
+/// What was found out before the kernel is asked.
+pub(super) struct Known {
+    /// What is ours.
+    pub ownership: Ownership,
+    /// Where the lock, the journal and the memory are, if they are.
+    pub state_dir: PathBuf,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+impl Known {
+    pub(super) fn has_state_dir(&self) -> bool {
+        self.state_dir.is_dir()
+    }
+}
+
+/// Finds the numbers.
+///
+/// # Errors
+/// Only for the file of `-c`: a broken default config must not stand in the way.
+pub(super) fn find(base: &BaseArgs) -> Result<Known, LoadError> {
+    let mut notes = Vec::new();
+    let loaded = match load(base.config.as_deref(), &base.overrides()) {
+        Ok(loaded) => Some(loaded),
+        Err(wrong) if base.config.is_some() => return Err(wrong),
+        Err(wrong) => {
+            notes.push(format!("{wrong}; flushed without it"));
+            None
+        }
+    };
+    let state_dir = match &loaded {
+        Some(loaded) => loaded.config.source.state_dir.clone(),
+        None => fallback(&base.overrides()),
+    };
+    let remembered = match Store::open(&state_dir).read_json::<Vec<Numbers>>(NUMBERS_FILE) {
+        Ok(numbers) => Some(numbers),
+        Err(error) if error.is_absent() => None,
+        Err(error) => {
+            notes.push(error.to_string());
+            None
+        }
+    };
+    if loaded
+        .as_ref()
+        .is_some_and(|loaded| !loaded.config.kernel.manage.is_empty())
+    {
+        notes.push("sysctls that [kernel] manage changed stay as they are".to_owned());
+    }
+    let ownership = ownership(loaded.as_ref(), remembered);
+    Ok(Known {
+        ownership,
+        state_dir,
+        notes,
+    })
+}
+
+fn fallback(overrides: &Overrides) -> PathBuf {
+    overrides
+        .state_dir
+        .clone()
+        .unwrap_or_else(|| Config::default().source.state_dir)
+}
+
+/// The union of what a file says and what the state dir remembers; the defaults where neither
+/// says anything.
+fn ownership(loaded: Option<&Loaded>, remembered: Option<Vec<Numbers>>) -> Ownership {
+    let mut all: Vec<Numbers> = loaded
+        .filter(|loaded| loaded.file.is_some())
+        .map(|loaded| Numbers::of(&loaded.config))
+        .into_iter()
+        .chain(remembered.into_iter().flatten())
+        .collect();
+    if all.is_empty() {
+        all.push(Numbers::default());
+    }
+    let first = all.remove(0);
+    Ownership::new(first, all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Priority, Protocol, TableId};
+
+    fn other() -> Numbers {
+        Numbers {
+            bypass_table: TableId(2083),
+            egress_table: TableId(2084),
+            protocol: Protocol(84),
+            priority: Priority(20_000),
+        }
+    }
+
+    fn loaded(file: Option<&str>) -> Loaded {
+        Loaded {
+            config: Config::default(),
+            file: file.map(PathBuf::from),
+        }
+    }
+
+    #[test]
+    fn the_defaults_only_where_nothing_else_is_known() {
+        let defaults = Ownership::new(Numbers::default(), []);
+        assert_eq!(ownership(None, None), defaults);
+        assert_eq!(ownership(Some(&loaded(None)), None), defaults);
+        let remembered = Ownership::new(other(), []);
+        assert_eq!(ownership(None, Some(vec![other()])), remembered);
+        assert_eq!(
+            ownership(Some(&loaded(None)), Some(vec![other()])),
+            remembered
+        );
+    }
+
+    #[test]
+    fn a_file_and_the_memory_together() {
+        let both = ownership(Some(&loaded(Some("a.toml"))), Some(vec![other()]));
+        assert_eq!(both.current, Numbers::default());
+        assert_eq!(both.earlier, [other()]);
+    }
+}

@@ -1,0 +1,148 @@
+//! What came of a flush, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::journal::{MAX_LISTED, Record};
+use crate::kernel::{Kernel, link};
+use crate::ownership::Ownership;
+use crate::plan::text::{Context, Style, render, totals};
+use crate::plan::{Plan, json as plan_json};
+use crate::types::IfIndex;
+
+/// The report.
+pub(super) struct Flushed {
+    /// What there was to remove.
+    pub plan: Plan,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+    /// What stayed, and why.
+    pub errors: Vec<String>,
+    /// From start to end.
+    pub duration: Duration,
+    devices: BTreeMap<IfIndex, String>,
+}
+
+impl Flushed {
+    pub(super) fn new(notes: Vec<String>) -> Flushed {
+        Flushed {
+            plan: Plan::default(),
+            notes,
+            errors: Vec::new(),
+            duration: Duration::ZERO,
+            devices: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the first look.
+    pub(super) fn take_first(&mut self, kernel: &mut Kernel, plan: Plan, notes: Vec<String>) {
+        self.notes.extend(notes);
+        self.plan = plan;
+        // For the names only: what fails here shows numbers instead.
+        if let Ok(links) = link::dump_links(kernel.socket()) {
+            self.devices = links
+                .into_iter()
+                .map(|link| (link.index, link.name))
+                .collect();
+        }
+    }
+
+    /// `changed`, `in_sync` or `failed`.
+    pub(super) fn outcome(&self) -> &'static str {
+        match (self.errors.is_empty(), self.plan.is_empty()) {
+            (false, _) => "failed",
+            (true, true) => "in_sync",
+            (true, false) => "changed",
+        }
+    }
+
+    fn device_name(&self, index: IfIndex) -> String {
+        self.devices
+            .get(&index)
+            .cloned()
+            .unwrap_or_else(|| format!("if{index}"))
+    }
+
+    /// A journal line with the steps.
+    pub(super) fn filled(&self, record: Record) -> Record {
+        let name = |index| self.device_name(index);
+        let first = self
+            .plan
+            .steps
+            .iter()
+            .take(MAX_LISTED)
+            .map(|step| plan_json::value_of(step, &name))
+            .collect();
+        record.with_first_steps(first, self.plan.steps.len())
+    }
+
+    /// The object of `-o json`.
+    pub(super) fn to_json(&self) -> Value {
+        let name = |index| self.device_name(index);
+        json!({
+            "outcome": self.outcome(),
+            "steps": plan_json::steps(&self.plan, &name),
+            "notes": self.notes,
+            "error": (!self.errors.is_empty()).then(|| self.errors.join("; ")),
+            "errors": self.errors,
+            "duration_ms": u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// The text for people.
+    pub(super) fn to_text(&self, ownership: &Ownership, style: Style) -> String {
+        let mut text = String::new();
+        for note in &self.notes {
+            let _ = writeln!(text, "note      {note}");
+        }
+        if !self.notes.is_empty() && !self.plan.is_empty() {
+            text.push('\n');
+        }
+        let name = |index| self.device_name(index);
+        let context = Context {
+            device_name: &name,
+            ownership,
+            style,
+        };
+        let steps = render(&self.plan, &context);
+        if !steps.is_empty() {
+            let _ = writeln!(text, "{steps}");
+        }
+        let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
+        let _ = match self.outcome() {
+            "in_sync" => writeln!(text, "Nothing of ours was there ({took})."),
+            "changed" => writeln!(
+                text,
+                "Removed: {} ({took}). The host is as it was without us.",
+                totals(&self.plan)
+            ),
+            _ => writeln!(
+                text,
+                "Failed: see the errors; run it again when they are mended."
+            ),
+        };
+        text
+    }
+}
+
+/// What a look after the last round still finds.
+pub(super) fn left_text(left: &Plan) -> String {
+    const NAMED: usize = 5;
+    let mut names: Vec<String> = left
+        .steps
+        .iter()
+        .take(NAMED)
+        .map(|step| {
+            crate::apply::describe(step)
+                .trim_start_matches("delete ")
+                .to_owned()
+        })
+        .collect();
+    if left.steps.len() > NAMED {
+        names.push(format!("{} more", left.steps.len() - NAMED));
+    }
+    format!("still there: {}", names.join(", "))
+}

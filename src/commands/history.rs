@@ -1,0 +1,48 @@
+//! `trailblazer history`: what the last passes did, from the journal.
+
+use std::path::Path;
+
+use super::{complain, print, settings};
+use crate::cli::{EXIT_FAILED, EXIT_OK, HistoryArgs, Output};
+use crate::journal::{History, Journal, history_json, history_text};
+use crate::lock;
+use crate::state_dir::StateError;
+
+/// Reads and prints.
+pub async fn run(arguments: &HistoryArgs) -> u8 {
+    let base = &arguments.base;
+    let loaded = match settings(base, &base.overrides()) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let state_dir = &loaded.config.source.state_dir;
+    let history = match read(state_dir) {
+        Ok(history) => history.last(arguments.last),
+        Err(error) => {
+            complain(&error);
+            return EXIT_FAILED;
+        }
+    };
+    if base.output == Output::Text && !state_dir.exists() {
+        let missing = state_dir.display();
+        let text = format!("no pass yet: the state dir {missing} does not exist");
+        print(base.output, || text, || history_json(&history));
+        return EXIT_OK;
+    }
+    print(
+        base.output,
+        || history_text(&history),
+        || history_json(&history),
+    );
+    EXIT_OK
+}
+
+fn read(state_dir: &Path) -> Result<History, StateError> {
+    let history = Journal::new(state_dir).read()?;
+    // Whoever may not open the lock is told of an unfinished pass as interrupted, no more.
+    let running = lock::holder(state_dir)
+        .ok()
+        .flatten()
+        .map(|holder| holder.pid);
+    Ok(history.with_running(running))
+}

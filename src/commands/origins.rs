@@ -1,0 +1,27 @@
+//! Why a prefix is in force, for programs.
+
+use serde_json::{Map, Value, json};
+
+use crate::ranges::{Group, Origin};
+
+/// The reason's stable name, and the group where it has one.
+pub(super) fn parts(origin: &Origin) -> (&'static str, Option<&Group>) {
+    match origin {
+        Origin::Selected(group) => ("selected", Some(group)),
+        Origin::Held(group) => ("held", Some(group)),
+        Origin::HoldDown(group) => ("hold_down", Some(group)),
+        Origin::Kernel => ("kernel", None),
+        Origin::Include => ("include", None),
+    }
+}
+
+/// A prefix with its reason.
+pub(super) fn to_json(origin: &Origin, prefix: &dyn std::fmt::Display) -> Value {
+    let (name, group) = parts(origin);
+    let mut fields = Map::new();
+    fields.insert("prefix".into(), json!(prefix.to_string()));
+    fields.insert("origin".into(), json!(name));
+    fields.insert("service".into(), json!(group.map(|group| &group.service)));
+    fields.insert("region".into(), json!(group.map(|group| &group.region)));
+    Value::Object(fields)
+}

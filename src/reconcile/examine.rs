@@ -1,0 +1,74 @@
+//! What a pass would go by, looked at without a pass: for `explain`, `ranges` and `check`.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::{Asking, Firewalls, Options, Pass, PassError, Report, View};
+use crate::config::{Config, Role};
+use crate::guard::Judgement;
+use crate::journal::{Journal, PassId};
+use crate::kernel::Kernel;
+use crate::source::cache::Store;
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Examined {
+    /// The host and the kernel.
+    pub view: View,
+    /// The prefixes in force, and what the guard says.
+    pub judgement: Judgement,
+    /// The documents whose rows are in force, byte for byte.
+    pub documents: Vec<Vec<u8>>,
+    /// What makes a pass fail although the egress path is in force: no region, no document.
+    pub complaint: Option<PassError>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// Looks, exactly as a dry run does, and stops before the plan. Writes nothing anywhere.
+///
+/// # Errors
+/// As a dry run that never gets to its plan.
+pub async fn examine(
+    config: &Config,
+    role: Role,
+    asking: Asking,
+    firewalls: Firewalls,
+    kernel: &mut Kernel,
+) -> Result<Examined, PassError> {
+    let options = Options {
+        dry_run: true,
+        asking,
+        ..Options::default()
+    };
+    let state_dir = &config.source.state_dir;
+    let mut pass = Pass {
+        config,
+        role,
+        options: &options,
+        store: Store::open(state_dir),
+        journal: Journal::new(state_dir),
+        id: PassId::new(Timestamp::now()),
+        started: Instant::now(),
+        report: Report::new(role, true),
+    };
+    let ownership = pass.ownership()?;
+    let mut view = View::open(&mut pass, kernel, ownership, firewalls).await?;
+    let documents = pass.documents(&view).await?;
+    view.prefixes = (!documents.judgement.nothing_in_force)
+        .then(|| documents.judgement.ranges.prefixes.clone());
+    let bodies = documents
+        .in_force()
+        .into_iter()
+        .map(<[u8]>::to_vec)
+        .collect();
+    let judgement = documents.judgement.clone();
+    Ok(Examined {
+        view,
+        documents: bodies,
+        complaint: documents.complaint(false).err(),
+        judgement,
+        notes: pass.report.notes,
+    })
+}

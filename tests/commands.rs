@@ -1,0 +1,16 @@
+//! The commands beside `reconcile`, in the lab: text, JSON and exit codes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod lab;
+
+#[path = "commands/explain.rs"]
+mod explain;
+#[path = "commands/flush.rs"]
+mod flush;
+#[path = "commands/history.rs"]
+mod history;
+#[path = "commands/ranges.rs"]
+mod ranges;
+#[path = "commands/setup.rs"]
+mod setup;
