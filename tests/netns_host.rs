@@ -6,6 +6,7 @@ mod packets;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use lab::*;
 use packets::*;
@@ -424,8 +425,10 @@ fn a_dead_nat_cuts_partners_off_and_nothing_else() {
 fn a_family_without_a_gateway_keeps_its_default_unless_it_is_closed() {
     isolated(|| {
         let lab = lab_with_nats();
+        let kernel = "[kernel]\nmanage = [\"tcp_fwmark_accept\"]\n";
         let only4 = "[egress]\ngateways = [\"10.0.1.10\"]\n";
-        let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, only4);
+        let settings = format!("{only4}{kernel}");
+        let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings);
         let report = machine.changed();
         assert_bypass(&lab, FIRST);
         assert_eq!(lab.who("host1", PARTNER), Ok(lab.nat1.egress_public));
@@ -436,9 +439,9 @@ fn a_family_without_a_gateway_keeps_its_default_unless_it_is_closed() {
             "{told}"
         );
 
-        machine.configure(&format!(
-            "{only4}close = [\"ipv6\"]\n[kernel]\nmanage = [\"tcp_fwmark_accept\"]\n"
-        ));
+        machine.configure(&format!("{only4}close = [\"ipv6\"]\n{kernel}"));
+        // Opened under our marks and with the sysctl: its socket carries the mark. One that was
+        // opened before would stand still, as after a flap (see `flap_without`).
         let open = open_from_outside(&lab);
         machine.changed();
         machine.in_sync();
@@ -520,4 +523,148 @@ fn flush_brings_back_the_host_as_it_was_nftables() {
 #[test]
 fn flush_brings_back_the_host_as_it_was_iptables() {
     isolated(|| flush(Firewall::Iptables));
+}
+
+/// What must hold straight after a flap, before anybody repairs.
+#[track_caller]
+fn assert_closed_after_flap(lab: &Lab) {
+    assert_private_networks(lab);
+    for partner in [PARTNER, PARTNER6] {
+        assert_eq!(lab.who("host1", partner), Err(ErrorKind::HostUnreachable));
+    }
+    // An application that chose its source address itself.
+    let host1 = lab.ns("host1");
+    for (own, partner) in [(HOST1, PARTNER), (HOST1_6, PARTNER6)] {
+        let seen = host1.who_from(own, partner);
+        assert_eq!(seen, Err(ErrorKind::HostUnreachable));
+    }
+    assert_eq!(lab.partner.contacts(), []);
+    assert_no_leaks(lab);
+}
+
+/// A flap takes every route through the link away, and 1084 then holds only `unreachable`. An
+/// answer to a client outside must find its way before `output` can mark it, so it needs
+///
+/// - `tcp_fwmark_accept=1`: the answer to a SYN, and the socket that it becomes, take the mark
+///   that `prerouting` gave the SYN. `net.ipv4.tcp_fwmark_accept` governs both families;
+/// - with `rp_filter` 1 or 2 also `src_valid_mark=1`, since the check of the client's own address
+///   would go without the mark and find `unreachable`, which fails in the loose mode too. IPv6
+///   has no such check.
+fn flap(firewall: Firewall, reverse_path_filter: &str) {
+    let lab = lab_with_nats();
+    let settings = format!("{ONE}[kernel]\nmanage = [\"tcp_fwmark_accept\", \"src_valid_mark\"]\n");
+    let machine = Machine::new(&lab, "host1", firewall, &settings);
+    machine.ns().sysctl(&[
+        ("net/ipv4/conf/all/rp_filter", reverse_path_filter),
+        ("net/ipv4/conf/priv/rp_filter", reverse_path_filter),
+    ]);
+    machine.changed();
+    machine.in_sync();
+    assert_egress(&lab);
+    assert_reachable_from_outside(&lab);
+    let open = open_from_outside(&lab);
+    let partners = lab.stream("host1", &[PARTNER, PARTNER6], PACE);
+    partners.wait_for(8);
+    lab.flap_host("host1");
+    count_from_now(&lab);
+
+    assert_closed_after_flap(&lab);
+    let inbound = lab.stream("outside", &[HOST1_PUBLIC, HOST1_6], PACE);
+    inbound.wait_for(20);
+    let before = open.each_ref().map(LongFlow::round_trips);
+    let started = Instant::now();
+    let alive = |flow: &LongFlow, before: &usize| flow.round_trips() > *before;
+    while !open
+        .iter()
+        .zip(&before)
+        .all(|(flow, before)| alive(flow, before))
+    {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "the open connections stand still"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+
+    // One pass, and all is well again.
+    machine.changed();
+    machine.in_sync();
+    assert_bypass(&lab, FIRST);
+    assert_egress(&lab);
+    assert_private_networks(&lab);
+    let inbound = inbound.stop();
+    inbound.assert_only(HOST1_PUBLIC, &[OPERATOR]);
+    inbound.assert_only(HOST1_6, &[OPERATOR6]);
+    assert_no_leaks(&lab);
+    let partners = partners.stop();
+    for partner in [PARTNER, PARTNER6] {
+        let counts = partners.of(partner);
+        let egress = egress_of_nat1(&lab, partner).to_string();
+        // Under way when the link went: lost, or told that there is no way.
+        let others = ["HostUnreachable", "NetworkUnreachable", "TimedOut"];
+        let fine = |seen: &String| *seen == egress || others.contains(&seen.as_str());
+        assert!(counts.keys().all(fine), "{partner}: {counts:?}");
+    }
+    for flow in open {
+        flow.assert_alive();
+    }
+}
+
+#[test]
+fn after_a_flap_nothing_leaks_and_clients_outside_are_answered_nftables() {
+    isolated(|| flap(Firewall::Nftables, "0"));
+}
+
+#[test]
+fn after_a_flap_nothing_leaks_and_clients_outside_are_answered_iptables() {
+    isolated(|| flap(Firewall::Iptables, "0"));
+}
+
+#[test]
+fn after_a_flap_with_a_strict_reverse_path_filter() {
+    isolated(|| flap(Firewall::Nftables, "1"));
+}
+
+#[test]
+fn after_a_flap_with_a_loose_reverse_path_filter() {
+    isolated(|| flap(Firewall::Nftables, "2"));
+}
+
+/// The other side of the same coin: which sysctl is missed where, and that what was open before
+/// (its socket has no mark) goes on once a pass has repaired the routes.
+fn flap_without(sysctls: &[(&str, &str)], answered: [bool; 2]) {
+    let lab = lab_with_nats();
+    let machine = Machine::new(&lab, "host1", Firewall::Nftables, ONE);
+    machine.ns().sysctl(sysctls);
+    let open = open_from_outside(&lab);
+    machine.changed();
+    count_from_now(&lab);
+    lab.flap_host("host1");
+    assert_closed_after_flap(&lab);
+    let clients = [HOST1_PUBLIC, HOST1_6].map(|public| {
+        let ns = lab.ns("outside").clone();
+        std::thread::spawn(move || ns.who(public).is_ok())
+    });
+    assert_eq!(clients.map(|client| client.join().unwrap()), answered);
+    machine.changed();
+    assert_reachable_from_outside(&lab);
+    for flow in open {
+        flow.assert_alive();
+    }
+}
+
+#[test]
+fn without_tcp_fwmark_accept_clients_outside_wait_for_the_repair() {
+    isolated(|| flap_without(&[], [false, false]));
+}
+
+#[test]
+fn without_src_valid_mark_a_reverse_path_filter_drops_clients_outside() {
+    isolated(|| {
+        let sysctls = [
+            ("net/ipv4/tcp_fwmark_accept", "1"),
+            ("net/ipv4/conf/all/rp_filter", "2"),
+        ];
+        flap_without(&sysctls, [false, true]);
+    });
 }
