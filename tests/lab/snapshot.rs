@@ -149,7 +149,8 @@ fn foreign_nft(text: &str) -> String {
             dropping = Some(before);
         }
         match dropping {
-            None if line.contains(" TRAILBLAZER-") => {}
+            // A blank line stands between two chains: of one that is left out it would remain.
+            None if line.contains(" TRAILBLAZER-") || words.is_empty() => {}
             None => {
                 kept.push_str(line);
                 kept.push('\n');

@@ -1,0 +1,290 @@
+//! What the packet tests of both roles share: documents, a machine that runs Trailblazer, and the
+//! judgement of what servers saw.
+
+// Both test binaries include all of this and use a part.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::lab::*;
+
+/// The prefixes of us-east-1 in the first document: all of them are served from the start.
+pub const FIRST: &[&str] = &[
+    "3.5.0.0/19",
+    "16.182.0.0/16",
+    "52.216.0.0/15",
+    "54.231.0.0/16",
+    "2600:1fa0:8000::/39",
+    "2600:1ff8:8000::/40",
+];
+/// New connections a second to each target of a stream: several in the time of one pass.
+pub const PACE: u32 = 25;
+
+/// A document with the prefixes as S3 of us-east-1, and S3 of another region beside them.
+pub fn document(token: u64, prefixes: &[&str]) -> String {
+    let row = |region: &str, key: &str, prefix: &str| {
+        serde_json::json!({
+            key: prefix, "region": region, "service": "S3", "network_border_group": region
+        })
+    };
+    let mut rows4 = vec![row("eu-west-1", "ip_prefix", "52.218.0.0/17")];
+    let mut rows6 = Vec::new();
+    for prefix in prefixes {
+        if prefix.contains(':') {
+            rows6.push(row("us-east-1", "ipv6_prefix", prefix));
+        } else {
+            rows4.push(row("us-east-1", "ip_prefix", prefix));
+        }
+    }
+    serde_json::json!({
+        "syncToken": token.to_string(), "createDate": "2026-11-18-17-05-12",
+        "prefixes": rows4, "ipv6_prefixes": rows6
+    })
+    .to_string()
+}
+
+/// Which firewall, and which of its programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firewall {
+    /// Over netlink.
+    Nftables,
+    /// `iptables` and `ip6tables` as installed.
+    Iptables,
+    /// The legacy programs, put first in the PATH.
+    IptablesLegacy,
+}
+
+impl Firewall {
+    /// The line for `[nat]`.
+    pub fn line(self) -> &'static str {
+        match self {
+            Firewall::Nftables => "backend = \"nftables\"",
+            Firewall::Iptables | Firewall::IptablesLegacy => "backend = \"iptables\"",
+        }
+    }
+
+    /// The program that an administrator of this machine types.
+    pub fn program(self, family: &str) -> String {
+        match self {
+            Firewall::IptablesLegacy => format!("{family}tables-legacy"),
+            Firewall::Nftables | Firewall::Iptables => format!("{family}tables"),
+        }
+    }
+}
+
+/// A machine of the lab that runs Trailblazer on a document of its own.
+pub struct Machine<'a> {
+    lab: &'a Lab,
+    name: &'static str,
+    firewall: Firewall,
+    config: String,
+    document: PathBuf,
+    token: u64,
+}
+
+impl<'a> Machine<'a> {
+    /// Writes config and first document. `settings` follow `role`, `[source]`, `[select]` and
+    /// `[guard]`; they begin with the keys of `[nat]`.
+    pub fn new(lab: &'a Lab, name: &'static str, firewall: Firewall, settings: &str) -> Self {
+        let document = scratch().join(format!("{name}-ip-ranges.json"));
+        let mut machine = Machine {
+            lab,
+            name,
+            firewall,
+            config: String::new(),
+            document,
+            token: 1_795_021_512,
+        };
+        machine.configure(settings);
+        machine.publish(FIRST);
+        machine
+    }
+
+    /// Another config from the next pass on.
+    pub fn configure(&mut self, settings: &str) {
+        self.select(&["ipv4", "ipv6"], settings);
+    }
+
+    /// Another config from the next pass on, with the selected families.
+    pub fn select(&mut self, families: &[&str], settings: &str) {
+        let role = if self.name.starts_with("nat") {
+            "nat"
+        } else {
+            "host"
+        };
+        let text = format!(
+            "role = \"{role}\"\n\
+             [source]\nurl = \"{}\"\nstate_dir = \"$STATE\"\n\
+             [select]\nregions = [\"us-east-1\"]\nfamilies = {families:?}\n\
+             [guard]\nmax_loss = \"100%\"\nhold_down = \"0s\"\n\
+             [nat]\n{}\n{settings}",
+            self.document.display(),
+            self.firewall.line()
+        );
+        self.config = self.lab.config(self.name, &text);
+    }
+
+    /// The next document, with these prefixes.
+    pub fn publish(&mut self, prefixes: &[&str]) {
+        self.token += 1;
+        std::fs::write(&self.document, document(self.token, prefixes)).unwrap();
+    }
+
+    /// Its namespace.
+    pub fn ns(&self) -> &Ns {
+        self.lab.ns(self.name)
+    }
+
+    /// Runs a command of the binary.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut words = arguments.to_vec();
+        words.extend(["-c", &self.config]);
+        let mut command = trailblazer_command(&words);
+        if self.firewall == Firewall::IptablesLegacy {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", legacy_programs().display()));
+        }
+        self.ns().exec_command(&mut command)
+    }
+
+    /// A pass that must succeed; what it prints.
+    #[track_caller]
+    pub fn reconcile(&self) -> Value {
+        self.run(&["reconcile", "-o", "json"]).ok().json()
+    }
+
+    /// A pass that must change something.
+    #[track_caller]
+    pub fn changed(&self) -> Value {
+        let report = self.reconcile();
+        assert_eq!(report["outcome"], "changed", "{report:#}");
+        report
+    }
+
+    /// A pass that must find nothing to do.
+    #[track_caller]
+    pub fn in_sync(&self) {
+        let report = self.reconcile();
+        assert_eq!(report["outcome"], "in_sync", "{report:#}");
+    }
+
+    /// Takes everything away.
+    #[track_caller]
+    pub fn flush(&self) {
+        self.run(&["flush"]).ok();
+    }
+
+    /// A rule of the administrator in every table and family that Trailblazer may write to, so
+    /// that nothing but its own objects comes or goes.
+    pub fn administrator(&self) {
+        let ns = self.ns();
+        ns.ip_batch(
+            "rule add pref 12000 from 10.0.1.99 lookup 77\n\
+             route add blackhole 10.99.0.0/16 table 77\n\
+             route add blackhole 2001:4860:99::/48 table 77\n\
+             nexthop add id 7 blackhole\n",
+        );
+        ns.ip("-6 rule add pref 12000 from 2600:1f18:1000:1::99 lookup 77");
+        ns.nft(
+            "table inet theirs {
+               chain marks { type filter hook prerouting priority mangle; tcp dport 9 meta mark set 0x80; }
+               chain post { type nat hook postrouting priority srcnat; tcp dport 9 masquerade; }
+             }",
+        );
+        if self.firewall != Firewall::Nftables {
+            for family in ["ip", "ip6"] {
+                let program = self.firewall.program(family);
+                for rule in [
+                    "mangle PREROUTING -p tcp --dport 9 -j MARK --set-xmark 0x80/0x80",
+                    "mangle OUTPUT -p tcp --dport 9 -j MARK --set-xmark 0x80/0x80",
+                    "nat POSTROUTING -p tcp --dport 9 -j MASQUERADE",
+                    "filter FORWARD -p tcp --dport 9 -j DROP",
+                ] {
+                    let mut words = vec![program.as_str(), "-w", "-t"];
+                    let (table, rest) = rule.split_once(' ').unwrap();
+                    words.extend([table, "-A"]);
+                    words.extend(rest.split(' '));
+                    ns.run(&words);
+                }
+            }
+        }
+    }
+}
+
+/// A directory in which `iptables` means the legacy program.
+fn legacy_programs() -> PathBuf {
+    let directory = scratch().join("legacy");
+    if !directory.exists() {
+        std::fs::create_dir_all(&directory).unwrap();
+        for family in ["ip", "ip6"] {
+            for suffix in ["", "-save", "-restore"] {
+                let target = ["/usr/sbin", "/sbin"]
+                    .map(|place| PathBuf::from(format!("{place}/{family}tables-legacy{suffix}")))
+                    .into_iter()
+                    .find(|path| path.exists())
+                    .expect("iptables-legacy is installed (package iptables; make deps)");
+                let link = directory.join(format!("{family}tables{suffix}"));
+                std::os::unix::fs::symlink(target, link).unwrap();
+            }
+        }
+    }
+    directory
+}
+
+/// Private neighbours, metadata and DNS answer `host1`, and see its private address.
+#[track_caller]
+pub fn assert_private_networks(lab: &Lab) {
+    let host1 = lab.ns("host1");
+    for neighbour in [PEER, PEER6, HOST2, HOST2_6] {
+        let own = own_of_host1(neighbour);
+        assert_eq!(host1.who(neighbour), Ok(own), "host1 to {neighbour}");
+    }
+    for resolver in [RESOLVER, RESOLVER6, RESOLVER_IN_VPC] {
+        let asked = host1.who_udp(SocketAddr::new(resolver, DNS_PORT));
+        assert_eq!(asked, Ok(own_of_host1(resolver)), "host1 to {resolver}");
+    }
+    for endpoint in [IMDS, IMDS6] {
+        let status = metadata_status(host1, endpoint);
+        assert_eq!(status.as_deref(), Ok("200"), "host1 to {endpoint}");
+    }
+}
+
+/// The address of `host1` of the same family, as its private neighbours see it.
+pub fn own_of_host1(other: IpAddr) -> IpAddr {
+    if other.is_ipv4() { HOST1 } else { HOST1_6 }
+}
+
+/// Asks the metadata service for a token; the status that it answers.
+fn metadata_status(ns: &Ns, endpoint: IpAddr) -> Result<String, ErrorKind> {
+    let asked = ns.in_thread(|| -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(endpoint, 80), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(
+            b"PUT /latest/api/token HTTP/1.1\r\nHost: metadata\r\n\
+              X-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n",
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.split(' ').nth(1).unwrap_or_default().to_owned())
+    });
+    asked.map_err(|error| error.kind())
+}
+
+/// Nothing was seen on a wrong wire.
+#[track_caller]
+pub fn assert_no_leaks(lab: &Lab) {
+    assert_eq!(lab.leaks(), Leaks::default());
+    assert_eq!(lab.partner.refused(), BTreeSet::new());
+}
+
+/// From now on, what the gateway and the partner saw counts.
+pub fn count_from_now(lab: &Lab) {
+    lab.reset_leaks();
+    lab.partner.clear();
+    lab.s3.clear();
+}
