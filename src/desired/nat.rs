@@ -1,5 +1,6 @@
 //! The NAT role: the instance that translates, for packets that it forwards.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -87,15 +88,16 @@ fn steer(
     }
     let mut paths: Vec<InputPath> = Vec::new();
     for source in sources {
-        match input_device(inputs.facts, source) {
-            Some(device) => paths.push(InputPath {
-                device: inputs.facts.device_name(device),
-                source: *source,
-            }),
-            None => state.notes.push(format!(
+        let devices = input_devices(inputs.facts, source);
+        if devices.is_empty() {
+            state.notes.push(format!(
                 "[nat] sources: {source} is reached by no route of the main table; its packets are not steered"
-            )),
+            ));
         }
+        paths.extend(devices.into_iter().map(|device| InputPath {
+            device: inputs.facts.device_name(device),
+            source: *source,
+        }));
     }
     let mut devices: Vec<&str> = paths.iter().map(|path| path.device.as_str()).collect();
     devices.sort_unstable();
@@ -129,23 +131,30 @@ fn steer(
     Ok(())
 }
 
-/// Where packets of a network come in: where the main table would send answers.
-fn input_device(facts: &HostFacts, source: &IpNet) -> Option<IfIndex> {
-    // A connected part of the network (the private subnet inside the VPC's CIDR) is the better
-    // witness; without one, the route that covers it.
-    facts
+/// Where packets of a network come in: where the main table would send answers. Several
+/// interfaces may each hold a part of it (the private and the public subnet of one VPC), and a
+/// host of any part is a source. Host routes don't count: they lead to containers of this
+/// machine or to single peers.
+fn input_devices(facts: &HostFacts, source: &IpNet) -> BTreeSet<IfIndex> {
+    let parts: BTreeSet<IfIndex> = facts
         .main_routes
         .iter()
-        .filter(|route| route.unicast && route.dst.prefix_len() > 0 && source.contains(&route.dst))
-        .min_by_key(|route| {
-            (
-                route.gateway.is_some(),
-                route.dst.prefix_len(),
-                route.metric,
-            )
+        .filter(|route| {
+            route.unicast
+                && route.dst.prefix_len() > 0
+                && (route.dst.prefix_len() < route.dst.max_prefix_len() || route.dst == *source)
+                && source.contains(&route.dst)
         })
-        .or_else(|| facts.main_lookup(source.addr()))
+        .filter_map(|route| route.device)
+        .collect();
+    if !parts.is_empty() {
+        return parts;
+    }
+    facts
+        .main_lookup(source.addr())
         .and_then(|route| route.device)
+        .into_iter()
+        .collect()
 }
 
 /// Flows that somebody else opens through this box keep the path they have without us, answers

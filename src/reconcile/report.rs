@@ -94,7 +94,8 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(role: Role, dry_run: bool) -> Self {
+    /// An empty report.
+    pub fn new(role: Role, dry_run: bool) -> Self {
         Report {
             outcome: Outcome::InSync,
             role,
@@ -115,7 +116,8 @@ impl Report {
         }
     }
 
-    pub(super) fn take_judgement(&mut self, judgement: &Judgement) {
+    /// Takes over what the guard decided.
+    pub fn take_judgement(&mut self, judgement: &Judgement) {
         self.sync_token = judgement.ranges.sync_token;
         self.create_date.clone_from(&judgement.ranges.create_date);
         self.selected = judgement.ranges.selected;
@@ -127,14 +129,16 @@ impl Report {
         }
     }
 
-    pub(super) fn take_plan(&mut self, plan: Plan) {
+    /// Takes over the steps.
+    pub fn take_plan(&mut self, plan: Plan) {
         if self.dry_run && !plan.is_empty() {
             self.outcome = Outcome::Pending;
         }
         self.plan = plan;
     }
 
-    pub(super) fn fail(&mut self, error: &PassError) {
+    /// Says why the pass failed.
+    pub fn fail(&mut self, error: &PassError) {
         if self.outcome != Outcome::RolledBack {
             self.outcome = Outcome::Failed;
         }
@@ -142,7 +146,7 @@ impl Report {
     }
 
     /// Held beats pending and changed; a failure beats all.
-    pub(super) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         let soft = matches!(
             self.outcome,
             Outcome::InSync | Outcome::Changed | Outcome::Pending
