@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::desired::DesiredState;
 use crate::kernel::Kernel;
+use crate::kernel::lookup::{Decision, Lookup, lookup};
 use crate::kernel::netlink::NetlinkError;
-use crate::kernel::route::{Decision, Lookup, lookup};
 use crate::objects::RouteTarget;
 use crate::reconcile::View;
 use crate::types::{Family, TableId};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::answer::Answer;
 use super::{Explanation, Path, table_name};
 use crate::commands::origins;
-use crate::kernel::route::Decision;
+use crate::kernel::lookup::Decision;
 use crate::objects::RouteTarget;
 use crate::types::Family;
 use crate::verify::Agreement;
