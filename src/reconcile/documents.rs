@@ -8,8 +8,8 @@ use crate::guard::{
     Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level, Whose, judge,
 };
 use crate::ranges::{Document, Selector};
+use crate::source::Fetched;
 use crate::source::cache::{Meta, ReadError, Slot, Stored};
-use crate::source::{FetchSettings, Fetched, fetch};
 use crate::types::Family;
 
 const GUARD_FILE: &str = "guard.json";
@@ -78,7 +78,11 @@ impl Pass<'_> {
         {
             self.report.notes.push(error.to_string());
         }
-        let held = if alone { None } else { self.read_held() };
+        let (held, held_unreadable) = if alone {
+            (None, false)
+        } else {
+            self.read_held()
+        };
         let (answer, revalidated) = self
             .ask_source(last_good.as_ref().ok(), held.as_ref())
             .await;
@@ -131,7 +135,7 @@ impl Pass<'_> {
             held: held_parsed.as_ref(),
             last_good: last,
             state: &state_before,
-            state_unreadable,
+            state_unreadable: state_unreadable || held_unreadable,
             now: i64::try_from(super::now()).unwrap_or(i64::MAX),
             config: &self.config.guard,
             selector: &selector,
@@ -151,6 +155,7 @@ impl Pass<'_> {
             judgement.nothing_in_force = true;
             judgement.decision = Decision::Keep;
             judgement.held = false;
+            judgement.state = state_before.clone();
         }
         let known_region = regions.is_some();
         drop((parsed, last_parsed, held_parsed));
@@ -202,22 +207,22 @@ impl Pass<'_> {
         }
     }
 
-    /// The held candidate; without it the additions it brought can't be told, which the guard
-    /// answers by judging the next document afresh.
-    fn read_held(&mut self) -> Option<Stored> {
+    /// The held candidate, and whether there is one that can't be read: what it added is in
+    /// force and must not go for want of the file.
+    fn read_held(&mut self) -> (Option<Stored>, bool) {
         match self.store.read(Slot::Held) {
-            Ok(stored) => Some(stored),
-            Err(error) if error.is_absent() => None,
+            Ok(stored) => (Some(stored), false),
+            Err(error) if error.is_absent() => (None, false),
             Err(error) => {
                 self.report.notes.push(error.to_string());
-                None
+                (None, !self.may_look_only(&error))
             }
         }
     }
 
     /// Asks the source, conditionally on the newest document at hand.
     async fn ask_source(
-        &self,
+        &mut self,
         last_good: Option<&Stored>,
         held: Option<&Stored>,
     ) -> (Answer, Option<Meta>) {
@@ -226,10 +231,7 @@ impl Pass<'_> {
         }
         let at_hand = held.or(last_good);
         let validators = at_hand.and_then(|stored| stored.meta().validators.as_ref());
-        let settings = FetchSettings::from_config(&self.config.source);
-        let (bytes, url, validators) = match fetch(&self.config.source.urls, &settings, validators)
-            .await
-        {
+        let (bytes, url, validators) = match self.fetch(validators).await {
             Err(error) if error.is_answer() => return (Answer::Rejected(error.to_string()), None),
             Err(error) => return (Answer::Failed(error.to_string()), None),
             Ok(Fetched::NotModified { .. }) if held.is_some() => return (Answer::SameAsHeld, None),

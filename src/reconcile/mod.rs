@@ -3,6 +3,7 @@
 mod documents;
 mod examine;
 mod execute;
+mod fetch_path;
 pub mod instance;
 mod look;
 pub mod report;
