@@ -25,7 +25,17 @@ impl Pass<'_> {
         match source.path {
             FetchPath::Egress => fetch(&source.urls, &plain, validators).await,
             FetchPath::Bypass => fetch(&source.urls, &past_the_egress, validators).await,
-            FetchPath::Auto => match fetch(&source.urls, &plain, validators).await {
+            // One try: a dead gateway answers none, and each waits for the whole timeout.
+            FetchPath::Auto => match fetch(
+                &source.urls,
+                &FetchSettings {
+                    retries: 0,
+                    ..plain
+                },
+                validators,
+            )
+            .await
+            {
                 Err(error) if !error.is_answer() => {
                     let second = fetch(&source.urls, &past_the_egress, validators).await;
                     if second.is_ok() {
