@@ -4,6 +4,8 @@
 
 mod lab;
 
+#[path = "commands/check.rs"]
+mod check;
 #[path = "commands/explain.rs"]
 mod explain;
 #[path = "commands/flush.rs"]

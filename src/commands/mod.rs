@@ -1,5 +1,6 @@
 //! What the commands of the command line do.
 
+pub mod check;
 pub mod explain;
 pub mod flush;
 pub mod history;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 use tracing::error;
 
-use crate::cli::{BaseArgs, Cli, Command, EXIT_FAILED, EXIT_USAGE, Output};
+use crate::cli::{BaseArgs, Cli, Command, EXIT_USAGE, Output};
 use crate::config::Overrides;
 use crate::config::file::{Loaded, load};
 use crate::plan::text::Style;
@@ -22,11 +23,11 @@ use crate::plan::text::Style;
 pub async fn run(cli: Cli) -> ExitCode {
     let code = match cli.command {
         Command::Reconcile(arguments) => reconcile::run(&arguments).await,
+        Command::Check(arguments) => check::run(&arguments).await,
         Command::Explain(arguments) => explain::run(&arguments).await,
         Command::Ranges(arguments) => ranges::run(&arguments).await,
         Command::Flush(arguments) => flush::run(&arguments).await,
         Command::History(arguments) => history::run(&arguments).await,
-        _ => EXIT_FAILED,
     };
     ExitCode::from(code)
 }

@@ -230,6 +230,7 @@ fn answer_text(answer: &Answer) -> String {
     }
     match (&answer.agreement, &answer.reason) {
         (Agreement::Yes, _) => text.push_str(": agrees"),
+        (Agreement::Foreign(_), _) => text.push_str(": foreign, takes it first"),
         (_, Some(reason)) => {
             let _ = write!(text, ": {reason}");
         }

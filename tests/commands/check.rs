@@ -1,0 +1,230 @@
+//! `check`: each thing that is wrong is named, with what to do, and nothing is touched.
+
+use crate::lab;
+use crate::lab::*;
+use crate::setup::*;
+
+struct Checked(serde_json::Value);
+
+impl Checked {
+    #[track_caller]
+    fn run(setup: &Setup, ns: &Ns, code: i32) -> Checked {
+        let before = ns.snapshot();
+        let text = setup.run(ns, &["check"]).expect_code(code);
+        println!("{}", text.stdout);
+        let value = setup.json(ns, &["check"], code);
+        before.assert_same(&ns.snapshot());
+        Checked(value)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.0["checks"].as_array().unwrap().iter().map(|check| {
+            let part = |name: &str| check[name].as_str().unwrap();
+            (part("name"), part("level"), part("message"))
+        })
+    }
+
+    /// That there is such a finding.
+    #[track_caller]
+    fn has(&self, name: &str, level: &str, words: &str) {
+        assert!(
+            self.all()
+                .any(|(n, l, message)| n == name && l == level && message.contains(words)),
+            "no `{level} {name}` with {words:?} in {:#}",
+            self.0
+        );
+    }
+
+    #[track_caller]
+    fn has_no(&self, level: &str) {
+        let found: Vec<_> = self.all().filter(|(_, l, _)| *l == level).collect();
+        assert!(found.is_empty(), "{found:#?}");
+    }
+}
+
+/// What keeps a host of the lab free of every warning.
+const CLEAN: [(&str, &str); 4] = [
+    ("net/ipv4/tcp_fwmark_accept", "1"),
+    ("net/ipv4/conf/all/src_valid_mark", "1"),
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/priv/rp_filter", "0"),
+];
+
+#[test]
+fn host_role() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        ns.sysctl(&CLEAN);
+        let setup = Setup::host("s", "");
+        let new = Checked::run(&setup, ns, 0);
+        new.has("document", "warn", "no last known good yet");
+        new.has("state_dir", "ok", "will be created");
+        new.has("metadata", "ok", "10.0.0.0/16");
+        new.has_no("fail");
+        assert!(!setup.state.exists());
+
+        setup.run(ns, &["reconcile"]).ok();
+        let well = Checked::run(&setup, ns, 0);
+        well.has("config", "ok", "role host");
+        well.has("backend", "ok", "nftables (auto");
+        well.has("nf_tables", "ok", "");
+        well.has("document", "ok", "sync token");
+        well.has("bypass", "ok", "ipv4: via 10.0.1.1 on priv");
+        well.has("egress", "ok", "ipv6: via 2600:1f18:1000:1::a");
+        well.has("conflicts", "ok", "");
+        well.has("lock", "ok", "");
+        well.has("rules", "ok", "ipv6");
+        well.has_no("fail");
+        assert_eq!(well.0["fails"], 0);
+
+        ns.sysctl(&[
+            ("net/ipv4/tcp_fwmark_accept", "0"),
+            ("net/ipv4/conf/all/src_valid_mark", "0"),
+            ("net/ipv4/conf/priv/rp_filter", "1"),
+        ]);
+        ns.ip_batch(
+            "rule add pref 1024 fwmark 0x80/0x80 lookup main protocol boot\n\
+             rule add pref 10001 from 10.0.1.77 lookup 1001 protocol dhcp\n\
+             rule add pref 30050 from 10.0.1.78 lookup 1002 protocol dhcp\n\
+             rule add pref 30500 from all lookup 52 protocol static\n",
+        );
+        let warned = Checked::run(&setup, ns, 0);
+        warned.has("rules", "warn", "foreign rule 1024");
+        warned.has("rules", "warn", "fwmark 0x80/0x80 lookup main");
+        warned.has("rules", "warn", "from 10.0.1.77/32 lookup 1001");
+        warned.has("rules", "warn", "foreign rule 30500 stands behind");
+        warned.has("kernel", "warn", "foreign ipv4 rule 30050");
+        warned.has("tcp_fwmark_accept", "warn", "off");
+        warned.has("src_valid_mark", "warn", "off");
+        warned.has("rp_filter", "warn", "priv is strict");
+
+        ns.ip("route add default via 10.0.1.1 table 1084 metric 7 proto static");
+        let conflict = Checked::run(&setup, ns, 1);
+        conflict.has("conflicts", "fail", "is a default in our table");
+        assert_eq!(conflict.0["fails"], 1);
+    });
+}
+
+#[test]
+fn what_a_pass_would_refuse() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        ns.sysctl(&CLEAN);
+        let config = |gateways: &str| {
+            let text = format!(
+                "role = \"host\"\n[select]\nregions = [\"us-east-1\"]\n[egress]\ngateways = [{gateways}]"
+            );
+            Setup::new("s", &text)
+        };
+        Checked::run(&config("\"192.0.2.9\""), ns, 1).has("paths", "fail", "192.0.2.9");
+        let one = Checked::run(&config("\"10.0.1.10\""), ns, 0);
+        one.has("paths", "warn", "ipv6: no egress gateway");
+        let none = Checked::run(&config(""), ns, 0);
+        none.has("egress", "warn", "ipv4: no egress gateway");
+
+        let auto = Setup::new("auto", "role = \"host\"\n[select]\nregions = [\"auto\"]\n");
+        Checked::run(&auto, ns, 0).has("metadata", "ok", "region us-east-1");
+        lab.imds.set_mode(ImdsMode::Status(403));
+        Checked::run(&auto, ns, 1).has("metadata", "fail", "403");
+
+        let file = Setup::host("file", "");
+        std::fs::write(&file.state, "").unwrap();
+        let refused = setup_check(&file, ns);
+        assert!(
+            refused.contains("is a file") || refused.contains("Not a directory"),
+            "{refused}"
+        );
+        let wrong = trailblazer(ns, &["check", "--role", "host", "-c", "/nowhere"]);
+        wrong.expect_code(64);
+        trailblazer(ns, &["check"]).expect_code(64);
+    });
+}
+
+fn setup_check(setup: &Setup, ns: &Ns) -> String {
+    let output = setup.run(ns, &["check"]).expect_code(1);
+    output.stdout
+}
+
+#[test]
+fn nat_role() {
+    lab::isolated(|| {
+        let lab = Lab::with(NatLayout::BulkInterface);
+        let ns = lab.ns("nat1");
+        let gateway = lab.nat1.second_gateway;
+        let setup = Setup::nat(
+            "s",
+            &lab.nat1,
+            &format!("[bypass]\ninterface = \"{BULK_LINK}\"\ngateway = [\"{gateway}\"]\n"),
+        );
+        ns.sysctl(&[
+            ("net/ipv4/conf/all/rp_filter", "0"),
+            ("net/ipv4/conf/bulk/rp_filter", "0"),
+        ]);
+        let well = Checked::run(&setup, ns, 0);
+        well.has("forwarding", "ok", "net.ipv4.ip_forward is on");
+        well.has("rp_filter", "ok", "bulk");
+        well.has("egress", "ok", "seen from");
+        ns.sysctl(&[
+            ("net/ipv4/ip_forward", "0"),
+            ("net/ipv4/conf/bulk/rp_filter", "1"),
+            ("net/ipv4/ip_local_port_range", "40000 41000"),
+        ]);
+        let off = Checked::run(&setup, ns, 1);
+        off.has("forwarding", "fail", "net.ipv4.ip_forward is off");
+        off.has("rp_filter", "fail", "bulk is strict");
+        off.has("ip_local_port_range", "warn", "1001 ports");
+    });
+}
+
+#[test]
+fn iptables_in_use_and_its_order() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        let setup = Setup::host("s", "[nat]\nbackend = \"iptables\"\n");
+        setup.run(ns, &["reconcile"]).ok();
+        let before = ["iptables", "-t", "mangle", "-I", "OUTPUT", "-j", "RETURN"];
+        ns.run(&before);
+        let checked = Checked::run(&setup, ns, 0);
+        checked.has("backend", "ok", "iptables (as configured");
+        checked.has("iptables", "warn", "our jump is rule 2");
+    });
+}
+
+#[test]
+fn without_privileges() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        let setup = Setup::host("s", "");
+        setup.run(ns, &["reconcile"]).ok();
+        let arguments = ["check", "-c", &setup.config, "-o", "json"];
+        let checked = Checked(as_nobody(ns, &arguments).ok().json());
+        checked.has("privileges", "warn", "no CAP_NET_ADMIN");
+        checked.has("nf_tables", "warn", "CAP_NET_ADMIN");
+        checked.has_no("fail");
+    });
+}
+
+#[test]
+fn networkd_that_removes_what_is_ours() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        let setup = Setup::host("s", "");
+        // /run is the test's own.
+        std::fs::create_dir_all("/run/systemd/netif").unwrap();
+        std::fs::create_dir_all("/run/systemd/networkd.conf.d").unwrap();
+        let text = "[Network]\nManageForeignRoutes=no\n";
+        std::fs::write("/run/systemd/networkd.conf.d/99-lab.conf", text).unwrap();
+        let checked = Checked::run(&setup, ns, 0);
+        checked.has("networkd", "warn", "removes our routes or rules");
+        let advice = checked.0["checks"].to_string();
+        assert!(
+            advice.contains("ManageForeignRoutingPolicyRules=no"),
+            "{advice}"
+        );
+    });
+}
