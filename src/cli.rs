@@ -83,7 +83,7 @@ Examples:
 
 Exit codes: 0 the kernel agrees, 1 it doesn't or can't be asked, 64 wrong usage or config text")]
     Explain(ExplainArgs),
-    /// Print the selected prefixes.
+    /// Print the selected prefixes: those in force, or with --source those of that document.
     #[command(after_help = "\
 Examples:
   trailblazer ranges
@@ -150,7 +150,7 @@ pub struct ReconcileArgs {
     /// Print what would change; write nothing anywhere.
     #[arg(long)]
     pub dry_run: bool,
-    /// Don't fetch: use the last known good as it is.
+    /// Fetch, judge and store the document; leave the kernel alone.
     #[arg(long)]
     pub cache_only: bool,
     /// End the guard's hold on the document of this sync token.

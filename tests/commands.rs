@@ -16,3 +16,5 @@ mod history;
 mod ranges;
 #[path = "commands/setup.rs"]
 mod setup;
+#[path = "commands/source.rs"]
+mod source;
