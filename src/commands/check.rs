@@ -62,6 +62,7 @@ async fn check(loaded: &Loaded, role: Role) -> Findings {
         host::iptables(&mut kernel, examined.view.backend.kind, &mut findings);
     }
     data::all(config, &mut findings);
+    data::fetch(config, role, &mut findings);
     if let Some(examined) = &examined {
         data::metadata(examined, &mut findings);
         let desired = paths::all(config, role, examined, &mut kernel, &mut findings);

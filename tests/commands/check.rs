@@ -124,6 +124,9 @@ fn what_a_pass_would_refuse() {
         let none = Checked::run(&config(""), ns, 0);
         none.has("egress", "warn", "ipv4: no egress gateway");
 
+        let http = config("\"10.0.1.10\"").run(ns, &["check", "--source", &lab.mirror.url()]);
+        assert!(http.ok().stdout.contains("the one exemption"));
+
         let auto = Setup::new("auto", "role = \"host\"\n[select]\nregions = [\"auto\"]\n");
         Checked::run(&auto, ns, 0).has("metadata", "ok", "region us-east-1");
         lab.imds.set_mode(ImdsMode::Status(403));

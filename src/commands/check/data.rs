@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{Access, access, statvfs};
 
 use super::finding::Findings;
-use crate::config::Config;
+use crate::config::{Config, FetchPath, Role};
 use crate::lock;
 use crate::ranges::Document;
 use crate::reconcile::{Examined, has_net_admin};
@@ -33,6 +33,22 @@ pub(super) fn all(config: &Config, findings: &mut Findings) {
         ),
         Err(error) => findings.warn("lock", error.to_string(), "run the check as root"),
     }
+}
+
+/// The one exemption from the egress path.
+pub(super) fn fetch(config: &Config, role: Role, findings: &mut Findings) {
+    let remote = config.source.urls.iter().any(|url| url.starts_with("http"));
+    if role != Role::Host || config.egress.gateways.is_empty() || !remote {
+        return;
+    }
+    let way = match config.source.path {
+        FetchPath::Egress => "by the egress path only",
+        FetchPath::Auto => {
+            "by the egress path; where that gives no answer, by the main table's default: the one exemption"
+        }
+        FetchPath::Bypass => "by the main table's default: the one exemption from the egress path",
+    };
+    findings.ok("fetch", format!("{way} ([source] path)"));
 }
 
 fn last_known_good(config: &Config, store: &Store, findings: &mut Findings) {
