@@ -67,7 +67,8 @@ impl View {
     ) -> Result<View, PassError> {
         let mut facts = kernel.facts()?;
         let mut notes = Vec::new();
-        let keep = !pass.options.dry_run;
+        // An image is baked on another machine: only the document goes along.
+        let keep = !pass.options.dry_run && !pass.options.cache_only;
         let asked = instance::facts(
             pass.config,
             pass.role,
