@@ -40,6 +40,12 @@ impl Case {
             NatLayout::OneInterface => PRIVATE_LINK,
             NatLayout::TwoInterfaces | NatLayout::BulkInterface => PUBLIC_LINK,
         };
+        if self.layout == NatLayout::TwoInterfaces {
+            // A second gateway on the same link, for those who configure it.
+            lab.ns("vpc").ip_batch(
+                "addr add 198.51.100.2/29 dev nat1-pub\naddr add fe80::1:2/64 dev nat1-pub nodad\n",
+            );
+        }
         let NatAddresses {
             egress, egress6, ..
         } = lab.nat1;
@@ -91,6 +97,36 @@ fn assert_partner(lab: &Lab) {
             let datagram = lab.ns(host).who_udp(SocketAddr::new(partner, PORT));
             assert_eq!(datagram, Ok(expected), "{host} to {partner}, UDP");
         }
+    }
+}
+
+/// The instance's own traffic is neither steered nor translated, also from addresses inside the
+/// source networks.
+#[track_caller]
+fn assert_own_traffic(lab: &Lab) {
+    let NatAddresses {
+        private6,
+        egress,
+        egress6,
+        second,
+        second6,
+        ..
+    } = lab.nat1;
+    let (nat1, public) = (
+        lab.ns("nat1"),
+        [lab.nat1.egress_public, lab.nat1.second_public],
+    );
+    let mut own = vec![(egress, public[0]), (egress6, egress6)];
+    if lab.layout != NatLayout::BulkInterface {
+        own.extend([
+            (second, public[1]),
+            (second6, second6),
+            (private6, private6),
+        ]);
+    }
+    for (source, seen) in own {
+        let storage = if source.is_ipv4() { S3 } else { S3_6 };
+        assert_eq!(nat1.who_from(source, storage), Ok(seen), "from {source}");
     }
 }
 
@@ -160,12 +196,9 @@ fn whole_story(case: Case) {
     assert_storage(&lab, FIRST, bypass);
     assert_partner(&lab);
     assert_private(&lab);
+    assert_own_traffic(&lab);
+    count_from_now(&lab);
     for target in [S3, S3_6] {
-        // The instance's own traffic isn't steered.
-        let seen = machine
-            .ns()
-            .who_from(pick(target, [lab.nat1.egress, lab.nat1.egress6]), target);
-        assert_eq!(seen, Ok(pick(target, outside)));
         open.push(lab.long_flow("host1", target));
     }
     machine.in_sync();
@@ -294,4 +327,256 @@ fn one_interface_for_everything_iptables_legacy() {
             Firewall::IptablesLegacy,
         ))
     });
+}
+
+/// Two gateways on one interface: nftables asks for the next hop, iptables can't.
+fn two_gateways(firewall: Firewall) -> Case {
+    Case {
+        layout: NatLayout::TwoInterfaces,
+        firewall,
+        settings: |nat| {
+            format!(
+                "{}bypass = [\"{}\", \"{}\"]\n[bypass]\ninterface = \"pub\"\ngateway = [\"198.51.100.2\", \"fe80::1:2\"]\n",
+                egress_line(nat),
+                nat.second,
+                nat.second6
+            )
+        },
+        bypass: second,
+    }
+}
+
+#[test]
+fn two_gateways_on_one_interface_nftables() {
+    isolated(|| whole_story(two_gateways(Firewall::Nftables)));
+}
+
+#[test]
+fn two_gateways_on_one_interface_iptables() {
+    isolated(|| whole_story(two_gateways(Firewall::Iptables)));
+}
+
+/// Bypass traffic keeps its private source: the edge behind the instance translates it.
+fn untranslated(firewall: Firewall) {
+    let case = Case {
+        settings: |nat| format!("{}bypass = \"none\"\n", egress_line(nat)),
+        ..one_gateway(NatLayout::OneInterface, firewall)
+    };
+    let lab = case.lab();
+    // Their translation of everything would be in force for what ours leaves alone.
+    let natbox = ["nft", "delete", "table", "inet", "natbox"];
+    lab.ns("nat1").run(&natbox);
+    let machine = case.machine(&lab);
+    machine.changed();
+    machine.in_sync();
+    count_from_now(&lab);
+    assert_storage(&lab, FIRST, [HOST1_PUBLIC, HOST1_6]);
+    assert_partner(&lab);
+    assert_private(&lab);
+    assert_no_leaks(&lab);
+}
+
+#[test]
+fn bypass_traffic_keeps_its_source_nftables() {
+    isolated(|| untranslated(Firewall::Nftables));
+}
+
+#[test]
+fn bypass_traffic_keeps_its_source_iptables() {
+    isolated(|| untranslated(Firewall::Iptables));
+}
+
+/// Which egress address each of many source hosts is seen from.
+fn shares(lab: &Lab, hosts: &[IpAddr]) -> BTreeMap<IpAddr, IpAddr> {
+    let seen = |own: &IpAddr| {
+        let partner = pick(*own, [PARTNER, PARTNER6]);
+        let seen = lab.ns("host1").who_from(*own, partner);
+        (
+            *own,
+            seen.unwrap_or_else(|kind| panic!("{own} to {partner}: {kind:?}")),
+        )
+    };
+    hosts.iter().map(seen).collect()
+}
+
+fn several_egress_addresses(firewall: Firewall) {
+    let case = Case {
+        settings: |nat| {
+            let further = [further(nat)[0], further(nat)[1]];
+            format!(
+                "egress_addresses = [\"{}\", \"{}\", \"{}\", \"{}\"]\n[bypass]\ninterface = \"bulk\"\n",
+                further[0], nat.egress, nat.egress6, further[1]
+            )
+        },
+        ..bulk_interface(firewall)
+    };
+    let lab = case.lab();
+    lab.serve_s3(MOVING);
+    let [further4, further6] = further(&lab.nat1);
+    lab.ns("nat1").ip_batch(&format!(
+        "addr add {further4}/29 dev pub\naddr add {further6}/64 dev pub nodad\n"
+    ));
+    lab.set_egress(&[lab.nat1.egress, lab.nat1.egress6, further4, further6]);
+    let mut hosts = Vec::new();
+    let mut batch = String::new();
+    for number in 100..112 {
+        let own: IpAddr = format!("10.0.1.{number}").parse().unwrap();
+        let own6: IpAddr = format!("2600:1f18:1000:1::{number}").parse().unwrap();
+        batch.push_str(&format!(
+            "addr add {own}/24 dev priv\naddr add {own6}/64 dev priv nodad\n"
+        ));
+        hosts.extend([own, own6]);
+    }
+    lab.ns("host1").ip_batch(&batch);
+
+    let mut machine = case.machine(&lab);
+    machine.changed();
+    machine.in_sync();
+    let first = shares(&lab, &hosts);
+    let used: BTreeSet<IpAddr> = first.values().copied().collect();
+    let all = BTreeSet::from([lab.nat1.egress, lab.nat1.egress6, further4, further6]);
+    assert_eq!(used, all, "each address is used: {first:?}");
+    // The same host, the same address: again, after a change of the document, after everything
+    // was taken away and put back, and with the addresses in another order.
+    assert_eq!(shares(&lab, &hosts), first);
+    machine.publish(CHANGES[0]);
+    machine.changed();
+    assert_eq!(shares(&lab, &hosts), first);
+    machine.flush();
+    machine.changed();
+    assert_eq!(shares(&lab, &hosts), first);
+    let NatAddresses {
+        egress, egress6, ..
+    } = lab.nat1;
+    machine.configure(&format!(
+        "{SOURCES}egress_addresses = [\"{egress6}\", \"{further6}\", \"{egress}\", \"{further4}\"]\n\
+         [bypass]\ninterface = \"bulk\"\n"
+    ));
+    machine.in_sync();
+    assert_storage(&lab, CHANGES[0], second(&lab.nat1));
+    assert_no_leaks(&lab);
+}
+
+fn further(nat: &NatAddresses) -> [IpAddr; 2] {
+    let next = |address: IpAddr| match address {
+        IpAddr::V4(v4) => IpAddr::from((u32::from(v4) + 1).to_be_bytes()),
+        IpAddr::V6(v6) => IpAddr::from((u128::from(v6) + 1).to_be_bytes()),
+    };
+    [next(nat.egress), next(nat.egress6)]
+}
+
+#[test]
+fn several_egress_addresses_are_shared_out_stably_nftables() {
+    isolated(|| several_egress_addresses(Firewall::Nftables));
+}
+
+#[test]
+fn several_egress_addresses_are_shared_out_stably_iptables() {
+    isolated(|| several_egress_addresses(Firewall::Iptables));
+}
+
+/// Two questions to a port of the partner's that `nat1` doesn't track; nobody answers.
+fn ask_untracked(lab: &Lab) {
+    let ask = |partner| {
+        let host1 = lab.ns("host1").clone();
+        std::thread::spawn(move || host1.who_at(SocketAddr::new(partner, 7)).is_err())
+    };
+    let refused = [PARTNER, PARTNER6].map(ask);
+    assert_eq!(refused.map(|asked| asked.join().unwrap()), [true, true]);
+}
+
+/// Packets that conntrack can't place or may not see are never translated: they must not leave
+/// with their private source.
+fn untranslatable(case: Case) {
+    let lab = case.lab();
+    let nat1 = lab.ns("nat1");
+    nat1.nft(
+        "table inet untracked {
+           chain pre { type filter hook prerouting priority raw; iifname priv tcp dport 7 notrack; }
+         }",
+    );
+    // The administrator's translation alone lets it out: the lab sees it.
+    ask_untracked(&lab);
+    let leaks = lab.leaks();
+    assert!(leaks.unmapped > 0 && leaks.partner6 > 0, "{leaks:?}");
+
+    // From here on there is nobody but us.
+    nat1.run(&["nft", "delete", "table", "inet", "natbox"]);
+    let machine = case.machine(&lab);
+    machine.changed();
+    assert_partner(&lab);
+    let open = [PARTNER, PARTNER6].map(|partner| lab.long_flow("host1", partner));
+    count_from_now(&lab);
+    ask_untracked(&lab);
+    assert_eq!(lab.leaks(), Leaks::default());
+
+    // Invalid: the middle of a connection that conntrack has forgotten and won't pick up.
+    nat1.sysctl(&[("net/netfilter/nf_conntrack_tcp_loose", "0")]);
+    nat1.run(&["conntrack", "-F"]);
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    for flow in open {
+        let before = flow.round_trips();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(flow.round_trips(), before, "nothing of it passes any more");
+        drop(flow);
+    }
+    assert_eq!(lab.leaks(), Leaks::default());
+    assert_eq!(lab.partner.contacts(), []);
+    // New connections are as before.
+    assert_partner(&lab);
+    assert_storage(&lab, FIRST, (case.bypass)(&lab.nat1));
+}
+
+#[test]
+fn what_is_never_translated_never_leaves_nftables() {
+    isolated(|| untranslatable(bulk_interface(Firewall::Nftables)));
+}
+
+#[test]
+fn what_is_never_translated_never_leaves_iptables() {
+    isolated(|| untranslatable(bulk_interface(Firewall::Iptables)));
+}
+
+#[test]
+fn what_is_never_translated_never_leaves_on_one_interface() {
+    isolated(|| untranslatable(one_gateway(NatLayout::OneInterface, Firewall::Nftables)));
+}
+
+fn flush(case: Case) {
+    let lab = case.lab();
+    let machine = case.machine(&lab);
+    machine.administrator();
+    let before = machine.ns().snapshot();
+    machine.changed();
+    assert_storage(&lab, FIRST, (case.bypass)(&lab.nat1));
+    let outside = egress(&lab);
+    let open = outside.map(|public| lab.long_flow("outside", public));
+    let partners = [PARTNER, PARTNER6].map(|partner| lab.long_flow("host1", partner));
+    count_from_now(&lab);
+    let stream = lab.stream("host1", &[PARTNER, PARTNER6], PACE);
+    stream.wait_for(8);
+    machine.flush();
+    stream.wait_for(8);
+    let report = stream.stop();
+    for partner in [PARTNER, PARTNER6] {
+        report.assert_only(partner, &[pick(partner, outside)]);
+    }
+    before.assert_same(&machine.ns().snapshot());
+    // The administrator's own translation is in charge again, of everything.
+    assert_partner(&lab);
+    assert_eq!(lab.partner.refused(), BTreeSet::new());
+    assert_storage(&lab, FIRST, outside);
+    for flow in open.into_iter().chain(partners) {
+        flow.assert_alive();
+    }
+}
+
+#[test]
+fn flush_leaves_the_administrators_translation_nftables() {
+    isolated(|| flush(bulk_interface(Firewall::Nftables)));
+}
+
+#[test]
+fn flush_leaves_the_administrators_translation_iptables() {
+    isolated(|| flush(one_gateway(NatLayout::TwoInterfaces, Firewall::Iptables)));
 }
