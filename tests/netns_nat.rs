@@ -1,5 +1,8 @@
 //! NAT role, real packets: what the servers see of the hosts behind a NAT instance.
 
+// Helper functions of tests are tests; clippy only knows the functions marked so.
+#![allow(clippy::unwrap_used)]
+
 mod lab;
 mod packets;
 
@@ -498,7 +501,8 @@ fn untranslatable(case: Case) {
     // The administrator's translation alone lets it out: the lab sees it.
     ask_untracked(&lab);
     let leaks = lab.leaks();
-    assert!(leaks.unmapped > 0 && leaks.partner6 > 0, "{leaks:?}");
+    let out4 = leaks.unmapped + leaks.partner4;
+    assert!(out4 > 0 && leaks.partner6 > 0, "{leaks:?}");
 
     // From here on there is nobody but us.
     nat1.run(&["nft", "delete", "table", "inet", "natbox"]);
