@@ -75,6 +75,8 @@ pub enum Match {
     NotDestination(IpNet),
     /// Destination is an address of this host (FIB type `local`).
     DestinationIsLocal,
+    /// Source is no address of this host (FIB type not `local`).
+    SourceNotLocal,
     /// First packet of a flow (conntrack state `new`).
     NewFlow,
     /// Packet that conntrack can't assign to a flow, or doesn't track: NAT leaves it as it is.

@@ -121,6 +121,7 @@ fn every_match() -> Vec<Match> {
         Match::OutputInterface("eth1".into()),
         Match::NotOutputInterface("eth1".into()),
         Match::DestinationIsLocal,
+        Match::SourceNotLocal,
         Match::NewFlow,
         Match::NotTracked,
         Match::FlowMark(MARK),

@@ -167,6 +167,12 @@ fn vocabulary() -> Vec<(Hook, FwRule, &'static str, &'static str)> {
             "",
         ),
         (
+            guard,
+            rule(vec![M::SourceNotLocal], V::Drop),
+            "fib saddr type != local counter drop",
+            "",
+        ),
+        (
             pre,
             rule(vec![M::NewFlow], V::Accept),
             "ct state new counter accept",

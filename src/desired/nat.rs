@@ -272,9 +272,11 @@ fn translate(
     guarded.extend(home.iter().copied());
     let guarded = disjoint(guarded);
     for source in sources {
-        let from = Match::Source(*source);
+        // This box's own addresses lie in the VPC's CIDR too; its own traffic is neither
+        // translated nor guarded (neighbour discovery is never tracked).
+        let from = vec![Match::Source(*source), Match::SourceNotLocal];
         if let Some(asks) = &asks {
-            let mut matches = vec![from.clone()];
+            let mut matches = from.clone();
             matches.extend(asks.iter().cloned());
             let rule = FwRule {
                 family: Some(family),
@@ -286,9 +288,10 @@ fn translate(
             }
             chains.nat.push(rule);
         }
-        let leaving = [from, Match::OutputInterface(out_name.clone())];
+        let mut leaving = from;
+        leaving.push(Match::OutputInterface(out_name.clone()));
         for (bucket, address) in addresses.iter().enumerate() {
-            let mut matches = leaving.to_vec();
+            let mut matches = leaving.clone();
             matches.push(Match::DestinationNoneOf(home.clone()));
             if addresses.len() > 1 {
                 matches.push(Match::SourceBucket {
@@ -303,7 +306,7 @@ fn translate(
                 verdict: Verdict::Snat(*address),
             });
         }
-        let mut matches = leaving.to_vec();
+        let mut matches = leaving;
         matches.push(Match::NotTracked);
         matches.push(Match::DestinationNoneOf(guarded.clone()));
         chains.guard.push(FwRule {

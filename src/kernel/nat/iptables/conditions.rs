@@ -128,6 +128,7 @@ pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, N
                 }
             }
             Match::DestinationIsLocal => all.add("-m addrtype --dst-type LOCAL".to_owned()),
+            Match::SourceNotLocal => all.add("-m addrtype ! --src-type LOCAL".to_owned()),
             Match::NewFlow => {
                 new_flow = true;
                 all.add("-m conntrack --ctstate NEW".to_owned());

@@ -176,12 +176,15 @@ impl Decoder {
 
     fn fib(&mut self, body: &[u8]) -> Option<()> {
         let list = only(body, &[NFTA_FIB_DREG, NFTA_FIB_RESULT, NFTA_FIB_FLAGS])?;
-        let plain = number(&list, NFTA_FIB_RESULT)? == NFT_FIB_RESULT_ADDRTYPE
-            && number(&list, NFTA_FIB_FLAGS)? == NFTA_FIB_F_DADDR;
-        if !plain {
+        if number(&list, NFTA_FIB_RESULT)? != NFT_FIB_RESULT_ADDRTYPE {
             return None;
         }
-        self.store(number(&list, NFTA_FIB_DREG)?, Value::DestinationType)
+        let value = match number(&list, NFTA_FIB_FLAGS)? {
+            NFTA_FIB_F_SADDR => Value::SourceType,
+            NFTA_FIB_F_DADDR => Value::DestinationType,
+            _ => return None,
+        };
+        self.store(number(&list, NFTA_FIB_DREG)?, value)
     }
 
     fn payload(&mut self, body: &[u8]) -> Option<()> {

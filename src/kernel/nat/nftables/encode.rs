@@ -101,6 +101,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
         | Match::OutputInterface(_)
         | Match::NotOutputInterface(_)
         | Match::DestinationIsLocal
+        | Match::SourceNotLocal
         | Match::NewFlow
         | Match::NotTracked
         | Match::FlowMark(_)
@@ -184,8 +185,11 @@ fn encode_match(
             expressions.prefix(destination_of(Family::of_net(net)), NFT_CMP_NEQ, *net)
         }
         Match::DestinationIsLocal => expressions
-            .fib_destination_type()
+            .fib_type(NFTA_FIB_F_DADDR)
             .compare(NFT_CMP_EQ, &RTN_LOCAL.to_ne_bytes()),
+        Match::SourceNotLocal => expressions
+            .fib_type(NFTA_FIB_F_SADDR)
+            .compare(NFT_CMP_NEQ, &RTN_LOCAL.to_ne_bytes()),
         Match::NewFlow => state(expressions, CT_STATE_NEW),
         Match::NotTracked => state(expressions, CT_STATE_INVALID_UNTRACKED),
         Match::FlowMark(mark) => {

@@ -72,11 +72,12 @@ impl Expressions {
         self.add("rt", load)
     }
 
-    pub(super) fn fib_destination_type(self) -> Self {
+    /// The type of the address that `flags` choose.
+    pub(super) fn fib_type(self, flags: u32) -> Self {
         let load = Attributes::new()
             .put_be32(NFTA_FIB_DREG, NFT_REG_1)
             .put_be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE)
-            .put_be32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
+            .put_be32(NFTA_FIB_FLAGS, flags);
         self.add("fib", load)
     }
 

@@ -118,7 +118,10 @@ fn everything() -> Ruleset {
                     ],
                     Verdict::Masquerade,
                 ),
-                rule(vec![Match::NextHop(v4)], Verdict::Snat(v4)),
+                rule(
+                    vec![Match::SourceNotLocal, Match::NextHop(v4)],
+                    Verdict::Snat(v4),
+                ),
                 rule(vec![Match::NextHop(v6)], Verdict::Snat(v6)),
                 bucket(Family::Ipv4),
                 bucket(Family::Ipv6),

@@ -12,6 +12,7 @@ pub(super) enum Value {
     Meta(u32),
     Ct(u32),
     Rt(u32),
+    SourceType,
     DestinationType,
     Payload {
         base: u32,
@@ -64,6 +65,7 @@ impl fmt::Display for Value {
             Value::Rt(NFT_RT_NEXTHOP4) => f.write_str("rt ip nexthop"),
             Value::Rt(NFT_RT_NEXTHOP6) => f.write_str("rt ip6 nexthop"),
             Value::Rt(key) => write!(f, "rt key-{key}"),
+            Value::SourceType => f.write_str("fib saddr type"),
             Value::DestinationType => f.write_str("fib daddr type"),
             Value::Payload {
                 base,
@@ -157,7 +159,7 @@ impl Value {
             Value::Rt(NFT_RT_CLASSID) | Value::Jhash { .. } => {
                 Some(host_number(bytes)?.to_string())
             }
-            Value::DestinationType => match host_number(bytes)? {
+            Value::SourceType | Value::DestinationType => match host_number(bytes)? {
                 RTN_LOCAL => Some("local".to_owned()),
                 other => Some(other.to_string()),
             },
