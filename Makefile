@@ -1,6 +1,7 @@
 # make demo       the plan and the flows in a small VPC of network namespaces, in seconds
 # make test       everything that a change must pass; installs the tools it needs
 # make test-long  also what takes minutes
+# make golden     writes the golden plans anew; read the diff before committing it
 # make bench      speed, side by side with ip and BIRD
 # make build      the release binary
 # make lint       formatting and clippy
@@ -8,7 +9,7 @@
 CARGO ?= cargo
 DEPS  := packaging/dev/install-deps.sh
 
-.PHONY: build demo test test-long bench lint deps
+.PHONY: build demo test test-long golden bench lint deps
 
 build:
 	@$(DEPS) build
@@ -24,6 +25,9 @@ test: deps
 
 test-long: deps
 	$(CARGO) test --locked -- --include-ignored
+
+golden:
+	TRAILBLAZER_BLESS=1 $(CARGO) test --locked --test golden every_plan_is_as_written_down
 
 bench:
 	@$(DEPS) bench

@@ -15,6 +15,7 @@ mod pipeline;
 
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Mutex;
 
 /// Compares a file with what should be in it, or writes it.
 fn check(path: &Path, text: &str, failures: &mut String) {
@@ -78,34 +79,59 @@ fn every_plan_is_as_written_down() {
 #[test]
 fn every_plan_carried_out_in_a_kernel_leads_to_the_desired_state() {
     lab::isolated(|| {
-        let mut failures = String::new();
-        let (mut done, mut left_out) = (0, 0);
         let only = std::env::var("TRAILBLAZER_GOLDEN").ok();
+        let (mut cases, mut left_out) = (Vec::new(), 0);
         for case in case::all() {
             if only.as_deref().is_some_and(|only| only != case.name) {
                 continue;
             }
-            if let Some(why) = &case.observed.not_in_kernel {
-                println!("NOT IN A KERNEL: {}: {why}", case.name);
-                left_out += 1;
-                continue;
+            match &case.observed.not_in_kernel {
+                Some(why) => {
+                    println!("NOT IN A KERNEL: {}: {why}", case.name);
+                    left_out += 1;
+                }
+                None => cases.push(case),
             }
-            let found = std::panic::catch_unwind(|| in_kernel::carry_out(&case));
-            if let Err(panic) = found {
-                let what = panic
-                    .downcast_ref::<String>()
-                    .cloned()
-                    .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                    .unwrap_or_default();
-                let _infallible = writeln!(
-                    failures,
-                    "== {}: {}\n{what}",
-                    case.name, case.observed.about
-                );
-            }
-            done += 1;
         }
-        println!("{done} cases carried out, {left_out} left out");
-        assert!(failures.is_empty(), "{failures}");
+        println!("{} cases carried out, {left_out} left out", cases.len());
+        // There is one resolv.conf: those with name servers go first and alone.
+        let (alone, together): (Vec<_>, Vec<_>) = cases
+            .into_iter()
+            .partition(|case| !case.observed.name_servers.is_empty());
+        let mut failures = Vec::new();
+        for case in &alone {
+            lab::set_resolv_conf(&in_kernel::resolv_conf(case));
+            failures.extend(failure(case));
+        }
+        lab::set_resolv_conf("");
+        let queue = Mutex::new(together.iter());
+        let found = Mutex::new(&mut failures);
+        std::thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().unwrap().next();
+                        let Some(case) = next else { break };
+                        let failure = failure(case);
+                        found.lock().unwrap().extend(failure);
+                    }
+                });
+            }
+        });
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
     });
+}
+
+/// Most of a case is waiting for the kernel to make namespaces and for the disk.
+const WORKERS: usize = 6;
+
+/// Carries a case out; what went wrong, with what the case is about.
+fn failure(case: &case::Case) -> Option<String> {
+    let panic = std::panic::catch_unwind(|| in_kernel::carry_out(case)).err()?;
+    let what = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_default();
+    Some(format!("== {}: {}\n{what}", case.name, case.observed.about))
 }
