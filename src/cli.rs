@@ -150,7 +150,7 @@ pub struct ReconcileArgs {
     /// Print what would change; write nothing anywhere.
     #[arg(long)]
     pub dry_run: bool,
-    /// Don't fetch: use the last known good as it is.
+    /// Fetch, judge and store the document alone; the kernel stays as it is (to bake an image).
     #[arg(long)]
     pub cache_only: bool,
     /// End the guard's hold on the document of this sync token.
