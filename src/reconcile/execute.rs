@@ -25,7 +25,7 @@ impl Pass<'_> {
         kernel: &mut Kernel,
         view: &mut View,
         documents: &Documents,
-        mut interposer: Option<&mut dyn Interposer>,
+        interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
         let desired = view.desired(self.config, self.role)?;
         self.report.notes.extend(desired.notes.iter().cloned());
@@ -48,8 +48,7 @@ impl Pass<'_> {
         if !first.is_empty() {
             self.write_begin(self.report.first_steps(MAX_LISTED))?;
             let before = view.observed.owned(&view.ownership);
-            let shaped = interposer.as_deref_mut().map(|i| i as &mut dyn Interposer);
-            match self.bring_about(kernel, view, desired, first, shaped) {
+            match self.bring_about(kernel, view, desired, first, interposer) {
                 Ok(()) => self.report.outcome = Outcome::Changed,
                 Err(reason) => return Err(self.roll_back(kernel, view, before, reason)),
             }
