@@ -150,7 +150,7 @@ pub struct ReconcileArgs {
     /// Print what would change; write nothing anywhere.
     #[arg(long)]
     pub dry_run: bool,
-    /// Fetch, judge and store the document; leave the kernel alone.
+    /// Fetch, judge and store the document alone; the kernel stays as it is (to bake an image).
     #[arg(long)]
     pub cache_only: bool,
     /// End the guard's hold on the document of this sync token.

@@ -25,11 +25,12 @@ impl Pass<'_> {
         match source.path {
             FetchPath::Egress => fetch(&source.urls, &plain, validators).await,
             FetchPath::Bypass => fetch(&source.urls, &past_the_egress, validators).await,
-            // One try: a dead gateway answers none, and each waits for the whole timeout.
+            // One try where nobody answers: a dead gateway answers none, and each waits for the
+            // whole timeout. A server in trouble has answered: it is asked again, this way.
             FetchPath::Auto => match fetch(
                 &source.urls,
                 &FetchSettings {
-                    retries: 0,
+                    retry_silence: false,
                     ..plain
                 },
                 validators,

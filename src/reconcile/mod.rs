@@ -227,7 +227,9 @@ impl Pass<'_> {
         view.prefixes = (!documents.judgement.nothing_in_force)
             .then(|| documents.judgement.ranges.prefixes.clone());
         if self.options.cache_only {
-            self.keep_documents(&documents)?;
+            if !self.options.dry_run {
+                self.keep_documents(&documents)?;
+            }
             return documents.complaint(self.report.held);
         }
         self.execute(&mut kernel, &mut view, &documents, interposer)?;

@@ -89,6 +89,8 @@ pub struct Report {
     pub duration: Duration,
     /// Names of the interfaces.
     pub devices: BTreeMap<IfIndex, String>,
+    /// What a failure means for the steps, in the last line for people.
+    failed_with: &'static str,
     /// The pass had the lock, so it belongs into the journal.
     pub(super) locked: bool,
 }
@@ -112,6 +114,7 @@ impl Report {
             error: None,
             duration: Duration::ZERO,
             devices: BTreeMap::new(),
+            failed_with: "",
             locked: false,
         }
     }
@@ -139,6 +142,13 @@ impl Report {
 
     /// Says why the pass failed.
     pub fn fail(&mut self, error: &PassError) {
+        self.failed_with = match (self.outcome, error) {
+            (Outcome::Changed, _) => "Failed. The steps above are carried out and verified.",
+            (_, PassError::RollbackFailed { .. }) => {
+                "Failed, and the way back too. The steps above are carried out in part."
+            }
+            _ => "Failed. Nothing was changed.",
+        };
         if self.outcome != Outcome::RolledBack {
             self.outcome = Outcome::Failed;
         }
@@ -279,8 +289,10 @@ impl Report {
                 format!("Held by the guard; what it lets through is in force ({took}).")
             }
             Outcome::Held => format!("Held by the guard; the rest is in force: {totals} ({took})."),
-            Outcome::RolledBack => "Rolled back.".to_owned(),
-            Outcome::Failed => "Failed.".to_owned(),
+            Outcome::RolledBack => {
+                "Rolled back: what was ours before is in force again.".to_owned()
+            }
+            Outcome::Failed => self.failed_with.to_owned(),
         }
     }
 }

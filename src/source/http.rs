@@ -90,6 +90,9 @@ pub(super) async fn fetch(
                 Err(_elapsed) => Failure::Timeout(settings.timeout),
             };
         let retry_after = match &failure {
+            Failure::Timeout(_) | Failure::Connect(_) if !settings.retry_silence => {
+                return (tries, Err(failure));
+            }
             Failure::Timeout(_) | Failure::Connect(_) | Failure::Broken(_) => None,
             Failure::Unavailable { retry_after, .. } => *retry_after,
             _ => return (tries, Err(failure)),

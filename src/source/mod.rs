@@ -37,6 +37,9 @@ pub struct FetchSettings {
     pub max_bytes: u64,
     /// Further tries after the first, for failures that may pass.
     pub retries: u32,
+    /// Whether silence (a timeout, no connection) is among those failures. Off where the caller
+    /// has another way to go: there it is faster than asking again.
+    pub retry_silence: bool,
     /// Upper bound of the wait before the first further try; it doubles with each.
     pub backoff_base: Duration,
     /// No wait is longer than this. A server whose `Retry-After` asks for more is given up on in
@@ -68,6 +71,7 @@ impl FetchSettings {
             connect_timeout: config.timeout.min(Duration::from_secs(5)),
             max_bytes: config.max_bytes,
             retries: 2,
+            retry_silence: true,
             backoff_base: Duration::from_millis(500),
             max_wait: config.timeout,
             user_agent: concat!("trailblazer/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -248,6 +252,7 @@ impl Failure {
         match self {
             Failure::Broken(_)
             | Failure::Status(_)
+            | Failure::Unavailable { .. }
             | Failure::Redirect(_)
             | Failure::UnaskedNotModified
             | Failure::Encoding(_)
@@ -258,7 +263,6 @@ impl Failure {
             | Failure::Timeout(_)
             | Failure::Connect(_)
             | Failure::Tls(_)
-            | Failure::Unavailable { .. }
             | Failure::File { .. } => false,
         }
     }

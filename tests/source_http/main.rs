@@ -19,6 +19,7 @@ fn settings() -> FetchSettings {
         connect_timeout: Duration::from_secs(5),
         max_bytes: 1 << 20,
         retries: 2,
+        retry_silence: true,
         backoff_base: Duration::from_millis(20),
         max_wait: Duration::from_secs(2),
         user_agent: "trailblazer/test".to_owned(),

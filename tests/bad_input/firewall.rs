@@ -1,0 +1,165 @@
+//! No firewall to be had, and a firewall that somebody else holds.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::symlink;
+
+use rustix::fs::{FlockOperation, flock};
+use trailblazer::config::{Role, parse};
+use trailblazer::firewall::{BackendKind, ObservedFirewall, Ruleset, Snapshot};
+use trailblazer::kernel::Kernel;
+use trailblazer::kernel::nat::iptables::IptablesBackend;
+use trailblazer::kernel::nat::{FirewallBackend, FirewallError};
+use trailblazer::reconcile::{Options, Outcome, pass};
+
+use crate::lab;
+use crate::site::{ROWS, Site, TOKEN, document, state_files};
+
+#[test]
+fn iptables_wanted_and_no_binary() {
+    lab::isolated(|| {
+        let mut site = Site::new();
+        site.config.push_str("nat.backend = \"iptables\"\n");
+        site.publish(document(TOKEN, &ROWS));
+        let before = site.before();
+        let empty = site.path("empty");
+        std::fs::create_dir(&empty).unwrap();
+        let mut command = site.command(&[]);
+        command.env("PATH", &empty);
+        let says = [
+            "no firewall can carry our rules",
+            "no iptables binary",
+            "package iptables",
+        ];
+        site.refuses_running(&mut command, 1, &says, &before);
+        assert_eq!(state_files(&site.state_dir()).len(), 0);
+    });
+}
+
+/// A kernel without nf_tables. This test's kernel has it and nothing can take it out, so that
+/// the backend is replaced by one that says what the real one says there; the iptables backend
+/// is the real one, looking for programs that don't exist.
+struct NoNfTables;
+
+impl FirewallBackend for NoNfTables {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Nftables
+    }
+    fn description(&self) -> String {
+        "nf_tables, absent".to_owned()
+    }
+    fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {
+        Ok(ObservedFirewall::Unavailable(
+            "this kernel has no nf_tables".to_owned(),
+        ))
+    }
+    fn render(&self, _: &Ruleset) -> Result<Vec<String>, FirewallError> {
+        panic!("nothing is rendered for a backend that isn't there")
+    }
+    fn replace(&mut self, _: &Ruleset) -> Result<(), FirewallError> {
+        panic!("nothing is written to a backend that isn't there")
+    }
+    fn restore(&mut self, _: &Snapshot) -> Result<(), FirewallError> {
+        panic!("nothing is written to a backend that isn't there")
+    }
+    fn remove(&mut self) -> Result<(), FirewallError> {
+        panic!("nothing is written to a backend that isn't there")
+    }
+}
+
+#[test]
+fn neither_nf_tables_nor_iptables() {
+    lab::isolated(|| {
+        let mut site = Site::new();
+        site.publish(document(TOKEN, &ROWS));
+        let good = site.config.clone();
+        for (line, says) in [
+            ("", "auto: this kernel has no nf_tables"),
+            (
+                "nat.backend = \"nftables\"\n",
+                "set it to \"auto\" or \"iptables\"",
+            ),
+            ("nat.backend = \"iptables\"\n", "no-such-iptables"),
+        ] {
+            site.config = format!("{good}{line}");
+            let config = parse(&site.config, "this test").unwrap();
+            let before = site.before();
+            let report = site.bare.ns.in_thread(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                let kernel = || {
+                    let iptables =
+                        IptablesBackend::with_tools("no-such-iptables", "no-such-ip6tables", 1);
+                    Kernel::with_backends(Box::new(NoNfTables), Box::new(iptables))
+                };
+                runtime.block_on(pass(&config, Role::Host, &Options::default(), kernel, None))
+            });
+            assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
+            assert_eq!(report.outcome.exit_code(), 1);
+            let error = report.error.unwrap();
+            assert!(error.contains("no firewall can carry our rules"), "{error}");
+            assert!(error.contains(says), "{line:?}: {error}");
+            site.assert_as(&before);
+        }
+    });
+}
+
+/// Somebody's firewall script holds the lock of iptables-legacy for longer than we wait.
+#[test]
+fn a_held_xtables_lock() {
+    lab::isolated(|| {
+        let mut site = Site::new();
+        site.config.push_str("nat.backend = \"iptables\"\n");
+        site.publish(document(TOKEN, &ROWS));
+        // The legacy variant, whatever the distribution's default is.
+        let tools = site.path("tools");
+        std::fs::create_dir(&tools).unwrap();
+        for family in ["iptables", "ip6tables"] {
+            for part in ["", "-save", "-restore"] {
+                let real = std::env::split_paths(&std::env::var("PATH").unwrap())
+                    .chain(["/usr/sbin".into(), "/sbin".into()])
+                    .map(|dir| dir.join(format!("{family}-legacy{part}")))
+                    .find(|file| file.exists())
+                    .expect("iptables-legacy must be installed (package iptables)");
+                symlink(real, tools.join(format!("{family}{part}"))).unwrap();
+            }
+        }
+        let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+        let command = |flags: &[&str]| {
+            let mut command = site.command(flags);
+            command.env("PATH", &path);
+            command
+        };
+        // The first look makes the legacy tables appear, which is not a change of ours.
+        let dry = site.bare.ns.exec_command(&mut command(&["--dry-run"]));
+        assert_eq!(dry.code, Some(2), "{dry}");
+        let before = site.before();
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open("/run/xtables.lock")
+            .unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let output = site.bare.ns.exec_command(&mut command(&[])).expect_code(1);
+        for words in [
+            "another program holds the xtables lock",
+            "/run/xtables.lock",
+            "rolled back",
+        ] {
+            assert!(output.stderr.contains(words), "lacks {words:?}: {output}");
+        }
+        assert_eq!(output.json()["outcome"], "rolled_back", "{output}");
+        before.assert_kernel(&site);
+        assert_eq!(site.journal_end()["outcome"], "rolled_back");
+        drop(lock);
+        let output = site.bare.ns.exec_command(&mut command(&[])).expect_code(0);
+        assert_eq!(output.json()["outcome"], "changed");
+        let firewall = &output.json()["firewall"];
+        assert!(
+            firewall["reason"].as_str().unwrap().contains("legacy"),
+            "{firewall}"
+        );
+    });
+}

@@ -1,0 +1,222 @@
+//! Privileges, other passes, and an interface that goes away.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use trailblazer::apply::Interposer;
+use trailblazer::config::{Role, parse};
+use trailblazer::kernel::Kernel;
+use trailblazer::kernel::errno::KernelError;
+use trailblazer::lock::PassLock;
+use trailblazer::plan::Step;
+use trailblazer::reconcile::{Options, Outcome, pass};
+
+use crate::lab::{self, Ns, Snapshot};
+use crate::server::{Act, Server, ok};
+use crate::site::{ROWS, Site, TOKEN, document, state_files};
+
+#[test]
+fn without_cap_net_admin() {
+    lab::isolated(|| {
+        let site = Site::new();
+        site.publish(document(TOKEN, &ROWS));
+        let before = site.before();
+        let says = [
+            "needs CAP_NET_ADMIN",
+            "run as root",
+            "--dry-run needs no privilege",
+        ];
+        for capabilities in ["net_admin", "all"] {
+            let mut command = site.command_without(capabilities, &[]);
+            site.refuses_running(&mut command, 1, &says, &before);
+            assert!(!site.state_dir().exists(), "a state dir was made");
+            // Looking works, as far as the kernel lets it.
+            let mut command = site.command_without(capabilities, &["--dry-run"]);
+            let output = site.bare.ns.exec_command(&mut command).expect_code(2);
+            let report = output.json();
+            assert_eq!(report["outcome"], "pending");
+            assert!(report["steps"].as_array().unwrap().len() > 4, "{report:#}");
+            site.assert_as(&before);
+        }
+        // To fetch and to keep a document needs none either; the kernel stays as it is.
+        let kept = site.path("kept");
+        let flags = ["--cache-only", "--state-dir", kept.to_str().unwrap()];
+        let mut command = site.command_without("net_admin", &flags);
+        site.bare.ns.exec_command(&mut command).expect_code(0);
+        assert!(kept.join("last-known-good").exists());
+        site.assert_as(&before);
+        // With ours in force, and a state dir that it may not read.
+        site.install();
+        let before = site.before();
+        site.refuses_running(&mut site.command_without("all", &[]), 1, &says, &before);
+        let good = std::fs::metadata(site.state_dir()).unwrap().permissions();
+        std::fs::set_permissions(site.state_dir(), Permissions::from_mode(0o000)).unwrap();
+        let output = site
+            .bare
+            .ns
+            .exec_command(&mut site.command_without("all", &["--dry-run"]));
+        std::fs::set_permissions(site.state_dir(), good).unwrap();
+        assert!(matches!(output.code, Some(0 | 2)), "{output}");
+        assert!(
+            output.json()["notes"]
+                .to_string()
+                .contains("Permission denied"),
+            "{output}"
+        );
+        site.assert_as(&before);
+    });
+}
+
+#[test]
+fn a_second_pass_says_who_holds_the_lock() {
+    lab::isolated(|| {
+        let site = Site::new();
+        site.install();
+        let before = site.before();
+        let held = PassLock::acquire(&site.state_dir(), "agent", Duration::ZERO).unwrap();
+        let start = Instant::now();
+        let output = site.run(&[]).expect_code(1);
+        let waited = start.elapsed();
+        // Bounded: ten seconds, not for ever and not nothing.
+        assert!((9..15).contains(&waited.as_secs()), "waited {waited:?}");
+        let holder = format!("is held by pid {} (agent) since", std::process::id());
+        for words in [
+            "another pass is running",
+            &holder,
+            "try again when it has ended",
+        ] {
+            assert!(output.stderr.contains(words), "lacks {words:?}: {output}");
+        }
+        assert_eq!(output.json()["outcome"], "failed");
+        // Looking needs no lock.
+        site.reconcile(&["--dry-run"], 0);
+        drop(held);
+        site.assert_as(&before);
+        assert_eq!(site.reconcile(&[], 0)["outcome"], "in_sync");
+    });
+}
+
+/// Both want to install; the source is slow, so that they do meet.
+#[test]
+fn two_passes_never_overlap() {
+    lab::isolated(|| {
+        let mut site = Site::new();
+        let server = site.bare.ns.in_thread(|| {
+            Server::start(|_, _| {
+                let mut acts = ok(document(TOKEN, &ROWS).as_bytes());
+                acts.insert(0, Act::Sleep(Duration::from_millis(300)));
+                acts
+            })
+        });
+        let file = format!("{:?}", site.path("ip-ranges.json"));
+        site.edit(&file, &format!("{:?}", server.url("/ip-ranges.json")));
+        let site = &site;
+        let reports = std::thread::scope(|scope| {
+            let both = [(); 2].map(|()| scope.spawn(|| site.run(&[]).expect_code(0).json()));
+            both.map(|one| one.join().unwrap())
+        });
+        let mut outcomes = reports
+            .each_ref()
+            .map(|report| report["outcome"].as_str().unwrap());
+        outcomes.sort_unstable();
+        assert_eq!(outcomes, ["changed", "in_sync"]);
+        let requests = server.seen();
+        assert_eq!(requests.len(), 2);
+        let apart = requests[1].at - requests[0].at;
+        assert!(
+            apart >= Duration::from_millis(300),
+            "the second began after {apart:?}"
+        );
+        let journal = std::fs::read_to_string(site.state_dir().join("journal.jsonl")).unwrap();
+        let events: Vec<String> = journal
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].to_string()
+            })
+            .collect();
+        assert_eq!(events, ["\"begin\"", "\"end\"", "\"end\""]);
+    });
+}
+
+/// Takes a link away before a step, and remembers the namespace right after that.
+struct Unplug {
+    ns: Ns,
+    at: usize,
+    without: Option<Snapshot>,
+}
+
+impl Interposer for Unplug {
+    fn before(&mut self, index: usize, _: &Step) -> Option<KernelError> {
+        if index == self.at && self.without.is_none() {
+            self.ns.ip("link del eth1");
+            self.without = Some(self.ns.foreign_snapshot());
+        }
+        None
+    }
+}
+
+/// The bypass interface goes away between observe and apply, at each of the first steps: the
+/// pass fails, nothing of ours is left, and everybody else's things are as the unplugging alone
+/// left them. With it goes what the kernel takes along, so that `Snapshot` is taken after it.
+#[test]
+fn an_interface_that_disappears_before_a_step() {
+    lab::isolated(|| {
+        for at in 0..8 {
+            let mut site = Site::with_links(2);
+            site.config
+                .push_str("bypass = { interface = \"eth1\", gateway = \"10.0.2.1\" }\n");
+            site.publish(document(TOKEN, &ROWS));
+            let config = parse(&site.config, "this test").unwrap();
+            let mut unplug = Unplug {
+                ns: site.bare.ns.clone(),
+                at,
+                without: None,
+            };
+            let report = site.bare.ns.in_thread(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(pass(
+                    &config,
+                    Role::Host,
+                    &Options::default(),
+                    Kernel::open,
+                    Some(&mut unplug),
+                ))
+            });
+            let without = unplug.without.expect("the fault happened");
+            assert_eq!(
+                report.outcome,
+                Outcome::RolledBack,
+                "step {at}: {report:#?}"
+            );
+            assert_eq!(report.outcome.exit_code(), 1);
+            let error = report.error.unwrap();
+            for words in ["no interface eth1", "it has: lo, eth0", "rolled back"] {
+                assert!(error.contains(words), "step {at}, lacks {words:?}: {error}");
+            }
+            // What is ours is gone: the whole namespace is as without us.
+            without.assert_same(&site.bare.ns.foreign_snapshot());
+            assert_eq!(site.bypass(), Vec::<String>::new(), "step {at}");
+            assert!(
+                !site
+                    .bare
+                    .ns
+                    .run(&["nft", "list", "ruleset"])
+                    .contains("trailblazer")
+            );
+            assert_eq!(site.journal_end()["outcome"], "rolled_back");
+            // The document was accepted before the kernel was touched, and stays.
+            let kept = state_files(&site.state_dir());
+            assert!(kept.contains_key(&site.state_dir().join("last-known-good")));
+            // Without the interface in the config the next pass is fine.
+            site.edit(
+                "bypass = { interface = \"eth1\", gateway = \"10.0.2.1\" }\n",
+                "",
+            );
+            assert_eq!(site.reconcile(&[], 0)["outcome"], "changed");
+        }
+    });
+}
