@@ -450,7 +450,9 @@ mod tests {
             status: StatusCode::BAD_GATEWAY,
             retry_after: None,
         };
-        assert!(!failed(vec![silent(), troubled]).is_answer());
+        // Not 200 and not 304: the guard's list calls that a reject.
+        assert!(failed(vec![silent(), troubled]).is_answer());
+        assert!(!failed(vec![silent(), silent()]).is_answer());
         assert!(failed(vec![silent(), Failure::Empty]).is_answer());
         assert!(failed(vec![Failure::Status(StatusCode::NOT_FOUND)]).is_answer());
         assert!(!SourceError::NoSource.is_answer());
