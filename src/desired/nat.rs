@@ -271,6 +271,14 @@ fn translate(
     let mut guarded = special::local_space(family);
     guarded.extend(home.iter().copied());
     let guarded = disjoint(guarded);
+    // Where everything that leaves is translated, what can't be doesn't leave.
+    let mut guarded_devices = vec![out_name.clone()];
+    if let Some(bypass) = state.paths.get(family).bypass
+        && bypass.device != out
+        && bypass_verdict != Verdict::Accept
+    {
+        guarded_devices.push(inputs.facts.device_name(bypass.device));
+    }
     for source in sources {
         // This box's own addresses lie in the VPC's CIDR too; its own traffic is neither
         // translated nor guarded (neighbour discovery is never tracked).
@@ -288,7 +296,7 @@ fn translate(
             }
             chains.nat.push(rule);
         }
-        let mut leaving = from;
+        let mut leaving = from.clone();
         leaving.push(Match::OutputInterface(out_name.clone()));
         for (bucket, address) in addresses.iter().enumerate() {
             let mut matches = leaving.clone();
@@ -306,14 +314,17 @@ fn translate(
                 verdict: Verdict::Snat(*address),
             });
         }
-        let mut matches = leaving;
-        matches.push(Match::NotTracked);
-        matches.push(Match::DestinationNoneOf(guarded.clone()));
-        chains.guard.push(FwRule {
-            family: Some(family),
-            matches,
-            verdict: Verdict::Drop,
-        });
+        for device in &guarded_devices {
+            let mut matches = from.clone();
+            matches.push(Match::OutputInterface(device.clone()));
+            matches.push(Match::NotTracked);
+            matches.push(Match::DestinationNoneOf(guarded.clone()));
+            chains.guard.push(FwRule {
+                family: Some(family),
+                matches,
+                verdict: Verdict::Drop,
+            });
+        }
     }
     state.paths.get_mut(family).egress = EgressPath::Main;
     Ok(())
