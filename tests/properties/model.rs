@@ -1,0 +1,282 @@
+//! A small, strict kernel: what a step does to tables, rules and nexthop objects, and the way a
+//! packet takes through them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use trailblazer::facts::HostFacts;
+use trailblazer::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, Snapshot};
+use trailblazer::objects::{Nexthop, NexthopKind, Route, RouteKey, RouteTarget, Rule, RuleAction};
+use trailblazer::observed::ObservedState;
+use trailblazer::ownership::Ownership;
+use trailblazer::plan::{Action, FirewallAfter, Step};
+use trailblazer::types::{Family, IfIndex, NexthopId, TableId};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    pub routes: BTreeMap<RouteKey, Route>,
+    pub rules: Vec<Rule>,
+    pub nexthops: BTreeMap<NexthopId, Nexthop>,
+    pub firewalls: BTreeMap<BackendKind, ObservedFirewall>,
+}
+
+impl Model {
+    pub fn of(state: &ObservedState) -> Model {
+        Model {
+            routes: state
+                .routes
+                .iter()
+                .map(|route| (route.key, route.clone()))
+                .collect(),
+            rules: state.rules.clone(),
+            nexthops: state
+                .nexthops
+                .iter()
+                .map(|nexthop| (nexthop.id, nexthop.clone()))
+                .collect(),
+            firewalls: state.firewalls.clone(),
+        }
+    }
+
+    pub fn observed(&self) -> ObservedState {
+        ObservedState {
+            routes: self.routes.values().cloned().collect(),
+            rules: self.rules.clone(),
+            nexthops: self.nexthops.values().cloned().collect(),
+            firewalls: self.firewalls.clone(),
+        }
+    }
+
+    /// What isn't ours.
+    pub fn foreign(&self, ownership: &Ownership) -> (Vec<Route>, Vec<Rule>, Vec<Nexthop>) {
+        let routes = self.routes.values().filter(|r| !ownership.owns_route(r));
+        let rules = self.rules.iter().filter(|r| !ownership.owns_rule(r));
+        let nexthops = self.nexthops.values();
+        let nexthops = nexthops.filter(|n| !ownership.owns_nexthop(n));
+        (
+            routes.cloned().collect(),
+            rules.cloned().collect(),
+            nexthops.cloned().collect(),
+        )
+    }
+
+    /// Carries a step out as the kernel would, refusing what the kernel refuses and what would
+    /// take something else along.
+    pub fn apply(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Sysctl(_) => Ok(()),
+            Step::Route { action, route, .. } => self.route(*action, route),
+            Step::Rule { action, rule } => self.rule(*action, rule),
+            Step::Nexthop { action, nexthop } => self.nexthop(*action, nexthop),
+            Step::Firewall {
+                backend,
+                action,
+                after,
+                after_text,
+                ..
+            } => {
+                let there = matches!(
+                    self.firewalls.get(backend),
+                    Some(ObservedFirewall::Owned(_))
+                );
+                if there == (*action == Action::Add) {
+                    return Err(format!("{action:?} of the {backend} rules, there: {there}"));
+                }
+                let now = match after {
+                    FirewallAfter::Nothing => ObservedFirewall::Absent,
+                    FirewallAfter::Earlier(owned) => ObservedFirewall::Owned(owned.clone()),
+                    FirewallAfter::Policy(_) => ObservedFirewall::Owned(OwnedFirewall {
+                        text: after_text.clone(),
+                        snapshot: Snapshot::default(),
+                    }),
+                };
+                self.firewalls.insert(*backend, now);
+                Ok(())
+            }
+        }
+    }
+
+    fn route(&mut self, action: Action, route: &Route) -> Result<(), String> {
+        if action != Action::Delete
+            && let RouteTarget::Nexthop(id) = route.target
+            && !self.nexthops.contains_key(&id)
+        {
+            return Err(format!("{route:?}: no such nexthop"));
+        }
+        match (action, self.routes.get(&route.key)) {
+            (Action::Add, Some(there)) => Err(format!("EEXIST: {route:?}, there: {there:?}")),
+            (Action::Replace, None) => Err(format!("ENOENT: {route:?}")),
+            (Action::Delete, Some(there)) if there == route => {
+                self.routes.remove(&route.key);
+                Ok(())
+            }
+            (Action::Delete, there) => Err(format!("ESRCH: {route:?}, there: {there:?}")),
+            _ => {
+                self.routes.insert(route.key, route.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn rule(&mut self, action: Action, rule: &Rule) -> Result<(), String> {
+        if action == Action::Delete {
+            let place = self.rules.iter().position(|there| there == rule);
+            let place = place.ok_or_else(|| format!("ENOENT: {rule:?}"))?;
+            self.rules.remove(place);
+            return Ok(());
+        }
+        // Behind those of the same priority (fib_nl_newrule, net/core/fib_rules.c).
+        let place = self
+            .rules
+            .iter()
+            .position(|there| there.family == rule.family && there.priority > rule.priority)
+            .unwrap_or(self.rules.len());
+        self.rules.insert(place, rule.clone());
+        Ok(())
+    }
+
+    fn nexthop(&mut self, action: Action, nexthop: &Nexthop) -> Result<(), String> {
+        if action != Action::Delete
+            && let NexthopKind::Group(members) = &nexthop.kind
+            && (members.is_empty()
+                || !members
+                    .iter()
+                    .all(|member| self.nexthops.contains_key(member)))
+        {
+            return Err(format!("{nexthop:?}: a member is missing"));
+        }
+        let there = self.nexthops.get(&nexthop.id);
+        match (action, there) {
+            (Action::Add, Some(there)) => Err(format!("EEXIST: {there:?}")),
+            (Action::Replace | Action::Delete, None) => Err(format!("ENOENT: {nexthop:?}")),
+            (Action::Delete, Some(_)) => {
+                let id = nexthop.id;
+                let used = self
+                    .routes
+                    .values()
+                    .any(|route| route.target == RouteTarget::Nexthop(id));
+                let member = self.nexthops.values().any(
+                    |other| matches!(&other.kind, NexthopKind::Group(ids) if ids.contains(&id)),
+                );
+                if used || member {
+                    return Err(format!(
+                        "{nexthop:?} is in use: what uses it would go along"
+                    ));
+                }
+                self.nexthops.remove(&id);
+                Ok(())
+            }
+            _ => {
+                self.nexthops.insert(nexthop.id, nexthop.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// The way a packet takes.
+    pub fn way(&self, facts: &HostFacts, ownership: &Ownership, packet: &Packet) -> Way {
+        let family = Family::of(packet.destination);
+        let mut rules = self
+            .rules
+            .iter()
+            .filter(|rule| rule.family == family)
+            .collect::<Vec<_>>();
+        rules.sort_by_key(|rule| rule.priority);
+        let mut at = 0;
+        while let Some(rule) = rules.get(at) {
+            at += 1;
+            if !matches(rule, packet) {
+                continue;
+            }
+            match rule.action {
+                RuleAction::Nop | RuleAction::Other(_) => {}
+                RuleAction::Goto(target) => {
+                    // Without its target a goto doesn't match.
+                    let place = rules.iter().position(|rule| rule.priority == target);
+                    at = place.unwrap_or(at);
+                }
+                RuleAction::Lookup {
+                    table: TableId::MAIN,
+                    suppress_prefixlength,
+                } => match facts.main_lookup(packet.destination) {
+                    Some(route)
+                        if suppress_prefixlength
+                            .is_none_or(|most| u32::from(route.dst.prefix_len()) > most) =>
+                    {
+                        return Way::Main;
+                    }
+                    _ => {}
+                },
+                RuleAction::Lookup { table, .. } => {
+                    if let Some(way) = self.table(table, ownership, packet.destination) {
+                        return way;
+                    }
+                }
+            }
+        }
+        Way::Main
+    }
+
+    fn table(&self, table: TableId, ownership: &Ownership, address: IpAddr) -> Option<Way> {
+        let found = self
+            .routes
+            .values()
+            .filter(|route| route.key.table == table && route.key.dst.contains(&address))
+            .max_by_key(|route| {
+                (
+                    route.key.dst.prefix_len(),
+                    std::cmp::Reverse(route.key.metric),
+                )
+            })?;
+        match found.target {
+            RouteTarget::Throw => None,
+            _ if !ownership.owns_route(found) => Some(Way::Foreign),
+            RouteTarget::Unreachable => Some(Way::Closed),
+            // A default is the egress path's, wherever it lies.
+            _ if found.key.dst.prefix_len() == 0 => Some(Way::Egress),
+            _ => Some(Way::Bypass),
+        }
+    }
+}
+
+fn matches(rule: &Rule, packet: &Packet) -> bool {
+    rule.foreign_selectors.is_empty()
+        && rule
+            .iif
+            .as_deref()
+            .is_none_or(|iif| Some(iif) == packet.input.as_deref())
+        && rule
+            .mark
+            .is_none_or(|mark| packet.mark & mark.mask == mark.value)
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    pub destination: IpAddr,
+    pub mark: u32,
+    pub input: Option<String>,
+}
+
+/// Which path a packet is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The main table: as without us.
+    Main,
+    Bypass,
+    Egress,
+    /// The egress path is shut.
+    Closed,
+    /// A route of somebody else in one of our tables.
+    Foreign,
+}
+
+impl Way {
+    /// The egress path, open or shut.
+    pub fn is_egress(self) -> bool {
+        matches!(self, Way::Egress | Way::Closed)
+    }
+}
+
+/// The link of that index, for generators.
+pub const ETH0: IfIndex = IfIndex(100);
+pub const ETH1: IfIndex = IfIndex(101);
