@@ -12,7 +12,7 @@ use crate::kernel::Kernel;
 use crate::kernel::flows::backfill_inbound;
 use crate::observed::OwnedState;
 use crate::ownership::Numbers;
-use crate::plan::{Goal, Plan, plan};
+use crate::plan::{Goal, Plan, Step, plan};
 use crate::verify::{Promise, ask_kernel};
 
 /// Looks, plans and applies this often before rolling back.
@@ -69,13 +69,14 @@ impl Pass<'_> {
         let mut trouble = String::new();
         for _ in 0..ATTEMPTS {
             let shaped = interposer.as_deref_mut().map(|i| i as &mut dyn Interposer);
-            match self.attempt(kernel, view, &desired, &steps, shaped) {
+            match self.attempt(kernel, view, &desired, &steps, &tried, shaped) {
                 Ok(()) => return Ok(()),
                 Err(Attempt::Final(reason)) => return Err(PassError::RolledBack { reason }),
                 Err(Attempt::Again(reason)) => trouble = reason,
             }
             tracing::warn!("{trouble}; looking again");
             view.refresh(kernel)?;
+        let mut tried: Vec<Step> = Vec::new();
             desired = view.desired(self.config, self.role)?;
             steps = view.plan(kernel, desired.clone())?;
             if let Some(conflict) = steps.conflicts.first() {
@@ -84,6 +85,7 @@ impl Pass<'_> {
         }
         Err(PassError::RolledBack {
             reason: format!("{trouble} ({ATTEMPTS} attempts)"),
+            tried.append(&mut steps.steps);
         })
     }
 
@@ -103,6 +105,7 @@ impl Pass<'_> {
             .iter()
             .map(|own| own.net.addr())
             .collect();
+        tried: &[Step],
         let role = self.role;
         let notes = &mut self.report.notes;
         let mut keep_open_flows = || {
@@ -151,8 +154,8 @@ impl Pass<'_> {
             ownership: &view.ownership,
             vpc_cidrs: &view.vpc_cidrs,
         };
-        let findings =
-            ask_kernel(&promise, steps, kernel).map_err(|error| final_error(error.into()))?;
+        let findings = ask_kernel(&promise, tried.iter().chain(&steps.steps), kernel)
+            .map_err(|error| final_error(error.into()))?;
         self.report.notes.extend(findings.notes);
         match findings.mismatches.first() {
             None => Ok(()),
