@@ -195,7 +195,10 @@ impl Pass<'_> {
     /// under them, the old ones until nothing is left under those.
     fn keep_numbers(&mut self, view: &View, done: bool) -> Result<(), PassError> {
         let mut numbers: Vec<Numbers> = vec![view.ownership.current];
-        if !done {
+        if done {
+            // A family without a gateway or a document keeps what lies under the old ones.
+            numbers.extend(view.observed.earlier_numbers_in_use(&view.ownership));
+        } else {
             numbers.extend(view.ownership.earlier.iter().copied());
         }
         let known: Option<Vec<Numbers>> = self.optional(self.store.read_json(NUMBERS_FILE))?;
