@@ -6,7 +6,7 @@ use super::{NUMBERS_FILE, Pass, PassError, View};
 use crate::apply::{ApplyError, Interposer, apply};
 use crate::config::Role;
 use crate::desired::DesiredState;
-use crate::firewall::BackendKind;
+use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::journal::MAX_LISTED;
 use crate::kernel::Kernel;
 use crate::kernel::flows::backfill_inbound;
@@ -42,6 +42,15 @@ impl Pass<'_> {
         }
         if self.options.dry_run {
             return Ok(());
+        }
+        if let Some(ObservedFirewall::Unreadable(why)) =
+            view.observed.firewalls.get(&view.backend.kind)
+        {
+            // Neither a plan nor a way back from what isn't known.
+            return Err(PassError::NoFirewall(format!(
+                "{}: {why}",
+                view.backend.kind
+            )));
         }
         self.keep_documents(documents)?;
         self.keep_numbers(view, false)?;
