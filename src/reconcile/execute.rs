@@ -76,6 +76,7 @@ impl Pass<'_> {
         mut interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
         let mut trouble = String::new();
+        let mut tried: Vec<Step> = Vec::new();
         for _ in 0..ATTEMPTS {
             let shaped = interposer.as_deref_mut().map(|i| i as &mut dyn Interposer);
             match self.attempt(kernel, view, &desired, &steps, &tried, shaped) {
@@ -84,17 +85,17 @@ impl Pass<'_> {
                 Err(Attempt::Again(reason)) => trouble = reason,
             }
             tracing::warn!("{trouble}; looking again");
+            tried.append(&mut steps.steps);
             view.refresh(kernel)?;
-        let mut tried: Vec<Step> = Vec::new();
             desired = view.desired(self.config, self.role)?;
             steps = view.plan(kernel, desired.clone())?;
             if let Some(conflict) = steps.conflicts.first() {
-                return Err(PassError::Conflict(vec![conflict.message.clone()]));
+                let reason = format!("conflict: {}", conflict.message);
+                return Err(PassError::RolledBack { reason });
             }
         }
         Err(PassError::RolledBack {
             reason: format!("{trouble} ({ATTEMPTS} attempts)"),
-            tried.append(&mut steps.steps);
         })
     }
 
@@ -104,6 +105,7 @@ impl Pass<'_> {
         view: &mut View,
         desired: &DesiredState,
         steps: &Plan,
+        tried: &[Step],
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), Attempt> {
         let final_error = |error: PassError| Attempt::Final(error.to_string());
@@ -114,7 +116,6 @@ impl Pass<'_> {
             .iter()
             .map(|own| own.net.addr())
             .collect();
-        tried: &[Step],
         let role = self.role;
         let notes = &mut self.report.notes;
         let mut keep_open_flows = || {
@@ -192,7 +193,13 @@ impl Pass<'_> {
             other => other.to_string(),
         };
         match return_to(kernel, view, before) {
-            Ok(()) => {
+            Ok(left_out) => {
+                if left_out {
+                    self.report.notes.push(
+                        "rollback: routes on a link that is down or gone, or whose gateway has no link any more, can't come back"
+                            .to_owned(),
+                    );
+                }
                 self.report.outcome = Outcome::RolledBack;
                 PassError::RolledBack { reason }
             }
@@ -223,8 +230,9 @@ enum Attempt {
     Final(String),
 }
 
-/// Brings the owned state from before the pass back, and reads it back.
-fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result<(), String> {
+/// Brings the owned state from before the pass back, and reads it back. Whether something had to
+/// be left out, since its link or its gateway has gone.
+fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result<bool, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     for kind in [BackendKind::Nftables, BackendKind::Iptables] {
         if before.firewalls.contains_key(&kind) {
@@ -236,14 +244,16 @@ fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result
     }
     let mut goal = Goal::earlier(before);
     let mut last = String::new();
+    let mut left_out = false;
     for _ in 0..ATTEMPTS {
-        view.refresh(kernel).map_err(|error| text(&error))?;
-        // What lay on a device that has gone can't come back.
-        let links: Vec<_> = view.facts.links.iter().map(|link| link.index).collect();
-        goal.keep_devices(&links);
+        if let Err(error) = view.refresh(kernel) {
+            last = error.to_string();
+            continue;
+        }
+        left_out |= goal.keep_possible(&view.facts, &view.observed);
         let steps = plan(&goal, &view.observed, &view.ownership);
         if steps.is_empty() {
-            return Ok(());
+            return settled(&steps).map(|()| left_out);
         }
         match apply(&steps, kernel, &view.ownership, None, &mut || {}) {
             Ok(()) => {}
@@ -252,8 +262,17 @@ fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result
         }
     }
     view.refresh(kernel).map_err(|error| text(&error))?;
-    match plan(&goal, &view.observed, &view.ownership).steps.len() {
-        0 => Ok(()),
+    let steps = plan(&goal, &view.observed, &view.ownership);
+    match steps.steps.len() {
+        0 => settled(&steps).map(|()| left_out),
         left => Err(format!("{left} steps are left; {last}")),
+    }
+}
+
+/// No step is left, but where a firewall of our name is somebody else's by now, ours isn't back.
+fn settled(rest: &Plan) -> Result<(), String> {
+    match rest.conflicts.first() {
+        None => Ok(()),
+        Some(conflict) => Err(conflict.message.clone()),
     }
 }
