@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::objects::Via;
 use crate::types::{Family, IfIndex, Metric, Protocol, Region};
 
 /// A network interface.
@@ -140,6 +141,14 @@ impl HostFacts {
             })
             .max_by_key(|route| (route.dst.prefix_len(), std::cmp::Reverse(route.metric)))
             .and_then(|route| route.device)
+    }
+
+    /// Whether the kernel would take a route of this way out: its link is up, and its gateway on it.
+    pub fn reaches(&self, via: &Via) -> bool {
+        self.link(via.device).is_some_and(|link| link.up)
+            && via.gateway.is_none_or(|gateway| {
+                via.onlink || self.on_link(gateway, Some(via.device)).is_some()
+            })
     }
 
     /// The main table's answer for an address: longest prefix, then lowest metric.

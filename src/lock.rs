@@ -103,9 +103,11 @@ impl PassLock {
 
 impl Drop for PassLock {
     fn drop(&mut self) {
-        // So that a later reader isn't told of a pass that ended. The lock itself goes with the
-        // file descriptor.
+        // So that a later reader isn't told of a pass that ended.
         let _ = self.file.set_len(0);
+        // Closing alone isn't enough: a child that another thread has just forked holds the file
+        // open until it executes its program. Of a process that dies, the kernel closes all.
+        let _ = self.file.unlock();
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall};
 use crate::objects::{Nexthop, Route, RouteTarget, Rule, Via};
-use crate::ownership::Ownership;
+use crate::ownership::{Numbers, Ownership};
 use crate::types::{Family, PerFamily};
 
 /// Everything that the plan compares with the desired state.
@@ -64,6 +64,31 @@ impl ObservedState {
                 })
                 .collect(),
         }
+    }
+
+    /// The earlier numbers under which something of ours still lies.
+    pub fn earlier_numbers_in_use(&self, ownership: &Ownership) -> Vec<Numbers> {
+        let current = Ownership::new(ownership.current, []);
+        ownership
+            .earlier
+            .iter()
+            .copied()
+            .filter(|numbers| {
+                let old = Ownership::new(*numbers, []);
+                let routes = self.routes.iter();
+                let rules = self.rules.iter();
+                let nexthops = self.nexthops.iter();
+                routes
+                    .filter(|route| !current.owns_route(route))
+                    .any(|route| old.owns_route(route))
+                    || rules
+                        .filter(|rule| !current.owns_rule(rule))
+                        .any(|rule| old.owns_rule(rule))
+                    || nexthops
+                        .filter(|nexthop| !current.owns_nexthop(nexthop))
+                        .any(|nexthop| old.owns_nexthop(nexthop))
+            })
+            .collect()
     }
 
     /// The gateway that our bypass routes use now: the last known one of a family whose default

@@ -12,7 +12,7 @@ use crate::kernel::lookup::{Decision, Lookup, lookup};
 use crate::kernel::netlink::NetlinkError;
 use crate::objects::Route;
 use crate::ownership::{Numbers, Ownership};
-use crate::plan::{Plan, Step};
+use crate::plan::Step;
 use crate::types::{Family, TableId};
 
 /// Look-ups a pass at most: all changes up to here, a sample above.
@@ -92,13 +92,14 @@ pub struct Promise<'a> {
 }
 
 /// Asks the kernel about one address in each changed prefix and about the partner's kind.
-pub fn ask_kernel(
+/// `steps` are those of all attempts: what an earlier one changed is promised too.
+pub fn ask_kernel<'a>(
     promise: &Promise,
-    plan: &Plan,
+    steps: impl Iterator<Item = &'a Step>,
     kernel: &mut Kernel,
 ) -> Result<Findings, NetlinkError> {
     let mut findings = Findings::default();
-    let mut addresses: Vec<IpAddr> = sample(changed(plan, promise.ownership))
+    let mut addresses: Vec<IpAddr> = sample(changed(steps, promise.ownership))
         .map(inside)
         .collect();
     addresses.extend(
@@ -114,9 +115,8 @@ pub fn ask_kernel(
     Ok(findings)
 }
 
-fn changed<'a>(plan: &'a Plan, ownership: &'a Ownership) -> Vec<IpNet> {
-    plan.steps
-        .iter()
+fn changed<'a>(steps: impl Iterator<Item = &'a Step>, ownership: &Ownership) -> Vec<IpNet> {
+    steps
         .filter_map(|step| match step {
             Step::Route { route, .. } if ownership.is_bypass_table(route.key.table) => {
                 Some(route.key.dst)

@@ -40,7 +40,7 @@ pub fn bypass(
         }));
     }
     if let Some(last) = inputs.last_bypass.get(family)
-        && still_there(inputs.facts, last)
+        && inputs.facts.reaches(last)
     {
         notes.push(format!(
             "{family}: no default route in the main table at the moment; the last known bypass gateway {} stays",
@@ -52,13 +52,6 @@ pub fn bypass(
         "{family}: skipped: no default route in the main table and no [bypass] gateway; storage over {family} takes the path it has"
     ));
     Ok(None)
-}
-
-fn still_there(facts: &HostFacts, via: &Via) -> bool {
-    facts.link(via.device).is_some_and(|link| link.up)
-        && via
-            .gateway
-            .is_none_or(|gateway| via.onlink || facts.on_link(gateway, Some(via.device)).is_some())
 }
 
 fn describe(facts: &HostFacts, via: &Via) -> String {

@@ -57,9 +57,10 @@ impl KernelError {
             Errno::NODEV | Errno::NETDOWN | Errno::NETUNREACH | Errno::HOSTUNREACH => {
                 ErrorClass::LinkChanged
             }
-            // EINVAL on an add is what IPv6 and nexthop objects say of a gateway that is no
-            // longer on-link ("Nexthop has invalid gateway").
-            Errno::INVAL if !deleting => ErrorClass::LinkChanged,
+            // EINVAL is what IPv6 and nexthop objects say of a gateway that is no longer on-link
+            // ("Nexthop has invalid gateway"), and both families of a route through a nexthop
+            // object that has gone, on a delete too ("Nexthop id does not exist").
+            Errno::INVAL => ErrorClass::LinkChanged,
             Errno::NOENT | Errno::SRCH => ErrorClass::LinkChanged,
             Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM | Errno::BUSY => {
                 ErrorClass::Transient

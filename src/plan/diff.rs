@@ -35,7 +35,10 @@ pub fn plan(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pla
 
     if goal.refuse_conflicts {
         plan.conflicts = conflicts(goal, observed, ownership);
-        plan.conflicts.extend(firewalls.conflicts);
+    }
+    // A firewall that somebody took has no step: without the conflict it would seem in order.
+    plan.conflicts.extend(firewalls.conflicts);
+    if goal.refuse_conflicts {
         plan.notes = foreign_notes(observed, ownership, &plan.conflicts);
         plan.notes.extend(firewalls.notes);
     }

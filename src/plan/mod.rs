@@ -12,10 +12,11 @@ pub mod text;
 use std::collections::BTreeMap;
 
 use crate::desired::{DesiredState, SysctlSetting};
+use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, OwnedFirewall, Ruleset};
-use crate::objects::{Nexthop, NexthopKind, Route, RouteTarget, Rule, Via};
-use crate::observed::OwnedState;
-use crate::types::{IfIndex, NexthopId, PerFamily};
+use crate::objects::{Nexthop, NexthopKind, Route, RouteTarget, Rule};
+use crate::observed::{ObservedState, OwnedState};
+use crate::types::{NexthopId, PerFamily};
 
 pub use diff::plan;
 
@@ -184,8 +185,8 @@ pub struct Goal {
     pub sysctls: Vec<SysctlSetting>,
     /// Families whose bypass routes and rules stay, whatever they are.
     pub frozen: PerFamily<bool>,
-    /// Refuse where something foreign is in the way. A rollback doesn't: it only restores what
-    /// lay beside it before.
+    /// Refuse where a foreign route or nexthop is in the way. A rollback doesn't: it only restores
+    /// what lay beside it before.
     pub refuse_conflicts: bool,
 }
 
@@ -223,15 +224,19 @@ impl Goal {
         }
     }
 
-    /// Leaves out what lies on devices that have gone: it can't come back.
-    pub fn keep_devices(&mut self, present: &[IfIndex]) {
-        let stays = |via: &Via| present.contains(&via.device);
+    /// Leaves out what lies on a link that has gone or is down, or behind a gateway that is on no
+    /// link any more, unless it is still there: the kernel took it out by itself, and wouldn't
+    /// take it back. Whether there was any.
+    pub fn keep_possible(&mut self, facts: &HostFacts, observed: &ObservedState) -> bool {
+        let before = (self.routes.len(), self.nexthops.len());
         self.routes.retain(|route| match &route.target {
-            RouteTarget::Via(via) => stays(via),
+            RouteTarget::Via(via) => {
+                facts.reaches(via) || observed.routes.binary_search(route).is_ok()
+            }
             _ => true,
         });
         self.nexthops.retain(|nexthop| match &nexthop.kind {
-            NexthopKind::Single(via) => stays(via),
+            NexthopKind::Single(via) => facts.reaches(via) || observed.nexthops.contains(nexthop),
             _ => true,
         });
         let left: Vec<NexthopId> = self.nexthops.iter().map(|nexthop| nexthop.id).collect();
@@ -247,6 +252,7 @@ impl Goal {
             RouteTarget::Nexthop(id) => left.contains(id),
             _ => true,
         });
+        before != (self.routes.len(), self.nexthops.len())
     }
 
     /// The goal of `flush`: nothing of ours.

@@ -6,13 +6,13 @@ use super::{NUMBERS_FILE, Pass, PassError, View};
 use crate::apply::{ApplyError, Interposer, apply};
 use crate::config::Role;
 use crate::desired::DesiredState;
-use crate::firewall::BackendKind;
+use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::journal::MAX_LISTED;
 use crate::kernel::Kernel;
 use crate::kernel::flows::backfill_inbound;
 use crate::observed::OwnedState;
 use crate::ownership::Numbers;
-use crate::plan::{Goal, Plan, plan};
+use crate::plan::{Goal, Plan, Step, plan};
 use crate::verify::{Promise, ask_kernel};
 
 /// Looks, plans and applies this often before rolling back.
@@ -43,6 +43,15 @@ impl Pass<'_> {
         if self.options.dry_run {
             return Ok(());
         }
+        if let Some(ObservedFirewall::Unreadable(why)) =
+            view.observed.firewalls.get(&view.backend.kind)
+        {
+            // Neither a plan nor a way back from what isn't known.
+            return Err(PassError::NoFirewall(format!(
+                "{}: {why}",
+                view.backend.kind
+            )));
+        }
         self.keep_documents(documents)?;
         self.keep_numbers(view, false)?;
         if !first.is_empty() {
@@ -66,19 +75,22 @@ impl Pass<'_> {
         mut interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
         let mut trouble = String::new();
+        let mut tried: Vec<Step> = Vec::new();
         for _ in 0..ATTEMPTS {
             let shaped = interposer.as_deref_mut().map(|i| i as &mut dyn Interposer);
-            match self.attempt(kernel, view, &desired, &steps, shaped) {
+            match self.attempt(kernel, view, &desired, &steps, &tried, shaped) {
                 Ok(()) => return Ok(()),
                 Err(Attempt::Final(reason)) => return Err(PassError::RolledBack { reason }),
                 Err(Attempt::Again(reason)) => trouble = reason,
             }
             tracing::warn!("{trouble}; looking again");
+            tried.append(&mut steps.steps);
             view.refresh(kernel)?;
             desired = view.desired(self.config, self.role)?;
             steps = view.plan(kernel, desired.clone())?;
             if let Some(conflict) = steps.conflicts.first() {
-                return Err(PassError::Conflict(vec![conflict.message.clone()]));
+                let reason = format!("conflict: {}", conflict.message);
+                return Err(PassError::RolledBack { reason });
             }
         }
         Err(PassError::RolledBack {
@@ -92,6 +104,7 @@ impl Pass<'_> {
         view: &mut View,
         desired: &DesiredState,
         steps: &Plan,
+        tried: &[Step],
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), Attempt> {
         let final_error = |error: PassError| Attempt::Final(error.to_string());
@@ -150,8 +163,8 @@ impl Pass<'_> {
             ownership: &view.ownership,
             vpc_cidrs: &view.vpc_cidrs,
         };
-        let findings =
-            ask_kernel(&promise, steps, kernel).map_err(|error| final_error(error.into()))?;
+        let findings = ask_kernel(&promise, tried.iter().chain(&steps.steps), kernel)
+            .map_err(|error| final_error(error.into()))?;
         self.report.notes.extend(findings.notes);
         match findings.mismatches.first() {
             None => Ok(()),
@@ -179,7 +192,13 @@ impl Pass<'_> {
             other => other.to_string(),
         };
         match return_to(kernel, view, before) {
-            Ok(()) => {
+            Ok(left_out) => {
+                if left_out {
+                    self.report.notes.push(
+                        "rollback: routes on a link that is down or gone, or whose gateway has no link any more, can't come back"
+                            .to_owned(),
+                    );
+                }
                 self.report.outcome = Outcome::RolledBack;
                 PassError::RolledBack { reason }
             }
@@ -191,7 +210,10 @@ impl Pass<'_> {
     /// under them, the old ones until nothing is left under those.
     fn keep_numbers(&mut self, view: &View, done: bool) -> Result<(), PassError> {
         let mut numbers: Vec<Numbers> = vec![view.ownership.current];
-        if !done {
+        if done {
+            // A family without a gateway or a document keeps what lies under the old ones.
+            numbers.extend(view.observed.earlier_numbers_in_use(&view.ownership));
+        } else {
             numbers.extend(view.ownership.earlier.iter().copied());
         }
         let known: Option<Vec<Numbers>> = self.optional(self.store.read_json(NUMBERS_FILE))?;
@@ -207,8 +229,9 @@ enum Attempt {
     Final(String),
 }
 
-/// Brings the owned state from before the pass back, and reads it back.
-fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result<(), String> {
+/// Brings the owned state from before the pass back, and reads it back. Whether something had to
+/// be left out, since its link or its gateway has gone.
+fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result<bool, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     for kind in [BackendKind::Nftables, BackendKind::Iptables] {
         if before.firewalls.contains_key(&kind) {
@@ -220,14 +243,16 @@ fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result
     }
     let mut goal = Goal::earlier(before);
     let mut last = String::new();
+    let mut left_out = false;
     for _ in 0..ATTEMPTS {
-        view.refresh(kernel).map_err(|error| text(&error))?;
-        // What lay on a device that has gone can't come back.
-        let links: Vec<_> = view.facts.links.iter().map(|link| link.index).collect();
-        goal.keep_devices(&links);
+        if let Err(error) = view.refresh(kernel) {
+            last = error.to_string();
+            continue;
+        }
+        left_out |= goal.keep_possible(&view.facts, &view.observed);
         let steps = plan(&goal, &view.observed, &view.ownership);
         if steps.is_empty() {
-            return Ok(());
+            return settled(&steps).map(|()| left_out);
         }
         match apply(&steps, kernel, &view.ownership, None, &mut || {}) {
             Ok(()) => {}
@@ -236,8 +261,17 @@ fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result
         }
     }
     view.refresh(kernel).map_err(|error| text(&error))?;
-    match plan(&goal, &view.observed, &view.ownership).steps.len() {
-        0 => Ok(()),
+    let steps = plan(&goal, &view.observed, &view.ownership);
+    match steps.steps.len() {
+        0 => settled(&steps).map(|()| left_out),
         left => Err(format!("{left} steps are left; {last}")),
+    }
+}
+
+/// No step is left, but where a firewall of our name is somebody else's by now, ours isn't back.
+fn settled(rest: &Plan) -> Result<(), String> {
+    match rest.conflicts.first() {
+        None => Ok(()),
+        Some(conflict) => Err(conflict.message.clone()),
     }
 }

@@ -131,7 +131,12 @@ impl Wire {
     fn receive(&mut self) -> Result<(), WireError> {
         loop {
             self.buffer.clear();
-            let (_, sender) = self.socket.recv_from(&mut self.buffer, 0)?;
+            // With a receive timeout a signal interrupts even where its handler restarts system
+            // calls (signal(7)).
+            let (_, sender) = match self.socket.recv_from(&mut self.buffer, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                received => received?,
+            };
             // Any process may send to our port: only the kernel's word counts.
             if sender.port_number() == 0 {
                 return Ok(());
