@@ -1,14 +1,14 @@
 //! The comparison itself.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{Action, Conflict, FirewallAfter, FirewallGoal, Goal, Plan, Step};
 use crate::firewall::{ObservedFirewall, OwnedFirewall};
 use crate::objects::{Nexthop, NexthopKind, Route, RouteKey, Rule, RuleAction};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
-use crate::types::{Family, NexthopId, TableId};
+use crate::types::{Family, NexthopId};
 
 /// Computes the steps from the observed state to the goal.
 pub fn plan(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Plan {
@@ -324,28 +324,20 @@ fn diff_firewalls(goal: &Goal, observed: &ObservedState, ownership: &Ownership) 
 
 /// Foreign routes of the same key as one of ours, and foreign defaults in our tables.
 fn conflicts(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Vec<Conflict> {
-    let used: BTreeSet<(Family, TableId)> = goal
-        .routes
-        .iter()
-        .map(|route| (route.key.family(), route.key.table))
-        .chain(goal.rules.iter().filter_map(|rule| match rule.action {
-            RuleAction::Lookup { table, .. } => Some((rule.family, table)),
-            _ => None,
-        }))
-        .collect();
+    let current = [
+        ownership.current.bypass_table,
+        ownership.current.egress_table,
+    ];
     let mut found = Vec::new();
     for route in foreign_routes(observed, ownership) {
         let key = &route.key;
-        if !used.contains(&(key.family(), key.table)) {
-            continue;
-        }
         let same_key = goal
             .routes
             .binary_search_by(|ours| ours.key.cmp(key))
             .is_ok();
         let what = if same_key {
             "has the place of one of ours"
-        } else if key.dst.prefix_len() == 0 {
+        } else if key.dst.prefix_len() == 0 && current.contains(&key.table) {
             "is a default in our table"
         } else {
             continue;

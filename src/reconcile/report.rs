@@ -56,6 +56,18 @@ impl Outcome {
     }
 }
 
+/// How much of the steps a pass has carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Applied {
+    /// Nothing: a dry run, a failure before the first step, or all of it taken back.
+    None,
+    /// Some steps, and the way back failed too.
+    Part,
+    /// Every step, verified.
+    All,
+}
+
 /// Everything about a pass that somebody may want to know.
 #[derive(Debug)]
 pub struct Report {
@@ -89,8 +101,8 @@ pub struct Report {
     pub duration: Duration,
     /// Names of the interfaces.
     pub devices: BTreeMap<IfIndex, String>,
-    /// What a failure means for the steps, in the last line for people.
-    failed_with: &'static str,
+    /// How much of the steps is carried out.
+    pub applied: Applied,
     /// The pass had the lock, so it belongs into the journal.
     pub(super) locked: bool,
 }
@@ -114,7 +126,7 @@ impl Report {
             error: None,
             duration: Duration::ZERO,
             devices: BTreeMap::new(),
-            failed_with: "",
+            applied: Applied::None,
             locked: false,
         }
     }
@@ -142,12 +154,10 @@ impl Report {
 
     /// Says why the pass failed.
     pub fn fail(&mut self, error: &PassError) {
-        self.failed_with = match (self.outcome, error) {
-            (Outcome::Changed, _) => "Failed. The steps above are carried out and verified.",
-            (_, PassError::RollbackFailed { .. }) => {
-                "Failed, and the way back too. The steps above are carried out in part."
-            }
-            _ => "Failed. Nothing was changed.",
+        self.applied = match (self.outcome, error) {
+            (Outcome::Changed, _) => Applied::All,
+            (_, PassError::RollbackFailed { .. }) => Applied::Part,
+            _ => Applied::None,
         };
         if self.outcome != Outcome::RolledBack {
             self.outcome = Outcome::Failed;
@@ -157,6 +167,9 @@ impl Report {
 
     /// Held beats pending and changed; a failure beats all.
     pub fn settle(&mut self) {
+        if self.error.is_none() && !self.dry_run {
+            self.applied = Applied::All;
+        }
         let soft = matches!(
             self.outcome,
             Outcome::InSync | Outcome::Changed | Outcome::Pending
@@ -194,6 +207,7 @@ impl Report {
             "create_date": self.create_date,
             "selected": self.selected,
             "aggregated": self.aggregated,
+            "applied": self.applied,
             "steps": plan_json::steps(&self.plan, &name),
             "conflicts": self.plan.conflicts.iter().map(|c| c.message.as_str()).collect::<Vec<_>>(),
             "verdicts": self.verdicts,
@@ -292,7 +306,14 @@ impl Report {
             Outcome::RolledBack => {
                 "Rolled back: what was ours before is in force again.".to_owned()
             }
-            Outcome::Failed => self.failed_with.to_owned(),
+            Outcome::Failed => match self.applied {
+                Applied::None => "Failed. Nothing was changed.",
+                Applied::All => "Failed. The steps above are carried out and verified.",
+                Applied::Part => {
+                    "Failed, and the way back too. The steps above are carried out in part."
+                }
+            }
+            .to_owned(),
         }
     }
 }
