@@ -1,0 +1,420 @@
+//! Real changes under a running pass: what others do between its look and its steps.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use trailblazer::apply::{Interposer, describe};
+use trailblazer::firewall::BackendKind;
+use trailblazer::kernel::errno::KernelError;
+use trailblazer::kernel::lookup::Decision;
+use trailblazer::objects::Route;
+use trailblazer::plan::{Action, Step};
+use trailblazer::reconcile::{Outcome, Report};
+use trailblazer::types::{Family, TableId};
+
+use crate::foreign::{Foreign, Routes};
+use crate::lab;
+use crate::scenario::Scenario;
+use crate::world::{PARTNERS, World, at_every_step};
+
+/// Does something before a step of the first attempt, and lets the step go on.
+struct Deed<F: FnMut()> {
+    at: usize,
+    deed: F,
+    done: usize,
+}
+
+impl<F: FnMut()> Interposer for Deed<F> {
+    fn before(&mut self, index: usize, _step: &Step) -> Option<KernelError> {
+        if index == self.at && self.done == 0 {
+            (self.deed)();
+            self.done += 1;
+        }
+        None
+    }
+}
+
+/// A pass during which `deed` happens before a step.
+fn pass_with(world: &World, at: usize, deed: impl FnMut()) -> Report {
+    let mut deed = Deed { at, deed, done: 0 };
+    let report = world.pass(1, Some(&mut deed));
+    assert_eq!(deed.done, 1, "the deed was done once: {report:?}");
+    report
+}
+
+fn when(world: &World, what: &str, at: usize) -> String {
+    format!(
+        "{}: {what} before step {}, {}",
+        world.scenario.name,
+        at + 1,
+        describe(&world.steps[at])
+    )
+}
+
+/// `ip` with the family and the key of a route.
+fn route_words(action: &str, kind: &str, route: &Route) -> String {
+    let family = match route.key.family() {
+        Family::Ipv4 => "-4",
+        Family::Ipv6 => "-6",
+    };
+    let key = &route.key;
+    format!(
+        "{family} route {action} {kind} {} table {} metric {}",
+        key.dst, key.table, key.metric
+    )
+}
+
+/// Somebody else takes the place of a route, nexthop or firewall just before ours goes in: it is
+/// named and not overwritten, and what was ours before is back.
+fn taken_before(world: &World, at: usize) -> bool {
+    let (add, remove, named) = match &world.steps[at] {
+        Step::Route {
+            action: Action::Add,
+            route,
+            ..
+        } => (
+            route_words("add", "prohibit", route) + " proto static",
+            route_words("del", "prohibit", route) + " proto static",
+            format!(
+                "foreign route {} in table {}",
+                route.key.dst, route.key.table
+            ),
+        ),
+        Step::Nexthop {
+            action: Action::Add,
+            nexthop,
+        } => (
+            format!("nexthop add id {} blackhole proto static", nexthop.id),
+            format!("nexthop del id {}", nexthop.id),
+            format!("foreign nexthop object {}", nexthop.id),
+        ),
+        _ => return false,
+    };
+    let when = when(world, "taken", at);
+    world.reset();
+    let mut with_foreign = None;
+    let report = pass_with(world, at, || {
+        world.ns().ip(&add);
+        with_foreign = Some(Foreign::read(Routes::All));
+    });
+    let with_foreign = with_foreign.expect("the deed was done");
+    let error = report.error.clone().unwrap_or_default();
+    assert_eq!(report.outcome, Outcome::RolledBack, "{when}: {report:?}");
+    assert_eq!(report.outcome.exit_code(), 1, "{when}");
+    assert!(error.contains("conflict: "), "{when}: {error}");
+    assert!(error.contains(&named), "{when}: {error}");
+    assert!(!error.contains("nothing was changed"), "{when}: {error}");
+    world.assert_owned(0, &when);
+    with_foreign.assert_same(&Foreign::read(Routes::All), &when);
+    // It still stands there: the next pass refuses before it changes anything.
+    let report = world.pass(1, None);
+    let error = report.error.clone().unwrap_or_default();
+    assert_eq!(report.outcome, Outcome::Failed, "{when}: {report:?}");
+    assert!(error.contains(&named), "{when}: {error}");
+    assert!(error.contains("nothing was changed"), "{when}: {error}");
+    world.assert_owned(0, &when);
+    with_foreign.assert_same(&Foreign::read(Routes::All), &when);
+    world.ns().ip(&remove);
+    world.assert_converges(Outcome::Changed, &when);
+    true
+}
+
+/// Runs a check at every step where it applies; it must apply somewhere.
+fn wherever(names: &[&str], check: fn(&World, usize) -> bool) {
+    for name in names {
+        let fired = AtomicUsize::new(0);
+        at_every_step(Scenario::named(name), |world, at| {
+            fired.fetch_add(usize::from(check(world, at)), Ordering::Relaxed);
+        });
+        println!("{name}: {fired:?} faults");
+        assert!(fired.into_inner() > 0, "{name}: the fault never fired");
+    }
+}
+
+#[test]
+fn a_foreign_object_takes_the_place_of_ours() {
+    lab::isolated(|| {
+        wherever(
+            &[
+                "first-ipv4",
+                "first-ipv6",
+                "document-change",
+                "one-gateway-to-groups",
+            ],
+            taken_before,
+        );
+    });
+}
+
+/// What we have just put in is taken out by somebody: verify finds it, the second attempt mends it.
+fn deleted_after(world: &World, at: usize) -> bool {
+    let delete = match &world.steps[at] {
+        Step::Route {
+            action: Action::Add,
+            route,
+            ..
+        } => route_words("del", "", route).replace("  ", " ") + " proto 83",
+        Step::Rule {
+            action: Action::Add,
+            rule,
+        } => {
+            let family = match rule.family {
+                Family::Ipv4 => "-4",
+                Family::Ipv6 => "-6",
+            };
+            format!("{family} rule del pref {} protocol 83", rule.priority)
+        }
+        _ => return false,
+    };
+    // After the last step nobody is asked any more.
+    if at + 1 == world.steps.len() {
+        return false;
+    }
+    let when = when(world, "deleted", at);
+    world.reset();
+    let report = pass_with(world, at + 1, || {
+        // `unreachable` and `throw` are part of what `ip route del` compares.
+        let kind = match &world.steps[at] {
+            Step::Route { route, .. } => match route.target {
+                trailblazer::objects::RouteTarget::Throw => "throw",
+                trailblazer::objects::RouteTarget::Unreachable => "unreachable",
+                _ => "unicast",
+            },
+            _ => "",
+        };
+        let words = if kind.is_empty() {
+            delete.clone()
+        } else {
+            delete.replace("route del", &format!("route del {kind}"))
+        };
+        world.ns().ip(&words);
+    });
+    assert_eq!(report.outcome, Outcome::Changed, "{when}: {report:?}");
+    world.assert_owned(1, &when);
+    world.assert_converges(Outcome::InSync, &when);
+    true
+}
+
+#[test]
+fn what_is_new_is_deleted_at_once_by_somebody() {
+    lab::isolated(|| {
+        wherever(
+            &["first-ipv4", "first-ipv6", "document-change"],
+            deleted_after,
+        )
+    });
+}
+
+/// All nexthop objects of ours go, as after a flap of the carrier, and with them their routes.
+fn nexthops_flushed(world: &World, at: usize) -> bool {
+    let when = when(world, "nexthops flushed", at);
+    world.reset();
+    let report = pass_with(world, at, || {
+        world.ns().ip("nexthop flush proto 83");
+    });
+    assert_eq!(report.outcome, Outcome::Changed, "{when}: {report:?}");
+    world.assert_owned(1, &when);
+    world.assert_converges(Outcome::InSync, &when);
+    true
+}
+
+#[test]
+fn nexthops_vanish_at_every_step() {
+    lab::isolated(|| {
+        wherever(
+            &[
+                "one-gateway-to-groups",
+                "groups-change",
+                "groups-to-one-gateway",
+                "groups-removed",
+            ],
+            nexthops_flushed,
+        );
+    });
+}
+
+/// `nft flush ruleset` takes our table with all others.
+fn firewall_flushed(world: &World, at: usize) -> bool {
+    let when = when(world, "nft flush ruleset", at);
+    world.reset();
+    let ruleset = world.ns().run(&["nft", "-s", "list", "ruleset"]);
+    let report = pass_with(world, at, || {
+        world.ns().run(&["nft", "flush", "ruleset"]);
+    });
+    assert_eq!(report.outcome, Outcome::Changed, "{when}: {report:?}");
+    assert!(ruleset.contains("table inet corp"), "{when}: {ruleset}");
+    world.assert_owned(1, &when);
+    world.ns().nft(crate::scenario::CORP);
+    world.assert_converges(Outcome::InSync, &when);
+    world.assert_foreign_firewall_same(&when);
+    true
+}
+
+#[test]
+fn the_ruleset_is_flushed_at_every_step() {
+    lab::isolated(|| {
+        wherever(
+            &["first-ipv4", "document-change", "nat-first"],
+            firewall_flushed,
+        )
+    });
+}
+
+/// Somebody's table of our name appears just before ours goes in.
+fn table_taken(world: &World, at: usize) -> bool {
+    if !matches!(
+        world.steps[at],
+        Step::Firewall {
+            backend: BackendKind::Nftables,
+            action: Action::Add,
+            ..
+        }
+    ) {
+        return false;
+    }
+    let when = when(world, "table taken", at);
+    world.reset();
+    let list = || {
+        world
+            .ns()
+            .run(&["nft", "list", "table", "inet", "trailblazer"])
+    };
+    let report = pass_with(world, at, || {
+        world.ns().nft("table inet trailblazer { chain mine { }; }");
+    });
+    let error = report.error.clone().unwrap_or_default();
+    assert_eq!(report.outcome, Outcome::RolledBack, "{when}: {report:?}");
+    assert!(error.contains("somebody else's"), "{when}: {error}");
+    assert!(list().contains("chain mine"), "{when}: {}", list());
+    world.assert_owned(0, &when);
+    world
+        .ns()
+        .run(&["nft", "delete", "table", "inet", "trailblazer"]);
+    world.assert_converges(Outcome::Changed, &when);
+    true
+}
+
+#[test]
+fn a_foreign_table_of_our_name_appears() {
+    lab::isolated(|| wherever(&["first-ipv4", "nat-first"], table_taken));
+}
+
+/// Somebody puts a table of our name in the place of ours, and then a step fails: what was ours
+/// can't come back, and the pass must not say that it did.
+struct TakenAndFailed<'a> {
+    world: &'a World,
+    fired: usize,
+}
+
+impl Interposer for TakenAndFailed<'_> {
+    fn before(&mut self, index: usize, _step: &Step) -> Option<KernelError> {
+        (index == 1).then(|| {
+            self.fired += 1;
+            self.world
+                .ns()
+                .nft("delete table inet trailblazer; table inet trailblazer { chain mine { }; }");
+            KernelError::from_errno(rustix::io::Errno::IO.raw_os_error())
+        })
+    }
+}
+
+#[test]
+fn a_rollback_does_not_take_a_foreign_table_for_ours() {
+    lab::isolated(|| {
+        World::enter(Scenario::named("document-change"), |world| {
+            let mut interposer = TakenAndFailed { world, fired: 0 };
+            let report = world.pass(1, Some(&mut interposer));
+            assert_eq!(interposer.fired, 1, "the fault fired");
+            let error = report.error.clone().unwrap_or_default();
+            assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
+            for words in ["the rollback failed too", "somebody else's"] {
+                assert!(error.contains(words), "{words}: {error}");
+            }
+            let table = ["nft", "list", "table", "inet", "trailblazer"];
+            let left = world.ns().run(&table);
+            assert!(left.contains("chain mine"), "{left}");
+            world
+                .ns()
+                .run(&["nft", "delete", "table", "inet", "trailblazer"]);
+            world.assert_converges(Outcome::Changed, "the foreign table is gone");
+        });
+    });
+}
+
+/// How a link goes wrong.
+const LINK_FAULTS: [(&str, &str); 3] = [
+    ("eth0 down", "link set eth0 down\n"),
+    ("eth0 deleted", "link del eth0\n"),
+    (
+        "addresses of eth0 removed",
+        "addr flush dev eth0 scope global\n",
+    ),
+];
+
+/// eth0 as `Bare` made it, from whatever is left of it.
+fn mend_eth0(world: &World) {
+    let ns = world.ns();
+    if !ns.ip("-o link show").contains("eth0") {
+        ns.ip_batch(
+            "link add eth0 index 100 type veth peer name eth0far\n\
+             link set eth0far up\n",
+        );
+    }
+    ns.ip_batch(
+        "link set eth0 up\n\
+         addr replace 10.0.1.11/24 dev eth0\n\
+         addr replace 2600:1f18:1000:1::11/64 dev eth0 nodad\n\
+         route replace default via 10.0.1.1 dev eth0 proto dhcp src 10.0.1.11 metric 512\n\
+         route replace default via fe80::1 dev eth0 proto ra metric 512\n",
+    );
+}
+
+/// The link of both paths fails before a step. Whatever comes of the pass: partners that were on
+/// the egress path don't see the host's own address (there is a second default in the main table
+/// that would show it), nothing foreign is lost, and with the link back one pass converges.
+fn link_fails(world: &World, at: usize) -> bool {
+    let ns = world.ns();
+    ns.ip_batch("route replace default via 10.0.2.1 dev eth1 metric 1000\n");
+    for (what, fault) in LINK_FAULTS {
+        let when = when(world, what, at);
+        world.reset();
+        let before = Foreign::read(Routes::WithoutMain);
+        let report = pass_with(world, at, || ns.ip_batch(fault));
+        let reported = match report.outcome {
+            Outcome::Changed => report.error.is_none(),
+            Outcome::RolledBack => report.error.is_some(),
+            _ => false,
+        };
+        assert!(reported, "{when}: {report:?}");
+        before.assert_same(&Foreign::read(Routes::WithoutMain), &when);
+        if world.scenario.before.is_some() {
+            for (address, decision) in world.decisions_now() {
+                let partner = PARTNERS.contains(&address.to_string().as_str());
+                let leaks = matches!(&decision, Decision::Route(route)
+                    if route.key.table == TableId::MAIN);
+                assert!(!(partner && leaks), "{when}: {address} leaks: {decision:?}");
+            }
+        }
+        mend_eth0(world);
+        let report = world.pass(1, None);
+        assert_eq!(report.outcome.exit_code(), 0, "{when}: {report:?}");
+        world.assert_owned(1, &when);
+        before.assert_same(&Foreign::read(Routes::WithoutMain), &when);
+    }
+    ns.ip_batch("route del default via 10.0.2.1 dev eth1 metric 1000\n");
+    true
+}
+
+#[test]
+fn the_link_fails_at_every_step() {
+    lab::isolated(|| {
+        wherever(
+            &[
+                "first-ipv4",
+                "document-change",
+                "gateways-replaced",
+                "one-gateway-to-groups",
+            ],
+            link_fails,
+        );
+    });
+}

@@ -1,0 +1,104 @@
+//! The process killed before every step: traffic is on a right path at that moment, the journal
+//! shows the interrupted pass, and one further pass converges.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Signal, getpid, kill_process};
+use trailblazer::apply::{Interposer, describe};
+use trailblazer::kernel::errno::KernelError;
+use trailblazer::plan::Step;
+use trailblazer::reconcile::Outcome;
+
+use crate::lab;
+use crate::scenario::{ALL, IPTABLES, Scenario};
+use crate::world::{World, at_every_step, config, run_pass};
+
+/// Set in the process that dies: scenario, directory and step.
+const CHILD: &str = "TRAILBLAZER_FAULT_KILLED_AT";
+
+struct Killer {
+    at: usize,
+}
+
+impl Interposer for Killer {
+    fn before(&mut self, index: usize, _step: &Step) -> Option<KernelError> {
+        if index == self.at {
+            kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
+            // The signal is delivered on the way back from the system call.
+            unreachable!("nobody survives SIGKILL");
+        }
+        None
+    }
+}
+
+/// Runs the pass in this process, which does not come back.
+fn die(words: &str) {
+    let mut words = words.split(' ');
+    let mut word = || words.next().expect("scenario, directory and step");
+    let scenario = Scenario::named(word());
+    let directory = PathBuf::from(word());
+    let at = word().parse().expect("a number");
+    let mut killer = Killer { at };
+    let config = config(&scenario, &directory, 1);
+    let report = run_pass(&config, scenario.role, Some(&mut killer));
+    panic!(
+        "the pass ended without reaching step {}: {report:?}",
+        at + 1
+    );
+}
+
+fn killed_at(world: &World, at: usize, test: &str) {
+    let when = format!(
+        "{}: killed before step {}, {}",
+        world.scenario.name,
+        at + 1,
+        describe(&world.steps[at])
+    );
+    world.reset();
+    world.assert_allowed(&format!("{when}: before the pass"));
+    let output = Command::new(std::env::current_exe().expect("this test binary"))
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(
+            CHILD,
+            format!("{} {} {at}", world.scenario.name, world.directory.display()),
+        )
+        .stdin(Stdio::null())
+        .output()
+        .expect("the test binary starts again");
+    assert_eq!(
+        output.status.signal(),
+        Some(Signal::KILL.as_raw()),
+        "{when}: the process was not killed: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(world.last_in_journal(), "interrupted", "{when}");
+    world.assert_allowed(&when);
+    world.assert_foreign_same(&when);
+    world.assert_converges(Outcome::Changed, &when);
+}
+
+fn kill_at_every_step(scenarios: &[Scenario], test: &str) {
+    if let Ok(words) = std::env::var(CHILD) {
+        return die(&words);
+    }
+    for scenario in scenarios {
+        at_every_step(*scenario, |world, at| killed_at(world, at, test));
+        println!("{}: killed before each step", scenario.name);
+    }
+}
+
+#[test]
+fn killed_before_every_step_1() {
+    lab::isolated(|| kill_at_every_step(&ALL[..6], "kill::killed_before_every_step_1"));
+}
+
+#[test]
+fn killed_before_every_step_2() {
+    lab::isolated(|| {
+        let rest: Vec<Scenario> = ALL[6..].iter().chain(IPTABLES).copied().collect();
+        kill_at_every_step(&rest, "kill::killed_before_every_step_2");
+    });
+}

@@ -1,0 +1,214 @@
+//! Every class of failure at every step: once, and each time that the step is tried.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::io::Errno;
+use trailblazer::apply::{Interposer, describe};
+use trailblazer::kernel::errno::KernelError;
+use trailblazer::objects::{NexthopKind, RouteTarget};
+use trailblazer::plan::{Action, Step};
+use trailblazer::reconcile::Outcome;
+
+use crate::lab;
+use crate::scenario::{ALL, IPTABLES, Scenario};
+use crate::world::{World, at_every_step};
+
+/// How often the step fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Times {
+    Once,
+    Always,
+}
+
+/// Answers in the kernel's place at one step.
+struct Fault {
+    at: usize,
+    errno: Errno,
+    times: Times,
+    /// The step that fails: in a later attempt it may stand elsewhere.
+    target: Option<Step>,
+    fired: usize,
+}
+
+impl Interposer for Fault {
+    fn before(&mut self, index: usize, step: &Step) -> Option<KernelError> {
+        let hit = match &self.target {
+            None => index == self.at,
+            Some(target) => self.times == Times::Always && target == step,
+        };
+        if !hit {
+            return None;
+        }
+        self.target = Some(step.clone());
+        self.fired += 1;
+        Some(KernelError::from_errno(self.errno.raw_os_error()))
+    }
+}
+
+const ERRORS: [Errno; 13] = [
+    Errno::EXIST,
+    Errno::NODEV,
+    Errno::NETUNREACH,
+    Errno::INVAL,
+    Errno::AGAIN,
+    Errno::NOBUFS,
+    Errno::NOMEM,
+    Errno::BUSY,
+    Errno::PERM,
+    Errno::OPNOTSUPP,
+    Errno::SRCH,
+    Errno::NOENT,
+    Errno::IO,
+];
+
+/// Looking again can't help.
+fn is_final(errno: Errno) -> bool {
+    [Errno::PERM, Errno::OPNOTSUPP, Errno::IO].contains(&errno)
+}
+
+/// Says to a delete that the object is gone already; here it isn't, and verify finds it.
+fn says_gone(errno: Errno, action: Action) -> bool {
+    action == Action::Delete && [Errno::NODEV, Errno::SRCH, Errno::NOENT].contains(&errno)
+}
+
+/// Goes away with another object that the same plan deletes: a group with its last member, a route
+/// with its group.
+fn goes_with_another(step: &Step) -> bool {
+    match step {
+        Step::Nexthop { action, nexthop } => {
+            *action == Action::Delete && matches!(nexthop.kind, NexthopKind::Group(_))
+        }
+        Step::Route { action, route, .. } => {
+            *action == Action::Delete && matches!(route.target, RouteTarget::Nexthop(_))
+        }
+        _ => false,
+    }
+}
+
+/// How often a pass tries.
+const ATTEMPTS: usize = 3;
+
+fn one_fault(world: &World, at: usize, errno: Errno, times: Times) {
+    let step = &world.steps[at];
+    let when = format!(
+        "{}: {errno:?} {times:?} at step {}, {}",
+        world.scenario.name,
+        at + 1,
+        describe(step)
+    );
+    world.reset();
+    let mut fault = Fault {
+        at,
+        errno,
+        times,
+        target: None,
+        fired: 0,
+    };
+    let report = world.pass(1, Some(&mut fault));
+    assert_eq!(fault.target.as_ref(), Some(step), "{when}: another step");
+    let mended = says_gone(errno, step.action()) && goes_with_another(step);
+    let tries = match times {
+        Times::Always if !is_final(errno) && !mended => ATTEMPTS,
+        _ => 1,
+    };
+    assert_eq!(fault.fired, tries, "{when}: the fault fires: {report:?}");
+    let back = is_final(errno) || (times == Times::Always && !mended);
+    if back {
+        assert_eq!(report.outcome, Outcome::RolledBack, "{when}: {report:?}");
+        assert_eq!(report.outcome.exit_code(), 1, "{when}");
+        let error = report.error.clone().unwrap_or_default();
+        let named = if says_gone(errno, step.action()) {
+            "verify: ".to_owned()
+        } else {
+            describe(step)
+        };
+        assert!(
+            error.contains(&named),
+            "{when}: the step isn't named: {error}"
+        );
+        assert!(error.contains("rolled back"), "{when}: {error}");
+        world.assert_owned(0, &when);
+        world.assert_foreign_same(&when);
+        assert_eq!(world.decisions_now(), world.decisions[0], "{when}");
+        assert_eq!(world.last_in_journal(), "rolled_back", "{when}");
+        world.assert_converges(Outcome::Changed, &when);
+    } else {
+        assert_eq!(report.outcome, Outcome::Changed, "{when}: {report:?}");
+        assert_eq!(report.error, None, "{when}");
+        world.assert_owned(1, &when);
+        world.assert_converges(Outcome::InSync, &when);
+    }
+}
+
+/// One error of each class, another one at each step, and of the classes that are tried again one
+/// that stays.
+fn some_errors(at: usize) -> Vec<(Errno, Times)> {
+    let turn = |errors: &[Errno]| errors[at % errors.len()];
+    let exists = turn(&[Errno::EXIST]);
+    let link = turn(&[Errno::NODEV, Errno::INVAL, Errno::NETUNREACH]);
+    let gone = turn(&[Errno::NOENT, Errno::SRCH]);
+    let short = turn(&[Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM, Errno::BUSY]);
+    let lasting = [exists, link, gone, short][at % 4];
+    vec![
+        (exists, Times::Once),
+        (link, Times::Once),
+        (gone, Times::Once),
+        (short, Times::Once),
+        (Errno::PERM, Times::Once),
+        (Errno::OPNOTSUPP, Times::Once),
+        (Errno::IO, Times::Once),
+        (lasting, Times::Always),
+    ]
+}
+
+/// Each of them, once and each time.
+fn all_errors(_at: usize) -> Vec<(Errno, Times)> {
+    let always = ERRORS.into_iter().filter(|errno| !is_final(*errno));
+    let once = ERRORS.into_iter().map(|errno| (errno, Times::Once));
+    once.chain(always.map(|errno| (errno, Times::Always)))
+        .collect()
+}
+
+fn sweep(scenarios: &[Scenario], errors: fn(usize) -> Vec<(Errno, Times)>) {
+    for scenario in scenarios {
+        let started = std::time::Instant::now();
+        let faults = AtomicUsize::new(0);
+        at_every_step(*scenario, |world, at| {
+            for (errno, times) in errors(at) {
+                one_fault(world, at, errno, times);
+                faults.fetch_add(1, Ordering::Relaxed);
+            }
+            world.assert_foreign_firewall_same(&format!("step {}", at + 1));
+        });
+        println!(
+            "{}: {faults:?} faults in {:?}",
+            scenario.name,
+            started.elapsed()
+        );
+    }
+}
+
+#[test]
+fn every_class_of_error_at_every_step_1() {
+    lab::isolated(|| sweep(&ALL[..5], some_errors));
+}
+
+#[test]
+fn every_class_of_error_at_every_step_2() {
+    lab::isolated(|| sweep(&ALL[5..], some_errors));
+}
+
+#[test]
+fn every_class_of_error_at_every_step_with_iptables() {
+    lab::isolated(|| sweep(IPTABLES, some_errors));
+}
+
+#[test]
+#[ignore = "minutes: part of `make test-long`"]
+fn every_error_at_every_step() {
+    lab::isolated_named(
+        "matrix::every_error_at_every_step",
+        std::time::Duration::from_secs(1800),
+        || sweep(ALL, all_errors),
+    );
+}

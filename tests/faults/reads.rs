@@ -1,0 +1,372 @@
+//! Reads that fail, firewalls that lie, promises that don't hold, and numbers that must not be
+//! forgotten.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use trailblazer::apply::Interposer;
+use trailblazer::firewall::{BackendKind, ObservedFirewall, Ruleset, Snapshot};
+use trailblazer::kernel::Kernel;
+use trailblazer::kernel::errno::KernelError;
+use trailblazer::kernel::nat::nftables::Nftables;
+use trailblazer::kernel::nat::{FirewallBackend, FirewallError};
+use trailblazer::plan::Step;
+use trailblazer::reconcile::{Outcome, Report};
+
+use crate::lab;
+use crate::scenario::{Scenario, Stage};
+use crate::world::{SharedIptables, World, run_pass_on};
+
+/// How the firewall misbehaves, and how often it did.
+#[derive(Debug, Default)]
+struct Script {
+    /// The first reading that fails, and how many do; counted from 0.
+    failing_reads: std::ops::Range<usize>,
+    /// Those readings say "unreadable" instead of failing.
+    unreadable: bool,
+    /// `replace` says it succeeded and does nothing.
+    lies: bool,
+    /// `restore` and `remove` fail.
+    keeps_what_it_has: bool,
+    reads: usize,
+    failed_reads: usize,
+    lies_told: usize,
+    refusals: usize,
+}
+
+/// The real nftables behind a script.
+struct Scripted {
+    inner: Nftables,
+    script: Rc<RefCell<Script>>,
+}
+
+fn broken(operation: &str) -> FirewallError {
+    FirewallError::Io {
+        backend: BackendKind::Nftables,
+        operation: operation.to_owned(),
+        source: std::io::Error::from_raw_os_error(rustix::io::Errno::NOBUFS.raw_os_error()),
+    }
+}
+
+impl FirewallBackend for Scripted {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Nftables
+    }
+
+    fn description(&self) -> String {
+        "a scripted firewall".to_owned()
+    }
+
+    fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {
+        let mut script = self.script.borrow_mut();
+        script.reads += 1;
+        if script.failing_reads.contains(&(script.reads - 1)) {
+            script.failed_reads += 1;
+            if script.unreadable {
+                return Ok(ObservedFirewall::Unreadable(
+                    "the script says so".to_owned(),
+                ));
+            }
+            return Err(broken("read"));
+        }
+        self.inner.observe()
+    }
+
+    fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
+        self.inner.render(ruleset)
+    }
+
+    fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
+        let mut script = self.script.borrow_mut();
+        if script.lies {
+            script.lies_told += 1;
+            return Ok(());
+        }
+        self.inner.replace(ruleset)
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError> {
+        let mut script = self.script.borrow_mut();
+        if script.keeps_what_it_has {
+            script.refusals += 1;
+            return Err(broken("restore"));
+        }
+        self.inner.restore(snapshot)
+    }
+
+    fn remove(&mut self) -> Result<(), FirewallError> {
+        let mut script = self.script.borrow_mut();
+        if script.keeps_what_it_has {
+            script.refusals += 1;
+            return Err(broken("remove"));
+        }
+        self.inner.remove()
+    }
+}
+
+/// A pass on the scripted firewall; the report, and what the script counted.
+fn scripted_pass(
+    world: &World,
+    script: Script,
+    interposer: Option<&mut dyn Interposer>,
+) -> (Report, Script) {
+    let script = Rc::new(RefCell::new(script));
+    let nftables = Scripted {
+        inner: Nftables::new(),
+        script: Rc::clone(&script),
+    };
+    let kernel = move || Kernel::with_backends(Box::new(nftables), Box::new(SharedIptables::new()));
+    let report = run_pass_on(&world.config(1), world.scenario.role, kernel, interposer);
+    let script = Rc::try_unwrap(script).expect("the kernel is gone with its pass");
+    (report, script.into_inner())
+}
+
+fn error_of(report: &Report) -> String {
+    report.error.clone().unwrap_or_default()
+}
+
+const SCENARIOS: [&str; 3] = ["first-ipv4", "document-change", "nat-document-change"];
+
+#[test]
+fn a_read_that_fails_deletes_nothing() {
+    lab::isolated(|| {
+        for name in SCENARIOS {
+            World::enter(Scenario::named(name), |world| {
+                // The first look fails: nothing was touched, in the kernel or in the state dir.
+                let script = Script {
+                    failing_reads: 0..1,
+                    ..Script::default()
+                };
+                let (report, script) = scripted_pass(world, script, None);
+                assert_eq!(script.failed_reads, 1, "{name}: the fault fired");
+                assert_eq!(report.outcome, Outcome::Failed, "{name}: {report:?}");
+                world.assert_owned(0, name);
+                world.assert_foreign_same(name);
+                assert_eq!(world.last_in_journal(), "failed", "{name}");
+                world.assert_converges(Outcome::Changed, name);
+
+                // The look after the steps fails once: back to what was there before.
+                world.reset();
+                let script = Script {
+                    failing_reads: 1..2,
+                    ..Script::default()
+                };
+                let (report, script) = scripted_pass(world, script, None);
+                assert_eq!(script.failed_reads, 1, "{name}: the fault fired");
+                assert_eq!(report.outcome, Outcome::RolledBack, "{name}: {report:?}");
+                world.assert_owned(0, name);
+                world.assert_converges(Outcome::Changed, name);
+
+                // … and in the rollback too, but not for good: it tries again.
+                world.reset();
+                let script = Script {
+                    failing_reads: 1..3,
+                    ..Script::default()
+                };
+                let (report, script) = scripted_pass(world, script, None);
+                assert_eq!(script.failed_reads, 2, "{name}: the fault fired twice");
+                assert_eq!(report.outcome, Outcome::RolledBack, "{name}: {report:?}");
+                world.assert_owned(0, name);
+                world.assert_converges(Outcome::Changed, name);
+
+                // It fails for good: what was put in stays in, nobody works blindly.
+                world.reset();
+                let script = Script {
+                    failing_reads: 1..100,
+                    ..Script::default()
+                };
+                let (report, script) = scripted_pass(world, script, None);
+                assert!(script.failed_reads > 1, "{name}: the fault fired");
+                assert_eq!(report.outcome, Outcome::Failed, "{name}: {report:?}");
+                let error = error_of(&report);
+                assert!(error.contains("the rollback failed too"), "{name}: {error}");
+                world.assert_owned(1, name);
+                world.assert_foreign_same(name);
+                world.assert_converges(Outcome::InSync, name);
+            });
+        }
+    });
+}
+
+#[test]
+fn an_unreadable_firewall_is_not_an_empty_one() {
+    lab::isolated(|| {
+        for name in SCENARIOS {
+            World::enter(Scenario::named(name), |world| {
+                // Were it taken for empty, the rollback of any later trouble would remove it.
+                let script = Script {
+                    failing_reads: 0..1,
+                    unreadable: true,
+                    ..Script::default()
+                };
+                let (report, script) = scripted_pass(world, script, None);
+                assert_eq!(script.failed_reads, 1, "{name}: the fault fired");
+                assert_eq!(report.outcome, Outcome::Failed, "{name}: {report:?}");
+                let error = error_of(&report);
+                assert!(error.contains("the script says so"), "{name}: {error}");
+                world.assert_owned(0, name);
+                world.assert_converges(Outcome::Changed, name);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_firewall_that_says_done_and_does_nothing() {
+    lab::isolated(|| {
+        World::enter(Scenario::named("first-ipv4"), |world| {
+            let script = Script {
+                lies: true,
+                ..Script::default()
+            };
+            let (report, script) = scripted_pass(world, script, None);
+            assert_eq!(script.lies_told, 3, "three attempts");
+            assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
+            let error = error_of(&report);
+            for words in [
+                "verify: ",
+                "our nftables rules",
+                "3 attempts",
+                "rolled back",
+            ] {
+                assert!(error.contains(words), "{words}: {error}");
+            }
+            world.assert_owned(0, "lies");
+            world.assert_foreign_same("lies");
+            world.assert_converges(Outcome::Changed, "lies");
+        });
+    });
+}
+
+/// Fails one step for good.
+struct Refusal {
+    at: usize,
+    fired: usize,
+}
+
+impl Interposer for Refusal {
+    fn before(&mut self, index: usize, _step: &Step) -> Option<KernelError> {
+        (index == self.at).then(|| {
+            self.fired += 1;
+            KernelError::from_errno(rustix::io::Errno::IO.raw_os_error())
+        })
+    }
+}
+
+#[test]
+fn a_rollback_that_fails_says_both() {
+    lab::isolated(|| {
+        World::enter(Scenario::named("first-ipv4"), |world| {
+            let mut refusal = Refusal {
+                at: world.steps.len() - 1,
+                fired: 0,
+            };
+            let script = Script {
+                keeps_what_it_has: true,
+                ..Script::default()
+            };
+            let (report, script) = scripted_pass(world, script, Some(&mut refusal));
+            assert_eq!(refusal.fired, 1, "the fault fired");
+            assert!(script.refusals > 0, "the rollback was refused");
+            assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
+            assert_eq!(report.outcome.exit_code(), 1);
+            let error = error_of(&report);
+            for words in [
+                "Input/output error",
+                "the rollback failed too",
+                "delete our nftables rules",
+                "trailblazer flush",
+            ] {
+                assert!(error.contains(words), "{words}: {error}");
+            }
+            assert_eq!(world.last_in_journal(), "failed");
+            world.assert_converges(Outcome::Changed, "half a rollback");
+        });
+    });
+}
+
+/// A rule of somebody else's that sends everything past ours.
+fn past_us(world: &World) {
+    world
+        .ns()
+        .ip("-4 rule add pref 100 lookup main protocol static");
+}
+
+#[test]
+fn a_promise_that_does_not_hold_is_rolled_back() {
+    // Without an egress path nothing but the changed prefixes can show it, and those are changed
+    // in the first attempt only.
+    const BYPASS_ALONE: Scenario = Scenario {
+        name: "bypass-alone",
+        role: trailblazer::config::Role::Host,
+        before: None,
+        after: Stage {
+            config: "",
+            prefixes: &["3.5.0.0/19"],
+        },
+        steps: 5,
+    };
+    lab::isolated(|| {
+        for scenario in [BYPASS_ALONE, Scenario::named("first-ipv4")] {
+            World::enter(scenario, |world| {
+                past_us(world);
+                let report = world.pass(1, None);
+                assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
+                let error = error_of(&report);
+                for words in ["verify: 3.5.0.1", "promised", "3 attempts"] {
+                    assert!(error.contains(words), "{words}: {error}");
+                }
+                world.assert_owned(0, scenario.name);
+                world.ns().ip("-4 rule del pref 100 protocol static");
+                world.assert_converges(Outcome::Changed, scenario.name);
+            });
+        }
+    });
+}
+
+#[test]
+fn old_numbers_are_remembered_while_something_lies_under_them() {
+    const V4: Scenario = Scenario {
+        name: "other-numbers-ipv4",
+        role: trailblazer::config::Role::Host,
+        before: Some(Stage {
+            config: "
+                [select]
+                families = [\"ipv4\"]
+                [egress]
+                gateways = [\"10.0.1.10\"]",
+            prefixes: &["3.5.0.0/19"],
+        }),
+        after: Stage {
+            config: "
+                [select]
+                families = [\"ipv4\"]
+                [bypass]
+                table = 2083
+                [egress]
+                table = 2084
+                gateways = [\"10.0.1.10\"]
+                [kernel]
+                priority = 20000",
+            prefixes: &["3.5.0.0/19"],
+        },
+        steps: 20,
+    };
+    lab::isolated(|| {
+        World::enter(V4, |world| {
+            // The link is down: the family keeps its old rules, whatever they are.
+            world.ns().ip("link set eth0 down");
+            let report = world.pass(1, None);
+            assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+            let rules = world.ns().ip("-4 rule show");
+            assert!(rules.contains("30099:"), "nothing was kept:\n{rules}");
+            world.ns().ip_batch(
+                "link set eth0 up\n\
+                 route replace default via 10.0.1.1 dev eth0 proto dhcp src 10.0.1.11 metric 512\n",
+            );
+            let report = world.pass(1, None);
+            assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+            world.assert_owned(1, "with the link back");
+        });
+    });
+}
