@@ -11,7 +11,7 @@ use crate::journal::MAX_LISTED;
 use crate::kernel::Kernel;
 use crate::kernel::flows::backfill_inbound;
 use crate::observed::OwnedState;
-use crate::ownership::Numbers;
+use crate::ownership::{Numbers, Ownership};
 use crate::plan::{Goal, Plan, plan};
 use crate::verify::{Promise, ask_kernel};
 
@@ -192,15 +192,34 @@ impl Pass<'_> {
     /// under them, the old ones until nothing is left under those.
     fn keep_numbers(&mut self, view: &View, done: bool) -> Result<(), PassError> {
         let mut numbers: Vec<Numbers> = vec![view.ownership.current];
-        if !done {
-            numbers.extend(view.ownership.earlier.iter().copied());
-        }
+        let earlier = view.ownership.earlier.iter().copied();
+        // A frozen family keeps what lies under its old numbers, even in a pass that succeeds.
+        numbers.extend(earlier.filter(|earlier| !done || still_holds(view, *earlier)));
         let known: Option<Vec<Numbers>> = self.optional(self.store.read_json(NUMBERS_FILE))?;
         if known.as_ref() != Some(&numbers) {
             self.store.write_json(NUMBERS_FILE, &numbers)?;
         }
         Ok(())
     }
+}
+
+/// Whether something of ours lies under earlier numbers and not under the current ones.
+fn still_holds(view: &View, earlier: Numbers) -> bool {
+    let current = Ownership::new(view.ownership.current, []);
+    let earlier = Ownership::new(earlier, []);
+    let observed = &view.observed;
+    observed
+        .routes
+        .iter()
+        .any(|route| earlier.owns_route(route) && !current.owns_route(route))
+        || observed
+            .rules
+            .iter()
+            .any(|rule| earlier.owns_rule(rule) && !current.owns_rule(rule))
+        || observed
+            .nexthops
+            .iter()
+            .any(|nexthop| earlier.owns_nexthop(nexthop) && !current.owns_nexthop(nexthop))
 }
 
 enum Attempt {
