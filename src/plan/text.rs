@@ -140,8 +140,10 @@ fn heading(step: &Step, ownership: &Ownership) -> String {
 fn table_name(table: TableId, ownership: &Ownership) -> String {
     if ownership.is_bypass_table(table) {
         format!("table {table} (bypass)")
-    } else {
+    } else if ownership.tables().contains(&table) {
         format!("table {table} (egress)")
+    } else {
+        format!("table {table} (of earlier settings)")
     }
 }
 

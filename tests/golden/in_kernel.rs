@@ -16,6 +16,7 @@ use trailblazer::kernel::nat::iptables::IptablesBackend;
 use trailblazer::kernel::nat::nftables::Nftables;
 use trailblazer::objects::{NexthopKind, Route, RouteTarget, Rule, RuleAction};
 use trailblazer::observed::ObservedState;
+use trailblazer::ownership::{Numbers, Ownership};
 use trailblazer::source::cache::Store;
 use trailblazer::types::{Family, Protocol};
 
@@ -65,6 +66,7 @@ pub fn carry_out(case: &Case) {
         "foreign objects have changed; gone: {:#?}",
         foreign.difference(&now).collect::<Vec<_>>()
     );
+    assert_numbers_known(case, &host);
     for (question, answer) in &case.observed.answers {
         assert_eq!(&ask(&host.ns, question), answer, "ip route get {question}");
     }
@@ -575,6 +577,19 @@ fn assert_desired(case: &Case, host: &Host, expected: &pipeline::Outcome) {
             _ => assert_eq!(text, None, "{kind} holds something of ours"),
         }
     }
+}
+
+/// Whatever of ours is left under earlier numbers, the state dir still knows those.
+fn assert_numbers_known(case: &Case, host: &Host) {
+    let store = Store::open(&host.state_dir);
+    let known: Vec<Numbers> = store.read_json("numbers.json").expect("a pass keeps it");
+    let known = Ownership::new(Numbers::of(&case.config), known);
+    let all = case.ownership();
+    let state = host.ns.in_thread(|| {
+        let mut kernel = Kernel::open().expect("netlink is there");
+        kernel.observe(&all, &[]).expect("state can be read")
+    });
+    assert_eq!(state.owned(&known), state.owned(&all), "forgotten objects");
 }
 
 fn text_of(value: &Value) -> Option<String> {

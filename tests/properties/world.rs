@@ -247,6 +247,10 @@ pub enum Drift {
     ExtraRule(Index),
     DropFirewall,
     DropNexthop(Index),
+    /// `ip route flush table` of one of them.
+    EmptyTable(Index),
+    /// The link went down and up: IPv4 routes through it have gone, those without a device stay.
+    Flap,
 }
 
 fn drift() -> impl Strategy<Value = Drift> {
@@ -259,6 +263,8 @@ fn drift() -> impl Strategy<Value = Drift> {
         any::<Index>().prop_map(Drift::ExtraRule),
         Just(Drift::DropFirewall),
         any::<Index>().prop_map(Drift::DropNexthop),
+        any::<Index>().prop_map(Drift::EmptyTable),
+        Just(Drift::Flap),
     ]
 }
 
@@ -511,6 +517,19 @@ fn happen(model: &mut Model, drift: &Drift, ownership: &Ownership) {
         Drift::DropNexthop(index) if !model.nexthops.is_empty() => {
             let ids: Vec<NexthopId> = model.nexthops.keys().copied().collect();
             drop_nexthop(model, *index.get(&ids));
+        }
+        Drift::EmptyTable(index) if !keys.is_empty() => {
+            let table = index.get(&keys).table;
+            model.routes.retain(|key, _| key.table != table);
+        }
+        Drift::Flap => {
+            let ids: Vec<NexthopId> = model.nexthops.keys().copied().collect();
+            for id in ids {
+                drop_nexthop(model, id);
+            }
+            model
+                .routes
+                .retain(|_, route| !matches!(route.target, RouteTarget::Via(_)));
         }
         _ => {}
     }
