@@ -296,7 +296,7 @@ fn metadata_needs_a_token_and_knows_who_asks() {
             let token = format!("\r\nX-aws-ec2-metadata-token: {token}");
             let ask = |path: &str| get(&format!("meta-data/{path}"), &token);
             assert_eq!(ask("placement/region"), (200, "us-east-1".into()));
-            assert_eq!(ask("instance-id"), (200, "i-0host1".into()));
+            assert_eq!(ask("instance-id"), (200, "i-0000000686f737431".into()));
             assert_eq!(
                 ask("network/interfaces/macs/"),
                 (200, "02:00:0a:00:01:0b/".into())
