@@ -56,7 +56,8 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
             &mut chains,
         )?;
     }
-    if !state.rules.is_empty() {
+    // The translation doesn't depend on steering: a family may be left out of [select] families.
+    if !state.rules.is_empty() || !chains.nat.is_empty() {
         state.firewall = Some(chains.into_ruleset(inputs));
     }
     Ok(())
