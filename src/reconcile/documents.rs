@@ -86,6 +86,7 @@ impl Pass<'_> {
         let (answer, revalidated) = self
             .ask_source(last_good.as_ref().ok(), held.as_ref())
             .await;
+        self.report.end_stage("source");
         let (state_before, state_unreadable) = match alone {
             true => (GuardState::default(), false),
             false => self.guard_state()?,
@@ -159,6 +160,7 @@ impl Pass<'_> {
         }
         let known_region = regions.is_some();
         drop((parsed, last_parsed, held_parsed));
+        self.report.end_stage("guard");
         Ok(Documents {
             state_before,
             fetched: match answer {
