@@ -82,6 +82,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     for count in [11_000, 100_000] {
         let prefixes = documents::prefixes(count);
+        let document = documents::document(1_700_000_000, &prefixes);
+        show(
+            &format!("parse {count} selected rows, and select them"),
+            median(ROUNDS, || {
+                Document::parse(document.as_bytes())
+                    .map(|parsed| select(&parsed, &selector).map(|found| found.groups.len()))
+            }),
+        );
         show(
             &format!("aggregate {count}"),
             median(ROUNDS, || {

@@ -5,6 +5,7 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::net::sockopt;
+use trailblazer::kernel::nexthop;
 use trailblazer::kernel::route::{self, Write};
 use trailblazer::kernel::rule;
 use trailblazer::plan::{Action, Plan, Step};
@@ -100,8 +101,11 @@ fn packed(plan: &Plan) -> Packed {
             Step::Route { action, route, .. } => {
                 messages.push(|buffer| route::encode(write(*action), route, buffer));
             }
-            Step::Nexthop { action, nexthop } => {
-                messages.push(|buffer| route::encode_nexthop(write(*action), nexthop, buffer));
+            Step::Nexthop {
+                action,
+                nexthop: hop,
+            } => {
+                messages.push(|buffer| nexthop::encode(write(*action), hop, buffer));
             }
             Step::Rule { action, rule } => {
                 messages.push(|buffer| rule::encode(*action == Action::Delete, rule, buffer));
@@ -121,8 +125,8 @@ fn packed_removal(plan: &Plan) -> Packed {
             Step::Route { route, .. } => {
                 messages.push(|buffer| route::encode(Write::Delete, route, buffer));
             }
-            Step::Nexthop { nexthop, .. } => {
-                messages.push(|buffer| route::encode_nexthop(Write::Delete, nexthop, buffer));
+            Step::Nexthop { nexthop: hop, .. } => {
+                messages.push(|buffer| nexthop::encode(Write::Delete, hop, buffer));
             }
             Step::Rule { rule, .. } => messages.push(|buffer| rule::encode(true, rule, buffer)),
             Step::Firewall { .. } | Step::Sysctl(_) => {}
