@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -109,6 +110,12 @@ impl Ns {
         move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(())
     }
+}
+
+/// Waits until the kernel has freed what the last contender removed (after a grace period of
+/// RCU), so that nobody pays for somebody else's routes.
+pub fn settle(routes: usize) {
+    std::thread::sleep(Duration::from_millis(10 + routes as u64 / 500));
 }
 
 /// What it ran on.

@@ -109,8 +109,11 @@ fn compare(
     for round in 0..=rounds {
         let mut life = samples::Rows::default();
         let plan = subject.live(&mut life, &mut messages)?;
+        arena::settle(size);
         floor::live(&plan, &subject, &mut life)?;
+        arena::settle(size);
         rivals.live(&subject, &mut life)?;
+        arena::settle(size);
         if round > 0 {
             rows.append(life);
         }

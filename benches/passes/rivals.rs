@@ -36,6 +36,7 @@ impl Rivals {
     /// The whole life of each.
     pub fn live(&self, subject: &Subject, rows: &mut Rows) -> Res<()> {
         ip(subject, rows)?;
+        arena::settle(subject.size());
         if self.bird {
             bird(subject, rows)?;
         }

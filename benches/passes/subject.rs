@@ -190,6 +190,7 @@ impl Subject {
         let (removed, took) = timed(|| self.remove());
         removed?;
         rows.push(NAME, "removal", took);
+        arena::settle(self.size);
 
         self.forget()?;
         rows.push("process", "first", self.run_binary()?);
