@@ -190,12 +190,22 @@ fn put_gateway(buffer: &mut Vec<u8>, family: Family, gateway: IpAddr) {
 /// A route as it stands in a message, before it is sorted into ours and the main table's.
 pub(super) struct Decoded {
     key: RouteKey,
-    hops: Vec<Via>,
+    via: Option<Via>,
+    multipath: Option<Vec<Via>>,
     nexthop: Option<NexthopId>,
-    multipath: bool,
     realm: Realm,
     protocol: Protocol,
     kind: u8,
+}
+
+impl Decoded {
+    /// Each way out. Most routes have one, which costs no allocation.
+    fn hops(&self) -> &[Via] {
+        match &self.multipath {
+            Some(hops) => hops,
+            None => self.via.as_slice(),
+        }
+    }
 }
 
 /// Reads a route message; `None` for what isn't an IP route of a table.
@@ -231,18 +241,10 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
             _ => {}
         }
     }
-    let onlink = flags & RTNH_F_ONLINK != 0;
-    let is_multipath = multipath.is_some();
-    let hops = multipath.unwrap_or_else(|| {
-        device
-            .map(|device| {
-                vec![Via {
-                    gateway,
-                    device,
-                    onlink,
-                }]
-            })
-            .unwrap_or_default()
+    let via = device.map(|device| Via {
+        gateway,
+        device,
+        onlink: flags & RTNH_F_ONLINK != 0,
     });
     let dst = IpNet::new(dst, header[1]).map_err(|_| WireError::Malformed("prefix length"))?;
     Ok(Some(Decoded {
@@ -252,9 +254,9 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
             tos: header[3],
             metric,
         },
-        hops,
+        via,
+        multipath,
         nexthop,
-        multipath: is_multipath,
         realm,
         protocol: Protocol(header[5]),
         kind: header[7],
@@ -316,9 +318,9 @@ fn target_of(decoded: &Decoded) -> RouteTarget {
             if let Some(id) = decoded.nexthop {
                 return RouteTarget::Nexthop(id);
             }
-            match decoded.hops.as_slice() {
-                [via] if !decoded.multipath => RouteTarget::Via(*via),
-                hops => RouteTarget::Multipath(hops.to_vec()),
+            match (decoded.via, decoded.hops()) {
+                (Some(via), _) if decoded.multipath.is_none() => RouteTarget::Via(via),
+                (_, hops) => RouteTarget::Multipath(hops.to_vec()),
             }
         }
         RTN_UNREACHABLE => RouteTarget::Unreachable,
@@ -395,8 +397,8 @@ pub fn dump_main(
     let mut routes = Vec::new();
     for route in decoded {
         let unicast = route.kind == RTN_UNICAST;
-        let hops: Vec<Option<Via>> = if unicast && !route.hops.is_empty() {
-            route.hops.iter().copied().map(Some).collect()
+        let hops: Vec<Option<Via>> = if unicast && !route.hops().is_empty() {
+            route.hops().iter().copied().map(Some).collect()
         } else {
             vec![None]
         };

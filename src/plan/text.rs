@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Action, Plan, Step};
+use crate::firewall::BackendKind;
 use crate::objects::{NexthopKind, Route, RouteTarget, Rule, RuleAction, Via};
 use crate::ownership::Ownership;
 use crate::types::{Family, IfIndex, TableId};
@@ -57,8 +58,17 @@ fn sign(action: Action) -> char {
 
 /// The whole plan. Empty where there is nothing to do.
 pub fn render(plan: &Plan, context: &Context) -> String {
+    let mut text = changes(plan, context);
+    for note in &plan.notes {
+        let _ = writeln!(text, "  note: {note}");
+    }
+    text
+}
+
+/// As [`render`], without the notes.
+pub fn changes(plan: &Plan, context: &Context) -> String {
     let mut text = String::new();
-    let mut group = String::new();
+    let mut group = None;
     let width = plan
         .steps
         .iter()
@@ -66,10 +76,11 @@ pub fn render(plan: &Plan, context: &Context) -> String {
         .max()
         .unwrap_or(0);
     for step in &plan.steps {
-        let heading = heading(step, context.ownership);
-        if heading != group {
+        let this = group_of(step);
+        if group != Some(this) {
+            let heading = heading(step, context.ownership);
             let _ = writeln!(text, "{}", context.style.heading(&heading));
-            group = heading;
+            group = Some(this);
         }
         for line in lines(step, width, context) {
             text.push_str(&line);
@@ -78,9 +89,6 @@ pub fn render(plan: &Plan, context: &Context) -> String {
     }
     for conflict in &plan.conflicts {
         let _ = writeln!(text, "! conflict: {}", conflict.message);
-    }
-    for note in &plan.notes {
-        let _ = writeln!(text, "  note: {note}");
     }
     text
 }
@@ -118,6 +126,26 @@ pub fn totals(plan: &Plan) -> String {
         let _ = write!(text, " ({})", objects.join(", "));
     }
     text
+}
+
+/// Steps of one group stand below one heading.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Sysctls,
+    Firewall(BackendKind),
+    Nexthops,
+    Routes(Family, TableId),
+    Rules,
+}
+
+fn group_of(step: &Step) -> Group {
+    match step {
+        Step::Sysctl(_) => Group::Sysctls,
+        Step::Firewall { backend, .. } => Group::Firewall(*backend),
+        Step::Nexthop { .. } => Group::Nexthops,
+        Step::Route { route, .. } => Group::Routes(route.key.family(), route.key.table),
+        Step::Rule { .. } => Group::Rules,
+    }
 }
 
 fn heading(step: &Step, ownership: &Ownership) -> String {

@@ -86,6 +86,7 @@ impl Pass<'_> {
         let (answer, revalidated) = self
             .ask_source(last_good.as_ref().ok(), held.as_ref())
             .await;
+        self.report.end_stage("source");
         let (state_before, state_unreadable) = match alone {
             true => (GuardState::default(), false),
             false => self.guard_state()?,
@@ -158,11 +159,18 @@ impl Pass<'_> {
             judgement.state = state_before.clone();
         }
         let known_region = regions.is_some();
+        let sync_token = match &parsed {
+            Some(Ok(document)) => Some(document.sync_token),
+            _ => None,
+        };
         drop((parsed, last_parsed, held_parsed));
+        self.report.end_stage("guard");
         Ok(Documents {
             state_before,
             fetched: match answer {
-                Answer::Document(meta, bytes) if known_region => Some((meta, bytes)),
+                Answer::Document(meta, bytes) if known_region => {
+                    Some((Meta { sync_token, ..meta }, bytes))
+                }
                 _ => None,
             },
             held: held.filter(|_| known_region),
@@ -271,13 +279,14 @@ impl Pass<'_> {
         match documents.judgement.decision {
             Decision::Accept(Whose::Fetched) => {
                 if let Some((meta, bytes)) = fetched {
-                    self.write_slot(Slot::LastKnownGood, meta, bytes)?;
+                    self.store.write(Slot::LastKnownGood, meta, bytes)?;
                 }
                 self.forget_held(held)?;
             }
             Decision::Accept(Whose::Held) => {
                 if let Some(stored) = held {
-                    self.write_slot(Slot::LastKnownGood, stored.meta(), stored.body())?;
+                    self.store
+                        .write(Slot::LastKnownGood, stored.meta(), stored.body())?;
                 }
                 self.forget_held(held)?;
             }
@@ -295,23 +304,12 @@ impl Pass<'_> {
             }
             Decision::HoldAll(Whose::Fetched) | Decision::HoldWithdrawals(Whose::Fetched) => {
                 if let Some((meta, bytes)) = fetched {
-                    self.write_slot(Slot::Held, meta, bytes)?;
+                    self.store.write(Slot::Held, meta, bytes)?;
                 }
             }
             Decision::HoldAll(Whose::Held) | Decision::HoldWithdrawals(Whose::Held) => {}
         }
         Ok(())
-    }
-
-    fn write_slot(&self, slot: Slot, meta: &Meta, body: &[u8]) -> Result<(), PassError> {
-        let token = Document::parse(body)
-            .ok()
-            .map(|document| document.sync_token);
-        let meta = Meta {
-            sync_token: token,
-            ..meta.clone()
-        };
-        Ok(self.store.write(slot, &meta, body)?)
     }
 
     fn forget_held(&self, held: Option<&Stored>) -> Result<(), PassError> {

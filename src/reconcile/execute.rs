@@ -32,6 +32,7 @@ impl Pass<'_> {
         let first = view.plan(kernel, desired.clone())?;
         self.report.notes.extend(first.notes.iter().cloned());
         self.report.take_plan(first.clone());
+        self.report.end_stage("plan");
         if !first.conflicts.is_empty() {
             let messages = first
                 .conflicts
@@ -57,12 +58,16 @@ impl Pass<'_> {
         if !first.is_empty() {
             self.write_begin(self.report.first_steps(MAX_LISTED))?;
             let before = view.observed.owned(&view.ownership);
+            self.report.end_stage("store");
             match self.bring_about(kernel, view, desired, first, interposer) {
                 Ok(()) => self.report.outcome = Outcome::Changed,
                 Err(reason) => return Err(self.roll_back(kernel, view, before, reason)),
             }
+            self.report.end_stage("verify");
         }
-        self.keep_numbers(view, true)
+        self.keep_numbers(view, true)?;
+        self.report.end_stage("store");
+        Ok(())
     }
 
     /// Applies and verifies, looking anew after each attempt that didn't end as promised.
@@ -133,6 +138,7 @@ impl Pass<'_> {
             interposer,
             &mut keep_open_flows,
         );
+        self.report.end_stage("apply");
         match applied {
             Ok(()) => {}
             Err(error) if error.worth_another_look() => {

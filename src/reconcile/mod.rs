@@ -222,6 +222,7 @@ impl Pass<'_> {
         let mut kernel = kernel()?;
         let ownership = self.ownership()?;
         let mut view = look::View::open(self, &mut kernel, ownership, Firewalls::Chosen).await?;
+        self.report.end_stage("observe");
         let documents = self.documents(&view).await?;
         self.report.take_judgement(&documents.judgement);
         view.prefixes = (!documents.judgement.nothing_in_force)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::cli::{EXIT_FAILED, EXIT_HELD, EXIT_OK, EXIT_PENDING};
 use crate::config::Role;
 use crate::guard::{Judgement, Verdict};
 use crate::ownership::Ownership;
-use crate::plan::text::{Context, Style, render, totals};
+use crate::plan::text::{Context, Style, changes, totals};
 use crate::plan::{Plan, json as plan_json};
 use crate::types::{Family, IfIndex, PerFamily, SyncToken};
 
@@ -99,12 +99,16 @@ pub struct Report {
     pub error: Option<String>,
     /// From start to end.
     pub duration: Duration,
+    /// Where the time went: the stages in the order of their first lap, repeated ones summed up.
+    pub stages: Vec<(&'static str, Duration)>,
     /// Names of the interfaces.
     pub devices: BTreeMap<IfIndex, String>,
     /// How much of the steps is carried out.
     pub applied: Applied,
     /// The pass had the lock, so it belongs into the journal.
     pub(super) locked: bool,
+    /// The end of the last lap.
+    lap: Instant,
 }
 
 impl Report {
@@ -127,7 +131,19 @@ impl Report {
             duration: Duration::ZERO,
             devices: BTreeMap::new(),
             applied: Applied::None,
+            stages: Vec::new(),
             locked: false,
+            lap: Instant::now(),
+        }
+    }
+
+    /// Ends a stage: the time since the last lap was spent on it.
+    pub(super) fn end_stage(&mut self, stage: &'static str) {
+        let now = Instant::now();
+        let spent = now.duration_since(std::mem::replace(&mut self.lap, now));
+        match self.stages.iter_mut().find(|(name, _)| *name == stage) {
+            Some((_, sum)) => *sum += spent,
+            None => self.stages.push((stage, spent)),
         }
     }
 
@@ -218,6 +234,9 @@ impl Report {
             })),
             "error": self.error,
             "duration_ms": u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
+            "stages_ms": self.stages.iter()
+                .map(|(stage, spent)| ((*stage).to_owned(), json!(spent.as_secs_f64() * 1e3)))
+                .collect::<serde_json::Map<_, _>>(),
         })
     }
 
@@ -274,13 +293,8 @@ impl Report {
             ownership,
             style,
         };
-        let steps = render(
-            &Plan {
-                notes: Vec::new(),
-                ..self.plan.clone()
-            },
-            &context,
-        );
+        // The plan's notes are among ours.
+        let steps = changes(&self.plan, &context);
         if !steps.is_empty() {
             let _ = writeln!(text, "{steps}");
         }

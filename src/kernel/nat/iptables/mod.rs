@@ -5,6 +5,7 @@
 //! emptied: all that we have in them is one jump each. Families and tables are transactions of
 //! their own; when a later one fails, the earlier ones are put back.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 pub use self::model::PREFIX as CHAIN_PREFIX;
@@ -37,13 +38,14 @@ const WAITING_RESTORE: (u32, u32, u32) = (1, 6, 2);
 pub struct IptablesBackend {
     tools: PerFamily<&'static str>,
     wait: u32,
-    version: Result<Version, Missing>,
+    version: OnceCell<Result<Version, Missing>>,
     variants_checked: bool,
     notes: Vec<String>,
 }
 
 impl IptablesBackend {
-    /// Looks for `iptables` in PATH. Always succeeds: what is wrong, [`observe`] says.
+    /// The `iptables` in PATH, looked for when first needed: asking its version takes two
+    /// processes, which a pass with nftables can do without. What is wrong, [`observe`] says.
     ///
     /// [`observe`]: FirewallBackend::observe
     pub fn detect() -> IptablesBackend {
@@ -56,10 +58,14 @@ impl IptablesBackend {
         IptablesBackend {
             tools: PerFamily { ipv4, ipv6 },
             wait,
-            version: tool::probe(ipv4),
+            version: OnceCell::new(),
             variants_checked: false,
             notes: Vec::new(),
         }
+    }
+
+    fn version(&self) -> &Result<Version, Missing> {
+        self.version.get_or_init(|| tool::probe(self.tools.ipv4))
     }
 
     /// Remarks of the tools at the last reading, such as that the other variant has tables too.
@@ -92,7 +98,7 @@ impl IptablesBackend {
 
     fn read(&mut self, family: Family) -> Result<Reading, FirewallError> {
         let tool = self.tools.get(family);
-        match &self.version {
+        match self.version() {
             Err(Missing::NoBinary) => Ok(Reading::Absent(read::no_binary(tool))),
             Err(Missing::Broken(why)) => Ok(Reading::Unreadable(why.clone())),
             Ok(_) => read::read(tool, family, &mut self.notes),
@@ -177,7 +183,7 @@ impl IptablesBackend {
         if self.variants_checked {
             return Ok(());
         }
-        let Ok(version) = self.version.clone() else {
+        let Ok(version) = self.version().clone() else {
             return Ok(());
         };
         if version.number < WAITING_RESTORE {
@@ -248,7 +254,7 @@ impl FirewallBackend for IptablesBackend {
     }
 
     fn description(&self) -> String {
-        match &self.version {
+        match self.version() {
             Ok(version) => format!("iptables {version}"),
             Err(Missing::NoBinary) => "iptables (no binary in PATH)".to_owned(),
             Err(Missing::Broken(why)) => format!("iptables ({why})"),

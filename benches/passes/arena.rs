@@ -1,0 +1,131 @@
+//! Namespaces of the benchmark's own: nothing of the machine's is touched.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::Res;
+
+const INSIDE: &str = "TRAILBLAZER_BENCH_ISOLATED";
+
+/// The gateways that the routes go through, and the NAT of the egress path.
+pub const GATEWAY4: &str = "10.0.1.1";
+/// As above.
+pub const GATEWAY6: &str = "2600:1f18:1000:1::1";
+
+/// A directory on a tmpfs: `fsync` costs nothing there, so that the disk is not what is measured.
+pub const DIRECTORY: &str = "/run/bench";
+
+/// Whether this process is already in namespaces of its own.
+pub fn inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Starts this program again in fresh user, network, mount and process namespaces.
+pub fn enter() -> ExitCode {
+    let started = std::env::current_exe().and_then(|own| {
+        Command::new("unshare")
+            .args(["-Urnmpf", "--kill-child", "--mount-proc"])
+            .arg(own)
+            .args(std::env::args_os().skip(1))
+            .env(INSIDE, "1")
+            .status()
+    });
+    match started {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cannot start again under `unshare` (install util-linux): {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A private `/run`, for `ip netns` and for our files.
+pub fn prepare() -> Res<()> {
+    command("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
+    std::fs::create_dir_all(DIRECTORY)?;
+    Ok(())
+}
+
+/// Runs a program that must succeed.
+pub fn command(program: &str, arguments: &[&str]) -> Res<()> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("cannot run `{program}` (is it installed?): {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{program} {}: {}", arguments.join(" "), said.trim()).into())
+}
+
+/// Feeds lines to `ip -batch`.
+pub fn ip_batch(lines: &str) -> Res<()> {
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run `ip` (install iproute2): {error}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(lines.as_bytes())?;
+    }
+    if child.wait()?.success() {
+        return Ok(());
+    }
+    Err("ip -batch failed".into())
+}
+
+/// A network namespace with one link that leads to a gateway nobody answers for.
+#[derive(Debug)]
+pub struct Ns(File);
+
+impl Ns {
+    /// Makes it.
+    pub fn create(name: &str) -> Res<Ns> {
+        command("ip", &["netns", "add", name])?;
+        let ns = Ns(File::open(format!("/run/netns/{name}"))?);
+        ns.enter()?;
+        std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")?;
+        ip_batch(&format!(
+            "link set lo up\n\
+             link add eth0 type veth peer name far0\n\
+             link set eth0 up\n\
+             link set far0 up\n\
+             addr add 10.0.1.11/24 dev eth0\n\
+             addr add 2600:1f18:1000:1::11/64 dev eth0 nodad\n\
+             route add default via {GATEWAY4} dev eth0\n\
+             route add default via {GATEWAY6} dev eth0\n"
+        ))?;
+        Ok(ns)
+    }
+
+    /// This thread, and the processes and sockets that it makes from now on, live in it.
+    pub fn enter(&self) -> Res<()> {
+        move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(())
+    }
+}
+
+/// Waits until the kernel has freed what the last contender removed (after a grace period of
+/// RCU), so that nobody pays for somebody else's routes.
+pub fn settle(routes: usize) {
+    std::thread::sleep(Duration::from_millis(10 + routes as u64 / 500));
+}
+
+/// What it ran on.
+pub fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "Linux {}, {cores} cores, load {}.",
+        kernel.trim(),
+        load.split(' ').take(3).collect::<Vec<_>>().join(" ")
+    )
+}

@@ -1,0 +1,281 @@
+//! Trailblazer itself: the library's pass in this process, and the binary in its own.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
+use trailblazer::apply::apply;
+use trailblazer::config::{Config, Role, parse};
+use trailblazer::kernel::Kernel;
+use trailblazer::objects::{Route, RouteTarget};
+use trailblazer::ownership::{Numbers, Ownership};
+use trailblazer::plan::{Goal, Plan, Step, plan};
+use trailblazer::ranges::Document;
+use trailblazer::reconcile::{Options, Outcome, Report, pass};
+use trailblazer::source::cache::{Slot, Store};
+use trailblazer::types::Family;
+
+use super::samples::{Rows, milliseconds, timed};
+use super::{Res, arena, documents, floor};
+
+/// The binary under test, of the profile that the benchmark was built with.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_trailblazer");
+
+/// Published in 2023: not in the future of any clock.
+const TOKEN: u64 = 1_700_000_000;
+
+/// A host with a document of so many prefixes.
+#[derive(Debug)]
+pub struct Subject {
+    size: usize,
+    directory: PathBuf,
+    config: Config,
+    runtime: tokio::runtime::Runtime,
+    before: String,
+    after: String,
+    template: Option<Route>,
+}
+
+impl Subject {
+    /// Makes its files.
+    pub fn new(name: &str, size: usize) -> Res<Subject> {
+        let prefixes = documents::prefixes(size);
+        let mut more = prefixes.clone();
+        more.push(documents::another(size));
+        Subject::with_documents(
+            name,
+            size,
+            documents::document(TOKEN, &prefixes),
+            documents::document(TOKEN + 1, &more),
+        )
+    }
+
+    /// With a document, and another one that selects one prefix more.
+    pub fn with_documents(name: &str, size: usize, before: String, after: String) -> Res<Subject> {
+        let directory = PathBuf::from(arena::DIRECTORY).join(name);
+        std::fs::create_dir_all(&directory)?;
+        let text = format!(
+            "role = \"host\"\n\
+             [source]\nurl = \"{directory}/ip-ranges.json\"\nstate_dir = \"{directory}/state\"\n\
+             [select]\nregions = [\"{region}\"]\nservices = [\"{service}\"]\n\
+             [guard]\nmax_loss = \"100%\"\nmax_prefixes = 1000000\nhold_down = \"0s\"\n\
+             [egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n\
+             [vpc]\ncidrs = [\"10.0.0.0/16\", \"2600:1f18:1000::/48\"]\n",
+            directory = directory.display(),
+            region = documents::REGION,
+            service = documents::SERVICE,
+        );
+        let config = parse(&text, "the benchmark's config")?;
+        std::fs::write(directory.join("trailblazer.toml"), text)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(Subject {
+            size,
+            directory,
+            config,
+            runtime,
+            before,
+            after,
+            template: None,
+        })
+    }
+
+    /// How many prefixes, and so routes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The bypass table.
+    pub fn table(&self) -> u32 {
+        self.config.bypass.table.0
+    }
+
+    /// Where its files lie.
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+
+    /// The route of the prefix that the second document has more.
+    #[allow(clippy::expect_used)]
+    pub fn another_route(&self) -> Route {
+        let mut route = self
+            .template
+            .clone()
+            .expect("a first installation went before");
+        route.key.dst = documents::another(self.size);
+        route
+    }
+
+    /// Forgets every pass, and publishes the first document.
+    pub fn forget(&self) -> Res<()> {
+        let state = self.directory.join("state");
+        if state.exists() {
+            std::fs::remove_dir_all(state)?;
+        }
+        self.publish(&self.before)
+    }
+
+    /// Publishes the document with one prefix more.
+    pub fn publish_another(&self) -> Res<()> {
+        self.publish(&self.after)
+    }
+
+    fn publish(&self, document: &str) -> Res<()> {
+        Ok(std::fs::write(
+            self.directory.join("ip-ranges.json"),
+            document,
+        )?)
+    }
+
+    /// One pass, which must end like this. Gives its milliseconds too.
+    pub fn pass(&self, outcome: Outcome) -> Res<(Report, f64)> {
+        let options = Options {
+            sync: false,
+            ..Options::default()
+        };
+        let future = pass(&self.config, Role::Host, &options, Kernel::open, None);
+        let (report, took) = timed(|| self.runtime.block_on(future));
+        if report.outcome != outcome {
+            return Err(format!("a pass ended as {}: {report:?}", report.outcome.as_str()).into());
+        }
+        Ok((report, took))
+    }
+
+    /// Takes everything of ours away, as `flush` does.
+    pub fn remove(&self) -> Res<()> {
+        let ownership = Ownership::new(Numbers::of(&self.config), []);
+        let mut kernel = Kernel::open()?;
+        let kinds = [trailblazer::firewall::BackendKind::Nftables];
+        let observed = kernel.observe(&ownership, &kinds)?;
+        let steps = plan(&Goal::nothing(), &observed, &ownership);
+        apply(&steps, &mut kernel, &ownership, None, &mut || {})?;
+        let observed = kernel.observe(&ownership, &kinds)?;
+        match observed.owned(&ownership).is_empty() {
+            true => Ok(()),
+            false => Err("something of ours is left after the removal".into()),
+        }
+    }
+
+    /// The whole life, once in this process and once by the binary. Adds to `messages` how many
+    /// netlink messages of any kind the change of one prefix caused, with its number of steps.
+    pub fn live(&mut self, rows: &mut Rows, messages: &mut Vec<(usize, usize)>) -> Res<Plan> {
+        const NAME: &str = "trailblazer";
+        self.forget()?;
+        let (first, took) = self.pass(Outcome::Changed)?;
+        rows.push(NAME, "first", took);
+        self.template = first.plan.steps.iter().find_map(|step| match step {
+            Step::Route { route, .. }
+                if matches!(route.target, RouteTarget::Via(_))
+                    && route.key.table.0 == self.table()
+                    && route.key.family() == Family::Ipv4 =>
+            {
+                Some(route.clone())
+            }
+            _ => None,
+        });
+        for (stage, spent) in &first.stages {
+            rows.push("first", stage, milliseconds(*spent));
+        }
+        let routes = first.aggregated.ipv4 + first.aggregated.ipv6;
+        if routes != self.size {
+            return Err(format!("{} prefixes became {routes} routes", self.size).into());
+        }
+        self.no_op(rows)?;
+        self.publish_another()?;
+        let watcher = Watcher::open()?;
+        let (change, took) = self.pass(Outcome::Changed)?;
+        messages.push((change.plan.steps.len(), watcher.count()?));
+        rows.push(NAME, "one more", took);
+        let (removed, took) = timed(|| self.remove());
+        removed?;
+        rows.push(NAME, "removal", took);
+        arena::settle(self.size);
+
+        self.forget()?;
+        rows.push("process", "first", self.run_binary()?);
+        rows.push("process", "no-op", self.run_binary()?);
+        self.publish_another()?;
+        rows.push("process", "one more", self.run_binary()?);
+        self.remove()?;
+        Ok(first.plan)
+    }
+
+    /// A pass that finds nothing to do, and right beside it what it can't do without: reading
+    /// the routes off the kernel, and the stored document.
+    pub fn no_op(&self, rows: &mut Rows) -> Res<()> {
+        let (report, took) = self.pass(Outcome::InSync)?;
+        rows.push("trailblazer", "no-op", took);
+        for (stage, spent) in &report.stages {
+            rows.push("no-op", stage, milliseconds(*spent));
+        }
+        let socket = floor::socket()?;
+        let (count, took) = timed(|| floor::raw_dump(&socket, self.table()));
+        if count? != self.size {
+            return Err("the kernel holds another number of routes".into());
+        }
+        rows.push("needed", "dump", took);
+        let (loaded, took) = timed(|| self.load());
+        loaded?;
+        rows.push("needed", "load", took);
+        Ok(())
+    }
+
+    fn load(&self) -> Res<usize> {
+        let stored = Store::open(&self.config.source.state_dir).read(Slot::LastKnownGood)?;
+        Ok(Document::parse(stored.body())?.rows.len())
+    }
+
+    /// The command line that runs a pass.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(BINARY);
+        command
+            .args(["reconcile", "-c"])
+            .arg(self.directory.join("trailblazer.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// Milliseconds from fork to exit.
+    pub fn run_binary(&self) -> Res<f64> {
+        let (status, took) = timed(|| self.command().status());
+        let status = status?;
+        match status.success() {
+            true => Ok(took),
+            false => Err(format!("the binary ended with {status}").into()),
+        }
+    }
+}
+
+/// Hears everything that is said about changes in this network namespace.
+struct Watcher(Socket);
+
+impl Watcher {
+    /// Begins to listen. Group numbers of linux/rtnetlink.h: link, addresses, routes, rules,
+    /// next hops.
+    fn open() -> Res<Watcher> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        for group in [1, 5, 7, 8, 9, 11, 19, 32] {
+            socket.add_membership(group)?;
+        }
+        socket.set_non_blocking(true)?;
+        Ok(Watcher(socket))
+    }
+
+    /// How many messages there were.
+    fn count(self) -> Res<usize> {
+        let mut received = Vec::with_capacity(64 << 10);
+        let mut count = 0;
+        loop {
+            received.clear();
+            match self.0.recv_from(&mut received, 0) {
+                // Notifications come one a datagram.
+                Ok(_) => count += 1,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(count),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
