@@ -24,7 +24,7 @@ test: deps
 	$(CARGO) test --locked
 
 test-long: deps
-	$(CARGO) test --locked -- --include-ignored
+	TRAILBLAZER_LONG=1 $(CARGO) test --locked -- --include-ignored
 
 golden:
 	TRAILBLAZER_BLESS=1 $(CARGO) test --locked --test golden every_plan_is_as_written_down
