@@ -24,7 +24,8 @@ test: deps
 	$(CARGO) test --locked
 
 test-long: deps
-	TRAILBLAZER_LONG=1 $(CARGO) test --locked -- --include-ignored
+	TRAILBLAZER_LONG=1 $(CARGO) test --locked -- --include-ignored \
+		--skip child_fetches --skip child_in_its_namespace # run by other tests
 
 golden:
 	TRAILBLAZER_BLESS=1 $(CARGO) test --locked --test golden every_plan_is_as_written_down
