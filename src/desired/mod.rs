@@ -2,6 +2,7 @@
 
 mod gateway;
 mod host;
+mod masquerade;
 mod nat;
 pub mod special;
 mod sysctl;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     DesiredError, DesiredState, EgressPath, InputPath, Inputs, gateway, landing, lookup,
-    main_without_default, place, rule, special,
+    main_without_default, masquerade, place, rule, special,
 };
 use crate::config::{AutoOr, NatBypass};
 use crate::facts::HostFacts;
@@ -260,6 +260,12 @@ fn translate(
             .find(|address| Family::of(**address) == family)
             .map_or(Verdict::Masquerade, |address| Verdict::Snat(*address)),
     };
+    if let Some(bypass) = state.paths.get(family).bypass
+        && bypass_verdict == Verdict::Masquerade
+    {
+        let note = masquerade::note(inputs.facts, family, bypass, addresses);
+        state.notes.extend(note);
+    }
     let mut home: Vec<IpNet> = sources.to_vec();
     home.extend(
         inputs

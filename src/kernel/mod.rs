@@ -113,7 +113,10 @@ impl Kernel {
     /// Whether it is worth the processes to ask iptables: chains of ours lie in nf_tables
     /// (iptables-nft), or the legacy variant is in use at all.
     pub fn may_hold_iptables_chains(&mut self) -> Result<bool, ObserveError> {
-        const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
+        const LEGACY: [&str; 2] = [
+            "/proc/thread-self/net/ip_tables_names",
+            "/proc/thread-self/net/ip6_tables_names",
+        ];
         let legacy = LEGACY
             .iter()
             .any(|path| std::fs::read_to_string(path).is_ok_and(|names| !names.trim().is_empty()));

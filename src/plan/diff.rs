@@ -18,14 +18,17 @@ pub fn plan(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pla
     let nexthops = diff_nexthops(goal, observed, ownership);
     let firewalls = diff_firewalls(goal, observed, ownership);
 
-    // Adding: nothing leads there yet, or what leads there finds more than before.
+    // Adding: nothing leads there yet, or what leads there finds more than before. Where rules
+    // that keep packets off our tables are missing, they come back before anything new is found
+    // there.
     plan.steps
         .extend(goal.sysctls.iter().cloned().map(Step::Sysctl));
     plan.steps.extend(firewalls.put);
+    plan.steps.extend(rules.put_harmless);
     plan.steps.extend(nexthops.put);
     plan.steps.extend(routes.put_bypass);
     plan.steps.extend(routes.put_egress);
-    plan.steps.extend(rules.put);
+    plan.steps.extend(rules.put_leading);
     // Removing, the other way round.
     plan.steps.extend(rules.take);
     plan.steps.extend(routes.take_egress);
@@ -147,13 +150,15 @@ fn closing_rank(step: &Step) -> (Option<Family>, u8) {
     (family, rank)
 }
 
-#[derive(Default)]
-struct Steps {
-    put: Vec<Step>,
+struct RuleSteps {
+    /// Those that lead nowhere but past our tables.
+    put_harmless: Vec<Step>,
+    /// Those that lead to our tables.
+    put_leading: Vec<Step>,
     take: Vec<Step>,
 }
 
-fn diff_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Steps {
+fn diff_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> RuleSteps {
     // The kernel takes two equal rules, so this is a difference of multisets.
     let mut missing: Vec<&Rule> = goal.rules.iter().collect();
     let mut gone: Vec<&Rule> = Vec::new();
@@ -175,11 +180,18 @@ fn diff_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> S
         action,
         rule: rule.clone(),
     };
-    Steps {
-        put: missing
+    let (leading, harmless): (Vec<&Rule>, Vec<&Rule>) = missing
+        .into_iter()
+        .partition(|rule| leads_to_our_tables(rule, ownership));
+    let add = |rules: Vec<&Rule>| {
+        rules
             .into_iter()
             .map(|rule| step(Action::Add, rule))
-            .collect(),
+            .collect()
+    };
+    RuleSteps {
+        put_harmless: add(harmless),
+        put_leading: add(leading),
         take: gone
             .into_iter()
             .map(|rule| step(Action::Delete, rule))
@@ -202,8 +214,18 @@ fn opening_rank(rule: &Rule, ownership: &Ownership) -> u8 {
     }
 }
 
+fn leads_to_our_tables(rule: &Rule, ownership: &Ownership) -> bool {
+    opening_rank(rule, ownership) >= 3
+}
+
 fn leads_to_egress(rule: &Rule, ownership: &Ownership) -> bool {
     opening_rank(rule, ownership) == 4
+}
+
+#[derive(Default)]
+struct Steps {
+    put: Vec<Step>,
+    take: Vec<Step>,
 }
 
 fn diff_nexthops(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Steps {

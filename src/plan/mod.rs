@@ -2,8 +2,9 @@
 //! prints this value, apply executes this same value.
 //!
 //! The order makes every prefix of the list safe: what is added goes in before anything leads
-//! there (marks, nexthops, routes, then rules from the harmless one to the one that closes), what
-//! is removed goes the other way round, and all adding comes before all removing.
+//! there (marks, the rules that lead past our tables, nexthops, routes, then the rules that lead
+//! to them, the one that closes last). What is removed goes the other way round, but all rules
+//! first, and all adding comes before all removing.
 
 mod diff;
 pub mod json;
