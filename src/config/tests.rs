@@ -392,6 +392,10 @@ const BAD: &[(&str, &[&str])] = &[
     ("egress.gateways = [\"127.0.0.1\"]", &["a loopback address"]),
     ("egress.gateways = [\"ff02::1\"]", &["a multicast address"]),
     (
+        "egress.gateways = [\"fe80::10\"]",
+        &["fe80::10 is a link-local address", "other address"],
+    ),
+    (
         "egress.gateways = [\"::ffff:10.0.0.1\"]",
         &["write 10.0.0.1"],
     ),
