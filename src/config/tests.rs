@@ -355,6 +355,10 @@ const BAD: &[(&str, &[&str])] = &[
         &["select.families: the list is empty"],
     ),
     (
+        "select.include = [\"010.0.0.0/8\"]",
+        &["begins with 0", "octal", "write \"10.0.0.0/8\""],
+    ),
+    (
         "select.include = [\"10.1.2.3/16\"]",
         &["10.1.2.3/16 has host bits set: write \"10.1.0.0/16\", or \"10.1.2.3/32\""],
     ),
