@@ -355,6 +355,10 @@ const BAD: &[(&str, &[&str])] = &[
         &["select.families: the list is empty"],
     ),
     (
+        "select.include = [\"010.0.0.0/8\"]",
+        &["begins with 0", "octal", "write \"10.0.0.0/8\""],
+    ),
+    (
         "select.include = [\"10.1.2.3/16\"]",
         &["10.1.2.3/16 has host bits set: write \"10.1.0.0/16\", or \"10.1.2.3/32\""],
     ),
@@ -391,6 +395,10 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     ("egress.gateways = [\"127.0.0.1\"]", &["a loopback address"]),
     ("egress.gateways = [\"ff02::1\"]", &["a multicast address"]),
+    (
+        "egress.gateways = [\"fe80::10\"]",
+        &["fe80::10 is a link-local address", "other address"],
+    ),
     (
         "egress.gateways = [\"::ffff:10.0.0.1\"]",
         &["write 10.0.0.1"],

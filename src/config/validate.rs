@@ -218,6 +218,17 @@ impl Findings {
     fn egress(&mut self, config: &Config) {
         let gateways = &config.egress.gateways;
         self.duplicates("egress.gateways", gateways);
+        for gateway in gateways {
+            if matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+                self.add(
+                    &["egress.gateways"],
+                    format!(
+                        "{gateway} is a link-local address, which says nothing without its \
+                         interface: write the gateway's other address"
+                    ),
+                );
+            }
+        }
         for family in Family::ALL {
             let of_family = config.egress.gateways_of(family);
             if let (true, Some(gateway)) =

@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use super::AutoOr;
 use super::document::Wrong;
 use crate::nearest::nearest;
+use crate::ranges::has_leading_zero;
 use crate::types::{Region, Service};
 
 /// A string, read further by a function of its text.
@@ -150,6 +151,11 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
             ),
         });
     };
+    if net.addr().is_ipv4() && has_leading_zero(text) {
+        return Err(format!(
+            "{text:?} has a number that begins with 0, which some readers take for octal: write \"{net}\" if that is meant"
+        ));
+    }
     if let IpNet::V6(v6) = net
         && v6.addr().to_ipv4_mapped().is_some()
     {

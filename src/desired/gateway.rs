@@ -89,6 +89,10 @@ fn explicit(
     gateway: IpAddr,
     device: Option<IfIndex>,
 ) -> Result<Via, DesiredError> {
+    // The kernel takes such a route in a table of its own and sends the packets nowhere.
+    if facts.is_own(gateway) {
+        return Err(DesiredError::OwnGateway { key, gateway });
+    }
     if let IpAddr::V6(v6) = gateway
         && v6.is_unicast_link_local()
     {
@@ -121,7 +125,8 @@ pub fn egress(facts: &HostFacts, gateway: IpAddr) -> Result<Result<Via, String>,
     const KEY: &str = "[egress] gateways";
     let refused = match explicit(facts, KEY, gateway, None) {
         Ok(via) => return Ok(Ok(via)),
-        Err(refused) => refused,
+        Err(refused @ DesiredError::NotOnLink { .. }) => refused,
+        Err(refused) => return Err(refused),
     };
     let down = facts
         .addresses

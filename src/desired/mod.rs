@@ -57,6 +57,16 @@ pub enum DesiredError {
         /// ` on NAME` where an interface is set.
         device: String,
     },
+    /// A gateway that is this host.
+    #[error(
+        "{key}: gateway {gateway} is an address of this host itself: nothing sent there leaves; write the router's address, and on the NAT instance itself set role = \"nat\""
+    )]
+    OwnGateway {
+        /// The setting.
+        key: &'static str,
+        /// The address.
+        gateway: IpAddr,
+    },
     /// A named interface that isn't there.
     #[error("{key}: this host has no interface {name}; it has: {present}")]
     NoInterface {

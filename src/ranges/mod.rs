@@ -16,6 +16,7 @@ mod select;
 pub use document::{Document, DocumentError, Row};
 pub use prefix_set::PrefixSet;
 pub use range_set::{Origin, RangeSet};
+pub(crate) use select::has_leading_zero;
 pub use select::{
     BadPrefix, BadRow, Group, Hint, SelectError, Selection, Selector, bad_rows_outside, select,
     select_lenient,

@@ -111,6 +111,9 @@ pub enum BadPrefix {
     /// Not a prefix of the family whose list it stands in.
     #[error("not an {0} prefix")]
     NotAPrefix(&'static str),
+    /// A number that is decimal to some readers and octal to others.
+    #[error("a number begins with 0, which some readers take for octal")]
+    LeadingZero,
     /// Address bits behind the length: one typing error away from another network.
     #[error("host bits are set; its network would be {0}")]
     HostBits(IpNet),
@@ -148,8 +151,15 @@ fn and_more(others: &[BadRow]) -> String {
     }
 }
 
+/// `052.216.0.0` is 52.216.0.0 to some readers and, octal, 42.216.0.0 to others (inet_aton(3)).
+pub(crate) fn has_leading_zero(ipv4: &str) -> bool {
+    ipv4.split(['.', '/'])
+        .any(|number| number.len() > 1 && number.starts_with('0'))
+}
+
 fn parse_prefix(row: &Row<'_>) -> Result<IpNet, BadRow> {
     let parsed = match row.family {
+        Family::Ipv4 if has_leading_zero(&row.prefix) => Err(BadPrefix::LeadingZero),
         Family::Ipv4 => Ipv4Net::from_str(&row.prefix)
             .map(IpNet::V4)
             .map_err(|_| BadPrefix::NotAPrefix("IPv4")),
@@ -371,6 +381,14 @@ mod tests {
                 "host bits are set; its network would be 52.216.0.0/15",
             ),
             ("52.216.0.0", "not an IPv4 prefix"),
+            (
+                "052.216.0.0/15",
+                "a number begins with 0, which some readers take for octal",
+            ),
+            (
+                "52.216.0.0/015",
+                "a number begins with 0, which some readers take for octal",
+            ),
             ("52.216.0.0/33", "not an IPv4 prefix"),
             ("", "not an IPv4 prefix"),
             ("2600::/12", "not an IPv4 prefix"),

@@ -189,6 +189,14 @@ fn settings_that_this_host_does_not_fit() {
                 &["[bypass] gateway", "10.9.9.1 is not on-link"],
             ),
             (
+                good.replace("10.0.1.10", "10.0.1.11"),
+                &["[egress] gateways", "10.0.1.11 is an address of this host"],
+            ),
+            (
+                good.clone() + "bypass.gateway = \"10.0.1.11\"\n",
+                &["[bypass] gateway", "10.0.1.11 is an address of this host"],
+            ),
+            (
                 good.clone() + "bypass.gateway = \"fe80::7\"\n",
                 &["link-local gateway fe80::7 needs an interface"],
             ),
