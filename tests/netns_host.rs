@@ -572,6 +572,14 @@ fn flap(firewall: Firewall, reverse_path_filter: &str) {
     count_from_now(&lab);
 
     assert_closed_after_flap(&lab);
+    // A UDP server's answer has no mark before `output`, whatever the sysctls.
+    let datagrams = [HOST1_PUBLIC, HOST1_6].map(|public| {
+        let ns = lab.ns("outside").clone();
+        std::thread::spawn(move || ns.who_udp(SocketAddr::new(public, PORT)))
+    });
+    for datagram in datagrams {
+        assert_eq!(datagram.join().unwrap(), Err(ErrorKind::TimedOut));
+    }
     let inbound = lab.stream("outside", &[HOST1_PUBLIC, HOST1_6], PACE);
     inbound.wait_for(20);
     let before = open.each_ref().map(LongFlow::round_trips);

@@ -121,6 +121,16 @@ fn what_a_pass_would_refuse() {
         Checked::run(&config("\"192.0.2.9\""), ns, 1).has("paths", "fail", "192.0.2.9");
         let one = Checked::run(&config("\"10.0.1.10\""), ns, 0);
         one.has("paths", "warn", "ipv6: no egress gateway");
+        ns.sysctl(&[
+            ("net/ipv4/tcp_fwmark_accept", "0"),
+            ("net/ipv4/conf/all/src_valid_mark", "0"),
+            ("net/ipv4/conf/priv/rp_filter", "2"),
+        ]);
+        let closed = Checked::run(&config("\"10.0.1.10\"]\nclose = [\"ipv6\""), ns, 0);
+        closed.has("tcp_fwmark_accept", "warn", "while ipv6 is closed");
+        closed.has("tcp_fwmark_accept", "warn", "no egress gateway is left");
+        closed.has("src_valid_mark", "warn", "no egress gateway is left");
+        ns.sysctl(&CLEAN);
         let none = Checked::run(&config(""), ns, 0);
         none.has("egress", "warn", "ipv4: no egress gateway");
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::finding::Findings;
-use crate::config::{Config, ManagedSysctl, Role};
+use crate::config::{Config, ManagedSysctl, Role, WhenDown};
 use crate::desired::{DesiredState, EgressPath};
 use crate::kernel::sysctl;
 use crate::reconcile::View;
@@ -201,9 +201,16 @@ impl Check<'_> {
         match (marked, filtering.is_empty()) {
             (true, _) => findings.ok("src_valid_mark", "on: the reverse path check sees our marks"),
             (false, true) => findings.ok("src_valid_mark", "off, and no interface checks the reverse path"),
+            (false, false) if !self.may_shut(desired, Family::Ipv4) => findings.ok(
+                "src_valid_mark",
+                "off, and the egress path never shuts ([egress] when_down = \"bypass\")",
+            ),
             (false, false) => findings.warn(
                 "src_valid_mark",
-                "off: while no egress gateway is left, the reverse path check drops connections from outside",
+                format!(
+                    "off: {}, the reverse path check drops IPv4 connections opened from outside, in the loose mode too",
+                    self.when_shut(Family::Ipv4)
+                ),
                 match self.manages(ManagedSysctl::SrcValidMark) {
                     true => managed,
                     false => "sysctl -w net.ipv4.conf.all.src_valid_mark=1, or [kernel] manage = [\"src_valid_mark\"]".to_owned(),
@@ -213,30 +220,65 @@ impl Check<'_> {
         self.accept(desired, findings);
     }
 
-    /// The answer to a SYN is routed by the mark of the SYN only with this.
+    /// Whether the egress table of a family may at times hold nothing but `unreachable`.
+    fn may_shut(&self, desired: &DesiredState, family: Family) -> bool {
+        let egress = &self.config.egress;
+        desired.paths.get(family).egress != EgressPath::Main
+            && (egress.when_down == WhenDown::Unreachable || egress.close.contains(&family))
+    }
+
+    /// When it does: `close` without a gateway is for ever.
+    fn when_shut(&self, family: Family) -> String {
+        match self.config.egress.gateways_of(family).is_empty() {
+            true => format!("while {family} is closed ([egress] close)"),
+            false => {
+                "after a link was down and until the next pass, and while no egress gateway is left"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// The answer to a SYN is routed by the mark of the SYN only with this; in spite of its name
+    /// it governs both families.
     fn accept(&self, desired: &DesiredState, findings: &mut Findings) {
         let name = "tcp_fwmark_accept";
-        let egresses = Family::ALL
-            .iter()
-            .any(|family| desired.paths.get(*family).egress != EgressPath::Main);
-        if !egresses {
+        let shut: Vec<Family> = Family::ALL
+            .into_iter()
+            .filter(|family| self.may_shut(desired, *family))
+            .collect();
+        if shut.is_empty() {
             return;
         }
         if self.number("net/ipv4/tcp_fwmark_accept") == Some(1) {
             findings.ok(
                 name,
-                "on: connections from outside survive the loss of all gateways",
+                "on: TCP connections from outside survive the loss of all gateways",
             );
             return;
         }
-        findings.warn(
-            name,
-            "off: while no egress gateway is left, TCP connections opened from outside time out",
-            match self.manages(ManagedSysctl::TcpFwmarkAccept) {
-                true => "the next pass sets it ([kernel] manage)",
-                false => "sysctl -w net.ipv4.tcp_fwmark_accept=1, or [kernel] manage = [\"tcp_fwmark_accept\"]",
-            },
-        );
+        let advice = match self.manages(ManagedSysctl::TcpFwmarkAccept) {
+            true => {
+                "the next pass sets it ([kernel] manage); connections that are open by then take no mark any more"
+            }
+            false => {
+                "sysctl -w net.ipv4.tcp_fwmark_accept=1 (it governs both families), or [kernel] manage = [\"tcp_fwmark_accept\"]"
+            }
+        };
+        let mut times: Vec<String> = Vec::new();
+        for family in shut {
+            let when = self.when_shut(family);
+            if times.contains(&when) {
+                continue;
+            }
+            findings.warn(
+                name,
+                format!(
+                    "off: {when}, TCP connections opened from outside time out, new and open ones"
+                ),
+                advice,
+            );
+            times.push(when);
+        }
     }
 
     fn conntrack(&self, role: Role, findings: &mut Findings) {
