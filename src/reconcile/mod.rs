@@ -143,7 +143,7 @@ pub enum PassError {
         rollback: String,
     },
     /// There never was a document, and there is none now.
-    #[error("no document: {0}; storage traffic takes the egress path until one comes")]
+    #[error("no document: {0}; until one comes, the bypass path keeps what it has")]
     NoDocument(String),
 }
 
