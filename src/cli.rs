@@ -287,11 +287,18 @@ pub fn exit_code(error: &clap::Error) -> u8 {
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| {
+    let address: IpAddr = text.parse().map_err(|_| {
         "not an IP address; names are not resolved: ask for one address that the name has \
          (`getent ahosts NAME`)"
             .to_owned()
-    })
+    })?;
+    // Programs that speak to IPv4 through IPv6 sockets log ::ffff:192.0.2.1; its packets are IPv4.
+    match address.to_canonical() {
+        address if address.is_unspecified() => {
+            Err("no packet goes there: it stands for no address".to_owned())
+        }
+        address => Ok(address),
+    }
 }
 
 fn sync_token(text: &str) -> Result<SyncToken, String> {
@@ -314,6 +321,23 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn explain_takes_what_a_packet_can_go_to() {
+        for (text, address) in [
+            ("52.216.1.1", "52.216.1.1"),
+            ("::ffff:52.216.1.1", "52.216.1.1"),
+        ] {
+            let cli = parsed(&format!("trailblazer explain {text}")).expect("an address");
+            let Command::Explain(arguments) = cli.command else {
+                panic!("explain");
+            };
+            assert_eq!(arguments.address.to_string(), address);
+        }
+        for refused in ["0.0.0.0", "::", "52.216.0.0/15", "s3.amazonaws.com"] {
+            assert!(parsed(&format!("trailblazer explain {refused}")).is_err());
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::{Asking, Pass, PassError, View, instance};
 use crate::config::AutoOr;
 use crate::guard::{
-    Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level, Whose, judge,
+    AcceptError, Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level,
+    Whose, judge,
 };
 use crate::ranges::{Document, Selector};
 use crate::source::Fetched;
@@ -149,6 +150,11 @@ impl Pass<'_> {
                 _ => self.options.accept,
             },
             kernel_prefixes: &kernel_prefixes,
+        })
+        .map_err(|error| match error {
+            // Nobody gave `--accept`.
+            AcceptError::Unusable { reason, .. } if alone => PassError::NoDocument(reason),
+            error => error.into(),
         })?;
         let complaint = self.complaint(view, &judgement, &answer);
         if regions.is_none() {
@@ -183,7 +189,7 @@ impl Pass<'_> {
 
     fn complaint(&self, view: &View, judgement: &Judgement, answer: &Answer) -> Option<PassError> {
         if let Some(error) = &view.instance_error {
-            return Some(PassError::NoDocument(error.to_string()));
+            return Some(PassError::NoRegion(error.to_string()));
         }
         if !judgement.nothing_in_force {
             return None;

@@ -97,7 +97,11 @@ pub async fn facts(
     match needed(config, role, facts) {
         Some(setting) => Err(PassError::Instance { error, setting }),
         None => {
-            notes.push(format!("metadata service: {error}; the VPC's own CIDRs are not known ([vpc] cidrs sets them)"));
+            let without = match vpc_cidrs(config, None).is_empty() {
+                true => "the VPC's own CIDRs are not known ([vpc] cidrs sets them)",
+                false => "the VPC's CIDRs are those of [vpc] cidrs alone",
+            };
+            notes.push(format!("metadata service: {error}; {without}"));
             Ok(None)
         }
     }

@@ -142,8 +142,11 @@ pub enum PassError {
         /// What went wrong then.
         rollback: String,
     },
+    /// Which region is selected is unknown, so no document can be judged.
+    #[error("{0}; until then, the bypass path keeps what it has")]
+    NoRegion(String),
     /// There never was a document, and there is none now.
-    #[error("no document: {0}; storage traffic takes the egress path until one comes")]
+    #[error("no document: {0}; until one comes, the bypass path keeps what it has")]
     NoDocument(String),
 }
 

@@ -105,6 +105,8 @@ pub struct Report {
     pub devices: BTreeMap<IfIndex, String>,
     /// How much of the steps is carried out.
     pub applied: Applied,
+    /// The guard has judged: before that, which document is in force wasn't looked at.
+    judged: bool,
     /// The pass had the lock, so it belongs into the journal.
     pub(super) locked: bool,
     /// The end of the last lap.
@@ -132,6 +134,7 @@ impl Report {
             devices: BTreeMap::new(),
             applied: Applied::None,
             stages: Vec::new(),
+            judged: false,
             locked: false,
             lap: Instant::now(),
         }
@@ -149,6 +152,7 @@ impl Report {
 
     /// Takes over what the guard decided.
     pub fn take_judgement(&mut self, judgement: &Judgement) {
+        self.judged = true;
         self.sync_token = judgement.ranges.sync_token;
         self.create_date.clone_from(&judgement.ranges.create_date);
         self.selected = judgement.ranges.selected;
@@ -253,25 +257,10 @@ impl Report {
     /// The text for people, on standard output.
     pub fn to_text(&self, ownership: &Ownership, style: Style) -> String {
         let mut text = String::new();
-        match self.sync_token {
-            Some(token) => {
-                let _ = writeln!(
-                    text,
-                    "document  sync token {token}, published {}",
-                    self.create_date
-                );
-            }
-            None => {
-                let _ = writeln!(text, "document  none in force");
-            }
-        }
-        for family in Family::ALL {
-            let _ = writeln!(
-                text,
-                "{family}      {} prefixes selected, {} after aggregation",
-                self.selected.get(family),
-                self.aggregated.get(family)
-            );
+        if self.judged {
+            self.document_to_text(&mut text);
+        } else {
+            let _ = writeln!(text, "document  not looked at");
         }
         if let Some(backend) = &self.backend {
             let _ = writeln!(text, "firewall  {} ({})", backend.kind, backend.reason);
@@ -300,6 +289,29 @@ impl Report {
         }
         let _ = writeln!(text, "{}", self.summary());
         text
+    }
+
+    fn document_to_text(&self, text: &mut String) {
+        match self.sync_token {
+            Some(token) => {
+                let _ = writeln!(
+                    text,
+                    "document  sync token {token}, published {}",
+                    self.create_date
+                );
+            }
+            None => {
+                let _ = writeln!(text, "document  none in force");
+            }
+        }
+        for family in Family::ALL {
+            let _ = writeln!(
+                text,
+                "{family}      {} prefixes selected, {} after aggregation",
+                self.selected.get(family),
+                self.aggregated.get(family)
+            );
+        }
     }
 
     /// The last line.

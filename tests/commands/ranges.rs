@@ -82,6 +82,13 @@ fn an_older_source_by_itself() {
             .run(ns, &["ranges", "--source", &older])
             .expect_code(1);
         assert!(empty.stderr.contains("empty document"), "{empty}");
+        // Nobody said --accept, so no message speaks of it.
+        std::fs::write(&older, text.replace("54.231.0.0/16", "54.231.0.1/16")).unwrap();
+        let bad = setup
+            .run(ns, &["ranges", "--source", &older])
+            .expect_code(1);
+        assert!(bad.stderr.contains("host bits are set"), "{bad}");
+        assert!(!bad.stderr.contains("--accept"), "{bad}");
     });
 }
 

@@ -25,10 +25,13 @@ pub(super) fn all(config: &Config, findings: &mut Findings) {
         Ok(None) => findings.ok("lock", "no pass is running"),
         Ok(Some(holder)) => findings.warn(
             "lock",
-            format!(
-                "a pass is running: pid {} ({}) since {}",
-                holder.pid, holder.command, holder.since
-            ),
+            match holder.since.is_empty() {
+                true => "a process that didn't write its name holds the lock".to_owned(),
+                false => format!(
+                    "a pass is running: pid {} ({}) since {}",
+                    holder.pid, holder.command, holder.since
+                ),
+            },
             "wait for its end; another one would",
         ),
         Err(error) => findings.warn("lock", error.to_string(), "run the check as root"),
