@@ -47,14 +47,34 @@ find_missing() {
     fi
 }
 
-find_missing
-[ -n "$tools" ] || exit 0
-
 if [ "$(id -u)" = 0 ]; then
     sudo=""
 elif command -v sudo >/dev/null 2>&1; then
     sudo="sudo"
 else
+    sudo="none"
+fi
+
+# iptables-legacy loads these kernel modules itself, but not in the tests' user namespaces: there it
+# may not. A loaded module alone makes no table and filters nothing.
+load_modules() {
+    case $wanted in *iptables-legacy*) ;; *) return 0 ;; esac
+    for module in ip_tables ip6_tables; do
+        [ -e "/proc/net/${module}_names" ] && continue
+        if [ "$sudo" = none ] || ! $sudo modprobe "$module"; then
+            echo "tests of iptables-legacy will fail without the kernel module $module" \
+                "(as root: modprobe $module)" >&2
+        fi
+    done
+}
+
+find_missing
+if [ -z "$tools" ]; then
+    load_modules
+    exit 0
+fi
+
+if [ "$sudo" = none ]; then
     echo "missing:$tools" >&2
     echo "as root: apt-get install$packages" >&2
     exit 1
@@ -90,3 +110,4 @@ if [ -n "$tools" ]; then
     echo "still missing after the installation:$tools" >&2
     exit 1
 fi
+load_modules
