@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -157,17 +156,29 @@ pub(crate) fn has_leading_zero(ipv4: &str) -> bool {
         .any(|number| number.len() > 1 && number.starts_with('0'))
 }
 
+/// The two sides of the slash. The standard library reads addresses in half the time of ipnet's
+/// own parser, and refuses leading zeros; its numbers alone would take "+19" and "019".
+fn address_and_length(text: &str) -> Option<(&str, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let digits = length.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = digits && (length.len() == 1 || !length.starts_with('0'));
+    Some((address, length.parse().ok().filter(|_| plain)?))
+}
+
 fn parse_prefix(row: &Row<'_>) -> Result<IpNet, BadRow> {
-    let parsed = match row.family {
-        Family::Ipv4 if has_leading_zero(&row.prefix) => Err(BadPrefix::LeadingZero),
-        Family::Ipv4 => Ipv4Net::from_str(&row.prefix)
-            .map(IpNet::V4)
-            .map_err(|_| BadPrefix::NotAPrefix("IPv4")),
-        Family::Ipv6 => Ipv6Net::from_str(&row.prefix)
-            .map(IpNet::V6)
-            .map_err(|_| BadPrefix::NotAPrefix("IPv6")),
-    };
+    let parsed = address_and_length(&row.prefix).and_then(|(address, length)| {
+        let prefix = match row.family {
+            Family::Ipv4 => IpNet::V4(Ipv4Net::new(address.parse().ok()?, length).ok()?),
+            Family::Ipv6 => IpNet::V6(Ipv6Net::new(address.parse().ok()?, length).ok()?),
+        };
+        Some(prefix)
+    });
     parsed
+        .ok_or_else(|| match row.family {
+            Family::Ipv4 if has_leading_zero(&row.prefix) => BadPrefix::LeadingZero,
+            Family::Ipv4 => BadPrefix::NotAPrefix("IPv4"),
+            Family::Ipv6 => BadPrefix::NotAPrefix("IPv6"),
+        })
         .and_then(|prefix| match prefix.trunc() {
             network if network == prefix => Ok(prefix),
             network => Err(BadPrefix::HostBits(network)),
