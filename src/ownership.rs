@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::objects::{Nexthop, Route, Rule};
+use crate::objects::{Nexthop, Route, Rule, RuleAction};
 use crate::types::{Family, NexthopId, Priority, Protocol, TableId};
 
 /// How many priorities our rules may use, from the first on.
@@ -124,6 +124,24 @@ impl Ownership {
     pub fn owns_rule(&self, rule: &Rule) -> bool {
         self.all()
             .any(|numbers| rule.protocol == numbers.protocol && numbers.in_range(rule.priority))
+    }
+
+    /// Whether the rule is foreign and packets that it matches never come to ours.
+    pub fn is_passed_by(&self, rule: &Rule) -> bool {
+        if self.owns_rule(rule) || rule.priority >= self.current.priority {
+            return false;
+        }
+        match rule.action {
+            RuleAction::Lookup { table, .. } if table == TableId::LOCAL => false,
+            // Without defaults it is what our own second rule does.
+            RuleAction::Lookup {
+                suppress_prefixlength: Some(_),
+                table,
+            } if table == TableId::MAIN => false,
+            RuleAction::Lookup { .. } | RuleAction::Other(_) => true,
+            RuleAction::Goto(target) => target > self.current.priority,
+            RuleAction::Nop => false,
+        }
     }
 
     /// Whether the nexthop object is ours.

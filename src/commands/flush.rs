@@ -82,6 +82,11 @@ fn flush(known: &Known) -> Flushed {
             flushed.notes.push(error.to_string());
         }
     }
+    if flushed.firewall_alone() {
+        flushed.notes.push(
+            "our firewall rules were there, but no route or rule under these numbers: if another config was in force, flush with its -c".to_owned(),
+        );
+    }
     flushed.duration = started.elapsed();
     if let Some(journal) = &journal {
         let end = Record::end(

@@ -1,7 +1,8 @@
 //! `trailblazer reconcile`: one pass.
 
-use super::{complain, print, settings_with_role, style};
+use super::{complain, print, settings, settings_with_role, style};
 use crate::cli::ReconcileArgs;
+use crate::config::Role;
 use crate::kernel::Kernel;
 use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::{Options, pass};
@@ -9,7 +10,14 @@ use crate::reconcile::{Options, pass};
 /// Runs a pass and prints its report.
 pub async fn run(arguments: &ReconcileArgs) -> u8 {
     let common = &arguments.common;
-    let (loaded, role) = match settings_with_role(&common.base, &common.overrides()) {
+    let found = if arguments.cache_only {
+        // The document is the same for both roles, and an image doesn't know its own yet.
+        settings(&common.base, &common.overrides())
+            .map(|loaded| (loaded.config.role.unwrap_or(Role::Host), loaded))
+    } else {
+        settings_with_role(&common.base, &common.overrides()).map(|(loaded, role)| (role, loaded))
+    };
+    let (role, loaded) = match found {
         Ok(found) => found,
         Err(code) => return code,
     };

@@ -12,6 +12,7 @@ use crate::kernel::Kernel;
 use crate::kernel::flows::backfill_inbound;
 use crate::observed::OwnedState;
 use crate::ownership::Numbers;
+use crate::plan::text::rule_text;
 use crate::plan::{Goal, Plan, Step, plan};
 use crate::verify::{Promise, ask_kernel};
 
@@ -175,11 +176,12 @@ impl Pass<'_> {
         match findings.mismatches.first() {
             None => Ok(()),
             Some(first) => Err(Attempt::Again(format!(
-                "verify: {first}{}",
+                "verify: {first}{}{}",
                 match findings.mismatches.len() {
                     1 => String::new(),
                     count => format!(" (and {} more)", count - 1),
-                }
+                },
+                passed_by(view)
             ))),
         }
     }
@@ -227,6 +229,24 @@ impl Pass<'_> {
             self.store.write_json(NUMBERS_FILE, &numbers)?;
         }
         Ok(())
+    }
+}
+
+/// The likely cause of a promise that doesn't hold: somebody's rules before ours.
+fn passed_by(view: &View) -> String {
+    let rules: Vec<String> = view
+        .observed
+        .rules
+        .iter()
+        .filter(|rule| view.ownership.is_passed_by(rule))
+        .map(|rule| format!("{} {}: {}", rule.family, rule.priority, rule_text(rule)))
+        .collect();
+    match rules.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; foreign rules that come before ours: {}",
+            rules.join(", ")
+        ),
     }
 }
 

@@ -192,6 +192,7 @@ pub async fn pass(
         started: Instant::now(),
         report: Report::new(role, options.dry_run),
     };
+    pass.report.cache_only = options.cache_only;
     if let Err(error) = pass.run(kernel, interposer).await {
         pass.report.fail(&error);
     }

@@ -77,6 +77,8 @@ pub struct Report {
     pub role: Role,
     /// A dry run.
     pub dry_run: bool,
+    /// Only the document was looked at.
+    pub cache_only: bool,
     /// The document in force.
     pub sync_token: Option<SyncToken>,
     /// Its date, as AWS writes it.
@@ -120,6 +122,7 @@ impl Report {
             outcome: Outcome::InSync,
             role,
             dry_run,
+            cache_only: false,
             sync_token: None,
             create_date: String::new(),
             selected: PerFamily::default(),
@@ -187,7 +190,7 @@ impl Report {
 
     /// Held beats pending and changed; a failure beats all.
     pub fn settle(&mut self) {
-        if self.error.is_none() && !self.dry_run {
+        if self.error.is_none() && !self.dry_run && !self.cache_only {
             self.applied = Applied::All;
         }
         let soft = matches!(
@@ -319,6 +322,9 @@ impl Report {
         let totals = totals(&self.plan);
         let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
         match self.outcome {
+            Outcome::InSync if self.cache_only => {
+                format!("The document is in the state dir; the kernel was not compared ({took}).")
+            }
             Outcome::InSync => format!("In sync: nothing to do ({took})."),
             Outcome::Changed => format!("Changed and verified: {totals} ({took})."),
             Outcome::Pending => format!("Plan: {totals}. Nothing was changed."),

@@ -6,7 +6,7 @@ use crate::objects::{Rule, RuleAction};
 use crate::ownership::Ownership;
 use crate::plan::text::rule_text;
 use crate::reconcile::View;
-use crate::types::{Family, Priority, TableId};
+use crate::types::{Family, Priority};
 
 /// The kernel's own rule for the main table (`fib_default_rules_init`, net/ipv4/fib_rules.c).
 const MAIN: Priority = Priority(32_766);
@@ -21,7 +21,7 @@ pub(super) fn all(view: &View, desired: Option<&DesiredState>, findings: &mut Fi
         }
         let before: Vec<&&Rule> = of_family
             .iter()
-            .filter(|rule| takes_past_us(rule, &view.ownership))
+            .filter(|rule| view.ownership.is_passed_by(rule))
             .collect();
         let closes =
             desired.is_some_and(|desired| desired.paths.get(family).egress != EgressPath::Main);
@@ -64,24 +64,6 @@ pub(super) fn all(view: &View, desired: Option<&DesiredState>, findings: &mut Fi
     }
 }
 
-/// Whether packets that the rule matches never come to ours.
-fn takes_past_us(rule: &Rule, ownership: &Ownership) -> bool {
-    if ownership.owns_rule(rule) || rule.priority >= ownership.current.priority {
-        return false;
-    }
-    match rule.action {
-        RuleAction::Lookup { table, .. } if table == TableId::LOCAL => false,
-        // Without defaults it is what our own second rule does.
-        RuleAction::Lookup {
-            suppress_prefixlength: Some(_),
-            table,
-        } if table == TableId::MAIN => false,
-        RuleAction::Lookup { .. } | RuleAction::Other(_) => true,
-        RuleAction::Goto(target) => target > ownership.current.priority,
-        RuleAction::Nop => false,
-    }
-}
-
 fn lies_behind(rule: &Rule, ownership: &Ownership) -> bool {
     !ownership.owns_rule(rule)
         && rule.priority > ownership.current.landing()
@@ -93,6 +75,7 @@ fn lies_behind(rule: &Rule, ownership: &Ownership) -> bool {
 mod tests {
     use super::*;
     use crate::ownership::Numbers;
+    use crate::types::TableId;
     use crate::types::{Mark, Protocol};
 
     fn rule(priority: u32, action: RuleAction) -> Rule {
@@ -120,7 +103,7 @@ mod tests {
     #[test]
     fn who_takes_packets_past_us() {
         let ownership = Ownership::new(Numbers::default(), []);
-        let takes = |rule: &Rule| takes_past_us(rule, &ownership);
+        let takes = |rule: &Rule| ownership.is_passed_by(rule);
         assert!(!takes(&rule(0, lookup(255, None))));
         assert!(takes(&rule(1024, lookup(254, None))));
         assert!(takes(&rule(10_001, lookup(1001, None))));

@@ -50,6 +50,11 @@ impl Flushed {
         }
     }
 
+    /// Our firewall objects, and nothing that they belong to: the numbers may be wrong.
+    pub(super) fn firewall_alone(&self) -> bool {
+        !self.plan.is_empty() && self.plan.steps.iter().all(|step| step.object() == "nat")
+    }
+
     /// `changed`, `in_sync` or `failed`.
     pub(super) fn outcome(&self) -> &'static str {
         match (self.errors.is_empty(), self.plan.is_empty()) {
