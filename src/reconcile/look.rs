@@ -208,12 +208,10 @@ fn observe_and_choose(
         }
         observed.firewalls.insert(BackendKind::Iptables, iptables);
     }
-    let description = kernel.firewall(kind).description();
-    Ok((
-        BackendChoice {
-            kind,
-            reason: format!("{reason}; {description}"),
-        },
-        observed,
-    ))
+    // Which variant of iptables, which version; of nf_tables there is nothing to add.
+    let reason = match kind {
+        BackendKind::Nftables => reason,
+        BackendKind::Iptables => format!("{reason}; {}", kernel.firewall(kind).description()),
+    };
+    Ok((BackendChoice { kind, reason }, observed))
 }

@@ -66,7 +66,11 @@ pub fn run(case: &Case) -> Outcome {
     let mut report = Report::new(role, true);
     report.backend = Some(BackendChoice {
         kind: backend,
-        reason: format!("{reason}; {}", description(backend)),
+        // The version of iptables is the machine's.
+        reason: match backend {
+            BackendKind::Nftables => reason,
+            BackendKind::Iptables => format!("{reason}; iptables"),
+        },
     });
     report.devices = facts
         .links
@@ -200,13 +204,5 @@ pub fn run(case: &Case) -> Outcome {
         backend,
         text,
         report,
-    }
-}
-
-/// What the backend says it is; the version of iptables is the machine's.
-pub fn description(backend: BackendKind) -> &'static str {
-    match backend {
-        BackendKind::Nftables => "nf_tables of the kernel",
-        BackendKind::Iptables => "iptables",
     }
 }
