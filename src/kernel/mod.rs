@@ -130,7 +130,12 @@ impl Kernel {
         let mut rules = Vec::new();
         for family in self.families() {
             for table in ownership.tables() {
-                routes.append(&mut route::dump_table(&mut self.socket, family, table)?);
+                let mut found = route::dump_table(&mut self.socket, family, table)?;
+                // The bypass table comes first: thousands of routes that need no second place.
+                match routes.is_empty() {
+                    true => routes = found,
+                    false => routes.append(&mut found),
+                }
             }
             rules.append(&mut rule::dump(&mut self.socket, family)?);
         }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -148,16 +147,27 @@ fn and_more(others: &[BadRow]) -> String {
     }
 }
 
+/// The two sides of the slash. The standard library reads addresses in half the time of ipnet's
+/// own parser; its numbers alone would take "+19".
+fn address_and_length(text: &str) -> Option<(&str, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let digits = length.bytes().all(|byte| byte.is_ascii_digit());
+    Some((address, length.parse().ok().filter(|_| digits)?))
+}
+
 fn parse_prefix(row: &Row<'_>) -> Result<IpNet, BadRow> {
-    let parsed = match row.family {
-        Family::Ipv4 => Ipv4Net::from_str(&row.prefix)
-            .map(IpNet::V4)
-            .map_err(|_| BadPrefix::NotAPrefix("IPv4")),
-        Family::Ipv6 => Ipv6Net::from_str(&row.prefix)
-            .map(IpNet::V6)
-            .map_err(|_| BadPrefix::NotAPrefix("IPv6")),
-    };
+    let parsed = address_and_length(&row.prefix).and_then(|(address, length)| {
+        let prefix = match row.family {
+            Family::Ipv4 => IpNet::V4(Ipv4Net::new(address.parse().ok()?, length).ok()?),
+            Family::Ipv6 => IpNet::V6(Ipv6Net::new(address.parse().ok()?, length).ok()?),
+        };
+        Some(prefix)
+    });
     parsed
+        .ok_or(BadPrefix::NotAPrefix(match row.family {
+            Family::Ipv4 => "IPv4",
+            Family::Ipv6 => "IPv6",
+        }))
         .and_then(|prefix| match prefix.trunc() {
             network if network == prefix => Ok(prefix),
             network => Err(BadPrefix::HostBits(network)),
