@@ -14,6 +14,9 @@ const NETLINK_NETFILTER: isize = 12;
 /// `NFNL_SUBSYS_CTNETLINK` in the high byte, `IPCTNL_MSG_CT_NEW` and `…_GET` in the low one.
 const CT_NEW: u16 = 1 << 8;
 const CT_GET: u16 = (1 << 8) | 1;
+/// `IPCTNL_MSG_CT_GET_STATS`: totals of the namespace.
+const CT_GET_STATS: u16 = (1 << 8) | 5;
+const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -45,8 +48,6 @@ const STATUS: u32 = (1 << 1) | (1 << 2) | (1 << 3);
 /// neither sequence numbers nor window scaling, and must not call packets invalid for it.
 const BE_LIBERAL: u8 = 0x08;
 
-/// How many entries there are, in this network namespace.
-const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 /// The host's own timeout of an established connection, in seconds.
 const ESTABLISHED_TIMEOUT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
 /// The kernel's default of it: 5 days (net/netfilter/nf_conntrack_proto_tcp.c).
@@ -115,11 +116,14 @@ impl Conntrack {
     }
 
     /// All entries of both families. The kernel walks its whole table of all namespaces for it
-    /// (262,144 buckets on a machine of 8 GiB), so it isn't asked twice, nor when it says itself
-    /// that this namespace has none.
+    /// (often 262,144 buckets), so it isn't asked twice, nor when it says itself that this
+    /// namespace has none.
     pub(super) fn read(&mut self) -> Result<Vec<Tracked>, FlowError> {
         let mut tracked = Vec::new();
-        if entry_count() == Some(0) {
+        let refused = |error: WireError| {
+            unavailable(&error).unwrap_or_else(|| failed("list the open flows")(error))
+        };
+        if self.entry_count().map_err(refused)? == Some(0) {
             return Ok(tracked);
         }
         let request = body(AF_UNSPEC, Attributes::new());
@@ -128,10 +132,22 @@ impl Conntrack {
                 tracked.push(parse(frame.body)?);
                 Ok(())
             })
-            .map_err(|error| {
-                unavailable(&error).unwrap_or_else(|| failed("list the open flows")(error))
-            })?;
+            .map_err(refused)?;
         Ok(tracked)
+    }
+
+    /// How many entries this namespace has; `None` where the kernel doesn't say. Asked over
+    /// netlink and not read from /proc, which tells everybody: who may not list the flows must
+    /// hear so, not that there are none.
+    fn entry_count(&mut self) -> Result<Option<u32>, WireError> {
+        let mut count = None;
+        let request = body(AF_UNSPEC, Attributes::new());
+        self.0.ask(CT_GET_STATS, 0, &request, |frame| {
+            let list = attributes(frame.body.get(NFGEN_LEN..).unwrap_or(&[]))?;
+            count = find(&list, CTA_STATS_GLOBAL_ENTRIES).and_then(|entries| entries.be32());
+            Ok(())
+        })?;
+        Ok(count)
     }
 
     /// Marks what is known, inserts what isn't. What ended meanwhile is `gone`.
@@ -258,12 +274,6 @@ impl Conntrack {
         }
         answers
     }
-}
-
-/// How many entries this namespace has; `None` where the kernel doesn't say.
-fn entry_count() -> Option<u32> {
-    let text = std::fs::read_to_string(COUNT).ok()?;
-    text.trim().parse().ok()
 }
 
 fn established_timeout() -> u32 {
