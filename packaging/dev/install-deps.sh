@@ -12,7 +12,7 @@ build="cc:gcc make:make ld:binutils"
 demo="$build ip:iproute2 nft:nftables unshare:util-linux setpriv:util-linux mount:mount"
 test="$demo iptables:iptables iptables-restore:iptables \
     iptables-legacy:iptables ip6tables-legacy:iptables xz:xz-utils \
-    conntrack:conntrack script:bsdutils"
+    conntrack:conntrack sysctl:procps script:bsdutils"
 bench="$test bird:bird2 birdc:bird2"
 
 case "${1:-test}" in

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Ns, inside, topology};
+use super::{Ns, inside, settle, topology};
 
 /// A namespace with links `eth0`, `eth1`, … up and with carrier. `ethN` has 10.0.(N+1).11/24 and
 /// 2600:1f18:1000:(N+1)::11/64; the main table has an IPv4 and an IPv6 default via `eth0`
@@ -54,7 +54,7 @@ impl Bare {
         );
         ns.ip_batch(&near_lines);
         far.ip_batch(&far_lines);
-        topology::wait_for_links(&ns);
+        settle::wait_until_settled(&ns);
         Bare { ns, names }
     }
 }

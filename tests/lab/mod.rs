@@ -29,6 +29,7 @@ mod isolate;
 mod ns;
 mod program;
 mod server;
+mod settle;
 mod snapshot;
 mod topology;
 mod traffic;

@@ -6,8 +6,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::thread;
-use std::time::{Duration, Instant};
 
+use super::settle::wait_until_settled;
 use super::*;
 
 /// The namespaces of a lab.
@@ -89,7 +89,7 @@ pub fn build(layout: NatLayout) -> BTreeMap<&'static str, Ns> {
     // Only when both ends are up is there a carrier to wait for.
     thread::scope(|scope| {
         for ns in namespaces.values() {
-            scope.spawn(|| wait_for_links(ns));
+            scope.spawn(|| wait_until_settled(ns));
         }
     });
     namespaces
@@ -111,28 +111,6 @@ pub fn add_namespaces(
         (*name, ns)
     });
     opened.collect()
-}
-
-/// Waits until the kernel has taken note of every carrier: a packet before that is dropped, and
-/// ARP tries again only after a second.
-pub fn wait_for_links(ns: &Ns) {
-    let started = Instant::now();
-    loop {
-        let links = ns.ip_json("link show");
-        let links = links.as_array().expect("ip -j lists an array");
-        let settled =
-            |link: &serde_json::Value| link["ifname"] == "lo" || link["operstate"] == "UP";
-        if links.iter().all(settled) {
-            return;
-        }
-        assert!(
-            started.elapsed() < Duration::from_secs(10),
-            "a link of {} has no carrier:\n{}",
-            ns.name(),
-            ns.ip("-o link show")
-        );
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// The index of the lab's own end of a veth pair. The kernel takes note of a carrier at once where the

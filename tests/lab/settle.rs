@@ -1,0 +1,66 @@
+//! Waits until the kernel has done what it does by itself after links and addresses were made.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::Ns;
+
+/// Waits until every link has its carrier and every IPv6 address its local route.
+///
+/// A packet before the carrier is dropped, and ARP tries again only after a second. Addresses are
+/// finished by a work queue later still, without duplicate detection too (`addrconf_dad_work`,
+/// net/ipv6/addrconf.c): a snapshot taken before that differs from every later one.
+///
+/// # Panics
+/// After ten seconds.
+pub fn wait_until_settled(ns: &Ns) {
+    let started = Instant::now();
+    loop {
+        let links = ns.ip_json("addr show");
+        let links = links.as_array().expect("ip -j lists an array");
+        if links.iter().all(is_finished) && have_local_routes(ns, links) {
+            return;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "a link of {} has no carrier, or an IPv6 address no local route:\n{}{}",
+            ns.name(),
+            ns.ip("-o addr show"),
+            ns.ip("-6 route show table local")
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// With carrier and a link-local address, and no address tentative.
+fn is_finished(link: &Value) -> bool {
+    if link["ifname"] == "lo" {
+        return true;
+    }
+    let link_local = |address: &Value| {
+        let local = address["local"].as_str();
+        local.is_some_and(|local| local.starts_with("fe80:"))
+    };
+    link["operstate"] == "UP"
+        && ipv6_addresses(link).any(|address| link_local(address))
+        && ipv6_addresses(link).all(|address| address["tentative"] != true)
+}
+
+fn have_local_routes(ns: &Ns, links: &[Value]) -> bool {
+    let routes = ns.ip_json("-6 route show table local");
+    let routes = routes.as_array().expect("ip -j lists an array");
+    links.iter().all(|link| {
+        ipv6_addresses(link).all(|address| {
+            routes
+                .iter()
+                .any(|route| route["dst"] == address["local"] && route["dev"] == link["ifname"])
+        })
+    })
+}
+
+fn ipv6_addresses(link: &Value) -> impl Iterator<Item = &Value> {
+    let addresses = link["addr_info"].as_array().into_iter().flatten();
+    addresses.filter(|address| address["family"] == "inet6")
+}
