@@ -44,7 +44,7 @@ fn is_finished(link: &Value) -> bool {
         local.is_some_and(|local| local.starts_with("fe80:"))
     };
     link["operstate"] == "UP"
-        && ipv6_addresses(link).any(|address| link_local(address))
+        && ipv6_addresses(link).any(link_local)
         && ipv6_addresses(link).all(|address| address["tentative"] != true)
 }
 
