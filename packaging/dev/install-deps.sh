@@ -9,7 +9,7 @@ set -eu
 
 # tool:package (names as in Debian and Ubuntu)
 build="cc:gcc make:make ld:binutils"
-demo="$build ip:iproute2 nft:nftables unshare:util-linux setpriv:util-linux mount:mount"
+demo="$build ip:iproute2 nft:nftables iptables:iptables unshare:util-linux setpriv:util-linux mount:mount"
 test="$demo iptables:iptables iptables-restore:iptables \
     iptables-legacy:iptables ip6tables-legacy:iptables xz:xz-utils \
     conntrack:conntrack sysctl:procps script:bsdutils"
