@@ -7,6 +7,7 @@
 //! first, and all adding comes before all removing.
 
 mod diff;
+mod foreign;
 pub mod json;
 pub mod text;
 

@@ -1,0 +1,116 @@
+//! What others have put where ours should go (a conflict) or beside it (a note).
+
+use super::{Conflict, Goal};
+use crate::objects::{Route, RouteKey};
+use crate::observed::ObservedState;
+use crate::ownership::Ownership;
+use crate::types::Family;
+
+/// Foreign routes of the same key as one of ours, and foreign defaults in our tables.
+pub(super) fn conflicts(
+    goal: &Goal,
+    observed: &ObservedState,
+    ownership: &Ownership,
+) -> Vec<Conflict> {
+    let current = [
+        ownership.current.bypass_table,
+        ownership.current.egress_table,
+    ];
+    let mut found = Vec::new();
+    for route in foreign_routes(observed, ownership) {
+        let key = &route.key;
+        let same_key = goal
+            .routes
+            .binary_search_by(|ours| ours.key.cmp(key))
+            .is_ok();
+        let what = if same_key {
+            "has the place of one of ours"
+        } else if key.dst.prefix_len() == 0 && current.contains(&key.table) {
+            "is a default in our table"
+        } else {
+            continue;
+        };
+        found.push(Conflict {
+            message: format!(
+                "foreign route {} in table {} (metric {}, protocol {}) {what}; remove it (ip {}route del {} table {} metric {}), or set another table in the config",
+                key.dst,
+                key.table,
+                key.metric,
+                route.protocol,
+                if key.family() == Family::Ipv6 { "-6 " } else { "" },
+                key.dst,
+                key.table,
+                key.metric
+            ),
+        });
+    }
+    // Nexthop objects: an id of ours that somebody else took.
+    for nexthop in observed
+        .nexthops
+        .iter()
+        .filter(|nexthop| !ownership.owns_nexthop(nexthop))
+    {
+        if goal.nexthops.iter().any(|ours| ours.id == nexthop.id) {
+            found.push(Conflict {
+                message: format!(
+                    "foreign nexthop object {} (protocol {}) has the id of one of ours; remove it (ip nexthop del id {}), or set another [egress] table",
+                    nexthop.id, nexthop.protocol, nexthop.id
+                ),
+            });
+        }
+    }
+    found
+}
+
+fn foreign_routes<'a>(
+    observed: &'a ObservedState,
+    ownership: &'a Ownership,
+) -> impl Iterator<Item = &'a Route> {
+    observed
+        .routes
+        .iter()
+        .filter(|route| !ownership.owns_route(route))
+}
+
+/// How many foreign objects of a kind are named before the rest is counted.
+const NAMED: usize = 5;
+
+pub(super) fn foreign_notes(
+    observed: &ObservedState,
+    ownership: &Ownership,
+    conflicts: &[Conflict],
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    if conflicts.is_empty() {
+        let describe = |key: &RouteKey, protocol| {
+            format!(
+                "foreign route {} in table {} (protocol {protocol}) is left alone",
+                key.dst, key.table
+            )
+        };
+        let foreign: Vec<&Route> = foreign_routes(observed, ownership).collect();
+        notes.extend(
+            foreign
+                .iter()
+                .take(NAMED)
+                .map(|route| describe(&route.key, route.protocol)),
+        );
+        if foreign.len() > NAMED {
+            notes.push(format!(
+                "{} more foreign routes in our tables are left alone",
+                foreign.len() - NAMED
+            ));
+        }
+    }
+    let first = ownership.current.priority;
+    let last = ownership.current.landing();
+    for rule in &observed.rules {
+        if (first..=last).contains(&rule.priority) && !ownership.owns_rule(rule) {
+            notes.push(format!(
+                "foreign {} rule {} (protocol {}) lies inside our priority range {first}-{last} and is left alone",
+                rule.family, rule.priority, rule.protocol
+            ));
+        }
+    }
+    notes
+}
