@@ -277,7 +277,7 @@ fn judge(
     decision: &Decision,
     findings: &mut Findings,
 ) {
-    match compare(promise.ownership, promise.facts, expectation, decision) {
+    match compare(promise.ownership, expectation, decision) {
         Agreement::Yes => {}
         Agreement::Foreign(what) => findings.notes.push(format!("{address}{from}: {what}")),
         Agreement::No => findings.mismatches.push(format!(
@@ -300,12 +300,7 @@ pub enum Agreement {
 }
 
 /// Compares an expectation with the kernel's decision.
-pub fn compare(
-    ownership: &Ownership,
-    facts: &HostFacts,
-    expectation: &Expected,
-    decision: &Decision,
-) -> Agreement {
+pub fn compare(ownership: &Ownership, expectation: &Expected, decision: &Decision) -> Agreement {
     let numbers = &ownership.current;
     let route = match decision {
         Decision::Errno(errno) => {
@@ -336,7 +331,6 @@ pub fn compare(
     if agrees {
         return Agreement::Yes;
     }
-    let _ = facts;
     let specific_main = route.key.table == TableId::MAIN && route.key.dst.prefix_len() > 0;
     let local = route.key.table == TableId::LOCAL;
     let foreign_in_ours = !ours

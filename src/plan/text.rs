@@ -56,17 +56,8 @@ fn sign(action: Action) -> char {
     }
 }
 
-/// The whole plan. Empty where there is nothing to do.
+/// The steps and the conflicts. Empty where there are none; notes are the report's to print.
 pub fn render(plan: &Plan, context: &Context) -> String {
-    let mut text = changes(plan, context);
-    for note in &plan.notes {
-        let _ = writeln!(text, "  note: {note}");
-    }
-    text
-}
-
-/// As [`render`], without the notes.
-pub fn changes(plan: &Plan, context: &Context) -> String {
     let mut text = String::new();
     let mut group = None;
     let width = plan

@@ -1,15 +1,9 @@
 //! What a pass would go by, looked at without a pass: for `explain`, `ranges` and `check`.
 
-use std::time::Instant;
-
-use jiff::Timestamp;
-
-use super::{Asking, Firewalls, Options, Pass, PassError, Report, View};
+use super::{Asking, Firewalls, Options, Pass, PassError, View};
 use crate::config::{Config, Role};
 use crate::guard::Judgement;
-use crate::journal::{Journal, PassId};
 use crate::kernel::Kernel;
-use crate::source::cache::Store;
 
 /// What was seen.
 #[derive(Debug)]
@@ -42,17 +36,7 @@ pub async fn examine(
         asking,
         ..Options::default()
     };
-    let state_dir = &config.source.state_dir;
-    let mut pass = Pass {
-        config,
-        role,
-        options: &options,
-        store: Store::open(state_dir),
-        journal: Journal::new(state_dir),
-        id: PassId::new(Timestamp::now()),
-        started: Instant::now(),
-        report: Report::new(role, true),
-    };
+    let mut pass = Pass::new(config, role, &options);
     let ownership = pass.ownership()?;
     let mut view = View::open(&mut pass, kernel, ownership, firewalls).await?;
     let documents = pass.documents(&view).await?;

@@ -224,9 +224,9 @@ impl Pass<'_> {
         } else {
             numbers.extend(view.ownership.earlier.iter().copied());
         }
-        let known: Option<Vec<Numbers>> = self.optional(self.store.read_json(NUMBERS_FILE))?;
-        if known.as_ref() != Some(&numbers) {
+        if self.stored_numbers.as_ref() != Some(&numbers) {
             self.store.write_json(NUMBERS_FILE, &numbers)?;
+            self.stored_numbers = Some(numbers);
         }
         Ok(())
     }

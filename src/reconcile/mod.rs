@@ -171,6 +171,8 @@ pub(crate) struct Pass<'a> {
     pub id: PassId,
     pub started: Instant,
     pub report: Report,
+    /// What `numbers.json` holds; nobody else writes it while we have the lock.
+    pub stored_numbers: Option<Vec<Numbers>>,
 }
 
 /// Runs one pass. Whatever happens is in the report.
@@ -181,17 +183,7 @@ pub async fn pass(
     kernel: impl FnOnce() -> Result<Kernel, ObserveError>,
     interposer: Option<&mut dyn Interposer>,
 ) -> Report {
-    let state_dir = &config.source.state_dir;
-    let mut pass = Pass {
-        config,
-        role,
-        options,
-        store: Store::open(state_dir).with_sync(options.sync),
-        journal: Journal::new(state_dir).with_sync(options.sync),
-        id: PassId::new(Timestamp::now()),
-        started: Instant::now(),
-        report: Report::new(role, options.dry_run),
-    };
+    let mut pass = Pass::new(config, role, options);
     pass.report.cache_only = options.cache_only;
     if let Err(error) = pass.run(kernel, interposer).await {
         pass.report.fail(&error);
@@ -202,7 +194,22 @@ pub async fn pass(
     pass.report
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    pub(crate) fn new(config: &'a Config, role: Role, options: &'a Options) -> Self {
+        let state_dir = &config.source.state_dir;
+        Pass {
+            config,
+            role,
+            options,
+            store: Store::open(state_dir).with_sync(options.sync),
+            journal: Journal::new(state_dir).with_sync(options.sync),
+            id: PassId::new(Timestamp::now()),
+            started: Instant::now(),
+            report: Report::new(role, options.dry_run),
+            stored_numbers: None,
+        }
+    }
+
     async fn run(
         &mut self,
         kernel: impl FnOnce() -> Result<Kernel, ObserveError>,
@@ -243,11 +250,9 @@ impl Pass<'_> {
 
     /// Our numbers, and those of earlier configs that the state dir remembers.
     fn ownership(&mut self) -> Result<Ownership, PassError> {
-        let earlier = self.optional(self.store.read_json::<Vec<Numbers>>(NUMBERS_FILE))?;
-        Ok(Ownership::new(
-            Numbers::of(self.config),
-            earlier.unwrap_or_default(),
-        ))
+        self.stored_numbers = self.optional(self.store.read_json(NUMBERS_FILE))?;
+        let earlier = self.stored_numbers.iter().flatten().copied();
+        Ok(Ownership::new(Numbers::of(self.config), earlier))
     }
 
     /// A state file that may be absent. A dry run by somebody who may not read it goes on

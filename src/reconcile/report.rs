@@ -11,7 +11,7 @@ use crate::cli::{EXIT_FAILED, EXIT_HELD, EXIT_OK, EXIT_PENDING};
 use crate::config::Role;
 use crate::guard::{Judgement, Verdict};
 use crate::ownership::Ownership;
-use crate::plan::text::{Context, Style, changes, totals};
+use crate::plan::text::{Context, Style, render, totals};
 use crate::plan::{Plan, json as plan_json};
 use crate::types::{Family, IfIndex, PerFamily, SyncToken};
 
@@ -285,8 +285,7 @@ impl Report {
             ownership,
             style,
         };
-        // The plan's notes are among ours.
-        let steps = changes(&self.plan, &context);
+        let steps = render(&self.plan, &context);
         if !steps.is_empty() {
             let _ = writeln!(text, "{steps}");
         }

@@ -90,7 +90,7 @@ fn judge(
     let local = matches!(&decision, Decision::Route(route) if route.key.table == TableId::LOCAL);
     let agreement = match own {
         true if local => Agreement::Yes,
-        _ => compare(&view.ownership, &view.facts, expected, &decision),
+        _ => compare(&view.ownership, expected, &decision),
     };
     let reason = match (&decision, &agreement) {
         (_, Agreement::Foreign(what)) => Some(what.clone()),
