@@ -97,6 +97,8 @@ pub struct Leaks {
     pub s3_egress6: u64,
     /// Packets with a private source that nothing translates: dropped, as AWS does.
     pub unmapped: u64,
+    /// Those of them that were meant for the partner.
+    pub unmapped_partner: u64,
 }
 
 impl Lab {
@@ -222,6 +224,7 @@ impl Lab {
             s3_egress4: packets("s3_egress4"),
             s3_egress6: packets("s3_egress6"),
             unmapped: packets("unmapped"),
+            unmapped_partner: packets("unmapped_partner"),
         }
     }
 
