@@ -43,6 +43,8 @@ pub mod kernel;
 // What runs them.
 pub mod reconcile;
 
+pub mod status;
+
 pub mod commands;
 
 pub mod cli;

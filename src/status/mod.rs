@@ -1,0 +1,3 @@
+//! What a running agent tells about itself.
+
+pub mod snapshot;
