@@ -16,11 +16,21 @@ use crate::objects::{NexthopKind, RouteTarget};
 use crate::ownership::Ownership;
 use crate::plan::{Action, FirewallAfter, Plan, Step};
 
-/// Looks at each step before it is sent. Tests use it to fail or to die at a chosen step; with
-/// one in place nothing is batched, so that each step is a point of its own.
+/// Looks at each step before it is sent. Tests use it to fail or to die at a chosen step: nothing
+/// is batched then, so that each step is a point of its own. The agent ends a pass with it.
 pub trait Interposer {
     /// An answer given in the kernel's place, or `None` to go on.
     fn before(&mut self, index: usize, step: &Step) -> Option<KernelError>;
+
+    /// Whether routes go many at a time all the same; then only the first of each is shown.
+    fn batches(&self) -> bool {
+        false
+    }
+
+    /// Whether to end here, between two steps.
+    fn stops(&self) -> bool {
+        false
+    }
 }
 
 /// A step that failed.
@@ -51,6 +61,9 @@ pub enum ApplyError {
     /// Talking to the kernel failed; what of the current group arrived is unknown.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The process is told to end.
+    #[error("stopped between two steps; the next pass goes on from there")]
+    Stopped,
 }
 
 /// How many failures a message names.
@@ -85,6 +98,7 @@ impl ApplyError {
                 error,
                 NetlinkError::Overrun { .. } | NetlinkError::Interrupted { .. }
             ),
+            ApplyError::Stopped => false,
         }
     }
 }
@@ -104,9 +118,12 @@ pub fn apply(
 ) -> Result<(), ApplyError> {
     let mut next = 0;
     while next < plan.steps.len() {
-        let end = match interposer {
-            Some(_) => next + 1,
-            None => group_end(&plan.steps, next, ownership),
+        if interposer.as_ref().is_some_and(|i| i.stops()) {
+            return Err(ApplyError::Stopped);
+        }
+        let end = match &interposer {
+            Some(interposer) if !interposer.batches() => next + 1,
+            _ => group_end(&plan.steps, next, ownership),
         };
         if let Some(interposer) = interposer.as_deref_mut()
             && let Some(error) = interposer.before(next, &plan.steps[next])

@@ -235,7 +235,7 @@ fn apply_all(mut steps: Plan, kernel: &mut Kernel, ownership: &Ownership) -> Vec
     while !steps.is_empty() {
         match apply(&steps, kernel, ownership, None, &mut || {}) {
             Ok(()) => break,
-            Err(error @ ApplyError::Netlink(_)) => {
+            Err(error @ (ApplyError::Netlink(_) | ApplyError::Stopped)) => {
                 // Which of them arrived is unknown: the next round sees.
                 trouble.push(error.to_string());
                 break;

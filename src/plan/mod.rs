@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use crate::desired::{DesiredState, SysctlSetting};
 use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, OwnedFirewall, Ruleset};
-use crate::objects::{Nexthop, NexthopKind, Route, RouteTarget, Rule};
+use crate::objects::{Nexthop, NexthopKind, Route, RouteKey, RouteTarget, Rule};
 use crate::observed::{ObservedState, OwnedState};
-use crate::types::{NexthopId, PerFamily};
+use crate::types::{Family, NexthopId, PerFamily, Priority};
 
 pub use diff::plan;
 
@@ -98,7 +98,45 @@ pub enum Step {
     },
 }
 
+/// Which object a step changes, whatever it does to it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKey {
+    /// A sysctl, by its path below `/proc/sys`.
+    Sysctl(String),
+    /// All of our rules in one firewall.
+    Firewall(BackendKind),
+    /// A nexthop object.
+    Nexthop(NexthopId),
+    /// A route.
+    Route(RouteKey),
+    /// The rules of one place in a family's list.
+    Rule(Family, Priority),
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ObjectKey::Sysctl(path) => write!(f, "sysctl {}", path.replace('/', ".")),
+            ObjectKey::Firewall(backend) => write!(f, "our {backend} rules"),
+            ObjectKey::Nexthop(id) => write!(f, "nexthop {id}"),
+            ObjectKey::Route(key) => write!(f, "route {} in table {}", key.dst, key.table),
+            ObjectKey::Rule(family, priority) => write!(f, "{family} rule {priority}"),
+        }
+    }
+}
+
 impl Step {
+    /// Which object it changes.
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Step::Sysctl(setting) => ObjectKey::Sysctl(setting.path.clone()),
+            Step::Firewall { backend, .. } => ObjectKey::Firewall(*backend),
+            Step::Nexthop { nexthop, .. } => ObjectKey::Nexthop(nexthop.id),
+            Step::Route { route, .. } => ObjectKey::Route(route.key),
+            Step::Rule { rule, .. } => ObjectKey::Rule(rule.family, rule.priority),
+        }
+    }
+
     /// What it does.
     pub fn action(&self) -> Action {
         match self {

@@ -89,6 +89,20 @@ impl RangeSet {
         PerFamily::from_fn(|family| self.prefixes.get(family).len())
     }
 
+    /// How many prefixes the documents in force list under each group, before aggregation.
+    pub fn selected_groups(&self) -> Vec<(Group, usize)> {
+        let mut groups: BTreeMap<&Group, usize> = BTreeMap::new();
+        for (origin, prefixes) in &self.origins {
+            if let Origin::Selected(group) | Origin::Held(group) = origin {
+                *groups.entry(group).or_default() += prefixes.len();
+            }
+        }
+        groups
+            .into_iter()
+            .map(|(group, count)| (group.clone(), count))
+            .collect()
+    }
+
     /// The aggregated prefix that sends the address over the bypass path, if one does.
     pub fn matching(&self, address: IpAddr) -> Option<IpNet> {
         let prefixes = self.prefixes.get(Family::of(address));

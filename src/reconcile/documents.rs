@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Asking, Pass, PassError, View, instance};
+use super::{Asking, Pass, PassError, View, fetch_path, instance};
 use crate::config::AutoOr;
 use crate::guard::{
     AcceptError, Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level,
@@ -28,6 +28,8 @@ pub(super) struct Documents {
     revalidated: Option<Meta>,
     last_good: Option<Stored>,
     complaint: Option<PassError>,
+    /// The source says that what is in force after this is its newest document.
+    confirmed: bool,
 }
 
 impl Documents {
@@ -169,6 +171,12 @@ impl Pass<'_> {
             Some(Ok(document)) => Some(document.sync_token),
             _ => None,
         };
+        let confirmed = matches!(
+            (&answer, judgement.decision),
+            (Answer::Unchanged, Decision::Keep)
+                | (Answer::Document(..), Decision::Accept(Whose::Fetched))
+                | (Answer::SameAsHeld, Decision::Accept(Whose::Held))
+        );
         drop((parsed, last_parsed, held_parsed));
         self.report.end_stage("guard");
         Ok(Documents {
@@ -183,6 +191,7 @@ impl Pass<'_> {
             revalidated,
             last_good: last_good.ok(),
             complaint,
+            confirmed,
             judgement,
         })
     }
@@ -245,7 +254,27 @@ impl Pass<'_> {
         }
         let at_hand = held.or(last_good);
         let validators = at_hand.and_then(|stored| stored.meta().validators.as_ref());
-        let (bytes, url, validators) = match self.fetch(validators).await {
+        let fetched = match &mut self.gathered {
+            None => {
+                let notes = &mut self.report.notes;
+                fetch_path::fetch_document(self.config, self.role, validators, notes).await
+            }
+            Some(gathered) => {
+                self.report.notes.append(&mut gathered.notes);
+                match gathered.source.take() {
+                    None => return (Answer::NotAsked, None),
+                    // Another pass has put another document there since: this says nothing of it.
+                    Some(answer)
+                        if matches!(answer.fetched, Ok(Fetched::NotModified { .. }))
+                            && answer.validators.as_ref() != validators =>
+                    {
+                        return (Answer::NotAsked, None);
+                    }
+                    Some(answer) => answer.fetched,
+                }
+            }
+        };
+        let (bytes, url, validators) = match fetched {
             Err(error) if error.is_answer() => return (Answer::Rejected(error.to_string()), None),
             Err(error) => return (Answer::Failed(error.to_string()), None),
             Ok(Fetched::NotModified { .. }) if held.is_some() => return (Answer::SameAsHeld, None),
@@ -314,6 +343,13 @@ impl Pass<'_> {
                 }
             }
             Decision::HoldAll(Whose::Held) | Decision::HoldWithdrawals(Whose::Held) => {}
+        }
+        if documents.confirmed
+            && let Err(error) = self.store.confirm(super::now())
+        {
+            self.report.notes.push(format!(
+                "that the source confirms the document was not written down: {error}"
+            ));
         }
         Ok(())
     }

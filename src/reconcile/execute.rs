@@ -1,7 +1,7 @@
 //! Plan, apply, verify; and back where that doesn't end as promised.
 
 use super::documents::Documents;
-use super::report::Outcome;
+use super::report::{InForce, Outcome};
 use super::{NUMBERS_FILE, Pass, PassError, View};
 use crate::apply::{ApplyError, Interposer, apply};
 use crate::config::Role;
@@ -28,7 +28,7 @@ impl Pass<'_> {
         documents: &Documents,
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
-        let desired = view.desired(self.config, self.role)?;
+        let mut desired = view.desired(self.config, self.role)?;
         self.report.notes.extend(desired.notes.iter().cloned());
         let first = view.plan(kernel, desired.clone())?;
         self.report.notes.extend(first.notes.iter().cloned());
@@ -61,12 +61,21 @@ impl Pass<'_> {
             let before = view.observed.owned(&view.ownership);
             self.report.end_stage("store");
             match self.bring_about(kernel, view, desired, first, interposer) {
-                Ok(()) => self.report.outcome = Outcome::Changed,
+                Ok(now) => {
+                    self.report.outcome = Outcome::Changed;
+                    desired = now;
+                }
+                Err(PassError::Stopped) => return Err(PassError::Stopped),
                 Err(reason) => return Err(self.roll_back(kernel, view, before, reason)),
             }
             self.report.end_stage("verify");
         }
         self.keep_numbers(view, true)?;
+        self.report.in_force = Some(Box::new(InForce {
+            goal: view.goal(kernel, desired)?,
+            ownership: view.ownership.clone(),
+            facts: view.facts.clone(),
+        }));
         self.report.end_stage("store");
         Ok(())
     }
@@ -79,13 +88,14 @@ impl Pass<'_> {
         mut desired: DesiredState,
         mut steps: Plan,
         mut interposer: Option<&mut dyn Interposer>,
-    ) -> Result<(), PassError> {
+    ) -> Result<DesiredState, PassError> {
         let mut trouble = String::new();
         let mut tried: Vec<Step> = Vec::new();
         for _ in 0..ATTEMPTS {
             let shaped = interposer.as_deref_mut().map(|i| i as &mut dyn Interposer);
             match self.attempt(kernel, view, &desired, &steps, &tried, shaped) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(desired),
+                Err(Attempt::Stopped) => return Err(PassError::Stopped),
                 Err(Attempt::Final(reason)) => return Err(PassError::RolledBack { reason }),
                 Err(Attempt::Again(reason)) => trouble = reason,
             }
@@ -145,6 +155,7 @@ impl Pass<'_> {
             Err(error) if error.worth_another_look() => {
                 return Err(Attempt::Again(error.to_string()));
             }
+            Err(ApplyError::Stopped) => return Err(Attempt::Stopped),
             Err(error @ ApplyError::Steps(_)) | Err(error @ ApplyError::Netlink(_)) => {
                 return Err(Attempt::Final(error.to_string()));
             }
@@ -175,6 +186,11 @@ impl Pass<'_> {
         self.report.notes.extend(findings.notes);
         match findings.mismatches.first() {
             None => Ok(()),
+            // What is left alone may be the cause, and the rest is not to suffer for it.
+            Some(first) if !self.options.withheld.is_empty() => {
+                self.report.notes.push(format!("verify: {first}"));
+                Ok(())
+            }
             Some(first) => Err(Attempt::Again(format!(
                 "verify: {first}{}{}",
                 match findings.mismatches.len() {
@@ -251,6 +267,7 @@ fn passed_by(view: &View) -> String {
 }
 
 enum Attempt {
+    Stopped,
     Again(String),
     Final(String),
 }

@@ -5,11 +5,12 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::PassError;
+use super::gather::Metadata;
 use crate::config::{AutoOr, Config, Role};
 use crate::facts::{HostFacts, InstanceFacts};
 use crate::source::cache::Store;
 use crate::source::fact_cache::{self, DMI_ASSET_TAG, MachineKey};
-use crate::source::imds::{self, ImdsSettings, Wanted};
+use crate::source::imds::{self, ImdsError, ImdsSettings, Wanted};
 use crate::types::{Family, Region};
 
 /// What of it the pass can't do without.
@@ -45,11 +46,28 @@ fn wanted(config: &Config, role: Role, facts: &HostFacts) -> Wanted {
     wanted
 }
 
-/// Asks, or takes the last answer of this same machine.
+/// Asks for what the settings want; `None` where they want nothing.
+pub(super) async fn ask(
+    config: &Config,
+    role: Role,
+    facts: &HostFacts,
+) -> Option<Result<InstanceFacts, ImdsError>> {
+    let wanted = wanted(config, role, facts);
+    if wanted.is_nothing() {
+        return None;
+    }
+    Some(match ImdsSettings::from_environment() {
+        Ok(settings) => imds::ask(wanted, &settings).await,
+        Err(error) => Err(error),
+    })
+}
+
+/// Takes the answer, or the last one of this same machine.
 ///
 /// # Errors
 /// Only where a setting needs the answer and there is none: then the note becomes the error.
-pub async fn facts(
+pub(super) fn take(
+    answer: Metadata,
     config: &Config,
     role: Role,
     facts: &HostFacts,
@@ -62,9 +80,10 @@ pub async fn facts(
         return Ok(None);
     }
     let machine = MachineKey::find(Path::new(DMI_ASSET_TAG), primary_mac(facts).as_deref());
-    let answer = match ImdsSettings::from_environment() {
-        Ok(settings) => imds::ask(wanted, &settings).await,
-        Err(error) => Err(error),
+    let asked = matches!(answer, Metadata::Answer(_));
+    let answer = match answer {
+        Metadata::Answer(answer) => answer,
+        Metadata::NotAsked => Err(ImdsError::NotAskedYet),
     };
     let error = match answer {
         Ok(instance) => {
@@ -86,9 +105,11 @@ pub async fn facts(
     };
     match cached {
         Ok(Some(cached)) => {
-            notes.push(format!(
-                "metadata service: {error}; its answer of an earlier pass is used"
-            ));
+            if asked {
+                notes.push(format!(
+                    "metadata service: {error}; its answer of an earlier pass is used"
+                ));
+            }
             return Ok(Some(cached.facts));
         }
         Ok(None) => {}

@@ -1,8 +1,11 @@
 //! Looking at the host and at what is there, and planning from it: done again after each attempt
 //! that didn't end as promised.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 
+use super::gather::Metadata;
 use super::{Pass, PassError, instance};
 use crate::config::{AutoOr, Role};
 use crate::desired::{DesiredState, Inputs, desired};
@@ -12,7 +15,7 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::objects::RouteTarget;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
-use crate::plan::{Goal, Plan, plan};
+use crate::plan::{Goal, ObjectKey, Plan, plan};
 use crate::types::PerFamily;
 
 /// The firewall in use, and why.
@@ -55,6 +58,7 @@ pub struct View {
     /// The metadata service's error, where a setting needed it: the pass closes the egress and then fails.
     pub instance_error: Option<PassError>,
     available: PerFamily<bool>,
+    withheld: BTreeSet<ObjectKey>,
 }
 
 impl View {
@@ -69,15 +73,22 @@ impl View {
         let mut notes = Vec::new();
         // An image is baked on another machine: only the document goes along.
         let keep = !pass.options.dry_run && !pass.options.cache_only;
-        let asked = instance::facts(
+        let answer = match &mut pass.gathered {
+            Some(gathered) => std::mem::take(&mut gathered.metadata),
+            None => match instance::ask(pass.config, pass.role, &facts).await {
+                Some(answer) => Metadata::Answer(answer),
+                None => Metadata::NotAsked,
+            },
+        };
+        let asked = instance::take(
+            answer,
             pass.config,
             pass.role,
             &facts,
             &pass.store,
             keep,
             &mut notes,
-        )
-        .await;
+        );
         pass.report.notes.append(&mut notes);
         // The egress path needs no region: it goes in all the same, and the pass fails after.
         let (instance, instance_error) = match asked {
@@ -116,6 +127,7 @@ impl View {
             instance_error,
             configured_gateways: super::documents::configured_gateways(pass.config),
             available: kernel.available,
+            withheld: pass.options.withheld.clone(),
         })
     }
 
@@ -163,14 +175,25 @@ impl View {
         })?)
     }
 
-    /// The steps from what is seen now to what should be.
-    pub fn plan(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Plan, PassError> {
+    /// What a plan is to lead to.
+    pub fn goal(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Goal, PassError> {
         let text = match &desired.firewall {
             Some(ruleset) => kernel.firewall(self.backend.kind).render(ruleset)?,
             None => Vec::new(),
         };
-        let goal = Goal::of(desired, self.backend.kind, text);
-        Ok(plan(&goal, &self.observed, &self.ownership))
+        Ok(Goal::of(desired, self.backend.kind, text))
+    }
+
+    /// The steps from what is seen now to what should be, but for the objects that are left
+    /// alone for now.
+    pub fn plan(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Plan, PassError> {
+        let goal = self.goal(kernel, desired)?;
+        let mut plan = plan(&goal, &self.observed, &self.ownership);
+        if !self.withheld.is_empty() {
+            plan.steps
+                .retain(|step| !self.withheld.contains(&step.key()));
+        }
+        Ok(plan)
     }
 }
 

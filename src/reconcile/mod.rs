@@ -4,10 +4,13 @@ mod documents;
 mod examine;
 mod execute;
 mod fetch_path;
+mod gather;
 pub mod instance;
 mod look;
 pub mod report;
 
+use std::borrow::BorrowMut;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -23,14 +26,16 @@ use crate::kernel::netlink::NetlinkError;
 use crate::kernel::{Kernel, ObserveError};
 use crate::lock::{LockError, PassLock};
 use crate::ownership::{Numbers, Ownership};
+use crate::plan::ObjectKey;
 use crate::source::cache::{ReadError, Store, WriteError};
 use crate::source::imds::ImdsError;
 use crate::state_dir::StateError;
 use crate::types::SyncToken;
 
 pub use examine::{Examined, examine};
+pub use gather::{FetchResult, Gathered, gather};
 pub use look::{BackendChoice, Firewalls, View};
-pub use report::{Outcome, Report};
+pub use report::{InForce, Outcome, Report};
 
 /// How long a pass waits for another one to end.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -64,6 +69,12 @@ pub struct Options {
     pub cause: String,
     /// Whether state reaches the disk before the pass goes on; off for benchmarks only.
     pub sync: bool,
+    /// Objects that are left as they are although they drifted: another program keeps changing
+    /// them back.
+    pub withheld: BTreeSet<ObjectKey>,
+    /// Whether a pass that finds everything in sync leaves no line in the journal: an agent's
+    /// are many.
+    pub quiet: bool,
 }
 
 impl Default for Options {
@@ -75,6 +86,8 @@ impl Default for Options {
             asking: Asking::Source,
             cause: "reconcile".to_owned(),
             sync: true,
+            withheld: BTreeSet::new(),
+            quiet: false,
         }
     }
 }
@@ -145,6 +158,9 @@ pub enum PassError {
     /// Which region is selected is unknown, so no document can be judged.
     #[error("{0}; until then, the bypass path keeps what it has")]
     NoRegion(String),
+    /// The process was told to end.
+    #[error("stopped between two steps; the next pass goes on from there")]
+    Stopped,
     /// There never was a document, and there is none now.
     #[error("no document: {0}; until one comes, the bypass path keeps what it has")]
     NoDocument(String),
@@ -173,25 +189,52 @@ pub(crate) struct Pass<'a> {
     pub report: Report,
     /// What `numbers.json` holds; nobody else writes it while we have the lock.
     pub stored_numbers: Option<Vec<Numbers>>,
+    /// What was asked ahead of the pass; `None`: it asks itself.
+    pub gathered: Option<Gathered>,
 }
 
-/// Runs one pass. Whatever happens is in the report.
-pub async fn pass(
+/// Runs one pass, which asks the outside world by itself. Whatever happens is in the report.
+pub async fn pass<K: BorrowMut<Kernel>>(
     config: &Config,
     role: Role,
     options: &Options,
-    kernel: impl FnOnce() -> Result<Kernel, ObserveError>,
+    kernel: impl FnOnce() -> Result<K, ObserveError>,
+    interposer: Option<&mut dyn Interposer>,
+) -> Report {
+    let pass = Pass::new(config, role, options);
+    pass.to_its_end(kernel, interposer).await
+}
+
+/// Runs one pass on answers that were gathered before: it waits for nobody but the lock.
+pub async fn pass_on<K: BorrowMut<Kernel>>(
+    gathered: Gathered,
+    config: &Config,
+    role: Role,
+    options: &Options,
+    kernel: impl FnOnce() -> Result<K, ObserveError>,
     interposer: Option<&mut dyn Interposer>,
 ) -> Report {
     let mut pass = Pass::new(config, role, options);
-    pass.report.cache_only = options.cache_only;
-    if let Err(error) = pass.run(kernel, interposer).await {
-        pass.report.fail(&error);
+    pass.gathered = Some(gathered);
+    pass.to_its_end(kernel, interposer).await
+}
+
+impl Pass<'_> {
+    async fn to_its_end<K: BorrowMut<Kernel>>(
+        self,
+        kernel: impl FnOnce() -> Result<K, ObserveError>,
+        interposer: Option<&mut dyn Interposer>,
+    ) -> Report {
+        let mut pass = self;
+        pass.report.cache_only = pass.options.cache_only;
+        if let Err(error) = pass.run(kernel, interposer).await {
+            pass.report.fail(&error);
+        }
+        pass.report.settle();
+        pass.report.duration = pass.started.elapsed();
+        pass.write_end();
+        pass.report
     }
-    pass.report.settle();
-    pass.report.duration = pass.started.elapsed();
-    pass.write_end();
-    pass.report
 }
 
 impl<'a> Pass<'a> {
@@ -207,12 +250,13 @@ impl<'a> Pass<'a> {
             started: Instant::now(),
             report: Report::new(role, options.dry_run),
             stored_numbers: None,
+            gathered: None,
         }
     }
 
-    async fn run(
+    async fn run<K: BorrowMut<Kernel>>(
         &mut self,
-        kernel: impl FnOnce() -> Result<Kernel, ObserveError>,
+        kernel: impl FnOnce() -> Result<K, ObserveError>,
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
         let writes_kernel = !self.options.dry_run && !self.options.cache_only;
@@ -231,8 +275,9 @@ impl<'a> Pass<'a> {
         };
         self.report.locked = !self.options.dry_run;
         let mut kernel = kernel()?;
+        let kernel = kernel.borrow_mut();
         let ownership = self.ownership()?;
-        let mut view = look::View::open(self, &mut kernel, ownership, Firewalls::Chosen).await?;
+        let mut view = look::View::open(self, kernel, ownership, Firewalls::Chosen).await?;
         self.report.end_stage("observe");
         let documents = self.documents(&view).await?;
         self.report.take_judgement(&documents.judgement);
@@ -244,7 +289,7 @@ impl<'a> Pass<'a> {
             }
             return documents.complaint(self.report.held);
         }
-        self.execute(&mut kernel, &mut view, &documents, interposer)?;
+        self.execute(kernel, &mut view, &documents, interposer)?;
         documents.complaint(self.report.held)
     }
 
@@ -300,7 +345,8 @@ impl<'a> Pass<'a> {
 
     /// The line after the pass; its failure is a note, since the pass is over.
     fn write_end(&mut self) {
-        if !self.report.locked {
+        let quiet = self.options.quiet && self.report.outcome == Outcome::InSync;
+        if !self.report.locked || quiet {
             return;
         }
         let record = Record::end(

@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 use super::{BackendChoice, PassError};
 use crate::cli::{EXIT_FAILED, EXIT_HELD, EXIT_OK, EXIT_PENDING};
 use crate::config::Role;
-use crate::guard::{Judgement, Verdict};
+use crate::facts::HostFacts;
+use crate::guard::{GuardState, Judgement, Verdict};
 use crate::ownership::Ownership;
 use crate::plan::text::{Context, Style, render, totals};
-use crate::plan::{Plan, json as plan_json};
+use crate::plan::{Goal, Plan, json as plan_json};
+use crate::ranges::Group;
 use crate::types::{Family, IfIndex, PerFamily, SyncToken};
 
 /// How a pass ended.
@@ -26,6 +28,8 @@ pub enum Outcome {
     Pending,
     /// The guard holds something; what it lets through is in force.
     Held,
+    /// Told to end between two steps: what is done is right, the next pass does the rest.
+    Stopped,
     /// Not as promised; what was ours before is back.
     RolledBack,
     /// Failed.
@@ -40,6 +44,7 @@ impl Outcome {
             Outcome::Changed => "changed",
             Outcome::Pending => "pending",
             Outcome::Held => "held",
+            Outcome::Stopped => "stopped",
             Outcome::RolledBack => "rolled_back",
             Outcome::Failed => "failed",
         }
@@ -51,7 +56,7 @@ impl Outcome {
             Outcome::InSync | Outcome::Changed => EXIT_OK,
             Outcome::Pending => EXIT_PENDING,
             Outcome::Held => EXIT_HELD,
-            Outcome::RolledBack | Outcome::Failed => EXIT_FAILED,
+            Outcome::Stopped | Outcome::RolledBack | Outcome::Failed => EXIT_FAILED,
         }
     }
 }
@@ -66,6 +71,17 @@ pub enum Applied {
     Part,
     /// Every step, verified.
     All,
+}
+
+/// What a pass leaves in force: what an agent watches over until the next one.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    /// What lies in the kernel of ours.
+    pub goal: Goal,
+    /// How ours is told from others'.
+    pub ownership: Ownership,
+    /// The host as it was seen last.
+    pub facts: HostFacts,
 }
 
 /// Everything about a pass that somebody may want to know.
@@ -93,6 +109,10 @@ pub struct Report {
     pub verdicts: Vec<Verdict>,
     /// Whether one of them holds.
     pub held: bool,
+    /// Prefixes in force by what the document lists them under, before aggregation.
+    pub groups: Vec<(Group, usize)>,
+    /// What the guard remembers: a hold, hold-downs.
+    pub guard_state: GuardState,
     /// What else is worth knowing.
     pub notes: Vec<String>,
     /// The firewall in use.
@@ -107,6 +127,8 @@ pub struct Report {
     pub devices: BTreeMap<IfIndex, String>,
     /// How much of the steps is carried out.
     pub applied: Applied,
+    /// What the pass leaves in force, once it has brought it about or found it so.
+    pub in_force: Option<Box<InForce>>,
     /// The guard has judged: before that, which document is in force wasn't looked at.
     judged: bool,
     /// The pass had the lock, so it belongs into the journal.
@@ -130,6 +152,8 @@ impl Report {
             plan: Plan::default(),
             verdicts: Vec::new(),
             held: false,
+            groups: Vec::new(),
+            guard_state: GuardState::default(),
             notes: Vec::new(),
             backend: None,
             error: None,
@@ -137,6 +161,7 @@ impl Report {
             devices: BTreeMap::new(),
             applied: Applied::None,
             stages: Vec::new(),
+            in_force: None,
             judged: false,
             locked: false,
             lap: Instant::now(),
@@ -162,6 +187,8 @@ impl Report {
         self.aggregated = judgement.ranges.aggregated();
         self.verdicts.clone_from(&judgement.verdicts);
         self.held = judgement.held;
+        self.groups = judgement.ranges.selected_groups();
+        self.guard_state.clone_from(&judgement.state);
         if self.held {
             self.outcome = Outcome::Held;
         }
@@ -179,11 +206,13 @@ impl Report {
     pub fn fail(&mut self, error: &PassError) {
         self.applied = match (self.outcome, error) {
             (Outcome::Changed, _) => Applied::All,
-            (_, PassError::RollbackFailed { .. }) => Applied::Part,
+            (_, PassError::RollbackFailed { .. } | PassError::Stopped) => Applied::Part,
             _ => Applied::None,
         };
-        if self.outcome != Outcome::RolledBack {
-            self.outcome = Outcome::Failed;
+        match error {
+            PassError::Stopped => self.outcome = Outcome::Stopped,
+            _ if self.outcome == Outcome::RolledBack => {}
+            _ => self.outcome = Outcome::Failed,
         }
         self.error = Some(error.to_string());
     }
@@ -336,6 +365,9 @@ impl Report {
             Outcome::Held => format!("Held by the guard; the rest is in force: {totals} ({took})."),
             Outcome::RolledBack => {
                 "Rolled back: what was ours before is in force again.".to_owned()
+            }
+            Outcome::Stopped => {
+                "Stopped between two steps; the next pass goes on from there.".to_owned()
             }
             Outcome::Failed => match self.applied {
                 Applied::None => "Failed. Nothing was changed.",

@@ -58,6 +58,16 @@ impl Stored {
     }
 }
 
+const CONFIRMED: &str = "confirmed.json";
+/// A confirmation is written down at most this often, in seconds: an age is read in hours.
+const CONFIRMED_EVERY: u64 = 60;
+
+#[derive(Serialize, Deserialize)]
+struct Confirmed {
+    /// In seconds since the epoch.
+    at: u64,
+}
+
 /// The state directory.
 ///
 /// Reading never writes, not even the directory: a dry run leaves no trace. Who writes holds the
@@ -145,6 +155,26 @@ impl Store {
         value: &T,
     ) -> Result<(), WriteError> {
         state_file::write(&self.directory, name, value, b"", self.sync)
+    }
+
+    /// When a source last said that the last known good is its newest document, in seconds since
+    /// the epoch; `None` where that was never written down or can't be read.
+    pub fn confirmed_at(&self) -> Option<u64> {
+        let confirmed: Confirmed = self.read_json(CONFIRMED).ok()?;
+        Some(confirmed.at)
+    }
+
+    /// Writes down that a source says so at `now`, in seconds since the epoch.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the old time then stays.
+    pub fn confirm(&self, now: u64) -> Result<(), WriteError> {
+        // A clock that was set back makes the old time worthless.
+        let known = self.confirmed_at().filter(|at| *at <= now);
+        match known {
+            Some(at) if now - at < CONFIRMED_EVERY => Ok(()),
+            _ => self.write_json(CONFIRMED, &Confirmed { at: now }),
+        }
     }
 
     /// Removes a small state file; that it is already gone is a success.

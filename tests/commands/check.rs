@@ -69,7 +69,7 @@ fn host_role() {
         well.has("config", "ok", "role host");
         well.has("backend", "ok", "nftables (auto");
         well.has("nf_tables", "ok", "");
-        well.has("document", "ok", "sync token");
+        well.has("document", "ok", "confirmed ");
         well.has("bypass", "ok", "ipv4: via 10.0.1.1 on priv");
         well.has("egress", "ok", "ipv6: via 2600:1f18:1000:1::a");
         well.has("conflicts", "ok", "");

@@ -94,19 +94,21 @@ fn last_known_good(config: &Config, store: &Store, findings: &mut Findings) {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let published = now.saturating_sub(document.sync_token.0);
-    let fetched = now.saturating_sub(stored.meta().fetched_at);
+    // Amazon may publish nothing for days: old is what no source has confirmed for long.
+    let at = store.confirmed_at().unwrap_or(stored.meta().fetched_at);
+    let confirmed = now.saturating_sub(at);
     let text = format!(
-        "last known good: sync token {}, published {} ago, fetched {} ago from {}",
+        "last known good: sync token {}, published {} ago, confirmed {} ago, from {}",
         document.sync_token,
         age(published),
-        age(fetched),
+        age(confirmed),
         stored.meta().url
     );
-    if published > config.agent.stale_alarm.as_secs() {
+    if confirmed > config.agent.stale_warn.as_secs() {
         findings.warn(
             name,
             text,
-            "AWS publishes several times a week: see with trailblazer reconcile --dry-run whether the source still answers",
+            "nobody has asked, or no source answers: see with trailblazer reconcile --dry-run, and run the agent or the timer",
         );
     } else {
         findings.ok(name, text);

@@ -17,6 +17,9 @@ pub enum ImdsError {
         /// What is wrong and what would be right.
         why: &'static str,
     },
+    /// The agent's first pass asks nobody.
+    #[error("the instance metadata service has not been asked yet")]
+    NotAskedYet,
     /// Nobody there.
     #[error(
         "the instance metadata service does not answer ({0}): outside of EC2 set regions, gateways and CIDRs in the config; on EC2 check that it is enabled and, in a container, its hop limit"
