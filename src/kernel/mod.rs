@@ -1,6 +1,7 @@
 //! The only code that talks to the kernel.
 
 pub mod errno;
+pub mod events;
 pub mod flows;
 pub mod link;
 pub mod lookup;

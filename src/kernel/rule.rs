@@ -92,7 +92,7 @@ pub fn dump(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<Rule>, Net
     })
 }
 
-fn rule_of(family: Family, message: &RuleMessage) -> Rule {
+pub(super) fn rule_of(family: Family, message: &RuleMessage) -> Rule {
     let mut rule = Rule {
         family,
         priority: Priority(0),

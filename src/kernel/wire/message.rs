@@ -47,6 +47,8 @@ pub struct Frame<'a> {
     pub flags: u16,
     /// `nlmsg_seq`.
     pub sequence: u32,
+    /// `nlmsg_pid`: in a notification, the port of the socket that caused it.
+    pub port: u32,
     /// What follows the header.
     pub body: &'a [u8],
 }
@@ -62,6 +64,7 @@ pub fn frames(mut bytes: &[u8]) -> Result<Vec<Frame<'_>>, WireError> {
             kind: u16::from_ne_bytes([head[4], head[5]]),
             flags: u16::from_ne_bytes([head[6], head[7]]),
             sequence: u32::from_ne_bytes([head[8], head[9], head[10], head[11]]),
+            port: u32::from_ne_bytes([head[12], head[13], head[14], head[15]]),
             body: bytes.get(HEADER_LEN..length).ok_or(CUT)?,
         });
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -143,6 +146,7 @@ mod tests {
             kind: NLMSG_ERROR,
             flags: NLM_F_CAPPED | NLM_F_ACK_TLVS,
             sequence: 3,
+            port: 0,
             body: &body,
         };
         let Some(Final::Refused(refusal)) = final_of(&frame).unwrap() else {
@@ -159,6 +163,7 @@ mod tests {
             kind: NLMSG_DONE,
             flags: 2,
             sequence: 1,
+            port: 0,
             body: &body,
         };
         assert!(matches!(

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 mod attribute;
 mod message;
+pub mod own;
 mod socket;
 
 pub use attribute::{

@@ -6,6 +6,7 @@ use rtnetlink::sys::{Socket, SocketAddr};
 use rustix::net::sockopt;
 
 use super::message::{Final, Frame, final_of, frames, push_message};
+use super::own;
 use super::{ACK, ANSWER_WITHIN, DUMP, HEADER_LEN, REQUEST, WireError};
 
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -19,8 +20,16 @@ const RECEIVE: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Wire {
     socket: Socket,
+    protocol: isize,
+    port: u32,
     sequence: u32,
     buffer: Vec<u8>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        own::closed(self.protocol, self.port);
+    }
 }
 
 impl Wire {
@@ -30,7 +39,8 @@ impl Wire {
     /// `EPROTONOSUPPORT` where the kernel doesn't have the protocol.
     pub fn open(protocol: isize) -> io::Result<Wire> {
         let mut socket = Socket::new(protocol)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
+        own::opened(protocol, port);
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         for side in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
@@ -46,6 +56,8 @@ impl Wire {
         }
         Ok(Wire {
             socket,
+            protocol,
+            port,
             sequence: 0,
             buffer: Vec::with_capacity(RECEIVE),
         })

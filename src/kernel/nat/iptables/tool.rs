@@ -6,9 +6,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+
 use super::script::explain;
 use crate::firewall::BackendKind;
 use crate::kernel::nat::FirewallError;
+use crate::kernel::wire::own;
 
 /// How long a program may take beyond its wait for the lock. iptables-legacy loads 100,000 rules
 /// in some seconds; whatever takes longer hangs.
@@ -115,8 +118,11 @@ pub fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
+    // The variants on nf_tables speak netlink: what they change for us, we have changed.
+    own::opened(NETLINK_NETFILTER, child.id());
     let deadline = Instant::now() + PATIENCE + extra;
     let output = collect(&mut child, input, deadline);
+    own::closed(NETLINK_NETFILTER, child.id());
     if output.is_err() {
         // Kill by its own handle, and reap it; both fail only when it has ended by itself.
         let _ = child.kill();

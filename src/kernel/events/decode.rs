@@ -1,0 +1,236 @@
+//! Notifications as values.
+
+use std::net::IpAddr;
+
+use rtnetlink::packet_core::Parseable;
+use rtnetlink::packet_route::rule::RuleMessage;
+
+use crate::kernel::route::{self, family_of};
+use crate::kernel::rule;
+use crate::kernel::wire::{Frame, NFGEN_LEN, WireError, attributes, each_attribute, find, u32_at};
+use crate::objects::{Route, Rule};
+use crate::types::{Family, IfIndex, NexthopId, TableId};
+
+// Message types and attributes of linux/rtnetlink.h, if_link.h, if_addr.h and nexthop.h.
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
+/// Length of `struct ifinfomsg`.
+const IFINFOMSG: usize = 16;
+const IFLA_IFNAME: u16 = 3;
+/// `IFF_UP`, `IFF_RUNNING`, `IFF_LOWER_UP` (linux/if.h): what decides whether a route may lie there.
+const LINK_FLAGS: u32 = 0x1 | 0x40 | 0x1_0000;
+/// Length of `struct ifaddrmsg`.
+const IFADDRMSG: usize = 8;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+/// `IFA_F_TENTATIVE`, `IFA_F_DADFAILED` (linux/if_addr.h): an address that can't be used yet.
+const ADDRESS_FLAGS: u32 = 0x40 | 0x08;
+/// Length of `struct nhmsg`.
+const NHMSG: usize = 8;
+const NHA_ID: u16 = 1;
+
+// linux/netfilter/nf_tables.h, with the subsystem (10) in the high byte.
+const NFT_MSG_NEWGEN: u16 = (10 << 8) | 15;
+const NFTA_GEN_PROC_NAME: u16 = 3;
+/// The table's name is attribute 1 of every other message of nf_tables.
+const NFTA_TABLE_NAME: u16 = 1;
+
+/// What changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A route of one of our tables has gone.
+    RouteGone(Route),
+    /// A route was put into one of our tables, or changed there.
+    RouteCame(Route),
+    /// The main table's default changed.
+    MainDefault(Family),
+    /// A policy rule has gone.
+    RuleGone(Rule),
+    /// A policy rule was added.
+    RuleCame(Rule),
+    /// An interface is there with these flags.
+    Link {
+        /// Its number.
+        index: IfIndex,
+        /// Its name.
+        name: String,
+        /// The flags that decide about routes.
+        flags: u32,
+    },
+    /// An interface has gone.
+    LinkGone(IfIndex),
+    /// An address is there, with the flags that decide whether it can be used.
+    Address(IfIndex, IpAddr, u32),
+    /// An address has gone.
+    AddressGone(IfIndex, IpAddr),
+    /// A nexthop object came, changed or went.
+    Nexthop(NexthopId),
+    /// A table of nf_tables changed.
+    FirewallTable {
+        /// `NFPROTO_*` (linux/netfilter.h).
+        family: u8,
+        /// The table's name.
+        table: String,
+    },
+    /// A transaction of nf_tables is over.
+    FirewallDone {
+        /// The program, as the kernel knows it.
+        program: String,
+    },
+}
+
+/// One change, and who made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What.
+    pub change: Change,
+    /// The netlink port of whoever made it; 0 for the kernel itself.
+    pub port: u32,
+}
+
+/// Reads one notification of NETLINK_ROUTE; `None` for what we don't watch.
+pub(super) fn route_event(frame: &Frame<'_>) -> Result<Option<Event>, WireError> {
+    let change = match frame.kind {
+        RTM_NEWROUTE | RTM_DELROUTE => route_change(frame)?,
+        RTM_NEWRULE | RTM_DELRULE => rule_change(frame)?,
+        RTM_NEWLINK | RTM_DELLINK => link_change(frame)?,
+        RTM_NEWADDR | RTM_DELADDR => address_change(frame)?,
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => nexthop_change(frame)?,
+        _ => None,
+    };
+    Ok(change.map(|change| Event {
+        change,
+        port: frame.port,
+    }))
+}
+
+fn route_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
+    let Some(decoded) = route::decode(frame.body)? else {
+        return Ok(None);
+    };
+    let route = decoded.into_route();
+    if route.key.table == TableId::MAIN {
+        let is_default = route.key.dst.prefix_len() == 0;
+        return Ok(is_default.then(|| Change::MainDefault(route.key.family())));
+    }
+    Ok(Some(match frame.kind {
+        RTM_DELROUTE => Change::RouteGone(route),
+        _ => Change::RouteCame(route),
+    }))
+}
+
+fn rule_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
+    let Some(family) = frame.body.first().and_then(|number| family_of(*number)) else {
+        return Ok(None);
+    };
+    let message = RuleMessage::parse(frame.body).map_err(|_| WireError::Malformed("rule"))?;
+    let rule = rule::rule_of(family, &message);
+    Ok(Some(match frame.kind {
+        RTM_DELRULE => Change::RuleGone(rule),
+        _ => Change::RuleCame(rule),
+    }))
+}
+
+fn link_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
+    let header = frame
+        .body
+        .get(..IFINFOMSG)
+        .ok_or(WireError::Malformed("link header"))?;
+    // Bridges and IPv6 tell of their own settings under their own families.
+    if header[0] != 0 {
+        return Ok(None);
+    }
+    let index = IfIndex(u32_at(header, 4)?);
+    if frame.kind == RTM_DELLINK {
+        return Ok(Some(Change::LinkGone(index)));
+    }
+    let mut name = String::new();
+    for attribute in each_attribute(&frame.body[IFINFOMSG..]) {
+        let attribute = attribute?;
+        if attribute.kind == IFLA_IFNAME {
+            name = attribute.text();
+        }
+    }
+    let flags = u32_at(header, 8)? & LINK_FLAGS;
+    Ok(Some(Change::Link { index, name, flags }))
+}
+
+fn address_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
+    let header = frame
+        .body
+        .get(..IFADDRMSG)
+        .ok_or(WireError::Malformed("address header"))?;
+    if family_of(header[0]).is_none() {
+        return Ok(None);
+    }
+    let index = IfIndex(u32_at(header, 4)?);
+    let mut flags = u32::from(header[2]);
+    let (mut local, mut address) = (None, None);
+    for attribute in each_attribute(&frame.body[IFADDRMSG..]) {
+        let attribute = attribute?;
+        match attribute.kind {
+            IFA_LOCAL => local = Some(attribute.address()?),
+            IFA_ADDRESS => address = Some(attribute.address()?),
+            IFA_FLAGS => flags = attribute.u32()?,
+            _ => {}
+        }
+    }
+    let Some(ip) = local.or(address) else {
+        return Ok(None);
+    };
+    Ok(Some(match frame.kind {
+        RTM_DELADDR => Change::AddressGone(index, ip),
+        _ => Change::Address(index, ip, flags & ADDRESS_FLAGS),
+    }))
+}
+
+fn nexthop_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
+    let list = frame
+        .body
+        .get(NHMSG..)
+        .ok_or(WireError::Malformed("nexthop header"))?;
+    for attribute in each_attribute(list) {
+        let attribute = attribute?;
+        if attribute.kind == NHA_ID {
+            return Ok(Some(Change::Nexthop(NexthopId(attribute.u32()?))));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads one notification of nf_tables.
+pub(super) fn firewall_event(frame: &Frame<'_>) -> Result<Option<Event>, WireError> {
+    let Some((header, list)) = frame.body.split_at_checked(NFGEN_LEN) else {
+        return Err(WireError::Malformed("nf_tables header"));
+    };
+    let list = attributes(list)?;
+    let text = |kind| find(&list, kind).map(|attribute| attribute.text());
+    let change = match frame.kind {
+        NFT_MSG_NEWGEN => Some(Change::FirewallDone {
+            program: text(NFTA_GEN_PROC_NAME).unwrap_or_default(),
+        }),
+        _ => text(NFTA_TABLE_NAME).map(|table| Change::FirewallTable {
+            family: header[0],
+            table,
+        }),
+    };
+    Ok(change.map(|change| Event {
+        change,
+        port: frame.port,
+    }))
+}
+
+/// `NLMSG_OVERRUN` and the control messages below `NLMSG_MIN_TYPE` are no notifications.
+pub(super) fn is_control(frame: &Frame<'_>) -> bool {
+    const NLMSG_MIN_TYPE: u16 = 0x10;
+    frame.kind < NLMSG_MIN_TYPE
+}

@@ -1,0 +1,92 @@
+//! A packet filter in the kernel for route notifications: a host with a full routing table of
+//! somebody else's changes thousands of routes a second that are none of our business, and waking
+//! for each costs more than mending ours.
+//!
+//! Classic BPF over the netlink message (Documentation/networking/filter.rst). Loads are
+//! big-endian, message fields are in the host's order: what is compared is swapped accordingly.
+
+use socket2::SockFilter;
+
+use crate::types::TableId;
+
+// linux/bpf_common.h.
+const LD_H_ABS: u16 = 0x28;
+const LD_B_ABS: u16 = 0x30;
+const LD_W_ABS: u16 = 0x20;
+const LD_W_IND: u16 = 0x40;
+const LD_IMM: u16 = 0x00;
+const LDX_IMM: u16 = 0x01;
+const JEQ: u16 = 0x15;
+const TAX: u16 = 0x07;
+const RET: u16 = 0x06;
+/// `SKF_AD_OFF` + `SKF_AD_NLATTR` (linux/filter.h): finds the attribute of type X from offset A on.
+const NLATTR: u32 = (-0x1000i32 + 12).cast_unsigned();
+
+// linux/rtnetlink.h.
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTA_TABLE: u32 = 15;
+/// Offset of `nlmsg_type` (`struct nlmsghdr`).
+const TYPE: u32 = 4;
+/// Offsets of `rtm_dst_len` and `rtm_table` (`struct rtmsg`, behind the 16 bytes of the header).
+const DST_LEN: u32 = 16 + 1;
+const TABLE: u32 = 16 + 4;
+/// Offset of the attributes: behind the 12 bytes of `struct rtmsg`.
+const ATTRIBUTES: u32 = 16 + 12;
+/// `rtm_table` of tables above 255, whose number is in `RTA_TABLE`.
+const COMPAT: u32 = 252;
+
+const ACCEPT: u32 = u32::MAX;
+const DROP: u32 = 0;
+
+/// Lets through everything but the routes of tables that are neither ours nor the main table's
+/// default.
+pub(super) fn routes_of(tables: &[TableId]) -> Vec<SockFilter> {
+    let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
+    let mut program = vec![
+        op(LD_H_ABS, TYPE),
+        jump(kind(RTM_NEWROUTE), 2, 0),
+        jump(kind(RTM_DELROUTE), 1, 0),
+        op(RET, ACCEPT),
+        op(LD_B_ABS, TABLE),
+        jump(TableId::MAIN.0, 0, 4),
+        op(LD_B_ABS, DST_LEN),
+        jump(0, 0, 1),
+        op(RET, ACCEPT),
+        op(RET, DROP),
+    ];
+    for table in tables.iter().filter(|table| table.0 < COMPAT) {
+        accept_if(&mut program, table.0);
+    }
+    program.extend([
+        jump(COMPAT, 1, 0),
+        op(RET, DROP),
+        op(LDX_IMM, RTA_TABLE),
+        op(LD_IMM, ATTRIBUTES),
+        op(LD_W_ABS, NLATTR),
+        jump(0, 0, 1),
+        op(RET, DROP),
+        op(TAX, 0),
+        // The value lies behind the attribute's header of 4 bytes.
+        op(LD_W_IND, 4),
+    ]);
+    for table in tables {
+        accept_if(&mut program, u32::from_be_bytes(table.0.to_ne_bytes()));
+    }
+    program.push(op(RET, DROP));
+    program
+}
+
+fn op(code: u16, operand: u32) -> SockFilter {
+    SockFilter::new(code, 0, 0, operand)
+}
+
+/// Compares with what was loaded, and skips that many instructions.
+fn jump(operand: u32, if_equal: u8, otherwise: u8) -> SockFilter {
+    SockFilter::new(JEQ, if_equal, otherwise, operand)
+}
+
+fn accept_if(program: &mut Vec<SockFilter>, operand: u32) {
+    program.push(jump(operand, 0, 1));
+    program.push(op(RET, ACCEPT));
+}
