@@ -45,6 +45,8 @@ pub mod reconcile;
 
 pub mod status;
 
+pub mod agent;
+
 pub mod commands;
 
 pub mod cli;
