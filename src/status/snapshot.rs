@@ -26,6 +26,15 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [State; 5] = [
+        State::Starting,
+        State::InForce,
+        State::Degraded,
+        State::Paused,
+        State::Stopping,
+    ];
+
     /// As in the JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,6 +58,20 @@ pub enum Freshness {
     Warn,
     /// Older than `alarm`.
     Alarm,
+}
+
+impl Freshness {
+    /// All of them.
+    pub const ALL: [Freshness; 3] = [Freshness::Fresh, Freshness::Warn, Freshness::Alarm];
+
+    /// As in the JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Freshness::Fresh => "fresh",
+            Freshness::Warn => "warn",
+            Freshness::Alarm => "alarm",
+        }
+    }
 }
 
 /// The document in force.
@@ -75,6 +98,24 @@ pub enum BreakerState {
     Open,
     /// One trial is under way.
     HalfOpen,
+}
+
+impl BreakerState {
+    /// All of them.
+    pub const ALL: [BreakerState; 3] = [
+        BreakerState::Closed,
+        BreakerState::Open,
+        BreakerState::HalfOpen,
+    ];
+
+    /// As in the JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half_open",
+        }
+    }
 }
 
 /// The source of the document.

@@ -1,0 +1,151 @@
+//! Metrics and health over HTTP: `/metrics`, `/healthz`, `/readyz`.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::accept::{self, Server};
+use super::control::{Asked, ControlError, Reply, Request, Silent, ask_loop};
+use super::metrics;
+use super::snapshot::{Freshness, Snapshot, State};
+
+/// The text format (prometheus.io/docs/instrumenting/exposition_formats).
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// The HTTP server. Dropping it ends it.
+#[derive(Debug)]
+pub struct MetricsServer {
+    at: SocketAddr,
+    _server: Server,
+}
+
+impl MetricsServer {
+    /// Where it listens; the port that the kernel chose where 0 was asked for.
+    pub fn at(&self) -> SocketAddr {
+        self.at
+    }
+}
+
+/// Listens at `at` and answers from what the loop says. Call it on the runtime that is to serve
+/// it.
+///
+/// # Errors
+/// [`ControlError::Metrics`]: the address is taken, or not of this host.
+pub fn serve_metrics(
+    at: SocketAddr,
+    to_loop: mpsc::Sender<Asked>,
+) -> Result<MetricsServer, ControlError> {
+    let failed = |source| ControlError::Metrics { at, source };
+    let listener = TcpListener::bind(at).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let at = listener.local_addr().map_err(failed)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    let server = accept::serve(listener, move |stream| serve(stream, to_loop.clone()));
+    Ok(MetricsServer {
+        at,
+        _server: server,
+    })
+}
+
+/// One connection, one request: a scraper that comes every 15 s gains nothing from keeping it,
+/// and an idle agent has nothing to wake up for.
+async fn serve(stream: TcpStream, to_loop: mpsc::Sender<Asked>) {
+    let service = service_fn(|request| {
+        let to_loop = to_loop.clone();
+        async move { Ok::<_, Infallible>(answer(&request, &to_loop).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that breaks off has what it wanted.
+    let _ = connection.await;
+}
+
+async fn answer(
+    request: &hyper::Request<Incoming>,
+    to_loop: &mpsc::Sender<Asked>,
+) -> Response<Full<Bytes>> {
+    let make = match request.uri().path() {
+        "/metrics" => metrics_page,
+        "/healthz" => health,
+        "/readyz" => readiness,
+        _ => {
+            let known = "not found; known here: /metrics /healthz /readyz\n";
+            return page(StatusCode::NOT_FOUND, TEXT_TYPE, known.to_owned());
+        }
+    };
+    // hyper leaves a HEAD's body out.
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refusal = page(
+            StatusCode::METHOD_NOT_ALLOWED,
+            TEXT_TYPE,
+            "only GET and HEAD\n".to_owned(),
+        );
+        let allowed = HeaderValue::from_static("GET, HEAD");
+        refusal.headers_mut().insert(ALLOW, allowed);
+        return refusal;
+    }
+    match ask_loop(to_loop, Request::Status).await {
+        Ok(Reply::Status(snapshot)) => make(&snapshot),
+        Ok(Reply::Refused(why)) => unavailable(&why),
+        Ok(Reply::Done) => unavailable("the agent's loop didn't say how it is"),
+        Err(silent @ (Silent::Stopping | Silent::Stuck)) => unavailable(&silent.to_string()),
+    }
+}
+
+fn metrics_page(snapshot: &Snapshot) -> Response<Full<Bytes>> {
+    page(StatusCode::OK, METRICS_TYPE, metrics::encode(snapshot))
+}
+
+/// The loop has answered: that is all that is asked.
+fn health(_: &Snapshot) -> Response<Full<Bytes>> {
+    page(StatusCode::OK, TEXT_TYPE, "ok\n".to_owned())
+}
+
+fn readiness(snapshot: &Snapshot) -> Response<Full<Bytes>> {
+    match not_ready(snapshot) {
+        None => page(StatusCode::OK, TEXT_TYPE, "in force\n".to_owned()),
+        Some(why) => unavailable(&why),
+    }
+}
+
+/// Why no traffic should be sent here; `None` when it may.
+fn not_ready(snapshot: &Snapshot) -> Option<String> {
+    if snapshot.state != State::InForce {
+        let reason = snapshot.reason.as_deref().unwrap_or("no reason given");
+        return Some(format!("{}: {reason}", snapshot.state.as_str()));
+    }
+    match &snapshot.document {
+        None => Some("no document yet".to_owned()),
+        Some(document) if document.freshness == Freshness::Alarm => Some(format!(
+            "stale: no source has confirmed the document for {} s, longer than [agent] stale.alarm",
+            document.age_s
+        )),
+        Some(_) => None,
+    }
+}
+
+fn unavailable(why: &str) -> Response<Full<Bytes>> {
+    page(
+        StatusCode::SERVICE_UNAVAILABLE,
+        TEXT_TYPE,
+        format!("{why}\n"),
+    )
+}
+
+fn page(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,224 @@
+//! A fake loop behind the real servers, on a thread of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+use trailblazer::config::Role;
+use trailblazer::status::control::*;
+use trailblazer::status::snapshot::*;
+use trailblazer::types::{Family, PerFamily, SyncToken};
+
+/// What the fake loop does with a question.
+pub type Behaviour = Box<dyn Fn(&Request) -> Option<Reply> + Send>;
+
+/// A fake agent; it ends when it is dropped.
+#[derive(Debug)]
+pub struct FakeAgent {
+    pub at: SocketAddr,
+    /// What it was asked.
+    pub asked: Arc<Mutex<Vec<Request>>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FakeAgent {
+    /// Answers `snapshot` and does what it is told.
+    pub fn start(socket: &Path, snapshot: Snapshot) -> FakeAgent {
+        FakeAgent::behaving(
+            socket,
+            Box::new(move |request| {
+                Some(match request {
+                    Request::Status => Reply::Status(Box::new(snapshot.clone())),
+                    Request::Kick | Request::Pause { .. } => Reply::Done,
+                })
+            }),
+        )
+    }
+
+    /// `None` of `behaviour` is a question that is never answered.
+    pub fn behaving(socket: &Path, behaviour: Behaviour) -> FakeAgent {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (stop, stopped) = oneshot::channel();
+        let (ready, address) = std::sync::mpsc::channel();
+        let socket = socket.to_owned();
+        let log = Arc::clone(&asked);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                let (to_loop, mut questions) = mpsc::channel(8);
+                let _control = serve_socket(&socket, to_loop.clone()).unwrap();
+                let any_port = "127.0.0.1:0".parse().unwrap();
+                let metrics = serve_metrics(any_port, to_loop).unwrap();
+                ready.send(metrics.at()).unwrap();
+                let mut never = Vec::new();
+                let answering = async {
+                    while let Some(Asked { request, answer }) = questions.recv().await {
+                        match behaviour(&request) {
+                            // The client may be gone.
+                            Some(reply) => drop(answer.send(reply)),
+                            None => never.push(answer),
+                        }
+                        log.lock().unwrap().push(request);
+                    }
+                };
+                tokio::select! {
+                    () = answering => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        let at = address.recv().expect("the fake agent has started");
+        FakeAgent {
+            at,
+            asked,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for FakeAgent {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// A directory and a path for a socket in it.
+pub fn place() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run/control.sock");
+    (directory, path)
+}
+
+/// The time that the filled snapshot speaks of: 2026-11-20 12:00:00 UTC.
+pub const NOW: i64 = 1_795_176_000;
+
+/// An agent that has seen everything.
+pub fn filled() -> Snapshot {
+    let mut latency = Histogram::new(&[0.05, 0.25, 1.0, 5.0]);
+    for seconds in [0.04, 0.1, 0.2, 3.0, 7.5] {
+        latency.observe(seconds);
+    }
+    let mut duration = Histogram::new(&[0.01, 0.1, 1.0]);
+    for seconds in [0.0625, 0.0125, 0.5, 2.0] {
+        duration.observe(seconds);
+    }
+    let count = |service: &str, region: &str, family, prefixes| GroupCount {
+        service: service.to_owned(),
+        region: region.to_owned(),
+        family,
+        prefixes,
+    };
+    let pass = |ago: i64, cause: &str, outcome: &str, steps, duration_ms| PassStatus {
+        at: NOW - ago,
+        cause: cause.to_owned(),
+        outcome: outcome.to_owned(),
+        steps,
+        duration_ms,
+        error: None,
+    };
+    let mut passes = vec![
+        pass(20, "drift", "changed", 2, 31.4),
+        pass(320, "timer", "in_sync", 0, 18.2),
+        pass(620, "link", "failed", 0, 12_004.0),
+        pass(86_420, "start", "changed", 31, 112.9),
+    ];
+    passes[2].error = Some("interface eth0 has no connected route to 10.0.1.10".to_owned());
+    Snapshot {
+        version: "0.1.0".to_owned(),
+        pid: 4242,
+        role: Role::Host,
+        state: State::InForce,
+        reason: None,
+        started_at: NOW - 86_420,
+        in_force_since: Some(NOW - 600),
+        in_force_s: 86_350.5,
+        uptime_s: 86_420.25,
+        document: Some(DocumentStatus {
+            sync_token: SyncToken(1_795_021_512),
+            create_date: "2026-11-18-17-05-12".to_owned(),
+            age_s: 130,
+            freshness: Freshness::Fresh,
+        }),
+        source: SourceStatus {
+            next_fetch_in_s: 161,
+            breaker: BreakerState::Closed,
+            failures_in_a_row: 0,
+            last_error: None,
+            fetches: [("changed", 3), ("unchanged", 280), ("failed", 2)]
+                .map(|(result, count)| (result.to_owned(), count))
+                .into(),
+            latency,
+        },
+        hold: Some(HoldStatus {
+            guards: vec!["loss".to_owned()],
+            sync_token: Some(SyncToken(1_795_150_000)),
+            since: NOW - 3_600,
+            until: NOW + 82_800,
+        }),
+        hold_down: vec![HoldDownStatus {
+            prefix: "52.95.0.0/20".parse().unwrap(),
+            until: NOW + 7_200,
+        }],
+        hold_down_total: 1,
+        selection: vec![
+            count("DYNAMODB", "us-east-1", Family::Ipv4, 7),
+            count("S3", "us-east-1", Family::Ipv4, 6),
+            count("S3", "us-east-1", Family::Ipv6, 2),
+        ],
+        routes: PerFamily { ipv4: 11, ipv6: 2 },
+        drift: DriftStatus {
+            mended: [("route", 12), ("rule", 1)]
+                .map(|(object, count)| (object.to_owned(), count))
+                .into(),
+            last_at: Some(NOW - 20),
+            last_what: Some("route 3.5.0.0/19 in table 1083 had vanished".to_owned()),
+            conflicts: vec![ConflictStatus {
+                object: "route 52.216.0.0/15 in table 1083".to_owned(),
+                by: "protocol bird (12)".to_owned(),
+                repairs: 14,
+                paused_for_s: 48,
+            }],
+            overruns: 1,
+        },
+        traffic: Some(PathTraffic {
+            bypass: PerFamily {
+                ipv4: Traffic {
+                    packets: 912_345_678,
+                    bytes: 1_234_567_890_123,
+                },
+                ipv6: Traffic {
+                    packets: 4_321,
+                    bytes: 5_432_100,
+                },
+            },
+            egress: PerFamily {
+                ipv4: Traffic {
+                    packets: 1_234_567,
+                    bytes: 987_654_321,
+                },
+                ipv6: Traffic::default(),
+            },
+        }),
+        saved_dollars: Some(55.5556),
+        passes,
+        pass_totals: PassTotals {
+            outcomes: [("changed", 2), ("in_sync", 287), ("failed", 1)]
+                .map(|(outcome, count)| (outcome.to_owned(), count))
+                .into(),
+            duration,
+        },
+        faults: [("ours".to_owned(), 1)].into(),
+        firewall: Some("nftables".to_owned()),
+        notes: vec!["ipv6 has no egress gateway: partners see this host's own address".to_owned()],
+    }
+}

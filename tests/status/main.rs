@@ -1,0 +1,10 @@
+//! The running agent, asked: over its control socket, over HTTP, and by the commands.
+//!
+//! A fake loop answers behind the real servers; what the real loop answers is its own tests'
+//! business.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod agent;
+mod http;
+mod socket;
