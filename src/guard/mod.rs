@@ -136,7 +136,7 @@ fn decide(
     }
     let hold = hold(inputs, candidate, &found);
     let name = figures::document(judged.document);
-    let ends = state::later(hold.since, inputs.config.accept_after);
+    let ends = hold.ends(inputs.config);
     let by_itself = candidate.confirmed && ends <= inputs.now;
     if accepted || by_itself {
         let why = if accepted {

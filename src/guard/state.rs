@@ -40,6 +40,13 @@ pub struct Hold {
     pub additions_in_force: bool,
 }
 
+impl Hold {
+    /// When it ends by itself, in seconds since the epoch.
+    pub fn ends(&self, config: &GuardConfig) -> i64 {
+        later(self.since, config.accept_after)
+    }
+}
+
 /// Why a prefix is in hold-down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Asking, Pass, PassError, View, fetch_path, instance};
+use super::{Asking, Fetch as Fate, Pass, PassError, View, fetch_path, instance};
 use crate::config::AutoOr;
 use crate::guard::{
     AcceptError, Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level,
@@ -171,12 +171,8 @@ impl Pass<'_> {
             Some(Ok(document)) => Some(document.sync_token),
             _ => None,
         };
-        let confirmed = matches!(
-            (&answer, judgement.decision),
-            (Answer::Unchanged, Decision::Keep)
-                | (Answer::Document(..), Decision::Accept(Whose::Fetched))
-                | (Answer::SameAsHeld, Decision::Accept(Whose::Held))
-        );
+        self.report.fetch = fate(&answer, &judgement);
+        let confirmed = matches!(self.report.fetch, Fate::Unchanged | Fate::Changed);
         drop((parsed, last_parsed, held_parsed));
         self.report.end_stage("guard");
         Ok(Documents {
@@ -359,6 +355,28 @@ impl Pass<'_> {
             self.store.remove(Slot::Held)?;
         }
         Ok(())
+    }
+}
+
+/// What came of asking, the judgement included.
+fn fate(answer: &Answer, judgement: &Judgement) -> Fate {
+    match (answer, judgement.decision) {
+        (Answer::NotAsked, _) => Fate::NotAsked,
+        (Answer::Failed(why), _) => Fate::Failed(why.clone()),
+        (Answer::Rejected(why), _) => Fate::Rejected(why.clone()),
+        (Answer::Unchanged, _) => Fate::Unchanged,
+        (_, Decision::Accept(_)) => Fate::Changed,
+        (_, Decision::HoldAll(_) | Decision::HoldWithdrawals(_)) => Fate::Held,
+        (Answer::Document(..) | Answer::SameAsHeld, Decision::Keep) => {
+            let rejected = judgement
+                .verdicts
+                .iter()
+                .find(|verdict| verdict.level == Level::Reject);
+            Fate::Rejected(rejected.map_or_else(
+                || "the guard keeps the last known good".to_owned(),
+                |verdict| verdict.message.clone(),
+            ))
+        }
     }
 }
 
