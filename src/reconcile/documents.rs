@@ -94,6 +94,10 @@ impl Pass<'_> {
             true => (GuardState::default(), false),
             false => self.guard_state()?,
         };
+        let state = match crate::clock::now() {
+            Some(now) => state_before.rebase(&now),
+            None => state_before.clone(),
+        };
 
         let parsed = match &answer {
             Answer::Document(_, bytes) => Some(Document::parse(bytes)),
@@ -138,7 +142,7 @@ impl Pass<'_> {
             fetch,
             held: held_parsed.as_ref(),
             last_good: last,
-            state: &state_before,
+            state: &state,
             state_unreadable: state_unreadable || held_unreadable,
             now: i64::try_from(super::now()).unwrap_or(i64::MAX),
             config: &self.config.guard,
@@ -164,7 +168,7 @@ impl Pass<'_> {
             judgement.nothing_in_force = true;
             judgement.decision = Decision::Keep;
             judgement.held = false;
-            judgement.state = state_before.clone();
+            judgement.state = state.clone();
         }
         let known_region = regions.is_some();
         let sync_token = match &parsed {
@@ -301,9 +305,14 @@ impl Pass<'_> {
     /// missing ones would be routes deleted too early.
     pub(super) fn keep_documents(&mut self, documents: &Documents) -> Result<(), PassError> {
         self.store.create_directory()?;
-        if documents.judgement.state != documents.state_before {
-            self.store
-                .write_json(GUARD_FILE, &documents.judgement.state)?;
+        let (state, before) = (&documents.judgement.state, &documents.state_before);
+        if state.differs_from(before) {
+            self.store.write_json(GUARD_FILE, state)?;
+        } else if state.needs_new_anchor(before)
+            && let Err(error) = self.store.write_json(GUARD_FILE, state)
+        {
+            // Costs no more than some minutes of a clock, should the machine boot now.
+            self.report.notes.push(error.to_string());
         }
         let fetched = documents.fetched.as_ref();
         let held = documents.held.as_ref();
