@@ -50,5 +50,6 @@ pub mod agent;
 pub mod commands;
 
 pub mod cli;
+pub mod columns;
 pub mod lock;
 pub mod state_dir;
