@@ -34,6 +34,7 @@ Examples:
   trailblazer reconcile                   change it, read it back, write it down
   trailblazer explain 52.216.1.1          which path a packet takes, and why
   trailblazer check                       can this host do it, and what is in the way
+  trailblazer status                      what the agent is doing, and whether all is in force
   trailblazer flush                       take everything of ours away again
 
 Without a config file, on any Linux machine:
@@ -108,10 +109,26 @@ Each line says ok, warn or fail, and what to do.
 
 Exit codes: 0 no fail, 1 at least one, 64 wrong usage or config text")]
     Check(CommonArgs),
+    /// Say what the running agent is doing: whether all is in force, since when, and from what.
+    #[command(after_help = "\
+Without a running agent it says what the kernel and the journal tell.
+
+Examples:
+  trailblazer status
+  trailblazer status --watch
+  trailblazer status -o json | jq '.document.age_s'
+
+Exit codes: 0 in force, 1 not in force or no agent, 64 wrong usage or config text")]
+    Status(StatusArgs),
+    /// Ask the running agent for a pass now; ends the pause that flush began.
+    #[command(after_help = "\
+Exit codes: 0 the agent begins a pass, 1 it doesn't or can't be asked, 64 wrong usage or config text")]
+    Kick(BaseArgs),
     /// Remove everything of ours: rules first, then the rest. The kill switch.
     #[command(after_help = "\
 Works without a config: the numbers come from -c, else from the state dir, else the defaults.
 The main table was never changed, so the host is then as it was before.
+A running agent is told to pause first: until `trailblazer kick` or a restart.
 
 Exit codes: 0 removed or nothing there, 1 something is left, 64 wrong usage or config text")]
     Flush(FlushArgs),
@@ -215,6 +232,17 @@ pub struct HistoryArgs {
     pub base: BaseArgs,
 }
 
+/// `status`
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Look again every 2 seconds, until Ctrl-C.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// The settings' file and the output.
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
 /// `flush`
 #[derive(Debug, Clone, Args)]
 pub struct FlushArgs {
@@ -283,6 +311,8 @@ impl Command {
             Command::Ranges(_) => "ranges",
             Command::History(_) => "history",
             Command::Check(_) => "check",
+            Command::Status(_) => "status",
+            Command::Kick(_) => "kick",
             Command::Flush(_) => "flush",
         }
     }
@@ -295,6 +325,8 @@ impl Command {
             Command::Explain(args) => &args.common.base,
             Command::Ranges(args) | Command::Check(args) => &args.base,
             Command::History(args) => &args.base,
+            Command::Status(args) => &args.base,
+            Command::Kick(args) => args,
             Command::Flush(args) => &args.base,
         }
     }
@@ -307,6 +339,8 @@ impl Command {
             Command::Explain(args) => args.common.overrides(),
             Command::Ranges(args) | Command::Check(args) => args.overrides(),
             Command::History(args) => args.base.overrides(),
+            Command::Status(args) => args.base.overrides(),
+            Command::Kick(args) => args.overrides(),
             Command::Flush(args) => args.base.overrides(),
         }
     }
@@ -409,6 +443,8 @@ mod tests {
             "ranges",
             "history",
             "check",
+            "status",
+            "kick",
             "flush",
         ] {
             let cli = parsed(&format!("trailblazer {command} -c f -o json --state-dir d"));
@@ -444,6 +480,7 @@ mod tests {
             ("trailblazer explain s3.amazonaws.com", EXIT_USAGE),
             ("trailblazer history -n -1", EXIT_USAGE),
             ("trailblazer flush --role host", EXIT_USAGE),
+            ("trailblazer kick --watch", EXIT_USAGE),
             ("trailblazer --version", EXIT_OK),
             ("trailblazer --help", EXIT_OK),
         ] {

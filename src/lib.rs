@@ -51,5 +51,6 @@ pub mod commands;
 
 pub mod cli;
 pub mod clock;
+pub mod columns;
 pub mod lock;
 pub mod state_dir;

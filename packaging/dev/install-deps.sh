@@ -15,6 +15,11 @@ test="$demo iptables:iptables iptables-restore:iptables \
     conntrack:conntrack sysctl:procps script:bsdutils libfaketime.so.1:libfaketime"
 bench="$test bird:bird2 birdc:bird2"
 
+# The tests check the alert rules with it. Its package is Prometheus itself, whose daemon nobody
+# asked for: so only this one file is taken out of it, and put where it goes away with
+# `cargo clean`.
+promtool=$(cd "$(dirname "$0")/../.." && pwd)/target/tools/promtool
+
 case "${1:-test}" in
     build) wanted=$build ;;
     demo) wanted=$demo ;;
@@ -80,46 +85,75 @@ load_modules() {
     done
 }
 
-find_missing
-if [ -z "$tools" ]; then
-    load_modules
-    exit 0
-fi
+install_missing() {
+    if [ "$sudo" = none ]; then
+        echo "missing:$tools" >&2
+        echo "as root: apt-get install$packages" >&2
+        exit 1
+    fi
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "missing:$tools" >&2
+        echo "no apt-get here: install the packages that hold them (on Debian:$packages)" >&2
+        exit 1
+    fi
 
-if [ "$sudo" = none ]; then
-    echo "missing:$tools" >&2
-    echo "as root: apt-get install$packages" >&2
-    exit 1
-fi
-if ! command -v apt-get >/dev/null 2>&1; then
-    echo "missing:$tools" >&2
-    echo "no apt-get here: install the packages that hold them (on Debian:$packages)" >&2
-    exit 1
-fi
-
-echo "installing$packages (for$tools)"
-# bird2 starts its daemon when it is installed: a routing daemon of the machine's own is not what
-# anybody asked for. A policy that says no is the way that Debian offers (invoke-rc.d(8)).
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-    printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
-    $sudo chmod 755 $policy
-    trap '$sudo rm -f $policy' EXIT
-fi
-$sudo apt-get update -qq
-log=$(mktemp)
-# shellcheck disable=SC2086 # a list of packages
-if ! $sudo env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends $packages >"$log" 2>&1; then
-    cat "$log" >&2
+    echo "installing$packages (for$tools)"
+    # bird2 starts its daemon when it is installed: a routing daemon of the machine's own is not what
+    # anybody asked for. A policy that says no is the way that Debian offers (invoke-rc.d(8)).
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
+        $sudo chmod 755 $policy
+        trap '$sudo rm -f $policy' EXIT
+    fi
+    $sudo apt-get update -qq
+    log=$(mktemp)
+    # shellcheck disable=SC2086 # a list of packages
+    if ! $sudo env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends $packages >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -f "$log"
+        exit 1
+    fi
     rm -f "$log"
-    exit 1
-fi
-rm -f "$log"
+
+    find_missing
+    if [ -n "$tools" ]; then
+        echo "still missing after the installation:$tools" >&2
+        exit 1
+    fi
+}
+
+has_promtool() {
+    [ -x "$promtool" ] || command -v promtool >/dev/null 2>&1
+}
+
+# Without root where the package lists are there.
+download_promtool() {
+    (cd "$1" && apt-get download -qq prometheus) &&
+        dpkg-deb --fsys-tarfile "$1"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$1/promtool" &&
+        chmod 755 "$1/promtool" && "$1/promtool" --version >/dev/null
+}
+
+fetch_promtool() {
+    echo "fetching promtool (19 MB) into $promtool"
+    fetched=$(mktemp -d)
+    if download_promtool "$fetched" 2>/dev/null ||
+        { $sudo apt-get update -qq && download_promtool "$fetched"; }; then
+        mkdir -p "$(dirname "$promtool")"
+        mv "$fetched/promtool" "$promtool"
+        rm -rf "$fetched"
+    else
+        rm -rf "$fetched"
+        echo "missing: promtool; Debian's package prometheus, or https://prometheus.io/download," \
+            "has it: put it on the PATH" >&2
+        exit 1
+    fi
+}
 
 find_missing
-if [ -n "$tools" ]; then
-    echo "still missing after the installation:$tools" >&2
-    exit 1
+[ -z "$tools" ] || install_missing
+if [ "${1:-test}" = test ] && ! has_promtool; then
+    fetch_promtool
 fi
 load_modules

@@ -4,6 +4,7 @@
 mod numbers;
 mod outcome;
 
+use std::path::Path;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -22,6 +23,7 @@ use crate::ownership::Ownership;
 use crate::plan::{Goal, Plan, plan};
 use crate::reconcile::{LOCK_WAIT, NUMBERS_FILE, has_net_admin};
 use crate::source::cache::Store;
+use crate::status::control::{AskError, Reply, Request, ask};
 use numbers::Known;
 use outcome::Flushed;
 
@@ -61,6 +63,7 @@ fn flush(known: &Known) -> Flushed {
         );
         return flushed;
     }
+    pause_agent(&known.socket, &mut flushed);
     let _lock = match lock(known, &mut flushed.notes) {
         Ok(lock) => lock,
         Err(held) => {
@@ -104,6 +107,33 @@ fn flush(known: &Known) -> Flushed {
         );
     }
     flushed
+}
+
+/// Tells a running agent to leave things alone from now on. Where it can't be told, the flush
+/// goes on, and fails in the end: what is removed may be back at once.
+fn pause_agent(socket: &Path, flushed: &mut Flushed) {
+    let by = format!("flush, pid {}", std::process::id());
+    let why = match ask(socket, Request::Pause { by }) {
+        Ok(Reply::Done) => {
+            flushed.agent = Some("paused");
+            flushed.notes.push(
+                "the agent is paused: it puts nothing back until `trailblazer kick` or a restart"
+                    .to_owned(),
+            );
+            return;
+        }
+        Err(AskError::NoAgent { .. }) => {
+            flushed.agent = Some("not_running");
+            return;
+        }
+        Ok(Reply::Refused(why)) => format!("it refused to pause: {why}"),
+        Ok(Reply::Status(_)) => "it answered something else".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    flushed.agent = Some("unreachable");
+    flushed
+        .errors
+        .push(format!("the agent may put back what was removed: {why}"));
 }
 
 /// The pass lock, where there is a state dir to hold it. A disk that refuses doesn't stop the

@@ -5,9 +5,11 @@ pub mod check;
 pub mod explain;
 pub mod flush;
 pub mod history;
+pub mod kick;
 mod origins;
 pub mod ranges;
 pub mod reconcile;
+pub mod status;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments).await,
         Command::Explain(arguments) => explain::run(&arguments).await,
         Command::Ranges(arguments) => ranges::run(&arguments).await,
+        Command::Status(arguments) => status::run(&arguments).await,
+        Command::Kick(arguments) => kick::run(&arguments).await,
         Command::Flush(arguments) => flush::run(&arguments).await,
         Command::History(arguments) => history::run(&arguments).await,
     };

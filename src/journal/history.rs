@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Event, PassId, Record};
+use crate::columns::aligned;
 
 /// The outcome of a pass whose `end` is missing.
 const INTERRUPTED: &str = "interrupted";
@@ -193,27 +194,9 @@ pub fn history_text(history: &History) -> String {
             took,
         ]);
     }
-    let widths: Vec<usize> = (0..6)
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
     let mut out = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = widths[column];
-            // Numbers to the right, so that their size shows. Writing to a String can't fail.
-            let _ = if column >= 4 {
-                write!(line, "{cell:>width$}  ")
-            } else {
-                write!(line, "{cell:<width$}  ")
-            };
-        }
-        out.push_str(line.trim_end());
+    for (index, line) in aligned(&rows, 4).iter().enumerate() {
+        out.push_str(line);
         out.push('\n');
         let Some(pass) = index.checked_sub(1).map(|index| &history.passes[index]) else {
             continue;

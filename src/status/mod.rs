@@ -15,3 +15,4 @@ mod http;
 pub mod metrics;
 pub mod snapshot;
 mod socket;
+pub mod text;

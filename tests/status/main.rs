@@ -7,4 +7,6 @@
 
 mod agent;
 mod http;
+mod metrics;
 mod socket;
+mod text;

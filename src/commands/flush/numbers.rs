@@ -16,6 +16,8 @@ pub(super) struct Known {
     pub ownership: Ownership,
     /// Where the lock, the journal and the memory are, if they are.
     pub state_dir: PathBuf,
+    /// Where the agent listens, if one runs.
+    pub socket: PathBuf,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -44,6 +46,10 @@ pub(super) fn find(base: &BaseArgs) -> Result<Known, LoadError> {
         Some(loaded) => loaded.config.source.state_dir.clone(),
         None => fallback(&base.overrides()),
     };
+    let socket = match &loaded {
+        Some(loaded) => loaded.config.agent.socket.clone(),
+        None => Config::default().agent.socket,
+    };
     let remembered = match Store::open(&state_dir).read_json::<Vec<Numbers>>(NUMBERS_FILE) {
         Ok(numbers) => Some(numbers),
         Err(error) if error.is_absent() => None,
@@ -62,6 +68,7 @@ pub(super) fn find(base: &BaseArgs) -> Result<Known, LoadError> {
     Ok(Known {
         ownership,
         state_dir,
+        socket,
         notes,
     })
 }

@@ -21,6 +21,8 @@ pub(super) struct Flushed {
     pub notes: Vec<String>,
     /// What stayed, and why.
     pub errors: Vec<String>,
+    /// `paused`, `not_running` or `unreachable`; `None` where it wasn't asked.
+    pub agent: Option<&'static str>,
     /// From start to end.
     pub duration: Duration,
     devices: BTreeMap<IfIndex, String>,
@@ -32,6 +34,7 @@ impl Flushed {
             plan: Plan::default(),
             notes,
             errors: Vec::new(),
+            agent: None,
             duration: Duration::ZERO,
             devices: BTreeMap::new(),
         }
@@ -89,6 +92,7 @@ impl Flushed {
         let name = |index| self.device_name(index);
         json!({
             "outcome": self.outcome(),
+            "agent": self.agent,
             "steps": plan_json::steps(&self.plan, &name),
             "notes": self.notes,
             "error": (!self.errors.is_empty()).then(|| self.errors.join("; ")),

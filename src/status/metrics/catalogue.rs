@@ -180,7 +180,7 @@ pub const CATALOGUE: &[Metric] = &[
         samples: |snapshot, out| out.value(&[], flag(snapshot.hold.is_some())),
     },
     Metric {
-        name: "trailblazer_held_since_seconds",
+        name: "trailblazer_held_since_timestamp_seconds",
         kind: Kind::Gauge,
         labels: &[],
         help: "Since when the guard holds, in seconds since the epoch. Absent while it doesn't.",
@@ -191,7 +191,7 @@ pub const CATALOGUE: &[Metric] = &[
         },
     },
     Metric {
-        name: "trailblazer_held_until_seconds",
+        name: "trailblazer_held_until_timestamp_seconds",
         kind: Kind::Gauge,
         labels: &[],
         help: "When the hold ends by itself, if every fetch says the same until then, in seconds since the epoch. Absent while nothing is held.",
@@ -242,7 +242,7 @@ pub const CATALOGUE: &[Metric] = &[
         },
     },
     Metric {
-        name: "trailblazer_drift_last_seconds",
+        name: "trailblazer_drift_last_timestamp_seconds",
         kind: Kind::Gauge,
         labels: &[],
         help: "When drift was last mended, in seconds since the epoch. Absent while there was none.",
@@ -309,7 +309,7 @@ pub const CATALOGUE: &[Metric] = &[
         samples: |snapshot, out| out.histogram(&[], &snapshot.pass_totals.duration),
     },
     Metric {
-        name: "trailblazer_last_pass_seconds",
+        name: "trailblazer_last_pass_timestamp_seconds",
         kind: Kind::Gauge,
         labels: &[],
         help: "When the last pass ended, in seconds since the epoch. Absent before the first.",

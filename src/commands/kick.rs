@@ -1,0 +1,41 @@
+//! `trailblazer kick`: a pass now, please; and the end of a pause.
+
+use serde_json::json;
+
+use super::{complain, print, settings};
+use crate::cli::{BaseArgs, EXIT_FAILED, EXIT_OK};
+use crate::status::control::{Reply, Request, ask};
+
+/// Asks and prints.
+pub async fn run(base: &BaseArgs) -> u8 {
+    let loaded = match settings(base, &base.overrides()) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let error = match ask(&loaded.config.agent.socket, Request::Kick) {
+        Ok(Reply::Done) => None,
+        Ok(Reply::Refused(why)) => Some(format!("the agent refused: {why}")),
+        Ok(Reply::Status(_)) => Some("the agent answered something else".to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    let outcome = match error {
+        None => "asked",
+        Some(_) => "failed",
+    };
+    let text = match error {
+        None => "The agent begins a pass; `trailblazer status` tells what comes of it.",
+        Some(_) => "Failed: no pass was asked for.",
+    };
+    print(
+        base.output,
+        || text.to_owned(),
+        || json!({"outcome": outcome, "error": error}),
+    );
+    match error {
+        None => EXIT_OK,
+        Some(error) => {
+            complain(&error);
+            EXIT_FAILED
+        }
+    }
+}

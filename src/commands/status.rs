@@ -1,0 +1,118 @@
+//! `trailblazer status`: what the agent is doing; without one, what the kernel and the journal
+//! tell.
+
+mod absent;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{complain, settings, style};
+use crate::cli::{EXIT_FAILED, EXIT_OK, Output, StatusArgs};
+use crate::config::file::Loaded;
+use crate::plan::text::Style;
+use crate::status::control::{AskError, Reply, Request, ask};
+use crate::status::snapshot::{Snapshot, State};
+use crate::status::text::to_text;
+use absent::Absent;
+
+/// Between two looks of `--watch`.
+const TICK: Duration = Duration::from_secs(2);
+/// Cursor to the corner, and everything below it away (ECMA-48 CUP, ED).
+const REDRAW: &str = "\x1b[H\x1b[2J";
+
+/// What was found.
+enum Seen {
+    Running(Box<Snapshot>),
+    Absent(Box<Absent>),
+}
+
+/// Looks and prints, once or until somebody has seen enough.
+pub async fn run(arguments: &StatusArgs) -> u8 {
+    let base = &arguments.base;
+    let loaded = match settings(base, &base.overrides()) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let redraw = arguments.watch && base.output == Output::Text && io::stdout().is_terminal();
+    loop {
+        let seen = look(&loaded).await;
+        let page = seen.page(base.output, style());
+        let page = match redraw {
+            true => format!("{REDRAW}{page}\nevery {} s; Ctrl-C ends\n", TICK.as_secs()),
+            false => page,
+        };
+        let written = write(&page);
+        if !arguments.watch {
+            seen.complain();
+        }
+        // Closed standard output (`| head`) is how a reader says that it has enough.
+        if !arguments.watch || written.is_err() {
+            return seen.exit_code();
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+fn write(page: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(page.as_bytes())?;
+    out.flush()
+}
+
+async fn look(loaded: &Loaded) -> Seen {
+    let path = &loaded.config.agent.socket;
+    let error = match ask(path, Request::Status) {
+        Ok(Reply::Status(snapshot)) => return Seen::Running(snapshot),
+        Ok(Reply::Refused(why)) => AskError::Nonsense {
+            path: path.clone(),
+            reason: format!("it refused to say how it is: {why}"),
+        },
+        Ok(Reply::Done) => AskError::Nonsense {
+            path: path.clone(),
+            reason: "it didn't say how it is".to_owned(),
+        },
+        Err(error) => error,
+    };
+    Seen::Absent(Box::new(absent::look(loaded, error).await))
+}
+
+impl Seen {
+    fn page(&self, output: Output, style: Style) -> String {
+        match (self, output) {
+            (Seen::Running(snapshot), Output::Text) => {
+                to_text(snapshot, Timestamp::now().as_second(), style)
+            }
+            (Seen::Running(snapshot), Output::Json) => format!("{}\n", running_json(snapshot)),
+            (Seen::Absent(absent), Output::Text) => absent.to_text(style),
+            (Seen::Absent(absent), Output::Json) => format!("{}\n", absent.to_json()),
+        }
+    }
+
+    /// A missing agent is part of the page; one that can't be asked is an error as well.
+    fn complain(&self) {
+        if let Seen::Absent(absent) = self
+            && !absent.certainly()
+        {
+            complain(&absent.error);
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Seen::Running(snapshot) if snapshot.state == State::InForce => EXIT_OK,
+            Seen::Running(_) | Seen::Absent(_) => EXIT_FAILED,
+        }
+    }
+}
+
+/// The snapshot as it is, and that there is an agent.
+fn running_json(snapshot: &Snapshot) -> Value {
+    let mut value = json!(snapshot);
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("agent".to_owned(), json!("running"));
+    }
+    value
+}

@@ -1,0 +1,286 @@
+//! No agent answers: what the kernel and the journal tell instead.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::config::file::Loaded;
+use crate::config::{Config, Role};
+use crate::journal::{History, Journal, history_json, history_text};
+use crate::kernel::Kernel;
+use crate::lock;
+use crate::observed::ObservedState;
+use crate::ownership::{Numbers, Ownership};
+use crate::plan::text::{Style, totals};
+use crate::plan::{Action, Plan};
+use crate::reconcile::{Asking, Firewalls, NUMBERS_FILE, PassError, examine};
+use crate::source::cache::Store;
+use crate::status::control::AskError;
+use crate::status::text::lines::{Lines, painted};
+use crate::types::{Family, PerFamily, SyncToken};
+
+/// How many passes are shown, as many as a snapshot has.
+const PASSES: usize = 10;
+
+/// What is known without an agent.
+pub(super) struct Absent {
+    /// Why it wasn't asked.
+    pub error: AskError,
+    /// What lies in the kernel; `None` where even that can't be read.
+    kernel: Option<InKernel>,
+    /// The steps that a pass by the last known good would take; `None` where it can't be told.
+    pending: Option<Plan>,
+    document: Option<(SyncToken, String)>,
+    history: History,
+    notes: Vec<String>,
+}
+
+/// What of ours lies in the kernel.
+struct InKernel {
+    /// Routes of the bypass table.
+    routes: PerFamily<usize>,
+    /// Routes of both tables.
+    all_routes: usize,
+    rules: usize,
+    /// Which firewalls hold something of ours.
+    firewalls: Vec<&'static str>,
+}
+
+impl InKernel {
+    fn of(observed: &ObservedState, ownership: &Ownership) -> InKernel {
+        let owned = observed.owned(ownership);
+        let in_bypass = |family| {
+            owned
+                .routes
+                .iter()
+                .filter(|route| {
+                    ownership.is_bypass_table(route.key.table) && route.key.family() == family
+                })
+                .count()
+        };
+        InKernel {
+            routes: PerFamily::from_fn(in_bypass),
+            all_routes: owned.routes.len(),
+            rules: owned.rules.len(),
+            firewalls: owned.firewalls.keys().map(|kind| kind.as_str()).collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.all_routes == 0 && self.rules == 0 && self.firewalls.is_empty()
+    }
+}
+
+/// Looks at the kernel as far as it lets us, and into the journal. Changes nothing.
+pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
+    let config = &loaded.config;
+    let mut absent = Absent {
+        error,
+        kernel: None,
+        pending: None,
+        document: None,
+        history: History::default(),
+        notes: Vec::new(),
+    };
+    if let Err(error) = absent.look_at_kernel(config).await {
+        absent
+            .notes
+            .push(format!("the kernel is not compared: {error}"));
+    }
+    let state_dir = &config.source.state_dir;
+    match Journal::new(state_dir).read() {
+        Ok(history) => {
+            let holder = lock::holder(state_dir).ok().flatten();
+            let running = holder.map(|holder| holder.pid);
+            absent.history = history.with_running(running).last(PASSES);
+        }
+        Err(error) => absent.notes.push(error.to_string()),
+    }
+    let mut seen = Vec::new();
+    absent.notes.retain(|note| {
+        let new = !seen.contains(note);
+        seen.push(note.clone());
+        new
+    });
+    absent
+}
+
+impl Absent {
+    /// There is no agent; otherwise there may be one that can't be asked.
+    pub(super) fn certainly(&self) -> bool {
+        matches!(self.error, AskError::NoAgent { .. })
+    }
+
+    async fn look_at_kernel(&mut self, config: &Config) -> Result<(), PassError> {
+        let mut kernel = Kernel::open()?;
+        let Some(role) = config.role else {
+            self.notes.push(
+                "the kernel is not compared with the config: it has no role; name the config with -c"
+                    .to_owned(),
+            );
+            return self.count(config, &mut kernel);
+        };
+        match self
+            .compare(config, role, Firewalls::Chosen, &mut kernel)
+            .await
+        {
+            Ok(()) => Ok(()),
+            // Without privilege, or without a firewall, routes and rules still tell most.
+            Err(PassError::Firewall(_) | PassError::NoFirewall(_)) => {
+                let ignored = Firewalls::Ignored;
+                self.compare(config, role, ignored, &mut kernel).await
+            }
+            Err(error) => {
+                self.count(config, &mut kernel)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What is ours by the numbers alone.
+    fn count(&mut self, config: &Config, kernel: &mut Kernel) -> Result<(), PassError> {
+        let store = Store::open(&config.source.state_dir);
+        // What can't be read here is found by a pass, with an error of its own.
+        let earlier: Vec<Numbers> = store.read_json(NUMBERS_FILE).unwrap_or_default();
+        let ownership = Ownership::new(Numbers::of(config), earlier);
+        let observed = kernel.observe(&ownership, &[])?;
+        self.kernel = Some(InKernel::of(&observed, &ownership));
+        Ok(())
+    }
+
+    async fn compare(
+        &mut self,
+        config: &Config,
+        role: Role,
+        firewalls: Firewalls,
+        kernel: &mut Kernel,
+    ) -> Result<(), PassError> {
+        let examined = examine(config, role, Asking::Nobody, firewalls, kernel).await?;
+        let view = &examined.view;
+        self.kernel = Some(InKernel::of(&view.observed, &view.ownership));
+        let ranges = &examined.judgement.ranges;
+        let create_date = ranges.create_date.clone();
+        self.document = ranges.sync_token.map(|token| (token, create_date));
+        self.notes.extend(examined.notes.iter().cloned());
+        let verdicts = examined.judgement.verdicts.iter();
+        self.notes.extend(verdicts.map(ToString::to_string));
+        self.notes
+            .extend(examined.complaint.as_ref().map(ToString::to_string));
+        let desired = view.desired(config, role)?;
+        self.notes.extend(desired.notes.iter().cloned());
+        let mut plan = view.plan(kernel, desired)?;
+        if firewalls == Firewalls::Ignored {
+            plan.steps.retain(|step| step.object() != "nat");
+            self.notes
+                .push("the firewall is not looked at: run as root for that".to_owned());
+        }
+        self.notes.append(&mut plan.notes);
+        self.pending = Some(plan);
+        Ok(())
+    }
+
+    /// Whether the kernel holds what the last known good asks for; `None` where it can't be told.
+    fn in_sync(&self) -> Option<bool> {
+        let plan = self.pending.as_ref()?;
+        Some(plan.is_empty() && plan.conflicts.is_empty())
+    }
+
+    fn kernel_text(&self) -> String {
+        let nothing = self.kernel.as_ref().is_some_and(InKernel::is_empty);
+        match (&self.pending, self.in_sync()) {
+            (_, Some(true)) => "in sync with the last known good".to_owned(),
+            (Some(plan), _) if !plan.conflicts.is_empty() => format!(
+                "CONFLICT: {}",
+                plan.conflicts
+                    .iter()
+                    .map(|conflict| conflict.message.as_str())
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            ),
+            (Some(plan), _) => format!(
+                "{}: {}; `trailblazer reconcile --dry-run` shows them",
+                match nothing {
+                    true => "nothing of ours is there",
+                    false => "DIFFERS from the last known good",
+                },
+                totals(plan)
+            ),
+            (None, _) if nothing => "nothing of ours is there".to_owned(),
+            (None, _) => "not compared".to_owned(),
+        }
+    }
+
+    /// The text for people.
+    pub(super) fn to_text(&self, style: Style) -> String {
+        let (word, why) = match &self.error {
+            AskError::NoAgent { path } => (
+                "NOT RUNNING",
+                format!("nobody listens at {}", path.display()),
+            ),
+            error => ("NO ANSWER", error.to_string()),
+        };
+        let headline = format!(
+            "{} {why}\nWhat follows is read from the kernel and the journal, {:.0}.\n\n",
+            painted(style, "31", word),
+            Timestamp::now(),
+        );
+        let mut lines = Lines::after(headline, style);
+        lines.line(self.in_sync() != Some(true), "kernel", &self.kernel_text());
+        let document = match &self.document {
+            Some((token, date)) => format!("sync token {token}, published {date}"),
+            None => "none in force".to_owned(),
+        };
+        lines.line(self.document.is_none(), "document", &document);
+        if let Some(kernel) = &self.kernel {
+            let InKernel { routes, .. } = kernel;
+            let (ipv4, ipv6) = (routes.get(Family::Ipv4), routes.get(Family::Ipv6));
+            let text = format!("ipv4 {ipv4}, ipv6 {ipv6} in the bypass table");
+            lines.calm("routes", &text);
+            lines.calm("rules", &kernel.rules.to_string());
+            let firewalls = match kernel.firewalls.is_empty() {
+                true => "nothing of ours seen".to_owned(),
+                false => kernel.firewalls.join(", "),
+            };
+            lines.calm("firewall", &firewalls);
+        }
+        for note in &self.notes {
+            lines.calm("note", note);
+        }
+        format!("{}\n{}", lines.text, history_text(&self.history))
+    }
+
+    /// The object of `-o json`.
+    pub(super) fn to_json(&self) -> Value {
+        let history = history_json(&self.history);
+        let pending = self.pending.as_ref().map(|plan| {
+            let totals = plan.totals();
+            let of = |action| totals.get(&action).copied().unwrap_or(0);
+            json!({
+                "add": of(Action::Add),
+                "replace": of(Action::Replace),
+                "delete": of(Action::Delete),
+            })
+        });
+        json!({
+            "agent": match self.certainly() {
+                true => "not_running",
+                false => "unreachable",
+            },
+            "error": self.error.to_string(),
+            "in_sync": self.in_sync(),
+            "pending": pending,
+            "conflicts": self.pending.as_ref().map(|plan| {
+                plan.conflicts.iter().map(|c| c.message.as_str()).collect::<Vec<_>>()
+            }),
+            "document": self.document.as_ref().map(|(token, date)| json!({
+                "sync_token": token,
+                "create_date": date,
+            })),
+            "routes": self.kernel.as_ref().map(|kernel| &kernel.routes),
+            "rules": self.kernel.as_ref().map(|kernel| kernel.rules),
+            "firewalls": self.kernel.as_ref().map(|kernel| &kernel.firewalls),
+            "passes": history["passes"],
+            "damaged": history["damaged"],
+            "notes": self.notes,
+        })
+    }
+}

@@ -1,0 +1,300 @@
+//! The snapshot for people: what an engineer on call reads at 3 a.m. First whether it is in
+//! force; then, a line each, what it stands on; last what it did.
+
+mod figures;
+pub(crate) mod lines;
+
+use std::fmt::Write as _;
+
+use super::snapshot::{
+    BreakerState, ConflictStatus, Freshness, PathTraffic, Snapshot, SourceStatus, State,
+};
+use crate::columns::aligned;
+use crate::plan::text::Style;
+use crate::types::{Family, PerFamily};
+use figures::{bytes, counted, moment, span};
+use lines::{Lines, painted};
+
+/// How many of the prefixes in hold-down are named.
+const NAMED: usize = 5;
+
+/// The text. `now` in seconds since the epoch.
+pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
+    let mut lines = Lines::after(headline(snapshot, now, style), style);
+    agent(snapshot, now, &mut lines);
+    document(snapshot, &mut lines);
+    source(&snapshot.source, &mut lines);
+    hold(snapshot, now, &mut lines);
+    hold_down(snapshot, now, &mut lines);
+    prefixes(snapshot, &mut lines);
+    drift(snapshot, now, &mut lines);
+    if let Some(traffic) = &snapshot.traffic {
+        traffic_lines(traffic, snapshot.saved_dollars, &mut lines);
+    }
+    let faults = |whose| snapshot.faults.get(whose).copied().unwrap_or(0);
+    let (ours, others) = (faults("ours"), faults("others"));
+    lines.calm("faults", &format!("ours {ours}, others {others}"));
+    for note in &snapshot.notes {
+        lines.calm("note", note);
+    }
+    lines.text.push_str(&passes(snapshot));
+    lines.text
+}
+
+fn headline(snapshot: &Snapshot, now: i64, style: Style) -> String {
+    let reason = snapshot.reason.as_deref();
+    let (colour, word, what) = match snapshot.state {
+        State::InForce => {
+            let since = snapshot.in_force_since.unwrap_or(snapshot.started_at);
+            ("32", "IN FORCE", format!("since {}", moment(since, now)))
+        }
+        State::Starting => ("31", "STARTING", "nothing is in force yet".to_owned()),
+        State::Degraded => (
+            "31",
+            "DEGRADED",
+            "what is in force may not be all".to_owned(),
+        ),
+        State::Paused => (
+            "31",
+            "PAUSED",
+            "nothing is put back until `trailblazer kick` or a restart".to_owned(),
+        ),
+        State::Stopping => ("31", "STOPPING", "the agent is on its way out".to_owned()),
+    };
+    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("{} {what}{reason}\n\n", painted(style, colour, word))
+}
+
+fn agent(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
+    let started = moment(snapshot.started_at, now);
+    let mut text = format!(
+        "trailblazer {}, role {}, pid {}, started {started}",
+        snapshot.version,
+        snapshot.role.as_str(),
+        snapshot.pid
+    );
+    if snapshot.uptime_s > 0.0 {
+        let share = 100.0 * snapshot.in_force_s / snapshot.uptime_s;
+        let _ = write!(text, ", in force {share:.2} % of the time since");
+    }
+    lines.calm("agent", &text);
+}
+
+fn document(snapshot: &Snapshot, lines: &mut Lines) {
+    let Some(document) = &snapshot.document else {
+        lines.worrying("document", "none in force");
+        return;
+    };
+    let (worrying, freshness) = match document.freshness {
+        Freshness::Fresh => (false, "fresh"),
+        Freshness::Warn => (true, "STALE, longer than [agent] stale.warn"),
+        Freshness::Alarm => (true, "STALE, longer than [agent] stale.alarm"),
+    };
+    let text = format!(
+        "sync token {}, published {}, confirmed {} ago ({freshness})",
+        document.sync_token,
+        document.create_date,
+        span(document.age_s)
+    );
+    lines.line(worrying, "document", &text);
+}
+
+fn source(source: &SourceStatus, lines: &mut Lines) {
+    let next = match source.next_fetch_in_s {
+        0 => "being asked now".to_owned(),
+        seconds => format!("asked next in {}", span(seconds)),
+    };
+    let breaker = match source.breaker {
+        BreakerState::Closed => "breaker closed",
+        BreakerState::Open => "breaker OPEN: it failed repeatedly and is left alone for a while",
+        BreakerState::HalfOpen => "breaker half open: one trial is under way",
+    };
+    let fetches: Vec<String> = source
+        .fetches
+        .iter()
+        .map(|(result, count)| format!("{count} {result}"))
+        .collect();
+    let fetches = match fetches.is_empty() {
+        true => "no fetch yet".to_owned(),
+        false => format!("fetches: {}", fetches.join(", ")),
+    };
+    let worrying = source.breaker != BreakerState::Closed;
+    lines.line(worrying, "source", &format!("{next}; {breaker}; {fetches}"));
+    if let Some(error) = &source.last_error {
+        let times = counted(source.failures_in_a_row.into(), "failure");
+        lines.worrying("", &format!("{times} in a row, the last: {error}"));
+    }
+}
+
+fn hold(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
+    let Some(hold) = &snapshot.hold else {
+        lines.calm("hold", "none");
+        return;
+    };
+    let guards = hold.guards.join(", ");
+    let (document, accept) = match hold.sync_token {
+        Some(token) => (
+            format!("document {token}"),
+            format!(", or now: trailblazer reconcile --accept {token}"),
+        ),
+        None => ("a document".to_owned(), String::new()),
+    };
+    let text = format!(
+        "HELD: {guards} holds {document} since {}",
+        moment(hold.since, now)
+    );
+    lines.worrying("hold", &text);
+    let until = moment(hold.until, now);
+    lines.worrying("", &format!("it goes in by itself at {until}{accept}"));
+}
+
+fn hold_down(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
+    if snapshot.hold_down_total == 0 {
+        lines.calm("hold-down", "none");
+        return;
+    }
+    let total = counted(snapshot.hold_down_total as u64, "withdrawn prefix");
+    lines.calm("hold-down", &format!("{total} with a route still"));
+    for prefix in snapshot.hold_down.iter().take(NAMED) {
+        let until = moment(prefix.until, now);
+        lines.calm("", &format!("{} until {until}", prefix.prefix));
+    }
+    let named = snapshot.hold_down.len().min(NAMED);
+    if snapshot.hold_down_total > named {
+        let more = snapshot.hold_down_total - named;
+        lines.calm("", &format!("and {more} more"));
+    }
+}
+
+fn prefixes(snapshot: &Snapshot, lines: &mut Lines) {
+    let mut groups: Vec<(&str, &str, PerFamily<usize>)> = Vec::new();
+    for count in &snapshot.selection {
+        let name = (&*count.service, &*count.region);
+        let place = groups.iter().position(|(s, r, _)| (*s, *r) == name);
+        let place = place.unwrap_or_else(|| {
+            groups.push((name.0, name.1, PerFamily::default()));
+            groups.len() - 1
+        });
+        *groups[place].2.get_mut(count.family) += count.prefixes;
+    }
+    let rows: Vec<[String; 4]> = groups
+        .iter()
+        .map(|(service, region, counts)| {
+            [
+                (*service).to_owned(),
+                (*region).to_owned(),
+                format!("ipv4 {}", counts.ipv4),
+                format!("ipv6 {}", counts.ipv6),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        lines.calm("prefixes", "none selected");
+    }
+    for (index, row) in aligned(&rows, 2).iter().enumerate() {
+        lines.calm(if index == 0 { "prefixes" } else { "" }, row);
+    }
+    let routes = format!(
+        "ipv4 {}, ipv6 {} in the bypass table",
+        snapshot.routes.ipv4, snapshot.routes.ipv6
+    );
+    lines.calm("routes", &routes);
+    lines.calm("firewall", snapshot.firewall.as_deref().unwrap_or("none"));
+}
+
+fn drift(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
+    let drift = &snapshot.drift;
+    let total: u64 = drift.mended.values().sum();
+    let mut text = "none since the start".to_owned();
+    if total > 0 {
+        let kinds: Vec<String> = drift
+            .mended
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        let total = counted(total, "object");
+        text = format!("{total} mended since the start ({})", kinds.join(", "));
+    }
+    if drift.overruns > 0 {
+        let times = counted(drift.overruns, "time");
+        let _ = write!(text, "; the kernel dropped events {times}");
+    }
+    lines.calm("drift", &text);
+    if let Some(at) = drift.last_at {
+        let what = drift.last_what.as_deref().unwrap_or("");
+        lines.calm("", &format!("last {}: {what}", moment(at, now)));
+    }
+    if drift.conflicts.is_empty() {
+        lines.calm("conflicts", "none");
+    }
+    for (index, conflict) in drift.conflicts.iter().enumerate() {
+        let label = if index == 0 { "conflicts" } else { "" };
+        lines.worrying(label, &conflict_text(conflict));
+    }
+}
+
+fn conflict_text(conflict: &ConflictStatus) -> String {
+    let ConflictStatus {
+        object,
+        by,
+        repairs,
+        paused_for_s,
+    } = conflict;
+    let times = counted(*repairs, "time");
+    let next = span(*paused_for_s);
+    format!("{object}: changed back by {by}; repaired {times}, again in {next}")
+}
+
+fn traffic_lines(traffic: &PathTraffic, saved: Option<f64>, lines: &mut Lines) {
+    for (label, path, counts) in [
+        ("traffic", "bypass", &traffic.bypass),
+        ("", "egress", &traffic.egress),
+    ] {
+        let amount = |family| bytes(counts.get(family).bytes);
+        let (ipv4, ipv6) = (amount(Family::Ipv4), amount(Family::Ipv6));
+        lines.calm(label, &format!("{path}  ipv4 {ipv4}, ipv6 {ipv6}"));
+    }
+    if let Some(dollars) = saved {
+        let text =
+            format!("${dollars:.2}: what the bypass traffic would have cost through the NAT");
+        lines.calm("saved", &text);
+    }
+}
+
+fn took(milliseconds: f64) -> String {
+    match milliseconds < 1_000.0 {
+        true => format!("{milliseconds:.1} ms"),
+        false => format!("{:.1} s", milliseconds / 1_000.0),
+    }
+}
+
+/// The last passes, the newest last as in `history`.
+fn passes(snapshot: &Snapshot) -> String {
+    if snapshot.passes.is_empty() {
+        return "\nno pass yet\n".to_owned();
+    }
+    let header = ["WHEN", "CAUSE", "OUTCOME", "STEPS", "TOOK"].map(str::to_owned);
+    let mut rows = vec![header];
+    rows.extend(snapshot.passes.iter().rev().map(|pass| {
+        [
+            jiff::Timestamp::from_second(pass.at)
+                .map_or_else(|_| pass.at.to_string(), |at| at.to_string()),
+            pass.cause.clone(),
+            pass.outcome.clone(),
+            pass.steps.to_string(),
+            took(pass.duration_ms),
+        ]
+    }));
+    let mut text = "\n".to_owned();
+    for (index, line) in aligned(&rows, 3).iter().enumerate() {
+        let _ = writeln!(text, "{line}");
+        let pass = index
+            .checked_sub(1)
+            .and_then(|index| snapshot.passes.iter().rev().nth(index));
+        if let Some(error) = pass.and_then(|pass| pass.error.as_deref()) {
+            let _ = writeln!(text, "  {error}");
+        }
+    }
+    text
+}

@@ -1,0 +1,101 @@
+//! `status` for people, as it is printed.
+
+use std::path::Path;
+
+use trailblazer::plan::text::Style;
+use trailblazer::status::snapshot::*;
+use trailblazer::status::text::to_text;
+
+use crate::agent::*;
+
+/// Compares with the file, or writes it where TRAILBLAZER_BLESS is set.
+#[track_caller]
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/status/golden")
+        .join(name);
+    if std::env::var_os("TRAILBLAZER_BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        text == expected,
+        "{name} (TRAILBLAZER_BLESS=1 writes it anew):\n{text}"
+    );
+}
+
+#[test]
+fn all_is_well() {
+    let mut snapshot = filled();
+    snapshot.hold = None;
+    snapshot.hold_down.clear();
+    snapshot.hold_down_total = 0;
+    snapshot.drift = DriftStatus::default();
+    snapshot.faults.clear();
+    snapshot.notes.clear();
+    snapshot.passes.truncate(2);
+    golden("well.txt", &to_text(&snapshot, NOW, Style::Plain));
+}
+
+#[test]
+fn everything_at_once() {
+    golden("everything.txt", &to_text(&filled(), NOW, Style::Plain));
+}
+
+#[test]
+fn it_is_down() {
+    let mut snapshot = filled();
+    snapshot.state = State::Degraded;
+    snapshot.reason = Some("conflict: route 3.5.0.0/19 in table 1083 is not ours".to_owned());
+    snapshot.in_force_since = None;
+    let document = snapshot.document.as_mut().unwrap();
+    document.freshness = Freshness::Alarm;
+    document.age_s = 8 * 86_400;
+    snapshot.source.breaker = BreakerState::Open;
+    snapshot.source.failures_in_a_row = 7;
+    snapshot.source.last_error = Some("https://x.test/ip-ranges.json: connection refused".into());
+    snapshot.traffic = None;
+    snapshot.saved_dollars = None;
+    snapshot.hold_down_total = 123;
+    golden("down.txt", &to_text(&snapshot, NOW, Style::Plain));
+}
+
+#[test]
+fn before_the_first_pass() {
+    let snapshot = Snapshot {
+        state: State::Starting,
+        document: None,
+        source: SourceStatus::default(),
+        selection: vec![],
+        firewall: None,
+        passes: vec![],
+        traffic: None,
+        saved_dollars: None,
+        in_force_since: None,
+        uptime_s: 0.0,
+        ..filled()
+    };
+    let text = to_text(&snapshot, NOW, Style::Plain);
+    assert!(text.starts_with("STARTING nothing is in force yet\n"));
+    for line in [
+        "document   none in force",
+        "prefixes   none selected",
+        "no pass yet",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line}:\n{text}");
+    }
+}
+
+#[test]
+fn colours_only_where_asked() {
+    let mut snapshot = filled();
+    snapshot.state = State::Paused;
+    let plain = to_text(&snapshot, NOW, Style::Plain);
+    let coloured = to_text(&snapshot, NOW, Style::Coloured);
+    assert!(!plain.contains('\x1b'));
+    assert!(coloured.starts_with("\x1b[1;31mPAUSED\x1b[0m "));
+    let stripped = ["\x1b[1;31m", "\x1b[1;33m", "\x1b[0m"]
+        .iter()
+        .fold(coloured, |text, code| text.replace(code, ""));
+    assert_eq!(stripped, plain);
+}
