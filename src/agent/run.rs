@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::facts::HostFacts;
 use crate::firewall::BackendKind;
 use crate::ownership::{Numbers, Ownership};
-use crate::plan::Step;
+use crate::plan::{ObjectKey, Step};
 use crate::reconcile::{Fetch, Gathered, InForce, Options, Outcome, gather};
 use crate::source::cache::Store;
 use crate::source::random;
@@ -354,6 +354,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if noticed.way_changed && self.schedule.failures_in_a_row() > 0 {
             self.schedule.bring_forward(Instant::now());
         }
+        for key in &noticed.refused {
+            self.fought(key);
+        }
         let room = KEPT_STEPS.saturating_sub(self.mended.len());
         self.mended.extend(noticed.steps.into_iter().take(room));
         self.told.put_back += noticed.steps_total;
@@ -363,6 +366,17 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             }
         }
         Ok(())
+    }
+
+    /// An object was put back too often, and its pause begins.
+    fn fought(&mut self, key: &ObjectKey) {
+        let culprit = self.shared.culprit(key);
+        tell::conflict(key, &culprit);
+        self.account.fought();
+        if self.account.state() == State::InForce {
+            let reason = format!("{key} is changed again and again by {culprit}");
+            self.account.enter(State::Degraded, Some(reason));
+        }
     }
 
     fn pass_ended(&mut self, ended: Ended) {
@@ -417,19 +431,24 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     /// Repairs by a pass count as the watcher's do; what was left alone begins its pause.
     fn count_repairs(&mut self, ended: &Ended) {
         let report = &ended.report;
-        let mut limiter = locked(&self.shared.limiter);
-        limiter.passed(ended.started);
-        let changed = ended.drift && report.outcome == Outcome::Changed;
-        for step in report.plan.steps.iter().filter(|_| changed) {
-            limiter.allow(&step.key(), ended.ended);
-        }
-        for key in &report.plan.withheld {
-            let known = limiter.is_paused(key, ended.started);
-            limiter.allow(key, ended.ended);
-            if !known {
-                self.account.fought();
-                tell::conflict(key, &self.shared.culprit(key));
+        let mut begins = Vec::new();
+        {
+            let mut limiter = locked(&self.shared.limiter);
+            limiter.passed(ended.started);
+            let changed = ended.drift && report.outcome == Outcome::Changed;
+            for step in report.plan.steps.iter().filter(|_| changed) {
+                limiter.allow(&step.key(), ended.ended);
             }
+            for key in &report.plan.withheld {
+                let known = limiter.is_paused(key, ended.started);
+                limiter.allow(key, ended.ended);
+                if !known {
+                    begins.push(key);
+                }
+            }
+        }
+        for key in begins {
+            self.fought(key);
         }
     }
 
@@ -446,11 +465,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     fn enter_state(&mut self, ended: &Ended) {
         let report = &ended.report;
-        let fought: Vec<String> = report
-            .plan
-            .withheld
-            .iter()
-            .map(ToString::to_string)
+        let fought: Vec<String> = locked(&self.shared.limiter)
+            .paused(ended.ended)
+            .map(|(key, ..)| key.to_string())
             .collect();
         let (state, reason) = if self.shared.is_paused() {
             (State::Paused, self.account.reason().map(str::to_owned))

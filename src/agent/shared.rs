@@ -44,6 +44,8 @@ pub(super) struct Noticed {
     pub steps_total: u64,
     /// The same by kind of object.
     pub by_kind: BTreeMap<&'static str, u64>,
+    /// Objects that were put back too often: they are left alone for a pause that began.
+    pub refused: Vec<ObjectKey>,
     /// The watcher has ended, and why.
     pub deaf: Option<String>,
 }

@@ -87,6 +87,10 @@ impl Told {
         }
         match &report.error {
             Some(error) if report.outcome == Outcome::Stopped => tracing::info!("{error}"),
+            // The first pass asks nobody.
+            Some(error) if report.without_document && report.fetch == Fetch::NotAsked => {
+                tracing::info!("{error}");
+            }
             Some(error) => tracing::error!("{error}"),
             None => tracing::info!("in force again"),
         }

@@ -348,9 +348,18 @@ impl Watcher {
             return true;
         }
         let mut steps = plan_for(in_force, gone.routes, gone.rules);
+        let mut refused = Vec::new();
         {
             let mut limiter = locked(&self.shared.limiter);
-            steps.steps.retain(|step| limiter.allow(&step.key(), now));
+            steps.steps.retain(|step| {
+                let key = step.key();
+                let paused = limiter.is_paused(&key, now);
+                let allowed = limiter.allow(&key, now);
+                if !allowed && !paused {
+                    refused.push(key);
+                }
+                allowed
+            });
         }
         let mended = apply(&steps, kernel, &in_force.ownership, None, &mut || {});
         drop(turn);
@@ -359,6 +368,7 @@ impl Watcher {
             self.shared.blame(key, name_of(port));
         }
         let mut noticed = locked(&self.shared.noticed);
+        noticed.refused.append(&mut refused);
         match mended {
             Ok(()) => noticed.mended(steps.steps, now),
             Err(error) => {
