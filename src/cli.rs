@@ -76,6 +76,13 @@ pub enum Command {
     /// Bring the kernel in line with the document and the config: one pass.
     #[command(after_help = format!("{RECONCILE_EXAMPLES}\n\n{EXIT_CODES}"))]
     Reconcile(ReconcileArgs),
+    /// Keep it so: a pass for each cause (timer, drift, new document, signal), until told to stop.
+    #[command(after_help = "\
+Runs in the foreground; trailblazer.service runs it under systemd. SIGHUP reads the config again
+(a bad one is refused and the old one stays), SIGTERM ends it and leaves everything in place.
+
+Exit codes: 0 told to stop, 1 can't start or go on, 64 wrong usage or config text")]
+    Agent(AgentArgs),
     /// Say which path a destination takes, why, and whether the kernel agrees.
     #[command(after_help = "\
 Examples:
@@ -178,6 +185,31 @@ pub struct ReconcileArgs {
     pub common: CommonArgs,
 }
 
+/// `agent`
+#[derive(Debug, Clone, Args)]
+pub struct AgentArgs {
+    /// How to log: for people, as JSON lines, or as journald fields. `auto` takes journald where
+    /// systemd connects us to it.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "auto")]
+    pub log: LogFormat,
+    /// The rest.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `--log`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// journald under systemd, else text.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Fields of the systemd journal.
+    Journald,
+}
+
 /// `explain`
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
@@ -274,6 +306,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Command::Reconcile(_) => "reconcile",
+            Command::Agent(_) => "agent",
             Command::Explain(_) => "explain",
             Command::Ranges(_) => "ranges",
             Command::History(_) => "history",
@@ -288,6 +321,7 @@ impl Command {
     pub fn base(&self) -> &BaseArgs {
         match self {
             Command::Reconcile(args) => &args.common.base,
+            Command::Agent(args) => &args.common.base,
             Command::Explain(args) => &args.common.base,
             Command::Ranges(args) | Command::Check(args) => &args.base,
             Command::History(args) => &args.base,
@@ -301,6 +335,7 @@ impl Command {
     pub fn overrides(&self) -> Overrides {
         match self {
             Command::Reconcile(args) => args.common.overrides(),
+            Command::Agent(args) => args.common.overrides(),
             Command::Explain(args) => args.common.overrides(),
             Command::Ranges(args) | Command::Check(args) => args.overrides(),
             Command::History(args) => args.base.overrides(),
@@ -403,6 +438,7 @@ mod tests {
     fn every_command_takes_config_and_output() {
         for command in [
             "reconcile",
+            "agent",
             "explain ::1",
             "ranges",
             "history",

@@ -50,6 +50,7 @@ pub mod agent;
 pub mod commands;
 
 pub mod cli;
+pub mod clock;
 pub mod columns;
 pub mod lock;
 pub mod state_dir;

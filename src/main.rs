@@ -4,8 +4,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
-use trailblazer::cli::{self, Cli};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
+use trailblazer::cli::{self, Cli, Command, LogFormat};
 use trailblazer::commands;
 
 fn main() -> ExitCode {
@@ -17,20 +19,7 @@ fn main() -> ExitCode {
             return ExitCode::from(cli::exit_code(&error));
         }
     };
-    let default = match cli.verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
-    let filter =
-        EnvFilter::try_from_env("TRAILBLAZER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .without_time()
-        .init();
+    start_logging(&cli);
     match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -45,5 +34,50 @@ fn main() -> ExitCode {
             tracing::error!("cannot start: {error}");
             ExitCode::from(cli::EXIT_FAILED)
         }
+    }
+}
+
+fn start_logging(cli: &Cli) {
+    let (quiet, format) = match &cli.command {
+        // A daemon's changes are worth a line each.
+        Command::Agent(arguments) => ("info", arguments.log),
+        _ => ("warn", LogFormat::Text),
+    };
+    let default = match cli.verbose {
+        0 => quiet,
+        1 => "info",
+        _ => "debug",
+    };
+    let filter =
+        EnvFilter::try_from_env("TRAILBLAZER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let registry = tracing_subscriber::registry().with(filter);
+    let journald = match format {
+        LogFormat::Journald => true,
+        // systemd sets it where standard error goes to the journal (systemd.exec(5)).
+        LogFormat::Auto => std::env::var_os("JOURNAL_STREAM").is_some(),
+        LogFormat::Text | LogFormat::Json => false,
+    };
+    if journald {
+        match tracing_journald::layer() {
+            Ok(layer) => return registry.with(layer).init(),
+            Err(error) if format == LogFormat::Journald => {
+                eprintln!("no journal: {error}; logging to standard error");
+            }
+            Err(_) => {}
+        }
+    }
+    match format {
+        LogFormat::Json => registry
+            .with(fmt::layer().json().with_writer(std::io::stderr))
+            .init(),
+        _ => registry
+            .with(
+                fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_target(false)
+                    .without_time(),
+            )
+            .init(),
     }
 }

@@ -7,12 +7,12 @@
 # sudo when not root); without, it names the tools and stops.
 set -eu
 
-# tool:package (names as in Debian and Ubuntu)
+# tool:package (names as in Debian and Ubuntu); *.so.* is a library for LD_PRELOAD
 build="cc:gcc make:make ld:binutils"
 demo="$build ip:iproute2 nft:nftables iptables:iptables unshare:util-linux setpriv:util-linux mount:mount"
 test="$demo iptables:iptables iptables-restore:iptables \
     iptables-legacy:iptables ip6tables-legacy:iptables xz:xz-utils \
-    conntrack:conntrack sysctl:procps script:bsdutils"
+    conntrack:conntrack sysctl:procps script:bsdutils libfaketime.so.1:libfaketime"
 bench="$test bird:bird2 birdc:bird2"
 
 # The tests check the alert rules with it. Its package is Prometheus itself, whose daemon nobody
@@ -34,11 +34,23 @@ esac
 # Users' PATHs on Debian lack the directories of ip and nft.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
+is_there() {
+    case $1 in
+        # Debian's directory has the architecture in its name.
+        *.so.*) set -- /usr/lib*/faketime/"$1" /usr/lib/*/faketime/"$1" ;;
+        *) command -v "$1" >/dev/null 2>&1; return ;;
+    esac
+    for file; do
+        [ -e "$file" ] && return 0
+    done
+    return 1
+}
+
 find_missing() {
     tools=""
     packages=""
     for pair in $wanted; do
-        command -v "${pair%%:*}" >/dev/null 2>&1 && continue
+        is_there "${pair%%:*}" && continue
         tools="$tools ${pair%%:*}"
         case " $packages " in
             *" ${pair#*:} "*) ;;

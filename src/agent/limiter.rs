@@ -122,6 +122,20 @@ impl<K: Ord + Clone> RepairLimiter<K> {
         })
     }
 
+    /// The objects that a pass is to leave alone: those in a pause, and those that have used up
+    /// their repairs. One that a pass finds changed all the same is told to
+    /// [`RepairLimiter::allow`], which begins its pause.
+    pub fn exhausted(&self, now: Instant) -> impl Iterator<Item = &K> {
+        let paused = self.conflicts.iter();
+        let paused = paused.filter(move |(_, conflict)| now < conflict.until);
+        let used_up = self
+            .mended
+            .iter()
+            .filter(move |(_, mended)| mended.repairs >= REPAIRS && now < mended.first + WINDOW);
+        let paused = paused.map(|(key, _)| key);
+        paused.chain(used_up.map(|(key, _)| key))
+    }
+
     /// Whether an object waits for the end of a pause.
     pub fn is_paused(&self, key: &K, now: Instant) -> bool {
         self.conflicts

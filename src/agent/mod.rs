@@ -9,10 +9,60 @@
 //!  kernel events ──────────▶ Settle ─────────────────┴─▶ PASS ─▶ RepairLimiter ─▶ repair, or wait
 //! ```
 
+mod account;
 mod limiter;
+mod notify;
+mod run;
 mod schedule;
 mod settle;
+mod shared;
+mod tell;
+mod watch;
+mod worker;
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::config::{Config, Role};
+use crate::kernel::events::ListenError;
+use crate::status::control::ControlError;
 
 pub use limiter::RepairLimiter;
+pub use run::run;
 pub use schedule::FetchSchedule;
 pub use settle::Settle;
+
+/// What the agent goes by.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// What this machine is.
+    pub role: Role,
+}
+
+/// Why the agent can't start, or can't go on.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// No right to change the kernel.
+    #[error(
+        "the agent needs CAP_NET_ADMIN: run it as root or with that ambient capability, as trailblazer.service does"
+    )]
+    NoPrivilege,
+    /// Another agent is there.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The kernel can't be listened to.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The kernel could be listened to until now.
+    #[error("{0}; restart the agent: routes, rules and firewall stay as they are meanwhile")]
+    Deaf(String),
+    /// No signal handlers.
+    #[error("cannot listen to signals: {0}")]
+    Signals(std::io::Error),
+    /// No threads.
+    #[error("cannot start a thread: {0}; check the limit of tasks (TasksMax)")]
+    Thread(std::io::Error),
+}

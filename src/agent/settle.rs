@@ -53,13 +53,22 @@ impl Settle {
     pub fn event(&mut self, now: Instant) {
         let quiet = self.busy_until.is_none_or(|until| now >= until + QUIET);
         let rested = self.rested_at.is_none_or(|rested| now >= rested);
+        self.note(now, quiet && rested);
+    }
+
+    /// Something changed that is mended already: a pass looks at it when the burst is over.
+    pub fn mended(&mut self, now: Instant) {
+        self.note(now, false);
+    }
+
+    fn note(&mut self, now: Instant, at_once: bool) {
         match &mut self.burst {
             Some(burst) => burst.last = burst.last.max(now),
             none => {
                 *none = Some(Burst {
                     first: now,
                     last: now,
-                    at_once: quiet && rested,
+                    at_once,
                 });
             }
         }

@@ -1,5 +1,6 @@
 //! What the commands of the command line do.
 
+pub mod agent;
 pub mod check;
 pub mod explain;
 pub mod flush;
@@ -25,6 +26,7 @@ use crate::plan::text::Style;
 pub async fn run(cli: Cli) -> ExitCode {
     let code = match cli.command {
         Command::Reconcile(arguments) => reconcile::run(&arguments).await,
+        Command::Agent(arguments) => agent::run(&arguments).await,
         Command::Check(arguments) => check::run(&arguments).await,
         Command::Explain(arguments) => explain::run(&arguments).await,
         Command::Ranges(arguments) => ranges::run(&arguments).await,

@@ -83,6 +83,9 @@ impl Default for Config {
                 // AWS's price of a GB through a NAT gateway in us-east-1
                 // (aws.amazon.com/vpc/pricing).
                 nat_price_per_gb: 0.045,
+                // A flush of 16,000 routes is 16,000 notifications of some 500 bytes of socket
+                // memory each (skb and its overhead, net/netlink/af_netlink.c).
+                event_buffer: 8 << 20,
             },
         }
     }

@@ -248,6 +248,8 @@ pub struct AgentConfig {
     pub stale_alarm: Duration,
     /// Price of a GB through the NAT, in dollars.
     pub nat_price_per_gb: f64,
+    /// Receive buffer of each socket that listens to the kernel, in bytes.
+    pub event_buffer: u64,
 }
 
 /// Everything that can be set.

@@ -325,4 +325,10 @@ fn read_agent(document: &mut Document<'_>, config: &mut Config) {
         &mut agent.nat_price_per_gb,
         price,
     );
+    document.value(
+        "agent.event_buffer",
+        "a size such as \"8MiB\"",
+        &mut agent.event_buffer,
+        with_unit(size, bare_size),
+    );
 }

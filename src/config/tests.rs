@@ -71,6 +71,7 @@ fn every_key_is_read() {
         resync = "1h"
         stale = { warn = "2d", alarm = "2w" }
         nat_price_per_gb = 1
+        event_buffer = "1MiB"
         "#,
     );
     assert_eq!(config.role, Some(Role::Nat));
@@ -129,6 +130,7 @@ fn every_key_is_read() {
     assert_eq!(config.agent.stale_warn, Duration::from_secs(2 * 86_400));
     assert_eq!(config.agent.stale_alarm, Duration::from_secs(14 * 86_400));
     assert_eq!(config.agent.nat_price_per_gb, 1.0);
+    assert_eq!(config.agent.event_buffer, 1 << 20);
 }
 
 #[test]
@@ -548,6 +550,10 @@ const BAD: &[(&str, &[&str])] = &[
         &["is not an address with a port"],
     ),
     ("agent.nat_price_per_gb = -1", &["-1 is not a price"]),
+    (
+        "agent.event_buffer = \"1KiB\"",
+        &["event_buffer: is out of range: the kernel takes 2KiB to 1GiB"],
+    ),
     ("agent.nat_price_per_gb = inf", &["inf is not a price"]),
     (
         "agent.stale = { warn = \"8d\" }",

@@ -316,6 +316,14 @@ impl Findings {
                 "is later than agent.stale.alarm: the warning comes first",
             );
         }
+        // The kernel takes no receive buffer below 2 KiB (SOCK_MIN_RCVBUF, net/sock.h) and none
+        // above 1 GiB (it doubles what it is told, in an int).
+        if !(2048..=1 << 30).contains(&agent.event_buffer) {
+            self.add(
+                &["agent.event_buffer"],
+                "is out of range: the kernel takes 2KiB to 1GiB",
+            );
+        }
         let length = agent.socket.as_os_str().as_bytes().len();
         if length > MAX_SOCKET_PATH {
             self.add(

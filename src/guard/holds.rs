@@ -49,6 +49,8 @@ pub(super) fn findings(
     found
 }
 
+/// The token is a time of the outside world: what it is measured with is the wall clock itself.
+/// On a host whose clock is days behind, every true document waits here until it is set.
 fn future_token(candidate: &Document<'_>, now: i64) -> Option<Finding> {
     let clock = u64::try_from(now).unwrap_or(0);
     let ahead = candidate.sync_token.0.saturating_sub(clock);

@@ -47,7 +47,8 @@ pub struct Inputs<'a> {
     pub held: Option<&'a Document<'a>>,
     /// The last known good.
     pub last_good: LastGood<'a>,
-    /// What the last judgement left.
+    /// What the last judgement left, moved along with the wall clock
+    /// ([`GuardState::rebase`]).
     pub state: &'a GuardState,
     /// The state file is there but can't be read (`state` is the default then): nothing is
     /// deleted for want of the hold-down entries in it.

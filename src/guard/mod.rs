@@ -11,6 +11,7 @@
 //!  hold-down, include, exclude, kernel ──────────────────────────────▶ RangeSet in force
 //! ```
 
+mod anchor;
 mod candidate;
 mod figures;
 mod holds;
@@ -32,6 +33,7 @@ use candidate::{Candidate, Judged};
 use holds::{Finding, Scope};
 use screen::{Rejects, Screen};
 
+pub use anchor::{Anchor, RENEW_AFTER};
 pub use inputs::{Fetch, Inputs, LastGood};
 pub use outcome::{AcceptError, Decision, Judgement, Whose};
 pub use screen::Environment;
@@ -107,6 +109,7 @@ pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
         verdicts,
         ranges,
         state: GuardState {
+            clock: inputs.state.clock.clone(),
             hold,
             hold_down: kept,
         },
@@ -136,7 +139,7 @@ fn decide(
     }
     let hold = hold(inputs, candidate, &found);
     let name = figures::document(judged.document);
-    let ends = state::later(hold.since, inputs.config.accept_after);
+    let ends = hold.ends(inputs.config);
     let by_itself = candidate.confirmed && ends <= inputs.now;
     if accepted || by_itself {
         let why = if accepted {
@@ -198,7 +201,8 @@ fn hold(inputs: &Inputs<'_>, candidate: &Candidate<'_>, found: &[Finding]) -> Ho
     guards.sort();
     guards.dedup();
     Hold {
-        // A clock that was set back must not lengthen the hold.
+        // A clock that was set back must not lengthen the hold, not even where the state has
+        // no anchor.
         since: before.map_or(inputs.now, |before| before.since.min(inputs.now)),
         last_seen: seen,
         digest,

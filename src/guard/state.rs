@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::anchor::Anchor;
 use crate::config::GuardConfig;
 use crate::ranges::{Group, PrefixSet, Selection, Selector};
 use crate::types::SyncToken;
@@ -15,6 +16,8 @@ use crate::types::SyncToken;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GuardState {
+    /// What the clocks showed when this was written; see [`GuardState::rebase`].
+    pub clock: Option<Anchor>,
     /// The candidate that is being held, if one is.
     pub hold: Option<Hold>,
     /// Withdrawn prefixes that keep their route for a while.
@@ -38,6 +41,13 @@ pub struct Hold {
     pub guards: Vec<String>,
     /// Only its withdrawals wait; what it adds is in force.
     pub additions_in_force: bool,
+}
+
+impl Hold {
+    /// When it ends by itself, in seconds since the epoch.
+    pub fn ends(&self, config: &GuardConfig) -> i64 {
+        later(self.since, config.accept_after)
+    }
 }
 
 /// Why a prefix is in hold-down.
@@ -111,7 +121,8 @@ pub(super) fn prune(
     entries
         .iter()
         .map(|entry| HoldDown {
-            // A clock that was set back must not lengthen it.
+            // A clock that was set back must not lengthen it, not even where the state has no
+            // anchor.
             since: entry.since.min(now),
             ..entry.clone()
         })

@@ -11,7 +11,7 @@ mod foreign;
 pub mod json;
 pub mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{DesiredState, SysctlSetting};
 use crate::facts::HostFacts;
@@ -176,9 +176,18 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// Foreign things that were noticed and are left alone.
     pub notes: Vec<String>,
+    /// Ours that differ from what they should be, and are left so for now.
+    pub withheld: Vec<ObjectKey>,
 }
 
 impl Plan {
+    /// Leaves these objects as they are.
+    pub fn withhold(&mut self, objects: &BTreeSet<ObjectKey>) {
+        let kept = |step: &Step| !objects.contains(&step.key());
+        let withheld = self.steps.extract_if(.., |step| !kept(step));
+        self.withheld.extend(withheld.map(|step| step.key()));
+    }
+
     /// Nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()

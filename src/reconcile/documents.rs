@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Asking, Pass, PassError, View, fetch_path, instance};
+use super::{Asking, Fetch as Fate, Pass, PassError, View, fetch_path, instance};
 use crate::config::AutoOr;
 use crate::guard::{
     AcceptError, Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level,
@@ -94,6 +94,10 @@ impl Pass<'_> {
             true => (GuardState::default(), false),
             false => self.guard_state()?,
         };
+        let state = match crate::clock::now() {
+            Some(now) => state_before.rebase(&now),
+            None => state_before.clone(),
+        };
 
         let parsed = match &answer {
             Answer::Document(_, bytes) => Some(Document::parse(bytes)),
@@ -138,7 +142,7 @@ impl Pass<'_> {
             fetch,
             held: held_parsed.as_ref(),
             last_good: last,
-            state: &state_before,
+            state: &state,
             state_unreadable: state_unreadable || held_unreadable,
             now: i64::try_from(super::now()).unwrap_or(i64::MAX),
             config: &self.config.guard,
@@ -164,19 +168,15 @@ impl Pass<'_> {
             judgement.nothing_in_force = true;
             judgement.decision = Decision::Keep;
             judgement.held = false;
-            judgement.state = state_before.clone();
+            judgement.state = state.clone();
         }
         let known_region = regions.is_some();
         let sync_token = match &parsed {
             Some(Ok(document)) => Some(document.sync_token),
             _ => None,
         };
-        let confirmed = matches!(
-            (&answer, judgement.decision),
-            (Answer::Unchanged, Decision::Keep)
-                | (Answer::Document(..), Decision::Accept(Whose::Fetched))
-                | (Answer::SameAsHeld, Decision::Accept(Whose::Held))
-        );
+        self.report.fetch = fate(&answer, &judgement);
+        let confirmed = matches!(self.report.fetch, Fate::Unchanged | Fate::Changed);
         drop((parsed, last_parsed, held_parsed));
         self.report.end_stage("guard");
         Ok(Documents {
@@ -305,9 +305,14 @@ impl Pass<'_> {
     /// missing ones would be routes deleted too early.
     pub(super) fn keep_documents(&mut self, documents: &Documents) -> Result<(), PassError> {
         self.store.create_directory()?;
-        if documents.judgement.state != documents.state_before {
-            self.store
-                .write_json(GUARD_FILE, &documents.judgement.state)?;
+        let (state, before) = (&documents.judgement.state, &documents.state_before);
+        if state.differs_from(before) {
+            self.store.write_json(GUARD_FILE, state)?;
+        } else if state.needs_new_anchor(before)
+            && let Err(error) = self.store.write_json(GUARD_FILE, state)
+        {
+            // Costs no more than some minutes of a clock, should the machine boot now.
+            self.report.notes.push(error.to_string());
         }
         let fetched = documents.fetched.as_ref();
         let held = documents.held.as_ref();
@@ -359,6 +364,28 @@ impl Pass<'_> {
             self.store.remove(Slot::Held)?;
         }
         Ok(())
+    }
+}
+
+/// What came of asking, the judgement included.
+fn fate(answer: &Answer, judgement: &Judgement) -> Fate {
+    match (answer, judgement.decision) {
+        (Answer::NotAsked, _) => Fate::NotAsked,
+        (Answer::Failed(why), _) => Fate::Failed(why.clone()),
+        (Answer::Rejected(why), _) => Fate::Rejected(why.clone()),
+        (Answer::Unchanged, _) => Fate::Unchanged,
+        (_, Decision::Accept(_)) => Fate::Changed,
+        (_, Decision::HoldAll(_) | Decision::HoldWithdrawals(_)) => Fate::Held,
+        (Answer::Document(..) | Answer::SameAsHeld, Decision::Keep) => {
+            let rejected = judgement
+                .verdicts
+                .iter()
+                .find(|verdict| verdict.level == Level::Reject);
+            Fate::Rejected(rejected.map_or_else(
+                || "the guard keeps the last known good".to_owned(),
+                |verdict| verdict.message.clone(),
+            ))
+        }
     }
 }
 

@@ -33,34 +33,6 @@ pub struct Gathered {
     pub(super) notes: Vec<String>,
 }
 
-/// What became of a fetch, before the guard has judged it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FetchResult {
-    /// Nobody was asked.
-    NotAsked,
-    /// The document at hand is the current one.
-    Unchanged,
-    /// Another document came.
-    Document,
-    /// The source answered with something that is no document.
-    Rejected(String),
-    /// It didn't answer.
-    Failed(String),
-}
-
-impl Gathered {
-    /// What became of the fetch.
-    pub fn fetch_result(&self) -> FetchResult {
-        match self.source.as_ref().map(|answer| &answer.fetched) {
-            None => FetchResult::NotAsked,
-            Some(Ok(Fetched::NotModified { .. })) => FetchResult::Unchanged,
-            Some(Ok(Fetched::Document { .. })) => FetchResult::Document,
-            Some(Err(error)) if error.is_answer() => FetchResult::Rejected(error.to_string()),
-            Some(Err(error)) => FetchResult::Failed(error.to_string()),
-        }
-    }
-}
-
 /// Asks the metadata service and the source, bounded by their timeouts. Writes nothing.
 pub async fn gather(config: &Config, role: Role, facts: &HostFacts) -> Gathered {
     let mut gathered = Gathered::default();

@@ -190,8 +190,7 @@ impl View {
         let goal = self.goal(kernel, desired)?;
         let mut plan = plan(&goal, &self.observed, &self.ownership);
         if !self.withheld.is_empty() {
-            plan.steps
-                .retain(|step| !self.withheld.contains(&step.key()));
+            plan.withhold(&self.withheld);
         }
         Ok(plan)
     }

@@ -20,22 +20,22 @@ use crate::apply::Interposer;
 use crate::config::{Config, Role};
 use crate::desired::DesiredError;
 use crate::guard::AcceptError;
-use crate::journal::{Journal, PassId, Record};
+use crate::journal::{Journal, MAX_LISTED, PassId, Record};
 use crate::kernel::nat::FirewallError;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::{Kernel, ObserveError};
 use crate::lock::{LockError, PassLock};
 use crate::ownership::{Numbers, Ownership};
-use crate::plan::ObjectKey;
+use crate::plan::{ObjectKey, Step};
 use crate::source::cache::{ReadError, Store, WriteError};
 use crate::source::imds::ImdsError;
 use crate::state_dir::StateError;
 use crate::types::SyncToken;
 
 pub use examine::{Examined, examine};
-pub use gather::{FetchResult, Gathered, gather};
+pub use gather::{Gathered, gather};
 pub use look::{BackendChoice, Firewalls, View};
-pub use report::{InForce, Outcome, Report};
+pub use report::{Fetch, InForce, Outcome, Report};
 
 /// How long a pass waits for another one to end.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -72,6 +72,8 @@ pub struct Options {
     /// Objects that are left as they are although they drifted: another program keeps changing
     /// them back.
     pub withheld: BTreeSet<ObjectKey>,
+    /// What was put back already, step by step, since the last pass: for the journal.
+    pub mended: Vec<Step>,
     /// Whether a pass that finds everything in sync leaves no line in the journal: an agent's
     /// are many.
     pub quiet: bool,
@@ -87,6 +89,7 @@ impl Default for Options {
             cause: "reconcile".to_owned(),
             sync: true,
             withheld: BTreeSet::new(),
+            mended: Vec::new(),
             quiet: false,
         }
     }
@@ -279,6 +282,7 @@ impl<'a> Pass<'a> {
         let ownership = self.ownership()?;
         let mut view = look::View::open(self, kernel, ownership, Firewalls::Chosen).await?;
         self.report.end_stage("observe");
+        self.write_mended()?;
         let documents = self.documents(&view).await?;
         self.report.take_judgement(&documents.judgement);
         view.prefixes = (!documents.judgement.nothing_in_force)
@@ -324,6 +328,26 @@ impl<'a> Pass<'a> {
         self.options.dry_run && denied
     }
 
+    /// The line about what was put back before the pass, within a fraction of a millisecond.
+    fn write_mended(&self) -> Result<(), PassError> {
+        let mended = &self.options.mended;
+        if mended.is_empty() || self.options.dry_run {
+            return Ok(());
+        }
+        let id = PassId(format!("{}-mended", self.id));
+        let record = Record::end(
+            Timestamp::now(),
+            id,
+            "mended",
+            Outcome::Changed.as_str(),
+            Duration::ZERO,
+        );
+        let steps = self.report.steps_json(mended, MAX_LISTED);
+        Ok(self
+            .journal
+            .append(&record.with_first_steps(steps, mended.len()))?)
+    }
+
     /// The line before apply.
     fn write_begin(&self, steps: Vec<serde_json::Value>) -> Result<(), PassError> {
         let record = Record::begin(Timestamp::now(), self.id.clone(), &self.options.cause);
@@ -356,7 +380,7 @@ impl<'a> Pass<'a> {
             self.report.outcome.as_str(),
             self.report.duration,
         );
-        let steps = self.report.first_steps(crate::journal::MAX_LISTED);
+        let steps = self.report.first_steps(MAX_LISTED);
         let record = self
             .filled(record)
             .with_first_steps(steps, self.report.plan.steps.len())

@@ -13,7 +13,7 @@ use crate::facts::HostFacts;
 use crate::guard::{GuardState, Judgement, Verdict};
 use crate::ownership::Ownership;
 use crate::plan::text::{Context, Style, render, totals};
-use crate::plan::{Goal, Plan, json as plan_json};
+use crate::plan::{Goal, Plan, Step, json as plan_json};
 use crate::ranges::Group;
 use crate::types::{Family, IfIndex, PerFamily, SyncToken};
 
@@ -73,6 +73,24 @@ pub enum Applied {
     All,
 }
 
+/// What came of asking the source.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Fetch {
+    /// It wasn't asked.
+    #[default]
+    NotAsked,
+    /// The document in force is its newest.
+    Unchanged,
+    /// Another document is in force now.
+    Changed,
+    /// Its document, or a part of it, waits.
+    Held,
+    /// It answered with nothing that may go in force: why.
+    Rejected(String),
+    /// It didn't answer: why.
+    Failed(String),
+}
+
 /// What a pass leaves in force: what an agent watches over until the next one.
 #[derive(Debug, Clone)]
 pub struct InForce {
@@ -109,6 +127,10 @@ pub struct Report {
     pub verdicts: Vec<Verdict>,
     /// Whether one of them holds.
     pub held: bool,
+    /// What came of asking the source.
+    pub fetch: Fetch,
+    /// It failed for want of a document or a region alone: what needs neither is in force.
+    pub without_document: bool,
     /// Prefixes in force by what the document lists them under, before aggregation.
     pub groups: Vec<(Group, usize)>,
     /// What the guard remembers: a hold, hold-downs.
@@ -152,6 +174,8 @@ impl Report {
             plan: Plan::default(),
             verdicts: Vec::new(),
             held: false,
+            fetch: Fetch::NotAsked,
+            without_document: false,
             groups: Vec::new(),
             guard_state: GuardState::default(),
             notes: Vec::new(),
@@ -194,6 +218,11 @@ impl Report {
         }
     }
 
+    /// Whether the guard has judged: before that, which document is in force wasn't looked at.
+    pub fn was_judged(&self) -> bool {
+        self.judged
+    }
+
     /// Takes over the steps.
     pub fn take_plan(&mut self, plan: Plan) {
         if self.dry_run && !plan.is_empty() {
@@ -214,6 +243,7 @@ impl Report {
             _ if self.outcome == Outcome::RolledBack => {}
             _ => self.outcome = Outcome::Failed,
         }
+        self.without_document = matches!(error, PassError::NoDocument(_) | PassError::NoRegion(_));
         self.error = Some(error.to_string());
     }
 
@@ -239,9 +269,12 @@ impl Report {
     }
 
     pub(super) fn first_steps(&self, most: usize) -> Vec<Value> {
+        self.steps_json(&self.plan.steps, most)
+    }
+
+    pub(super) fn steps_json(&self, steps: &[Step], most: usize) -> Vec<Value> {
         let name = |index| self.device_name(index);
-        self.plan
-            .steps
+        steps
             .iter()
             .take(most)
             .map(|step| plan_json::value_of(step, &name))

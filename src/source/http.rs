@@ -1,9 +1,9 @@
 //! A document over HTTP(S): conditional, bounded in time and size, asked for again where that
 //! can help.
 
-use std::cell::OnceCell;
 use std::error::Error as _;
 use std::io;
+use std::sync::OnceLock;
 
 use reqwest::header::{
     CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
@@ -19,16 +19,16 @@ use super::{Answer, Failure, FetchSettings, MAX_REDIRECTS, Validators, redacted}
 /// takes longer than a whole pass that changes nothing, and a file or plain HTTP needs none.
 pub(super) struct Clients<'a> {
     settings: &'a FetchSettings,
-    plain: OnceCell<Client>,
-    tls: OnceCell<Client>,
+    plain: OnceLock<Client>,
+    tls: OnceLock<Client>,
 }
 
 impl<'a> Clients<'a> {
     pub(super) fn new(settings: &'a FetchSettings) -> Self {
         Clients {
             settings,
-            plain: OnceCell::new(),
-            tls: OnceCell::new(),
+            plain: OnceLock::new(),
+            tls: OnceLock::new(),
         }
     }
 

@@ -13,6 +13,8 @@ mod marked;
 mod retry;
 mod state_file;
 
+pub use retry::random;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;

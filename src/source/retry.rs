@@ -32,11 +32,16 @@ fn ceiling(failed: u32, base: Duration, max_wait: Duration) -> Duration {
     base.saturating_mul(factor).min(max_wait)
 }
 
-/// Evenly spread from zero to `upper`. The standard library's hasher keys are random for each
-/// process and differ for each `RandomState`, which is all that spreading out needs.
-fn jitter(upper: Duration) -> Duration {
+/// Evenly spread from zero to one. The standard library's hasher keys are random for each process
+/// and differ for each `RandomState`, which is all that spreading out needs.
+pub fn random() -> f64 {
     let random = RandomState::new().hash_one(0u8);
-    upper.mul_f64(random as f64 / u64::MAX as f64)
+    random as f64 / u64::MAX as f64
+}
+
+/// Evenly spread from zero to `upper`.
+fn jitter(upper: Duration) -> Duration {
+    upper.mul_f64(random())
 }
 
 /// `Retry-After`: seconds, or a date in the preferred format of RFC 9110 (section 5.6.7). The two

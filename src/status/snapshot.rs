@@ -130,7 +130,8 @@ pub struct SourceStatus {
     /// The last failure, while there was no success since.
     pub last_error: Option<String>,
     /// Fetches since the start by what came of them: `changed`, `unchanged`, `rejected` (it
-    /// answered with something that was no acceptable document), `failed` (it didn't answer).
+    /// answered with something that was no acceptable document), `held` (the guard holds what it
+    /// answered), `failed` (it didn't answer).
     pub fetches: BTreeMap<String, u64>,
     /// How long fetches took, in seconds.
     pub latency: Histogram,

@@ -41,6 +41,13 @@ pub struct ListenError {
     source: io::Error,
 }
 
+impl ListenError {
+    /// The system gives the listener no thread.
+    pub fn no_thread(source: io::Error) -> ListenError {
+        cannot("start a thread that listens")(source)
+    }
+}
+
 fn cannot(operation: &'static str) -> impl Fn(io::Error) -> ListenError {
     move |source| ListenError { operation, source }
 }

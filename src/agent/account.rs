@@ -1,0 +1,318 @@
+//! The agent's account of itself, kept up to date pass by pass.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::shared::{Noticed, Shared, locked};
+use super::worker::Ended;
+use super::{FetchSchedule, Settings};
+use crate::objects::RouteTarget;
+use crate::reconcile::{Fetch, Outcome, Report};
+use crate::status::snapshot::{
+    ConflictStatus, DocumentStatus, DriftStatus, Freshness, GroupCount, Histogram, HoldDownStatus,
+    HoldStatus, PassStatus, PassTotals, Snapshot, SourceStatus, State,
+};
+use crate::types::PerFamily;
+
+/// Bounds in seconds of a pass: from a look at an empty table to an installation of all of AWS's
+/// prefixes on a busy machine.
+const PASS_BOUNDS: [f64; 10] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+/// Bounds in seconds of a fetch: from a file to three tries of the default timeout.
+const FETCH_BOUNDS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+/// Passes and hold-downs that the status lists.
+const LISTED_PASSES: usize = 10;
+const LISTED_HOLD_DOWNS: usize = 100;
+
+/// See the module.
+pub(super) struct Account {
+    snapshot: Snapshot,
+    started: Instant,
+    in_force_from: Option<Instant>,
+    in_force_before: Duration,
+    /// When a source confirmed the document in force: before this process, in seconds since the
+    /// epoch; by it, on the clock that nobody sets.
+    confirmed_before: Option<u64>,
+    confirmed: Option<Instant>,
+    document: Option<(crate::types::SyncToken, String)>,
+}
+
+fn now_s() -> i64 {
+    Timestamp::now().as_second()
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, what: &str) {
+    *counts.entry(what.to_owned()).or_default() += 1;
+}
+
+impl Account {
+    pub fn new(settings: &Settings, confirmed_before: Option<u64>) -> Self {
+        let faults = ["ours", "others"].map(|whose| (whose.to_owned(), 0));
+        Account {
+            snapshot: Snapshot {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                role: settings.role,
+                state: State::Starting,
+                reason: Some("the first pass has not ended yet".to_owned()),
+                started_at: now_s(),
+                in_force_since: None,
+                in_force_s: 0.0,
+                uptime_s: 0.0,
+                document: None,
+                source: SourceStatus {
+                    latency: Histogram::new(&FETCH_BOUNDS),
+                    ..SourceStatus::default()
+                },
+                hold: None,
+                hold_down: Vec::new(),
+                hold_down_total: 0,
+                selection: Vec::new(),
+                routes: PerFamily::default(),
+                drift: DriftStatus::default(),
+                traffic: None,
+                saved_dollars: None,
+                passes: Vec::new(),
+                pass_totals: PassTotals {
+                    duration: Histogram::new(&PASS_BOUNDS),
+                    ..PassTotals::default()
+                },
+                faults: BTreeMap::from(faults),
+                firewall: None,
+                notes: Vec::new(),
+            },
+            started: Instant::now(),
+            in_force_from: None,
+            in_force_before: Duration::ZERO,
+            confirmed_before,
+            confirmed: None,
+            document: None,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.snapshot.state
+    }
+
+    pub fn reason(&self) -> Option<&str> {
+        self.snapshot.reason.as_deref()
+    }
+
+    /// Time in force counts from one state to the next.
+    pub fn enter(&mut self, state: State, reason: Option<String>) {
+        let now = Instant::now();
+        match (state == State::InForce, self.in_force_from) {
+            (true, None) => {
+                self.in_force_from = Some(now);
+                self.snapshot.in_force_since = Some(now_s());
+            }
+            (false, Some(from)) => {
+                self.in_force_before += now.duration_since(from);
+                self.in_force_from = None;
+                self.snapshot.in_force_since = None;
+            }
+            _ => {}
+        }
+        self.snapshot.state = state;
+        self.snapshot.reason = reason;
+    }
+
+    /// What the watcher put back.
+    pub fn noticed(&mut self, noticed: &Noticed) {
+        self.snapshot.drift.overruns += noticed.lost;
+        let last = noticed.steps.last().map(crate::apply::describe);
+        for (kind, steps) in &noticed.by_kind {
+            self.mended(kind, *steps, last.clone());
+        }
+    }
+
+    fn mended(&mut self, kind: &str, steps: u64, what: Option<String>) {
+        let drift = &mut self.snapshot.drift;
+        *drift.mended.entry(kind.to_owned()).or_default() += steps;
+        drift.last_at = Some(now_s());
+        drift.last_what = what.or(drift.last_what.take());
+    }
+
+    /// A pass has ended.
+    pub fn passed(&mut self, ended: &Ended) {
+        let report = &ended.report;
+        let outcome = report.outcome.as_str();
+        let took = ended.ended.duration_since(ended.started);
+        let totals = &mut self.snapshot.pass_totals;
+        count(&mut totals.outcomes, outcome);
+        totals.duration.observe(took.as_secs_f64());
+        let passes = &mut self.snapshot.passes;
+        passes.insert(
+            0,
+            PassStatus {
+                at: now_s(),
+                cause: ended.cause.clone(),
+                outcome: outcome.to_owned(),
+                steps: report.plan.steps.len(),
+                duration_ms: took.as_secs_f64() * 1e3,
+                error: report.error.clone(),
+            },
+        );
+        passes.truncate(LISTED_PASSES);
+        if ended.drift && report.outcome == Outcome::Changed {
+            for step in &report.plan.steps {
+                let what = crate::apply::describe(step);
+                self.mended(step.object(), 1, Some(what));
+            }
+        }
+        match report.outcome {
+            Outcome::Failed | Outcome::RolledBack if !report.without_document => {
+                count(&mut self.snapshot.faults, "ours");
+            }
+            _ => {}
+        }
+        self.snapshot.notes = report.notes.clone();
+        self.snapshot.firewall = report
+            .backend
+            .as_ref()
+            .map(|backend| format!("{} ({})", backend.kind, backend.reason))
+            .or(self.snapshot.firewall.take());
+        if let Some(in_force) = &ended.in_force {
+            let routes = &in_force.goal.routes;
+            self.snapshot.routes = PerFamily::from_fn(|family| {
+                let bypass = routes.iter().filter(|route| {
+                    route.key.family() == family
+                        && in_force.ownership.is_bypass_table(route.key.table)
+                        && matches!(route.target, RouteTarget::Via(_))
+                });
+                bypass.count()
+            });
+        }
+        self.judged(report);
+    }
+
+    fn judged(&mut self, report: &Report) {
+        if !report.was_judged() {
+            return;
+        }
+        self.document = report
+            .sync_token
+            .map(|token| (token, report.create_date.clone()));
+        let group = |(group, prefixes): &(crate::ranges::Group, usize)| GroupCount {
+            service: group.service.to_string(),
+            region: group.region.to_string(),
+            family: group.family,
+            prefixes: *prefixes,
+        };
+        self.snapshot.selection = report.groups.iter().map(group).collect();
+        self.snapshot.hold_down_total = report.guard_state.hold_down.len();
+    }
+
+    /// Holds and hold-downs with their ends, which depend on the settings.
+    pub fn guarded(&mut self, report: &Report, settings: &Settings) {
+        if !report.was_judged() {
+            return;
+        }
+        let guard = &settings.config.guard;
+        let state = &report.guard_state;
+        self.snapshot.hold = state.hold.as_ref().map(|hold| HoldStatus {
+            guards: hold.guards.clone(),
+            sync_token: hold.token,
+            since: hold.since,
+            until: hold.ends(guard),
+        });
+        self.snapshot.hold_down = state
+            .hold_down
+            .iter()
+            .take(LISTED_HOLD_DOWNS)
+            .map(|entry| HoldDownStatus {
+                prefix: entry.prefix,
+                until: entry.until(guard),
+            })
+            .collect();
+    }
+
+    /// What came of a fetch.
+    pub fn fetched(&mut self, fetch: &Fetch, took: Duration) {
+        let source = &mut self.snapshot.source;
+        let (name, error) = match fetch {
+            Fetch::NotAsked => return,
+            Fetch::Unchanged => ("unchanged", None),
+            Fetch::Changed => ("changed", None),
+            Fetch::Held => ("held", None),
+            Fetch::Rejected(why) => ("rejected", Some(why.clone())),
+            Fetch::Failed(why) => ("failed", Some(why.clone())),
+        };
+        count(&mut source.fetches, name);
+        source.latency.observe(took.as_secs_f64());
+        if error.is_some() {
+            count(&mut self.snapshot.faults, "others");
+        }
+        source.last_error = error;
+        if matches!(fetch, Fetch::Unchanged | Fetch::Changed) {
+            self.confirmed = Some(Instant::now());
+        }
+    }
+
+    /// A program fights us.
+    pub fn fought(&mut self) {
+        count(&mut self.snapshot.faults, "others");
+    }
+
+    /// Seconds since a source last confirmed the document in force.
+    pub fn document_age(&self) -> Option<u64> {
+        self.document.as_ref()?;
+        if let Some(confirmed) = self.confirmed {
+            return Some(confirmed.elapsed().as_secs());
+        }
+        let now = u64::try_from(now_s()).unwrap_or(0);
+        Some(now.saturating_sub(self.confirmed_before.unwrap_or(0)))
+    }
+
+    pub fn freshness(&self, settings: &Settings) -> Freshness {
+        let agent = &settings.config.agent;
+        match self.document_age() {
+            Some(age) if age > agent.stale_alarm.as_secs() => Freshness::Alarm,
+            Some(age) if age > agent.stale_warn.as_secs() => Freshness::Warn,
+            _ => Freshness::Fresh,
+        }
+    }
+
+    /// Everything, as of now.
+    pub fn snapshot(
+        &self,
+        settings: &Settings,
+        schedule: &FetchSchedule,
+        fetching: bool,
+        shared: &Shared,
+    ) -> Snapshot {
+        let now = Instant::now();
+        let mut snapshot = self.snapshot.clone();
+        let running = self.in_force_from.map(|from| now.duration_since(from));
+        let in_force = self.in_force_before + running.unwrap_or_default();
+        snapshot.in_force_s = in_force.as_secs_f64();
+        snapshot.uptime_s = now.duration_since(self.started).as_secs_f64();
+        snapshot.role = settings.role;
+        snapshot.document = match (&self.document, self.document_age()) {
+            (Some((sync_token, create_date)), Some(age_s)) => Some(DocumentStatus {
+                sync_token: *sync_token,
+                create_date: create_date.clone(),
+                age_s,
+                freshness: self.freshness(settings),
+            }),
+            _ => None,
+        };
+        snapshot.source.breaker = schedule.breaker();
+        snapshot.source.failures_in_a_row = schedule.failures_in_a_row();
+        snapshot.source.next_fetch_in_s = match fetching {
+            true => 0,
+            false => schedule.due().saturating_duration_since(now).as_secs(),
+        };
+        snapshot.drift.conflicts = locked(&shared.limiter)
+            .paused(now)
+            .map(|(key, left, repairs)| ConflictStatus {
+                object: key.to_string(),
+                by: shared.culprit(key),
+                repairs,
+                paused_for_s: left.as_secs(),
+            })
+            .collect();
+        snapshot
+    }
+}

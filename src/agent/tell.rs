@@ -1,0 +1,190 @@
+//! What the agent says: one line for a pass that changed something, none for one that didn't, and
+//! warnings with what to do, once each.
+
+use std::time::Instant;
+
+use super::account::Account;
+use super::worker::Ended;
+use super::{AgentError, FetchSchedule, Settings};
+use crate::guard::Level;
+use crate::plan::ObjectKey;
+use crate::plan::text::totals;
+use crate::reconcile::{Fetch, Outcome, Report};
+use crate::source::redacted;
+use crate::status::control::{ControlError, ControlSocket};
+use crate::status::snapshot::{BreakerState, Freshness, State};
+use crate::types::Family;
+
+/// Another agent is a reason not to start; anything else costs the socket alone.
+pub(super) fn or_warn(
+    served: Result<ControlSocket, ControlError>,
+) -> Result<Option<ControlSocket>, AgentError> {
+    match served {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error @ ControlError::AnotherAgent { .. }) => Err(AgentError::Control(error)),
+        Err(error) => {
+            tracing::warn!("{error}");
+            Ok(None)
+        }
+    }
+}
+
+/// An object is fought over.
+pub(super) fn conflict(key: &ObjectKey, culprit: &str) {
+    tracing::warn!(
+        object = %key,
+        by = culprit,
+        "conflict: {key} was put back five times in ten seconds and is changed again (by {culprit}); it is left alone for a growing pause: stop that program, or give it other numbers ([bypass] table, [egress] table, [kernel] priority)"
+    );
+}
+
+/// What was said, so that it isn't said again at each pass.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    error: Option<String>,
+    notes: Vec<String>,
+    verdicts: Vec<String>,
+    freshness: Freshness,
+    /// Steps that the watcher has put back since the last pass.
+    pub put_back: u64,
+}
+
+impl Told {
+    /// A pass has ended.
+    pub fn pass(&mut self, ended: &Ended, heard: Vec<String>) {
+        let report = &ended.report;
+        let heard = heard.join(", ");
+        let put_back = std::mem::take(&mut self.put_back);
+        if put_back > 0 {
+            tracing::info!(
+                put_back,
+                "put back within moments: {put_back} of ours had gone ({heard})"
+            );
+        }
+        let because = match (ended.drift, heard.is_empty()) {
+            (true, false) => format!(" ({heard})"),
+            _ => String::new(),
+        };
+        if matches!(report.outcome, Outcome::Changed | Outcome::Held) && !report.plan.is_empty() {
+            tracing::info!(
+                cause = %ended.cause,
+                outcome = report.outcome.as_str(),
+                steps = report.plan.steps.len(),
+                sync_token = report.sync_token.map(|token| token.0),
+                duration_ms = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX),
+                "pass {}{because}: {} changed and verified",
+                ended.cause,
+                totals(&report.plan),
+            );
+        }
+        self.error(report);
+        self.notes(report);
+    }
+
+    fn error(&mut self, report: &Report) {
+        if report.error == self.error {
+            return;
+        }
+        match &report.error {
+            Some(error) if report.outcome == Outcome::Stopped => tracing::info!("{error}"),
+            Some(error) => tracing::error!("{error}"),
+            None => tracing::info!("in force again"),
+        }
+        self.error.clone_from(&report.error);
+    }
+
+    fn notes(&mut self, report: &Report) {
+        for note in &report.notes {
+            if !self.notes.contains(note) {
+                tracing::info!("note: {note}");
+            }
+        }
+        self.notes.clone_from(&report.notes);
+        // The figures of a verdict change with each pass: its guard tells it from others.
+        let mut verdicts = Vec::new();
+        for verdict in &report.verdicts {
+            let name = format!("{} {}", verdict.level, verdict.guard);
+            if !self.verdicts.contains(&name) && !verdicts.contains(&name) {
+                match verdict.level {
+                    Level::Note => tracing::info!("guard: {}: {}", verdict.guard, verdict.message),
+                    _ => tracing::warn!("guard: {name}: {}", verdict.message),
+                }
+            }
+            verdicts.push(name);
+        }
+        self.verdicts = verdicts;
+    }
+
+    /// A fetch has been judged.
+    pub fn fetch(
+        &mut self,
+        fetch: &Fetch,
+        before: BreakerState,
+        schedule: &FetchSchedule,
+        now: Instant,
+    ) {
+        let next = schedule.due().saturating_duration_since(now).as_secs();
+        match fetch {
+            Fetch::Failed(why) | Fetch::Rejected(why) => {
+                let failures = schedule.failures_in_a_row();
+                let opened =
+                    schedule.breaker() == BreakerState::Open && before != BreakerState::HalfOpen;
+                if failures == 1 || opened {
+                    tracing::warn!(
+                        failures,
+                        "the source gives no document: {}; what is in force stays, next try in {next} s{}",
+                        redacted(why),
+                        if opened {
+                            " (the breaker is open: fewer tries)"
+                        } else {
+                            ""
+                        }
+                    );
+                }
+            }
+            _ if before != BreakerState::Closed => {
+                tracing::info!("the source answers again");
+            }
+            _ => {}
+        }
+    }
+
+    /// The document's age crossed a threshold.
+    pub fn age(&mut self, account: &Account, settings: &Settings) {
+        let freshness = account.freshness(settings);
+        if freshness != self.freshness {
+            let hours = account.document_age().unwrap_or(0) / 3600;
+            match freshness {
+                Freshness::Fresh => tracing::info!("the document is confirmed again"),
+                _ => tracing::warn!(
+                    "no source has confirmed the document in force for {hours} h: see `trailblazer status` for the last error"
+                ),
+            }
+            self.freshness = freshness;
+        }
+    }
+}
+
+/// The line for `systemctl status`.
+pub(super) fn status_line(report: &Report, account: &Account) -> String {
+    let prefixes: usize = Family::ALL
+        .iter()
+        .map(|family| report.aggregated.get(*family))
+        .sum();
+    match (account.state(), account.reason()) {
+        (State::InForce, _) => {
+            let document = match report.sync_token {
+                Some(token) => format!("document {token}"),
+                None => "no document".to_owned(),
+            };
+            let held = if report.held {
+                ", held by the guard"
+            } else {
+                ""
+            };
+            format!("in force: {prefixes} prefixes, {document}{held}")
+        }
+        (state, Some(reason)) => format!("{}: {reason}", state.as_str()),
+        (state, None) => state.as_str().to_owned(),
+    }
+}

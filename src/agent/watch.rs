@@ -1,0 +1,499 @@
+//! The watcher: a thread that hears the kernel and puts back at once what has gone.
+//!
+//! It plans and applies as a pass does, with the very same functions, but for the objects alone
+//! that a notification says have gone; a pass then looks at the whole. A burst of deletions is
+//! left to that pass: putting back what somebody is about to flush again helps nobody.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::shared::{Shared, locked};
+use crate::apply::apply;
+use crate::firewall::BackendKind;
+use crate::kernel::Kernel;
+use crate::kernel::events::{Change, Event, Heard, ListenError, Listener};
+use crate::lock;
+use crate::observed::{ObservedState, OwnedState};
+use crate::plan::{FirewallGoal, Goal, ObjectKey, Plan, plan};
+use crate::reconcile::InForce;
+use crate::types::{IfIndex, TableId};
+
+/// Datagrams of one reading: small enough that an answer to the first isn't held up.
+const READING: usize = 128;
+/// Deletions that came together with others, within [`BURST_WINDOW`]: more are a flush. A program
+/// that deletes one route, waits until it is back and deletes the next never has two together.
+const BURST: usize = 128;
+/// See [`BURST`].
+const BURST_WINDOW: Duration = Duration::from_secs(1);
+/// A burst is over after this long without a deletion.
+const BURST_QUIET: Duration = Duration::from_millis(20);
+
+/// Tells a flush from single deletions.
+#[derive(Debug, Default)]
+struct Burst {
+    since: Option<Instant>,
+    together: usize,
+    until: Option<Instant>,
+}
+
+impl Burst {
+    /// Whether these deletions, which came together, are left to a pass.
+    fn is_on(&mut self, deletions: usize, now: Instant) -> bool {
+        if deletions > 1 {
+            if self.since.is_none_or(|since| now >= since + BURST_WINDOW) {
+                (self.since, self.together) = (Some(now), 0);
+            }
+            self.together += deletions;
+            if self.together > BURST {
+                self.until = Some(now + BURST_QUIET);
+            }
+        }
+        let on = self.until.is_some_and(|until| now < until);
+        if on && deletions > 0 {
+            self.until = Some(now + BURST_QUIET);
+        }
+        on
+    }
+}
+
+/// The watcher's state.
+pub(super) struct Watcher {
+    shared: Arc<Shared>,
+    listener: Listener,
+    state_dir: PathBuf,
+    filtered: Vec<TableId>,
+    links: BTreeMap<IfIndex, (String, u32)>,
+    addresses: BTreeMap<(IfIndex, IpAddr), u32>,
+    /// A table of the firewall in use was touched by the transaction that is being told.
+    firewall_touched: bool,
+    burst: Burst,
+}
+
+/// Starts the watcher's thread. It listens from the moment this returns.
+///
+/// # Errors
+/// The kernel can't be listened to.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    tables: &[TableId],
+    buffer: usize,
+    state_dir: PathBuf,
+) -> Result<(), ListenError> {
+    let listener = Listener::open(buffer)?;
+    let mut watcher = Watcher {
+        shared,
+        listener,
+        state_dir,
+        filtered: Vec::new(),
+        links: BTreeMap::new(),
+        addresses: BTreeMap::new(),
+        firewall_touched: false,
+        burst: Burst::default(),
+    };
+    watcher.filter(tables.to_vec());
+    std::thread::Builder::new()
+        .name("watcher".to_owned())
+        .spawn(move || watcher.run())
+        .map(|_thread| ())
+        .map_err(ListenError::no_thread)
+}
+
+impl Watcher {
+    fn run(mut self) {
+        let mut kernel = match Kernel::open() {
+            Ok(kernel) => Some(kernel),
+            Err(error) => {
+                tracing::warn!("single repairs are left to passes: {error}");
+                None
+            }
+        };
+        loop {
+            let heard = self
+                .listener
+                .wait()
+                .and_then(|()| self.listener.read(READING));
+            match heard {
+                Ok(heard) => self.hear(heard, kernel.as_mut()),
+                Err(error) => {
+                    locked(&self.shared.noticed).deaf = Some(error.to_string());
+                    self.shared.wake.notify_one();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Only our tables are of interest, those of earlier numbers included.
+    fn filter(&mut self, tables: Vec<TableId>) {
+        if self.filtered != tables {
+            match self.listener.filter(&tables) {
+                Ok(()) => self.filtered = tables,
+                // More is heard than is needed: it is left out below.
+                Err(error) => tracing::debug!("{error}"),
+            }
+        }
+    }
+
+    fn hear(&mut self, heard: Heard, kernel: Option<&mut Kernel>) {
+        let now = Instant::now();
+        let in_force = self.shared.in_force();
+        if let Some(in_force) = &in_force {
+            self.filter(in_force.ownership.tables());
+        }
+        let mut gone = Gone::default();
+        let mut wakes = heard.lost;
+        if heard.lost {
+            let mut noticed = locked(&self.shared.noticed);
+            noticed.lost += 1;
+            noticed.event = Some(now);
+            noticed.cause(|| "lost notifications".to_owned());
+        }
+        for event in heard.events {
+            wakes |= self.take(event, in_force.as_deref(), &mut gone, now);
+        }
+        if !gone.is_empty() {
+            wakes = true;
+            let left = match (&in_force, kernel) {
+                (Some(in_force), Some(kernel)) if !self.burst.is_on(gone.len(), now) => {
+                    self.put_back(in_force, kernel, gone, now)
+                }
+                _ => true,
+            };
+            if left {
+                locked(&self.shared.noticed).mended_at = Some(now);
+            }
+        }
+        if wakes {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Sorts one event. Whether the loop should know.
+    fn take(
+        &mut self,
+        event: Event,
+        in_force: Option<&InForce>,
+        gone: &mut Gone,
+        now: Instant,
+    ) -> bool {
+        let port = event.port;
+        let verdict = match event.change {
+            Change::RouteGone(route) => return self.route_gone(route, port, in_force, gone, now),
+            Change::RouteCame(route) => self.route_came(route, in_force),
+            Change::RuleGone(rule) => return self.rule_gone(rule, port, in_force, gone, now),
+            Change::RuleCame(rule) => rule_came(&rule, in_force),
+            Change::MainDefault(family) => Verdict::Way(format!("the {family} default changed")),
+            Change::Link { index, name, flags } => {
+                let cause = format!("link {name} changed");
+                match self.links.insert(index, (name.clone(), flags)) {
+                    Some(before) if before == (name, flags) => Verdict::Nothing,
+                    _ => Verdict::Way(cause),
+                }
+            }
+            Change::LinkGone(index) => {
+                let name = match self.links.remove(&index) {
+                    Some((name, _)) => name,
+                    None => format!("{index}"),
+                };
+                self.addresses.retain(|(link, _), _| *link != index);
+                Verdict::Now(format!("link {name} has gone"))
+            }
+            Change::Address(index, address, flags) => {
+                match self.addresses.insert((index, address), flags) {
+                    Some(before) if before == flags => Verdict::Nothing,
+                    _ => Verdict::Way(format!("address {address} came")),
+                }
+            }
+            Change::AddressGone(index, address) => {
+                self.addresses.remove(&(index, address));
+                Verdict::Now(format!("address {address} has gone"))
+            }
+            Change::Nexthop(id) => {
+                let ours = in_force.is_none_or(|in_force| {
+                    let ours = &in_force.goal.nexthops;
+                    ours.iter().any(|nexthop| nexthop.id == id)
+                });
+                match ours {
+                    true => {
+                        self.shared.blame(ObjectKey::Nexthop(id), name_of(port));
+                        Verdict::Now(format!("nexthop {id} changed"))
+                    }
+                    false => Verdict::Nothing,
+                }
+            }
+            Change::FirewallTable { family, table } => {
+                self.firewall_touched |= concerns_us(in_force, family, &table);
+                Verdict::Nothing
+            }
+            Change::FirewallDone { program } => match std::mem::take(&mut self.firewall_touched) {
+                true => {
+                    if let Some(kind) = in_force.and_then(firewall_of) {
+                        let key = ObjectKey::Firewall(kind);
+                        self.shared.blame(key, format!("program {program}"));
+                    }
+                    Verdict::Now(format!("{program} changed the firewall"))
+                }
+                false => Verdict::Nothing,
+            },
+        };
+        let mut noticed = locked(&self.shared.noticed);
+        match verdict {
+            Verdict::Nothing => return false,
+            Verdict::Later(cause) => {
+                noticed.mended_at = Some(now);
+                noticed.cause(|| cause);
+            }
+            Verdict::Now(cause) => {
+                noticed.event = Some(now);
+                noticed.cause(|| cause);
+            }
+            Verdict::Way(cause) => {
+                noticed.event = Some(now);
+                noticed.way_changed = true;
+                noticed.cause(|| cause);
+            }
+        }
+        true
+    }
+
+    fn route_gone(
+        &self,
+        route: crate::objects::Route,
+        port: u32,
+        in_force: Option<&InForce>,
+        gone: &mut Gone,
+        now: Instant,
+    ) -> bool {
+        // The kernel sends what our filter, set a moment later, leaves out.
+        if in_force.is_some_and(|in_force| !in_force.ownership.tables().contains(&route.key.table))
+        {
+            return false;
+        }
+        let wanted = in_force.is_some_and(|in_force| {
+            in_force.ownership.owns_route(&route)
+                && in_force.goal.routes.binary_search(&route).is_ok()
+        });
+        let key = ObjectKey::Route(route.key);
+        let mut noticed = locked(&self.shared.noticed);
+        noticed.cause(|| format!("{key} has gone"));
+        if wanted {
+            gone.routes.push(route);
+            gone.ports.push((key, port));
+        } else {
+            noticed.mended_at = Some(now);
+        }
+        true
+    }
+
+    fn rule_gone(
+        &self,
+        rule: crate::objects::Rule,
+        port: u32,
+        in_force: Option<&InForce>,
+        gone: &mut Gone,
+        now: Instant,
+    ) -> bool {
+        if in_force.is_some_and(|in_force| !in_force.ownership.owns_rule(&rule)) {
+            // Somebody else's: at most a note of the next pass changes.
+            return false;
+        }
+        let key = ObjectKey::Rule(rule.family, rule.priority);
+        let wanted = in_force.is_some_and(|in_force| in_force.goal.rules.contains(&rule));
+        let mut noticed = locked(&self.shared.noticed);
+        noticed.cause(|| format!("{key} has gone"));
+        if wanted {
+            gone.rules.push(rule);
+            gone.ports.push((key, port));
+        } else {
+            noticed.mended_at = Some(now);
+        }
+        true
+    }
+
+    fn route_came(&self, route: crate::objects::Route, in_force: Option<&InForce>) -> Verdict {
+        let Some(in_force) = in_force else {
+            return Verdict::Later(format!("{} came", ObjectKey::Route(route.key)));
+        };
+        if !in_force.ownership.tables().contains(&route.key.table)
+            || in_force.goal.routes.binary_search(&route).is_ok()
+        {
+            return Verdict::Nothing;
+        }
+        let key = ObjectKey::Route(route.key);
+        let who = format!("a program with route protocol {}", route.protocol);
+        let cause = format!("{key} came from {who}");
+        self.shared.blame(key, who);
+        Verdict::Now(cause)
+    }
+
+    /// Puts back what has gone. Whether something is left for a pass to look at soon.
+    fn put_back(
+        &self,
+        in_force: &Arc<InForce>,
+        kernel: &mut Kernel,
+        gone: Gone,
+        now: Instant,
+    ) -> bool {
+        let turn = locked(&self.shared.turn);
+        // A pass, or a pause, may have come in between.
+        let still = self.shared.in_force();
+        if !still.is_some_and(|still| Arc::ptr_eq(&still, in_force)) {
+            return true;
+        }
+        // Another process of ours (`reconcile`, `flush`) may be at it.
+        if !matches!(lock::holder(&self.state_dir), Ok(None)) {
+            return true;
+        }
+        let mut steps = plan_for(in_force, gone.routes, gone.rules);
+        {
+            let mut limiter = locked(&self.shared.limiter);
+            steps.steps.retain(|step| limiter.allow(&step.key(), now));
+        }
+        let mended = apply(&steps, kernel, &in_force.ownership, None, &mut || {});
+        drop(turn);
+        // Names are asked for after the repair: it comes first.
+        for (key, port) in gone.ports.into_iter().take(4) {
+            self.shared.blame(key, name_of(port));
+        }
+        let mut noticed = locked(&self.shared.noticed);
+        match mended {
+            Ok(()) => noticed.mended(steps.steps, now),
+            Err(error) => {
+                tracing::debug!("put back: {error}");
+                noticed.event = Some(now);
+            }
+        }
+        false
+    }
+}
+
+/// The plan of a pass, for these objects alone: nothing else is wanted, nothing is seen.
+fn plan_for(
+    in_force: &InForce,
+    mut routes: Vec<crate::objects::Route>,
+    rules: Vec<crate::objects::Rule>,
+) -> Plan {
+    routes.sort();
+    routes.dedup();
+    let goal = Goal {
+        routes,
+        rules,
+        firewall: FirewallGoal::Earlier(BTreeMap::new()),
+        ..Goal::earlier(OwnedState::default())
+    };
+    let nothing = ObservedState {
+        firewalls: BTreeMap::new(),
+        ..ObservedState::empty()
+    };
+    plan(&goal, &nothing, &in_force.ownership)
+}
+
+/// What has gone and is to come back.
+#[derive(Debug, Default)]
+struct Gone {
+    routes: Vec<crate::objects::Route>,
+    rules: Vec<crate::objects::Rule>,
+    ports: Vec<(ObjectKey, u32)>,
+}
+
+impl Gone {
+    fn len(&self) -> usize {
+        self.routes.len() + self.rules.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What an event calls for.
+enum Verdict {
+    Nothing,
+    /// A pass when the burst is over.
+    Later(String),
+    /// A pass at once.
+    Now(String),
+    /// A pass at once, and the source may be within reach again.
+    Way(String),
+}
+
+fn rule_came(rule: &crate::objects::Rule, in_force: Option<&InForce>) -> Verdict {
+    let Some(in_force) = in_force else {
+        return Verdict::Later("a rule came".to_owned());
+    };
+    let ownership = &in_force.ownership;
+    let cause = || format!("{} came", ObjectKey::Rule(rule.family, rule.priority));
+    match ownership.owns_rule(rule) {
+        true if in_force.goal.rules.contains(rule) => Verdict::Nothing,
+        true => Verdict::Now(cause()),
+        // It may take packets past ours: that is a note of a pass.
+        false if ownership.is_passed_by(rule) => Verdict::Later(cause()),
+        false => Verdict::Nothing,
+    }
+}
+
+fn firewall_of(in_force: &InForce) -> Option<BackendKind> {
+    match &in_force.goal.firewall {
+        FirewallGoal::Policy { backend, .. } => Some(*backend),
+        FirewallGoal::Earlier(_) => None,
+    }
+}
+
+/// Whether a change of that table may be one of our rules. iptables' variants on nf_tables keep
+/// one table a family and name: `NFPROTO_IPV4` 2 and `NFPROTO_IPV6` 10 (linux/netfilter.h).
+fn concerns_us(in_force: Option<&InForce>, family: u8, table: &str) -> bool {
+    const NFPROTO_INET: u8 = 1;
+    match in_force.map(firewall_of) {
+        Some(Some(BackendKind::Iptables)) => {
+            [2, 10].contains(&family) && ["nat", "mangle", "filter"].contains(&table)
+        }
+        Some(Some(BackendKind::Nftables)) => family == NFPROTO_INET && table == "trailblazer",
+        Some(None) => false,
+        None => true,
+    }
+}
+
+/// Who stands behind a netlink port, as far as can be told: the kernel gives a process's first
+/// socket the process's number, and a program may be gone by now.
+fn name_of(port: u32) -> String {
+    if port == 0 {
+        return "the kernel".to_owned();
+    }
+    match std::fs::read_to_string(format!("/proc/{port}/comm")) {
+        Ok(name) => format!("program {} (pid {port})", name.trim()),
+        Err(_gone) => format!("netlink port {port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_deletions_are_no_burst_however_many() {
+        let mut burst = Burst::default();
+        let now = Instant::now();
+        for step in 0..10_000u64 {
+            assert!(!burst.is_on(1, now + Duration::from_micros(step)));
+        }
+    }
+
+    #[test]
+    fn deletions_that_come_together_are_left_to_a_pass_until_it_is_quiet() {
+        let mut burst = Burst::default();
+        let mut now = Instant::now();
+        assert!(!burst.is_on(100, now));
+        assert!(burst.is_on(100, now));
+        for _ in 0..100 {
+            now += BURST_QUIET / 2;
+            assert!(burst.is_on(1, now), "it goes on");
+        }
+        now += BURST_QUIET;
+        assert!(!burst.is_on(1, now));
+        now += BURST_WINDOW;
+        assert!(!burst.is_on(100, now), "another one begins from nothing");
+    }
+}

@@ -1,0 +1,126 @@
+//! The worker: a thread that runs one pass after the other, so that the loop can answer, feed the
+//! watchdog and hear signals meanwhile.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::shared::{Shared, locked};
+use crate::apply::Interposer;
+use crate::config::{Config, Role};
+use crate::kernel::errno::KernelError;
+use crate::kernel::{Kernel, ObserveError};
+use crate::plan::Step;
+use crate::reconcile::{Gathered, InForce, Options, Report, pass_on};
+
+/// One pass to run.
+pub(super) struct Order {
+    pub config: Arc<Config>,
+    pub role: Role,
+    pub options: Options,
+    pub gathered: Gathered,
+}
+
+/// A pass that has ended.
+pub(super) struct Ended {
+    pub report: Report,
+    pub cause: String,
+    pub started: Instant,
+    pub ended: Instant,
+    /// What it changed had been in force before: others had changed it.
+    pub drift: bool,
+    pub in_force: Option<Arc<InForce>>,
+}
+
+/// Starts the worker's thread; it ends when the sender is dropped.
+///
+/// # Errors
+/// The system gives no thread.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    ended: UnboundedSender<Ended>,
+) -> std::io::Result<Sender<Order>> {
+    let (orders, waiting) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("worker".to_owned())
+        .spawn(move || run(&waiting, &shared, &ended))?;
+    Ok(orders)
+}
+
+fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>) {
+    // A pass on gathered answers waits for nothing that a runtime would drive.
+    let runtime = match tokio::runtime::Builder::new_current_thread().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the worker cannot start: {error}");
+            return;
+        }
+    };
+    let mut kernel: Option<Kernel> = None;
+    let mut last: Option<Arc<InForce>> = None;
+    for order in orders {
+        let started = Instant::now();
+        let mut turn: Option<MutexGuard<'_, ()>> = None;
+        // The pass has the lock when it asks for the kernel: another process's is over.
+        let (taken, slot) = (&mut turn, &mut kernel);
+        let open = move || -> Result<&mut Kernel, ObserveError> {
+            *taken = Some(locked(&shared.turn));
+            match slot {
+                Some(kernel) => Ok(kernel),
+                none => Ok(none.insert(Kernel::open()?)),
+            }
+        };
+        let mut conduct = Conduct { shared };
+        let mut report = runtime.block_on(pass_on(
+            order.gathered,
+            &order.config,
+            order.role,
+            &order.options,
+            open,
+            Some(&mut conduct),
+        ));
+        let in_force = report.in_force.take().map(|it| Arc::from(*it));
+        let mut drift = false;
+        if !order.options.dry_run
+            && let Some(in_force) = &in_force
+        {
+            drift = last.as_ref().is_some_and(|last| last.goal == in_force.goal);
+            last = Some(Arc::clone(in_force));
+            shared.arm(Arc::clone(in_force));
+        }
+        drop(turn);
+        let over = Ended {
+            report,
+            cause: order.options.cause,
+            started,
+            ended: Instant::now(),
+            drift,
+            in_force,
+        };
+        if ended.send(over).is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps the watcher off what a pass changes, and ends the pass when the process shall end.
+struct Conduct<'a> {
+    shared: &'a Shared,
+}
+
+impl Interposer for Conduct<'_> {
+    fn before(&mut self, _index: usize, _step: &Step) -> Option<KernelError> {
+        self.shared.disarm();
+        None
+    }
+
+    fn batches(&self) -> bool {
+        true
+    }
+
+    fn stops(&self) -> bool {
+        self.shared.is_stopping()
+    }
+}

@@ -1,0 +1,42 @@
+//! `trailblazer agent`: the daemon.
+
+use std::sync::Arc;
+
+use super::{complain, settings_with_role};
+use crate::agent::{AgentError, Settings, run as run_agent};
+use crate::cli::{AgentArgs, EXIT_FAILED, EXIT_OK};
+use crate::config::file::load;
+use crate::reconcile::has_net_admin;
+
+/// Runs until it is told to stop.
+pub async fn run(arguments: &AgentArgs) -> u8 {
+    let overrides = arguments.common.overrides();
+    let base = &arguments.common.base;
+    let (loaded, role) = match settings_with_role(base, &overrides) {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    if !has_net_admin() {
+        complain(&AgentError::NoPrivilege);
+        return EXIT_FAILED;
+    }
+    let settings = Settings {
+        config: Arc::new(loaded.config),
+        role,
+    };
+    let reload = || {
+        let loaded = load(base.config.as_deref(), &overrides).map_err(|wrong| wrong.to_string())?;
+        let role = loaded.role().map_err(|missing| missing.to_string())?;
+        Ok(Settings {
+            config: Arc::new(loaded.config),
+            role,
+        })
+    };
+    match run_agent(settings, reload).await {
+        Ok(()) => EXIT_OK,
+        Err(error) => {
+            complain(&error);
+            EXIT_FAILED
+        }
+    }
+}
