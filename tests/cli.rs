@@ -400,6 +400,8 @@ fn help_version_and_wrong_usage() {
         "ranges",
         "history",
         "check",
+        "status",
+        "kick",
         "flush",
     ] {
         helped.push(vec![command, "--help"]);

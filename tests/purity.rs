@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 14] = [
+const PURE: [&str; 18] = [
     "types",
     "config",
     "objects",
@@ -20,6 +20,10 @@ const PURE: [&str; 14] = [
     "agent/limiter",
     "agent/schedule",
     "agent/settle",
+    "status/snapshot",
+    "status/metrics",
+    "status/text",
+    "columns",
 ];
 
 /// The one part of the settings that reads the disk.

@@ -6,7 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agent;
+mod commands;
 mod http;
+#[path = "../lab/mod.rs"]
+mod lab;
 mod metrics;
 mod socket;
 mod text;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::config::file::Loaded;
 use crate::config::{Config, Role};
+use crate::firewall::ObservedFirewall;
 use crate::journal::{History, Journal, history_json, history_text};
 use crate::kernel::Kernel;
 use crate::lock;
@@ -41,8 +42,8 @@ struct InKernel {
     /// Routes of both tables.
     all_routes: usize,
     rules: usize,
-    /// Which firewalls hold something of ours.
-    firewalls: Vec<&'static str>,
+    /// Which firewalls hold something of ours; `None` where they weren't read.
+    firewalls: Option<Vec<&'static str>>,
 }
 
 impl InKernel {
@@ -61,13 +62,22 @@ impl InKernel {
             routes: PerFamily::from_fn(in_bypass),
             all_routes: owned.routes.len(),
             rules: owned.rules.len(),
-            firewalls: owned.firewalls.keys().map(|kind| kind.as_str()).collect(),
+            firewalls: readable(observed)
+                .then(|| owned.firewalls.keys().map(|kind| kind.as_str()).collect()),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.all_routes == 0 && self.rules == 0 && self.firewalls.is_empty()
+        let firewalls = self.firewalls.iter().flatten();
+        self.all_routes == 0 && self.rules == 0 && firewalls.count() == 0
     }
+}
+
+/// Whether the firewalls were looked at, and let us.
+fn readable(observed: &ObservedState) -> bool {
+    let mut firewalls = observed.firewalls.values();
+    !observed.firewalls.is_empty()
+        && !firewalls.any(|found| matches!(found, ObservedFirewall::Unreadable(_)))
 }
 
 /// Looks at the kernel as far as it lets us, and into the journal. Changes nothing.
@@ -168,10 +178,9 @@ impl Absent {
         let desired = view.desired(config, role)?;
         self.notes.extend(desired.notes.iter().cloned());
         let mut plan = view.plan(kernel, desired)?;
-        if firewalls == Firewalls::Ignored {
+        if !readable(&view.observed) {
+            // What isn't seen would be planned as missing.
             plan.steps.retain(|step| step.object() != "nat");
-            self.notes
-                .push("the firewall is not looked at: run as root for that".to_owned());
         }
         self.notes.append(&mut plan.notes);
         self.pending = Some(plan);
@@ -184,10 +193,21 @@ impl Absent {
         Some(plan.is_empty() && plan.conflicts.is_empty())
     }
 
+    fn sees_firewall(&self) -> bool {
+        let kernel = self.kernel.as_ref();
+        kernel.is_some_and(|kernel| kernel.firewalls.is_some())
+    }
+
     fn kernel_text(&self) -> String {
         let nothing = self.kernel.as_ref().is_some_and(InKernel::is_empty);
         match (&self.pending, self.in_sync()) {
-            (_, Some(true)) => "in sync with the last known good".to_owned(),
+            (_, Some(true)) if self.sees_firewall() => {
+                "in sync with the last known good".to_owned()
+            }
+            (_, Some(true)) => {
+                "in sync with the last known good, the firewall aside: run as root to see it"
+                    .to_owned()
+            }
             (Some(plan), _) if !plan.conflicts.is_empty() => format!(
                 "CONFLICT: {}",
                 plan.conflicts
@@ -236,9 +256,10 @@ impl Absent {
             let text = format!("ipv4 {ipv4}, ipv6 {ipv6} in the bypass table");
             lines.calm("routes", &text);
             lines.calm("rules", &kernel.rules.to_string());
-            let firewalls = match kernel.firewalls.is_empty() {
-                true => "nothing of ours seen".to_owned(),
-                false => kernel.firewalls.join(", "),
+            let firewalls = match &kernel.firewalls {
+                None => "not seen".to_owned(),
+                Some(kinds) if kinds.is_empty() => "none of ours".to_owned(),
+                Some(kinds) => kinds.join(", "),
             };
             lines.calm("firewall", &firewalls);
         }
