@@ -16,6 +16,7 @@ use super::{AgentError, FetchSchedule, Settings, Settle, tell, watch, worker};
 use crate::config::Config;
 use crate::facts::HostFacts;
 use crate::firewall::BackendKind;
+use crate::objects::RouteTarget;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
 use crate::reconcile::{Fetch, Gathered, InForce, Options, Outcome, gather};
@@ -73,6 +74,8 @@ pub(super) struct Agent<R> {
     failures: u32,
     retry_at: Option<Instant>,
     resync_at: Instant,
+    /// When the last pass began.
+    last_looked: Option<Instant>,
     account: Account,
     notifier: Notifier,
     watchdog: Option<(Duration, Instant)>,
@@ -162,6 +165,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             account: Account::new(&settings, confirmed),
             schedule: FetchSchedule::new(config.source.refresh, now),
             resync_at: now + config.agent.resync,
+            last_looked: None,
             settings,
             reload,
             shared: Arc::clone(shared),
@@ -428,15 +432,19 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             .retain(|route| route.dst.prefix_len() == 0);
     }
 
-    /// Repairs by a pass count as the watcher's do; what was left alone begins its pause.
+    /// Repairs by a pass count as the watcher's do; what was left alone begins its pause. A link
+    /// that flaps fights nobody: what the kernel took along with it doesn't count.
     fn count_repairs(&mut self, ended: &Ended) {
         let report = &ended.report;
+        let shaken = self.shared.shaken_since(self.last_looked);
+        self.last_looked = Some(ended.started);
         let mut begins = Vec::new();
         {
             let mut limiter = locked(&self.shared.limiter);
             limiter.passed(ended.started);
             let changed = ended.drift && report.outcome == Outcome::Changed;
-            for step in report.plan.steps.iter().filter(|_| changed) {
+            let counts = |step: &&Step| changed && !(shaken && lies_on_a_link(step));
+            for step in report.plan.steps.iter().filter(counts) {
                 limiter.allow(&step.key(), ended.ended);
             }
             for key in &report.plan.withheld {
@@ -595,6 +603,17 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let reason = "told to stop; what is in force stays";
         self.account.enter(State::Stopping, Some(reason.to_owned()));
         Instant::now() + STOP_WITHIN
+    }
+}
+
+/// Whether the kernel takes the object away by itself when a link or an address goes.
+fn lies_on_a_link(step: &Step) -> bool {
+    match step {
+        Step::Route { route, .. } => {
+            matches!(route.target, RouteTarget::Via(_) | RouteTarget::Nexthop(_))
+        }
+        Step::Nexthop { .. } => true,
+        _ => false,
     }
 }
 

@@ -85,6 +85,8 @@ pub(super) struct Shared {
     pub turn: Mutex<()>,
     /// Repairs by object.
     pub limiter: Mutex<RepairLimiter<ObjectKey>>,
+    /// When a link or an address last came, went or changed: the kernel takes routes along then.
+    shaken: Mutex<Option<Instant>>,
     /// Who changed an object last, as far as known.
     pub culprits: Mutex<BTreeMap<ObjectKey, String>>,
     /// For the loop.
@@ -136,6 +138,16 @@ impl Shared {
 
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// A link or an address came, went or changed.
+    pub fn shake(&self, now: Instant) {
+        *locked(&self.shaken) = Some(now);
+    }
+
+    /// Whether one did since then.
+    pub fn shaken_since(&self, then: Option<Instant>) -> bool {
+        locked(&self.shaken).is_some_and(|at| then.is_none_or(|then| at >= then))
     }
 
     /// Remembers who changed an object.

@@ -180,6 +180,9 @@ impl Watcher {
         now: Instant,
     ) -> bool {
         let port = event.port;
+        if event.change.is_of_a_link() {
+            self.shared.shake(now);
+        }
         let verdict = match event.change {
             Change::RouteGone(route) => return self.route_gone(route, port, in_force, gone, now),
             Change::RouteCame(route) => self.route_came(route, in_force),
@@ -279,7 +282,9 @@ impl Watcher {
         let key = ObjectKey::Route(route.key);
         let mut noticed = locked(&self.shared.noticed);
         noticed.cause(|| format!("{key} has gone"));
-        if wanted {
+        // The kernel itself takes a route that has lost its link or address, and doesn't take it
+        // back now: the pass that looks at the link does the rest.
+        if wanted && port != 0 {
             gone.routes.push(route);
             gone.ports.push((key, port));
         } else {
