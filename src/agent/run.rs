@@ -34,6 +34,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 const LEGACY_CHECK: Duration = Duration::from_secs(60);
 /// SIGTERM ends the process within a second, whatever a pass is doing.
 const STOP_WITHIN: Duration = Duration::from_millis(900);
+/// A pass this long after a change of a link still mends what went with it.
+const LINK_SETTLES: Duration = Duration::from_secs(2);
 /// Steps that were put back and wait for the journal.
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
 
@@ -82,6 +84,8 @@ pub(super) struct Agent<R> {
     facts: HostFacts,
     first_pass_over: bool,
     first_fetch_over: bool,
+    /// When a link, an address or a default route changed last.
+    link_changed: Option<Instant>,
     probe: Option<Settings>,
     reloading: bool,
     told: tell::Told,
@@ -184,6 +188,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             facts: HostFacts::default(),
             first_pass_over: false,
             first_fetch_over: false,
+            link_changed: None,
             probe: None,
             reloading: false,
             told: tell::Told::default(),
@@ -351,6 +356,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if let Some(at) = noticed.event {
             self.settle.event(at);
         }
+        self.link_changed = noticed.link_changed.or(self.link_changed);
         if noticed.way_changed && self.schedule.failures_in_a_row() > 0 {
             self.schedule.bring_forward(Instant::now());
         }
@@ -432,12 +438,20 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     fn count_repairs(&mut self, ended: &Ended) {
         let report = &ended.report;
         let mut begins = Vec::new();
+        // What goes with a link, the kernel takes: nobody fights us.
+        let with_link = self
+            .link_changed
+            .is_some_and(|at| ended.started < at + LINK_SETTLES);
+        let goes_with_link =
+            |key: &ObjectKey| matches!(key, ObjectKey::Route(_) | ObjectKey::Nexthop(_));
         {
             let mut limiter = locked(&self.shared.limiter);
             limiter.passed(ended.started);
             let changed = ended.drift && report.outcome == Outcome::Changed;
-            for step in report.plan.steps.iter().filter(|_| changed) {
-                limiter.allow(&step.key(), ended.ended);
+            for key in report.plan.steps.iter().map(Step::key) {
+                if changed && !(with_link && goes_with_link(&key)) {
+                    limiter.allow(&key, ended.ended);
+                }
             }
             for key in &report.plan.withheld {
                 let known = limiter.is_paused(key, ended.started);
@@ -464,6 +478,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     }
 
     fn enter_state(&mut self, ended: &Ended) {
+        if self.shared.is_stopping() {
+            return;
+        }
         let report = &ended.report;
         let fought: Vec<String> = locked(&self.shared.limiter)
             .paused(ended.ended)
@@ -472,10 +489,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let (state, reason) = if self.shared.is_paused() {
             (State::Paused, self.account.reason().map(str::to_owned))
         } else if let Some(error) = &report.error {
-            let ever = self.account.state() != State::Starting;
-            let state = match ever && !report.without_document {
-                true => State::Degraded,
-                false => State::Starting,
+            let state = match self.account.state() {
+                State::Starting => State::Starting,
+                _ => State::Degraded,
             };
             (state, Some(error.clone()))
         } else if !fought.is_empty() {
@@ -538,10 +554,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     fn reload(&mut self) {
         self.notifier.reloading();
         match (self.reload)() {
-            Ok(settings) => {
-                self.reloading = true;
-                self.probe = Some(settings);
-            }
+            Ok(settings) => self.probe = Some(settings),
             Err(why) => {
                 tracing::error!("the new settings are refused, the old ones stay: {why}");
                 self.notifier.ready();
@@ -553,7 +566,6 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let report = &ended.report;
         if let (Some(error), false) = (&report.error, report.without_document) {
             tracing::error!("the new settings are refused, the old ones stay: {error}");
-            self.reloading = false;
             self.notifier.ready();
             return;
         }
@@ -580,6 +592,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                 "[source] state_dir and [agent] event_buffer take effect in full at the next restart"
             );
         }
+        self.reloading = true;
         tracing::info!("the new settings are in force from the next pass on");
         self.cause("config");
     }

@@ -34,7 +34,9 @@ pub(super) struct Noticed {
     pub mended_at: Option<Instant>,
     /// Notifications were lost.
     pub lost: u64,
-    /// A link or a default route changed: the source may be within reach again.
+    /// When a link, an address or a default route changed last: routes may have gone with it.
+    pub link_changed: Option<Instant>,
+    /// A link came or a default route changed: the source may be within reach again.
     pub way_changed: bool,
     /// What the events were, in words, a few of them.
     pub causes: Vec<String>,
