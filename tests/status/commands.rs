@@ -87,6 +87,7 @@ fn status_without_an_agent() {
     lab::isolated(|| {
         let host = Host::new();
         let none = host.json(&["status"], 1);
+        crate::page::check_absent(&none);
         assert_eq!(none["agent"], "not_running");
         assert_eq!(none["in_sync"], false);
         assert_eq!(none["document"], Value::Null);
