@@ -88,19 +88,6 @@ pub enum Change {
     },
 }
 
-impl Change {
-    /// Whether a link or an address came, went or changed: what lies on it may have gone along.
-    pub fn is_of_a_link(&self) -> bool {
-        matches!(
-            self,
-            Change::Link { .. }
-                | Change::LinkGone(_)
-                | Change::Address(..)
-                | Change::AddressGone(..)
-        )
-    }
-}
-
 /// One change, and who made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
