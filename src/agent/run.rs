@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::facts::HostFacts;
 use crate::firewall::BackendKind;
 use crate::ownership::{Numbers, Ownership};
-use crate::plan::Step;
+use crate::plan::{ObjectKey, Step};
 use crate::reconcile::{Fetch, Gathered, InForce, Options, Outcome, gather};
 use crate::source::cache::Store;
 use crate::source::random;
@@ -34,6 +34,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 const LEGACY_CHECK: Duration = Duration::from_secs(60);
 /// SIGTERM ends the process within a second, whatever a pass is doing.
 const STOP_WITHIN: Duration = Duration::from_millis(900);
+/// A pass this long after a change of a link still mends what went with it.
+const LINK_SETTLES: Duration = Duration::from_secs(2);
 /// Steps that were put back and wait for the journal.
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
 
@@ -82,6 +84,8 @@ pub(super) struct Agent<R> {
     facts: HostFacts,
     first_pass_over: bool,
     first_fetch_over: bool,
+    /// When a link, an address or a default route changed last.
+    link_changed: Option<Instant>,
     probe: Option<Settings>,
     reloading: bool,
     told: tell::Told,
@@ -184,6 +188,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             facts: HostFacts::default(),
             first_pass_over: false,
             first_fetch_over: false,
+            link_changed: None,
             probe: None,
             reloading: false,
             told: tell::Told::default(),
@@ -351,8 +356,12 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if let Some(at) = noticed.event {
             self.settle.event(at);
         }
+        self.link_changed = noticed.link_changed.or(self.link_changed);
         if noticed.way_changed && self.schedule.failures_in_a_row() > 0 {
             self.schedule.bring_forward(Instant::now());
+        }
+        for key in &noticed.refused {
+            self.fought(key);
         }
         let room = KEPT_STEPS.saturating_sub(self.mended.len());
         self.mended.extend(noticed.steps.into_iter().take(room));
@@ -363,6 +372,17 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             }
         }
         Ok(())
+    }
+
+    /// An object was put back too often, and its pause begins.
+    fn fought(&mut self, key: &ObjectKey) {
+        let culprit = self.shared.culprit(key);
+        tell::conflict(key, &culprit);
+        self.account.fought();
+        if self.account.state() == State::InForce {
+            let reason = format!("{key} is changed again and again by {culprit}");
+            self.account.enter(State::Degraded, Some(reason));
+        }
     }
 
     fn pass_ended(&mut self, ended: Ended) {
@@ -417,19 +437,32 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     /// Repairs by a pass count as the watcher's do; what was left alone begins its pause.
     fn count_repairs(&mut self, ended: &Ended) {
         let report = &ended.report;
-        let mut limiter = locked(&self.shared.limiter);
-        limiter.passed(ended.started);
-        let changed = ended.drift && report.outcome == Outcome::Changed;
-        for step in report.plan.steps.iter().filter(|_| changed) {
-            limiter.allow(&step.key(), ended.ended);
-        }
-        for key in &report.plan.withheld {
-            let known = limiter.is_paused(key, ended.started);
-            limiter.allow(key, ended.ended);
-            if !known {
-                self.account.fought();
-                tell::conflict(key, &self.shared.culprit(key));
+        let mut begins = Vec::new();
+        // What goes with a link, the kernel takes: nobody fights us.
+        let with_link = self
+            .link_changed
+            .is_some_and(|at| ended.started < at + LINK_SETTLES);
+        let goes_with_link =
+            |key: &ObjectKey| matches!(key, ObjectKey::Route(_) | ObjectKey::Nexthop(_));
+        {
+            let mut limiter = locked(&self.shared.limiter);
+            limiter.passed(ended.started);
+            let changed = ended.drift && report.outcome == Outcome::Changed;
+            for key in report.plan.steps.iter().map(Step::key) {
+                if changed && !(with_link && goes_with_link(&key)) {
+                    limiter.allow(&key, ended.ended);
+                }
             }
+            for key in &report.plan.withheld {
+                let known = limiter.is_paused(key, ended.started);
+                limiter.allow(key, ended.ended);
+                if !known {
+                    begins.push(key);
+                }
+            }
+        }
+        for key in begins {
+            self.fought(key);
         }
     }
 
@@ -445,20 +478,20 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     }
 
     fn enter_state(&mut self, ended: &Ended) {
+        if self.shared.is_stopping() {
+            return;
+        }
         let report = &ended.report;
-        let fought: Vec<String> = report
-            .plan
-            .withheld
-            .iter()
-            .map(ToString::to_string)
+        let fought: Vec<String> = locked(&self.shared.limiter)
+            .paused(ended.ended)
+            .map(|(key, ..)| key.to_string())
             .collect();
         let (state, reason) = if self.shared.is_paused() {
             (State::Paused, self.account.reason().map(str::to_owned))
         } else if let Some(error) = &report.error {
-            let ever = self.account.state() != State::Starting;
-            let state = match ever && !report.without_document {
-                true => State::Degraded,
-                false => State::Starting,
+            let state = match self.account.state() {
+                State::Starting => State::Starting,
+                _ => State::Degraded,
             };
             (state, Some(error.clone()))
         } else if !fought.is_empty() {
@@ -521,10 +554,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     fn reload(&mut self) {
         self.notifier.reloading();
         match (self.reload)() {
-            Ok(settings) => {
-                self.reloading = true;
-                self.probe = Some(settings);
-            }
+            Ok(settings) => self.probe = Some(settings),
             Err(why) => {
                 tracing::error!("the new settings are refused, the old ones stay: {why}");
                 self.notifier.ready();
@@ -536,7 +566,6 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let report = &ended.report;
         if let (Some(error), false) = (&report.error, report.without_document) {
             tracing::error!("the new settings are refused, the old ones stay: {error}");
-            self.reloading = false;
             self.notifier.ready();
             return;
         }
@@ -563,6 +592,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                 "[source] state_dir and [agent] event_buffer take effect in full at the next restart"
             );
         }
+        self.reloading = true;
         tracing::info!("the new settings are in force from the next pass on");
         self.cause("config");
     }

@@ -34,7 +34,9 @@ pub(super) struct Noticed {
     pub mended_at: Option<Instant>,
     /// Notifications were lost.
     pub lost: u64,
-    /// A link or a default route changed: the source may be within reach again.
+    /// When a link, an address or a default route changed last: routes may have gone with it.
+    pub link_changed: Option<Instant>,
+    /// A link came or a default route changed: the source may be within reach again.
     pub way_changed: bool,
     /// What the events were, in words, a few of them.
     pub causes: Vec<String>,
@@ -44,6 +46,8 @@ pub(super) struct Noticed {
     pub steps_total: u64,
     /// The same by kind of object.
     pub by_kind: BTreeMap<&'static str, u64>,
+    /// Objects that were put back too often: they are left alone for a pause that began.
+    pub refused: Vec<ObjectKey>,
     /// The watcher has ended, and why.
     pub deaf: Option<String>,
 }

@@ -199,7 +199,7 @@ impl Watcher {
                     None => format!("{index}"),
                 };
                 self.addresses.retain(|(link, _), _| *link != index);
-                Verdict::Now(format!("link {name} has gone"))
+                Verdict::LinkLost(format!("link {name} has gone"))
             }
             Change::Address(index, address, flags) => {
                 match self.addresses.insert((index, address), flags) {
@@ -209,7 +209,7 @@ impl Watcher {
             }
             Change::AddressGone(index, address) => {
                 self.addresses.remove(&(index, address));
-                Verdict::Now(format!("address {address} has gone"))
+                Verdict::LinkLost(format!("address {address} has gone"))
             }
             Change::Nexthop(id) => {
                 let ours = in_force.is_none_or(|in_force| {
@@ -250,8 +250,14 @@ impl Watcher {
                 noticed.event = Some(now);
                 noticed.cause(|| cause);
             }
+            Verdict::LinkLost(cause) => {
+                noticed.event = Some(now);
+                noticed.link_changed = Some(now);
+                noticed.cause(|| cause);
+            }
             Verdict::Way(cause) => {
                 noticed.event = Some(now);
+                noticed.link_changed = Some(now);
                 noticed.way_changed = true;
                 noticed.cause(|| cause);
             }
@@ -279,7 +285,10 @@ impl Watcher {
         let key = ObjectKey::Route(route.key);
         let mut noticed = locked(&self.shared.noticed);
         noticed.cause(|| format!("{key} has gone"));
-        if wanted {
+        if wanted && port == 0 {
+            // The kernel itself took it, with its link or its nexthop: it can't come back alone.
+            noticed.event = Some(now);
+        } else if wanted {
             gone.routes.push(route);
             gone.ports.push((key, port));
         } else {
@@ -348,9 +357,18 @@ impl Watcher {
             return true;
         }
         let mut steps = plan_for(in_force, gone.routes, gone.rules);
+        let mut refused = Vec::new();
         {
             let mut limiter = locked(&self.shared.limiter);
-            steps.steps.retain(|step| limiter.allow(&step.key(), now));
+            steps.steps.retain(|step| {
+                let key = step.key();
+                let paused = limiter.is_paused(&key, now);
+                let allowed = limiter.allow(&key, now);
+                if !allowed && !paused {
+                    refused.push(key);
+                }
+                allowed
+            });
         }
         let mended = apply(&steps, kernel, &in_force.ownership, None, &mut || {});
         drop(turn);
@@ -359,6 +377,7 @@ impl Watcher {
             self.shared.blame(key, name_of(port));
         }
         let mut noticed = locked(&self.shared.noticed);
+        noticed.refused.append(&mut refused);
         match mended {
             Ok(()) => noticed.mended(steps.steps, now),
             Err(error) => {
@@ -416,6 +435,8 @@ enum Verdict {
     Later(String),
     /// A pass at once.
     Now(String),
+    /// A pass at once; routes have gone along.
+    LinkLost(String),
     /// A pass at once, and the source may be within reach again.
     Way(String),
 }

@@ -212,9 +212,13 @@ impl Pass<'_> {
                 Answer::Failed(why) | Answer::Rejected(why) => Some(why.clone()),
                 _ => None,
             });
-        Some(PassError::NoDocument(
-            reason.unwrap_or_else(|| "none was accepted".to_owned()),
-        ))
+        Some(PassError::NoDocument(reason.unwrap_or_else(|| {
+            match answer {
+                Answer::NotAsked => "no source has been asked yet",
+                _ => "none was accepted",
+            }
+            .to_owned()
+        })))
     }
 
     fn guard_state(&mut self) -> Result<(GuardState, bool), PassError> {

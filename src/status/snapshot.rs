@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Role;
+pub use crate::firewall::{PathTraffic, Traffic};
 use crate::types::{Family, PerFamily, SyncToken};
 
 /// What the agent is doing about its promise.
@@ -198,24 +199,6 @@ pub struct DriftStatus {
     pub conflicts: Vec<ConflictStatus>,
     /// How often the kernel dropped events (receive buffer overrun) and everything was re-read.
     pub overruns: u64,
-}
-
-/// Traffic of one path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Traffic {
-    /// Packets, both directions.
-    pub packets: u64,
-    /// Bytes at the IP layer, both directions.
-    pub bytes: u64,
-}
-
-/// Traffic by path and family, since the counters began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PathTraffic {
-    /// What took the bypass path.
-    pub bypass: PerFamily<Traffic>,
-    /// What took the egress path.
-    pub egress: PerFamily<Traffic>,
 }
 
 /// One of the last passes.

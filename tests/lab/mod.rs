@@ -21,6 +21,7 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
 mod addresses;
+mod agent;
 mod bare;
 mod gateway;
 mod http;
@@ -43,6 +44,7 @@ use std::process::Command;
 use ipnet::IpNet;
 
 pub use addresses::*;
+pub use agent::{Agent, SOON, eventually};
 pub use bare::Bare;
 pub use http::{Mirror, Reply, Request};
 pub use imds::{Imds, ImdsMode};

@@ -152,6 +152,17 @@ impl<'a> Machine<'a> {
         self.ns().exec_command(&mut command)
     }
 
+    /// Starts the agent; its log lies beside the config. One agent a lab, or `[agent] socket` set.
+    pub fn agent(&self) -> Agent {
+        let log = scratch().join(format!("{}-agent.log", self.name));
+        Agent::start_with(self.ns(), &self.config, &log, |command| {
+            if self.firewall == Firewall::IptablesLegacy {
+                let path = std::env::var("PATH").unwrap_or_default();
+                command.env("PATH", format!("{}:{path}", legacy_programs().display()));
+            }
+        })
+    }
+
     /// A pass that must succeed; what it prints.
     #[track_caller]
     pub fn reconcile(&self) -> Value {

@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 
 use super::conditions::{Conditions, Nothing, Side, checked, gather};
-use super::model::{JUMP_COMMENT, Jump, Own, OwnTable, place};
+use super::model::{JUMP_COMMENT, Jump, Own, OwnTable, count_comment, place};
 use super::rule::Rule;
 use super::script::marker;
 use crate::firewall::{FwRule, Hook, Ruleset, Verdict};
@@ -81,6 +81,11 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
         )),
         Verdict::Snat(address) => Ok(format!("-j SNAT --to-source {address}")),
         Verdict::Masquerade => Ok("-j MASQUERADE".to_owned()),
+        // A rule without a target counts, and that is all.
+        Verdict::Count(path) => Ok(format!(
+            "-m comment --comment \"{}\"",
+            count_comment(*path, hook)
+        )),
         Verdict::Accept if nat => Ok("-j ACCEPT".to_owned()),
         Verdict::Accept => Ok("-j RETURN".to_owned()),
         Verdict::Drop => Ok("-j DROP".to_owned()),
@@ -106,10 +111,7 @@ impl Builder {
         self.table.jumps.push(Jump {
             from: builtin.to_owned(),
             position: 1,
-            rule: canonical(&[
-                &format!("-m comment --comment {JUMP_COMMENT}"),
-                &format!("-j {chain}"),
-            ]),
+            rule: Rule::spelled(&format!("-m comment --comment {JUMP_COMMENT} -j {chain}")),
         });
         self.table.jumps.sort_by(|a, b| a.from.cmp(&b.from));
     }
@@ -119,7 +121,7 @@ impl Builder {
             .chains
             .entry(chain.to_owned())
             .or_default()
-            .push(canonical(words));
+            .push(Rule::spelled(&words.join(" ")));
     }
 
     /// Appends a rule to the chain named `current`, which may be another one afterwards; `nested`
@@ -219,15 +221,6 @@ fn fit<T: ToString>(side: &mut Side<T>, option: &str, fitting: &mut String, list
         }
     }
     lists.none_of.extend(side.none_of.iter().map(words));
-}
-
-/// Our own rules are fed to the tool in the spelling in which they are compared.
-fn canonical(words: &[&str]) -> Rule {
-    let canonical = super::rule::canonical(&words.join(" "));
-    Rule {
-        raw: canonical.clone(),
-        canonical,
-    }
 }
 
 #[cfg(test)]
