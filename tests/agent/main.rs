@@ -12,5 +12,7 @@ mod packets;
 mod host;
 mod systemd;
 
+mod large;
+mod protocol;
 mod sources;
 mod start;
