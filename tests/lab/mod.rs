@@ -46,7 +46,7 @@ use ipnet::IpNet;
 pub use addresses::*;
 pub use agent::{Agent, SOON, eventually};
 pub use bare::Bare;
-pub use http::{Mirror, Reply, Request};
+pub use http::{Delivery, Mirror, MirrorMode, Reply, Request};
 pub use imds::{Imds, ImdsMode};
 pub use isolate::{DEADLINE, enter, inside, isolated, isolated_named};
 pub use ns::{Ns, Output};
