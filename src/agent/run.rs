@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::account::Account;
 use super::notify::Notifier;
 use super::shared::{Shared, locked};
+use super::traffic::{self, Meter};
 use super::worker::{Ended, Order};
 use super::{AgentError, FetchSchedule, Settings, Settle, tell, watch, worker};
 use crate::config::Config;
@@ -24,7 +25,7 @@ use crate::source::random;
 use crate::status::control::{
     Asked, ControlSocket, MetricsServer, Reply, Request, serve_metrics, serve_socket,
 };
-use crate::status::snapshot::State;
+use crate::status::snapshot::{Snapshot, State};
 
 /// A pass that failed is tried again after this, doubling.
 const RETRY: Duration = Duration::from_secs(1);
@@ -77,6 +78,7 @@ pub(super) struct Agent<R> {
     retry_at: Option<Instant>,
     resync_at: Instant,
     account: Account,
+    meter: Meter,
     notifier: Notifier,
     watchdog: Option<(Duration, Instant)>,
     asked_to: mpsc::Sender<Asked>,
@@ -161,10 +163,12 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         watch::start(Arc::clone(shared), &tables, buffer, state_dir)?;
         let orders = worker::start(Arc::clone(shared), ended_to).map_err(AgentError::Thread)?;
         let now = Instant::now();
-        let confirmed = Store::open(&config.source.state_dir).confirmed_at();
+        let store = Store::open(&config.source.state_dir);
+        let confirmed = store.confirmed_at();
         let watchdog = Notifier::watchdog_interval().map(|interval| (interval, now + interval));
         Ok(Agent {
             account: Account::new(&settings, confirmed),
+            meter: Meter::new(store),
             schedule: FetchSchedule::new(config.source.refresh, now),
             resync_at: now + config.agent.resync,
             settings,
@@ -405,6 +409,11 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if let Some(in_force) = &ended.in_force {
             self.take_facts(in_force);
         }
+        if let Some(backend) = &report.backend {
+            self.meter.use_backend(backend.kind);
+            // Each pass reads: what somebody flushes next has been counted until then.
+            self.meter.read();
+        }
         match report.error {
             None => (self.failures, self.retry_at) = (0, None),
             // Another document is another fetch's to bring.
@@ -519,12 +528,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     fn answer(&mut self, asked: Asked) {
         let reply = match asked.request {
-            Request::Status => Reply::Status(Box::new(self.account.snapshot(
-                &self.settings,
-                &self.schedule,
-                self.fetching,
-                &self.shared,
-            ))),
+            Request::Status => Reply::Status(Box::new(self.snapshot())),
             Request::Kick => {
                 if self.shared.is_paused() {
                     tracing::info!("kicked: the pause is over");
@@ -549,6 +553,18 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         };
         // Whoever asked may be gone.
         let _ = asked.answer.send(reply);
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let traffic = self.meter.read();
+        let price = self.settings.config.agent.nat_price_per_gb;
+        Snapshot {
+            saved_dollars: traffic.as_ref().map(|all| traffic::saved(all, price)),
+            traffic,
+            ..self
+                .account
+                .snapshot(&self.settings, &self.schedule, self.fetching, &self.shared)
+        }
     }
 
     /// SIGHUP: the settings are read and tried before they replace the old ones.

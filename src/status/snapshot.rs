@@ -308,7 +308,7 @@ pub struct Snapshot {
     /// Faults by whose they are: `ours` (a pass that failed, rolled back, or was stuck),
     /// `others` (a source, the metadata service, a program that fights us).
     pub faults: BTreeMap<String, u64>,
-    /// The firewall in use.
+    /// The firewall in use: its name, then why it was chosen.
     pub firewall: Option<String>,
     /// Notes of the last pass.
     pub notes: Vec<String>,
