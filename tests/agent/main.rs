@@ -13,6 +13,7 @@ mod host;
 mod systemd;
 
 mod large;
+mod orders;
 mod protocol;
 mod sources;
 mod start;
