@@ -13,7 +13,10 @@ mod clocks;
 mod host;
 mod systemd;
 
+mod kill;
 mod large;
+mod logs;
+mod metrics;
 mod orders;
 mod protocol;
 mod sources;
