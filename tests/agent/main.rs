@@ -9,10 +9,14 @@ mod lab;
 #[path = "../packets/mod.rs"]
 mod packets;
 
+mod clocks;
 mod host;
 mod systemd;
 
+mod kill;
 mod large;
+mod logs;
+mod metrics;
 mod orders;
 mod protocol;
 mod sources;

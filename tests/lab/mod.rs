@@ -50,7 +50,7 @@ pub use http::{Delivery, Mirror, MirrorMode, Reply, Request};
 pub use imds::{Imds, ImdsMode};
 pub use isolate::{DEADLINE, enter, inside, isolated, isolated_named};
 pub use ns::{Ns, Output};
-pub use program::{binary, scratch, trailblazer, trailblazer_command, write_config};
+pub use program::{binary, faketime, scratch, trailblazer, trailblazer_command, write_config};
 pub use server::{Contact, Server};
 pub use snapshot::Snapshot;
 pub use topology::{dhcp_routes, mac};
