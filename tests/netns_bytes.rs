@@ -2,7 +2,7 @@
 //! in both directions, and for no other; and the numbers outlive whatever replaces the rules.
 
 // Helper functions of tests are tests; clippy only knows the functions marked so.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod lab;
 mod packets;

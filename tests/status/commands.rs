@@ -202,7 +202,7 @@ fn status_of_an_agent_that_cannot_be_asked() {
         drop(stuck);
 
         let _agent = FakeAgent::start(&host.socket(), filled());
-        let closed = std::fs::Permissions::from_mode(0);
+        let closed = std::fs::Permissions::from_mode(0o000);
         std::fs::set_permissions(host.socket(), closed).unwrap();
         let output = host.unprivileged(&["status"]).expect_code(1);
         assert!(
