@@ -60,7 +60,9 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
     };
     let mut kernel: Option<Kernel> = None;
     let mut last: Option<Arc<InForce>> = None;
-    for order in orders {
+    // The settings under which that is.
+    let mut last_config: Option<Arc<Config>> = None;
+    for mut order in orders {
         let started = Instant::now();
         let mut turn: Option<MutexGuard<'_, ()>> = None;
         // The pass has the lock when it asks for the kernel: another process's is over.
@@ -72,6 +74,11 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
                 none => Ok(none.insert(Kernel::open()?)),
             }
         };
+        order.options.gives_way = true;
+        let same = |config: &Arc<Config>| Arc::ptr_eq(config, &order.config);
+        if last_config.as_ref().is_some_and(same) {
+            order.options.earlier.clone_from(&last);
+        }
         let mut conduct = Conduct { shared };
         let mut report = runtime.block_on(pass_on(
             order.gathered,
@@ -88,6 +95,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         {
             drift = last.as_ref().is_some_and(|last| last.goal == in_force.goal);
             last = Some(Arc::clone(in_force));
+            last_config = Some(Arc::clone(&order.config));
             shared.arm(Arc::clone(in_force));
         }
         drop(turn);

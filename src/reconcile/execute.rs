@@ -1,5 +1,7 @@
 //! Plan, apply, verify; and back where that doesn't end as promised.
 
+use std::collections::BTreeSet;
+
 use super::documents::Documents;
 use super::report::{InForce, Outcome};
 use super::{NUMBERS_FILE, Pass, PassError, View};
@@ -28,7 +30,10 @@ impl Pass<'_> {
         documents: &Documents,
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
-        let mut desired = view.desired(self.config, self.role)?;
+        let mut desired = match view.desired(self.config, self.role) {
+            Ok(desired) => desired,
+            Err(refused) => return Err(self.hold_on(kernel, view, refused, interposer)),
+        };
         self.report.notes.extend(desired.notes.iter().cloned());
         let first = view.plan(kernel, desired.clone())?;
         self.report.notes.extend(first.notes.iter().cloned());
@@ -40,7 +45,8 @@ impl Pass<'_> {
                 .into_iter()
                 .map(|conflict| conflict.message)
                 .collect();
-            return Err(PassError::Conflict(messages));
+            let refused = PassError::Conflict(messages);
+            return Err(self.hold_on(kernel, view, refused, interposer));
         }
         if self.options.dry_run {
             return Ok(());
@@ -49,10 +55,8 @@ impl Pass<'_> {
             view.observed.firewalls.get(&view.backend.kind)
         {
             // Neither a plan nor a way back from what isn't known.
-            return Err(PassError::NoFirewall(format!(
-                "{}: {why}",
-                view.backend.kind
-            )));
+            let refused = PassError::NoFirewall(format!("{}: {why}", view.backend.kind));
+            return Err(self.hold_on(kernel, view, refused, interposer));
         }
         self.keep_documents(documents)?;
         self.keep_numbers(view, false)?;
@@ -91,7 +95,8 @@ impl Pass<'_> {
     ) -> Result<DesiredState, PassError> {
         let mut trouble = String::new();
         let mut tried: Vec<Step> = Vec::new();
-        for _ in 0..ATTEMPTS {
+        // Giving way comes after that, and may come upon others again.
+        for attempt in 1..=2 * ATTEMPTS {
             let shaped = interposer.as_deref_mut().map(|i| i as &mut dyn Interposer);
             match self.attempt(kernel, view, &desired, &steps, &tried, shaped) {
                 Ok(()) => return Ok(desired),
@@ -99,7 +104,11 @@ impl Pass<'_> {
                 Err(Attempt::Final(reason)) => return Err(PassError::RolledBack { reason }),
                 Err(Attempt::Again(reason)) => trouble = reason,
             }
-            tracing::warn!("{trouble}; looking again");
+            match self.options.gives_way {
+                // The agent tells of a fight once, and not each time that it looks after it.
+                true => tracing::debug!("{trouble}; looking again"),
+                false => tracing::warn!("{trouble}; looking again"),
+            }
             tried.append(&mut steps.steps);
             view.refresh(kernel)?;
             desired = view.desired(self.config, self.role)?;
@@ -108,29 +117,34 @@ impl Pass<'_> {
                 let reason = format!("conflict: {}", conflict.message);
                 return Err(PassError::RolledBack { reason });
             }
+            if attempt >= ATTEMPTS {
+                let fought = match self.options.gives_way {
+                    true => view.give_way(&tried, &steps),
+                    false => BTreeSet::new(),
+                };
+                if fought.is_empty() {
+                    break;
+                }
+                steps.withhold(&fought);
+                self.report.plan.withheld.extend(fought);
+            }
         }
         Err(PassError::RolledBack {
             reason: format!("{trouble} ({ATTEMPTS} attempts)"),
         })
     }
 
-    fn attempt(
+    /// Applies steps; connections that are open from outside keep their path.
+    pub(super) fn carry_out(
         &mut self,
         kernel: &mut Kernel,
-        view: &mut View,
-        desired: &DesiredState,
+        view: &View,
         steps: &Plan,
-        tried: &[Step],
         interposer: Option<&mut dyn Interposer>,
-    ) -> Result<(), Attempt> {
-        let final_error = |error: PassError| Attempt::Final(error.to_string());
+    ) -> Result<(), ApplyError> {
         let marks = self.config.kernel.path_mask.inbound();
-        let own: Vec<std::net::IpAddr> = view
-            .facts
-            .addresses
-            .iter()
-            .map(|own| own.net.addr())
-            .collect();
+        let addresses = view.facts.addresses.iter();
+        let own: Vec<std::net::IpAddr> = addresses.map(|own| own.net.addr()).collect();
         let role = self.role;
         let notes = &mut self.report.notes;
         let mut keep_open_flows = || {
@@ -150,6 +164,20 @@ impl Pass<'_> {
             &mut keep_open_flows,
         );
         self.report.end_stage("apply");
+        applied
+    }
+
+    fn attempt(
+        &mut self,
+        kernel: &mut Kernel,
+        view: &mut View,
+        desired: &DesiredState,
+        steps: &Plan,
+        tried: &[Step],
+        interposer: Option<&mut dyn Interposer>,
+    ) -> Result<(), Attempt> {
+        let final_error = |error: PassError| Attempt::Final(error.to_string());
+        let applied = self.carry_out(kernel, view, steps, interposer);
         match applied {
             Ok(()) => {}
             Err(error) if error.worth_another_look() => {
@@ -187,7 +215,7 @@ impl Pass<'_> {
         match findings.mismatches.first() {
             None => Ok(()),
             // What is left alone may be the cause, and the rest is not to suffer for it.
-            Some(first) if !self.options.withheld.is_empty() => {
+            Some(first) if view.leaves_some_alone() => {
                 self.report.notes.push(format!("verify: {first}"));
                 Ok(())
             }

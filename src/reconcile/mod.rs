@@ -5,12 +5,14 @@ mod examine;
 mod execute;
 mod fetch_path;
 mod gather;
+mod hold_on;
 pub mod instance;
 mod look;
 pub mod report;
 
 use std::borrow::BorrowMut;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -77,6 +79,12 @@ pub struct Options {
     /// Whether a pass that finds everything in sync leaves no line in the journal: an agent's
     /// are many.
     pub quiet: bool,
+    /// Whether an object that somebody changes back under the pass is left alone, so that the
+    /// rest goes in; otherwise the pass is rolled back.
+    pub gives_way: bool,
+    /// What was in force last, under these very settings: a pass that is refused puts back what
+    /// has gone of it.
+    pub earlier: Option<Arc<InForce>>,
 }
 
 impl Default for Options {
@@ -91,6 +99,8 @@ impl Default for Options {
             withheld: BTreeSet::new(),
             mended: Vec::new(),
             quiet: false,
+            gives_way: false,
+            earlier: None,
         }
     }
 }
