@@ -141,10 +141,16 @@ impl Scene<'_> {
     /// close, is the only time in which a test forgives a wrong path.
     #[track_caller]
     pub fn gap(&self, take: impl FnOnce()) {
+        self.gap_in(|| self.ours(), take);
+    }
+
+    /// The same, where only a part of ours can come back.
+    #[track_caller]
+    pub fn gap_in(&self, ours: impl Fn() -> BTreeSet<String>, take: impl FnOnce()) {
         assert_no_leaks(self.lab);
-        let before = self.ours();
+        let before = ours();
         take();
-        eventually("ours is back as it was", || self.ours() == before);
+        eventually("ours is back as it was", || ours() == before);
         let leaks = self.lab.leaks();
         if leaks != Leaks::default() {
             println!("in the gap: {leaks:?}");
