@@ -33,7 +33,9 @@ fn a_big_table_is_flushed() {
             scene.gap(|| {
                 scene.shell("ip route flush table 1083; ip -6 route flush table 1083");
             });
-            let status = scene.agent.wait_for("an overrun", |status| overruns(status) > 0);
+            let status = scene
+                .agent
+                .wait_for("an overrun", |status| overruns(status) > 0);
             println!("{:#}", status["drift"]);
             assert!(conflicts(&status).is_empty(), "{status:#}");
             assert!(mended(&status, "route") >= 2500, "{status:#}");
@@ -56,12 +58,19 @@ fn a_storm_in_our_tables() {
         in_force(setting(), |scene| {
             let story = scene.story();
             let each = |verb: &str, numbers: std::ops::Range<u32>| {
-                let line = |i| format!("route {verb} blackhole 100.100.{}.{}/32 table 1083 proto 186\n", i / 256, i % 256);
+                let line = |i| {
+                    format!(
+                        "route {verb} blackhole 100.100.{}.{}/32 table 1083 proto 186\n",
+                        i / 256,
+                        i % 256
+                    )
+                };
                 numbers.map(line).collect::<String>()
             };
             let batch = [
                 each("add", 0..3000),
-                "route del 52.216.0.0/15 table 1083\nroute del throw 10.0.0.0/8 table 1084\n".into(),
+                "route del 52.216.0.0/15 table 1083\nroute del throw 10.0.0.0/8 table 1084\n"
+                    .into(),
                 each("del", 0..3000),
                 "rule del pref 30030\nroute del 2600:1fa0:8000::/39 table 1083\n".into(),
                 each("add", 0..3000),
@@ -71,7 +80,9 @@ fn a_storm_in_our_tables() {
             for _ in 0..3 {
                 scene.gap(|| scene.machine.ns().ip_batch(&batch));
             }
-            let status = scene.agent.wait_for("an overrun", |status| overruns(status) > 0);
+            let status = scene
+                .agent
+                .wait_for("an overrun", |status| overruns(status) > 0);
             println!("{:#} {:#}", status["drift"], status["passes"]);
             assert!(conflicts(&status).is_empty(), "{status:#}");
             let steps = [
