@@ -108,8 +108,8 @@ impl ApplyError {
 }
 
 /// Carries out the plan. `keep_open_flows` runs before and after our marks come into a firewall
-/// that had none of them: before, so that the first packet finds its flow marked; after, for the
-/// flows that opened in between. Either way before the first rule.
+/// that lacked some of them: before, so that the first packet finds its flow marked; after, for
+/// the flows that opened in between. Either way before the first rule.
 ///
 /// # Errors
 /// The first group of steps with a failure ends it; earlier groups are done.
@@ -137,7 +137,6 @@ pub fn apply(
             let marks_come = matches!(
                 plan.steps[next],
                 Step::Firewall {
-                    action: Action::Add,
                     after: FirewallAfter::Policy(_),
                     ..
                 }

@@ -1,5 +1,6 @@
 //! A host with an agent in force, streams of new connections, and the judgement in the end.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -36,9 +37,11 @@ impl Default for Setting {
 
 /// What a test works with.
 pub struct Scene<'a> {
+    pub firewall: Firewall,
     pub lab: &'a Lab,
     pub machine: &'a Machine<'a>,
     pub agent: &'a Agent,
+    foreign: RefCell<Snapshot>,
 }
 
 /// What the internet sees of `host1` on the bypass path.
@@ -70,11 +73,12 @@ pub fn in_force(setting: Setting, body: impl FnOnce(&Scene)) {
     let agent = machine.agent();
     agent.wait_in_force();
     let scene = Scene {
+        firewall: setting.firewall,
         lab: &lab,
         machine: &machine,
         agent: &agent,
+        foreign: RefCell::new(machine.ns().foreign_snapshot()),
     };
-    let foreign = machine.ns().foreign_snapshot();
     count_from_now(&lab);
     let stream = lab.stream("host1", &[S3, S3_6, PARTNER, PARTNER6], PACE);
     stream.wait_for(8);
@@ -88,6 +92,7 @@ pub fn in_force(setting: Setting, body: impl FnOnce(&Scene)) {
         assert!(seen.contains_key(&egress), "{seen:?}");
     }
     assert_no_leaks(&lab);
+    let foreign = scene.foreign.borrow();
     foreign.assert_same(&machine.ns().foreign_snapshot());
 }
 
@@ -124,6 +129,11 @@ impl Scene<'_> {
         }
     }
 
+    /// What is foreign by now is what must be there in the end: the test has changed it itself.
+    pub fn foreign_from_now(&self) {
+        *self.foreign.borrow_mut() = self.machine.ns().foreign_snapshot();
+    }
+
     /// Takes something away that leads packets, and waits until all of ours is back as it was.
     ///
     /// Between the two, the kernel does as its tables say: a new packet may take the main table's
@@ -144,9 +154,9 @@ impl Scene<'_> {
         }
     }
 
-    /// Our routes, rules and nexthops, a line each.
+    /// Our routes, rules, nexthops and firewall rules, a line each.
     pub fn ours(&self) -> BTreeSet<String> {
-        let mut lines = BTreeSet::new();
+        let mut lines = self.our_firewall();
         for family in FAMILIES {
             for words in [
                 "rule show",
@@ -169,6 +179,32 @@ impl Scene<'_> {
         let nexthops = self.ip("-N nexthop show");
         let ours = nexthops.lines().filter(|line| line.contains("proto 83"));
         lines.extend(ours.map(|line| format!("nexthop {}", line.trim())));
+        lines
+    }
+
+    /// What the firewall holds of ours, each line with its place.
+    fn our_firewall(&self) -> BTreeSet<String> {
+        let ns = self.machine.ns();
+        let listings = match self.firewall {
+            Firewall::Nftables => {
+                vec![ns.exec(&["nft", "-s", "list", "table", "inet", "trailblazer"])]
+            }
+            _ => ["ip", "ip6"]
+                .map(|family| ns.exec(&[format!("{}-save", self.firewall.program(family))]))
+                .into(),
+        };
+        let mut lines = BTreeSet::new();
+        for listing in listings {
+            let ours = listing.stdout.lines().filter(|line| {
+                self.firewall == Firewall::Nftables || line.contains("TRAILBLAZER-")
+            });
+            // The counters of a chain stand behind its name.
+            let ours = ours.map(|line| line.split(" [").next().unwrap_or_default());
+            lines.extend(
+                ours.enumerate()
+                    .map(|(place, line)| format!("{} {place} {}", listing.command, line.trim())),
+            );
+        }
         lines
     }
 

@@ -1,0 +1,193 @@
+//! Somebody flushes the firewall, or changes single rules of ours. On a host, they mark what was
+//! opened from outside: without them, answers of such connections leave through the NAT.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::lab::*;
+use crate::packets::*;
+use crate::scene::*;
+
+fn setting(firewall: Firewall, agent: &str) -> Setting {
+    Setting {
+        firewall,
+        config: format!("{ONE}[agent]\n{agent}"),
+        ..Setting::default()
+    }
+}
+
+/// A connection from outside that says nothing until it is asked: a packet in the gap would end
+/// it, as the one of a [`LongFlow`] does.
+struct Idle(TcpStream);
+
+impl Idle {
+    /// Opens it and asks once, with all the patience of the client's kernel.
+    fn open(lab: &Lab, to: IpAddr) -> Idle {
+        let connect = || {
+            let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), SOON)?;
+            stream.set_read_timeout(Some(SOON))?;
+            Ok(stream)
+        };
+        let opened: std::io::Result<TcpStream> = lab.ns("outside").in_thread(connect);
+        let idle = Idle(opened.unwrap_or_else(|error| panic!("outside to {to}: {error}")));
+        idle.assert_alive();
+        idle
+    }
+
+    #[track_caller]
+    fn assert_alive(&self) {
+        let mut line = String::new();
+        let asked = (&self.0).write_all(b"there?\n");
+        let answer = asked.and_then(|()| BufReader::new(&self.0).read_line(&mut line));
+        assert!(answer.is_ok() && line == "there?\n", "{answer:?}, {line:?}");
+    }
+}
+
+#[track_caller]
+fn assert_reachable_from_outside(lab: &Lab) {
+    for (public, operator) in [(HOST1_PUBLIC, OPERATOR), (HOST1_6, OPERATOR6)] {
+        assert_eq!(lab.who("outside", public), Ok(operator), "to {public}");
+    }
+}
+
+/// One attack after the other, each mended, told, and blamed on the program. Connections from
+/// outside stay open, and new ones come in as before.
+fn attack(scene: &Scene, program: &str, scripts: &[&str]) {
+    let open = [HOST1_PUBLIC, HOST1_6].map(|public| Idle::open(scene.lab, public));
+    for script in scripts {
+        let (story, started) = (scene.story(), Instant::now());
+        scene.gap(|| drop(scene.shell(script)));
+        eventually(&format!("the journal tells of `{script}`"), || {
+            scene.story().len() > story.len()
+        });
+        let new = scene.story().split_off(story.len());
+        assert!(new.iter().all(|step| step.ends_with(" nat")), "{new:?}");
+        for flow in &open {
+            flow.assert_alive();
+        }
+        assert_reachable_from_outside(scene.lab);
+        // Who does this six times in ten seconds fights us: this one doesn't.
+        std::thread::sleep(Duration::from_millis(2100).saturating_sub(started.elapsed()));
+    }
+    let status = scene.agent.status().unwrap();
+    assert!(mended(&status, "nat") >= scripts.len() as u64, "{status:#}");
+    assert!(conflicts(&status).is_empty(), "{status:#}");
+    let named = format!("{program} changed the firewall");
+    let log = scene.agent.log();
+    assert!(program.is_empty() || log.contains(&named), "{log}");
+}
+
+#[test]
+fn a_flushed_ruleset_and_a_deleted_table() {
+    isolated(|| {
+        in_force(setting(Firewall::Nftables, ""), |scene| {
+            let scripts = [
+                // As nftables.service does it when it reloads: theirs is there again at once.
+                "{ echo flush ruleset; nft -s list table inet theirs; } | nft -f -",
+                "nft delete table inet trailblazer",
+                "nft flush table inet trailblazer",
+            ];
+            attack(scene, "nft", &scripts);
+        });
+    });
+}
+
+#[test]
+fn single_rules_of_our_table() {
+    isolated(|| {
+        in_force(setting(Firewall::Nftables, ""), |scene| {
+            let scripts = [
+                "nft insert rule inet trailblazer prerouting tcp dport 9 counter drop",
+                "nft add chain inet trailblazer theirs",
+                "handle=$(nft -a list chain inet trailblazer prerouting |
+                     sed -n 's/.*ct mark set.*# handle //p' | head -1)
+                 nft delete rule inet trailblazer prerouting handle $handle",
+                "nft flush chain inet trailblazer prerouting",
+            ];
+            attack(scene, "nft", &scripts);
+        });
+    });
+}
+
+/// Attacks on the iptables backend; `$P` is the program. What they take of others' they put back,
+/// as a firewall script does.
+const ATTACKS: [&str; 5] = [
+    "$P-save -t mangle | grep -v TRAILBLAZER > /run/lab/theirs
+     $P -t mangle -F; $P-restore -n < /run/lab/theirs",
+    "$P -t mangle -S PREROUTING | grep TRAILBLAZER | sed 's/^-A/-D/' | xargs $P -t mangle",
+    // netfilter-persistent: the whole table anew, and ours isn't in it.
+    "$P-save -t mangle | grep -v TRAILBLAZER > /run/lab/theirs; $P-restore < /run/lab/theirs",
+    "$P -t mangle -F $($P -t mangle -S | sed -n 's/^-N \\(TRAILBLAZER-.*\\)/\\1/p' | head -1)",
+    "$P -t mangle -S PREROUTING | grep TRAILBLAZER | xargs $P -t mangle",
+];
+
+fn attack_iptables(scene: &Scene, blamed: bool) {
+    let [ip, ip6] = ["ip", "ip6"].map(|family| scene.firewall.program(family));
+    // The variant on nf_tables makes built-in chains as it needs them, and a restored table anew,
+    // behind the others: that is the attacker's doing. IPv4's is the last.
+    for program in [&ip6, &ip] {
+        scene.shell(&format!("{program}-save -t mangle | {program}-restore"));
+    }
+    scene.foreign_from_now();
+    for (program, attacks) in [(ip, &ATTACKS[..]), (ip6, &ATTACKS[..2])] {
+        let scripts: Vec<String> = attacks
+            .iter()
+            .map(|script| script.replace("$P", &program))
+            .collect();
+        let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
+        attack(scene, if blamed { &program } else { "" }, &scripts);
+    }
+}
+
+#[test]
+fn flushed_chains_and_deleted_jumps_of_iptables() {
+    isolated(|| {
+        in_force(setting(Firewall::Iptables, ""), |scene| {
+            attack_iptables(scene, true);
+        });
+    });
+}
+
+/// iptables-legacy tells nobody of its changes: they are found by a look at the clock, every
+/// minute at the latest; here `resync` brings that forward.
+#[test]
+fn flushed_chains_and_deleted_jumps_of_iptables_legacy() {
+    isolated(|| {
+        in_force(
+            setting(Firewall::IptablesLegacy, "resync = \"2s\""),
+            |scene| {
+                attack_iptables(scene, false);
+            },
+        );
+    });
+}
+
+/// A connection that somebody opens while the rules are away finds its flow marked when they are
+/// back.
+#[test]
+fn a_connection_that_began_without_our_rules_is_kept() {
+    isolated(|| {
+        in_force(setting(Firewall::Nftables, ""), |scene| {
+            for script in [
+                "nft flush chain inet trailblazer prerouting",
+                "nft delete table inet trailblazer",
+            ] {
+                scene.gap(|| {
+                    scene.agent.signal(Signal::STOP);
+                    scene.shell(script);
+                    let lab = scene.lab;
+                    let astray = lab.leaks().unmapped;
+                    std::thread::scope(|scope| {
+                        let opening = scope.spawn(|| Idle::open(lab, HOST1_PUBLIC));
+                        eventually("its answer goes astray", || lab.leaks().unmapped > astray);
+                        scene.agent.signal(Signal::CONT);
+                        opening.join().unwrap().assert_alive();
+                    });
+                });
+            }
+        });
+    });
+}
