@@ -73,6 +73,17 @@ pub fn of_host(
     }
     // Several gateways on one interface, and only the interface to tell by.
     told.egress.dedup();
+    let too_many = |path: &str| {
+        format!(
+            "{family}: more than {MOST_BESIDE} routes of the main table lead the {path} path's way too; {path} traffic is not counted"
+        )
+    };
+    if told.bypass.is_empty() {
+        state.notes.push(too_many("bypass"));
+    }
+    if told.egress.is_empty() && !egress.is_empty() {
+        state.notes.push(too_many("egress"));
+    }
     if teller.through_ours && state.paths.get(family).egress == EgressPath::Main {
         // [egress] when_down = "bypass", and it is: everything takes the bypass path's way, of
         // which only a realm would be exact.
@@ -209,5 +220,87 @@ impl Teller<'_> {
             .map(|route| route.dst.trunc())
             .collect();
         (found.len() <= MOST_BESIDE).then_some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Role, parse};
+    use crate::desired::desired;
+    use crate::facts::{Address, HostFacts, Link, MainRoute};
+    use crate::firewall::{Hook, Path, Ruleset, Verdict};
+    use crate::types::{IfIndex, Metric, PerFamily, Protocol};
+
+    /// One interface, the VPC router and a NAT instance, and the administrator's own routes.
+    fn policy(routes: u32) -> (Ruleset, Vec<String>) {
+        let route = |dst: &str, gateway: Option<&str>| MainRoute {
+            dst: dst.parse().unwrap(),
+            metric: Metric(0),
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            device: Some(IfIndex(2)),
+            onlink: false,
+            protocol: Protocol(4),
+            unicast: true,
+        };
+        let router = Some("10.0.1.1");
+        let mut main_routes = vec![route("0.0.0.0/0", router), route("10.0.1.0/24", None)];
+        main_routes.extend((0..routes).map(|n| route(&format!("198.18.{n}.0/24"), router)));
+        let facts = HostFacts {
+            links: vec![Link {
+                index: IfIndex(2),
+                name: "eth0".to_owned(),
+                up: true,
+                loopback: false,
+                mac: Vec::new(),
+            }],
+            addresses: vec![Address {
+                link: IfIndex(2),
+                net: "10.0.1.11/24".parse().unwrap(),
+            }],
+            main_routes,
+            ..HostFacts::default()
+        };
+        let text = "role = \"host\"\n[egress]\ngateways = [\"10.0.1.10\"]\n";
+        let state = desired(&Inputs {
+            config: &parse(text, "test").unwrap(),
+            role: Role::Host,
+            prefixes: None,
+            facts: &facts,
+            vpc_cidrs: &[],
+            backend: BackendKind::Nftables,
+            last_bypass: PerFamily::default(),
+            available: PerFamily {
+                ipv4: true,
+                ipv6: false,
+            },
+        })
+        .unwrap();
+        (state.firewall.unwrap(), state.notes)
+    }
+
+    /// The paths that are told, and those that are counted.
+    fn told_and_counted(ruleset: &Ruleset) -> (usize, usize) {
+        let chain = |hook| ruleset.chains.iter().find(|chain| chain.hook == hook);
+        let rules = &chain(Hook::PostroutingCount).unwrap().rules;
+        let told =
+            |rule: &&crate::firewall::FwRule| matches!(rule.verdict, Verdict::SetFlowMark(_));
+        let told = rules.iter().filter(told).count();
+        (told, rules.len() - told)
+    }
+
+    #[test]
+    fn a_router_with_too_many_routes_beside_ours_counts_what_it_can_tell() {
+        let most = MOST_BESIDE as u32;
+        let (few, notes) = policy(most);
+        assert_eq!(told_and_counted(&few), (2, Path::ALL.len()));
+        assert!(!notes.iter().any(|note| note.contains("not counted")));
+        let (many, notes) = policy(most + 1);
+        assert_eq!(told_and_counted(&many), (1, Path::ALL.len()));
+        assert!(
+            notes
+                .iter()
+                .any(|note| note.contains("bypass traffic is not counted"))
+        );
     }
 }

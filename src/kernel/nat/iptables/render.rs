@@ -226,8 +226,13 @@ fn fit<T: ToString>(side: &mut Side<T>, option: &str, fitting: &mut String, list
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::{Chain, Match};
+    use crate::firewall::{Chain, Match, Path};
     use crate::types::{Mark, Realm};
+
+    const MARK: Mark = Mark {
+        value: 0x1000,
+        mask: 0x3000,
+    };
 
     fn lines(hook: Hook, rules: &[(&[Match], Verdict)], family: Family) -> Vec<String> {
         let rule = |(matches, verdict): &(&[Match], Verdict)| FwRule {
@@ -289,6 +294,27 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_counts_has_no_target() {
+        let rule = FwRule {
+            family: Some(Family::Ipv6),
+            matches: vec![Match::ReplyDirection, Match::PacketMark(MARK)],
+            verdict: Verdict::Count(Path::Egress),
+        };
+        let ruleset = Ruleset {
+            chains: vec![Chain {
+                hook: Hook::Prerouting,
+                rules: vec![rule],
+            }],
+        };
+        let own = render(&ruleset, Family::Ipv6).unwrap();
+        assert_eq!(
+            own.text(Family::Ipv6)[2],
+            "ip6tables -t mangle -A TRAILBLAZER-PRE -m comment --comment \"trailblazer counts: egress, in\" -m conntrack --ctdir REPLY -m mark --mark 0x1000/0x3000"
+        );
+        assert!(render(&ruleset, Family::Ipv4).unwrap().is_empty());
+    }
+
+    #[test]
     fn lists_take_a_chain() {
         let matches = [
             Match::OutputInterface("eth1".into()),
@@ -317,16 +343,12 @@ mod tests {
             "10.0.0.0/8",
             "192.0.2.0/24",
         ]))];
-        let mark = Mark {
-            value: 0x1000,
-            mask: 0x3000,
-        };
         assert_eq!(
             lines(
                 Hook::Prerouting,
                 &[
                     (&none_of, Verdict::Accept),
-                    (&[], Verdict::SetFlowMark(mark))
+                    (&[], Verdict::SetFlowMark(MARK))
                 ],
                 Family::Ipv4
             ),
@@ -460,7 +482,13 @@ mod tests {
 
     #[test]
     fn what_iptables_has_no_words_for_is_said() {
-        let cases: [(Hook, Match, Verdict); 9] = [
+        let cases: [(Hook, Match, Verdict); 11] = [
+            (
+                Hook::PostroutingCount,
+                Match::NotNextHop("10.0.0.1".parse().unwrap()),
+                Verdict::Accept,
+            ),
+            (Hook::Prerouting, Match::NotRealm(Realm(1)), Verdict::Accept),
             (
                 Hook::PostroutingNat,
                 Match::NextHop("10.0.0.1".parse().unwrap()),

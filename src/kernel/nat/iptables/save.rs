@@ -253,6 +253,42 @@ mod tests {
     }
 
     #[test]
+    fn rules_that_count_are_read_with_their_numbers() {
+        let counts = |path: &str, way: &str| {
+            format!(
+                "-A TRAILBLAZER-POST -m comment --comment \"trailblazer counts: {path}, {way}\"\n"
+            )
+        };
+        let saved = parse(&format!(
+            "{HEAD}[9:900] -A TRAILBLAZER-POST -m comment --comment \"trailblazer: managed, do not edit\"\n\
+             [2:30] {}[3:4000000000] {}[5:6] {}[7:8] {}COMMIT\n",
+            counts("bypass", "in"),
+            counts("bypass", "out"),
+            counts("egress", "out"),
+            counts("other", "out"),
+        ))
+        .unwrap();
+        let sum = saved.own.traffic().unwrap();
+        let numbers: Vec<_> = sum
+            .iter()
+            .map(|(path, sum)| (path.as_str(), sum.packets, sum.bytes))
+            .collect();
+        assert_eq!(numbers, [("bypass", 5, 4_000_000_030), ("egress", 5, 6)]);
+        assert!(
+            saved
+                .own
+                .text(Family::Ipv4)
+                .iter()
+                .all(|line| !line.contains("30"))
+        );
+        assert_eq!(
+            parse(&format!("{HEAD}COMMIT\n")).unwrap().own.traffic(),
+            None
+        );
+        assert!(parse(&format!("{HEAD}[9] -A TRAILBLAZER-POST\nCOMMIT\n")).is_err());
+    }
+
+    #[test]
     fn a_chain_of_our_name_without_our_comment_is_foreign() {
         let saved = parse(&format!(
             "{HEAD}-A TRAILBLAZER-POST -o eth1 -j MASQUERADE\nCOMMIT\n"

@@ -253,6 +253,79 @@ mod tests {
         );
     }
 
+    const BYPASS: &str =
+        "-m connmark --mark 0x1000/0x3000 -m comment --comment \"trailblazer counts: bypass, out\"";
+    const EGRESS: &str =
+        "-m connmark --mark 0x2000/0x3000 -m comment --comment \"trailblazer counts: egress, out\"";
+
+    fn counting(rules: &[&str]) -> String {
+        let lines: String = rules
+            .iter()
+            .map(|rule| format!("[3:400] -A TRAILBLAZER-POST {rule}\n"))
+            .collect();
+        format!(
+            "*nat\n:POSTROUTING ACCEPT [9:9]\n:TRAILBLAZER-POST - [0:0]\n\
+             [1:1] -A POSTROUTING -m comment --comment trailblazer -j TRAILBLAZER-POST\n\
+             {lines}COMMIT\n"
+        )
+    }
+
+    #[test]
+    fn rules_that_count_stay_where_they_are() {
+        let current = save::parse(&counting(&[
+            "-j OLD",
+            BYPASS,
+            "-j STRANGER",
+            EGRESS,
+            "-j END",
+        ]))
+        .unwrap();
+        let wanted = own(
+            &[("POSTROUTING", 1)],
+            &[(
+                "TRAILBLAZER-POST",
+                &["-j NEW", "-j NEWER", BYPASS, EGRESS, "-j LAST"],
+            )],
+        );
+        assert_eq!(
+            script(&current, &wanted),
+            "*nat\n\
+             -D TRAILBLAZER-POST 5\n\
+             -D TRAILBLAZER-POST 3\n\
+             -D TRAILBLAZER-POST 1\n\
+             -I TRAILBLAZER-POST 1 -j NEWER\n\
+             -I TRAILBLAZER-POST 1 -j NEW\n\
+             -A TRAILBLAZER-POST -j LAST\n\
+             COMMIT\n"
+        );
+    }
+
+    #[test]
+    fn a_rule_that_counts_and_changes_takes_its_numbers_along() {
+        let other = BYPASS.replace("0x3000", "0x3001");
+        let current = save::parse(&counting(&[&other, "-j STRANGER"])).unwrap();
+        let mut wanted = own(
+            &[("POSTROUTING", 1)],
+            &[("TRAILBLAZER-POST", &[BYPASS, EGRESS])],
+        );
+        // What a rollback knows of the one that is gone.
+        let rules = wanted.0.values_mut().flat_map(|t| t.chains.values_mut());
+        for rule in rules.flatten() {
+            rule.counted = Some(crate::firewall::Traffic {
+                packets: 1,
+                bytes: 20,
+            });
+        }
+        assert_eq!(
+            script(&current, &wanted),
+            format!(
+                "*nat\n:TRAILBLAZER-POST - [0:0]\n\
+                 -A TRAILBLAZER-POST -c 3 400 {BYPASS}\n\
+                 -A TRAILBLAZER-POST -c 1 20 {EGRESS}\nCOMMIT\n"
+            )
+        );
+    }
+
     #[test]
     fn a_chain_that_others_lead_to_is_emptied() {
         let current = save::parse(

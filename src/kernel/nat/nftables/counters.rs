@@ -2,7 +2,7 @@
 //!
 //! A named counter belongs to the table and goes with it, and we replace whole tables. So each
 //! transaction that makes our table makes its counters with what they had just before; what is
-//! counted between that look and the transaction, some hundred microseconds, is lost.
+//! counted between that look and the transaction is lost.
 
 use super::state::{Message, TABLE, message};
 use super::uapi::*;
