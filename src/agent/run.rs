@@ -214,6 +214,11 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                 self.start_pass(cause, now);
             }
         }
+        if self.reloading && self.running.is_none() && self.shared.is_paused() {
+            // Read and found good; in force they will be with the rest, after the pause.
+            self.reloading = false;
+            self.notifier.ready();
+        }
         let may_fetch = self.first_pass_over && !self.fetching && !self.shared.is_paused();
         if may_fetch && self.gathered.is_none() && now >= self.schedule.due() {
             self.start_fetch(now);

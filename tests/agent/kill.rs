@@ -56,7 +56,11 @@ fn load(host: &Host, chance: &mut Chance, token: &mut u64, time: Duration) {
         match chance.below(6) {
             0 | 1 => {
                 *token += 1;
-                let wanted: &[&str] = if *token % 2 == 0 { &more } else { FIRST };
+                let wanted: &[&str] = if token.is_multiple_of(2) {
+                    &more
+                } else {
+                    FIRST
+                };
                 host.publish(*token, wanted);
             }
             2 => drop(

@@ -11,7 +11,7 @@ use crate::host::*;
 use crate::lab::*;
 use crate::packets::{FIRST, document};
 
-const COUNT: usize = 100_000;
+const COUNT: usize = 50_000;
 
 /// `FIRST` and so many /28s, no two of them neighbours: nothing aggregates.
 fn many() -> Vec<u8> {
