@@ -66,6 +66,10 @@ pub enum ApplyError {
     Stopped,
 }
 
+/// Routes that are sent between two looks at whether to end. 4,096 take the kernel some 10 ms
+/// (190 ms for 100,000 on two cores), and a stop is promised within a second.
+const BETWEEN_LOOKS: usize = 4096;
+
 /// How many failures a message names.
 const NAMED: usize = 3;
 
@@ -141,7 +145,8 @@ pub fn apply(
             if marks_come {
                 keep_open_flows();
             }
-            carry_out(&plan.steps, next, end, kernel)?;
+            let stops = || interposer.as_ref().is_some_and(|i| i.stops());
+            carry_out(&plan.steps, next, end, kernel, &stops)?;
             if marks_come {
                 keep_open_flows();
             }
@@ -174,6 +179,7 @@ fn carry_out(
     start: usize,
     end: usize,
     kernel: &mut Kernel,
+    stops: &dyn Fn() -> bool,
 ) -> Result<(), ApplyError> {
     let group = &steps[start..end];
     let refusals = match &group[0] {
@@ -215,11 +221,7 @@ fn carry_out(
                 }])
             });
         }
-        _ => kernel
-            .socket()
-            .batch("apply", group.len(), |place, buffer| {
-                encode(&group[place], buffer)
-            })?,
+        _ => send(group, kernel, stops)?,
     };
     settle(
         refusals
@@ -228,6 +230,29 @@ fn carry_out(
             .collect(),
         steps,
     )
+}
+
+/// Sends the whole group, whatever is refused of it: one answer for all that needs another look.
+fn send(
+    group: &[Step],
+    kernel: &mut Kernel,
+    stops: &dyn Fn() -> bool,
+) -> Result<Vec<(usize, KernelError)>, ApplyError> {
+    let mut refusals = Vec::new();
+    for (number, part) in group.chunks(BETWEEN_LOOKS).enumerate() {
+        if number > 0 && stops() {
+            return Err(ApplyError::Stopped);
+        }
+        let encode = |place: usize, buffer: &mut Vec<u8>| encode(&part[place], buffer);
+        let refused = kernel.socket().batch("apply", part.len(), encode)?;
+        let before = number * BETWEEN_LOOKS;
+        refusals.extend(
+            refused
+                .into_iter()
+                .map(|(place, error)| (before + place, error)),
+        );
+    }
+    Ok(refusals)
 }
 
 fn class_of(error: &FirewallError, deleting: bool) -> ErrorClass {

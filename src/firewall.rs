@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Family, Mark, Realm};
+use crate::types::{Family, Mark, PerFamily, Realm};
 
 /// Which firewall carries our rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,6 +45,10 @@ pub enum Hook {
     /// Packets of the host itself; a changed mark routes them again: type `route` at priority
     /// mangle (-150); iptables: mangle OUTPUT.
     OutputReroute,
+    /// Everything that leaves, forwarded or the host's own, after the last routing decision and
+    /// before any source translation: `filter` at postrouting, priority mangle (-150); iptables:
+    /// mangle POSTROUTING.
+    PostroutingCount,
     /// Source translation, just before everybody else's (srcnat - 5 = 95), since of two nat
     /// chains the first that translates wins; iptables: nat POSTROUTING.
     PostroutingNat,
@@ -79,16 +83,26 @@ pub enum Match {
     SourceNotLocal,
     /// First packet of a flow (conntrack state `new`).
     NewFlow,
+    /// The packet goes the way of the flow's first packet.
+    OriginalDirection,
+    /// The packet is an answer.
+    ReplyDirection,
     /// Packet that conntrack can't assign to a flow, or doesn't track: NAT leaves it as it is.
     /// The nftables backend doesn't need it at [`Hook::PostroutingGuard`] (it sees the source
     /// itself) but renders it all the same.
     NotTracked,
     /// The flow's mark.
     FlowMark(Mark),
+    /// The packet's own mark.
+    PacketMark(Mark),
     /// The routing decision's next hop (`rt ip nexthop`, `rt ip6 nexthop`); nftables only.
     NextHop(IpAddr),
+    /// Another next hop than this; nftables only.
+    NotNextHop(IpAddr),
     /// The routing decision's destination realm (`rt classid`, `-m realm`); IPv4 only.
     Realm(Realm),
+    /// Another realm than this, or none; IPv4 only.
+    NotRealm(Realm),
     /// Destination inside any of the prefixes (sorted, disjoint): the substitute where the
     /// routing decision can't be asked.
     DestinationAnyOf(Vec<IpNet>),
@@ -119,10 +133,78 @@ pub enum Verdict {
     Snat(IpAddr),
     /// Translate the source to the outgoing interface's address.
     Masquerade,
+    /// Count the packet for this path and its family; go on. The rule says its family. The count
+    /// outlives the rule: whoever replaces or restores the policy carries it on.
+    Count(Path),
     /// Leave the packet as it is; no later rule of this base chain sees it.
     Accept,
     /// Drop it.
     Drop,
+}
+
+/// One of the two paths, as far as traffic is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Path {
+    /// Past the NAT.
+    Bypass,
+    /// Through it.
+    Egress,
+}
+
+impl Path {
+    /// Both, in the order in which they are printed.
+    pub const ALL: [Path; 2] = [Path::Bypass, Path::Egress];
+
+    /// `bypass` or `egress`, as in the config file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Path::Bypass => "bypass",
+            Path::Egress => "egress",
+        }
+    }
+}
+
+/// Traffic of one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets, both directions.
+    pub packets: u64,
+    /// Bytes at the IP layer, both directions.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, more: Traffic) {
+        self.packets = self.packets.saturating_add(more.packets);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+}
+
+/// Traffic by path and family, since the counters began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PathTraffic {
+    /// What took the bypass path.
+    pub bypass: PerFamily<Traffic>,
+    /// What took the egress path.
+    pub egress: PerFamily<Traffic>,
+}
+
+impl PathTraffic {
+    /// One path's.
+    pub fn of(&self, path: Path) -> &PerFamily<Traffic> {
+        match path {
+            Path::Bypass => &self.bypass,
+            Path::Egress => &self.egress,
+        }
+    }
+
+    /// One path's, to be changed.
+    pub fn of_mut(&mut self, path: Path) -> &mut PerFamily<Traffic> {
+        match path {
+            Path::Bypass => &mut self.bypass,
+            Path::Egress => &mut self.egress,
+        }
+    }
 }
 
 /// One rule.

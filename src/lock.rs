@@ -76,6 +76,7 @@ impl PassLock {
             .mode(FILE_MODE)
             .open(&path)
             .map_err(StateError::wrap("open the lock", &path))?;
+        state_dir::give_to_owner(&file, dir);
         let start = Instant::now();
         loop {
             match file.try_lock() {

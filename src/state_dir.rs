@@ -1,8 +1,8 @@
 //! The directory for what outlives a pass, and what is said when it refuses.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 /// Ours and our group's alone: the journal tells what the host talks to.
@@ -46,6 +46,20 @@ pub fn create(dir: &Path) -> Result<(), StateError> {
         .map_err(StateError::wrap("create the state dir", dir))
 }
 
+/// Gives a file to the owner of its state dir, where we may: what root writes by hand, the agent
+/// must be able to read and replace under its own user.
+pub fn give_to_owner(file: &File, dir: &Path) {
+    let (Ok(file_meta), Ok(dir_meta)) = (file.metadata(), std::fs::metadata(dir)) else {
+        return;
+    };
+    let wanted = (dir_meta.uid(), dir_meta.gid());
+    if (file_meta.uid(), file_meta.gid()) != wanted {
+        // Who may not give files away is that owner itself, or root without CAP_CHOWN, whose
+        // agent then runs as root too.
+        let _ = fchown(file, Some(wanted.0), Some(wanted.1));
+    }
+}
+
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -61,5 +75,26 @@ fn advice(error: &io::Error) -> &'static str {
             "; a file stands where a directory must be"
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_root_writes_belongs_to_the_owner_of_the_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = File::create(dir.path().join("file")).expect("a file");
+        let owner = || {
+            let meta = file.metadata().expect("a file has metadata");
+            (meta.uid(), meta.gid())
+        };
+        let before = owner();
+        let given = std::os::unix::fs::chown(dir.path(), Some(65_534), Some(65_534)).is_ok();
+        give_to_owner(&file, dir.path());
+        // Who isn't root can't give anything away, and nothing of it fails.
+        let expected = if given { (65_534, 65_534) } else { before };
+        assert_eq!(owner(), expected);
     }
 }

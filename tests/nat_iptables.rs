@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use isolated_ipt::{Inner, isolated, sh, which};
 use trailblazer::firewall::{
-    BackendKind, Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Ruleset, Verdict,
+    BackendKind, Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Path, Ruleset,
+    Verdict,
 };
 use trailblazer::kernel::nat::iptables::IptablesBackend;
 use trailblazer::kernel::nat::{FirewallBackend, FirewallError};
@@ -22,9 +23,10 @@ const VARIANTS: [(&str, &str); 2] = [
     ("iptables-legacy", "ip6tables-legacy"),
 ];
 
-const HOOKS: [Hook; 4] = [
+const HOOKS: [Hook; 5] = [
     Hook::Prerouting,
     Hook::OutputReroute,
+    Hook::PostroutingCount,
     Hook::PostroutingNat,
     Hook::PostroutingGuard,
 ];
@@ -130,6 +132,10 @@ fn every_match() -> Vec<Match> {
             mask: u32::MAX,
         }),
         Match::Realm(Realm(83)),
+        Match::NotRealm(Realm(83)),
+        Match::OriginalDirection,
+        Match::ReplyDirection,
+        Match::PacketMark(MARK),
         Match::DestinationAnyOf(mixed.clone()),
         Match::DestinationNoneOf(mixed),
         Match::SourceBucket {
@@ -170,6 +176,7 @@ fn every_verdict() -> Vec<Verdict> {
         }),
         Verdict::RestoreMark { mask: 0x3000 },
         Verdict::RestoreMark { mask: u32::MAX },
+        Verdict::Count(Path::Egress),
         Verdict::Snat("10.0.0.20".parse().unwrap()),
         Verdict::Snat("2001:db8::20".parse().unwrap()),
         Verdict::Masquerade,

@@ -74,6 +74,11 @@ fn vocabulary() -> Vec<(Hook, FwRule, &'static str, &'static str)> {
     let pre = Hook::Prerouting;
     let nat = Hook::PostroutingNat;
     let guard = Hook::PostroutingGuard;
+    let count = Hook::PostroutingCount;
+    let none = Mark {
+        value: 0,
+        mask: 0x3000,
+    };
     let bucket = |family| FwRule {
         family: Some(family),
         matches: vec![M::SourceBucket {
@@ -287,6 +292,36 @@ fn vocabulary() -> Vec<(Hook, FwRule, &'static str, &'static str)> {
             "ct mark & 0x00003000 == 0x00003000 counter meta mark set meta mark | 0x00003000",
         ),
         (
+            count,
+            rule(vec![M::OriginalDirection], V::SetFlowMark(INBOUND)),
+            "ct direction original counter ct mark set ct mark & 0xffffcfff | 0x00003000",
+            "ct direction original counter ct mark set ct mark | 0x00003000",
+        ),
+        (
+            count,
+            rule(vec![M::ReplyDirection, M::PacketMark(none)], V::Accept),
+            "ct direction reply meta mark & 0x00003000 == 0x00000000 counter accept",
+            "",
+        ),
+        (
+            count,
+            rule(vec![M::NotNextHop("192.0.2.1".parse().unwrap())], V::Accept),
+            "meta nfproto ipv4 rt ip nexthop != 192.0.2.1 counter accept",
+            "",
+        ),
+        (
+            count,
+            rule(vec![M::NotNextHop("fe80::1".parse().unwrap())], V::Accept),
+            "meta nfproto ipv6 rt ip6 nexthop != fe80::1 counter accept",
+            "",
+        ),
+        (
+            count,
+            rule(vec![M::NotRealm(Realm(83))], V::Accept),
+            "meta nfproto ipv4 rt classid & 0x0000ffff != 83 counter accept",
+            "meta nfproto ipv4 rt classid & 65535 != 83 counter accept",
+        ),
+        (
             nat,
             rule(vec![], V::Snat("192.0.2.1".parse().unwrap())),
             "meta nfproto ipv4 counter snat ip to 192.0.2.1",
@@ -322,6 +357,7 @@ fn everything() -> Ruleset {
     for hook in [
         Hook::Prerouting,
         Hook::OutputReroute,
+        Hook::PostroutingCount,
         Hook::PostroutingNat,
         Hook::PostroutingGuard,
     ] {

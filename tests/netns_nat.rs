@@ -10,65 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use lab::*;
+use packets::nat::*;
 use packets::*;
 
-/// The private networks behind the instance.
-const SOURCES: &str = "sources = [\"10.0.0.0/16\", \"2600:1f18:1000:1::/64\"]\n";
 const KEPT: [IpAddr; 4] = [S3, S3_SECOND, S3_6, S3_SECOND6];
-
-/// One way to connect and configure an instance.
-struct Case {
-    layout: NatLayout,
-    firewall: Firewall,
-    /// What follows `sources` in `[nat]`, and further sections.
-    settings: fn(&NatAddresses) -> String,
-    /// What storage sees of `host1`, both families.
-    bypass: fn(&NatAddresses) -> [IpAddr; 2],
-}
-
-impl Case {
-    /// A lab whose hosts leave through `nat1`, where the administrator translates as they did
-    /// before Trailblazer came, and lets clients outside in to `host1`.
-    fn lab(&self) -> Lab {
-        let lab = Lab::with(self.layout);
-        lab.plain_nat("nat1");
-        for host in ["host1", "host2"] {
-            lab.default_via(host, "nat1");
-            // A subnet's route table sends peered networks straight there, in both directions.
-            lab.ns(host).ip_batch(&format!(
-                "route add 10.8.0.0/16 via {ROUTER}\nroute add fd08:8::/64 via {ROUTER6} dev priv\n"
-            ));
-        }
-        let link = match self.layout {
-            NatLayout::OneInterface => PRIVATE_LINK,
-            NatLayout::TwoInterfaces | NatLayout::BulkInterface => PUBLIC_LINK,
-        };
-        if self.layout == NatLayout::TwoInterfaces {
-            // A second gateway on the same link, for those who configure it.
-            lab.ns("vpc").ip_batch(
-                "addr add 198.51.100.2/29 dev nat1-pub\naddr add fe80::1:2/64 dev nat1-pub nodad\n",
-            );
-        }
-        let NatAddresses {
-            egress, egress6, ..
-        } = lab.nat1;
-        lab.ns("nat1").nft(&format!(
-            "table inet letin {{
-               chain pre {{
-                 type nat hook prerouting priority dstnat;
-                 iifname {link} ip daddr {egress} tcp dport {PORT} dnat ip to {HOST1}
-                 iifname {link} ip6 daddr {egress6} tcp dport {PORT} dnat ip6 to {HOST1_6}
-               }}
-             }}"
-        ));
-        lab
-    }
-
-    fn machine<'a>(&self, lab: &'a Lab) -> Machine<'a> {
-        let settings = format!("{SOURCES}{}", (self.settings)(&lab.nat1));
-        Machine::new(lab, "nat1", self.firewall, &settings)
-    }
-}
 
 fn pick(other: IpAddr, [v4, v6]: [IpAddr; 2]) -> IpAddr {
     if other.is_ipv4() { v4 } else { v6 }
@@ -169,7 +114,7 @@ const CHANGES: &[&[&str]] = &[
 ];
 
 fn whole_story(case: Case) {
-    let lab = case.lab();
+    let lab = behind_nat1(case.layout);
     lab.serve_s3(MOVING);
     let mut machine = case.machine(&lab);
     machine.administrator();
@@ -254,44 +199,6 @@ fn whole_story(case: Case) {
     }
 }
 
-fn egress_line(nat: &NatAddresses) -> String {
-    format!(
-        "egress_addresses = [\"{}\", \"{}\"]\n",
-        nat.egress, nat.egress6
-    )
-}
-
-fn second(nat: &NatAddresses) -> [IpAddr; 2] {
-    [nat.second_public, nat.second6]
-}
-
-/// A bulk interface with a gateway of its own; its address by masquerading.
-fn bulk_interface(firewall: Firewall) -> Case {
-    Case {
-        layout: NatLayout::BulkInterface,
-        firewall,
-        settings: |nat| format!("{}[bypass]\ninterface = \"bulk\"\n", egress_line(nat)),
-        bypass: second,
-    }
-}
-
-/// One interface to the internet with one gateway: nothing but the destination tells the paths apart.
-fn one_gateway(layout: NatLayout, firewall: Firewall) -> Case {
-    Case {
-        layout,
-        firewall,
-        settings: |nat| {
-            format!(
-                "{}bypass = [\"{}\", \"{}\"]\n",
-                egress_line(nat),
-                nat.second,
-                nat.second6
-            )
-        },
-        bypass: second,
-    }
-}
-
 #[test]
 fn a_bulk_interface_is_masqueraded_nftables() {
     isolated(|| whole_story(bulk_interface(Firewall::Nftables)));
@@ -332,23 +239,6 @@ fn one_interface_for_everything_iptables_legacy() {
     });
 }
 
-/// Two gateways on one interface: nftables asks for the next hop, iptables can't.
-fn two_gateways(firewall: Firewall) -> Case {
-    Case {
-        layout: NatLayout::TwoInterfaces,
-        firewall,
-        settings: |nat| {
-            format!(
-                "{}bypass = [\"{}\", \"{}\"]\n[bypass]\ninterface = \"pub\"\ngateway = [\"198.51.100.2\", \"fe80::1:2\"]\n",
-                egress_line(nat),
-                nat.second,
-                nat.second6
-            )
-        },
-        bypass: second,
-    }
-}
-
 #[test]
 fn two_gateways_on_one_interface_nftables() {
     isolated(|| whole_story(two_gateways(Firewall::Nftables)));
@@ -365,7 +255,7 @@ fn untranslated(firewall: Firewall) {
         settings: |nat| format!("{}bypass = \"none\"\n", egress_line(nat)),
         ..one_gateway(NatLayout::OneInterface, firewall)
     };
-    let lab = case.lab();
+    let lab = behind_nat1(case.layout);
     // Their translation of everything would be in force for what ours leaves alone.
     let natbox = ["nft", "delete", "table", "inet", "natbox"];
     lab.ns("nat1").run(&natbox);
@@ -413,7 +303,7 @@ fn several_egress_addresses(firewall: Firewall) {
         },
         ..bulk_interface(firewall)
     };
-    let lab = case.lab();
+    let lab = behind_nat1(case.layout);
     lab.serve_s3(MOVING);
     let [further4, further6] = further(&lab.nat1);
     lab.ns("nat1").ip_batch(&format!(
@@ -491,7 +381,7 @@ fn ask_untracked(lab: &Lab) {
 /// Packets that conntrack can't place or may not see are never translated: they must not leave
 /// with their private source.
 fn untranslatable(case: Case) {
-    let lab = case.lab();
+    let lab = behind_nat1(case.layout);
     let nat1 = lab.ns("nat1");
     nat1.nft(
         "table inet untracked {
@@ -547,7 +437,7 @@ fn what_is_never_translated_never_leaves_on_one_interface() {
 }
 
 fn flush(case: Case) {
-    let lab = case.lab();
+    let lab = behind_nat1(case.layout);
     let machine = case.machine(&lab);
     machine.administrator();
     let before = machine.ns().snapshot();

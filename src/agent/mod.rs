@@ -17,6 +17,7 @@ mod schedule;
 mod settle;
 mod shared;
 mod tell;
+mod traffic;
 mod watch;
 mod worker;
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::account::Account;
 use super::notify::Notifier;
 use super::shared::{Shared, locked};
+use super::traffic::{self, Meter};
 use super::worker::{Ended, Order};
 use super::{AgentError, FetchSchedule, Settings, Settle, tell, watch, worker};
 use crate::config::Config;
@@ -24,7 +25,7 @@ use crate::source::random;
 use crate::status::control::{
     Asked, ControlSocket, MetricsServer, Reply, Request, serve_metrics, serve_socket,
 };
-use crate::status::snapshot::State;
+use crate::status::snapshot::{Snapshot, State};
 
 /// A pass that failed is tried again after this, doubling.
 const RETRY: Duration = Duration::from_secs(1);
@@ -32,8 +33,11 @@ const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// iptables-legacy tells nobody of its changes: it is looked at this often.
 const LEGACY_CHECK: Duration = Duration::from_secs(60);
-/// SIGTERM ends the process within a second, whatever a pass is doing.
-const STOP_WITHIN: Duration = Duration::from_millis(900);
+/// SIGTERM ends the process within a second, whatever a pass is doing: the rest of that second is
+/// for the way out, which takes 150 ms with 100,000 prefixes in memory.
+const STOP_WITHIN: Duration = Duration::from_millis(500);
+/// A pass this long after a change of a link still mends what went with it.
+const LINK_SETTLES: Duration = Duration::from_secs(2);
 /// Steps that were put back and wait for the journal.
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
 
@@ -74,6 +78,7 @@ pub(super) struct Agent<R> {
     retry_at: Option<Instant>,
     resync_at: Instant,
     account: Account,
+    meter: Meter,
     notifier: Notifier,
     watchdog: Option<(Duration, Instant)>,
     asked_to: mpsc::Sender<Asked>,
@@ -82,6 +87,8 @@ pub(super) struct Agent<R> {
     facts: HostFacts,
     first_pass_over: bool,
     first_fetch_over: bool,
+    /// When a link, an address or a default route changed last.
+    link_changed: Option<Instant>,
     probe: Option<Settings>,
     reloading: bool,
     told: tell::Told,
@@ -156,10 +163,12 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         watch::start(Arc::clone(shared), &tables, buffer, state_dir)?;
         let orders = worker::start(Arc::clone(shared), ended_to).map_err(AgentError::Thread)?;
         let now = Instant::now();
-        let confirmed = Store::open(&config.source.state_dir).confirmed_at();
+        let store = Store::open(&config.source.state_dir);
+        let confirmed = store.confirmed_at();
         let watchdog = Notifier::watchdog_interval().map(|interval| (interval, now + interval));
         Ok(Agent {
             account: Account::new(&settings, confirmed),
+            meter: Meter::new(store),
             schedule: FetchSchedule::new(config.source.refresh, now),
             resync_at: now + config.agent.resync,
             settings,
@@ -184,6 +193,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             facts: HostFacts::default(),
             first_pass_over: false,
             first_fetch_over: false,
+            link_changed: None,
             probe: None,
             reloading: false,
             told: tell::Told::default(),
@@ -351,6 +361,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if let Some(at) = noticed.event {
             self.settle.event(at);
         }
+        self.link_changed = noticed.link_changed.or(self.link_changed);
         if noticed.way_changed && self.schedule.failures_in_a_row() > 0 {
             self.schedule.bring_forward(Instant::now());
         }
@@ -398,6 +409,11 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if let Some(in_force) = &ended.in_force {
             self.take_facts(in_force);
         }
+        if let Some(backend) = &report.backend {
+            self.meter.use_backend(backend.kind);
+            // Each pass reads: what somebody flushes next has been counted until then.
+            self.meter.read();
+        }
         match report.error {
             None => (self.failures, self.retry_at) = (0, None),
             // Another document is another fetch's to bring.
@@ -432,12 +448,20 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     fn count_repairs(&mut self, ended: &Ended) {
         let report = &ended.report;
         let mut begins = Vec::new();
+        // What goes with a link, the kernel takes: nobody fights us.
+        let with_link = self
+            .link_changed
+            .is_some_and(|at| ended.started < at + LINK_SETTLES);
+        let goes_with_link =
+            |key: &ObjectKey| matches!(key, ObjectKey::Route(_) | ObjectKey::Nexthop(_));
         {
             let mut limiter = locked(&self.shared.limiter);
             limiter.passed(ended.started);
             let changed = ended.drift && report.outcome == Outcome::Changed;
-            for step in report.plan.steps.iter().filter(|_| changed) {
-                limiter.allow(&step.key(), ended.ended);
+            for key in report.plan.steps.iter().map(Step::key) {
+                if changed && !(with_link && goes_with_link(&key)) {
+                    limiter.allow(&key, ended.ended);
+                }
             }
             for key in &report.plan.withheld {
                 let known = limiter.is_paused(key, ended.started);
@@ -464,6 +488,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     }
 
     fn enter_state(&mut self, ended: &Ended) {
+        if self.shared.is_stopping() {
+            return;
+        }
         let report = &ended.report;
         let fought: Vec<String> = locked(&self.shared.limiter)
             .paused(ended.ended)
@@ -472,10 +499,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let (state, reason) = if self.shared.is_paused() {
             (State::Paused, self.account.reason().map(str::to_owned))
         } else if let Some(error) = &report.error {
-            let ever = self.account.state() != State::Starting;
-            let state = match ever && !report.without_document {
-                true => State::Degraded,
-                false => State::Starting,
+            let state = match self.account.state() {
+                State::Starting => State::Starting,
+                _ => State::Degraded,
             };
             (state, Some(error.clone()))
         } else if !fought.is_empty() {
@@ -502,12 +528,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     fn answer(&mut self, asked: Asked) {
         let reply = match asked.request {
-            Request::Status => Reply::Status(Box::new(self.account.snapshot(
-                &self.settings,
-                &self.schedule,
-                self.fetching,
-                &self.shared,
-            ))),
+            Request::Status => Reply::Status(Box::new(self.snapshot())),
             Request::Kick => {
                 if self.shared.is_paused() {
                     tracing::info!("kicked: the pause is over");
@@ -534,14 +555,23 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let _ = asked.answer.send(reply);
     }
 
+    fn snapshot(&mut self) -> Snapshot {
+        let traffic = self.meter.read();
+        let price = self.settings.config.agent.nat_price_per_gb;
+        Snapshot {
+            saved_dollars: traffic.as_ref().map(|all| traffic::saved(all, price)),
+            traffic,
+            ..self
+                .account
+                .snapshot(&self.settings, &self.schedule, self.fetching, &self.shared)
+        }
+    }
+
     /// SIGHUP: the settings are read and tried before they replace the old ones.
     fn reload(&mut self) {
         self.notifier.reloading();
         match (self.reload)() {
-            Ok(settings) => {
-                self.reloading = true;
-                self.probe = Some(settings);
-            }
+            Ok(settings) => self.probe = Some(settings),
             Err(why) => {
                 tracing::error!("the new settings are refused, the old ones stay: {why}");
                 self.notifier.ready();
@@ -553,7 +583,6 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let report = &ended.report;
         if let (Some(error), false) = (&report.error, report.without_document) {
             tracing::error!("the new settings are refused, the old ones stay: {error}");
-            self.reloading = false;
             self.notifier.ready();
             return;
         }
@@ -580,6 +609,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                 "[source] state_dir and [agent] event_buffer take effect in full at the next restart"
             );
         }
+        self.reloading = true;
         tracing::info!("the new settings are in force from the next pass on");
         self.cause("config");
     }

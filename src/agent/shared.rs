@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -14,6 +14,9 @@ use crate::reconcile::InForce;
 
 /// Steps kept for the journal between two passes; the total tells the rest.
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
+/// For ten milliseconds a pause waits for a repair to end.
+const REPAIR_POLLS: u32 = 40;
+const REPAIR_POLL: Duration = Duration::from_micros(250);
 /// Causes kept by name between two passes.
 const KEPT_CAUSES: usize = 8;
 /// Names of those who change our objects that are remembered: no host has so many at once.
@@ -34,7 +37,9 @@ pub(super) struct Noticed {
     pub mended_at: Option<Instant>,
     /// Notifications were lost.
     pub lost: u64,
-    /// A link or a default route changed: the source may be within reach again.
+    /// When a link, an address or a default route changed last: routes may have gone with it.
+    pub link_changed: Option<Instant>,
+    /// A link came or a default route changed: the source may be within reach again.
     pub way_changed: bool,
     /// What the events were, in words, a few of them.
     pub causes: Vec<String>,
@@ -116,8 +121,11 @@ impl Shared {
         self.disarm();
         // A repair that had begun takes well under a millisecond. A pass keeps the turn longer;
         // whoever wants to change something waits for that one's lock.
-        if let Ok(turn) = self.turn.try_lock() {
-            drop(turn);
+        for _ in 0..REPAIR_POLLS {
+            if self.turn.try_lock().is_ok() {
+                break;
+            }
+            std::thread::sleep(REPAIR_POLL);
         }
     }
 

@@ -10,7 +10,6 @@ use crate::guard::Level;
 use crate::plan::ObjectKey;
 use crate::plan::text::totals;
 use crate::reconcile::{Fetch, Outcome, Report};
-use crate::source::redacted;
 use crate::status::control::{ControlError, ControlSocket};
 use crate::status::snapshot::{BreakerState, Freshness, State};
 use crate::types::Family;
@@ -137,7 +136,7 @@ impl Told {
                     tracing::warn!(
                         failures,
                         "the source gives no document: {}; what is in force stays, next try in {next} s{}",
-                        redacted(why),
+                        why,
                         if opened {
                             " (the breaker is open: fewer tries)"
                         } else {

@@ -199,7 +199,7 @@ impl Watcher {
                     None => format!("{index}"),
                 };
                 self.addresses.retain(|(link, _), _| *link != index);
-                Verdict::Now(format!("link {name} has gone"))
+                Verdict::LinkLost(format!("link {name} has gone"))
             }
             Change::Address(index, address, flags) => {
                 match self.addresses.insert((index, address), flags) {
@@ -209,7 +209,7 @@ impl Watcher {
             }
             Change::AddressGone(index, address) => {
                 self.addresses.remove(&(index, address));
-                Verdict::Now(format!("address {address} has gone"))
+                Verdict::LinkLost(format!("address {address} has gone"))
             }
             Change::Nexthop(id) => {
                 let ours = in_force.is_none_or(|in_force| {
@@ -250,8 +250,14 @@ impl Watcher {
                 noticed.event = Some(now);
                 noticed.cause(|| cause);
             }
+            Verdict::LinkLost(cause) => {
+                noticed.event = Some(now);
+                noticed.link_changed = Some(now);
+                noticed.cause(|| cause);
+            }
             Verdict::Way(cause) => {
                 noticed.event = Some(now);
+                noticed.link_changed = Some(now);
                 noticed.way_changed = true;
                 noticed.cause(|| cause);
             }
@@ -279,7 +285,10 @@ impl Watcher {
         let key = ObjectKey::Route(route.key);
         let mut noticed = locked(&self.shared.noticed);
         noticed.cause(|| format!("{key} has gone"));
-        if wanted {
+        if wanted && port == 0 {
+            // The kernel itself took it, with its link or its nexthop: it can't come back alone.
+            noticed.event = Some(now);
+        } else if wanted {
             gone.routes.push(route);
             gone.ports.push((key, port));
         } else {
@@ -426,6 +435,8 @@ enum Verdict {
     Later(String),
     /// A pass at once.
     Now(String),
+    /// A pass at once; routes have gone along.
+    LinkLost(String),
     /// A pass at once, and the source may be within reach again.
     Way(String),
 }

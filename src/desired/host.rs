@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{
     DesiredError, DesiredState, EgressPath, Inputs, WORST_METRIC, gateway, landing, lookup,
     main_without_default, metric, place, route, rule, special,
+    traffic::{self, Counting},
 };
 use crate::config::WhenDown;
 use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
@@ -15,6 +16,7 @@ use crate::types::{Family, NexthopId};
 /// Adds the egress path, the rules and the marks to a state that has the bypass routes.
 pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), DesiredError> {
     let numbers = Numbers::of(inputs.config);
+    let mut counting = Counting::default();
     for family in Family::ALL {
         if !inputs.available.get(family) {
             if !inputs.config.egress.gateways_of(family).is_empty() {
@@ -59,9 +61,14 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
             ));
         }
         state.rules.push(landing(&numbers, family));
+        if let Some(told) = traffic::of_host(inputs, &numbers, family, state) {
+            counting.add(inputs.config, family, told);
+        }
     }
     if !state.rules.is_empty() {
-        state.firewall = Some(marks(inputs));
+        let mut policy = marks(inputs);
+        counting.complete(&mut policy);
+        state.firewall = Some(policy);
     }
     Ok(())
 }

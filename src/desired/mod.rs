@@ -1,11 +1,14 @@
 //! What should be in the kernel: prefixes, settings and host facts → [`DesiredState`]. Pure.
 
+mod ask;
 mod gateway;
 mod host;
 mod masquerade;
 mod nat;
+mod realm;
 pub mod special;
 mod sysctl;
+mod traffic;
 
 use std::net::IpAddr;
 
@@ -319,4 +322,16 @@ fn landing(numbers: &Numbers, family: Family) -> Rule {
         numbers.landing().0 - numbers.priority.0,
         RuleAction::Nop,
     )
+}
+
+/// Sorted, without prefixes that another one covers.
+fn disjoint(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
+    prefixes.sort();
+    prefixes.dedup();
+    let all = prefixes.clone();
+    prefixes.retain(|prefix| {
+        !all.iter()
+            .any(|other| other != prefix && other.contains(prefix))
+    });
+    prefixes
 }

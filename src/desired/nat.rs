@@ -6,15 +6,17 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    DesiredError, DesiredState, EgressPath, InputPath, Inputs, gateway, landing, lookup,
-    main_without_default, masquerade, place, rule, special,
+    DesiredError, DesiredState, EgressPath, InputPath, Inputs,
+    ask::{ask, differs},
+    disjoint, gateway, landing, lookup, main_without_default, masquerade, place, rule, special,
+    traffic::{self, Counting},
 };
 use crate::config::{AutoOr, NatBypass};
 use crate::facts::HostFacts;
-use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Verdict};
-use crate::objects::{RouteTarget, Rule, RuleAction, Via};
+use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use crate::objects::{Rule, RuleAction};
 use crate::ownership::Numbers;
-use crate::types::{Family, IfIndex, Priority, Realm};
+use crate::types::{Family, IfIndex, Priority};
 
 /// Seed of the hash that shares the egress addresses out. Any fixed number: without one the
 /// kernel draws a new one at each load, and a host would change its address.
@@ -44,6 +46,16 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
             state.notes.push(format!(
                 "{family}: no egress address: forwarded {family} traffic is steered but not translated"
             ));
+            // Both paths may look alike then, and the addresses don't tell either.
+            if let Some(bypass) = state.paths.get(family).bypass
+                && let Ok(out) = egress_device(inputs, family)
+                && let Some(asks) = differs(inputs, family, bypass, out)
+            {
+                let out = inputs.facts.device_name(out);
+                let private = private(inputs, family, &sources);
+                let told = traffic::of_nat(&sources, Some(&asks), &out, &private);
+                chains.counting.add(inputs.config, family, told);
+            }
             continue;
         }
         translate(
@@ -275,9 +287,9 @@ fn translate(
             .filter(|cidr| Family::of_net(cidr) == family),
     );
     let home = disjoint(home);
-    let mut guarded = special::local_space(family);
-    guarded.extend(home.iter().copied());
-    let guarded = disjoint(guarded);
+    let guarded = private(inputs, family, sources);
+    let told = traffic::of_nat(sources, asks.as_deref(), &out_name, &guarded);
+    chains.counting.add(inputs.config, family, told);
     // Where everything that leaves is translated, what can't be doesn't leave.
     let mut guarded_devices = vec![out_name.clone()];
     if let Some(bypass) = state.paths.get(family).bypass
@@ -350,72 +362,11 @@ fn egress_device(inputs: &Inputs, family: Family) -> Result<IfIndex, DesiredErro
         .ok_or(DesiredError::NoEgressInterface)
 }
 
-/// How a rule recognises the bypass path: by asking the routing decision where the answer
-/// differs from the egress path's, by a substitute where it doesn't.
-fn ask(
-    inputs: &Inputs,
-    numbers: &Numbers,
-    family: Family,
-    bypass: Via,
-    out: IfIndex,
-    state: &mut DesiredState,
-) -> Vec<Match> {
-    let device = inputs.facts.device_name(bypass.device);
-    if bypass.device != out {
-        return vec![Match::OutputInterface(device)];
-    }
-    let main_gateway = inputs
-        .facts
-        .defaults(family)
-        .first()
-        .and_then(|route| route.gateway);
-    if inputs.backend == BackendKind::Nftables
-        && let Some(gateway) = bypass.gateway
-        && Some(gateway) != main_gateway
-    {
-        return vec![Match::OutputInterface(device), Match::NextHop(gateway)];
-    }
-    match family {
-        Family::Ipv4 => {
-            let realm = Realm(u16::from(numbers.protocol.0));
-            for route in &mut state.routes {
-                let ours = route.key.family() == family && route.key.table == numbers.bypass_table;
-                if ours && matches!(route.target, RouteTarget::Via(_)) {
-                    route.realm = realm;
-                }
-            }
-            state.notes.push(format!(
-                "{family}: both paths leave by {device} and look the same to the firewall; realm {realm} on the bypass routes tells them apart"
-            ));
-            vec![Match::OutputInterface(device), Match::Realm(realm)]
-        }
-        Family::Ipv6 => {
-            let prefixes = inputs
-                .prefixes
-                .map(|prefixes| prefixes.get(family).clone())
-                .unwrap_or_default();
-            state.notes.push(format!(
-                "{family}: both paths leave by {device} and IPv6 routes carry no realm; the firewall lists the {} prefixes itself",
-                prefixes.len()
-            ));
-            vec![
-                Match::OutputInterface(device),
-                Match::DestinationAnyOf(prefixes),
-            ]
-        }
-    }
-}
-
-/// Sorted, without prefixes that another one covers.
-fn disjoint(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
-    prefixes.sort();
-    prefixes.dedup();
-    let all = prefixes.clone();
-    prefixes.retain(|prefix| {
-        !all.iter()
-            .any(|other| other != prefix && other.contains(prefix))
-    });
-    prefixes
+/// What no path of ours is taken to: private space, the sources' own networks and the VPC.
+fn private(inputs: &Inputs, family: Family, sources: &[IpNet]) -> Vec<IpNet> {
+    let mut private = special::thrown(family, inputs.vpc_cidrs);
+    private.extend(sources);
+    disjoint(private)
 }
 
 #[derive(Default)]
@@ -423,6 +374,7 @@ struct Chains {
     prerouting: Vec<FwRule>,
     nat: Vec<FwRule>,
     guard: Vec<FwRule>,
+    counting: Counting,
 }
 
 impl Chains {
@@ -438,12 +390,14 @@ impl Chains {
             (Hook::PostroutingNat, self.nat),
             (Hook::PostroutingGuard, self.guard),
         ];
-        Ruleset {
+        let mut policy = Ruleset {
             chains: chains
                 .into_iter()
                 .filter(|(_, rules)| !rules.is_empty())
                 .map(|(hook, rules)| Chain { hook, rules })
                 .collect(),
-        }
+        };
+        self.counting.complete(&mut policy);
+        policy
     }
 }

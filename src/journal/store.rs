@@ -90,12 +90,14 @@ impl Journal {
     }
 
     fn open(&self) -> io::Result<File> {
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .append(true)
             .create(true)
             .mode(FILE_MODE)
-            .open(self.path())
+            .open(self.path())?;
+        state_dir::give_to_owner(&file, &self.dir);
+        Ok(file)
     }
 
     /// Reads every pass that is still there, oldest first. Lines that can't be read are reported

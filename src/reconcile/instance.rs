@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::PassError;
 use super::gather::Metadata;
 use crate::config::{AutoOr, Config, Role};
-use crate::facts::{HostFacts, InstanceFacts};
+use crate::facts::{HostFacts, InstanceFacts, Link};
 use crate::source::cache::Store;
 use crate::source::fact_cache::{self, DMI_ASSET_TAG, MachineKey};
 use crate::source::imds::{self, ImdsError, ImdsSettings, Wanted};
@@ -79,7 +79,7 @@ pub(super) fn take(
     if wanted.is_nothing() {
         return Ok(None);
     }
-    let machine = MachineKey::find(Path::new(DMI_ASSET_TAG), primary_mac(facts).as_deref());
+    let asset_tag = Path::new(DMI_ASSET_TAG);
     let asked = matches!(answer, Metadata::Answer(_));
     let answer = match answer {
         Metadata::Answer(answer) => answer,
@@ -87,9 +87,11 @@ pub(super) fn take(
     };
     let error = match answer {
         Ok(instance) => {
-            if keep && let Some(machine) = &machine {
+            if keep
+                && let Some(machine) = MachineKey::find(asset_tag, primary_mac(facts).as_deref())
+            {
                 let now = super::now();
-                if let Err(error) = fact_cache::save(store, machine, wanted, &instance, now) {
+                if let Err(error) = fact_cache::save(store, &machine, wanted, &instance, now) {
                     notes.push(format!(
                         "the metadata service's answer was not kept: {error}"
                     ));
@@ -99,11 +101,9 @@ pub(super) fn take(
         }
         Err(error) => error,
     };
-    let cached = match &machine {
-        Some(machine) => fact_cache::load(store, machine, wanted),
-        None => Ok(None),
-    };
-    match cached {
+    let macs: Vec<String> = facts.links.iter().map(mac_of).collect();
+    let machine = MachineKey::all(asset_tag, macs.iter().map(String::as_str));
+    match fact_cache::load(store, &machine, wanted) {
         Ok(Some(cached)) => {
             if asked {
                 notes.push(format!(
@@ -133,9 +133,13 @@ fn primary_mac(facts: &HostFacts) -> Option<String> {
     let device = Family::ALL
         .into_iter()
         .find_map(|family| facts.defaults(family).first()?.device)?;
-    let mac = &facts.link(device)?.mac;
-    let bytes: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    (!bytes.is_empty()).then(|| bytes.join(":"))
+    facts.link(device).map(mac_of)
+}
+
+/// Empty for a link that has none.
+fn mac_of(link: &Link) -> String {
+    let bytes: Vec<String> = link.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(":")
 }
 
 /// The VPC's CIDRs: those of the settings, and the service's where `auto` is among them.

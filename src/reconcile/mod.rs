@@ -205,7 +205,7 @@ pub async fn pass<K: BorrowMut<Kernel>>(
     interposer: Option<&mut dyn Interposer>,
 ) -> Report {
     let pass = Pass::new(config, role, options);
-    pass.to_its_end(kernel, interposer).await
+    pass.run_to_its_end(kernel, interposer).await
 }
 
 /// Runs one pass on answers that were gathered before: it waits for nobody but the lock.
@@ -219,11 +219,11 @@ pub async fn pass_on<K: BorrowMut<Kernel>>(
 ) -> Report {
     let mut pass = Pass::new(config, role, options);
     pass.gathered = Some(gathered);
-    pass.to_its_end(kernel, interposer).await
+    pass.run_to_its_end(kernel, interposer).await
 }
 
 impl Pass<'_> {
-    async fn to_its_end<K: BorrowMut<Kernel>>(
+    async fn run_to_its_end<K: BorrowMut<Kernel>>(
         self,
         kernel: impl FnOnce() -> Result<K, ObserveError>,
         interposer: Option<&mut dyn Interposer>,

@@ -31,17 +31,32 @@ impl MachineKey {
     /// Reads the instance id from `asset_tag` (see [`DMI_ASSET_TAG`]); else takes the MAC
     /// address of the primary interface. `None` when there is neither: then nothing is cached.
     pub fn find(asset_tag: &Path, primary_mac: Option<&str>) -> Option<MachineKey> {
-        // Unreadable, absent and foreign are one here: all lead to the other key, and the wrong
-        // one can only miss.
-        let tag = std::fs::read_to_string(asset_tag).unwrap_or_default();
-        let tag = tag.trim();
-        if is_instance_id(tag) {
-            return Some(MachineKey::InstanceId(tag.to_owned()));
-        }
-        let mac = mac_address(primary_mac?)?;
-        // No hardware has it, so it tells no machine from another.
-        (mac != "00:00:00:00:00:00").then_some(MachineKey::Mac(mac))
+        instance_id(asset_tag).or_else(|| of_mac(primary_mac?))
     }
+
+    /// Every key under which earlier facts may be this machine's: the instance id, else the MAC
+    /// address of any interface. Which of them is the primary one changes with the default
+    /// route, which a DHCP client takes away when it restarts.
+    pub fn all<'a>(asset_tag: &Path, macs: impl IntoIterator<Item = &'a str>) -> Vec<MachineKey> {
+        match instance_id(asset_tag) {
+            Some(instance) => vec![instance],
+            None => macs.into_iter().filter_map(of_mac).collect(),
+        }
+    }
+}
+
+fn instance_id(asset_tag: &Path) -> Option<MachineKey> {
+    // Unreadable, absent and foreign are one here: all lead to the other key, and the wrong
+    // one can only miss.
+    let tag = std::fs::read_to_string(asset_tag).unwrap_or_default();
+    let tag = tag.trim();
+    is_instance_id(tag).then(|| MachineKey::InstanceId(tag.to_owned()))
+}
+
+fn of_mac(mac: &str) -> Option<MachineKey> {
+    let mac = mac_address(mac)?;
+    // No hardware has it, so it tells no machine from another.
+    (mac != "00:00:00:00:00:00").then_some(MachineKey::Mac(mac))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,14 +76,14 @@ pub struct CachedFacts {
     pub asked_at: u64,
 }
 
-/// The cached facts of this machine, if they were asked for all that is wanted now. `None` when
-/// there are none, when they belong to another machine, or lack something.
+/// The cached facts of this machine, known by any of its keys, if they were asked for all that is
+/// wanted now. `None` when there are none, when they belong to another machine, or lack something.
 ///
 /// # Errors
 /// [`ReadError`] when there may be some but they cannot be read or are damaged.
 pub fn load(
     store: &Store,
-    machine: &MachineKey,
+    machine: &[MachineKey],
     wanted: Wanted,
 ) -> Result<Option<CachedFacts>, ReadError> {
     let cached: Cached = match store.read_json(FILE) {
@@ -76,7 +91,7 @@ pub fn load(
         Err(error) if error.is_absent() => return Ok(None),
         Err(error) => return Err(error),
     };
-    if cached.machine != *machine || !cached.wanted.covers(wanted) {
+    if !machine.contains(&cached.machine) || !cached.wanted.covers(wanted) {
         return Ok(None);
     }
     Ok(Some(CachedFacts {
@@ -135,6 +150,23 @@ mod tests {
     }
 
     #[test]
+    fn earlier_facts_may_be_known_by_any_interface() {
+        let dir = tempfile::tempdir().unwrap();
+        let tag = dir.path().join("board_asset_tag");
+        let macs = ["00:00:00:00:00:00", MAC, "02:00:00:00:00:07"];
+        assert_eq!(
+            MachineKey::all(&tag, macs),
+            ["02:aa:bb:cc:dd:ee", "02:00:00:00:00:07"].map(|mac| MachineKey::Mac(mac.to_owned()))
+        );
+        std::fs::write(&tag, TAG).unwrap();
+        assert_eq!(
+            MachineKey::all(&tag, macs),
+            [MachineKey::InstanceId(TAG.trim().to_owned())],
+            "where there is an instance id, it alone counts"
+        );
+    }
+
+    #[test]
     fn facts_hold_for_one_machine_and_what_was_asked() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path());
@@ -143,7 +175,10 @@ mod tests {
             region: true,
             ..Wanted::default()
         };
-        assert_eq!(load(&store, &ours, region).unwrap(), None);
+        assert_eq!(
+            load(&store, std::slice::from_ref(&ours), region).unwrap(),
+            None
+        );
 
         let facts = InstanceFacts {
             region: Some(Region::from("eu-west-1")),
@@ -152,7 +187,7 @@ mod tests {
         save(&store, &ours, region, &facts, 17).unwrap();
         let asked_at = 17;
         assert_eq!(
-            load(&store, &ours, region).unwrap(),
+            load(&store, std::slice::from_ref(&ours), region).unwrap(),
             Some(CachedFacts { facts, asked_at })
         );
 
@@ -161,13 +196,16 @@ mod tests {
             vpc_cidrs: true,
             ..region
         };
-        assert_eq!(load(&store, &ours, more).unwrap(), None);
+        assert_eq!(
+            load(&store, std::slice::from_ref(&ours), more).unwrap(),
+            None
+        );
         let other = MachineKey::InstanceId("i-0123456789abcdef1".to_owned());
-        assert_eq!(load(&store, &other, region).unwrap(), None);
+        assert_eq!(load(&store, &[other], region).unwrap(), None);
 
         std::fs::write(dir.path().join(FILE), "{}").unwrap();
         assert!(matches!(
-            load(&store, &ours, region),
+            load(&store, std::slice::from_ref(&ours), region),
             Err(ReadError::Corrupt { .. })
         ));
     }

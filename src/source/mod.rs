@@ -249,7 +249,7 @@ pub enum Failure {
 
 impl Failure {
     /// Whether this is an answer (the wrong one), and not the want of one. A server in trouble
-    /// (429, 5xx) counts as silent: it says nothing about the document.
+    /// (429, 5xx) has answered: another way to it would find it in the same trouble.
     pub fn is_answer(&self) -> bool {
         match self {
             Failure::Broken(_)

@@ -22,6 +22,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::state_dir;
+
 /// Before the digest. The format number changes when an older version could misread the file.
 const BEFORE_DIGEST: &str = r#"{"format":1,"sha256":""#;
 /// SHA-256 in hexadecimal.
@@ -229,7 +231,7 @@ pub(super) fn write<M: Serialize>(
     create_directory(directory, sync)?;
     remove_leftovers(directory);
     let temporary = directory.join(format!("{TEMPORARY_PREFIX}{name}{TEMPORARY_SUFFIX}"));
-    let written = fill(&temporary, &[head.as_bytes(), body], sync)
+    let written = fill(directory, &temporary, &[head.as_bytes(), body], sync)
         .map_err(|source| WriteError {
             doing: "write",
             path: temporary.clone(),
@@ -263,7 +265,7 @@ fn first_line<M: Serialize>(meta: &M, body: &[u8]) -> Result<String, serde_json:
     Ok(format!("{BEFORE_DIGEST}{}\"{covered}", hex(&digest)))
 }
 
-fn fill(temporary: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
+fn fill(directory: &Path, temporary: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -271,6 +273,7 @@ fn fill(temporary: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
         .open(temporary)?;
     // The umask has taken bits away from the mode above; never has it added any.
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    state_dir::give_to_owner(&file, directory);
     for part in parts {
         file.write_all(part)?;
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Role;
+pub use crate::firewall::{PathTraffic, Traffic};
 use crate::types::{Family, PerFamily, SyncToken};
 
 /// What the agent is doing about its promise.
@@ -200,24 +201,6 @@ pub struct DriftStatus {
     pub overruns: u64,
 }
 
-/// Traffic of one path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Traffic {
-    /// Packets, both directions.
-    pub packets: u64,
-    /// Bytes at the IP layer, both directions.
-    pub bytes: u64,
-}
-
-/// Traffic by path and family, since the counters began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PathTraffic {
-    /// What took the bypass path.
-    pub bypass: PerFamily<Traffic>,
-    /// What took the egress path.
-    pub egress: PerFamily<Traffic>,
-}
-
 /// One of the last passes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PassStatus {
@@ -325,7 +308,7 @@ pub struct Snapshot {
     /// Faults by whose they are: `ours` (a pass that failed, rolled back, or was stuck),
     /// `others` (a source, the metadata service, a program that fights us).
     pub faults: BTreeMap<String, u64>,
-    /// The firewall in use.
+    /// The firewall in use: its name, then why it was chosen.
     pub firewall: Option<String>,
     /// Notes of the last pass.
     pub notes: Vec<String>,

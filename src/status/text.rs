@@ -42,8 +42,7 @@ pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
 }
 
 fn headline(snapshot: &Snapshot, now: i64, style: Style) -> String {
-    let reason = snapshot.reason.as_deref();
-    let (colour, word, what) = match snapshot.state {
+    let (colour, word, otherwise) = match snapshot.state {
         State::InForce => {
             let since = snapshot.in_force_since.unwrap_or(snapshot.started_at);
             ("32", "IN FORCE", format!("since {}", moment(since, now)))
@@ -61,8 +60,12 @@ fn headline(snapshot: &Snapshot, now: i64, style: Style) -> String {
         ),
         State::Stopping => ("31", "STOPPING", "the agent is on its way out".to_owned()),
     };
-    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-    format!("{} {what}{reason}\n\n", painted(style, colour, word))
+    let what = match (snapshot.state, &snapshot.reason) {
+        (State::InForce, Some(reason)) => format!("{otherwise}: {reason}"),
+        (_, Some(reason)) => reason.clone(),
+        (_, None) => otherwise,
+    };
+    format!("{} {what}\n\n", painted(style, colour, word))
 }
 
 fn agent(snapshot: &Snapshot, now: i64, lines: &mut Lines) {

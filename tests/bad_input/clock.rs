@@ -2,7 +2,6 @@
 //! libfaketime, which lies about the wall clock alone. The kernel's boot clock can't be set, and
 //! the binary asks the kernel itself for it.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,24 +24,12 @@ const BIG: &str = "52.216.0.0/15";
 const SLACK: i64 = 30;
 const GUARD_FILE: &str = "guard.json";
 
-fn library() -> PathBuf {
-    let mut found = ["/usr/lib", "/usr/lib64"]
-        .iter()
-        .flat_map(|directory| std::fs::read_dir(directory).into_iter().flatten())
-        .flatten()
-        .map(|entry| entry.path())
-        .flat_map(|path| [path.join("faketime"), path])
-        .map(|path| path.join("libfaketime.so.1"))
-        .filter(|path| path.is_file());
-    found.next().expect("no libfaketime.so.1: make deps")
-}
-
 /// `reconcile`, with the wall clock this far from the truth.
 #[track_caller]
 fn reconcile_at(site: &Site, offset: i64, code: i32) -> Value {
     let mut command: Command = site.command(&[]);
     command
-        .env("LD_PRELOAD", library())
+        .env("LD_PRELOAD", lab::faketime("libfaketime.so.1"))
         .env("FAKETIME", format!("{offset:+}s"))
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
         .env("NO_FAKE_STAT", "1");

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use rustix::fs::{FlockOperation, flock};
 use trailblazer::config::{Role, parse};
-use trailblazer::firewall::{BackendKind, ObservedFirewall, Ruleset, Snapshot};
+use trailblazer::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::nat::iptables::IptablesBackend;
 use trailblazer::kernel::nat::{FirewallBackend, FirewallError};
@@ -54,6 +54,9 @@ impl FirewallBackend for NoNfTables {
     }
     fn render(&self, _: &Ruleset) -> Result<Vec<String>, FirewallError> {
         panic!("nothing is rendered for a backend that isn't there")
+    }
+    fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
+        Ok(None)
     }
     fn replace(&mut self, _: &Ruleset) -> Result<(), FirewallError> {
         panic!("nothing is written to a backend that isn't there")

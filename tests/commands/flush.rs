@@ -10,6 +10,7 @@ fn round_trip(ns: &Ns, setup: &Setup) {
         for (table, chain) in [
             ("mangle", "PREROUTING"),
             ("mangle", "OUTPUT"),
+            ("mangle", "POSTROUTING"),
             ("nat", "POSTROUTING"),
             ("filter", "FORWARD"),
         ] {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use trailblazer::apply::Interposer;
-use trailblazer::firewall::{BackendKind, ObservedFirewall, Ruleset, Snapshot};
+use trailblazer::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::errno::KernelError;
 use trailblazer::kernel::nat::nftables::Nftables;
@@ -74,6 +74,10 @@ impl FirewallBackend for Scripted {
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
         self.inner.render(ruleset)
+    }
+
+    fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
+        self.inner.traffic()
     }
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {

@@ -339,6 +339,7 @@ impl Scenario {
             for rule in [
                 "-t mangle -A PREROUTING -s 10.99.0.0/16 -j ACCEPT",
                 "-t mangle -A OUTPUT -s 10.99.0.0/16 -j ACCEPT",
+                "-t mangle -A POSTROUTING -s 10.99.0.0/16 -j ACCEPT",
                 "-t nat -A POSTROUTING -s 10.99.0.0/16 -j ACCEPT",
                 "-t filter -A FORWARD -s 10.99.0.0/16 -j ACCEPT",
             ] {

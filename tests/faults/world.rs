@@ -12,7 +12,7 @@ use std::thread;
 
 use trailblazer::apply::{Interposer, apply};
 use trailblazer::config::{Config, Role, parse};
-use trailblazer::firewall::{BackendKind, ObservedFirewall, Ruleset, Snapshot};
+use trailblazer::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
 use trailblazer::journal::Journal;
 use trailblazer::kernel::lookup::{Decision, Lookup, lookup};
 use trailblazer::kernel::nat::iptables::IptablesBackend;
@@ -134,6 +134,10 @@ impl FirewallBackend for SharedIptables {
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
         self.0.borrow().render(ruleset)
+    }
+
+    fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
+        self.0.borrow_mut().traffic()
     }
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {

@@ -111,6 +111,12 @@ impl Agent {
         (status, started.elapsed())
     }
 
+    /// Waits until it has ended; how.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("our own child can be waited for")
+    }
+
     /// Kills it, as `kill -9` does.
     pub fn kill(mut self) {
         self.end();

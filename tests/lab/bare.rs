@@ -57,6 +57,11 @@ impl Bare {
         settle::wait_until_settled(&ns);
         Bare { ns, names }
     }
+
+    /// The namespace at the other end of the links, where nobody is until a test puts somebody.
+    pub fn far(&self) -> Ns {
+        Ns::open(&self.names[1])
+    }
 }
 
 impl Drop for Bare {

@@ -42,6 +42,20 @@ pub struct Reply {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// How the body is sent.
+    pub delivery: Delivery,
+}
+
+/// How a body is sent after its head, which always announces the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// At once.
+    #[default]
+    Whole,
+    /// A byte, and then this pause, until the client has had enough.
+    Drip(Duration),
+    /// Half of it; then the connection ends.
+    Half,
 }
 
 impl Reply {
@@ -51,6 +65,7 @@ impl Reply {
             status: 200,
             headers: Vec::new(),
             body: body.into(),
+            delivery: Delivery::Whole,
         }
     }
 
@@ -60,6 +75,7 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Vec::new(),
+            delivery: Delivery::Whole,
         }
     }
 
@@ -126,9 +142,23 @@ fn answer(stream: &TcpStream, log: &Log, handler: &Handler) -> std::io::Result<(
     let mut writer = stream;
     writer.write_all(head.as_bytes())?;
     if reply.status != 304 && request.method != "HEAD" {
-        writer.write_all(&reply.body)?;
+        deliver(writer, &reply)?;
     }
     Ok(())
+}
+
+fn deliver(mut writer: &TcpStream, reply: &Reply) -> std::io::Result<()> {
+    match reply.delivery {
+        Delivery::Whole => writer.write_all(&reply.body),
+        Delivery::Half => writer.write_all(&reply.body[..reply.body.len() / 2]),
+        Delivery::Drip(pause) => {
+            for byte in &reply.body {
+                writer.write_all(std::slice::from_ref(byte))?;
+                thread::sleep(pause);
+            }
+            Ok(())
+        }
+    }
 }
 
 fn read_request(stream: &TcpStream) -> std::io::Result<Option<Request>> {
@@ -171,11 +201,31 @@ pub struct Mirror {
     log: Log,
 }
 
+/// How the mirror behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MirrorMode {
+    /// It serves its documents.
+    #[default]
+    Well,
+    /// This status for everything.
+    Status(u16),
+    /// It takes the request and never answers.
+    Silent,
+    /// A byte of the document a second.
+    Drip,
+    /// Half of the document, and then nothing more.
+    Half,
+    /// Redirects that lead back to where they began.
+    Circle,
+}
+
 #[derive(Debug, Default)]
 struct MirrorState {
-    document: Vec<u8>,
+    /// Served in turn, each with its ETag.
+    documents: Vec<(String, Vec<u8>)>,
+    served: usize,
     generation: u64,
-    status: Option<u16>,
+    mode: MirrorMode,
 }
 
 impl Mirror {
@@ -184,34 +234,37 @@ impl Mirror {
         let state: Arc<Mutex<MirrorState>> = Arc::default();
         let served = Arc::clone(&state);
         let log = serve(ns, 80, addresses, move |request| {
-            let state = lock(&served);
-            if let Some(status) = state.status {
-                return Some(Reply::status(status));
-            }
-            if request.path != "/ip-ranges.json" {
-                return Some(Reply::status(404));
-            }
-            let etag = format!("\"lab-{}\"", state.generation);
-            let reply = if request.header("if-none-match") == Some(etag.as_str()) {
-                Reply::status(304)
-            } else {
-                Reply::ok(state.document.clone()).with("Content-Type", "application/json")
-            };
-            Some(reply.with("ETag", &etag))
+            lock(&served).answer(request)
         });
         Mirror { state, log }
     }
 
     /// Serves this document from now on, under a new ETag.
     pub fn set_document(&self, document: impl Into<Vec<u8>>) {
+        self.set_documents([document.into()]);
+    }
+
+    /// Serves these in turn from now on, a request each, as mirrors behind one name do that don't
+    /// agree.
+    pub fn set_documents(&self, documents: impl IntoIterator<Item = Vec<u8>>) {
         let mut state = lock(&self.state);
-        state.document = document.into();
-        state.generation += 1;
+        let mut generation = state.generation;
+        let tagged = documents.into_iter().map(|document| {
+            generation += 1;
+            (format!("\"lab-{generation}\""), document)
+        });
+        state.documents = tagged.collect();
+        state.generation = generation;
+    }
+
+    /// Changes how it behaves.
+    pub fn set_mode(&self, mode: MirrorMode) {
+        lock(&self.state).mode = mode;
     }
 
     /// Answers everything with this status; `None`: as usual again.
     pub fn set_status(&self, status: Option<u16>) {
-        lock(&self.state).status = status;
+        self.set_mode(status.map_or(MirrorMode::Well, MirrorMode::Status));
     }
 
     /// Every request so far.
@@ -227,5 +280,41 @@ impl Mirror {
     /// The IPv6 URL.
     pub fn url6(&self) -> String {
         format!("http://[{}]/ip-ranges.json", super::MIRROR6)
+    }
+}
+
+impl MirrorState {
+    fn answer(&mut self, request: &Request) -> Option<Reply> {
+        let circling = self.mode == MirrorMode::Circle;
+        if request.path != "/ip-ranges.json" && !(circling && request.path == "/round") {
+            return Some(Reply::status(404));
+        }
+        let delivery = match self.mode {
+            MirrorMode::Well => Delivery::Whole,
+            MirrorMode::Status(status) => return Some(Reply::status(status)),
+            MirrorMode::Silent => return None,
+            MirrorMode::Drip => Delivery::Drip(Duration::from_secs(1)),
+            MirrorMode::Half => Delivery::Half,
+            MirrorMode::Circle => {
+                let there = request.path == "/round";
+                let to = if there { "/ip-ranges.json" } else { "/round" };
+                return Some(Reply::status(302).with("Location", to));
+            }
+        };
+        let turn = self.served;
+        self.served += 1;
+        let empty = (String::from("\"lab-0\""), Vec::new());
+        let (etag, document) = match self.documents.len() {
+            0 => &empty,
+            count => &self.documents[turn % count],
+        };
+        let unchanged = request.header("if-none-match") == Some(etag.as_str());
+        let reply = if unchanged && delivery == Delivery::Whole {
+            Reply::status(304)
+        } else {
+            let reply = Reply::ok(document.clone()).with("Content-Type", "application/json");
+            Reply { delivery, ..reply }
+        };
+        Some(reply.with("ETag", etag))
     }
 }

@@ -58,3 +58,18 @@ pub fn trailblazer_command(arguments: &[&str]) -> Command {
     }
     command
 }
+
+/// A library of libfaketime, for `LD_PRELOAD`: it lies about the wall clock.
+pub fn faketime(name: &str) -> PathBuf {
+    let mut found = ["/usr/lib", "/usr/lib64"]
+        .iter()
+        .flat_map(|directory| std::fs::read_dir(directory).into_iter().flatten())
+        .flatten()
+        .map(|entry| entry.path())
+        .flat_map(|path| [path.join("faketime"), path])
+        .map(|path| path.join(name))
+        .filter(|path| path.is_file());
+    found
+        .next()
+        .unwrap_or_else(|| panic!("no {name}: make deps"))
+}

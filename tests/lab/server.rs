@@ -1,8 +1,9 @@
 //! Servers on threads inside a namespace, which remember who connected.
 //!
 //! The protocol over TCP is one line each way: `who` is answered with the peer's address as the
-//! server saw it, any other line comes back as it is (round trips of a long flow). Over UDP every
-//! datagram is answered with the peer's address.
+//! server saw it, `give N` with a line of N bytes, `keep …` with `kept`, and any other line comes
+//! back as it is (round trips of a long flow). Over UDP every datagram is answered with the peer's
+//! address.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -155,6 +156,11 @@ impl Server {
             }
             let answer = match line.as_str() {
                 "who" => peer.ip().to_string(),
+                keep if keep.starts_with("keep ") => "kept".to_owned(),
+                give if give.starts_with("give ") => {
+                    let count = give.split_at(5).1.parse().unwrap_or(0);
+                    "x".repeat(count)
+                }
                 other => other.to_owned(),
             };
             if writer.write_all(format!("{answer}\n").as_bytes()).is_err() {

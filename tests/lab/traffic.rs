@@ -51,6 +51,33 @@ impl Ns {
         asked.map_err(kind)
     }
 
+    /// Opens a TCP connection to the line server of `address`, sends it `up` bytes and has it send
+    /// `down` bytes.
+    ///
+    /// # Errors
+    /// As `who`.
+    pub fn transfer(&self, address: IpAddr, up: usize, down: usize) -> Result<(), ErrorKind> {
+        let moved = self.in_thread(|| {
+            let address = SocketAddr::new(address, PORT);
+            let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut reader = BufReader::new(&stream);
+            let mut ask = |question: String| -> io::Result<usize> {
+                (&stream).write_all(question.as_bytes())?;
+                let mut line = String::new();
+                reader.read_line(&mut line)
+            };
+            if up > 0 {
+                ask(format!("keep {}\n", "x".repeat(up)))?;
+            }
+            if down > 0 && ask(format!("give {down}\n"))? != down + 1 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            Ok(())
+        });
+        moved.map_err(kind)
+    }
+
     /// Sends one datagram to a UDP echo and returns the source address that it saw.
     ///
     /// # Errors

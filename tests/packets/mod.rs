@@ -4,12 +4,18 @@
 // Both test binaries include all of this and use a part.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod nat;
+
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use serde_json::Value;
+use trailblazer::firewall::PathTraffic;
+use trailblazer::kernel::nat::FirewallBackend;
+use trailblazer::kernel::nat::iptables::{IptablesBackend, LOCK_WAIT_S};
+use trailblazer::kernel::nat::nftables::Nftables;
 
 use crate::lab::*;
 
@@ -184,6 +190,20 @@ impl<'a> Machine<'a> {
         assert_eq!(report["outcome"], "in_sync", "{report:#}");
     }
 
+    /// What its firewall has counted by path.
+    pub fn traffic(&self) -> Option<PathTraffic> {
+        let mut backend: Box<dyn FirewallBackend + Send> = match self.firewall {
+            Firewall::Nftables => Box::new(Nftables::new()),
+            Firewall::Iptables => Box::new(IptablesBackend::detect()),
+            Firewall::IptablesLegacy => Box::new(IptablesBackend::with_tools(
+                "iptables-legacy",
+                "ip6tables-legacy",
+                LOCK_WAIT_S,
+            )),
+        };
+        self.ns().in_thread(|| backend.traffic().unwrap())
+    }
+
     /// Takes everything away.
     #[track_caller]
     pub fn flush(&self) {
@@ -213,6 +233,7 @@ impl<'a> Machine<'a> {
                 for rule in [
                     "mangle PREROUTING -p tcp --dport 9 -j MARK --set-xmark 0x80/0x80",
                     "mangle OUTPUT -p tcp --dport 9 -j MARK --set-xmark 0x80/0x80",
+                    "mangle POSTROUTING -p tcp --dport 9 -j MARK --set-xmark 0x80/0x80",
                     "nat POSTROUTING -p tcp --dport 9 -j MASQUERADE",
                     "filter FORWARD -p tcp --dport 9 -j DROP",
                 ] {

@@ -218,7 +218,7 @@ pub fn filled() -> Snapshot {
             duration,
         },
         faults: [("ours".to_owned(), 1)].into(),
-        firewall: Some("nftables".to_owned()),
+        firewall: Some("nftables (auto: the kernel has nf_tables)".to_owned()),
         notes: vec!["ipv6 has no egress gateway: partners see this host's own address".to_owned()],
     }
 }

@@ -11,5 +11,6 @@ mod http;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod metrics;
+mod page;
 mod socket;
 mod text;

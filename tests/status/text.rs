@@ -37,6 +37,20 @@ fn all_is_well() {
     golden("well.txt", &to_text(&snapshot, NOW, Style::Plain));
 }
 
+/// What the operation page shows is what is printed.
+#[test]
+fn the_page_shows_it() {
+    let page = include_str!("../../docs/operation.md");
+    let shown = page
+        .split("```text\n")
+        .find(|part| part.starts_with("IN FORCE"));
+    let (shown, _) = shown.unwrap().split_once("…\n```").unwrap();
+    assert!(
+        include_str!("golden/well.txt").starts_with(shown),
+        "{shown}"
+    );
+}
+
 #[test]
 fn everything_at_once() {
     golden("everything.txt", &to_text(&filled(), NOW, Style::Plain));

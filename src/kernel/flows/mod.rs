@@ -27,8 +27,7 @@ pub struct Backfilled {
     pub updated: u32,
     /// Open TCP connections that conntrack didn't know, now known and marked.
     pub inserted: u32,
-    /// Opened from outside and left as they are: they carry bits of the mask already, or ended
-    /// meanwhile.
+    /// Opened from outside and left as they are: they carry the mark already, or ended meanwhile.
     pub skipped: u32,
     /// Why the sockets couldn't be asked, where the kernel can't say (no `tcp_diag`): connections
     /// that conntrack doesn't know are missing then.
@@ -79,8 +78,8 @@ impl Ends {
     }
 }
 
-/// Writes `mark` to every open flow of both families that was opened from outside and carries no
-/// bit of `mark.mask` yet; other bits stay. To be called before the rules go in.
+/// Writes `mark` to every open flow of both families that was opened from outside and doesn't
+/// carry it yet; other bits stay. To be called before the rules go in.
 ///
 /// `own_addresses` are the host's addresses; loopback ones are ignored. Opened from outside is a
 /// flow towards one of them (or one that conntrack translates to one of them) from an address

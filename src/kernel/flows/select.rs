@@ -18,7 +18,7 @@ pub(super) struct Chosen<'a> {
     pub(super) updates: Vec<&'a Tracked>,
     /// Connections that it doesn't know.
     pub(super) inserts: Vec<&'a Socket>,
-    /// How many others of that kind carry bits of the mask already.
+    /// How many others of that kind carry the mark already.
     pub(super) marked: u32,
 }
 
@@ -71,7 +71,8 @@ pub(super) fn inbound<'a>(
         .into_iter()
         .filter_map(|index| tracked.get(index))
     {
-        if flow.mark & mark.mask == 0 {
+        // The marks of the two paths only count traffic: this one goes before them.
+        if flow.mark & mark.mask != mark.value {
             chosen.updates.push(flow);
         } else {
             chosen.marked += 1;
@@ -137,7 +138,8 @@ mod tests {
         let inside_out = plain("10.0.0.1:40000", "192.0.2.9:443", 0);
         let outside_in = plain("192.0.2.9:50000", "10.0.0.1:22", 0x4);
         let in_v6 = plain("[2001:db8:9::9]:50000", "[2001:db8::1]:22", 0);
-        let marked = plain("192.0.2.9:50001", "10.0.0.1:22", 0x1000);
+        let marked = plain("192.0.2.9:50001", "10.0.0.1:22", 0x3004);
+        let counted = plain("192.0.2.9:50003", "10.0.0.1:23", 0x1000);
         let to_itself = plain("10.0.0.1:50001", "10.0.0.1:22", 0);
         let forwarded = plain("10.9.9.9:50001", "192.0.2.9:22", 0);
         let loopback = plain("127.0.0.1:50001", "127.0.0.1:22", 0);
@@ -148,7 +150,8 @@ mod tests {
             0,
         );
         let flows = [
-            inside_out, outside_in, in_v6, marked, to_itself, forwarded, loopback, translated,
+            inside_out, outside_in, in_v6, marked, counted, to_itself, forwarded, loopback,
+            translated,
         ];
         let sockets = Sockets::default();
         let chosen = inbound(&flows, &sockets, &own(), MARK);
@@ -159,7 +162,12 @@ mod tests {
             .collect();
         assert_eq!(
             targets,
-            ["10.0.0.1:22", "[2001:db8::1]:22", "198.51.100.1:80"]
+            [
+                "10.0.0.1:22",
+                "[2001:db8::1]:22",
+                "10.0.0.1:23",
+                "198.51.100.1:80"
+            ]
         );
         assert_eq!(chosen.marked, 1);
         assert!(chosen.inserts.is_empty());

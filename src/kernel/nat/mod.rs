@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::firewall::{BackendKind, ObservedFirewall, Ruleset, Snapshot};
+use crate::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
 
 pub mod iptables;
 pub mod nftables;
@@ -72,11 +72,16 @@ pub trait FirewallBackend {
     /// `observe` would read it back. Pure.
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError>;
 
+    /// What the rules have counted so far, by path; `None` where no rule of ours counts. A family
+    /// whose paths can't be told apart stays at zero.
+    fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError>;
+
     /// Puts the policy in place of whatever of ours is there, in one transaction: no packet
-    /// sees a half.
+    /// sees a half. What was counted is carried on.
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError>;
 
-    /// Puts back exactly what an earlier `observe` saw, in one transaction.
+    /// Puts back exactly what an earlier `observe` saw, in one transaction. What was counted
+    /// since then is carried on.
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError>;
 
     /// Removes all of ours, in one transaction. Nothing there is success.

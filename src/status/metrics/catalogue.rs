@@ -52,7 +52,9 @@ pub const CATALOGUE: &[Metric] = &[
         labels: &["version", "role", "firewall"],
         help: "1; its labels say which version runs, in which role, with which firewall.",
         samples: |snapshot, out| {
+            // Its name; the reason of the choice comes after it.
             let firewall = snapshot.firewall.as_deref().unwrap_or("");
+            let firewall = firewall.split(' ').next().unwrap_or("");
             out.value(&[&snapshot.version, snapshot.role.as_str(), firewall], 1);
         },
     },
@@ -159,9 +161,9 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_fetches_total",
         kind: Kind::Counter,
         labels: &["result"],
-        help: "Fetches by result: changed, unchanged, rejected (no acceptable document), failed (no answer).",
+        help: "Fetches by result: changed, unchanged, held (by the guard), rejected (no acceptable document), failed (no answer).",
         samples: |snapshot, out| {
-            let known = ["changed", "failed", "rejected", "unchanged"];
+            let known = ["changed", "failed", "held", "rejected", "unchanged"];
             counts(&known, &snapshot.source.fetches, out);
         },
     },

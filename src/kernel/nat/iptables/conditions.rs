@@ -133,18 +133,24 @@ pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, N
                 new_flow = true;
                 all.add("-m conntrack --ctstate NEW".to_owned());
             }
+            Match::OriginalDirection => all.add("-m conntrack --ctdir ORIGINAL".to_owned()),
+            Match::ReplyDirection => all.add("-m conntrack --ctdir REPLY".to_owned()),
             Match::NotTracked => {
                 not_tracked = true;
                 all.add("-m conntrack --ctstate INVALID,UNTRACKED".to_owned());
             }
             Match::FlowMark(more) => mark = Some(both_marks(mark, checked(*more)?)?),
+            Match::PacketMark(mark) => {
+                all.add(format!("-m mark --mark {}", checked(*mark)?));
+            }
             Match::Realm(more) => {
                 if realm.is_some_and(|earlier| earlier != *more) {
                     return Err(Nothing::NeverMatches);
                 }
                 realm = Some(*more);
             }
-            Match::NextHop(address) => {
+            Match::NotRealm(other) => all.add(in_realm(rule, *other, "! ", hook, family)?),
+            Match::NextHop(address) | Match::NotNextHop(address) => {
                 return inexpressible(format!(
                     "the condition on the next hop {address}: it can't ask the routing decision for it"
                 ));
@@ -175,16 +181,27 @@ pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, N
         all.add(format!("-m connmark --mark {mark}"));
     }
     if let Some(realm) = realm {
-        same_family(rule, Family::Ipv4, family)?;
-        if hook == Hook::Prerouting {
-            // xt_realm is registered for INPUT, FORWARD, OUTPUT and POSTROUTING only
-            // (net/netfilter/xt_realm.c): before the routing decision there is no realm.
-            return inexpressible(format!("the condition on realm {realm} before routing"));
-        }
-        // The lower half is the destination's realm, the upper the source's.
-        all.add(format!("-m realm --realm {:#x}/0xffff", realm.0));
+        all.add(in_realm(rule, realm, "", hook, family)?);
     }
     all.settle()
+}
+
+/// The condition on the realm in iptables words; `not` is empty or `! `.
+fn in_realm(
+    rule: &FwRule,
+    realm: Realm,
+    not: &str,
+    hook: Hook,
+    family: Family,
+) -> Result<String, Nothing> {
+    same_family(rule, Family::Ipv4, family)?;
+    if hook == Hook::Prerouting {
+        // xt_realm is registered for INPUT, FORWARD, OUTPUT and POSTROUTING only
+        // (net/netfilter/xt_realm.c): before the routing decision there is no realm.
+        return inexpressible(format!("the condition on realm {realm} before routing"));
+    }
+    // The lower half is the destination's realm, the upper the source's.
+    Ok(format!("-m realm {not}--realm {:#x}/0xffff", realm.0))
 }
 
 impl Conditions {

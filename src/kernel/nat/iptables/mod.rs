@@ -14,7 +14,9 @@ use self::read::Reading;
 use self::save::Saved;
 use self::tool::{Missing, Version};
 use super::{FirewallBackend, FirewallError};
-use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, Ruleset, Snapshot};
+use crate::firewall::{
+    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot,
+};
 use crate::types::{Family, PerFamily};
 
 mod conditions;
@@ -300,6 +302,21 @@ impl FirewallBackend for IptablesBackend {
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
         Ok(text(&rendered(ruleset)?))
+    }
+
+    fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
+        let mut sum: Option<PathTraffic> = None;
+        for family in Family::ALL {
+            let counted = match self.read(family)? {
+                Reading::Read(saved) => saved.own.traffic(),
+                Reading::Absent(_) => None,
+                Reading::Unreadable(why) => return Err(refused("read the counters", why)),
+            };
+            for (path, counted) in counted.into_iter().flatten() {
+                *sum.get_or_insert_default().of_mut(path).get_mut(family) += counted;
+            }
+        }
+        Ok(sum)
     }
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::Rule;
-use crate::firewall::Hook;
+use super::rule::{self, Rule};
+use crate::firewall::{Hook, Path, Traffic};
 use crate::types::Family;
 
 /// Every chain of ours has a name that begins with this.
@@ -17,6 +17,26 @@ pub const JUMP_COMMENT: &str = "trailblazer";
 /// The comment on the first rule of each of our chains, a rule that does nothing: the chain
 /// itself says whose it is.
 pub const CHAIN_COMMENT: &str = "trailblazer: managed, do not edit";
+
+/// The comment on a rule that counts: by it the count is found again.
+pub fn count_comment(path: Path, hook: Hook) -> String {
+    let way = match hook {
+        Hook::Prerouting => "in",
+        _ => "out",
+    };
+    format!("{COUNT_COMMENT}{}, {way}", path.as_str())
+}
+
+const COUNT_COMMENT: &str = "trailblazer counts: ";
+
+/// The comment of a rule that counts, and for which path.
+pub fn counting(text: &str) -> Option<(String, Path)> {
+    rule::comments(text).into_iter().find_map(|comment| {
+        let (path, _) = comment.strip_prefix(COUNT_COMMENT)?.split_once(", ")?;
+        let path = Path::ALL.into_iter().find(|p| p.as_str() == path)?;
+        Some((comment, path))
+    })
+}
 
 /// A jump of ours in a built-in chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +76,15 @@ impl OwnTable {
         texts
     }
 
+    /// What a rule that counts has counted, by its comment.
+    pub fn counted(&self, comment: &str) -> Option<Traffic> {
+        let rules = self.chains.values().flatten();
+        let mut found = rules.filter(|rule| {
+            rule.counted.is_some() && rule::comments(&rule.raw).iter().any(|c| c == comment)
+        });
+        found.next()?.counted
+    }
+
     /// Whether both hold the same in our spelling.
     pub fn same_as(&self, other: &OwnTable) -> bool {
         let rules = |table: &OwnTable| -> Vec<(String, Vec<String>)> {
@@ -80,6 +109,22 @@ impl Own {
     /// Whether nothing is there.
     pub fn is_empty(&self) -> bool {
         self.0.values().all(OwnTable::is_empty)
+    }
+
+    /// What the rules that count have counted, by path; none without such a rule.
+    pub fn traffic(&self) -> Option<BTreeMap<Path, Traffic>> {
+        let mut sum: Option<BTreeMap<Path, Traffic>> = None;
+        for rule in self
+            .0
+            .values()
+            .flat_map(|own| own.chains.values())
+            .flatten()
+        {
+            if let Some((counted, (_, path))) = rule.counted.zip(counting(&rule.raw)) {
+                *sum.get_or_insert_default().entry(path).or_default() += counted;
+            }
+        }
+        sum
     }
 
     /// The lines for plans and comparisons, each a command that a person could type.
@@ -115,6 +160,7 @@ pub fn place(hook: Hook) -> (&'static str, &'static str, &'static str) {
     match hook {
         Hook::Prerouting => ("mangle", "PREROUTING", "TRAILBLAZER-PRE"),
         Hook::OutputReroute => ("mangle", "OUTPUT", "TRAILBLAZER-OUT"),
+        Hook::PostroutingCount => ("mangle", "POSTROUTING", "TRAILBLAZER-COUNT"),
         Hook::PostroutingNat => ("nat", "POSTROUTING", "TRAILBLAZER-POST"),
         Hook::PostroutingGuard => ("filter", "FORWARD", "TRAILBLAZER-GUARD"),
     }

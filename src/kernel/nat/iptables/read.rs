@@ -23,7 +23,7 @@ pub enum Reading {
 /// Reads through `<tool>-save`; what the tool remarks is added to `notes`.
 pub fn read(tool: &str, family: Family, notes: &mut Vec<String>) -> Result<Reading, FirewallError> {
     let program = format!("{tool}-save");
-    let output = match programs::run(&program, &[], "", Duration::ZERO) {
+    let output = match programs::run(&program, &["-c"], "", Duration::ZERO) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Ok(Reading::Absent(no_binary(tool)));
         }

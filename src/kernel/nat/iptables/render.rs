@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 
 use super::conditions::{Conditions, Nothing, Side, checked, gather};
-use super::model::{JUMP_COMMENT, Jump, Own, OwnTable, place};
+use super::model::{JUMP_COMMENT, Jump, Own, OwnTable, count_comment, place};
 use super::rule::Rule;
 use super::script::marker;
 use crate::firewall::{FwRule, Hook, Ruleset, Verdict};
@@ -81,6 +81,11 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
         )),
         Verdict::Snat(address) => Ok(format!("-j SNAT --to-source {address}")),
         Verdict::Masquerade => Ok("-j MASQUERADE".to_owned()),
+        // A rule without a target counts, and that is all.
+        Verdict::Count(path) => Ok(format!(
+            "-m comment --comment \"{}\"",
+            count_comment(*path, hook)
+        )),
         Verdict::Accept if nat => Ok("-j ACCEPT".to_owned()),
         Verdict::Accept => Ok("-j RETURN".to_owned()),
         Verdict::Drop => Ok("-j DROP".to_owned()),
@@ -106,10 +111,7 @@ impl Builder {
         self.table.jumps.push(Jump {
             from: builtin.to_owned(),
             position: 1,
-            rule: canonical(&[
-                &format!("-m comment --comment {JUMP_COMMENT}"),
-                &format!("-j {chain}"),
-            ]),
+            rule: Rule::spelled(&format!("-m comment --comment {JUMP_COMMENT} -j {chain}")),
         });
         self.table.jumps.sort_by(|a, b| a.from.cmp(&b.from));
     }
@@ -119,7 +121,7 @@ impl Builder {
             .chains
             .entry(chain.to_owned())
             .or_default()
-            .push(canonical(words));
+            .push(Rule::spelled(&words.join(" ")));
     }
 
     /// Appends a rule to the chain named `current`, which may be another one afterwards; `nested`
@@ -221,20 +223,16 @@ fn fit<T: ToString>(side: &mut Side<T>, option: &str, fitting: &mut String, list
     lists.none_of.extend(side.none_of.iter().map(words));
 }
 
-/// Our own rules are fed to the tool in the spelling in which they are compared.
-fn canonical(words: &[&str]) -> Rule {
-    let canonical = super::rule::canonical(&words.join(" "));
-    Rule {
-        raw: canonical.clone(),
-        canonical,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::{Chain, Match};
+    use crate::firewall::{Chain, Match, Path};
     use crate::types::{Mark, Realm};
+
+    const MARK: Mark = Mark {
+        value: 0x1000,
+        mask: 0x3000,
+    };
 
     fn lines(hook: Hook, rules: &[(&[Match], Verdict)], family: Family) -> Vec<String> {
         let rule = |(matches, verdict): &(&[Match], Verdict)| FwRule {
@@ -296,6 +294,27 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_counts_has_no_target() {
+        let rule = FwRule {
+            family: Some(Family::Ipv6),
+            matches: vec![Match::ReplyDirection, Match::PacketMark(MARK)],
+            verdict: Verdict::Count(Path::Egress),
+        };
+        let ruleset = Ruleset {
+            chains: vec![Chain {
+                hook: Hook::Prerouting,
+                rules: vec![rule],
+            }],
+        };
+        let own = render(&ruleset, Family::Ipv6).unwrap();
+        assert_eq!(
+            own.text(Family::Ipv6)[2],
+            "ip6tables -t mangle -A TRAILBLAZER-PRE -m comment --comment \"trailblazer counts: egress, in\" -m conntrack --ctdir REPLY -m mark --mark 0x1000/0x3000"
+        );
+        assert!(render(&ruleset, Family::Ipv4).unwrap().is_empty());
+    }
+
+    #[test]
     fn lists_take_a_chain() {
         let matches = [
             Match::OutputInterface("eth1".into()),
@@ -324,16 +343,12 @@ mod tests {
             "10.0.0.0/8",
             "192.0.2.0/24",
         ]))];
-        let mark = Mark {
-            value: 0x1000,
-            mask: 0x3000,
-        };
         assert_eq!(
             lines(
                 Hook::Prerouting,
                 &[
                     (&none_of, Verdict::Accept),
-                    (&[], Verdict::SetFlowMark(mark))
+                    (&[], Verdict::SetFlowMark(MARK))
                 ],
                 Family::Ipv4
             ),
@@ -467,7 +482,13 @@ mod tests {
 
     #[test]
     fn what_iptables_has_no_words_for_is_said() {
-        let cases: [(Hook, Match, Verdict); 9] = [
+        let cases: [(Hook, Match, Verdict); 11] = [
+            (
+                Hook::PostroutingCount,
+                Match::NotNextHop("10.0.0.1".parse().unwrap()),
+                Verdict::Accept,
+            ),
+            (Hook::Prerouting, Match::NotRealm(Realm(1)), Verdict::Accept),
             (
                 Hook::PostroutingNat,
                 Match::NextHop("10.0.0.1".parse().unwrap()),

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::firewall::Traffic;
+
 /// A rule without its chain: what follows `-A CHAIN `.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
@@ -16,6 +18,9 @@ pub struct Rule {
     pub raw: String,
     /// In our one spelling: what is compared and shown.
     pub canonical: String,
+    /// What it had counted when it was read, of a rule that counts traffic by path; never compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Traffic>,
 }
 
 impl Rule {
@@ -24,6 +29,17 @@ impl Rule {
         Rule {
             raw: raw.to_owned(),
             canonical: canonical(raw),
+            counted: None,
+        }
+    }
+
+    /// Feeds it to the tool in the spelling in which it is compared.
+    pub fn spelled(words: &str) -> Rule {
+        let canonical = canonical(words);
+        Rule {
+            raw: canonical.clone(),
+            canonical,
+            counted: None,
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{CHAIN_COMMENT, JUMP_COMMENT, Jump, Own, PREFIX};
+use super::model::{CHAIN_COMMENT, JUMP_COMMENT, Jump, Own, PREFIX, counting};
 use super::rule::{self, Rule};
+use crate::firewall::Traffic;
 
 /// What one family's tables hold, as far as it concerns us.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,7 +54,14 @@ pub enum SaveError {
 struct TableText {
     builtin: Vec<String>,
     chains: Vec<String>,
-    rules: Vec<(String, String)>,
+    rules: Vec<Line>,
+}
+
+/// A rule as it is printed.
+struct Line {
+    chain: String,
+    arguments: String,
+    counted: Traffic,
 }
 
 /// Reads the output of `iptables-save` or `ip6tables-save`.
@@ -112,22 +120,37 @@ fn read_line(line: &str, table: &mut TableText) -> Result<(), SaveError> {
         }
         return Ok(());
     }
-    // `iptables-save -c` and wrappers that add it print `[packets:bytes]` in front.
-    let rule = match line.strip_prefix('[') {
-        Some(counted) => counted.split_once("] ").ok_or_else(unexpected)?.1,
-        None => line,
+    // `iptables-save -c` prints `[packets:bytes]` in front.
+    let (counted, rule) = match line.strip_prefix('[') {
+        Some(counted) => counted.split_once("] ").ok_or_else(unexpected)?,
+        None => ("0:0", line),
     };
     let rest = rule.strip_prefix("-A ").ok_or_else(unexpected)?;
     let (chain, arguments) = rest.split_once(' ').unwrap_or((rest, ""));
-    table.rules.push((chain.to_owned(), arguments.to_owned()));
+    table.rules.push(Line {
+        chain: chain.to_owned(),
+        arguments: arguments.to_owned(),
+        counted: read_counts(counted).ok_or_else(unexpected)?,
+    });
     Ok(())
+}
+
+fn read_counts(text: &str) -> Option<Traffic> {
+    let (packets, bytes) = text.split_once(':')?;
+    Some(Traffic {
+        packets: packets.parse().ok()?,
+        bytes: bytes.parse().ok()?,
+    })
 }
 
 fn read_table(name: &str, table: TableText, saved: &mut Saved) {
     let mut jumps = Vec::new();
     let mut references = Vec::new();
     let mut positions: BTreeMap<&str, usize> = BTreeMap::new();
-    for (chain, arguments) in &table.rules {
+    for Line {
+        chain, arguments, ..
+    } in &table.rules
+    {
         let position = positions.entry(chain).or_default();
         *position += 1;
         let Some(target) = rule::target(arguments).filter(|t| t.starts_with(PREFIX)) else {
@@ -157,15 +180,14 @@ fn read_table(name: &str, table: TableText, saved: &mut Saved) {
 
     let mut own = super::model::OwnTable::default();
     for chain in table.chains.iter().filter(|c| c.starts_with(PREFIX)) {
-        let rules: Vec<&String> = table
-            .rules
-            .iter()
-            .filter(|(of, _)| of == chain)
-            .map(|(_, arguments)| arguments)
-            .collect();
+        let lines: Vec<&Line> = table.rules.iter().filter(|l| l.chain == *chain).collect();
+        let rules: Vec<&String> = lines.iter().map(|line| &line.arguments).collect();
         if is_own(chain, &rules, &jumps) {
-            let rules = rules.into_iter().map(|text| Rule::parse(text)).collect();
-            own.chains.insert(chain.clone(), rules);
+            let rules = lines.into_iter().map(|line| Rule {
+                counted: counting(&line.arguments).map(|_| line.counted),
+                ..Rule::parse(&line.arguments)
+            });
+            own.chains.insert(chain.clone(), rules.collect());
         } else {
             saved.foreign.push(format!(
                 "chain {chain} of table {name} has rules but not our comment \"{CHAIN_COMMENT}\", the first being `{}`",
@@ -228,6 +250,42 @@ mod tests {
             saved.lengths[&("nat".to_owned(), "POSTROUTING".to_owned())],
             2
         );
+    }
+
+    #[test]
+    fn rules_that_count_are_read_with_their_numbers() {
+        let counts = |path: &str, way: &str| {
+            format!(
+                "-A TRAILBLAZER-POST -m comment --comment \"trailblazer counts: {path}, {way}\"\n"
+            )
+        };
+        let saved = parse(&format!(
+            "{HEAD}[9:900] -A TRAILBLAZER-POST -m comment --comment \"trailblazer: managed, do not edit\"\n\
+             [2:30] {}[3:4000000000] {}[5:6] {}[7:8] {}COMMIT\n",
+            counts("bypass", "in"),
+            counts("bypass", "out"),
+            counts("egress", "out"),
+            counts("other", "out"),
+        ))
+        .unwrap();
+        let sum = saved.own.traffic().unwrap();
+        let numbers: Vec<_> = sum
+            .iter()
+            .map(|(path, sum)| (path.as_str(), sum.packets, sum.bytes))
+            .collect();
+        assert_eq!(numbers, [("bypass", 5, 4_000_000_030), ("egress", 5, 6)]);
+        assert!(
+            saved
+                .own
+                .text(Family::Ipv4)
+                .iter()
+                .all(|line| !line.contains("30"))
+        );
+        assert_eq!(
+            parse(&format!("{HEAD}COMMIT\n")).unwrap().own.traffic(),
+            None
+        );
+        assert!(parse(&format!("{HEAD}[9] -A TRAILBLAZER-POST\nCOMMIT\n")).is_err());
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! From what is there to what shall be: the input of `iptables-restore --noflush`. Pure.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::model::{CHAIN_COMMENT, Jump, Own, OwnTable};
+use super::model::{CHAIN_COMMENT, Jump, Own, OwnTable, counting};
+use super::rule::Rule;
 use super::save::Saved;
 
 /// The input that brings one family to `target`; empty when it is there already.
 ///
 /// `:CHAIN - [0:0]` empties that chain or creates it, and nothing else: the other chains of the
-/// table stay as they are. Each table is one transaction, from `*table` to `COMMIT`.
+/// table stay as they are. A chain that counts is changed round the rules that do. Each table is
+/// one transaction, from `*table` to `COMMIT`.
 pub fn script(current: &Saved, target: &Own) -> String {
     let nothing = OwnTable::default();
     let mut text = String::new();
@@ -35,7 +38,12 @@ fn write_table(text: &mut String, table: &str, from: &OwnTable, to: &OwnTable, c
     let mut chains: Vec<&String> = from.chains.keys().chain(to.chains.keys()).collect();
     chains.sort_unstable();
     chains.dedup();
-    for chain in &chains {
+    let edits: BTreeMap<&String, Vec<String>> = to
+        .chains
+        .iter()
+        .filter_map(|(chain, rules)| Some((chain, edited(chain, from, rules)?)))
+        .collect();
+    for chain in chains.iter().filter(|chain| !edits.contains_key(*chain)) {
         line(&format!(":{chain} - [0:0]"));
     }
     let keep_jumps = from.jump_texts() == to.jump_texts();
@@ -45,8 +53,11 @@ fn write_table(text: &mut String, table: &str, from: &OwnTable, to: &OwnTable, c
         }
     }
     for (chain, rules) in &to.chains {
-        for rule in rules {
-            line(&format!("-A {chain} {}", rule.to_feed()));
+        match edits.get(chain) {
+            Some(lines) => lines.iter().for_each(|edit| line(edit)),
+            None => rules
+                .iter()
+                .for_each(|rule| line(&format!("-A {chain} {}", carried_on(rule, from)))),
         }
     }
     if !keep_jumps {
@@ -67,6 +78,58 @@ fn write_table(text: &mut String, table: &str, from: &OwnTable, to: &OwnTable, c
         }
     }
     line("COMMIT");
+}
+
+/// The rule as the tool takes it, one that counts with what it has counted: now, or when it was
+/// read for a rollback.
+///
+/// ip6tables of the nft variant takes the numbers and forgets them (seen with 1.8.9; IPv4 and the
+/// legacy variant don't). So this is the second choice, after [`edited`].
+fn carried_on(rule: &Rule, now: &OwnTable) -> String {
+    let known = counting(&rule.raw)
+        .and_then(|(comment, _)| now.counted(&comment))
+        .or(rule.counted);
+    match known {
+        Some(known) => format!("-c {} {} {}", known.packets, known.bytes, rule.to_feed()),
+        None => rule.to_feed().to_owned(),
+    }
+}
+
+/// The lines that turn a chain into another one round the rules that count, which stay where they
+/// are and lose nothing. None where nothing counts, or where those rules don't lie side by side.
+fn edited(chain: &str, now: &OwnTable, to: &[Rule]) -> Option<Vec<String>> {
+    let from = now.chains.get(chain)?;
+    let mut kept: Vec<usize> = Vec::new();
+    let mut places: Vec<usize> = Vec::new();
+    for (place, rule) in to.iter().enumerate() {
+        let later = kept.last().map_or(0, |last| last + 1);
+        let same = |at: &usize| from.get(*at).is_some_and(|r| r.canonical == rule.canonical);
+        if counting(&rule.raw).is_some()
+            && let Some(at) = (later..from.len()).find(same)
+        {
+            kept.push(at);
+            places.push(place);
+        }
+    }
+    let (first, last) = (*places.first()?, *places.last()?);
+    if last - first + 1 != places.len() {
+        return None;
+    }
+    let mut lines: Vec<String> = (0..from.len())
+        .rev()
+        .filter(|at| !kept.contains(at))
+        .map(|at| format!("-D {chain} {}", at + 1))
+        .collect();
+    let (before, after) = (to.get(..first)?, to.get(last + 1..)?);
+    let fed = |rule| carried_on(rule, now);
+    lines.extend(
+        before
+            .iter()
+            .rev()
+            .map(|rule| format!("-I {chain} 1 {}", fed(rule))),
+    );
+    lines.extend(after.iter().map(|rule| format!("-A {chain} {}", fed(rule))));
+    Some(lines)
 }
 
 /// The first rule of each of our chains.
@@ -187,6 +250,79 @@ mod tests {
              -I POSTROUTING 2 -m comment --comment trailblazer -j TRAILBLAZER-POST\n\
              -X TRAILBLAZER-OLD\n\
              COMMIT\n"
+        );
+    }
+
+    const BYPASS: &str =
+        "-m connmark --mark 0x1000/0x3000 -m comment --comment \"trailblazer counts: bypass, out\"";
+    const EGRESS: &str =
+        "-m connmark --mark 0x2000/0x3000 -m comment --comment \"trailblazer counts: egress, out\"";
+
+    fn counting(rules: &[&str]) -> String {
+        let lines: String = rules
+            .iter()
+            .map(|rule| format!("[3:400] -A TRAILBLAZER-POST {rule}\n"))
+            .collect();
+        format!(
+            "*nat\n:POSTROUTING ACCEPT [9:9]\n:TRAILBLAZER-POST - [0:0]\n\
+             [1:1] -A POSTROUTING -m comment --comment trailblazer -j TRAILBLAZER-POST\n\
+             {lines}COMMIT\n"
+        )
+    }
+
+    #[test]
+    fn rules_that_count_stay_where_they_are() {
+        let current = save::parse(&counting(&[
+            "-j OLD",
+            BYPASS,
+            "-j STRANGER",
+            EGRESS,
+            "-j END",
+        ]))
+        .unwrap();
+        let wanted = own(
+            &[("POSTROUTING", 1)],
+            &[(
+                "TRAILBLAZER-POST",
+                &["-j NEW", "-j NEWER", BYPASS, EGRESS, "-j LAST"],
+            )],
+        );
+        assert_eq!(
+            script(&current, &wanted),
+            "*nat\n\
+             -D TRAILBLAZER-POST 5\n\
+             -D TRAILBLAZER-POST 3\n\
+             -D TRAILBLAZER-POST 1\n\
+             -I TRAILBLAZER-POST 1 -j NEWER\n\
+             -I TRAILBLAZER-POST 1 -j NEW\n\
+             -A TRAILBLAZER-POST -j LAST\n\
+             COMMIT\n"
+        );
+    }
+
+    #[test]
+    fn a_rule_that_counts_and_changes_takes_its_numbers_along() {
+        let other = BYPASS.replace("0x3000", "0x3001");
+        let current = save::parse(&counting(&[&other, "-j STRANGER"])).unwrap();
+        let mut wanted = own(
+            &[("POSTROUTING", 1)],
+            &[("TRAILBLAZER-POST", &[BYPASS, EGRESS])],
+        );
+        // What a rollback knows of the one that is gone.
+        let rules = wanted.0.values_mut().flat_map(|t| t.chains.values_mut());
+        for rule in rules.flatten() {
+            rule.counted = Some(crate::firewall::Traffic {
+                packets: 1,
+                bytes: 20,
+            });
+        }
+        assert_eq!(
+            script(&current, &wanted),
+            format!(
+                "*nat\n:TRAILBLAZER-POST - [0:0]\n\
+                 -A TRAILBLAZER-POST -c 3 400 {BYPASS}\n\
+                 -A TRAILBLAZER-POST -c 1 20 {EGRESS}\nCOMMIT\n"
+            )
         );
     }
 

@@ -107,6 +107,7 @@ impl Decoder {
             "masq" if body.is_empty() => self.say("masquerade"),
             // Its numbers are no part of the policy.
             "counter" => self.say("counter"),
+            "objref" => self.objref(body),
             _ => None,
         };
         if understood.is_none() {
@@ -298,6 +299,15 @@ impl Decoder {
         let set = find(&list, NFTA_LOOKUP_SET)?.text();
         let key = self.take(number(&list, NFTA_LOOKUP_SREG)?)?;
         self.say(format!("{key} {not}@{set}"))
+    }
+
+    fn objref(&mut self, body: &[u8]) -> Option<()> {
+        let list = only(body, &[NFTA_OBJREF_IMM_TYPE, NFTA_OBJREF_IMM_NAME])?;
+        if number(&list, NFTA_OBJREF_IMM_TYPE)? != NFT_OBJECT_COUNTER {
+            return None;
+        }
+        let name = find(&list, NFTA_OBJREF_IMM_NAME)?.text();
+        self.say(format!("counter name {name:?}"))
     }
 
     fn nat(&mut self, body: &[u8]) -> Option<()> {

@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
+use super::counters;
 use super::expression::{Expressions, octets};
+use super::sets::destination_set;
 use super::state::{COMMENT, ChainState, RuleState, SetState, TableState, comment_userdata};
 use super::uapi::*;
 use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Verdict};
 use crate::kernel::nat::FirewallError;
 use crate::kernel::wire::Attributes;
-use crate::types::{Family, Mark};
+use crate::types::{Family, Mark, Realm};
 
 /// Offset and length in bytes of an address in the network header (RFC 791, RFC 8200).
 fn source_of(family: Family) -> (u32, u32) {
@@ -20,7 +20,7 @@ fn source_of(family: Family) -> (u32, u32) {
     }
 }
 
-fn destination_of(family: Family) -> (u32, u32) {
+pub(super) fn destination_of(family: Family) -> (u32, u32) {
     match family {
         Family::Ipv4 => (16, 4),
         Family::Ipv6 => (24, 16),
@@ -50,6 +50,14 @@ pub(super) fn table(ruleset: &Ruleset) -> Result<TableState, FirewallError> {
         }
         table.chains.push(encoded);
     }
+    let counts = |chain: &Chain| {
+        let counting = |rule: &FwRule| matches!(rule.verdict, Verdict::Count(_));
+        chain.rules.iter().any(counting)
+    };
+    if ruleset.chains.iter().any(counts) {
+        // All of them: what a family has counted stays while it isn't counted.
+        table.counters = counters::all();
+    }
     Ok(table)
 }
 
@@ -59,6 +67,7 @@ fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, F
     let (name, kind, hook, priority) = match chain.hook {
         Hook::Prerouting => ("prerouting", "filter", NF_INET_PRE_ROUTING, -150),
         Hook::OutputReroute => ("output", "route", NF_INET_LOCAL_OUT, -150),
+        Hook::PostroutingCount => ("count", "filter", NF_INET_POST_ROUTING, -150),
         Hook::PostroutingNat => ("postrouting-nat", "nat", NF_INET_POST_ROUTING, 95),
         Hook::PostroutingGuard => ("guard", "filter", NF_INET_POST_ROUTING, 150),
     };
@@ -89,8 +98,8 @@ fn families_of(condition: &Match) -> Vec<Family> {
         | Match::NotSource(prefix)
         | Match::Destination(prefix)
         | Match::NotDestination(prefix) => vec![Family::of_net(prefix)],
-        Match::NextHop(address) => vec![Family::of(*address)],
-        Match::Realm(_) => vec![Family::Ipv4],
+        Match::NextHop(address) | Match::NotNextHop(address) => vec![Family::of(*address)],
+        Match::Realm(_) | Match::NotRealm(_) => vec![Family::Ipv4],
         Match::DestinationAnyOf(prefixes) | Match::DestinationNoneOf(prefixes) => {
             let mut families: Vec<_> = prefixes.iter().map(Family::of_net).collect();
             families.dedup();
@@ -103,8 +112,11 @@ fn families_of(condition: &Match) -> Vec<Family> {
         | Match::DestinationIsLocal
         | Match::SourceNotLocal
         | Match::NewFlow
+        | Match::OriginalDirection
+        | Match::ReplyDirection
         | Match::NotTracked
         | Match::FlowMark(_)
+        | Match::PacketMark(_)
         | Match::SourceBucket { .. } => Vec::new(),
     }
 }
@@ -146,7 +158,7 @@ fn encode_rule(rule: &FwRule, sets: &mut Vec<SetState>) -> Result<RuleState, Fir
     for condition in &rule.matches {
         expressions = encode_match(expressions, condition, family, sets)?;
     }
-    expressions = encode_verdict(expressions.counter(), rule)?;
+    expressions = encode_verdict(expressions, rule, family)?;
     Ok(RuleState {
         expressions: expressions.into_bytes(),
         userdata: Vec::new(),
@@ -191,22 +203,19 @@ fn encode_match(
             .fib_type(NFTA_FIB_F_SADDR)
             .compare(NFT_CMP_NEQ, &RTN_LOCAL.to_ne_bytes()),
         Match::NewFlow => state(expressions, CT_STATE_NEW),
+        Match::OriginalDirection => expressions
+            .ct(NFT_CT_DIRECTION)
+            .compare(NFT_CMP_EQ, &[CT_DIR_ORIGINAL]),
+        Match::ReplyDirection => expressions
+            .ct(NFT_CT_DIRECTION)
+            .compare(NFT_CMP_EQ, &[CT_DIR_REPLY]),
         Match::NotTracked => state(expressions, CT_STATE_INVALID_UNTRACKED),
-        Match::FlowMark(mark) => {
-            let mark = checked(*mark)?;
-            masked(expressions.ct(NFT_CT_MARK), mark.mask)
-                .compare(NFT_CMP_EQ, &mark.value.to_ne_bytes())
-        }
-        Match::NextHop(address) => {
-            let key = match address {
-                IpAddr::V4(_) => NFT_RT_NEXTHOP4,
-                IpAddr::V6(_) => NFT_RT_NEXTHOP6,
-            };
-            expressions.rt(key).compare(NFT_CMP_EQ, &octets(*address))
-        }
-        // The high half is the source's realm (`ip_rt_get_source` leaves both in `tclassid`).
-        Match::Realm(realm) => masked(expressions.rt(NFT_RT_CLASSID), 0xffff)
-            .compare(NFT_CMP_EQ, &u32::from(realm.0).to_ne_bytes()),
+        Match::FlowMark(mark) => marked(expressions.ct(NFT_CT_MARK), *mark)?,
+        Match::PacketMark(mark) => marked(expressions.meta(NFT_META_MARK), *mark)?,
+        Match::NextHop(address) => next_hop(expressions, *address, NFT_CMP_EQ),
+        Match::NotNextHop(address) => next_hop(expressions, *address, NFT_CMP_NEQ),
+        Match::Realm(realm) => in_realm(expressions, *realm, NFT_CMP_EQ),
+        Match::NotRealm(realm) => in_realm(expressions, *realm, NFT_CMP_NEQ),
         Match::DestinationAnyOf(prefixes) => {
             destination_set(expressions, prefixes, family_needed()?, sets, false)
         }
@@ -233,11 +242,21 @@ fn encode_match(
     })
 }
 
-fn encode_verdict(expressions: Expressions, rule: &FwRule) -> Result<Expressions, FirewallError> {
+fn encode_verdict(
+    expressions: Expressions,
+    rule: &FwRule,
+    family: Option<Family>,
+) -> Result<Expressions, FirewallError> {
+    let counted = expressions.clone().counter();
     Ok(match rule.verdict {
+        Verdict::Count(path) => {
+            let family = family
+                .ok_or_else(|| inexpressible(format!("{rule:?}: counting needs a family")))?;
+            expressions.counter_named(&counters::name(path, family))
+        }
         Verdict::SetFlowMark(mark) => {
             let mark = checked(mark)?;
-            written(expressions, mark, Expressions::ct, NFT_CT_MARK).set_ct(NFT_CT_MARK)
+            written(counted, mark, Expressions::ct, NFT_CT_MARK).set_ct(NFT_CT_MARK)
         }
         Verdict::RestoreMark { mask } => {
             // Taking bits out of a second register needs Linux 6.13, and enterprise kernels are
@@ -251,12 +270,12 @@ fn encode_verdict(expressions: Expressions, rule: &FwRule) -> Result<Expressions
                     "restoring the mark's bits {mask:#x} in a rule without a condition on them"
                 ))
             })?;
-            written(expressions, mark, Expressions::meta, NFT_META_MARK).set_meta(NFT_META_MARK)
+            written(counted, mark, Expressions::meta, NFT_META_MARK).set_meta(NFT_META_MARK)
         }
-        Verdict::Snat(to) => expressions.snat(to),
-        Verdict::Masquerade => expressions.masquerade(),
-        Verdict::Accept => expressions.verdict(NF_ACCEPT),
-        Verdict::Drop => expressions.verdict(NF_DROP),
+        Verdict::Snat(to) => counted.snat(to),
+        Verdict::Masquerade => counted.masquerade(),
+        Verdict::Accept => counted.verdict(NF_ACCEPT),
+        Verdict::Drop => counted.verdict(NF_DROP),
     })
 }
 
@@ -271,6 +290,25 @@ fn written(
         return expressions.load(&mark.value.to_ne_bytes());
     }
     load(expressions, key).bitwise(&(!mark.mask).to_ne_bytes(), &mark.value.to_ne_bytes())
+}
+
+fn marked(loaded: Expressions, mark: Mark) -> Result<Expressions, FirewallError> {
+    let mark = checked(mark)?;
+    Ok(masked(loaded, mark.mask).compare(NFT_CMP_EQ, &mark.value.to_ne_bytes()))
+}
+
+fn next_hop(expressions: Expressions, address: IpAddr, operator: u32) -> Expressions {
+    let key = match address {
+        IpAddr::V4(_) => NFT_RT_NEXTHOP4,
+        IpAddr::V6(_) => NFT_RT_NEXTHOP6,
+    };
+    expressions.rt(key).compare(operator, &octets(address))
+}
+
+/// The high half is the source's realm (`ip_rt_get_source` leaves both in `tclassid`).
+fn in_realm(expressions: Expressions, realm: Realm, operator: u32) -> Expressions {
+    masked(expressions.rt(NFT_RT_CLASSID), 0xffff)
+        .compare(operator, &u32::from(realm.0).to_ne_bytes())
 }
 
 fn masked(expressions: Expressions, mask: u32) -> Expressions {
@@ -300,75 +338,4 @@ fn interface(name: &str) -> Result<[u8; IFNAMSIZ], FirewallError> {
     }
     padded[..name.len()].copy_from_slice(name.as_bytes());
     Ok(padded)
-}
-
-fn destination_set(
-    expressions: Expressions,
-    prefixes: &[IpNet],
-    family: Family,
-    sets: &mut Vec<SetState>,
-    inverted: bool,
-) -> Expressions {
-    let name = format!("__set{}", sets.len());
-    let key_type = match family {
-        Family::Ipv4 => TYPE_IPADDR,
-        Family::Ipv6 => TYPE_IP6ADDR,
-    };
-    let attributes = Attributes::new()
-        .put_text(NFTA_SET_NAME, &name)
-        .put_be32(
-            NFTA_SET_FLAGS,
-            NFT_SET_ANONYMOUS | NFT_SET_CONSTANT | NFT_SET_INTERVAL,
-        )
-        .put_be32(NFTA_SET_KEY_TYPE, key_type)
-        .put_be32(NFTA_SET_KEY_LEN, u32::from(family.bits()) / 8);
-    let expressions = expressions
-        .network_header(NFT_REG_1, destination_of(family))
-        .lookup(&name, inverted);
-    sets.push(SetState {
-        name,
-        attributes: attributes.into_bytes(),
-        elements: intervals(prefixes),
-    });
-    expressions
-}
-
-/// The prefixes as half-open intervals. Neighbours become one interval: the kernel's tree keeps
-/// an end and a beginning at one address as two elements of the same key.
-fn intervals(prefixes: &[IpNet]) -> Vec<Vec<u8>> {
-    let mut ranges: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
-    for prefix in prefixes {
-        let first = octets(prefix.network());
-        let after = successor(octets(prefix.broadcast()));
-        match ranges.last_mut() {
-            Some((_, end)) if *end == Some(first.clone()) => *end = after,
-            _ => ranges.push((first, after)),
-        }
-    }
-    let element = |key: &[u8], flags: u32| {
-        let value = Attributes::new().put(NFTA_DATA_VALUE, key);
-        let mut attributes = Attributes::new().nest(NFTA_SET_ELEM_KEY, value);
-        if flags != 0 {
-            attributes = attributes.put_be32(NFTA_SET_ELEM_FLAGS, flags);
-        }
-        attributes.into_bytes()
-    };
-    let mut elements = Vec::with_capacity(2 * ranges.len());
-    for (first, after) in ranges {
-        elements.push(element(&first, 0));
-        // What ends with the last address of all has no end.
-        elements.extend(after.map(|key| element(&key, NFT_SET_ELEM_INTERVAL_END)));
-    }
-    elements
-}
-
-/// The next number, or none after the last.
-fn successor(mut octets: Vec<u8>) -> Option<Vec<u8>> {
-    for octet in octets.iter_mut().rev() {
-        *octet = octet.wrapping_add(1);
-        if *octet != 0 {
-            return Some(octets);
-        }
-    }
-    None
 }

@@ -8,7 +8,7 @@ use super::uapi::*;
 use crate::kernel::wire::Attributes;
 
 /// A rule's expressions so far. Values travel through register 1, as nft does it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Expressions(Attributes);
 
 fn data(value: &[u8]) -> Attributes {
@@ -153,6 +153,14 @@ impl Expressions {
 
     pub(super) fn counter(self) -> Self {
         self.add("counter", Attributes::new())
+    }
+
+    /// Counts for the named counter of this table.
+    pub(super) fn counter_named(self, name: &str) -> Self {
+        let reference = Attributes::new()
+            .put_be32(NFTA_OBJREF_IMM_TYPE, NFT_OBJECT_COUNTER)
+            .put_text(NFTA_OBJREF_IMM_NAME, name);
+        self.add("objref", reference)
     }
 
     pub(super) fn masquerade(self) -> Self {

@@ -11,18 +11,22 @@
 //! can be compared line by line. Our table carries a comment as the mark of ownership; a table of
 //! our name without it is somebody else's and never touched.
 
+mod counters;
 mod decode;
 mod encode;
 mod expression;
 mod probe;
 mod read;
+mod sets;
 mod state;
 mod text;
 mod transaction;
 mod uapi;
 mod value;
 
-use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, Ruleset, Snapshot};
+use crate::firewall::{
+    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot,
+};
 use crate::kernel::nat::{FirewallBackend, FirewallError};
 use crate::kernel::wire::{Wire, WireError};
 
@@ -144,6 +148,19 @@ impl FirewallBackend for Nftables {
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
         text::lines(&encode::table(ruleset)?).map_err(|error| failed("render", error))
+    }
+
+    fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
+        const OPERATION: &str = "read the counters of table inet trailblazer";
+        match contact().and_then(|mut wire| read::counted(&mut wire)) {
+            Ok(Some((table, found))) if table.is_ours() => Ok(counters::sum(&found)),
+            Ok(_) => Ok(None),
+            // Without nf_tables nothing counts.
+            Err(error) => match absence(&error) {
+                Some(ObservedFirewall::Unavailable(_)) => Ok(None),
+                _ => Err(failed(OPERATION, error)),
+            },
+        }
     }
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {

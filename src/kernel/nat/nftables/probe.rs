@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{absence, contact, encode, failed, transaction};
-use crate::firewall::{Chain, FwRule, Hook, Match, ObservedFirewall, Ruleset, Verdict};
+use crate::firewall::{Chain, FwRule, Hook, Match, ObservedFirewall, Path, Ruleset, Verdict};
 use crate::kernel::nat::FirewallError;
 use crate::types::{Family, Mark};
 
@@ -107,6 +107,18 @@ fn everything() -> Ruleset {
         Chain {
             hook: Hook::OutputReroute,
             rules: Vec::new(),
+        },
+        Chain {
+            hook: Hook::PostroutingCount,
+            rules: vec![FwRule {
+                family: Some(Family::Ipv4),
+                matches: vec![
+                    Match::OriginalDirection,
+                    Match::PacketMark(mark),
+                    Match::NotNextHop(v4),
+                ],
+                verdict: Verdict::Count(Path::Bypass),
+            }],
         },
         Chain {
             hook: Hook::PostroutingNat,

@@ -1,5 +1,6 @@
 //! Reads our table out of the kernel, whole and consistent.
 
+use super::counters::{self, CounterState};
 use super::state::{ChainState, RuleState, SetState, TABLE, TableState, nfgen};
 use super::uapi::*;
 use crate::kernel::wire::{Attribute, Attributes, DUMP, NFGEN_LEN, Wire, WireError};
@@ -79,6 +80,19 @@ pub(super) fn head(wire: &mut Wire) -> Result<Reading, WireError> {
     Ok(Reading { table, generation })
 }
 
+/// Our counters, and the table's own line to know whose they are; none without a table.
+pub(super) fn counted(
+    wire: &mut Wire,
+) -> Result<Option<(TableState, Vec<CounterState>)>, WireError> {
+    let read = |wire: &mut Wire| {
+        let Some((table, _)) = read_head(wire)? else {
+            return Ok(None);
+        };
+        Ok(Some((table, read_counters(wire)?)))
+    };
+    Ok(consistently(wire, read)?.0)
+}
+
 /// The table without its content, and the number of objects in it.
 fn read_head(wire: &mut Wire) -> Result<Option<(TableState, u32)>, WireError> {
     let request = body(
@@ -111,6 +125,7 @@ fn read_whole(wire: &mut Wire) -> Result<Option<TableState>, WireError> {
     let Some((mut table, objects)) = read_head(wire)? else {
         return Ok(None);
     };
+    table.counters = read_counters(wire)?;
     table.chains = read_chains(wire)?;
     read_rules(wire, &mut table.chains)?;
     table.sets = read_sets(wire)?;
@@ -119,9 +134,29 @@ fn read_whole(wire: &mut Wire) -> Result<Option<TableState>, WireError> {
     }
     // A set that only its rule knows isn't counted (nf_tables_commit takes it off again).
     let sets = table.sets.iter().filter(|set| !set.is_anonymous()).count();
-    let counted = u32::try_from(table.chains.len() + sets).unwrap_or(u32::MAX);
+    let known = table.chains.len() + sets + table.counters.len();
+    let counted = u32::try_from(known).unwrap_or(u32::MAX);
     table.further = objects.saturating_sub(counted);
     Ok(Some(table))
+}
+
+/// Our counters; objects of others are left out.
+pub(super) fn read_counters(wire: &mut Wire) -> Result<Vec<CounterState>, WireError> {
+    let request = body(
+        NFPROTO_INET,
+        Attributes::new()
+            .put_text(NFTA_OBJ_TABLE, TABLE)
+            .put_be32(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER),
+    );
+    let mut found = Vec::new();
+    wire.ask(msg::GETOBJ, DUMP, &request, |frame| {
+        let list = list(frame.body)?;
+        if text(&list, NFTA_OBJ_TABLE).as_deref() == Some(TABLE) {
+            found.extend(counters::parse(&list));
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 fn text(list: &[Attribute<'_>], kind: u16) -> Option<String> {

@@ -1,6 +1,7 @@
 //! Our table as it lies in the kernel, or as it shall lie there: the one value that is rendered
 //! to text, compared, sent and put back.
 
+use super::counters::{self, CounterState};
 use super::uapi::*;
 use crate::kernel::wire::{APPEND, Attributes, CREATE, Frame, WireError, find, frames};
 use crate::kernel::wire::{NFGEN_LEN, attributes, push_message};
@@ -19,9 +20,10 @@ pub(super) struct TableState {
     pub(super) name: String,
     pub(super) flags: u32,
     pub(super) userdata: Vec<u8>,
-    /// How many objects of the table are neither chains nor sets (named counters, flow tables):
-    /// nobody of ours makes them, so they are counted only.
+    /// How many objects of the table are neither chains nor sets nor counters of ours (others'
+    /// named objects, flow tables): nobody of ours makes them, so they are counted only.
     pub(super) further: u32,
+    pub(super) counters: Vec<CounterState>,
     pub(super) chains: Vec<ChainState>,
     pub(super) sets: Vec<SetState>,
 }
@@ -65,7 +67,7 @@ pub(super) fn nfgen(family: u8) -> [u8; NFGEN_LEN] {
     [family, 0, 0, 0]
 }
 
-fn message(kind: u16, flags: u16, attributes: Attributes, what: String) -> Message {
+pub(super) fn message(kind: u16, flags: u16, attributes: Attributes, what: String) -> Message {
     let mut body = nfgen(NFPROTO_INET).to_vec();
     body.extend(attributes.into_bytes());
     Message {
@@ -110,6 +112,7 @@ impl Default for TableState {
             flags: 0,
             userdata: Vec::new(),
             further: 0,
+            counters: Vec::new(),
             chains: Vec::new(),
             sets: Vec::new(),
         }
@@ -122,7 +125,7 @@ impl TableState {
         self.userdata == comment_userdata(COMMENT)
     }
 
-    /// What creates it: chains before elements and rules (which may jump to them), sets before the
+    /// What creates it: counters before the rules that count for them, chains before elements and rules (which may jump to them), sets before the
     /// rules that look into them.
     pub(super) fn messages(&self) -> Vec<Message> {
         let table = Attributes::new()
@@ -132,6 +135,8 @@ impl TableState {
             .put(NFTA_TABLE_USERDATA, &self.userdata);
         let what = format!("add table inet {}", self.name);
         let mut messages = vec![message(msg::NEWTABLE, CREATE, table, what)];
+        let counters = self.counters.iter();
+        messages.extend(counters.map(|counter| counters::new(&self.name, counter)));
         for chain in &self.chains {
             let attributes = Attributes::new()
                 .put_text(NFTA_CHAIN_TABLE, &self.name)
@@ -228,6 +233,7 @@ pub(super) fn replay(record: &[u8]) -> Result<Vec<Message>, WireError> {
         }
         match frame.kind {
             msg::NEWTABLE => Ok("table"),
+            msg::NEWOBJ => Ok("counter"),
             msg::NEWCHAIN => Ok("chain"),
             msg::NEWSET => Ok("set"),
             msg::NEWSETELEM => Ok("elements"),

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::counters;
 use super::decode::{self, hex};
 use super::state::{ChainState, SetState, TABLE, TableState, userdata_comment};
 use super::uapi::*;
@@ -13,6 +14,10 @@ use crate::kernel::wire::{Attribute, WireError, attributes, find};
 /// The text. Chains and sets are sorted by name, since their order has no meaning; rules are not.
 pub(super) fn lines(table: &TableState) -> Result<Vec<String>, WireError> {
     let mut lines = vec![table_line(table)];
+    let counters = table.counters.iter();
+    let mut names: Vec<_> = counters.map(|c| counters::name(c.path, c.family)).collect();
+    names.sort();
+    lines.extend(names.iter().map(|name| format!("  counter {name}")));
     let mut chains: Vec<_> = table.chains.iter().collect();
     chains.sort_by_key(|chain| &chain.name);
     for chain in chains {

@@ -2,7 +2,7 @@
 
 use super::state::{Message, TableState, delete_table, nfgen};
 use super::uapi::*;
-use super::{failed, read};
+use super::{counters, failed, read};
 use crate::kernel::nat::FirewallError;
 use crate::kernel::wire::{ACK, Attributes, REQUEST, Wire, WireError, push_message};
 
@@ -21,7 +21,8 @@ enum Ending {
 
 /// Replaces whatever table of ours there is by what `messages` make (nothing, when there are
 /// none). Somebody else's table of our name is refused, and one that appears between the look and
-/// the transaction too: the batch carries the generation of the look.
+/// the transaction too: the batch carries the generation of the look. What the counters have at
+/// that look, the new ones begin with.
 pub(super) fn replace_ours(
     wire: &mut Wire,
     operation: &str,
@@ -30,11 +31,16 @@ pub(super) fn replace_ours(
     for _ in 0..ATTEMPTS {
         let reading = read::head(wire).map_err(|error| failed(operation, error))?;
         let mut batch = Vec::new();
+        let mut now = Vec::new();
         if let Some(table) = &reading.table {
             refuse_foreign(operation, table)?;
             batch.push(delete_table());
+            if !messages.is_empty() {
+                now = read::read_counters(wire).map_err(|error| failed(operation, error))?;
+            }
         }
-        batch.extend_from_slice(messages);
+        let carried_on = |message| counters::carried_on(message, &now);
+        batch.extend(messages.iter().map(carried_on));
         if batch.is_empty() {
             return Ok(());
         }

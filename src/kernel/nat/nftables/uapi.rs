@@ -30,6 +30,8 @@ pub(super) mod msg {
     pub(in super::super) const NEWSETELEM: u16 = of(12);
     pub(in super::super) const GETSETELEM: u16 = of(13);
     pub(in super::super) const GETGEN: u16 = of(16);
+    pub(in super::super) const NEWOBJ: u16 = of(18);
+    pub(in super::super) const GETOBJ: u16 = of(19);
 }
 
 pub(super) const NFTA_GEN_ID: u16 = 1;
@@ -109,6 +111,16 @@ pub(super) const NFTA_SET_ELEM_FLAGS: u16 = 3;
 pub(super) const NFTA_SET_ELEM_USERDATA: u16 = 6;
 pub(super) const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 
+pub(super) const NFTA_OBJ_TABLE: u16 = 1;
+pub(super) const NFTA_OBJ_NAME: u16 = 2;
+pub(super) const NFTA_OBJ_TYPE: u16 = 3;
+pub(super) const NFTA_OBJ_DATA: u16 = 4;
+pub(super) const NFT_OBJECT_COUNTER: u32 = 1;
+pub(super) const NFTA_COUNTER_BYTES: u16 = 1;
+pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
+pub(super) const NFTA_OBJREF_IMM_TYPE: u16 = 1;
+pub(super) const NFTA_OBJREF_IMM_NAME: u16 = 2;
+
 pub(super) const NFTA_EXPR_NAME: u16 = 1;
 pub(super) const NFTA_EXPR_DATA: u16 = 2;
 pub(super) const NFTA_DATA_VALUE: u16 = 1;
@@ -132,6 +144,7 @@ pub(super) const NFTA_CT_DREG: u16 = 1;
 pub(super) const NFTA_CT_KEY: u16 = 2;
 pub(super) const NFTA_CT_SREG: u16 = 4;
 pub(super) const NFT_CT_STATE: u32 = 0;
+pub(super) const NFT_CT_DIRECTION: u32 = 1;
 pub(super) const NFT_CT_MARK: u32 = 3;
 /// `NF_CT_STATE_…` bits (linux/netfilter/nf_conntrack_common.h) with nft's names.
 pub(super) const CT_STATES: [(u32, &str); 5] = [
@@ -142,6 +155,9 @@ pub(super) const CT_STATES: [(u32, &str); 5] = [
     (64, "untracked"),
 ];
 pub(super) const CT_STATE_NEW: u32 = 8;
+/// `IP_CT_DIR_…` (linux/netfilter/nf_conntrack_tuple_common.h).
+pub(super) const CT_DIR_ORIGINAL: u8 = 0;
+pub(super) const CT_DIR_REPLY: u8 = 1;
 pub(super) const CT_STATE_INVALID_UNTRACKED: u32 = 1 | 64;
 
 pub(super) const NFTA_RT_DREG: u16 = 1;

@@ -59,6 +59,7 @@ impl fmt::Display for Value {
             Value::Meta(NFT_META_L4PROTO) => f.write_str("meta l4proto"),
             Value::Meta(key) => write!(f, "meta key-{key}"),
             Value::Ct(NFT_CT_STATE) => f.write_str("ct state"),
+            Value::Ct(NFT_CT_DIRECTION) => f.write_str("ct direction"),
             Value::Ct(NFT_CT_MARK) => f.write_str("ct mark"),
             Value::Ct(key) => write!(f, "ct key-{key}"),
             Value::Rt(NFT_RT_CLASSID) => f.write_str("rt classid"),
@@ -154,6 +155,11 @@ impl Value {
             Value::Meta(NFT_META_NFPROTO) => match bytes {
                 [NFPROTO_IPV4] => Some("ipv4".to_owned()),
                 [NFPROTO_IPV6] => Some("ipv6".to_owned()),
+                _ => None,
+            },
+            Value::Ct(NFT_CT_DIRECTION) => match bytes {
+                [CT_DIR_ORIGINAL] => Some("original".to_owned()),
+                [CT_DIR_REPLY] => Some("reply".to_owned()),
                 _ => None,
             },
             Value::Rt(NFT_RT_CLASSID) | Value::Jhash { .. } => {

@@ -1,0 +1,65 @@
+//! How a rule of the NAT role recognises the bypass path.
+
+use super::{DesiredState, Inputs, realm};
+use crate::firewall::{BackendKind, Match};
+use crate::objects::Via;
+use crate::ownership::Numbers;
+use crate::types::{Family, IfIndex};
+
+/// How a rule recognises the bypass path: by asking the routing decision where the answer
+/// differs from the egress path's, by a substitute where it doesn't.
+pub fn ask(
+    inputs: &Inputs,
+    numbers: &Numbers,
+    family: Family,
+    bypass: Via,
+    out: IfIndex,
+    state: &mut DesiredState,
+) -> Vec<Match> {
+    if let Some(differs) = differs(inputs, family, bypass, out) {
+        return differs;
+    }
+    let device = inputs.facts.device_name(bypass.device);
+    match family {
+        Family::Ipv4 => {
+            let realm = realm::on_bypass_routes(numbers, family, &device, state);
+            vec![Match::OutputInterface(device), Match::Realm(realm)]
+        }
+        Family::Ipv6 => {
+            let prefixes = inputs
+                .prefixes
+                .map(|prefixes| prefixes.get(family).clone())
+                .unwrap_or_default();
+            state.notes.push(format!(
+                "{family}: both paths leave by {device} and IPv6 routes carry no realm; the firewall lists the {} prefixes itself",
+                prefixes.len()
+            ));
+            vec![
+                Match::OutputInterface(device),
+                Match::DestinationAnyOf(prefixes),
+            ]
+        }
+    }
+}
+
+/// What the routing decision answers for the bypass path and not for the egress path, if there is
+/// anything that this backend can ask for.
+pub fn differs(inputs: &Inputs, family: Family, bypass: Via, out: IfIndex) -> Option<Vec<Match>> {
+    let leaves = Match::OutputInterface(inputs.facts.device_name(bypass.device));
+    if bypass.device != out {
+        return Some(vec![leaves]);
+    }
+    let main_gateway = inputs
+        .facts
+        .defaults(family)
+        .first()
+        .and_then(|route| route.gateway);
+    match bypass.gateway {
+        Some(gateway)
+            if inputs.backend == BackendKind::Nftables && Some(gateway) != main_gateway =>
+        {
+            Some(vec![leaves, Match::NextHop(gateway)])
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,148 @@
+//! Holds and hold-downs of a running agent: they outlast restarts and clocks that somebody sets.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::host::*;
+use crate::lab::*;
+use crate::packets::FIRST;
+
+const DAY: i64 = 86_400;
+/// What a machine that is busy may take for a few passes, in seconds.
+const SLACK: i64 = 60;
+
+fn now() -> i64 {
+    Timestamp::now().as_second()
+}
+
+/// Withdraws `SMALL`, which keeps its route for a while, and then `BIG`, which the guard holds.
+/// Everything stays as it is; the agent's account of both.
+#[track_caller]
+fn withdrawn(host: &Host, agent: &Agent) -> Value {
+    let kernel = host.ns.snapshot();
+    host.publish(TOKEN + 1, &without(FIRST, &[SMALL]));
+    agent.wait_for("a hold-down", |status| status["hold_down_total"] == 1);
+    host.publish(TOKEN + 2, &without(FIRST, &[SMALL, BIG]));
+    let status = agent.wait_for("a hold", |status| !status["hold"].is_null());
+    assert_eq!(status["hold"]["guards"], serde_json::json!(["loss"]));
+    assert_eq!(status["hold"]["sync_token"], TOKEN + 2);
+    assert_eq!(status["hold_down"][0]["prefix"], SMALL);
+    assert_eq!(status["document"]["sync_token"], TOKEN + 1);
+    kernel.assert_same(&host.ns.snapshot());
+    status
+}
+
+/// When the hold began and ends, and when the hold-down ends.
+fn times(status: &Value) -> [i64; 3] {
+    [
+        &status["hold"]["since"],
+        &status["hold"]["until"],
+        &status["hold_down"][0]["until"],
+    ]
+    .map(|time| time.as_i64().unwrap())
+}
+
+/// Neither a restart nor a kill forgets them, nor do they begin anew: they end when they said
+/// that they would.
+#[test]
+fn holds_outlast_restarts() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("guard.accept_after", "\"8s\"");
+        host.set("guard.hold_down", "\"8s\"");
+        let agent = host.in_force();
+        let said = times(&withdrawn(&host, &agent));
+        let (ended, _took) = agent.stop();
+        assert!(ended.success());
+        let agent = host.start();
+        let status = agent.wait_in_force();
+        assert_eq!(times(&status), said, "after a restart: {status:#}");
+        agent.kill();
+        let agent = host.start();
+        let status = agent.wait_in_force();
+        assert_eq!(times(&status), said, "after a kill: {status:#}");
+        assert!(host.has(FIRST));
+
+        let [_, hold_ends, hold_down_ends] = said;
+        eventually("the hold-down ends", || !host.bypass().contains(SMALL));
+        // In whole seconds, so that the moment itself counts.
+        assert!(now() >= hold_down_ends, "too early");
+        eventually("the hold ends", || {
+            let status = agent.status().unwrap();
+            status["hold"].is_null() && status["document"]["sync_token"] == TOKEN + 2
+        });
+        assert!(now() >= hold_ends, "too early");
+        // What was held back has a hold-down of its own before it.
+        let status = agent.status().unwrap();
+        assert_eq!(status["hold_down"][0]["prefix"], BIG, "{status:#}");
+        assert_eq!(host.bypass(), set(&without(FIRST, &[SMALL])));
+    });
+}
+
+/// Sets the wall clock of the agent that reads this file.
+fn set_clock(file: &Path, offset: i64) {
+    let beside = file.with_extension("new");
+    std::fs::write(&beside, format!("{offset:+}\n")).unwrap();
+    std::fs::rename(&beside, file).unwrap();
+}
+
+/// Two days ahead, two days back, and right again, under the feet of the running agent: what is
+/// measured in durations goes on as if nothing had been.
+#[test]
+fn a_wall_clock_that_jumps() {
+    isolated(|| {
+        let host = Host::new();
+        let file = host.path("clock");
+        set_clock(&file, 0);
+        let agent = host.start_with(|command| {
+            command
+                .env("LD_PRELOAD", faketime("libfaketimeMT.so.1"))
+                .env("FAKETIME_TIMESTAMP_FILE", &file)
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .env("NO_FAKE_STAT", "1");
+        });
+        agent.wait_in_force();
+        let said = times(&withdrawn(&host, &agent));
+        let kernel = host.ns.snapshot();
+        let asked = ["changed", "unchanged", "held", "rejected", "failed"];
+        for offset in [2 * DAY, -2 * DAY, 0] {
+            set_clock(&file, offset);
+            let before = agent.status().unwrap();
+            let after = agent.wait_for("the timer goes on", |status| {
+                fetches(status, &asked) >= fetches(&before, &asked) + 3
+            });
+            // The lie was believed, or this proves nothing.
+            let at = after["passes"][0]["at"].as_i64().unwrap();
+            let beside = at - now() - offset;
+            assert!(beside.abs() <= SLACK, "not faked by {offset} s: {after:#}");
+
+            let fetched = fetches(&after, &asked) - fetches(&before, &asked);
+            let passed = passes(&after) - passes(&before);
+            assert!(
+                passed <= fetched + 1,
+                "{passed} passes for {fetched} fetches"
+            );
+            assert!(
+                after["source"]["next_fetch_in_s"].as_u64() <= Some(2),
+                "{after:#}"
+            );
+            assert_eq!(after["source"]["breaker"], "closed", "{after:#}");
+            let age = after["document"]["age_s"].as_i64().unwrap();
+            assert!((0..=SLACK).contains(&age), "{age} s at {offset}");
+            assert_eq!(after["document"]["freshness"], "fresh");
+            assert_eq!(after["hold_down_total"], 1, "{after:#}");
+            assert_eq!(after["hold"]["sync_token"], TOKEN + 2, "{after:#}");
+            for (now, then) in times(&after).into_iter().zip(said) {
+                // Told in the terms of the clock as it is now.
+                let moved = now - then - offset;
+                assert!(moved.abs() <= 2, "{moved} s off at {offset}: {after:#}");
+            }
+            kernel.assert_same(&host.ns.snapshot());
+        }
+        let log = agent.log();
+        assert!(!log.contains("ERROR"), "{log}");
+    });
+}

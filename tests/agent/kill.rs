@@ -1,0 +1,229 @@
+//! `kill -9` at any moment: the next start is in force again, and nothing else has changed.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::host::*;
+use crate::lab::*;
+use crate::packets::{FIRST, Firewall, Machine, PACE, count_from_now};
+use crate::systemd::Systemd;
+
+/// Numbers that nobody expects (SplitMix64), the same again for the same seed.
+struct Chance(u64);
+
+impl Chance {
+    /// From the clock, or from what an earlier run has printed.
+    fn new() -> Chance {
+        let seed = std::env::var("TRAILBLAZER_SEED").ok();
+        let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            since.as_nanos() as u64
+        });
+        println!("TRAILBLAZER_SEED={seed}");
+        Chance(seed)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn milliseconds(&mut self, bound: u64) -> Duration {
+        Duration::from_micros(self.below(1000 * bound))
+    }
+}
+
+/// Kills it, which must not have ended by itself.
+#[track_caller]
+fn kill(mut agent: Agent, when: &str) {
+    agent.signal(Signal::KILL);
+    let status = agent.wait();
+    let killed = status.signal() == Some(Signal::KILL.as_raw());
+    assert!(killed, "{when}: {status}\n{}", agent.log());
+}
+
+/// Documents change and what is ours is deleted, for a while.
+fn load(host: &Host, chance: &mut Chance, token: &mut u64, time: Duration) {
+    let more = [FIRST, &[NEW]].concat();
+    let began = Instant::now();
+    while began.elapsed() < time {
+        match chance.below(6) {
+            0 | 1 => {
+                *token += 1;
+                let wanted: &[&str] = if *token % 2 == 0 { &more } else { FIRST };
+                host.publish(*token, wanted);
+            }
+            2 => drop(
+                host.ns
+                    .exec(&["nft", "delete", "table", "inet", "trailblazer"]),
+            ),
+            3 => drop(
+                host.ns
+                    .exec(&["ip", "rule", "del", "pref", "30020", "proto", "83"]),
+            ),
+            _ => {
+                let prefix = FIRST[chance.below(FIRST.len() as u64) as usize];
+                // It may be gone already.
+                drop(
+                    host.ns
+                        .exec(&["ip", "route", "del", prefix, "table", "1083"]),
+                );
+            }
+        }
+    }
+}
+
+/// Whether one of the two documents is in force as a whole.
+fn is_whole(host: &Host) -> bool {
+    let bypass = host.bypass();
+    let either = bypass == set(FIRST) || bypass == set(&[FIRST, &[NEW]].concat());
+    either && host.egress_is_in_force()
+}
+
+/// Every line can be read, but for those that a kill has torn.
+#[track_caller]
+fn history(host: &Host) -> Value {
+    let history = host
+        .run(&["history", "-o", "json", "--last", "100000"])
+        .ok()
+        .json();
+    for damage in history["damaged"].as_array().unwrap() {
+        let reason = damage["reason"].as_str().unwrap();
+        assert!(reason.starts_with("torn"), "{damage:#}");
+    }
+    history
+}
+
+#[test]
+fn a_hundred_kills() {
+    isolated(|| {
+        let mut chance = Chance::new();
+        let mut host = Host::new();
+        host.set("guard.max_loss", "\"100%\"");
+        host.set("guard.hold_down", "\"0s\"");
+        host.ns.nft(
+            "add table inet theirs
+add chain inet theirs empty
+",
+        );
+        host.ns.ip("route add blackhole 10.99.0.0/16 table 1083");
+        drop(host.in_force());
+        let foreign = host.ns.foreign_snapshot();
+        let mut token = TOKEN;
+        for round in 0..50 {
+            let agent = host.start();
+            let time = chance.milliseconds(60);
+            load(&host, &mut chance, &mut token, time);
+            kill(agent, &format!("round {round}, {time:?} after the start"));
+
+            let systemd = Systemd::start(&host);
+            let agent = host.start_with(|command| systemd.notified_by(command));
+            systemd.wait_for("READY", 0);
+            // What was asked for before the kill may still be on its way in.
+            eventually("in force again", || is_whole(&host));
+            let time = chance.milliseconds(30);
+            load(&host, &mut chance, &mut token, time);
+            kill(agent, &format!("round {round}, in force"));
+            std::fs::remove_file(host.path("notify")).unwrap();
+            if round % 10 == 9 {
+                history(&host);
+            }
+        }
+        token += 1;
+        host.publish(token, FIRST);
+        let agent = host.start();
+        agent.wait_for("in force at last", |status| {
+            status["state"] == "in_force" && status["document"]["sync_token"] == token
+        });
+        assert!(host.has(FIRST));
+        let report = host.reconcile(&[]);
+        assert_eq!(report["outcome"], "in_sync", "{report:#}");
+        foreign.assert_same(&host.ns.foreign_snapshot());
+        let history = history(&host);
+        let passes = history["passes"].as_array().unwrap();
+        let outcomes = passes.iter().map(|pass| pass["outcome"].as_str().unwrap());
+        let count = |outcome: &str| outcomes.clone().filter(|it| *it == outcome).count();
+        println!(
+            "{} passes, {} interrupted",
+            passes.len(),
+            count("interrupted")
+        );
+        // The first one of all had no document to go by.
+        for pass in &passes[1..] {
+            let outcome = pass["outcome"].as_str().unwrap();
+            assert!(!["failed", "rolled_back"].contains(&outcome), "{pass:#}");
+        }
+        let log = agent.log();
+        assert!(!log.contains("ERROR") && !log.contains("another"), "{log}");
+    });
+}
+
+/// The same with partners and S3 under way all the time: whatever is deleted and whoever is
+/// killed, partners see the egress address or nobody.
+#[test]
+fn partners_see_the_egress_address_through_kills() {
+    isolated(|| {
+        let mut chance = Chance::new();
+        let lab = Lab::new();
+        lab.plain_nat("nat1");
+        let settings = format!("[egress]\ngateways = {GATEWAYS:?}\n");
+        let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings);
+        machine.administrator();
+        machine.agent().wait_in_force();
+        let foreign = machine.ns().foreign_snapshot();
+        count_from_now(&lab);
+        let stream = lab.stream("host1", &[S3, S3_6, PARTNER, PARTNER6], PACE);
+        stream.wait_for(4);
+        for round in 0..25 {
+            let wanted = &FIRST[..FIRST.len() - round % 2];
+            machine.publish(wanted);
+            let agent = machine.agent();
+            let began = Instant::now();
+            let time = chance.milliseconds(80);
+            while began.elapsed() < time {
+                // Without its gateway the egress table closes, by the fallback below it; without a
+                // prefix, S3 takes the NAT. Rules and fallbacks are what keeps packets from going
+                // past us: nobody deletes these here.
+                let words = match chance.below(3) {
+                    0 => "default via 10.0.1.10 table 1084",
+                    1 => "52.216.0.0/15 table 1083",
+                    _ => "2600:1fa0:8000::/39 table 1083",
+                };
+                let words = format!("ip route del {words}");
+                let words: Vec<&str> = words.split(' ').collect();
+                drop(machine.ns().exec(&words));
+            }
+            kill(agent, &format!("round {round}, {time:?} after the start"));
+        }
+        let agent = machine.agent();
+        agent.wait_in_force();
+        stream.wait_for(4);
+        let report = stream.stop();
+        let leaks = lab.leaks();
+        assert_eq!((leaks.partner4, leaks.partner6), (0, 0), "{leaks:?}");
+        assert_eq!(leaks.unmapped_partner, 0, "{leaks:?}");
+        assert!(
+            lab.partner.refused().is_empty(),
+            "{:?}",
+            lab.partner.refused()
+        );
+        for (partner, egress) in [
+            (PARTNER, lab.nat1.egress_public),
+            (PARTNER6, lab.nat1.egress6),
+        ] {
+            let seen = report.of(partner);
+            assert!(seen[&egress.to_string()] > 0, "{seen:?}");
+            assert_eq!(lab.who("host1", partner), Ok(egress));
+        }
+        assert_eq!(lab.who("host1", S3), Ok(HOST1_PUBLIC));
+        assert_eq!(lab.who("host1", S3_6), Ok(HOST1_6));
+        machine.in_sync();
+        foreign.assert_same(&machine.ns().foreign_snapshot());
+    });
+}

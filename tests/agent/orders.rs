@@ -1,0 +1,158 @@
+//! What an operator runs beside the agent: `flush`, `kick`, `reconcile`.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::host::*;
+use crate::lab::*;
+use crate::packets::FIRST;
+
+/// Long enough for a pass, a repair and the end of a burst, several times over.
+const A_WHILE: Duration = Duration::from_millis(700);
+
+/// Events of all kinds, each of which is followed by a look otherwise.
+fn stir(host: &Host) {
+    host.ns.ip_batch(
+        "route add 192.0.2.0/24 via 10.0.1.1 dev eth0\n\
+         route del 192.0.2.0/24 via 10.0.1.1 dev eth0\n\
+         addr add 10.0.1.77/24 dev eth0\n\
+         addr del 10.0.1.77/24 dev eth0\n\
+         route add 3.5.0.0/19 via 10.0.1.1 dev eth0 table 1083\n\
+         route del 3.5.0.0/19 via 10.0.1.1 dev eth0 table 1083\n\
+         rule add pref 30050 lookup main\n\
+         rule del pref 30050 lookup main\n",
+    );
+    host.ns
+        .nft("table inet theirs { }\ndelete table inet theirs");
+}
+
+#[track_caller]
+fn flush(host: &Host) {
+    let flushed = host.run(&["flush", "-o", "json"]).ok().json();
+    assert_eq!(flushed["agent"], "paused", "{flushed:#}");
+    assert_eq!(flushed["outcome"], "changed", "{flushed:#}");
+    assert!(host.has_nothing());
+}
+
+/// Everything of ours is gone and stays gone, whatever happens and however long it takes, until
+/// somebody says otherwise.
+#[test]
+fn a_flush_pauses_until_a_kick_or_a_restart() {
+    isolated(|| {
+        let host = Host::new();
+        let before = host.ns.snapshot();
+        let agent = host.in_force();
+        flush(&host);
+        before.assert_same(&host.ns.snapshot());
+        let status = agent.status().unwrap();
+        assert_eq!(status["state"], "paused", "{status:#}");
+        let reason = status["reason"].as_str().unwrap();
+        assert!(reason.starts_with("paused by flush, pid "), "{reason}");
+        let asked = host.mirror.requests().len();
+        host.publish(TOKEN + 1, &[FIRST, &[NEW]].concat());
+        stir(&host);
+        std::thread::sleep(A_WHILE);
+        host.ns.flap("eth0");
+        host.ns.ip_batch(
+            "addr replace 2600:1f18:1000:1::11/64 dev eth0 nodad\n\
+             route replace default via 10.0.1.1 dev eth0 proto dhcp src 10.0.1.11 metric 512\n\
+             route replace default via fe80::1 dev eth0 proto ra metric 512\n",
+        );
+        // Two refreshes and more.
+        std::thread::sleep(3 * A_WHILE);
+        assert!(host.has_nothing());
+        let later = agent.status().unwrap();
+        assert_eq!(later["state"], "paused", "{later:#}");
+        assert_eq!(passes(&later), passes(&status), "no pass in a pause");
+        let more = host.mirror.requests().len() - asked;
+        assert!(
+            more <= 1,
+            "{more} fetches in a pause; one may have been under way"
+        );
+        // Twice is once.
+        let again = host.run(&["flush", "-o", "json"]).ok().json();
+        assert_eq!(again["agent"], "paused");
+
+        host.run(&["kick"]).ok();
+        let status = agent.wait_for("in force, on the new document", |status| {
+            status["state"] == "in_force" && status["document"]["sync_token"] == TOKEN + 1
+        });
+        assert_eq!(status["drift"]["conflicts"], Value::Array(Vec::new()));
+        assert!(host.has(&[FIRST, &[NEW]].concat()));
+
+        flush(&host);
+        let (ended, _took) = agent.stop();
+        assert!(ended.success());
+        assert!(host.has_nothing());
+        let agent = host.start();
+        agent.wait_in_force();
+        assert!(host.has(&[FIRST, &[NEW]].concat()));
+    });
+}
+
+/// A kick is a pass and a fetch, now.
+#[test]
+fn a_kick_asks_the_source_at_once() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("source.refresh", "\"1h\"");
+        let agent = host.in_force();
+        host.publish(TOKEN + 1, &[FIRST, &[NEW]].concat());
+        let asked = host.run(&["kick", "-o", "json"]).ok().json();
+        assert_eq!(asked["outcome"], "asked");
+        let status = agent.wait_for("the new document", |status| {
+            status["document"]["sync_token"] == TOKEN + 1
+        });
+        assert!(host.has(&[FIRST, &[NEW]].concat()));
+        let causes = status["passes"].as_array().unwrap().iter();
+        let causes: Vec<&str> = causes.map(|pass| pass["cause"].as_str().unwrap()).collect();
+        assert_eq!(causes, ["document", "kick", "document", "start"]);
+    });
+}
+
+/// Two of us on one host: `reconcile` brings documents, the agent mends and goes by what the
+/// other has put in force. Neither takes the other for a stranger.
+#[test]
+fn a_reconcile_beside_the_agent() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("guard.max_loss", "\"100%\"");
+        host.set("guard.hold_down", "\"0s\"");
+        let agent = host.in_force();
+        let foreign = host.ns.foreign_snapshot();
+        let more = [FIRST, &[NEW]].concat();
+        let mut token = TOKEN;
+        for round in 0..12 {
+            token += 1;
+            let wanted: &[&str] = if round % 2 == 0 { &more } else { FIRST };
+            host.publish(token, wanted);
+            if round % 3 == 0 {
+                host.ns.ip(&format!("route del {BIG} table 1083"));
+            }
+            let report = host.reconcile(&[]);
+            assert_eq!(report["sync_token"], token, "{report:#}");
+            // The agent may have been faster.
+            let outcome = report["outcome"].as_str().unwrap();
+            assert!(["changed", "in_sync"].contains(&outcome), "{report:#}");
+            eventually("the kernel has it", || host.has(wanted));
+        }
+        let status = agent.wait_for("the last document", |status| {
+            status["state"] == "in_force" && status["document"]["sync_token"] == token
+        });
+        assert_eq!(
+            status["drift"]["conflicts"],
+            Value::Array(Vec::new()),
+            "{status:#}"
+        );
+        assert_eq!(status["faults"]["ours"], 0, "{status:#}");
+        assert_eq!(status["faults"]["others"], 0, "{status:#}");
+        let report = host.reconcile(&[]);
+        assert_eq!(report["outcome"], "in_sync", "{report:#}");
+        let log = agent.log();
+        assert!(!log.contains("conflict") && !log.contains("ERROR"), "{log}");
+        foreign.assert_same(&host.ns.foreign_snapshot());
+        let history = host.run(&["history", "-o", "json"]).ok().json();
+        assert_eq!(history["damaged"], Value::Array(Vec::new()));
+    });
+}

@@ -1,0 +1,224 @@
+//! What systemd hears and says: status line, watchdog, reload, stop (sd_notify(3), the protocol
+//! of `Type=notify-reload` in systemd.service(5)).
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::host::*;
+use crate::lab::*;
+use crate::packets::FIRST;
+use crate::systemd::Systemd;
+
+/// Microseconds on the clock that `MONOTONIC_USEC` is read from.
+fn monotonic_usec() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
+#[test]
+fn the_status_line_follows_the_document() {
+    isolated(|| {
+        let host = Host::new();
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| systemd.notified_by(command));
+        systemd.wait_for_status(&format!("in force: 6 prefixes, document {TOKEN}"), 0);
+        host.publish(TOKEN + 1, &[FIRST, &[NEW]].concat());
+        systemd.wait_for_status(&format!("in force: 7 prefixes, document {}", TOKEN + 1), 0);
+        // Held: said, and in force all the same.
+        host.publish(TOKEN + 2, &[]);
+        systemd.wait_for_status("7 prefixes, document 1795021513, held by the guard", 0);
+        // Nothing is said twice, however many passes there are.
+        let status = agent.status().unwrap();
+        let mark = systemd.mark();
+        agent.wait_for("three more passes", |later| {
+            passes(later) >= passes(&status) + 3
+        });
+        assert_eq!(systemd.mark(), mark, "{:#?}", systemd.came());
+        assert_eq!(systemd.with("READY", 0).len(), 1);
+        assert_eq!(systemd.with("WATCHDOG", 0).len(), 0, "nobody asked for it");
+    });
+}
+
+/// Pings at half of the watchdog's patience while all is well, none while the process stands
+/// still, and after that it goes on as if nothing had been, the repairs included.
+#[test]
+fn the_watchdog_is_fed_by_a_loop_that_goes_round() {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    isolated(|| {
+        let host = Host::new();
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| {
+            systemd.notified_by(command);
+            command.env("WATCHDOG_USEC", PATIENCE.as_micros().to_string());
+        });
+        systemd.wait_for("READY", 0);
+        let mark = systemd.mark();
+        eventually("pings", || systemd.with("WATCHDOG", mark).len() >= 4);
+        let pings = systemd.with("WATCHDOG", mark);
+        let pace = (pings[3].at - pings[0].at) / 3;
+        // Half of the patience is the pace; never faster by much, or systemd is kept busy. The
+        // upper bound is the patience itself, which a machine busy enough to miss it would break
+        // in earnest, too.
+        assert!(pace > PATIENCE / 4 && pace < PATIENCE, "{pace:?}");
+
+        agent.signal(Signal::STOP);
+        // What was sent before has come by then: a datagram is in the queue when it is sent.
+        std::thread::sleep(Duration::from_millis(100));
+        let mark = systemd.mark();
+        host.ns.ip(&format!("route del {BIG} table 1083"));
+        host.ns.ip("-6 rule del pref 30020");
+        std::thread::sleep(PATIENCE + Duration::from_millis(500));
+        assert_eq!(systemd.mark(), mark, "{:#?}", systemd.came());
+        assert!(!host.has(FIRST), "nobody mends it meanwhile");
+
+        agent.signal(Signal::CONT);
+        systemd.wait_for("WATCHDOG", mark);
+        eventually("what went meanwhile is back", || host.has(FIRST));
+        eventually("pings go on", || systemd.with("WATCHDOG", mark).len() >= 3);
+        let status = agent.wait_for("in force", |status| status["state"] == "in_force");
+        assert_eq!(status["faults"]["ours"], 0, "{status:#}");
+    });
+}
+
+/// RELOADING=1 with the time, then READY=1 once the new settings are in force.
+#[test]
+fn a_reload_puts_other_settings_in_force() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("agent.metrics", "\"127.0.0.1:9683\"");
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| systemd.notified_by(command));
+        agent.wait_in_force();
+        systemd.wait_for("READY", 0);
+        assert_eq!(host.http(9683, "/healthz").unwrap().0, 200);
+
+        host.set("egress.gateways", &format!("{OTHER_GATEWAYS:?}"));
+        host.set("agent.metrics", "\"127.0.0.1:9684\"");
+        host.set("select.include", "[\"18.34.0.0/19\"]");
+        host.config();
+        let (mark, sent) = (systemd.mark(), monotonic_usec());
+        agent.signal(Signal::HUP);
+        let ready = systemd.wait_for("READY", mark);
+        assert_eq!(
+            host.egress(),
+            set(&OTHER_GATEWAYS),
+            "ready when it is in force"
+        );
+        assert_eq!(host.bypass(), set(&[FIRST, &[NEW]].concat()));
+        let reloading = systemd.with("RELOADING", mark);
+        assert_eq!(reloading.len(), 1, "{:#?}", systemd.came());
+        assert!(reloading[0].at <= ready.at);
+        let usec: u64 = reloading[0]
+            .value("MONOTONIC_USEC")
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!((sent..=monotonic_usec()).contains(&usec), "{sent} {usec}");
+        eventually("metrics at the new place", || {
+            host.http(9684, "/readyz").is_some()
+        });
+        eventually("none at the old one", || {
+            host.http(9683, "/healthz").is_none()
+        });
+        let log = agent.log();
+        assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+        let journal = host.run(&["history", "-o", "json"]).ok().json();
+        let last = journal["passes"]
+            .as_array()
+            .unwrap()
+            .last()
+            .unwrap()
+            .clone();
+        assert_eq!(last["cause"], "config", "{last:#}");
+    });
+}
+
+/// What can't be read and what doesn't fit the host is refused with a reason, and nothing changes.
+#[test]
+fn a_reload_that_is_wrong_is_refused() {
+    isolated(|| {
+        let mut host = Host::new();
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| systemd.notified_by(command));
+        agent.wait_in_force();
+        systemd.wait_for("READY", 0);
+        let kernel = host.ns.snapshot();
+        let good = std::fs::read_to_string(host.config()).unwrap();
+        let refused = |text: &str, says: &[&str]| {
+            std::fs::write(host.path("trailblazer.toml"), text).unwrap();
+            let (mark, logged) = (systemd.mark(), agent.log().len());
+            agent.signal(Signal::HUP);
+            systemd.wait_for("READY", mark);
+            assert_eq!(systemd.with("RELOADING", mark).len(), 1);
+            let log = agent.log().split_off(logged);
+            assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+            assert!(
+                log.contains("the new settings are refused, the old ones stay"),
+                "{log}"
+            );
+            for words in says {
+                assert!(log.contains(words), "lacks {words:?}: {log}");
+            }
+            kernel.assert_same(&host.ns.snapshot());
+            // `status` reads the config for the socket's path.
+            std::fs::write(host.path("trailblazer.toml"), &good).unwrap();
+            let status = agent.status().unwrap();
+            assert_eq!(status["state"], "in_force", "{status:#}");
+            assert_eq!(status["faults"]["ours"], 0, "{status:#}");
+        };
+        refused("role = \"host\"\n[egress\n", &["trailblazer.toml:2:"]);
+        let wrong = good.replace("source.refresh", "source.refesh");
+        refused(
+            &wrong,
+            &[
+                "trailblazer.toml:6:8: source.refesh",
+                "did you mean \"refresh\"?",
+            ],
+        );
+        let wrong = good.replace("\"10.0.1.10\"", "\"10.9.9.9\"");
+        refused(&wrong, &["10.9.9.9"]);
+
+        // And then a good one.
+        host.set("egress.gateways", &format!("{OTHER_GATEWAYS:?}"));
+        host.config();
+        let mark = systemd.mark();
+        agent.signal(Signal::HUP);
+        systemd.wait_for("READY", mark);
+        assert_eq!(host.egress(), set(&OTHER_GATEWAYS));
+    });
+}
+
+/// STOPPING=1, exit 0 and no change; what is in force stays in force.
+#[test]
+fn a_stop_leaves_everything_in_force() {
+    isolated(|| {
+        let host = Host::new();
+        for signal in [Signal::TERM, Signal::INT] {
+            let systemd = Systemd::start(&host);
+            let mut agent = host.start_with(|command| systemd.notified_by(command));
+            agent.wait_in_force();
+            let kernel = host.ns.snapshot();
+            let began = Instant::now();
+            agent.signal(signal);
+            let status = agent.wait();
+            let took = began.elapsed();
+            assert!(status.success(), "{signal:?}: {status}");
+            // A pass that is under way takes a few milliseconds here: the second that is
+            // promised is ten times what it needs on a busy machine.
+            assert!(took < Duration::from_secs(1), "{signal:?}: {took:?}");
+            assert_eq!(
+                systemd.with("STOPPING", 0).len(),
+                1,
+                "{:#?}",
+                systemd.came()
+            );
+            let last = systemd.came().pop().unwrap();
+            assert!(last.value("STOPPING").is_some(), "{last:?} came after it");
+            kernel.assert_same(&host.ns.snapshot());
+            assert!(!host.path("control.sock").exists());
+            std::fs::remove_file(host.path("notify")).unwrap();
+        }
+    });
+}

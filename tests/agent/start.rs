@@ -1,0 +1,179 @@
+//! The first moments: what the state dir knows is in force before anybody has answered.
+
+use crate::host::*;
+use crate::lab::*;
+use crate::packets::FIRST;
+use crate::systemd::Systemd;
+
+/// The kernel at the moment in which READY=1 came.
+#[track_caller]
+fn ready_and_in_force(host: &Host, what: &str) -> (Agent, Systemd) {
+    let systemd = Systemd::start(host);
+    let agent = host.start_with(|command| systemd.notified_by(command));
+    systemd.wait_for("READY", 0);
+    assert!(
+        host.has(FIRST),
+        "{what}: ready without {:?}, {:?}, {:?}\n{}",
+        host.bypass(),
+        host.egress(),
+        host.rules(),
+        agent.log()
+    );
+    (agent, systemd)
+}
+
+/// The kernel is ready although no fetch has ended, well or not.
+#[track_caller]
+fn nobody_has_answered(agent: &Agent) {
+    let status = agent.status().unwrap();
+    assert_eq!(fetches(&status, &["changed", "unchanged"]), 0, "{status:#}");
+    assert_eq!(status["state"], "in_force", "{status:#}");
+    assert_eq!(status["document"]["sync_token"], TOKEN, "{status:#}");
+}
+
+#[test]
+fn the_last_known_good_is_in_force_before_any_answer() {
+    isolated(|| {
+        for (what, verdict) in [("hangs", "drop"), ("is down", "reject with tcp reset")] {
+            let mut host = Host::new();
+            // The first fetch lasts as long as this test: what is in force is the cache's.
+            host.set("source.timeout", "\"60s\"");
+            host.reconcile(&["--cache-only"]);
+            assert!(host.has_nothing());
+            host.cut_off(Some(verdict));
+            let (agent, _systemd) = ready_and_in_force(&host, what);
+            nobody_has_answered(&agent);
+        }
+    });
+}
+
+/// `regions = ["auto"]` with an answer of this machine's metadata service from before.
+#[test]
+fn cached_facts_do_while_the_metadata_service_is_silent() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("select.regions", "[\"auto\"]");
+        host.reconcile(&[]);
+        host.run(&["flush"]).ok();
+        host.imds.set_mode(ImdsMode::Silent);
+        host.cut_off(Some("ip daddr 18.165.83.10 drop"));
+        let (agent, _systemd) = ready_and_in_force(&host, "cached facts");
+        nobody_has_answered(&agent);
+        let log = agent.log();
+        assert!(!log.contains("ERROR"), "{log}");
+    });
+}
+
+/// Nothing is known and nobody answers: partners are safe behind the NAT all the same, and so is
+/// S3 until a document says otherwise.
+#[test]
+fn a_first_boot_without_a_network_closes_the_egress_path() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("agent.metrics", "\"127.0.0.1:9683\"");
+        host.cut_off(Some("drop"));
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| systemd.notified_by(command));
+        eventually("the egress path is closed", || host.egress_is_in_force());
+        systemd.wait_for("READY", 0);
+        let status = agent.status().unwrap();
+        assert_eq!(fetches(&status, &["failed"]), 1, "ready after one attempt");
+        assert_eq!(status["state"], "starting", "{status:#}");
+        assert_eq!(status["document"], serde_json::Value::Null);
+        let reason = status["reason"].as_str().unwrap();
+        assert!(reason.contains("no document"), "{reason}");
+        assert_eq!(host.bypass(), set(&[]));
+        assert!(
+            host.table(1084).contains("10.0.0.0/8"),
+            "private networks stay reachable"
+        );
+        assert_eq!(host.http(9683, "/healthz"), Some((200, "ok\n".to_owned())));
+        let (code, why) = host.http(9683, "/readyz").unwrap();
+        assert_eq!(code, 503);
+        assert!(why.starts_with("starting: no document"), "{why}");
+        systemd.wait_for_status("starting: no document", 0);
+
+        host.cut_off(None);
+        agent.wait_in_force();
+        assert!(host.has(FIRST));
+        assert_eq!(host.http(9683, "/readyz").unwrap().0, 200);
+        systemd.wait_for_status("in force: 6 prefixes", 0);
+        assert_eq!(systemd.with("READY", 0).len(), 1, "ready once");
+    });
+}
+
+/// Not even a link: the agent says so, is there, and does the rest when the link comes.
+#[test]
+fn a_first_boot_without_a_link() {
+    isolated(|| {
+        let host = Host::new();
+        host.ns
+            .ip_batch("link set eth0 down\naddr flush dev eth0\n");
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| systemd.notified_by(command));
+        systemd.wait_for("READY", 0);
+        let status = agent.status().unwrap();
+        assert_eq!(status["state"], "starting", "{status:#}");
+        host.ns.ip_batch(
+            "link set eth0 up\n\
+             addr add 10.0.1.11/24 dev eth0\n\
+             addr add 2600:1f18:1000:1::11/64 dev eth0 nodad\n\
+             route add default via 10.0.1.1 dev eth0 proto dhcp src 10.0.1.11 metric 512\n\
+             route add default via fe80::1 dev eth0 proto ra metric 512\n",
+        );
+        agent.wait_in_force();
+        eventually("both families", || host.has(FIRST));
+    });
+}
+
+/// `reconcile --cache-only` on the machine that the image is made of; the image's first boot is
+/// on another machine and finds nobody.
+#[test]
+fn an_image_boots_from_what_was_baked_in() {
+    isolated(|| {
+        let builder = Host::new();
+        builder.reconcile(&["--cache-only"]);
+        assert!(
+            builder.has_nothing(),
+            "the builder's own routes stay as they are"
+        );
+        let host = Host::new();
+        host.cut_off(Some("drop"));
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .args([builder.state_dir(), host.state_dir()])
+            .status()
+            .unwrap();
+        assert!(copied.success());
+        let (agent, _systemd) = ready_and_in_force(&host, "baked");
+        let log = agent.log();
+        assert!(!log.contains("ERROR"), "{log}");
+    });
+}
+
+#[test]
+fn without_a_socket_to_notify_nobody_is_notified() {
+    isolated(|| {
+        let host = Host::new();
+        let systemd = Systemd::start(&host);
+        let agent = host.in_force();
+        let (status, _took) = agent.stop();
+        assert!(status.success());
+        assert_eq!(systemd.mark(), 0, "{:#?}", systemd.came());
+    });
+}
+
+#[test]
+fn a_second_agent_does_not_start() {
+    isolated(|| {
+        let host = Host::new();
+        let agent = host.in_force();
+        let before = host.ns.snapshot();
+        let second = host.run(&["agent"]).expect_code(1);
+        let pid = format!("another agent (pid {}) is running", agent.pid());
+        assert!(second.stderr.contains(&pid), "{second}");
+        before.assert_same(&host.ns.snapshot());
+        let status = agent.status().expect("the first is still there");
+        assert_eq!(status["pid"], agent.pid());
+    });
+}

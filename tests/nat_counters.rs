@@ -1,0 +1,253 @@
+//! Traffic by path: what the firewalls have counted outlives the rules that counted it.
+
+// Helper functions of tests are tests; clippy only knows the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/isolated_ipt.rs"]
+mod isolated_ipt;
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use isolated_ipt::{Inner, isolated, sh};
+use trailblazer::firewall::{
+    Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Path, PathTraffic, Ruleset,
+    Traffic, Verdict,
+};
+use trailblazer::kernel::nat::FirewallBackend;
+use trailblazer::kernel::nat::iptables::IptablesBackend;
+use trailblazer::kernel::nat::nftables::Nftables;
+use trailblazer::types::{Family, Mark, PathMask};
+
+const MASK: PathMask = PathMask(0x3000);
+
+/// Packets and bytes of the payload that [`send`] sends.
+const PACKETS: u64 = 10;
+const PAYLOAD: u64 = 1000;
+
+/// A policy that counts what goes to itself as bypass traffic, but for one port's as egress
+/// traffic; `further` rules that do nothing lie before and behind those that count.
+fn policy(mask: PathMask, further: usize) -> Ruleset {
+    let mut leaving = Vec::new();
+    let mut answers = Vec::new();
+    for family in Family::ALL {
+        let rule = |matches, verdict| FwRule {
+            family: Some(family),
+            matches,
+            verdict,
+        };
+        let untold = Match::FlowMark(Mark {
+            value: 0,
+            mask: mask.0,
+        });
+        for number in 0..further {
+            let nowhere = Match::OutputInterface(format!("none{number}"));
+            leaving.push(rule(vec![nowhere], Verdict::Accept));
+            answers.push(rule(vec![Match::NewFlow], Verdict::Accept));
+        }
+        let path = |path| match path {
+            Path::Bypass => mask.bypass(),
+            Path::Egress => mask.egress(),
+        };
+        let told = match family {
+            Family::Ipv4 => Path::Bypass,
+            Family::Ipv6 => Path::Egress,
+        };
+        leaving.push(rule(
+            vec![Match::OriginalDirection, untold],
+            Verdict::SetFlowMark(path(told)),
+        ));
+        for counted in Path::ALL {
+            let of = |way| vec![way, Match::FlowMark(path(counted))];
+            let verdict = Verdict::Count(counted);
+            leaving.push(rule(of(Match::OriginalDirection), verdict.clone()));
+            answers.push(rule(of(Match::ReplyDirection), verdict));
+        }
+    }
+    Ruleset {
+        chains: vec![
+            Chain {
+                hook: Hook::Prerouting,
+                rules: answers,
+            },
+            Chain {
+                hook: Hook::PostroutingCount,
+                rules: leaving,
+            },
+        ],
+    }
+}
+
+/// Sends to a socket that nothing answers from, so that what is counted is exact.
+fn send() {
+    for address in ["127.0.0.1", "::1"] {
+        let address: IpAddr = address.parse().unwrap();
+        let silent = UdpSocket::bind(SocketAddr::new(address, 0)).unwrap();
+        let sender = UdpSocket::bind(SocketAddr::new(address, 0)).unwrap();
+        for _ in 0..PACKETS {
+            let payload = vec![0; PAYLOAD as usize];
+            let target = silent.local_addr().unwrap();
+            sender.send_to(&payload, target).unwrap();
+        }
+    }
+}
+
+/// What [`send`] adds: IPv4 and IPv6 headers have 20 and 40 bytes, UDP's has 8.
+fn sent(times: u64) -> PathTraffic {
+    let traffic = |header| Traffic {
+        packets: times * PACKETS,
+        bytes: times * PACKETS * (PAYLOAD + header + 8),
+    };
+    let mut sum = PathTraffic::default();
+    sum.bypass.ipv4 = traffic(20);
+    sum.egress.ipv6 = traffic(40);
+    sum
+}
+
+fn owned(backend: &mut dyn FirewallBackend) -> OwnedFirewall {
+    match backend.observe().unwrap() {
+        ObservedFirewall::Owned(owned) => owned,
+        other => panic!("not owned: {other:?}"),
+    }
+}
+
+/// `strangers` are commands that change our chains.
+fn counts_outlive_rules(backend: &mut dyn FirewallBackend, strangers: &[&str]) {
+    assert_eq!(backend.traffic().unwrap(), None);
+    let ours = policy(MASK, 0);
+    backend.replace(&ours).unwrap();
+    assert_eq!(backend.traffic().unwrap(), Some(PathTraffic::default()));
+    send();
+    assert_eq!(backend.traffic().unwrap(), Some(sent(1)));
+    let early = owned(backend);
+    assert_eq!(early.text, backend.render(&ours).unwrap(), "no drift");
+    send();
+    assert_eq!(owned(backend).text, early.text, "no drift");
+
+    // The same again, another policy, and back.
+    backend.replace(&ours).unwrap();
+    assert_eq!(backend.traffic().unwrap(), Some(sent(2)));
+    let other = policy(MASK, 2);
+    backend.replace(&other).unwrap();
+    assert_eq!(owned(backend).text, backend.render(&other).unwrap());
+    assert_eq!(backend.traffic().unwrap(), Some(sent(2)));
+    send();
+    // A rollback puts the rules back, not the numbers.
+    backend.restore(&early.snapshot).unwrap();
+    assert_eq!(owned(backend).text, early.text);
+    assert_eq!(backend.traffic().unwrap(), Some(sent(3)));
+
+    for (index, stranger) in strangers.iter().enumerate() {
+        sh(stranger);
+        assert_ne!(owned(backend).text, early.text, "unseen: {stranger}");
+        backend.replace(&ours).unwrap();
+        assert_eq!(owned(backend).text, early.text, "after {stranger}");
+        let expected = sent(3 + index as u64);
+        assert_eq!(backend.traffic().unwrap(), Some(expected), "{stranger}");
+        send();
+    }
+
+    // A policy that counts nothing has no traffic, not zero.
+    let mut mute = ours;
+    for chain in &mut mute.chains {
+        chain
+            .rules
+            .retain(|rule| !matches!(rule.verdict, Verdict::Count(_)));
+    }
+    backend.replace(&mute).unwrap();
+    assert_eq!(backend.traffic().unwrap(), None);
+    backend.remove().unwrap();
+    assert_eq!(backend.traffic().unwrap(), None);
+}
+
+#[test]
+fn counts_outlive_rules_nftables() {
+    if isolated("counts_outlive_rules_nftables", Inner::default()) {
+        let mut backend = Nftables::new();
+        counts_outlive_rules(
+            &mut backend,
+            &[
+                "nft add rule inet trailblazer count accept",
+                "nft insert rule inet trailblazer prerouting counter",
+                "nft add chain inet trailblazer mine",
+                "nft add counter inet trailblazer mine",
+                "nft flush chain inet trailblazer count",
+            ],
+        );
+        // The whole table gone: what an earlier reading knows is better than nothing.
+        backend.replace(&policy(MASK, 0)).unwrap();
+        send();
+        let before = owned(&mut backend);
+        sh("nft delete table inet trailblazer");
+        backend.restore(&before.snapshot).unwrap();
+        assert_eq!(backend.traffic().unwrap(), Some(sent(1)));
+        let listed = sh("nft list counters table inet trailblazer");
+        let bytes = sent(1).bypass.ipv4.bytes;
+        assert!(
+            listed.contains(&format!("packets {PACKETS} bytes {bytes}")),
+            "{listed}"
+        );
+        // One of ours gone, or in its place something else.
+        for edit in [
+            "nft flush table inet trailblazer && nft delete counter inet trailblazer egress-ipv4",
+            "nft flush table inet trailblazer && nft delete counter inet trailblazer egress-ipv4 && \
+             nft add quota inet trailblazer egress-ipv4 { over 1 mbytes }",
+        ] {
+            sh(&edit.replace('{', "\\{").replace('}', "\\}"));
+            assert_ne!(owned(&mut backend).text, before.text);
+            backend.replace(&policy(MASK, 0)).unwrap();
+            assert_eq!(owned(&mut backend).text, before.text);
+            assert_eq!(backend.traffic().unwrap(), Some(sent(1)));
+        }
+    }
+}
+
+fn iptables(variant: (&'static str, &'static str)) {
+    let mut backend = IptablesBackend::with_tools(variant.0, variant.1, 1);
+    let (v4, v6) = variant;
+    let strangers = [
+        format!(
+            "{v4} -t mangle -A TRAILBLAZER-COUNT -j ACCEPT; {v6} -t mangle -A TRAILBLAZER-COUNT -j ACCEPT"
+        ),
+        format!(
+            "{v4} -t mangle -I TRAILBLAZER-PRE 2 -j ACCEPT; {v6} -t mangle -I TRAILBLAZER-PRE 2 -j ACCEPT"
+        ),
+        format!("{v4} -t mangle -D TRAILBLAZER-COUNT 1; {v6} -t mangle -D TRAILBLAZER-COUNT 1"),
+        format!("{v4} -t mangle -D TRAILBLAZER-COUNT 2; {v6} -t mangle -D TRAILBLAZER-COUNT 2"),
+        format!("{v4} -t mangle -D POSTROUTING 1; {v6} -t mangle -D POSTROUTING 1"),
+        // Rules that count, but have counted nothing here.
+        format!("{v4} -t mangle -D TRAILBLAZER-PRE 3; {v6} -t mangle -D TRAILBLAZER-PRE 2"),
+    ];
+    let strangers: Vec<&str> = strangers.iter().map(String::as_str).collect();
+    counts_outlive_rules(&mut backend, &strangers);
+
+    // Other marks: each rule that counts is another one, and carries on what the old one had.
+    // ip6tables of the nft variant forgets it (1.8.9).
+    let forgets = v6 == "ip6tables-nft";
+    backend.replace(&policy(MASK, 0)).unwrap();
+    send();
+    let before = owned(&mut backend);
+    backend.replace(&policy(PathMask(0x300), 0)).unwrap();
+    let after = backend.traffic().unwrap().unwrap();
+    assert_eq!(after.bypass, sent(1).bypass);
+    assert!(forgets || after == sent(1), "{after:?}");
+    // All gone: what an earlier reading knows is better than nothing.
+    backend.remove().unwrap();
+    backend.restore(&before.snapshot).unwrap();
+    let after = backend.traffic().unwrap().unwrap();
+    assert_eq!(after.bypass, sent(1).bypass);
+    assert!(forgets || after == sent(1), "{after:?}");
+}
+
+#[test]
+fn counts_outlive_rules_iptables() {
+    if isolated("counts_outlive_rules_iptables", Inner::default()) {
+        iptables(("iptables-nft", "ip6tables-nft"));
+    }
+}
+
+#[test]
+fn counts_outlive_rules_iptables_legacy() {
+    if isolated("counts_outlive_rules_iptables_legacy", Inner::default()) {
+        iptables(("iptables-legacy", "ip6tables-legacy"));
+    }
+}

@@ -1,0 +1,224 @@
+//! The link goes and comes, with its addresses and the DHCP client's defaults. IPv4 routes vanish
+//! in silence then. Connections may fail meanwhile; none is seen from a wrong source.
+
+use std::collections::BTreeSet;
+
+use crate::lab::*;
+use crate::packets::*;
+use crate::scene::*;
+
+/// One route of each family and table: what a link takes along.
+const ON_THE_LINK: [&str; 4] = [
+    "add route 52.216.0.0/15 table 1083",
+    "add route 2600:1fa0:8000::/39 table 1083",
+    "add route 0.0.0.0/0 table 1084",
+    "add route ::/0 table 1084",
+];
+
+/// Waits until ours is back as it was and neighbours answer again.
+#[track_caller]
+fn wait_until_back(scene: &Scene, ours: &BTreeSet<String>) {
+    eventually("ours is back as it was", || scene.ours() == *ours);
+    eventually("partners are reached again", || {
+        let reached = |partner: &_| {
+            scene.lab.who("host1", *partner) == Ok(egress_of_nat1(scene.lab, *partner))
+        };
+        [PARTNER, PARTNER6].iter().all(reached)
+    });
+}
+
+/// What the DHCP client and the router advertisements put back after the link was down.
+fn put_back_dhcp(scene: &Scene) {
+    let [default4, default6] = dhcp_routes(HOST1);
+    scene.machine.ns().ip_batch(&format!(
+        "addr replace {HOST1_6}/64 dev priv nodad\n{default4}\n{default6}\n"
+    ));
+}
+
+#[test]
+fn a_link_that_was_down_for_a_while() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            let (ours, story) = (scene.ours(), scene.story());
+            scene.ip("link set priv down");
+            eventually("it has looked", || scene.ours().len() < ours.len());
+            scene
+                .agent
+                .wait_for("it says so", |status| status["state"] != "in_force");
+            scene.ip("link set priv up");
+            put_back_dhcp(scene);
+            wait_until_back(scene, &ours);
+            scene.told(&story, &ON_THE_LINK.map(str::to_owned));
+        });
+    });
+}
+
+/// A link that flaps fights nobody: however often, what lay on it comes back at once.
+#[test]
+fn ten_flaps_in_a_row() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            let (ours, story) = (scene.ours(), scene.story());
+            for _ in 0..10 {
+                scene.lab.flap_host("host1");
+            }
+            eventually("ours is back as it was", || scene.ours() == ours);
+            for _ in 0..10 {
+                scene.lab.flap_host("host1");
+                eventually("ours is back as it was", || scene.ours() == ours);
+            }
+            wait_until_back(scene, &ours);
+            scene.told(&story, &ON_THE_LINK.map(str::to_owned));
+            assert!(
+                !scene.agent.log().contains("conflict"),
+                "{}",
+                scene.agent.log()
+            );
+        });
+    });
+}
+
+#[test]
+fn an_address_that_was_removed_for_a_moment_or_for_a_while() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            let [default4, _] = dhcp_routes(HOST1);
+            for wait in [false, true] {
+                let (ours, story) = (scene.ours(), scene.story());
+                scene.ip("addr del 10.0.1.11/24 dev priv");
+                if wait {
+                    scene
+                        .agent
+                        .wait_for("it says so", |status| status["state"] != "in_force");
+                }
+                scene
+                    .machine
+                    .ns()
+                    .ip_batch(&format!("addr add {HOST1}/24 dev priv\n{default4}\n"));
+                wait_until_back(scene, &ours);
+                scene.told(
+                    &story,
+                    &[ON_THE_LINK[0].to_owned(), ON_THE_LINK[2].to_owned()],
+                );
+                scene.ip(&format!("addr del {HOST1_6}/64 dev priv"));
+                if wait {
+                    scene
+                        .agent
+                        .wait_for("it says so", |status| status["state"] != "in_force");
+                }
+                scene.ip(&format!("addr add {HOST1_6}/64 dev priv nodad"));
+                wait_until_back(scene, &ours);
+            }
+        });
+    });
+}
+
+/// The same name, another number: every route that named the old one is written anew.
+#[test]
+fn an_interface_that_is_made_anew_under_its_name() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            for number in [150, 100] {
+                let (ours, story) = (scene.ours(), scene.story());
+                scene.shell(&format!(
+                    "ip link del priv
+                     ip link add priv index {number} address {} type veth peer name host1 netns vpc",
+                    mac(HOST1)
+                ));
+                scene.lab.ns("vpc").ip("link set host1 master priv up");
+                scene
+                    .machine
+                    .ns()
+                    .ip_batch(&format!("link set priv up\naddr add {HOST1}/24 dev priv\n"));
+                put_back_dhcp(scene);
+                wait_until_back(scene, &ours);
+                scene.told(&story, &ON_THE_LINK.map(str::to_owned));
+            }
+        });
+    });
+}
+
+/// A DHCP client that restarts takes its default away and puts it back: the bypass keeps the
+/// gateway that it knows, and no route of ours moves.
+#[test]
+fn a_default_that_goes_and_comes() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            let (ours, story) = (scene.ours(), scene.story());
+            let storage = scene.lab.stream("host1", &[S3, S3_6], PACE);
+            let [default4, default6] = dhcp_routes(HOST1);
+            for _ in 0..3 {
+                scene.shell("ip route del default; ip -6 route del default");
+                scene.agent.wait_for("it goes on without", |status| {
+                    status["notes"]
+                        .to_string()
+                        .contains("the last known bypass gateway")
+                });
+                storage.wait_for(4);
+                scene
+                    .machine
+                    .ns()
+                    .ip_batch(&format!("{default4}\n{default6}\n"));
+                scene.agent.wait_for("it has seen the new one", |status| {
+                    !status["notes"]
+                        .to_string()
+                        .contains("the last known bypass gateway")
+                });
+            }
+            let report = storage.stop();
+            for target in [S3, S3_6] {
+                report.assert_only(target, &[bypass_of_host1(target)]);
+            }
+            assert_eq!(scene.ours(), ours);
+            assert_eq!(scene.story()[story.len()..], [""; 0], "nothing was changed");
+        });
+    });
+}
+
+/// A better default, through another router: the bypass goes with it, and back.
+#[test]
+fn a_default_through_another_router() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            let (ours, story) = (scene.ours(), scene.story());
+            scene
+                .lab
+                .ns("vpc")
+                .ip_batch("addr add 10.0.1.2/24 dev priv\naddr add fe80::2/64 dev priv nodad\n");
+            let storage = scene.lab.stream("host1", &[S3, S3_6], PACE);
+            let through = |router: &str| {
+                let ours = scene.ours();
+                let mut routes = ours.iter().filter(|line| line.contains("table 1083"));
+                routes.all(|line| line.contains(&format!("via {router} ")))
+            };
+            scene.machine.ns().ip_batch(
+                "route add default via 10.0.1.2 dev priv proto dhcp metric 100\n\
+                 route add default via fe80::2 dev priv proto ra metric 100\n",
+            );
+            eventually("the bypass goes there", || {
+                ours.iter().zip(scene.ours()).all(|(old, new)| {
+                    new == old
+                        .replace("via 10.0.1.1 ", "via 10.0.1.2 ")
+                        .replace("via fe80::1 ", "via fe80::2 ")
+                })
+            });
+            storage.wait_for(4);
+            scene.machine.ns().ip_batch(
+                "route del default via 10.0.1.2 dev priv\nroute del default via fe80::2 dev priv\n",
+            );
+            eventually("and back", || scene.ours() == ours);
+            let report = storage.stop();
+            for target in [S3, S3_6] {
+                report.assert_only(target, &[bypass_of_host1(target)]);
+            }
+            scene.told(
+                &story,
+                &ON_THE_LINK[..2]
+                    .iter()
+                    .map(|step| step.replace("add", "replace"))
+                    .collect::<Vec<_>>(),
+            );
+            let _ = through;
+        });
+    });
+}

@@ -1,0 +1,14 @@
+//! The agent among neighbours, with real packets: what others take away is back, and partners see
+//! the egress address only, all the while.
+
+// Helper functions of tests are tests; clippy only knows the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod links;
+mod scene;
+mod taken;
+
+#[path = "../lab/mod.rs"]
+mod lab;
+#[path = "../packets/mod.rs"]
+mod packets;
