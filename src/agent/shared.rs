@@ -84,6 +84,8 @@ pub(super) struct Shared {
     in_force: Mutex<Option<Arc<InForce>>>,
     /// `flush` has taken everything away, or is about to: nothing is put back.
     paused: AtomicBool,
+    /// A pause has begun since a pass last asked: what is missing was taken away on purpose.
+    flushed: AtomicBool,
     /// SIGTERM came: a pass ends at its next step.
     stopping: AtomicBool,
     /// One at a time changes the kernel: a pass, or the watcher.
@@ -118,6 +120,7 @@ impl Shared {
     /// Begins a pause. On return, no repair runs and none begins.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::SeqCst);
+        self.flushed.store(true, Ordering::SeqCst);
         self.disarm();
         // A repair that had begun takes well under a millisecond. A pass keeps the turn longer;
         // whoever wants to change something waits for that one's lock.
@@ -135,6 +138,11 @@ impl Shared {
 
     pub fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Whether there was a pause since this was last asked.
+    pub fn take_flushed(&self) -> bool {
+        self.flushed.swap(false, Ordering::SeqCst)
     }
 
     pub fn stop(&self) {

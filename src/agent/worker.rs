@@ -62,6 +62,10 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
     let mut last: Option<Arc<InForce>> = None;
     for order in orders {
         let started = Instant::now();
+        if !order.options.dry_run && shared.take_flushed() {
+            // To put back what the operator has taken away mends no drift.
+            last = None;
+        }
         let mut turn: Option<MutexGuard<'_, ()>> = None;
         // The pass has the lock when it asks for the kernel: another process's is over.
         let (taken, slot) = (&mut turn, &mut kernel);
