@@ -184,15 +184,18 @@ impl View {
         Ok(Goal::of(desired, self.backend.kind, text))
     }
 
-    /// The steps from what is seen now to what should be, but for the objects that are left
-    /// alone for now.
+    /// The steps from what is seen now to what should be.
     pub fn plan(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Plan, PassError> {
-        let goal = self.goal(kernel, desired)?;
-        let mut plan = plan(&goal, &self.observed, &self.ownership);
+        Ok(self.plan_to(&self.goal(kernel, desired)?))
+    }
+
+    /// The steps from what is seen now to a goal, but for the objects that are left alone for now.
+    pub fn plan_to(&self, goal: &Goal) -> Plan {
+        let mut plan = plan(goal, &self.observed, &self.ownership);
         if !self.withheld.is_empty() {
             plan.withhold(&self.withheld);
         }
-        Ok(plan)
+        plan
     }
 }
 

@@ -77,6 +77,9 @@ pub struct Options {
     /// Whether a pass that finds everything in sync leaves no line in the journal: an agent's
     /// are many.
     pub quiet: bool,
+    /// Somebody hears what changes while the pass runs, and mends it or runs another pass: what
+    /// others take away meanwhile is no reason to take this pass's work back.
+    pub watched: bool,
 }
 
 impl Default for Options {
@@ -91,6 +94,7 @@ impl Default for Options {
             withheld: BTreeSet::new(),
             mended: Vec::new(),
             quiet: false,
+            watched: false,
         }
     }
 }

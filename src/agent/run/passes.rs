@@ -37,6 +37,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             withheld,
             mended: std::mem::take(&mut self.mended),
             quiet: true,
+            watched: true,
             ..Options::default()
         };
         let (gathered, took) = match self.gathered.take() {
