@@ -14,11 +14,15 @@ use crate::kernel::route::{self, Write};
 use crate::kernel::rule;
 use crate::objects::{NexthopKind, RouteTarget};
 use crate::ownership::Ownership;
-use crate::plan::{Action, FirewallAfter, Plan, Step};
+use crate::plan::{Action, FirewallAfter, Goal, Plan, Step};
 
 /// Looks at each step before it is sent. Tests use it to fail or to die at a chosen step: nothing
 /// is batched then, so that each step is a point of its own. The agent ends a pass with it.
 pub trait Interposer {
+    /// What the steps that follow lead to. Said before the first of them, and again where a pass
+    /// looks anew and wants something else.
+    fn heads_for(&mut self, _goal: &Goal) {}
+
     /// An answer given in the kernel's place, or `None` to go on.
     fn before(&mut self, index: usize, step: &Step) -> Option<KernelError>;
 
@@ -103,6 +107,16 @@ impl ApplyError {
                 NetlinkError::Overrun { .. } | NetlinkError::Interrupted { .. }
             ),
             ApplyError::Stopped => false,
+        }
+    }
+
+    /// Whether somebody else was faster everywhere, and nothing else is wrong.
+    pub fn is_there_already(&self) -> bool {
+        match self {
+            ApplyError::Steps(failures) => failures
+                .iter()
+                .all(|failure| failure.class == ErrorClass::Exists),
+            ApplyError::Netlink(_) | ApplyError::Stopped => false,
         }
     }
 }

@@ -4,9 +4,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt};
 use trailblazer::cli::{self, Cli, Command, LogFormat};
 use trailblazer::commands;
 
@@ -40,16 +41,19 @@ fn main() -> ExitCode {
 fn start_logging(cli: &Cli) {
     let (quiet, format) = match &cli.command {
         // A daemon's changes are worth a line each.
-        Command::Agent(arguments) => ("info", arguments.log),
-        _ => ("warn", LogFormat::Text),
+        Command::Agent(arguments) => (LevelFilter::INFO, arguments.log),
+        _ => (LevelFilter::WARN, LogFormat::Text),
     };
     let default = match cli.verbose {
         0 => quiet,
-        1 => "info",
-        _ => "debug",
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
     };
-    let filter =
-        EnvFilter::try_from_env("TRAILBLAZER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // Targets and levels are enough; filters on spans would bring a regex engine along.
+    let filter: Targets = std::env::var("TRAILBLAZER_LOG")
+        .ok()
+        .and_then(|wanted| wanted.parse().ok())
+        .unwrap_or_else(|| Targets::new().with_default(default));
     let registry = tracing_subscriber::registry().with(filter);
     let journald = match format {
         LogFormat::Journald => true,

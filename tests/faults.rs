@@ -17,5 +17,7 @@ mod matrix;
 mod reads;
 #[path = "faults/scenario.rs"]
 mod scenario;
+#[path = "faults/watched.rs"]
+mod watched;
 #[path = "faults/world.rs"]
 mod world;

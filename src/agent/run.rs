@@ -1,6 +1,8 @@
 //! The loop: it decides what runs when, and waits for nobody but events.
 
-use std::collections::BTreeSet;
+mod passes;
+mod requests;
+
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -11,36 +13,15 @@ use tokio::sync::mpsc;
 use super::account::Account;
 use super::notify::Notifier;
 use super::shared::{Shared, locked};
-use super::traffic::{self, Meter};
+use super::traffic::Meter;
 use super::worker::{Ended, Order};
 use super::{AgentError, FetchSchedule, Settings, Settle, tell, watch, worker};
-use crate::config::Config;
 use crate::facts::HostFacts;
-use crate::firewall::BackendKind;
 use crate::ownership::{Numbers, Ownership};
-use crate::plan::{ObjectKey, Step};
-use crate::reconcile::report::Applied;
-use crate::reconcile::{Fetch, Gathered, InForce, Options, gather};
+use crate::plan::Step;
+use crate::reconcile::Gathered;
 use crate::source::cache::Store;
-use crate::source::random;
-use crate::status::control::{
-    Asked, ControlSocket, MetricsServer, Reply, Request, serve_metrics, serve_socket,
-};
-use crate::status::snapshot::{Snapshot, State};
-
-/// A pass that failed is tried again after this, doubling.
-const RETRY: Duration = Duration::from_secs(1);
-/// But no later than this: an operator who has mended the cause shall not wait for long.
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
-/// iptables-legacy tells nobody of its changes: it is looked at this often.
-const LEGACY_CHECK: Duration = Duration::from_secs(60);
-/// SIGTERM ends the process within a second, whatever a pass is doing: the rest of that second is
-/// for the way out, which takes 150 ms with 100,000 prefixes in memory.
-const STOP_WITHIN: Duration = Duration::from_millis(500);
-/// A pass this long after a change of a link still mends what went with it.
-const LINK_SETTLES: Duration = Duration::from_secs(2);
-/// Steps that were put back and wait for the journal.
-const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
+use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
 
 /// A fetch that is over.
 struct Fetched {
@@ -156,7 +137,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let config = &settings.config;
         // First: a second agent must not touch anything.
         let control = tell::or_warn(serve_socket(&config.agent.socket, asked_to.clone()))?;
-        let metrics = metrics(config, &asked_to);
+        let metrics = requests::metrics(config, &asked_to);
         // Before the first pass looks: what changes after that look is heard.
         let tables = Ownership::new(Numbers::of(config), []).tables();
         let buffer = usize::try_from(config.agent.event_buffer).unwrap_or(usize::MAX);
@@ -215,6 +196,11 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                 self.start_pass(cause, now);
             }
         }
+        if self.reloading && self.running.is_none() && self.shared.is_paused() {
+            // Read and found good; in force they will be with the rest, after the pause.
+            self.reloading = false;
+            self.notifier.ready();
+        }
         let may_fetch = self.first_pass_over && !self.fetching && !self.shared.is_paused();
         if may_fetch && self.gathered.is_none() && now >= self.schedule.due() {
             self.start_fetch(now);
@@ -267,389 +253,5 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             }
         }
         deadlines.into_iter().flatten().min()
-    }
-
-    fn start_pass(&mut self, cause: &'static str, now: Instant) {
-        self.causes.clear();
-        let withheld: BTreeSet<_> = locked(&self.shared.limiter)
-            .exhausted(now)
-            .cloned()
-            .collect();
-        let options = Options {
-            cause: cause.to_owned(),
-            withheld,
-            mended: std::mem::take(&mut self.mended),
-            quiet: true,
-            ..Options::default()
-        };
-        let (gathered, took) = match self.gathered.take() {
-            Some((gathered, took)) => (gathered, Some(took)),
-            None => (Gathered::default(), None),
-        };
-        self.send(options, gathered, took, None, now);
-    }
-
-    fn start_probe(&mut self, settings: Settings, now: Instant) {
-        let options = Options {
-            cause: "reload".to_owned(),
-            dry_run: true,
-            ..Options::default()
-        };
-        self.send(options, Gathered::default(), None, Some(settings), now);
-    }
-
-    fn send(
-        &mut self,
-        options: Options,
-        gathered: Gathered,
-        fetch_took: Option<Duration>,
-        probe: Option<Settings>,
-        now: Instant,
-    ) {
-        let settings = probe.as_ref().unwrap_or(&self.settings);
-        let order = Order {
-            config: Arc::clone(&settings.config),
-            role: settings.role,
-            options,
-            gathered,
-        };
-        if self.orders.send(order).is_err() {
-            tracing::error!("the worker has ended: no pass can run; restart the agent");
-            return;
-        }
-        self.running = Some(Running {
-            since: now,
-            fetch_took,
-            probe,
-        });
-    }
-
-    fn start_fetch(&mut self, now: Instant) {
-        self.schedule.started(now);
-        self.fetching = true;
-        let (config, role) = (Arc::clone(&self.settings.config), self.settings.role);
-        let (facts, to_loop) = (self.facts.clone(), self.fetched_to.clone());
-        tokio::spawn(async move {
-            let gathered = gather(&config, role, &facts).await;
-            let took = now.elapsed();
-            // The loop has ended: nobody asks any more.
-            let _ = to_loop.send(Fetched { gathered, took });
-        });
-    }
-
-    fn fetch_ended(&mut self, over: Fetched) {
-        self.fetching = false;
-        self.gathered = Some((over.gathered, over.took));
-        self.cause("document");
-    }
-
-    fn cause(&mut self, cause: &'static str) {
-        if !self.causes.contains(&cause) {
-            self.causes.push(cause);
-        }
-    }
-
-    /// The kernel has told something.
-    fn noticed(&mut self) -> Result<(), AgentError> {
-        let noticed = std::mem::take(&mut *locked(&self.shared.noticed));
-        if let Some(why) = noticed.deaf {
-            return Err(AgentError::Deaf(why));
-        }
-        self.account.noticed(&noticed);
-        if let Some(at) = noticed.mended_at {
-            self.settle.mended(at);
-        }
-        if let Some(at) = noticed.event {
-            self.settle.event(at);
-        }
-        self.link_changed = noticed.link_changed.or(self.link_changed);
-        if noticed.way_changed && self.schedule.failures_in_a_row() > 0 {
-            self.schedule.bring_forward(Instant::now());
-        }
-        self.fought(&noticed.refused);
-        let room = KEPT_STEPS.saturating_sub(self.mended.len());
-        self.mended.extend(noticed.steps.into_iter().take(room));
-        self.told.put_back += noticed.steps_total;
-        for cause in noticed.causes {
-            if self.heard.len() < 8 && !self.heard.contains(&cause) {
-                self.heard.push(cause);
-            }
-        }
-        Ok(())
-    }
-
-    /// Objects were put back too often, and their pauses begin. Each is told of once, until its
-    /// conflict is over.
-    fn fought(&mut self, keys: &[ObjectKey]) {
-        let new: Vec<(&ObjectKey, String)> = keys
-            .iter()
-            .filter(|key| self.told.conflicts.insert((*key).clone()))
-            .map(|key| (key, self.shared.culprit(key)))
-            .collect();
-        if !new.is_empty() {
-            tell::conflicts(&new);
-            self.account.fought();
-        }
-        if let Some(key) = keys.first()
-            && self.account.state() == State::InForce
-        {
-            let culprit = self.shared.culprit(key);
-            let reason = format!("{key} is changed again and again by {culprit}");
-            self.account.enter(State::Degraded, Some(reason));
-        }
-    }
-
-    fn pass_ended(&mut self, ended: Ended) {
-        let Some(running) = self.running.take() else {
-            return;
-        };
-        if let Some(settings) = running.probe {
-            return self.probed(settings, &ended);
-        }
-        let report = &ended.report;
-        self.settle.passed(ended.started, ended.ended);
-        self.resync_at = ended.ended + self.resync_interval(report.backend.as_ref());
-        self.count_repairs(&ended);
-        self.account.passed(&ended);
-        self.account.guarded(report, &self.settings);
-        if let Some(took) = running.fetch_took {
-            self.judge_fetch(&report.fetch, took, ended.ended);
-        }
-        if let Some(in_force) = &ended.in_force {
-            self.take_facts(in_force);
-        }
-        if let Some(backend) = &report.backend {
-            self.meter.use_backend(backend.kind);
-            // Each pass reads: what somebody flushes next has been counted until then.
-            self.meter.read();
-        }
-        match report.error {
-            None => (self.failures, self.retry_at) = (0, None),
-            // Another document is another fetch's to bring.
-            Some(_) if report.without_document => self.retry_at = None,
-            Some(_) => {
-                let pause = RETRY.saturating_mul(2u32.saturating_pow(self.failures.min(6)));
-                self.failures += 1;
-                self.retry_at = Some(ended.ended + pause.min(LONGEST_RETRY));
-            }
-        }
-        self.enter_state(&ended);
-        self.told.pass(&ended, std::mem::take(&mut self.heard));
-        self.told.age(&self.account, &self.settings);
-        self.first_pass_over = true;
-        let ready = self.account.state() == State::InForce || self.first_fetch_over;
-        if std::mem::take(&mut self.reloading) || (ready && !self.notifier.is_ready()) {
-            self.notifier.ready();
-        }
-        let status = tell::status_line(&ended.report, &self.account);
-        self.notifier.status(status);
-    }
-
-    fn take_facts(&mut self, in_force: &InForce) {
-        self.facts = in_force.facts.clone();
-        // Another table of routes may be huge, and nobody asks about it here.
-        self.facts
-            .main_routes
-            .retain(|route| route.dst.prefix_len() == 0);
-    }
-
-    /// Repairs by a pass count as the watcher's do; what was left alone begins its pause.
-    fn count_repairs(&mut self, ended: &Ended) {
-        let report = &ended.report;
-        let mut begins = Vec::new();
-        // What goes with a link, the kernel takes: nobody fights us.
-        let with_link = self
-            .link_changed
-            .is_some_and(|at| ended.started < at + LINK_SETTLES);
-        let goes_with_link =
-            |key: &ObjectKey| matches!(key, ObjectKey::Route(_) | ObjectKey::Nexthop(_));
-        {
-            let mut limiter = locked(&self.shared.limiter);
-            limiter.passed(ended.started);
-            let changed = ended.drift && report.applied == Applied::All;
-            for key in report.plan.steps.iter().map(Step::key) {
-                if changed && !(with_link && goes_with_link(&key)) {
-                    limiter.allow(&key, ended.ended);
-                }
-            }
-            for key in &report.plan.withheld {
-                let known = limiter.is_paused(key, ended.started);
-                limiter.allow(key, ended.ended);
-                if !known {
-                    begins.push(key.clone());
-                }
-            }
-            let fought = |key: &ObjectKey| limiter.is_fought(key, ended.ended);
-            self.told.conflicts.retain(fought);
-        }
-        self.fought(&begins);
-    }
-
-    fn judge_fetch(&mut self, fetch: &Fetch, took: Duration, now: Instant) {
-        self.first_fetch_over = true;
-        self.account.fetched(fetch, took);
-        let before = self.schedule.breaker();
-        match fetch {
-            Fetch::Rejected(_) | Fetch::Failed(_) => self.schedule.failed(now, random()),
-            _ => self.schedule.succeeded(now, random()),
-        }
-        self.told.fetch(fetch, before, &self.schedule, now);
-    }
-
-    fn enter_state(&mut self, ended: &Ended) {
-        if self.shared.is_stopping() {
-            return;
-        }
-        let report = &ended.report;
-        let limiter = locked(&self.shared.limiter);
-        let mut fought: Vec<String> = limiter
-            .paused(ended.ended)
-            .take(tell::NAMED)
-            .map(|(key, ..)| key.to_string())
-            .collect();
-        let more = limiter.paused(ended.ended).skip(tell::NAMED).count();
-        drop(limiter);
-        if more > 0 {
-            fought.push(format!("{more} more"));
-        }
-        let (state, reason) = if self.shared.is_paused() {
-            (State::Paused, self.account.reason().map(str::to_owned))
-        } else if let Some(error) = &report.error {
-            let state = match self.account.state() {
-                State::Starting => State::Starting,
-                _ => State::Degraded,
-            };
-            (state, Some(error.clone()))
-        } else if !fought.is_empty() {
-            let reason = format!("other programs keep changing {}", fought.join(", "));
-            (State::Degraded, Some(reason))
-        } else {
-            (State::InForce, None)
-        };
-        self.account.enter(state, reason);
-    }
-
-    /// Only iptables-legacy needs a look by the clock, and only where it is in use.
-    fn resync_interval(&self, backend: Option<&crate::reconcile::BackendChoice>) -> Duration {
-        let resync = self.settings.config.agent.resync;
-        match backend {
-            Some(backend)
-                if backend.kind == BackendKind::Iptables && backend.reason.contains("legacy") =>
-            {
-                resync.min(LEGACY_CHECK)
-            }
-            _ => resync,
-        }
-    }
-
-    fn answer(&mut self, asked: Asked) {
-        let reply = match asked.request {
-            Request::Status => Reply::Status(Box::new(self.snapshot())),
-            Request::Kick => {
-                if self.shared.is_paused() {
-                    tracing::info!("kicked: the pause is over");
-                }
-                self.shared.resume();
-                self.cause("kick");
-                if !self.fetching {
-                    self.schedule.bring_forward(Instant::now());
-                }
-                Reply::Done
-            }
-            Request::Pause { by } => {
-                tracing::warn!(
-                    "paused by {by}: nothing is put back until `trailblazer kick` or a restart"
-                );
-                self.shared.pause();
-                let reason = format!("paused by {by} until `trailblazer kick` or a restart");
-                self.account.enter(State::Paused, Some(reason.clone()));
-                self.notifier.status(reason);
-                Reply::Done
-            }
-        };
-        // Whoever asked may be gone.
-        let _ = asked.answer.send(reply);
-    }
-
-    fn snapshot(&mut self) -> Snapshot {
-        let traffic = self.meter.read();
-        let price = self.settings.config.agent.nat_price_per_gb;
-        Snapshot {
-            saved_dollars: traffic.as_ref().map(|all| traffic::saved(all, price)),
-            traffic,
-            ..self
-                .account
-                .snapshot(&self.settings, &self.schedule, self.fetching, &self.shared)
-        }
-    }
-
-    /// SIGHUP: the settings are read and tried before they replace the old ones.
-    fn reload(&mut self) {
-        self.notifier.reloading();
-        match (self.reload)() {
-            Ok(settings) => self.probe = Some(settings),
-            Err(why) => {
-                tracing::error!("the new settings are refused, the old ones stay: {why}");
-                self.notifier.ready();
-            }
-        }
-    }
-
-    fn probed(&mut self, settings: Settings, ended: &Ended) {
-        let report = &ended.report;
-        if let (Some(error), false) = (&report.error, report.without_document) {
-            tracing::error!("the new settings are refused, the old ones stay: {error}");
-            self.notifier.ready();
-            return;
-        }
-        let now = Instant::now();
-        let old = std::mem::replace(&mut self.settings, settings);
-        let (old, new) = (&old.config, Arc::clone(&self.settings.config));
-        self.schedule.set_refresh(new.source.refresh, now, random());
-        self.schedule.bring_forward(now);
-        if old.agent.metrics != new.agent.metrics {
-            self.metrics = None;
-            self.metrics = metrics(&new, &self.asked_to);
-        }
-        if old.agent.socket != new.agent.socket {
-            self.control = None;
-            match serve_socket(&new.agent.socket, self.asked_to.clone()) {
-                Ok(socket) => self.control = Some(socket),
-                Err(error) => tracing::warn!("{error}"),
-            }
-        }
-        let fixed = old.source.state_dir != new.source.state_dir
-            || old.agent.event_buffer != new.agent.event_buffer;
-        if fixed {
-            tracing::warn!(
-                "[source] state_dir and [agent] event_buffer take effect in full at the next restart"
-            );
-        }
-        self.reloading = true;
-        tracing::info!("the new settings are in force from the next pass on");
-        self.cause("config");
-    }
-
-    /// The way out: between two steps of a pass, at the latest within a second.
-    fn stop(&mut self, already: Option<Instant>) -> Instant {
-        if let Some(by) = already {
-            return by;
-        }
-        tracing::info!("stopping: routes, rules and firewall stay as they are");
-        self.notifier.stopping();
-        self.shared.stop();
-        let reason = "told to stop; what is in force stays";
-        self.account.enter(State::Stopping, Some(reason.to_owned()));
-        Instant::now() + STOP_WITHIN
-    }
-}
-
-fn metrics(config: &Config, asked_to: &mpsc::Sender<Asked>) -> Option<MetricsServer> {
-    match serve_metrics(config.agent.metrics?, asked_to.clone()) {
-        Ok(server) => Some(server),
-        Err(error) => {
-            tracing::warn!("{error}");
-            None
-        }
     }
 }

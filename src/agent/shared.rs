@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::RepairLimiter;
-use crate::plan::{ObjectKey, Step};
+use crate::plan::{Goal, ObjectKey, Step};
 use crate::reconcile::InForce;
 
 /// Steps kept for the journal between two passes; the total tells the rest.
@@ -84,9 +84,14 @@ pub(super) struct Shared {
     in_force: Mutex<Option<Arc<InForce>>>,
     /// `flush` has taken everything away, or is about to: nothing is put back.
     paused: AtomicBool,
+    /// A pause has begun since a pass last asked: what is missing was taken away on purpose.
+    flushed: AtomicBool,
     /// SIGTERM came: a pass ends at its next step.
     stopping: AtomicBool,
-    /// One at a time changes the kernel: a pass, or the watcher.
+    /// A pass of ours has the lock of the state dir.
+    passing: AtomicBool,
+    /// One at a time changes the kernel: the watcher, or a pass that wants something else than
+    /// what is in force.
     pub turn: Mutex<()>,
     /// Repairs by object.
     pub limiter: Mutex<RepairLimiter<ObjectKey>>,
@@ -115,9 +120,29 @@ impl Shared {
         *place = (!self.is_paused()).then_some(in_force);
     }
 
+    /// Whether that is what the watcher puts back to, too.
+    pub fn heads_for(&self, goal: &Goal) -> bool {
+        self.in_force()
+            .is_some_and(|in_force| in_force.goal == *goal)
+    }
+
+    pub fn pass_began(&self) {
+        self.passing.store(true, Ordering::SeqCst);
+    }
+
+    pub fn pass_ended(&self) {
+        self.passing.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the lock of the state dir is this process's own.
+    pub fn is_passing(&self) -> bool {
+        self.passing.load(Ordering::SeqCst)
+    }
+
     /// Begins a pause. On return, no repair runs and none begins.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::SeqCst);
+        self.flushed.store(true, Ordering::SeqCst);
         self.disarm();
         // A repair that had begun takes well under a millisecond. A pass keeps the turn longer;
         // whoever wants to change something waits for that one's lock.
@@ -135,6 +160,11 @@ impl Shared {
 
     pub fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Whether there was a pause since this was last asked.
+    pub fn take_flushed(&self) -> bool {
+        self.flushed.swap(false, Ordering::SeqCst)
     }
 
     pub fn stop(&self) {

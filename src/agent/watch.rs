@@ -353,7 +353,7 @@ impl Watcher {
             return true;
         }
         // Another process of ours (`reconcile`, `flush`) may be at it.
-        if !matches!(lock::holder(&self.state_dir), Ok(None)) {
+        if !self.shared.is_passing() && !matches!(lock::holder(&self.state_dir), Ok(None)) {
             return true;
         }
         let mut steps = plan_for(in_force, gone.routes, gone.rules);
@@ -379,7 +379,8 @@ impl Watcher {
         let mut noticed = locked(&self.shared.noticed);
         noticed.refused.append(&mut refused);
         match mended {
-            Ok(()) => noticed.mended(steps.steps, now),
+            // From now: a pass that had begun to look may have missed it.
+            Ok(()) => noticed.mended(steps.steps, Instant::now()),
             Err(error) => {
                 tracing::debug!("put back: {error}");
                 noticed.event = Some(now);

@@ -12,7 +12,7 @@ use crate::apply::Interposer;
 use crate::config::{Config, Role};
 use crate::kernel::errno::KernelError;
 use crate::kernel::{Kernel, ObserveError};
-use crate::plan::Step;
+use crate::plan::{Goal, Step};
 use crate::reconcile::{Gathered, InForce, Options, Report, pass_on};
 
 /// One pass to run.
@@ -64,22 +64,24 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
     let mut last_config: Option<Arc<Config>> = None;
     for mut order in orders {
         let started = Instant::now();
-        let mut turn: Option<MutexGuard<'_, ()>> = None;
-        // The pass has the lock when it asks for the kernel: another process's is over.
-        let (taken, slot) = (&mut turn, &mut kernel);
+        if !order.options.dry_run && shared.take_flushed() {
+            // To put back what the operator has taken away mends no drift.
+            last = None;
+        }
+        let slot = &mut kernel;
         let open = move || -> Result<&mut Kernel, ObserveError> {
-            *taken = Some(locked(&shared.turn));
+            // The pass has the lock when it asks for the kernel: nobody else's runs.
+            shared.pass_began();
             match slot {
                 Some(kernel) => Ok(kernel),
                 none => Ok(none.insert(Kernel::open()?)),
             }
         };
-        order.options.gives_way = true;
         let same = |config: &Arc<Config>| Arc::ptr_eq(config, &order.config);
         if last_config.as_ref().is_some_and(same) {
             order.options.earlier.clone_from(&last);
         }
-        let mut conduct = Conduct { shared };
+        let mut conduct = Conduct { shared, turn: None };
         let mut report = runtime.block_on(pass_on(
             order.gathered,
             &order.config,
@@ -88,6 +90,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             open,
             Some(&mut conduct),
         ));
+        shared.pass_ended();
         let in_force = report.in_force.take().map(|it| Arc::from(*it));
         let mut drift = false;
         if !order.options.dry_run
@@ -98,7 +101,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             last_config = Some(Arc::clone(&order.config));
             shared.arm(Arc::clone(in_force));
         }
-        drop(turn);
+        drop(conduct);
         let over = Ended {
             report,
             cause: order.options.cause,
@@ -116,11 +119,22 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
 /// Keeps the watcher off what a pass changes, and ends the pass when the process shall end.
 struct Conduct<'a> {
     shared: &'a Shared,
+    turn: Option<MutexGuard<'a, ()>>,
 }
 
 impl Interposer for Conduct<'_> {
-    fn before(&mut self, _index: usize, _step: &Step) -> Option<KernelError> {
+    fn heads_for(&mut self, goal: &Goal) {
+        // Where both want the same, the watcher goes on: what goes while a pass looks at
+        // everything and verifies would wait for the next one otherwise.
+        if self.shared.heads_for(goal) || self.turn.is_some() {
+            return;
+        }
         self.shared.disarm();
+        // A repair that runs ends within a millisecond.
+        self.turn = Some(locked(&self.shared.turn));
+    }
+
+    fn before(&mut self, _index: usize, _step: &Step) -> Option<KernelError> {
         None
     }
 

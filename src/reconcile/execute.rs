@@ -15,7 +15,7 @@ use crate::kernel::flows::backfill_inbound;
 use crate::observed::OwnedState;
 use crate::ownership::Numbers;
 use crate::plan::text::rule_text;
-use crate::plan::{Goal, Plan, Step, plan};
+use crate::plan::{Goal, ObjectKey, Plan, Step, plan};
 use crate::verify::{Promise, ask_kernel};
 
 /// Looks, plans and applies this often before rolling back.
@@ -30,12 +30,13 @@ impl Pass<'_> {
         documents: &Documents,
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
-        let mut desired = match view.desired(self.config, self.role) {
+        let desired = match view.desired(self.config, self.role) {
             Ok(desired) => desired,
             Err(refused) => return Err(self.hold_on(kernel, view, refused, interposer)),
         };
         self.report.notes.extend(desired.notes.iter().cloned());
-        let first = view.plan(kernel, desired.clone())?;
+        let mut goal = view.goal(kernel, desired.clone())?;
+        let first = view.plan_to(&goal);
         self.report.notes.extend(first.notes.iter().cloned());
         self.report.take_plan(first.clone());
         self.report.end_stage("plan");
@@ -64,10 +65,11 @@ impl Pass<'_> {
             self.write_begin(self.report.first_steps(MAX_LISTED))?;
             let before = view.observed.owned(&view.ownership);
             self.report.end_stage("store");
-            match self.bring_about(kernel, view, desired, first, interposer) {
-                Ok(now) => {
+            let aim = Aim { desired, goal };
+            match self.bring_about(kernel, view, aim, first, interposer) {
+                Ok(reached) => {
                     self.report.outcome = Outcome::Changed;
-                    desired = now;
+                    goal = reached;
                 }
                 Err(PassError::Stopped) => return Err(PassError::Stopped),
                 Err(reason) => return Err(self.roll_back(kernel, view, before, reason)),
@@ -76,7 +78,7 @@ impl Pass<'_> {
         }
         self.keep_numbers(view, true)?;
         self.report.in_force = Some(Box::new(InForce {
-            goal: view.goal(kernel, desired)?,
+            goal,
             ownership: view.ownership.clone(),
             facts: view.facts.clone(),
         }));
@@ -89,36 +91,41 @@ impl Pass<'_> {
         &mut self,
         kernel: &mut Kernel,
         view: &mut View,
-        mut desired: DesiredState,
+        mut aim: Aim,
         mut steps: Plan,
         mut interposer: Option<&mut dyn Interposer>,
-    ) -> Result<DesiredState, PassError> {
+    ) -> Result<Goal, PassError> {
         let mut trouble = String::new();
         let mut tried: Vec<Step> = Vec::new();
         // Giving way comes after that, and may come upon others again.
         for attempt in 1..=2 * ATTEMPTS {
-            let shaped = interposer.as_deref_mut().map(|i| i as &mut dyn Interposer);
-            match self.attempt(kernel, view, &desired, &steps, &tried, shaped) {
-                Ok(()) => return Ok(desired),
+            let mut shaped = interposer.as_deref_mut().map(|i| i as &mut dyn Interposer);
+            if let Some(interposer) = &mut shaped {
+                interposer.heads_for(&aim.goal);
+            }
+            match self.attempt(kernel, view, &aim.desired, &steps, &tried, shaped) {
+                Ok(()) => return Ok(aim.goal),
                 Err(Attempt::Stopped) => return Err(PassError::Stopped),
                 Err(Attempt::Final(reason)) => return Err(PassError::RolledBack { reason }),
                 Err(Attempt::Again(reason)) => trouble = reason,
             }
-            match self.options.gives_way {
+            match self.options.watched {
                 // The agent tells of a fight once, and not each time that it looks after it.
                 true => tracing::debug!("{trouble}; looking again"),
                 false => tracing::warn!("{trouble}; looking again"),
             }
             tried.append(&mut steps.steps);
             view.refresh(kernel)?;
-            desired = view.desired(self.config, self.role)?;
-            steps = view.plan(kernel, desired.clone())?;
+            let desired = view.desired(self.config, self.role)?;
+            let goal = view.goal(kernel, desired.clone())?;
+            steps = view.plan_to(&goal);
+            aim = Aim { desired, goal };
             if let Some(conflict) = steps.conflicts.first() {
                 let reason = format!("conflict: {}", conflict.message);
                 return Err(PassError::RolledBack { reason });
             }
             if attempt >= ATTEMPTS {
-                let fought = match self.options.gives_way {
+                let fought = match self.options.watched {
                     true => view.give_way(&tried, &steps),
                     false => BTreeSet::new(),
                 };
@@ -180,6 +187,9 @@ impl Pass<'_> {
         let applied = self.carry_out(kernel, view, steps, interposer);
         match applied {
             Ok(()) => {}
+            // Whoever puts back what goes has done it between our look and our step; or it is
+            // somebody else's, which shows below.
+            Err(error) if self.options.watched && error.is_there_already() => {}
             Err(error) if error.worth_another_look() => {
                 return Err(Attempt::Again(error.to_string()));
             }
@@ -192,16 +202,17 @@ impl Pass<'_> {
             .map_err(|error| final_error(error.into()))?;
         let again = view.desired(self.config, self.role).map_err(final_error)?;
         let second = view.plan(kernel, again).map_err(final_error)?;
-        if !second.is_empty() {
+        let all = tried.iter().chain(&steps.steps);
+        let left = self.left_undone(&second, all.clone());
+        if let Some(first) = left.first() {
             return Err(Attempt::Again(format!(
                 "verify: {} steps are left after applying all, the first: {}",
-                second.steps.len(),
-                second
-                    .steps
-                    .first()
-                    .map(crate::apply::describe)
-                    .unwrap_or_default()
+                left.len(),
+                crate::apply::describe(first)
             )));
+        }
+        if let (true, Some(conflict)) = (self.options.watched, second.conflicts.first()) {
+            return Err(Attempt::Again(format!("verify: {}", conflict.message)));
         }
         let promise = Promise {
             desired,
@@ -209,8 +220,8 @@ impl Pass<'_> {
             ownership: &view.ownership,
             vpc_cidrs: &view.vpc_cidrs,
         };
-        let findings = ask_kernel(&promise, tried.iter().chain(&steps.steps), kernel)
-            .map_err(|error| final_error(error.into()))?;
+        let findings =
+            ask_kernel(&promise, all, kernel).map_err(|error| final_error(error.into()))?;
         self.report.notes.extend(findings.notes);
         match findings.mismatches.first() {
             None => Ok(()),
@@ -228,6 +239,20 @@ impl Pass<'_> {
                 passed_by(view)
             ))),
         }
+    }
+
+    /// Of the steps that a second look finds, those that this pass answers for.
+    fn left_undone<'p>(
+        &self,
+        second: &'p Plan,
+        tried: impl Iterator<Item = &'p Step>,
+    ) -> Vec<&'p Step> {
+        if !self.options.watched || second.is_empty() {
+            return second.steps.iter().collect();
+        }
+        let tried: BTreeSet<ObjectKey> = tried.map(Step::key).collect();
+        let ours = |step: &&Step| tried.contains(&step.key());
+        second.steps.iter().filter(ours).collect()
     }
 
     /// Plans from a fresh look to what was ours before the pass: never a blind inverse, since
@@ -292,6 +317,12 @@ fn passed_by(view: &View) -> String {
             rules.join(", ")
         ),
     }
+}
+
+/// What a pass wants, and that in the words of plans.
+struct Aim {
+    desired: DesiredState,
+    goal: Goal,
 }
 
 enum Attempt {

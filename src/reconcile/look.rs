@@ -184,15 +184,13 @@ impl View {
         Ok(Goal::of(desired, self.backend.kind, text))
     }
 
-    /// The steps from what is seen now to what should be, but for the objects that are left
-    /// alone for now.
+    /// The steps from what is seen now to what should be.
     pub fn plan(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Plan, PassError> {
-        let goal = self.goal(kernel, desired)?;
-        Ok(self.plan_to(&goal))
+        Ok(self.plan_to(&self.goal(kernel, desired)?))
     }
 
-    /// The same, to any goal.
-    pub(super) fn plan_to(&self, goal: &Goal) -> Plan {
+    /// The steps from what is seen now to a goal, but for the objects that are left alone for now.
+    pub fn plan_to(&self, goal: &Goal) -> Plan {
         let mut plan = plan(goal, &self.observed, &self.ownership);
         if self.leaves_some_alone() {
             plan.withhold(&self.withheld);

@@ -79,9 +79,9 @@ pub struct Options {
     /// Whether a pass that finds everything in sync leaves no line in the journal: an agent's
     /// are many.
     pub quiet: bool,
-    /// Whether an object that somebody changes back under the pass is left alone, so that the
-    /// rest goes in; otherwise the pass is rolled back.
-    pub gives_way: bool,
+    /// Somebody hears what changes while the pass runs, and mends it or runs another pass: what
+    /// others take away meanwhile is no reason to take this pass's work back.
+    pub watched: bool,
     /// What was in force last, under these very settings: a pass that is refused puts back what
     /// has gone of it.
     pub earlier: Option<Arc<InForce>>,
@@ -99,7 +99,7 @@ impl Default for Options {
             withheld: BTreeSet::new(),
             mended: Vec::new(),
             quiet: false,
-            gives_way: false,
+            watched: false,
             earlier: None,
         }
     }

@@ -1,5 +1,6 @@
 //! `kill -9` at any moment: the next start is in force again, and nothing else has changed.
 
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -56,7 +57,11 @@ fn load(host: &Host, chance: &mut Chance, token: &mut u64, time: Duration) {
         match chance.below(6) {
             0 | 1 => {
                 *token += 1;
-                let wanted: &[&str] = if *token % 2 == 0 { &more } else { FIRST };
+                let wanted: &[&str] = if token.is_multiple_of(2) {
+                    &more
+                } else {
+                    FIRST
+                };
                 host.publish(*token, wanted);
             }
             2 => drop(
@@ -133,6 +138,14 @@ add chain inet theirs empty
             std::fs::remove_file(host.path("notify")).unwrap();
             if round % 10 == 9 {
                 history(&host);
+                // As a kill in the middle of a write leaves it.
+                let mut journal = std::fs::OpenOptions::new()
+                    .append(true)
+                    .open(host.state_dir().join("journal.jsonl"))
+                    .unwrap();
+                journal
+                    .write_all(b"{\"event\":\"begin\",\"at\":\"20")
+                    .unwrap();
             }
         }
         token += 1;
@@ -147,6 +160,8 @@ add chain inet theirs empty
         foreign.assert_same(&host.ns.foreign_snapshot());
         let history = history(&host);
         let passes = history["passes"].as_array().unwrap();
+        let damaged = history["damaged"].as_array().unwrap().len();
+        assert!(damaged >= 5, "{damaged} torn lines; 5 were made by hand");
         let outcomes = passes.iter().map(|pass| pass["outcome"].as_str().unwrap());
         let count = |outcome: &str| outcomes.clone().filter(|it| *it == outcome).count();
         println!(
@@ -154,6 +169,7 @@ add chain inet theirs empty
             passes.len(),
             count("interrupted")
         );
+        assert!(count("interrupted") > 0, "no kill has hit a pass");
         // The first one of all had no document to go by.
         for pass in &passes[1..] {
             let outcome = pass["outcome"].as_str().unwrap();

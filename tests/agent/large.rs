@@ -11,7 +11,7 @@ use crate::host::*;
 use crate::lab::*;
 use crate::packets::{FIRST, document};
 
-const COUNT: usize = 100_000;
+const COUNT: usize = 50_000;
 
 /// `FIRST` and so many /28s, no two of them neighbours: nothing aggregates.
 fn many() -> Vec<u8> {
@@ -65,6 +65,11 @@ fn last_pass(host: &Host) -> Value {
         .clone()
 }
 
+/// Between two steps; on a machine so busy that it gets to none within half a second, in a step.
+fn has_stopped(pass: &Value) -> bool {
+    pass["outcome"] == "stopped" || pass["outcome"] == "interrupted"
+}
+
 #[test]
 fn a_stop_in_the_middle_of_a_big_pass() {
     isolated(|| {
@@ -84,7 +89,7 @@ fn a_stop_in_the_middle_of_a_big_pass() {
         assert!((few..all).contains(&part), "not in the middle: {part}");
         assert!(host.egress_is_in_force());
         let pass = last_pass(&host);
-        assert_eq!(pass["outcome"], "stopped", "{pass:#}");
+        assert!(has_stopped(&pass), "{pass:#}");
         assert_eq!(pass["steps_total"], COUNT);
 
         // The next one goes on from there; told to stop before it has looked, it has changed
@@ -107,7 +112,7 @@ fn a_stop_in_the_middle_of_a_big_pass() {
         stop(agent, "while routes are deleted");
         let part = count(&host);
         assert!((few + 1..=all).contains(&part), "not in the middle: {part}");
-        assert_eq!(last_pass(&host)["outcome"], "stopped");
+        assert!(has_stopped(&last_pass(&host)));
         assert!(host.bypass().is_superset(&set(FIRST)));
         let agent = host.start();
         agent.wait_for("all gone", |status| in_force(status, TOKEN + 2));

@@ -156,3 +156,90 @@ fn a_reconcile_beside_the_agent() {
         assert_eq!(history["damaged"], Value::Array(Vec::new()));
     });
 }
+
+/// Whatever the agent is at when it comes: a flush is a flush.
+#[test]
+fn a_flush_at_any_moment() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("guard.max_loss", "\"100%\"");
+        host.set("guard.hold_down", "\"0s\"");
+        let more = [FIRST, &[NEW]].concat();
+        let agent = host.in_force();
+        for round in 0..12 {
+            let wanted: &[&str] = if round % 2 == 0 { &more } else { FIRST };
+            host.publish(TOKEN + 1 + round, wanted);
+            host.run(&["kick"]).ok();
+            // Each of them twice in all: more is for the limiter of repairs.
+            let gone = FIRST[round as usize % FIRST.len()];
+            let family = if round % 2 == 0 { "-4" } else { "-6" };
+            let priority = 30010 + 10 * (round / 2 % 3);
+            host.ns.ip(&format!("route del {gone} table 1083"));
+            host.ns.ip(&format!("{family} rule del pref {priority}"));
+            std::thread::sleep(Duration::from_millis(2 * round));
+            // What it removes may be more or less than all.
+            host.run(&["flush"]).ok();
+            assert!(host.has_nothing(), "round {round}");
+            std::thread::sleep(Duration::from_millis(150));
+            assert!(host.has_nothing(), "round {round}, a while later");
+            host.run(&["kick"]).ok();
+            agent.wait_for("in force", |status| status["state"] == "in_force");
+        }
+        let status = agent.status().unwrap();
+        assert_eq!(status["faults"]["ours"], 0, "{status:#}");
+        assert_eq!(status["faults"]["others"], 0, "{status:#}");
+        // What a flush takes is nobody's drift.
+        let mended = status["drift"]["mended"].as_object().unwrap().values();
+        let mended: u64 = mended.filter_map(Value::as_u64).sum();
+        assert!(mended <= 24, "{status:#}");
+    });
+}
+
+/// The operator's word for a held document, given by `reconcile`: the agent goes by it.
+#[test]
+fn a_hold_that_reconcile_ends() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("guard.hold_down", "\"0s\"");
+        let agent = host.in_force();
+        host.publish(TOKEN + 1, &without(FIRST, &[BIG]));
+        agent.wait_for("held", |status| !status["hold"].is_null());
+        let report = host.reconcile(&["--accept", &(TOKEN + 1).to_string()]);
+        assert_eq!(report["outcome"], "changed", "{report:#}");
+        let status = agent.wait_for("no hold any more", |status| {
+            status["hold"].is_null() && status["document"]["sync_token"] == TOKEN + 1
+        });
+        assert_eq!(status["drift"]["conflicts"], Value::Array(Vec::new()));
+        eventually("without it", || host.has(&without(FIRST, &[BIG])));
+    });
+}
+
+/// Somebody clears the state dir under a running agent: what is in force stays, and the state dir
+/// is filled again.
+#[test]
+fn a_state_dir_that_is_cleared() {
+    isolated(|| {
+        let host = Host::new();
+        let agent = host.in_force();
+        let kernel = host.ns.snapshot();
+        let cleared = |mode: MirrorMode| {
+            host.mirror.set_mode(mode);
+            let before = agent.status().unwrap();
+            std::fs::remove_dir_all(host.state_dir()).unwrap();
+            host.run(&["kick"]).ok();
+            agent.wait_for("two more passes", |status| {
+                passes(status) >= passes(&before) + 2
+            });
+            kernel.assert_same(&host.ns.snapshot());
+        };
+        cleared(MirrorMode::Circle);
+        cleared(MirrorMode::Well);
+        let last_known_good = host.state_dir().join("last-known-good");
+        eventually("the document is kept again", || last_known_good.exists());
+        agent.wait_for("in force", |status| {
+            status["state"] == "in_force" && status["document"]["sync_token"] == TOKEN
+        });
+        host.ns.ip(&format!("route del {BIG} table 1083"));
+        eventually("mended", || host.has(FIRST));
+    });
+}

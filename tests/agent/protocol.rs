@@ -222,3 +222,70 @@ fn a_stop_leaves_everything_in_force() {
         }
     });
 }
+
+/// Another region, asked of a metadata service that nobody has asked before; other numbers; and
+/// another place to be asked at.
+#[test]
+fn a_reload_of_what_the_agent_stands_on() {
+    isolated(|| {
+        let mut host = Host::new();
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| systemd.notified_by(command));
+        agent.wait_in_force();
+        let reload = |host: &Host| {
+            host.config();
+            let mark = systemd.mark();
+            agent.signal(Signal::HUP);
+            systemd.wait_for("READY", mark);
+            assert_eq!(systemd.with("RELOADING", mark).len(), 1);
+        };
+        host.set("select.regions", "[\"auto\"]");
+        host.imds.set("host", "placement/region", "eu-west-1");
+        reload(&host);
+        eventually("the other region's prefixes", || {
+            host.has(&["52.218.0.0/17"])
+        });
+
+        host.set("bypass.table", "1183");
+        host.set("egress.table", "1184");
+        host.set("kernel.priority", "29000");
+        let socket = host.path("other.sock");
+        host.set("agent.socket", &format!("{socket:?}"));
+        reload(&host);
+        assert_eq!(host.table(1183), set(&["52.218.0.0/17"]));
+        assert!(host.bypass().is_empty() && host.table(1084).is_empty());
+        assert!(
+            host.rules()
+                .concat()
+                .iter()
+                .all(|rule| (29000..29100).contains(rule))
+        );
+        assert!(!host.path("control.sock").exists());
+        // What lies under the new numbers is watched over.
+        host.ns.ip("route del 52.218.0.0/17 table 1183");
+        eventually("mended", || host.table(1183) == set(&["52.218.0.0/17"]));
+        let status = agent.status().unwrap();
+        assert_eq!(status["state"], "in_force", "{status:#}");
+    });
+}
+
+/// In a pause nothing is put back, for new settings neither; systemd needn't wait for them.
+#[test]
+fn a_reload_in_a_pause() {
+    isolated(|| {
+        let mut host = Host::new();
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| systemd.notified_by(command));
+        agent.wait_in_force();
+        host.run(&["flush"]).ok();
+        host.set("egress.gateways", &format!("{OTHER_GATEWAYS:?}"));
+        host.config();
+        let mark = systemd.mark();
+        agent.signal(Signal::HUP);
+        systemd.wait_for("READY", mark);
+        assert!(host.has_nothing());
+        assert_eq!(agent.status().unwrap()["state"], "paused");
+        host.run(&["kick"]).ok();
+        eventually("the new settings", || host.egress() == set(&OTHER_GATEWAYS));
+    });
+}

@@ -177,3 +177,41 @@ fn a_second_agent_does_not_start() {
         assert_eq!(status["pid"], agent.pid());
     });
 }
+
+/// Neither a metrics address that is taken nor a control socket that can't be is a reason not to
+/// steer packets.
+#[test]
+fn what_costs_only_itself() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("agent.metrics", "\"127.0.0.1:9683\"");
+        host.set("agent.socket", "\"/proc/trailblazer/control.sock\"");
+        let _taken = host
+            .ns
+            .in_thread(|| std::net::TcpListener::bind("127.0.0.1:9683").unwrap());
+        let agent = host.start();
+        eventually("in force", || host.has(FIRST));
+        let log = agent.log();
+        assert_eq!(log.matches("WARN").count(), 2, "{log}");
+        assert!(
+            log.contains("cannot listen for metrics at 127.0.0.1:9683"),
+            "{log}"
+        );
+        assert!(log.contains("/proc/trailblazer"), "{log}");
+        let (status, _took) = agent.stop();
+        assert!(status.success());
+    });
+}
+
+#[test]
+fn without_privileges_it_says_what_it_needs() {
+    isolated(|| {
+        let host = Host::new();
+        let config = host.config();
+        let binary = binary();
+        let words = [binary.to_str().unwrap(), "agent", "-c", &config];
+        let output = host.ns.exec_unprivileged(&words).expect_code(1);
+        assert!(output.stderr.contains("CAP_NET_ADMIN"), "{output}");
+        assert!(host.has_nothing());
+    });
+}

@@ -18,8 +18,10 @@ use trailblazer::kernel::lookup::{Decision, Lookup, lookup};
 use trailblazer::kernel::nat::iptables::IptablesBackend;
 use trailblazer::kernel::nat::nftables::Nftables;
 use trailblazer::kernel::nat::{FirewallBackend, FirewallError};
+use trailblazer::kernel::route::{Write, encode};
 use trailblazer::kernel::{Kernel, ObserveError};
 use trailblazer::lock;
+use trailblazer::objects::Route;
 use trailblazer::observed::OwnedState;
 use trailblazer::ownership::{Numbers, Ownership};
 use trailblazer::plan::{Goal, plan};
@@ -164,10 +166,20 @@ pub fn run_pass_on(
     kernel: impl FnOnce() -> Result<Kernel, ObserveError>,
     interposer: Option<&mut dyn Interposer>,
 ) -> Report {
+    run_pass_with(config, role, Options::default(), kernel, interposer)
+}
+
+fn run_pass_with(
+    config: &Config,
+    role: Role,
+    options: Options,
+    kernel: impl FnOnce() -> Result<Kernel, ObserveError>,
+    interposer: Option<&mut dyn Interposer>,
+) -> Report {
     let options = Options {
         cause: "fault".to_owned(),
         sync: false,
-        ..Options::default()
+        ..options
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -304,6 +316,22 @@ impl World {
         run_pass(&self.config(stage), self.scenario.role, interposer)
     }
 
+    /// An agent's: somebody hears what changes meanwhile.
+    pub fn watched_pass(&self, stage: usize, interposer: &mut dyn Interposer) -> Report {
+        let options = Options {
+            watched: true,
+            ..Options::default()
+        };
+        let role = self.scenario.role;
+        run_pass_with(
+            &self.config(stage),
+            role,
+            options,
+            open_kernel,
+            Some(interposer),
+        )
+    }
+
     /// Puts kernel and state dir back to what they were before the pass.
     pub fn reset(&self) {
         let mut kernel = open_kernel().expect("the kernel opens");
@@ -321,6 +349,16 @@ impl World {
         }
         self.assert_owned(0, "reset");
         copy(&self.directory.join("kept"), &self.directory.join("state"));
+    }
+
+    /// Does to a route what somebody else does.
+    pub fn write(&self, write: Write, route: &Route) {
+        let mut kernel = open_kernel().expect("the kernel opens");
+        let refused = kernel
+            .socket()
+            .batch("somebody else", 1, |_, buffer| encode(write, route, buffer))
+            .expect("the kernel answers");
+        assert!(refused.is_empty(), "{write:?} {route:?}: {refused:?}");
     }
 
     fn firewalls(&self) -> &'static [BackendKind] {

@@ -1,0 +1,218 @@
+//! The agent's process: started as the unit starts it, watched from outside.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use trailblazer::status::control::{Reply, Request, ask};
+use trailblazer::status::snapshot::{Snapshot, State};
+
+use super::Res;
+use super::samples::milliseconds;
+use super::subject::BINARY;
+
+/// Another binary to measure, to compare two builds.
+const OTHER_BINARY: &str = "TRAILBLAZER_BENCH_BINARY";
+/// The unit's `WatchdogSec`, in microseconds: it is fed every half of this.
+const WATCHDOG: &str = "180000000";
+/// What takes milliseconds has this long: the rest is for a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+/// `USER_HZ`, which is 100 on every architecture that AWS has: the unit of `/proc/PID/stat`.
+const TICKS: f64 = 100.0;
+
+/// A running agent; dropping it kills it.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    ready: Receiver<Instant>,
+    socket: PathBuf,
+    log: PathBuf,
+    started: Instant,
+}
+
+impl Daemon {
+    /// Starts it in the namespace of this thread.
+    pub fn start(
+        config: &Path,
+        socket: &Path,
+        log: &Path,
+        variables: &[(&str, String)],
+    ) -> Res<Daemon> {
+        let notify_path = socket.with_extension("notify");
+        let _absent = std::fs::remove_file(&notify_path);
+        let ready = hear(UnixDatagram::bind(&notify_path)?);
+        let binary = std::env::var_os(OTHER_BINARY).unwrap_or_else(|| BINARY.into());
+        let mut command = Command::new(binary);
+        command
+            .args(["agent", "-c"])
+            .arg(config)
+            .env("NOTIFY_SOCKET", &notify_path)
+            .env("WATCHDOG_USEC", WATCHDOG)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(log)?);
+        let started = Instant::now();
+        Ok(Daemon {
+            child: command.spawn()?,
+            ready,
+            socket: socket.to_owned(),
+            log: log.to_owned(),
+            started,
+        })
+    }
+
+    /// Waits until it tells systemd that it is ready; milliseconds from fork until then.
+    pub fn ready(&self) -> Res<f64> {
+        match self.ready.recv_timeout(SOON) {
+            Ok(at) => Ok(milliseconds(at - self.started)),
+            Err(_late) => Err(format!("the agent isn't ready; its log:\n{}", self.log()).into()),
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its account of itself.
+    pub fn status(&self) -> Res<Snapshot> {
+        match ask(&self.socket, Request::Status) {
+            Ok(Reply::Status(snapshot)) => Ok(*snapshot),
+            other => Err(format!("no status: {other:?}; its log:\n{}", self.log()).into()),
+        }
+    }
+
+    /// Asks for a pass.
+    pub fn kick(&self) -> Res<()> {
+        match ask(&self.socket, Request::Kick) {
+            Ok(Reply::Done) => Ok(()),
+            other => Err(format!("not kicked: {other:?}").into()),
+        }
+    }
+
+    /// Waits for something in its account.
+    pub fn wait_for(&self, what: &str, fulfilled: impl Fn(&Snapshot) -> bool) -> Res<Snapshot> {
+        let started = Instant::now();
+        loop {
+            let status = self.status()?;
+            if fulfilled(&status) {
+                return Ok(status);
+            }
+            if started.elapsed() > SOON {
+                let log = self.log();
+                return Err(format!("{what}: not within {SOON:?}: {status:#?}\n{log}").into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the first fetch is over, what came of it is in force, and the rest that follows
+    /// a pass is over too: what happens next meets an agent that has nothing else to do.
+    pub fn quiet(&self) -> Res<Snapshot> {
+        let status = self.wait_for("in force, and a fetch", |status| {
+            status.state == State::InForce && !status.source.fetches.is_empty()
+        })?;
+        let longest = status
+            .passes
+            .iter()
+            .map(|pass| pass.duration_ms)
+            .fold(0.0, f64::max);
+        thread::sleep(Duration::from_secs_f64((longest / 1e3 * 20.0).min(5.0)));
+        thread::sleep(Duration::from_millis(200));
+        self.status()
+    }
+
+    /// Seconds of processor time so far.
+    pub fn cpu(&self) -> Res<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name, in parentheses, may hold anything (proc_pid_stat(5)); utime and stime are the
+        // 14th and 15th field, and the first one behind it is the third.
+        let rest = stat.rsplit(')').next().unwrap_or("");
+        let fields: Vec<f64> = rest
+            .split_whitespace()
+            .map(|field| field.parse().unwrap_or(0.0))
+            .collect();
+        match (fields.get(11), fields.get(12)) {
+            (Some(user), Some(system)) => Ok((user + system) / TICKS),
+            _ => Err("an unreadable stat".into()),
+        }
+    }
+
+    /// A line of its `status`, in MiB: `VmRSS`, `RssAnon`, `VmHWM`.
+    pub fn memory(&self, name: &str) -> Res<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let value = field(&status, name).ok_or("no such line in its status")?;
+        Ok(value / 1024.0)
+    }
+
+    /// Its threads.
+    pub fn threads(&self) -> Res<usize> {
+        Ok(entries(self.pid(), "task")?.len())
+    }
+
+    /// Its open files.
+    pub fn files(&self) -> Res<usize> {
+        Ok(entries(self.pid(), "fd")?.len())
+    }
+}
+
+/// Hears what systemd would, in a thread that ends with this process, and says when it was told of
+/// readiness. All of it has to be read: the agent waits for whoever doesn't.
+fn hear(notify: UnixDatagram) -> Receiver<Instant> {
+    let (to, ready) = mpsc::channel();
+    thread::spawn(move || {
+        let mut message = [0; 4096];
+        while let Ok(length) = notify.recv(&mut message) {
+            let now = Instant::now();
+            let message = String::from_utf8_lossy(&message[..length]);
+            if message.lines().any(|line| line == "READY=1") {
+                // Nobody may wait for it any more.
+                let _ = to.send(now);
+            }
+        }
+    });
+    ready
+}
+
+/// How often the threads of a process went to sleep so far (`voluntary_ctxt_switches`): once each
+/// time that something had woken one.
+pub fn sleeps(pid: u32) -> Res<f64> {
+    let mut sum = 0.0;
+    for task in entries(pid, "task")? {
+        // A thread may end in between.
+        let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
+        sum += field(&status, "voluntary_ctxt_switches").unwrap_or(0.0);
+    }
+    Ok(sum)
+}
+
+fn entries(pid: u32, what: &str) -> io::Result<Vec<PathBuf>> {
+    std::fs::read_dir(format!("/proc/{pid}/{what}"))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect()
+}
+
+fn field(status: &str, name: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let value = line.trim_start_matches(':').split_whitespace().next()?;
+    value.parse().ok()
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Both fail only where it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,128 @@
+//! A whole table flushed: how long until all of it is back, beside a first installation.
+
+use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use trailblazer::kernel::Kernel;
+use trailblazer::kernel::lookup::{Decision, Lookup, lookup};
+use trailblazer::kernel::route::{self, Write};
+use trailblazer::objects::Route;
+
+use super::bounds::Bounds;
+use super::floor::{self, Packed};
+use super::host::{BYPASS, Host};
+use super::samples::{Samples, milliseconds};
+use super::{MANY, Mode, Res, arena, documents};
+
+/// Looks this often.
+const LOOK: Duration = Duration::from_micros(500);
+const LOST_AFTER: Duration = Duration::from_secs(30);
+
+/// Measures `ip route flush`, and the fastest flush there is.
+pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
+    let rounds = if mode == Mode::Quick { 3 } else { 11 };
+    let host = Host::new(
+        "flush",
+        MANY,
+        documents::document(1_700_000_000, &documents::prefixes(MANY)),
+    )?;
+    let [mut first, mut by_ip, mut packed] = <[Samples; 3]>::default();
+    for _ in 0..rounds {
+        let daemon = host.start()?;
+        first.0.push(daemon.ready()?);
+        daemon.quiet()?;
+        let routes = host.routes()?;
+        for (samples, flush) in [
+            (&mut by_ip, flush_by_ip as fn(&[Route]) -> Res<()>),
+            (&mut packed, flush_packed),
+        ] {
+            flush(&routes)?;
+            samples.0.push(until_all_are_back(&routes)?);
+            daemon.quiet()?;
+            if host.routes()?.len() != MANY {
+                return Err(
+                    format!("routes are missing in the end; its log:\n{}", daemon.log()).into(),
+                );
+            }
+        }
+        drop(daemon);
+        host.subject.remove()?;
+        arena::settle(MANY);
+    }
+    println!("a flush of {MANY} routes, from its end until all are back (ms):");
+    println!("  first installation, from exec {:8.1}", first.median());
+    for (what, samples) in [
+        ("ip route flush table 1083", &by_ip),
+        ("packed deletes", &packed),
+    ] {
+        println!(
+            "  {what:<29} {:8.1} (quartiles {:.1} to {:.1})",
+            samples.median(),
+            samples.quantile(0.25),
+            samples.quantile(0.75)
+        );
+        bounds.ratio(
+            format!("{what} / first installation"),
+            &samples.over(&first),
+            2.0,
+        );
+    }
+    Ok(())
+}
+
+fn flush_by_ip(_routes: &[Route]) -> Res<()> {
+    for family in ["-4", "-6"] {
+        arena::command("ip", &[family, "route", "flush", "table", "1083"])?;
+    }
+    Ok(())
+}
+
+fn flush_packed(routes: &[Route]) -> Res<()> {
+    let mut messages = Packed::default();
+    // Descending: ascending deletes of IPv4 cost the kernel several times as much.
+    for route in routes.iter().rev() {
+        messages.push(|buffer| route::encode(Write::Delete, route, buffer));
+    }
+    messages.send(&floor::socket()?)
+}
+
+/// Milliseconds from now. A few routes are asked for one by one, which costs the machine nothing;
+/// once those are there, all are counted.
+fn until_all_are_back(routes: &[Route]) -> Res<f64> {
+    let started = Instant::now();
+    let socket = floor::socket()?;
+    let mut kernel = Kernel::open()?;
+    let samples: Vec<IpAddr> = routes
+        .iter()
+        .step_by(MANY / 16)
+        .chain(routes.last())
+        .map(|route| route.key.dst.addr())
+        .collect();
+    loop {
+        let mut there = true;
+        for address in &samples {
+            there = there && is_routed(&mut kernel, *address)?;
+        }
+        if there && floor::raw_dump(&socket, BYPASS.0)? == routes.len() {
+            return Ok(milliseconds(started.elapsed()));
+        }
+        if started.elapsed() > LOST_AFTER {
+            let found = floor::raw_dump(&socket, BYPASS.0)?;
+            return Err(format!("only {found} of {} routes are back", routes.len()).into());
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// Whether a packet to that address takes the bypass path.
+fn is_routed(kernel: &mut Kernel, destination: IpAddr) -> Res<bool> {
+    let question = Lookup {
+        destination,
+        source: None,
+        input: None,
+        mark: 0,
+    };
+    let decision = lookup(kernel.socket(), &question)?;
+    Ok(matches!(decision, Decision::Route(route) if route.key.table == BYPASS))
+}

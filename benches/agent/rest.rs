@@ -1,0 +1,176 @@
+//! An agent with nothing to do: who wakes it, and what memory it holds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::bounds::Bounds;
+use super::daemon::{Daemon, sleeps};
+use super::host::Host;
+use super::web::Web;
+use super::{Mode, REGION, Res, documents};
+
+/// About all of AWS.
+const ALL: usize = 11_000;
+/// Passes before it is left alone: what they leave behind is part of its memory.
+const KICKS: usize = 10;
+/// After the last of them, threads that waited for more work end (tokio's after 10 s).
+const SETTLED_AFTER: Duration = Duration::from_secs(15);
+/// How often the counters are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// Sleeps within this long of one another are one wake-up: a timer, and all that it makes the
+/// threads do.
+const TOGETHER: Duration = Duration::from_secs(2);
+
+/// Agents at rest, watched while other things are measured: none of it concerns them.
+pub struct Rest {
+    subjects: Vec<Subject>,
+    until: Instant,
+}
+
+struct Subject {
+    label: &'static str,
+    most_mib: f64,
+    web: Web,
+    asked: usize,
+    daemon: Daemon,
+    _host: Host,
+    ended: Arc<AtomicBool>,
+    watch: JoinHandle<Watched>,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    minutes: f64,
+    sleeps: f64,
+    wakes: f64,
+}
+
+impl Rest {
+    /// Starts them, has each of them fetch over TLS and do some passes, and leaves them alone.
+    pub fn begin(mode: Mode) -> Res<Rest> {
+        let mut subjects = Vec::new();
+        for (name, label, size, most_mib) in [
+            ("region", "one region's S3", REGION, 16.0),
+            ("all", "all of AWS (11,000 prefixes)", ALL, 32.0),
+        ] {
+            subjects.push(Subject::begin(name, label, size, most_mib)?);
+        }
+        let long = match mode {
+            Mode::Quick => Duration::from_secs(120),
+            _ => Duration::from_secs(1200),
+        };
+        Ok(Rest {
+            subjects,
+            until: Instant::now() + SETTLED_AFTER + long,
+        })
+    }
+
+    /// Looks at them when they have rested for long enough.
+    pub fn end(self, bounds: &mut Bounds) -> Res<()> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        eprintln!("agents at rest: {} s more", left.as_secs());
+        thread::sleep(left);
+        println!("at rest, after a fetch over TLS and {KICKS} passes:");
+        for subject in self.subjects {
+            subject.end(bounds)?;
+        }
+        Ok(())
+    }
+}
+
+impl Subject {
+    fn begin(name: &str, label: &'static str, size: usize, most_mib: f64) -> Res<Subject> {
+        let document = |token| documents::large_document(token, size);
+        let name = format!("rest-{name}");
+        let mut host = Host::new(&name, size, document(1_700_000_000))?;
+        let web = Web::start(&name, document(1_700_000_001))?;
+        host.source(&web.url())?;
+        host.variable("SSL_CERT_FILE", web.authorities());
+        let daemon = host.start()?;
+        daemon.ready()?;
+        daemon.wait_for("another document in force", |status| {
+            status.source.fetches.get("changed") == Some(&1)
+        })?;
+        for kick in 1..=KICKS {
+            daemon.kick()?;
+            daemon.wait_for("a pass", |status| {
+                let kicks = status.pass_totals.duration.count;
+                kicks > kick as u64
+            })?;
+        }
+        let ended = Arc::new(AtomicBool::new(false));
+        let (pid, until) = (daemon.pid(), Arc::clone(&ended));
+        let watch = thread::spawn(move || watch(pid, &until));
+        Ok(Subject {
+            label,
+            most_mib,
+            asked: web.asked(),
+            web,
+            daemon,
+            _host: host,
+            ended,
+            watch,
+        })
+    }
+
+    fn end(self, bounds: &mut Bounds) -> Res<()> {
+        self.ended.store(true, Ordering::Relaxed);
+        let watched = self.watch.join().map_err(|_panic| "the watch panicked")?;
+        let status = self.daemon.status()?;
+        if status.routes.ipv4 + status.routes.ipv6 == 0 {
+            return Err(format!("nothing in force; its log:\n{}", self.daemon.log()).into());
+        }
+        let [resident, anonymous, peak] =
+            ["VmRSS", "RssAnon", "VmHWM"].map(|name| self.daemon.memory(name));
+        let (resident, anonymous, peak) = (resident?, anonymous?, peak?);
+        let a_minute = watched.wakes / watched.minutes;
+        let label = self.label;
+        println!(
+            "  {label}: {resident:.1} MiB resident ({anonymous:.1} of its own, peak {peak:.1}), {} threads, \
+             {} files; {:.0} wake-ups and {:.0} voluntary context switches in {:.1} minutes, {} fetches among them",
+            self.daemon.threads()?,
+            self.daemon.files()?,
+            watched.wakes,
+            watched.sleeps,
+            watched.minutes,
+            self.web.asked() - self.asked,
+        );
+        bounds.add(
+            a_minute < 2.0,
+            format!("at rest, {label}: wake-ups"),
+            format!("{a_minute:.2} a minute, under 2"),
+        );
+        bounds.add(
+            resident < self.most_mib,
+            format!("at rest, {label}: resident memory"),
+            format!("{resident:.1} MiB, under {} MiB", self.most_mib),
+        );
+        Ok(())
+    }
+}
+
+fn watch(pid: u32, ended: &AtomicBool) -> Watched {
+    thread::sleep(SETTLED_AFTER);
+    let started = Instant::now();
+    let first = sleeps(pid).unwrap_or(f64::NAN);
+    let (mut before, mut last, mut wakes) = (first, None::<Instant>, 0.0);
+    loop {
+        thread::sleep(LOOK);
+        let now = sleeps(pid).unwrap_or(f64::NAN);
+        if now != before {
+            if last.is_none_or(|last| last.elapsed() > TOGETHER) {
+                wakes += 1.0;
+            }
+            (before, last) = (now, Some(Instant::now()));
+        }
+        if ended.load(Ordering::Relaxed) {
+            return Watched {
+                minutes: started.elapsed().as_secs_f64() / 60.0,
+                sleeps: now - first,
+                wakes,
+            };
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! From exec to in force, from the last known good alone: nobody has to be asked first.
+
+use super::bounds::Bounds;
+use super::daemon::Daemon;
+use super::host::Host;
+use super::samples::Samples;
+use super::{MANY, Mode, REGION, Res, arena, documents};
+
+/// Measures a boot (nothing in the kernel) and a restart (all of it there).
+pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
+    let rounds = if mode == Mode::Quick { 7 } else { 31 };
+    println!("from exec to READY=1, from the last known good (ms; the pass is a part of it):");
+    let cases = [
+        (
+            "one region's S3",
+            REGION,
+            documents::large_document(1_700_000_000, REGION),
+        ),
+        (
+            "16,000 prefixes",
+            MANY,
+            documents::document(1_700_000_000, &documents::prefixes(MANY)),
+        ),
+    ];
+    for (name, size, document) in cases {
+        let host = Host::new(&format!("start{size}"), size, document)?;
+        let [mut boot, mut restart] = <[Times; 2]>::default();
+        for _ in 0..rounds {
+            boot.add(&host.start()?)?;
+            restart.add(&host.start()?)?;
+            host.subject.remove()?;
+            arena::settle(size);
+        }
+        for (kind, times) in [("boot", &boot), ("restart", &restart)] {
+            println!(
+                "  {name}, {kind:<8} {:7.1} (quartiles {:.1} to {:.1}), the pass {:.1}",
+                times.whole.median(),
+                times.whole.quantile(0.25),
+                times.whole.quantile(0.75),
+                times.pass.median(),
+            );
+            bounds.add(
+                times.whole.median() < 100.0,
+                format!("exec to in force from the last known good, {name}, {kind}"),
+                format!("{:.1} ms, under 100 ms", times.whole.median()),
+            );
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    whole: Samples,
+    pass: Samples,
+}
+
+impl Times {
+    fn add(&mut self, daemon: &Daemon) -> Res<()> {
+        self.whole.0.push(daemon.ready()?);
+        let status = daemon.status()?;
+        let first = status.passes.last().ok_or("no pass")?;
+        self.pass.0.push(first.duration_ms);
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! A source over TLS on loopback: what it costs the agent to have asked one belongs to its rest.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::server::{Server, answer};
+use super::{Res, arena};
+
+/// The system's authorities, which a real agent reads too (Debian's and Ubuntu's place).
+const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+const TAG: &str = "\"the only one\"";
+
+/// A server of one document, conditional requests included.
+pub struct Web {
+    server: Server,
+    authorities: PathBuf,
+}
+
+impl Web {
+    /// Serves in the namespace of this thread.
+    pub fn start(name: &str, document: String) -> Res<Web> {
+        let mut params = CertificateParams::new(vec![])?;
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "the benchmark");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let key = KeyPair::generate()?;
+        let certificate =
+            CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &authority)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            )?;
+        let server = Server::start_tls(Arc::new(config), move |_, request| {
+            let etag = format!("ETag: {TAG}");
+            match request.header("if-none-match") == Some(TAG) {
+                true => answer("304 Not Modified", &[&etag], b""),
+                false => answer("200 OK", &[&etag], document.as_bytes()),
+            }
+        });
+        let authorities = PathBuf::from(arena::DIRECTORY).join(format!("{name}.pem"));
+        let system = std::fs::read_to_string(SYSTEM).unwrap_or_default();
+        std::fs::write(&authorities, format!("{system}\n{}", authority.pem()))?;
+        Ok(Web {
+            server,
+            authorities,
+        })
+    }
+
+    /// Where the document is.
+    pub fn url(&self) -> String {
+        self.server.url("/ip-ranges.json")
+    }
+
+    /// What to trust.
+    pub fn authorities(&self) -> String {
+        self.authorities.display().to_string()
+    }
+
+    /// How often it was asked.
+    pub fn asked(&self) -> usize {
+        self.server.seen().len()
+    }
+}

@@ -1,0 +1,107 @@
+//! An agent's pass: while it runs, somebody hears what others take away and mends it.
+
+use trailblazer::apply::Interposer;
+use trailblazer::kernel::errno::KernelError;
+use trailblazer::kernel::route::Write;
+use trailblazer::objects::{Route, RouteTarget};
+use trailblazer::plan::{Action, Step};
+use trailblazer::reconcile::Outcome;
+
+use crate::lab;
+use crate::scenario::Scenario;
+use crate::world::World;
+
+/// Takes, in each attempt, a route of ours away that the pass doesn't touch.
+struct Taker<'a> {
+    world: &'a World,
+    others: Vec<Route>,
+    taken: usize,
+}
+
+impl<'a> Taker<'a> {
+    /// None of the routes for private space is touched, and no packet of a promise takes one.
+    fn new(world: &'a World) -> Self {
+        let all = world.owned_now().routes;
+        let private = |route: &Route| route.target == RouteTarget::Throw;
+        Taker {
+            world,
+            others: all.into_iter().filter(private).collect(),
+            taken: 0,
+        }
+    }
+}
+
+impl Interposer for Taker<'_> {
+    fn before(&mut self, index: usize, _step: &Step) -> Option<KernelError> {
+        if index == 0 {
+            let route = self.others.pop().expect("there are enough of them");
+            self.world.write(Write::Delete, &route);
+            self.taken += 1;
+        }
+        None
+    }
+}
+
+#[test]
+fn what_others_take_meanwhile_takes_no_work_back() {
+    lab::isolated(|| {
+        World::enter(Scenario::named("document-change"), |world| {
+            // Nobody hears it: this pass answers for everything.
+            let mut taker = Taker::new(world);
+            let report = world.pass(1, Some(&mut taker));
+            assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
+            assert_eq!(taker.taken, 3, "in each attempt");
+
+            world.reset();
+            let mut taker = Taker::new(world);
+            let report = world.watched_pass(1, &mut taker);
+            assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+            assert_eq!(taker.taken, 1);
+            world.assert_converges(Outcome::Changed, "what was taken is the next pass's");
+        });
+    });
+}
+
+/// Puts our own route there just before we do, as the agent's watcher may.
+struct Faster<'a> {
+    world: &'a World,
+    put: usize,
+}
+
+impl Interposer for Faster<'_> {
+    fn before(&mut self, _index: usize, step: &Step) -> Option<KernelError> {
+        if let Step::Route {
+            action: Action::Add,
+            route,
+            ..
+        } = step
+            && self
+                .world
+                .owned_now()
+                .routes
+                .iter()
+                .all(|other| other != route)
+        {
+            self.world.write(Write::Add, route);
+            self.put += 1;
+        }
+        None
+    }
+
+    fn batches(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_is_there_already_is_taken_as_done() {
+    lab::isolated(|| {
+        World::enter(Scenario::named("document-change"), |world| {
+            let mut faster = Faster { world, put: 0 };
+            let report = world.watched_pass(1, &mut faster);
+            assert!(faster.put > 0, "{report:?}");
+            assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+            world.assert_owned(1, "somebody was faster");
+        });
+    });
+}
