@@ -131,8 +131,44 @@ pub fn apply(
     plan: &Plan,
     kernel: &mut Kernel,
     ownership: &Ownership,
+    interposer: Option<&mut dyn Interposer>,
+    keep_open_flows: &mut dyn FnMut(),
+) -> Result<(), ApplyError> {
+    each_group(plan, kernel, ownership, interposer, keep_open_flows, Err)
+}
+
+/// Carries out what it can: a step that is refused holds up none that follows. Only for what lay
+/// there before, all together: then nothing that follows is worse without it. Gives what was
+/// refused.
+///
+/// # Errors
+/// Talking to the kernel failed, or the process is told to end.
+pub fn apply_each(
+    plan: &Plan,
+    kernel: &mut Kernel,
+    ownership: &Ownership,
+    interposer: Option<&mut dyn Interposer>,
+    keep_open_flows: &mut dyn FnMut(),
+) -> Result<Vec<StepFailure>, ApplyError> {
+    let mut refused = Vec::new();
+    let go_on = |error| match error {
+        ApplyError::Steps(mut failures) => {
+            refused.append(&mut failures);
+            Ok(())
+        }
+        other => Err(other),
+    };
+    each_group(plan, kernel, ownership, interposer, keep_open_flows, go_on)?;
+    Ok(refused)
+}
+
+fn each_group(
+    plan: &Plan,
+    kernel: &mut Kernel,
+    ownership: &Ownership,
     mut interposer: Option<&mut dyn Interposer>,
     keep_open_flows: &mut dyn FnMut(),
+    mut refused: impl FnMut(ApplyError) -> Result<(), ApplyError>,
 ) -> Result<(), ApplyError> {
     let mut next = 0;
     while next < plan.steps.len() {
@@ -146,7 +182,7 @@ pub fn apply(
         if let Some(interposer) = interposer.as_deref_mut()
             && let Some(error) = interposer.before(next, &plan.steps[next])
         {
-            settle(vec![(next, error)], &plan.steps)?;
+            settle(vec![(next, error)], &plan.steps).or_else(&mut refused)?;
         } else {
             let marks_come = matches!(
                 plan.steps[next],
@@ -159,7 +195,7 @@ pub fn apply(
                 keep_open_flows();
             }
             let stops = || interposer.as_ref().is_some_and(|i| i.stops());
-            carry_out(&plan.steps, next, end, kernel, &stops)?;
+            carry_out(&plan.steps, next, end, kernel, &stops).or_else(&mut refused)?;
             if marks_come {
                 keep_open_flows();
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::shared::{Shared, locked};
-use crate::apply::apply;
+use crate::apply::apply_each;
 use crate::firewall::BackendKind;
 use crate::kernel::Kernel;
 use crate::kernel::events::{Change, Event, Heard, ListenError, Listener};
@@ -348,8 +348,9 @@ impl Watcher {
     ) -> bool {
         let turn = locked(&self.shared.turn);
         // A pass, or a pause, may have come in between.
-        let still = self.shared.in_force();
-        if !still.is_some_and(|still| Arc::ptr_eq(&still, in_force)) {
+        let same =
+            |still: Arc<InForce>| Arc::ptr_eq(&still, in_force) || still.goal == in_force.goal;
+        if !self.shared.in_force().is_some_and(same) {
             return true;
         }
         // Another process of ours (`reconcile`, `flush`) may be at it.
@@ -370,7 +371,8 @@ impl Watcher {
                 allowed
             });
         }
-        let mended = apply(&steps, kernel, &in_force.ownership, None, &mut || {});
+        // A route whose link is away can't come back now, and the rules must not wait for it.
+        let mended = apply_each(&steps, kernel, &in_force.ownership, None, &mut || {});
         drop(turn);
         // Names are asked for after the repair: it comes first.
         for (key, port) in gone.ports.into_iter().take(4) {
@@ -380,7 +382,16 @@ impl Watcher {
         noticed.refused.append(&mut refused);
         match mended {
             // From now: a pass that had begun to look may have missed it.
-            Ok(()) => noticed.mended(steps.steps, Instant::now()),
+            Ok(refused) => {
+                for failure in &refused {
+                    tracing::debug!("put back: {failure}");
+                    noticed.event = Some(now);
+                }
+                let steps = steps.steps.into_iter().enumerate();
+                let done = steps.filter(|(place, _)| refused.iter().all(|it| it.index != *place));
+                let done: Vec<_> = done.map(|(_, step)| step).collect();
+                noticed.mended(done, Instant::now());
+            }
             Err(error) => {
                 tracing::debug!("put back: {error}");
                 noticed.event = Some(now);

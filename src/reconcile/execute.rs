@@ -141,20 +141,14 @@ impl Pass<'_> {
         })
     }
 
-    /// Applies steps; connections that are open from outside keep their path.
-    pub(super) fn carry_out(
-        &mut self,
-        kernel: &mut Kernel,
-        view: &View,
-        steps: &Plan,
-        interposer: Option<&mut dyn Interposer>,
-    ) -> Result<(), ApplyError> {
+    /// What lets connections that clients outside have open keep their path.
+    pub(super) fn keep_open_flows(&mut self, view: &View) -> impl FnMut() {
         let marks = self.config.kernel.path_mask.inbound();
         let addresses = view.facts.addresses.iter();
         let own: Vec<std::net::IpAddr> = addresses.map(|own| own.net.addr()).collect();
         let role = self.role;
         let notes = &mut self.report.notes;
-        let mut keep_open_flows = || {
+        move || {
             if role == Role::Host
                 && let Err(error) = backfill_inbound(marks, &own)
             {
@@ -162,16 +156,7 @@ impl Pass<'_> {
                     "connections that clients outside have open may break: {error}"
                 ));
             }
-        };
-        let applied = apply(
-            steps,
-            kernel,
-            &view.ownership,
-            interposer,
-            &mut keep_open_flows,
-        );
-        self.report.end_stage("apply");
-        applied
+        }
     }
 
     fn attempt(
@@ -184,7 +169,14 @@ impl Pass<'_> {
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), Attempt> {
         let final_error = |error: PassError| Attempt::Final(error.to_string());
-        let applied = self.carry_out(kernel, view, steps, interposer);
+        let applied = apply(
+            steps,
+            kernel,
+            &view.ownership,
+            interposer,
+            &mut self.keep_open_flows(view),
+        );
+        self.report.end_stage("apply");
         match applied {
             Ok(()) => {}
             // Whoever puts back what goes has done it between our look and our step; or it is

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::report::{Applied, InForce, Outcome};
 use super::{Pass, PassError, View};
-use crate::apply::Interposer;
+use crate::apply::{ApplyError, Interposer, apply_each};
 use crate::firewall::ObservedFirewall;
 use crate::journal::MAX_LISTED;
 use crate::kernel::Kernel;
+use crate::kernel::errno::ErrorClass;
 use crate::plan::{Action, Goal, ObjectKey, taken_places};
 
 impl Pass<'_> {
@@ -29,24 +30,25 @@ impl Pass<'_> {
         if self.options.dry_run {
             return refused;
         }
-        match self.put_back(kernel, view, &earlier, interposer) {
-            Ok(()) => refused,
-            Err(PassError::Stopped) => PassError::Stopped,
-            Err(error) => {
-                let note = format!("what has gone could not be put back: {error}");
-                self.report.notes.push(note);
-                refused
-            }
-        }
+        let failure = match self.put_back(kernel, view, &earlier, interposer) {
+            Ok(None) => return refused,
+            Ok(Some(failure)) => failure.to_string(),
+            Err(PassError::Stopped) => return PassError::Stopped,
+            Err(error) => error.to_string(),
+        };
+        let note = format!("not all that has gone could be put back: {failure}");
+        self.report.notes.push(note);
+        refused
     }
 
+    /// What could not be put back, if anything.
     fn put_back(
         &mut self,
         kernel: &mut Kernel,
         view: &mut View,
         earlier: &Arc<InForce>,
-        interposer: Option<&mut dyn Interposer>,
-    ) -> Result<(), PassError> {
+        mut interposer: Option<&mut dyn Interposer>,
+    ) -> Result<Option<ApplyError>, PassError> {
         let mut goal = Goal {
             refuse_conflicts: false,
             ..earlier.goal.clone()
@@ -57,7 +59,7 @@ impl Pass<'_> {
         // Nothing is taken away: what is too much may be what the settings want by now.
         steps.steps.retain(|step| step.action() != Action::Delete);
         if steps.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         steps.conflicts.clone_from(&self.report.plan.conflicts);
         self.report.take_plan(steps.clone());
@@ -68,23 +70,29 @@ impl Pass<'_> {
             facts: view.facts.clone(),
             ..(**earlier).clone()
         }));
-        let mut interposer = interposer;
         if let Some(interposer) = &mut interposer {
             interposer.heads_for(&earlier.goal);
         }
-        use crate::apply::ApplyError::{Netlink, Steps, Stopped};
-        match self.carry_out(kernel, view, &steps, interposer) {
-            Ok(()) => {}
-            Err(error) if self.options.watched && error.is_there_already() => {}
-            Err(Stopped) => return Err(PassError::Stopped),
-            Err(error @ (Steps(_) | Netlink(_))) => {
-                return Err(PassError::RolledBack {
-                    reason: error.to_string(),
-                });
-            }
+        let refused = apply_each(
+            &steps,
+            kernel,
+            &view.ownership,
+            interposer,
+            &mut self.keep_open_flows(view),
+        );
+        self.report.end_stage("apply");
+        let mut missing = match refused {
+            Ok(refused) => refused,
+            Err(ApplyError::Stopped) => return Err(PassError::Stopped),
+            Err(error) => return Ok(Some(error)),
+        };
+        // The watcher was faster.
+        missing.retain(|failure| failure.class != ErrorClass::Exists);
+        if missing.is_empty() {
+            self.report.outcome = Outcome::Changed;
+            return Ok(None);
         }
-        self.report.outcome = Outcome::Changed;
-        Ok(())
+        Ok(Some(ApplyError::Steps(missing)))
     }
 }
 
