@@ -290,6 +290,38 @@ fn a_reload_in_a_pause() {
     });
 }
 
+/// The last word counts, however many there are in one breath.
+#[test]
+fn reloads_that_come_one_upon_the_other() {
+    isolated(|| {
+        let mut host = Host::new();
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| systemd.notified_by(command));
+        agent.wait_in_force();
+        for round in 0..21 {
+            let gateways = if round % 2 == 0 {
+                OTHER_GATEWAYS
+            } else {
+                GATEWAYS
+            };
+            host.set("egress.gateways", &format!("{gateways:?}"));
+            host.config();
+            agent.signal(Signal::HUP);
+            std::thread::sleep(Duration::from_millis(round));
+        }
+        eventually("the last settings", || {
+            host.egress() == set(&OTHER_GATEWAYS)
+        });
+        eventually("ready after the last reload", || {
+            let came = systemd.came();
+            let last = |key: &str| came.iter().rposition(|it| it.value(key).is_some());
+            last("READY") > last("RELOADING")
+        });
+        let log = agent.log();
+        assert!(!log.contains("ERROR"), "{log}");
+    });
+}
+
 /// An operator who names another source doesn't wait for the one that hangs.
 #[test]
 fn a_reload_while_a_fetch_hangs() {

@@ -95,7 +95,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.fetching = Some(task.abort_handle());
     }
 
-    /// Other settings are in force: what the source of the old ones says is of no interest.
+    /// Other settings are in force, or a pause begins: what the source says to this question is
+    /// of no interest any more.
     pub(super) fn give_up_fetch(&mut self, now: Instant) {
         let running = self.fetching.take();
         if let Some(task) = &running {

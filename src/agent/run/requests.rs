@@ -37,6 +37,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                     "paused by {by}: nothing is put back until `trailblazer kick` or a restart"
                 );
                 self.shared.pause();
+                // Its answer would be old when the pause ends.
+                self.give_up_fetch(Instant::now());
                 let reason = format!("paused by {by} until `trailblazer kick` or a restart");
                 self.account.enter(State::Paused, Some(reason.clone()));
                 self.notifier.status(reason);
