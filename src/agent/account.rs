@@ -9,6 +9,7 @@ use super::shared::{Noticed, Shared, locked};
 use super::worker::Ended;
 use super::{FetchSchedule, Settings};
 use crate::objects::RouteTarget;
+use crate::reconcile::report::Applied;
 use crate::reconcile::{Fetch, Outcome, Report};
 use crate::status::snapshot::{
     ConflictStatus, DocumentStatus, DriftStatus, Freshness, GroupCount, Histogram, HoldDownStatus,
@@ -24,6 +25,8 @@ const FETCH_BOUNDS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0
 /// Passes and hold-downs that the status lists.
 const LISTED_PASSES: usize = 10;
 const LISTED_HOLD_DOWNS: usize = 100;
+/// Conflicts that it lists: somebody who flushes a whole table again and again makes thousands.
+const LISTED_CONFLICTS: usize = 100;
 
 /// See the module.
 pub(super) struct Account {
@@ -155,13 +158,16 @@ impl Account {
             },
         );
         passes.truncate(LISTED_PASSES);
-        if ended.drift && report.outcome == Outcome::Changed {
+        if ended.drift && report.applied == Applied::All {
             for step in &report.plan.steps {
                 let what = crate::apply::describe(step);
                 self.mended(step.object(), 1, Some(what));
             }
         }
         match report.outcome {
+            Outcome::Failed if !report.plan.conflicts.is_empty() => {
+                count(&mut self.snapshot.faults, "others");
+            }
             Outcome::Failed | Outcome::RolledBack if !report.without_document => {
                 count(&mut self.snapshot.faults, "ours");
             }
@@ -304,8 +310,11 @@ impl Account {
             true => 0,
             false => schedule.due().saturating_duration_since(now).as_secs(),
         };
-        snapshot.drift.conflicts = locked(&shared.limiter)
+        let limiter = locked(&shared.limiter);
+        snapshot.drift.conflicts_total = limiter.paused(now).count();
+        snapshot.drift.conflicts = limiter
             .paused(now)
+            .take(LISTED_CONFLICTS)
             .map(|(key, left, repairs)| ConflictStatus {
                 object: key.to_string(),
                 by: shared.culprit(key),

@@ -143,6 +143,13 @@ impl<K: Ord + Clone> RepairLimiter<K> {
             .is_some_and(|conflict| now < conflict.until)
     }
 
+    /// Whether somebody keeps changing an object back, paused or not.
+    pub fn is_fought(&self, key: &K, now: Instant) -> bool {
+        self.conflicts
+            .get(key)
+            .is_some_and(|conflict| !conflict.is_over(now))
+    }
+
     /// The earliest moment at which an object that was refused may be mended. It stays, even when
     /// it has passed, until [`RepairLimiter::allow`] or [`RepairLimiter::passed`] says that
     /// somebody has looked: a release in the middle of a pass isn't missed.
@@ -226,6 +233,7 @@ mod tests {
             [0, 0, 0, 0, 0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303]
         );
         assert!(!limiter.is_paused(&1, now), "mended, and it may hold");
+        assert!(limiter.is_fought(&1, now) && !limiter.is_fought(&2, now));
         assert!(!limiter.allow(&1, now));
         assert!(limiter.is_paused(&1, now));
         let paused: Vec<_> = limiter.paused(now).collect();
@@ -270,7 +278,9 @@ mod tests {
         now += ms(2010);
         assert!(limiter.allow(&1, now));
         // It held for a minute: as if nothing had ever been.
+        assert!(limiter.is_fought(&1, now));
         now += OVER_AFTER;
+        assert!(!limiter.is_fought(&1, now));
         for _ in 0..5 {
             assert!(limiter.allow(&1, now));
         }

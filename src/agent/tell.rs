@@ -1,6 +1,7 @@
 //! What the agent says: one line for a pass that changed something, none for one that didn't, and
 //! warnings with what to do, once each.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::account::Account;
@@ -9,6 +10,7 @@ use super::{AgentError, FetchSchedule, Settings};
 use crate::guard::Level;
 use crate::plan::ObjectKey;
 use crate::plan::text::totals;
+use crate::reconcile::report::Applied;
 use crate::reconcile::{Fetch, Outcome, Report};
 use crate::status::control::{ControlError, ControlSocket};
 use crate::status::snapshot::{BreakerState, Freshness, State};
@@ -28,13 +30,22 @@ pub(super) fn or_warn(
     }
 }
 
-/// An object is fought over.
-pub(super) fn conflict(key: &ObjectKey, culprit: &str) {
-    tracing::warn!(
-        object = %key,
-        by = culprit,
-        "conflict: {key} was put back five times in ten seconds and is changed again (by {culprit}); it is left alone for a growing pause: stop that program, or give it other numbers ([bypass] table, [egress] table, [kernel] priority)"
-    );
+/// How many objects are named before the rest is counted.
+pub(super) const NAMED: usize = 5;
+
+/// Objects are fought over; with each, by whom.
+pub(super) fn conflicts(fought: &[(&ObjectKey, String)]) {
+    for (key, culprit) in fought.iter().take(NAMED) {
+        tracing::warn!(
+            object = %key,
+            by = culprit,
+            "conflict: {key} was put back five times in ten seconds and is changed again (by {culprit}); it is left alone for a growing pause: stop that program, or give it other numbers ([bypass] table, [egress] table, [kernel] priority)"
+        );
+    }
+    if fought.len() > NAMED {
+        let more = fought.len() - NAMED;
+        tracing::warn!("conflict: {more} more objects of ours are changed again and again");
+    }
 }
 
 /// What was said, so that it isn't said again at each pass.
@@ -43,6 +54,8 @@ pub(super) struct Told {
     error: Option<String>,
     notes: Vec<String>,
     verdicts: Vec<String>,
+    /// Objects that somebody keeps changing back.
+    pub conflicts: BTreeSet<ObjectKey>,
     freshness: Freshness,
     /// Steps that the watcher has put back since the last pass.
     pub put_back: u64,
@@ -64,7 +77,9 @@ impl Told {
             (true, false) => format!(" ({heard})"),
             _ => String::new(),
         };
-        if matches!(report.outcome, Outcome::Changed | Outcome::Held) && !report.plan.is_empty() {
+        let mended = ended.drift && report.applied == Applied::All;
+        let changed = mended || matches!(report.outcome, Outcome::Changed | Outcome::Held);
+        if changed && !report.plan.is_empty() {
             tracing::info!(
                 cause = %ended.cause,
                 outcome = report.outcome.as_str(),

@@ -60,7 +60,9 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
     };
     let mut kernel: Option<Kernel> = None;
     let mut last: Option<Arc<InForce>> = None;
-    for order in orders {
+    // The settings under which that is.
+    let mut last_config: Option<Arc<Config>> = None;
+    for mut order in orders {
         let started = Instant::now();
         if !order.options.dry_run && shared.take_flushed() {
             // To put back what the operator has taken away mends no drift.
@@ -75,6 +77,11 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
                 none => Ok(none.insert(Kernel::open()?)),
             }
         };
+        order.options.gives_way = true;
+        let same = |config: &Arc<Config>| Arc::ptr_eq(config, &order.config);
+        if last_config.as_ref().is_some_and(same) {
+            order.options.earlier.clone_from(&last);
+        }
         let mut conduct = Conduct { shared, turn: None };
         let mut report = runtime.block_on(pass_on(
             order.gathered,
@@ -92,6 +99,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         {
             drift = last.as_ref().is_some_and(|last| last.goal == in_force.goal);
             last = Some(Arc::clone(in_force));
+            last_config = Some(Arc::clone(&order.config));
             shared.arm(Arc::clone(in_force));
         }
         drop(conduct);

@@ -1,6 +1,8 @@
 //! What others have put where ours should go (a conflict) or beside it (a note).
 
-use super::{Conflict, Goal};
+use std::collections::BTreeSet;
+
+use super::{Conflict, Goal, ObjectKey};
 use crate::objects::{Route, RouteKey};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
@@ -60,6 +62,27 @@ pub(super) fn conflicts(
         }
     }
     found
+}
+
+/// Objects of the goal in whose place somebody else has one.
+pub fn taken_places(
+    goal: &Goal,
+    observed: &ObservedState,
+    ownership: &Ownership,
+) -> BTreeSet<ObjectKey> {
+    let routes = foreign_routes(observed, ownership)
+        .map(|route| route.key)
+        .filter(|key| {
+            let place = goal.routes.binary_search_by(|ours| ours.key.cmp(key));
+            place.is_ok()
+        });
+    let nexthops = observed
+        .nexthops
+        .iter()
+        .filter(|nexthop| !ownership.owns_nexthop(nexthop))
+        .filter(|nexthop| goal.nexthops.iter().any(|ours| ours.id == nexthop.id));
+    let nexthops = nexthops.map(|nexthop| ObjectKey::Nexthop(nexthop.id));
+    routes.map(ObjectKey::Route).chain(nexthops).collect()
 }
 
 fn foreign_routes<'a>(

@@ -21,6 +21,7 @@ use crate::observed::{ObservedState, OwnedState};
 use crate::types::{Family, NexthopId, PerFamily, Priority};
 
 pub use diff::plan;
+pub use foreign::taken_places;
 
 /// What a step does to its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -30,7 +30,10 @@ impl Pass<'_> {
         documents: &Documents,
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
-        let desired = view.desired(self.config, self.role)?;
+        let desired = match view.desired(self.config, self.role) {
+            Ok(desired) => desired,
+            Err(refused) => return Err(self.hold_on(kernel, view, refused, interposer)),
+        };
         self.report.notes.extend(desired.notes.iter().cloned());
         let mut goal = view.goal(kernel, desired.clone())?;
         let first = view.plan_to(&goal);
@@ -43,7 +46,8 @@ impl Pass<'_> {
                 .into_iter()
                 .map(|conflict| conflict.message)
                 .collect();
-            return Err(PassError::Conflict(messages));
+            let refused = PassError::Conflict(messages);
+            return Err(self.hold_on(kernel, view, refused, interposer));
         }
         if self.options.dry_run {
             return Ok(());
@@ -52,10 +56,8 @@ impl Pass<'_> {
             view.observed.firewalls.get(&view.backend.kind)
         {
             // Neither a plan nor a way back from what isn't known.
-            return Err(PassError::NoFirewall(format!(
-                "{}: {why}",
-                view.backend.kind
-            )));
+            let refused = PassError::NoFirewall(format!("{}: {why}", view.backend.kind));
+            return Err(self.hold_on(kernel, view, refused, interposer));
         }
         self.keep_documents(documents)?;
         self.keep_numbers(view, false)?;
@@ -95,7 +97,8 @@ impl Pass<'_> {
     ) -> Result<Goal, PassError> {
         let mut trouble = String::new();
         let mut tried: Vec<Step> = Vec::new();
-        for _ in 0..ATTEMPTS {
+        // Giving way comes after that, and may come upon others again.
+        for attempt in 1..=2 * ATTEMPTS {
             let mut shaped = interposer.as_deref_mut().map(|i| i as &mut dyn Interposer);
             if let Some(interposer) = &mut shaped {
                 interposer.heads_for(&aim.goal);
@@ -106,7 +109,11 @@ impl Pass<'_> {
                 Err(Attempt::Final(reason)) => return Err(PassError::RolledBack { reason }),
                 Err(Attempt::Again(reason)) => trouble = reason,
             }
-            tracing::warn!("{trouble}; looking again");
+            match self.options.gives_way {
+                // The agent tells of a fight once, and not each time that it looks after it.
+                true => tracing::debug!("{trouble}; looking again"),
+                false => tracing::warn!("{trouble}; looking again"),
+            }
             tried.append(&mut steps.steps);
             view.refresh(kernel)?;
             let desired = view.desired(self.config, self.role)?;
@@ -117,29 +124,34 @@ impl Pass<'_> {
                 let reason = format!("conflict: {}", conflict.message);
                 return Err(PassError::RolledBack { reason });
             }
+            if attempt >= ATTEMPTS {
+                let fought = match self.options.gives_way {
+                    true => view.give_way(&tried, &steps),
+                    false => BTreeSet::new(),
+                };
+                if fought.is_empty() {
+                    break;
+                }
+                steps.withhold(&fought);
+                self.report.plan.withheld.extend(fought);
+            }
         }
         Err(PassError::RolledBack {
             reason: format!("{trouble} ({ATTEMPTS} attempts)"),
         })
     }
 
-    fn attempt(
+    /// Applies steps; connections that are open from outside keep their path.
+    pub(super) fn carry_out(
         &mut self,
         kernel: &mut Kernel,
-        view: &mut View,
-        desired: &DesiredState,
+        view: &View,
         steps: &Plan,
-        tried: &[Step],
         interposer: Option<&mut dyn Interposer>,
-    ) -> Result<(), Attempt> {
-        let final_error = |error: PassError| Attempt::Final(error.to_string());
+    ) -> Result<(), ApplyError> {
         let marks = self.config.kernel.path_mask.inbound();
-        let own: Vec<std::net::IpAddr> = view
-            .facts
-            .addresses
-            .iter()
-            .map(|own| own.net.addr())
-            .collect();
+        let addresses = view.facts.addresses.iter();
+        let own: Vec<std::net::IpAddr> = addresses.map(|own| own.net.addr()).collect();
         let role = self.role;
         let notes = &mut self.report.notes;
         let mut keep_open_flows = || {
@@ -159,6 +171,20 @@ impl Pass<'_> {
             &mut keep_open_flows,
         );
         self.report.end_stage("apply");
+        applied
+    }
+
+    fn attempt(
+        &mut self,
+        kernel: &mut Kernel,
+        view: &mut View,
+        desired: &DesiredState,
+        steps: &Plan,
+        tried: &[Step],
+        interposer: Option<&mut dyn Interposer>,
+    ) -> Result<(), Attempt> {
+        let final_error = |error: PassError| Attempt::Final(error.to_string());
+        let applied = self.carry_out(kernel, view, steps, interposer);
         match applied {
             Ok(()) => {}
             // Whoever puts back what goes has done it between our look and our step; or it is
@@ -200,7 +226,7 @@ impl Pass<'_> {
         match findings.mismatches.first() {
             None => Ok(()),
             // What is left alone may be the cause, and the rest is not to suffer for it.
-            Some(first) if !self.options.withheld.is_empty() => {
+            Some(first) if view.leaves_some_alone() => {
                 self.report.notes.push(format!("verify: {first}"));
                 Ok(())
             }

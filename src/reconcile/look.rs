@@ -15,7 +15,7 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::objects::RouteTarget;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
-use crate::plan::{Goal, ObjectKey, Plan, plan};
+use crate::plan::{Goal, ObjectKey, Plan, Step, plan};
 use crate::types::PerFamily;
 
 /// The firewall in use, and why.
@@ -186,16 +186,37 @@ impl View {
 
     /// The steps from what is seen now to what should be.
     pub fn plan(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Plan, PassError> {
-        Ok(self.plan_to(&self.goal(kernel, desired)?))
+        let goal = self.goal(kernel, desired)?;
+        Ok(self.plan_to(&goal))
     }
 
     /// The steps from what is seen now to a goal, but for the objects that are left alone for now.
     pub fn plan_to(&self, goal: &Goal) -> Plan {
         let mut plan = plan(goal, &self.observed, &self.ownership);
-        if !self.withheld.is_empty() {
+        if self.leaves_some_alone() {
             plan.withhold(&self.withheld);
         }
         plan
+    }
+
+    /// Whether objects are left as they are although they should be otherwise.
+    pub fn leaves_some_alone(&self) -> bool {
+        !self.withheld.is_empty()
+    }
+
+    /// Leaves alone from now on what was written, step by step of `tried`, and has to be written
+    /// again: somebody changes it back. Which objects those are.
+    pub(super) fn give_way(&mut self, tried: &[Step], left: &Plan) -> BTreeSet<ObjectKey> {
+        let tried: BTreeSet<ObjectKey> = tried.iter().map(Step::key).collect();
+        let left = left.steps.iter().map(Step::key);
+        let fought: BTreeSet<ObjectKey> = left.filter(|key| tried.contains(key)).collect();
+        self.leave_alone(fought.iter().cloned());
+        fought
+    }
+
+    /// Leaves these objects as they are, from now on.
+    pub(super) fn leave_alone(&mut self, objects: impl IntoIterator<Item = ObjectKey>) {
+        self.withheld.extend(objects);
     }
 }
 

@@ -5,12 +5,14 @@ mod examine;
 mod execute;
 mod fetch_path;
 mod gather;
+mod hold_on;
 pub mod instance;
 mod look;
 pub mod report;
 
 use std::borrow::BorrowMut;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -80,6 +82,12 @@ pub struct Options {
     /// Somebody hears what changes while the pass runs, and mends it or runs another pass: what
     /// others take away meanwhile is no reason to take this pass's work back.
     pub watched: bool,
+    /// Whether an object that somebody changes back under the pass is left alone, so that the
+    /// rest goes in; otherwise the pass is rolled back.
+    pub gives_way: bool,
+    /// What was in force last, under these very settings: a pass that is refused puts back what
+    /// has gone of it.
+    pub earlier: Option<Arc<InForce>>,
 }
 
 impl Default for Options {
@@ -95,6 +103,8 @@ impl Default for Options {
             mended: Vec::new(),
             quiet: false,
             watched: false,
+            gives_way: false,
+            earlier: None,
         }
     }
 }

@@ -92,7 +92,7 @@ pub enum Fetch {
 }
 
 /// What a pass leaves in force: what an agent watches over until the next one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
     /// What lies in the kernel of ours.
     pub goal: Goal,
@@ -236,6 +236,7 @@ impl Report {
         self.applied = match (self.outcome, error) {
             (Outcome::Changed, _) => Applied::All,
             (_, PassError::RollbackFailed { .. } | PassError::Stopped) => Applied::Part,
+            _ if self.applied == Applied::Part => Applied::Part,
             _ => Applied::None,
         };
         match error {
@@ -405,9 +406,7 @@ impl Report {
             Outcome::Failed => match self.applied {
                 Applied::None => "Failed. Nothing was changed.",
                 Applied::All => "Failed. The steps above are carried out and verified.",
-                Applied::Part => {
-                    "Failed, and the way back too. The steps above are carried out in part."
-                }
+                Applied::Part => "Failed. The steps above are carried out in part.",
             }
             .to_owned(),
         }

@@ -4,9 +4,9 @@
 //! On the control socket a client writes one line of JSON, reads one line of JSON, and is done:
 //!
 //! ```text
-//! {"request":"status"}                      {"reply":"status","value":{…the snapshot…}}
-//! {"request":"kick"}                        {"reply":"done"}
-//! {"request":"pause","by":"flush, pid 17"}  {"reply":"refused","value":"why"}
+//! "status"                            {"status":{…the snapshot…}}
+//! "kick"                              "done"
+//! {"pause":{"by":"flush, pid 17"}}    {"refused":"why"}
 //! ```
 
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) const LOOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the loop is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Request {
     /// For its account of itself: [`Reply::Status`].
     Status,
@@ -44,7 +44,7 @@ pub enum Request {
 
 /// What the loop answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "reply", content = "value", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// Its account of itself.
     Status(Box<Snapshot>),

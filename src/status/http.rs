@@ -20,6 +20,9 @@ use super::snapshot::{Freshness, Snapshot, State};
 /// The text format (prometheus.io/docs/instrumenting/exposition_formats).
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+/// Longest head of a request, in bytes; a scraper behind a proxy sends some 500. hyper's default
+/// is 400 kB, for each of the connections.
+const MAX_HEAD: usize = 8192;
 
 /// The HTTP server. Dropping it ends it.
 #[derive(Debug)]
@@ -65,6 +68,7 @@ async fn serve(stream: TcpStream, to_loop: mpsc::Sender<Asked>) {
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     // A client that breaks off has what it wanted.
     let _ = connection.await;

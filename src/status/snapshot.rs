@@ -195,8 +195,11 @@ pub struct DriftStatus {
     pub last_at: Option<i64>,
     /// What last, in words.
     pub last_what: Option<String>,
-    /// Objects that are being fought over.
+    /// Objects that are being fought over; at most 100 are listed.
     pub conflicts: Vec<ConflictStatus>,
+    /// How many there are.
+    #[serde(default)]
+    pub conflicts_total: usize,
     /// How often the kernel dropped events (receive buffer overrun) and everything was re-read.
     pub overruns: u64,
 }

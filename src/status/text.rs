@@ -235,6 +235,10 @@ fn drift(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
         let label = if index == 0 { "conflicts" } else { "" };
         lines.worrying(label, &conflict_text(conflict));
     }
+    let more = drift.conflicts_total.saturating_sub(drift.conflicts.len());
+    if more > 0 {
+        lines.worrying("", &format!("and {more} more"));
+    }
 }
 
 fn conflict_text(conflict: &ConflictStatus) -> String {

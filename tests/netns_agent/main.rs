@@ -4,8 +4,10 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod conflicts;
 mod firewall;
 mod links;
+mod overruns;
 mod scene;
 mod taken;
 

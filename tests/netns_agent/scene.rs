@@ -21,6 +21,8 @@ pub struct Setting {
     pub firewall: Firewall,
     /// The NAT instances, and what else the settings say.
     pub config: String,
+    /// Prefixes in the document beside [`FIRST`].
+    pub prefixes: Vec<String>,
     /// Whether the administrator has something in every table.
     pub administrator: bool,
 }
@@ -30,6 +32,7 @@ impl Default for Setting {
         Setting {
             firewall: Firewall::Nftables,
             config: ONE.to_owned(),
+            prefixes: Vec::new(),
             administrator: true,
         }
     }
@@ -66,7 +69,12 @@ pub fn egress_of_nat1(lab: &Lab, other: IpAddr) -> IpAddr {
 pub fn in_force(setting: Setting, body: impl FnOnce(&Scene)) {
     let lab = Lab::new();
     lab.plain_nat("nat1");
-    let machine = Machine::new(&lab, "host1", setting.firewall, &setting.config);
+    let mut machine = Machine::new(&lab, "host1", setting.firewall, &setting.config);
+    if !setting.prefixes.is_empty() {
+        let prefixes = setting.prefixes.iter().map(String::as_str);
+        machine.publish(&prefixes.chain(FIRST.iter().copied()).collect::<Vec<_>>());
+    }
+    let machine = machine;
     if setting.administrator {
         machine.administrator();
     }
@@ -141,10 +149,16 @@ impl Scene<'_> {
     /// close, is the only time in which a test forgives a wrong path.
     #[track_caller]
     pub fn gap(&self, take: impl FnOnce()) {
+        self.gap_in(|| self.ours(), take);
+    }
+
+    /// The same, where only a part of ours can come back.
+    #[track_caller]
+    pub fn gap_in(&self, ours: impl Fn() -> BTreeSet<String>, take: impl FnOnce()) {
         assert_no_leaks(self.lab);
-        let before = self.ours();
+        let before = ours();
         take();
-        eventually("ours is back as it was", || self.ours() == before);
+        eventually("ours is back as it was", || ours() == before);
         let leaks = self.lab.leaks();
         if leaks != Leaks::default() {
             println!("in the gap: {leaks:?}");

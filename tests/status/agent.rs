@@ -188,6 +188,7 @@ pub fn filled() -> Snapshot {
                 repairs: 14,
                 paused_for_s: 48,
             }],
+            conflicts_total: 1,
             overruns: 1,
         },
         traffic: Some(PathTraffic {

@@ -128,18 +128,93 @@ fn a_loop_that_is_stuck_is_unhealthy() {
     );
 }
 
+/// What comes back for these bytes, sent one piece after the other.
+fn say(agent: &FakeAgent, pieces: &[&[u8]]) -> String {
+    let mut stream = TcpStream::connect(agent.at).unwrap();
+    stream.set_nodelay(true).unwrap();
+    // A server that has seen enough closes, and what it didn't read resets the connection: the
+    // answer is there all the same.
+    for piece in pieces {
+        if stream.write_all(piece).is_err() {
+            break;
+        }
+    }
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
 #[test]
-fn what_is_no_http_and_what_says_nothing() {
+fn requests_as_they_come() {
+    let (_directory, path) = place();
+    let agent = FakeAgent::start(&path, filled());
+    let many = "X-Header: of a proxy\r\n".repeat(30);
+    for pieces in [
+        &[&b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"[..]][..],
+        &[b"GET /healthz HTTP/1.0\r\n\r\n"],
+        &[
+            b"GET /hea",
+            b"lthz HT",
+            b"TP/1.1\r\nHost:",
+            b" a\r\n\r",
+            b"\n",
+        ],
+        &[b"GET /healthz?a=b HTTP/1.1\r\n", many.as_bytes(), b"\r\n"],
+        // A second request in the same breath isn't answered.
+        &[b"GET /healthz HTTP/1.1\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n"],
+    ] {
+        let answer = say(&agent, pieces);
+        assert!(answer.contains(" 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.").count(), 1, "{answer}");
+    }
+    // The answer arrives whole, though the body wasn't asked for.
+    let body = vec![b'x'; 32 << 10];
+    let refused = say(
+        &agent,
+        &[
+            b"POST /metrics HTTP/1.1\r\nContent-Length: 32768\r\n\r\n",
+            &body,
+        ],
+    );
+    assert!(refused.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
+    assert!(refused.contains("\r\nallow: GET, HEAD\r\n"), "{refused}");
+    assert!(refused.ends_with("only GET and HEAD\n"), "{refused}");
+}
+
+#[test]
+fn what_is_no_request() {
+    let (_directory, path) = place();
+    let agent = FakeAgent::start(&path, filled());
+    for garbage in [
+        &b"\x16\x03\x01 hello\r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"\"status\"\n",
+    ] {
+        let answer = say(&agent, &[garbage]);
+        assert!(
+            answer.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+            "{answer}"
+        );
+    }
+    let endless = [&b"GET /metrics HTTP/1.1\r\nX: "[..], &[b'x'; 9000]].concat();
+    let lines = "a: b\r\n".repeat(150);
+    let lines = format!("GET /metrics HTTP/1.1\r\n{lines}\r\n");
+    for large in [endless, lines.into_bytes()] {
+        let answer = say(&agent, &[&large]);
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+    assert!(agent.asked.lock().unwrap().is_empty());
+    assert_eq!(get(&agent, "/healthz").status, 200);
+}
+
+#[test]
+fn silent_clients_hold_up_nobody() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     let silent: Vec<TcpStream> = (0..200)
         .map(|_| TcpStream::connect(agent.at).unwrap())
         .collect();
-    let mut garbage = TcpStream::connect(agent.at).unwrap();
-    garbage.write_all(b"\x16\x03\x01 hello\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    garbage.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert_eq!(get(&agent, "/healthz").status, 200);
     drop(silent);
 }

@@ -55,14 +55,14 @@ fn the_three_requests() {
 fn the_protocol() {
     let (_directory, path) = place();
     let _agent = FakeAgent::start(&path, filled());
+    assert_eq!(say(&path, b"\"kick\"\n"), "\"done\"\n");
     assert_eq!(
-        say(&path, b"{\"request\":\"kick\"}\n"),
-        "{\"reply\":\"done\"}\n"
+        say(&path, b"{\"pause\":{\"by\":\"me\"}}"),
+        "\"done\"\n",
+        "the newline may be left out"
     );
-    let pause = b"{\"request\":\"pause\",\"by\":\"me\"}";
-    assert_eq!(say(&path, pause), "{\"reply\":\"done\"}\n");
-    let status = say(&path, b"{\"request\":\"status\"}\n");
-    assert!(status.starts_with("{\"reply\":\"status\",\"value\":{\"version\":"));
+    let status = say(&path, b"\"status\"\n");
+    assert!(status.starts_with("{\"status\":{\"version\":"), "{status}");
     assert_eq!(status.matches('\n').count(), 1);
 }
 
@@ -134,14 +134,15 @@ fn garbage_is_refused_and_hurts_nobody() {
     for garbage in [
         &b"\n"[..],
         b"status\n",
-        b"{\"request\":\"explode\"}\n",
-        b"{\"request\":\"pause\"}\n",
+        b"\"explode\"\n",
+        b"\"pause\"\n",
+        b"{\"status\":7}\n",
         b"\xff\xfe\x00\n",
         b"GET / HTTP/1.1\r\n",
     ] {
         let reply = say(&path, garbage);
         assert!(
-            reply.starts_with("{\"reply\":\"refused\",\"value\":\"not a request: "),
+            reply.starts_with("{\"refused\":\"not a request: "),
             "{garbage:?}: {reply}"
         );
     }
@@ -226,11 +227,7 @@ fn the_client_tells_failures_apart() {
         std::fs::remove_file(&path).unwrap();
         answer
     };
-    for nonsense in [
-        &b"hello\n"[..],
-        b"{\"reply\":\"perhaps\"}\n",
-        b"{\"reply\":",
-    ] {
+    for nonsense in [&b"hello\n"[..], b"\"perhaps\"\n", b"{\"refused\":"] {
         let error = answer_of(Some(nonsense)).unwrap_err();
         assert!(matches!(error, AskError::Nonsense { .. }), "{error}");
     }

@@ -10,7 +10,8 @@ use super::super::{AgentError, Settings, tell};
 use super::{Agent, Fetched, Running};
 use crate::firewall::BackendKind;
 use crate::plan::{ObjectKey, Step};
-use crate::reconcile::{Fetch, Gathered, InForce, Options, Outcome, gather};
+use crate::reconcile::report::Applied;
+use crate::reconcile::{Fetch, Gathered, InForce, Options, gather};
 use crate::source::random;
 use crate::status::snapshot::State;
 
@@ -144,9 +145,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if noticed.way_changed && self.schedule.failures_in_a_row() > 0 {
             self.schedule.bring_forward(Instant::now());
         }
-        for key in &noticed.refused {
-            self.fought(key);
-        }
+        self.fought(&noticed.refused);
         let room = KEPT_STEPS.saturating_sub(self.mended.len());
         self.mended.extend(noticed.steps.into_iter().take(room));
         self.told.put_back += noticed.steps_total;
@@ -158,12 +157,22 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         Ok(())
     }
 
-    /// An object was put back too often, and its pause begins.
-    pub(super) fn fought(&mut self, key: &ObjectKey) {
-        let culprit = self.shared.culprit(key);
-        tell::conflict(key, &culprit);
-        self.account.fought();
-        if self.account.state() == State::InForce {
+    /// Objects were put back too often, and their pauses begin. Each is told of once, until its
+    /// conflict is over.
+    fn fought(&mut self, keys: &[ObjectKey]) {
+        let new: Vec<(&ObjectKey, String)> = keys
+            .iter()
+            .filter(|key| self.told.conflicts.insert((*key).clone()))
+            .map(|key| (key, self.shared.culprit(key)))
+            .collect();
+        if !new.is_empty() {
+            tell::conflicts(&new);
+            self.account.fought();
+        }
+        if let Some(key) = keys.first()
+            && self.account.state() == State::InForce
+        {
+            let culprit = self.shared.culprit(key);
             let reason = format!("{key} is changed again and again by {culprit}");
             self.account.enter(State::Degraded, Some(reason));
         }
@@ -236,7 +245,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         {
             let mut limiter = locked(&self.shared.limiter);
             limiter.passed(ended.started);
-            let changed = ended.drift && report.outcome == Outcome::Changed;
+            let changed = ended.drift && report.applied == Applied::All;
             for key in report.plan.steps.iter().map(Step::key) {
                 if changed && !(with_link && goes_with_link(&key)) {
                     limiter.allow(&key, ended.ended);
@@ -246,13 +255,13 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                 let known = limiter.is_paused(key, ended.started);
                 limiter.allow(key, ended.ended);
                 if !known {
-                    begins.push(key);
+                    begins.push(key.clone());
                 }
             }
+            let fought = |key: &ObjectKey| limiter.is_fought(key, ended.ended);
+            self.told.conflicts.retain(fought);
         }
-        for key in begins {
-            self.fought(key);
-        }
+        self.fought(&begins);
     }
 
     pub(super) fn judge_fetch(&mut self, fetch: &Fetch, took: Duration, now: Instant) {
@@ -271,10 +280,17 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             return;
         }
         let report = &ended.report;
-        let fought: Vec<String> = locked(&self.shared.limiter)
+        let limiter = locked(&self.shared.limiter);
+        let mut fought: Vec<String> = limiter
             .paused(ended.ended)
+            .take(tell::NAMED)
             .map(|(key, ..)| key.to_string())
             .collect();
+        let more = limiter.paused(ended.ended).skip(tell::NAMED).count();
+        drop(limiter);
+        if more > 0 {
+            fought.push(format!("{more} more"));
+        }
         let (state, reason) = if self.shared.is_paused() {
             (State::Paused, self.account.reason().map(str::to_owned))
         } else if let Some(error) = &report.error {

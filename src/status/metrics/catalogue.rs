@@ -259,7 +259,7 @@ pub const CATALOGUE: &[Metric] = &[
         kind: Kind::Gauge,
         labels: &[],
         help: "Objects of ours that another program keeps changing back.",
-        samples: |snapshot, out| out.value(&[], snapshot.drift.conflicts.len()),
+        samples: |snapshot, out| out.value(&[], snapshot.drift.conflicts_total),
     },
     Metric {
         name: "trailblazer_event_overruns_total",

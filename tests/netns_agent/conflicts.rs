@@ -1,0 +1,258 @@
+//! Neighbours who don't give in: they change an object of ours back whenever it is mended, or put
+//! their own in its place.
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::lab::*;
+use crate::scene::*;
+
+/// A prefix that the streams of the scene don't ask for.
+const FOUGHT: &str = "3.5.0.0/19";
+
+/// One process that runs the same `ip` commands every few milliseconds. Dropping it ends it.
+struct Neighbour {
+    child: Child,
+    stopping: Arc<AtomicBool>,
+    feeding: Option<JoinHandle<()>>,
+}
+
+impl Neighbour {
+    fn repeating(ns: &Ns, lines: String) -> Neighbour {
+        let mut command = Command::new("ip");
+        // What isn't there can't be deleted: it goes on all the same, and isn't heard.
+        command.args(["-force", "-batch", "-"]);
+        command.stdin(Stdio::piped()).stderr(Stdio::null());
+        let mut child = ns.spawn(&mut command);
+        let mut stdin = child.stdin.take().unwrap();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopping);
+        let feeding = std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) && stdin.write_all(lines.as_bytes()).is_ok() {
+                std::thread::sleep(Duration::from_millis(3));
+            }
+        });
+        Neighbour {
+            child,
+            stopping,
+            feeding: Some(feeding),
+        }
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        if let Some(feeding) = self.feeding.take() {
+            feeding.join().unwrap();
+        }
+        // Its input has ended, and so does it.
+        self.child.wait().unwrap();
+    }
+}
+
+/// Processor time of a process so far, all threads (proc_pid_stat(5): utime and stime, in ticks
+/// of a hundredth of a second on every Linux that this runs on).
+fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields[11..13]
+        .iter()
+        .map(|ticks| ticks.parse::<u64>().unwrap())
+        .sum();
+    Duration::from_millis(ticks * 10)
+}
+
+fn passes(status: &Value) -> u64 {
+    status["pass_totals"]["duration"]["count"].as_u64().unwrap()
+}
+
+/// How often the log tells of a fight over an object.
+fn told(scene: &Scene, object: &str) -> usize {
+    let log = scene.agent.log();
+    log.matches(&format!("conflict: {object} was put back"))
+        .count()
+}
+
+#[test]
+fn somebody_deletes_one_route_again_and_again() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            let pid = scene.agent.pid();
+            let before = scene.agent.status().unwrap();
+            let (started, spent) = (Instant::now(), processor_time(pid));
+            let ns = scene.machine.ns();
+            let fight = Neighbour::repeating(ns, format!("route del {FOUGHT} table 1083\n"));
+            let object = format!("route {FOUGHT} in table 1083");
+            let status = scene
+                .agent
+                .wait_for("a conflict", |status| !conflicts(status).is_empty());
+            let conflict = conflicts(&status)[0];
+            assert_eq!(conflict["object"], object.as_str(), "{conflict:#}");
+            let culprit = format!("program ip (pid {})", fight.child.id());
+            assert_eq!(conflict["by"], culprit.as_str(), "{conflict:#}");
+            assert!(conflict["repairs"].as_u64() >= Some(5), "{conflict:#}");
+            assert_eq!(status["state"], "degraded");
+            let reason = status["reason"].as_str().unwrap();
+            assert!(reason.contains(&object), "{reason}");
+
+            // What nobody fights over is mended at once, through several rounds of the fight.
+            let rest = || {
+                let mut ours = scene.ours();
+                ours.retain(|line| !line.contains(FOUGHT));
+                ours
+            };
+            let ours = rest();
+            for _ in 0..4 {
+                scene.shell("ip route del 54.231.0.0/16 table 1083; ip -6 rule del pref 30010");
+                eventually("what isn't fought over is back", || rest() == ours);
+                std::thread::sleep(Duration::from_secs(2));
+            }
+
+            // A fight costs nearly nothing: five repairs, then one after each growing pause. Of
+            // the two other objects there were four each.
+            let status = scene.agent.status().unwrap();
+            let (took, spent) = (started.elapsed(), processor_time(pid) - spent);
+            let passes = passes(&status) - passes(&before);
+            let seconds = took.as_secs() + 1;
+            println!(
+                "{spent:?} of {took:?}, {passes} passes: {:#}",
+                status["drift"]
+            );
+            assert!(spent < took / 4, "{spent:?} of {took:?}");
+            assert!(passes <= 4 * seconds, "{passes} in {took:?}");
+            let repairs = mended(&status, "route") + mended(&status, "rule");
+            assert!((13..=8 + 5 + seconds).contains(&repairs), "{status:#}");
+            assert_eq!(told(scene, &object), 1, "{}", scene.agent.log());
+            assert_eq!(status["faults"]["ours"], 0, "{status:#}");
+            assert_eq!(
+                status["pass_totals"]["outcomes"]["rolled_back"],
+                Value::Null
+            );
+        });
+    });
+}
+
+/// A fight over every route of the table.
+#[test]
+fn somebody_flushes_a_table_again_and_again() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            let ns = scene.machine.ns();
+            let story = scene.story();
+            scene.gap(|| {
+                let fight = Neighbour::repeating(ns, "route flush table 1083\n".to_owned());
+                scene.agent.wait_for("conflicts", |status| {
+                    status["drift"]["conflicts_total"].as_u64() >= Some(4)
+                });
+                // The egress path is nobody's quarrel.
+                scene.ip("rule del pref 30030");
+                eventually("the egress rule is back", || {
+                    let ours = scene.ours();
+                    ours.iter().any(|line| line.starts_with("-4 30030"))
+                });
+                drop(fight);
+            });
+            scene.told(&story, &["add rule ipv4 30030".to_owned()]);
+        });
+    });
+}
+
+/// What somebody else has put in the place of one of ours is his, until he takes it away.
+fn replaced(family: &str, route: &str, foreign: &str) {
+    in_force(Setting::default(), |scene| {
+        let ours = scene.ours();
+        let prefix = route.split(' ').next().unwrap();
+        scene.ip(&format!(
+            "{family} route replace {route} {foreign} proto 186"
+        ));
+        let status = scene.agent.wait_for("a conflict", |status| {
+            let reason = status["reason"].as_str().unwrap_or_default();
+            reason.contains(&format!("conflict: foreign route {prefix}"))
+        });
+        assert_eq!(status["state"], "degraded");
+        let reason = status["reason"].as_str().unwrap();
+        assert!(reason.contains("protocol 186"), "{reason}");
+
+        // Nothing else suffers: what a notification tells of, and what only a pass can mend.
+        let rest = || {
+            let mut ours = scene.ours();
+            ours.retain(|line| !line.contains(prefix));
+            ours
+        };
+        let mended = rest();
+        scene.gap_in(rest, || {
+            scene.shell("ip rule del pref 30010; nft delete table inet trailblazer");
+        });
+        scene.lab.flap_host("host1");
+        let foreign_again = format!("{family} route replace {route} {foreign} proto 186");
+        scene.ip(&foreign_again);
+        eventually("what the link took is back", || rest() == mended);
+        scene.machine.run(&["kick"]).ok();
+        scene.agent.wait_for("another look", |status| {
+            status["passes"][0]["cause"] == "kick" || status["passes"][1]["cause"] == "kick"
+        });
+        let there = scene.ip(&format!("{family} -N route show {route}"));
+        assert!(there.contains("proto 186"), "never overwritten: {there}");
+        let status = scene.agent.status().unwrap();
+        assert_eq!(status["faults"]["ours"], 0, "{status:#}");
+        let log = scene.agent.log();
+        assert_eq!(log.matches("conflict: foreign route").count(), 1, "{log}");
+
+        scene.ip(&format!("{family} route del {route} proto 186"));
+        eventually("ours is back as it was", || scene.ours() == ours);
+    });
+}
+
+#[test]
+fn a_foreign_route_in_the_place_of_ours() {
+    isolated(|| replaced("-4", "3.5.0.0/19 table 1083", "via 10.0.1.20"));
+}
+
+#[test]
+fn a_foreign_route_in_the_place_of_ours_ipv6() {
+    isolated(|| {
+        replaced(
+            "-6",
+            "2600:1ff8:8000::/40 table 1083 metric 1024",
+            "via fe80::1 dev priv",
+        )
+    });
+}
+
+/// A second default of the egress table would take what ours leaves to it.
+#[test]
+fn a_foreign_default_of_the_egress_table() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            for (family, router) in [("-4", "10.0.1.1"), ("-6", "fe80::1")] {
+                let foreign =
+                    format!("default via {router} dev priv table 1084 metric 5000 proto 186");
+                scene.ip(&format!("{family} route add {foreign}"));
+                let status = scene.agent.wait_for("a conflict", |status| {
+                    let reason = status["reason"].as_str().unwrap_or_default();
+                    reason.contains("is a default in our table")
+                });
+                assert_eq!(status["state"], "degraded");
+                scene.gap(|| drop(scene.ip("rule del pref 30020")));
+                let there = scene.ip(&format!("{family} -N route show table 1084"));
+                assert!(there.contains("proto 186"), "left alone: {there}");
+                scene.ip(&format!("{family} route del {foreign}"));
+                scene
+                    .agent
+                    .wait_for("in force", |status| status["state"] == "in_force");
+            }
+        });
+    });
+}
