@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::account::Account;
 use super::notify::Notifier;
@@ -25,6 +26,7 @@ use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
 
 /// A fetch that is over.
 struct Fetched {
+    by: tokio::task::Id,
     gathered: Gathered,
     took: Duration,
 }
@@ -53,7 +55,7 @@ pub(super) struct Agent<R> {
     mended: Vec<Step>,
     settle: Settle,
     schedule: FetchSchedule,
-    fetching: bool,
+    fetching: Option<AbortHandle>,
     fetched_to: mpsc::UnboundedSender<Fetched>,
     /// Failed passes in a row, and when the next try is due.
     failures: u32,
@@ -163,7 +165,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             gathered: None,
             mended: Vec::new(),
             settle: Settle::new(),
-            fetching: false,
+            fetching: None,
             fetched_to,
             failures: 0,
             retry_at: None,
@@ -201,7 +203,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             self.reloading = false;
             self.notifier.ready();
         }
-        let may_fetch = self.first_pass_over && !self.fetching && !self.shared.is_paused();
+        let may_fetch = self.first_pass_over && self.fetching.is_none() && !self.shared.is_paused();
         if may_fetch && self.gathered.is_none() && now >= self.schedule.due() {
             self.start_fetch(now);
         }
@@ -248,7 +250,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                 deadlines.push(locked(&self.shared.limiter).next_release());
                 deadlines.push(Some(self.resync_at));
             }
-            if !self.fetching && self.first_pass_over {
+            if self.fetching.is_none() && self.first_pass_over {
                 deadlines.push(Some(self.schedule.due()));
             }
         }

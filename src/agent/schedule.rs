@@ -131,6 +131,12 @@ impl FetchSchedule {
         }
     }
 
+    /// The running fetch was given up, which says nothing of the source: the next one is due.
+    pub fn given_up(&mut self, now: Instant) {
+        self.end();
+        self.due = now;
+    }
+
     /// Something happened that makes a trial worthwhile, such as a link that came up: the next
     /// fetch is due at once, or 5 s after the last one that was brought forward. An event during
     /// a fetch counts once that has failed.

@@ -91,6 +91,27 @@ fn a_flush_pauses_until_a_kick_or_a_restart() {
     });
 }
 
+/// Nor does a kick wait for what was asked before the pause.
+#[test]
+fn a_pause_while_a_fetch_hangs() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("source.timeout", "\"60s\"");
+        let agent = host.in_force();
+        host.mirror.set_mode(MirrorMode::Silent);
+        let asked = host.mirror.requests().len();
+        eventually("a fetch hangs", || host.mirror.requests().len() > asked);
+        flush(&host);
+        host.mirror.set_mode(MirrorMode::Well);
+        host.publish(TOKEN + 1, &[FIRST, &[NEW]].concat());
+        host.run(&["kick"]).ok();
+        agent.wait_for("the new document", |status| {
+            status["state"] == "in_force" && status["document"]["sync_token"] == TOKEN + 1
+        });
+        assert!(host.has(&[FIRST, &[NEW]].concat()));
+    });
+}
+
 /// A kick is a pass and a fetch, now.
 #[test]
 fn a_kick_asks_the_source_at_once() {

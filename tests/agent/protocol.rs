@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::host::*;
 use crate::lab::*;
-use crate::packets::FIRST;
+use crate::packets::{FIRST, document};
 use crate::systemd::Systemd;
 
 /// Microseconds on the clock that `MONOTONIC_USEC` is read from.
@@ -287,5 +287,68 @@ fn a_reload_in_a_pause() {
         assert_eq!(agent.status().unwrap()["state"], "paused");
         host.run(&["kick"]).ok();
         eventually("the new settings", || host.egress() == set(&OTHER_GATEWAYS));
+    });
+}
+
+/// The last word counts, however many there are in one breath.
+#[test]
+fn reloads_that_come_one_upon_the_other() {
+    isolated(|| {
+        let mut host = Host::new();
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| systemd.notified_by(command));
+        agent.wait_in_force();
+        for round in 0..21 {
+            let gateways = if round % 2 == 0 {
+                OTHER_GATEWAYS
+            } else {
+                GATEWAYS
+            };
+            host.set("egress.gateways", &format!("{gateways:?}"));
+            host.config();
+            agent.signal(Signal::HUP);
+            std::thread::sleep(Duration::from_millis(round));
+        }
+        eventually("the last settings", || {
+            host.egress() == set(&OTHER_GATEWAYS)
+        });
+        eventually("ready after the last reload", || {
+            let came = systemd.came();
+            let last = |key: &str| came.iter().rposition(|it| it.value(key).is_some());
+            last("READY") > last("RELOADING")
+        });
+        let log = agent.log();
+        assert!(!log.contains("ERROR"), "{log}");
+    });
+}
+
+/// An operator who names another source doesn't wait for the one that hangs.
+#[test]
+fn a_reload_while_a_fetch_hangs() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("source.timeout", "\"60s\"");
+        let systemd = Systemd::start(&host);
+        let agent = host.start_with(|command| systemd.notified_by(command));
+        agent.wait_in_force();
+        host.mirror.set_mode(MirrorMode::Silent);
+        let asked = host.mirror.requests().len();
+        eventually("a fetch hangs", || host.mirror.requests().len() > asked);
+
+        let more = [FIRST, &[NEW]].concat();
+        let file = host.path("ip-ranges.json");
+        std::fs::write(&file, document(TOKEN + 1, &more)).unwrap();
+        host.set("source.url", &format!("{file:?}"));
+        host.config();
+        let mark = systemd.mark();
+        agent.signal(Signal::HUP);
+        systemd.wait_for("READY", mark);
+        let status = agent.wait_for("the other source's document", |status| {
+            status["document"]["sync_token"] == TOKEN + 1
+        });
+        assert!(host.has(&more));
+        assert_eq!(status["faults"]["others"], 0, "{status:#}");
+        // And the timer goes on from there.
+        agent.wait_for("asked again", |status| fetches(status, &["unchanged"]) >= 2);
     });
 }

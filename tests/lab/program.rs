@@ -33,7 +33,10 @@ pub fn write_config(name: &str, text: &str) -> String {
     std::fs::create_dir_all(&directory).expect("the scratch directory is writable");
     let path = directory.join("trailblazer.toml");
     let text = text.replace("$STATE", &directory.join("state").to_string_lossy());
-    std::fs::write(&path, text).expect("the scratch directory is writable");
+    // At once: a running agent may be reading it.
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, text).expect("the scratch directory is writable");
+    std::fs::rename(&beside, &path).expect("the scratch directory is writable");
     path.to_string_lossy().into_owned()
 }
 

@@ -85,19 +85,39 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     pub(super) fn start_fetch(&mut self, now: Instant) {
         self.schedule.started(now);
-        self.fetching = true;
         let (config, role) = (Arc::clone(&self.settings.config), self.settings.role);
         let (facts, to_loop) = (self.facts.clone(), self.fetched_to.clone());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let gathered = gather(&config, role, &facts).await;
-            let took = now.elapsed();
+            let (by, took) = (tokio::task::id(), now.elapsed());
             // The loop has ended: nobody asks any more.
-            let _ = to_loop.send(Fetched { gathered, took });
+            let _ = to_loop.send(Fetched { by, gathered, took });
         });
+        self.fetching = Some(task.abort_handle());
+    }
+
+    /// Other settings are in force, or a pause begins: what the source says to this question is
+    /// of no interest any more.
+    pub(super) fn give_up_fetch(&mut self, now: Instant) {
+        let running = self.fetching.take();
+        if let Some(task) = &running {
+            task.abort();
+        }
+        if running.is_some() | self.gathered.take().is_some() {
+            self.schedule.given_up(now);
+        }
     }
 
     pub(super) fn fetch_ended(&mut self, over: Fetched) {
-        self.fetching = false;
+        // One that was given up may have been over already.
+        if self
+            .fetching
+            .as_ref()
+            .is_none_or(|task| task.id() != over.by)
+        {
+            return;
+        }
+        self.fetching = None;
         self.gathered = Some((over.gathered, over.took));
         self.cause("document");
     }

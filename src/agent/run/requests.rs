@@ -27,7 +27,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                 }
                 self.shared.resume();
                 self.cause("kick");
-                if !self.fetching {
+                if self.fetching.is_none() {
                     self.schedule.bring_forward(Instant::now());
                 }
                 Reply::Done
@@ -37,6 +37,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                     "paused by {by}: nothing is put back until `trailblazer kick` or a restart"
                 );
                 self.shared.pause();
+                // Its answer would be old when the pause ends.
+                self.give_up_fetch(Instant::now());
                 let reason = format!("paused by {by} until `trailblazer kick` or a restart");
                 self.account.enter(State::Paused, Some(reason.clone()));
                 self.notifier.status(reason);
@@ -49,13 +51,14 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     pub(super) fn snapshot(&mut self) -> Snapshot {
         let traffic = self.meter.read();
+        let fetching = self.fetching.is_some();
         let price = self.settings.config.agent.nat_price_per_gb;
         Snapshot {
             saved_dollars: traffic.as_ref().map(|all| traffic::saved(all, price)),
             traffic,
             ..self
                 .account
-                .snapshot(&self.settings, &self.schedule, self.fetching, &self.shared)
+                .snapshot(&self.settings, &self.schedule, fetching, &self.shared)
         }
     }
 
@@ -81,6 +84,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let now = Instant::now();
         let old = std::mem::replace(&mut self.settings, settings);
         let (old, new) = (&old.config, Arc::clone(&self.settings.config));
+        self.give_up_fetch(now);
         self.schedule.set_refresh(new.source.refresh, now, random());
         self.schedule.bring_forward(now);
         if old.agent.metrics != new.agent.metrics {

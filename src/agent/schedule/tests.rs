@@ -174,6 +174,21 @@ fn a_reload_neither_hastens_an_open_breaker_nor_leaves_it_waiting() {
 }
 
 #[test]
+fn a_fetch_that_was_given_up_says_nothing() {
+    let origin = Instant::now();
+    let mut schedule = FetchSchedule::new(REFRESH, origin);
+    fetch(&mut schedule, seconds(0.2), false, 0.5);
+    let start = schedule.due();
+    schedule.started(start);
+    let reload = start + seconds(3.0);
+    schedule.given_up(reload);
+    assert_eq!((schedule.due(), schedule.failures_in_a_row()), (reload, 1));
+    schedule.started(reload);
+    schedule.succeeded(reload + seconds(1.0), 0.5);
+    assert_eq!(schedule.due(), origin + REFRESH + REFRESH / 2);
+}
+
+#[test]
 fn nothing_that_comes_in_makes_it_fail() {
     for refresh in [Duration::ZERO, Duration::MAX] {
         let now = Instant::now();
