@@ -1,10 +1,12 @@
 //! From exec to in force, from the last known good alone: nobody has to be asked first.
 
+use trailblazer::plan::{Action, Plan, Step};
+
 use super::bounds::Bounds;
 use super::daemon::Daemon;
 use super::host::Host;
 use super::samples::Samples;
-use super::{MANY, Mode, REGION, Res, arena, documents};
+use super::{MANY, Mode, REGION, Res, arena, documents, floor};
 
 /// Measures a boot (nothing in the kernel) and a restart (all of it there).
 pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
@@ -25,12 +27,17 @@ pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
     for (name, size, document) in cases {
         let host = Host::new(&format!("start{size}"), size, document)?;
         let [mut boot, mut restart] = <[Times; 2]>::default();
+        let mut least = Samples::default();
         for _ in 0..rounds {
             boot.add(&host.start()?)?;
             restart.add(&host.start()?)?;
+            let removal = host.subject.remove()?;
+            arena::settle(size);
+            least.0.push(floor::install(&backwards(removal))?);
             host.subject.remove()?;
             arena::settle(size);
         }
+        println!("  {name}, the same messages raw: {:.1}", least.median());
         for (kind, times) in [("boot", &boot), ("restart", &restart)] {
             println!(
                 "  {name}, {kind:<8} {:7.1} (quartiles {:.1} to {:.1}), the pass {:.1}",
@@ -47,6 +54,20 @@ pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
         }
     }
     Ok(())
+}
+
+/// What puts back what a plan takes away: the routes and rules of an installation.
+fn backwards(mut plan: Plan) -> Plan {
+    for step in &mut plan.steps {
+        if let Step::Route { action, .. }
+        | Step::Rule { action, .. }
+        | Step::Nexthop { action, .. } = step
+        {
+            *action = Action::Add;
+        }
+    }
+    plan.steps.reverse();
+    plan
 }
 
 #[derive(Debug, Default)]

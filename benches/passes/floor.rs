@@ -181,14 +181,20 @@ pub fn raw_dump(socket: &Socket, table: u32) -> Res<usize> {
     Ok(count)
 }
 
-/// First installation, dump, one more and removal at the floor.
-pub fn live(plan: &Plan, subject: &Subject, rows: &mut Rows) -> Res<()> {
-    const NAME: &str = "floor";
+/// Milliseconds of a first installation at the floor.
+pub fn install(plan: &Plan) -> Res<f64> {
     let socket = socket()?;
     let mut all = packed(plan);
     let (sent, took) = timed(|| all.send(&socket));
     sent?;
-    rows.push(NAME, "first", took);
+    Ok(took)
+}
+
+/// First installation, dump, one more and removal at the floor.
+pub fn live(plan: &Plan, subject: &Subject, rows: &mut Rows) -> Res<()> {
+    const NAME: &str = "floor";
+    rows.push(NAME, "first", install(plan)?);
+    let socket = socket()?;
     let (count, took) = timed(|| raw_dump(&socket, subject.table()));
     if count? != subject.size() {
         return Err("the floor installed another number of routes".into());

@@ -142,8 +142,8 @@ impl Subject {
         Ok((report, took))
     }
 
-    /// Takes everything of ours away, as `flush` does.
-    pub fn remove(&self) -> Res<()> {
+    /// Takes everything of ours away, as `flush` does; gives the steps of that.
+    pub fn remove(&self) -> Res<Plan> {
         let ownership = Ownership::new(Numbers::of(&self.config), []);
         let mut kernel = Kernel::open()?;
         let kinds = [trailblazer::firewall::BackendKind::Nftables];
@@ -152,7 +152,7 @@ impl Subject {
         apply(&steps, &mut kernel, &ownership, None, &mut || {})?;
         let observed = kernel.observe(&ownership, &kinds)?;
         match observed.owned(&ownership).is_empty() {
-            true => Ok(()),
+            true => Ok(steps),
             false => Err("something of ours is left after the removal".into()),
         }
     }

@@ -12,7 +12,8 @@ build="cc:gcc make:make ld:binutils"
 demo="$build ip:iproute2 nft:nftables iptables:iptables unshare:util-linux setpriv:util-linux mount:mount"
 test="$demo iptables:iptables iptables-restore:iptables \
     iptables-legacy:iptables ip6tables-legacy:iptables xz:xz-utils \
-    conntrack:conntrack sysctl:procps script:bsdutils libfaketime.so.1:libfaketime"
+    conntrack:conntrack sysctl:procps script:bsdutils libfaketime.so.1:libfaketime \
+    systemd-networkd:systemd"
 bench="$test bird:bird2 birdc:bird2"
 
 # The tests check the alert rules with it. Its package is Prometheus itself, whose daemon nobody
@@ -31,8 +32,9 @@ case "${1:-test}" in
         ;;
 esac
 
-# Users' PATHs on Debian lack the directories of ip and nft.
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+# Users' PATHs on Debian lack the directories of ip and nft, and all of them that of networkd, which
+# the tests run as a neighbour of the agent, never on this machine itself.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/systemd:/lib/systemd
 
 is_there() {
     case $1 in
@@ -98,8 +100,8 @@ install_missing() {
     fi
 
     echo "installing$packages (for$tools)"
-    # bird2 starts its daemon when it is installed: a routing daemon of the machine's own is not what
-    # anybody asked for. A policy that says no is the way that Debian offers (invoke-rc.d(8)).
+    # bird2 starts its daemon when it is installed, and systemd may: a routing daemon of the machine's
+    # own is not what anybody asked for. A policy that says no is the way that Debian offers (invoke-rc.d(8)).
     policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null

@@ -64,7 +64,8 @@ pub(super) struct Watcher {
     shared: Arc<Shared>,
     listener: Listener,
     state_dir: PathBuf,
-    filtered: Vec<TableId>,
+    /// Ours, those of earlier numbers included.
+    tables: Vec<TableId>,
     links: BTreeMap<IfIndex, (String, u32)>,
     addresses: BTreeMap<(IfIndex, IpAddr), u32>,
     /// A table of the firewall in use was touched by the transaction that is being told.
@@ -87,13 +88,13 @@ pub(super) fn start(
         shared,
         listener,
         state_dir,
-        filtered: Vec::new(),
+        tables: tables.to_vec(),
         links: BTreeMap::new(),
         addresses: BTreeMap::new(),
         firewall_touched: false,
         burst: Burst::default(),
     };
-    watcher.filter(tables.to_vec());
+    watcher.filter();
     std::thread::Builder::new()
         .name("watcher".to_owned())
         .spawn(move || watcher.run())
@@ -126,14 +127,11 @@ impl Watcher {
         }
     }
 
-    /// Only our tables are of interest, those of earlier numbers included.
-    fn filter(&mut self, tables: Vec<TableId>) {
-        if self.filtered != tables {
-            match self.listener.filter(&tables) {
-                Ok(()) => self.filtered = tables,
-                // More is heard than is needed: it is left out below.
-                Err(error) => tracing::debug!("{error}"),
-            }
+    /// Only our tables are of interest, and only what others do there.
+    fn filter(&mut self) {
+        // More is heard than is needed then: it is left out below.
+        if let Err(error) = self.listener.filter(&self.tables) {
+            tracing::debug!("{error}");
         }
     }
 
@@ -141,8 +139,9 @@ impl Watcher {
         let now = Instant::now();
         let in_force = self.shared.in_force();
         if let Some(in_force) = &in_force {
-            self.filter(in_force.ownership.tables());
+            self.tables = in_force.ownership.tables();
         }
+        self.filter();
         let mut gone = Gone::default();
         let mut wakes = heard.lost;
         if heard.lost {

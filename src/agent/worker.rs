@@ -77,7 +77,6 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
                 none => Ok(none.insert(Kernel::open()?)),
             }
         };
-        order.options.gives_way = true;
         let same = |config: &Arc<Config>| Arc::ptr_eq(config, &order.config);
         if last_config.as_ref().is_some_and(same) {
             order.options.earlier.clone_from(&last);

@@ -109,7 +109,7 @@ impl Pass<'_> {
                 Err(Attempt::Final(reason)) => return Err(PassError::RolledBack { reason }),
                 Err(Attempt::Again(reason)) => trouble = reason,
             }
-            match self.options.gives_way {
+            match self.options.watched {
                 // The agent tells of a fight once, and not each time that it looks after it.
                 true => tracing::debug!("{trouble}; looking again"),
                 false => tracing::warn!("{trouble}; looking again"),
@@ -125,7 +125,7 @@ impl Pass<'_> {
                 return Err(PassError::RolledBack { reason });
             }
             if attempt >= ATTEMPTS {
-                let fought = match self.options.gives_way {
+                let fought = match self.options.watched {
                     true => view.give_way(&tried, &steps),
                     false => BTreeSet::new(),
                 };

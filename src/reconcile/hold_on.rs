@@ -68,9 +68,14 @@ impl Pass<'_> {
             facts: view.facts.clone(),
             ..(**earlier).clone()
         }));
+        let mut interposer = interposer;
+        if let Some(interposer) = &mut interposer {
+            interposer.heads_for(&earlier.goal);
+        }
         use crate::apply::ApplyError::{Netlink, Steps, Stopped};
         match self.carry_out(kernel, view, &steps, interposer) {
             Ok(()) => {}
+            Err(error) if self.options.watched && error.is_there_already() => {}
             Err(Stopped) => return Err(PassError::Stopped),
             Err(error @ (Steps(_) | Netlink(_))) => {
                 return Err(PassError::RolledBack {

@@ -186,8 +186,7 @@ impl View {
 
     /// The steps from what is seen now to what should be.
     pub fn plan(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Plan, PassError> {
-        let goal = self.goal(kernel, desired)?;
-        Ok(self.plan_to(&goal))
+        Ok(self.plan_to(&self.goal(kernel, desired)?))
     }
 
     /// The steps from what is seen now to a goal, but for the objects that are left alone for now.

@@ -82,9 +82,6 @@ pub struct Options {
     /// Somebody hears what changes while the pass runs, and mends it or runs another pass: what
     /// others take away meanwhile is no reason to take this pass's work back.
     pub watched: bool,
-    /// Whether an object that somebody changes back under the pass is left alone, so that the
-    /// rest goes in; otherwise the pass is rolled back.
-    pub gives_way: bool,
     /// What was in force last, under these very settings: a pass that is refused puts back what
     /// has gone of it.
     pub earlier: Option<Arc<InForce>>,
@@ -103,7 +100,6 @@ impl Default for Options {
             mended: Vec::new(),
             quiet: false,
             watched: false,
-            gives_way: false,
             earlier: None,
         }
     }

@@ -25,6 +25,8 @@ pub struct Setting {
     pub prefixes: Vec<String>,
     /// Whether the administrator has something in every table.
     pub administrator: bool,
+    /// What is there before the agent comes.
+    pub prepare: fn(&Lab),
 }
 
 impl Default for Setting {
@@ -34,6 +36,7 @@ impl Default for Setting {
             config: ONE.to_owned(),
             prefixes: Vec::new(),
             administrator: true,
+            prepare: |_lab| {},
         }
     }
 }
@@ -69,6 +72,7 @@ pub fn egress_of_nat1(lab: &Lab, other: IpAddr) -> IpAddr {
 pub fn in_force(setting: Setting, body: impl FnOnce(&Scene)) {
     let lab = Lab::new();
     lab.plain_nat("nat1");
+    (setting.prepare)(&lab);
     let mut machine = Machine::new(&lab, "host1", setting.firewall, &setting.config);
     if !setting.prefixes.is_empty() {
         let prefixes = setting.prefixes.iter().map(String::as_str);

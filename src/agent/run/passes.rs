@@ -159,7 +159,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     /// Objects were put back too often, and their pauses begin. Each is told of once, until its
     /// conflict is over.
-    fn fought(&mut self, keys: &[ObjectKey]) {
+    pub(super) fn fought(&mut self, keys: &[ObjectKey]) {
         let new: Vec<(&ObjectKey, String)> = keys
             .iter()
             .filter(|key| self.told.conflicts.insert((*key).clone()))

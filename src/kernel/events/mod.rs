@@ -67,6 +67,8 @@ pub struct Listener {
     route: Socket,
     firewall: Option<Socket>,
     buffer: Vec<u8>,
+    /// The tables and our own ports that the filter goes by.
+    filtered: Option<(Vec<TableId>, Vec<u32>)>,
 }
 
 impl Listener {
@@ -96,15 +98,25 @@ impl Listener {
             route,
             firewall,
             buffer: Vec::with_capacity(RECEIVE),
+            filtered: None,
         })
     }
 
-    /// Lets the kernel leave out the routes of all tables but these and the main table's default.
+    /// Lets the kernel leave out the routes of all tables but these and the main table's default,
+    /// and what our own sockets change. Costs nothing where it does so already.
     ///
     /// # Errors
     /// The kernel refuses the filter; everything is heard then.
-    pub fn filter(&self, tables: &[TableId]) -> Result<(), ListenError> {
-        let program = filter::routes_of(tables);
+    pub fn filter(&mut self, tables: &[TableId]) -> Result<(), ListenError> {
+        let own = own::open_ports(NETLINK_ROUTE);
+        if let Some((filtered, ports)) = &self.filtered
+            && (filtered.as_slice(), ports) == (tables, &own)
+        {
+            return Ok(());
+        }
+        let program = filter::routes_of(tables, &own);
+        // Tried once for each: a kernel that refuses does so the next time too.
+        self.filtered = Some((tables.to_vec(), own));
         socket2::SockRef::from(&self.route)
             .attach_filter(&program)
             .map_err(cannot("filter route notifications"))

@@ -41,6 +41,15 @@ pub fn closed(protocol: isize, port: u32) {
     }
 }
 
+/// The ports of the sockets that are open now.
+pub fn open_ports(protocol: isize) -> Vec<u32> {
+    let ports = ports();
+    let open = ports
+        .iter()
+        .filter(|((of, port), closed)| *of == protocol && *port != 0 && closed.is_none());
+    open.map(|((_, port), _)| *port).collect()
+}
+
 /// Whether the port is, or was just now, one of ours. Port 0 is the kernel itself.
 pub fn is_own(protocol: isize, port: u32) -> bool {
     port != 0 && ports().contains_key(&(protocol, port))
@@ -56,7 +65,9 @@ mod tests {
         const PROTOCOL: isize = 999;
         assert!(!is_own(PROTOCOL, 7));
         opened(PROTOCOL, 7);
+        assert_eq!(open_ports(PROTOCOL), [7]);
         closed(PROTOCOL, 7);
+        assert_eq!(open_ports(PROTOCOL), [0; 0]);
         assert!(is_own(PROTOCOL, 7));
         assert!(!is_own(PROTOCOL, 8));
         assert!(!is_own(PROTOCOL + 1, 7));
