@@ -116,7 +116,8 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
     }
 }
 
-/// Keeps the watcher off what a pass changes, and ends the pass when the process shall end.
+/// Keeps the watcher off what a pass changes, and ends the pass when the process shall end or a
+/// pause begins.
 struct Conduct<'a> {
     shared: &'a Shared,
     turn: Option<MutexGuard<'a, ()>>,
@@ -143,6 +144,8 @@ impl Interposer for Conduct<'_> {
     }
 
     fn stops(&self) -> bool {
-        self.shared.is_stopping()
+        // In a pause too: a pass that waited for the lock while `flush` had it would put
+        // everything back.
+        self.shared.is_stopping() || self.shared.is_paused()
     }
 }
