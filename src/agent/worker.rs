@@ -13,7 +13,7 @@ use crate::config::{Config, Role};
 use crate::kernel::errno::KernelError;
 use crate::kernel::{Kernel, ObserveError};
 use crate::plan::{Goal, Step};
-use crate::reconcile::{Gathered, InForce, Options, Report, pass_on};
+use crate::reconcile::{Gathered, InForce, Memory, Options, Report, pass_on};
 
 /// One pass to run.
 pub(super) struct Order {
@@ -59,6 +59,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         }
     };
     let mut kernel: Option<Kernel> = None;
+    let mut memory = Memory::default();
     let mut last: Option<Arc<InForce>> = None;
     // The settings under which that is.
     let mut last_config: Option<Arc<Config>> = None;
@@ -67,6 +68,10 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         if !order.options.dry_run && shared.take_flushed() {
             // To put back what the operator has taken away mends no drift.
             last = None;
+        }
+        if order.options.cause == "resync" {
+            // A full look, whatever is known.
+            memory.forget();
         }
         let slot = &mut kernel;
         let open = move || -> Result<&mut Kernel, ObserveError> {
@@ -84,6 +89,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         let mut conduct = Conduct { shared, turn: None };
         let mut report = runtime.block_on(pass_on(
             order.gathered,
+            &mut memory,
             &order.config,
             order.role,
             &order.options,
