@@ -3,13 +3,15 @@
 # make test-long  also what takes minutes
 # make golden     writes the golden plans anew; read the diff before committing it
 # make bench      speed, side by side with ip and BIRD
+# make bench-agent  the running agent: drift, flush, start, storm, rest (three minutes)
+# make soak       the running agent over 10,000 passes and 1,000 documents (half an hour)
 # make build      the release binary
 # make lint       formatting and clippy
 
 CARGO ?= cargo
 DEPS  := packaging/dev/install-deps.sh
 
-.PHONY: build demo test test-long golden bench lint deps
+.PHONY: build demo test test-long golden bench bench-agent soak lint deps
 
 build:
 	@$(DEPS) build
@@ -33,6 +35,14 @@ golden:
 bench:
 	@$(DEPS) bench
 	$(CARGO) bench --locked --bench passes -- --quick
+
+bench-agent:
+	@$(DEPS) bench
+	$(CARGO) bench --locked --bench agent -- --quick
+
+soak:
+	@$(DEPS) bench
+	$(CARGO) bench --locked --bench agent -- --soak
 
 lint:
 	$(CARGO) fmt --check

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::kernel::Kernel;
@@ -287,21 +288,43 @@ fn send(
     kernel: &mut Kernel,
     stops: &dyn Fn() -> bool,
 ) -> Result<Vec<(usize, KernelError)>, ApplyError> {
+    let order = spread(group);
     let mut refusals = Vec::new();
-    for (number, part) in group.chunks(BETWEEN_LOOKS).enumerate() {
+    for (number, part) in order.chunks(BETWEEN_LOOKS).enumerate() {
         if number > 0 && stops() {
             return Err(ApplyError::Stopped);
         }
-        let encode = |place: usize, buffer: &mut Vec<u8>| encode(&part[place], buffer);
+        let encode = |place: usize, buffer: &mut Vec<u8>| encode(&group[part[place]], buffer);
         let refused = kernel.socket().batch("apply", part.len(), encode)?;
-        let before = number * BETWEEN_LOOKS;
         refusals.extend(
             refused
                 .into_iter()
-                .map(|(place, error)| (before + place, error)),
+                .map(|(place, error)| (part[place], error)),
         );
     }
+    refusals.sort_by_key(|(place, _)| *place);
     Ok(refusals)
+}
+
+/// The places of a group in the order in which the kernel takes them fastest. IPv4's trie grows
+/// where routes go in: in ascending order it doubles one node after the other and moves what it
+/// has just put there; spread over all addresses from the start (by their bits read backwards)
+/// the same 12,000 routes take two thirds of the time. Deletes come in the plan's order, which
+/// descends for the same reason.
+fn spread(group: &[Step]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..group.len()).collect();
+    places.sort_by_cached_key(|place| match &group[*place] {
+        Step::Route {
+            action: Action::Add | Action::Replace,
+            route,
+            ..
+        } => match route.key.dst {
+            IpNet::V4(net) => net.network().to_bits().reverse_bits(),
+            IpNet::V6(_) => u32::MAX,
+        },
+        _ => 0,
+    });
+    places
 }
 
 fn class_of(error: &FirewallError, deleting: bool) -> ErrorClass {

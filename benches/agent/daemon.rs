@@ -22,6 +22,8 @@ const OTHER_BINARY: &str = "TRAILBLAZER_BENCH_BINARY";
 const WATCHDOG: &str = "180000000";
 /// What takes milliseconds has this long: the rest is for a busy machine.
 const SOON: Duration = Duration::from_secs(60);
+/// Lines of a log that an error shows.
+const LAST_LINES: usize = 12;
 /// `USER_HZ`, which is 100 on every architecture that AWS has: the unit of `/proc/PID/stat`.
 const TICKS: f64 = 100.0;
 
@@ -80,9 +82,11 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Its log.
+    /// The end of its log.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 
     /// Its account of itself.

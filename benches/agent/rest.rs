@@ -100,6 +100,10 @@ impl Subject {
                 kicks > kick as u64
             })?;
         }
+        // A kick asks the source too, but not at once.
+        daemon.wait_for("a second fetch", |status| {
+            status.source.fetches.contains_key("unchanged")
+        })?;
         let ended = Arc::new(AtomicBool::new(false));
         let (pid, until) = (daemon.pid(), Arc::clone(&ended));
         let watch = thread::spawn(move || watch(pid, &until));

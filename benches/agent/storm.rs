@@ -232,7 +232,7 @@ fn flap(link: &str, stop: &AtomicBool) -> Res<()> {
         if link == "eth0" {
             ip.feed(&format!(
                 "route replace default via {GATEWAY4} dev eth0\n\
-                 -6 route replace default via {GATEWAY6} dev eth0\n"
+                 route replace default via {GATEWAY6} dev eth0\n"
             ))?;
         }
         thread::sleep(half);

@@ -13,7 +13,7 @@ use crate::config::{Config, Role};
 use crate::kernel::errno::KernelError;
 use crate::kernel::{Kernel, ObserveError};
 use crate::plan::{Goal, Step};
-use crate::reconcile::{Gathered, InForce, Options, Report, pass_on};
+use crate::reconcile::{Gathered, InForce, Memory, Options, Report, pass_on};
 
 /// One pass to run.
 pub(super) struct Order {
@@ -59,6 +59,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         }
     };
     let mut kernel: Option<Kernel> = None;
+    let mut memory = Memory::default();
     let mut last: Option<Arc<InForce>> = None;
     // The settings under which that is.
     let mut last_config: Option<Arc<Config>> = None;
@@ -67,6 +68,10 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         if !order.options.dry_run && shared.take_flushed() {
             // To put back what the operator has taken away mends no drift.
             last = None;
+        }
+        if order.options.cause == "resync" {
+            // A full look, whatever is known.
+            memory.forget();
         }
         let slot = &mut kernel;
         let open = move || -> Result<&mut Kernel, ObserveError> {
@@ -84,6 +89,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         let mut conduct = Conduct { shared, turn: None };
         let mut report = runtime.block_on(pass_on(
             order.gathered,
+            &mut memory,
             &order.config,
             order.role,
             &order.options,
@@ -116,7 +122,8 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
     }
 }
 
-/// Keeps the watcher off what a pass changes, and ends the pass when the process shall end.
+/// Keeps the watcher off what a pass changes, and ends the pass when the process shall end or a
+/// pause begins.
 struct Conduct<'a> {
     shared: &'a Shared,
     turn: Option<MutexGuard<'a, ()>>,
@@ -143,6 +150,8 @@ impl Interposer for Conduct<'_> {
     }
 
     fn stops(&self) -> bool {
-        self.shared.is_stopping()
+        // In a pause too: a pass that waited for the lock while `flush` had it would put
+        // everything back.
+        self.shared.is_stopping() || self.shared.is_paused()
     }
 }

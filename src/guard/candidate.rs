@@ -53,12 +53,20 @@ pub(super) fn last_known_good<'a>(
     screen: &Screen,
     verdicts: &mut Vec<Verdict>,
 ) -> Option<Judged<'a>> {
-    let LastGood::Document(document) = inputs.last_good else {
-        return None;
-    };
     // It was accepted when the config may have selected other rows: what is bad in it now
     // can't unmake it.
-    let (selection, bad) = select_lenient(document, inputs.selector);
+    let (document, selection, bad) = match inputs.last_good {
+        LastGood::Absent | LastGood::Unreadable(_) => return None,
+        LastGood::Document(document) => {
+            let (selection, bad) = select_lenient(document, inputs.selector);
+            (document, selection, bad)
+        }
+        LastGood::Selected {
+            document,
+            selection,
+            bad,
+        } => (document, selection.clone(), bad.to_vec()),
+    };
     if !bad.is_empty() {
         verdicts.push(Verdict::reject(
             "bad-row",

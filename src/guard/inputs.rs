@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::screen::Environment;
 use super::state::GuardState;
 use crate::config::GuardConfig;
-use crate::ranges::{Document, Selector};
+use crate::ranges::{BadRow, Document, Selection, Selector};
 use crate::types::{PerFamily, SyncToken};
 
 /// What the source said in this pass.
@@ -35,6 +35,16 @@ pub enum LastGood<'a> {
     Unreadable(String),
     /// Here it is.
     Document(&'a Document<'a>),
+    /// Here is what the selector finds in it. The document may come without its rows where there
+    /// is no candidate to compare them with.
+    Selected {
+        /// The document.
+        document: &'a Document<'a>,
+        /// Of [`crate::ranges::select_lenient`], under the selector of these inputs.
+        selection: &'a Selection,
+        /// Of the same.
+        bad: &'a [BadRow],
+    },
 }
 
 /// Everything that the judgement depends on.

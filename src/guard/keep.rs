@@ -148,7 +148,7 @@ fn lost_memory(inputs: &Inputs<'_>) -> Option<(Kept, String)> {
             Kept::FoundInKernel,
             "there is no last known good".to_owned(),
         )),
-        LastGood::Document(_) => None,
+        LastGood::Document(_) | LastGood::Selected { .. } => None,
     }
 }
 

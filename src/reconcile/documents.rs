@@ -2,34 +2,36 @@
 
 use std::net::IpAddr;
 
+use super::memory::{FileId, Remembered};
 use super::{Asking, Fetch as Fate, Pass, PassError, View, fetch_path, instance};
 use crate::config::AutoOr;
 use crate::guard::{
     AcceptError, Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level,
     Whose, judge,
 };
-use crate::ranges::{Document, Selector};
+use crate::ranges::{Document, Selector, select_lenient};
 use crate::source::Fetched;
 use crate::source::cache::{Meta, ReadError, Slot, Stored};
 use crate::types::Family;
 
-const GUARD_FILE: &str = "guard.json";
+/// The guard's own state.
+pub(super) const GUARD_FILE: &str = "guard.json";
 /// The metadata service and its neighbours ("Instance metadata and user data", EC2 User Guide).
 const METADATA: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
 
 /// What came of the document.
 pub(super) struct Documents {
     pub judgement: Judgement,
-    state_before: GuardState,
+    pub(super) state_before: GuardState,
     /// The fetched document, where the judgement may want it kept.
-    fetched: Option<(Meta, Vec<u8>)>,
-    held: Option<Stored>,
+    pub(super) fetched: Option<(Meta, Vec<u8>)>,
+    pub(super) held: Option<Stored>,
     /// The last known good under new validators: the source changed those alone.
-    revalidated: Option<Meta>,
-    last_good: Option<Stored>,
+    pub(super) revalidated: Option<Meta>,
+    pub(super) last_good: Option<Stored>,
     complaint: Option<PassError>,
     /// The source says that what is in force after this is its newest document.
-    confirmed: bool,
+    pub(super) confirmed: bool,
 }
 
 impl Documents {
@@ -70,8 +72,21 @@ impl Pass<'_> {
     /// Fetches and judges.
     pub(super) async fn documents(&mut self, view: &View) -> Result<Documents, PassError> {
         let alone = self.options.asking == Asking::SourceAlone;
-        let last_good = if alone {
-            let path = self.store.path_of(Slot::LastKnownGood);
+        let regions = instance::regions(self.config, view.instance.as_ref());
+        let selector = Selector {
+            services: self.config.select.services.clone(),
+            regions: regions.clone().unwrap_or_default(),
+            families: self.config.select.families.clone(),
+        };
+        let path = self.store.path_of(Slot::LastKnownGood);
+        let mut memory = self.memory.take();
+        // Before it is read: what is put there meanwhile must not pass for it.
+        let file = memory.as_ref().and_then(|_| FileId::of(&path));
+        let recalled = memory
+            .as_ref()
+            .filter(|_| self.asks_nobody() && self.holds_nothing())
+            .and_then(|memory| memory.recall(file.as_ref(), &selector));
+        let last_good = if alone || recalled.is_some() {
             Err(ReadError::Absent { path })
         } else {
             self.store.read(Slot::LastKnownGood)
@@ -117,23 +132,29 @@ impl Pass<'_> {
             .as_ref()
             .ok()
             .map(|stored| Document::parse(stored.body()));
-        let last = match (&last_good, &last_parsed) {
-            (_, Some(Ok(document))) => LastGood::Document(document),
+        let selected = match (&memory, &last_parsed) {
+            (Some(_), Some(Ok(document))) => Some(select_lenient(document, &selector)),
+            _ => None,
+        };
+        let recalled = recalled.map(Remembered::as_last_good);
+        let last = recalled.unwrap_or_else(|| match (&last_good, &last_parsed) {
+            (_, Some(Ok(document))) => match &selected {
+                Some((selection, bad)) => LastGood::Selected {
+                    document,
+                    selection,
+                    bad,
+                },
+                None => LastGood::Document(document),
+            },
             (_, Some(Err(error))) => LastGood::Unreadable(error.to_string()),
             (Err(error), _) if error.is_absent() || self.may_look_only(error) => LastGood::Absent,
             (Err(error), _) => LastGood::Unreadable(error.to_string()),
             (Ok(_), None) => LastGood::Absent,
-        };
+        });
         let held_parsed = held
             .as_ref()
             .and_then(|stored| Document::parse(stored.body()).ok());
 
-        let regions = instance::regions(self.config, view.instance.as_ref());
-        let selector = Selector {
-            services: self.config.select.services.clone(),
-            regions: regions.clone().unwrap_or_default(),
-            families: self.config.select.families.clone(),
-        };
         let kernel_prefixes = match alone {
             true => Default::default(),
             false => view.kernel_prefixes(),
@@ -176,6 +197,11 @@ impl Pass<'_> {
             _ => None,
         };
         self.report.fetch = fate(&answer, &judgement);
+        if let (Some(memory), Some(file), Some(selected), Some(Ok(document))) =
+            (&mut memory, file, selected, &last_parsed)
+        {
+            memory.keep(file, selector, document, selected);
+        }
         let confirmed = matches!(self.report.fetch, Fate::Unchanged | Fate::Changed);
         drop((parsed, last_parsed, held_parsed));
         self.report.end_stage("guard");
@@ -194,6 +220,20 @@ impl Pass<'_> {
             confirmed,
             judgement,
         })
+    }
+
+    /// Whether this pass goes by what is at hand.
+    fn asks_nobody(&self) -> bool {
+        let gathered = self.gathered.as_ref();
+        self.options.asking == Asking::Nobody
+            || gathered.is_some_and(|gathered| gathered.source.is_none())
+    }
+
+    /// Whether there is no held candidate, not even one that can't be read.
+    fn holds_nothing(&self) -> bool {
+        let held = self.store.path_of(Slot::Held);
+        std::fs::symlink_metadata(held)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     }
 
     fn complaint(&self, view: &View, judgement: &Judgement, answer: &Answer) -> Option<PassError> {
@@ -303,71 +343,6 @@ impl Pass<'_> {
             return (Answer::Unchanged, other.then_some(meta));
         }
         (Answer::Document(meta, bytes), None)
-    }
-
-    /// Stores what the guard decided: its own state first, as its entries are pruned later while
-    /// missing ones would be routes deleted too early.
-    pub(super) fn keep_documents(&mut self, documents: &Documents) -> Result<(), PassError> {
-        self.store.create_directory()?;
-        let (state, before) = (&documents.judgement.state, &documents.state_before);
-        if state.differs_from(before) {
-            self.store.write_json(GUARD_FILE, state)?;
-        } else if state.needs_new_anchor(before)
-            && let Err(error) = self.store.write_json(GUARD_FILE, state)
-        {
-            // Costs no more than some minutes of a clock, should the machine boot now.
-            self.report.notes.push(error.to_string());
-        }
-        let fetched = documents.fetched.as_ref();
-        let held = documents.held.as_ref();
-        match documents.judgement.decision {
-            Decision::Accept(Whose::Fetched) => {
-                if let Some((meta, bytes)) = fetched {
-                    self.store.write(Slot::LastKnownGood, meta, bytes)?;
-                }
-                self.forget_held(held)?;
-            }
-            Decision::Accept(Whose::Held) => {
-                if let Some(stored) = held {
-                    self.store
-                        .write(Slot::LastKnownGood, stored.meta(), stored.body())?;
-                }
-                self.forget_held(held)?;
-            }
-            Decision::Keep => {
-                if let (Some(meta), Some(stored)) = (&documents.revalidated, &documents.last_good) {
-                    let token = stored.meta().sync_token;
-                    let meta = Meta {
-                        sync_token: token,
-                        ..meta.clone()
-                    };
-                    self.store
-                        .write(Slot::LastKnownGood, &meta, stored.body())?;
-                }
-                self.forget_held(held)?;
-            }
-            Decision::HoldAll(Whose::Fetched) | Decision::HoldWithdrawals(Whose::Fetched) => {
-                if let Some((meta, bytes)) = fetched {
-                    self.store.write(Slot::Held, meta, bytes)?;
-                }
-            }
-            Decision::HoldAll(Whose::Held) | Decision::HoldWithdrawals(Whose::Held) => {}
-        }
-        if documents.confirmed
-            && let Err(error) = self.store.confirm(super::now())
-        {
-            self.report.notes.push(format!(
-                "that the source confirms the document was not written down: {error}"
-            ));
-        }
-        Ok(())
-    }
-
-    fn forget_held(&self, held: Option<&Stored>) -> Result<(), PassError> {
-        if held.is_some() {
-            self.store.remove(Slot::Held)?;
-        }
-        Ok(())
     }
 }
 

@@ -7,7 +7,9 @@ mod fetch_path;
 mod gather;
 mod hold_on;
 pub mod instance;
+mod keep;
 mod look;
+mod memory;
 pub mod report;
 
 use std::borrow::BorrowMut;
@@ -37,6 +39,7 @@ use crate::types::SyncToken;
 pub use examine::{Examined, examine};
 pub use gather::{Gathered, gather};
 pub use look::{BackendChoice, Firewalls, View};
+pub use memory::Memory;
 pub use report::{Fetch, InForce, Outcome, Report};
 
 /// How long a pass waits for another one to end.
@@ -204,6 +207,8 @@ pub(crate) struct Pass<'a> {
     pub stored_numbers: Option<Vec<Numbers>>,
     /// What was asked ahead of the pass; `None`: it asks itself.
     pub gathered: Option<Gathered>,
+    /// What is known from earlier passes of this process.
+    pub memory: Option<&'a mut Memory>,
 }
 
 /// Runs one pass, which asks the outside world by itself. Whatever happens is in the report.
@@ -218,9 +223,11 @@ pub async fn pass<K: BorrowMut<Kernel>>(
     pass.run_to_its_end(kernel, interposer).await
 }
 
-/// Runs one pass on answers that were gathered before: it waits for nobody but the lock.
+/// Runs one pass on answers that were gathered before: it waits for nobody but the lock. What it
+/// learns of the documents is left to the next one, but for a dry run's.
 pub async fn pass_on<K: BorrowMut<Kernel>>(
     gathered: Gathered,
+    memory: &mut Memory,
     config: &Config,
     role: Role,
     options: &Options,
@@ -229,6 +236,7 @@ pub async fn pass_on<K: BorrowMut<Kernel>>(
 ) -> Report {
     let mut pass = Pass::new(config, role, options);
     pass.gathered = Some(gathered);
+    pass.memory = Some(memory).filter(|_| !options.dry_run);
     pass.run_to_its_end(kernel, interposer).await
 }
 
@@ -264,6 +272,7 @@ impl<'a> Pass<'a> {
             report: Report::new(role, options.dry_run),
             stored_numbers: None,
             gathered: None,
+            memory: None,
         }
     }
 

@@ -1,0 +1,194 @@
+//! What an agent keeps of the last known good from one pass to the next. To read megabytes, check
+//! their digest and parse them takes longer than all the rest of a pass that looks for drift, and
+//! of all the rows only the selected ones matter.
+
+use std::borrow::Cow;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use crate::guard::LastGood;
+use crate::ranges::{BadRow, Document, Selection, Selector};
+
+/// See the module. A pass that asks the source reads the file itself all the same.
+#[derive(Debug, Default)]
+pub struct Memory(Option<Remembered>);
+
+#[derive(Debug)]
+pub(super) struct Remembered {
+    file: FileId,
+    selector: Selector,
+    /// Without its rows.
+    document: Document<'static>,
+    selection: Selection,
+    bad: Vec<BadRow>,
+}
+
+/// Which file it is, and that it is as it was: the state dir's are replaced, never written to, and
+/// no program can set a file's change time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FileId {
+    place: (u64, u64),
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl FileId {
+    pub fn of(path: &Path) -> Option<FileId> {
+        let meta = std::fs::metadata(path).ok()?;
+        Some(FileId {
+            place: (meta.dev(), meta.ino()),
+            size: meta.size(),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+}
+
+impl Memory {
+    /// The next pass reads everything again.
+    pub fn forget(&mut self) {
+        self.0 = None;
+    }
+
+    /// What is known of this very file, under this very selection.
+    pub(super) fn recall(&self, file: Option<&FileId>, selector: &Selector) -> Option<&Remembered> {
+        self.0
+            .as_ref()
+            .filter(|known| Some(&known.file) == file && known.selector == *selector)
+    }
+
+    /// Keeps what a pass has found in the file, which it has looked at before it read it.
+    pub(super) fn keep(
+        &mut self,
+        file: FileId,
+        selector: Selector,
+        document: &Document<'_>,
+        (selection, bad): (Selection, Vec<BadRow>),
+    ) {
+        self.0 = Some(Remembered {
+            file,
+            selector,
+            document: Document {
+                sync_token: document.sync_token,
+                create_date: Cow::Owned(document.create_date.clone().into_owned()),
+                rows: Vec::new(),
+            },
+            selection,
+            bad,
+        });
+    }
+}
+
+impl Remembered {
+    /// For the guard.
+    pub fn as_last_good(&self) -> LastGood<'_> {
+        LastGood::Selected {
+            document: &self.document,
+            selection: &self.selection,
+            bad: &self.bad,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::guard::{Environment, Fetch, GuardState, Inputs, judge};
+    use crate::ranges::select_lenient;
+    use crate::types::{Family, PerFamily, Region, Service};
+
+    const BYTES: &[u8] = br#"{"syncToken": "1700000000", "createDate": "2023-11-14-22-13-20",
+        "prefixes": [
+            {"ip_prefix": "3.5.0.0/19", "region": "us-east-1", "service": "S3"},
+            {"ip_prefix": "3.5.0.1/19", "region": "us-east-1", "service": "S3"},
+            {"ip_prefix": "10.9.0.0/16", "region": "us-east-1", "service": "S3"},
+            {"ip_prefix": "52.0.0.0/16", "region": "eu-west-1", "service": "EC2"}],
+        "ipv6_prefixes": [
+            {"ipv6_prefix": "2600:1ff0:8000::/39", "region": "us-east-1", "service": "S3"}]}"#;
+
+    fn selector(services: &[&str]) -> Selector {
+        Selector {
+            services: services
+                .iter()
+                .map(|name| Service((*name).to_owned()))
+                .collect(),
+            regions: vec![Region("us-east-1".to_owned())],
+            families: BTreeSet::from(Family::ALL),
+        }
+    }
+
+    fn file(number: u64) -> FileId {
+        FileId {
+            place: (1, number),
+            size: 100,
+            changed: (5, 6),
+        }
+    }
+
+    fn remembering(selector: &Selector) -> Memory {
+        let document = Document::parse(BYTES).unwrap();
+        let mut memory = Memory::default();
+        let selected = select_lenient(&document, selector);
+        memory.keep(file(1), selector.clone(), &document, selected);
+        memory
+    }
+
+    #[test]
+    fn the_guard_says_the_same_of_what_is_remembered() {
+        // One service that exists elsewhere only, and one that was mistyped: both are hinted at.
+        let selector = selector(&["S3", "EC2", "S33"]);
+        let document = Document::parse(BYTES).unwrap();
+        let memory = remembering(&selector);
+        let judged = |last_good| {
+            judge(&Inputs {
+                fetch: Fetch::NotAsked,
+                held: None,
+                last_good,
+                state: &GuardState::default(),
+                state_unreadable: false,
+                now: 1_700_000_100,
+                config: &Config::default().guard,
+                selector: &selector,
+                include: &[],
+                exclude: &[],
+                environment: &Environment::default(),
+                accept: None,
+                kernel_prefixes: &PerFamily::default(),
+            })
+            .unwrap()
+        };
+        let read = judged(LastGood::Document(&document));
+        assert!(read.verdicts.len() > 3, "{read:#?}");
+        let known = memory.recall(Some(&file(1)), &selector).unwrap();
+        assert_eq!(judged(known.as_last_good()), read);
+    }
+
+    #[test]
+    fn another_file_or_selection_is_not_known() {
+        let known = selector(&["S3"]);
+        let mut memory = remembering(&known);
+        assert!(memory.recall(Some(&file(1)), &known).is_some());
+        assert!(memory.recall(Some(&file(2)), &known).is_none());
+        assert!(memory.recall(None, &known).is_none());
+        assert!(memory.recall(Some(&file(1)), &selector(&["EC2"])).is_none());
+        memory.forget();
+        assert!(memory.recall(Some(&file(1)), &known).is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        assert_eq!(FileId::of(&path), None);
+        std::fs::write(&path, "one").unwrap();
+        let before = FileId::of(&path).unwrap();
+        assert_eq!(FileId::of(&path).unwrap(), before);
+        std::fs::write(dir.path().join("new"), "two").unwrap();
+        std::fs::rename(dir.path().join("new"), &path).unwrap();
+        assert_ne!(FileId::of(&path).unwrap(), before);
+    }
+}
