@@ -148,7 +148,7 @@ fn flow_without_translation(firewall: Firewall, delete: &str) {
             scene.shell(delete);
             let untranslated = scene.lab.leaks().unmapped;
             eventually("it goes astray", || {
-                ask() == None && scene.lab.leaks().unmapped > untranslated
+                ask().is_none() && scene.lab.leaks().unmapped > untranslated
             });
             scene.agent.signal(Signal::CONT);
         });
