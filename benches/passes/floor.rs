@@ -5,6 +5,7 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::net::sockopt;
+use trailblazer::apply::spread;
 use trailblazer::kernel::nexthop;
 use trailblazer::kernel::route::{self, Write};
 use trailblazer::kernel::rule;
@@ -93,11 +94,12 @@ pub fn socket() -> Res<Socket> {
     Ok(socket)
 }
 
-/// The netlink messages of a plan.
+/// The netlink messages of a plan, in the order in which the kernel is fastest with them: nobody
+/// routes by them yet.
 fn packed(plan: &Plan) -> Packed {
     let mut messages = Packed::default();
-    for step in &plan.steps {
-        match step {
+    for place in spread(&plan.steps) {
+        match &plan.steps[place] {
             Step::Route { action, route, .. } => {
                 messages.push(|buffer| route::encode(write(*action), route, buffer));
             }

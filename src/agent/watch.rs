@@ -147,7 +147,9 @@ impl Watcher {
         if heard.lost {
             let mut noticed = locked(&self.shared.noticed);
             noticed.lost += 1;
-            noticed.event = Some(now);
+            // A flood goes on, as when 16,000 routes are flushed: a pass in the middle of it would
+            // see a part of what it does, and the rest would wait until that pass has rested.
+            noticed.mended_at = Some(now);
             noticed.cause(|| "lost notifications".to_owned());
         }
         for event in heard.events {
