@@ -75,7 +75,7 @@ pub fn egress_of_nat1(lab: &Lab, other: IpAddr) -> IpAddr {
 /// packet took a wrong path outside of a [`Scene::gap`].
 pub fn in_force(setting: Setting, body: impl FnOnce(&Scene)) {
     let lab = Lab::new();
-    lab.guarded_nat("nat1");
+    lab.plain_nat("nat1");
     (setting.prepare)(&lab);
     let mut machine = Machine::new(&lab, "host1", setting.firewall, &setting.config);
     if !setting.prefixes.is_empty() {
