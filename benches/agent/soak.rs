@@ -14,6 +14,7 @@ use super::Res;
 use super::bounds::Bounds;
 use super::daemon::Daemon;
 use super::host::Host;
+use super::web::Web;
 use super::years::Years;
 
 /// Passes that are asked for, and documents that are published in between.
@@ -40,12 +41,14 @@ struct Figures {
 pub fn measure(bounds: &mut Bounds) -> Res<()> {
     let mut years = Years::open(DOCUMENTS);
     let first = years.advance().ok_or("no document")?;
-    let host = Host::new("soak", 0, first)?;
+    let mut host = Host::new("soak", 0, first.clone())?;
+    let web = Web::start("soak", first)?;
+    host.source(&web.url())?;
+    host.variable("SSL_CERT_FILE", web.authorities());
     let [regions, services] = years.selection();
     host.settings("regions = [\"us-east-1\"]", &format!("regions = {regions}"))?;
     host.settings("services = [\"S3\"]", &format!("services = {services}"))?;
     host.settings("[source]", "[source]\nrefresh = \"1s\"")?;
-    let file = host.subject.directory().join("ip-ranges.json");
     let daemon = host.start()?;
     daemon.ready()?;
     let mut status = daemon.quiet()?;
@@ -60,7 +63,7 @@ pub fn measure(bounds: &mut Bounds) -> Res<()> {
         };
         let more = next.is_some();
         if let Some(document) = next {
-            publish(&file, document.as_bytes())?;
+            web.publish(document);
             published += 1;
             wanted = years.routes();
         }
@@ -125,13 +128,6 @@ fn kick_until(daemon: &Daemon, before: &Snapshot, published: bool) -> Res<Snapsh
             thread::sleep(Duration::from_millis(100));
         }
     }
-}
-
-/// As a whole: a fetch must not find half of it.
-fn publish(file: &Path, document: &[u8]) -> Res<()> {
-    let new = file.with_extension("new");
-    std::fs::write(&new, document)?;
-    Ok(std::fs::rename(new, file)?)
 }
 
 fn look(daemon: &Daemon, passes: u64) -> Res<Figures> {

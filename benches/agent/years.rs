@@ -18,12 +18,14 @@ const MADE_TOKEN: u64 = 1_700_000_000;
 
 /// See the module.
 pub enum Years {
-    /// AWS's own: every so many of the versions that change something.
+    /// AWS's own.
     Real {
         /// Standing at the last one.
         replay: Box<Replay>,
-        /// Each so many.
-        stride: usize,
+        /// How many versions change something, and how many of them are wanted.
+        changes: (usize, usize),
+        /// How many of them were passed, and given.
+        so_far: (usize, usize),
     },
     /// Made: the number of the next one.
     Made(usize),
@@ -46,18 +48,18 @@ impl Years {
         }
         Years::Real {
             replay: Box::new(Replay::open(&directory)),
-            stride: (changes / documents).max(1),
+            changes: (changes, documents.min(changes)),
+            so_far: (0, 0),
         }
     }
 
     /// What they are.
     pub fn name(&self) -> String {
         match self {
-            Years::Real { stride, .. } => {
-                format!(
-                    "AWS's own documents of 2017 to 2023, each {stride}. that changes something"
-                )
-            }
+            Years::Real { changes, .. } => format!(
+                "AWS's own documents of 2017 to 2023, {} of {} that change something",
+                changes.1, changes.0
+            ),
             Years::Made(_) => format!("made documents of {MADE} prefixes"),
         }
     }
@@ -75,8 +77,16 @@ impl Years {
     /// The next document; `None` at the end.
     pub fn advance(&mut self) -> Option<String> {
         match self {
-            Years::Real { replay, stride } => {
-                for _ in 0..*stride {
+            Years::Real {
+                replay,
+                changes,
+                so_far,
+            } => {
+                so_far.1 += 1;
+                (so_far.1 <= changes.1).then_some(())?;
+                // The last one that is given is the last of all.
+                while so_far.0 < so_far.1 * changes.0 / changes.1 {
+                    so_far.0 += 1;
                     if !replay.advance_to_change(is_wanted) {
                         return None;
                     }
