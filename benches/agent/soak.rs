@@ -55,17 +55,12 @@ pub fn measure(bounds: &mut Bounds) -> Res<()> {
     println!("soak, {}:", years.name());
     println!("  passes  documents  resident  anonymous  files  threads (MiB)");
     let (mut figures, mut published, started) = (Vec::new(), 1u64, Instant::now());
-    let mut wanted = years.routes();
     loop {
-        let next = match published < DOCUMENTS as u64 {
-            true => years.advance(),
-            false => None,
-        };
+        let next = years.advance();
         let more = next.is_some();
         if let Some(document) = next {
             web.publish(document);
             published += 1;
-            wanted = years.routes();
         }
         status = kick_until(&daemon, &status, more)?;
         let passes = status.pass_totals.duration.count;
@@ -87,12 +82,13 @@ pub fn measure(bounds: &mut Bounds) -> Res<()> {
     judge_figures(&figures, bounds);
     judge_outcome(&status, published, bounds);
     let found: BTreeSet<IpNet> = host.routes()?.iter().map(|route| route.key.dst).collect();
+    let wanted = years.routes();
     bounds.add(
-        status.state == State::InForce && found == wanted,
+        status.state == State::InForce && found == *wanted,
         "soak: in force in the end",
         format!(
             "{} of {} prefixes",
-            found.intersection(&wanted).count(),
+            found.intersection(wanted).count(),
             wanted.len()
         ),
     );
