@@ -147,8 +147,8 @@ const OTHER: &str = "[egress]\ngateways = [\"10.0.1.20\", \"2600:1f18:1000:1::20
 
 fn host(firewall: Firewall, told: &[Family]) {
     let lab = Lab::new();
-    lab.plain_nat("nat1");
-    lab.plain_nat("nat2");
+    lab.guarded_nat("nat1");
+    lab.guarded_nat("nat2");
     let mut machine = Machine::new(&lab, "host1", firewall, ONE);
     assert_eq!(machine.traffic(), None);
     machine.changed();

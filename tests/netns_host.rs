@@ -24,8 +24,8 @@ const TWO: &str = "[egress]\ngateways = [\"10.0.1.10\", \"10.0.1.20\", \
 
 fn lab_with_nats() -> Lab {
     let lab = Lab::new();
-    lab.plain_nat("nat1");
-    lab.plain_nat("nat2");
+    lab.guarded_nat("nat1");
+    lab.guarded_nat("nat2");
     lab
 }
 
@@ -236,12 +236,9 @@ fn document_change(firewall: Firewall) {
     let inbound = inbound.stop();
     inbound.assert_only(HOST1_PUBLIC, &[OPERATOR]);
     inbound.assert_only(HOST1_6, &[OPERATOR6]);
-    // Every packet on its way to the partner, and every connection that it saw. A storage
-    // connection that changes its path in mid-flow ends in the plain NAT, whose conntrack can't
-    // place all of its last segments and lets them through untranslated: the edge drops them.
+    // Every packet that reached the partner's wire, and every connection that it saw.
     let leaks = lab.leaks();
-    let partner = (leaks.partner4, leaks.partner6, leaks.unmapped_partner);
-    assert_eq!(partner, (0, 0, 0));
+    assert_eq!((leaks.partner4, leaks.partner6, leaks.unmapped), (0, 0, 0));
     let partners = BTreeSet::from([lab.nat1.egress_public, lab.nat1.egress6]);
     assert_eq!(lab.partner.peers(), partners);
     // Storage saw the two addresses of each family and no third one.
@@ -291,16 +288,7 @@ fn gateway_change(firewall: Firewall) {
     // other NAT knows nothing of it; it is never seen from a third address.
     assert_eq!(lab.who("host1", PARTNER), Ok(lab.nat2.egress_public));
     assert_eq!(lab.who("host1", PARTNER6), Ok(lab.nat2.egress6));
-    // What conntrack of the plain NAT can't place leaves it untranslated (`unmapped`): the edge
-    // drops it. The NAT role has a guard against that.
-    let leaks = lab.leaks();
-    let seen = (
-        leaks.partner4,
-        leaks.partner6,
-        leaks.s3_egress4,
-        leaks.s3_egress6,
-    );
-    assert_eq!(seen, (0, 0, 0, 0));
+    assert_eq!(lab.leaks(), Leaks::default());
     assert_eq!(lab.partner.refused(), BTreeSet::new());
     for target in [PARTNER, PARTNER6] {
         let counts = report.of(target);

@@ -103,7 +103,8 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             && let Some(in_force) = &in_force
         {
             drift = last.as_ref().is_some_and(|last| last.goal == in_force.goal);
-            last = Some(Arc::clone(in_force));
+            // What is about to be flushed will be missing for that.
+            last = (!shared.is_paused()).then(|| Arc::clone(in_force));
             last_config = Some(Arc::clone(&order.config));
             shared.arm(Arc::clone(in_force));
         }

@@ -39,8 +39,14 @@ pub fn bypass(
             onlink: best.onlink,
         }));
     }
+    // It stays for the sake of routes: with none left it would be known in this pass and forgotten
+    // in the next.
+    let has_routes = inputs
+        .prefixes
+        .is_none_or(|prefixes| !prefixes.get(family).is_empty());
     if let Some(last) = inputs.last_bypass.get(family)
         && inputs.facts.reaches(last)
+        && has_routes
     {
         notes.push(format!(
             "{family}: no default route in the main table at the moment; the last known bypass gateway {} stays",

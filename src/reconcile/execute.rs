@@ -2,20 +2,23 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use super::documents::Documents;
 use super::report::{InForce, Outcome};
 use super::{NUMBERS_FILE, Pass, PassError, View};
 use crate::apply::{ApplyError, Interposer, apply};
-use crate::config::Role;
-use crate::desired::DesiredState;
+use crate::config::{AutoOr, Role};
+use crate::desired::{DesiredState, special};
 use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::journal::MAX_LISTED;
 use crate::kernel::Kernel;
-use crate::kernel::flows::backfill_inbound;
+use crate::kernel::flows::{backfill_inbound, forget_untranslated};
 use crate::observed::OwnedState;
 use crate::ownership::Numbers;
 use crate::plan::text::rule_text;
 use crate::plan::{Goal, ObjectKey, Plan, Step, plan};
+use crate::types::Family;
 use crate::verify::{Promise, ask_kernel};
 
 /// Looks, plans and applies this often before rolling back.
@@ -30,6 +33,11 @@ impl Pass<'_> {
         documents: &Documents,
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
+        if self.role == Role::Nat
+            && let Some(refused) = view.instance_error.take()
+        {
+            return Err(self.hold_on(kernel, view, refused, interposer));
+        }
         let desired = match view.desired(self.config, self.role) {
             Ok(desired) => desired,
             Err(refused) => return Err(self.hold_on(kernel, view, refused, interposer)),
@@ -141,20 +149,38 @@ impl Pass<'_> {
         })
     }
 
-    /// What lets connections that clients outside have open keep their path.
+    /// What lets connections that clients outside have open keep their path, and flows that
+    /// began while nobody translated them begin again.
     pub(super) fn keep_open_flows(&mut self, view: &View) -> impl FnMut() {
         let marks = self.config.kernel.path_mask.inbound();
         let addresses = view.facts.addresses.iter();
         let own: Vec<std::net::IpAddr> = addresses.map(|own| own.net.addr()).collect();
         let role = self.role;
+        let sources = match &self.config.nat.sources {
+            AutoOr::Set(sources) => sources.clone(),
+            AutoOr::Auto => view.vpc_cidrs.clone(),
+        };
+        let families = Family::ALL.into_iter();
+        let private: Vec<IpNet> = families
+            .flat_map(|family| special::thrown(family, &view.vpc_cidrs))
+            .collect();
         let notes = &mut self.report.notes;
+        // Before the rules come, there is nothing to begin again with.
+        let mut rules_are_in = false;
         move || {
-            if role == Role::Host
-                && let Err(error) = backfill_inbound(marks, &own)
-            {
-                notes.push(format!(
-                    "connections that clients outside have open may break: {error}"
-                ));
+            let (kept, what) = match role {
+                Role::Host => (
+                    backfill_inbound(marks, &own).map(drop),
+                    "connections that clients outside have open may break",
+                ),
+                Role::Nat if !std::mem::replace(&mut rules_are_in, true) => return,
+                Role::Nat => (
+                    forget_untranslated(&sources, &private).map(drop),
+                    "flows that began while nobody translated them stay so",
+                ),
+            };
+            if let Err(error) = kept {
+                notes.push(format!("{what}: {error}"));
             }
         }
     }

@@ -229,8 +229,10 @@ pub(super) fn write<M: Serialize>(
         source: error.into(),
     })?;
     create_directory(directory, sync)?;
-    remove_leftovers(directory);
     let temporary = directory.join(format!("{TEMPORARY_PREFIX}{name}{TEMPORARY_SUFFIX}"));
+    // What a killed process left behind. Only under this name: other files are written at the
+    // same time, by other threads and processes. One that can't be removed is told of below.
+    let _ = std::fs::remove_file(&temporary);
     let written = fill(directory, &temporary, &[head.as_bytes(), body], sync)
         .map_err(|source| WriteError {
             doing: "write",
@@ -314,20 +316,6 @@ pub(super) fn create_directory(directory: &Path, sync: bool) -> Result<(), Write
     match directory.parent() {
         Some(parent) if parent != Path::new("") => sync_directory(parent, sync),
         _ => Ok(()),
-    }
-}
-
-/// What a killed process left behind. One that cannot be removed is in nobody's way.
-fn remove_leftovers(directory: &Path) {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if name.starts_with(TEMPORARY_PREFIX) && name.ends_with(TEMPORARY_SUFFIX) {
-            let _ = std::fs::remove_file(entry.path());
-        }
     }
 }
 

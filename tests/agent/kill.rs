@@ -187,7 +187,7 @@ fn partners_see_the_egress_address_through_kills() {
     isolated(|| {
         let mut chance = Chance::new();
         let lab = Lab::new();
-        lab.plain_nat("nat1");
+        lab.guarded_nat("nat1");
         let settings = format!("[egress]\ngateways = {GATEWAYS:?}\n");
         let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings);
         machine.administrator();
@@ -223,7 +223,7 @@ fn partners_see_the_egress_address_through_kills() {
         let report = stream.stop();
         let leaks = lab.leaks();
         assert_eq!((leaks.partner4, leaks.partner6), (0, 0), "{leaks:?}");
-        assert_eq!(leaks.unmapped_partner, 0, "{leaks:?}");
+        assert_eq!(leaks.unmapped, 0, "{leaks:?}");
         assert!(
             lab.partner.refused().is_empty(),
             "{:?}",

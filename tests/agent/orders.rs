@@ -208,13 +208,13 @@ fn a_flush_at_any_moment() {
             agent.wait_for("in force", |status| status["state"] == "in_force");
         }
         let status = agent.status().unwrap();
-        assert_eq!(status["faults"]["ours"], 0, "{status:#}");
+        assert_eq!(status["faults"]["ours"], 0, "{status:#}\n{}", agent.log());
         assert_eq!(status["faults"]["others"], 0, "{status:#}");
         // What a flush takes is nobody's drift: that would be some 20 objects a round. What goes
         // while a pass looks counts twice where both the watcher and the pass put it back.
         let mended = status["drift"]["mended"].as_object().unwrap().values();
         let mended: u64 = mended.filter_map(Value::as_u64).sum();
-        assert!(mended <= 48, "{status:#}");
+        assert!(mended <= 48, "{status:#}\n{}", agent.log());
     });
 }
 

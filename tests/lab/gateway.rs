@@ -40,7 +40,6 @@ pub fn rules(layout: NatLayout) -> String {
            counter s3_egress4 {{ }}
            counter s3_egress6 {{ }}
            counter unmapped {{ }}
-           counter unmapped_partner {{ }}
            chain incoming {{
              type filter hook prerouting priority raw;
              iifname {{ s3, partner, outside }} ip daddr set ip daddr map @private
@@ -49,8 +48,6 @@ pub fn rules(layout: NatLayout) -> String {
              type filter hook forward priority raw;
              oifname != {{ s3, partner, outside }} return
              iifname {PRIVATE_LINK} ip saddr set ip saddr map @public
-             oifname partner ip saddr {{ 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16 }} counter name unmapped_partner
-             oifname partner ip6 saddr fc00::/7 counter name unmapped_partner
              ip saddr {{ 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16 }} counter name unmapped drop
              ip6 saddr fc00::/7 counter name unmapped drop
            }}

@@ -7,6 +7,7 @@
 mod conflicts;
 mod firewall;
 mod links;
+mod nat;
 mod networkd;
 mod overruns;
 mod scene;

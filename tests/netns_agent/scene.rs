@@ -12,6 +12,9 @@ use crate::packets::*;
 /// One NAT instance, both families.
 pub const ONE: &str = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
 
+/// Whom the streams ask.
+const TARGETS: [IpAddr; 4] = [S3, S3_6, PARTNER, PARTNER6];
+
 /// What stands for both families in `ip` commands.
 pub const FAMILIES: [&str; 2] = ["-4", "-6"];
 
@@ -47,6 +50,7 @@ pub struct Scene<'a> {
     pub lab: &'a Lab,
     pub machine: &'a Machine<'a>,
     pub agent: &'a Agent,
+    seen: &'a dyn Fn(IpAddr) -> IpAddr,
     foreign: RefCell<Snapshot>,
 }
 
@@ -71,39 +75,53 @@ pub fn egress_of_nat1(lab: &Lab, other: IpAddr) -> IpAddr {
 /// packet took a wrong path outside of a [`Scene::gap`].
 pub fn in_force(setting: Setting, body: impl FnOnce(&Scene)) {
     let lab = Lab::new();
-    lab.plain_nat("nat1");
+    lab.guarded_nat("nat1");
     (setting.prepare)(&lab);
     let mut machine = Machine::new(&lab, "host1", setting.firewall, &setting.config);
     if !setting.prefixes.is_empty() {
         let prefixes = setting.prefixes.iter().map(String::as_str);
         machine.publish(&prefixes.chain(FIRST.iter().copied()).collect::<Vec<_>>());
     }
-    let machine = machine;
     if setting.administrator {
         machine.administrator();
     }
+    let seen = |target| match [S3, S3_6].contains(&target) {
+        true => bypass_of_host1(target),
+        false => egress_of_nat1(&lab, target),
+    };
+    watch_over(&lab, &machine, setting.firewall, &seen, body);
+}
+
+/// The same with any machine on the path of `host1`, whose connections are seen as `seen` says.
+pub fn watch_over(
+    lab: &Lab,
+    machine: &Machine,
+    firewall: Firewall,
+    seen: &dyn Fn(IpAddr) -> IpAddr,
+    body: impl FnOnce(&Scene),
+) {
     let agent = machine.agent();
     agent.wait_in_force();
     let scene = Scene {
-        firewall: setting.firewall,
-        lab: &lab,
-        machine: &machine,
+        firewall,
+        lab,
+        machine,
         agent: &agent,
+        seen,
         foreign: RefCell::new(machine.ns().foreign_snapshot()),
     };
-    count_from_now(&lab);
-    let stream = lab.stream("host1", &[S3, S3_6, PARTNER, PARTNER6], PACE);
+    count_from_now(lab);
+    let stream = lab.stream("host1", &TARGETS, PACE);
     stream.wait_for(8);
     body(&scene);
     scene.in_force_again();
     stream.wait_for(8);
     let report = stream.stop();
-    for partner in [PARTNER, PARTNER6] {
-        let seen = report.of(partner);
-        let egress = egress_of_nat1(&lab, partner).to_string();
-        assert!(seen.contains_key(&egress), "{seen:?}");
+    for target in TARGETS {
+        let counts = report.of(target);
+        assert!(counts.contains_key(&seen(target).to_string()), "{counts:?}");
     }
-    assert_no_leaks(&lab);
+    assert_no_leaks(lab);
     let foreign = scene.foreign.borrow();
     foreign.assert_same(&machine.ns().foreign_snapshot());
 }
@@ -132,12 +150,8 @@ impl Scene<'_> {
             self.machine.run(&["reconcile", "--dry-run"]).code == Some(0)
         });
         self.machine.in_sync();
-        for target in [S3, S3_6] {
-            assert_eq!(self.lab.who("host1", target), Ok(bypass_of_host1(target)));
-        }
-        for target in [PARTNER, PARTNER6] {
-            let egress = egress_of_nat1(self.lab, target);
-            assert_eq!(self.lab.who("host1", target), Ok(egress));
+        for target in TARGETS {
+            assert_eq!(self.lab.who("host1", target), Ok((self.seen)(target)));
         }
     }
 

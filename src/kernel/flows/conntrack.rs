@@ -11,9 +11,11 @@ use crate::kernel::wire::{
 use crate::types::Mark;
 
 const NETLINK_NETFILTER: isize = 12;
-/// `NFNL_SUBSYS_CTNETLINK` in the high byte, `IPCTNL_MSG_CT_NEW` and `…_GET` in the low one.
+/// `NFNL_SUBSYS_CTNETLINK` in the high byte, `IPCTNL_MSG_CT_NEW`, `…_GET` and `…_DELETE` in the
+/// low one.
 const CT_NEW: u16 = 1 << 8;
 const CT_GET: u16 = (1 << 8) | 1;
+const CT_DELETE: u16 = (1 << 8) | 2;
 /// `IPCTNL_MSG_CT_GET_STATS`: totals of the namespace.
 const CT_GET_STATS: u16 = (1 << 8) | 5;
 const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
@@ -24,6 +26,7 @@ const CTA_STATUS: u16 = 3;
 const CTA_PROTOINFO: u16 = 4;
 const CTA_TIMEOUT: u16 = 7;
 const CTA_MARK: u16 = 8;
+const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_MARK_MASK: u16 = 21;
 const CTA_TUPLE_IP: u16 = 1;
@@ -43,7 +46,9 @@ const IPPROTO_TCP: u8 = 6;
 
 /// `IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED` (linux/netfilter/nf_conntrack_common.h): both
 /// sides have spoken, and a full table doesn't throw it out first.
-const STATUS: u32 = (1 << 1) | (1 << 2) | (1 << 3);
+const STATUS: u32 = SEEN_REPLY | (1 << 2) | (1 << 3);
+/// `IPS_SEEN_REPLY`.
+const SEEN_REPLY: u32 = 1 << 1;
 /// `IP_CT_TCP_FLAG_BE_LIBERAL` (linux/netfilter/nf_conntrack_tcp.h): an inserted entry knows
 /// neither sequence numbers nor window scaling, and must not call packets invalid for it.
 const BE_LIBERAL: u8 = 0x08;
@@ -69,6 +74,10 @@ pub(super) struct Tracked {
     pub(super) original: Ends,
     pub(super) reply: Ends,
     pub(super) mark: u32,
+    /// Whether anybody has ever answered.
+    pub(super) answered: bool,
+    /// What tells it from a later entry of the same ends.
+    pub(super) id: Option<u32>,
     /// `CTA_TUPLE_ORIG` as the kernel gave it: ports, or what other protocols have instead.
     pub(super) tuple: Vec<u8>,
     pub(super) zone: Option<u16>,
@@ -166,7 +175,7 @@ impl Conntrack {
             ),
             None => "mark flows".to_owned(),
         };
-        let answers = self.send(0, &bodies, describe, &mut written);
+        let answers = self.send((CT_NEW, 0), &bodies, describe, &mut written);
         for errno in answers {
             match errno {
                 0 => written.updated += 1,
@@ -186,7 +195,8 @@ impl Conntrack {
             ),
             None => "insert flows".to_owned(),
         };
-        let answers = self.send(CREATE | EXCL, &bodies, describe, &mut written);
+        let kind = (CT_NEW, CREATE | EXCL);
+        let answers = self.send(kind, &bodies, describe, &mut written);
         // Conntrack has come to know some of them since it was read.
         let mut known = Vec::new();
         for (errno, socket) in answers.into_iter().zip(inserts) {
@@ -197,6 +207,27 @@ impl Conntrack {
             }
         }
         self.mark_known(&known, mark, &mut written);
+        written
+    }
+
+    /// Deletes entries: the next packet makes another one. `updated` counts them.
+    pub(super) fn forget(&mut self, flows: &[&Tracked]) -> Written {
+        let mut written = Written::default();
+        let bodies: Vec<_> = flows.iter().map(|flow| deletion(flow)).collect();
+        let describe = |index: usize| match flows.get(index) {
+            Some(flow) => format!(
+                "forget the flow {} → {}",
+                flow.original.source, flow.original.target
+            ),
+            None => "forget flows".to_owned(),
+        };
+        for errno in self.send((CT_DELETE, 0), &bodies, describe, &mut written) {
+            match errno {
+                0 => written.updated += 1,
+                ENOENT => written.gone += 1,
+                _ => {}
+            }
+        }
         written
     }
 
@@ -213,7 +244,8 @@ impl Conntrack {
                     socket.ends.source, socket.ends.target
                 )
             };
-            match self.send(0, &either, describe, written).as_slice() {
+            let sent = self.send((CT_NEW, 0), &either, describe, written);
+            match sent.as_slice() {
                 answers if answers.contains(&0) => written.updated += 1,
                 _ => written.gone += 1,
             }
@@ -224,7 +256,7 @@ impl Conntrack {
     /// "exists" are kept in `written`, the first of them.
     fn send(
         &mut self,
-        flags: u16,
+        (kind, flags): (u16, u16),
         bodies: &[Vec<u8>],
         describe: impl Fn(usize) -> String,
         written: &mut Written,
@@ -236,7 +268,7 @@ impl Conntrack {
             for (index, body) in chunk.iter().enumerate() {
                 let sequence = self.0.next_sequence();
                 let ack = if index + 1 == chunk.len() { ACK } else { 0 };
-                push_message(&mut bytes, CT_NEW, REQUEST | flags | ack, sequence, body);
+                push_message(&mut bytes, kind, REQUEST | flags | ack, sequence, body);
                 sequences.push(sequence);
             }
             let last = sequences.last().copied().unwrap_or_default();
@@ -298,11 +330,24 @@ fn tcp_state(socket: u8, established: u32) -> (u8, u32) {
 }
 
 fn update(flow: &Tracked, mark: Mark) -> Vec<u8> {
-    let mut list = Attributes::new().put(CTA_TUPLE_ORIG, &flow.tuple);
-    if let Some(zone) = flow.zone {
-        list = list.put(CTA_ZONE, &zone.to_be_bytes());
+    let family = family_of(flow.original.source.ip());
+    body(family, marked(named(flow), mark))
+}
+
+fn deletion(flow: &Tracked) -> Vec<u8> {
+    let mut list = named(flow);
+    if let Some(id) = flow.id {
+        list = list.put_be32(CTA_ID, id);
     }
-    body(family_of(flow.original.source.ip()), marked(list, mark))
+    body(family_of(flow.original.source.ip()), list)
+}
+
+fn named(flow: &Tracked) -> Attributes {
+    let list = Attributes::new().put(CTA_TUPLE_ORIG, &flow.tuple);
+    match flow.zone {
+        Some(zone) => list.put(CTA_ZONE, &zone.to_be_bytes()),
+        None => list,
+    }
 }
 
 fn insert(socket: &Socket, mark: Mark, established: u32) -> Vec<u8> {
@@ -361,13 +406,16 @@ fn parse(body: &[u8]) -> Result<Tracked, WireError> {
     let (protocol, original) = parse_tuple(tuple)?.ok_or(ODD)?;
     let reply = find(&list, CTA_TUPLE_REPLY).ok_or(ODD)?.payload;
     let (_, reply) = parse_tuple(reply)?.ok_or(ODD)?;
-    let mark = find(&list, CTA_MARK).and_then(|mark| mark.be32());
+    let number = |kind| find(&list, kind).and_then(|number| number.be32());
     let zone = find(&list, CTA_ZONE).and_then(|zone| zone.payload.try_into().ok());
     Ok(Tracked {
         protocol,
         original,
         reply,
-        mark: mark.unwrap_or(0),
+        mark: number(CTA_MARK).unwrap_or(0),
+        // An entry of unknown state counts as in use.
+        answered: number(CTA_STATUS).is_none_or(|status| status & SEEN_REPLY != 0),
+        id: number(CTA_ID),
         tuple: tuple.to_vec(),
         zone: zone.map(u16::from_be_bytes),
     })

@@ -17,6 +17,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
+use ipnet::IpNet;
+
 use crate::kernel::wire::WireError;
 use crate::types::Mark;
 
@@ -115,6 +117,25 @@ pub fn backfill_inbound(mark: Mark, own_addresses: &[IpAddr]) -> Result<Backfill
     done.skipped += outcome.gone;
     match outcome.failure {
         None => Ok(done),
+        Some(failure) => Err(failure),
+    }
+}
+
+/// Forgets the flows from `sources` that began while nobody translated them, and that nobody has
+/// answered: conntrack translates a flow at its first packet or never, so that a client that goes
+/// on asking, or comes back with the same port, would stay without an answer. `private` are
+/// targets that aren't translated anyway. To be called after the rules went in; how many.
+///
+/// Blocking; for the network namespace of the calling thread. Needs CAP_NET_ADMIN.
+///
+/// # Errors
+/// As [`backfill_inbound`].
+pub fn forget_untranslated(sources: &[IpNet], private: &[IpNet]) -> Result<u32, FlowError> {
+    let mut conntrack = conntrack::Conntrack::open()?;
+    let tracked = conntrack.read()?;
+    let forgotten = conntrack.forget(&select::untranslated(&tracked, sources, private));
+    match forgotten.failure {
+        None => Ok(forgotten.updated),
         Some(failure) => Err(failure),
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::Ends;
 use super::conntrack::Tracked;
 use super::sockets::{Socket, Sockets};
@@ -81,6 +83,25 @@ pub(super) fn inbound<'a>(
     chosen
 }
 
+/// Chooses the flows from `sources` to the rest of the world whose source nobody translates and
+/// that nobody has answered.
+pub(super) fn untranslated<'a>(
+    tracked: &'a [Tracked],
+    sources: &[IpNet],
+    private: &[IpNet],
+) -> Vec<&'a Tracked> {
+    let in_one = |nets: &[IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
+    let chosen = |flow: &&Tracked| {
+        let (source, target) = (flow.original.source, flow.original.target.ip());
+        !flow.answered
+            && flow.reply.target == source
+            && in_one(sources, source.ip())
+            && !in_one(sources, target)
+            && !in_one(private, target)
+    };
+    tracked.iter().filter(chosen).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +124,8 @@ mod tests {
             original,
             reply,
             mark,
+            answered: false,
+            id: None,
             tuple: Vec::new(),
             zone: None,
         }
@@ -219,5 +242,33 @@ mod tests {
         )];
         let chosen = inbound(&known, &sockets, &own(), MARK);
         assert_eq!((chosen.updates.len(), chosen.inserts.len()), (1, 0));
+    }
+
+    #[test]
+    fn what_began_without_translation_and_was_never_answered() {
+        let untranslated_one = plain("10.0.1.11:50000", "192.0.2.9:443", 0);
+        let answered = Tracked {
+            answered: true,
+            ..untranslated_one.clone()
+        };
+        let translated = tracked(
+            ends("10.0.1.11:50001", "192.0.2.9:443"),
+            ends("192.0.2.9:443", "198.51.100.5:50001"),
+            0,
+        );
+        let private = plain("10.0.1.11:50002", "10.0.9.9:443", 0);
+        let peered = plain("10.0.1.11:50003", "172.16.0.9:443", 0);
+        let of_another = plain("172.16.0.9:50004", "192.0.2.9:443", 0);
+        let flows = [
+            untranslated_one,
+            answered,
+            translated,
+            private,
+            peered,
+            of_another,
+        ];
+        let nets = |text: &str| vec![text.parse::<IpNet>().unwrap()];
+        let chosen = untranslated(&flows, &nets("10.0.0.0/16"), &nets("172.16.0.0/12"));
+        assert_eq!(chosen, [&flows[0]]);
     }
 }

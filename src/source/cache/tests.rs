@@ -130,13 +130,12 @@ fn unreadable_is_not_absent() {
 }
 
 #[test]
-fn what_a_crash_left_is_cleared_by_the_next_write() {
+fn what_a_crash_left_is_cleared_by_the_next_write_of_the_same_file() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path());
     store.write(Slot::LastKnownGood, &meta(), BODY).unwrap();
-    for name in [".trailblazer-last-known-good.tmp", ".trailblazer-held.tmp"] {
-        std::fs::write(dir.path().join(name), b"{\"format\":1,\"sha").unwrap();
-    }
+    let left = ".trailblazer-last-known-good.tmp";
+    std::fs::write(dir.path().join(left), b"{\"format\":1,\"sha").unwrap();
     std::fs::write(dir.path().join(".somebody.tmp"), b"").unwrap();
     assert_eq!(store.read(Slot::LastKnownGood).unwrap().body(), BODY);
     assert!(store.read(Slot::Held).unwrap_err().is_absent());
@@ -144,6 +143,23 @@ fn what_a_crash_left_is_cleared_by_the_next_write() {
     store.write(Slot::LastKnownGood, &meta(), b"new").unwrap();
     assert_eq!(store.read(Slot::LastKnownGood).unwrap().body(), b"new");
     assert_eq!(names(dir.path()), [".somebody.tmp", "last-known-good"]);
+}
+
+/// The agent writes its counters down while a pass, of this process or another, writes documents.
+#[test]
+fn two_files_are_written_at_the_same_time() {
+    let dir = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for name in ["one.json", "two.json"] {
+            let store = Store::open(dir.path()).with_sync(false);
+            scope.spawn(move || {
+                for number in 0..500 {
+                    store.write_json(name, &number).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(names(dir.path()), ["one.json", "two.json"]);
 }
 
 #[test]

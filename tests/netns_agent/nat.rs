@@ -1,0 +1,239 @@
+//! The same on a NAT instance: its rules hold for what comes in from the hosts, its firewall
+//! translates, and its egress addresses must be there.
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::lab::*;
+use crate::packets::nat::*;
+use crate::packets::*;
+use crate::scene::*;
+
+/// A lab whose hosts leave through `nat1`, with an agent there.
+fn on_nat1(case: Case, body: impl FnOnce(&Scene)) {
+    let lab = behind_nat1(case.layout);
+    let machine = case.machine(&lab);
+    machine.administrator();
+    let [bypass4, bypass6] = (case.bypass)(&lab.nat1);
+    let seen = |target| match target {
+        S3 => bypass4,
+        S3_6 => bypass6,
+        PARTNER6 => lab.nat1.egress6,
+        _ => lab.nat1.egress_public,
+    };
+    watch_over(&lab, &machine, case.firewall, &seen, body);
+}
+
+/// Our rules' priorities of a family, as they are.
+fn priorities(scene: &Scene, family: &str) -> Vec<String> {
+    let listing = scene.ip(&format!("{family} -N rule show"));
+    let ours = listing.lines().filter(|line| line.contains("proto 83"));
+    ours.map(|line| line.split(':').next().unwrap().to_owned())
+        .collect()
+}
+
+/// Runs one script after the other, each mended and told as a change of the firewall.
+fn attack(scene: &Scene, scripts: &[String]) {
+    for script in scripts {
+        let (story, started) = (scene.story(), Instant::now());
+        scene.gap(|| drop(scene.shell(script)));
+        eventually(&format!("the journal tells of `{script}`"), || {
+            let new = scene.story().split_off(story.len());
+            new.iter().any(|step| step.ends_with(" nat"))
+        });
+        // Who does this six times in ten seconds fights us: this one doesn't.
+        std::thread::sleep(Duration::from_millis(2100).saturating_sub(started.elapsed()));
+    }
+    let status = scene.agent.status().unwrap();
+    assert!(conflicts(&status).is_empty(), "{status:#}");
+}
+
+#[test]
+fn rules_and_routes_of_a_nat_instance() {
+    isolated(|| {
+        on_nat1(bulk_interface(Firewall::Nftables), |scene| {
+            for family in FAMILIES {
+                let story = scene.story();
+                let priorities = priorities(scene, family);
+                assert!(priorities.len() >= 4, "{priorities:?}");
+                for priority in &priorities {
+                    scene.gap(|| drop(scene.ip(&format!("{family} rule del pref {priority}"))));
+                }
+                scene.gap(|| drop(scene.ip(&format!("{family} route flush table 1083"))));
+                let version = family.replace('-', "v");
+                let rule = |priority| format!("add rule ip{version} {priority}");
+                let mut steps: Vec<String> = priorities.iter().map(rule).collect();
+                let of_family = |prefix: &&&str| prefix.contains(':') == (family == "-6");
+                let routes = FIRST.iter().filter(of_family);
+                steps.extend(routes.map(|prefix| format!("add route {prefix} table 1083")));
+                scene.told(&story, &steps);
+            }
+        });
+    });
+}
+
+#[test]
+fn nat_chains_of_nftables() {
+    isolated(|| {
+        on_nat1(bulk_interface(Firewall::Nftables), |scene| {
+            let chains = scene
+                .shell("nft list table inet trailblazer | sed -n 's/.*chain \\(.*\\) {/\\1/p'");
+            let mut scripts = vec![
+                // As nftables.service does it when it reloads: theirs is there again at once.
+                "{ echo flush ruleset; for table in natbox letin theirs; do
+                     nft -s list table inet $table; done; } | nft -f -"
+                    .to_owned(),
+                "nft delete table inet trailblazer".to_owned(),
+            ];
+            let flush = |chain| format!("nft flush chain inet trailblazer {chain}");
+            scripts.extend(chains.lines().map(flush));
+            attack(scene, &scripts);
+        });
+    });
+}
+
+#[test]
+fn nat_chains_of_iptables() {
+    isolated(|| {
+        on_nat1(bulk_interface(Firewall::Iptables), |scene| {
+            let programs = ["ip6", "ip"].map(|family| scene.firewall.program(family));
+            for program in &programs {
+                // Built-in chains that a restored table has, and that it comes behind the others,
+                // are the attacker's doing.
+                for table in ["nat", "mangle", "filter"] {
+                    scene.shell(&format!("{program}-save -t {table} | {program}-restore"));
+                }
+            }
+            scene.foreign_from_now();
+            let mut scripts = Vec::new();
+            for program in &programs {
+                for table in ["nat", "mangle", "filter"] {
+                    scripts.push(format!(
+                        "{program}-save -t {table} | grep -v TRAILBLAZER > /run/lab/theirs
+                         {program} -t {table} -F; {program}-restore -n < /run/lab/theirs"
+                    ));
+                }
+                scripts.push(format!(
+                    "{program} -t nat -S POSTROUTING | grep TRAILBLAZER | sed 's/^-A/-D/' |
+                         xargs {program} -t nat"
+                ));
+            }
+            attack(scene, &scripts);
+        });
+    });
+}
+
+/// Conntrack translates a flow at its first packet or never. A client that goes on asking from
+/// the same port gets its answer all the same, when the rules are back.
+fn flow_without_translation(firewall: Firewall, delete: &str) {
+    on_nat1(bulk_interface(firewall), |scene| {
+        let asking = scene.lab.ns("host1").in_thread(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect((S3, PORT)).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_millis(100)))
+                .unwrap();
+            socket
+        });
+        let ask = || {
+            asking.send(b"who").unwrap();
+            let mut answer = [0; 64];
+            let length = asking.recv(&mut answer).ok()?;
+            Some(String::from_utf8_lossy(&answer[..length]).trim().to_owned())
+        };
+        scene.gap(|| {
+            scene.agent.signal(Signal::STOP);
+            scene.shell(delete);
+            let untranslated = scene.lab.leaks().unmapped;
+            eventually("it goes astray", || {
+                ask().is_none() && scene.lab.leaks().unmapped > untranslated
+            });
+            scene.agent.signal(Signal::CONT);
+        });
+        let [bypass, _] = second(&scene.lab.nat1);
+        eventually("it is answered", || ask() == Some(bypass.to_string()));
+    });
+}
+
+#[test]
+fn a_flow_that_began_without_translation_nftables() {
+    isolated(|| {
+        flow_without_translation(Firewall::Nftables, "nft delete table inet trailblazer");
+    });
+}
+
+#[test]
+fn a_flow_that_began_without_translation_iptables() {
+    isolated(|| {
+        flow_without_translation(Firewall::Iptables, "iptables -t nat -F TRAILBLAZER-POST");
+    });
+}
+
+/// Without its address the instance can't translate to it; with it, everything is as before.
+#[test]
+fn an_egress_address_that_is_away_for_a_while() {
+    isolated(|| {
+        on_nat1(bulk_interface(Firewall::Nftables), |scene| {
+            let nat = scene.lab.nat1;
+            // Another address of the link, so that its default stays.
+            scene
+                .machine
+                .ns()
+                .sysctl(&[("net/ipv4/conf/pub/promote_secondaries", "1")]);
+            scene.ip("addr add 198.51.100.3/29 dev pub");
+            scene
+                .agent
+                .wait_for("in force", |status| status["state"] == "in_force");
+            let ours = scene.ours();
+            for (address, length) in [(nat.egress, 29), (nat.egress6, 64)] {
+                scene.ip(&format!("addr del {address}/{length} dev pub"));
+                let status = scene
+                    .agent
+                    .wait_for("it says so", |status| status["state"] == "degraded");
+                let reason = status["reason"].as_str().unwrap();
+                assert!(reason.contains("egress_addresses"), "{reason}");
+                // What else goes meanwhile comes back meanwhile.
+                scene.gap(|| {
+                    scene.shell("ip route flush table 1083; nft delete table inet trailblazer");
+                });
+                let nodad = if address.is_ipv6() { "nodad" } else { "" };
+                scene.ip(&format!("addr add {address}/{length} dev pub {nodad}"));
+                scene
+                    .agent
+                    .wait_for("in force", |status| status["state"] == "in_force");
+                assert_eq!(scene.ours(), ours);
+            }
+            scene.foreign_from_now();
+        });
+    });
+}
+
+/// The bulk link flaps: storage takes the egress path until its routes are back, and comes from
+/// an egress address then, never from another one.
+#[test]
+fn a_bulk_link_that_flaps() {
+    isolated(|| {
+        on_nat1(bulk_interface(Firewall::Nftables), |scene| {
+            let nat = scene.lab.nat1;
+            for round in 0..5 {
+                scene.gap(|| {
+                    scene.machine.ns().flap("bulk");
+                    scene.machine.ns().ip_batch(&format!(
+                        "addr replace {}/64 dev bulk nodad\n\
+                         route add default via {} dev bulk proto dhcp metric 522\n\
+                         route add default via {ROUTER6} dev bulk proto ra metric 522\n",
+                        nat.second6, nat.second_gateway
+                    ));
+                });
+                if round == 0 {
+                    // The kernel's own routes of that link are listed last, from now on.
+                    scene.foreign_from_now();
+                }
+            }
+            let log = scene.agent.log();
+            assert!(!log.contains("conflict"), "{log}");
+        });
+    });
+}
