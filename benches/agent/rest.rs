@@ -32,8 +32,6 @@ pub struct Rest {
 struct Subject {
     label: &'static str,
     most_mib: f64,
-    web: Web,
-    asked: usize,
     daemon: Daemon,
     _host: Host,
     ended: Arc<AtomicBool>,
@@ -45,6 +43,7 @@ struct Watched {
     minutes: f64,
     sleeps: f64,
     wakes: f64,
+    fetches: usize,
 }
 
 impl Rest {
@@ -106,12 +105,10 @@ impl Subject {
         })?;
         let ended = Arc::new(AtomicBool::new(false));
         let (pid, until) = (daemon.pid(), Arc::clone(&ended));
-        let watch = thread::spawn(move || watch(pid, &until));
+        let watch = thread::spawn(move || watch(pid, &web, &until));
         Ok(Subject {
             label,
             most_mib,
-            asked: web.asked(),
-            web,
             daemon,
             _host: host,
             ended,
@@ -139,7 +136,7 @@ impl Subject {
             watched.wakes,
             watched.sleeps,
             watched.minutes,
-            self.web.asked() - self.asked,
+            watched.fetches,
         );
         bounds.add(
             a_minute < 2.0,
@@ -155,8 +152,9 @@ impl Subject {
     }
 }
 
-fn watch(pid: u32, ended: &AtomicBool) -> Watched {
+fn watch(pid: u32, web: &Web, ended: &AtomicBool) -> Watched {
     thread::sleep(SETTLED_AFTER);
+    let asked = web.asked();
     let started = Instant::now();
     let first = sleeps(pid).unwrap_or(f64::NAN);
     let (mut before, mut last, mut wakes) = (first, None::<Instant>, 0.0);
@@ -174,6 +172,7 @@ fn watch(pid: u32, ended: &AtomicBool) -> Watched {
                 minutes: started.elapsed().as_secs_f64() / 60.0,
                 sleeps: now - first,
                 wakes,
+                fetches: web.asked() - asked,
             };
         }
     }

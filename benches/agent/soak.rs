@@ -14,6 +14,7 @@ use super::Res;
 use super::bounds::Bounds;
 use super::daemon::Daemon;
 use super::host::Host;
+use super::web::Web;
 use super::years::Years;
 
 /// Passes that are asked for, and documents that are published in between.
@@ -40,29 +41,26 @@ struct Figures {
 pub fn measure(bounds: &mut Bounds) -> Res<()> {
     let mut years = Years::open(DOCUMENTS);
     let first = years.advance().ok_or("no document")?;
-    let host = Host::new("soak", 0, first)?;
+    let mut host = Host::new("soak", 0, first.clone())?;
+    let web = Web::start("soak", first)?;
+    host.source(&web.url())?;
+    host.variable("SSL_CERT_FILE", web.authorities());
     let [regions, services] = years.selection();
     host.settings("regions = [\"us-east-1\"]", &format!("regions = {regions}"))?;
     host.settings("services = [\"S3\"]", &format!("services = {services}"))?;
     host.settings("[source]", "[source]\nrefresh = \"1s\"")?;
-    let file = host.subject.directory().join("ip-ranges.json");
     let daemon = host.start()?;
     daemon.ready()?;
     let mut status = daemon.quiet()?;
     println!("soak, {}:", years.name());
     println!("  passes  documents  resident  anonymous  files  threads (MiB)");
     let (mut figures, mut published, started) = (Vec::new(), 1u64, Instant::now());
-    let mut wanted = years.routes();
     loop {
-        let next = match published < DOCUMENTS as u64 {
-            true => years.advance(),
-            false => None,
-        };
+        let next = years.advance();
         let more = next.is_some();
         if let Some(document) = next {
-            publish(&file, document.as_bytes())?;
+            web.publish(document);
             published += 1;
-            wanted = years.routes();
         }
         status = kick_until(&daemon, &status, more)?;
         let passes = status.pass_totals.duration.count;
@@ -84,12 +82,13 @@ pub fn measure(bounds: &mut Bounds) -> Res<()> {
     judge_figures(&figures, bounds);
     judge_outcome(&status, published, bounds);
     let found: BTreeSet<IpNet> = host.routes()?.iter().map(|route| route.key.dst).collect();
+    let wanted = years.routes();
     bounds.add(
-        status.state == State::InForce && found == wanted,
+        status.state == State::InForce && found == *wanted,
         "soak: in force in the end",
         format!(
             "{} of {} prefixes",
-            found.intersection(&wanted).count(),
+            found.intersection(wanted).count(),
             wanted.len()
         ),
     );
@@ -125,13 +124,6 @@ fn kick_until(daemon: &Daemon, before: &Snapshot, published: bool) -> Res<Snapsh
             thread::sleep(Duration::from_millis(100));
         }
     }
-}
-
-/// As a whole: a fetch must not find half of it.
-fn publish(file: &Path, document: &[u8]) -> Res<()> {
-    let new = file.with_extension("new");
-    std::fs::write(&new, document)?;
-    Ok(std::fs::rename(new, file)?)
 }
 
 fn look(daemon: &Daemon, passes: u64) -> Res<Figures> {

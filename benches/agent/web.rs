@@ -1,7 +1,7 @@
 //! A source over TLS on loopback: what it costs the agent to have asked one belongs to its rest.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -12,11 +12,11 @@ use super::{Res, arena};
 /// The system's authorities, which a real agent reads too (Debian's and Ubuntu's place).
 const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-const TAG: &str = "\"the only one\"";
-
 /// A server of one document, conditional requests included.
 pub struct Web {
     server: Server,
+    /// With its number.
+    document: Arc<Mutex<(u64, String)>>,
     authorities: PathBuf,
 }
 
@@ -40,11 +40,15 @@ impl Web {
                 vec![certificate.der().clone()],
                 PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
             )?;
+        let document = Arc::new(Mutex::new((1, document)));
+        let served = Arc::clone(&document);
         let server = Server::start_tls(Arc::new(config), move |_, request| {
-            let etag = format!("ETag: {TAG}");
-            match request.header("if-none-match") == Some(TAG) {
+            let (number, body) = &*locked(&served);
+            let tag = format!("\"{number}\"");
+            let etag = format!("ETag: {tag}");
+            match request.header("if-none-match") == Some(tag.as_str()) {
                 true => answer("304 Not Modified", &[&etag], b""),
-                false => answer("200 OK", &[&etag], document.as_bytes()),
+                false => answer("200 OK", &[&etag], body.as_bytes()),
             }
         });
         let authorities = PathBuf::from(arena::DIRECTORY).join(format!("{name}.pem"));
@@ -52,6 +56,7 @@ impl Web {
         std::fs::write(&authorities, format!("{system}\n{}", authority.pem()))?;
         Ok(Web {
             server,
+            document,
             authorities,
         })
     }
@@ -66,8 +71,19 @@ impl Web {
         self.authorities.display().to_string()
     }
 
+    /// Another document from now on.
+    pub fn publish(&self, document: String) {
+        let mut served = locked(&self.document);
+        *served = (served.0 + 1, document);
+    }
+
     /// How often it was asked.
     pub fn asked(&self) -> usize {
         self.server.seen().len()
     }
+}
+
+/// A value that is whole wherever a holder panicked.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,18 +15,38 @@ const REGIONS: [&str; 3] = ["us-west-2", "eu-west-1", "eu-central-1"];
 /// Without AWS's: so many prefixes, of which each document lacks another one.
 const MADE: usize = 3000;
 const MADE_TOKEN: u64 = 1_700_000_000;
+/// The last ones, which come again and again under new tokens: AWS grows, and what is to show that
+/// nothing else does must not.
+const LAST: usize = 10;
 
 /// See the module.
-pub enum Years {
-    /// AWS's own: every so many of the versions that change something.
-    Real {
-        /// Standing at the last one.
-        replay: Box<Replay>,
-        /// Each so many.
-        stride: usize,
-    },
-    /// Made: the number of the next one.
-    Made(usize),
+pub struct Years {
+    source: Source,
+    /// How many were given.
+    given: usize,
+    /// How many there shall be.
+    most: usize,
+    /// What the last one selects, as routes.
+    routes: BTreeSet<IpNet>,
+}
+
+enum Source {
+    Real(Box<Real>),
+    Made,
+}
+
+struct Real {
+    replay: Replay,
+    /// Versions that change something, and how many of them were passed.
+    changes: usize,
+    passed: usize,
+    last: Vec<Version>,
+}
+
+struct Version {
+    token: u64,
+    document: String,
+    routes: BTreeSet<IpNet>,
 }
 
 fn is_wanted(row: &ReplayRow) -> bool {
@@ -34,77 +54,112 @@ fn is_wanted(row: &ReplayRow) -> bool {
 }
 
 impl Years {
-    /// Spreads so many documents over all versions that change something.
-    pub fn open(documents: usize) -> Years {
-        let Some(directory) = ip_ranges_dir() else {
-            return Years::Made(0);
+    /// So many documents: the first half of them spread over all versions that change something.
+    pub fn open(most: usize) -> Years {
+        let source = match ip_ranges_dir() {
+            None => Source::Made,
+            Some(directory) => {
+                let mut replay = Replay::open(&directory);
+                let mut changes = 0;
+                while replay.advance_to_change(is_wanted) {
+                    changes += 1;
+                }
+                Source::Real(Box::new(Real {
+                    replay: Replay::open(&directory),
+                    changes,
+                    passed: 0,
+                    last: Vec::new(),
+                }))
+            }
         };
-        let mut replay = Replay::open(&directory);
-        let mut changes = 0;
-        while replay.advance_to_change(is_wanted) {
-            changes += 1;
-        }
-        Years::Real {
-            replay: Box::new(Replay::open(&directory)),
-            stride: (changes / documents).max(1),
+        Years {
+            source,
+            given: 0,
+            most,
+            routes: BTreeSet::new(),
         }
     }
 
     /// What they are.
     pub fn name(&self) -> String {
-        match self {
-            Years::Real { stride, .. } => {
-                format!(
-                    "AWS's own documents of 2017 to 2023, each {stride}. that changes something"
-                )
-            }
-            Years::Made(_) => format!("made documents of {MADE} prefixes"),
+        match &self.source {
+            Source::Real(real) => format!(
+                "AWS's own documents of 2017 to 2023, {} of {} that change something, then the last \
+                 {LAST} again and again",
+                self.most / 2,
+                real.changes
+            ),
+            Source::Made => format!("made documents of {MADE} prefixes"),
         }
     }
 
     /// What to select of them: regions and services, as lists in the settings.
     pub fn selection(&self) -> [String; 2] {
-        match self {
-            Years::Real { .. } => [format!("{REGIONS:?}"), format!("{SERVICES:?}")],
-            Years::Made(_) => {
+        match self.source {
+            Source::Real(_) => [format!("{REGIONS:?}"), format!("{SERVICES:?}")],
+            Source::Made => {
                 [documents::REGION, documents::SERVICE].map(|name| format!("[{name:?}]"))
             }
         }
     }
 
-    /// The next document; `None` at the end.
-    pub fn advance(&mut self) -> Option<String> {
-        match self {
-            Years::Real { replay, stride } => {
-                for _ in 0..*stride {
-                    if !replay.advance_to_change(is_wanted) {
-                        return None;
-                    }
-                }
-                Some(String::from_utf8_lossy(&replay.document()).into_owned())
-            }
-            Years::Made(number) => {
-                *number += 1;
-                let token = MADE_TOKEN + *number as u64;
-                Some(documents::document(token, &made(*number)))
-            }
-        }
+    /// What the last one selects, as routes.
+    pub fn routes(&self) -> &BTreeSet<IpNet> {
+        &self.routes
     }
 
-    /// What the last one selects, as routes.
-    pub fn routes(&self) -> BTreeSet<IpNet> {
-        match self {
-            Years::Real { replay, .. } => {
-                let prefixes: Vec<IpNet> = replay.selected(is_wanted).into_iter().collect();
-                IpNet::aggregate(&prefixes).into_iter().collect()
-            }
-            Years::Made(number) => made(*number).into_iter().collect(),
+    /// The next document; `None` at the end.
+    pub fn advance(&mut self) -> Option<String> {
+        if self.given == self.most {
+            return None;
         }
+        self.given += 1;
+        let version = match &mut self.source {
+            Source::Real(real) => real.advance(self.given, self.most / 2)?,
+            Source::Made => {
+                let mut prefixes = documents::prefixes(MADE);
+                prefixes.remove(self.given % MADE);
+                let token = MADE_TOKEN + self.given as u64;
+                Version {
+                    token,
+                    document: documents::document(token, &prefixes),
+                    routes: prefixes.into_iter().collect(),
+                }
+            }
+        };
+        self.routes = version.routes;
+        Some(version.document)
     }
 }
 
-fn made(number: usize) -> Vec<IpNet> {
-    let mut prefixes = documents::prefixes(MADE);
-    prefixes.remove(number % MADE);
-    prefixes
+impl Real {
+    fn advance(&mut self, number: usize, half: usize) -> Option<Version> {
+        if number > half {
+            let again = self.last.get(number % LAST)?;
+            let token = self.last.last()?.token + (number - half) as u64;
+            let (old, new) = (again.token.to_string(), token.to_string());
+            return Some(Version {
+                token,
+                document: again.document.replacen(&old, &new, 1),
+                routes: again.routes.clone(),
+            });
+        }
+        // The last one of this half is the last of all.
+        while self.passed < number * self.changes / half {
+            self.passed += 1;
+            if !self.replay.advance_to_change(is_wanted) {
+                return None;
+            }
+        }
+        let prefixes: Vec<IpNet> = self.replay.selected(is_wanted).into_iter().collect();
+        let version = || Version {
+            token: self.replay.sync_token(),
+            document: String::from_utf8_lossy(&self.replay.document()).into_owned(),
+            routes: IpNet::aggregate(&prefixes).into_iter().collect(),
+        };
+        if number + LAST > half {
+            self.last.push(version());
+        }
+        Some(version())
+    }
 }
