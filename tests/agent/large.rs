@@ -2,7 +2,7 @@
 //! what is done stays, and the next start does the rest.
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -39,7 +39,7 @@ fn stop(mut agent: Agent, when: &str) {
     let took = began.elapsed();
     println!("{when}: {took:?}");
     assert!(status.success(), "{when}: {status}");
-    assert!(took < Duration::from_secs(1), "{when}: {took:?}");
+    assert!(took < a_second(), "{when}: {took:?}");
 }
 
 /// Waits until the big pass on this document begins to change something: its line is in the

@@ -64,8 +64,8 @@ fn the_watchdog_is_fed_by_a_loop_that_goes_round() {
         assert!(pace > PATIENCE / 4 && pace < PATIENCE, "{pace:?}");
 
         agent.signal(Signal::STOP);
-        // What was sent before has come by then: a datagram is in the queue when it is sent.
-        std::thread::sleep(Duration::from_millis(100));
+        // What was sent before is in the queue by now, and read out of it soon.
+        std::thread::sleep(Duration::from_millis(300));
         let mark = systemd.mark();
         host.ns.ip(&format!("route del {BIG} table 1083"));
         host.ns.ip("-6 rule del pref 30020");
@@ -207,15 +207,20 @@ fn a_stop_leaves_everything_in_force() {
             assert!(status.success(), "{signal:?}: {status}");
             // A pass that is under way takes a few milliseconds here: the second that is
             // promised is ten times what it needs on a busy machine.
-            assert!(took < Duration::from_secs(1), "{signal:?}: {took:?}");
+            assert!(took < a_second(), "{signal:?}: {took:?}");
+            systemd.wait_for("STOPPING", 0);
             assert_eq!(
                 systemd.with("STOPPING", 0).len(),
                 1,
                 "{:#?}",
                 systemd.came()
             );
-            let last = systemd.came().pop().unwrap();
-            assert!(last.value("STOPPING").is_some(), "{last:?} came after it");
+            // A pass that ends meanwhile may change the status line, but nothing else follows.
+            let came = systemd.came();
+            let after = came.iter().skip_while(|it| it.value("STOPPING").is_none());
+            for late in after.skip(1) {
+                assert!(late.value("STATUS").is_some(), "{late:?}");
+            }
             kernel.assert_same(&host.ns.snapshot());
             assert!(!host.path("control.sock").exists());
             std::fs::remove_file(host.path("notify")).unwrap();
