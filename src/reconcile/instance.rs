@@ -45,6 +45,15 @@ fn wanted(config: &Config, role: Role, facts: &HostFacts) -> Wanted {
     wanted
 }
 
+/// An image is baked on another machine, for which the document alone counts: what a NAT instance
+/// must know of itself, it will ask where it boots.
+pub(super) fn as_asked(role: Role, cache_only: bool) -> Role {
+    match cache_only {
+        true => Role::Host,
+        false => role,
+    }
+}
+
 /// Asks for what the settings want; `None` where they want nothing.
 pub(super) async fn ask(
     config: &Config,
@@ -74,6 +83,7 @@ pub(super) fn take(
     let notes = &mut pass.report.notes;
     // An image is baked on another machine: only the document goes along.
     let keep = !pass.options.dry_run && !pass.options.cache_only;
+    let role = as_asked(role, pass.options.cache_only);
     let wanted = wanted(config, role, facts);
     if wanted.is_nothing() {
         return Ok(None);

@@ -72,7 +72,13 @@ impl View {
         let mut facts = kernel.facts()?;
         let answer = match &mut pass.gathered {
             Some(gathered) => std::mem::take(&mut gathered.metadata),
-            None => match instance::ask(pass.config, pass.role, &facts).await {
+            None => match instance::ask(
+                pass.config,
+                instance::as_asked(pass.role, pass.options.cache_only),
+                &facts,
+            )
+            .await
+            {
                 Some(answer) => Metadata::Answer(answer),
                 None => Metadata::NotAsked,
             },

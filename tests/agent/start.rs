@@ -151,6 +151,23 @@ fn an_image_boots_from_what_was_baked_in() {
     });
 }
 
+/// A NAT instance's image is made on a machine with other addresses, and nobody to ask for them.
+#[test]
+fn a_nat_instances_image_needs_no_metadata_to_be_baked() {
+    isolated(|| {
+        let mut builder = Host::new();
+        builder.imds.set_mode(ImdsMode::Status(403));
+        builder.set("role", "\"nat\"");
+        builder.set("egress.gateways", "[]");
+        builder.set("nat.egress_addresses", "[\"198.51.100.5\"]");
+        builder.run(&["reconcile"]).expect_code(1);
+        builder.reconcile(&["--cache-only"]);
+        assert!(builder.has_nothing());
+        assert!(builder.state_dir().join("last-known-good").exists());
+        assert!(!builder.state_dir().join("facts.json").exists());
+    });
+}
+
 #[test]
 fn without_a_socket_to_notify_nobody_is_notified() {
     isolated(|| {

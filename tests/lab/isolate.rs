@@ -50,6 +50,26 @@ pub fn isolated<F: FnOnce()>(body: F) {
 /// Like [`isolated`], with the test's full name and a deadline of its own.
 #[track_caller]
 pub fn isolated_named(name: &str, deadline: Duration, body: impl FnOnce()) {
+    isolated_by(wrapper, name, deadline, body);
+}
+
+/// Like [`isolated`], with the machine's own users (as root, or through sudo) and a deadline of its
+/// own: for tests whose programs become other users, as services do.
+#[track_caller]
+pub fn isolated_as_root<F: FnOnce()>(deadline: Duration, body: F) {
+    let path = std::any::type_name::<F>();
+    let path = path.strip_suffix("::{{closure}}").unwrap_or(path);
+    let name = path.split_once("::").map_or(path, |(_crate, name)| name);
+    isolated_by(wrapper_as_root, name, deadline, body);
+}
+
+#[track_caller]
+fn isolated_by(
+    wrapper: fn() -> Result<Wrapper, String>,
+    name: &str,
+    deadline: Duration,
+    body: impl FnOnce(),
+) {
     let finished = format!("lab: {name} ran to its end");
     if inside() {
         body();
@@ -190,12 +210,22 @@ fn wrapper() -> Result<Wrapper, String> {
     WRAPPER.get_or_init(find_wrapper).clone()
 }
 
+/// The way that works here without a user namespace.
+fn wrapper_as_root() -> Result<Wrapper, String> {
+    match rustix::process::geteuid().is_root() {
+        true => try_wrappers(&[Wrapper::Root]),
+        false => try_wrappers(&[Wrapper::Sudo]),
+    }
+}
+
 fn find_wrapper() -> Result<Wrapper, String> {
-    let candidates: &[Wrapper] = if rustix::process::geteuid().is_root() {
-        &[Wrapper::User, Wrapper::Root]
-    } else {
-        &[Wrapper::User, Wrapper::Sudo]
-    };
+    match rustix::process::geteuid().is_root() {
+        true => try_wrappers(&[Wrapper::User, Wrapper::Root]),
+        false => try_wrappers(&[Wrapper::User, Wrapper::Sudo]),
+    }
+}
+
+fn try_wrappers(candidates: &[Wrapper]) -> Result<Wrapper, String> {
     let mut tried = String::new();
     for candidate in candidates {
         match candidate

@@ -48,7 +48,7 @@ pub use agent::{Agent, SOON, eventually};
 pub use bare::Bare;
 pub use http::{Delivery, Mirror, MirrorMode, Reply, Request};
 pub use imds::{Imds, ImdsMode};
-pub use isolate::{DEADLINE, enter, inside, isolated, isolated_named};
+pub use isolate::{DEADLINE, enter, inside, isolated, isolated_as_root, isolated_named};
 pub use ns::{Ns, Output};
 pub use program::{binary, faketime, scratch, trailblazer, trailblazer_command, write_config};
 pub use server::{Contact, Server};

@@ -1,0 +1,242 @@
+//! A host that leaves through a NAT instance.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::image::Packages;
+use crate::lab::*;
+use crate::life::*;
+use crate::machine::{Image, Machine, SERVICE};
+use crate::packets::{FIRST, PACE, count_from_now, document};
+
+const DEADLINE_OF_A_LIFE: Duration = Duration::from_secs(240);
+const TOKEN: u64 = 1_795_021_512;
+
+fn config(lab: &Lab) -> String {
+    format!(
+        "role = \"host\"\n\
+         [source]\nurl = \"{}\"\n\
+         [select]\nregions = [\"us-east-1\"]\nfamilies = [\"ipv4\", \"ipv6\"]\n\
+         [egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n",
+        lab.mirror.url()
+    )
+}
+
+/// What a consumer of `network-online.target` was seen as by the partner, with its first packet.
+const CONSUMER: &str = "[Unit]
+Description=Talks to a partner as soon as the network is said to be there
+After=network-online.target
+Wants=network-online.target
+[Service]
+Type=oneshot
+ExecStart=/bin/bash -c 'exec 3<>/dev/tcp/93.184.216.34/443; echo who >&3; head -n 1 <&3 >/var/tmp/seen'
+[Install]
+WantedBy=multi-user.target
+";
+
+/// An image with the package, its settings and the last known good, as Packer bakes it.
+fn baked(name: &str, lab: &Lab, packages: &Packages) -> (Image, Vec<String>) {
+    let image = Image::new(name);
+    let before = image.files();
+    image.install(&packages.first);
+    image.write("/etc/trailblazer/trailblazer.toml", &config(lab));
+    image.write("/var/tmp/ip-ranges.json", &document(TOKEN, FIRST));
+    image.chroot("trailblazer reconcile --cache-only --source /var/tmp/ip-ranges.json");
+    image.chroot("rm /var/tmp/ip-ranges.json; systemctl enable trailblazer");
+    image.write("/etc/systemd/system/consumer.service", CONSUMER);
+    image.write(
+        "/etc/systemd/system/trailblazer.service.d/test.conf",
+        SHORT_WATCHDOG,
+    );
+    image.chroot("systemctl enable consumer");
+    (image, before)
+}
+
+fn seen(lab: &Lab, target: IpAddr) -> IpAddr {
+    match target {
+        S3 => HOST1_PUBLIC,
+        S3_6 => HOST1_6,
+        PARTNER => lab.nat1.egress_public,
+        PARTNER6 => lab.nat1.egress6,
+        other => panic!("no stream goes to {other}"),
+    }
+}
+
+#[test]
+#[ignore = "boots a machine: make test-boot"]
+fn a_hosts_life_from_the_image_to_the_purge() {
+    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+        let packages = Packages::find();
+        let lab = Lab::new();
+        lab.guarded_nat("nat1");
+        lab.mirror.set_document(document(TOKEN, FIRST));
+        let (image, before) = baked("host", &lab, &packages);
+        count_from_now(&lab);
+        let host1 = lab.ns("host1");
+        let machine = Machine::boot(&image, host1);
+        machine.wait_in_force(0);
+
+        // READY came when all was in force, and before those who wait for the network.
+        assert_eq!(
+            image.read("/var/tmp/seen").trim(),
+            lab.nat1.egress_public.to_string()
+        );
+        let ready = machine.number(SERVICE, "ActiveEnterTimestampMonotonic");
+        let online = machine.number("network-online.target", "ActiveEnterTimestampMonotonic");
+        assert!(0 < ready && ready <= online, "{ready} {online}");
+        let journal = machine.journal(SERVICE);
+        let line = |what: &str| {
+            let found = journal.lines().position(|line| line.contains(what));
+            found.unwrap_or_else(|| panic!("no line with {what:?}:\n{journal}"))
+        };
+        assert!(line("pass start: ") < line("Started "), "{journal}");
+        assert_sandboxed(&machine, "trailblazer", NET_ADMIN);
+        let names = machine.ok("ip route show table bypass proto trailblazer");
+        assert!(names.contains("52.216.0.0/15"), "{names}");
+
+        let stream = lab.stream("host1", &TARGETS, PACE);
+        let flows = [S3, PARTNER].map(|target| lab.long_flow("host1", target));
+        stream.wait_for(8);
+        reload(&machine);
+        stream.wait_for(8);
+        killed(&machine);
+        stream.wait_for(8);
+        frozen(&machine);
+        stream.wait_for(8);
+        upgraded(&machine, host1, &packages);
+        stream.wait_for(8);
+        // A stop leaves everything in place.
+        let in_place = ours(host1);
+        machine.ok("systemctl stop trailblazer");
+        assert_eq!(ours(host1), in_place);
+        stream.wait_for(8);
+        machine.ok("systemctl start trailblazer");
+        machine.wait_in_force(0);
+        for flow in flows {
+            flow.assert_alive();
+        }
+        let report = stream.stop();
+        assert_only(&lab, &report, |target| seen(&lab, target));
+
+        removed_and_purged(&machine, host1, &before);
+        machine.shutdown();
+    });
+}
+
+/// The network is systemd-networkd's and comes while the machine boots; networkd restarts, too.
+#[test]
+#[ignore = "boots a machine: make test-boot"]
+fn a_host_whose_network_comes_while_it_boots() {
+    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+        let packages = Packages::find();
+        let lab = Lab::new();
+        lab.guarded_nat("nat1");
+        lab.mirror.set_document(document(TOKEN, FIRST));
+        let (image, _) = baked("host-networkd", &lab, &packages);
+        image.write(
+            "/etc/systemd/network/10-priv.network",
+            &format!(
+                "[Match]\nName={PRIVATE_LINK}\n[Network]\nIPv6AcceptRA=no\n\
+                 Address={HOST1}/24\nGateway={ROUTER}\n\
+                 Address={HOST1_6}/64\nGateway={ROUTER6}\n"
+            ),
+        );
+        image.chroot("systemctl enable systemd-networkd systemd-networkd-wait-online");
+        let host1 = lab.ns("host1");
+        host1.ip_batch(&format!(
+            "link set {PRIVATE_LINK} down\naddr flush dev {PRIVATE_LINK}\n"
+        ));
+        count_from_now(&lab);
+        let machine = Machine::boot(&image, host1);
+        machine.wait_in_force(0);
+        assert_eq!(
+            image.read("/var/tmp/seen").trim(),
+            lab.nat1.egress_public.to_string(),
+            "{}",
+            machine.journal(SERVICE)
+        );
+        for target in TARGETS {
+            assert_eq!(lab.who("host1", target), Ok(seen(&lab, target)));
+        }
+
+        // The package's drop-in is what networkd goes by: it leaves alone what isn't its own.
+        // (That it doesn't without: tests/netns_agent/networkd.rs.)
+        let settings = machine.ok("systemd-analyze cat-config systemd/networkd.conf");
+        assert!(
+            settings.contains("\nManageForeignRoutes=no\n"),
+            "{settings}"
+        );
+        eventually("the source has been asked", || {
+            status(&machine)["source"]["fetches"] != json!({})
+        });
+        let before = ours(host1);
+        let stream = lab.stream("host1", &TARGETS, PACE);
+        stream.wait_for(8);
+        machine.ok("systemctl restart systemd-networkd");
+        machine.ok("networkctl reload");
+        stream.wait_for(40);
+        let report = stream.stop();
+        assert_only(&lab, &report, |target| seen(&lab, target));
+        assert_eq!(ours(host1), before);
+        assert_eq!(status(&machine)["drift"]["mended"], json!({}));
+        machine.shutdown();
+    });
+}
+
+/// No settings: the package is there and does nothing.
+#[test]
+#[ignore = "boots a machine: make test-boot"]
+fn an_unconfigured_package_does_nothing() {
+    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+        let packages = Packages::find();
+        let lab = Lab::new();
+        let image = Image::new("unconfigured");
+        image.install(&packages.first);
+        image.chroot("systemctl enable trailblazer trailblazer-reconcile.timer");
+        let host1 = lab.ns("host1");
+        let before = host1.snapshot();
+        let machine = Machine::boot(&image, host1);
+        assert_eq!(machine.property(SERVICE, "ActiveState"), "inactive");
+        assert_eq!(machine.property(SERVICE, "ConditionResult"), "no");
+        let failed = machine.ok("systemctl --failed --plain --no-legend");
+        assert_eq!(failed.trim(), "");
+        // Installed once more on the running machine, as unattended upgrades do.
+        machine.install(&packages.next);
+        assert_eq!(machine.property(SERVICE, "ActiveState"), "inactive");
+        before.assert_same(&host1.snapshot());
+        machine.shutdown();
+    });
+}
+
+/// Those who want no daemon: the timer's pass.
+#[test]
+#[ignore = "boots a machine: make test-boot"]
+fn a_host_with_the_timer_instead_of_the_agent() {
+    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+        let packages = Packages::find();
+        let lab = Lab::new();
+        lab.guarded_nat("nat1");
+        lab.mirror.set_document(document(TOKEN, FIRST));
+        let (image, _) = baked("timer", &lab, &packages);
+        image.chroot("systemctl disable trailblazer; systemctl enable trailblazer-reconcile.timer");
+        image.write(
+            "/etc/systemd/system/trailblazer-reconcile.timer.d/test.conf",
+            "[Timer]\nOnBootSec=1s\nRandomizedDelaySec=0\nAccuracySec=100ms\n",
+        );
+        let machine = Machine::boot(&image, lab.ns("host1"));
+        eventually("a pass", || {
+            TARGETS
+                .iter()
+                .all(|&target| lab.who("host1", target) == Ok(seen(&lab, target)))
+        });
+        let unit = "trailblazer-reconcile.service";
+        eventually("the pass is over", || {
+            machine.property(unit, "ActiveState") == "inactive"
+        });
+        assert_eq!(machine.property(unit, "Result"), "success");
+        assert_eq!(machine.property(SERVICE, "ActiveState"), "inactive");
+        machine.shutdown();
+    });
+}
