@@ -45,6 +45,8 @@ for registry in "$cargo_home"/registry/src/*; do
     rust="$rust --remap-path-prefix=$registry=/crates"
     c="$c -ffile-prefix-map=$registry=/crates"
 done
+# No date goes into the binary, and some crates' build scripts run again when this one changes.
+unset SOURCE_DATE_EPOCH
 export RUSTFLAGS="$rust"
 export CFLAGS="$c"
 # Its own directory: with other flags cargo would build everything anew here and there.
