@@ -50,6 +50,6 @@ unset SOURCE_DATE_EPOCH
 export RUSTFLAGS="$rust"
 export CFLAGS="$c"
 # Its own directory: with other flags cargo would build everything anew here and there.
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/reproducible"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$here/target}/reproducible"
 $cargo build --release --locked --target "$target" --bin trailblazer >&2
 echo "$CARGO_TARGET_DIR/$target/release/trailblazer"
