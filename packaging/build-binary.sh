@@ -45,9 +45,11 @@ for registry in "$cargo_home"/registry/src/*; do
     rust="$rust --remap-path-prefix=$registry=/crates"
     c="$c -ffile-prefix-map=$registry=/crates"
 done
+# No date goes into the binary, and some crates' build scripts run again when this one changes.
+unset SOURCE_DATE_EPOCH
 export RUSTFLAGS="$rust"
 export CFLAGS="$c"
 # Its own directory: with other flags cargo would build everything anew here and there.
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/reproducible"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$here/target}/reproducible"
 $cargo build --release --locked --target "$target" --bin trailblazer >&2
 echo "$CARGO_TARGET_DIR/$target/release/trailblazer"

@@ -49,6 +49,8 @@ packaging/stage.sh "$work" "$binary" "$arch"
 # The same instant for every file, whenever it was written.
 find "$work/tree" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
-rm -f "$out"/trailblazer_*_"$arch".deb "$out"/trailblazer-*.rpm
+# Of earlier versions and revisions: what lies there afterwards is what was built now.
+case $arch in amd64) rpm_arch=x86_64 ;; *) rpm_arch=aarch64 ;; esac
+rm -f "$out"/trailblazer_*_"$arch".deb "$out"/trailblazer-*."$rpm_arch".rpm
 packaging/deb/build.sh "$work" "$arch" "$version-$revision" "$out"
-packaging/rpm/build.sh "$work" "$arch" "$version" "$revision" "$out"
+packaging/rpm/build.sh "$work" "$rpm_arch" "$version" "$revision" "$out"

@@ -14,8 +14,9 @@ esac
 tree=$work/tree
 generated=$work
 
-# Pages, completions and licences, from the types and the documents of this very commit.
-${CARGO:-cargo} run --quiet --locked --example package_files -- \
+# Pages, completions and licences, from the types and the documents of this very commit. The date is
+# an argument: with it in the environment some crates would be built anew for each commit.
+env -u SOURCE_DATE_EPOCH "${CARGO:-cargo}" run --quiet --locked --example package_files -- \
     "$generated" "$target" "$SOURCE_DATE_EPOCH"
 
 put() { # MODE SOURCE DESTINATION

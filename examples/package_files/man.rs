@@ -36,8 +36,13 @@ config needs more than the unit grants.
 pub fn commands(directory: &Path, date: &str) -> Result<(), Failure> {
     let mut root = Cli::command();
     root.build();
-    let names: Vec<String> = root.get_subcommands().map(full_name).collect();
-    for command in root.get_subcommands() {
+    // What the agent calls by itself is hidden in `--help`, and has no page.
+    let shown: Vec<&Command> = root
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .collect();
+    let names: Vec<String> = shown.iter().map(|command| full_name(command)).collect();
+    for command in shown {
         let name = full_name(command);
         let text = page(command, date, &[], &["trailblazer".to_owned()])?;
         fs::write(directory.join(format!("{name}.8")), text)?;

@@ -3,11 +3,7 @@
 set -eu
 
 work=$1
-case $2 in
-    amd64) arch=x86_64 ;;
-    arm64) arch=aarch64 ;;
-    *) exit 64 ;;
-esac
+arch=$2 # as rpm writes it
 version=$3
 revision=$4
 out=$5

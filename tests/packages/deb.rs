@@ -63,10 +63,6 @@ fn an_installation_works_and_starts_nothing() {
 
     every_command_works(&root);
     ip_knows_our_names(&root);
-    must_sh(
-        &root,
-        "systemd-analyze verify trailblazer.service trailblazer-reconcile.timer",
-    );
 }
 
 #[test]
@@ -139,10 +135,10 @@ fn an_image_build_leaves_the_building_machines_kernel_alone() {
         &root,
         &format!(
             "trailblazer reconcile >/dev/null
-             ip rule show >/tmp/before
+             ip -N rule show >/tmp/before
              {INSTALL} /tmp/second.deb >/dev/null
              dpkg --purge trailblazer >/dev/null
-             ip rule show | diff /tmp/before - && grep -c 1084 /tmp/before"
+             ip -N rule show | diff /tmp/before - && grep -c 'lookup 108[34]' /tmp/before"
         ),
     );
     assert_eq!(said, "2\n");

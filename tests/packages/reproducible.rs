@@ -17,7 +17,10 @@ fn two_builds_of_the_packages_are_the_same_bytes() {
         command.arg("-c").arg("umask 077; exec \"$0\" \"$@\"");
         command.arg(plain.get_program()).args(plain.get_args());
         for (key, value) in plain.get_envs() {
-            command.env(key, value.unwrap_or_default());
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
         }
         command
             .current_dir("/")
