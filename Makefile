@@ -50,3 +50,4 @@ lint:
 
 deps:
 	@$(DEPS) test
+	@packaging/dev/image-tools.sh

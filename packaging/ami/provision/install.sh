@@ -9,9 +9,9 @@ cloud-init status --wait >/dev/null || true
 if [ -e /tmp/trailblazer.deb ]; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
-    apt-get install -q -y --no-install-recommends /tmp/trailblazer.deb
+    apt-get install -q -y /tmp/trailblazer.deb
 elif [ -e /tmp/trailblazer.rpm ]; then
-    dnf install -q -y --setopt=install_weak_deps=False /tmp/trailblazer.rpm
+    dnf install -q -y /tmp/trailblazer.rpm
 else
     echo "neither /tmp/trailblazer.deb nor /tmp/trailblazer.rpm is there" >&2
     exit 1
