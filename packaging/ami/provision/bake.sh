@@ -3,6 +3,8 @@
 # that is down, has its routes in force all the same. The document is judged and stored whole, so
 # neither role nor region needs to be known; nothing in the kernel changes, and no answer of the
 # metadata service is kept, which would be this machine's and not the image's.
+#
+#   bake.sh [WORD]...      more words for reconcile, such as --source URL of a mirror
 set -eu
 
 state=/var/lib/trailblazer
@@ -14,7 +16,7 @@ install -d -m 0750 -o trailblazer -g trailblazer "$state"
 # which takes the agent's one capability.
 setpriv --reuid=trailblazer --regid=trailblazer --init-groups \
     --bounding-set=-all,+net_admin --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin \
-    trailblazer reconcile --cache-only
+    trailblazer reconcile --cache-only "$@"
 
 # An image without it would look the same and fail where it matters.
 test -s "$state/last-known-good"
