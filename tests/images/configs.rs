@@ -150,3 +150,57 @@ fn a_slip_is_refused() {
         }
     });
 }
+
+/// What `bake.sh` leaves in an image, on a machine of another region whose NAT is down.
+#[test]
+fn the_baked_document_is_enough_for_a_boot_without_a_source() {
+    lab::isolated(|| {
+        let bare = Bare::new();
+        bare.ns.ip("addr add 10.0.0.11/24 dev eth0");
+        let state = lab::scratch().join("baked");
+        let state = state.to_str().unwrap();
+        let document = repository().join("examples/ip-ranges.json");
+        let bake = read("packaging/ami/provision/bake.sh");
+        assert!(bake.contains("trailblazer reconcile --cache-only \"$@\"\n"));
+        let words = [
+            "reconcile",
+            "--cache-only",
+            "--state-dir",
+            state,
+            "--region",
+            "eu-west-1",
+        ];
+        let words = [&words[..], &["--source", document.to_str().unwrap()]].concat();
+        let before = bare.ns.snapshot();
+        lab::trailblazer(&bare.ns, &words).expect_code(0);
+        before.assert_same(&bare.ns.snapshot());
+        let mut left: Vec<_> = std::fs::read_dir(state)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != "lock" && !name.starts_with("journal."))
+            .collect();
+        left.sort();
+        // No facts: they would be of the machine that built the image.
+        assert_eq!(left, ["confirmed.json", "last-known-good"]);
+
+        let host = of_user_data("packaging/ami/cloud-init/host.yaml");
+        let file = lab::write_config("booted", &host);
+        let words = [
+            "reconcile",
+            "-c",
+            &file,
+            "--state-dir",
+            state,
+            "--region",
+            "us-east-1",
+        ];
+        let words = [
+            &words[..],
+            &["--source", "http://127.0.0.1:9/ip-ranges.json"],
+        ]
+        .concat();
+        lab::trailblazer(&bare.ns, &words).expect_code(0);
+        let bypass = bare.ns.ip("route show table 1083");
+        assert!(bypass.contains("52.216.0.0/15"), "{bypass}");
+    });
+}

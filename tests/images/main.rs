@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod aws;
+mod cage;
 mod configs;
 mod fleet;
 #[path = "../lab/mod.rs"]

@@ -60,3 +60,23 @@ fn each_link_leads_somewhere() {
     }
     assert!(links > 30, "links are found: {links}");
 }
+
+#[test]
+fn the_shell_of_the_pages_is_sound() {
+    for page in ["docs/aws.md", "docs/kubernetes.md"] {
+        let found = blocks(&read(page), "sh");
+        assert!(!found.is_empty(), "{page}");
+        // One script: later blocks use what earlier ones have set.
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("page.sh");
+        std::fs::write(&script, format!("#!/bin/sh\n{}", found.join("\n"))).unwrap();
+        // A person types it and sees where `cd` failed (2164); an id is no subtraction (2100).
+        let words = [
+            "--norc",
+            "--exclude=SC2164,SC2100",
+            script.to_str().unwrap(),
+        ];
+        let (sound, said) = try_tool("shellcheck", &words);
+        assert!(sound, "{page}:\n{said}");
+    }
+}
