@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fetches what tests/images checks the images, the DaemonSet and the workflow with, into
 # target/tools/images: it goes away with `cargo clean`, and nothing is installed on this machine but
-# Python's venv, where it is missing. Quick and silent when all is there.
+# Python's venv and shellcheck, where they are missing. Quick and silent when all is there.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -9,7 +9,7 @@ wanted=$root/packaging/dev/images-requirements.txt
 tools=$root/target/tools/images
 stamp=$tools/.complete
 
-if [ -e "$stamp" ] && cmp -s "$wanted" "$stamp"; then
+if [ -e "$stamp" ] && cmp -s "$wanted" "$stamp" && command -v shellcheck >/dev/null 2>&1; then
     exit 0
 fi
 
@@ -19,22 +19,27 @@ else
     sudo="sudo"
 fi
 
-if ! python3 -m ensurepip --version >/dev/null 2>&1; then
+# Of the distribution: a venv's own shellcheck is there for one architecture only.
+missing=""
+python3 -m ensurepip --version >/dev/null 2>&1 || missing="python3-venv"
+command -v shellcheck >/dev/null 2>&1 || missing="$missing shellcheck"
+if [ -n "$missing" ]; then
     if ! command -v apt-get >/dev/null 2>&1; then
-        echo "missing: python3 with venv and ensurepip" >&2
+        echo "missing: $missing (Debian's names of the packages)" >&2
         exit 1
     fi
-    echo "installing python3-venv"
+    echo "installing $missing"
     $sudo apt-get update -qq
+    # shellcheck disable=SC2086 # a list of packages
     $sudo env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
+        apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
 echo "fetching the image checks' tools (400 MB) into $tools"
 rm -rf "$tools"
 mkdir -p "$tools"
 python3 -m venv "$tools/venv"
-"$tools/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+"$tools/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile \
     --only-binary :all: --requirement "$wanted"
 
 # cloud-init's schema and its units, out of Debian's or Ubuntu's package. Installing it would make

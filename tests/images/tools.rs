@@ -49,7 +49,14 @@ pub fn cloud_init() -> PathBuf {
 /// A tool with these words, run in the repository: whether it succeeded, and what it said.
 #[track_caller]
 pub fn try_tool(name: &str, words: &[&str]) -> (bool, String) {
-    let output = Command::new(tools().join("venv/bin").join(name))
+    let own = tools().join("venv/bin").join(name);
+    // What the venv doesn't have is of the distribution.
+    let program = if own.exists() {
+        own
+    } else {
+        PathBuf::from(name)
+    };
+    let output = Command::new(program)
         .args(words)
         .current_dir(repository())
         .output()
