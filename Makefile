@@ -6,16 +6,21 @@
 # make bench-agent  the running agent: drift, flush, start, storm, rest (three minutes)
 # make soak       the running agent over 10,000 passes and 1,000 documents (half an hour)
 # make build      the release binary
+# make packages   a .deb and an .rpm in target/packages; ARCH=arm64 for another architecture
 # make lint       formatting and clippy
 
 CARGO ?= cargo
 DEPS  := packaging/dev/install-deps.sh
 
-.PHONY: build demo test test-long golden bench bench-agent soak lint deps
+.PHONY: build packages demo test test-long golden bench bench-agent soak lint deps
 
 build:
 	@$(DEPS) build
 	$(CARGO) build --release --locked
+
+packages:
+	@$(DEPS) packages
+	packaging/build.sh $(if $(ARCH),-a $(ARCH))
 
 demo:
 	@$(DEPS) demo

@@ -83,6 +83,9 @@ Runs in the foreground; trailblazer.service runs it under systemd. SIGHUP reads 
 
 Exit codes: 0 told to stop, 1 can't start or go on, 64 wrong usage or config text")]
     Agent(AgentArgs),
+    /// The agent's own: one fetch in a process of its own, asked for and answered over pipes.
+    #[command(hide = true)]
+    FetchForAgent(AgentArgs),
     /// Say which path a destination takes, why, and whether the kernel agrees.
     #[command(after_help = "\
 Examples:
@@ -307,6 +310,7 @@ impl Command {
         match self {
             Command::Reconcile(_) => "reconcile",
             Command::Agent(_) => "agent",
+            Command::FetchForAgent(_) => "fetch-for-agent",
             Command::Explain(_) => "explain",
             Command::Ranges(_) => "ranges",
             Command::History(_) => "history",
@@ -321,7 +325,7 @@ impl Command {
     pub fn base(&self) -> &BaseArgs {
         match self {
             Command::Reconcile(args) => &args.common.base,
-            Command::Agent(args) => &args.common.base,
+            Command::Agent(args) | Command::FetchForAgent(args) => &args.common.base,
             Command::Explain(args) => &args.common.base,
             Command::Ranges(args) | Command::Check(args) => &args.base,
             Command::History(args) => &args.base,
@@ -335,7 +339,7 @@ impl Command {
     pub fn overrides(&self) -> Overrides {
         match self {
             Command::Reconcile(args) => args.common.overrides(),
-            Command::Agent(args) => args.common.overrides(),
+            Command::Agent(args) | Command::FetchForAgent(args) => args.common.overrides(),
             Command::Explain(args) => args.common.overrides(),
             Command::Ranges(args) | Command::Check(args) => args.overrides(),
             Command::History(args) => args.base.overrides(),

@@ -41,7 +41,9 @@ fn main() -> ExitCode {
 fn start_logging(cli: &Cli) {
     let (quiet, format) = match &cli.command {
         // A daemon's changes are worth a line each.
-        Command::Agent(arguments) => (LevelFilter::INFO, arguments.log),
+        Command::Agent(arguments) | Command::FetchForAgent(arguments) => {
+            (LevelFilter::INFO, arguments.log)
+        }
         _ => (LevelFilter::WARN, LogFormat::Text),
     };
     let default = match cli.verbose {

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the tools that building, the demo, the tests or the bench need:
+# Installs the tools that building, packaging, the demo, the tests or the bench need:
 #
-#   packaging/dev/install-deps.sh build|demo|test|bench
+#   packaging/dev/install-deps.sh build|packages|demo|test|bench
 #
 # Quick and silent when they are all there. With apt-get it installs what is missing (through
 # sudo when not root); without, it names the tools and stops.
@@ -9,11 +9,14 @@ set -eu
 
 # tool:package (names as in Debian and Ubuntu); *.so.* is a library for LD_PRELOAD
 build="cc:gcc make:make ld:binutils"
+packages="$build git:git dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev rpmbuild:rpm readelf:binutils xz:xz-utils"
 demo="$build ip:iproute2 nft:nftables iptables:iptables unshare:util-linux setpriv:util-linux mount:mount"
 test="$demo iptables:iptables iptables-restore:iptables \
     iptables-legacy:iptables ip6tables-legacy:iptables xz:xz-utils \
     conntrack:conntrack sysctl:procps script:bsdutils libfaketime.so.1:libfaketime \
-    systemd-networkd:systemd"
+    systemd-networkd:systemd \
+    ${packages#"$build "} debootstrap:debootstrap cpio:cpio lintian:lintian rpmlint:rpmlint \
+    shellcheck:shellcheck man:man-db lexgrog:man-db bash:bash zsh:zsh fish:fish"
 bench="$test bird:bird2 birdc:bird2"
 
 # The tests check the alert rules with it. Its package is Prometheus itself, whose daemon nobody
@@ -23,11 +26,12 @@ promtool=$(cd "$(dirname "$0")/../.." && pwd)/target/tools/promtool
 
 case "${1:-test}" in
     build) wanted=$build ;;
+    packages) wanted=$packages ;;
     demo) wanted=$demo ;;
     test) wanted=$test ;;
     bench) wanted=$bench ;;
     *)
-        echo "usage: $0 build|demo|test|bench" >&2
+        echo "usage: $0 build|packages|demo|test|bench" >&2
         exit 64
         ;;
 esac

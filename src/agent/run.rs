@@ -22,6 +22,7 @@ use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
 use crate::reconcile::Gathered;
 use crate::source::cache::Store;
+use crate::source::child::Asker;
 use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
 
 /// A fetch that is over.
@@ -43,6 +44,7 @@ struct Running {
 /// The loop's state.
 pub(super) struct Agent<R> {
     settings: Settings,
+    asker: Asker,
     reload: R,
     shared: Arc<Shared>,
     orders: Sender<Order>,
@@ -82,11 +84,12 @@ fn stop_signal(kind: SignalKind) -> Result<Signal, AgentError> {
     signal(kind).map_err(AgentError::Signals)
 }
 
-/// Runs until SIGTERM or SIGINT. `reload` reads the settings again, for SIGHUP.
+/// Runs until SIGTERM or SIGINT. `asker` asks the sources; `reload` reads the settings again, for
+/// SIGHUP.
 ///
 /// # Errors
 /// It can't start, or can't go on: the routes stay as they are.
-pub async fn run<R>(settings: Settings, reload: R) -> Result<(), AgentError>
+pub async fn run<R>(settings: Settings, asker: Asker, reload: R) -> Result<(), AgentError>
 where
     R: Fn() -> Result<Settings, String>,
 {
@@ -97,7 +100,9 @@ where
     let (ended_to, mut ended) = mpsc::unbounded_channel();
     let (fetched_to, mut fetched) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::default());
-    let mut agent = Agent::new(settings, reload, &shared, asked_to, ended_to, fetched_to)?;
+    let mut agent = Agent::new(
+        settings, asker, reload, &shared, asked_to, ended_to, fetched_to,
+    )?;
     let mut must_end: Option<Instant> = None;
     loop {
         agent.start_what_is_due(Instant::now());
@@ -130,6 +135,7 @@ async fn sleep_until(deadline: Option<Instant>) {
 impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     fn new(
         settings: Settings,
+        asker: Asker,
         reload: R,
         shared: &Arc<Shared>,
         asked_to: mpsc::Sender<Asked>,
@@ -156,6 +162,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             schedule: FetchSchedule::new(config.source.refresh, now),
             resync_at: now + config.agent.resync,
             settings,
+            asker,
             reload,
             shared: Arc::clone(shared),
             orders,

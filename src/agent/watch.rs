@@ -4,61 +4,28 @@
 //! that a notification says have gone; a pass then looks at the whole. A burst of deletions is
 //! left to that pass: putting back what somebody is about to flush again helps nobody.
 
+mod burst;
+mod put_back;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use self::burst::Burst;
+use self::put_back::Gone;
 use super::shared::{Shared, locked};
-use crate::apply::apply_each;
 use crate::firewall::BackendKind;
 use crate::kernel::Kernel;
 use crate::kernel::events::{Change, Event, Heard, ListenError, Listener};
-use crate::lock;
-use crate::observed::{ObservedState, OwnedState};
-use crate::plan::{FirewallGoal, Goal, ObjectKey, Plan, plan};
+use crate::objects::{Route, Rule};
+use crate::plan::{FirewallGoal, ObjectKey};
 use crate::reconcile::InForce;
 use crate::types::{IfIndex, TableId};
 
 /// Datagrams of one reading: small enough that an answer to the first isn't held up.
 const READING: usize = 128;
-/// Deletions that came together with others, within [`BURST_WINDOW`]: more are a flush. A program
-/// that deletes one route, waits until it is back and deletes the next never has two together.
-const BURST: usize = 128;
-/// See [`BURST`].
-const BURST_WINDOW: Duration = Duration::from_secs(1);
-/// A burst is over after this long without a deletion.
-const BURST_QUIET: Duration = Duration::from_millis(20);
-
-/// Tells a flush from single deletions.
-#[derive(Debug, Default)]
-struct Burst {
-    since: Option<Instant>,
-    together: usize,
-    until: Option<Instant>,
-}
-
-impl Burst {
-    /// Whether these deletions, which came together, are left to a pass.
-    fn is_on(&mut self, deletions: usize, now: Instant) -> bool {
-        if deletions > 1 {
-            if self.since.is_none_or(|since| now >= since + BURST_WINDOW) {
-                (self.since, self.together) = (Some(now), 0);
-            }
-            self.together += deletions;
-            if self.together > BURST {
-                self.until = Some(now + BURST_QUIET);
-            }
-        }
-        let on = self.until.is_some_and(|until| now < until);
-        if on && deletions > 0 {
-            self.until = Some(now + BURST_QUIET);
-        }
-        on
-    }
-}
-
 /// The watcher's state.
 pub(super) struct Watcher {
     shared: Arc<Shared>,
@@ -268,7 +235,7 @@ impl Watcher {
 
     fn route_gone(
         &self,
-        route: crate::objects::Route,
+        route: Route,
         port: u32,
         in_force: Option<&InForce>,
         gone: &mut Gone,
@@ -300,7 +267,7 @@ impl Watcher {
 
     fn rule_gone(
         &self,
-        rule: crate::objects::Rule,
+        rule: Rule,
         port: u32,
         in_force: Option<&InForce>,
         gone: &mut Gone,
@@ -323,7 +290,7 @@ impl Watcher {
         true
     }
 
-    fn route_came(&self, route: crate::objects::Route, in_force: Option<&InForce>) -> Verdict {
+    fn route_came(&self, route: Route, in_force: Option<&InForce>) -> Verdict {
         let Some(in_force) = in_force else {
             return Verdict::Later(format!("{} came", ObjectKey::Route(route.key)));
         };
@@ -337,107 +304,6 @@ impl Watcher {
         let cause = format!("{key} came from {who}");
         self.shared.blame(key, who);
         Verdict::Now(cause)
-    }
-
-    /// Puts back what has gone. Whether something is left for a pass to look at soon.
-    fn put_back(
-        &self,
-        in_force: &Arc<InForce>,
-        kernel: &mut Kernel,
-        gone: Gone,
-        now: Instant,
-    ) -> bool {
-        let turn = locked(&self.shared.turn);
-        // A pass, or a pause, may have come in between.
-        let same =
-            |still: Arc<InForce>| Arc::ptr_eq(&still, in_force) || still.goal == in_force.goal;
-        if !self.shared.in_force().is_some_and(same) {
-            return true;
-        }
-        // Another process of ours (`reconcile`, `flush`) may be at it.
-        if !self.shared.is_passing() && !matches!(lock::holder(&self.state_dir), Ok(None)) {
-            return true;
-        }
-        let mut steps = plan_for(in_force, gone.routes, gone.rules);
-        let mut refused = Vec::new();
-        {
-            let mut limiter = locked(&self.shared.limiter);
-            steps.steps.retain(|step| {
-                let key = step.key();
-                let paused = limiter.is_paused(&key, now);
-                let allowed = limiter.allow(&key, now);
-                if !allowed && !paused {
-                    refused.push(key);
-                }
-                allowed
-            });
-        }
-        // A route whose link is away can't come back now, and the rules must not wait for it.
-        let mended = apply_each(&steps, kernel, &in_force.ownership, None, &mut || {});
-        drop(turn);
-        // Names are asked for after the repair: it comes first.
-        for (key, port) in gone.ports.into_iter().take(4) {
-            self.shared.blame(key, name_of(port));
-        }
-        let mut noticed = locked(&self.shared.noticed);
-        noticed.refused.append(&mut refused);
-        match mended {
-            // From now: a pass that had begun to look may have missed it.
-            Ok(refused) => {
-                for failure in &refused {
-                    tracing::debug!("put back: {failure}");
-                    noticed.event = Some(now);
-                }
-                let steps = steps.steps.into_iter().enumerate();
-                let done = steps.filter(|(place, _)| refused.iter().all(|it| it.index != *place));
-                let done: Vec<_> = done.map(|(_, step)| step).collect();
-                noticed.mended(done, Instant::now());
-            }
-            Err(error) => {
-                tracing::debug!("put back: {error}");
-                noticed.event = Some(now);
-            }
-        }
-        false
-    }
-}
-
-/// The plan of a pass, for these objects alone: nothing else is wanted, nothing is seen.
-fn plan_for(
-    in_force: &InForce,
-    mut routes: Vec<crate::objects::Route>,
-    rules: Vec<crate::objects::Rule>,
-) -> Plan {
-    routes.sort();
-    routes.dedup();
-    let goal = Goal {
-        routes,
-        rules,
-        firewall: FirewallGoal::Earlier(BTreeMap::new()),
-        ..Goal::earlier(OwnedState::default())
-    };
-    let nothing = ObservedState {
-        firewalls: BTreeMap::new(),
-        ..ObservedState::empty()
-    };
-    plan(&goal, &nothing, &in_force.ownership)
-}
-
-/// What has gone and is to come back.
-#[derive(Debug, Default)]
-struct Gone {
-    routes: Vec<crate::objects::Route>,
-    rules: Vec<crate::objects::Rule>,
-    ports: Vec<(ObjectKey, u32)>,
-}
-
-impl Gone {
-    fn len(&self) -> usize {
-        self.routes.len() + self.rules.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -454,7 +320,7 @@ enum Verdict {
     Way(String),
 }
 
-fn rule_came(rule: &crate::objects::Rule, in_force: Option<&InForce>) -> Verdict {
+fn rule_came(rule: &Rule, in_force: Option<&InForce>) -> Verdict {
     let Some(in_force) = in_force else {
         return Verdict::Later("a rule came".to_owned());
     };
@@ -499,35 +365,5 @@ fn name_of(port: u32) -> String {
     match std::fs::read_to_string(format!("/proc/{port}/comm")) {
         Ok(name) => format!("program {} (pid {port})", name.trim()),
         Err(_gone) => format!("netlink port {port}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn single_deletions_are_no_burst_however_many() {
-        let mut burst = Burst::default();
-        let now = Instant::now();
-        for step in 0..10_000u64 {
-            assert!(!burst.is_on(1, now + Duration::from_micros(step)));
-        }
-    }
-
-    #[test]
-    fn deletions_that_come_together_are_left_to_a_pass_until_it_is_quiet() {
-        let mut burst = Burst::default();
-        let mut now = Instant::now();
-        assert!(!burst.is_on(100, now));
-        assert!(burst.is_on(100, now));
-        for _ in 0..100 {
-            now += BURST_QUIET / 2;
-            assert!(burst.is_on(1, now), "it goes on");
-        }
-        now += BURST_QUIET;
-        assert!(!burst.is_on(1, now));
-        now += BURST_WINDOW;
-        assert!(!burst.is_on(100, now), "another one begins from nothing");
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{complain, settings_with_role};
+use super::{complain, fetch_for_agent, settings_with_role};
 use crate::agent::{AgentError, Settings, run as run_agent};
 use crate::cli::{AgentArgs, EXIT_FAILED, EXIT_OK};
 use crate::config::file::load;
 use crate::reconcile::has_net_admin;
 
 /// Runs until it is told to stop.
-pub async fn run(arguments: &AgentArgs) -> u8 {
+pub async fn run(arguments: &AgentArgs, verbose: u8) -> u8 {
     let overrides = arguments.common.overrides();
     let base = &arguments.common.base;
     let (loaded, role) = match settings_with_role(base, &overrides) {
@@ -32,7 +32,13 @@ pub async fn run(arguments: &AgentArgs) -> u8 {
             role,
         })
     };
-    match run_agent(settings, reload).await {
+    match run_agent(
+        settings,
+        fetch_for_agent::asker(arguments.log, verbose),
+        reload,
+    )
+    .await
+    {
         Ok(()) => EXIT_OK,
         Err(error) => {
             complain(&error);

@@ -1,6 +1,7 @@
 //! `trailblazer check`: can this host do what the config says, and what is in the way. Touches
 //! nothing.
 
+mod agent;
 mod data;
 mod finding;
 mod host;
@@ -76,6 +77,7 @@ async fn check(loaded: &Loaded, role: Role) -> Findings {
         );
     }
     networkd::all(std::path::Path::new("/"), &mut findings);
+    agent::all(config, &mut findings);
     findings
 }
 

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod check;
 pub mod explain;
+pub mod fetch_for_agent;
 pub mod flush;
 pub mod history;
 pub mod kick;
@@ -26,7 +27,8 @@ use crate::plan::text::Style;
 pub async fn run(cli: Cli) -> ExitCode {
     let code = match cli.command {
         Command::Reconcile(arguments) => reconcile::run(&arguments).await,
-        Command::Agent(arguments) => agent::run(&arguments).await,
+        Command::Agent(arguments) => agent::run(&arguments, cli.verbose).await,
+        Command::FetchForAgent(_) => fetch_for_agent::run().await,
         Command::Check(arguments) => check::run(&arguments).await,
         Command::Explain(arguments) => explain::run(&arguments).await,
         Command::Ranges(arguments) => ranges::run(&arguments).await,

@@ -12,6 +12,7 @@ use crate::guard::{
 use crate::ranges::{Document, Selector, select_lenient};
 use crate::source::Fetched;
 use crate::source::cache::{Meta, ReadError, Slot, Stored};
+use crate::source::child::Asker;
 use crate::types::Family;
 
 /// The guard's own state.
@@ -301,7 +302,8 @@ impl Pass<'_> {
         let fetched = match &mut self.gathered {
             None => {
                 let notes = &mut self.report.notes;
-                fetch_path::fetch_document(self.config, self.role, validators, notes).await
+                fetch_path::fetch_document(self.config, self.role, &Asker::This, validators, notes)
+                    .await
             }
             Some(gathered) => {
                 self.report.notes.append(&mut gathered.notes);

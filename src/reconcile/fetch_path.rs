@@ -3,19 +3,21 @@
 
 use super::has_net_admin;
 use crate::config::{Config, FetchPath, Role};
-use crate::source::{FetchSettings, Fetched, SourceError, Validators, fetch};
+use crate::source::child::Asker;
+use crate::source::{FetchSettings, Fetched, SourceError, Validators};
 
 /// Fetches as `[source] path` says.
 pub(super) async fn fetch_document(
     config: &Config,
     role: Role,
+    asker: &Asker,
     validators: Option<&Validators>,
     notes: &mut Vec<String>,
 ) -> Result<Fetched, SourceError> {
     let source = &config.source;
     let plain = FetchSettings::from_config(source);
     if !egress_is_steered(config, role) {
-        return fetch(&source.urls, &plain, validators).await;
+        return asker.fetch(&source.urls, &plain, validators).await;
     }
     // The mark of flows from outside leads past our rules to the main table's default. It is
     // the one exemption from the egress path, and for these sockets alone.
@@ -24,8 +26,12 @@ pub(super) async fn fetch_document(
         ..plain.clone()
     };
     match source.path {
-        FetchPath::Egress => fetch(&source.urls, &plain, validators).await,
-        FetchPath::Bypass => fetch(&source.urls, &past_the_egress, validators).await,
+        FetchPath::Egress => asker.fetch(&source.urls, &plain, validators).await,
+        FetchPath::Bypass => {
+            asker
+                .fetch(&source.urls, &past_the_egress, validators)
+                .await
+        }
         // One try where nobody answers: a dead gateway answers none, and each waits for the
         // whole timeout. A server in trouble has answered: it is asked again, this way.
         FetchPath::Auto => {
@@ -33,9 +39,11 @@ pub(super) async fn fetch_document(
                 retry_silence: false,
                 ..plain
             };
-            match fetch(&source.urls, &settings, validators).await {
+            match asker.fetch(&source.urls, &settings, validators).await {
                 Err(error) if !error.is_answer() => {
-                    let second = fetch(&source.urls, &past_the_egress, validators).await;
+                    let second = asker
+                        .fetch(&source.urls, &past_the_egress, validators)
+                        .await;
                     if second.is_ok() {
                         notes.push(format!(
                             "source: the egress path fails ({error}); fetched by the main table's default ([source] path = \"auto\")"

@@ -4,6 +4,7 @@ use super::{fetch_path, instance};
 use crate::config::{Config, Role};
 use crate::facts::{HostFacts, InstanceFacts};
 use crate::source::cache::{Slot, Store};
+use crate::source::child::Asker;
 use crate::source::imds::ImdsError;
 use crate::source::{Fetched, SourceError, Validators};
 
@@ -33,8 +34,8 @@ pub struct Gathered {
     pub(super) notes: Vec<String>,
 }
 
-/// Asks the metadata service and the source, bounded by their timeouts. Writes nothing.
-pub async fn gather(config: &Config, role: Role, facts: &HostFacts) -> Gathered {
+/// Asks the metadata service and, by `asker`, the source, bounded by their timeouts. Writes nothing.
+pub async fn gather(config: &Config, role: Role, asker: &Asker, facts: &HostFacts) -> Gathered {
     let mut gathered = Gathered::default();
     if let Some(answer) = instance::ask(config, role, facts).await {
         gathered.metadata = Metadata::Answer(answer);
@@ -45,8 +46,14 @@ pub async fn gather(config: &Config, role: Role, facts: &HostFacts) -> Gathered 
         .into_iter()
         .find_map(|slot| store.read(slot).ok())
         .and_then(|stored| stored.meta().validators.clone());
-    let fetched =
-        fetch_path::fetch_document(config, role, validators.as_ref(), &mut gathered.notes).await;
+    let fetched = fetch_path::fetch_document(
+        config,
+        role,
+        asker,
+        validators.as_ref(),
+        &mut gathered.notes,
+    )
+    .await;
     gathered.source = Some(SourceAnswer {
         validators,
         fetched,

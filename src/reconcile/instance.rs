@@ -4,11 +4,10 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::PassError;
 use super::gather::Metadata;
+use super::{Pass, PassError};
 use crate::config::{AutoOr, Config, Role};
 use crate::facts::{HostFacts, InstanceFacts, Link};
-use crate::source::cache::Store;
 use crate::source::fact_cache::{self, DMI_ASSET_TAG, MachineKey};
 use crate::source::imds::{self, ImdsError, ImdsSettings, Wanted};
 use crate::types::{Family, Region};
@@ -67,20 +66,27 @@ pub(super) async fn ask(
 /// # Errors
 /// Only where a setting needs the answer and there is none: then the note becomes the error.
 pub(super) fn take(
+    pass: &mut Pass<'_>,
     answer: Metadata,
-    config: &Config,
-    role: Role,
     facts: &HostFacts,
-    store: &Store,
-    keep: bool,
-    notes: &mut Vec<String>,
 ) -> Result<Option<InstanceFacts>, PassError> {
+    let (config, role, store) = (pass.config, pass.role, &pass.store);
+    let notes = &mut pass.report.notes;
+    // An image is baked on another machine: only the document goes along.
+    let keep = !pass.options.dry_run && !pass.options.cache_only;
     let wanted = wanted(config, role, facts);
     if wanted.is_nothing() {
         return Ok(None);
     }
     let asset_tag = Path::new(DMI_ASSET_TAG);
     let asked = matches!(answer, Metadata::Answer(_));
+    let mut failure = None;
+    if let Some(memory) = pass.memory.as_deref_mut() {
+        if let Metadata::Answer(answer) = &answer {
+            memory.metadata_failure = answer.as_ref().err().map(ToString::to_string);
+        }
+        failure.clone_from(&memory.metadata_failure);
+    }
     let answer = match answer {
         Metadata::Answer(answer) => answer,
         Metadata::NotAsked => Err(ImdsError::NotAskedYet),
@@ -122,7 +128,8 @@ pub(super) fn take(
                 true => "the VPC's own CIDRs are not known ([vpc] cidrs sets them)",
                 false => "the VPC's CIDRs are those of [vpc] cidrs alone",
             };
-            notes.push(format!("metadata service: {error}; {without}"));
+            let why = failure.unwrap_or_else(|| error.to_string());
+            notes.push(format!("metadata service: {why}; {without}"));
             Ok(None)
         }
     }

@@ -70,9 +70,6 @@ impl View {
         firewalls: Firewalls,
     ) -> Result<View, PassError> {
         let mut facts = kernel.facts()?;
-        let mut notes = Vec::new();
-        // An image is baked on another machine: only the document goes along.
-        let keep = !pass.options.dry_run && !pass.options.cache_only;
         let answer = match &mut pass.gathered {
             Some(gathered) => std::mem::take(&mut gathered.metadata),
             None => match instance::ask(pass.config, pass.role, &facts).await {
@@ -80,16 +77,7 @@ impl View {
                 None => Metadata::NotAsked,
             },
         };
-        let asked = instance::take(
-            answer,
-            pass.config,
-            pass.role,
-            &facts,
-            &pass.store,
-            keep,
-            &mut notes,
-        );
-        pass.report.notes.append(&mut notes);
+        let asked = instance::take(pass, answer, &facts);
         // The egress path needs no region: it goes in all the same, and the pass fails after. What
         // was in force needs no answer either.
         let goes_on = pass.role == Role::Host || pass.options.earlier.is_some();

@@ -11,7 +11,12 @@ use crate::ranges::{BadRow, Document, Selection, Selector};
 
 /// See the module. A pass that asks the source reads the file itself all the same.
 #[derive(Debug, Default)]
-pub struct Memory(Option<Remembered>);
+pub struct Memory {
+    document: Option<Remembered>,
+    /// What kept the metadata service from answering when it was asked last: a pass that asks
+    /// nobody says the same of it as the one before.
+    pub(super) metadata_failure: Option<String>,
+}
 
 #[derive(Debug)]
 pub(super) struct Remembered {
@@ -46,12 +51,12 @@ impl FileId {
 impl Memory {
     /// The next pass reads everything again.
     pub fn forget(&mut self) {
-        self.0 = None;
+        self.document = None;
     }
 
     /// What is known of this very file, under this very selection.
     pub(super) fn recall(&self, file: Option<&FileId>, selector: &Selector) -> Option<&Remembered> {
-        self.0
+        self.document
             .as_ref()
             .filter(|known| Some(&known.file) == file && known.selector == *selector)
     }
@@ -64,7 +69,7 @@ impl Memory {
         document: &Document<'_>,
         (selection, bad): (Selection, Vec<BadRow>),
     ) {
-        self.0 = Some(Remembered {
+        self.document = Some(Remembered {
             file,
             selector,
             document: Document {

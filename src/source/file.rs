@@ -1,5 +1,6 @@
 //! A document in a file.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Answer, Failure> {
         };
         return Err(Failure::File {
             problem: problem.to_owned(),
-            advice,
+            advice: advice.into(),
         });
     }
     if metadata.len() > max_bytes {
@@ -79,13 +80,13 @@ pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Answer, Failure> {
 fn unreadable(error: &std::io::Error) -> Failure {
     Failure::File {
         problem: error.to_string(),
-        advice: match error.kind() {
+        advice: Cow::Borrowed(match error.kind() {
             ErrorKind::NotFound => {
                 "check the path (a relative one starts at the current directory)"
             }
             ErrorKind::PermissionDenied => "let this user read it and enter its directories",
             _ => "check the file and the disk that it lies on",
-        },
+        }),
     }
 }
 

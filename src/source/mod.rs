@@ -5,6 +5,7 @@
 //! promised here is that an answer is complete. A failed read is an error, never an empty answer.
 
 pub mod cache;
+pub mod child;
 pub mod fact_cache;
 mod file;
 mod http;
@@ -15,6 +16,7 @@ mod state_file;
 
 pub use retry::random;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +31,7 @@ use crate::config::SourceConfig;
 pub const MAX_REDIRECTS: usize = 5;
 
 /// How a document is fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchSettings {
     /// Bound of one try: name lookup, connect, TLS, redirects and body together.
     pub timeout: Duration,
@@ -116,7 +118,7 @@ pub enum Fetched {
 }
 
 /// No source gave a document.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum SourceError {
     /// The list of sources is empty.
     #[error("no source is configured: set [source] url to a URL or a file")]
@@ -149,7 +151,7 @@ fn failures(all: &[SourceFailure]) -> String {
 }
 
 /// Why one source gave no document.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SourceFailure {
     /// The source, as configured but without credentials.
     pub url: String,
@@ -176,7 +178,7 @@ impl std::error::Error for SourceFailure {
 }
 
 /// What went wrong with a source.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum Failure {
     /// Not something that can be fetched.
     #[error("not a usable source: {0}")]
@@ -204,11 +206,12 @@ pub enum Failure {
     Broken(String),
     /// Any status but 200, 304, a redirect, 429 and 5xx.
     #[error("the server answered {0}: check the URL and who may read it")]
-    Status(StatusCode),
+    Status(#[serde(with = "status_as_number")] StatusCode),
     /// 429 or 5xx.
     #[error("the server is in trouble: {status}{}", retry_advice(.retry_after))]
     Unavailable {
         /// The status.
+        #[serde(with = "status_as_number")]
         status: StatusCode,
         /// What its `Retry-After` asks for.
         retry_after: Option<Duration>,
@@ -243,7 +246,7 @@ pub enum Failure {
         /// What happened.
         problem: String,
         /// What to do.
-        advice: &'static str,
+        advice: Cow<'static, str>,
     },
 }
 
@@ -267,6 +270,19 @@ impl Failure {
             | Failure::Tls(_)
             | Failure::File { .. } => false,
         }
+    }
+}
+
+mod status_as_number {
+    use reqwest::StatusCode;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u16(status.as_u16())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<StatusCode, D::Error> {
+        StatusCode::from_u16(u16::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 

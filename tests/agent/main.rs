@@ -9,6 +9,7 @@ mod lab;
 #[path = "../packets/mod.rs"]
 mod packets;
 
+mod child;
 mod clocks;
 mod host;
 mod systemd;

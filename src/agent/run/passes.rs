@@ -86,9 +86,10 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     pub(super) fn start_fetch(&mut self, now: Instant) {
         self.schedule.started(now);
         let (config, role) = (Arc::clone(&self.settings.config), self.settings.role);
+        let asker = self.asker.clone();
         let (facts, to_loop) = (self.facts.clone(), self.fetched_to.clone());
         let task = tokio::spawn(async move {
-            let gathered = gather(&config, role, &facts).await;
+            let gathered = gather(&config, role, &asker, &facts).await;
             let (by, took) = (tokio::task::id(), now.elapsed());
             // The loop has ended: nobody asks any more.
             let _ = to_loop.send(Fetched { by, gathered, took });

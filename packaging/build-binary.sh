@@ -1,0 +1,53 @@
+#!/bin/sh
+# The release binary, with the same bytes wherever it is built:
+#
+#   packaging/build-binary.sh [ARCH]       ARCH as dpkg writes it; this machine's by default
+#
+# Prints the binary's path on standard output; cargo says the rest on standard error. The bytes
+# follow from the sources, Cargo.lock, the versions of rustc and of the C compiler, and nothing
+# else: the directories of the build are mapped to fixed names, in Rust and in aws-lc's C.
+set -eu
+
+cd "$(dirname "$0")/.."
+here=$(pwd)
+cargo=${CARGO:-cargo}
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+
+case $(uname -m) in
+    x86_64) native=amd64 ;;
+    aarch64) native=arm64 ;;
+    *) native=$(uname -m) ;;
+esac
+arch=${1:-$native}
+case $arch in
+    amd64) target=x86_64-unknown-linux-gnu ;;
+    arm64) target=aarch64-unknown-linux-gnu ;;
+    *)
+        echo "$0: no packages for $arch: amd64 or arm64" >&2
+        exit 64
+        ;;
+esac
+
+if [ "$arch" != "$native" ]; then
+    # Debian's cross compilers: crossbuild-essential-arm64 (aws-lc is C and assembler).
+    triple=${target%-unknown-*}-linux-gnu
+    export "CC_$(echo "$target" | tr - _)=$triple-gcc"
+    export "CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)_LINKER=$triple-gcc"
+fi
+
+# The directories must be known before the first compilation; offline it's enough that they are there.
+$cargo fetch --quiet --locked --target "$target" >&2
+
+# The last match wins, in rustc as in gcc: from the general to the special.
+rust="--remap-path-prefix=$here=/trailblazer"
+c="-ffile-prefix-map=$here=/trailblazer"
+for registry in "$cargo_home"/registry/src/*; do
+    rust="$rust --remap-path-prefix=$registry=/crates"
+    c="$c -ffile-prefix-map=$registry=/crates"
+done
+export RUSTFLAGS="$rust"
+export CFLAGS="$c"
+# Its own directory: with other flags cargo would build everything anew here and there.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/reproducible"
+$cargo build --release --locked --target "$target" --bin trailblazer >&2
+echo "$CARGO_TARGET_DIR/$target/release/trailblazer"

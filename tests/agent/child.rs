@@ -1,0 +1,115 @@
+//! The process that fetches for the agent: it comes for one question, and nothing of it stays.
+
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::host::*;
+use crate::lab::*;
+
+/// The processes that this one has started and that are there yet, as zombies too: number, state
+/// as in proc(5), and command line.
+fn children(of: u32) -> Vec<(u32, String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        // The name in parentheses may hold blanks.
+        let stat = read("stat");
+        let Some((_, rest)) = stat.rsplit_once(')') else {
+            continue;
+        };
+        let mut words = rest.split_whitespace();
+        let (state, parent) = (words.next(), words.next());
+        if parent == Some(of.to_string().as_str()) {
+            let state = state.unwrap_or_default().to_owned();
+            found.push((pid, state, read("cmdline").replace('\0', " ")));
+        }
+    }
+    found
+}
+
+/// A host whose source takes questions and says nothing, for longer than any test waits.
+fn asking() -> (Host, Agent, u32) {
+    let mut host = Host::new();
+    host.set("source.timeout", "\"1h\"");
+    host.set("vpc.cidrs", "[\"10.0.0.0/16\", \"2600:1f18:1000::/56\"]");
+    let agent = host.in_force();
+    host.mirror.set_mode(MirrorMode::Silent);
+    let pid = agent.pid();
+    eventually("a question that isn't answered", || {
+        let asked = host.mirror.requests().len();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        children(pid).len() == 1 && host.mirror.requests().len() == asked
+    });
+    let (child, _, command) = children(pid).remove(0);
+    assert!(command.contains("fetch-for-agent"), "{command}");
+    (host, agent, child)
+}
+
+#[test]
+fn one_that_is_killed_is_made_up_for_and_leaves_no_zombie() {
+    isolated(|| {
+        let (host, agent, child) = asking();
+        host.mirror.set_mode(MirrorMode::Well);
+        host.publish(TOKEN + 1, &[crate::packets::FIRST, &[NEW]].concat());
+        kill_process(Pid::from_raw(child as i32).unwrap(), Signal::KILL).unwrap();
+        agent.wait_for("the new document", |status| {
+            status["document"]["sync_token"] == TOKEN + 1 && status["state"] == "in_force"
+        });
+        let log = agent.log();
+        assert!(log.contains("the agent fetches it itself"), "{log}");
+        assert!(log.contains("SIGKILL"), "{log}");
+        eventually("nobody is left of it", || {
+            children(agent.pid())
+                .iter()
+                .all(|(pid, state, _)| *pid != child && state != "Z")
+        });
+        // The next question is a child's again.
+        let before = fetches(&agent.status().unwrap(), &["unchanged"]);
+        agent.wait_for("the next answer", |status| {
+            fetches(status, &["unchanged"]) > before
+        });
+        assert_eq!(agent.log().matches("fetches it itself").count(), 1);
+    });
+}
+
+#[test]
+fn it_goes_with_the_agent_however_that_ends() {
+    isolated(|| {
+        for end in [(|agent: Agent| agent.kill()) as fn(Agent), |agent| {
+            let (status, _) = agent.stop();
+            assert!(status.success(), "{status}");
+        }] {
+            let (_host, agent, child) = asking();
+            end(agent);
+            eventually("the child has ended", || {
+                let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") Z ")
+            });
+        }
+    });
+}
+
+/// Settings that change ask another question: the old one is of no interest any more.
+#[test]
+fn it_is_given_up_with_the_settings_that_it_was_asked_for() {
+    isolated(|| {
+        let (mut host, agent, child) = asking();
+        host.set("source.timeout", "\"500ms\"");
+        host.mirror.set_mode(MirrorMode::Well);
+        host.config();
+        agent.signal(Signal::HUP);
+        eventually("the old question is given up", || {
+            children(agent.pid())
+                .iter()
+                .all(|(pid, _, _)| *pid != child)
+        });
+        let before = fetches(&agent.status().unwrap(), &["unchanged", "changed"]);
+        agent.wait_for("an answer", |status| {
+            fetches(status, &["unchanged", "changed"]) > before
+        });
+    });
+}

@@ -1,0 +1,79 @@
+//! The distributions' own checkers have nothing to say that isn't explained beside the package.
+
+use std::process::Command;
+
+use crate::built::{packages, repository};
+use crate::root::{must, run};
+
+#[test]
+fn lintian_is_content() {
+    let mut lintian = Command::new("lintian");
+    // As root it says so, and that is no tag.
+    if rustix::process::geteuid().is_root() {
+        lintian.arg("--allow-root");
+    }
+    lintian
+        .args(["--display-info", "--pedantic", "--tag-display-limit", "0"])
+        .args(["--fail-on", "error,warning,info,pedantic"])
+        .arg(&packages().deb);
+    let output = run(&mut lintian);
+    assert_eq!((output.code, output.stdout.trim()), (0, ""), "{output}");
+}
+
+#[test]
+fn rpmlint_is_content() {
+    let mut rpmlint = Command::new("rpmlint");
+    rpmlint
+        .arg("--config")
+        .arg(repository().join("packaging/rpm/rpmlint.toml"))
+        .arg(&packages().rpm);
+    let output = run(&mut rpmlint);
+    assert_eq!(output.code, 0, "{output}");
+    assert!(output.stdout.contains("0 errors, 0 warnings"), "{output}");
+}
+
+/// Reasons are part of the exceptions: each line of them has a comment above it.
+#[test]
+fn each_exception_is_explained() {
+    for file in ["deb/lintian-overrides", "rpm/rpmlint.toml"] {
+        let path = repository().join("packaging").join(file);
+        let text = std::fs::read_to_string(path).expect("part of the repository");
+        let mut explained = false;
+        for line in text.lines() {
+            match line.trim() {
+                "" => explained = false,
+                comment if comment.starts_with('#') => explained = true,
+                "Filters = [" | "]" => {}
+                exception => {
+                    assert!(explained, "{file}: {exception}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_scripts_are_plain_sh_and_shellcheck_is_content() {
+    let packaging = repository().join("packaging");
+    let mut shellcheck = Command::new("shellcheck");
+    shellcheck.args(["--shell", "sh", "--norc"]);
+    for script in [
+        "build.sh",
+        "build-binary.sh",
+        "stage.sh",
+        "deb/build.sh",
+        "deb/postinst",
+        "deb/postrm",
+        "deb/prerm",
+        "dev/debian-root.sh",
+        "dev/install-deps.sh",
+        "rpm/build.sh",
+        "rpm/post",
+        "rpm/postun",
+        "rpm/preun",
+    ] {
+        shellcheck.arg(packaging.join(script));
+        must(Command::new("dash").arg("-n").arg(packaging.join(script)));
+    }
+    must(&mut shellcheck);
+}

@@ -1,0 +1,17 @@
+//! The packages, as a machine gets them: built by the project's own scripts, listed, checked by the
+//! distributions' checkers, and installed into fresh roots by the real dpkg, apt and rpm.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../common/root.rs"]
+mod root;
+
+mod built;
+mod contents;
+mod deb;
+mod inside;
+mod lint;
+mod metadata;
+mod reproducible;
+mod rpm;
+mod words;

@@ -1,0 +1,35 @@
+//! Two builds give the same bytes.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::built::{build, packages, repository};
+
+/// Another directory, time zone, language, umask and user environment; later, too. The binary is the
+/// same one here: that two compilations agree is shown by `packaging/build-binary.sh` in two
+/// directories, which takes two link-time optimisations (docs/packages.md).
+#[test]
+fn two_builds_of_the_packages_are_the_same_bytes() {
+    let first = packages();
+    let out = repository().join("target/packages/again");
+    let again = build(&first.binary, &out, |command| {
+        let plain = std::mem::replace(command, Command::new("sh"));
+        command.arg("-c").arg("umask 077; exec \"$0\" \"$@\"");
+        command.arg(plain.get_program()).args(plain.get_args());
+        for (key, value) in plain.get_envs() {
+            command.env(key, value.unwrap_or_default());
+        }
+        command
+            .current_dir("/")
+            .envs([("TZ", "Asia/Kolkata"), ("LC_ALL", "C.UTF-8"), ("USER", "x")])
+            .envs([("DEBEMAIL", "x@y.example"), ("HOSTNAME", "elsewhere")])
+    });
+    for (one, other) in [(&first.deb, &again.deb), (&first.rpm, &again.rpm)] {
+        assert_eq!(one.file_name(), other.file_name());
+        assert!(bytes(one) == bytes(other), "diffoscope {one:?} {other:?}");
+    }
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{path:?}: {error}"))
+}

@@ -1,0 +1,117 @@
+//! An .rpm's whole life in a fresh root. The root is Debian's, for lack of another distribution's
+//! mirror: its rpm database knows nothing of what is installed, hence `--nodeps` (what it needs is
+//! looked at in `metadata`).
+
+use std::path::Path;
+
+use crate::built::{next_packages, packages};
+use crate::inside::{configure, every_command_works, ip_knows_our_names, must_sh};
+use crate::root::{Output, Root, as_root, differences, run};
+
+/// What rpm and shadow's tools write for any package, and what the tests put there.
+const THEIRS: &[&str] = &[
+    "/root/.rpmdb",
+    "/var/cache/",
+    "/var/log/",
+    // Of rpm distributions' package `filesystem`, which Debian doesn't have.
+    "/usr/share/licenses",
+    "/usr/share/zsh/site-functions",
+    "/etc/passwd-",
+    "/etc/group-",
+    "/etc/shadow-",
+    "/etc/gshadow-",
+    "/etc/.pwd.lock",
+    "/srv",
+    "/tmp",
+];
+
+/// What stays after an erasure, as docs/packages.md says.
+const KEPT: &[&str] = &[
+    "/etc/trailblazer",
+    "/var/lib/trailblazer",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/shadow",
+    "/etc/gshadow",
+];
+
+#[track_caller]
+fn rpm(root: &Root, action: &str, package: &Path) -> Output {
+    let mut command = as_root("unshare");
+    command
+        .args(["--net", "--mount", "--pid", "--fork", "--kill-child"])
+        // As dnf has it there, for the scripts' sake.
+        .args(["sh", "-c", "mount -t proc proc \"$3/proc\" && exec \"$@\""])
+        .args(["rpm", "rpm", "--root"])
+        .arg(root.path())
+        .args(["--nodeps", action])
+        .arg(package);
+    if action != "-e" {
+        // Debian's rpm wants to be sure that nobody mistakes it for dpkg.
+        command.arg("--force-debian");
+    }
+    let output = run(&mut command);
+    assert_eq!(output.code, 0, "{action}: {output}");
+    output
+}
+
+#[test]
+fn installation_upgrade_and_erasure() {
+    let root = Root::fresh("rpm-life");
+    let before = root.files(THEIRS);
+    let said = rpm(&root, "-i", &packages().rpm);
+    assert!(!said.stderr.contains("scriptlet"), "{said}");
+    let mut verify = as_root("rpm");
+    verify.arg("--root").arg(root.path());
+    let said = run(verify.args(["--verify", "--nodeps", "trailblazer"]));
+    assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{said}");
+    assert_eq!(must_sh(&root, "find /etc/systemd -name 'trailblazer*'"), "");
+
+    every_command_works(&root);
+    ip_knows_our_names(&root);
+    must_sh(&root, "systemctl enable trailblazer");
+
+    let configured = root.files(THEIRS);
+    rpm(&root, "-U", &next_packages().rpm);
+    let mut changed = root.files(THEIRS);
+    // Only the version differs, and it is in no file.
+    assert_eq!(differences(&configured, &changed), "");
+
+    rpm(&root, "-e", Path::new("trailblazer"));
+    changed = root.files(THEIRS);
+    changed.retain(|path, _| !KEPT.iter().any(|kept| path.starts_with(kept)));
+    let mut expected = before.clone();
+    expected.retain(|path, _| !KEPT.iter().any(|kept| path.starts_with(kept)));
+    assert_eq!(differences(&expected, &changed), "");
+    // Kept on purpose: the journal may still be wanted, and the config is the administrator's.
+    must_sh(&root, "test -s /var/lib/trailblazer/last-known-good");
+    must_sh(&root, "test -s /etc/trailblazer/trailblazer.toml");
+
+    // The line of docs/packages.md.
+    must_sh(
+        &root,
+        "rm -r /etc/trailblazer /var/lib/trailblazer; userdel trailblazer",
+    );
+    assert_eq!(differences(&before, &root.files(THEIRS)), "");
+}
+
+#[test]
+fn each_script_may_run_twice() {
+    let root = Root::fresh("rpm-twice");
+    rpm(&root, "-i", &packages().rpm);
+    configure(&root);
+    must_sh(&root, "trailblazer reconcile --cache-only");
+    let before = root.files(THEIRS);
+    for script in ["post", "preun", "postun"] {
+        let path = crate::built::repository()
+            .join("packaging/rpm")
+            .join(script);
+        root.put(&path, &format!("/tmp/{script}"));
+    }
+    for call in [
+        "post 1", "post 2", "preun 1", "postun 1", "preun 0", "postun 0",
+    ] {
+        must_sh(&root, &format!("sh /tmp/{call} && sh /tmp/{call}"));
+        assert_eq!(differences(&before, &root.files(THEIRS)), "", "{call}");
+    }
+}

@@ -1,0 +1,181 @@
+//! The units as systemd reads them: nothing unknown, nothing dangling, and a sandbox with a score.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// `systemd-analyze security` adds up to 10.0; this is 1.5 (issue C).
+const WORST_EXPOSURE: &str = "15";
+
+/// Keys that systemd before 254 ignores, with a warning: Debian 12 has 252.
+const NEWER_KEYS: [&str; 2] = ["RestartSteps", "RestartMaxDelaySec"];
+
+/// A root with the system's units and ours, as the packages install them.
+struct Root(TempDir);
+
+impl Root {
+    fn new() -> Root {
+        let root = Root(tempfile::tempdir().unwrap());
+        fs::create_dir_all(root.units()).unwrap();
+        fs::create_dir_all(root.path("usr/bin")).unwrap();
+        fs::create_dir_all(root.path("bin")).unwrap();
+        std::os::unix::fs::symlink("usr/lib", root.path("lib")).unwrap();
+        let system = ["/usr/lib/systemd/system", "/lib/systemd/system"];
+        let system = system.iter().map(Path::new).find(|path| path.is_dir());
+        let system = system.expect("systemd is installed: make deps");
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(system.join("."))
+            .arg(root.units())
+            .status();
+        assert!(copied.unwrap().success());
+        // What the units start must be there and executable.
+        for program in ["usr/bin/trailblazer", "bin/kill", "bin/sh"] {
+            fs::copy("/bin/true", root.path(program)).unwrap();
+        }
+        for unit in ours() {
+            fs::copy(&unit, root.units().join(unit.file_name().unwrap())).unwrap();
+        }
+        root
+    }
+
+    fn path(&self, inside: &str) -> PathBuf {
+        self.0.path().join(inside)
+    }
+
+    fn units(&self) -> PathBuf {
+        self.path("usr/lib/systemd/system")
+    }
+
+    fn drop_in(&self, name: &str) {
+        let from = repository().join("packaging/files/dropins").join(name);
+        let directory = self.units().join("trailblazer.service.d");
+        fs::create_dir_all(&directory).unwrap();
+        fs::copy(from, directory.join(name)).unwrap();
+    }
+
+    fn analyze(&self, words: &[&str]) -> Output {
+        Command::new("systemd-analyze")
+            .args(words)
+            .arg("--root")
+            .arg(self.0.path())
+            .env("SYSTEMD_PAGER", "")
+            .output()
+            .expect("systemd-analyze runs: make deps")
+    }
+
+    /// What is wrong with the units, but for keys that this systemd is too old for.
+    fn complaints(&self) -> Vec<String> {
+        let units: Vec<String> = ours()
+            .iter()
+            .map(|unit| self.units().join(unit.file_name().unwrap()))
+            .map(|unit| unit.to_str().unwrap().to_owned())
+            .collect();
+        let mut words = vec!["verify", "--man=no"];
+        words.extend(units.iter().map(String::as_str));
+        let output = self.analyze(&words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let mut complaints: Vec<String> = said
+            .lines()
+            .filter(|line| !NEWER_KEYS.iter().any(|key| line.contains(key)))
+            .map(str::to_owned)
+            .collect();
+        if !output.status.success() && complaints.is_empty() {
+            complaints.push(format!("{}: {said}", output.status));
+        }
+        complaints
+    }
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every unit of the repository.
+fn ours() -> Vec<PathBuf> {
+    let directory = fs::read_dir(repository().join("systemd")).unwrap();
+    let mut units: Vec<PathBuf> = directory.map(|entry| entry.unwrap().path()).collect();
+    units.sort();
+    assert_eq!(units.len(), 3, "{units:?}");
+    units
+}
+
+#[test]
+fn systemd_has_nothing_to_say_against_the_units() {
+    assert_eq!(Root::new().complaints(), Vec::<String>::new());
+}
+
+/// The check above can fail.
+#[test]
+fn a_unit_with_a_typo_is_noticed() {
+    let root = Root::new();
+    let unit = root.units().join("trailblazer.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    fs::write(&unit, text.replace("WatchdogSec", "WatchDogSec")).unwrap();
+    let complaints = root.complaints();
+    assert!(
+        complaints.iter().any(|line| line.contains("WatchDogSec")),
+        "{complaints:?}"
+    );
+}
+
+#[test]
+fn the_drop_ins_are_read_too() {
+    let root = Root::new();
+    root.drop_in("iptables.conf");
+    root.drop_in("sysctls.conf");
+    assert_eq!(root.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_sandbox_leaves_little_exposed() {
+    let root = Root::new();
+    for unit in ["trailblazer.service", "trailblazer-reconcile.service"] {
+        let threshold = format!("--threshold={WORST_EXPOSURE}");
+        let output = root.analyze(&["security", "--offline=yes", &threshold, unit]);
+        let table = String::from_utf8_lossy(&output.stdout);
+        let verdict = table.lines().last().unwrap_or_default();
+        println!("{verdict}");
+        assert!(output.status.success(), "{table}");
+        assert!(verdict.contains("exposure level"), "{table}");
+    }
+}
+
+/// One sandbox, two units: what is taken from the one is taken from the other.
+#[test]
+fn both_services_have_the_same_sandbox() {
+    let sandbox = |unit: &str| -> Vec<String> {
+        let text = fs::read_to_string(repository().join("systemd").join(unit)).unwrap();
+        let keys = [
+            "Capabilit",
+            "Protect",
+            "Private",
+            "Restrict",
+            "SystemCall",
+            "NoNew",
+            "Lock",
+            "MemoryDeny",
+            "Device",
+            "RemoveIPC",
+            "MemoryMax",
+            "TasksMax",
+            "UMask",
+            "User=",
+            "Group=",
+        ];
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(|line| keys.iter().any(|key| line.starts_with(key)))
+            .map(str::to_owned)
+            .collect();
+        lines.sort();
+        lines
+    };
+    let agent = sandbox("trailblazer.service");
+    assert!(agent.len() > 20, "{agent:?}");
+    assert_eq!(agent, sandbox("trailblazer-reconcile.service"));
+}
