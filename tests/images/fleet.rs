@@ -300,6 +300,10 @@ fn the_workflow_is_what_its_runner_takes() {
                 }
                 if let Some(script) = step["run"].as_str() {
                     shell(&workflow, script);
+                    if let Some(target) = script.trim().strip_prefix("make ") {
+                        let line = format!("\n{target}:");
+                        assert!(read("Makefile").contains(&line), "no `make {target}`");
+                    }
                 }
             }
         }
