@@ -55,3 +55,4 @@ lint:
 
 deps:
 	@$(DEPS) test
+	@packaging/dev/image-tools.sh

@@ -1,0 +1,16 @@
+//! The images, the DaemonSet and the public CI: each file by a real parser and the schema of who
+//! reads it, each config in it by the real binary, and the pages against the files.
+//!
+//! `packaging/dev/image-tools.sh` fetches the tools; where they are missing the tests fail.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod aws;
+mod cage;
+mod configs;
+mod fleet;
+#[path = "../lab/mod.rs"]
+mod lab;
+mod packer;
+mod pages;
+mod tools;
