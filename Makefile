@@ -1,5 +1,6 @@
 # make demo       the plan and the flows in a small VPC of network namespaces, in seconds
 # make test       everything that a change must pass; installs the tools it needs
+# make test-boot  machines that boot with the package, under systemd-nspawn; as root or with sudo
 # make test-long  also what takes minutes
 # make golden     writes the golden plans anew; read the diff before committing it
 # make bench      speed, side by side with ip and BIRD
@@ -12,7 +13,7 @@
 CARGO ?= cargo
 DEPS  := packaging/dev/install-deps.sh
 
-.PHONY: build packages demo test test-long golden bench bench-agent soak lint deps
+.PHONY: build packages demo test test-boot test-long golden bench bench-agent soak lint deps
 
 build:
 	@$(DEPS) build
@@ -27,8 +28,22 @@ demo:
 	$(CARGO) build --locked --bin trailblazer --example demo
 	@$(CARGO) run --locked --quiet --example demo
 
+# The packages' binary (one core, for minutes) and the base root are made beside the compilation of
+# the tests, which would wait for them one after the other.
 test: deps
+	@mkdir -p target
+	@packaging/build-binary.sh >target/binary.log 2>&1 & binary=$$!; \
+	packaging/dev/as-root.sh packaging/dev/debian-root.sh >target/root.log 2>&1 & root=$$!; \
+	$(CARGO) test --locked --no-run || { kill $$binary $$root; exit 1; }; \
+	wait $$binary || { cat target/binary.log >&2; exit 1; }; \
+	wait $$root || { cat target/root.log >&2; exit 1; }
 	$(CARGO) test --locked
+
+test-boot:
+	@$(DEPS) boot
+	@packaging/dev/as-root.sh packaging/dev/debian-root.sh
+	packaging/build.sh
+	$(CARGO) test --locked --test boot -- --ignored --test-threads=2
 
 test-long: deps
 	TRAILBLAZER_LONG=1 $(CARGO) test --locked -- --include-ignored \

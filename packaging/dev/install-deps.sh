@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the tools that building, packaging, the demo, the tests or the bench need:
 #
-#   packaging/dev/install-deps.sh build|packages|demo|test|bench
+#   packaging/dev/install-deps.sh build|packages|demo|test|boot|bench
 #
 # Quick and silent when they are all there. With apt-get it installs what is missing (through
 # sudo when not root); without, it names the tools and stops.
@@ -17,6 +17,7 @@ test="$demo iptables:iptables iptables-restore:iptables \
     systemd-networkd:systemd \
     ${packages#"$build "} debootstrap:debootstrap cpio:cpio lintian:lintian rpmlint:rpmlint \
     shellcheck:shellcheck man:man-db lexgrog:man-db bash:bash zsh:zsh fish:fish"
+boot="$demo ${packages#"$build "} debootstrap:debootstrap systemd-nspawn:systemd-container"
 bench="$test bird:bird2 birdc:bird2"
 
 # The tests check the alert rules with it. Its package is Prometheus itself, whose daemon nobody
@@ -29,9 +30,10 @@ case "${1:-test}" in
     packages) wanted=$packages ;;
     demo) wanted=$demo ;;
     test) wanted=$test ;;
+    boot) wanted=$boot ;;
     bench) wanted=$bench ;;
     *)
-        echo "usage: $0 build|packages|demo|test|bench" >&2
+        echo "usage: $0 build|packages|demo|test|boot|bench" >&2
         exit 64
         ;;
 esac
