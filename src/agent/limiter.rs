@@ -42,8 +42,9 @@ struct Conflict {
 }
 
 impl Conflict {
+    /// Never while its object may yet need the repair that the pause has put off.
     fn is_over(&self, now: Instant) -> bool {
-        now >= self.last_repair.max(self.until) + OVER_AFTER
+        !self.waiting && now >= self.last_repair.max(self.until) + OVER_AFTER
     }
 }
 
@@ -100,31 +101,39 @@ impl<K: Ord + Clone> RepairLimiter<K> {
             mended.repairs += 1;
             return true;
         }
-        let conflict = Conflict {
-            // The last of the five lies somewhere before, and what counts is the pause from now.
-            last_repair: now,
-            pause: FIRST_PAUSE,
-            until: now + FIRST_PAUSE,
-            waiting: true,
-            repairs: mended.repairs.into(),
-        };
+        let conflict = Conflict::new(now, mended.repairs);
         self.mended.remove(key);
         self.conflicts.insert(key.clone(), conflict);
         false
     }
 
-    /// The objects that wait for the end of a pause: how long yet, and how often they were
-    /// mended since the conflict's first repair.
+    /// A pass found this object in need of a repair and left it alone, because it was among those of
+    /// [`RepairLimiter::exhausted`] when the pass was ordered. A conflict begins, or goes on: the
+    /// repair is due when its pause is over, at once if that has happened meanwhile.
+    pub fn left_alone(&mut self, key: &K, now: Instant) {
+        if let Some(conflict) = self.conflicts.get_mut(key)
+            && !conflict.is_over(now)
+        {
+            conflict.waiting = true;
+            return;
+        }
+        let repairs = self.mended.remove(key).map_or(REPAIRS, |it| it.repairs);
+        self.conflicts
+            .insert(key.clone(), Conflict::new(now, repairs));
+    }
+
+    /// The objects that wait for the end of a pause, or for the pass that follows it: how long yet,
+    /// and how often they were mended since the conflict's first repair.
     pub fn paused(&self, now: Instant) -> impl Iterator<Item = (&K, Duration, u64)> {
         self.conflicts.iter().filter_map(move |(key, conflict)| {
             let left = conflict.until.saturating_duration_since(now);
-            (!left.is_zero()).then_some((key, left, conflict.repairs))
+            (conflict.waiting || !left.is_zero()).then_some((key, left, conflict.repairs))
         })
     }
 
     /// The objects that a pass is to leave alone: those in a pause, and those that have used up
     /// their repairs. One that a pass finds changed all the same is told to
-    /// [`RepairLimiter::allow`], which begins its pause.
+    /// [`RepairLimiter::left_alone`].
     pub fn exhausted(&self, now: Instant) -> impl Iterator<Item = &K> {
         let paused = self.conflicts.iter();
         let paused = paused.filter(move |(_, conflict)| now < conflict.until);
@@ -175,8 +184,20 @@ impl<K: Ord + Clone> RepairLimiter<K> {
 }
 
 impl Conflict {
+    fn new(now: Instant, repairs: u32) -> Self {
+        Conflict {
+            // The last of them lies somewhere before, and what counts is the pause from now.
+            last_repair: now,
+            pause: FIRST_PAUSE,
+            until: now + FIRST_PAUSE,
+            waiting: true,
+            repairs: repairs.into(),
+        }
+    }
+
     fn allow(&mut self, now: Instant) -> bool {
         if now < self.until {
+            self.waiting = true;
             return false;
         }
         // The pause is over; or the last repair held for longer than a pause, so that another
@@ -321,7 +342,81 @@ mod tests {
         assert!(limiter.mended.is_empty());
     }
 
+    /// An object that somebody deletes, and what an agent does about it.
+    struct World {
+        now: Instant,
+        missing: bool,
+        limiter: RepairLimiter<u8>,
+    }
+
+    impl World {
+        /// The watcher hears of a deletion.
+        fn hears(&mut self, at: Instant) {
+            self.missing = !self.limiter.allow(&1, at);
+        }
+
+        /// A pass: ordered, begun, looking, ended, each some time after the one before; the object
+        /// may be deleted once more after it has looked.
+        fn pass(&mut self, [begins, looks, ends]: [u64; 3], deleted: bool) {
+            let withheld = self.limiter.exhausted(self.now).any(|key| *key == 1);
+            let started = self.now + ms(begins);
+            let looked = started + ms(looks);
+            self.now = looked + ms(ends);
+            let needed = self.missing;
+            self.missing &= withheld;
+            if deleted {
+                self.hears(looked);
+            }
+            self.limiter.passed(started);
+            match (needed, withheld) {
+                (true, true) => self.limiter.left_alone(&1, self.now),
+                (true, false) => drop(self.limiter.allow(&1, self.now)),
+                (false, _) => {}
+            }
+        }
+    }
+
     proptest! {
+        /// However passes and deletions fall: when nobody deletes any more, and no pass is due, the
+        /// object is there.
+        #[test]
+        fn no_repair_is_lost(
+            deletions in prop::collection::vec(
+                (
+                    prop_oneof![8 => 0u64..20, 4 => 500u64..1100, 1 => 0u64..9000],
+                    prop::bool::weighted(0.8),
+                    any::<bool>(),
+                    [0u64..300, 0u64..300, 0u64..300],
+                ),
+                1..60,
+            ),
+        ) {
+            let now = Instant::now();
+            let mut world = World { now, missing: false, limiter: RepairLimiter::new() };
+            for (gap, heard, deleted, times) in deletions {
+                let next = world.now + ms(gap);
+                while let Some(at) = world.limiter.next_release().filter(|at| *at <= next) {
+                    world.now = world.now.max(at);
+                    world.pass(times, deleted);
+                    if world.now > next { break; }
+                }
+                world.now = world.now.max(next);
+                world.missing = true;
+                match heard {
+                    true => world.hears(world.now),
+                    false => world.pass(times, deleted),
+                }
+            }
+            for _ in 0..9 {
+                let Some(at) = world.limiter.next_release() else { break };
+                prop_assert!(world.limiter.paused(world.now).next().is_some());
+                world.now = world.now.max(at);
+                world.pass([5, 20, 20], false);
+            }
+            prop_assert!(!world.missing);
+            prop_assert_eq!(world.limiter.next_release(), None);
+        }
+
         /// Whatever asks when: a no is a pause of at most a minute, a yes never falls into one,
         /// repairs stay rare, and each key is treated as if it were alone.
         #[test]

@@ -72,8 +72,10 @@ fn attack(scene: &Scene, program: &str, scripts: &[&str]) {
         // Who does this six times in ten seconds fights us: this one doesn't.
         std::thread::sleep(Duration::from_millis(2100).saturating_sub(started.elapsed()));
     }
-    let status = scene.agent.status().unwrap();
-    assert!(mended(&status, "nat") >= scripts.len() as u64, "{status:#}");
+    // The journal tells of a pass when it begins to change something, the account when it has ended.
+    let status = scene.agent.wait_for("all of it counted", |status| {
+        mended(status, "nat") >= scripts.len() as u64
+    });
     assert!(conflicts(&status).is_empty(), "{status:#}");
     let named = format!("{program} changed the firewall");
     let log = scene.agent.log();

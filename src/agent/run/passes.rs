@@ -254,7 +254,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             }
             for key in &report.plan.withheld {
                 let known = limiter.is_paused(key, ended.started);
-                limiter.allow(key, ended.ended);
+                limiter.left_alone(key, ended.ended);
                 if !known {
                     begins.push(key.clone());
                 }
