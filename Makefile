@@ -34,13 +34,14 @@ test: deps
 	@mkdir -p target
 	@packaging/build-binary.sh >target/binary.log 2>&1 & binary=$$!; \
 	packaging/dev/as-root.sh packaging/dev/debian-root.sh >target/root.log 2>&1 & root=$$!; \
-	$(CARGO) test --locked --no-run || { kill $$binary $$root; exit 1; }; \
+	$(CARGO) test --locked --no-run || { wait; exit 1; }; \
 	wait $$binary || { cat target/binary.log >&2; exit 1; }; \
 	wait $$root || { cat target/root.log >&2; exit 1; }
 	$(CARGO) test --locked
 
 test-boot:
 	@$(DEPS) boot
+	@mkdir -p target
 	@packaging/dev/as-root.sh packaging/dev/debian-root.sh
 	packaging/build.sh
 	$(CARGO) test --locked --test boot -- --ignored --test-threads=2
@@ -65,6 +66,7 @@ soak:
 	$(CARGO) bench --locked --bench agent -- --soak
 
 lint:
+	@$(DEPS) build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 

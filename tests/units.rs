@@ -151,6 +151,7 @@ fn both_services_have_the_same_sandbox() {
     let sandbox = |unit: &str| -> Vec<String> {
         let text = fs::read_to_string(repository().join("systemd").join(unit)).unwrap();
         let keys = [
+            "Ambient",
             "Capabilit",
             "Protect",
             "Private",

@@ -11,6 +11,8 @@ include=systemd,systemd-sysv,dbus,iproute2,nftables,iptables,ca-certificates
 
 roots=$(cd "$(dirname "$0")/../.." && pwd)/target/roots
 mkdir -p "$roots"
+# Through sudo: the directory is the user's who may clean it away.
+[ -z "${SUDO_UID:-}" ] || chown "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$roots"
 # shellcheck source=/dev/null
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 tarball=$roots/$codename-$(echo "$include" | cksum | cut -d ' ' -f 1).tar
@@ -28,6 +30,13 @@ if [ ! -e "$tarball" ]; then
     mirror=$(apt-get indextargets --format '$(CREATED_BY) $(CODENAME) $(COMPONENT) $(REPO_URI)' |
         awk -v codename="$codename" \
             '$1 == "Packages" && $2 == codename && $3 == "main" { print $4; exit }')
+    # apt also takes a list of mirrors from a file, which debootstrap doesn't know (apt-transport-mirror(1)).
+    case $mirror in
+        mirror+file:* | mirror:/*)
+            list=${mirror#*:}
+            mirror=$(sed -n 's/^[[:space:]]*\(https\{0,1\}:[^[:space:]]*\).*/\1/p' "${list#//}" | head -n 1)
+            ;;
+    esac
     if [ -z "$mirror" ]; then
         echo "$0: apt knows no mirror of $codename (apt-get update?)" >&2
         exit 1

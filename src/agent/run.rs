@@ -25,6 +25,10 @@ use crate::source::cache::Store;
 use crate::source::child::Asker;
 use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
 
+/// The first fetch may take longer than a start: sources that hang are waited for one by one. READY
+/// then comes without it, well before the unit's `TimeoutStartSec` turns into a restart loop.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
 /// A fetch that is over.
 struct Fetched {
     by: tokio::task::Id,
@@ -73,6 +77,8 @@ pub(super) struct Agent<R> {
     facts: HostFacts,
     first_pass_over: bool,
     first_fetch_over: bool,
+    /// READY is said by then, whatever the sources do; `None` once it was.
+    ready_by: Option<Instant>,
     /// When a link, an address or a default route changed last.
     link_changed: Option<Instant>,
     probe: Option<Settings>,
@@ -184,6 +190,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             facts: HostFacts::default(),
             first_pass_over: false,
             first_fetch_over: false,
+            ready_by: Some(now + READY_WITHIN),
             link_changed: None,
             probe: None,
             reloading: false,
@@ -209,6 +216,12 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             // Read and found good; in force they will be with the rest, after the pause.
             self.reloading = false;
             self.notifier.ready();
+        }
+        if self.ready_by.is_some_and(|by| now >= by) && self.first_pass_over {
+            self.ready_by = None;
+            if !self.notifier.is_ready() {
+                self.notifier.ready();
+            }
         }
         let may_fetch = self.first_pass_over && self.fetching.is_none() && !self.shared.is_paused();
         if may_fetch && self.gathered.is_none() && now >= self.schedule.due() {
@@ -250,6 +263,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let mut deadlines: Vec<Option<Instant>> = vec![self.watchdog.map(|(_, next)| next)];
+        if self.first_pass_over {
+            deadlines.push(self.ready_by);
+        }
         if !self.shared.is_paused() {
             if self.running.is_none() {
                 deadlines.push(self.settle.due());

@@ -2,8 +2,8 @@
 //!
 //! The agent lives for months and asks once in minutes. What a fetch over TLS touches (the code
 //! of TLS, the system's root certificates, tables of the ciphers: over 8 MiB resident) would stay
-//! with it for all that time; a child takes it along when it ends. It also parses what strangers
-//! send, so that whatever comes of it ends no agent.
+//! with it for all that time; a child takes it along when it ends. It also reads what strangers send:
+//! an answer that ends the child ends no agent.
 //!
 //! The child is this same program. It gets one line of JSON on standard input, which is kept open:
 //! its end says that nobody waits any more. It answers with one line of JSON on standard output,
@@ -15,9 +15,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
-use super::{FetchSettings, Fetched, SourceError, Validators, fetch};
+use super::{
+    Failure, FetchSettings, Fetched, SourceError, SourceFailure, Validators, fetch, redacted,
+};
 
 /// This program, also after a new one was installed in its place (proc(5), `/proc/pid/exe`): the
 /// two sides always speak the same format.
@@ -26,6 +29,9 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Bound of a request or answer without its document, in bytes: addresses, validators and texts of
 /// errors, of which a server can make up a part.
 const MAX_LINE: u64 = 1 << 20;
+
+/// A child that has answered has nothing left to do.
+const TO_END: Duration = Duration::from_secs(1);
 
 /// Who asks the sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,8 +71,8 @@ impl Asker {
     /// [`fetch`], by whoever asks.
     ///
     /// # Errors
-    /// As [`fetch`]. A child that can't be started or breaks off is no reason to go without the
-    /// document: this process asks then.
+    /// As [`fetch`], and a child that broke off. One that can't be started is no reason to go without
+    /// the document: this process asks then.
     pub async fn fetch(
         &self,
         urls: &[String],
@@ -85,27 +91,39 @@ impl Asker {
             settings: settings.clone(),
             previous: previous.cloned(),
         };
-        match ask(arguments, &request).await {
-            Ok(answer) => answer,
+        let child = match start(arguments) {
+            Ok(child) => child,
             Err(error) => {
                 tracing::warn!(
-                    "the process that should fetch the document failed ({error}); the agent fetches it itself: look for what forbids it to start /proc/self/exe, or ended it"
+                    "cannot start the process that fetches the document ({THIS_PROGRAM}: {error}); the agent fetches it itself: look for what forbids it, a limit of tasks or a security module"
                 );
-                fetch(urls, settings, previous).await
+                return fetch(urls, settings, previous).await;
             }
-        }
+        };
+        ask(child, &request).await.unwrap_or_else(|error| {
+            let url = urls.first().map(|url| redacted(url)).unwrap_or_default();
+            Err(SourceError::Failed(vec![SourceFailure {
+                url,
+                tries: 1,
+                cause: Failure::Child(error.to_string()),
+            }]))
+        })
     }
 }
 
-async fn ask(arguments: &[String], request: &Request) -> io::Result<Result<Fetched, SourceError>> {
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    let mut child = Command::new(THIS_PROGRAM)
+fn start(arguments: &[String]) -> io::Result<Child> {
+    Command::new(THIS_PROGRAM)
+        .arg0("trailblazer")
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
-        .spawn()?;
+        .spawn()
+}
+
+async fn ask(mut child: Child, request: &Request) -> io::Result<Result<Fetched, SourceError>> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
     let (Some(mut to_child), Some(from_child)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(io::Error::other("it has no pipes"));
     };
@@ -113,7 +131,7 @@ async fn ask(arguments: &[String], request: &Request) -> io::Result<Result<Fetch
         to_child.write_all(&line).await?;
         read_answer(BufReader::new(from_child), request.settings.max_bytes).await
     };
-    let answer = tokio::time::timeout(patience(request), answer)
+    let answer = timeout(patience(request), answer)
         .await
         .unwrap_or_else(|_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "it hangs")));
     // Kept open until here: its end is what tells the child to give up.
@@ -121,7 +139,10 @@ async fn ask(arguments: &[String], request: &Request) -> io::Result<Result<Fetch
     match answer {
         Ok(answer) => {
             // Nothing more is expected of it, but a zombie would be left.
-            child.wait().await?;
+            if timeout(TO_END, child.wait()).await.is_err() {
+                child.start_kill()?;
+                child.wait().await?;
+            }
             Ok(answer)
         }
         Err(error) => {
@@ -135,9 +156,12 @@ async fn ask(arguments: &[String], request: &Request) -> io::Result<Result<Fetch
 /// Longer than a child that runs at all can take: it bounds each try and each wait by itself.
 fn patience(request: &Request) -> Duration {
     let settings = &request.settings;
-    let one_source = (settings.timeout + settings.max_wait) * (settings.retries + 1);
+    let one_try = settings.timeout.saturating_add(settings.max_wait);
+    let one_source = one_try.saturating_mul(settings.retries.saturating_add(1));
     let sources = u32::try_from(request.urls.len()).unwrap_or(u32::MAX);
-    one_source.saturating_mul(sources) + Duration::from_secs(10)
+    one_source
+        .saturating_mul(sources)
+        .saturating_add(Duration::from_secs(10))
 }
 
 async fn read_answer(
@@ -304,7 +328,6 @@ mod tests {
 
     #[test]
     fn every_failure_survives_the_pipe() {
-        use super::super::Failure;
         use reqwest::StatusCode;
         let text = || "x".to_owned();
         let failures = [
@@ -327,6 +350,7 @@ mod tests {
                 announced: Some(2),
             },
             Failure::Empty,
+            Failure::Child(text()),
             Failure::File {
                 problem: text(),
                 advice: "y".into(),

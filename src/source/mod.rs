@@ -240,6 +240,11 @@ pub enum Failure {
     /// Nothing in it.
     #[error("empty document: the source answered without content; check what publishes it")]
     Empty,
+    /// The process that asked for the agent.
+    #[error(
+        "the process that fetches the document broke off: {0}: look for what ended it (the kernel's log tells of memory); what is in force stays"
+    )]
+    Child(String),
     /// A file that cannot be read.
     #[error("cannot read the file: {problem}: {advice}")]
     File {
@@ -268,6 +273,7 @@ impl Failure {
             | Failure::Timeout(_)
             | Failure::Connect(_)
             | Failure::Tls(_)
+            | Failure::Child(_)
             | Failure::File { .. } => false,
         }
     }

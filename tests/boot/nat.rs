@@ -13,11 +13,11 @@ use crate::packets::{FIRST, Firewall, PACE, count_from_now, document};
 const DEADLINE_OF_A_LIFE: Duration = Duration::from_secs(240);
 const TOKEN: u64 = 1_795_021_512;
 
-/// What the documentation says to do for a firewall, and what the agent then is and may.
-fn drop_in(firewall: Firewall) -> (Option<&'static str>, &'static str, u64) {
+/// What the documentation says to do for a firewall, and what the agent then may.
+fn drop_in(firewall: Firewall) -> (Option<&'static str>, u64) {
     match firewall {
-        Firewall::Nftables | Firewall::Iptables => (None, "trailblazer", NET_ADMIN),
-        Firewall::IptablesLegacy => (Some("iptables.conf"), "root", NET_ADMIN | NET_RAW),
+        Firewall::Nftables | Firewall::Iptables => (None, NET_ADMIN),
+        Firewall::IptablesLegacy => (Some("iptables.conf"), NET_ADMIN | NET_RAW | DAC_READ_SEARCH),
     }
 }
 
@@ -46,7 +46,7 @@ fn baked(name: &str, lab: &Lab, firewall: Firewall, packages: &Packages) -> (Ima
             "update-alternatives --set {family}tables /usr/sbin/{family}tables-{programs}"
         ));
     }
-    if let (Some(name), _, _) = drop_in(firewall) {
+    if let (Some(name), _) = drop_in(firewall) {
         image.chroot(&format!(
             "mkdir -p /etc/systemd/system/trailblazer.service.d
              cp /usr/share/doc/trailblazer/dropins/{name} /etc/systemd/system/trailblazer.service.d/"
@@ -78,8 +78,7 @@ fn life(name: &str, firewall: Firewall) {
     let nat1 = lab.ns("nat1");
     let machine = Machine::boot(&image, nat1);
     machine.wait_in_force(0);
-    let (_, user, capabilities) = drop_in(firewall);
-    assert_sandboxed(&machine, user, capabilities);
+    assert_sandboxed(&machine, drop_in(firewall).1);
 
     let bypass = (case.bypass)(&lab.nat1);
     let seen = |target: IpAddr| match target {
@@ -123,6 +122,43 @@ fn life(name: &str, firewall: Firewall) {
 
     removed_and_purged(&machine, nat1, &before);
     machine.shutdown();
+}
+
+/// `[kernel] manage` with the drop-in that it needs: the agent writes sysctls.
+#[test]
+#[ignore = "boots a machine: make test-boot"]
+fn a_nat_instance_that_manages_its_sysctls() {
+    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+        let packages = Packages::find();
+        let case = bulk_interface(Firewall::Nftables);
+        let lab = behind_nat1(case.layout);
+        lab.mirror.set_document(document(TOKEN, FIRST));
+        let (image, _) = baked("nat-sysctls", &lab, Firewall::Nftables, &packages);
+        let path = "/etc/trailblazer/trailblazer.toml";
+        let config = image.read(path);
+        image.write(
+            path,
+            &format!("{config}[kernel]\nmanage = [\"ip_forward\"]\n"),
+        );
+        image.chroot(
+            "cp /usr/share/doc/trailblazer/dropins/sysctls.conf \
+                /etc/systemd/system/trailblazer.service.d/",
+        );
+        let nat1 = lab.ns("nat1");
+        nat1.sysctl(&[("net/ipv4/ip_forward", "0")]);
+        let machine = Machine::boot(&image, nat1);
+        machine.wait_in_force(0);
+        assert_eq!(
+            nat1.read_sysctl("net/ipv4/ip_forward").as_deref(),
+            Some("1")
+        );
+        let seen = lab.who("host1", PARTNER);
+        assert_eq!(seen, Ok(lab.nat1.egress_public));
+        let pid = machine.number(SERVICE, "MainPID");
+        let capabilities = machine.process_status(pid, "CapEff");
+        assert_eq!(u64::from_str_radix(&capabilities, 16), Ok(NET_ADMIN));
+        machine.shutdown();
+    });
 }
 
 #[test]
