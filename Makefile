@@ -28,16 +28,13 @@ demo:
 	$(CARGO) build --locked --bin trailblazer --example demo
 	@$(CARGO) run --locked --quiet --example demo
 
-# The packages' binary (one core, for minutes) and the base root are made beside the compilation of
-# the tests, which would wait for them one after the other.
+# The packages' binary and the base root take minutes each. They are made beside the tests, of the
+# time that those leave (nice); tests/packages waits for them.
 test: deps
 	@mkdir -p target
-	@packaging/build-binary.sh >target/binary.log 2>&1 & binary=$$!; \
-	packaging/dev/as-root.sh packaging/dev/debian-root.sh >target/root.log 2>&1 & root=$$!; \
-	$(CARGO) test --locked --no-run || { wait; exit 1; }; \
-	wait $$binary || { cat target/binary.log >&2; exit 1; }; \
-	wait $$root || { cat target/root.log >&2; exit 1; }
-	$(CARGO) test --locked
+	@nice -n 19 packaging/build-binary.sh >target/binary.log 2>&1 & \
+	nice -n 19 packaging/dev/as-root.sh packaging/dev/debian-root.sh >target/root.log 2>&1 & \
+	$(CARGO) test --locked; status=$$?; wait; exit $$status
 
 test-boot:
 	@$(DEPS) boot
@@ -46,7 +43,9 @@ test-boot:
 	packaging/build.sh
 	$(CARGO) test --locked --test boot -- --ignored --test-threads=2
 
-test-long: deps
+test-long: deps packages
+	@$(DEPS) boot
+	@packaging/dev/as-root.sh packaging/dev/debian-root.sh
 	TRAILBLAZER_LONG=1 $(CARGO) test --locked -- --include-ignored \
 		--skip child_fetches --skip child_in_its_namespace # run by other tests
 
