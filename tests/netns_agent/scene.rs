@@ -176,13 +176,33 @@ impl Scene<'_> {
         assert_no_leaks(self.lab);
         let before = ours();
         take();
-        eventually("ours is back as it was", || ours() == before);
+        self.back_as(&before, ours);
         let leaks = self.lab.leaks();
         if leaks != Leaks::default() {
             println!("in the gap: {leaks:?}");
             // Connections that began in it are over after the client's patience, twice.
             std::thread::sleep(PATIENCE * 2);
             count_from_now(self.lab);
+        }
+    }
+
+    /// Waits until what is ours is as it was; else says what is missing, and what the agent says.
+    #[track_caller]
+    pub fn back_as(&self, before: &BTreeSet<String>, ours: impl Fn() -> BTreeSet<String>) {
+        let started = std::time::Instant::now();
+        while ours() != *before {
+            let now = ours();
+            assert!(
+                started.elapsed() < SOON,
+                "ours is not back as it was; missing {:#?}, too many {:#?}; the main table has:\n{}{}\nthe agent says {:#?}\nits log:\n{}",
+                before.difference(&now).collect::<Vec<_>>(),
+                now.difference(before).collect::<Vec<_>>(),
+                self.ip("-4 route show"),
+                self.ip("-6 route show"),
+                self.agent.status(),
+                self.agent.log()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 
