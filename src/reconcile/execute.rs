@@ -111,11 +111,13 @@ impl Pass<'_> {
             if let Some(interposer) = &mut shaped {
                 interposer.heads_for(&aim.goal);
             }
+            let carried_out;
             match self.attempt(kernel, view, &aim.desired, &steps, &tried, shaped) {
                 Ok(()) => return Ok(aim.goal),
                 Err(Attempt::Stopped) => return Err(PassError::Stopped),
                 Err(Attempt::Final(reason)) => return Err(PassError::RolledBack { reason }),
-                Err(Attempt::Again(reason)) => trouble = reason,
+                Err(Attempt::Refused(reason)) => (trouble, carried_out) = (reason, false),
+                Err(Attempt::Undone(reason)) => (trouble, carried_out) = (reason, true),
             }
             match self.options.watched {
                 // The agent tells of a fight once, and not each time that it looks after it.
@@ -142,6 +144,10 @@ impl Pass<'_> {
                 }
                 steps.withhold(&fought);
                 self.report.plan.withheld.extend(fought);
+            }
+            if !steps.is_empty() {
+                self.report.take_more(&steps, carried_out);
+                self.write_begin(self.report.first_steps(MAX_LISTED))?;
             }
         }
         Err(PassError::RolledBack {
@@ -209,7 +215,7 @@ impl Pass<'_> {
             // somebody else's, which shows below.
             Err(error) if self.options.watched && error.is_there_already() => {}
             Err(error) if error.worth_another_look() => {
-                return Err(Attempt::Again(error.to_string()));
+                return Err(Attempt::Refused(error.to_string()));
             }
             Err(ApplyError::Stopped) => return Err(Attempt::Stopped),
             Err(error @ ApplyError::Steps(_)) | Err(error @ ApplyError::Netlink(_)) => {
@@ -223,14 +229,14 @@ impl Pass<'_> {
         let all = tried.iter().chain(&steps.steps);
         let left = self.left_undone(&second, all.clone());
         if let Some(first) = left.first() {
-            return Err(Attempt::Again(format!(
+            return Err(Attempt::Undone(format!(
                 "verify: {} steps are left after applying all, the first: {}",
                 left.len(),
                 crate::apply::describe(first)
             )));
         }
         if let (true, Some(conflict)) = (self.options.watched, second.conflicts.first()) {
-            return Err(Attempt::Again(format!("verify: {}", conflict.message)));
+            return Err(Attempt::Undone(format!("verify: {}", conflict.message)));
         }
         let promise = Promise {
             desired,
@@ -248,7 +254,7 @@ impl Pass<'_> {
                 self.report.notes.push(format!("verify: {first}"));
                 Ok(())
             }
-            Some(first) => Err(Attempt::Again(format!(
+            Some(first) => Err(Attempt::Undone(format!(
                 "verify: {first}{}{}",
                 match findings.mismatches.len() {
                     1 => String::new(),
@@ -343,9 +349,13 @@ struct Aim {
     goal: Goal,
 }
 
+/// How an attempt ended that didn't end well.
 enum Attempt {
     Stopped,
-    Again(String),
+    /// A step was refused that another look may do without: the rest isn't carried out.
+    Refused(String),
+    /// Every step is carried out, and the kernel isn't as promised.
+    Undone(String),
     Final(String),
 }
 

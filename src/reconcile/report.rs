@@ -1,6 +1,6 @@
 //! What came of a pass, for people and for programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::facts::HostFacts;
 use crate::guard::{GuardState, Judgement, Verdict};
 use crate::ownership::Ownership;
 use crate::plan::text::{Context, Style, render, totals};
-use crate::plan::{Goal, Plan, Step, json as plan_json};
+use crate::plan::{Goal, ObjectKey, Plan, Step, json as plan_json};
 use crate::ranges::Group;
 use crate::types::{Family, IfIndex, PerFamily, SyncToken};
 
@@ -229,6 +229,16 @@ impl Report {
             self.outcome = Outcome::Pending;
         }
         self.plan = plan;
+    }
+
+    /// Takes over the steps of a further attempt. Where those before are carried out, somebody
+    /// has undone what is done again, and both are told; what was refused is told once.
+    pub(super) fn take_more(&mut self, further: &Plan, carried_out: bool) {
+        if !carried_out {
+            let again: BTreeSet<ObjectKey> = further.steps.iter().map(Step::key).collect();
+            self.plan.steps.retain(|step| !again.contains(&step.key()));
+        }
+        self.plan.steps.extend_from_slice(&further.steps);
     }
 
     /// Says why the pass failed.

@@ -7,7 +7,7 @@ use trailblazer::firewall::BackendKind;
 use trailblazer::kernel::errno::KernelError;
 use trailblazer::kernel::lookup::Decision;
 use trailblazer::objects::Route;
-use trailblazer::plan::{Action, Step};
+use trailblazer::plan::{Action, ObjectKey, Step};
 use trailblazer::reconcile::{Outcome, Report};
 use trailblazer::types::{Family, TableId};
 
@@ -145,6 +145,17 @@ fn a_foreign_object_takes_the_place_of_ours() {
     });
 }
 
+/// A step that somebody undid and the pass did again: the report and the journal tell of both.
+#[track_caller]
+fn assert_told_twice(world: &World, report: &Report, undone: &Step, when: &str) {
+    let told = report.plan.steps.iter();
+    let told = told.filter(|step| step.key() == undone.key()).count();
+    assert_eq!(told, 2, "{when}: {report:?}");
+    let pass = world.last_pass();
+    assert_eq!(pass.steps_total, report.plan.steps.len(), "{when}");
+    assert_eq!(pass.steps.len(), pass.steps_total, "{when}");
+}
+
 /// What we have just put in is taken out by somebody: verify finds it, the second attempt mends it.
 fn deleted_after(world: &World, at: usize) -> bool {
     let delete = match &world.steps[at] {
@@ -189,6 +200,7 @@ fn deleted_after(world: &World, at: usize) -> bool {
         world.ns().ip(&words);
     });
     assert_eq!(report.outcome, Outcome::Changed, "{when}: {report:?}");
+    assert_told_twice(world, &report, &world.steps[at], &when);
     world.assert_owned(1, &when);
     world.assert_converges(Outcome::InSync, &when);
     true
@@ -242,6 +254,10 @@ fn firewall_flushed(world: &World, at: usize) -> bool {
     });
     assert_eq!(report.outcome, Outcome::Changed, "{when}: {report:?}");
     assert!(ruleset.contains("table inet corp"), "{when}: {ruleset}");
+    let before = world.steps[..at].iter();
+    for step in before.filter(|step| matches!(step.key(), ObjectKey::Firewall(_))) {
+        assert_told_twice(world, &report, step, &when);
+    }
     world.assert_owned(1, &when);
     world.ns().nft(crate::scenario::CORP);
     world.assert_converges(Outcome::InSync, &when);

@@ -13,7 +13,7 @@ use std::thread;
 use trailblazer::apply::{Interposer, apply};
 use trailblazer::config::{Config, Role, parse};
 use trailblazer::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
-use trailblazer::journal::Journal;
+use trailblazer::journal::{Journal, PassRecord};
 use trailblazer::kernel::lookup::{Decision, Lookup, lookup};
 use trailblazer::kernel::nat::iptables::IptablesBackend;
 use trailblazer::kernel::nat::nftables::Nftables;
@@ -501,10 +501,11 @@ impl World {
         self.assert_owned(1, when);
         self.assert_foreign_same(when);
         self.assert_no_lock(when);
-        let history = Journal::new(&self.state_dir()).read().expect("the journal");
-        assert!(history.damaged.is_empty(), "{when}: {:?}", history.damaged);
-        let last = history.passes.last().expect("each pass leaves a line");
-        assert_eq!(last.outcome, expected.as_str(), "{when}: the journal");
+        assert_eq!(
+            self.last_in_journal(),
+            expected.as_str(),
+            "{when}: the journal"
+        );
     }
 
     #[track_caller]
@@ -513,13 +514,18 @@ impl World {
         assert_eq!(holder, None, "{when}: the lock is left behind");
     }
 
-    /// The outcome of the newest pass in the journal, and whether anything is damaged.
+    /// The newest pass in the journal, of which nothing is damaged.
+    #[track_caller]
+    pub fn last_pass(&self) -> PassRecord {
+        let mut history = Journal::new(&self.state_dir()).read().expect("the journal");
+        assert!(history.damaged.is_empty(), "{:?}", history.damaged);
+        history.passes.pop().expect("each pass leaves a line")
+    }
+
+    /// Its outcome.
     #[track_caller]
     pub fn last_in_journal(&self) -> String {
-        let history = Journal::new(&self.state_dir()).read().expect("the journal");
-        assert!(history.damaged.is_empty(), "{:?}", history.damaged);
-        let last = history.passes.last().expect("each pass leaves a line");
-        last.outcome.clone()
+        self.last_pass().outcome
     }
 }
 

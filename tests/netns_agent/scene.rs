@@ -263,7 +263,11 @@ impl Scene<'_> {
     /// Every step that the journal tells, in words: `add route 3.5.0.0/19 table 1083`,
     /// `add rule ipv4 30020`, `add nat`, `replace nexthop 108400`.
     pub fn story(&self) -> Vec<String> {
-        let history = self.machine.run(&["history", "-o", "json"]).ok().json();
+        let history = self
+            .machine
+            .run(&["history", "-n", "1000", "-o", "json"])
+            .ok()
+            .json();
         let passes = history["passes"].as_array().unwrap().iter();
         let steps = passes.flat_map(|pass| pass["steps"].as_array().unwrap());
         steps.map(step_in_words).collect()

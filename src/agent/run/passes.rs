@@ -249,7 +249,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             let mut limiter = locked(&self.shared.limiter);
             limiter.passed(ended.started);
             let changed = ended.drift && report.applied == Applied::All;
-            for key in report.plan.steps.iter().map(Step::key) {
+            // Once a pass, however many attempts it took.
+            let keys: BTreeSet<ObjectKey> = report.plan.steps.iter().map(Step::key).collect();
+            for key in keys {
                 if changed && !(with_link && goes_with_link(&key)) {
                     limiter.allow(&key, ended.ended);
                 }
