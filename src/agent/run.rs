@@ -77,8 +77,8 @@ pub(super) struct Agent<R> {
     facts: HostFacts,
     first_pass_over: bool,
     first_fetch_over: bool,
-    /// READY is said by then, whatever the sources do; `None` once it was.
-    ready_by: Option<Instant>,
+    /// READY is said by then, whatever the sources do.
+    ready_by: Instant,
     /// When a link, an address or a default route changed last.
     link_changed: Option<Instant>,
     probe: Option<Settings>,
@@ -190,7 +190,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             facts: HostFacts::default(),
             first_pass_over: false,
             first_fetch_over: false,
-            ready_by: Some(now + READY_WITHIN),
+            ready_by: now + READY_WITHIN,
             link_changed: None,
             probe: None,
             reloading: false,
@@ -217,16 +217,18 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             self.reloading = false;
             self.notifier.ready();
         }
-        if self.ready_by.is_some_and(|by| now >= by) && self.first_pass_over {
-            self.ready_by = None;
-            if !self.notifier.is_ready() {
-                self.notifier.ready();
-            }
+        if self.waits_for_ready() && now >= self.ready_by {
+            self.notifier.ready();
         }
         let may_fetch = self.first_pass_over && self.fetching.is_none() && !self.shared.is_paused();
         if may_fetch && self.gathered.is_none() && now >= self.schedule.due() {
             self.start_fetch(now);
         }
+    }
+
+    /// Whether READY hangs on the sources alone. A first pass that is stuck is none of their doing.
+    fn waits_for_ready(&self) -> bool {
+        self.first_pass_over && !self.notifier.is_ready()
     }
 
     /// Fed while the loop goes round and no pass is stuck: one that takes longer than the whole
@@ -263,8 +265,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let mut deadlines: Vec<Option<Instant>> = vec![self.watchdog.map(|(_, next)| next)];
-        if self.first_pass_over {
-            deadlines.push(self.ready_by);
+        if self.waits_for_ready() {
+            deadlines.push(Some(self.ready_by));
         }
         if !self.shared.is_paused() {
             if self.running.is_none() {

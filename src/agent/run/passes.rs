@@ -220,8 +220,6 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let ready = self.account.state() == State::InForce || self.first_fetch_over;
         if std::mem::take(&mut self.reloading) || (ready && !self.notifier.is_ready()) {
             self.notifier.ready();
-            // Nobody wakes up for it any more.
-            self.ready_by = None;
         }
         let status = tell::status_line(&ended.report, &self.account);
         self.notifier.status(status);
