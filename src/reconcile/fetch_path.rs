@@ -4,7 +4,7 @@
 use super::has_net_admin;
 use crate::config::{Config, FetchPath, Role};
 use crate::source::child::Asker;
-use crate::source::{FetchSettings, Fetched, SourceError, Validators};
+use crate::source::{FetchSettings, Fetched, SourceError, Validators, any_is_remote};
 
 /// Fetches as `[source] path` says.
 pub(super) async fn fetch_document(
@@ -59,7 +59,7 @@ pub(super) async fn fetch_document(
 
 /// Whether our rules send the fetch to the gateways at all, and we may mark it.
 fn egress_is_steered(config: &Config, role: Role) -> bool {
-    let remote = config.source.urls.iter().any(|url| url.starts_with("http"));
+    let remote = any_is_remote(&config.source.urls);
     let gateways = !config.egress.gateways.is_empty();
     role == Role::Host && gateways && remote && has_net_admin()
 }

@@ -19,7 +19,8 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::{
-    Failure, FetchSettings, Fetched, SourceError, SourceFailure, Validators, fetch, redacted,
+    Failure, FetchSettings, Fetched, SourceError, SourceFailure, Validators, any_is_remote, fetch,
+    redacted,
 };
 
 /// This program, also after a new one was installed in its place (proc(5), `/proc/pid/exe`): the
@@ -34,10 +35,9 @@ const MAX_LINE: u64 = 1 << 20;
 const TO_END: Duration = Duration::from_secs(1);
 
 /// Who asks the sources.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asker {
     /// This process.
-    #[default]
     This,
     /// This program, started once more with these arguments for each fetch.
     Child {
@@ -54,17 +54,10 @@ struct Request {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Answer {
-    NotModified {
-        url: String,
-    },
-    /// Its bytes follow.
-    Document {
-        size: u64,
-        url: String,
-        validators: Option<Validators>,
-    },
-    Failed(SourceError),
+struct Answer {
+    fetched: Result<Fetched, SourceError>,
+    /// Of the document that follows, in bytes; 0 where none does.
+    size: u64,
 }
 
 impl Asker {
@@ -79,13 +72,11 @@ impl Asker {
         settings: &FetchSettings,
         previous: Option<&Validators>,
     ) -> Result<Fetched, SourceError> {
-        let Asker::Child { arguments } = self else {
-            return fetch(urls, settings, previous).await;
+        let arguments = match self {
+            // A file is read here as well as there.
+            Asker::Child { arguments } if any_is_remote(urls) => arguments,
+            _ => return fetch(urls, settings, previous).await,
         };
-        // A file is read here as well as there.
-        if !urls.iter().any(|url| url.starts_with("http")) {
-            return fetch(urls, settings, previous).await;
-        }
         let request = Request {
             urls: urls.to_vec(),
             settings: settings.clone(),
@@ -122,8 +113,7 @@ fn start(arguments: &[String]) -> io::Result<Child> {
 }
 
 async fn ask(mut child: Child, request: &Request) -> io::Result<Result<Fetched, SourceError>> {
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
+    let line = line_of(request)?;
     let (Some(mut to_child), Some(from_child)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(io::Error::other("it has no pipes"));
     };
@@ -168,28 +158,24 @@ async fn read_answer(
     mut from: impl AsyncBufReadExt + Unpin,
     max_bytes: u64,
 ) -> io::Result<Result<Fetched, SourceError>> {
-    match read_line(&mut from).await? {
-        Answer::NotModified { url } => Ok(Ok(Fetched::NotModified { url })),
-        Answer::Failed(error) => Ok(Err(error)),
-        Answer::Document { size, .. } if size == 0 || size > max_bytes => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("its document has {size} bytes, where 1 to {max_bytes} are allowed"),
-        )),
-        Answer::Document {
-            size,
-            url,
-            validators,
-        } => {
-            let length = usize::try_from(size).map_err(io::Error::other)?;
-            let mut bytes = vec![0; length];
-            from.read_exact(&mut bytes).await?;
-            Ok(Ok(Fetched::Document {
-                bytes,
-                url,
-                validators,
-            }))
+    let Answer { mut fetched, size } = read_line(&mut from).await?;
+    if let Ok(Fetched::Document { bytes, .. }) = &mut fetched {
+        if size == 0 || size > max_bytes {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("its document has {size} bytes, where 1 to {max_bytes} are allowed"),
+            ));
         }
+        bytes.resize(usize::try_from(size).map_err(io::Error::other)?, 0);
+        from.read_exact(bytes).await?;
     }
+    Ok(fetched)
+}
+
+fn line_of(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 async fn read_line<T: for<'de> Deserialize<'de>>(
@@ -234,31 +220,17 @@ async fn answer(
 ) -> io::Result<()> {
     let mut from = BufReader::new(from);
     let request: Request = read_line(&mut from).await?;
-    let fetched = tokio::select! {
+    let mut fetched = tokio::select! {
         fetched = fetch(&request.urls, &request.settings, request.previous.as_ref()) => fetched,
         // Nothing more is ever sent: this ends when whoever asked ends or gives up.
         _ = from.read_u8() => return Ok(()),
     };
-    let (answer, document) = match fetched {
-        Ok(Fetched::NotModified { url }) => (Answer::NotModified { url }, Vec::new()),
-        Ok(Fetched::Document {
-            bytes,
-            url,
-            validators,
-        }) => {
-            let size = bytes.len() as u64;
-            let answer = Answer::Document {
-                size,
-                url,
-                validators,
-            };
-            (answer, bytes)
-        }
-        Err(error) => (Answer::Failed(error), Vec::new()),
+    let document = match &mut fetched {
+        Ok(Fetched::Document { bytes, .. }) => std::mem::take(bytes),
+        Ok(Fetched::NotModified { .. }) | Err(_) => Vec::new(),
     };
-    let mut line = serde_json::to_vec(&answer)?;
-    line.push(b'\n');
-    to.write_all(&line).await?;
+    let size = document.len() as u64;
+    to.write_all(&line_of(&Answer { fetched, size })?).await?;
     to.write_all(&document).await?;
     to.flush().await
 }
@@ -291,8 +263,7 @@ mod tests {
             settings: settings(),
             previous: None,
         };
-        let mut line = serde_json::to_vec(&request)?;
-        line.push(b'\n');
+        let line = line_of(&request)?;
         let (mut to_child, from_parent) = tokio::io::duplex(1 << 16);
         let (to_parent, from_child) = tokio::io::duplex(1 << 16);
         to_child.write_all(&line).await?;
@@ -365,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_breaks_off_is_none() {
-        let head = r#"{"Document":{"size":9,"url":"u","validators":null}}"#;
+        let head = r#"{"fetched":{"Ok":{"Document":{"url":"u","validators":null}}},"size":9}"#;
         for (sent, why) in [
             (String::new(), "first line"),
             (head.to_owned(), "first line"),

@@ -99,7 +99,7 @@ pub struct Validators {
 }
 
 /// The answer of the first source that gave one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fetched {
     /// The document that the validators came from is still the current one.
     NotModified {
@@ -108,7 +108,8 @@ pub enum Fetched {
     },
     /// A complete document, decoded, not empty, not over the cap.
     Document {
-        /// The decoded body.
+        /// The decoded body; where the answer is handed on, it goes beside it ([`child`]).
+        #[serde(skip)]
         bytes: Vec<u8>,
         /// The source, as configured but without credentials.
         url: String,
@@ -301,6 +302,11 @@ fn retry_advice(retry_after: &Option<Duration>) -> String {
 
 fn told(announced: &Option<u64>) -> String {
     announced.map_or_else(String::new, |size| format!(" ({size} bytes announced)"))
+}
+
+/// Whether a source of the list is asked over the network.
+pub fn any_is_remote(urls: &[String]) -> bool {
+    urls.iter().any(|url| url.starts_with("http"))
 }
 
 /// Fetches the document from the first source that gives one.
