@@ -45,15 +45,6 @@ fn wanted(config: &Config, role: Role, facts: &HostFacts) -> Wanted {
     wanted
 }
 
-/// An image is baked on another machine, for which the document alone counts: what a NAT instance
-/// must know of itself, it will ask where it boots.
-pub(super) fn as_asked(role: Role, cache_only: bool) -> Role {
-    match cache_only {
-        true => Role::Host,
-        false => role,
-    }
-}
-
 /// Asks for what the settings want; `None` where they want nothing.
 pub(super) async fn ask(
     config: &Config,
@@ -70,20 +61,30 @@ pub(super) async fn ask(
     })
 }
 
-/// Takes the answer, or the last one of this same machine.
+/// The answer that was gathered ahead of the pass, or that to a question now; else the last one of
+/// this same machine.
 ///
 /// # Errors
 /// Only where a setting needs the answer and there is none: then the note becomes the error.
-pub(super) fn take(
+pub(super) async fn learn(
     pass: &mut Pass<'_>,
-    answer: Metadata,
     facts: &HostFacts,
 ) -> Result<Option<InstanceFacts>, PassError> {
-    let (config, role, store) = (pass.config, pass.role, &pass.store);
+    let (config, store) = (pass.config, &pass.store);
+    // An image is baked on another machine: only the document goes along. What a NAT instance must
+    // know of itself, it will ask where it boots.
+    let (keep, role) = match pass.options.cache_only {
+        true => (false, Role::Host),
+        false => (!pass.options.dry_run, pass.role),
+    };
+    let answer = match &mut pass.gathered {
+        Some(gathered) => std::mem::take(&mut gathered.metadata),
+        None => match ask(config, role, facts).await {
+            Some(answer) => Metadata::Answer(answer),
+            None => Metadata::NotAsked,
+        },
+    };
     let notes = &mut pass.report.notes;
-    // An image is baked on another machine: only the document goes along.
-    let keep = !pass.options.dry_run && !pass.options.cache_only;
-    let role = as_asked(role, pass.options.cache_only);
     let wanted = wanted(config, role, facts);
     if wanted.is_nothing() {
         return Ok(None);

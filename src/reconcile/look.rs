@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::gather::Metadata;
 use super::{Pass, PassError, instance};
 use crate::config::{AutoOr, Role};
 use crate::desired::{DesiredState, Inputs, desired};
@@ -70,20 +69,7 @@ impl View {
         firewalls: Firewalls,
     ) -> Result<View, PassError> {
         let mut facts = kernel.facts()?;
-        let answer = match &mut pass.gathered {
-            Some(gathered) => std::mem::take(&mut gathered.metadata),
-            None => match instance::ask(
-                pass.config,
-                instance::as_asked(pass.role, pass.options.cache_only),
-                &facts,
-            )
-            .await
-            {
-                Some(answer) => Metadata::Answer(answer),
-                None => Metadata::NotAsked,
-            },
-        };
-        let asked = instance::take(pass, answer, &facts);
+        let asked = instance::learn(pass, &facts).await;
         // The egress path needs no region: it goes in all the same, and the pass fails after. What
         // was in force needs no answer either.
         let goes_on = pass.role == Role::Host || pass.options.earlier.is_some();
