@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fetches what tests/images checks the images, the DaemonSet and the workflow with, into
-# target/tools/images: it goes away with `cargo clean`, and nothing is installed on this machine but
-# Python's venv and shellcheck, where they are missing. Quick and silent when all is there.
+# target/tools/images: it goes away with `cargo clean`. Quick and silent when all is there. What must
+# be installed for it (Python's venv, shellcheck) is install-deps.sh's.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -9,30 +9,8 @@ wanted=$root/packaging/dev/images-requirements.txt
 tools=$root/target/tools/images
 stamp=$tools/.complete
 
-if [ -e "$stamp" ] && cmp -s "$wanted" "$stamp" && command -v shellcheck >/dev/null 2>&1; then
+if [ -e "$stamp" ] && cmp -s "$wanted" "$stamp"; then
     exit 0
-fi
-
-if [ "$(id -u)" = 0 ]; then
-    sudo=""
-else
-    sudo="sudo"
-fi
-
-# Of the distribution: a venv's own shellcheck is there for one architecture only.
-missing=""
-python3 -m ensurepip --version >/dev/null 2>&1 || missing="python3-venv"
-command -v shellcheck >/dev/null 2>&1 || missing="$missing shellcheck"
-if [ -n "$missing" ]; then
-    if ! command -v apt-get >/dev/null 2>&1; then
-        echo "missing: $missing (Debian's names of the packages)" >&2
-        exit 1
-    fi
-    echo "installing $missing"
-    $sudo apt-get update -qq
-    # shellcheck disable=SC2086 # a list of packages
-    $sudo env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
 echo "fetching the image checks' tools (400 MB) into $tools"
@@ -51,7 +29,7 @@ chmod 755 "$fetched"
 download() {
     (cd "$fetched" && apt-get download -qq cloud-init 2>/dev/null)
 }
-if ! download && ! { $sudo apt-get update -qq && download; }; then
+if ! download && ! { "$root"/packaging/dev/as-root.sh apt-get update -qq && download; }; then
     echo "missing: cloud-init's schema; Debian's package cloud-init has it" >&2
     exit 1
 fi

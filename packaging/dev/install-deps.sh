@@ -16,7 +16,7 @@ test="$demo iptables:iptables iptables-restore:iptables \
     conntrack:conntrack sysctl:procps script:bsdutils libfaketime.so.1:libfaketime \
     systemd-networkd:systemd \
     ${packages#"$build "} debootstrap:debootstrap cpio:cpio lintian:lintian rpmlint:rpmlint \
-    shellcheck:shellcheck man:man-db lexgrog:man-db bash:bash zsh:zsh fish:fish"
+    shellcheck:shellcheck ensurepip:python3-venv man:man-db lexgrog:man-db bash:bash zsh:zsh fish:fish"
 boot="$demo ${packages#"$build "} debootstrap:debootstrap systemd-nspawn:systemd-container"
 bench="$test bird:bird2 birdc:bird2"
 
@@ -46,6 +46,8 @@ is_there() {
     case $1 in
         # Debian's directory has the architecture in its name.
         *.so.*) set -- /usr/lib*/faketime/"$1" /usr/lib/*/faketime/"$1" ;;
+        # Without it no venv can be made (Debian takes it out of Python's own library).
+        ensurepip) python3 -m ensurepip --version >/dev/null 2>&1; return ;;
         *) command -v "$1" >/dev/null 2>&1; return ;;
     esac
     for file; do
