@@ -73,19 +73,15 @@ impl Agent {
     /// Waits until its account fulfils a condition, and gives that account.
     #[track_caller]
     pub fn wait_for(&self, what: &str, fulfilled: impl Fn(&Value) -> bool) -> Value {
-        let started = Instant::now();
-        loop {
-            let status = self.status();
-            if let Some(status) = status.as_ref().filter(|status| fulfilled(status)) {
-                return status.clone();
-            }
-            assert!(
-                started.elapsed() < SOON,
-                "{what}: not within {SOON:?}; the agent says {status:#?}\nits log:\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until(
+            SOON,
+            Duration::from_millis(20),
+            || self.status().filter(&fulfilled),
+            || {
+                let (status, log) = (self.status(), self.log());
+                format!("{what}; the agent says {status:#?}\nits log:\n{log}")
+            },
+        )
     }
 
     /// Waits until a document is in force.
@@ -138,9 +134,31 @@ impl Drop for Agent {
 /// Waits until a condition holds that no account tells: in the kernel, in a file.
 #[track_caller]
 pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+    wait_until(
+        SOON,
+        Duration::from_millis(5),
+        || holds().then_some(()),
+        || what.to_owned(),
+    );
+}
+
+/// Looks again and again until it finds something, `pause` after each look; panics with what
+/// `missing` tells when it has found nothing for as long as `within`.
+#[track_caller]
+pub fn wait_until<T>(
+    within: Duration,
+    pause: Duration,
+    mut found: impl FnMut() -> Option<T>,
+    missing: impl FnOnce() -> String,
+) -> T {
     let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < SOON, "{what}: not within {SOON:?}");
-        std::thread::sleep(Duration::from_millis(5));
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        if started.elapsed() >= within {
+            panic!("not within {within:?}: {}", missing());
+        }
+        std::thread::sleep(pause);
     }
 }

@@ -44,7 +44,7 @@ use std::process::Command;
 use ipnet::IpNet;
 
 pub use addresses::*;
-pub use agent::{Agent, SOON, eventually};
+pub use agent::{Agent, SOON, eventually, wait_until};
 pub use bare::Bare;
 pub use http::{Delivery, Mirror, MirrorMode, Reply, Request};
 pub use imds::{Imds, ImdsMode};

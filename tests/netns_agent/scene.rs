@@ -189,21 +189,23 @@ impl Scene<'_> {
     /// Waits until what is ours is as it was; else says what is missing, and what the agent says.
     #[track_caller]
     pub fn back_as(&self, before: &BTreeSet<String>, ours: impl Fn() -> BTreeSet<String>) {
-        let started = std::time::Instant::now();
-        while ours() != *before {
-            let now = ours();
-            assert!(
-                started.elapsed() < SOON,
-                "ours is not back as it was; missing {:#?}, too many {:#?}; the main table has:\n{}{}\nthe agent says {:#?}\nits log:\n{}",
-                before.difference(&now).collect::<Vec<_>>(),
-                now.difference(before).collect::<Vec<_>>(),
-                self.ip("-4 route show"),
-                self.ip("-6 route show"),
-                self.agent.status(),
-                self.agent.log()
-            );
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        wait_until(
+            SOON,
+            std::time::Duration::from_millis(5),
+            || (ours() == *before).then_some(()),
+            || {
+                let now = ours();
+                format!(
+                    "ours as it was; missing {:#?}, too many {:#?}; the main table has:\n{}{}\nthe agent says {:#?}\nits log:\n{}",
+                    before.difference(&now).collect::<Vec<_>>(),
+                    now.difference(before).collect::<Vec<_>>(),
+                    self.ip("-4 route show"),
+                    self.ip("-6 route show"),
+                    self.agent.status(),
+                    self.agent.log()
+                )
+            },
+        );
     }
 
     /// Our routes, rules, nexthops and firewall rules, a line each.

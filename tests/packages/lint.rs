@@ -65,6 +65,7 @@ fn the_scripts_are_plain_sh_and_shellcheck_is_content() {
         "deb/postinst",
         "deb/postrm",
         "deb/prerm",
+        "dev/as-root.sh",
         "dev/debian-root.sh",
         "dev/install-deps.sh",
         "rpm/build.sh",

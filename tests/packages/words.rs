@@ -47,14 +47,21 @@ fn man_pages_render_without_a_warning() {
     fs::remove_dir_all(tree).expect("ours");
 }
 
-#[test]
-fn the_page_of_the_config_has_every_key() {
-    let tree = unpacked("config");
+/// What a reader of a page sees.
+fn rendered(page: &str) -> String {
+    let tree = unpacked(&page.replace('/', "-"));
     let mut man = Command::new("man");
     man.arg("--local-file")
-        .arg(tree.join("usr/share/man/man5/trailblazer.toml.5.gz"))
+        .arg(tree.join("usr/share/man").join(page))
         .env("MANWIDTH", "200");
-    let page = must(&mut man);
+    let text = must(&mut man);
+    fs::remove_dir_all(tree).expect("ours");
+    text
+}
+
+#[test]
+fn the_page_of_the_config_has_every_key() {
+    let page = rendered("man5/trailblazer.toml.5.gz");
     let text = fs::read_to_string(repository().join("docs/configuration.md")).expect("a page");
     let mut keys = 0;
     for line in text.lines() {
@@ -69,17 +76,11 @@ fn the_page_of_the_config_has_every_key() {
     for leftover in ["](", "**", "`", "|--"] {
         assert!(!page.contains(leftover), "Markdown: {leftover}\n{page}");
     }
-    fs::remove_dir_all(tree).expect("ours");
 }
 
 #[test]
 fn the_page_of_the_command_has_every_exit_code_and_example() {
-    let tree = unpacked("command");
-    let mut man = Command::new("man");
-    man.arg("--local-file")
-        .arg(tree.join("usr/share/man/man8/trailblazer.8.gz"))
-        .env("MANWIDTH", "200");
-    let page = must(&mut man);
+    let page = rendered("man8/trailblazer.8.gz");
     for part in [
         "EXIT STATUS",
         "64  wrong usage or config text",
@@ -90,7 +91,6 @@ fn the_page_of_the_command_has_every_exit_code_and_example() {
     ] {
         assert!(page.contains(part), "{part}\n{page}");
     }
-    fs::remove_dir_all(tree).expect("ours");
 }
 
 #[test]
