@@ -1,20 +1,25 @@
 //! A host that leaves through a NAT instance.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use serde_json::json;
 
-use crate::image::Packages;
+use crate::image::{Package, TOKEN};
 use crate::lab::*;
 use crate::life::*;
 use crate::machine::{Image, Machine, SERVICE};
 use crate::packets::{FIRST, PACE, count_from_now, document};
 
-const DEADLINE_OF_A_LIFE: Duration = Duration::from_secs(240);
-const TOKEN: u64 = 1_795_021_512;
+/// A lab in which `host1` leaves through `nat1`, and the mirror serves the document.
+fn behind_a_nat() -> Lab {
+    let lab = Lab::new();
+    lab.guarded_nat("nat1");
+    lab.mirror.set_document(document(TOKEN, FIRST));
+    lab
+}
 
-fn config(lab: &Lab) -> String {
+fn settings(lab: &Lab) -> String {
     format!(
         "role = \"host\"\n\
          [source]\nurl = \"{}\"\n\
@@ -36,20 +41,10 @@ ExecStart=/bin/bash -c 'exec 3<>/dev/tcp/93.184.216.34/443; echo who >&3; head -
 WantedBy=multi-user.target
 ";
 
-/// An image with the package, its settings and the last known good, as Packer bakes it.
-fn baked(name: &str, lab: &Lab, packages: &Packages) -> (Image, Vec<String>) {
-    let image = Image::new(name);
-    let before = image.files();
-    image.install(&packages.first);
-    image.write("/etc/trailblazer/trailblazer.toml", &config(lab));
-    image.write("/var/tmp/ip-ranges.json", &document(TOKEN, FIRST));
-    image.chroot("trailblazer reconcile --cache-only --source /var/tmp/ip-ranges.json");
-    image.chroot("rm /var/tmp/ip-ranges.json; systemctl enable trailblazer");
+/// An image of a host, with a consumer of the network.
+fn baked(name: &str, lab: &Lab) -> (Image, BTreeSet<String>) {
+    let (image, before) = Image::baked(name, &settings(lab), &Package::find());
     image.write("/etc/systemd/system/consumer.service", CONSUMER);
-    image.write(
-        "/etc/systemd/system/trailblazer.service.d/test.conf",
-        SHORT_WATCHDOG,
-    );
     image.chroot("systemctl enable consumer");
     (image, before)
 }
@@ -68,11 +63,8 @@ fn seen(lab: &Lab, target: IpAddr) -> IpAddr {
 #[ignore = "boots a machine: make test-boot"]
 fn a_hosts_life_from_the_image_to_the_purge() {
     isolated_as_root(DEADLINE_OF_A_LIFE, || {
-        let packages = Packages::find();
-        let lab = Lab::new();
-        lab.guarded_nat("nat1");
-        lab.mirror.set_document(document(TOKEN, FIRST));
-        let (image, before) = baked("host", &lab, &packages);
+        let lab = behind_a_nat();
+        let (image, before) = baked("host", &lab);
         count_from_now(&lab);
         let host1 = lab.ns("host1");
         let machine = Machine::boot(&image, host1);
@@ -96,29 +88,27 @@ fn a_hosts_life_from_the_image_to_the_purge() {
         let names = machine.ok("ip route show table bypass proto trailblazer");
         assert!(names.contains("52.216.0.0/15"), "{names}");
 
-        let stream = lab.stream("host1", &TARGETS, PACE);
-        let flows = [S3, PARTNER].map(|target| lab.long_flow("host1", target));
-        stream.wait_for(8);
-        reload(&machine);
-        stream.wait_for(8);
-        killed(&machine);
-        stream.wait_for(8);
-        frozen(&machine);
-        stream.wait_for(8);
-        upgraded(&machine, host1, &packages);
-        stream.wait_for(8);
-        // A stop leaves everything in place.
-        let in_place = ours(host1);
-        machine.ok("systemctl stop trailblazer");
-        assert_eq!(ours(host1), in_place);
-        stream.wait_for(8);
-        machine.ok("systemctl start trailblazer");
-        machine.wait_in_force(0);
-        for flow in flows {
-            flow.assert_alive();
-        }
-        let report = stream.stop();
-        assert_only(&lab, &report, |target| seen(&lab, target));
+        let package = Package::find();
+        under_traffic(
+            &lab,
+            |target| seen(&lab, target),
+            &[
+                &|| reload(&machine),
+                &|| killed(&machine),
+                &|| frozen(&machine),
+                &|| upgraded(&machine, host1, &package),
+                // A stop leaves everything in place.
+                &|| {
+                    let in_place = ours(host1);
+                    machine.ok("systemctl stop trailblazer");
+                    assert_eq!(ours(host1), in_place);
+                },
+                &|| {
+                    machine.ok("systemctl start trailblazer");
+                    machine.wait_in_force(0);
+                },
+            ],
+        );
 
         removed_and_purged(&machine, host1, &before);
         machine.shutdown();
@@ -130,11 +120,8 @@ fn a_hosts_life_from_the_image_to_the_purge() {
 #[ignore = "boots a machine: make test-boot"]
 fn a_host_whose_network_comes_while_it_boots() {
     isolated_as_root(DEADLINE_OF_A_LIFE, || {
-        let packages = Packages::find();
-        let lab = Lab::new();
-        lab.guarded_nat("nat1");
-        lab.mirror.set_document(document(TOKEN, FIRST));
-        let (image, _) = baked("host-networkd", &lab, &packages);
+        let lab = behind_a_nat();
+        let (image, _) = baked("host-networkd", &lab);
         image.write(
             "/etc/systemd/network/10-priv.network",
             &format!(
@@ -190,10 +177,10 @@ fn a_host_whose_network_comes_while_it_boots() {
 #[ignore = "boots a machine: make test-boot"]
 fn an_unconfigured_package_does_nothing() {
     isolated_as_root(DEADLINE_OF_A_LIFE, || {
-        let packages = Packages::find();
+        let package = Package::find();
         let lab = Lab::new();
         let image = Image::new("unconfigured");
-        image.install(&packages.first);
+        image.install(&package);
         image.chroot("systemctl enable trailblazer trailblazer-reconcile.timer");
         let host1 = lab.ns("host1");
         let before = host1.snapshot();
@@ -203,7 +190,7 @@ fn an_unconfigured_package_does_nothing() {
         let failed = machine.ok("systemctl --failed --plain --no-legend");
         assert_eq!(failed.trim(), "");
         // Installed once more on the running machine, as unattended upgrades do.
-        machine.install(&packages.next);
+        machine.install(&package.next().0);
         assert_eq!(machine.property(SERVICE, "ActiveState"), "inactive");
         before.assert_same(&host1.snapshot());
         machine.shutdown();
@@ -215,11 +202,8 @@ fn an_unconfigured_package_does_nothing() {
 #[ignore = "boots a machine: make test-boot"]
 fn a_host_with_the_timer_instead_of_the_agent() {
     isolated_as_root(DEADLINE_OF_A_LIFE, || {
-        let packages = Packages::find();
-        let lab = Lab::new();
-        lab.guarded_nat("nat1");
-        lab.mirror.set_document(document(TOKEN, FIRST));
-        let (image, before_installation) = baked("timer", &lab, &packages);
+        let lab = behind_a_nat();
+        let (image, before_installation) = baked("timer", &lab);
         image.chroot("systemctl disable trailblazer; systemctl enable trailblazer-reconcile.timer");
         // Every second instead of every five minutes, so that the timer is seen at work.
         image.write(

@@ -1,48 +1,33 @@
-//! What machines are made of: the base root and the packages, as the project's own scripts make them.
+//! What machines are made of: the packages, the settings and the last known good.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use crate::lab::scratch;
 use crate::machine::{Image, Machine};
+use crate::packets::{FIRST, document};
+
+/// Where the package expects its settings.
+pub const SETTINGS: &str = "/etc/trailblazer/trailblazer.toml";
+/// Of the document that is baked in, and that the mirror serves.
+pub const TOKEN: u64 = 1_795_021_512;
+/// The watchdog of the machines here: as a drop-in, so that the unit stays as it is shipped.
+const SHORT_WATCHDOG: &str = "[Service]\nWatchdogSec=3\n";
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The base root's tarball: made once, and kept below `target`.
-pub fn base() -> PathBuf {
-    static BASE: OnceLock<PathBuf> = OnceLock::new();
-    let base = BASE.get_or_init(|| {
-        let script = repository().join("packaging/dev/debian-root.sh");
-        let made = Command::new(&script)
-            .output()
-            .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
-        let said = String::from_utf8_lossy(&made.stdout).trim().to_owned();
-        let complaint = String::from_utf8_lossy(&made.stderr);
-        assert!(made.status.success(), "no base root: {complaint}");
-        PathBuf::from(said)
-    });
-    base.clone()
-}
+/// The Debian package that `make packages` built.
+pub struct Package(PathBuf);
 
-/// Two builds of the Debian package.
-pub struct Packages {
-    /// What `make packages` built.
-    pub first: PathBuf,
-    /// The next one: another version, and a program with other bytes.
-    pub next: PathBuf,
-    /// Its version.
-    pub next_version: String,
-}
-
-impl Packages {
-    /// Takes what `make packages` built, and makes the next one of it.
+impl Package {
+    /// Finds it.
     ///
     /// # Panics
-    /// When there isn't exactly one package.
-    pub fn find() -> Packages {
+    /// When there isn't exactly one.
+    pub fn find() -> Package {
         let directory = repository().join("target/packages");
         let found: Vec<PathBuf> = std::fs::read_dir(&directory)
             .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
@@ -56,8 +41,12 @@ impl Packages {
                 directory.display()
             );
         };
-        let version = field(&first, "Version");
-        let next_version = format!("{version}+next");
+        Package(first)
+    }
+
+    /// The next build: another version, which is returned too, and a program with other bytes.
+    pub fn next(&self) -> (Package, String) {
+        let next_version = format!("{}+next", field(&self.0, "Version"));
         let next = scratch().join("trailblazer-next.deb");
         let unpacked = scratch().join("next");
         // A program may carry anything behind its last section: other bytes, the same program.
@@ -69,7 +58,7 @@ impl Packages {
             dpkg-deb --root-owner-group -b \"$2\" \"$4\"";
         let built = Command::new("sh")
             .args(["-ec", script, "sh"])
-            .args([first.as_os_str(), unpacked.as_os_str()])
+            .args([self.0.as_os_str(), unpacked.as_os_str()])
             .arg(&next_version)
             .arg(&next)
             .output()
@@ -79,11 +68,7 @@ impl Packages {
             "{}",
             String::from_utf8_lossy(&built.stderr)
         );
-        Packages {
-            first,
-            next,
-            next_version,
-        }
+        (Package(next), next_version)
     }
 }
 
@@ -98,23 +83,46 @@ fn field(package: &Path, name: &str) -> String {
 }
 
 impl Image {
-    /// Installs a package in the root, as an image's build does.
+    /// An image with the package, its settings and the last known good, as Packer bakes it; and the
+    /// files that were there before.
     #[track_caller]
-    pub fn install(&self, package: &Path) {
-        self.put(package);
-        self.chroot("dpkg -i /var/tmp/trailblazer.deb; rm /var/tmp/trailblazer.deb");
+    pub fn baked(name: &str, settings: &str, package: &Package) -> (Image, BTreeSet<String>) {
+        let image = Image::new(name);
+        let before = image.files();
+        image.install(package);
+        image.write(SETTINGS, settings);
+        image.write("/var/tmp/ip-ranges.json", &document(TOKEN, FIRST));
+        image.chroot(
+            "trailblazer reconcile --cache-only --source /var/tmp/ip-ranges.json
+             rm /var/tmp/ip-ranges.json
+             systemctl enable trailblazer",
+        );
+        image.write(
+            "/etc/systemd/system/trailblazer.service.d/test.conf",
+            SHORT_WATCHDOG,
+        );
+        (image, before)
     }
 
-    fn put(&self, package: &Path) {
-        std::fs::copy(package, self.path("/var/tmp/trailblazer.deb")).expect("the root is ours");
+    /// Installs a package in the root, as an image's build does.
+    #[track_caller]
+    pub fn install(&self, package: &Package) {
+        self.put(package);
+        self.chroot(INSTALL);
+    }
+
+    fn put(&self, package: &Package) {
+        std::fs::copy(&package.0, self.path("/var/tmp/trailblazer.deb")).expect("the root is ours");
     }
 }
 
 impl Machine<'_> {
     /// Installs a package in the running machine.
     #[track_caller]
-    pub fn install(&self, package: &Path) {
+    pub fn install(&self, package: &Package) {
         self.image.put(package);
-        self.ok("dpkg -i /var/tmp/trailblazer.deb; rm /var/tmp/trailblazer.deb");
+        self.ok(INSTALL);
     }
 }
+
+const INSTALL: &str = "dpkg -i /var/tmp/trailblazer.deb; rm /var/tmp/trailblazer.deb";

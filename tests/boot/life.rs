@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::image::Packages;
+use crate::image::{Package, SETTINGS};
 use crate::lab::*;
 use crate::machine::{Machine, SERVICE, wait_for_line};
-use crate::packets::assert_no_leaks;
+use crate::packets::{PACE, assert_no_leaks};
+
+/// A machine's whole life takes half a minute; the rest is for a busy one.
+pub const DEADLINE_OF_A_LIFE: Duration = Duration::from_secs(240);
 
 /// The targets of the streams that judge.
 pub const TARGETS: [IpAddr; 4] = [S3, S3_6, PARTNER, PARTNER6];
@@ -83,14 +87,12 @@ pub fn status(machine: &Machine) -> Value {
 #[track_caller]
 pub fn reload(machine: &Machine) {
     let pid = machine.number(SERVICE, "MainPID");
-    let path = "/etc/trailblazer/trailblazer.toml";
-    let good = machine.image.read(path);
-    machine
-        .image
-        .write(path, &format!("{good}\nnonsense = 1\n"));
+    let good = machine.image.read(SETTINGS);
+    let bad = format!("{good}\nnonsense = 1\n");
+    machine.image.write(SETTINGS, &bad);
     machine.ok("systemctl reload trailblazer");
     wait_for_line(machine, "nonsense");
-    machine.image.write(path, &good);
+    machine.image.write(SETTINGS, &good);
     machine.ok("systemctl reload trailblazer");
     machine.wait_for("ActiveState", "active");
     machine.wait_in_force(0);
@@ -123,13 +125,10 @@ pub fn frozen(machine: &Machine) {
     );
 }
 
-/// The watchdog of the machines here: as a drop-in, so that the unit stays as it is shipped.
-pub const SHORT_WATCHDOG: &str = "[Service]\nWatchdogSec=3\n";
-
 /// Another build of the package comes in: no packet is lost or misled, and nobody touches a route
 /// meanwhile. The caller's streams judge the packets.
 #[track_caller]
-pub fn upgraded(machine: &Machine, ns: &Ns, packages: &Packages) {
+pub fn upgraded(machine: &Machine, ns: &Ns, package: &Package) {
     let pid = machine.number(SERVICE, "MainPID");
     let before = ours(ns);
     assert!(before.len() > 10, "{before:?}");
@@ -140,11 +139,12 @@ pub fn upgraded(machine: &Machine, ns: &Ns, packages: &Packages) {
     monitor.args(["monitor", "route", "rule"]).stdout(log);
     let mut monitor = ns.spawn(&mut monitor);
 
-    machine.install(&packages.next);
+    let (other, version) = package.next();
+    machine.install(&other);
     let next = machine.wait_in_force(pid);
     assert_ne!(next, pid, "the new program runs");
     let installed = machine.ok("dpkg-query -W -f '${Version}' trailblazer");
-    assert_eq!(installed, packages.next_version);
+    assert_eq!(installed, version);
 
     monitor.kill().unwrap();
     monitor.wait().unwrap();
@@ -155,16 +155,18 @@ pub fn upgraded(machine: &Machine, ns: &Ns, packages: &Packages) {
     assert_eq!(ours(ns), before);
     let after = status(machine)["traffic"].clone();
     for path in ["bypass", "egress"] {
-        let bytes = |traffic: &Value| traffic[path]["bytes"].as_u64();
-        if let Some(counted) = bytes(&traffic) {
-            assert!(bytes(&after) >= Some(counted), "{path}: {traffic}, {after}");
+        for family in ["ipv4", "ipv6"] {
+            let bytes = |traffic: &Value| traffic[path][family]["bytes"].as_u64();
+            let (counted, now) = (bytes(&traffic), bytes(&after));
+            assert!(counted > Some(0), "{path} {family}: {traffic}");
+            assert!(now >= counted, "{path} {family}: {traffic}, {after}");
         }
     }
 }
 
 /// Removed: stopped and flushed, settings and state stay. Purged: nothing is left.
 #[track_caller]
-pub fn removed_and_purged(machine: &Machine, ns: &Ns, files_before: &[String]) {
+pub fn removed_and_purged(machine: &Machine, ns: &Ns, files_before: &BTreeSet<String>) {
     machine.ok("dpkg --remove trailblazer");
     assert_eq!(ours(ns), BTreeSet::new());
     let tables = ns.run(&["nft", "list", "tables"]);
@@ -173,16 +175,10 @@ pub fn removed_and_purged(machine: &Machine, ns: &Ns, files_before: &[String]) {
         let chains = ns.run(&[&format!("{family}tables-save")]);
         assert!(!chains.to_lowercase().contains("trailblazer"), "{chains}");
     }
-    assert_eq!(
-        machine.run("grep -lx trailblazer /proc/[0-9]*/comm").stdout,
-        ""
-    );
-    assert!(
-        machine
-            .image
-            .path("/etc/trailblazer/trailblazer.toml")
-            .exists()
-    );
+    // The child that fetches is called after /proc/self/exe.
+    let processes = machine.run("grep -lxE 'trailblazer|exe' /proc/[0-9]*/comm");
+    assert_eq!(processes.stdout, "");
+    assert!(machine.image.path(SETTINGS).exists());
     machine.ok("dpkg --purge trailblazer");
     assert_ne!(machine.run("ls -d /run/trailblazer").code, Some(0));
     machine.ok("systemctl daemon-reload");
@@ -190,11 +186,9 @@ pub fn removed_and_purged(machine: &Machine, ns: &Ns, files_before: &[String]) {
     assert_eq!(units.trim(), "", "units are left");
     assert_ne!(machine.run("getent passwd trailblazer").code, Some(0));
     assert_ne!(machine.run("getent group trailblazer").code, Some(0));
-    let here: BTreeSet<&String> = files_before.iter().collect();
     let after = machine.image.files();
     let left: Vec<&String> = after
-        .iter()
-        .filter(|file| !here.contains(file))
+        .difference(files_before)
         // The rest is what the machine wrote when it booted.
         .filter(|file| {
             ["trailblazer", "networkd", "iproute2"]
@@ -205,6 +199,22 @@ pub fn removed_and_purged(machine: &Machine, ns: &Ns, files_before: &[String]) {
         .filter(|file| !file.starts_with("/etc/systemd/system/trailblazer") || !file.contains(".d"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Each step while new connections are made and two are open: none may fail or be misled.
+#[track_caller]
+pub fn under_traffic(lab: &Lab, seen: impl Fn(IpAddr) -> IpAddr, steps: &[&dyn Fn()]) {
+    let stream = lab.stream("host1", &TARGETS, PACE);
+    let flows = [S3, PARTNER].map(|target| lab.long_flow("host1", target));
+    stream.wait_for(8);
+    for step in steps {
+        step();
+        stream.wait_for(8);
+    }
+    for flow in flows {
+        flow.assert_alive();
+    }
+    assert_only(lab, &stream.stop(), seen);
 }
 
 /// The streams' verdict: each target was seen from one address only, and none failed.

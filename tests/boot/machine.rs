@@ -4,46 +4,34 @@
 //! systemd-nspawn gives it its own processes, mounts, users' view and control groups, and nothing
 //! that belongs to it runs outside of the test's pid namespace: it ends with the test.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::lab::{Ns, Output, eventually};
+use crate::lab::{Ns, Output, eventually, scratch, wait_until};
+use crate::root::Root;
 
 /// A root directory that becomes a machine.
 pub struct Image {
-    root: PathBuf,
+    name: String,
+    root: Root,
 }
 
 impl Image {
-    /// A fresh copy of the base root, by this test's name.
+    /// A fresh root, by this test's name.
+    #[track_caller]
     pub fn new(name: &str) -> Image {
-        let base = crate::image::base();
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join("machines")
-            .join(name);
-        let _what_a_killed_test_left = fs::remove_dir_all(&root);
-        fs::create_dir_all(root.parent().expect("it was joined")).expect("target is writable");
-        fs::create_dir(&root).expect("target is writable");
-        let unpacked = Command::new("tar")
-            .args(["--numeric-owner", "-xf"])
-            .arg(&base)
-            .arg("-C")
-            .arg(&root)
-            .status()
-            .expect("tar is there");
-        assert!(
-            unpacked.success(),
-            "unpacking {}: {unpacked}",
-            base.display()
-        );
-        Image { root }
+        Image {
+            name: name.to_owned(),
+            root: Root::fresh(name),
+        }
     }
 
     /// A path of the machine, seen from here.
     pub fn path(&self, inside: &str) -> PathBuf {
-        self.root.join(inside.trim_start_matches('/'))
+        self.root.path().join(inside.trim_start_matches('/'))
     }
 
     /// Writes a file of the machine.
@@ -60,37 +48,27 @@ impl Image {
         fs::read_to_string(self.path(inside)).unwrap_or_default()
     }
 
-    /// Runs a command in the root while it is no machine, as an image's build does.
+    /// Runs a script in the root while it is no machine, as an image's build does; no command of it
+    /// may fail.
     #[track_caller]
-    pub fn chroot(&self, script: &str) -> String {
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "--pid", "--fork", "--kill-child"])
-            .arg(format!("--root={}", self.root.display()))
-            .args(["--wd=/", "--mount-proc", "/bin/sh", "-ec", script])
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", "/root")
-            .env("DEBIAN_FRONTEND", "noninteractive");
-        finished(command, script).ok().stdout
+    pub fn chroot(&self, script: &str) {
+        let output = self.root.sh(&format!("set -e\n{script}"));
+        assert_eq!(output.code, 0, "{script}: {output}");
     }
 
-    /// Every file of the machine below some directories, without what programs log and cache.
-    pub fn files(&self) -> Vec<String> {
-        let listing = self.chroot(
-            "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp \
-             -o -path /var/log -o -path /var/cache -o -path /var/tmp \\) -prune -o -print | sort",
-        );
-        listing.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        // A root of a failed test is of use to whoever looks for why.
-        if !std::thread::panicking() {
-            let _only_disk_space = fs::remove_dir_all(&self.root);
-        }
+    /// Every file of the machine, without what programs log and cache.
+    pub fn files(&self) -> BTreeSet<String> {
+        let passing = [
+            "/proc",
+            "/sys",
+            "/dev",
+            "/run",
+            "/tmp",
+            "/var/log",
+            "/var/cache",
+            "/var/tmp",
+        ];
+        self.root.list(&passing).into_keys().collect()
     }
 }
 
@@ -107,10 +85,9 @@ impl<'a> Machine<'a> {
     #[track_caller]
     pub fn boot(image: &'a Image, ns: &Ns) -> Machine<'a> {
         // Tests run side by side, and their processes' numbers are those of their own namespaces.
-        let name = image.root.file_name().expect("it was joined");
-        let group = format!("trailblazer-{}", name.to_string_lossy());
-        let console = image.root.with_extension("console");
-        let log = fs::File::create(&console).expect("target is writable");
+        let group = format!("trailblazer-{}", image.name);
+        let console = scratch().join("console");
+        let log = fs::File::create(&console).expect("/run is ours");
         let nspawn = Command::new("sh")
             .args([
                 "-ec",
@@ -121,7 +98,7 @@ impl<'a> Machine<'a> {
                 "--quiet",
             ])
             .arg("-D")
-            .arg(&image.root)
+            .arg(image.root.path())
             .arg(format!("--network-namespace-path=/run/netns/{}", ns.name()))
             .arg(format!("--machine={group}"))
             .args([
@@ -145,22 +122,22 @@ impl<'a> Machine<'a> {
             leader: 0,
             group,
         };
-        let started = Instant::now();
-        loop {
-            if let Some(leader) = machine.find_leader() {
-                machine.leader = leader;
+        wait_until(
+            Duration::from_secs(60),
+            Duration::from_millis(50),
+            || {
+                machine.leader = machine.find_leader()?;
                 let state = machine.run("systemctl is-system-running").stdout;
-                if ["running", "degraded"].contains(&state.trim()) {
-                    return machine;
-                }
-            }
-            assert!(
-                started.elapsed() < Duration::from_secs(60),
-                "the machine doesn't come up; its console:\n{}",
-                fs::read_to_string(&console).unwrap_or_default()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+                ["running", "degraded"]
+                    .contains(&state.trim())
+                    .then_some(())
+            },
+            || {
+                let said = fs::read_to_string(&console).unwrap_or_default();
+                format!("the machine is up; its console:\n{said}")
+            },
+        );
+        machine
     }
 
     /// The machine's first process, as it is called here.
@@ -187,7 +164,16 @@ impl<'a> Machine<'a> {
             .env("DEBIAN_FRONTEND", "noninteractive")
             .env("SYSTEMD_PAGER", "")
             .env("SYSTEMD_COLORS", "0");
-        finished(command, script)
+        let output = command
+            .stdin(Stdio::null())
+            .output()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error} (make deps?)"));
+        Output {
+            command: script.to_owned(),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
 
     /// The same; it must succeed.
@@ -223,19 +209,15 @@ impl<'a> Machine<'a> {
     /// Waits until a property of the service has a value.
     #[track_caller]
     pub fn wait_for(&self, name: &str, value: &str) {
-        let started = Instant::now();
-        loop {
-            let now = self.property(SERVICE, name);
-            if now == value {
-                return;
-            }
-            assert!(
-                started.elapsed() < Duration::from_secs(30),
-                "{name} is {now:?}, not {value:?}; the journal:\n{}",
-                self.journal(SERVICE)
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until(
+            Duration::from_secs(30),
+            Duration::from_millis(20),
+            || (self.property(SERVICE, name) == value).then_some(()),
+            || {
+                let (now, journal) = (self.property(SERVICE, name), self.journal(SERVICE));
+                format!("{name} {value:?}, but {now:?}; the journal:\n{journal}")
+            },
+        );
     }
 
     /// Waits until the service is up and says that all is in force, by another process than
@@ -248,20 +230,19 @@ impl<'a> Machine<'a> {
             (active && pid != before && self.run("trailblazer status").code == Some(0))
                 .then_some(pid)
         };
-        let started = Instant::now();
-        loop {
-            if let Some(pid) = in_force() {
-                return pid;
-            }
-            assert!(
-                started.elapsed() < Duration::from_secs(30),
-                "not in force:\n{}\n{}\nthe journal:\n{}",
-                self.run("trailblazer status"),
-                self.run("systemctl status trailblazer"),
-                self.journal(SERVICE)
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until(
+            Duration::from_secs(30),
+            Duration::from_millis(20),
+            in_force,
+            || {
+                format!(
+                    "in force:\n{}\n{}\nthe journal:\n{}",
+                    self.run("trailblazer status"),
+                    self.run("systemctl status trailblazer"),
+                    self.journal(SERVICE)
+                )
+            },
+        )
     }
 
     /// A line of the service's `/proc/pid/status`.
@@ -323,20 +304,6 @@ exec \"$@\"";
 const LEAVE_GROUP: &str = "for tree in /sys/fs/cgroup /sys/fs/cgroup/*; do
     [ -d \"$tree/$1\" ] && find \"$tree/$1\" -depth -type d -exec rmdir {} \\;
 done 2>/dev/null";
-
-#[track_caller]
-fn finished(mut command: Command, shown: &str) -> Output {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error} (make deps?)"));
-    Output {
-        command: shown.to_owned(),
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
 
 /// Waits for a line in the service's journal.
 #[track_caller]

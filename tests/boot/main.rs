@@ -10,6 +10,8 @@
 mod lab;
 #[path = "../packets/mod.rs"]
 mod packets;
+#[path = "../common/root.rs"]
+mod root;
 
 mod host;
 mod image;

@@ -1,17 +1,14 @@
 //! A NAT instance, with each of the firewalls.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use crate::image::Packages;
+use crate::image::{Package, SETTINGS, TOKEN};
 use crate::lab::*;
 use crate::life::*;
 use crate::machine::{Image, Machine, SERVICE};
 use crate::packets::nat::{SOURCES, behind_nat1, bulk_interface, egress_line};
-use crate::packets::{FIRST, Firewall, PACE, count_from_now, document};
-
-const DEADLINE_OF_A_LIFE: Duration = Duration::from_secs(240);
-const TOKEN: u64 = 1_795_021_512;
+use crate::packets::{FIRST, Firewall, count_from_now, document};
 
 /// What the documentation says to do for a firewall, and what the agent then may.
 fn drop_in(firewall: Firewall) -> (Option<&'static str>, u64) {
@@ -21,22 +18,28 @@ fn drop_in(firewall: Firewall) -> (Option<&'static str>, u64) {
     }
 }
 
-fn baked(name: &str, lab: &Lab, firewall: Firewall, packages: &Packages) -> (Image, Vec<String>) {
-    let image = Image::new(name);
-    let before = image.files();
-    image.install(&packages.first);
-    image.write(
-        "/etc/trailblazer/trailblazer.toml",
-        &format!(
-            "role = \"nat\"\n\
-             [source]\nurl = \"{}\"\n\
-             [select]\nregions = [\"us-east-1\"]\nfamilies = [\"ipv4\", \"ipv6\"]\n\
-             [nat]\n{}\n{SOURCES}{}[bypass]\ninterface = \"bulk\"\n",
-            lab.mirror.url(),
-            firewall.line(),
-            egress_line(&lab.nat1)
-        ),
-    );
+/// As the documentation says.
+fn add_drop_in(image: &Image, name: &str) {
+    image.chroot(&format!(
+        "mkdir -p /etc/systemd/system/trailblazer.service.d
+         cp /usr/share/doc/trailblazer/dropins/{name} /etc/systemd/system/trailblazer.service.d/"
+    ));
+}
+
+fn settings(lab: &Lab, firewall: Firewall) -> String {
+    format!(
+        "role = \"nat\"\n\
+         [source]\nurl = \"{}\"\n\
+         [select]\nregions = [\"us-east-1\"]\nfamilies = [\"ipv4\", \"ipv6\"]\n\
+         [nat]\n{}\n{SOURCES}{}[bypass]\ninterface = \"bulk\"\n",
+        lab.mirror.url(),
+        firewall.line(),
+        egress_line(&lab.nat1)
+    )
+}
+
+fn baked(name: &str, lab: &Lab, firewall: Firewall) -> (Image, BTreeSet<String>) {
+    let (image, before) = Image::baked(name, &settings(lab, firewall), &Package::find());
     let programs = match firewall {
         Firewall::IptablesLegacy => "legacy",
         Firewall::Nftables | Firewall::Iptables => "nft",
@@ -47,10 +50,7 @@ fn baked(name: &str, lab: &Lab, firewall: Firewall, packages: &Packages) -> (Ima
         ));
     }
     if let (Some(name), _) = drop_in(firewall) {
-        image.chroot(&format!(
-            "mkdir -p /etc/systemd/system/trailblazer.service.d
-             cp /usr/share/doc/trailblazer/dropins/{name} /etc/systemd/system/trailblazer.service.d/"
-        ));
+        add_drop_in(&image, name);
     }
     // The administrator's own rules, as their nftables.service loads them: a restart of it begins
     // with `flush ruleset`.
@@ -59,22 +59,15 @@ fn baked(name: &str, lab: &Lab, firewall: Firewall, packages: &Packages) -> (Ima
         "/etc/nftables.conf",
         &format!("#!/usr/sbin/nft -f\nflush ruleset\n{rules}\n"),
     );
-    image.write(
-        "/etc/systemd/system/trailblazer.service.d/test.conf",
-        SHORT_WATCHDOG,
-    );
-    image.write("/var/tmp/ip-ranges.json", &document(TOKEN, FIRST));
-    image.chroot("trailblazer reconcile --cache-only --source /var/tmp/ip-ranges.json");
-    image.chroot("rm /var/tmp/ip-ranges.json; systemctl enable trailblazer nftables");
+    image.chroot("systemctl enable nftables");
     (image, before)
 }
 
 fn life(name: &str, firewall: Firewall) {
-    let packages = Packages::find();
     let case = bulk_interface(firewall);
     let lab = behind_nat1(case.layout);
     lab.mirror.set_document(document(TOKEN, FIRST));
-    let (image, before) = baked(name, &lab, firewall, &packages);
+    let (image, before) = baked(name, &lab, firewall);
     let nat1 = lab.ns("nat1");
     let machine = Machine::boot(&image, nat1);
     machine.wait_in_force(0);
@@ -88,22 +81,17 @@ fn life(name: &str, firewall: Firewall) {
         _ => lab.nat1.egress6,
     };
     count_from_now(&lab);
-    let stream = lab.stream("host1", &TARGETS, PACE);
-    let flows = [S3, PARTNER].map(|target| lab.long_flow("host1", target));
-    stream.wait_for(8);
-    reload(&machine);
-    stream.wait_for(8);
-    killed(&machine);
-    stream.wait_for(8);
-    frozen(&machine);
-    stream.wait_for(8);
-    upgraded(&machine, nat1, &packages);
-    stream.wait_for(8);
-    for flow in flows {
-        flow.assert_alive();
-    }
-    let report = stream.stop();
-    assert_only(&lab, &report, seen);
+    let package = Package::find();
+    under_traffic(
+        &lab,
+        seen,
+        &[
+            &|| reload(&machine),
+            &|| killed(&machine),
+            &|| frozen(&machine),
+            &|| upgraded(&machine, nat1, &package),
+        ],
+    );
 
     // Everything of nf_tables goes, and comes from the administrator's file without ours.
     machine.ok("systemctl restart nftables");
@@ -129,21 +117,16 @@ fn life(name: &str, firewall: Firewall) {
 #[ignore = "boots a machine: make test-boot"]
 fn a_nat_instance_that_manages_its_sysctls() {
     isolated_as_root(DEADLINE_OF_A_LIFE, || {
-        let packages = Packages::find();
         let case = bulk_interface(Firewall::Nftables);
         let lab = behind_nat1(case.layout);
         lab.mirror.set_document(document(TOKEN, FIRST));
-        let (image, _) = baked("nat-sysctls", &lab, Firewall::Nftables, &packages);
-        let path = "/etc/trailblazer/trailblazer.toml";
-        let config = image.read(path);
+        let (image, _) = baked("nat-sysctls", &lab, Firewall::Nftables);
+        let settings = image.read(SETTINGS);
         image.write(
-            path,
-            &format!("{config}[kernel]\nmanage = [\"ip_forward\"]\n"),
+            SETTINGS,
+            &format!("{settings}[kernel]\nmanage = [\"ip_forward\"]\n"),
         );
-        image.chroot(
-            "cp /usr/share/doc/trailblazer/dropins/sysctls.conf \
-                /etc/systemd/system/trailblazer.service.d/",
-        );
+        add_drop_in(&image, "sysctls.conf");
         let nat1 = lab.ns("nat1");
         nat1.sysctl(&[("net/ipv4/ip_forward", "0")]);
         let machine = Machine::boot(&image, nat1);

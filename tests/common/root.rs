@@ -133,9 +133,9 @@ impl Root {
         run(&mut command)
     }
 
-    /// Every file with type, mode, owner and content, as far as it isn't below one of `without`.
+    /// Every file with type, mode and owner, as far as it isn't below one of `without`.
     #[track_caller]
-    pub fn files(&self, without: &[&str]) -> BTreeMap<String, String> {
+    pub fn list(&self, without: &[&str]) -> BTreeMap<String, String> {
         let mut list = as_root("find");
         list.arg(&self.path)
             .args(["-xdev", "-printf", "/%P\t%y %m %U:%G %l\n"]);
@@ -144,6 +144,14 @@ impl Root {
             .filter_map(|line| line.split_once('\t'))
             .map(|(path, what)| (path.to_owned(), what.to_owned()))
             .collect();
+        files.retain(|path, _| !without.iter().any(|start| path.starts_with(start)));
+        files
+    }
+
+    /// The same, and the content of each.
+    #[track_caller]
+    pub fn files(&self, without: &[&str]) -> BTreeMap<String, String> {
+        let mut files = self.list(without);
         let mut sums = as_root("find");
         sums.arg(&self.path)
             .args(["-xdev", "-type", "f", "-exec", "md5sum", "{}", "+"]);
@@ -159,7 +167,6 @@ impl Root {
                 what.push_str(sum);
             }
         }
-        files.retain(|path, _| !without.iter().any(|start| path.starts_with(start)));
         files
     }
 }
