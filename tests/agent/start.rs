@@ -1,5 +1,7 @@
 //! The first moments: what the state dir knows is in force before anybody has answered.
 
+use std::time::{Duration, Instant};
+
 use crate::host::*;
 use crate::lab::*;
 use crate::packets::FIRST;
@@ -99,6 +101,36 @@ fn a_first_boot_without_a_network_closes_the_egress_path() {
         assert_eq!(host.http(9683, "/readyz").unwrap().0, 200);
         systemd.wait_for_status("in force: 6 prefixes", 0);
         assert_eq!(systemd.with("READY", 0).len(), 1, "ready once");
+    });
+}
+
+/// Nothing is known and the source keeps the agent waiting: READY comes before the unit's
+/// `TimeoutStartSec` turns that into a restart loop. The agent's minute takes three seconds here.
+#[test]
+fn a_first_boot_with_a_source_that_hangs() {
+    const FASTER: u32 = 20;
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("source.timeout", "\"10m\"");
+        host.mirror.set_mode(MirrorMode::Silent);
+        let systemd = Systemd::start(&host);
+        let started = Instant::now();
+        let agent = host.start_with(|command| {
+            systemd.notified_by(command);
+            command
+                .env("LD_PRELOAD", faketime("libfaketimeMT.so.1"))
+                .env("FAKETIME", format!("+0 x{FASTER}"))
+                .env("NO_FAKE_STAT", "1");
+        });
+        eventually("the egress path is closed", || host.egress_is_in_force());
+        systemd.wait_for("READY", 0);
+        let minute = Duration::from_secs(60) / FASTER;
+        assert!(started.elapsed() >= minute, "{:?}", started.elapsed());
+        let status = agent.status().unwrap();
+        assert_eq!(status["state"], "starting", "{status:#}");
+        assert_eq!(host.mirror.requests().len(), 1, "it still waits for it");
+        assert_eq!(fetches(&status, &["failed"]), 0, "{status:#}");
+        assert_eq!(host.bypass(), set(&[]));
     });
 }
 
