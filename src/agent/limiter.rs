@@ -145,6 +145,13 @@ impl<K: Ord + Clone> RepairLimiter<K> {
         paused.chain(used_up.map(|(key, _)| key))
     }
 
+    /// The objects that somebody keeps changing back, paused or not.
+    pub fn fought(&self, now: Instant) -> impl Iterator<Item = &K> {
+        let conflicts = self.conflicts.iter();
+        let going_on = conflicts.filter(move |(_, conflict)| !conflict.is_over(now));
+        going_on.map(|(key, _)| key)
+    }
+
     /// Whether an object waits for the end of a pause.
     pub fn is_paused(&self, key: &K, now: Instant) -> bool {
         self.conflicts

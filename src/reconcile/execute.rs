@@ -134,17 +134,18 @@ impl Pass<'_> {
                 let reason = format!("conflict: {}", conflict.message);
                 return Err(PassError::RolledBack { reason });
             }
-            if attempt >= ATTEMPTS {
-                let fought = match self.options.watched {
-                    true => view.give_way(&tried, &steps),
-                    false => BTreeSet::new(),
-                };
-                if fought.is_empty() {
-                    break;
-                }
-                steps.withhold(&fought);
-                self.report.plan.withheld.extend(fought);
+            let last = attempt >= ATTEMPTS;
+            let gives_way =
+                |key: &ObjectKey| last || carried_out && self.options.fought.contains(key);
+            let fought = match self.options.watched {
+                true => view.give_way(&tried, &steps, gives_way),
+                false => BTreeSet::new(),
+            };
+            if last && fought.is_empty() {
+                break;
             }
+            steps.withhold(&fought);
+            self.report.plan.withheld.extend(fought);
             if !steps.is_empty() {
                 self.report.take_more(&steps, carried_out);
                 self.write_begin(self.report.first_steps(MAX_LISTED))?;

@@ -186,11 +186,18 @@ impl View {
     }
 
     /// Leaves alone from now on what was written, step by step of `tried`, and has to be written
-    /// again: somebody changes it back. Which objects those are.
-    pub(super) fn give_way(&mut self, tried: &[Step], left: &Plan) -> BTreeSet<ObjectKey> {
+    /// again: somebody changes it back. Of those `gives_way` may spare some. Which objects those are.
+    pub(super) fn give_way(
+        &mut self,
+        tried: &[Step],
+        left: &Plan,
+        gives_way: impl Fn(&ObjectKey) -> bool,
+    ) -> BTreeSet<ObjectKey> {
         let tried: BTreeSet<ObjectKey> = tried.iter().map(Step::key).collect();
         let left = left.steps.iter().map(Step::key);
-        let fought: BTreeSet<ObjectKey> = left.filter(|key| tried.contains(key)).collect();
+        let fought: BTreeSet<ObjectKey> = left
+            .filter(|key| tried.contains(key) && gives_way(key))
+            .collect();
         self.leave_alone(fought.iter().cloned());
         fought
     }

@@ -77,6 +77,8 @@ pub struct Options {
     /// Objects that are left as they are although they drifted: another program keeps changing
     /// them back.
     pub withheld: BTreeSet<ObjectKey>,
+    /// Objects that were, and may be mended again: once, whatever becomes of that.
+    pub fought: BTreeSet<ObjectKey>,
     /// What was put back already, step by step, since the last pass: for the journal.
     pub mended: Vec<Step>,
     /// Whether a pass that finds everything in sync leaves no line in the journal: an agent's
@@ -100,6 +102,7 @@ impl Default for Options {
             cause: "reconcile".to_owned(),
             sync: true,
             withheld: BTreeSet::new(),
+            fought: BTreeSet::new(),
             mended: Vec::new(),
             quiet: false,
             watched: false,

@@ -4,8 +4,8 @@ use trailblazer::apply::Interposer;
 use trailblazer::kernel::errno::KernelError;
 use trailblazer::kernel::route::Write;
 use trailblazer::objects::{Route, RouteTarget};
-use trailblazer::plan::{Action, Step};
-use trailblazer::reconcile::Outcome;
+use trailblazer::plan::{Action, ObjectKey, Step};
+use trailblazer::reconcile::{Options, Outcome};
 
 use crate::lab;
 use crate::scenario::Scenario;
@@ -102,6 +102,65 @@ fn what_is_there_already_is_taken_as_done() {
             assert!(faster.put > 0, "{report:?}");
             assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
             world.assert_owned(1, "somebody was faster");
+        });
+    });
+}
+
+/// Takes a new route of ours away before the step that follows it.
+struct Fighter<'a> {
+    world: &'a World,
+    route: Route,
+    taken: usize,
+}
+
+impl Interposer for Fighter<'_> {
+    fn before(&mut self, _index: usize, _step: &Step) -> Option<KernelError> {
+        if self.world.owned_now().routes.contains(&self.route) {
+            self.world.write(Write::Delete, &self.route);
+            self.taken += 1;
+        }
+        None
+    }
+}
+
+/// One that was fought over before is tried once; any other is put back by the same pass.
+#[test]
+fn what_is_fought_over_is_tried_once() {
+    lab::isolated(|| {
+        World::enter(Scenario::named("document-change"), |world| {
+            let new = world.steps.iter().find_map(|step| match step {
+                Step::Route {
+                    action: Action::Add,
+                    route,
+                    ..
+                } => Some(route.clone()),
+                _ => None,
+            });
+            let route = new.expect("a prefix comes");
+            let key = ObjectKey::Route(route.key);
+            let cases = [
+                (vec![], 2, Outcome::InSync),
+                (vec![key.clone()], 1, Outcome::Changed),
+            ];
+            for (fought, tries, next) in cases {
+                world.reset();
+                let mut fighter = Fighter {
+                    world,
+                    route: route.clone(),
+                    taken: 0,
+                };
+                let options = Options {
+                    fought: fought.iter().cloned().collect(),
+                    ..Options::default()
+                };
+                let report = world.watched_pass_with(1, options, &mut fighter);
+                assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+                let told = report.plan.steps.iter();
+                assert_eq!(told.filter(|step| step.key() == key).count(), tries);
+                assert_eq!(report.plan.withheld, fought);
+                assert_eq!(fighter.taken, 1);
+                world.assert_converges(next, "the fight is over");
+            }
         });
     });
 }

@@ -318,9 +318,18 @@ impl World {
 
     /// An agent's: somebody hears what changes meanwhile.
     pub fn watched_pass(&self, stage: usize, interposer: &mut dyn Interposer) -> Report {
+        self.watched_pass_with(stage, Options::default(), interposer)
+    }
+
+    pub fn watched_pass_with(
+        &self,
+        stage: usize,
+        options: Options,
+        interposer: &mut dyn Interposer,
+    ) -> Report {
         let options = Options {
             watched: true,
-            ..Options::default()
+            ..options
         };
         let role = self.scenario.role;
         run_pass_with(

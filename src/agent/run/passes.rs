@@ -29,13 +29,14 @@ const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
 impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     pub(super) fn start_pass(&mut self, cause: &'static str, now: Instant) {
         self.causes.clear();
-        let withheld: BTreeSet<_> = locked(&self.shared.limiter)
-            .exhausted(now)
-            .cloned()
-            .collect();
+        let limiter = locked(&self.shared.limiter);
+        let withheld = limiter.exhausted(now).cloned().collect();
+        let fought = limiter.fought(now).cloned().collect();
+        drop(limiter);
         let options = Options {
             cause: cause.to_owned(),
             withheld,
+            fought,
             mended: std::mem::take(&mut self.mended),
             quiet: true,
             watched: true,
@@ -249,13 +250,17 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             let changed = ended.drift && report.applied == Applied::All;
             // Once a pass, however many attempts it took.
             let keys: BTreeSet<ObjectKey> = report.plan.steps.iter().map(Step::key).collect();
-            for key in keys {
-                if changed && !(with_link && goes_with_link(&key)) {
-                    limiter.allow(&key, ended.ended);
+            for key in &keys {
+                if changed && !(with_link && goes_with_link(key)) {
+                    limiter.allow(key, ended.ended);
                 }
             }
             for key in &report.plan.withheld {
                 let known = limiter.is_paused(key, ended.started);
+                if keys.contains(key) {
+                    // Undone at once, and in need of the next repair: after a longer pause.
+                    limiter.allow(key, ended.ended);
+                }
                 limiter.left_alone(key, ended.ended);
                 if !known {
                     begins.push(key.clone());

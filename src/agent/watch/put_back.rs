@@ -50,16 +50,23 @@ impl Watcher {
             return true;
         }
         // Another process of ours (`reconcile`, `flush`) may be at it.
-        if !self.shared.is_passing() && !matches!(lock::holder(&self.state_dir), Ok(None)) {
+        let passing = self.shared.is_passing();
+        if !passing && !matches!(lock::holder(&self.state_dir), Ok(None)) {
             return true;
         }
         let mut steps = plan_for(in_force, gone.routes, gone.rules);
         let mut refused = Vec::new();
+        let mut left = false;
         {
             let mut limiter = locked(&self.shared.limiter);
             steps.steps.retain(|step| {
                 let key = step.key();
                 let paused = limiter.is_paused(&key, now);
+                if passing && !paused && limiter.is_fought(&key, now) {
+                    // After a pause it gets one repair, which that pass may have made just now.
+                    left = true;
+                    return false;
+                }
                 let allowed = limiter.allow(&key, now);
                 if !allowed && !paused {
                     refused.push(key);
@@ -93,7 +100,7 @@ impl Watcher {
                 noticed.event = Some(now);
             }
         }
-        false
+        left
     }
 }
 
