@@ -160,14 +160,20 @@ fn clear(path: &Path) -> Result<(), ControlError> {
     if !meta.file_type().is_socket() {
         return Err(ControlError::NoSocket(path.to_owned()));
     }
-    match connect(path) {
+    let mut found = connect(path);
+    let mut pid = None;
+    if matches!(found, Connection::Open(_) | Connection::Busy) {
+        match ask(path, Request::Status) {
+            Ok(Reply::Status(snapshot)) => pid = Some(snapshot.pid),
+            // One that is stuck listens all the same. Who was killed while it started a program
+            // leaves a copy of itself, which listens until it has become that program.
+            _ => found = connect(path),
+        }
+    }
+    match found {
         Connection::Open(_) | Connection::Busy => Err(ControlError::AnotherAgent {
             path: path.to_owned(),
-            // For the message alone: one that is stuck listens all the same.
-            pid: match ask(path, Request::Status) {
-                Ok(Reply::Status(snapshot)) => Some(snapshot.pid),
-                _ => None,
-            },
+            pid,
         }),
         Connection::Nobody => {
             info!(

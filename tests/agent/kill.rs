@@ -129,7 +129,12 @@ add chain inet theirs empty
 
             let systemd = Systemd::start(&host);
             let agent = host.start_with(|command| systemd.notified_by(command));
-            systemd.wait_for("READY", 0);
+            wait_until(
+                SOON,
+                Duration::from_millis(1),
+                || systemd.with("READY", 0).pop(),
+                || format!("READY in round {round}; the agent: {}", agent.condition()),
+            );
             // What was asked for before the kill may still be on its way in.
             eventually("in force again", || is_whole(&host));
             let time = chance.milliseconds(30);

@@ -62,6 +62,24 @@ impl Agent {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// What it has logged, and where in the kernel each of its threads stands (proc(5)): for whom
+    /// it keeps waiting.
+    pub fn condition(&self) -> String {
+        let mut text = self.log();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
+        for task in tasks.into_iter().flatten().flatten() {
+            let read = |name: &str| {
+                let text = std::fs::read_to_string(task.path().join(name));
+                text.unwrap_or_default().trim().to_owned()
+            };
+            let [comm, wchan, syscall, stack] = ["comm", "wchan", "syscall", "stack"].map(read);
+            text.push_str(&format!(
+                "{comm}: {wchan}, system call {syscall}\n{stack}\n"
+            ));
+        }
+        text
+    }
+
     /// Its account of itself; `None` where it doesn't answer.
     pub fn status(&self) -> Option<Value> {
         let words = ["status", "-o", "json", "-c", &self.config];

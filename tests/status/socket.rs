@@ -91,6 +91,22 @@ fn a_socket_left_behind_is_replaced() {
     assert!(ask(&path, Request::Status).is_ok());
 }
 
+/// `kill -9` while an agent starts a program: the copy that becomes it has the socket until then.
+#[test]
+fn a_socket_that_a_dying_copy_still_holds_is_replaced() {
+    let (_directory, path) = place();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let copy = UnixListener::bind(&path).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let copy = copy;
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            drop(copy);
+        });
+        listen(&path).unwrap();
+    });
+}
+
 #[test]
 fn a_second_agent_is_told_of_the_first() {
     let (_directory, path) = place();
