@@ -47,7 +47,7 @@ test-long: deps packages
 	@$(DEPS) boot
 	@packaging/dev/as-root.sh packaging/dev/debian-root.sh
 	TRAILBLAZER_LONG=1 $(CARGO) test --locked -- --include-ignored \
-		--skip child_fetches --skip child_in_its_namespace # run by other tests
+		--skip child_fetches # run by other tests
 
 golden:
 	TRAILBLAZER_BLESS=1 $(CARGO) test --locked --test golden every_plan_is_as_written_down

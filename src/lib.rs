@@ -54,3 +54,8 @@ pub mod clock;
 pub mod columns;
 pub mod lock;
 pub mod state_dir;
+
+#[cfg(test)]
+#[path = "../tests/lab/isolate.rs"]
+#[allow(dead_code)] // the lab uses the rest
+mod isolate;

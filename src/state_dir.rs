@@ -78,6 +78,20 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// A file system of its own for a test that runs isolated (mount(8): `size=64k`; `remount,ro`).
+#[cfg(test)]
+pub(crate) fn small_disk(options: &str) -> std::path::PathBuf {
+    let directory = std::path::PathBuf::from("/run/lab/disk");
+    std::fs::create_dir_all(&directory).expect("the test's own /run");
+    // With the source named, a remount repeats no option that a user namespace doesn't allow.
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+        .arg(&directory)
+        .status();
+    assert!(mounted.expect("mount(8) is there").success());
+    directory
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
+use crate::isolate::isolated;
+use crate::state_dir::small_disk;
 
 fn time(second: i64) -> Timestamp {
     Timestamp::from_second(1_764_000_000 + second).expect("in range")
@@ -199,47 +201,27 @@ fn a_full_disk_says_so() {
     assert!(message.contains("free some space"), "{message}");
 }
 
-/// A disk that fills in the middle of a line: the line is cut off again. The test runs itself
-/// inside a mount namespace, where that disk is a tmpfs of 32 KiB.
+/// A disk that fills in the middle of a line: the line is cut off again.
 #[test]
 fn a_disk_that_fills_holds_no_part_of_a_line() {
-    const DIR: &str = "TRAILBLAZER_TEST_SMALL_DISK";
-    let Some(disk) = std::env::var_os(DIR) else {
-        let dir = tempfile::tempdir().expect("a directory");
-        let test = std::env::current_exe().expect("this program");
-        let output = std::process::Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "sh", "-ec"])
-            .arg("mount -t tmpfs -o size=32k tmpfs \"$0\"; exec \"$1\" --exact \"$2\"")
-            .args([dir.path(), &test])
-            .arg("journal::tests::a_disk_that_fills_holds_no_part_of_a_line")
-            .env(DIR, dir.path())
-            .output()
-            .expect("unshare runs: install util-linux");
-        let said = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
+    isolated(|| {
+        let journal = Journal::new(&small_disk("size=32k"));
+        let mut written = 0;
+        let error = loop {
+            match journal.append(&begin(written)) {
+                Ok(()) => written += 1,
+                Err(error) => break error,
+            }
+            assert!(written < 1_000, "a small disk never filled");
+        };
         assert!(
-            output.status.success() && said.contains("1 passed"),
-            "needs user and mount namespaces (sysctl kernel.unprivileged_userns_clone, \
-             user.max_user_namespaces)\n{said}\n{errors}"
+            error.to_string().contains("No space left on device"),
+            "{error}"
         );
-        return;
-    };
-    let journal = Journal::new(std::path::Path::new(&disk));
-    let mut written = 0;
-    let error = loop {
-        match journal.append(&begin(written)) {
-            Ok(()) => written += 1,
-            Err(error) => break error,
-        }
-        assert!(written < 1_000, "a small disk never filled");
-    };
-    assert!(
-        error.to_string().contains("No space left on device"),
-        "{error}"
-    );
-    let history = journal.read().expect("read");
-    assert_eq!(history.damaged, []);
-    assert_eq!(history.passes.len() as i64, written);
+        let history = journal.read().expect("read");
+        assert_eq!(history.damaged, []);
+        assert_eq!(history.passes.len() as i64, written);
+    });
 }
 
 #[test]

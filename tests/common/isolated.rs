@@ -1,39 +1,14 @@
-//! A test in namespaces of its own: the test binary starts itself again under `unshare`.
+//! A test in namespaces of its own, and the programs that it runs there.
 
 use std::process::{Command, Output};
 
-const INSIDE: &str = "TRAILBLAZER_TEST_ISOLATED";
+#[path = "../lab/isolate.rs"]
+#[allow(dead_code)] // the lab uses the rest
+mod isolate;
 
-/// True inside. Outside it runs the named test again in fresh user, network, mount and process
-/// namespaces, panics if that fails, and returns false: the caller returns.
-///
-/// Inside there is a private `/run` (so that `ip netns` is private too) and `lo` is up.
+/// Whether this is the inner process of that test; outside it is run there, and is over.
 pub fn isolated(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        run("mount", &["-t", "tmpfs", "tmpfs", "/run"]);
-        run("ip", &["link", "set", "lo", "up"]);
-        return true;
-    }
-    let own = std::env::current_exe().expect("the test binary has a path");
-    let output = Command::new("unshare")
-        .args(["-Urnmpf", "--kill-child"])
-        .arg(own)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("`unshare` of util-linux must be installed");
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(output.status.success(), "{test} failed inside:\n{text}");
-    assert!(
-        text.contains("1 passed"),
-        "{test} did not run inside:\n{text}"
-    );
-    eprint!("{text}");
-    false
+    isolate::is_isolated(test, &[])
 }
 
 /// Runs a program, whatever comes of it.

@@ -1,10 +1,12 @@
-//! Runs a test in namespaces of its own: user, network, mount, pid; with a private `/run`, so
-//! that neither the xtables lock nor named network namespaces meet those of the machine.
+//! A test of iptables in namespaces of its own: with a private `/run`, so that neither the xtables
+//! lock nor named network namespaces meet those of the machine.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-const INSIDE: &str = "TRAILBLAZER_TEST_ISOLATED";
+#[path = "../lab/isolate.rs"]
+#[allow(dead_code)] // the lab uses the rest
+mod isolate;
 
 /// How the inner process differs from the usual one.
 #[derive(Default)]
@@ -15,39 +17,17 @@ pub struct Inner<'a> {
     pub powerless: bool,
 }
 
-/// True inside the namespaces: go on with the test. Outside it runs the test named `name` again
-/// inside and asserts that it passed there; then false: the test is over.
+/// Whether this is the inner process of that test; outside it is run there, and is over.
 pub fn isolated(name: &str, inner: Inner) -> bool {
-    if std::env::var(INSIDE).as_deref() == Ok(name) {
-        return true;
-    }
-    // /run/xtables.lock and /run/netns; lo carries the packets of a host to itself.
-    let mut script = String::from("set -e; mount -t tmpfs tmpfs /run; ip link set lo up; ");
-    script.push_str("exec ");
+    let path = inner.path.map(|path| format!("PATH={path}"));
+    let mut before = Vec::new();
     if inner.powerless {
-        script.push_str("setpriv --bounding-set=-all --inh-caps=-all ");
+        before.extend(["setpriv", "--bounding-set=-all", "--inh-caps=-all"]);
     }
-    if let Some(path) = inner.path {
-        script.push_str(&format!("env PATH={path} "));
+    if let Some(path) = &path {
+        before.extend(["env", path]);
     }
-    script.push_str("\"$0\" \"$@\"");
-    let output = Command::new("unshare")
-        .args(["-Urnmpf", "--kill-child", "sh", "-c", &script])
-        .arg(std::env::current_exe().expect("the test binary has a path"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, name)
-        .output()
-        .expect("unshare runs: install util-linux");
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && stdout.contains("1 passed"),
-        "{name} failed in its namespaces ({}). Needs: user namespaces \
-         (kernel.unprivileged_userns_clone=1 or root), iproute2, iptables with both variants, \
-         nftables, util-linux.\n{stdout}\n{stderr}",
-        output.status
-    );
-    false
+    isolate::is_isolated(name, &before)
 }
 
 /// Runs a shell command that must succeed, and returns what it prints.

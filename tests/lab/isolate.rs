@@ -81,18 +81,9 @@ fn isolated_by(
         Err(why) => panic!("{why}"),
     };
     let own = own_binary();
-    let mut command = wrapper.command(
-        name,
-        deadline,
-        &[
-            own.as_os_str(),
-            OsStr::new(name),
-            OsStr::new("--exact"),
-            OsStr::new("--nocapture"),
-            OsStr::new("--include-ignored"),
-            OsStr::new("--test-threads=1"),
-        ],
-    );
+    let mut words = vec![own.as_os_str()];
+    words.extend(own_test(name).map(OsStr::new));
+    let mut command = wrapper.command(name, deadline, &words);
     let started = Instant::now();
     let (status, output) = run(&mut command, deadline);
     // libtest captures this and shows it only when the test fails.
@@ -113,6 +104,41 @@ fn isolated_by(
         ),
         Some(_) => {}
     }
+}
+
+/// Whether this is the test of that name inside its namespaces, which goes on. Outside it is run
+/// there, behind the words of `before` (`env PATH=…`, `setpriv …`), and is over when this returns.
+///
+/// # Panics
+/// As [`isolated`].
+#[track_caller]
+pub fn is_isolated(name: &str, before: &[&str]) -> bool {
+    if inside() {
+        return true;
+    }
+    let wrapper = wrapper().unwrap_or_else(|why| panic!("{why}"));
+    let own = own_binary();
+    let mut words: Vec<&OsStr> = before.iter().map(OsStr::new).collect();
+    words.push(own.as_os_str());
+    words.extend(own_test(name).map(OsStr::new));
+    let (status, output) = run(&mut wrapper.command(name, DEADLINE, &words), DEADLINE);
+    let passed = status.is_some_and(|status| status.success()) && output.contains("1 passed");
+    assert!(
+        passed,
+        "{name} failed inside its namespaces, {status:?}\n{output}"
+    );
+    false
+}
+
+/// The words that have a test binary run one test alone.
+fn own_test(name: &str) -> [&str; 5] {
+    [
+        name,
+        "--exact",
+        "--nocapture",
+        "--include-ignored",
+        "--test-threads=1",
+    ]
 }
 
 /// For programs that aren't tests: starts this program again inside namespaces, with the same

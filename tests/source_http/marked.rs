@@ -5,42 +5,33 @@ use std::process::Command;
 
 use trailblazer::source::{Failure, fetch};
 
+use super::isolate::isolated;
 use super::server::{Server, ok, redirect};
 use super::{body, failure, settings, tls};
-
-const CHILD: &str = "TRAILBLAZER_TEST_MARKED";
 
 /// Packets to the server's port need the mark; the local table's own rule, which comes before
 /// all others, makes room for that one.
 const SETUP: &str = r#"
-ip link set lo up
 for family in -4 -6; do
     ip $family rule add pref 10 fwmark 0/0x40 ipproto tcp dport 8083 prohibit
     ip $family rule add pref 100 lookup local
     ip $family rule del pref 0
 done
-exec "$0" --exact marked::child_in_its_namespace --ignored --nocapture
 "#;
 
 #[test]
 fn a_marked_fetch_takes_the_marked_way() {
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "sh", "-ec", SETUP])
-        .arg(std::env::current_exe().unwrap())
-        .env(CHILD, "1")
-        .output()
-        .expect("unshare(1) runs: install util-linux");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "the child failed (it needs user and network namespaces and iproute2): {output:?}"
-    );
+    isolated(|| {
+        let status = Command::new("sh").args(["-ec", SETUP]).status();
+        assert!(status.unwrap().success());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(with_and_without());
+    });
 }
 
-#[tokio::test]
-#[ignore = "the child of the test above, which runs it in a namespace"]
-async fn child_in_its_namespace() {
-    std::env::var(CHILD).expect("run by the test above");
+async fn with_and_without() {
     let mut settings = settings();
     settings.retries = 0;
     let mut marked = settings.clone();

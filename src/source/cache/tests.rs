@@ -3,6 +3,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
+use crate::isolate::isolated;
+use crate::state_dir::small_disk;
 
 fn meta() -> Meta {
     Meta {
@@ -186,74 +188,43 @@ fn small_state_files() {
     assert!(names(dir.path()).is_empty());
 }
 
-const MOUNT_POINT: &str = "TRAILBLAZER_TEST_MOUNT_POINT";
-
-/// Runs this test again in a mount namespace of its own, with a tmpfs of 64 KiB, and returns
-/// true in the parent; in the child it gives the directory of the tmpfs.
-fn on_a_small_disk(test: &str) -> Option<PathBuf> {
-    if let Some(directory) = std::env::var_os(MOUNT_POINT) {
-        return Some(PathBuf::from(directory));
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-ec"])
-        .arg(r#"mount -t tmpfs -o size=64k tmpfs "$1"; exec "$0" --exact "$2" --nocapture"#)
-        .arg(std::env::current_exe().unwrap())
-        .arg(dir.path())
-        .arg(format!("source::cache::tests::{test}"))
-        .env(MOUNT_POINT, dir.path())
-        .output()
-        .expect("unshare(1) runs: install util-linux");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "the child failed (it needs user and mount namespaces; see sysctl kernel.unprivileged_userns_clone): {output:?}"
-    );
-    None
-}
-
 #[test]
 fn a_full_disk_leaves_the_old_file() {
-    let Some(directory) = on_a_small_disk("a_full_disk_leaves_the_old_file") else {
-        return;
-    };
-    let store = Store::open(&directory);
-    store.write(Slot::LastKnownGood, &meta(), BODY).unwrap();
-    let error = store
-        .write(Slot::LastKnownGood, &meta(), &[b' '; 100_000])
-        .unwrap_err();
-    let text = error.to_string();
-    assert!(
-        text.contains("No space left on device") && text.contains("free space"),
-        "{text}"
-    );
-    assert_eq!(store.read(Slot::LastKnownGood).unwrap().body(), BODY);
-    assert_eq!(names(&directory), ["last-known-good"]);
+    isolated(|| {
+        let directory = small_disk("size=64k");
+        let store = Store::open(&directory);
+        store.write(Slot::LastKnownGood, &meta(), BODY).unwrap();
+        let error = store
+            .write(Slot::LastKnownGood, &meta(), &[b' '; 100_000])
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("No space left on device") && text.contains("free space"),
+            "{text}"
+        );
+        assert_eq!(store.read(Slot::LastKnownGood).unwrap().body(), BODY);
+        assert_eq!(names(&directory), ["last-known-good"]);
+    });
 }
 
 #[test]
 fn a_read_only_disk_leaves_the_old_file() {
-    let Some(directory) = on_a_small_disk("a_read_only_disk_leaves_the_old_file") else {
-        return;
-    };
-    let store = Store::open(&directory);
-    store.write(Slot::LastKnownGood, &meta(), BODY).unwrap();
-    let remount = Command::new("mount")
-        .args(["-o", "remount,ro"])
-        .arg(&directory)
-        .status()
-        .unwrap();
-    assert!(remount.success());
-    let text = store
-        .write(Slot::LastKnownGood, &meta(), b"new")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        text.contains("Read-only file system") && text.contains("remount"),
-        "{text}"
-    );
-    let text = store.remove(Slot::LastKnownGood).unwrap_err().to_string();
-    assert!(text.contains("cannot remove"), "{text}");
-    assert_eq!(store.read(Slot::LastKnownGood).unwrap().body(), BODY);
-    assert_eq!(names(&directory), ["last-known-good"]);
+    isolated(|| {
+        let directory = small_disk("size=64k");
+        let store = Store::open(&directory);
+        store.write(Slot::LastKnownGood, &meta(), BODY).unwrap();
+        small_disk("remount,ro");
+        let text = store
+            .write(Slot::LastKnownGood, &meta(), b"new")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("Read-only file system") && text.contains("remount"),
+            "{text}"
+        );
+        let text = store.remove(Slot::LastKnownGood).unwrap_err().to_string();
+        assert!(text.contains("cannot remove"), "{text}");
+        assert_eq!(store.read(Slot::LastKnownGood).unwrap().body(), BODY);
+        assert_eq!(names(&directory), ["last-known-good"]);
+    });
 }
