@@ -209,7 +209,9 @@ impl Wrapper {
             }
         };
         if matches!(self, Wrapper::User) {
-            command.args(["--user", "--map-root-user"]);
+            // One after the other: the files of a network namespace that begins before its user
+            // namespace has a root belong to the machine's (/proc/net/ip_tables_names).
+            command.args(["--user", "--map-root-user", "unshare"]);
         }
         command
             .args(["--net", "--mount", "--pid", "--fork", "--kill-child"])
