@@ -3,7 +3,7 @@
 //! One JSON line an event in `journal.jsonl` of the state dir. A pass that changes something
 //! writes `begin` before it and `end` after it, each on disk before the pass goes on: a crash in
 //! between shows as a `begin` without an `end`. A pass that has to do more, since somebody undid
-//! what it did, writes another `begin` with the steps of both attempts. A pass that changes nothing
+//! what it did, writes another `begin` with the steps of all attempts. A pass that changes nothing
 //! may write its `end` alone.
 
 mod history;

@@ -11,7 +11,6 @@ use crate::apply::{ApplyError, Interposer, apply};
 use crate::config::{AutoOr, Role};
 use crate::desired::{DesiredState, special};
 use crate::firewall::{BackendKind, ObservedFirewall};
-use crate::journal::MAX_LISTED;
 use crate::kernel::Kernel;
 use crate::kernel::flows::{backfill_inbound, forget_untranslated};
 use crate::observed::OwnedState;
@@ -70,7 +69,7 @@ impl Pass<'_> {
         self.keep_documents(documents)?;
         self.keep_numbers(view, false)?;
         if !first.is_empty() {
-            self.write_begin(self.report.first_steps(MAX_LISTED))?;
+            self.write_begin()?;
             let before = view.observed.owned(&view.ownership);
             self.report.end_stage("store");
             let aim = Aim { desired, goal };
@@ -148,7 +147,7 @@ impl Pass<'_> {
             self.report.plan.withheld.extend(fought);
             if !steps.is_empty() {
                 self.report.take_more(&steps, carried_out);
-                self.write_begin(self.report.first_steps(MAX_LISTED))?;
+                self.write_begin()?;
             }
         }
         Err(PassError::RolledBack {

@@ -10,7 +10,6 @@ use super::report::{Applied, InForce, Outcome};
 use super::{Pass, PassError, View};
 use crate::apply::{ApplyError, Interposer, apply_each};
 use crate::firewall::ObservedFirewall;
-use crate::journal::MAX_LISTED;
 use crate::kernel::Kernel;
 use crate::kernel::errno::ErrorClass;
 use crate::plan::{Action, Goal, ObjectKey, taken_places};
@@ -63,7 +62,7 @@ impl Pass<'_> {
         }
         steps.conflicts.clone_from(&self.report.plan.conflicts);
         self.report.take_plan(steps.clone());
-        self.write_begin(self.report.first_steps(MAX_LISTED))?;
+        self.write_begin()?;
         self.report.applied = Applied::Part;
         // Carried out in part or not at all, too, the watcher goes on from there.
         self.report.in_force = Some(Box::new(InForce {

@@ -371,15 +371,15 @@ impl<'a> Pass<'a> {
     }
 
     /// The line before apply.
-    fn write_begin(&self, steps: Vec<serde_json::Value>) -> Result<(), PassError> {
+    fn write_begin(&self) -> Result<(), PassError> {
         let record = Record::begin(Timestamp::now(), self.id.clone(), &self.options.cause);
-        let total = self.report.plan.steps.len();
-        let record = self.filled(record).with_first_steps(steps, total);
-        Ok(self.journal.append(&record)?)
+        Ok(self.journal.append(&self.filled(record))?)
     }
 
     fn filled(&self, record: Record) -> Record {
+        let steps = &self.report.plan.steps;
         record
+            .with_first_steps(self.report.steps_json(steps, MAX_LISTED), steps.len())
             .with_sync_token(self.report.sync_token.map(|token| token.0))
             .with_verdicts(
                 self.report
@@ -402,11 +402,7 @@ impl<'a> Pass<'a> {
             self.report.outcome.as_str(),
             self.report.duration,
         );
-        let steps = self.report.first_steps(MAX_LISTED);
-        let record = self
-            .filled(record)
-            .with_first_steps(steps, self.report.plan.steps.len())
-            .with_error(self.report.error.clone());
+        let record = self.filled(record).with_error(self.report.error.clone());
         if let Err(error) = self.journal.append(&record) {
             self.report
                 .notes

@@ -279,10 +279,6 @@ impl Report {
             .unwrap_or_else(|| format!("if{index}"))
     }
 
-    pub(super) fn first_steps(&self, most: usize) -> Vec<Value> {
-        self.steps_json(&self.plan.steps, most)
-    }
-
     pub(super) fn steps_json(&self, steps: &[Step], most: usize) -> Vec<Value> {
         let name = |index| self.device_name(index);
         steps
