@@ -76,13 +76,47 @@ fn isolated_by(
         println!("{finished}");
         return;
     }
-    let wrapper = match wrapper() {
+    run_inside(wrapper(), name, deadline, &[], &finished);
+}
+
+/// Whether this is the test of that name inside its namespaces, which goes on. Outside it is run
+/// there, behind the words of `before` (`env PATH=…`, `setpriv …`), and is over when this returns.
+///
+/// # Panics
+/// As [`isolated`].
+#[track_caller]
+pub fn is_isolated(name: &str, before: &[&str]) -> bool {
+    let inside = inside();
+    if !inside {
+        run_inside(wrapper(), name, DEADLINE, before, "1 passed");
+    }
+    inside
+}
+
+/// Has this test binary run one test alone inside, behind the words of `before`. It must succeed,
+/// and print what shows that it ran.
+#[track_caller]
+fn run_inside(
+    wrapper: Result<Wrapper, String>,
+    name: &str,
+    deadline: Duration,
+    before: &[&str],
+    shows: &str,
+) {
+    let wrapper = match wrapper {
         Ok(wrapper) => wrapper,
         Err(why) => panic!("{why}"),
     };
     let own = own_binary();
-    let mut words = vec![own.as_os_str()];
-    words.extend(own_test(name).map(OsStr::new));
+    let mut words: Vec<&OsStr> = before.iter().map(OsStr::new).collect();
+    words.extend([
+        own.as_os_str(),
+        OsStr::new(name),
+        OsStr::new("--exact"),
+        OsStr::new("--nocapture"),
+        OsStr::new("--include-ignored"),
+        OsStr::new("--test-threads=1"),
+    ]);
     let mut command = wrapper.command(name, deadline, &words);
     let started = Instant::now();
     let (status, output) = run(&mut command, deadline);
@@ -98,47 +132,12 @@ fn isolated_by(
             started.elapsed().as_millis()
         ),
         // A filter that matches no test succeeds too: never take that for a pass.
-        Some(_) if !output.contains(&finished) => panic!(
+        Some(_) if !output.contains(shows) => panic!(
             "no test named `{name}` ran inside the namespaces: call lab::isolated directly from \
              the #[test] function, or lab::isolated_named with the test's full name"
         ),
         Some(_) => {}
     }
-}
-
-/// Whether this is the test of that name inside its namespaces, which goes on. Outside it is run
-/// there, behind the words of `before` (`env PATH=…`, `setpriv …`), and is over when this returns.
-///
-/// # Panics
-/// As [`isolated`].
-#[track_caller]
-pub fn is_isolated(name: &str, before: &[&str]) -> bool {
-    if inside() {
-        return true;
-    }
-    let wrapper = wrapper().unwrap_or_else(|why| panic!("{why}"));
-    let own = own_binary();
-    let mut words: Vec<&OsStr> = before.iter().map(OsStr::new).collect();
-    words.push(own.as_os_str());
-    words.extend(own_test(name).map(OsStr::new));
-    let (status, output) = run(&mut wrapper.command(name, DEADLINE, &words), DEADLINE);
-    let passed = status.is_some_and(|status| status.success()) && output.contains("1 passed");
-    assert!(
-        passed,
-        "{name} failed inside its namespaces, {status:?}\n{output}"
-    );
-    false
-}
-
-/// The words that have a test binary run one test alone.
-fn own_test(name: &str) -> [&str; 5] {
-    [
-        name,
-        "--exact",
-        "--nocapture",
-        "--include-ignored",
-        "--test-threads=1",
-    ]
 }
 
 /// For programs that aren't tests: starts this program again inside namespaces, with the same
