@@ -17,10 +17,18 @@ use crate::scenario::Scenario;
 use crate::world::{PARTNERS, World, at_every_step};
 
 /// Does something before a step of the first attempt, and lets the step go on.
-struct Deed<F: FnMut()> {
+pub struct Deed<F: FnMut()> {
     at: usize,
     deed: F,
-    done: usize,
+    /// How often it was done.
+    pub done: usize,
+}
+
+impl<F: FnMut()> Deed<F> {
+    /// `at` is the step's place in the plan.
+    pub fn before(at: usize, deed: F) -> Deed<F> {
+        Deed { at, deed, done: 0 }
+    }
 }
 
 impl<F: FnMut()> Interposer for Deed<F> {
@@ -35,7 +43,7 @@ impl<F: FnMut()> Interposer for Deed<F> {
 
 /// A pass during which `deed` happens before a step.
 fn pass_with(world: &World, at: usize, deed: impl FnMut()) -> Report {
-    let mut deed = Deed { at, deed, done: 0 };
+    let mut deed = Deed::before(at, deed);
     let report = world.pass(1, Some(&mut deed));
     assert_eq!(deed.done, 1, "the deed was done once: {report:?}");
     report

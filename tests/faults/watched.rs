@@ -7,6 +7,7 @@ use trailblazer::objects::{Route, RouteTarget};
 use trailblazer::plan::{Action, ObjectKey, Step};
 use trailblazer::reconcile::{Options, Outcome};
 
+use crate::changes::Deed;
 use crate::lab;
 use crate::scenario::Scenario;
 use crate::world::World;
@@ -106,37 +107,21 @@ fn what_is_there_already_is_taken_as_done() {
     });
 }
 
-/// Takes a new route of ours away before the step that follows it.
-struct Fighter<'a> {
-    world: &'a World,
-    route: Route,
-    taken: usize,
-}
-
-impl Interposer for Fighter<'_> {
-    fn before(&mut self, _index: usize, _step: &Step) -> Option<KernelError> {
-        if self.world.owned_now().routes.contains(&self.route) {
-            self.world.write(Write::Delete, &self.route);
-            self.taken += 1;
-        }
-        None
-    }
-}
-
 /// One that was fought over before is tried once; any other is put back by the same pass.
 #[test]
 fn what_is_fought_over_is_tried_once() {
     lab::isolated(|| {
         World::enter(Scenario::named("document-change"), |world| {
-            let new = world.steps.iter().find_map(|step| match step {
+            let mut steps = world.steps.iter().enumerate();
+            let new = steps.find_map(|(place, step)| match step {
                 Step::Route {
                     action: Action::Add,
                     route,
                     ..
-                } => Some(route.clone()),
+                } => Some((place, route)),
                 _ => None,
             });
-            let route = new.expect("a prefix comes");
+            let (place, route) = new.expect("a prefix comes");
             let key = ObjectKey::Route(route.key);
             let cases = [
                 (vec![], 2, Outcome::InSync),
@@ -144,11 +129,7 @@ fn what_is_fought_over_is_tried_once() {
             ];
             for (fought, tries, next) in cases {
                 world.reset();
-                let mut fighter = Fighter {
-                    world,
-                    route: route.clone(),
-                    taken: 0,
-                };
+                let mut fighter = Deed::before(place + 1, || world.write(Write::Delete, route));
                 let options = Options {
                     fought: fought.iter().cloned().collect(),
                     ..Options::default()
@@ -158,7 +139,7 @@ fn what_is_fought_over_is_tried_once() {
                 let told = report.plan.steps.iter();
                 assert_eq!(told.filter(|step| step.key() == key).count(), tries);
                 assert_eq!(report.plan.withheld, fought);
-                assert_eq!(fighter.taken, 1);
+                assert_eq!(fighter.done, 1);
                 world.assert_converges(next, "the fight is over");
             }
         });
