@@ -9,7 +9,7 @@ mod packets;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lab::*;
 use packets::*;
@@ -574,19 +574,16 @@ fn flap(firewall: Firewall, reverse_path_filter: &str) {
     let inbound = lab.stream("outside", &[HOST1_PUBLIC, HOST1_6], PACE);
     inbound.wait_for(20);
     let before = open.each_ref().map(LongFlow::round_trips);
-    let started = Instant::now();
     let alive = |flow: &LongFlow, before: &usize| flow.round_trips() > *before;
-    while !open
-        .iter()
-        .zip(&before)
-        .all(|(flow, before)| alive(flow, before))
-    {
-        assert!(
-            started.elapsed() < PATIENCE,
-            "the open connections stand still"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(
+        PATIENCE,
+        Duration::from_millis(5),
+        || {
+            let mut open = open.iter().zip(&before);
+            open.all(|(flow, before)| alive(flow, before)).then_some(())
+        },
+        || "a round trip of each open connection".to_owned(),
+    );
 
     // One pass, and all is well again.
     machine.changed();

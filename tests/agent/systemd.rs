@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::host::Host;
-use crate::lab::{SOON, eventually};
+use crate::lab::{SOON, eventually, wait_until};
 
 /// What came, and when.
 #[derive(Debug, Clone)]
@@ -71,19 +71,13 @@ impl Systemd {
     /// Waits for the next datagram with this assignment.
     #[track_caller]
     pub fn wait_for(&self, key: &str, from: usize) -> Datagram {
-        let started = Instant::now();
-        loop {
-            if let Some(found) = self.with(key, from).first() {
-                return found.clone();
-            }
-            assert!(
-                started.elapsed() < SOON,
-                "no {key} within {SOON:?}; came: {:#?}",
-                self.came()
-            );
+        wait_until(
+            SOON,
             // Shorter than anything that comes after it.
-            std::thread::sleep(Duration::from_micros(200));
-        }
+            Duration::from_micros(200),
+            || self.with(key, from).first().cloned(),
+            || format!("{key}; came: {:#?}", self.came()),
+        )
     }
 
     /// Waits until the status line says this.

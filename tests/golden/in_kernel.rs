@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use trailblazer::facts::HostFacts;
@@ -181,21 +181,21 @@ fn feed(ns: &Ns, batch: &[String; 2]) {
 }
 
 fn wait_for_carrier(ns: &Ns, links: &[String]) {
-    let started = Instant::now();
-    loop {
-        let found = ns.ip_json("link show");
-        let up = |name: &String| {
-            found.as_array().is_some_and(|all| {
-                all.iter()
-                    .any(|link| link["ifname"] == **name && link["operstate"] == "UP")
-            })
-        };
-        if links.iter().all(up) {
-            return;
-        }
-        assert!(started.elapsed() < Duration::from_secs(10), "no carrier");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    lab::wait_until(
+        Duration::from_secs(10),
+        Duration::from_millis(2),
+        || {
+            let found = ns.ip_json("link show");
+            let up = |name: &String| {
+                found.as_array().is_some_and(|all| {
+                    all.iter()
+                        .any(|link| link["ifname"] == **name && link["operstate"] == "UP")
+                })
+            };
+            links.iter().all(up).then_some(())
+        },
+        || format!("a carrier of each of {links:?}"),
+    );
 }
 
 /// The resolver's configuration of a case.

@@ -1,11 +1,10 @@
 //! Waits until the kernel has done what it does by itself after links and addresses were made.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Ns;
+use super::{Ns, wait_until};
 
 /// Waits until every link has its carrier and every IPv6 address its local route.
 ///
@@ -16,22 +15,24 @@ use super::Ns;
 /// # Panics
 /// After ten seconds.
 pub fn wait_until_settled(ns: &Ns) {
-    let started = Instant::now();
-    loop {
-        let links = ns.ip_json("addr show");
-        let links = links.as_array().expect("ip -j lists an array");
-        if links.iter().all(is_finished) && have_local_routes(ns, links) {
-            return;
-        }
-        assert!(
-            started.elapsed() < Duration::from_secs(10),
-            "a link of {} has no carrier, or an IPv6 address no local route:\n{}{}",
-            ns.name(),
-            ns.ip("-o addr show"),
-            ns.ip("-6 route show table local")
-        );
-        thread::sleep(Duration::from_millis(2));
-    }
+    wait_until(
+        Duration::from_secs(10),
+        Duration::from_millis(2),
+        || {
+            let links = ns.ip_json("addr show");
+            let links = links.as_array().expect("ip -j lists an array");
+            let settled = links.iter().all(is_finished) && have_local_routes(ns, links);
+            settled.then_some(())
+        },
+        || {
+            format!(
+                "each link of {} with its carrier, each IPv6 address with its local route:\n{}{}",
+                ns.name(),
+                ns.ip("-o addr show"),
+                ns.ip("-6 route show table local")
+            )
+        },
+    );
 }
 
 /// With carrier and a link-local address, and no address tentative.

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::server::lock;
-use super::{Ns, PORT};
+use super::{Ns, PORT, wait_until};
 
 /// How long a client waits for the connection, and again for the answer. Inside one machine a
 /// round trip takes well under a millisecond; the rest is for a busy machine.
@@ -202,15 +202,12 @@ impl Stream {
     #[track_caller]
     pub fn wait_for(&self, more: usize) {
         let goal = self.count() + more;
-        let started = Instant::now();
-        while self.count() < goal {
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "the stream stands still at {} connections, {goal} were expected",
-                self.count()
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_until(
+            Duration::from_secs(20),
+            Duration::from_millis(5),
+            || (self.count() >= goal).then_some(()),
+            || format!("{goal} connections of the stream, but {}", self.count()),
+        );
     }
 
     /// Ends it and waits for the last answers.

@@ -278,20 +278,16 @@ impl Scene<'_> {
     /// Waits until the journal tells of these steps since `before` (of [`Scene::story`]).
     #[track_caller]
     pub fn told(&self, before: &[String], steps: &[String]) {
-        let started = std::time::Instant::now();
-        loop {
-            let story = self.story();
-            let new = &story[before.len()..];
-            let missing: Vec<_> = steps.iter().filter(|step| !new.contains(step)).collect();
-            if missing.is_empty() {
-                return;
-            }
-            assert!(
-                started.elapsed() < SOON,
-                "the journal doesn't tell of {missing:?}, but of {new:?}"
-            );
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        let new = || self.story().split_off(before.len());
+        wait_until(
+            SOON,
+            std::time::Duration::from_millis(20),
+            || {
+                let new = new();
+                steps.iter().all(|step| new.contains(step)).then_some(())
+            },
+            || format!("the journal tells of {steps:?}, but of {:?}", new()),
+        );
     }
 }
 
