@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::kernel::Kernel;
 use crate::kernel::errno::{ErrorClass, KernelError};
-use crate::kernel::nat::FirewallError;
+use crate::kernel::firewall::FirewallError;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::nexthop;
 use crate::kernel::route::{self, Write};

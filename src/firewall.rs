@@ -1,6 +1,6 @@
 //! The firewall policy as a value: chains and rules in words that both backends can speak.
 //!
-//! `desired` builds a [`Ruleset`]; a backend of `kernel::nat` renders it to canonical text (for
+//! `desired` builds a [`Ruleset`]; a backend of `kernel::firewall` renders it to canonical text (for
 //! the plan and for the comparison with what the kernel holds) and to its own wire format.
 
 use std::net::IpAddr;

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use isolated::{isolated, run, sh};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use trailblazer::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use trailblazer::kernel::firewall::FirewallBackend;
+use trailblazer::kernel::firewall::nftables::Nftables;
 use trailblazer::kernel::flows::{Backfilled, FlowError, backfill_inbound};
-use trailblazer::kernel::nat::FirewallBackend;
-use trailblazer::kernel::nat::nftables::Nftables;
 use trailblazer::types::{Family, Mark};
 
 const INBOUND: Mark = Mark {

@@ -13,9 +13,9 @@ use trailblazer::firewall::{
     Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Path, PathTraffic, Ruleset,
     Traffic, Verdict,
 };
-use trailblazer::kernel::nat::FirewallBackend;
-use trailblazer::kernel::nat::iptables::IptablesBackend;
-use trailblazer::kernel::nat::nftables::Nftables;
+use trailblazer::kernel::firewall::FirewallBackend;
+use trailblazer::kernel::firewall::iptables::IptablesBackend;
+use trailblazer::kernel::firewall::nftables::Nftables;
 use trailblazer::types::{Family, Mark, PathMask};
 
 const MASK: PathMask = PathMask(0x3000);

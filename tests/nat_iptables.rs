@@ -14,8 +14,8 @@ use trailblazer::firewall::{
     BackendKind, Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Path, Ruleset,
     Verdict,
 };
-use trailblazer::kernel::nat::iptables::IptablesBackend;
-use trailblazer::kernel::nat::{FirewallBackend, FirewallError};
+use trailblazer::kernel::firewall::iptables::IptablesBackend;
+use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
 use trailblazer::types::{Family, Mark, Realm};
 
 const VARIANTS: [(&str, &str); 2] = [

@@ -20,8 +20,8 @@ use isolated_ipt::{Inner, isolated, sh};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use trailblazer::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
-use trailblazer::kernel::nat::FirewallBackend;
-use trailblazer::kernel::nat::iptables::IptablesBackend;
+use trailblazer::kernel::firewall::FirewallBackend;
+use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::types::{Family, Mark};
 
 const VARIANTS: [(&str, &str); 2] = [

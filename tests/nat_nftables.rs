@@ -14,8 +14,8 @@ use isolated::{isolated, run, sh, try_run};
 use trailblazer::firewall::{
     BackendKind, Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Ruleset, Verdict,
 };
-use trailblazer::kernel::nat::nftables::{Nftables, Probe, probe};
-use trailblazer::kernel::nat::{FirewallBackend, FirewallError};
+use trailblazer::kernel::firewall::nftables::{Nftables, Probe, probe};
+use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
 use trailblazer::types::{Family, Mark, Realm};
 
 const INBOUND: Mark = Mark {

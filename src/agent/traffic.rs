@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 use crate::firewall::{BackendKind, PathTraffic, Traffic};
-use crate::kernel::nat::iptables::IptablesBackend;
-use crate::kernel::nat::nftables::Nftables;
-use crate::kernel::nat::{FirewallBackend, FirewallError};
+use crate::kernel::firewall::iptables::IptablesBackend;
+use crate::kernel::firewall::nftables::Nftables;
+use crate::kernel::firewall::{FirewallBackend, FirewallError};
 use crate::source::cache::Store;
 use crate::types::{Family, PerFamily};
 

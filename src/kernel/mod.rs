@@ -2,10 +2,10 @@
 
 pub mod errno;
 pub mod events;
+pub mod firewall;
 pub mod flows;
 pub mod link;
 pub mod lookup;
-pub mod nat;
 pub mod netlink;
 pub mod nexthop;
 pub mod route;
@@ -22,7 +22,7 @@ use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::types::{Family, PerFamily};
-use nat::{FirewallBackend, FirewallError};
+use firewall::{FirewallBackend, FirewallError};
 use netlink::{NetlinkError, NetlinkSocket};
 
 /// Why the kernel's state could not be read.
@@ -49,8 +49,8 @@ impl Kernel {
     /// Opens it. Needs no privilege yet.
     pub fn open() -> Result<Self, ObserveError> {
         Self::with_backends(
-            Box::new(nat::nftables::Nftables::new()),
-            Box::new(nat::iptables::IptablesBackend::detect()),
+            Box::new(firewall::nftables::Nftables::new()),
+            Box::new(firewall::iptables::IptablesBackend::detect()),
         )
     }
 
@@ -121,7 +121,7 @@ impl Kernel {
         let legacy = LEGACY
             .iter()
             .any(|path| std::fs::read_to_string(path).is_ok_and(|names| !names.trim().is_empty()));
-        Ok(legacy || nat::nftables::holds_iptables_chains(nat::iptables::CHAIN_PREFIX)?)
+        Ok(legacy || firewall::nftables::holds_iptables_chains(firewall::iptables::CHAIN_PREFIX)?)
     }
 
     /// Reads everything of our tables, rules and firewalls.

@@ -25,7 +25,7 @@ use crate::config::{Config, Role};
 use crate::desired::DesiredError;
 use crate::guard::AcceptError;
 use crate::journal::{Journal, MAX_LISTED, PassId, Record};
-use crate::kernel::nat::FirewallError;
+use crate::kernel::firewall::FirewallError;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::{Kernel, ObserveError};
 use crate::lock::{LockError, PassLock};

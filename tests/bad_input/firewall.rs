@@ -7,8 +7,8 @@ use rustix::fs::{FlockOperation, flock};
 use trailblazer::config::{Role, parse};
 use trailblazer::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
 use trailblazer::kernel::Kernel;
-use trailblazer::kernel::nat::iptables::IptablesBackend;
-use trailblazer::kernel::nat::{FirewallBackend, FirewallError};
+use trailblazer::kernel::firewall::iptables::IptablesBackend;
+use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
 use trailblazer::reconcile::{Options, Outcome, pass};
 
 use crate::lab;

@@ -8,8 +8,8 @@ use trailblazer::apply::Interposer;
 use trailblazer::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::errno::KernelError;
-use trailblazer::kernel::nat::nftables::Nftables;
-use trailblazer::kernel::nat::{FirewallBackend, FirewallError};
+use trailblazer::kernel::firewall::nftables::Nftables;
+use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
 use trailblazer::plan::Step;
 use trailblazer::reconcile::{Outcome, Report};
 

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use trailblazer::firewall::PathTraffic;
-use trailblazer::kernel::nat::FirewallBackend;
-use trailblazer::kernel::nat::iptables::{IptablesBackend, LOCK_WAIT_S};
-use trailblazer::kernel::nat::nftables::Nftables;
+use trailblazer::kernel::firewall::FirewallBackend;
+use trailblazer::kernel::firewall::iptables::{IptablesBackend, LOCK_WAIT_S};
+use trailblazer::kernel::firewall::nftables::Nftables;
 
 use crate::lab::*;
 

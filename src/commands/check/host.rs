@@ -4,9 +4,9 @@ use super::finding::Findings;
 use crate::config::{AutoOr, Config};
 use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::kernel::Kernel;
-use crate::kernel::nat::FirewallBackend as _;
-use crate::kernel::nat::iptables::IptablesBackend;
-use crate::kernel::nat::nftables::{Probe, probe};
+use crate::kernel::firewall::FirewallBackend as _;
+use crate::kernel::firewall::iptables::IptablesBackend;
+use crate::kernel::firewall::nftables::{Probe, probe};
 use crate::reconcile::has_net_admin;
 use crate::types::Family;
 

@@ -1,9 +1,9 @@
 //! One nf_tables transaction: all of its messages take effect at once, or none.
 
-use super::state::{Message, TableState, delete_table, nfgen};
+use super::table::{Message, TableState, delete_table, nfgen};
 use super::uapi::*;
 use super::{counters, failed, read};
-use crate::kernel::nat::FirewallError;
+use crate::kernel::firewall::FirewallError;
 use crate::kernel::wire::{ACK, Attributes, REQUEST, Wire, WireError, push_message};
 
 /// How often we begin again when somebody else's transaction came between our look and ours.

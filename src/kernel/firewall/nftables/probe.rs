@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{absence, contact, encode, failed, transaction};
 use crate::firewall::{Chain, FwRule, Hook, Match, ObservedFirewall, Path, Ruleset, Verdict};
-use crate::kernel::nat::FirewallError;
+use crate::kernel::firewall::FirewallError;
 use crate::types::{Family, Mark};
 
 /// The answer.

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::state::{RuleState, userdata_comment};
+use super::register::Value;
+use super::table::{RuleState, userdata_comment};
 use super::uapi::*;
-use super::value::Value;
 use crate::kernel::wire::{Attribute, attributes, find};
 
 /// A register's value, and whether a later expression has asked for it.
@@ -334,7 +334,7 @@ impl Decoder {
             _ => return None,
         };
         let address = match self.take(least)? {
-            Value::Data(bytes) if bytes.len() == length => super::value::address(&bytes)?,
+            Value::Data(bytes) if bytes.len() == length => super::register::address(&bytes)?,
             _ => return None,
         };
         self.say(format!("{words} {address}"))

@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::counters;
 use super::decode::{self, hex};
-use super::state::{ChainState, SetState, TABLE, TableState, userdata_comment};
+use super::register::address;
+use super::table::{ChainState, SetState, TABLE, TableState, userdata_comment};
 use super::uapi::*;
-use super::value::address;
 use crate::kernel::wire::{Attribute, WireError, attributes, find};
 
 /// The text. Chains and sets are sorted by name, since their order has no meaning; rules are not.

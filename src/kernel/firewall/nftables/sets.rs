@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::encode::destination_of;
 use super::expression::{Expressions, octets};
-use super::state::SetState;
+use super::table::SetState;
 use super::uapi::*;
 use crate::kernel::wire::Attributes;
 use crate::types::Family;

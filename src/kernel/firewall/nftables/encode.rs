@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use super::counters;
 use super::expression::{Expressions, octets};
 use super::sets::destination_set;
-use super::state::{COMMENT, ChainState, RuleState, SetState, TableState, comment_userdata};
+use super::table::{COMMENT, ChainState, RuleState, SetState, TableState, comment_userdata};
 use super::uapi::*;
 use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Verdict};
-use crate::kernel::nat::FirewallError;
+use crate::kernel::firewall::FirewallError;
 use crate::kernel::wire::Attributes;
 use crate::types::{Family, Mark, Realm};
 

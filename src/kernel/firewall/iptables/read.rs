@@ -7,7 +7,7 @@ use rustix::thread::CapabilitySet;
 
 use super::save::{self, Saved};
 use super::{io, refused, tool as programs};
-use crate::kernel::nat::FirewallError;
+use crate::kernel::firewall::FirewallError;
 use crate::types::Family;
 
 /// What reading one family gave.

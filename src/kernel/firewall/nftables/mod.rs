@@ -17,21 +17,21 @@ mod encode;
 mod expression;
 mod probe;
 mod read;
+mod register;
 mod sets;
-mod state;
+mod table;
 mod text;
 mod transaction;
 mod uapi;
-mod value;
 
 use crate::firewall::{
     BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot,
 };
-use crate::kernel::nat::{FirewallBackend, FirewallError};
+use crate::kernel::firewall::{FirewallBackend, FirewallError};
 use crate::kernel::wire::{Wire, WireError};
 
 pub use probe::{Probe, probe};
-use state::{COMMENT, TABLE, TableState};
+use table::{COMMENT, TABLE, TableState};
 
 /// The nf_tables backend. It holds no socket between operations: the network namespace is the one
 /// of the thread that calls.
@@ -71,7 +71,7 @@ fn failed(operation: &str, error: WireError) -> FirewallError {
 }
 
 fn foreign(table: &TableState) -> String {
-    let carries = match state::userdata_comment(&table.userdata, uapi::UDATA_TABLE_COMMENT) {
+    let carries = match table::userdata_comment(&table.userdata, uapi::UDATA_TABLE_COMMENT) {
         Some(comment) => format!("the comment {comment:?}"),
         None => "no comment".to_owned(),
     };
@@ -172,7 +172,7 @@ impl FirewallBackend for Nftables {
     /// An empty snapshot stands for "nothing was there".
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError> {
         let operation = "put table inet trailblazer back";
-        let messages = state::replay(&snapshot.0).map_err(|error| failed(operation, error))?;
+        let messages = table::replay(&snapshot.0).map_err(|error| failed(operation, error))?;
         transaction::replace_ours(&mut open(operation)?, operation, &messages)
     }
 

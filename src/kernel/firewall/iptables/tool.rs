@@ -10,7 +10,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 
 use super::script::explain;
 use crate::firewall::BackendKind;
-use crate::kernel::nat::FirewallError;
+use crate::kernel::firewall::FirewallError;
 use crate::kernel::wire::own;
 
 /// How long a program may take beyond its wait for the lock. iptables-legacy loads 100,000 rules
