@@ -22,6 +22,8 @@ pub mod ownership;
 // The stages.
 pub mod source;
 
+pub mod state;
+
 pub mod ranges;
 
 pub mod guard;
@@ -52,8 +54,6 @@ pub mod commands;
 pub mod cli;
 pub mod clock;
 pub mod columns;
-pub mod lock;
-pub mod state_dir;
 
 #[cfg(test)]
 #[path = "../tests/lab/isolate.rs"]

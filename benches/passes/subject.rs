@@ -12,7 +12,7 @@ use trailblazer::ownership::{Numbers, Ownership};
 use trailblazer::plan::{Goal, Plan, Step, plan};
 use trailblazer::ranges::Document;
 use trailblazer::reconcile::{Options, Outcome, Report, pass};
-use trailblazer::source::cache::{Slot, Store};
+use trailblazer::state::store::{Slot, Store};
 use trailblazer::types::Family;
 
 use super::samples::{Rows, milliseconds, timed};

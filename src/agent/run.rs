@@ -21,8 +21,8 @@ use crate::facts::HostFacts;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
 use crate::reconcile::Gathered;
-use crate::source::cache::Store;
 use crate::source::child::Asker;
+use crate::state::store::Store;
 use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
 
 /// The first fetch may take longer than a start: sources that hang are waited for one by one. READY

@@ -10,7 +10,7 @@ use crate::firewall::{BackendKind, PathTraffic, Traffic};
 use crate::kernel::firewall::iptables::IptablesBackend;
 use crate::kernel::firewall::nftables::Nftables;
 use crate::kernel::firewall::{FirewallBackend, FirewallError};
-use crate::source::cache::Store;
+use crate::state::store::Store;
 use crate::types::{Family, PerFamily};
 
 /// iptables is two processes a reading: a scraper in a hurry gets the last one.

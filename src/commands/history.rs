@@ -6,7 +6,7 @@ use super::{complain, print, settings};
 use crate::cli::{EXIT_FAILED, EXIT_OK, HistoryArgs, Output};
 use crate::journal::{History, Journal, history_json, history_text};
 use crate::lock;
-use crate::state_dir::StateError;
+use crate::state::directory::StateError;
 
 /// Reads and prints.
 pub async fn run(arguments: &HistoryArgs) -> u8 {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::history::Collector;
 use super::{History, Record};
-use crate::state_dir::{self, FILE_MODE, StateError};
+use crate::state::directory::{self, FILE_MODE, StateError};
 
 /// Size at which `journal.jsonl` becomes `journal.jsonl.1`; the two together never take more
 /// than twice this. At 400 bytes for a pass without changes and one pass each five minutes,
@@ -60,7 +60,7 @@ impl Journal {
     pub fn append(&self, record: &Record) -> Result<(), StateError> {
         let path = self.path();
         let failed = |source| StateError::wrap("append to the journal", &path)(source);
-        state_dir::create(&self.dir)?;
+        directory::create(&self.dir)?;
         let mut line = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
         line.push(b'\n');
         let mut file = self.open().map_err(failed)?;
@@ -96,7 +96,7 @@ impl Journal {
             .create(true)
             .mode(FILE_MODE)
             .open(self.path())?;
-        state_dir::give_to_owner(&file, &self.dir);
+        directory::give_to_owner(&file, &self.dir);
         Ok(file)
     }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::isolate::isolated;
-use crate::state_dir::small_disk;
+use crate::state::directory::small_disk;
 
 fn time(second: i64) -> Timestamp {
     Timestamp::from_second(1_764_000_000 + second).expect("in range")

@@ -11,8 +11,8 @@ use crate::guard::{
 };
 use crate::ranges::{Document, Selector, select_lenient};
 use crate::source::Fetched;
-use crate::source::cache::{Meta, ReadError, Slot, Stored};
 use crate::source::child::Asker;
+use crate::state::store::{Meta, ReadError, Slot, Stored};
 use crate::types::Family;
 
 /// The guard's own state.

@@ -3,10 +3,10 @@
 use super::{fetch_path, instance};
 use crate::config::{Config, Role};
 use crate::facts::{HostFacts, InstanceFacts};
-use crate::source::cache::{Slot, Store};
 use crate::source::child::Asker;
 use crate::source::imds::ImdsError;
 use crate::source::{Fetched, SourceError, Validators};
+use crate::state::store::{Slot, Store};
 
 /// The metadata service's part.
 #[derive(Debug, Default)]

@@ -8,8 +8,8 @@ use super::gather::Metadata;
 use super::{Pass, PassError};
 use crate::config::{AutoOr, Config, Role};
 use crate::facts::{HostFacts, InstanceFacts, Link};
-use crate::source::fact_cache::{self, DMI_ASSET_TAG, MachineKey};
 use crate::source::imds::{self, ImdsError, ImdsSettings, Wanted};
+use crate::state::instance_facts::{self, DMI_ASSET_TAG, MachineKey};
 use crate::types::{Family, Region};
 
 /// What of it the pass can't do without.
@@ -108,7 +108,7 @@ pub(super) async fn learn(
                 && let Some(machine) = MachineKey::find(asset_tag, primary_mac(facts).as_deref())
             {
                 let now = super::now();
-                if let Err(error) = fact_cache::save(store, &machine, wanted, &instance, now) {
+                if let Err(error) = instance_facts::save(store, &machine, wanted, &instance, now) {
                     notes.push(format!(
                         "the metadata service's answer was not kept: {error}"
                     ));
@@ -120,7 +120,7 @@ pub(super) async fn learn(
     };
     let macs: Vec<String> = facts.links.iter().map(mac_of).collect();
     let machine = MachineKey::all(asset_tag, macs.iter().map(String::as_str));
-    match fact_cache::load(store, &machine, wanted) {
+    match instance_facts::load(store, &machine, wanted) {
         Ok(Some(cached)) => {
             if asked {
                 notes.push(format!(

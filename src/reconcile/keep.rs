@@ -3,7 +3,7 @@
 use super::documents::{Documents, GUARD_FILE};
 use super::{Pass, PassError};
 use crate::guard::{Decision, Whose};
-use crate::source::cache::{Meta, Slot, Stored};
+use crate::state::store::{Meta, Slot, Stored};
 
 impl Pass<'_> {
     /// Stores what the guard decided: its own state first, as its entries are pruned later while

@@ -28,12 +28,12 @@ use crate::journal::{Journal, MAX_LISTED, PassId, Record};
 use crate::kernel::firewall::FirewallError;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::{Kernel, ObserveError};
-use crate::lock::{LockError, PassLock};
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
-use crate::source::cache::{ReadError, Store, WriteError};
 use crate::source::imds::ImdsError;
-use crate::state_dir::StateError;
+use crate::state::directory::StateError;
+use crate::state::lock::{LockError, PassLock};
+use crate::state::store::{ReadError, Store, WriteError};
 use crate::types::SyncToken;
 
 pub use examine::{Examined, examine};

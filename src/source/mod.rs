@@ -4,15 +4,12 @@
 //! Nothing here judges what the bytes mean: `ranges` parses them, `guard` decides. What is
 //! promised here is that an answer is complete. A failed read is an error, never an empty answer.
 
-pub mod cache;
 pub mod child;
-pub mod fact_cache;
 mod file;
 mod http;
 pub mod imds;
 mod marked;
 mod retry;
-mod state_file;
 
 pub use retry::random;
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use trailblazer::guard::{Anchor, GuardState};
-use trailblazer::source::cache::Store;
+use trailblazer::state::store::Store;
 
 use crate::lab;
 use crate::site::{ROWS, Row, Site, TOKEN, assert_verdict, document, verdict};

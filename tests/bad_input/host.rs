@@ -8,9 +8,9 @@ use trailblazer::apply::Interposer;
 use trailblazer::config::{Role, parse};
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::errno::KernelError;
-use trailblazer::lock::PassLock;
 use trailblazer::plan::Step;
 use trailblazer::reconcile::{Options, Outcome, pass};
+use trailblazer::state::lock::PassLock;
 
 use crate::lab::{self, Ns, Snapshot};
 use crate::server::{Act, Server, ok};

@@ -17,7 +17,7 @@ use trailblazer::kernel::firewall::nftables::Nftables;
 use trailblazer::objects::{NexthopKind, Route, RouteTarget, Rule, RuleAction};
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
-use trailblazer::source::cache::Store;
+use trailblazer::state::store::Store;
 use trailblazer::types::{Family, Protocol};
 
 use crate::case::{Case, KERNEL_RULES};

@@ -10,7 +10,7 @@ use crate::config::{Config, FetchPath, Role};
 use crate::lock;
 use crate::ranges::Document;
 use crate::reconcile::{Examined, has_net_admin};
-use crate::source::cache::{ReadError, Slot, Store};
+use crate::state::store::{ReadError, Slot, Store};
 
 /// The journal's two files of 8 MiB, two documents of some MB, and room for a third while it
 /// replaces one.

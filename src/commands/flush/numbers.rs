@@ -8,7 +8,7 @@ use crate::config::file::{LoadError, Loaded, load};
 use crate::config::{Config, Overrides};
 use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::NUMBERS_FILE;
-use crate::source::cache::Store;
+use crate::state::store::Store;
 
 /// What was found out before the kernel is asked.
 pub(super) struct Known {

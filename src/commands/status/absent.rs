@@ -14,7 +14,7 @@ use crate::ownership::{Numbers, Ownership};
 use crate::plan::text::{Style, totals};
 use crate::plan::{Action, Plan};
 use crate::reconcile::{Asking, Firewalls, NUMBERS_FILE, PassError, examine};
-use crate::source::cache::Store;
+use crate::state::store::Store;
 use crate::status::control::AskError;
 use crate::status::text::lines::{Lines, painted};
 use crate::types::{Family, PerFamily, SyncToken};

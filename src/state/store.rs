@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::Validators;
-use super::state_file::{self, Sound};
+use super::file::{self, Sound};
+use crate::source::Validators;
 use crate::types::SyncToken;
 
-pub use super::state_file::{ReadError, WriteError};
+pub use super::file::{ReadError, WriteError};
 
 /// A place for one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Store {
     /// # Errors
     /// [`WriteError`] when it can't.
     pub fn create_directory(&self) -> Result<(), WriteError> {
-        state_file::create_directory(&self.directory, self.sync)
+        file::create_directory(&self.directory, self.sync)
     }
 
     /// Reads a document, its length and digest checked.
@@ -117,7 +117,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], which tells "never written" from "cannot be read" from "damaged".
     pub fn read(&self, slot: Slot) -> Result<Stored, ReadError> {
-        state_file::read(&self.path_of(slot)).map(Stored)
+        file::read(&self.path_of(slot)).map(Stored)
     }
 
     /// Replaces a document as a whole.
@@ -125,7 +125,7 @@ impl Store {
     /// # Errors
     /// [`WriteError`]; the old document is then as it was.
     pub fn write(&self, slot: Slot, meta: &Meta, body: &[u8]) -> Result<(), WriteError> {
-        state_file::write(&self.directory, slot.file_name(), meta, body, self.sync)
+        file::write(&self.directory, slot.file_name(), meta, body, self.sync)
     }
 
     /// Removes a document; that it is already gone is a success.
@@ -133,7 +133,7 @@ impl Store {
     /// # Errors
     /// [`WriteError`] when it is there and stays.
     pub fn remove(&self, slot: Slot) -> Result<(), WriteError> {
-        state_file::remove(&self.directory, slot.file_name(), self.sync)
+        file::remove(&self.directory, slot.file_name(), self.sync)
     }
 
     /// Reads a small state file such as `guard.json`, its digest checked.
@@ -142,7 +142,7 @@ impl Store {
     /// As [`Store::read`]; content that is no `T` counts as damaged.
     pub fn read_json<T: DeserializeOwned>(&self, name: &'static str) -> Result<T, ReadError> {
         let path = self.directory.join(name);
-        state_file::read::<T>(&path).map(|sound| sound.meta)
+        file::read::<T>(&path).map(|sound| sound.meta)
     }
 
     /// Replaces a small state file as a whole.
@@ -154,7 +154,7 @@ impl Store {
         name: &'static str,
         value: &T,
     ) -> Result<(), WriteError> {
-        state_file::write(&self.directory, name, value, b"", self.sync)
+        file::write(&self.directory, name, value, b"", self.sync)
     }
 
     /// When a source last said that the last known good is its newest document, in seconds since
@@ -182,7 +182,7 @@ impl Store {
     /// # Errors
     /// [`WriteError`] when it is there and stays.
     pub fn remove_json(&self, name: &'static str) -> Result<(), WriteError> {
-        state_file::remove(&self.directory, name, self.sync)
+        file::remove(&self.directory, name, self.sync)
     }
 }
 

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::cache::{ReadError, Store, WriteError};
-use super::imds::{Wanted, is_instance_id, mac_address};
+use super::store::{ReadError, Store, WriteError};
 use crate::facts::InstanceFacts;
+use crate::source::imds::{Wanted, is_instance_id, mac_address};
 
 /// The instance id as the hypervisor tells it, on Nitro instances ("Identify EC2 Linux
 /// instances", Amazon EC2 User Guide).

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::*;
 use crate::isolate::isolated;
-use crate::state_dir::small_disk;
+use crate::state::directory::small_disk;
 
 fn meta() -> Meta {
     Meta {

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::state_dir;
+use crate::state::directory;
 
 /// Before the digest. The format number changes when an older version could misread the file.
 const BEFORE_DIGEST: &str = r#"{"format":1,"sha256":""#;
@@ -275,7 +275,7 @@ fn fill(directory: &Path, temporary: &Path, parts: &[&[u8]], sync: bool) -> io::
         .open(temporary)?;
     // The umask has taken bits away from the mode above; never has it added any.
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    state_dir::give_to_owner(&file, directory);
+    directory::give_to_owner(&file, directory);
     for part in parts {
         file.write_all(part)?;
     }

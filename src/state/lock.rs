@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::state_dir::{self, FILE_MODE, StateError};
+use crate::state::directory::{self, FILE_MODE, StateError};
 
 /// How long a second pass waits for the first: longer than a pass over all of AWS's prefixes
 /// takes, shorter than an operator's patience.
@@ -66,7 +66,7 @@ impl PassLock {
     /// # Errors
     /// See [`LockError`].
     pub fn acquire(dir: &Path, command: &str, wait: Duration) -> Result<PassLock, LockError> {
-        state_dir::create(dir)?;
+        directory::create(dir)?;
         let path = path_in(dir);
         let mut file = OpenOptions::new()
             .read(true)
@@ -76,7 +76,7 @@ impl PassLock {
             .mode(FILE_MODE)
             .open(&path)
             .map_err(StateError::wrap("open the lock", &path))?;
-        state_dir::give_to_owner(&file, dir);
+        directory::give_to_owner(&file, dir);
         let start = Instant::now();
         loop {
             match file.try_lock() {
@@ -225,7 +225,7 @@ mod tests {
         );
     }
 
-    const DIR_BITS: u32 = state_dir::DIR_MODE;
+    const DIR_BITS: u32 = directory::DIR_MODE;
     const FILE_BITS: u32 = FILE_MODE;
 
     #[test]
