@@ -14,9 +14,9 @@
 mod anchor;
 mod candidate;
 mod figures;
-mod holds;
+mod findings;
+mod hold_down;
 mod inputs;
-mod keep;
 mod outcome;
 mod screen;
 mod state;
@@ -30,7 +30,7 @@ use ipnet::IpNet;
 
 use crate::ranges::{Document, Group, Origin, PrefixSet, RangeSet, bad_rows_outside};
 use candidate::{Candidate, Judged};
-use holds::{Finding, Scope};
+use findings::{Finding, Scope};
 use screen::{Rejects, Screen};
 
 pub use anchor::{Anchor, RENEW_AFTER};
@@ -71,14 +71,14 @@ pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
         verdicts.push(Verdict::note("selection", hint.to_string()));
     }
 
-    let listed_before = keep::in_force_before(inputs, decision, last.as_ref(), &screen);
+    let listed_before = hold_down::in_force_before(inputs, decision, last.as_ref(), &screen);
     let mut rejects = Rejects::default();
     let (document, mut origins) = in_force(decision, candidate, last, &mut rejects);
-    let kept = keep::keep(
+    let kept = hold_down::keep(
         inputs,
         &screen,
         accepted,
-        keep::Listed {
+        hold_down::Listed {
             before: &listed_before,
             now: &mut origins,
             document_in_force: document.is_some(),
@@ -127,7 +127,7 @@ fn decide(
         return (Decision::Keep, None);
     };
     let judged = &candidate.judged;
-    let found = holds::findings(
+    let found = findings::findings(
         judged.document,
         &judged.groups,
         last.map(|last| &last.groups),

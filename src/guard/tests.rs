@@ -520,7 +520,7 @@ fn too_many_prefixes_hold_everything_even_the_first_time() {
 #[test]
 fn a_token_in_the_future_holds_everything() {
     let mut host = Host::new();
-    let tomorrow = u64::try_from(NOW).unwrap() + holds::TOKEN_AHEAD;
+    let tomorrow = u64::try_from(NOW).unwrap() + findings::TOKEN_AHEAD;
     let judgement = host.pass(doc(tomorrow + 1, BASE));
     assert_eq!(judgement.decision, Decision::HoldAll(Whose::Fetched));
     says(
