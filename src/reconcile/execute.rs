@@ -35,11 +35,11 @@ impl Pass<'_> {
         if self.role == Role::Nat
             && let Some(refused) = view.instance_error.take()
         {
-            return Err(self.hold_on(kernel, view, refused, interposer));
+            return Err(self.restore(kernel, view, refused, interposer));
         }
         let desired = match view.desired(self.config, self.role) {
             Ok(desired) => desired,
-            Err(refused) => return Err(self.hold_on(kernel, view, refused, interposer)),
+            Err(refused) => return Err(self.restore(kernel, view, refused, interposer)),
         };
         self.report.notes.extend(desired.notes.iter().cloned());
         let mut goal = view.goal(kernel, desired.clone())?;
@@ -54,7 +54,7 @@ impl Pass<'_> {
                 .map(|conflict| conflict.message)
                 .collect();
             let refused = PassError::Conflict(messages);
-            return Err(self.hold_on(kernel, view, refused, interposer));
+            return Err(self.restore(kernel, view, refused, interposer));
         }
         if self.options.dry_run {
             return Ok(());
@@ -64,7 +64,7 @@ impl Pass<'_> {
         {
             // Neither a plan nor a way back from what isn't known.
             let refused = PassError::NoFirewall(format!("{}: {why}", view.backend.kind));
-            return Err(self.hold_on(kernel, view, refused, interposer));
+            return Err(self.restore(kernel, view, refused, interposer));
         }
         self.keep_documents(documents)?;
         self.keep_numbers(view, false)?;

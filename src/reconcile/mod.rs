@@ -5,12 +5,12 @@ mod examine;
 mod execute;
 mod fetch_path;
 mod gather;
-mod hold_on;
 pub mod instance;
-mod keep;
-mod look;
 mod memory;
+mod persist;
 pub mod report;
+mod restore;
+mod view;
 
 use std::borrow::BorrowMut;
 use std::collections::BTreeSet;
@@ -38,9 +38,9 @@ use crate::types::SyncToken;
 
 pub use examine::{Examined, examine};
 pub use gather::{Gathered, gather};
-pub use look::{BackendChoice, Firewalls, View};
 pub use memory::Memory;
 pub use report::{Fetch, InForce, Outcome, Report};
+pub use view::{BackendChoice, Firewalls, View};
 
 /// How long a pass waits for another one to end.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -302,7 +302,7 @@ impl<'a> Pass<'a> {
         let mut kernel = kernel()?;
         let kernel = kernel.borrow_mut();
         let ownership = self.ownership()?;
-        let mut view = look::View::open(self, kernel, ownership, Firewalls::Chosen).await?;
+        let mut view = view::View::open(self, kernel, ownership, Firewalls::Chosen).await?;
         self.report.end_stage("observe");
         self.write_mended()?;
         let documents = self.documents(&view).await?;

@@ -16,7 +16,7 @@ use crate::plan::{Action, Goal, ObjectKey, taken_places};
 
 impl Pass<'_> {
     /// Puts back what has gone of what was in force, and returns why the pass is refused.
-    pub(super) fn hold_on(
+    pub(super) fn restore(
         &mut self,
         kernel: &mut Kernel,
         view: &mut View,
