@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::{
-    DesiredError, DesiredState, EgressPath, Inputs, WORST_METRIC, gateway, landing, lookup,
-    main_without_default, metric, place, route, rule, special,
-    traffic::{self, Counting},
+    DesiredError, DesiredState, EgressPath, Inputs, WORST_METRIC,
+    counting::{self, Counting},
+    gateway, landing, lookup, main_without_default, metric, place, route, rule, special,
 };
 use crate::config::WhenDown;
 use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
@@ -61,7 +61,7 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
             ));
         }
         state.rules.push(landing(&numbers, family));
-        if let Some(told) = traffic::of_host(inputs, &numbers, family, state) {
+        if let Some(told) = counting::of_host(inputs, &numbers, family, state) {
             counting.add(inputs.config, family, told);
         }
     }

@@ -1,6 +1,7 @@
 //! What should be in the kernel: prefixes, settings and host facts → [`DesiredState`]. Pure.
 
-mod ask;
+mod bypass_match;
+mod counting;
 mod gateway;
 mod host;
 mod masquerade;
@@ -8,7 +9,6 @@ mod nat;
 mod realm;
 pub mod special;
 mod sysctl;
-mod traffic;
 
 use std::net::IpAddr;
 

@@ -7,9 +7,9 @@ use ipnet::IpNet;
 
 use super::{
     DesiredError, DesiredState, EgressPath, InputPath, Inputs,
-    ask::{ask, differs},
+    bypass_match::{ask, differs},
+    counting::{self, Counting},
     disjoint, gateway, landing, lookup, main_without_default, masquerade, place, rule, special,
-    traffic::{self, Counting},
 };
 use crate::config::{AutoOr, NatBypass};
 use crate::facts::HostFacts;
@@ -53,7 +53,7 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
             {
                 let out = inputs.facts.device_name(out);
                 let private = private(inputs, family, &sources);
-                let told = traffic::of_nat(&sources, Some(&asks), &out, &private);
+                let told = counting::of_nat(&sources, Some(&asks), &out, &private);
                 chains.counting.add(inputs.config, family, told);
             }
             continue;
@@ -288,7 +288,7 @@ fn translate(
     );
     let home = disjoint(home);
     let guarded = private(inputs, family, sources);
-    let told = traffic::of_nat(sources, asks.as_deref(), &out_name, &guarded);
+    let told = counting::of_nat(sources, asks.as_deref(), &out_name, &guarded);
     chains.counting.add(inputs.config, family, told);
     // Where everything that leaves is translated, what can't be doesn't leave.
     let mut guarded_devices = vec![out_name.clone()];
