@@ -6,18 +6,18 @@
 //!
 //! ```text
 //!  refresh timer, link up ─▶ FetchSchedule ─▶ fetch ─┐
-//!  kernel events ──────────▶ Settle ─────────────────┴─▶ PASS ─▶ RepairLimiter ─▶ repair, or wait
+//!  kernel events ──────────▶ Debounce ─────────────────┴─▶ PASS ─▶ RepairLimiter ─▶ repair, or wait
 //! ```
 
-mod account;
-mod limiter;
+mod bookkeeping;
+mod debounce;
+mod logging;
+mod meter;
 mod notify;
+mod repair_limiter;
 mod run;
 mod schedule;
-mod settle;
 mod shared;
-mod tell;
-mod traffic;
 mod watch;
 mod worker;
 
@@ -29,10 +29,10 @@ use crate::config::{Config, Role};
 use crate::kernel::events::ListenError;
 use crate::status::control::ControlError;
 
-pub use limiter::RepairLimiter;
+pub use debounce::Debounce;
+pub use repair_limiter::RepairLimiter;
 pub use run::run;
 pub use schedule::FetchSchedule;
-pub use settle::Settle;
 
 /// What the agent goes by.
 #[derive(Debug, Clone)]

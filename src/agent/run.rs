@@ -11,12 +11,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::account::Account;
+use super::bookkeeping::Account;
+use super::meter::Meter;
 use super::notify::Notifier;
 use super::shared::{Shared, locked};
-use super::traffic::Meter;
 use super::worker::{Ended, Order};
-use super::{AgentError, FetchSchedule, Settings, Settle, tell, watch, worker};
+use super::{AgentError, Debounce, FetchSchedule, Settings, logging, watch, worker};
 use crate::facts::HostFacts;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
@@ -53,13 +53,13 @@ pub(super) struct Agent<R> {
     shared: Arc<Shared>,
     orders: Sender<Order>,
     running: Option<Running>,
-    /// Causes of passes that don't wait for events to settle.
+    /// Causes of passes that don't wait for events to debounce.
     causes: Vec<&'static str>,
     /// What the kernel's notifications said since the last pass, in words.
     heard: Vec<String>,
     gathered: Option<(Gathered, Duration)>,
     mended: Vec<Step>,
-    settle: Settle,
+    debounce: Debounce,
     schedule: FetchSchedule,
     fetching: Option<AbortHandle>,
     fetched_to: mpsc::UnboundedSender<Fetched>,
@@ -83,7 +83,7 @@ pub(super) struct Agent<R> {
     link_changed: Option<Instant>,
     probe: Option<Settings>,
     reloading: bool,
-    told: tell::Told,
+    told: logging::Told,
 }
 
 fn stop_signal(kind: SignalKind) -> Result<Signal, AgentError> {
@@ -150,7 +150,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     ) -> Result<Self, AgentError> {
         let config = &settings.config;
         // First: a second agent must not touch anything.
-        let control = tell::or_warn(serve_socket(&config.agent.socket, asked_to.clone()))?;
+        let control = logging::or_warn(serve_socket(&config.agent.socket, asked_to.clone()))?;
         let metrics = requests::metrics(config, &asked_to);
         // Before the first pass looks: what changes after that look is heard.
         let tables = Ownership::new(Numbers::of(config), []).tables();
@@ -177,7 +177,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             heard: Vec::new(),
             gathered: None,
             mended: Vec::new(),
-            settle: Settle::new(),
+            debounce: Debounce::new(),
             fetching: None,
             fetched_to,
             failures: 0,
@@ -194,7 +194,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             link_changed: None,
             probe: None,
             reloading: false,
-            told: tell::Told::default(),
+            told: logging::Told::default(),
         })
     }
 
@@ -251,7 +251,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if let Some(cause) = self.causes.first() {
             return Some(cause);
         }
-        if past(self.settle.due()) {
+        if past(self.debounce.due()) {
             return Some("drift");
         }
         if past(self.retry_at) {
@@ -270,7 +270,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
         if !self.shared.is_paused() {
             if self.running.is_none() {
-                deadlines.push(self.settle.due());
+                deadlines.push(self.debounce.due());
                 deadlines.push(self.retry_at);
                 deadlines.push(locked(&self.shared.limiter).next_release());
                 deadlines.push(Some(self.resync_at));

@@ -5,7 +5,7 @@
 //! left to that pass: putting back what somebody is about to flush again helps nobody.
 
 mod burst;
-mod put_back;
+mod repair;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::burst::Burst;
-use self::put_back::Gone;
+use self::repair::Gone;
 use super::shared::{Shared, locked};
 use crate::firewall::BackendKind;
 use crate::kernel::Kernel;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::super::shared::locked;
 use super::super::worker::{Ended, Order};
-use super::super::{AgentError, Settings, tell};
+use super::super::{AgentError, Settings, logging};
 use super::{Agent, Fetched, Running};
 use crate::firewall::BackendKind;
 use crate::plan::{ObjectKey, Step};
@@ -138,10 +138,10 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
         self.account.noticed(&noticed);
         if let Some(at) = noticed.mended_at {
-            self.settle.mended(at);
+            self.debounce.mended(at);
         }
         if let Some(at) = noticed.event {
-            self.settle.event(at);
+            self.debounce.event(at);
         }
         self.link_changed = noticed.link_changed.or(self.link_changed);
         if noticed.way_changed && self.schedule.failures_in_a_row() > 0 {
@@ -168,7 +168,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             .map(|key| (key, self.shared.culprit(key)))
             .collect();
         if !new.is_empty() {
-            tell::conflicts(&new);
+            logging::conflicts(&new);
             self.account.fought();
         }
         if let Some(key) = keys.first()
@@ -188,7 +188,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             return self.probed(settings, &ended);
         }
         let report = &ended.report;
-        self.settle.passed(ended.started, ended.ended);
+        self.debounce.passed(ended.started, ended.ended);
         self.resync_at = ended.ended + self.resync_interval(report.backend.as_ref());
         self.count_repairs(&ended);
         self.account.passed(&ended);
@@ -222,7 +222,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if std::mem::take(&mut self.reloading) || (ready && !self.notifier.is_ready()) {
             self.notifier.ready();
         }
-        let status = tell::status_line(&ended.report, &self.account);
+        let status = logging::status_line(&ended.report, &self.account);
         self.notifier.status(status);
     }
 
@@ -291,10 +291,10 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let limiter = locked(&self.shared.limiter);
         let mut fought: Vec<String> = limiter
             .paused(ended.ended)
-            .take(tell::NAMED)
+            .take(logging::NAMED)
             .map(|(key, ..)| key.to_string())
             .collect();
-        let more = limiter.paused(ended.ended).skip(tell::NAMED).count();
+        let more = limiter.paused(ended.ended).skip(logging::NAMED).count();
         drop(limiter);
         if more > 0 {
             fought.push(format!("{more} more"));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::super::worker::Ended;
-use super::super::{Settings, traffic};
+use super::super::{Settings, meter};
 use super::Agent;
 use crate::config::Config;
 use crate::source::random;
@@ -54,7 +54,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let fetching = self.fetching.is_some();
         let price = self.settings.config.agent.nat_price_per_gb;
         Snapshot {
-            saved_dollars: traffic.as_ref().map(|all| traffic::saved(all, price)),
+            saved_dollars: traffic.as_ref().map(|all| meter::saved(all, price)),
             traffic,
             ..self
                 .account

@@ -35,7 +35,7 @@ struct Burst {
 
 /// Decides when events are answered by a pass.
 #[derive(Debug, Clone, Default)]
-pub struct Settle {
+pub struct Debounce {
     burst: Option<Burst>,
     /// The last event or the end of the last pass, whichever was later.
     busy_until: Option<Instant>,
@@ -43,10 +43,10 @@ pub struct Settle {
     rested_at: Option<Instant>,
 }
 
-impl Settle {
+impl Debounce {
     /// Nothing has happened yet: the first event is answered at once.
     pub fn new() -> Self {
-        Settle::default()
+        Debounce::default()
     }
 
     /// Something changed that a pass should look at.
@@ -119,71 +119,71 @@ mod tests {
     #[test]
     fn the_first_event_of_a_quiet_time_is_answered_at_once() {
         let start = Instant::now();
-        let mut settle = Settle::new();
-        assert_eq!(settle.due(), None);
-        settle.event(start);
-        assert_eq!(settle.due(), Some(start));
-        settle.event(start + ms(1));
-        assert_eq!(settle.due(), Some(start), "more of them change nothing");
-        settle.passed(start + ms(1), start + ms(2));
-        assert_eq!(settle.due(), None, "both were there when it started");
-        settle.event(start + ms(100));
-        assert_eq!(settle.due(), Some(start + ms(100)));
+        let mut debounce = Debounce::new();
+        assert_eq!(debounce.due(), None);
+        debounce.event(start);
+        assert_eq!(debounce.due(), Some(start));
+        debounce.event(start + ms(1));
+        assert_eq!(debounce.due(), Some(start), "more of them change nothing");
+        debounce.passed(start + ms(1), start + ms(2));
+        assert_eq!(debounce.due(), None, "both were there when it started");
+        debounce.event(start + ms(100));
+        assert_eq!(debounce.due(), Some(start + ms(100)));
     }
 
     #[test]
     fn what_follows_makes_one_trailing_pass() {
         let start = Instant::now();
-        let mut settle = Settle::new();
-        settle.event(start);
-        settle.passed(start, start + ms(1));
+        let mut debounce = Debounce::new();
+        debounce.event(start);
+        debounce.passed(start, start + ms(1));
         for event in [2, 4, 40, 80] {
-            settle.event(start + ms(event));
-            assert_eq!(settle.due(), Some(start + ms(event) + QUIET));
+            debounce.event(start + ms(event));
+            assert_eq!(debounce.due(), Some(start + ms(event) + QUIET));
         }
-        settle.passed(start + ms(130), start + ms(131));
-        assert_eq!(settle.due(), None);
+        debounce.passed(start + ms(130), start + ms(131));
+        assert_eq!(debounce.due(), None);
     }
 
     #[test]
     fn a_burst_without_end_is_answered_all_the_same() {
         let start = Instant::now();
-        let mut settle = Settle::new();
-        settle.event(start);
-        settle.passed(start, start + ms(1));
+        let mut debounce = Debounce::new();
+        debounce.event(start);
+        debounce.passed(start, start + ms(1));
         for event in (10..3000).step_by(10) {
-            settle.event(start + ms(event));
+            debounce.event(start + ms(event));
         }
-        assert_eq!(settle.due(), Some(start + ms(10) + MOST));
+        assert_eq!(debounce.due(), Some(start + ms(10) + MOST));
     }
 
     #[test]
     fn events_during_a_pass_stay() {
         let start = Instant::now();
-        let mut settle = Settle::new();
-        settle.event(start);
-        settle.event(start + ms(3));
-        settle.passed(start + ms(2), start + ms(4));
-        assert_eq!(settle.due(), Some(start + ms(3) + QUIET));
+        let mut debounce = Debounce::new();
+        debounce.event(start);
+        debounce.event(start + ms(3));
+        debounce.passed(start + ms(2), start + ms(4));
+        assert_eq!(debounce.due(), Some(start + ms(3) + QUIET));
     }
 
     #[test]
     fn a_pass_is_followed_by_a_rest() {
         let start = Instant::now();
-        let mut settle = Settle::new();
-        settle.passed(start, start + ms(100));
+        let mut debounce = Debounce::new();
+        debounce.passed(start, start + ms(100));
         // Quiet, but too soon: it waits, and then it waits for the end of the burst too.
-        settle.event(start + ms(500));
-        assert_eq!(settle.due(), Some(start + ms(2100)));
-        settle.event(start + ms(1600));
-        assert_eq!(settle.due(), Some(start + ms(2100)));
-        settle.passed(start + ms(2100), start + ms(2101));
-        settle.event(start + ms(2400));
-        assert_eq!(settle.due(), Some(start + ms(2400)));
+        debounce.event(start + ms(500));
+        assert_eq!(debounce.due(), Some(start + ms(2100)));
+        debounce.event(start + ms(1600));
+        assert_eq!(debounce.due(), Some(start + ms(2100)));
+        debounce.passed(start + ms(2100), start + ms(2101));
+        debounce.event(start + ms(2400));
+        assert_eq!(debounce.due(), Some(start + ms(2400)));
         // The longest rest.
-        settle.passed(start + ms(3000), start + ms(63_000));
-        settle.event(start + ms(63_001));
-        assert_eq!(settle.due(), Some(start + ms(63_000) + LONGEST_REST));
+        debounce.passed(start + ms(3000), start + ms(63_000));
+        debounce.event(start + ms(63_001));
+        assert_eq!(debounce.due(), Some(start + ms(63_000) + LONGEST_REST));
     }
 
     proptest! {
@@ -195,7 +195,7 @@ mod tests {
             took in prop::collection::vec(0u64..250, 1..20),
         ) {
             let start = Instant::now();
-            let mut settle = Settle::new();
+            let mut debounce = Debounce::new();
             let mut took = took.into_iter().cycle();
             let mut at = start;
             let events: Vec<Instant> = gaps.iter().map(|gap| { at += ms(*gap); at }).collect();
@@ -203,19 +203,19 @@ mod tests {
             let mut passes: Vec<(Instant, Instant)> = vec![];
             loop {
                 // As in a loop that waits for an event or for the time, whichever is first.
-                let due = settle.due();
+                let due = debounce.due();
                 match (waiting.peek(), due) {
                     (Some(event), due) if due.is_none_or(|due| *event <= due) => {
-                        settle.event(*event);
+                        debounce.event(*event);
                         waiting.next();
                     }
                     (_, Some(due)) => {
                         let begun = passes.last().map_or(due, |(_, ended)| due.max(*ended));
                         let ended = begun + ms(took.next().unwrap_or(1));
                         while let Some(event) = waiting.next_if(|event| *event <= ended) {
-                            settle.event(event);
+                            debounce.event(event);
                         }
-                        settle.passed(begun, ended);
+                        debounce.passed(begun, ended);
                         passes.push((begun, ended));
                     }
                     (_, None) => break,

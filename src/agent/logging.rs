@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::account::Account;
+use super::bookkeeping::Account;
 use super::worker::Ended;
 use super::{AgentError, FetchSchedule, Settings};
 use crate::guard::Level;
