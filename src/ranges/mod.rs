@@ -8,13 +8,13 @@
 //!
 //! `prefix_set` is the set algebra below all of it.
 
-mod document;
 mod prefix_set;
+mod publisher;
 mod range_set;
 mod select;
 
-pub use document::{Document, DocumentError, Row};
 pub use prefix_set::PrefixSet;
+pub use publisher::{Document, DocumentError, Row};
 pub use range_set::{Origin, RangeSet};
 pub(crate) use select::has_leading_zero;
 pub use select::{

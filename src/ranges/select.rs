@@ -6,7 +6,7 @@ use std::fmt;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::document::{Document, Row};
+use super::publisher::{Document, Row};
 use crate::nearest::nearest;
 use crate::types::{Family, Region, Service};
 
