@@ -7,18 +7,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Overrides, Role};
+use crate::exit;
 use crate::types::SyncToken;
-
-/// Exit code: in sync, or changed and verified.
-pub const EXIT_OK: u8 = 0;
-/// Exit code: the host or the run failed.
-pub const EXIT_FAILED: u8 = 1;
-/// Exit code: a dry run found changes.
-pub const EXIT_PENDING: u8 = 2;
-/// Exit code: the guard holds; it beats [`EXIT_PENDING`].
-pub const EXIT_HELD: u8 = 3;
-/// Exit code: wrong usage or config text (`EX_USAGE`, sysexits.h).
-pub const EXIT_USAGE: u8 = 64;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -354,8 +344,8 @@ impl Command {
 /// "changes pending".
 pub fn exit_code(error: &clap::Error) -> u8 {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => EXIT_OK,
-        _ => EXIT_USAGE,
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit::OK,
+        _ => exit::USAGE,
     }
 }
 
@@ -468,25 +458,25 @@ mod tests {
                 "trailblazer {} --help",
                 command.replace(" ::1", "")
             ));
-            assert_eq!(exit_code(&help.expect_err("help")), EXIT_OK, "{command}");
+            assert_eq!(exit_code(&help.expect_err("help")), exit::OK, "{command}");
         }
     }
 
     #[test]
     fn wrong_usage_is_64_and_help_is_0() {
         for (line, code) in [
-            ("trailblazer", EXIT_USAGE),
-            ("trailblazer reconcil", EXIT_USAGE),
-            ("trailblazer reconcile --accept soon", EXIT_USAGE),
-            ("trailblazer reconcile --role router", EXIT_USAGE),
-            ("trailblazer reconcile -o yaml", EXIT_USAGE),
-            ("trailblazer explain", EXIT_USAGE),
-            ("trailblazer explain s3.amazonaws.com", EXIT_USAGE),
-            ("trailblazer history -n -1", EXIT_USAGE),
-            ("trailblazer flush --role host", EXIT_USAGE),
-            ("trailblazer kick --watch", EXIT_USAGE),
-            ("trailblazer --version", EXIT_OK),
-            ("trailblazer --help", EXIT_OK),
+            ("trailblazer", exit::USAGE),
+            ("trailblazer reconcil", exit::USAGE),
+            ("trailblazer reconcile --accept soon", exit::USAGE),
+            ("trailblazer reconcile --role router", exit::USAGE),
+            ("trailblazer reconcile -o yaml", exit::USAGE),
+            ("trailblazer explain", exit::USAGE),
+            ("trailblazer explain s3.amazonaws.com", exit::USAGE),
+            ("trailblazer history -n -1", exit::USAGE),
+            ("trailblazer flush --role host", exit::USAGE),
+            ("trailblazer kick --watch", exit::USAGE),
+            ("trailblazer --version", exit::OK),
+            ("trailblazer --help", exit::OK),
         ] {
             let error = parsed(line).expect_err(line);
             assert_eq!(exit_code(&error), code, "{line}: {error}");

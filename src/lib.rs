@@ -13,6 +13,7 @@ pub mod types;
 
 pub mod config;
 
+pub mod exit;
 pub mod facts;
 pub mod firewall;
 pub mod nearest;

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             tracing::error!("cannot start: {error}");
-            ExitCode::from(cli::EXIT_FAILED)
+            ExitCode::from(trailblazer::exit::FAILED)
         }
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{complain, fetch_for_agent, settings_with_role};
 use crate::agent::{AgentError, Settings, run as run_agent};
-use crate::cli::{AgentArgs, EXIT_FAILED, EXIT_OK};
+use crate::cli::AgentArgs;
 use crate::config::file::load;
+use crate::exit;
 use crate::reconcile::has_net_admin;
 
 /// Runs until it is told to stop.
@@ -18,7 +19,7 @@ pub async fn run(arguments: &AgentArgs, verbose: u8) -> u8 {
     };
     if !has_net_admin() {
         complain(&AgentError::NoPrivilege);
-        return EXIT_FAILED;
+        return exit::FAILED;
     }
     let settings = Settings {
         config: Arc::new(loaded.config),
@@ -39,10 +40,10 @@ pub async fn run(arguments: &AgentArgs, verbose: u8) -> u8 {
     )
     .await
     {
-        Ok(()) => EXIT_OK,
+        Ok(()) => exit::OK,
         Err(error) => {
             complain(&error);
-            EXIT_FAILED
+            exit::FAILED
         }
     }
 }

@@ -11,9 +11,10 @@ mod rules;
 mod sysctls;
 
 use super::{print, settings_with_role};
-use crate::cli::{CommonArgs, EXIT_FAILED, EXIT_OK};
+use crate::cli::CommonArgs;
 use crate::config::file::Loaded;
 use crate::config::{Config, Role};
+use crate::exit;
 use crate::kernel::Kernel;
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, examine};
 use finding::Findings;
@@ -31,8 +32,8 @@ pub async fn run(arguments: &CommonArgs) -> u8 {
         || findings.to_json(),
     );
     match findings.fails() {
-        0 => EXIT_OK,
-        _ => EXIT_FAILED,
+        0 => exit::OK,
+        _ => exit::FAILED,
     }
 }
 

@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{complain, print, settings_with_role};
-use crate::cli::{EXIT_FAILED, EXIT_OK, ExplainArgs};
+use crate::cli::ExplainArgs;
 use crate::config::{Config, Role};
 use crate::desired::{DesiredState, EgressPath};
+use crate::exit;
 use crate::kernel::Kernel;
 use crate::ownership::Numbers;
 use crate::ranges::{Document, Origin};
@@ -38,13 +39,13 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
                 || explanation.to_json(),
             );
             match explanation.agrees() {
-                true => EXIT_OK,
-                false => EXIT_FAILED,
+                true => exit::OK,
+                false => exit::FAILED,
             }
         }
         Err(error) => {
             complain(&error);
-            EXIT_FAILED
+            exit::FAILED
         }
     }
 }

@@ -7,7 +7,8 @@ use clap::ValueEnum as _;
 use tokio::net::unix::pipe;
 
 use super::complain;
-use crate::cli::{EXIT_FAILED, EXIT_OK, LogFormat};
+use crate::cli::LogFormat;
+use crate::exit;
 use crate::source::child::{Asker, serve};
 
 /// Who fetches for an agent that logs like this.
@@ -28,12 +29,12 @@ pub async fn run() -> u8 {
         serve(from, to).await
     };
     match served.await {
-        Ok(()) => EXIT_OK,
+        Ok(()) => exit::OK,
         Err(error) => {
             complain(&format!(
                 "fetch-for-agent is the agent's own, which talks to it over pipes: {error}"
             ));
-            EXIT_FAILED
+            exit::FAILED
         }
     }
 }

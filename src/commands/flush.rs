@@ -11,7 +11,8 @@ use jiff::Timestamp;
 
 use super::{complain, print, style};
 use crate::apply::{ApplyError, apply};
-use crate::cli::{EXIT_FAILED, FlushArgs};
+use crate::cli::FlushArgs;
+use crate::exit;
 use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::journal::{Journal, PassId, Record};
 use crate::kernel::firewall::iptables::CHAIN_PREFIX;
@@ -294,9 +295,9 @@ fn iptables_is_foreign(observed: &ObservedState) -> bool {
 impl Flushed {
     fn exit_code(&self) -> u8 {
         if self.errors.is_empty() {
-            crate::cli::EXIT_OK
+            crate::exit::OK
         } else {
-            EXIT_FAILED
+            exit::FAILED
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::{complain, print, settings};
-use crate::cli::{EXIT_FAILED, EXIT_OK, HistoryArgs, Output};
+use crate::cli::{HistoryArgs, Output};
+use crate::exit;
 use crate::journal::{History, Journal, history_json, history_text};
-use crate::lock;
 use crate::state::directory::StateError;
+use crate::state::lock;
 
 /// Reads and prints.
 pub async fn run(arguments: &HistoryArgs) -> u8 {
@@ -20,21 +21,21 @@ pub async fn run(arguments: &HistoryArgs) -> u8 {
         Ok(history) => history.last(arguments.last),
         Err(error) => {
             complain(&error);
-            return EXIT_FAILED;
+            return exit::FAILED;
         }
     };
     if base.output == Output::Text && !state_dir.exists() {
         let missing = state_dir.display();
         let text = format!("no pass yet: the state dir {missing} does not exist");
         print(base.output, || text, || history_json(&history));
-        return EXIT_OK;
+        return exit::OK;
     }
     print(
         base.output,
         || history_text(&history),
         || history_json(&history),
     );
-    EXIT_OK
+    exit::OK
 }
 
 fn read(state_dir: &Path) -> Result<History, StateError> {

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::{complain, print, settings};
-use crate::cli::{BaseArgs, EXIT_FAILED, EXIT_OK};
+use crate::cli::BaseArgs;
+use crate::exit;
 use crate::status::control::{Reply, Request, ask};
 
 /// Asks and prints.
@@ -32,10 +33,10 @@ pub async fn run(base: &BaseArgs) -> u8 {
         || json!({"outcome": outcome, "error": error}),
     );
     match error {
-        None => EXIT_OK,
+        None => exit::OK,
         Some(error) => {
             complain(&error);
-            EXIT_FAILED
+            exit::FAILED
         }
     }
 }

@@ -18,9 +18,10 @@ use std::process::ExitCode;
 use serde_json::Value;
 use tracing::error;
 
-use crate::cli::{BaseArgs, Cli, Command, EXIT_USAGE, Output};
+use crate::cli::{BaseArgs, Cli, Command, Output};
 use crate::config::Overrides;
 use crate::config::file::{Loaded, load};
+use crate::exit;
 use crate::plan::text::Style;
 
 /// Runs the command and gives the exit code.
@@ -58,7 +59,7 @@ fn settings_with_role(
         Ok(role) => Ok((loaded, role)),
         Err(missing) => {
             complain(&missing);
-            Err(EXIT_USAGE)
+            Err(exit::USAGE)
         }
     }
 }

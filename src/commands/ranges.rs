@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{complain, origins, print, settings};
-use crate::cli::{CommonArgs, EXIT_FAILED, EXIT_OK};
+use crate::cli::CommonArgs;
 use crate::config::Role;
+use crate::exit;
 use crate::kernel::Kernel;
 use crate::ranges::{Origin, RangeSet};
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, examine};
@@ -43,7 +44,7 @@ pub async fn run(arguments: &CommonArgs) -> u8 {
         Ok(examined) => examined,
         Err(error) => {
             complain(&error);
-            return EXIT_FAILED;
+            return exit::FAILED;
         }
     };
     print(
@@ -54,9 +55,9 @@ pub async fn run(arguments: &CommonArgs) -> u8 {
     match &examined.complaint {
         Some(complaint) => {
             complain(complaint);
-            EXIT_FAILED
+            exit::FAILED
         }
-        None => EXIT_OK,
+        None => exit::OK,
     }
 }
 

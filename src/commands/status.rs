@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{complain, settings, style};
-use crate::cli::{EXIT_FAILED, EXIT_OK, Output, StatusArgs};
+use crate::cli::{Output, StatusArgs};
 use crate::config::file::Loaded;
+use crate::exit;
 use crate::plan::text::Style;
 use crate::status::control::{AskError, Reply, Request, ask};
 use crate::status::snapshot::{Snapshot, State};
@@ -102,8 +103,8 @@ impl Seen {
 
     fn exit_code(&self) -> u8 {
         match self {
-            Seen::Running(snapshot) if snapshot.state == State::InForce => EXIT_OK,
-            Seen::Running(_) | Seen::Absent(_) => EXIT_FAILED,
+            Seen::Running(snapshot) if snapshot.state == State::InForce => exit::OK,
+            Seen::Running(_) | Seen::Absent(_) => exit::FAILED,
         }
     }
 }

@@ -43,8 +43,10 @@ impl LoadError {
     /// 64 for what the user wrote, 1 for what the host refused.
     pub fn exit_code(&self) -> u8 {
         match self {
-            LoadError::Unreadable { .. } => 1,
-            LoadError::Missing(_) | LoadError::NotText { .. } | LoadError::Wrong(_) => 64,
+            LoadError::Unreadable { .. } => crate::exit::FAILED,
+            LoadError::Missing(_) | LoadError::NotText { .. } | LoadError::Wrong(_) => {
+                crate::exit::USAGE
+            }
         }
     }
 }

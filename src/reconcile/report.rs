@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{BackendChoice, PassError};
-use crate::cli::{EXIT_FAILED, EXIT_HELD, EXIT_OK, EXIT_PENDING};
 use crate::config::Role;
+use crate::exit;
 use crate::facts::HostFacts;
 use crate::guard::{GuardState, Judgement, Verdict};
 use crate::ownership::Ownership;
@@ -53,10 +53,10 @@ impl Outcome {
     /// The exit code that scripts see.
     pub fn exit_code(self) -> u8 {
         match self {
-            Outcome::InSync | Outcome::Changed => EXIT_OK,
-            Outcome::Pending => EXIT_PENDING,
-            Outcome::Held => EXIT_HELD,
-            Outcome::Stopped | Outcome::RolledBack | Outcome::Failed => EXIT_FAILED,
+            Outcome::InSync | Outcome::Changed => exit::OK,
+            Outcome::Pending => exit::PENDING,
+            Outcome::Held => exit::HELD,
+            Outcome::Stopped | Outcome::RolledBack | Outcome::Failed => exit::FAILED,
         }
     }
 }

@@ -329,7 +329,7 @@ fn garbage(path: &str, text: &str, expected: &'static str) -> ImdsError {
 }
 
 /// `i-` and 17 hexadecimal digits, 8 on instances from before 2016 ("Resource IDs").
-pub(super) fn is_instance_id(text: &str) -> bool {
+pub(crate) fn is_instance_id(text: &str) -> bool {
     text.strip_prefix("i-").is_some_and(|digits| {
         matches!(digits.len(), 8 | 17) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
     })
@@ -350,7 +350,7 @@ fn is_region(text: &str) -> bool {
 }
 
 /// Six pairs of hexadecimal digits, in lower case. It becomes part of a path.
-pub(super) fn mac_address(text: &str) -> Option<String> {
+pub(crate) fn mac_address(text: &str) -> Option<String> {
     let pairs: Vec<&str> = text.split(':').collect();
     let sound = pairs.len() == 6
         && pairs

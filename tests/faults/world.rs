@@ -20,12 +20,12 @@ use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
 use trailblazer::kernel::lookup::{Decision, Lookup, lookup};
 use trailblazer::kernel::route::{Write, encode};
 use trailblazer::kernel::{Kernel, ObserveError};
-use trailblazer::lock;
 use trailblazer::objects::Route;
 use trailblazer::observed::OwnedState;
 use trailblazer::ownership::{Numbers, Ownership};
 use trailblazer::plan::{Goal, plan};
 use trailblazer::reconcile::{Options, Outcome, Report, pass};
+use trailblazer::state::lock;
 use trailblazer::types::{Family, IfIndex};
 
 use crate::foreign::{Foreign, Routes};

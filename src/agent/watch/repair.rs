@@ -8,11 +8,11 @@ use super::{Watcher, name_of};
 use crate::agent::shared::locked;
 use crate::apply::apply_each;
 use crate::kernel::Kernel;
-use crate::lock;
 use crate::objects::{Route, Rule};
 use crate::observed::{ObservedState, OwnedState};
 use crate::plan::{FirewallGoal, Goal, ObjectKey, Plan, plan};
 use crate::reconcile::InForce;
+use crate::state::lock;
 
 /// What has gone and is to come back.
 #[derive(Debug, Default)]

@@ -7,9 +7,9 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::finding::Findings;
 use crate::config::{Config, FetchPath, Role};
-use crate::lock;
 use crate::ranges::Document;
 use crate::reconcile::{Examined, has_net_admin};
+use crate::state::lock;
 use crate::state::store::{ReadError, Slot, Store};
 
 /// The journal's two files of 8 MiB, two documents of some MB, and room for a third while it
