@@ -8,31 +8,42 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use crate::types::BackendKind;
 use crate::types::{Family, Mark, PerFamily, Realm};
 
-/// Which firewall carries our rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendKind {
-    /// nf_tables over netlink; needs no binary.
-    Nftables,
-    /// iptables and ip6tables, whichever variant is installed.
-    Iptables,
+/// The kernel interface that holds the rules of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// nf_tables: the nftables backend, and iptables built for nf_tables.
+    Nft,
+    /// The x_tables of iptables-legacy.
+    Legacy,
 }
 
-impl BackendKind {
-    /// `nftables` or `iptables`, as in the config file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            BackendKind::Nftables => "nftables",
-            BackendKind::Iptables => "iptables",
-        }
+impl Variant {
+    /// True if the kernel notifies listeners of changes to the rules. x_tables has no such
+    /// notification: drift is only found by reading the rules again.
+    pub fn announces_changes(self) -> bool {
+        self == Variant::Nft
     }
 }
 
-impl std::fmt::Display for BackendKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
+impl BackendKind {
+    /// True if a rule can match the next hop of the routing decision (`rt ip nexthop`). iptables
+    /// has no such match.
+    pub fn matches_next_hop(self) -> bool {
+        self == BackendKind::Nftables
+    }
+
+    /// True if reading the counters starts no process.
+    pub fn counters_are_cheap(self) -> bool {
+        self == BackendKind::Nftables
+    }
+
+    /// True if removal can delete our objects beside a foreign object of our name: iptables chains
+    /// are owned one by one, an nf_tables table is owned as a whole.
+    pub fn removes_beside_foreign(self) -> bool {
+        self == BackendKind::Iptables
     }
 }
 

@@ -27,10 +27,9 @@ impl ObservedState {
             routes: Vec::new(),
             rules: Vec::new(),
             nexthops: Vec::new(),
-            firewalls: BTreeMap::from([
-                (BackendKind::Nftables, ObservedFirewall::Absent),
-                (BackendKind::Iptables, ObservedFirewall::Absent),
-            ]),
+            firewalls: BTreeMap::from(
+                BackendKind::ALL.map(|kind| (kind, ObservedFirewall::Absent)),
+            ),
         }
     }
 

@@ -243,6 +243,35 @@ impl<T> PerFamily<T> {
     }
 }
 
+/// The firewall backend that carries our rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// nf_tables over netlink; needs no binary.
+    Nftables,
+    /// iptables and ip6tables, in the installed variant.
+    Iptables,
+}
+
+impl BackendKind {
+    /// Both backends, the preferred one first.
+    pub const ALL: [BackendKind; 2] = [BackendKind::Nftables, BackendKind::Iptables];
+
+    /// `nftables` or `iptables`, as in the config file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BackendKind::Nftables => "nftables",
+            BackendKind::Iptables => "iptables",
+        }
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,14 +7,13 @@
 use std::time::{Duration, Instant};
 
 use crate::firewall::{BackendKind, PathTraffic, Traffic};
-use crate::kernel::firewall::iptables::IptablesBackend;
-use crate::kernel::firewall::nftables::Nftables;
-use crate::kernel::firewall::{FirewallBackend, FirewallError};
+use crate::kernel::firewall::{self, FirewallBackend, FirewallError};
 use crate::state::store::Store;
 use crate::types::{Family, PerFamily};
 
-/// iptables is two processes a reading: a scraper in a hurry gets the last one.
-const IPTABLES_EVERY: Duration = Duration::from_secs(10);
+/// The least pause between two readings that each start processes; a scrape in between gets the
+/// last reading.
+const COSTLY_EVERY: Duration = Duration::from_secs(10);
 /// What counters that were lost had counted.
 const FILE: &str = "traffic.json";
 
@@ -44,10 +43,7 @@ impl Meter {
     /// The firewall in use.
     pub fn use_backend(&mut self, kind: BackendKind) {
         if self.backend.as_ref().map(|backend| backend.kind()) != Some(kind) {
-            self.backend = Some(match kind {
-                BackendKind::Nftables => Box::new(Nftables::new()),
-                BackendKind::Iptables => Box::new(IptablesBackend::detect()),
-            });
+            self.backend = Some(firewall::backend(kind));
             self.read_at = None;
         }
     }
@@ -55,8 +51,8 @@ impl Meter {
     /// What was counted so far; `None` while nothing is.
     pub fn read(&mut self) -> Option<PathTraffic> {
         let backend = self.backend.as_mut()?;
-        let recent = self.read_at.is_some_and(|at| at.elapsed() < IPTABLES_EVERY);
-        if backend.kind() == BackendKind::Nftables || !recent {
+        let recent = self.read_at.is_some_and(|at| at.elapsed() < COSTLY_EVERY);
+        if backend.kind().counters_are_cheap() || !recent {
             self.read_at = Some(Instant::now());
             match backend.traffic() {
                 Ok(now) => self.take(now),

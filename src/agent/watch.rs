@@ -19,6 +19,7 @@ use super::shared::{Shared, locked};
 use crate::firewall::BackendKind;
 use crate::kernel::Kernel;
 use crate::kernel::events::{Change, Event, Heard, ListenError, Listener};
+use crate::kernel::firewall;
 use crate::objects::{Route, Rule};
 use crate::plan::{FirewallGoal, ObjectKey};
 use crate::reconcile::InForce;
@@ -342,15 +343,10 @@ fn firewall_of(in_force: &InForce) -> Option<BackendKind> {
     }
 }
 
-/// Whether a change of that table may be one of our rules. iptables' variants on nf_tables keep
-/// one table a family and name: `NFPROTO_IPV4` 2 and `NFPROTO_IPV6` 10 (linux/netfilter.h).
+/// True if a change of this nf_tables table may concern our rules.
 fn concerns_us(in_force: Option<&InForce>, family: u8, table: &str) -> bool {
-    const NFPROTO_INET: u8 = 1;
     match in_force.map(firewall_of) {
-        Some(Some(BackendKind::Iptables)) => {
-            [2, 10].contains(&family) && ["nat", "mangle", "filter"].contains(&table)
-        }
-        Some(Some(BackendKind::Nftables)) => family == NFPROTO_INET && table == "trailblazer",
+        Some(Some(kind)) => firewall::table_is_ours(kind, family, table),
         Some(None) => false,
         None => true,
     }

@@ -15,8 +15,6 @@ use crate::cli::FlushArgs;
 use crate::exit;
 use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::journal::{Journal, PassId, Record};
-use crate::kernel::firewall::iptables::CHAIN_PREFIX;
-use crate::kernel::firewall::nftables::holds_iptables_chains;
 use crate::kernel::{Kernel, ObserveError};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
@@ -187,15 +185,21 @@ fn remove(
                 append(journal, flushed.filled(begin), &mut flushed.notes);
             }
         }
-        let beside = round == 0 && iptables_is_foreign(&observed);
-        if steps.is_empty() && !beside {
+        let beside = if round == 0 {
+            partly_foreign(&observed)
+        } else {
+            Vec::new()
+        };
+        if steps.is_empty() && beside.is_empty() {
             // Whatever was said on the way: nothing is left.
             flushed.errors.append(&mut unknown);
             return;
         }
         trouble = apply_all(steps, kernel, ownership);
-        if beside && let Err(error) = kernel.firewall(BackendKind::Iptables).remove() {
-            flushed.errors.push(error.to_string());
+        for kind in beside {
+            if let Err(error) = kernel.firewall(kind).remove() {
+                flushed.errors.push(error.to_string());
+            }
         }
     }
     finish(known, kernel, flushed, trouble);
@@ -229,19 +233,14 @@ fn observe(
     unknown: &mut Vec<String>,
 ) -> Result<ObservedState, ObserveError> {
     let mut observed = kernel.observe(ownership, &[])?;
-    for kind in [BackendKind::Nftables, BackendKind::Iptables] {
+    for kind in BackendKind::ALL {
         let found = match kernel.firewall(kind).observe() {
             Ok(found) => found,
             Err(error) => ObservedFirewall::Unreadable(error.to_string()),
         };
         match &found {
             ObservedFirewall::Unavailable(why) | ObservedFirewall::Unreadable(why) => {
-                let unreadable = matches!(found, ObservedFirewall::Unreadable(_));
-                let certainly = match kind {
-                    BackendKind::Nftables => unreadable,
-                    BackendKind::Iptables => holds_iptables_chains(CHAIN_PREFIX).unwrap_or(false),
-                };
-                if certainly {
+                if kernel.firewall(kind).certainly_holds_ours(&found) {
                     unknown.push(format!(
                         "{kind}: what is ours there can't be removed: {why}"
                     ));
@@ -285,11 +284,15 @@ fn apply_all(mut steps: Plan, kernel: &mut Kernel, ownership: &Ownership) -> Vec
     trouble
 }
 
-/// The iptables backend reports a foreign chain of our name even where ours lie beside it; its
-/// removal takes ours only.
-fn iptables_is_foreign(observed: &ObservedState) -> bool {
-    let found = observed.firewalls.get(&BackendKind::Iptables);
-    matches!(found, Some(ObservedFirewall::Foreign(_)))
+/// The backends that report a foreign object of our name and may hold ours beside it.
+fn partly_foreign(observed: &ObservedState) -> Vec<BackendKind> {
+    let found = observed.firewalls.iter();
+    found
+        .filter(|(kind, found)| {
+            kind.removes_beside_foreign() && matches!(found, ObservedFirewall::Foreign(_))
+        })
+        .map(|(kind, _)| *kind)
+        .collect()
 }
 
 impl Flushed {

@@ -28,8 +28,9 @@ use serde::{Deserialize, Serialize};
 pub use error::{ConfigError, Place, Problem};
 pub use parse::{Overrides, keys, parse, parse_with};
 
-use crate::firewall::BackendKind;
-use crate::types::{Family, PathMask, PerFamily, Priority, Protocol, Region, Service, TableId};
+use crate::types::{
+    BackendKind, Family, PathMask, PerFamily, Priority, Protocol, Region, Service, TableId,
+};
 
 /// What this machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,8 +11,7 @@ use super::values::{
     region, service, source, text, unknown_word, with_unit, word,
 };
 use super::{AutoOr, Config, FetchPath, ManagedSysctl, Role, WhenDown, validate};
-use crate::firewall::BackendKind;
-use crate::types::{Family, PathMask, Priority, Protocol};
+use crate::types::{BackendKind, Family, PathMask, Priority, Protocol};
 
 const PREFIXES: &str = "a list of prefixes such as [\"203.0.113.0/24\", \"2001:db8::/32\"]";
 const INTERFACE: &str = "the name of an interface such as \"eth1\", or \"auto\"";

@@ -1,7 +1,7 @@
 //! How a rule of the NAT role recognises the bypass path.
 
 use super::{DesiredState, Inputs, realm};
-use crate::firewall::{BackendKind, Match};
+use crate::firewall::Match;
 use crate::objects::Via;
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex};
@@ -55,9 +55,7 @@ pub fn differs(inputs: &Inputs, family: Family, bypass: Via, out: IfIndex) -> Op
         .first()
         .and_then(|route| route.gateway);
     match bypass.gateway {
-        Some(gateway)
-            if inputs.backend == BackendKind::Nftables && Some(gateway) != main_gateway =>
-        {
+        Some(gateway) if inputs.backend.matches_next_hop() && Some(gateway) != main_gateway => {
             Some(vec![leaves, Match::NextHop(gateway)])
         }
         _ => None,

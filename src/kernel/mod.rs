@@ -49,8 +49,8 @@ impl Kernel {
     /// Opens it. Needs no privilege yet.
     pub fn open() -> Result<Self, ObserveError> {
         Self::with_backends(
-            Box::new(firewall::nftables::Nftables::new()),
-            Box::new(firewall::iptables::IptablesBackend::detect()),
+            firewall::backend(BackendKind::Nftables),
+            firewall::backend(BackendKind::Iptables),
         )
     }
 

@@ -363,7 +363,7 @@ enum Attempt {
 /// be left out, since its link or its gateway has gone.
 fn return_to(kernel: &mut Kernel, view: &mut View, before: OwnedState) -> Result<bool, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    for kind in [BackendKind::Nftables, BackendKind::Iptables] {
+    for kind in BackendKind::ALL {
         if before.firewalls.contains_key(&kind) {
             view.observed
                 .firewalls

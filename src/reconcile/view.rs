@@ -9,7 +9,7 @@ use super::{Pass, PassError, instance};
 use crate::config::{AutoOr, Role};
 use crate::desired::{DesiredState, Inputs, desired};
 use crate::facts::{HostFacts, InstanceFacts};
-use crate::firewall::{BackendKind, ObservedFirewall};
+use crate::firewall::{BackendKind, ObservedFirewall, Variant};
 use crate::kernel::{Kernel, ObserveError};
 use crate::objects::RouteTarget;
 use crate::observed::ObservedState;
@@ -20,8 +20,9 @@ use crate::types::PerFamily;
 /// The firewall in use, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendChoice {
-    /// Which one.
     pub kind: BackendKind,
+    /// The kernel interface that holds the rules.
+    pub variant: Variant,
     /// Why, for people.
     pub reason: String,
 }
@@ -88,6 +89,7 @@ impl View {
             Firewalls::Ignored => {
                 let backend = BackendChoice {
                     kind: BackendKind::Nftables,
+                    variant: Variant::Nft,
                     reason: "not looked at".to_owned(),
                 };
                 (backend, kernel.observe(&ownership, &[])?)
@@ -247,5 +249,10 @@ fn observe_and_choose(
         BackendKind::Nftables => reason,
         BackendKind::Iptables => format!("{reason}; {}", kernel.firewall(kind).description()),
     };
-    Ok((BackendChoice { kind, reason }, observed))
+    let choice = BackendChoice {
+        kind,
+        variant: kernel.firewall(kind).variant(),
+        reason,
+    };
+    Ok((choice, observed))
 }

@@ -5,7 +5,9 @@ use std::os::unix::fs::symlink;
 
 use rustix::fs::{FlockOperation, flock};
 use trailblazer::config::{Role, parse};
-use trailblazer::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
+use trailblazer::firewall::{
+    BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
+};
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
@@ -46,6 +48,12 @@ impl FirewallBackend for NoNfTables {
     }
     fn description(&self) -> String {
         "nf_tables, absent".to_owned()
+    }
+    fn variant(&self) -> Variant {
+        Variant::Nft
+    }
+    fn certainly_holds_ours(&mut self, _: &ObservedFirewall) -> bool {
+        false
     }
     fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {
         Ok(ObservedFirewall::Unavailable(

@@ -5,7 +5,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use trailblazer::apply::Interposer;
-use trailblazer::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
+use trailblazer::firewall::{
+    BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
+};
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::errno::KernelError;
 use trailblazer::kernel::firewall::nftables::Nftables;
@@ -55,6 +57,14 @@ impl FirewallBackend for Scripted {
 
     fn description(&self) -> String {
         "a scripted firewall".to_owned()
+    }
+
+    fn variant(&self) -> Variant {
+        self.inner.variant()
+    }
+
+    fn certainly_holds_ours(&mut self, found: &ObservedFirewall) -> bool {
+        self.inner.certainly_holds_ours(found)
     }
 
     fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {

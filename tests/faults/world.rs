@@ -12,7 +12,9 @@ use std::thread;
 
 use trailblazer::apply::{Interposer, apply};
 use trailblazer::config::{Config, Role, parse};
-use trailblazer::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
+use trailblazer::firewall::{
+    BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
+};
 use trailblazer::journal::{Journal, PassRecord};
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::nftables::Nftables;
@@ -128,6 +130,14 @@ impl FirewallBackend for SharedIptables {
 
     fn description(&self) -> String {
         self.0.borrow().description()
+    }
+
+    fn variant(&self) -> Variant {
+        self.0.borrow().variant()
+    }
+
+    fn certainly_holds_ours(&mut self, found: &ObservedFirewall) -> bool {
+        self.0.borrow_mut().certainly_holds_ours(found)
     }
 
     fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {

@@ -2,7 +2,7 @@
 
 use trailblazer::config::{AutoOr, Config};
 use trailblazer::desired::{DesiredState, Inputs, desired};
-use trailblazer::firewall::{BackendKind, ObservedFirewall, Ruleset};
+use trailblazer::firewall::{BackendKind, ObservedFirewall, Ruleset, Variant};
 use trailblazer::guard::{self, Environment, Fetch, GuardState, LastGood, judge};
 use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
@@ -66,6 +66,7 @@ pub fn run(case: &Case) -> Outcome {
     let mut report = Report::new(role, true);
     report.backend = Some(BackendChoice {
         kind: backend,
+        variant: Variant::Nft,
         // The version of iptables is the machine's.
         reason: match backend {
             BackendKind::Nftables => reason,

@@ -8,7 +8,6 @@ use super::super::shared::locked;
 use super::super::worker::{Ended, Order};
 use super::super::{AgentError, Settings, logging};
 use super::{Agent, Fetched, Running};
-use crate::firewall::BackendKind;
 use crate::plan::{ObjectKey, Step};
 use crate::reconcile::report::Applied;
 use crate::reconcile::{Fetch, Gathered, InForce, Options, gather};
@@ -316,18 +315,14 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.account.enter(state, reason);
     }
 
-    /// Only iptables-legacy needs a look by the clock, and only where it is in use.
+    /// The interval between resyncs, shorter where the kernel announces no change of the firewall.
     pub(super) fn resync_interval(
         &self,
         backend: Option<&crate::reconcile::BackendChoice>,
     ) -> Duration {
         let resync = self.settings.config.agent.resync;
         match backend {
-            Some(backend)
-                if backend.kind == BackendKind::Iptables && backend.reason.contains("legacy") =>
-            {
-                resync.min(LEGACY_CHECK)
-            }
+            Some(backend) if !backend.variant.announces_changes() => resync.min(LEGACY_CHECK),
             _ => resync,
         }
     }

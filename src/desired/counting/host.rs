@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::Told;
 use crate::desired::{DesiredState, EgressPath, Inputs, disjoint, gateway, realm, special};
-use crate::firewall::{BackendKind, Match};
+use crate::firewall::Match;
 use crate::objects::Via;
 use crate::ownership::Numbers;
 use crate::types::{Family, Realm};
@@ -33,7 +33,7 @@ pub fn of_host(
     let teller = Teller {
         inputs,
         family,
-        by_next_hop: inputs.backend == BackendKind::Nftables,
+        by_next_hop: inputs.backend.matches_next_hop(),
         through_ours: !inputs.config.egress.gateways_of(family).is_empty(),
     };
     let egress = teller.egress_hops();
@@ -268,7 +268,7 @@ mod tests {
             prefixes: None,
             facts: &facts,
             vpc_cidrs: &[],
-            backend: BackendKind::Nftables,
+            backend: crate::firewall::BackendKind::Nftables,
             last_bypass: PerFamily::default(),
             available: PerFamily {
                 ipv4: true,

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot};
+use crate::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot, Variant};
 
 pub mod iptables;
 pub mod nftables;
@@ -55,6 +55,23 @@ pub enum FirewallError {
     },
 }
 
+/// The backend of this kind, for the network namespace of the calling thread.
+pub fn backend(kind: BackendKind) -> Box<dyn FirewallBackend> {
+    match kind {
+        BackendKind::Nftables => Box::new(nftables::Nftables::new()),
+        BackendKind::Iptables => Box::new(iptables::IptablesBackend::detect()),
+    }
+}
+
+/// True if a change of this nf_tables table, as the kernel announces it, may concern rules of this
+/// backend. `family` is an `NFPROTO_…` number.
+pub fn table_is_ours(kind: BackendKind, family: u8, table: &str) -> bool {
+    match kind {
+        BackendKind::Nftables => nftables::table_is_ours(family, table),
+        BackendKind::Iptables => iptables::table_is_ours(family, table),
+    }
+}
+
 /// A firewall that can carry our rules.
 pub trait FirewallBackend {
     /// Which one it is.
@@ -63,6 +80,13 @@ pub trait FirewallBackend {
     /// What it found itself to be, for reports: `nf_tables of the kernel`,
     /// `iptables v1.8.9 (nf_tables)`.
     fn description(&self) -> String;
+
+    /// The kernel interface that holds the rules.
+    fn variant(&self) -> Variant;
+
+    /// True if rules of ours certainly exist that `observe` could not read; `found` is the answer
+    /// of `observe`.
+    fn certainly_holds_ours(&mut self, found: &ObservedFirewall) -> bool;
 
     /// Reads what is there of our name. Only a failure that leaves the answer unknown is an
     /// error or `Unreadable`; a failed read is never `Absent`.

@@ -13,9 +13,9 @@ use self::model::{Own, command};
 use self::read::Reading;
 use self::save::Saved;
 use self::tool::{Missing, Version};
-use super::{FirewallBackend, FirewallError};
+use super::{FirewallBackend, FirewallError, nftables};
 use crate::firewall::{
-    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot,
+    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
 };
 use crate::types::{Family, PerFamily};
 
@@ -250,6 +250,12 @@ impl IptablesBackend {
     }
 }
 
+/// True if this nf_tables table may hold chains of ours: the nft variant keeps one table for each
+/// family and name (`NFPROTO_IPV4` 2 and `NFPROTO_IPV6` 10, linux/netfilter.h).
+pub fn table_is_ours(family: u8, table: &str) -> bool {
+    [2, 10].contains(&family) && ["nat", "mangle", "filter"].contains(&table)
+}
+
 impl FirewallBackend for IptablesBackend {
     fn kind(&self) -> BackendKind {
         BackendKind::Iptables
@@ -261,6 +267,22 @@ impl FirewallBackend for IptablesBackend {
             Err(Missing::NoBinary) => "iptables (no binary in PATH)".to_owned(),
             Err(Missing::Broken(why)) => format!("iptables ({why})"),
         }
+    }
+
+    /// Without a usable binary there are no rules to announce or to read again.
+    fn variant(&self) -> Variant {
+        self.version()
+            .as_ref()
+            .map_or(Variant::Nft, |version| version.variant)
+    }
+
+    /// Chains of the nft variant can be found without the iptables binary.
+    fn certainly_holds_ours(&mut self, found: &ObservedFirewall) -> bool {
+        let hidden = matches!(
+            found,
+            ObservedFirewall::Unavailable(_) | ObservedFirewall::Unreadable(_)
+        );
+        hidden && nftables::holds_iptables_chains(CHAIN_PREFIX).unwrap_or(false)
     }
 
     fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 
 use super::script::explain;
-use crate::firewall::BackendKind;
+use crate::firewall::{BackendKind, Variant};
 use crate::kernel::firewall::FirewallError;
 use crate::kernel::wire::own;
 
@@ -25,8 +25,8 @@ const LOCK_FILE: &str = "/run/xtables.lock";
 pub struct Version {
     /// `v1.8.9`, as numbers.
     pub number: (u32, u32, u32),
-    /// `nf_tables` or `legacy`. Before 1.8.0 there was only legacy, and no word for it.
-    pub variant: String,
+    /// Before 1.8.0 only legacy existed, and the version named no variant.
+    pub variant: Variant,
 }
 
 impl Version {
@@ -45,19 +45,20 @@ impl Version {
         );
         let variant = words
             .next()
-            .and_then(|word| word.strip_prefix('(')?.strip_suffix(')'))
-            .unwrap_or("legacy");
-        Some(Version {
-            number,
-            variant: variant.to_owned(),
-        })
+            .filter(|word| *word == "(nf_tables)")
+            .map_or(Variant::Legacy, |_| Variant::Nft);
+        Some(Version { number, variant })
     }
 }
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (major, minor, patch) = self.number;
-        write!(f, "v{major}.{minor}.{patch} ({})", self.variant)
+        let variant = match self.variant {
+            Variant::Nft => "nf_tables",
+            Variant::Legacy => "legacy",
+        };
+        write!(f, "v{major}.{minor}.{patch} ({variant})")
     }
 }
 

@@ -25,7 +25,7 @@ mod transaction;
 mod uapi;
 
 use crate::firewall::{
-    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot,
+    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
 };
 use crate::kernel::firewall::{FirewallBackend, FirewallError};
 use crate::kernel::wire::{Wire, WireError};
@@ -118,6 +118,11 @@ pub fn holds_iptables_chains(prefix: &str) -> Result<bool, FirewallError> {
     }
 }
 
+/// True if this table is the one that carries our rules.
+pub fn table_is_ours(family: u8, table: &str) -> bool {
+    family == uapi::NFPROTO_INET && table == TABLE
+}
+
 impl FirewallBackend for Nftables {
     fn kind(&self) -> BackendKind {
         BackendKind::Nftables
@@ -125,6 +130,14 @@ impl FirewallBackend for Nftables {
 
     fn description(&self) -> String {
         "nf_tables of the kernel".to_owned()
+    }
+
+    fn variant(&self) -> Variant {
+        Variant::Nft
+    }
+
+    fn certainly_holds_ours(&mut self, found: &ObservedFirewall) -> bool {
+        matches!(found, ObservedFirewall::Unreadable(_))
     }
 
     fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {
