@@ -9,11 +9,12 @@
 # make build      the release binary
 # make packages   a .deb and an .rpm in target/packages; ARCH=arm64 for another architecture
 # make lint       formatting and clippy
+# make deny       licences and sources of all dependencies, by deny.toml
 
 CARGO ?= cargo
 DEPS  := packaging/dev/install-deps.sh
 
-.PHONY: build packages demo test test-boot test-long golden bench bench-agent soak lint deps
+.PHONY: build packages demo test test-boot test-long golden bench bench-agent soak lint deny deps
 
 build:
 	@$(DEPS) build
@@ -68,6 +69,10 @@ lint:
 	@$(DEPS) build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+deny:
+	@$(DEPS) deny
+	@packaging/dev/deny.sh
 
 deps:
 	@$(DEPS) test

@@ -34,7 +34,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
     # A tarball has no commits: then the changelog's newest entry.
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null ||
-        date -d "$(sed -n 's/^ -- .*>  //p' packaging/changelog | head -n 1)" +%s)
+        date -d "$(packaging/changelog.sh date)" +%s)
 fi
 export SOURCE_DATE_EPOCH
 

@@ -13,7 +13,7 @@ cp -a "$work/tree" "$tree"
 install -D -m 644 "$work"/completions/_trailblazer \
     "$tree"/usr/share/zsh/vendor-completions/_trailblazer
 install -m 644 "$work"/copyright "$tree"/usr/share/doc/trailblazer/copyright
-gzip -9nc packaging/changelog >"$tree"/usr/share/doc/trailblazer/changelog.Debian.gz
+packaging/changelog.sh debian | gzip -9nc >"$tree"/usr/share/doc/trailblazer/changelog.Debian.gz
 install -D -m 644 $here/lintian-overrides "$tree"/usr/share/lintian/overrides/trailblazer
 
 # What the binary is linked with. dpkg-shlibdeps knows the libraries of this machine's architecture

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the tools that building, packaging, the demo, the tests or the bench need:
 #
-#   packaging/dev/install-deps.sh build|packages|demo|test|boot|bench
+#   packaging/dev/install-deps.sh build|packages|deny|demo|test|boot|bench
 #
 # Quick and silent when they are all there. With apt-get it installs what is missing (through
 # sudo when not root); without, it names the tools and stops.
@@ -10,6 +10,7 @@ set -eu
 # tool:package (names as in Debian and Ubuntu); *.so.* is a library for LD_PRELOAD
 build="cc:gcc make:make ld:binutils"
 packages="$build git:git dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev rpmbuild:rpm readelf:binutils xz:xz-utils"
+deny="$build ensurepip:python3-venv"
 demo="$build ip:iproute2 nft:nftables iptables:iptables unshare:util-linux setpriv:util-linux mount:mount"
 test="$demo iptables:iptables iptables-restore:iptables \
     iptables-legacy:iptables ip6tables-legacy:iptables xz:xz-utils \
@@ -28,12 +29,13 @@ promtool=$(cd "$(dirname "$0")/../.." && pwd)/target/tools/promtool
 case "${1:-test}" in
     build) wanted=$build ;;
     packages) wanted=$packages ;;
+    deny) wanted=$deny ;;
     demo) wanted=$demo ;;
     test) wanted=$test ;;
     boot) wanted=$boot ;;
     bench) wanted=$bench ;;
     *)
-        echo "usage: $0 build|packages|demo|test|boot|bench" >&2
+        echo "usage: $0 build|packages|deny|demo|test|boot|bench" >&2
         exit 64
         ;;
 esac

@@ -16,16 +16,7 @@ install -D -m 644 "$work"/completions/_trailblazer \
 install -D -m 644 LICENSE-MIT "$tree"/usr/share/licenses/trailblazer/LICENSE-MIT
 install -m 644 "$work"/LICENSE.dependencies "$tree"/usr/share/licenses/trailblazer/
 
-# Debian's changelog, the way rpm writes it.
-awk '
-    /^[a-z]/ { gsub(/[()]/, "", $2); version = $2; lines = "" }
-    /^  \* / { lines = lines "- " substr($0, 5) "\n" }
-    /^    /  { lines = lines "  " substr($0, 5) "\n" }
-    /^ -- /  {
-        split($0, part, "  "); sub(/^ -- /, "", part[1])
-        split(part[2], day, /[ ,]+/)
-        printf "* %s %s %s %s %s - %s\n%s\n", day[1], day[3], day[2], day[4], part[1], version, lines
-    }' packaging/changelog >"$work"/rpm-changelog
+packaging/changelog.sh rpm >"$work"/rpm-changelog
 find "$tree" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 # The clock and the name of this machine must not show. `rpmbuild` leaves the build root alone for

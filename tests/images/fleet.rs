@@ -270,6 +270,25 @@ fn the_containerfile_is_sound_and_copies_what_cargo_needs() {
 }
 
 #[test]
+fn forms_and_dependency_bot_match_their_schemas() {
+    let forms = files(".github/ISSUE_TEMPLATE", ".yml");
+    assert_eq!(forms.len(), 3, "{forms:?}");
+    for form in &forms {
+        let schema = if form.ends_with("/config.yml") {
+            "vendor.github-issue-config"
+        } else {
+            "vendor.github-issue-forms"
+        };
+        tool("check-jsonschema", &["--builtin-schema", schema, form]);
+    }
+    let bot = ".github/dependabot.yml";
+    tool(
+        "check-jsonschema",
+        &["--builtin-schema", "vendor.dependabot", bot],
+    );
+}
+
+#[test]
 fn the_workflow_is_what_its_runner_takes() {
     for workflow in files(".github/workflows", ".yml") {
         for schema in [
@@ -292,10 +311,10 @@ fn the_workflow_is_what_its_runner_takes() {
             );
             for step in job["steps"].as_array().unwrap() {
                 if let Some(action) = step["uses"].as_str() {
-                    // A branch or a major version changes without us.
-                    let version = action.split_once("@v").map_or("", |(_, version)| version);
-                    let whole = version.split('.').count() == 3
-                        && version.split('.').all(|part| part.parse::<u32>().is_ok());
+                    // A tag can be moved to other code; a commit cannot.
+                    let commit = action.split_once('@').map_or("", |(_, commit)| commit);
+                    let whole =
+                        commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
                     assert!(whole, "{workflow}: {action}");
                 }
                 if let Some(script) = step["run"].as_str() {

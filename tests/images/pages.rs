@@ -34,7 +34,14 @@ fn anchors(page: &str) -> BTreeSet<String> {
 #[test]
 fn each_link_leads_somewhere() {
     let mut pages = files("docs", ".md");
-    pages.push("README.md".to_owned());
+    for page in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+    ] {
+        pages.push(page.to_owned());
+    }
     let mut links = 0;
     for page in pages {
         let text = read(&page);

@@ -39,7 +39,7 @@ fn the_deb_says_what_it_needs() {
     assert_eq!(
         field("Version"),
         concat!(env!("CARGO_PKG_VERSION"), "-1"),
-        "packaging/changelog"
+        "the newest release of CHANGELOG.md"
     );
     let depends = field("Depends");
     let depends: Vec<&str> = depends.split(", ").collect();
@@ -127,7 +127,7 @@ fn the_rpm_marks_configuration_documents_and_licences() {
     for document in ["man8/trailblazer.8.gz", "trailblazer/operation.md"] {
         assert!(documents.contains(document), "{documents}");
     }
-    // The same entries as in Debian's changelog.
+    // Both packages' changelogs are made from CHANGELOG.md.
     let changelog = query(&["--changelog"]);
     let first = changelog.lines().next().unwrap_or_default();
     let version = concat!(" - ", env!("CARGO_PKG_VERSION"), "-1");
