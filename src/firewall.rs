@@ -162,18 +162,7 @@ pub enum Path {
     Egress,
 }
 
-impl Path {
-    /// Both, in the order in which they are printed.
-    pub const ALL: [Path; 2] = [Path::Bypass, Path::Egress];
-
-    /// `bypass` or `egress`, as in the config file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Path::Bypass => "bypass",
-            Path::Egress => "egress",
-        }
-    }
-}
+words!(Path { Bypass => "bypass", Egress => "egress" });
 
 /// Traffic of one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

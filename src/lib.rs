@@ -8,7 +8,10 @@
 //!  KERNEL ────────────▶ OBSERVED ────────┘   steps    batched   re-read   one line
 //! ```
 
-// The words that every stage speaks.
+// Vocabulary that every stage uses.
+#[macro_use]
+pub mod words;
+
 pub mod types;
 
 pub mod config;

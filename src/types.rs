@@ -20,9 +20,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both families, in the order in which they are printed.
-    pub const ALL: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-
     /// The family of an address.
     pub fn of(address: IpAddr) -> Family {
         match address {
@@ -54,21 +51,9 @@ impl Family {
             Family::Ipv6 => 128,
         }
     }
-
-    /// `ipv4` or `ipv6`, as in the config file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Family::Ipv4 => "ipv4",
-            Family::Ipv6 => "ipv6",
-        }
-    }
 }
 
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+words!(Family { Ipv4 => "ipv4", Ipv6 => "ipv6" });
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
@@ -253,24 +238,7 @@ pub enum BackendKind {
     Iptables,
 }
 
-impl BackendKind {
-    /// Both backends, the preferred one first.
-    pub const ALL: [BackendKind; 2] = [BackendKind::Nftables, BackendKind::Iptables];
-
-    /// `nftables` or `iptables`, as in the config file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            BackendKind::Nftables => "nftables",
-            BackendKind::Iptables => "iptables",
-        }
-    }
-}
-
-impl fmt::Display for BackendKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+words!(BackendKind { Nftables => "nftables", Iptables => "iptables" });
 
 #[cfg(test)]
 mod tests {

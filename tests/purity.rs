@@ -5,8 +5,10 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 18] = [
+const PURE: [&str; 20] = [
+    "words",
     "types",
+    "nearest",
     "config",
     "objects",
     "facts",

@@ -42,15 +42,7 @@ pub enum Role {
     Nat,
 }
 
-impl Role {
-    /// `host` or `nat`, as in the config file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Host => "host",
-            Role::Nat => "nat",
-        }
-    }
-}
+words!(Role { Host => "host", Nat => "nat" });
 
 /// A value, or `auto`: found out at each pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +73,8 @@ pub enum FetchPath {
     /// The bypass path only.
     Bypass,
 }
+
+words!(FetchPath { Auto => "auto", Egress => "egress", Bypass => "bypass" });
 
 /// `[source]`: where the document comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +141,8 @@ pub enum WhenDown {
     /// The main table's default takes over, with the host's own address.
     Bypass,
 }
+
+words!(WhenDown { Unreachable => "unreachable", Bypass => "bypass" });
 
 /// `[egress]`: the way of everything else (host role).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,6 +214,15 @@ pub enum ManagedSysctl {
     /// `net.ipv4.tcp_fwmark_accept`: inbound TCP while no egress gateway is left.
     TcpFwmarkAccept,
 }
+
+words!(ManagedSysctl {
+    IpForward => "ip_forward",
+    SrcValidMark => "src_valid_mark",
+    RpFilter => "rp_filter",
+    ConntrackMax => "conntrack_max",
+    IpLocalPortRange => "ip_local_port_range",
+    TcpFwmarkAccept => "tcp_fwmark_accept",
+});
 
 /// `[kernel]`: our numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,43 +10,19 @@ use super::values::{
     absolute_path, address, auto_or, integer, interface, listener, narrow_prefix, prefix, price,
     region, service, source, text, unknown_word, with_unit, word,
 };
-use super::{AutoOr, Config, FetchPath, ManagedSysctl, Role, WhenDown, validate};
+use super::{AutoOr, Config, Role, validate};
 use crate::types::{BackendKind, Family, PathMask, Priority, Protocol};
+use crate::words::Words as _;
 
 const PREFIXES: &str = "a list of prefixes such as [\"203.0.113.0/24\", \"2001:db8::/32\"]";
 const INTERFACE: &str = "the name of an interface such as \"eth1\", or \"auto\"";
 const FAMILIES: &str = "a list of \"ipv4\" and \"ipv6\"";
 
-const ROLES: [(&str, Role); 2] = [("host", Role::Host), ("nat", Role::Nat)];
-const FAMILY_WORDS: [(&str, Family); 2] = [("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
-const FETCH_PATHS: [(&str, FetchPath); 3] = [
-    ("auto", FetchPath::Auto),
-    ("egress", FetchPath::Egress),
-    ("bypass", FetchPath::Bypass),
-];
-const WHEN_DOWN: [(&str, WhenDown); 2] = [
-    ("unreachable", WhenDown::Unreachable),
-    ("bypass", WhenDown::Bypass),
-];
-const BACKENDS: [(&str, AutoOr<BackendKind>); 3] = [
-    ("auto", AutoOr::Auto),
-    ("nftables", AutoOr::Set(BackendKind::Nftables)),
-    ("iptables", AutoOr::Set(BackendKind::Iptables)),
-];
-const SYSCTLS: [(&str, ManagedSysctl); 6] = [
-    ("ip_forward", ManagedSysctl::IpForward),
-    ("src_valid_mark", ManagedSysctl::SrcValidMark),
-    ("rp_filter", ManagedSysctl::RpFilter),
-    ("conntrack_max", ManagedSysctl::ConntrackMax),
-    ("ip_local_port_range", ManagedSysctl::IpLocalPortRange),
-    ("tcp_fwmark_accept", ManagedSysctl::TcpFwmarkAccept),
-];
-
 /// Reads every key into the settings; what is wrong stays in the document.
 pub(super) fn read(document: &mut Document<'_>, config: &mut Config) {
     let mut role = config.role;
     document.value("role", "\"host\" or \"nat\"", &mut role, |value| {
-        word(&ROLES)(value).map(Some)
+        word::<Role>(value).map(Some)
     });
     config.role = role;
     read_source(document, config);
@@ -92,7 +68,7 @@ fn read_source(document: &mut Document<'_>, config: &mut Config) {
         "source.path",
         "\"auto\", \"egress\" or \"bypass\"",
         &mut settings.path,
-        word(&FETCH_PATHS),
+        word,
     );
 }
 
@@ -112,7 +88,7 @@ fn read_select(document: &mut Document<'_>, config: &mut Config) {
         auto_or(region),
     );
     replace(&mut select.regions, regions);
-    if let Some(families) = document.list("select.families", FAMILIES, false, word(&FAMILY_WORDS)) {
+    if let Some(families) = document.list("select.families", FAMILIES, false, word) {
         select.families = families.into_iter().collect();
     }
     let include = document.list("select.include", PREFIXES, false, text(narrow_prefix));
@@ -192,9 +168,9 @@ fn read_paths(document: &mut Document<'_>, config: &mut Config) {
         "egress.when_down",
         "\"unreachable\" or \"bypass\"",
         &mut config.egress.when_down,
-        word(&WHEN_DOWN),
+        word,
     );
-    if let Some(close) = document.list("egress.close", FAMILIES, false, word(&FAMILY_WORDS)) {
+    if let Some(close) = document.list("egress.close", FAMILIES, false, word) {
         config.egress.close = close.into_iter().collect();
     }
     let cidrs = document.list(
@@ -208,16 +184,17 @@ fn read_paths(document: &mut Document<'_>, config: &mut Config) {
 
 fn read_nat(document: &mut Document<'_>, config: &mut Config) {
     let nat = &mut config.nat;
-    let backends = &BACKENDS;
     document.value(
         "nat.backend",
         "\"auto\", \"nftables\" or \"iptables\"",
         &mut nat.backend,
-        text(move |text| {
-            let found = backends.iter().find(|(word, _)| *word == text);
-            found
-                .map(|(_, backend)| backend.clone())
-                .ok_or_else(|| unknown_word(text, backends.iter().map(|(word, _)| *word)))
+        text(|text| match BackendKind::from_word(text) {
+            Some(backend) => Ok(AutoOr::Set(backend)),
+            None if text == "auto" => Ok(AutoOr::Auto),
+            None => {
+                let words = BackendKind::ALL.map(BackendKind::as_str);
+                Err(unknown_word(text, ["auto"].into_iter().chain(words)))
+            }
         }),
     );
     let sources = document.list(
@@ -283,7 +260,7 @@ fn read_kernel(document: &mut Document<'_>, config: &mut Config) {
         "kernel.manage",
         "a list of sysctls such as [\"ip_forward\"]",
         false,
-        word(&SYSCTLS),
+        word,
     );
     if let Some(manage) = manage {
         kernel.manage = manage.into_iter().collect::<BTreeSet<_>>();

@@ -11,6 +11,7 @@ use super::document::Wrong;
 use crate::nearest::nearest;
 use crate::ranges::has_leading_zero;
 use crate::types::{Region, Service};
+use crate::words::Words;
 
 /// A string, read further by a function of its text.
 pub(super) fn text<T>(
@@ -35,17 +36,13 @@ pub(super) fn with_unit<T>(
     }
 }
 
-/// One of some words.
-pub(super) fn word<T: Copy>(
-    words: &[(&'static str, T)],
-) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
-    text(move |text| {
-        words
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, meaning)| *meaning)
-            .ok_or_else(|| unknown_word(text, words.iter().map(|(word, _)| *word)))
-    })
+/// The word of an enum.
+pub(super) fn word<T: Words>(value: &DeValue<'_>) -> Result<T, Wrong> {
+    let read = |text: &str| {
+        let words = T::VARIANTS.iter().map(|variant| variant.word());
+        T::from_word(text).ok_or_else(|| unknown_word(text, words))
+    };
+    text(read)(value)
 }
 
 /// The message for a word that isn't one of the allowed ones.

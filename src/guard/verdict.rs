@@ -16,22 +16,7 @@ pub enum Level {
     Note,
 }
 
-impl Level {
-    /// `reject`, `hold` or `note`, as in the JSON output.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Level::Reject => "reject",
-            Level::Hold => "hold",
-            Level::Note => "note",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+words!(Level { Reject => "reject", Hold => "hold", Note => "note" });
 
 /// One finding of the guard, with its figures and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -34,16 +34,7 @@ pub enum Action {
     Delete,
 }
 
-impl Action {
-    /// `add`, `replace` or `delete`, as in the JSON output.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Action::Add => "add",
-            Action::Replace => "replace",
-            Action::Delete => "delete",
-        }
-    }
-}
+words!(Action { Add => "add", Replace => "replace", Delete => "delete" });
 
 /// What a firewall holds after a step.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -36,20 +36,17 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
-    /// As in the JSON output and the journal.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Outcome::InSync => "in_sync",
-            Outcome::Changed => "changed",
-            Outcome::Pending => "pending",
-            Outcome::Held => "held",
-            Outcome::Stopped => "stopped",
-            Outcome::RolledBack => "rolled_back",
-            Outcome::Failed => "failed",
-        }
-    }
+words!(Outcome {
+    InSync => "in_sync",
+    Changed => "changed",
+    Pending => "pending",
+    Held => "held",
+    Stopped => "stopped",
+    RolledBack => "rolled_back",
+    Failed => "failed",
+});
 
+impl Outcome {
     /// The exit code that scripts see.
     pub fn exit_code(self) -> u8 {
         match self {

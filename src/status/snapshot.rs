@@ -26,27 +26,13 @@ pub enum State {
     Stopping,
 }
 
-impl State {
-    /// All of them.
-    pub const ALL: [State; 5] = [
-        State::Starting,
-        State::InForce,
-        State::Degraded,
-        State::Paused,
-        State::Stopping,
-    ];
-
-    /// As in the JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Starting => "starting",
-            State::InForce => "in_force",
-            State::Degraded => "degraded",
-            State::Paused => "paused",
-            State::Stopping => "stopping",
-        }
-    }
-}
+words!(State {
+    Starting => "starting",
+    InForce => "in_force",
+    Degraded => "degraded",
+    Paused => "paused",
+    Stopping => "stopping",
+});
 
 /// How old the document's last confirmation is, against `[agent] stale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -61,19 +47,7 @@ pub enum Freshness {
     Alarm,
 }
 
-impl Freshness {
-    /// All of them.
-    pub const ALL: [Freshness; 3] = [Freshness::Fresh, Freshness::Warn, Freshness::Alarm];
-
-    /// As in the JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Freshness::Fresh => "fresh",
-            Freshness::Warn => "warn",
-            Freshness::Alarm => "alarm",
-        }
-    }
-}
+words!(Freshness { Fresh => "fresh", Warn => "warn", Alarm => "alarm" });
 
 /// The document in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,23 +75,7 @@ pub enum BreakerState {
     HalfOpen,
 }
 
-impl BreakerState {
-    /// All of them.
-    pub const ALL: [BreakerState; 3] = [
-        BreakerState::Closed,
-        BreakerState::Open,
-        BreakerState::HalfOpen,
-    ];
-
-    /// As in the JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            BreakerState::Closed => "closed",
-            BreakerState::Open => "open",
-            BreakerState::HalfOpen => "half_open",
-        }
-    }
-}
+words!(BreakerState { Closed => "closed", Open => "open", HalfOpen => "half_open" });
 
 /// The source of the document.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

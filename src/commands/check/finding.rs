@@ -17,15 +17,7 @@ pub(super) enum Level {
     Fail,
 }
 
-impl Level {
-    fn as_str(self) -> &'static str {
-        match self {
-            Level::Ok => "ok",
-            Level::Warn => "warn",
-            Level::Fail => "fail",
-        }
-    }
-}
+words!(Level { Ok => "ok", Warn => "warn", Fail => "fail" });
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -18,16 +18,7 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
-    /// As in a `# TYPE` line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        }
-    }
-}
+words!(Kind { Counter => "counter", Gauge => "gauge", Histogram => "histogram" });
 
 /// A metric.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,72 @@
+//! Enums whose variants each have one fixed word, in the config file, in JSON and in messages.
+
+/// An enum whose variants each have one fixed word. [`words!`](crate::words!) implements it, so
+/// that the list, the word and `Display` cannot disagree.
+pub trait Words: Copy + 'static {
+    /// Every variant, in the order in which lists print them.
+    const VARIANTS: &'static [Self];
+
+    /// The word of this variant.
+    fn word(self) -> &'static str;
+
+    /// The variant of a word; case counts.
+    fn from_word(word: &str) -> Option<Self> {
+        let mut variants = Self::VARIANTS.iter().copied();
+        variants.find(|variant| variant.word() == word)
+    }
+}
+
+/// Gives an enum its words: [`Words`](crate::words::Words), `Display`, `as_str` and `ALL`.
+#[macro_export]
+macro_rules! words {
+    ($type:ident { $($variant:ident => $word:literal),+ $(,)? }) => {
+        impl $type {
+            /// Every variant, in the order in which lists print them.
+            pub const ALL: [$type; [$($word),+].len()] = [$($type::$variant),+];
+
+            /// The word in the config file, in JSON and in messages.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $($type::$variant => $word),+
+                }
+            }
+        }
+
+        impl $crate::words::Words for $type {
+            const VARIANTS: &'static [Self] = &$type::ALL;
+
+            fn word(self) -> &'static str {
+                self.as_str()
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Colour {
+        Red,
+        Green,
+    }
+
+    words!(Colour { Red => "red", Green => "green" });
+
+    #[test]
+    fn every_word_parses_back_to_its_variant() {
+        assert_eq!(Colour::ALL, [Colour::Red, Colour::Green]);
+        for colour in Colour::ALL {
+            assert_eq!(Colour::from_word(colour.word()), Some(colour));
+        }
+        assert_eq!(Colour::from_word("Red"), None);
+        assert_eq!(format!("{:>6}", Colour::Red), "   red");
+    }
+}
