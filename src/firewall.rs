@@ -72,22 +72,14 @@ pub enum Hook {
 /// A condition of a rule; all of a rule's conditions must hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Match {
-    /// The packet came in through this interface.
-    InputInterface(String),
     /// The packet did not come in through this interface.
     NotInputInterface(String),
     /// The packet leaves through this interface.
     OutputInterface(String),
-    /// The packet does not leave through this interface.
-    NotOutputInterface(String),
     /// Source address inside the prefix.
     Source(IpNet),
     /// Source address outside the prefix.
     NotSource(IpNet),
-    /// Destination address inside the prefix.
-    Destination(IpNet),
-    /// Destination address outside the prefix.
-    NotDestination(IpNet),
     /// Destination is an address of this host (FIB type `local`).
     DestinationIsLocal,
     /// Source is no address of this host (FIB type not `local`).

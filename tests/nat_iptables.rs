@@ -82,7 +82,7 @@ fn policy() -> Ruleset {
                 vec![
                     rule(&[Match::DestinationNoneOf(list.clone())], Verdict::Accept),
                     rule(
-                        &[Match::InputInterface("eth0".into()), Match::NewFlow],
+                        &[Match::NotInputInterface("eth1".into()), Match::NewFlow],
                         Verdict::SetFlowMark(MARK),
                     ),
                 ],
@@ -118,10 +118,8 @@ fn every_match() -> Vec<Match> {
     let v6 = [net("2001:db8:3::/48"), net("2001:db8:4::1/128")];
     let mixed: Vec<IpNet> = v4.iter().chain(&v6).copied().collect();
     let mut all = vec![
-        Match::InputInterface("eth0.12".into()),
-        Match::NotInputInterface("eth0".into()),
+        Match::NotInputInterface("eth0.12".into()),
         Match::OutputInterface("eth1".into()),
-        Match::NotOutputInterface("eth1".into()),
         Match::DestinationIsLocal,
         Match::SourceNotLocal,
         Match::NewFlow,
@@ -160,8 +158,8 @@ fn every_match() -> Vec<Match> {
         all.extend([
             Match::Source(net(text)),
             Match::NotSource(net(text)),
-            Match::Destination(net(text)),
-            Match::NotDestination(net(text)),
+            Match::DestinationAnyOf(vec![net(text)]),
+            Match::DestinationNoneOf(vec![net(text)]),
         ]);
     }
     all

@@ -222,7 +222,10 @@ fn snat_masquerade_and_accept() {
                 Hook::PostroutingNat,
                 vec![
                     rule(
-                        &[out.clone(), Match::Destination(host(server(family, 1)))],
+                        &[
+                            out.clone(),
+                            Match::DestinationAnyOf(vec![host(server(family, 1))]),
+                        ],
                         Verdict::Accept,
                     ),
                     rule(
@@ -239,8 +242,8 @@ fn snat_masquerade_and_accept() {
                     ),
                     rule(
                         &[
-                            Match::NotOutputInterface("c0".into()),
-                            Match::InputInterface("c0".into()),
+                            Match::OutputInterface("s0".into()),
+                            Match::NotInputInterface("s0".into()),
                         ],
                         Verdict::Snat(server(family, 11)),
                     ),
@@ -344,14 +347,14 @@ fn marks_travel_from_prerouting_to_translation() {
                     vec![
                         rule(
                             &[
-                                Match::InputInterface("c0".into()),
+                                Match::NotInputInterface("s0".into()),
                                 Match::DestinationNoneOf(bypass),
                             ],
                             Verdict::Accept,
                         ),
                         rule(
                             &[
-                                Match::InputInterface("c0".into()),
+                                Match::NotInputInterface("s0".into()),
                                 Match::NewFlow,
                                 Match::Source(host(client(family, 0))),
                             ],
@@ -430,7 +433,7 @@ fn the_guard_drops_what_is_not_tracked_and_spares_foreign_filters() {
                 Hook::PostroutingGuard,
                 vec![
                     rule(
-                        &[Match::Destination(host(server(family, 1)))],
+                        &[Match::DestinationAnyOf(vec![host(server(family, 1))])],
                         Verdict::Accept,
                     ),
                     rule(

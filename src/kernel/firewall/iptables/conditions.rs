@@ -94,14 +94,10 @@ pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, N
     let mut realm: Option<Realm> = None;
     for condition in &rule.matches {
         match condition {
-            Match::InputInterface(name) => {
-                all.input.restrict(vec![input(name, hook)?], same_name);
-            }
             Match::NotInputInterface(name) => all.input.exclude(input(name, hook)?),
             Match::OutputInterface(name) => {
                 all.output.restrict(vec![output(name, hook)?], same_name);
             }
-            Match::NotOutputInterface(name) => all.output.exclude(output(name, hook)?),
             Match::Source(prefix) => {
                 same_family(rule, Family::of_net(prefix), family)?;
                 all.source.restrict(vec![prefix.trunc()], narrower);
@@ -109,14 +105,6 @@ pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, N
             Match::NotSource(prefix) => {
                 same_family(rule, Family::of_net(prefix), family)?;
                 all.source.exclude(prefix.trunc());
-            }
-            Match::Destination(prefix) => {
-                same_family(rule, Family::of_net(prefix), family)?;
-                all.destination.restrict(vec![prefix.trunc()], narrower);
-            }
-            Match::NotDestination(prefix) => {
-                same_family(rule, Family::of_net(prefix), family)?;
-                all.destination.exclude(prefix.trunc());
             }
             Match::DestinationAnyOf(prefixes) => {
                 let list = of_family(rule, prefixes, family)?;

@@ -12,8 +12,10 @@ pub use self::model::PREFIX as CHAIN_PREFIX;
 use self::model::{Own, command};
 use self::read::Reading;
 use self::save::Saved;
-use self::tool::{Missing, Version};
-use super::{FirewallBackend, FirewallError, nftables};
+use self::tool::{Missing, Version, io, refused};
+use super::backend::FirewallBackend;
+use super::error::FirewallError;
+use super::nftables;
 use crate::firewall::{
     BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
 };
@@ -379,21 +381,4 @@ fn text(own: &PerFamily<Own>) -> Vec<String> {
         .iter()
         .flat_map(|family| own.get(*family).text(*family))
         .collect()
-}
-
-fn refused(operation: &str, reason: String) -> FirewallError {
-    FirewallError::Refused {
-        backend: BackendKind::Iptables,
-        operation: operation.to_owned(),
-        reason,
-        errno: None,
-    }
-}
-
-fn io(operation: &str, source: std::io::Error) -> FirewallError {
-    FirewallError::Io {
-        backend: BackendKind::Iptables,
-        operation: operation.to_owned(),
-        source,
-    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::thread::CapabilitySet;
 
 use super::save::{self, Saved};
-use super::{io, refused, tool as programs};
-use crate::kernel::firewall::FirewallError;
+use super::tool::{self as programs, io, refused};
+use crate::kernel::firewall::error::FirewallError;
 use crate::types::Family;
 
 /// What reading one family gave.

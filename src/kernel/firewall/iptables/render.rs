@@ -270,7 +270,7 @@ mod tests {
         let matches = [
             Match::OutputInterface("eth1".into()),
             Match::Source(net("10.0.0.0/8")),
-            Match::NotDestination(net("192.0.2.0/24")),
+            Match::DestinationNoneOf(nets(&["192.0.2.0/24"])),
             Match::Realm(Realm(83)),
         ];
         assert_eq!(
@@ -319,8 +319,7 @@ mod tests {
         let matches = [
             Match::OutputInterface("eth1".into()),
             Match::DestinationAnyOf(nets(&["10.0.0.0/8", "192.0.2.0/24", "2001:db8::/32"])),
-            Match::NotDestination(net("10.1.0.0/16")),
-            Match::NotDestination(net("172.16.0.0/12")),
+            Match::DestinationNoneOf(nets(&["10.1.0.0/16", "172.16.0.0/12"])),
         ];
         assert_eq!(
             lines(
@@ -444,14 +443,14 @@ mod tests {
     fn what_can_never_be_is_no_rule() {
         let never: [&[Match]; 7] = [
             &[
-                Match::InputInterface("a".into()),
-                Match::InputInterface("b".into()),
+                Match::OutputInterface("a".into()),
+                Match::OutputInterface("b".into()),
             ],
             &[
                 Match::Source(net("10.0.0.0/8")),
                 Match::NotSource(net("10.0.0.0/7")),
             ],
-            &[Match::NotDestination(net("0.0.0.0/0"))],
+            &[Match::DestinationNoneOf(nets(&["0.0.0.0/0"]))],
             &[Match::DestinationAnyOf(vec![])],
             &[Match::NewFlow, Match::NotTracked],
             &[Match::Realm(Realm(1)), Match::Realm(Realm(2))],
@@ -469,7 +468,7 @@ mod tests {
                 Hook::PostroutingGuard,
                 &[(
                     &[
-                        Match::Destination(net("0.0.0.0/0")),
+                        Match::DestinationAnyOf(nets(&["0.0.0.0/0"])),
                         Match::DestinationNoneOf(vec![])
                     ],
                     Verdict::Drop

@@ -10,7 +10,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 
 use super::script::explain;
 use crate::firewall::{BackendKind, Variant};
-use crate::kernel::firewall::FirewallError;
+use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::own;
 
 /// How long a program may take beyond its wait for the lock. iptables-legacy loads 100,000 rules
@@ -204,12 +204,7 @@ pub fn restore_failure(
     } else {
         format!("{told}{}", advice(&told))
     };
-    FirewallError::Refused {
-        backend: BackendKind::Iptables,
-        operation,
-        reason,
-        errno: None,
-    }
+    refused(&operation, reason)
 }
 
 fn lock_file(stderr: &str) -> String {
@@ -269,6 +264,25 @@ pub fn is_unsupported(message: &str) -> bool {
     ]
     .iter()
     .any(|words| message.contains(words))
+}
+
+/// The tool or its state stands in the way of `operation`.
+pub fn refused(operation: &str, reason: String) -> FirewallError {
+    FirewallError::Refused {
+        backend: BackendKind::Iptables,
+        operation: operation.to_owned(),
+        reason,
+        errno: None,
+    }
+}
+
+/// The tool could not be run.
+pub fn io(operation: &str, source: std::io::Error) -> FirewallError {
+    FirewallError::Io {
+        backend: BackendKind::Iptables,
+        operation: operation.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! transaction that makes our table makes its counters with what they had just before; what is
 //! counted between that look and the transaction is lost.
 
-use super::table::{Message, TABLE, message};
+use super::message::{Message, TABLE, message};
 use super::uapi::*;
 use crate::firewall::{Path, PathTraffic, Traffic};
 use crate::kernel::wire::{Attribute, Attributes, CREATE, attributes, find};

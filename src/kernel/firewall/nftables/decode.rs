@@ -4,10 +4,9 @@
 //! change by somebody else always shows as other text, if not as prettier text.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use super::register::Value;
-use super::table::{RuleState, userdata_comment};
+use super::message::{RuleState, userdata_comment};
+use super::register::{Value, hex};
 use super::uapi::*;
 use crate::kernel::wire::{Attribute, attributes, find};
 
@@ -50,15 +49,6 @@ fn userdata(bytes: &[u8]) -> String {
         Some(comment) => format!("comment {comment:?}"),
         None => format!("userdata 0x{}", hex(bytes)),
     }
-}
-
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unknown(name: &str, bytes: &[u8]) -> String {

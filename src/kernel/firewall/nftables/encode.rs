@@ -3,29 +3,15 @@
 use std::net::IpAddr;
 
 use super::counters;
-use super::expression::{Expressions, octets};
+use super::expression::{Expressions, octets, source_of};
+use super::message::{COMMENT, RuleState, comment_userdata};
 use super::sets::destination_set;
-use super::table::{COMMENT, ChainState, RuleState, SetState, TableState, comment_userdata};
+use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
 use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Verdict};
-use crate::kernel::firewall::FirewallError;
+use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::Attributes;
 use crate::types::{Family, Mark, Realm};
-
-/// Offset and length in bytes of an address in the network header (RFC 791, RFC 8200).
-fn source_of(family: Family) -> (u32, u32) {
-    match family {
-        Family::Ipv4 => (12, 4),
-        Family::Ipv6 => (8, 16),
-    }
-}
-
-pub(super) fn destination_of(family: Family) -> (u32, u32) {
-    match family {
-        Family::Ipv4 => (16, 4),
-        Family::Ipv6 => (24, 16),
-    }
-}
 
 /// Linux refuses interface names of 16 bytes and more (`IFNAMSIZ`, with the NUL).
 const IFNAMSIZ: usize = 16;
@@ -94,10 +80,7 @@ fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, F
 /// The families that a condition can only be true for.
 fn families_of(condition: &Match) -> Vec<Family> {
     match condition {
-        Match::Source(prefix)
-        | Match::NotSource(prefix)
-        | Match::Destination(prefix)
-        | Match::NotDestination(prefix) => vec![Family::of_net(prefix)],
+        Match::Source(prefix) | Match::NotSource(prefix) => vec![Family::of_net(prefix)],
         Match::NextHop(address) | Match::NotNextHop(address) => vec![Family::of(*address)],
         Match::Realm(_) | Match::NotRealm(_) => vec![Family::Ipv4],
         Match::DestinationAnyOf(prefixes) | Match::DestinationNoneOf(prefixes) => {
@@ -105,10 +88,8 @@ fn families_of(condition: &Match) -> Vec<Family> {
             families.dedup();
             families
         }
-        Match::InputInterface(_)
-        | Match::NotInputInterface(_)
+        Match::NotInputInterface(_)
         | Match::OutputInterface(_)
-        | Match::NotOutputInterface(_)
         | Match::DestinationIsLocal
         | Match::SourceNotLocal
         | Match::NewFlow
@@ -174,27 +155,15 @@ fn encode_match(
     let family_needed =
         || family.ok_or_else(|| inexpressible(format!("{condition:?} in a rule without a family")));
     Ok(match condition {
-        Match::InputInterface(name) => expressions
-            .meta(NFT_META_IIFNAME)
-            .compare(NFT_CMP_EQ, &interface(name)?),
         Match::NotInputInterface(name) => expressions
             .meta(NFT_META_IIFNAME)
             .compare(NFT_CMP_NEQ, &interface(name)?),
         Match::OutputInterface(name) => expressions
             .meta(NFT_META_OIFNAME)
             .compare(NFT_CMP_EQ, &interface(name)?),
-        Match::NotOutputInterface(name) => expressions
-            .meta(NFT_META_OIFNAME)
-            .compare(NFT_CMP_NEQ, &interface(name)?),
         Match::Source(net) => expressions.prefix(source_of(Family::of_net(net)), NFT_CMP_EQ, *net),
         Match::NotSource(net) => {
             expressions.prefix(source_of(Family::of_net(net)), NFT_CMP_NEQ, *net)
-        }
-        Match::Destination(net) => {
-            expressions.prefix(destination_of(Family::of_net(net)), NFT_CMP_EQ, *net)
-        }
-        Match::NotDestination(net) => {
-            expressions.prefix(destination_of(Family::of_net(net)), NFT_CMP_NEQ, *net)
         }
         Match::DestinationIsLocal => expressions
             .fib_type(NFTA_FIB_F_DADDR)

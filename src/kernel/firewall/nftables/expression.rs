@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::uapi::*;
 use crate::kernel::wire::Attributes;
+use crate::types::Family;
 
 /// A rule's expressions so far. Values travel through register 1, as nft does it.
 #[derive(Clone, Default)]
@@ -20,6 +21,21 @@ pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// Offset and length in bytes of an address in the network header (RFC 791, RFC 8200).
+pub(super) fn source_of(family: Family) -> (u32, u32) {
+    match family {
+        Family::Ipv4 => (12, 4),
+        Family::Ipv6 => (8, 16),
+    }
+}
+
+pub(super) fn destination_of(family: Family) -> (u32, u32) {
+    match family {
+        Family::Ipv4 => (16, 4),
+        Family::Ipv6 => (24, 16),
     }
 }
 

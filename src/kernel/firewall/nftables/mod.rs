@@ -11,10 +11,12 @@
 //! can be compared line by line. Our table carries a comment as the mark of ownership; a table of
 //! our name without it is somebody else's and never touched.
 
+mod contact;
 mod counters;
 mod decode;
 mod encode;
 mod expression;
+mod message;
 mod probe;
 mod read;
 mod register;
@@ -27,11 +29,12 @@ mod uapi;
 use crate::firewall::{
     BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
 };
-use crate::kernel::firewall::{FirewallBackend, FirewallError};
-use crate::kernel::wire::{Wire, WireError};
+use crate::kernel::firewall::backend::FirewallBackend;
+use crate::kernel::firewall::error::FirewallError;
 
+use contact::{absence, contact, failed, open};
+use message::TABLE;
 pub use probe::{Probe, probe};
-use table::{COMMENT, TABLE, TableState};
 
 /// The nf_tables backend. It holds no socket between operations: the network namespace is the one
 /// of the thread that calls.
@@ -43,66 +46,6 @@ impl Nftables {
     pub fn new() -> Self {
         Nftables
     }
-}
-
-const EPERM: i32 = 1;
-const EINVAL: i32 = 22;
-const EPROTONOSUPPORT: i32 = 93;
-const EOPNOTSUPP: i32 = 95;
-
-fn failed(operation: &str, error: WireError) -> FirewallError {
-    let operation = operation.to_owned();
-    let backend = BackendKind::Nftables;
-    match error {
-        WireError::Io(source) => FirewallError::Io {
-            backend,
-            operation,
-            source,
-        },
-        WireError::Kernel { .. } | WireError::Interrupted | WireError::Malformed(_) => {
-            FirewallError::Refused {
-                backend,
-                operation,
-                reason: error.to_string(),
-                errno: error.errno(),
-            }
-        }
-    }
-}
-
-fn foreign(table: &TableState) -> String {
-    let carries = match table::userdata_comment(&table.userdata, uapi::UDATA_TABLE_COMMENT) {
-        Some(comment) => format!("the comment {comment:?}"),
-        None => "no comment".to_owned(),
-    };
-    format!(
-        "table inet {TABLE} is somebody else's: it carries {carries}, ours carry {COMMENT:?}; \
-         rename or remove it (nft delete table inet {TABLE})"
-    )
-}
-
-/// Why nf_tables can't be had, when the error says so: told apart are "not there" and "not for us".
-fn absence(error: &WireError) -> Option<ObservedFirewall> {
-    match error.errno()? {
-        EPERM => Some(ObservedFirewall::Unreadable(
-            "reading nf_tables needs CAP_NET_ADMIN in this network namespace".to_owned(),
-        )),
-        EPROTONOSUPPORT | EOPNOTSUPP | EINVAL => Some(ObservedFirewall::Unavailable(format!(
-            "the kernel has no nf_tables: {error}"
-        ))),
-        _ => None,
-    }
-}
-
-fn open(operation: &str) -> Result<Wire, FirewallError> {
-    Wire::open(uapi::NETLINK_NETFILTER).map_err(|error| failed(operation, error.into()))
-}
-
-/// The first contact: a socket, and a question that any nf_tables answers.
-fn contact() -> Result<Wire, WireError> {
-    let mut wire = Wire::open(uapi::NETLINK_NETFILTER)?;
-    read::generation(&mut wire)?;
-    Ok(wire)
 }
 
 /// Whether nf_tables holds chains of our iptables backend. False where nobody may look.
@@ -151,7 +94,7 @@ impl FirewallBackend for Nftables {
             return Ok(ObservedFirewall::Absent);
         };
         if !table.is_ours() {
-            return Ok(ObservedFirewall::Foreign(foreign(&table)));
+            return Ok(ObservedFirewall::Foreign(table.foreign()));
         }
         Ok(ObservedFirewall::Owned(OwnedFirewall {
             text: text::lines(&table).map_err(|error| failed(OPERATION, error))?,

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{absence, contact, encode, failed, transaction};
+use super::contact::{absence, contact, failed};
+use super::{encode, transaction};
 use crate::firewall::{Chain, FwRule, Hook, Match, ObservedFirewall, Path, Ruleset, Verdict};
-use crate::kernel::firewall::FirewallError;
+use crate::kernel::firewall::error::FirewallError;
 use crate::types::{Family, Mark};
 
 /// The answer.

@@ -1,7 +1,8 @@
 //! Reads our table out of the kernel, whole and consistent.
 
 use super::counters::{self, CounterState};
-use super::table::{ChainState, RuleState, SetState, TABLE, TableState, nfgen};
+use super::message::{RuleState, TABLE, nfgen};
+use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
 use crate::kernel::wire::{Attribute, Attributes, DUMP, NFGEN_LEN, Wire, WireError};
 use crate::kernel::wire::{attributes, find};

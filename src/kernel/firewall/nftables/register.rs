@@ -1,9 +1,8 @@
 //! What a register holds while a rule runs, and how nft writes it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
-use super::decode::hex;
 use super::uapi::*;
 
 /// The origin of a register's content.
@@ -30,6 +29,15 @@ pub(super) enum Value {
         xor: Vec<u8>,
     },
     Data(Vec<u8>),
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// An address from its bytes.

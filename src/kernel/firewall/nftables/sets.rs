@@ -2,8 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::encode::destination_of;
-use super::expression::{Expressions, octets};
+use super::expression::{Expressions, destination_of, octets};
 use super::table::SetState;
 use super::uapi::*;
 use crate::kernel::wire::Attributes;

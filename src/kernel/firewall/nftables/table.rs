@@ -2,17 +2,16 @@
 //! to text, compared, sent and put back.
 
 use super::counters::{self, CounterState};
+use super::decode;
+use super::message::{
+    COMMENT, Message, RuleState, TABLE, comment_userdata, message, nfgen, userdata_comment,
+};
 use super::uapi::*;
 use crate::kernel::wire::{APPEND, Attributes, CREATE, Frame, WireError, find, frames};
 use crate::kernel::wire::{NFGEN_LEN, attributes, push_message};
 
 /// Bytes of elements in one message: they share one attribute, whose length has 16 bits.
 const ELEMENTS_A_MESSAGE: usize = 48 << 10;
-
-/// The name of our table.
-pub(super) const TABLE: &str = "trailblazer";
-/// The mark of ownership, as `nft list` shows it.
-pub(super) const COMMENT: &str = "trailblazer: managed, do not edit";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TableState {
@@ -37,72 +36,12 @@ pub(super) struct ChainState {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RuleState {
-    /// The payload of `NFTA_RULE_EXPRESSIONS`, counters at zero.
-    pub(super) expressions: Vec<u8>,
-    pub(super) userdata: Vec<u8>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SetState {
     pub(super) name: String,
     /// Everything but the table's name and what the kernel only reports.
     pub(super) attributes: Vec<u8>,
     /// Payload of each element's `NFTA_LIST_ELEM`.
     pub(super) elements: Vec<Vec<u8>>,
-}
-
-/// A message of a transaction, without its sequence number.
-#[derive(Debug, Clone)]
-pub(super) struct Message {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) body: Vec<u8>,
-    /// What it does, for the report of its refusal.
-    pub(super) what: String,
-}
-
-/// `struct nfgenmsg` of our family.
-pub(super) fn nfgen(family: u8) -> [u8; NFGEN_LEN] {
-    [family, 0, 0, 0]
-}
-
-pub(super) fn message(kind: u16, flags: u16, attributes: Attributes, what: String) -> Message {
-    let mut body = nfgen(NFPROTO_INET).to_vec();
-    body.extend(attributes.into_bytes());
-    Message {
-        kind,
-        flags,
-        body,
-        what,
-    }
-}
-
-/// User data that holds one comment, as libnftnl lays it out: type, length, text with its NUL.
-pub(super) fn comment_userdata(comment: &str) -> Vec<u8> {
-    #[allow(clippy::expect_used)]
-    let length = u8::try_from(comment.len() + 1).expect("our comment is a short constant");
-    let mut userdata = vec![UDATA_TABLE_COMMENT, length];
-    userdata.extend_from_slice(comment.as_bytes());
-    userdata.push(0);
-    userdata
-}
-
-/// The comment in user data, when user data is exactly one comment.
-pub(super) fn userdata_comment(userdata: &[u8], kind: u8) -> Option<String> {
-    match userdata {
-        [found, length, text @ ..] if *found == kind && usize::from(*length) == text.len() => {
-            let text = text.strip_suffix(&[0])?;
-            String::from_utf8(text.to_vec()).ok()
-        }
-        _ => None,
-    }
-}
-
-/// Deletes our table.
-pub(super) fn delete_table() -> Message {
-    let name = Attributes::new().put_text(NFTA_TABLE_NAME, TABLE);
-    message(msg::DELTABLE, 0, name, format!("delete table inet {TABLE}"))
 }
 
 impl Default for TableState {
@@ -123,6 +62,18 @@ impl TableState {
     /// Whether it carries our mark of ownership.
     pub(super) fn is_ours(&self) -> bool {
         self.userdata == comment_userdata(COMMENT)
+    }
+
+    /// The table of another owner in the words of a conflict: its mark, and the way out.
+    pub(super) fn foreign(&self) -> String {
+        let carries = match userdata_comment(&self.userdata, UDATA_TABLE_COMMENT) {
+            Some(comment) => format!("the comment {comment:?}"),
+            None => "no comment".to_owned(),
+        };
+        format!(
+            "table inet {TABLE} is somebody else's: it carries {carries}, ours carry {COMMENT:?}; \
+             rename or remove it (nft delete table inet {TABLE})"
+        )
     }
 
     /// What creates it: counters before the rules that count for them, chains before elements and rules (which may jump to them), sets before the
@@ -216,7 +167,7 @@ fn rule_message(table: &str, chain: &ChainState, rule: &RuleState, number: usize
     if !rule.userdata.is_empty() {
         attributes = attributes.put(NFTA_RULE_USERDATA, &rule.userdata);
     }
-    let text = super::decode::rule(rule);
+    let text = decode::rule(rule);
     let what = format!("add rule {number} of chain {}: {text}", chain.name);
     message(msg::NEWRULE, CREATE | APPEND, attributes, what)
 }

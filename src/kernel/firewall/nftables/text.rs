@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::counters;
-use super::decode::{self, hex};
-use super::register::address;
-use super::table::{ChainState, SetState, TABLE, TableState, userdata_comment};
+use super::decode;
+use super::message::{TABLE, userdata_comment};
+use super::register::{address, hex};
+use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
 use crate::kernel::wire::{Attribute, WireError, attributes, find};
 

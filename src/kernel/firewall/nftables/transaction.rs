@@ -1,9 +1,11 @@
 //! One nf_tables transaction: all of its messages take effect at once, or none.
 
-use super::table::{Message, TableState, delete_table, nfgen};
+use super::contact::failed;
+use super::message::{Message, delete_table, nfgen};
+use super::table::TableState;
 use super::uapi::*;
-use super::{counters, failed, read};
-use crate::kernel::firewall::FirewallError;
+use super::{counters, read};
+use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::{ACK, Attributes, REQUEST, Wire, WireError, push_message};
 
 /// How often we begin again when somebody else's transaction came between our look and ours.
@@ -71,7 +73,7 @@ fn refuse_foreign(operation: &str, table: &TableState) -> Result<(), FirewallErr
     Err(FirewallError::Refused {
         backend: crate::firewall::BackendKind::Nftables,
         operation: operation.to_owned(),
-        reason: format!("{}; it was left as it is", super::foreign(table)),
+        reason: format!("{}; it was left as it is", table.foreign()),
         errno: None,
     })
 }
@@ -85,7 +87,7 @@ fn send(
     let whole = |error| ("the transaction as a whole".to_owned(), error);
     // The subsystem goes into res_id, in network order (nfnetlink.h).
     let mut edge = nfgen(NFPROTO_UNSPEC).to_vec();
-    edge[2..].copy_from_slice(&SUBSYSTEM.to_be_bytes());
+    edge[2..].copy_from_slice(&msg::SUBSYSTEM.to_be_bytes());
     let mut head = edge.clone();
     if generation != 0 {
         head.extend(

@@ -2,8 +2,6 @@
 
 /// `NETLINK_NETFILTER` (linux/netlink.h).
 pub(super) const NETLINK_NETFILTER: isize = 12;
-/// `NFNL_SUBSYS_NFTABLES`.
-pub(super) const SUBSYSTEM: u16 = 10;
 pub(super) const NFPROTO_UNSPEC: u8 = 0;
 pub(super) const NFPROTO_INET: u8 = 1;
 pub(super) const NFPROTO_IPV4: u8 = 2;
@@ -15,23 +13,26 @@ pub(super) const NFNL_BATCH_GENID: u16 = 1;
 
 /// `NFT_MSG_…` with the subsystem in the high byte, as in `nlmsg_type`.
 pub(super) mod msg {
+    /// `NFNL_SUBSYS_NFTABLES`.
+    pub const SUBSYSTEM: u16 = 10;
+
     const fn of(number: u16) -> u16 {
-        (super::SUBSYSTEM << 8) | number
+        (SUBSYSTEM << 8) | number
     }
-    pub(in super::super) const NEWTABLE: u16 = of(0);
-    pub(in super::super) const GETTABLE: u16 = of(1);
-    pub(in super::super) const DELTABLE: u16 = of(2);
-    pub(in super::super) const NEWCHAIN: u16 = of(3);
-    pub(in super::super) const GETCHAIN: u16 = of(4);
-    pub(in super::super) const NEWRULE: u16 = of(6);
-    pub(in super::super) const GETRULE: u16 = of(7);
-    pub(in super::super) const NEWSET: u16 = of(9);
-    pub(in super::super) const GETSET: u16 = of(10);
-    pub(in super::super) const NEWSETELEM: u16 = of(12);
-    pub(in super::super) const GETSETELEM: u16 = of(13);
-    pub(in super::super) const GETGEN: u16 = of(16);
-    pub(in super::super) const NEWOBJ: u16 = of(18);
-    pub(in super::super) const GETOBJ: u16 = of(19);
+    pub const NEWTABLE: u16 = of(0);
+    pub const GETTABLE: u16 = of(1);
+    pub const DELTABLE: u16 = of(2);
+    pub const NEWCHAIN: u16 = of(3);
+    pub const GETCHAIN: u16 = of(4);
+    pub const NEWRULE: u16 = of(6);
+    pub const GETRULE: u16 = of(7);
+    pub const NEWSET: u16 = of(9);
+    pub const GETSET: u16 = of(10);
+    pub const NEWSETELEM: u16 = of(12);
+    pub const GETSETELEM: u16 = of(13);
+    pub const GETGEN: u16 = of(16);
+    pub const NEWOBJ: u16 = of(18);
+    pub const GETOBJ: u16 = of(19);
 }
 
 pub(super) const NFTA_GEN_ID: u16 = 1;
