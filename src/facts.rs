@@ -15,14 +15,26 @@ use crate::types::{Family, IfIndex, Metric, Protocol, Region};
 pub struct Link {
     /// The kernel's number.
     pub index: IfIndex,
-    /// Its name.
+    /// The kernel's name; a byte outside UTF-8 reads `\xff`.
     pub name: String,
+    /// Alternative names (`ip link property add altname`), which the settings may use too.
+    pub altnames: Vec<String>,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
     /// `lo`.
     pub loopback: bool,
     /// Hardware address, empty where there is none.
     pub mac: Vec<u8>,
+}
+
+impl Link {
+    /// Its name, with its alternative names in parentheses.
+    pub fn names(&self) -> String {
+        if self.altnames.is_empty() {
+            return self.name.clone();
+        }
+        format!("{} ({})", self.name, self.altnames.join(", "))
+    }
 }
 
 /// An address of an interface.
@@ -100,9 +112,13 @@ impl HostFacts {
         self.links.iter().find(|link| link.index == index)
     }
 
-    /// The link of that name.
+    /// The link of that name or, as with `ip link show`, of that alternative name.
     pub fn link_named(&self, name: &str) -> Option<&Link> {
-        self.links.iter().find(|link| link.name == name)
+        let has_altname = |link: &&Link| link.altnames.iter().any(|other| other == name);
+        let mut links = self.links.iter();
+        links
+            .find(|link| link.name == name)
+            .or_else(|| self.links.iter().find(has_altname))
     }
 
     /// The link's name, or its number where it has gone.
@@ -157,5 +173,32 @@ impl HostFacts {
             .iter()
             .filter(|route| route.dst.contains(&address))
             .max_by_key(|route| (route.dst.prefix_len(), std::cmp::Reverse(route.metric)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_found_by_name_first_and_then_by_alternative_name() {
+        let link = |index, name: &str, altnames: &[&str]| Link {
+            index: IfIndex(index),
+            name: name.to_owned(),
+            altnames: altnames.iter().map(|name| (*name).to_owned()).collect(),
+            up: true,
+            loopback: false,
+            mac: Vec::new(),
+        };
+        let facts = HostFacts {
+            links: vec![link(2, "eth0", &["enp0s3", "ens5"]), link(3, "ens5", &[])],
+            ..HostFacts::default()
+        };
+        let index = |name| facts.link_named(name).map(|link| link.index.0);
+        assert_eq!(index("eth0"), Some(2));
+        assert_eq!(index("enp0s3"), Some(2));
+        assert_eq!(index("ens5"), Some(3));
+        assert_eq!(index("eth1"), None);
+        assert_eq!(facts.links[0].names(), "eth0 (enp0s3, ens5)");
     }
 }

@@ -34,7 +34,8 @@ pub(super) struct Watcher {
     state_dir: PathBuf,
     /// Ours, those of earlier numbers included.
     tables: Vec<TableId>,
-    links: BTreeMap<IfIndex, (String, u32)>,
+    /// Name, alternative names and flags.
+    links: BTreeMap<IfIndex, (String, Vec<String>, u32)>,
     addresses: BTreeMap<(IfIndex, IpAddr), u32>,
     /// A table of the firewall in use was touched by the transaction that is being told.
     firewall_touched: bool,
@@ -155,16 +156,24 @@ impl Watcher {
             Change::RuleGone(rule) => return self.rule_gone(rule, port, in_force, gone, now),
             Change::RuleCame(rule) => rule_came(&rule, in_force),
             Change::MainDefault(family) => Verdict::Way(format!("the {family} default changed")),
-            Change::Link { index, name, flags } => {
+            Change::Link {
+                index,
+                name,
+                altnames,
+                flags,
+            } => {
                 let cause = format!("link {name} changed");
-                match self.links.insert(index, (name.clone(), flags)) {
-                    Some(before) if before == (name, flags) => Verdict::Nothing,
-                    _ => Verdict::Way(cause),
+                let link = (name, altnames, flags);
+                if self.links.get(&index) == Some(&link) {
+                    Verdict::Nothing
+                } else {
+                    self.links.insert(index, link);
+                    Verdict::Way(cause)
                 }
             }
             Change::LinkGone(index) => {
                 let name = match self.links.remove(&index) {
-                    Some((name, _)) => name,
+                    Some((name, ..)) => name,
                     None => format!("{index}"),
                 };
                 self.addresses.retain(|(link, _), _| *link != index);

@@ -433,7 +433,11 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     ("bypass.interface = \"a/b\"", &["can't be an interface"]),
     (
-        "bypass.interface = \"abcdefghijklmnop\"",
+        concat!(
+            "bypass.interface = \"",
+            "abcdefghijklmnopabcdefghijklmnopabcdefghijklmnopabcdefghijklmnop",
+            "abcdefghijklmnopabcdefghijklmnopabcdefghijklmnopabcdefghijklmnop\"",
+        ),
         &["can't be an interface"],
     ),
     (

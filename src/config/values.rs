@@ -181,11 +181,11 @@ pub(super) fn narrow_prefix(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
-/// The name of an interface, as the kernel allows it (`dev_valid_name`, net/core/dev.c:
-/// at most 15 bytes, no slash, colon or white space).
+/// The name of an interface as the kernel allows it (`dev_valid_name`, net/core/dev.c: no slash,
+/// colon or white space), or an alternative name, of up to 127 bytes (`ALTIFNAMSIZ`).
 pub(super) fn interface(text: &str) -> Result<String, String> {
     let bad = |c: char| c == '/' || c == ':' || c.is_whitespace();
-    if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.contains(bad) {
+    if text.is_empty() || text.len() > 127 || text == "." || text == ".." || text.contains(bad) {
         return Err(format!(
             "{text:?} can't be an interface: write a name as `ip link` shows it, such as \"eth1\", or \"auto\""
         ));

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{DesiredError, Inputs};
 use crate::config::AutoOr;
-use crate::facts::HostFacts;
+use crate::facts::{HostFacts, Link};
 use crate::objects::Via;
 use crate::types::{Family, IfIndex};
 
@@ -82,7 +82,7 @@ pub fn interface(
             present: facts
                 .links
                 .iter()
-                .map(|link| link.name.as_str())
+                .map(Link::names)
                 .collect::<Vec<_>>()
                 .join(", "),
         })

@@ -163,6 +163,7 @@ impl Case {
         let mut links = vec![Link {
             index: IfIndex(1),
             name: "lo".to_owned(),
+            altnames: Vec::new(),
             up: true,
             loopback: true,
             mac: Vec::new(),
@@ -172,6 +173,7 @@ impl Case {
             links.push(Link {
                 index: self.names.index(name),
                 name: name.to_owned(),
+                altnames: Vec::new(),
                 up: state != "down",
                 loopback: false,
                 mac: Vec::new(),

@@ -258,3 +258,64 @@ fn a_family_without_its_address_leaves_the_other_alone() {
         });
     });
 }
+
+/// Another program's interface has a name, an alias and an alternative name outside UTF-8, and a
+/// policy rule selects by that name: the kernel accepts all of them, and no pass fails.
+#[test]
+fn odd_interface_names_of_others_end_no_pass() {
+    isolated(|| {
+        let setting = Setting {
+            prepare: |lab| {
+                let script = "name=$(printf '\\377\\3761')
+                     ip link add \"$name\" type veth peer name odd9
+                     ip link set dev \"$name\" alias \"$(printf 'caf\\351')\"
+                     ip link property add dev \"$name\" altname \"$(printf 'long-\\377')\"
+                     ip rule add pref 40000 iif \"$name\" lookup main";
+                lab.ns("host1").run(&["sh", "-ec", script]);
+            },
+            ..Setting::default()
+        };
+        in_force(setting, |scene| {
+            let ours = scene.ours();
+            scene.shell("ip link add \"$(printf '\\3552')\" type veth peer name odd8");
+            scene.ip("route del 52.216.0.0/15 table 1083");
+            eventually("ours is back as it was", || scene.ours() == ours);
+            scene.ip("link del odd8");
+            assert!(
+                !scene.agent.log().contains("malformed"),
+                "{}",
+                scene.agent.log()
+            );
+        });
+    });
+}
+
+/// The settings name the interface by an alternative name, which udev may set late.
+#[test]
+fn bypass_interface_is_found_by_its_alternative_name() {
+    isolated(|| {
+        const ALTNAME: &str = "enp0s31f6-the-primary";
+        let setting = Setting {
+            config: format!("{ONE}[bypass]\ninterface = \"{ALTNAME}\"\n"),
+            prepare: |lab| {
+                let host1 = lab.ns("host1");
+                host1.ip(&format!("link property add dev priv altname {ALTNAME}"));
+            },
+            ..Setting::default()
+        };
+        in_force(setting, |scene| {
+            let ours = scene.ours();
+            scene.ip(&format!("link property del dev priv altname {ALTNAME}"));
+            let status = scene.agent.wait_for("the name is missing", |status| {
+                status["state"] != "in_force"
+            });
+            let reason = status["reason"].as_str().unwrap();
+            assert!(reason.contains(ALTNAME), "{reason}");
+            scene.ip(&format!("link property add dev priv altname {ALTNAME}"));
+            scene
+                .agent
+                .wait_for("the name is back", |status| status["state"] == "in_force");
+            assert_eq!(scene.ours(), ours);
+        });
+    });
+}

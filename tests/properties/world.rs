@@ -135,6 +135,7 @@ prop_compose! {
         let link = |index, name: &str, up| Link {
             index,
             name: name.to_owned(),
+            altnames: Vec::new(),
             up,
             loopback: name == "lo",
             mac: Vec::new(),

@@ -250,6 +250,7 @@ mod tests {
             links: vec![Link {
                 index: IfIndex(2),
                 name: "eth0".to_owned(),
+                altnames: Vec::new(),
                 up: true,
                 loopback: false,
                 mac: Vec::new(),

@@ -2,37 +2,22 @@
 
 use std::net::IpAddr;
 
-use rtnetlink::packet_core::Parseable;
-use rtnetlink::packet_route::rule::RuleMessage;
-
-use crate::kernel::route::{self, family_of};
-use crate::kernel::rule;
-use crate::kernel::wire::{Frame, NFGEN_LEN, WireError, attributes, each_attribute, find, u32_at};
+use crate::kernel::link::{self, RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK};
+use crate::kernel::route;
+use crate::kernel::rule::{self, RTM_DELRULE, RTM_NEWRULE};
+use crate::kernel::wire::{Frame, NFGEN_LEN, WireError, attributes, each_attribute, find};
 use crate::objects::{Route, Rule};
 use crate::types::{Family, IfIndex, NexthopId, TableId};
 
-// Message types and attributes of linux/rtnetlink.h, if_link.h, if_addr.h and nexthop.h.
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
+// Message types and attributes of linux/rtnetlink.h and nexthop.h.
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
-const RTM_NEWRULE: u16 = 32;
-const RTM_DELRULE: u16 = 33;
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
-/// Length of `struct ifinfomsg`.
-const IFINFOMSG: usize = 16;
-const IFLA_IFNAME: u16 = 3;
-/// `IFF_UP`, `IFF_RUNNING`, `IFF_LOWER_UP` (linux/if.h): what decides whether a route may lie there.
+/// `IFF_UP`, `IFF_RUNNING`, `IFF_LOWER_UP` (linux/if.h): the flags that decide whether a link can
+/// hold routes.
 const LINK_FLAGS: u32 = 0x1 | 0x40 | 0x1_0000;
-/// Length of `struct ifaddrmsg`.
-const IFADDRMSG: usize = 8;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_FLAGS: u16 = 8;
-/// `IFA_F_TENTATIVE`, `IFA_F_DADFAILED` (linux/if_addr.h): an address that can't be used yet.
+/// `IFA_F_TENTATIVE`, `IFA_F_DADFAILED` (linux/if_addr.h): the address can't be used yet.
 const ADDRESS_FLAGS: u32 = 0x40 | 0x08;
 /// Length of `struct nhmsg`.
 const NHMSG: usize = 8;
@@ -61,8 +46,9 @@ pub enum Change {
     Link {
         /// Its number.
         index: IfIndex,
-        /// Its name.
         name: String,
+        /// Alternative names: the settings may use one.
+        altnames: Vec<String>,
         /// The flags that decide about routes.
         flags: u32,
     },
@@ -129,67 +115,31 @@ fn route_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
 }
 
 fn rule_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
-    let Some(family) = frame.body.first().and_then(|number| family_of(*number)) else {
-        return Ok(None);
-    };
-    let message = RuleMessage::parse(frame.body).map_err(|_| WireError::Malformed("rule"))?;
-    let rule = rule::rule_of(family, &message);
-    Ok(Some(match frame.kind {
+    let rule = rule::decode(frame.body)?;
+    Ok(rule.map(|rule| match frame.kind {
         RTM_DELRULE => Change::RuleGone(rule),
         _ => Change::RuleCame(rule),
     }))
 }
 
 fn link_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
-    let header = frame
-        .body
-        .get(..IFINFOMSG)
-        .ok_or(WireError::Malformed("link header"))?;
-    // Bridges and IPv6 tell of their own settings under their own families.
-    if header[0] != 0 {
-        return Ok(None);
-    }
-    let index = IfIndex(u32_at(header, 4)?);
-    if frame.kind == RTM_DELLINK {
-        return Ok(Some(Change::LinkGone(index)));
-    }
-    let mut name = String::new();
-    for attribute in each_attribute(&frame.body[IFINFOMSG..]) {
-        let attribute = attribute?;
-        if attribute.kind == IFLA_IFNAME {
-            name = attribute.text();
-        }
-    }
-    let flags = u32_at(header, 8)? & LINK_FLAGS;
-    Ok(Some(Change::Link { index, name, flags }))
+    let link = link::decode_link(frame.body)?;
+    Ok(link.map(|link| match frame.kind {
+        RTM_DELLINK => Change::LinkGone(link.index),
+        _ => Change::Link {
+            index: link.index,
+            name: link.name,
+            altnames: link.altnames,
+            flags: link.flags & LINK_FLAGS,
+        },
+    }))
 }
 
 fn address_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
-    let header = frame
-        .body
-        .get(..IFADDRMSG)
-        .ok_or(WireError::Malformed("address header"))?;
-    if family_of(header[0]).is_none() {
-        return Ok(None);
-    }
-    let index = IfIndex(u32_at(header, 4)?);
-    let mut flags = u32::from(header[2]);
-    let (mut local, mut address) = (None, None);
-    for attribute in each_attribute(&frame.body[IFADDRMSG..]) {
-        let attribute = attribute?;
-        match attribute.kind {
-            IFA_LOCAL => local = Some(attribute.address()?),
-            IFA_ADDRESS => address = Some(attribute.address()?),
-            IFA_FLAGS => flags = attribute.u32()?,
-            _ => {}
-        }
-    }
-    let Some(ip) = local.or(address) else {
-        return Ok(None);
-    };
-    Ok(Some(match frame.kind {
-        RTM_DELADDR => Change::AddressGone(index, ip),
-        _ => Change::Address(index, ip, flags & ADDRESS_FLAGS),
+    let address = link::decode_address(frame.body)?;
+    Ok(address.map(|found| match frame.kind {
+        RTM_DELADDR => Change::AddressGone(found.link, found.address),
+        _ => Change::Address(found.link, found.address, found.flags & ADDRESS_FLAGS),
     }))
 }
 

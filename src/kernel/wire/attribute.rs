@@ -1,5 +1,6 @@
 //! Netlink attributes: a type, a length, a payload, padded to four bytes.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::WireError;
@@ -25,6 +26,13 @@ pub fn put(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
 /// Appends a 32-bit number in host order.
 pub fn put_u32(bytes: &mut Vec<u8>, kind: u16, value: u32) {
     put(bytes, kind, &value.to_ne_bytes());
+}
+
+/// Appends a string with its final NUL.
+pub fn put_text(bytes: &mut Vec<u8>, kind: u16, text: &str) {
+    let mut payload = text.as_bytes().to_vec();
+    payload.push(0);
+    put(bytes, kind, &payload);
 }
 
 /// Appends an address.
@@ -79,10 +87,9 @@ impl Attributes {
     }
 
     /// Adds a string with its final NUL.
-    pub fn put_text(self, kind: u16, text: &str) -> Self {
-        let mut bytes = text.as_bytes().to_vec();
-        bytes.push(0);
-        self.put(kind, &bytes)
+    pub fn put_text(mut self, kind: u16, text: &str) -> Self {
+        put_text(&mut self.0, kind, text);
+        self
     }
 
     /// Adds a list inside the list.
@@ -123,6 +130,12 @@ pub struct Attribute<'a> {
 }
 
 impl Attribute<'_> {
+    /// The payload as one byte.
+    pub fn u8(&self) -> Result<u8, WireError> {
+        let byte = self.payload.first().copied();
+        byte.ok_or(WireError::Malformed("a truncated number"))
+    }
+
     /// The payload as a 32-bit number in network order.
     pub fn be32(&self) -> Option<u32> {
         Some(u32::from_be_bytes(self.payload.try_into().ok()?))
@@ -143,10 +156,18 @@ impl Attribute<'_> {
             .map_err(|_| WireError::Malformed("an address of neither 4 nor 16 bytes"))
     }
 
-    /// The payload as text up to the first NUL.
+    /// The payload as text up to the first NUL. Bytes outside UTF-8 become `\xff` and the like:
+    /// the kernel accepts names in any encoding, and two such names must stay distinct.
     pub fn text(&self) -> String {
         let end = self.payload.iter().position(|byte| *byte == 0);
-        String::from_utf8_lossy(&self.payload[..end.unwrap_or(self.payload.len())]).into_owned()
+        let mut text = String::new();
+        for chunk in self.payload[..end.unwrap_or(self.payload.len())].utf8_chunks() {
+            text.push_str(chunk.valid());
+            for byte in chunk.invalid() {
+                let _ = write!(text, "\\x{byte:02x}");
+            }
+        }
+        text
     }
 }
 

@@ -15,8 +15,8 @@ pub mod own;
 mod socket;
 
 pub use attribute::{
-    Attribute, Attributes, attributes, each_attribute, find, put, put_address, put_u32, u16_at,
-    u32_at,
+    Attribute, Attributes, attributes, each_attribute, find, put, put_address, put_text, put_u32,
+    u16_at, u32_at,
 };
 pub use message::{Frame, frames, push_message, write_message};
 pub use socket::Wire;
