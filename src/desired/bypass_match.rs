@@ -54,8 +54,13 @@ pub fn differs(inputs: &Inputs, family: Family, bypass: Via, out: IfIndex) -> Op
         .defaults(family)
         .first()
         .and_then(|route| route.gateway);
+    // No rule can compare the next hop of an IPv4 packet with an IPv6 gateway (RFC 8950).
     match bypass.gateway {
-        Some(gateway) if inputs.backend.matches_next_hop() && Some(gateway) != main_gateway => {
+        Some(gateway)
+            if inputs.backend.matches_next_hop()
+                && Family::of(gateway) == family
+                && Some(gateway) != main_gateway =>
+        {
             Some(vec![leaves, Match::NextHop(gateway)])
         }
         _ => None,

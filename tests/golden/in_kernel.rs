@@ -610,15 +610,12 @@ fn route_of_json(family: &str, table: u32, route: &Value) -> String {
         dst.push_str(if v6 { "/128" } else { "/32" });
     }
     let hop = |value: &Value| {
-        let gateway = text_of(&value["gateway"]).or_else(|| text_of(&value["via"]["host"]));
         let onlink = value["flags"]
             .as_array()
             .is_some_and(|flags| flags.iter().any(|flag| flag == "onlink"));
         format!(
             "{}dev {}{}",
-            gateway
-                .map(|gateway| format!("via {gateway} "))
-                .unwrap_or_default(),
+            via_text(value),
             text_of(&value["dev"]).unwrap_or_default(),
             if onlink { " onlink" } else { "" }
         )
@@ -700,6 +697,17 @@ fn rule_of_json(family: &str, rule: &Value) -> String {
     format!("{line} proto {}", text("protocol").unwrap_or_default())
 }
 
+/// The gateway of a route or next hop, with its family where the route has another.
+fn via_text(value: &Value) -> String {
+    let via = &value["via"];
+    if let (Some(family), Some(host)) = (text_of(&via["family"]), text_of(&via["host"])) {
+        return format!("via {family} {host} ");
+    }
+    text_of(&value["gateway"])
+        .map(|gateway| format!("via {gateway} "))
+        .unwrap_or_default()
+}
+
 fn nexthop_of_json(nexthop: &Value) -> String {
     let text = |key: &str| text_of(&nexthop[key]);
     let what = match nexthop["group"].as_array() {
@@ -745,7 +753,9 @@ fn ask(ns: &Ns, question: &str) -> String {
     if found["type"] == "unreachable" {
         return "unreachable".to_owned();
     }
-    let via = text_of(&found["gateway"]).or_else(|| text_of(&found["via"]["host"]));
-    let via = via.map(|via| format!("via {via} ")).unwrap_or_default();
-    format!("{via}dev {}", text_of(&found["dev"]).unwrap_or_default())
+    format!(
+        "{}dev {}",
+        via_text(found),
+        text_of(&found["dev"]).unwrap_or_default()
+    )
 }

@@ -90,7 +90,8 @@ pub fn route(line: &str, names: &Names) -> Route {
             continue;
         }
         let value = words
-            .next()
+            .by_ref()
+            .find(|word| *word != "inet6")
             .unwrap_or_else(|| panic!("`{word}` needs a value: {line}"));
         match word {
             "table" => table = TableId(number(value)),
@@ -135,11 +136,13 @@ pub fn route(line: &str, names: &Names) -> Route {
     }
 }
 
-fn hop_text(via: &Via, names: &Names) -> String {
-    let gateway = via
-        .gateway
-        .map(|gateway| format!("via {gateway} "))
-        .unwrap_or_default();
+/// A next hop; `ip` wants the gateway's family where the route has another (RFC 8950).
+fn hop_text(via: &Via, family: Family, names: &Names) -> String {
+    let gateway = match via.gateway {
+        Some(gateway) if Family::of(gateway) != family => format!("via inet6 {gateway} "),
+        Some(gateway) => format!("via {gateway} "),
+        None => String::new(),
+    };
     let onlink = if via.onlink { " onlink" } else { "" };
     format!("{gateway}dev {}{onlink}", names.name(via.device))
 }
@@ -154,12 +157,15 @@ pub fn dst_text(dst: &IpNet) -> String {
 
 /// The canonical line: what `route` reads.
 pub fn route_line(route: &Route, names: &Names) -> String {
-    let dst = dst_text(&route.key.dst);
+    let (dst, family) = (dst_text(&route.key.dst), route.key.family());
     let mut line = match &route.target {
-        RouteTarget::Via(via) => format!("{dst} {}", hop_text(via, names)),
+        RouteTarget::Via(via) => format!("{dst} {}", hop_text(via, family, names)),
         RouteTarget::Nexthop(id) => format!("{dst} nhid {id}"),
         RouteTarget::Multipath(hops) => {
-            let hops: Vec<String> = hops.iter().map(|via| hop_text(via, names)).collect();
+            let hops: Vec<String> = hops
+                .iter()
+                .map(|via| hop_text(via, family, names))
+                .collect();
             format!("{dst} nexthop {}", hops.join(" nexthop "))
         }
         RouteTarget::Unreachable => format!("unreachable {dst}"),
@@ -330,7 +336,7 @@ pub fn nexthop(line: &str, names: &Names) -> Nexthop {
 /// The canonical line: what `nexthop` reads.
 pub fn nexthop_line(nexthop: &Nexthop, names: &Names) -> String {
     let what = match &nexthop.kind {
-        NexthopKind::Single(via) => hop_text(via, names),
+        NexthopKind::Single(via) => hop_text(via, nexthop.family, names),
         NexthopKind::Group(members) => {
             let members: Vec<String> = members.iter().map(ToString::to_string).collect();
             let word = match nexthop.family {

@@ -107,9 +107,16 @@ struct Teller<'a> {
 impl Teller<'_> {
     fn hop(&self, via: Via) -> Hop {
         Hop {
-            gateway: via.gateway,
+            gateway: self.asked(via.gateway),
             device: self.inputs.facts.device_name(via.device),
         }
+    }
+
+    /// The gateway as the firewall sees it. For an IPv4 route via an IPv6 gateway (RFC 8950) the
+    /// kernel answers with the destination, as for a route without a gateway (`rt_nexthop`,
+    /// include/net/route.h).
+    fn asked(&self, gateway: Option<IpAddr>) -> Option<IpAddr> {
+        gateway.filter(|gateway| Family::of(*gateway) == self.family)
     }
 
     /// The ways out of the egress path as configured, usable now or not: a link that goes down
@@ -137,7 +144,7 @@ impl Teller<'_> {
         let defaults = facts.defaults(self.family);
         let hop = defaults.first().and_then(|route| {
             Some(Hop {
-                gateway: route.gateway,
+                gateway: self.asked(route.gateway),
                 device: facts.device_name(route.device?),
             })
         });
