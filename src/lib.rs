@@ -20,6 +20,7 @@ pub mod exit;
 pub mod facts;
 pub mod firewall;
 pub mod nearest;
+pub mod notes;
 pub mod objects;
 pub mod ownership;
 

@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 20] = [
+const PURE: [&str; 21] = [
     "words",
     "types",
     "nearest",
+    "notes",
     "config",
     "objects",
     "facts",

@@ -173,7 +173,7 @@ impl Account {
             }
             _ => {}
         }
-        self.snapshot.notes = report.notes.clone();
+        self.snapshot.notes = report.notes.texts().map(str::to_owned).collect();
         self.snapshot.firewall = report
             .backend
             .as_ref()

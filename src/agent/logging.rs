@@ -8,6 +8,7 @@ use super::bookkeeping::Account;
 use super::worker::Ended;
 use super::{AgentError, FetchSchedule, Settings};
 use crate::guard::Level;
+use crate::notes::Notes;
 use crate::plan::ObjectKey;
 use crate::plan::text::totals;
 use crate::reconcile::report::Applied;
@@ -52,7 +53,7 @@ pub(super) fn conflicts(fought: &[(&ObjectKey, String)]) {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     error: Option<String>,
-    notes: Vec<String>,
+    notes: Notes,
     verdicts: Vec<String>,
     /// Objects that somebody keeps changing back.
     pub conflicts: BTreeSet<ObjectKey>,
@@ -112,8 +113,8 @@ impl Told {
     }
 
     fn notes(&mut self, report: &Report) {
-        for note in &report.notes {
-            if !self.notes.contains(note) {
+        for note in report.notes.iter() {
+            if !self.notes.iter().any(|told| told == note) {
                 tracing::info!("note: {note}");
             }
         }

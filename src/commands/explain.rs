@@ -109,7 +109,7 @@ async fn explain(
     let mut kernel = Kernel::open()?;
     let mut examined = examine(config, role, asking, Firewalls::Ignored, &mut kernel).await?;
     let family = Family::of(address);
-    let mut notes = std::mem::take(&mut examined.notes);
+    let mut notes: Vec<String> = examined.notes.texts().map(str::to_owned).collect();
     notes.extend(examined.judgement.verdicts.iter().map(ToString::to_string));
     if let Some(complaint) = &examined.complaint {
         notes.push(complaint.to_string());

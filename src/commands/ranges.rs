@@ -83,7 +83,7 @@ fn to_text(examined: &Examined) -> String {
     for verdict in &examined.judgement.verdicts {
         let _ = writeln!(text, "# {verdict}");
     }
-    for note in &examined.notes {
+    for note in examined.notes.iter() {
         let _ = writeln!(text, "# note: {note}");
     }
     let aggregated = ranges.aggregated();

@@ -4,6 +4,7 @@ use super::{Asking, Firewalls, Options, Pass, PassError, View};
 use crate::config::{Config, Role};
 use crate::guard::Judgement;
 use crate::kernel::Kernel;
+use crate::notes::Notes;
 
 /// What was seen.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub struct Examined {
     /// What makes a pass fail although the egress path is in force: no region, no document.
     pub complaint: Option<PassError>,
     /// What the operator should know.
-    pub notes: Vec<String>,
+    pub notes: Notes,
 }
 
 /// Looks, exactly as a dry run does, and stops before the plan. Writes nothing anywhere.

@@ -3,6 +3,7 @@
 
 use super::has_net_admin;
 use crate::config::{Config, FetchPath, Role};
+use crate::notes::Notes;
 use crate::source::child::Asker;
 use crate::source::{FetchSettings, Fetched, SourceError, Validators, any_is_remote};
 
@@ -12,7 +13,7 @@ pub(super) async fn fetch_document(
     role: Role,
     asker: &Asker,
     validators: Option<&Validators>,
-    notes: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Result<Fetched, SourceError> {
     let source = &config.source;
     let plain = FetchSettings::from_config(source);

@@ -3,6 +3,7 @@
 use super::{fetch_path, instance};
 use crate::config::{Config, Role};
 use crate::facts::{HostFacts, InstanceFacts};
+use crate::notes::Notes;
 use crate::source::child::Asker;
 use crate::source::imds::ImdsError;
 use crate::source::{Fetched, SourceError, Validators};
@@ -31,7 +32,7 @@ pub(super) struct SourceAnswer {
 pub struct Gathered {
     pub(super) metadata: Metadata,
     pub(super) source: Option<SourceAnswer>,
-    pub(super) notes: Vec<String>,
+    pub(super) notes: Notes,
 }
 
 /// Asks the metadata service and, by `asker`, the source, bounded by their timeouts. Writes nothing.

@@ -123,14 +123,16 @@ pub(super) async fn learn(
     match instance_facts::load(store, &machine, wanted) {
         Ok(Some(cached)) => {
             if asked {
-                notes.push(format!(
+                notes.push_metadata(format!(
                     "metadata service: {error}; its answer of an earlier pass is used"
                 ));
             }
             return Ok(Some(cached.facts));
         }
         Ok(None) => {}
-        Err(unreadable) => notes.push(format!("metadata service: its cached answer: {unreadable}")),
+        Err(unreadable) => {
+            notes.push_metadata(format!("metadata service: its cached answer: {unreadable}"))
+        }
     }
     match needed(config, role, facts) {
         Some(setting) => Err(PassError::Instance { error, setting }),
@@ -140,7 +142,7 @@ pub(super) async fn learn(
                 false => "the VPC's CIDRs are those of [vpc] cidrs alone",
             };
             let why = failure.unwrap_or_else(|| error.to_string());
-            notes.push(format!("metadata service: {why}; {without}"));
+            notes.push_metadata(format!("metadata service: {why}; {without}"));
             Ok(None)
         }
     }

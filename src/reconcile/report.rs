@@ -11,6 +11,7 @@ use crate::config::Role;
 use crate::exit;
 use crate::facts::HostFacts;
 use crate::guard::{GuardState, Judgement, Verdict};
+use crate::notes::Notes;
 use crate::ownership::Ownership;
 use crate::plan::text::{Context, Style, render, totals};
 use crate::plan::{Goal, ObjectKey, Plan, Step, json as plan_json};
@@ -133,7 +134,7 @@ pub struct Report {
     /// What the guard remembers: a hold, hold-downs.
     pub guard_state: GuardState,
     /// What else is worth knowing.
-    pub notes: Vec<String>,
+    pub notes: Notes,
     /// The firewall in use.
     pub backend: Option<BackendChoice>,
     /// Why it failed.
@@ -175,7 +176,7 @@ impl Report {
             without_document: false,
             groups: Vec::new(),
             guard_state: GuardState::default(),
-            notes: Vec::new(),
+            notes: Notes::default(),
             backend: None,
             error: None,
             duration: Duration::ZERO,
@@ -315,7 +316,7 @@ impl Report {
 
     fn distinct_notes(&self) -> Vec<&str> {
         let mut seen = Vec::new();
-        for note in self.notes.iter().map(String::as_str) {
+        for note in self.notes.texts() {
             if !seen.contains(&note) {
                 seen.push(note);
             }

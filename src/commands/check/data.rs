@@ -7,6 +7,7 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::finding::Findings;
 use crate::config::{Config, FetchPath, Role};
+use crate::notes::NoteKind;
 use crate::ranges::Document;
 use crate::reconcile::{Examined, has_net_admin};
 use crate::state::lock;
@@ -198,14 +199,10 @@ pub(super) fn metadata(examined: &Examined, findings: &mut Findings) {
             "switch the instance's metadata service on (IMDSv2), or set what it says",
         );
     }
-    let notes = examined
-        .notes
-        .iter()
-        .filter(|note| note.starts_with("metadata service:"));
     let mut silent = false;
-    for note in notes {
+    for note in examined.notes.texts_of(NoteKind::Metadata) {
         silent = true;
-        findings.warn_plain(name, note.clone());
+        findings.warn_plain(name, note);
     }
     match &examined.view.instance {
         _ if silent => {}

@@ -10,7 +10,7 @@ use crate::journal::{MAX_LISTED, Record};
 use crate::kernel::{Kernel, link};
 use crate::ownership::Ownership;
 use crate::plan::text::{Context, Style, render, totals};
-use crate::plan::{Plan, json as plan_json};
+use crate::plan::{Plan, Step, json as plan_json};
 use crate::types::IfIndex;
 
 /// The report.
@@ -55,7 +55,7 @@ impl Flushed {
 
     /// Our firewall objects, and nothing that they belong to: the numbers may be wrong.
     pub(super) fn firewall_alone(&self) -> bool {
-        !self.plan.is_empty() && self.plan.steps.iter().all(|step| step.object() == "nat")
+        !self.plan.is_empty() && self.plan.steps.iter().all(is_firewall)
     }
 
     /// `changed`, `in_sync` or `failed`.
@@ -135,6 +135,10 @@ impl Flushed {
         };
         text
     }
+}
+
+fn is_firewall(step: &Step) -> bool {
+    matches!(step, Step::Firewall { .. })
 }
 
 /// What a look after the last round still finds.

@@ -11,7 +11,7 @@ use crate::kernel::Kernel;
 use crate::observed::ObservedState;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::text::{Style, totals};
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Plan, Step};
 use crate::reconcile::{Asking, Firewalls, NUMBERS_FILE, PassError, examine};
 use crate::state::lock;
 use crate::state::store::Store;
@@ -170,7 +170,7 @@ impl Absent {
         let ranges = &examined.judgement.ranges;
         let create_date = ranges.create_date.clone();
         self.document = ranges.sync_token.map(|token| (token, create_date));
-        self.notes.extend(examined.notes.iter().cloned());
+        self.notes.extend(examined.notes.texts().map(str::to_owned));
         let verdicts = examined.judgement.verdicts.iter();
         self.notes.extend(verdicts.map(ToString::to_string));
         self.notes
@@ -180,7 +180,8 @@ impl Absent {
         let mut plan = view.plan(kernel, desired)?;
         if !readable(&view.observed) {
             // What isn't seen would be planned as missing.
-            plan.steps.retain(|step| step.object() != "nat");
+            plan.steps
+                .retain(|step| !matches!(step, Step::Firewall { .. }));
         }
         self.notes.append(&mut plan.notes);
         self.pending = Some(plan);
