@@ -240,6 +240,13 @@ pub enum BackendKind {
 
 words!(BackendKind { Nftables => "nftables", Iptables => "iptables" });
 
+/// True if a number of an IPv4 address or prefix begins with 0. Some readers parse `052.216.0.0` as
+/// 52.216.0.0, others, in octal, as 42.216.0.0 (inet_aton(3)).
+pub fn has_leading_zero(ipv4: &str) -> bool {
+    ipv4.split(['.', '/'])
+        .any(|number| number.len() > 1 && number.starts_with('0'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

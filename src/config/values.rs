@@ -9,8 +9,7 @@ use toml::de::DeValue;
 use super::AutoOr;
 use super::document::Wrong;
 use crate::nearest::nearest;
-use crate::ranges::has_leading_zero;
-use crate::types::{Region, Service};
+use crate::types::{Region, Service, has_leading_zero};
 use crate::words::Words;
 
 /// A string, read further by a function of its text.

@@ -1,23 +1,26 @@
-//! From the document's bytes to the prefixes that take the bypass path. Pure.
+//! From the bytes of a document to the prefixes of the bypass path. Pure.
 //!
 //! ```text
-//!  bytes ─▶ document ─▶ select ─▶ (guard) ─▶ range_set
-//!           rows as     prefixes  dropped,   aggregated,
-//!           text        a group   held, …    include, exclude
+//!  bytes ─▶ publisher ─▶ select ─▶ (guard) ─▶ range_set
+//!           rows as      prefixes  dropped,   aggregated,
+//!           text         by group  held, …    include, exclude
 //! ```
 //!
-//! `prefix_set` is the set algebra below all of it.
+//! `prefix_set` has the set operations for all stages, over the lists of `span`.
 
+mod hint;
 mod prefix_set;
 mod publisher;
 mod range_set;
+mod row;
 mod select;
+mod span;
 
+pub use hint::Hint;
 pub use prefix_set::PrefixSet;
 pub use publisher::{Document, DocumentError, Row};
 pub use range_set::{Origin, RangeSet};
-pub(crate) use select::has_leading_zero;
+pub use row::{BadPrefix, BadRow};
 pub use select::{
-    BadPrefix, BadRow, Group, Hint, SelectError, Selection, Selector, bad_rows_outside, select,
-    select_lenient,
+    Group, SelectError, Selection, Selector, bad_rows_outside, select, select_lenient,
 };

@@ -1,158 +1,18 @@
-//! Sets of addresses, as sorted disjoint ranges: the algebra below selection and guard.
-//!
-//! All operations are linear merges over sorted lists, after one sort on the way in. Tries and
-//! per-prefix splitting are slower by one to two orders of magnitude at 10,000 prefixes.
+//! Sets of addresses, with the operations that selection and guard need.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
+use super::span::{Span, cut_into_prefixes, intersect, normalise, number_of, span_of, subtract};
 use crate::types::{Family, PerFamily};
 
-/// Addresses from `first` to `last`, both included; IPv4 in the low 32 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Span {
-    first: u128,
-    last: u128,
-}
-
-/// A set of addresses of both families. Sets with the same addresses are equal, however
-/// they were cut into prefixes.
+/// A set of addresses of both families. Two sets with the same addresses are equal, regardless of
+/// the prefixes that built them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PrefixSet {
-    // Invariant: sorted, disjoint, and not adjacent.
+    /// Invariant: sorted, disjoint and not adjacent.
     spans: PerFamily<Vec<Span>>,
-}
-
-fn span_of(prefix: &IpNet) -> (Family, Span) {
-    match prefix {
-        IpNet::V4(net) => (
-            Family::Ipv4,
-            Span {
-                first: u32::from(net.network()).into(),
-                last: u32::from(net.broadcast()).into(),
-            },
-        ),
-        IpNet::V6(net) => (
-            Family::Ipv6,
-            Span {
-                first: net.network().into(),
-                last: net.broadcast().into(),
-            },
-        ),
-    }
-}
-
-fn number_of(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u32::from(address).into(),
-        IpAddr::V6(address) => address.into(),
-    }
-}
-
-/// The prefix of that length at that number.
-#[allow(clippy::expect_used)]
-fn prefix_at(family: Family, first: u128, length: u8) -> IpNet {
-    let length_fits = "the length is at most the family's: it comes from trailing zeros";
-    match family {
-        Family::Ipv4 => {
-            let number = u32::try_from(first).expect("IPv4 spans stay below 2^32");
-            IpNet::V4(Ipv4Net::new(Ipv4Addr::from(number), length).expect(length_fits))
-        }
-        Family::Ipv6 => IpNet::V6(Ipv6Net::new(Ipv6Addr::from(first), length).expect(length_fits)),
-    }
-}
-
-/// Sorts and merges what overlaps or touches.
-fn normalise(spans: &mut Vec<Span>) {
-    spans.sort_unstable();
-    let mut kept = 0;
-    for index in 0..spans.len() {
-        let span = spans[index];
-        // Saturating: after the last address of all nothing is adjacent, only overlapping.
-        if kept > 0 && span.first <= spans[kept - 1].last.saturating_add(1) {
-            spans[kept - 1].last = spans[kept - 1].last.max(span.last);
-        } else {
-            spans[kept] = span;
-            kept += 1;
-        }
-    }
-    spans.truncate(kept);
-}
-
-fn subtract(from: &[Span], cut: &[Span]) -> Vec<Span> {
-    let mut left = Vec::with_capacity(from.len());
-    let mut cuts = cut;
-    for span in from {
-        // A cut that ends before this span can't reach a later one either.
-        while let [cut, rest @ ..] = cuts
-            && cut.last < span.first
-        {
-            cuts = rest;
-        }
-        let mut first = Some(span.first);
-        for cut in cuts.iter().take_while(|cut| cut.first <= span.last) {
-            if let Some(start) = first
-                && start < cut.first
-            {
-                left.push(Span {
-                    first: start,
-                    last: cut.first - 1,
-                });
-            }
-            first = cut.last.checked_add(1);
-        }
-        if let Some(start) = first
-            && start <= span.last
-        {
-            left.push(Span {
-                first: start,
-                last: span.last,
-            });
-        }
-    }
-    left
-}
-
-fn intersect(a: &[Span], b: &[Span]) -> Vec<Span> {
-    let (mut a, mut b) = (a, b);
-    let mut both = Vec::new();
-    while let ([x, rest_a @ ..], [y, rest_b @ ..]) = (a, b) {
-        let (first, last) = (x.first.max(y.first), x.last.min(y.last));
-        if first <= last {
-            both.push(Span { first, last });
-        }
-        if x.last < y.last {
-            a = rest_a;
-        } else {
-            b = rest_b;
-        }
-    }
-    both
-}
-
-/// Appends the fewest prefixes that make up the span: each time the largest that starts
-/// aligned and doesn't reach beyond the end.
-fn cut_into_prefixes(family: Family, span: Span, prefixes: &mut Vec<IpNet>) {
-    let bits = u32::from(family.bits());
-    let mut first = span.first;
-    loop {
-        let aligned = first.trailing_zeros().min(bits);
-        // log2 of the number of addresses left, rounded down; the whole IPv6 space is 2^128.
-        let fits = match (span.last - first).checked_add(1) {
-            Some(count) => count.ilog2(),
-            None => bits,
-        };
-        let size = aligned.min(fits);
-        #[allow(clippy::expect_used)]
-        let length = u8::try_from(bits - size).expect("between 0 and 128");
-        prefixes.push(prefix_at(family, first, length));
-        let step = 1u128.checked_shl(size);
-        match step.and_then(|step| first.checked_add(step)) {
-            Some(next) if next <= span.last => first = next,
-            _ => break,
-        }
-    }
 }
 
 impl PrefixSet {
@@ -161,7 +21,7 @@ impl PrefixSet {
         PrefixSet::default()
     }
 
-    /// No address at all.
+    /// True if the set holds no address.
     pub fn is_empty(&self) -> bool {
         self.spans.ipv4.is_empty() && self.spans.ipv6.is_empty()
     }
@@ -174,7 +34,7 @@ impl PrefixSet {
         }
     }
 
-    /// The addresses in either.
+    /// The addresses in either set.
     pub fn union(&self, other: &PrefixSet) -> PrefixSet {
         self.merged(other, |a, b| {
             let mut all = [a, b].concat();
@@ -188,12 +48,12 @@ impl PrefixSet {
         self.merged(other, subtract)
     }
 
-    /// The addresses in both.
+    /// The addresses in both sets.
     pub fn intersection(&self, other: &PrefixSet) -> PrefixSet {
         self.merged(other, intersect)
     }
 
-    /// Whether any address of the prefix is in the set.
+    /// True if any address of the prefix is in the set.
     pub fn intersects(&self, prefix: &IpNet) -> bool {
         let (family, wanted) = span_of(prefix);
         let spans = self.spans.get(family);
@@ -203,18 +63,18 @@ impl PrefixSet {
             .is_some_and(|span| span.first <= wanted.last)
     }
 
-    /// Whether every address of the prefix is in the set.
+    /// True if every address of the prefix is in the set.
     pub fn covers(&self, prefix: &IpNet) -> bool {
         let (family, wanted) = span_of(prefix);
         let spans = self.spans.get(family);
         let index = spans.partition_point(|span| span.last < wanted.first);
-        // Spans aren't adjacent, so a covered prefix lies in a single one.
+        // Spans aren't adjacent, so a covered prefix lies in a single span.
         spans
             .get(index)
             .is_some_and(|span| span.first <= wanted.first && wanted.last <= span.last)
     }
 
-    /// Whether the address is in the set.
+    /// True if the address is in the set.
     pub fn contains(&self, address: IpAddr) -> bool {
         let number = number_of(address);
         let spans = self.spans.get(Family::of(address));
@@ -222,7 +82,7 @@ impl PrefixSet {
         spans.get(index).is_some_and(|span| span.first <= number)
     }
 
-    /// Number of addresses of the family; the whole IPv6 space (2^128) counts as 2^128 - 1.
+    /// The number of addresses of the family; the whole IPv6 space (2^128) counts as 2^128 - 1.
     pub fn address_count(&self, family: Family) -> u128 {
         self.spans.get(family).iter().fold(0u128, |count, span| {
             count
@@ -231,7 +91,7 @@ impl PrefixSet {
         })
     }
 
-    /// The fewest prefixes that make up the family's part of the set, sorted.
+    /// The fewest prefixes that make up one family of the set, sorted.
     pub fn prefixes(&self, family: Family) -> Vec<IpNet> {
         let mut prefixes = Vec::with_capacity(self.spans.get(family).len());
         for span in self.spans.get(family) {
@@ -271,7 +131,9 @@ impl FromIterator<IpNet> for PrefixSet {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
+    use ipnet::{Ipv4Net, Ipv6Net};
     use proptest::prelude::*;
 
     use super::*;
@@ -289,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn two_halves_become_one() {
+    fn two_halves_aggregate_to_one_prefix() {
         assert_eq!(
             texts(&set(&["52.216.128.0/17", "52.216.0.0/17"]).all_prefixes()),
             ["52.216.0.0/16"]
@@ -302,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exclusion_splits() {
+    fn subtraction_splits_a_prefix() {
         let left = set(&["10.0.0.0/30"]).subtract(&set(&["10.0.0.1/32"]));
         assert_eq!(texts(&left.all_prefixes()), ["10.0.0.0/32", "10.0.0.2/31"]);
         let left = set(&["2600::/12"]).subtract(&set(&["2600::/13"]));
@@ -310,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_both_spaces() {
+    fn first_and_last_addresses_of_both_families_work() {
         let all = set(&["0.0.0.0/0", "::/0"]);
         assert_eq!(texts(&all.all_prefixes()), ["0.0.0.0/0", "::/0"]);
         assert_eq!(all.address_count(Family::Ipv4), 1 << 32);
@@ -338,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn overlap_in_either_direction() {
+    fn intersects_with_larger_and_smaller_prefixes() {
         let vpc = set(&["172.31.0.0/16", "10.5.5.5/32"]);
         assert!(vpc.intersects(&net("172.31.4.0/24")));
         assert!(vpc.intersects(&net("172.16.0.0/12")));
@@ -347,7 +209,7 @@ mod tests {
         assert!(!vpc.intersects(&net("10.5.5.4/32")));
     }
 
-    // A universe of 256 addresses, so that the sets can be compared address by address.
+    // A universe of 256 addresses, so that tests can compare sets address by address.
     const UNIVERSE: u32 = 0xC0A8_0700;
 
     fn small_prefix() -> impl Strategy<Value = IpNet> {
@@ -402,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn algebra_equals_the_naive_one(
+        fn operations_equal_their_naive_versions(
             a in prop::collection::vec(small_prefix(), 0..12),
             b in prop::collection::vec(small_prefix(), 0..12),
         ) {
@@ -443,7 +305,7 @@ mod tests {
         }
 
         #[test]
-        fn laws_over_the_whole_space(
+        fn set_laws_hold_over_the_whole_space(
             a in prop::collection::vec(any_prefix(), 0..20),
             b in prop::collection::vec(any_prefix(), 0..20),
             probes in prop::collection::vec(any_prefix(), 1..20),
@@ -454,7 +316,7 @@ mod tests {
             prop_assert_eq!(x.subtract(&y).union(&y), x.union(&y));
             prop_assert!(x.subtract(&y).intersection(&y).is_empty());
             prop_assert_eq!(&x.all_prefixes().iter().collect::<PrefixSet>(), &x);
-            // The edges of the prefixes and beyond are where mistakes would be.
+            // Mistakes show at the edges of prefixes and just outside.
             let both: Vec<IpNet> = a.iter().chain(&b).chain(&probes).copied().collect();
             for address in both.iter().flat_map(|net| [net.network(), net.broadcast()]) {
                 let in_a = a.iter().any(|net| net.contains(&address));
@@ -466,7 +328,7 @@ mod tests {
         }
 
         #[test]
-        fn aggregation_equals_ipnets_own(a in prop::collection::vec(any_prefix(), 0..40)) {
+        fn aggregation_equals_that_of_ipnet(a in prop::collection::vec(any_prefix(), 0..40)) {
             let mut theirs = IpNet::aggregate(&a);
             theirs.sort();
             prop_assert_eq!(a.iter().collect::<PrefixSet>().all_prefixes(), theirs);

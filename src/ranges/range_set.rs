@@ -1,4 +1,4 @@
-//! What takes the bypass path: every prefix with the reason why, and the aggregate of all.
+//! The prefixes of the bypass path, each with its origin, and the aggregate of all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,24 +11,24 @@ use super::prefix_set::PrefixSet;
 use super::select::Group;
 use crate::types::{Family, PerFamily, SyncToken};
 
-/// Why a prefix is in force.
+/// The reason for which a prefix is in force.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// The document lists it.
+    /// Listed in the document.
     Selected(Group),
-    /// A newer document no longer lists it; the guard holds the withdrawal.
+    /// Absent from a newer document; the guard holds the withdrawal.
     Held(Group),
     /// Withdrawn, and kept for `[guard] hold_down`.
     HoldDown(Group),
-    /// Found in our table while the state that explains it was lost.
+    /// Found in our routing table after a loss of the state that explains the prefix.
     Kernel,
     /// `[select] include`
     Include,
 }
 
 impl Origin {
-    /// Whether the document, as far as it is in force, is the reason.
+    /// True if the document in force lists the prefix.
     pub fn is_selection(&self) -> bool {
         matches!(self, Origin::Selected(_) | Origin::Held(_))
     }
@@ -46,26 +46,25 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The prefixes to put in force.
+/// The prefixes to put in force, by origin and aggregated.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RangeSet {
-    /// The sync token of the document in force, if there is one.
     pub sync_token: Option<SyncToken>,
-    /// Its `createDate`, as written; empty without a document.
+    /// `createDate` of the document in force, as written; empty without a document.
     pub create_date: String,
-    /// Aggregated, sorted, without the excluded: the destinations of the bypass table.
+    /// Aggregated, sorted, without `exclude`: the destinations of the bypass table.
     pub prefixes: PerFamily<Vec<IpNet>>,
-    /// How many distinct prefixes the selection has before aggregation; without hold-down,
-    /// include and exclude.
+    /// The number of distinct selected prefixes before aggregation, without hold-down, include
+    /// and exclude.
     pub selected: PerFamily<usize>,
-    /// The prefixes as they came in, by reason, before exclude and aggregation.
+    /// The prefixes by origin, before exclude and aggregation.
     pub origins: BTreeMap<Origin, Vec<IpNet>>,
     /// `[select] exclude`
     pub exclude: Vec<IpNet>,
 }
 
 impl RangeSet {
-    /// Puts the prefixes of all origins together; `exclude` wins over every one of them.
+    /// Aggregates the prefixes of all origins; `exclude` beats every origin.
     pub fn build(
         sync_token: Option<SyncToken>,
         create_date: String,
@@ -84,12 +83,12 @@ impl RangeSet {
         }
     }
 
-    /// How many prefixes there are after aggregation.
+    /// The number of prefixes after aggregation.
     pub fn aggregated(&self) -> PerFamily<usize> {
         PerFamily::from_fn(|family| self.prefixes.get(family).len())
     }
 
-    /// How many prefixes the documents in force list under each group, before aggregation.
+    /// The number of prefixes that the documents in force list in each group, before aggregation.
     pub fn selected_groups(&self) -> Vec<(Group, usize)> {
         let mut groups: BTreeMap<&Group, usize> = BTreeMap::new();
         for (origin, prefixes) in &self.origins {
@@ -103,16 +102,18 @@ impl RangeSet {
             .collect()
     }
 
-    /// The aggregated prefix that sends the address over the bypass path, if one does.
+    /// The aggregated prefix that sends the address over the bypass path, if any.
     pub fn matching(&self, address: IpAddr) -> Option<IpNet> {
         let prefixes = self.prefixes.get(Family::of(address));
-        // Sorted and disjoint: only the last one that starts at or before it can hold it.
+        // The prefixes are sorted and disjoint: only the last prefix that starts at or before
+        // the address can contain the address.
         let index = prefixes.partition_point(|prefix| prefix.network() <= address);
         let candidate = prefixes.get(index.checked_sub(1)?)?;
         candidate.contains(&address).then_some(*candidate)
     }
 
-    /// Every prefix that holds the address, with its reason, whether or not it is excluded.
+    /// Every prefix that contains the address, with its origin, even if `exclude` contains the
+    /// address too.
     pub fn origins_of(&self, address: IpAddr) -> Vec<(&Origin, IpNet)> {
         self.origins
             .iter()
@@ -121,7 +122,7 @@ impl RangeSet {
             .collect()
     }
 
-    /// The exclusion that holds the address, if one does.
+    /// The first prefix of `exclude` that contains the address.
     pub fn excluded_by(&self, address: IpAddr) -> Option<IpNet> {
         self.exclude
             .iter()
@@ -130,7 +131,7 @@ impl RangeSet {
     }
 }
 
-/// A prefix may be listed under several services: it counts once.
+/// Counts distinct prefixes: a document may list one prefix under several services.
 fn count_selected(origins: &BTreeMap<Origin, Vec<IpNet>>, family: Family) -> usize {
     let lists: Vec<&Vec<IpNet>> = origins
         .iter()
@@ -144,7 +145,7 @@ fn count_selected(origins: &BTreeMap<Origin, Vec<IpNet>>, family: Family) -> usi
         .collect();
     match lists[..] {
         [] => 0,
-        // One group is distinct already; spares the set in the common case.
+        // The prefixes of one group are distinct already: no set in the common case.
         [only] => only.len(),
         _ => lists.into_iter().flatten().collect::<BTreeSet<_>>().len(),
     }
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn aggregates_and_excludes() {
+    fn aggregates_all_origins_without_the_excluded() {
         let set = example();
         assert_eq!(set.prefixes.ipv4, nets(&["3.5.0.0/19", "54.231.0.0/17"]));
         assert_eq!(set.prefixes.ipv6, nets(&["2001:db8::/32"]));
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn says_why_an_address_bypasses() {
+    fn explains_the_path_of_an_address() {
         let set = example();
         let of = |address: &str| address.parse::<IpAddr>().unwrap();
         assert_eq!(set.matching(of("3.5.17.1")), Some(nets(&["3.5.0.0/19"])[0]));

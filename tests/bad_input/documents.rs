@@ -113,7 +113,7 @@ const REJECTED: &[Case] = &[
         name: "garbage behind it",
         reply: || ok((newer(&ROWS) + "}]").as_bytes()),
         guard: "document",
-        says: "something follows the end of the document",
+        says: "extra text follows the end of the document",
     },
     Case {
         name: "a login page",

@@ -1,8 +1,9 @@
-//! Amazon's `ip-ranges.json`, read without copying.
+//! The parser of Amazon's `ip-ranges.json`. Text is borrowed, not copied.
 //!
-//! Format: "AWS IP address ranges: syntax", Amazon VPC User Guide. Tolerant where Amazon has
-//! varied in fact (unknown fields, key order within a row, `ipv6_prefixes` and
-//! `network_border_group` missing, duplicate rows), strict where a mistake would move traffic.
+//! Format: "AWS IP address ranges: syntax", Amazon VPC User Guide. The parser accepts every
+//! variation in Amazon's published documents (unknown fields, any key order within a row, missing
+//! `ipv6_prefixes` and `network_border_group`, duplicate rows) and rejects mistakes that would
+//! move traffic.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,114 +13,14 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::document::{Document, DocumentError, Row};
 use crate::types::{Family, SyncToken};
 
-/// A parsed document. Borrows its text from the bytes it was parsed from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document<'a> {
-    /// `syncToken`: the version. Later versions have larger tokens.
-    pub sync_token: SyncToken,
-    /// `createDate`, as written (`YYYY-MM-DD-HH-MM-SS`, UTC); empty when missing. For people
-    /// only: in old documents it differs from the token by minutes, and once it was no date.
-    pub create_date: Cow<'a, str>,
-    /// All rows, IPv4 first, in the order of the document.
-    pub rows: Vec<Row<'a>>,
-}
-
-/// One row of `prefixes` or `ipv6_prefixes`. The prefix is text: of some 17,000 rows a pass
-/// needs some hundred parsed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Row<'a> {
-    /// The list that the row stood in.
-    pub family: Family,
-    /// `ip_prefix` or `ipv6_prefix`; empty when missing.
-    pub prefix: Cow<'a, str>,
-    /// `region`
-    pub region: Cow<'a, str>,
-    /// `service`
-    pub service: Cow<'a, str>,
-    /// `network_border_group`; documents before April 2020 have none.
-    pub border_group: Option<Cow<'a, str>>,
-}
-
-/// Why bytes are not a document.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DocumentError {
-    /// No bytes, or white space only.
-    #[error("the document is empty; check what the source serves")]
-    Empty,
-    /// Not UTF-8.
-    #[error("the document is not UTF-8 text at byte {offset}; check what the source serves")]
-    NotUtf8 {
-        /// How many bytes were good.
-        offset: usize,
-    },
-    /// It ends in the middle.
-    #[error(
-        "the document is truncated: it ends at line {line}, column {column} ({reason}); \
-         the download was cut short"
-    )]
-    Truncated {
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-        /// The parser's words.
-        reason: String,
-    },
-    /// Not JSON.
-    #[error(
-        "the document is not JSON at line {line}, column {column}: {reason}; \
-         check what the source serves"
-    )]
-    NotJson {
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-        /// The parser's words.
-        reason: String,
-    },
-    /// A complete document with something behind it.
-    #[error(
-        "something follows the end of the document at line {line}, column {column}; \
-         a longer file was overwritten in place"
-    )]
-    TrailingGarbage {
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-    },
-    /// JSON of another shape.
-    #[error(
-        "the document is JSON, but not of the shape of ip-ranges.json, at line {line}, \
-         column {column}: {reason}; check the source's URL"
-    )]
-    Shape {
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-        /// The parser's words.
-        reason: String,
-    },
-    /// No `prefixes`.
-    #[error("the document has no `prefixes`; check the source's URL")]
-    NoPrefixes,
-    /// No `syncToken`.
-    #[error("the document has no `syncToken`, so its age is unknown; check the source's URL")]
-    NoToken,
-    /// A `syncToken` that is no number.
-    #[error("`syncToken` is not a number of seconds: {0:?}; check what the source serves")]
-    BadToken(String),
-}
-
 impl<'a> Document<'a> {
-    /// Parses the bytes of a document. Prefixes stay text: see [`super::select`].
+    /// Parses the bytes of an `ip-ranges.json`.
     ///
     /// # Errors
-    /// Anything that makes the bytes no complete, well-formed document.
+    /// The bytes are not a complete, well-formed document.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DocumentError> {
         let text = std::str::from_utf8(bytes).map_err(|error| DocumentError::NotUtf8 {
             offset: error.valid_up_to(),
@@ -136,23 +37,12 @@ impl<'a> Document<'a> {
         })?;
         raw.into_document()
     }
-
-    /// Whether both hold the same set of rows; order and duplicates don't count.
-    pub fn same_rows(&self, other: &Document<'_>) -> bool {
-        fn sorted<'r>(rows: &'r [Row<'_>]) -> Vec<&'r Row<'r>> {
-            let mut rows: Vec<&Row<'_>> = rows.iter().collect();
-            rows.sort_unstable();
-            rows.dedup();
-            rows
-        }
-        self.rows == other.rows || sorted(&self.rows) == sorted(&other.rows)
-    }
 }
 
 impl DocumentError {
     fn from_json(error: serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
-        // serde_json appends the place to its own words; ours already name it.
+        // serde_json appends the place to the reason; our messages already name the place.
         let reason = error.to_string();
         let reason = reason
             .strip_suffix(&format!(" at line {line} column {column}"))
@@ -180,7 +70,7 @@ impl DocumentError {
     }
 }
 
-/// A JSON object and nothing else: serde's derive would also take an array, by position.
+/// A value that only a JSON object fills: serde's derive would also accept an array of fields.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -215,8 +105,8 @@ struct RawDocument<'a> {
     ipv6_prefixes: Rows<'a, true>,
 }
 
-/// One of the two lists. Collected straight into rows: a detour over rows without a family
-/// would be a second list of 2 MB.
+/// One of the two lists, collected straight into rows: an intermediate list of rows without a
+/// family would take another 2 MB.
 #[derive(Default)]
 struct Rows<'a, const IPV6: bool>(Vec<Row<'a>>);
 
@@ -286,8 +176,8 @@ impl<'a> RawDocument<'a> {
     }
 }
 
-/// Text that is borrowed where the JSON string has no escapes. serde borrows a plain
-/// `Cow<str>` only, and copies inside an `Option`; `&str` refuses escapes altogether.
+/// Text borrowed from the JSON string unless the string has escapes. serde borrows a plain
+/// `Cow<str>` only, and copies inside an `Option`; `&str` rejects strings with escapes.
 #[derive(Default)]
 struct Text<'a>(Cow<'a, str>);
 
@@ -315,7 +205,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// Amazon writes the token as a string of digits; a mirror that re-encodes may write a number.
+/// Amazon writes the token as a string of digits; a mirror may re-encode the token as a number.
 enum Token {
     Number(u64),
     Other(String),
@@ -333,7 +223,7 @@ impl<'de> Deserialize<'de> for Token {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Token, E> {
-                // `u64::from_str` alone would take "+1".
+                // `u64::from_str` alone would accept "+1".
                 let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                 Ok(match text.parse() {
                     Ok(number) if digits => Token::Number(number),
@@ -371,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_borrows_its_text() {
+    fn unescaped_text_is_borrowed_from_the_bytes() {
         let document = Document::parse(SMALL.as_bytes()).unwrap();
         assert_eq!(document.sync_token, SyncToken(1_700_000_000));
         assert_eq!(document.create_date, "2023-11-14-22-13-20");
@@ -389,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn escaped_strings_are_read_too() {
+    fn escaped_strings_are_unescaped() {
         let text = SMALL.replace("3.5.0.0/19", r"3.5.0.0\/19");
         let document = Document::parse(text.as_bytes()).unwrap();
         assert_eq!(document.rows[0].prefix, "3.5.0.0/19");
@@ -408,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_be_no_document() {
+    fn each_malformed_document_gets_its_own_error() {
         assert_eq!(error(""), DocumentError::Empty);
         assert_eq!(error(" \n\t"), DocumentError::Empty);
         assert_eq!(
@@ -429,7 +319,7 @@ mod tests {
         ));
         assert!(matches!(error("[]"), DocumentError::Shape { .. }));
         assert!(matches!(error("null"), DocumentError::Shape { .. }));
-        // By position: serde's derive alone would take both.
+        // serde's derive alone would accept both arrays as lists of fields.
         for arrays in [
             r#"["1", "", [], []]"#,
             r#"{"syncToken": "1", "prefixes": [["3.5.0.0/19", "us-east-1", "S3", null]]}"#,
@@ -459,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn every_truncation_is_an_error() {
+    fn every_truncation_is_reported_as_truncated() {
         for end in 1..SMALL.len() {
             let found = error(&SMALL[..end]);
             assert!(
@@ -470,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_end_is_an_error_with_its_place() {
+    fn text_after_the_end_is_an_error_with_its_place() {
         assert_eq!(
             error(&format!("{SMALL}\n}}")),
             DocumentError::TrailingGarbage {
@@ -490,23 +380,5 @@ mod tests {
         let message = error("{\n\"prefixes\": nope}").to_string();
         assert!(message.contains("line 2, column"), "{message}");
         assert_eq!(message.matches("line").count(), 1, "{message}");
-    }
-
-    #[test]
-    fn the_same_rows_in_another_order_and_twice() {
-        let row = r#"{"ip_prefix": "3.5.0.0/19", "region": "us-east-1", "service": "S3"}"#;
-        let other = r#"{"ip_prefix": "3.6.0.0/19", "region": "us-east-1", "service": "S3"}"#;
-        let text =
-            |rows: &[&str]| format!(r#"{{"syncToken": "1", "prefixes": [{}]}}"#, rows.join(","));
-        let (a, b, c) = (
-            text(&[row, other]),
-            text(&[other, row, other]),
-            text(&[other]),
-        );
-        let parsed = |text: &'static str| Document::parse(text.as_bytes()).unwrap();
-        let leak = |text: String| -> &'static str { text.leak() };
-        let (a, b, c) = (parsed(leak(a)), parsed(leak(b)), parsed(leak(c)));
-        assert!(a.same_rows(&b));
-        assert!(!a.same_rows(&c));
     }
 }

@@ -1,5 +1,6 @@
-//! Documents of published prefixes: a parser a publisher, one type for what they say.
+//! Documents of published prefixes: one document type, and one parser for each publisher.
 
 mod aws;
+mod document;
 
-pub use aws::{Document, DocumentError, Row};
+pub use document::{Document, DocumentError, Row};
