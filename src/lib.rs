@@ -14,6 +14,8 @@ pub mod words;
 
 pub mod types;
 
+pub mod degraded;
+
 pub mod config;
 
 pub mod exit;

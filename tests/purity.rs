@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const PURE: [&str; 21] = [
     "words",
     "types",
+    "degraded",
     "nearest",
     "notes",
     "config",
