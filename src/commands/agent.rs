@@ -7,7 +7,7 @@ use crate::agent::{AgentError, Settings, run as run_agent};
 use crate::cli::AgentArgs;
 use crate::config::file::load;
 use crate::exit;
-use crate::reconcile::has_net_admin;
+use crate::kernel::privilege::has_net_admin;
 
 /// Runs until it is told to stop.
 pub async fn run(arguments: &AgentArgs, verbose: u8) -> u8 {
@@ -17,7 +17,7 @@ pub async fn run(arguments: &AgentArgs, verbose: u8) -> u8 {
         Ok(found) => found,
         Err(code) => return code,
     };
-    if !has_net_admin() {
+    if has_net_admin() == Some(false) {
         complain(&AgentError::NoPrivilege);
         return exit::FAILED;
     }

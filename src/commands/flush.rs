@@ -15,11 +15,12 @@ use crate::cli::FlushArgs;
 use crate::exit;
 use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::journal::{Journal, PassId, Record};
+use crate::kernel::privilege::has_net_admin;
 use crate::kernel::{Kernel, ObserveError};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::plan::{Goal, Plan, plan};
-use crate::reconcile::{LOCK_WAIT, NUMBERS_FILE, has_net_admin};
+use crate::reconcile::{LOCK_WAIT, NUMBERS_FILE};
 use crate::state::lock::{LockError, PassLock};
 use crate::state::store::Store;
 use crate::status::control::{AskError, Reply, Request, ask};
@@ -55,7 +56,7 @@ pub async fn run(arguments: &FlushArgs) -> u8 {
 fn flush(known: &Known) -> Flushed {
     let started = Instant::now();
     let mut flushed = Flushed::new(known.notes.clone());
-    if !has_net_admin() {
+    if has_net_admin() == Some(false) {
         flushed.errors.push(
             "removing routes, rules and firewall needs CAP_NET_ADMIN: run as root (sudo trailblazer flush)"
                 .to_owned(),

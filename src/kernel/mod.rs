@@ -8,6 +8,7 @@ pub mod link;
 pub mod lookup;
 pub mod netlink;
 pub mod nexthop;
+pub mod privilege;
 pub mod route;
 pub mod rule;
 pub mod sysctl;

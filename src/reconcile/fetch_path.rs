@@ -1,8 +1,8 @@
 //! Which way the fetch itself goes. It lies on the egress path, so a dead NAT would block the very
 //! document that tells how to go around it.
 
-use super::has_net_admin;
 use crate::config::{Config, FetchPath, Role};
+use crate::kernel::privilege::has_net_admin;
 use crate::notes::Notes;
 use crate::source::child::Asker;
 use crate::source::{FetchSettings, Fetched, SourceError, Validators, any_is_remote};
@@ -62,5 +62,5 @@ pub(super) async fn fetch_document(
 fn egress_is_steered(config: &Config, role: Role) -> bool {
     let remote = any_is_remote(&config.source.urls);
     let gateways = !config.egress.gateways.is_empty();
-    role == Role::Host && gateways && remote && has_net_admin()
+    role == Role::Host && gateways && remote && has_net_admin() != Some(false)
 }

@@ -27,6 +27,7 @@ use crate::guard::AcceptError;
 use crate::journal::{Journal, MAX_LISTED, PassId, Record};
 use crate::kernel::firewall::FirewallError;
 use crate::kernel::netlink::NetlinkError;
+use crate::kernel::privilege::has_net_admin;
 use crate::kernel::{Kernel, ObserveError};
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
@@ -285,7 +286,7 @@ impl<'a> Pass<'a> {
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
         let writes_kernel = !self.options.dry_run && !self.options.cache_only;
-        if writes_kernel && !has_net_admin() {
+        if writes_kernel && has_net_admin() == Some(false) {
             return Err(PassError::NoPrivilege);
         }
         let _lock = if self.options.dry_run {
@@ -409,18 +410,4 @@ impl<'a> Pass<'a> {
                 .push(format!("the journal lacks this pass: {error}"));
         }
     }
-}
-
-/// Whether this process has CAP_NET_ADMIN (bit 12, linux/capability.h) in its user namespace.
-pub fn has_net_admin() -> bool {
-    const CAP_NET_ADMIN: u64 = 12;
-    std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("CapEff:"))?;
-            u64::from_str_radix(line.trim(), 16).ok()
-        })
-        .is_none_or(|effective| effective & (1 << CAP_NET_ADMIN) != 0)
 }

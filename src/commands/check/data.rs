@@ -7,9 +7,10 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::finding::Findings;
 use crate::config::{Config, FetchPath, Role};
+use crate::kernel::privilege::has_net_admin;
 use crate::notes::NoteKind;
 use crate::ranges::Document;
-use crate::reconcile::{Examined, has_net_admin};
+use crate::reconcile::Examined;
 use crate::state::lock;
 use crate::state::store::{ReadError, Slot, Store};
 
@@ -165,9 +166,10 @@ fn state_dir(directory: &Path, findings: &mut Findings) {
     }
     if let Err(errno) = access(existing, Access::WRITE_OK) {
         let text = format!("{shown} can't be written: {}", std::io::Error::from(errno));
-        return match has_net_admin() {
-            true => findings.fail(name, text, "make it writable, or set [source] state_dir"),
-            false => findings.warn(name, text, "run the check as root"),
+        return if has_net_admin() == Some(false) {
+            findings.warn(name, text, "run the check as root")
+        } else {
+            findings.fail(name, text, "make it writable, or set [source] state_dir")
         };
     }
     match statvfs(existing) {

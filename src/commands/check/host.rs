@@ -7,18 +7,23 @@ use crate::kernel::Kernel;
 use crate::kernel::firewall::FirewallBackend as _;
 use crate::kernel::firewall::iptables::IptablesBackend;
 use crate::kernel::firewall::nftables::{Probe, probe};
-use crate::reconcile::has_net_admin;
+use crate::kernel::privilege::has_net_admin;
 use crate::types::Family;
 
 pub(super) fn privileges(findings: &mut Findings) {
-    if has_net_admin() {
-        findings.ok("privileges", "CAP_NET_ADMIN is there");
-    } else {
-        findings.warn(
-            "privileges",
+    const NAME: &str = "privileges";
+    match has_net_admin() {
+        Some(true) => findings.ok(NAME, "CAP_NET_ADMIN is there"),
+        None => findings.warn(
+            NAME,
+            "the system refuses to say whether CAP_NET_ADMIN is there",
+            "if a pass is refused, run it as root",
+        ),
+        Some(false) => findings.warn(
+            NAME,
             "no CAP_NET_ADMIN: a pass can't change anything, and this check can't see the firewall",
             "run it as root (sudo trailblazer check)",
-        );
+        ),
     }
 }
 
@@ -79,9 +84,10 @@ pub(super) fn iptables(kernel: &mut Kernel, chosen: BackendKind, findings: &mut 
         // A foreign chain of our name is among the plan's conflicts.
         Ok(ObservedFirewall::Foreign(_)) => {}
         Ok(ObservedFirewall::Unavailable(why) | ObservedFirewall::Unreadable(why)) => {
-            match in_use && has_net_admin() {
-                true => findings.fail(name, why, "install iptables, or make nf_tables available"),
-                false => findings.warn(name, why, "run the check as root"),
+            if in_use && has_net_admin() != Some(false) {
+                findings.fail(name, why, "install iptables, or make nf_tables available");
+            } else {
+                findings.warn(name, why, "run the check as root");
             }
         }
         Err(error) => findings.fail(name, error.to_string(), "run the tool by hand to see more"),

@@ -3,11 +3,10 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use rustix::thread::CapabilitySet;
-
 use super::save::{self, Saved};
 use super::tool::{self as programs, io, refused};
 use crate::kernel::firewall::error::FirewallError;
+use crate::kernel::privilege::has_net_admin;
 use crate::types::Family;
 
 /// What reading one family gave.
@@ -44,7 +43,7 @@ pub fn read(tool: &str, family: Family, notes: &mut Vec<String>) -> Result<Readi
         };
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    if !text.contains("COMMIT") && !has_net_admin() {
+    if !text.contains("COMMIT") && has_net_admin() != Some(true) {
         // Without the privilege ip6tables-legacy-save ends with 0 and prints nothing (tried
         // with 1.8.9): empty then says nothing.
         return Ok(Reading::Unreadable(format!(
@@ -79,11 +78,4 @@ pub fn no_binary(tool: &str) -> String {
         "no iptables binary in PATH ({}): {tool} and its -save and -restore come with the package iptables",
         std::env::var("PATH").unwrap_or_default(),
     )
-}
-
-/// Whether this process may configure the network of its namespace. An answer that can't be had
-/// is a no: it only makes us distrust an empty output.
-fn has_net_admin() -> bool {
-    rustix::thread::capabilities(None)
-        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }
