@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use super::WireError;
+use super::error::WireError;
 
 const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
@@ -11,8 +11,8 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 /// Appends one attribute to a message.
 ///
 /// # Panics
-/// With a payload over the 65,531 bytes that the 16-bit length can say; callers split what has no
-/// limit of its own.
+/// With a payload over 65,531 bytes, the limit of the 16-bit length; callers split unbounded
+/// payloads.
 pub fn put(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
     #[allow(clippy::expect_used)]
     let length =
@@ -43,22 +43,22 @@ pub fn put_address(bytes: &mut Vec<u8>, kind: u16, address: IpAddr) {
     }
 }
 
-/// The 32-bit number in host order that begins at `at`.
+/// The 32-bit number in host order at offset `at`.
 pub fn u32_at(bytes: &[u8], at: usize) -> Result<u32, WireError> {
     bytes
         .get(at..at + 4)
         .and_then(|four| four.try_into().ok())
         .map(u32::from_ne_bytes)
-        .ok_or(WireError::Malformed("a number that is cut off"))
+        .ok_or(WireError::Malformed("a truncated number"))
 }
 
-/// The 16-bit number in host order that begins at `at`.
+/// The 16-bit number in host order at offset `at`.
 pub fn u16_at(bytes: &[u8], at: usize) -> Result<u16, WireError> {
     bytes
         .get(at..at + 2)
         .and_then(|two| two.try_into().ok())
         .map(u16::from_ne_bytes)
-        .ok_or(WireError::Malformed("a number that is cut off"))
+        .ok_or(WireError::Malformed("a truncated number"))
 }
 
 /// Builds a list of attributes.
@@ -74,14 +74,13 @@ impl Attributes {
     /// Adds an attribute.
     ///
     /// # Panics
-    /// With a payload over the 65,531 bytes that the 16-bit length can say; callers split
-    /// what has no limit of its own.
+    /// As [`put`].
     pub fn put(mut self, kind: u16, payload: &[u8]) -> Self {
         put(&mut self.0, kind, payload);
         self
     }
 
-    /// Adds a 32-bit number in network order, as netfilter wants them.
+    /// Adds a 32-bit number in network order, the order of netfilter.
     pub fn put_be32(self, kind: u16, value: u32) -> Self {
         self.put(kind, &value.to_be_bytes())
     }
@@ -97,7 +96,7 @@ impl Attributes {
         self.put(kind | NLA_F_NESTED, &inner.0)
     }
 
-    /// Adds attributes that are encoded already.
+    /// Adds encoded attributes.
     pub fn raw(mut self, encoded: &[u8]) -> Self {
         self.0.extend_from_slice(encoded);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
@@ -109,12 +108,12 @@ impl Attributes {
         self.0
     }
 
-    /// The encoded length so far.
+    /// The length of the encoded list.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nothing was added yet.
+    /// True for a list without attributes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -123,9 +122,8 @@ impl Attributes {
 /// One attribute of a received list.
 #[derive(Debug, Clone, Copy)]
 pub struct Attribute<'a> {
-    /// Its type without the flag bits.
+    /// The type without the flag bits.
     pub kind: u16,
-    /// Its payload.
     pub payload: &'a [u8],
 }
 
@@ -171,8 +169,8 @@ impl Attribute<'_> {
     }
 }
 
-/// The attributes of a list, one by one. What doesn't hold together is an error in its place,
-/// never a short list.
+/// The attributes of a list, one by one. A malformed attribute yields an error, never a shorter
+/// list.
 pub fn each_attribute(mut bytes: &[u8]) -> impl Iterator<Item = Result<Attribute<'_>, WireError>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
@@ -180,9 +178,7 @@ pub fn each_attribute(mut bytes: &[u8]) -> impl Iterator<Item = Result<Attribute
         }
         let whole = std::mem::take(&mut bytes);
         let [l0, l1, k0, k1, ..] = *whole else {
-            return Some(Err(WireError::Malformed(
-                "a list of attributes that is cut off",
-            )));
+            return Some(Err(WireError::Malformed("a truncated list of attributes")));
         };
         let length = usize::from(u16::from_ne_bytes([l0, l1]));
         let Some(payload) = whole.get(4..length) else {
@@ -203,7 +199,7 @@ pub fn attributes(bytes: &[u8]) -> Result<Vec<Attribute<'_>>, WireError> {
     each_attribute(bytes).collect()
 }
 
-/// The attribute of a type, if it is there.
+/// The first attribute of a type.
 pub fn find<'a>(list: &[Attribute<'a>], kind: u16) -> Option<Attribute<'a>> {
     list.iter()
         .copied()
@@ -215,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_come_back_as_they_went_in() {
+    fn attributes_round_trip() {
         let bytes = Attributes::new()
             .put_be32(1, 7)
             .put_text(2, "abc")
@@ -229,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_cut_off_is_an_error_and_not_a_shorter_list() {
+    fn truncated_list_is_an_error_and_not_a_shorter_list() {
         let bytes = Attributes::new().put_be32(1, 7).put_be32(2, 8).into_bytes();
         assert!(attributes(&bytes[..14]).is_err());
         assert!(attributes(&bytes[..10]).is_err());

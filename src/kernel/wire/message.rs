@@ -1,7 +1,28 @@
-//! Netlink messages: a header, a body, and what ends an exchange.
+//! Netlink messages: a header, a body, and the messages that end an exchange.
 
 use super::attribute::{attributes, find};
-use super::{HEADER_LEN, WireError};
+use super::error::WireError;
+
+// `NLM_F_*` (linux/netlink.h).
+/// `NLM_F_REQUEST`.
+pub const REQUEST: u16 = 0x1;
+/// `NLM_F_ACK`.
+pub const ACK: u16 = 0x4;
+/// `NLM_F_DUMP`.
+pub const DUMP: u16 = 0x300;
+/// `NLM_F_EXCL`.
+pub const EXCL: u16 = 0x200;
+/// `NLM_F_CREATE`.
+pub const CREATE: u16 = 0x400;
+/// `NLM_F_REPLACE`.
+pub const REPLACE: u16 = 0x100;
+/// `NLM_F_APPEND`.
+pub const APPEND: u16 = 0x800;
+
+/// Length of `struct nlmsghdr` (linux/netlink.h).
+pub const HEADER_LEN: usize = 16;
+/// Length of `struct nfgenmsg` (linux/netfilter/nfnetlink.h).
+pub const NFGEN_LEN: usize = 4;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -10,8 +31,7 @@ const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// Appends a message whose body is written in place; gives what `body` gives. `body` says the
-/// message's type and flags.
+/// Appends a message. `body` writes the body in place and returns the message's type and flags.
 pub fn write_message(
     bytes: &mut Vec<u8>,
     sequence: u32,
@@ -47,15 +67,14 @@ pub struct Frame<'a> {
     pub flags: u16,
     /// `nlmsg_seq`.
     pub sequence: u32,
-    /// `nlmsg_pid`: in a notification, the port of the socket that caused it.
+    /// `nlmsg_pid`: in a notification, the port of the socket that made the change.
     pub port: u32,
-    /// What follows the header.
     pub body: &'a [u8],
 }
 
 /// Splits a datagram (or a record of messages) into messages.
 pub fn frames(mut bytes: &[u8]) -> Result<Vec<Frame<'_>>, WireError> {
-    const CUT: WireError = WireError::Malformed("a message that is cut off");
+    const CUT: WireError = WireError::Malformed("a truncated message");
     let mut found = Vec::new();
     while !bytes.is_empty() {
         let (head, _) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(CUT)?;
@@ -72,7 +91,7 @@ pub fn frames(mut bytes: &[u8]) -> Result<Vec<Frame<'_>>, WireError> {
     Ok(found)
 }
 
-/// An answer that ends a request.
+/// The answer that ends a request.
 pub(super) enum Final {
     Ok,
     Refused(WireError),
@@ -80,21 +99,21 @@ pub(super) enum Final {
 
 pub(super) fn final_of(frame: &Frame<'_>) -> Result<Option<Final>, WireError> {
     if frame.kind == NLMSG_OVERRUN {
-        return Err(WireError::Malformed("it lost a part of the answer"));
+        return Err(WireError::Malformed("a part of the answer was lost"));
     }
     if frame.kind != NLMSG_ERROR && frame.kind != NLMSG_DONE {
         return Ok(None);
     }
     let (code, rest) = match frame.body.split_first_chunk::<4>() {
         Some((code, rest)) => (i32::from_ne_bytes(*code), rest),
-        // Some dumps end without a code, which means success.
+        // Some dumps end without a code: success.
         None if frame.kind == NLMSG_DONE => return Ok(Some(Final::Ok)),
         None => return Err(WireError::Malformed("an acknowledgement without a code")),
     };
     if code >= 0 {
         return Ok(Some(Final::Ok));
     }
-    // An error carries the header of the refused message, and all of it unless capped.
+    // An error carries the refused message: the header alone if capped, else the whole message.
     let tail = if frame.kind == NLMSG_DONE {
         rest
     } else if frame.flags & NLM_F_CAPPED != 0 {
@@ -125,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_that_is_cut_off_is_an_error() {
+    fn truncated_messages_are_errors() {
         let mut bytes = Vec::new();
         push_message(&mut bytes, 1, 2, 3, &[4; 5]);
         assert_eq!(frames(&bytes).unwrap()[0].body, &[4; 5]);
@@ -134,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_own_words_are_part_of_a_refusal() {
+    fn a_refusal_contains_the_kernels_explanation() {
         let mut body = (-22i32).to_ne_bytes().to_vec();
         body.extend_from_slice(&[0; HEADER_LEN]);
         body.extend(
@@ -157,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_that_ends_with_an_error_is_no_empty_answer() {
+    fn a_dump_ending_with_an_error_is_a_refusal() {
         let body = (-2i32).to_ne_bytes();
         let frame = Frame {
             kind: NLMSG_DONE,

@@ -1,47 +1,46 @@
-//! Which netlink ports are this process's own.
+//! The netlink ports of this process.
 //!
-//! The kernel stamps each notification with the port of the socket that caused it
-//! (`nlmsg_pid`, netlink(7)): so a listener tells its own process's changes from others'. A
-//! notification may be read after the socket that caused it was closed, so ports are remembered
-//! for a while.
+//! The kernel stamps each notification with the port of the socket that made the change
+//! (`nlmsg_pid`, netlink(7)), so that a listener can tell changes of its own process from others.
+//! A listener may read a notification after that socket was closed: the ports of closed sockets
+//! are remembered for a while.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// For how long a closed socket's port counts as ours: notifications wait in a listener's buffer
-/// for as long as a pass takes. The kernel gives a port away again only to a process of that
-/// number, or by chance.
+/// Time for which a closed socket's port counts as ours: notifications wait in a listener's buffer
+/// during a whole pass. The kernel reuses a port only for a process with that PID, or by chance.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
-/// Netlink protocol and port → since when it is closed.
+/// Netlink protocol and port → time of closing.
 type Ports = BTreeMap<(isize, u32), Option<Instant>>;
 
 static PORTS: Mutex<Ports> = Mutex::new(BTreeMap::new());
 
 fn ports() -> MutexGuard<'static, Ports> {
-    // A map of plain values is whole wherever a holder panicked.
+    // A map of plain values is consistent wherever its holder panicked.
     PORTS
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A socket of ours was opened. Also for a child's: the kernel gives its first socket the number
-/// of the process.
+/// Records an opened socket of ours, or the PID of a child process: the kernel gives the first
+/// socket of a process its PID as the port.
 pub fn opened(protocol: isize, port: u32) {
     let mut ports = ports();
     ports.retain(|_, closed| closed.is_none_or(|at| at.elapsed() < REMEMBERED));
     ports.insert((protocol, port), None);
 }
 
-/// It was closed.
+/// Records that a socket was closed.
 pub fn closed(protocol: isize, port: u32) {
     if let Some(entry) = ports().get_mut(&(protocol, port)) {
         *entry = Some(Instant::now());
     }
 }
 
-/// The ports of the sockets that are open now.
+/// The ports of the open sockets.
 pub fn open_ports(protocol: isize) -> Vec<u32> {
     let ports = ports();
     let open = ports
@@ -50,7 +49,7 @@ pub fn open_ports(protocol: isize) -> Vec<u32> {
     open.map(|((_, port), _)| *port).collect()
 }
 
-/// Whether the port is, or was just now, one of ours. Port 0 is the kernel itself.
+/// True if the port is, or was until recently, one of ours. Port 0 is the kernel itself.
 pub fn is_own(protocol: isize, port: u32) -> bool {
     port != 0 && ports().contains_key(&(protocol, port))
 }
@@ -60,8 +59,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_is_ours_also_for_a_while_after_it_was_closed() {
-        // A protocol that no socket has, so that tests side by side don't meet.
+    fn a_port_stays_ours_for_a_while_after_closing() {
+        // No socket has this protocol, so that parallel tests don't interfere.
         const PROTOCOL: isize = 999;
         assert!(!is_own(PROTOCOL, 7));
         opened(PROTOCOL, 7);
@@ -72,6 +71,6 @@ mod tests {
         assert!(!is_own(PROTOCOL, 8));
         assert!(!is_own(PROTOCOL + 1, 7));
         opened(PROTOCOL, 0);
-        assert!(!is_own(PROTOCOL, 0), "the kernel is never us");
+        assert!(!is_own(PROTOCOL, 0), "port 0 is the kernel");
     }
 }

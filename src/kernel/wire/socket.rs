@@ -5,18 +5,19 @@ use std::io;
 use rtnetlink::sys::{Socket, SocketAddr};
 use rustix::net::sockopt;
 
-use super::message::{Final, Frame, final_of, frames, push_message};
+use super::error::{ANSWER_WITHIN, WireError};
+use super::message::{
+    ACK, DUMP, Final, Frame, HEADER_LEN, REQUEST, final_of, frames, push_message,
+};
 use super::own;
-use super::{ACK, ANSWER_WITHIN, DUMP, HEADER_LEN, REQUEST, WireError};
 
 const NLM_F_DUMP_INTR: u16 = 0x10;
-/// Socket buffers in bytes: one transaction is one datagram, and 10,000 IPv6 intervals take
-/// 0.7 MB.
+/// Socket buffers in bytes. One transaction is one datagram: 10,000 IPv6 intervals take 0.7 MB.
 const BUFFER: usize = 8 << 20;
 /// The kernel never puts more than 32 KiB into one datagram of a dump (net/netlink/af_netlink.c).
 const RECEIVE: usize = 64 << 10;
 
-/// A blocking netlink socket.
+/// A blocking netlink socket in the network namespace of the thread that opened the socket.
 #[derive(Debug)]
 pub struct Wire {
     socket: Socket,
@@ -33,10 +34,10 @@ impl Drop for Wire {
 }
 
 impl Wire {
-    /// Opens a socket of this netlink protocol.
+    /// Opens a socket of a netlink protocol.
     ///
     /// # Errors
-    /// `EPROTONOSUPPORT` where the kernel doesn't have the protocol.
+    /// `EPROTONOSUPPORT` if the kernel lacks the protocol.
     pub fn open(protocol: isize) -> io::Result<Wire> {
         let mut socket = Socket::new(protocol)?;
         let port = socket.bind_auto()?.port_number();
@@ -46,8 +47,8 @@ impl Wire {
         for side in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
             sockopt::set_socket_timeout(&socket, side, Some(ANSWER_WITHIN))?;
         }
-        // Beyond the host's limit only with CAP_NET_ADMIN in the initial user namespace: in a
-        // container the plain call takes what the limit allows.
+        // A buffer beyond the host's limit takes CAP_NET_ADMIN in the initial user namespace. In
+        // a container, the plain call gets as much as the limit allows.
         if sockopt::set_socket_send_buffer_size_force(&socket, BUFFER).is_err() {
             sockopt::set_socket_send_buffer_size(&socket, BUFFER)?;
         }
@@ -63,8 +64,8 @@ impl Wire {
         })
     }
 
-    /// Switches strict checking of dump requests on (`NETLINK_GET_STRICT_CHK`): without it the
-    /// kernel ignores filters that it doesn't like, in silence.
+    /// Switches strict checking of dump requests on (`NETLINK_GET_STRICT_CHK`). Without strict
+    /// checking the kernel silently ignores unsupported filters.
     ///
     /// # Errors
     /// On kernels before 4.20.
@@ -73,7 +74,7 @@ impl Wire {
         Ok(self)
     }
 
-    /// A fresh sequence number.
+    /// The next sequence number.
     pub fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
@@ -85,11 +86,10 @@ impl Wire {
         Ok(())
     }
 
-    /// Asks one question and hands each message of the answer to `each`.
+    /// Sends one request and passes each message of the answer to `each`.
     ///
-    /// With [`DUMP`] in `flags` an answer that was interrupted by a change is
-    /// [`WireError::Interrupted`], and a dump that ends with an error is that error: neither is
-    /// ever a short list.
+    /// With [`DUMP`] in `flags`, a dump that a change interrupted is [`WireError::Interrupted`],
+    /// and a dump that ends with an error is that error: neither is ever a short list.
     pub fn ask(
         &mut self,
         kind: u16,
@@ -120,9 +120,9 @@ impl Wire {
         }
     }
 
-    /// Reads answers until the message `last` is acknowledged or refused; returns the refusals in
-    /// the order in which the kernel names them. The caller has asked for an acknowledgement of
-    /// `last` and of no other message. A refusal of `whole` (the head of a batch) ends it too.
+    /// Reads answers until the kernel acknowledges or refuses the message `last`; returns the
+    /// refusals in the kernel's order. The caller has requested an acknowledgement of `last` and of
+    /// no other message. A refusal of `whole` (the head of a batch) ends the reading too.
     pub fn settle(&mut self, last: u32, whole: Option<u32>) -> Result<Vec<WireError>, WireError> {
         let mut refusals = Vec::new();
         loop {
@@ -143,13 +143,13 @@ impl Wire {
     fn receive(&mut self) -> Result<(), WireError> {
         loop {
             self.buffer.clear();
-            // With a receive timeout a signal interrupts even where its handler restarts system
-            // calls (signal(7)).
+            // On a socket with a receive timeout, a signal interrupts even if its handler restarts
+            // system calls (signal(7)).
             let (_, sender) = match self.socket.recv_from(&mut self.buffer, 0) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 received => received?,
             };
-            // Any process may send to our port: only the kernel's word counts.
+            // Any process may send to our port: accept the kernel's messages only (port 0).
             if sender.port_number() == 0 {
                 return Ok(());
             }
