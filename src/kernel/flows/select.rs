@@ -1,30 +1,30 @@
-//! Which of the open flows were opened from outside. Pure.
+//! Selects open flows by their origin. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::Ends;
-use super::conntrack::Tracked;
+use super::ends::Ends;
+use super::entry::Tracked;
 use super::sockets::{Socket, Sockets};
 use crate::types::Mark;
 
 /// `IPPROTO_TCP` (RFC 9293 §3.1, IANA protocol numbers).
 const TCP: u8 = 6;
 
-/// What has to be written.
+/// The flows to mark.
 #[derive(Debug, Default)]
 pub(super) struct Chosen<'a> {
-    /// Flows that conntrack knows.
+    /// Flows known to conntrack.
     pub(super) updates: Vec<&'a Tracked>,
-    /// Connections that it doesn't know.
+    /// Connections unknown to conntrack.
     pub(super) inserts: Vec<&'a Socket>,
-    /// How many others of that kind carry the mark already.
+    /// The number of flows opened from outside that carry the mark already.
     pub(super) marked: u32,
 }
 
-/// Chooses the flows that were opened from outside.
+/// Selects the flows that were opened from outside.
 pub(super) fn inbound<'a>(
     tracked: &'a [Tracked],
     sockets: &'a Sockets,
@@ -40,14 +40,14 @@ pub(super) fn inbound<'a>(
     let mut from_outside: BTreeSet<usize> = BTreeSet::new();
     let mut known: HashMap<Ends, usize> = HashMap::new();
     for (index, flow) in tracked.iter().enumerate() {
-        // Either the packets' target is ours, or translation made it ours.
+        // The target is an own address, or conntrack translates the target to one.
         let to_us =
             own.contains(&flow.original.target.ip()) || own.contains(&flow.reply.source.ip());
         if to_us && outside(flow.original.source) {
             from_outside.insert(index);
         }
         if flow.protocol == TCP {
-            // The socket sees the translated side: the reply's.
+            // A socket sees the translated ends, as in the reply.
             for ends in [flow.original, flow.reply.reversed()] {
                 known.insert(ends, index);
                 known.entry(ends.reversed()).or_insert(index);
@@ -60,8 +60,8 @@ pub(super) fn inbound<'a>(
         if !outside(peer) || !sockets.listens(socket.ends.target) {
             continue;
         }
-        // Conntrack that began in the middle of a connection may hold it the wrong way round:
-        // the listening socket knows better.
+        // Conntrack switched on in the middle of a connection may have swapped its directions:
+        // the listening socket is right.
         match known.get(&socket.ends) {
             Some(index) => {
                 from_outside.insert(*index);
@@ -73,7 +73,7 @@ pub(super) fn inbound<'a>(
         .into_iter()
         .filter_map(|index| tracked.get(index))
     {
-        // The marks of the two paths only count traffic: this one goes before them.
+        // The marks of the two paths serve the byte counters only: the inbound mark replaces them.
         if flow.mark & mark.mask != mark.value {
             chosen.updates.push(flow);
         } else {
@@ -83,8 +83,8 @@ pub(super) fn inbound<'a>(
     chosen
 }
 
-/// Chooses the flows from `sources` to the rest of the world whose source nobody translates and
-/// that nobody has answered.
+/// Selects the unanswered flows from `sources` to other networks, except `private` ones, whose
+/// source is not translated.
 pub(super) fn untranslated<'a>(
     tracked: &'a [Tracked],
     sources: &[IpNet],
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_conntrack_knows_is_judged_by_who_opened_it() {
+    fn selects_tracked_flows_opened_from_outside() {
         let inside_out = plain("10.0.0.1:40000", "192.0.2.9:443", 0);
         let outside_in = plain("192.0.2.9:50000", "10.0.0.1:22", 0x4);
         let in_v6 = plain("[2001:db8:9::9]:50000", "[2001:db8::1]:22", 0);
@@ -166,7 +166,7 @@ mod tests {
         let to_itself = plain("10.0.0.1:50001", "10.0.0.1:22", 0);
         let forwarded = plain("10.9.9.9:50001", "192.0.2.9:22", 0);
         let loopback = plain("127.0.0.1:50001", "127.0.0.1:22", 0);
-        // A virtual address in front of us, translated to ours.
+        // A virtual address in front of the host, translated to an own address.
         let translated = tracked(
             ends("192.0.2.9:50002", "198.51.100.1:80"),
             ends("10.0.0.1:8080", "192.0.2.9:50002"),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_that_conntrack_holds_the_wrong_way_round_is_marked_all_the_same() {
+    fn a_flow_with_swapped_directions_is_marked_too() {
         let sockets = listening(vec![socket("192.0.2.9:1", "10.0.0.1:22")], &["[::]:22"]);
         let known = [plain("10.0.0.1:22", "192.0.2.9:1", 0)];
         let chosen = inbound(&known, &sockets, &own(), MARK);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_translated_flow_is_known_by_the_side_that_the_socket_sees() {
+    fn a_translated_flow_is_matched_by_the_sockets_ends() {
         let sockets = listening(
             vec![socket("192.0.2.9:1", "10.0.0.1:8080")],
             &["10.0.0.1:8080"],
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_without_translation_and_was_never_answered() {
+    fn selects_only_unreplied_flows_opened_before_nat() {
         let untranslated_one = plain("10.0.1.11:50000", "192.0.2.9:443", 0);
         let answered = Tracked {
             answered: true,

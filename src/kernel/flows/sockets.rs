@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::Ends;
+use super::ends::Ends;
+use crate::kernel::route::{family_number, family_of};
 use crate::kernel::wire::{DUMP, Wire, WireError};
+use crate::types::Family;
 
 /// `NETLINK_SOCK_DIAG` (linux/netlink.h).
 const NETLINK_SOCK_DIAG: isize = 4;
 /// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-pub(super) const AF_INET: u8 = 2;
-pub(super) const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 /// Length of `struct inet_diag_req_v2` (linux/inet_diag.h).
 const REQUEST_LEN: usize = 56;
@@ -28,7 +28,7 @@ pub(super) mod state {
     pub(in super::super) const CLOSING: u8 = 11;
 }
 
-/// States in which the connection may still carry packets that must find their way.
+/// States in which a connection may still carry packets.
 const OPEN: [u8; 7] = [
     state::ESTABLISHED,
     state::SYN_RECV,
@@ -39,16 +39,16 @@ const OPEN: [u8; 7] = [
     state::CLOSING,
 ];
 
-/// A connection, as if the peer had opened it.
+/// A TCP connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Socket {
-    /// From the peer to us.
+    /// The direction from the peer to this host.
     pub(super) ends: Ends,
-    /// Its state (net/tcp_states.h).
+    /// See [`state`].
     pub(super) state: u8,
 }
 
-/// What is open and what listens.
+/// The connections and listening sockets of the host.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     pub(super) connections: Vec<Socket>,
@@ -56,8 +56,8 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Whether something listens here: at this very address, or at all of them. A socket at `::`
-    /// takes IPv4 too.
+    /// True if a socket listens at this address, or at all addresses. A socket at `::` accepts IPv4
+    /// too.
     pub(super) fn listens(&self, local: SocketAddr) -> bool {
         let anywhere: &[IpAddr] = match local {
             SocketAddr::V4(_) => &[
@@ -74,7 +74,7 @@ impl Sockets {
     }
 }
 
-/// Whether the error means that the kernel has no way to list TCP sockets.
+/// True if the error means that the kernel can't list TCP sockets.
 pub(super) fn is_absent(error: &WireError) -> bool {
     // ENOENT: no handler for TCP. EINVAL: none for the family. EPROTONOSUPPORT: no sock_diag.
     matches!(error.errno(), Some(2 | 22 | 93 | 95))
@@ -87,9 +87,9 @@ pub(super) fn read() -> Result<Sockets, WireError> {
     let states = OPEN
         .iter()
         .fold(1 << state::LISTEN, |bits: u32, state| bits | 1 << state);
-    for family in [AF_INET, AF_INET6] {
+    for family in Family::ALL {
         let mut request = vec![0; REQUEST_LEN];
-        request[0] = family;
+        request[0] = family_number(family);
         request[1] = IPPROTO_TCP;
         request[4..8].copy_from_slice(&states.to_ne_bytes());
         wire.ask(SOCK_DIAG_BY_FAMILY, DUMP, &request, |frame| {
@@ -112,20 +112,19 @@ pub(super) fn read() -> Result<Sockets, WireError> {
 
 /// State, local and remote end out of a `struct inet_diag_msg` (linux/inet_diag.h).
 fn parse(body: &[u8]) -> Option<(u8, SocketAddr, SocketAddr)> {
-    let (family, state) = (*body.first()?, *body.get(1)?);
+    let (family, state) = (family_of(*body.first()?)?, *body.get(1)?);
     let port = |at: usize| Some(u16::from_be_bytes(body.get(at..at + 2)?.try_into().ok()?));
     let address = |at: usize| -> Option<IpAddr> {
         match family {
-            AF_INET => {
+            Family::Ipv4 => {
                 let octets: [u8; 4] = body.get(at..at + 4)?.try_into().ok()?;
                 Some(IpAddr::from(octets))
             }
-            AF_INET6 => {
+            Family::Ipv6 => {
                 let octets: [u8; 16] = body.get(at..at + 16)?.try_into().ok()?;
-                // An IPv6 socket that speaks IPv4: its packets, and its flow, are IPv4.
+                // The packets of an IPv6 socket with mapped addresses are IPv4.
                 Some(Ipv6Addr::from(octets).to_canonical())
             }
-            _ => None,
         }
     };
     let local = SocketAddr::new(address(8)?, port(4)?);
@@ -140,7 +139,7 @@ mod tests {
     #[test]
     fn an_ipv4_connection_of_an_ipv6_socket_is_an_ipv4_flow() {
         let mut body = vec![0; 72];
-        body[0] = AF_INET6;
+        body[0] = family_number(Family::Ipv6);
         body[1] = state::ESTABLISHED;
         body[4..8].copy_from_slice(&[0, 22, 0x30, 0x39]);
         let mapped: Ipv6Addr = "::ffff:10.0.0.1".parse().unwrap();
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_wildcard_takes_ipv4_but_not_the_other_way_round() {
+    fn an_ipv6_wildcard_accepts_ipv4_and_not_vice_versa() {
         let at = |text: &str| Sockets {
             listeners: HashSet::from([text.parse().unwrap()]),
             ..Sockets::default()
