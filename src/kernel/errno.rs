@@ -1,46 +1,46 @@
-//! The kernel's answer in words, and the class that decides what happens next.
+//! The kernel's refusals, and the class of a refusal that decides about the next step.
 
 use std::fmt;
+
+// Numbers of asm-generic/errno-base.h and errno.h; rustix names the same ones.
+use rustix::io::Errno;
 
 /// A request that the kernel refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelError {
     /// The errno, positive.
     pub errno: i32,
-    /// The kernel's own explanation (extended ack), where it gave one.
+    /// The kernel's own explanation (extended ack), if any.
     pub message: Option<String>,
 }
 
-/// What a refusal means for the pass.
+/// The meaning of a refusal for the pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// What should be deleted is gone already: success.
+    /// The object of a delete is already gone: success.
     Gone,
-    /// What should be added is there already: somebody else was faster; look again.
+    /// The object of an add already exists, because another program was faster; observe again.
     Exists,
-    /// The device or its addresses changed under us; look again.
+    /// The device or its addresses changed during the pass; observe again.
     LinkChanged,
-    /// A shortage that may pass; look again.
+    /// A shortage that may pass; observe again.
     Transient,
-    /// We may not; looking again doesn't help.
+    /// A lack of privilege, which no second attempt can help.
     Permission,
-    /// The kernel doesn't know how; looking again doesn't help.
+    /// A feature that the kernel lacks; no second attempt can help.
     Unsupported,
-    /// Anything else.
+    /// Any other refusal.
     Other,
 }
 
-// Numbers of asm-generic/errno-base.h and errno.h; rustix names the same ones.
-use rustix::io::Errno;
-
 impl KernelError {
-    /// An error with the kernel's own words, empty where it gave none.
+    /// An error with the kernel's explanation, empty if there was none.
     pub fn new(errno: i32, text: String) -> Self {
         let message = (!text.is_empty()).then_some(text);
         KernelError { errno, message }
     }
 
-    /// An error without the kernel's own words.
+    /// An error without an explanation.
     pub fn from_errno(errno: i32) -> Self {
         KernelError {
             errno,
@@ -48,7 +48,7 @@ impl KernelError {
         }
     }
 
-    /// What it means; `deleting` since ENOENT and its like mean success there.
+    /// The class of the refusal. For a delete (`deleting`), ENOENT and similar mean success.
     pub fn class(&self, deleting: bool) -> ErrorClass {
         match Errno::from_raw_os_error(self.errno) {
             Errno::SRCH | Errno::NOENT | Errno::ADDRNOTAVAIL if deleting => ErrorClass::Gone,
@@ -57,9 +57,9 @@ impl KernelError {
             Errno::NODEV | Errno::NETDOWN | Errno::NETUNREACH | Errno::HOSTUNREACH => {
                 ErrorClass::LinkChanged
             }
-            // EINVAL is what IPv6 and nexthop objects say of a gateway that is no longer on-link
-            // ("Nexthop has invalid gateway"), and both families of a route through a nexthop
-            // object that has gone, on a delete too ("Nexthop id does not exist").
+            // IPv6 routes and nexthop objects answer EINVAL for a gateway that is no longer
+            // on-link ("Nexthop has invalid gateway"). Both families do so for a route through a
+            // deleted nexthop object, on a delete too ("Nexthop id does not exist").
             Errno::INVAL => ErrorClass::LinkChanged,
             Errno::NOENT | Errno::SRCH => ErrorClass::LinkChanged,
             Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM | Errno::BUSY => {
@@ -73,7 +73,7 @@ impl KernelError {
         }
     }
 
-    /// What to do about it, for the classes where there is something.
+    /// Advice for the user, empty for the classes without any.
     pub fn advice(&self) -> &'static str {
         match self.class(false) {
             ErrorClass::Permission => "; run as root or with CAP_NET_ADMIN",

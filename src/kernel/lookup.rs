@@ -12,35 +12,33 @@ use crate::types::{Family, IfIndex, TableId};
 const RTA_SRC: u16 = 2;
 const RTA_IIF: u16 = 3;
 const RTA_MARK: u16 = 16;
-/// Answer a look-up with the route that matched, not with a host route made from it.
+/// Answers a look-up with the matching route instead of a host route derived from it.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
-/// Say which table it is in; without it IPv4 says `main` whatever the table. IPv6 always says,
-/// and refuses the flag (`inet6_rtm_valid_getroute_req`, net/ipv6/route.c).
+/// Adds the route's table to the answer; without the flag, IPv4 answers `main` for every table.
+/// IPv6 always names the table and refuses the flag (`inet6_rtm_valid_getroute_req`,
+/// net/ipv6/route.c).
 const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 
-/// A question to the kernel's routing decision.
+/// The packet of a route look-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lookup {
-    /// The destination.
     pub destination: IpAddr,
-    /// The source, for forwarded packets.
+    /// Set for forwarded packets.
     pub source: Option<IpAddr>,
-    /// The incoming interface, for forwarded packets.
+    /// The incoming interface; set for forwarded packets.
     pub input: Option<IfIndex>,
-    /// The packet's mark.
     pub mark: u32,
 }
 
-/// The routing decision: the route that matched, or the errno that the packet would get.
+/// The kernel's routing decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// The matching route.
     Route(Route),
-    /// `unreachable` and its like, as the application sees them.
+    /// `unreachable` and the like: the errno as the application gets it.
     Errno(i32),
 }
 
-/// Asks the kernel what it would do with a packet.
+/// Asks the kernel for its routing decision about a packet.
 pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision, NetlinkError> {
     let family = Family::of(question.destination);
     let operation = format!("look up the route to {}", question.destination);

@@ -1,4 +1,4 @@
-//! The only code that talks to the kernel.
+//! All system calls and tools that read or change the kernel's network state.
 
 pub mod errno;
 pub mod events;
@@ -26,13 +26,11 @@ use crate::types::{Family, PerFamily};
 use firewall::{FirewallBackend, FirewallError};
 use netlink::{NetlinkError, NetlinkSocket};
 
-/// Why the kernel's state could not be read.
+/// A failed read of the kernel's state.
 #[derive(Debug, Error)]
 pub enum ObserveError {
-    /// Links, addresses, routes, rules or nexthops.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The firewall.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
 }
@@ -42,12 +40,12 @@ pub struct Kernel {
     socket: NetlinkSocket,
     nftables: Box<dyn FirewallBackend>,
     iptables: Box<dyn FirewallBackend>,
-    /// Families that it has.
+    /// The families that the kernel has.
     pub available: PerFamily<bool>,
 }
 
 impl Kernel {
-    /// Opens it. Needs no privilege yet.
+    /// Opens the kernel with the real firewall backends; needs no privilege.
     pub fn open() -> Result<Self, ObserveError> {
         Self::with_backends(
             firewall::backend(BackendKind::Nftables),
@@ -55,7 +53,7 @@ impl Kernel {
         )
     }
 
-    /// Opens it with backends of the caller's choice.
+    /// Opens the kernel with firewall backends of the caller's choice.
     pub fn with_backends(
         nftables: Box<dyn FirewallBackend>,
         iptables: Box<dyn FirewallBackend>,
@@ -76,7 +74,7 @@ impl Kernel {
         &mut self.socket
     }
 
-    /// One firewall.
+    /// The firewall backend of a kind.
     pub fn firewall(&mut self, kind: BackendKind) -> &mut dyn FirewallBackend {
         match kind {
             BackendKind::Nftables => self.nftables.as_mut(),
@@ -91,7 +89,7 @@ impl Kernel {
             .filter(move |family| *available.get(*family))
     }
 
-    /// Reads the host's facts; the metadata service's are the caller's to add.
+    /// Reads the host's facts, except those of the metadata service.
     pub fn facts(&mut self) -> Result<HostFacts, ObserveError> {
         let links = link::dump_links(&mut self.socket)?;
         let addresses = link::dump_addresses(&mut self.socket)?;
@@ -112,8 +110,8 @@ impl Kernel {
         Ok(facts)
     }
 
-    /// Whether it is worth the processes to ask iptables: chains of ours lie in nf_tables
-    /// (iptables-nft), or the legacy variant is in use at all.
+    /// True if iptables may hold our chains, so that running its processes is worthwhile: our
+    /// chains exist in nf_tables (iptables-nft), or the legacy variant has any table loaded.
     pub fn may_hold_iptables_chains(&mut self) -> Result<bool, ObserveError> {
         const LEGACY: [&str; 2] = [
             "/proc/thread-self/net/ip_tables_names",
@@ -125,7 +123,7 @@ impl Kernel {
         Ok(legacy || firewall::nftables::holds_iptables_chains(firewall::iptables::CHAIN_PREFIX)?)
     }
 
-    /// Reads everything of our tables, rules and firewalls.
+    /// Reads our route tables, all rules and nexthop objects, and the given firewalls.
     pub fn observe(
         &mut self,
         ownership: &Ownership,
@@ -136,10 +134,11 @@ impl Kernel {
         for family in self.families() {
             for table in ownership.tables() {
                 let mut found = route::dump_table(&mut self.socket, family, table)?;
-                // The bypass table comes first: thousands of routes that need no second place.
-                match routes.is_empty() {
-                    true => routes = found,
-                    false => routes.append(&mut found),
+                // The bypass table comes first: a move spares the copy of thousands of routes.
+                if routes.is_empty() {
+                    routes = found;
+                } else {
+                    routes.append(&mut found);
                 }
             }
             rules.append(&mut rule::dump(&mut self.socket, family)?);
@@ -159,7 +158,7 @@ impl Kernel {
     }
 }
 
-/// The sysctls that matter, and those of the interfaces with a default route.
+/// The sysctls that affect our routing, those of interfaces with a default route included.
 fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
     let mut paths: Vec<String> = [
         "net/ipv4/ip_forward",
@@ -182,7 +181,7 @@ fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
     devices.sort();
     devices.dedup();
     for device in devices {
-        // A dot in a name (eth0.5, a VLAN) is a dot in the path too.
+        // A dot in an interface name (VLAN eth0.5) stays a dot in the path.
         paths.push(format!("net/ipv4/conf/{device}/rp_filter"));
         paths.push(format!("net/ipv6/conf/{device}/accept_ra"));
     }

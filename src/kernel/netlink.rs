@@ -1,7 +1,8 @@
-//! NETLINK_ROUTE as we use it: complete dumps, batched writes, single questions.
+//! NETLINK_ROUTE: complete dumps, batched writes, single requests.
 //!
-//! A batch asks for no ACK but on its last message: errors are always answered, successes
-//! implied, and the last ACK is the barrier. With an ACK for each, 256 overrun the socket.
+//! A batch requests an ACK for its last message only. The kernel reports every error anyway, so
+//! that silence means success and the last ACK ends the batch. With an ACK for each message, 256
+//! messages overrun the socket.
 
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
@@ -10,48 +11,37 @@ use thiserror::Error;
 use super::errno::KernelError;
 use super::wire::{ACK, DUMP, Frame, REQUEST, Wire, WireError, write_message};
 
-/// A dump that was interrupted by a change is repeated this often (as Felix does).
+/// Attempts at a dump that changes interrupt; Calico's Felix tries as often.
 const DUMP_ATTEMPTS: usize = 5;
-/// Messages a batch: were all of them refused, their answers (about 800 bytes of socket memory
-/// each) still fit the default receive buffer of 212,992 bytes, which the kernel doubles.
+/// Messages per batch. If the kernel refuses all of them, the answers (about 800 bytes of socket
+/// memory each) still fit the default receive buffer of 212,992 bytes, which the kernel doubles.
 const BATCH_MESSAGES: usize = 250;
-/// Bytes a batch; 32 KiB were measured as good as 1 MiB (DESIGN, "Measured").
+/// Bytes per batch: 32 KiB were as fast as 1 MiB when measured.
 const BATCH_BYTES: usize = 32 << 10;
 
-/// Why talking to the kernel failed.
+/// A failed exchange with the kernel.
 #[derive(Debug, Error)]
 pub enum NetlinkError {
-    /// The socket failed, or an answer doesn't hold together.
+    /// The socket failed, or an answer is malformed.
     #[error("{operation}: {source}")]
     Wire {
-        /// What was attempted.
         operation: String,
-        /// The error.
         #[source]
         source: WireError,
     },
     /// The kernel dropped answers: the outcome is unknown.
     #[error(
-        "{operation}: the kernel dropped answers (receive buffer overrun); the outcome is unknown, look again"
+        "{operation}: the kernel dropped answers (receive buffer overrun), so that the outcome is unknown; try again"
     )]
-    Overrun {
-        /// What was attempted.
-        operation: String,
-    },
-    /// The kernel refused.
+    Overrun { operation: String },
     #[error("{operation}: {error}{}", .error.advice())]
     Refused {
-        /// What was attempted.
         operation: String,
-        /// Its answer.
         error: KernelError,
     },
-    /// The same dump was interrupted by changes every time.
+    /// Changes interrupted every attempt at the dump.
     #[error("{operation}: changed while being read, {DUMP_ATTEMPTS} times in a row; try again")]
-    Interrupted {
-        /// What was read.
-        operation: String,
-    },
+    Interrupted { operation: String },
 }
 
 impl NetlinkError {
@@ -70,7 +60,7 @@ impl NetlinkError {
         }
     }
 
-    /// The errno of a refusal.
+    /// The errno, if there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             NetlinkError::Refused { error, .. } => Some(error.errno),
@@ -86,11 +76,11 @@ pub struct NetlinkSocket {
     wire: Wire,
 }
 
-/// A refused message of a batch: its place, and the kernel's answer.
+/// A refused message of a batch: its position and the kernel's answer.
 pub type Refusal = (usize, KernelError);
 
 impl NetlinkSocket {
-    /// Opens a socket, strict checking of requests on.
+    /// Opens a socket with strict checking of requests.
     pub fn open() -> Result<Self, NetlinkError> {
         let wire = Wire::open(NETLINK_ROUTE)
             .and_then(Wire::strict)
@@ -98,8 +88,8 @@ impl NetlinkSocket {
         Ok(NetlinkSocket { wire })
     }
 
-    /// Dumps: `request` writes the fixed header and attributes, `decode` turns one message into
-    /// at most one value. Repeated when interrupted; complete or an error.
+    /// Runs a dump: `request` writes the fixed header and attributes, `decode` turns one message
+    /// into at most one value. Repeats an interrupted dump; the result is complete or an error.
     pub fn dump<T>(
         &mut self,
         operation: &str,
@@ -126,8 +116,8 @@ impl NetlinkSocket {
         })
     }
 
-    /// Asks one question and decodes its answer, or gives the kernel's refusal, which may be an
-    /// answer too: a look-up that ends in `unreachable` is refused with EHOSTUNREACH.
+    /// Sends one request and returns its decoded answer or the kernel's refusal. A refusal may be
+    /// an answer too: the kernel refuses a look-up that ends in `unreachable` with EHOSTUNREACH.
     pub fn ask<T>(
         &mut self,
         operation: &str,
@@ -146,7 +136,7 @@ impl NetlinkSocket {
             (Ok(()), Some(found)) => Ok(Ok(found)),
             (Ok(()), None) => Err(NetlinkError::new(
                 operation,
-                WireError::Malformed("no answer in it"),
+                WireError::Malformed("an acknowledgement without an answer"),
             )),
             (Err(WireError::Kernel { errno, text, .. }), _) => {
                 Ok(Err(KernelError::new(errno, text)))
@@ -155,9 +145,10 @@ impl NetlinkSocket {
         }
     }
 
-    /// Sends many messages, few at a time, and gives the refused ones. `message` writes the body
-    /// of the one at a place and says its type and flags. Later messages are carried out although
-    /// an earlier one was refused: put only what may be done in any case into one call.
+    /// Sends `count` messages in batches and returns the refused ones. `message` writes the body
+    /// of the message at a position and returns its type and flags. The kernel carries out later
+    /// messages although it refused an earlier one: one call must not hold messages that depend
+    /// on each other.
     pub fn batch(
         &mut self,
         operation: &str,
@@ -197,7 +188,7 @@ impl NetlinkSocket {
                     continue;
                 };
                 let place = sequence.wrapping_sub(first_sequence) as usize;
-                // Answers to an earlier batch that timed out lie outside.
+                // A late answer to an earlier batch that timed out lies outside the batch.
                 if first + place < next {
                     refusals.push((first + place, KernelError::new(errno, text)));
                 }

@@ -5,10 +5,10 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// Where the kernel shows them; in a network namespace, `net` is that namespace's.
+/// The directory of the sysctls; `net` below it is that of the process's network namespace.
 const ROOT: &str = "/proc/sys";
 
-/// Reads those of `paths` that are there and readable.
+/// Reads the sysctls at `paths`, leaving out absent and unreadable ones.
 pub fn read(paths: impl IntoIterator<Item = String>) -> BTreeMap<String, String> {
     paths
         .into_iter()
@@ -19,17 +19,18 @@ pub fn read(paths: impl IntoIterator<Item = String>) -> BTreeMap<String, String>
         .collect()
 }
 
-/// Writes one.
+/// Writes a sysctl.
 pub fn write(path: &str, value: &str) -> io::Result<()> {
     std::fs::write(Path::new(ROOT).join(path), value)
 }
 
-/// Whether the kernel has IPv6 here (`ipv6.disable=1` takes the directory away).
+/// True if the kernel has IPv6 (`ipv6.disable=1` removes the directory).
 pub fn has_ipv6() -> bool {
     Path::new(ROOT).join("net/ipv6").is_dir()
 }
 
-/// The `nameserver` lines of `/etc/resolv.conf` (resolv.conf(5)); a scope such as `%eth0` is cut.
+/// The `nameserver` addresses of `/etc/resolv.conf` (resolv.conf(5)), without a scope such as
+/// `%eth0`.
 pub fn name_servers() -> Vec<IpAddr> {
     let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     parse_name_servers(&text)
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_servers_of_a_usual_file() {
+    fn name_servers_are_read_without_scopes_and_nonsense() {
         let text = "# a comment\nsearch x\nnameserver 10.0.0.2\n nameserver fe80::1%eth0\nnameserver nonsense\n";
         let expected: Vec<IpAddr> = vec!["10.0.0.2".parse().unwrap(), "fe80::1".parse().unwrap()];
         assert_eq!(parse_name_servers(text), expected);
