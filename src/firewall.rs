@@ -1,7 +1,8 @@
-//! The firewall policy as a value: chains and rules in words that both backends can speak.
+//! The firewall policy as a value, independent of the backend.
 //!
-//! `desired` builds a [`Ruleset`]; a backend of `kernel::firewall` renders it to canonical text (for
-//! the plan and for the comparison with what the kernel holds) and to its own wire format.
+//! `desired` builds a [`Ruleset`]. A backend of `kernel::firewall` renders the ruleset twice: as
+//! canonical text, for the plan and for the comparison with the kernel's state, and in the wire
+//! format of the backend.
 
 use std::net::IpAddr;
 
@@ -47,121 +48,114 @@ impl BackendKind {
     }
 }
 
-/// Where a chain hangs in the packet's way.
+/// The point in the packet's path where the kernel runs a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
     /// Before the routing decision, after conntrack: `filter` at priority mangle (-150);
     /// iptables: mangle PREROUTING.
     Prerouting,
-    /// Packets of the host itself; a changed mark routes them again: type `route` at priority
-    /// mangle (-150); iptables: mangle OUTPUT.
+    /// Packets of the host itself. The kernel routes a packet again when a rule here changes the
+    /// mark: type `route` at priority mangle (-150); iptables: mangle OUTPUT.
     OutputReroute,
-    /// Everything that leaves, forwarded or the host's own, after the last routing decision and
-    /// before any source translation: `filter` at postrouting, priority mangle (-150); iptables:
-    /// mangle POSTROUTING.
+    /// All leaving packets, forwarded and local, after the last routing decision and before any
+    /// source translation: `filter` at postrouting, priority mangle (-150); iptables: mangle
+    /// POSTROUTING.
     PostroutingCount,
-    /// Source translation, just before everybody else's (srcnat - 5 = 95), since of two nat
-    /// chains the first that translates wins; iptables: nat POSTROUTING.
+    /// Source translation, just before the chains of other programs (srcnat - 5 = 95): the first
+    /// nat chain to translate a flow decides. iptables: nat POSTROUTING.
     PostroutingNat,
-    /// After source translation: filter at postrouting, srcnat + 50 = 150. What still carries a
-    /// private source here was never translated. iptables has no such hook: it takes
-    /// filter FORWARD and matches the packets that conntrack can't translate.
+    /// After source translation: filter at postrouting, srcnat + 50 = 150. A packet with a private
+    /// source was not translated. iptables has no hook after translation: the rules lie in filter
+    /// FORWARD and match the packets without a flow, which conntrack can't translate.
     PostroutingGuard,
 }
 
-/// A condition of a rule; all of a rule's conditions must hold.
+/// A condition of a rule. A rule matches if all of the conditions hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Match {
-    /// The packet did not come in through this interface.
+    /// The packet came in through another interface, or is local.
     NotInputInterface(String),
-    /// The packet leaves through this interface.
     OutputInterface(String),
-    /// Source address inside the prefix.
     Source(IpNet),
-    /// Source address outside the prefix.
     NotSource(IpNet),
-    /// Destination is an address of this host (FIB type `local`).
+    /// The destination is an address of this host (FIB type `local`).
     DestinationIsLocal,
-    /// Source is no address of this host (FIB type not `local`).
+    /// The source is no address of this host (FIB type not `local`).
     SourceNotLocal,
     /// First packet of a flow (conntrack state `new`).
     NewFlow,
-    /// The packet goes the way of the flow's first packet.
+    /// The packet has the direction of the flow's first packet.
     OriginalDirection,
-    /// The packet is an answer.
+    /// The packet answers the flow's first direction.
     ReplyDirection,
-    /// Packet that conntrack can't assign to a flow, or doesn't track: NAT leaves it as it is.
-    /// The nftables backend doesn't need it at [`Hook::PostroutingGuard`] (it sees the source
-    /// itself) but renders it all the same.
+    /// conntrack can't assign the packet to a flow, or doesn't track the packet: NAT leaves the
+    /// addresses unchanged. nftables needs no such condition at [`Hook::PostroutingGuard`], where
+    /// rules see the source address after translation, but renders the condition too.
     NotTracked,
-    /// The flow's mark.
     FlowMark(Mark),
-    /// The packet's own mark.
     PacketMark(Mark),
     /// The routing decision's next hop (`rt ip nexthop`, `rt ip6 nexthop`); nftables only.
     NextHop(IpAddr),
-    /// Another next hop than this; nftables only.
+    /// Any other next hop; nftables only.
     NotNextHop(IpAddr),
     /// The routing decision's destination realm (`rt classid`, `-m realm`); IPv4 only.
     Realm(Realm),
-    /// Another realm than this, or none; IPv4 only.
+    /// Any other realm, or no realm; IPv4 only.
     NotRealm(Realm),
-    /// Destination inside any of the prefixes (sorted, disjoint): the substitute where the
-    /// routing decision can't be asked.
+    /// The destination lies inside a prefix of the list (sorted, disjoint): the substitute where
+    /// rules can't match the routing decision.
     DestinationAnyOf(Vec<IpNet>),
-    /// Not inside any of the prefixes.
+    /// The destination lies outside all prefixes of the list.
     DestinationNoneOf(Vec<IpNet>),
-    /// Every source host has one of `buckets` numbers, always the same: its own is `bucket`.
+    /// The hash of the source address selects `bucket`. A source host keeps the same bucket as
+    /// long as `buckets` and `seed` stay.
     SourceBucket {
-        /// This rule's number, below `buckets`.
+        /// Below `buckets`.
         bucket: u32,
-        /// How many there are (2 to 32).
+        /// 2 to 32.
         buckets: u32,
-        /// The fixed seed: without one, nftables draws a new one at each load.
+        /// Fixed: without a seed nftables draws a new random seed at each load.
         seed: u32,
     },
 }
 
-/// What a rule does.
+/// The effect of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// Write these bits of the flow's mark, leave the others; go on.
+    /// Set the masked bits of the flow's mark; continue with the next rule.
     SetFlowMark(Mark),
-    /// Copy the flow mark's bits inside the mask to the packet's mark, leave the others; go on.
+    /// Copy the masked bits of the flow's mark to the packet's mark; continue with the next rule.
     RestoreMark {
-        /// The bits.
         mask: u32,
     },
     /// Translate the source to this address.
     Snat(IpAddr),
     /// Translate the source to the outgoing interface's address.
     Masquerade,
-    /// Count the packet for this path and its family; go on. The rule says its family. The count
-    /// outlives the rule: whoever replaces or restores the policy carries it on.
+    /// Count the packet for the path and the rule's family; continue with the next rule. The count
+    /// outlives the rule: replacing or restoring the policy preserves the number.
     Count(Path),
-    /// Leave the packet as it is; no later rule of this base chain sees it.
+    /// Leave the packet unchanged and skip the later rules of the base chain.
     Accept,
-    /// Drop it.
     Drop,
 }
 
-/// One of the two paths, as far as traffic is counted.
+/// A path of the traffic counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Path {
-    /// Past the NAT.
+    /// To the VPC router, past the NAT.
     Bypass,
-    /// Through it.
+    /// Through the NAT, to the egress gateway.
     Egress,
 }
 
 words!(Path { Bypass => "bypass", Egress => "egress" });
 
-/// Traffic of one path.
+/// Traffic of one path and family, both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Packets, both directions.
     pub packets: u64,
-    /// Bytes at the IP layer, both directions.
+    /// Measured at the IP layer.
     pub bytes: u64,
 }
 
@@ -172,17 +166,15 @@ impl std::ops::AddAssign for Traffic {
     }
 }
 
-/// Traffic by path and family, since the counters began.
+/// Traffic by path and family, since the counters started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PathTraffic {
-    /// What took the bypass path.
     pub bypass: PerFamily<Traffic>,
-    /// What took the egress path.
     pub egress: PerFamily<Traffic>,
 }
 
 impl PathTraffic {
-    /// One path's.
+    /// Traffic of one path.
     pub fn of(&self, path: Path) -> &PerFamily<Traffic> {
         match path {
             Path::Bypass => &self.bypass,
@@ -190,7 +182,7 @@ impl PathTraffic {
         }
     }
 
-    /// One path's, to be changed.
+    /// Traffic of one path, for a change.
     pub fn of_mut(&mut self, path: Path) -> &mut PerFamily<Traffic> {
         match path {
             Path::Bypass => &mut self.bypass,
@@ -199,58 +191,53 @@ impl PathTraffic {
     }
 }
 
-/// One rule.
+/// A rule: if all `matches` hold for a packet of `family`, `verdict` applies.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FwRule {
-    /// The family it speaks of; `None` means both.
+    /// `None`: both families, unless an address in the rule implies a family.
     pub family: Option<Family>,
-    /// Its conditions, in the order in which they are checked.
+    /// In the order of evaluation.
     pub matches: Vec<Match>,
-    /// Its effect.
     pub verdict: Verdict,
 }
 
-/// One chain, hooked.
+/// A base chain: the rules of one hook, in order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Chain {
-    /// Its hook; a ruleset has at most one chain a hook.
     pub hook: Hook,
-    /// Its rules, in order.
     pub rules: Vec<FwRule>,
 }
 
-/// The whole policy.
+/// The whole policy. Invariant: at most one chain per hook, in the order of [`Hook`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Ruleset {
-    /// Its chains, ordered by hook.
     pub chains: Vec<Chain>,
 }
 
-/// Our own firewall objects as a backend reads them back.
+/// Our firewall objects in the kernel, as read by a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedFirewall {
-    /// Canonical text, line by line, counters left out: comparable with what the backend renders
-    /// from a [`Ruleset`].
+    /// Canonical text without counters: equal to the text that the backend renders from the same
+    /// [`Ruleset`].
     pub text: Vec<String>,
-    /// What the backend needs to put exactly this back (rollback); meaningless to others.
+    /// Input for a rollback to exactly the state read.
     pub snapshot: Snapshot,
 }
 
-/// A backend's own record of what it read, replayable by the same backend.
+/// A record of the state read, in a format that only the same backend can replay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot(pub Vec<u8>);
 
-/// What one backend finds.
+/// The state of one backend. A failed read is never [`ObservedFirewall::Absent`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObservedFirewall {
-    /// Nothing of ours, nothing in our way.
+    /// No object of our name exists.
     Absent,
-    /// Ours.
     Owned(OwnedFirewall),
-    /// Something of our name that isn't ours, described: a conflict.
+    /// An object of our name belongs to another program: a conflict, with the description.
     Foreign(String),
-    /// The backend doesn't exist here (no nf_tables in the kernel, no binary): the reason.
+    /// The backend doesn't exist on this host (no nf_tables in the kernel, no binary): the reason.
     Unavailable(String),
-    /// It exists but can't be read (no privilege): the reason. Never taken for empty.
+    /// The backend exists but refuses to be read (no privilege): the reason.
     Unreadable(String),
 }

@@ -569,14 +569,14 @@ fn somebody_elses_tables_are_left_as_they_are() {
         );
         let before = sh("nft list ruleset");
         let reason = foreign(&mut backend);
-        assert!(reason.contains("somebody else's"), "{reason}");
+        assert!(reason.contains("belongs to another program"), "{reason}");
         for refused in [
             backend.replace(&everything()),
             backend.remove(),
             backend.restore(&Default::default()),
         ] {
             let message = refused.unwrap_err().to_string();
-            assert!(message.contains("left as it is"), "{message}");
+            assert!(message.contains("left unchanged"), "{message}");
         }
         assert_eq!(sh("nft list ruleset"), before);
         sh("nft delete table inet trailblazer");

@@ -121,7 +121,7 @@ const CASES: &[Case] = &[
             "add table inet trailblazer; add chain inet trailblazer theirs; add rule inet trailblazer theirs counter accept",
         ],
         says: &[
-            "table inet trailblazer is somebody else's",
+            "table inet trailblazer belongs to another program",
             "nft delete table inet trailblazer",
         ],
         config: "",

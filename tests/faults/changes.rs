@@ -307,7 +307,10 @@ fn table_taken(world: &World, at: usize) -> bool {
     });
     let error = report.error.clone().unwrap_or_default();
     assert_eq!(report.outcome, Outcome::RolledBack, "{when}: {report:?}");
-    assert!(error.contains("somebody else's"), "{when}: {error}");
+    assert!(
+        error.contains("belongs to another program"),
+        "{when}: {error}"
+    );
     assert!(list().contains("chain mine"), "{when}: {}", list());
     world.assert_owned(0, &when);
     world
@@ -350,7 +353,7 @@ fn a_rollback_does_not_take_a_foreign_table_for_ours() {
             assert_eq!(interposer.fired, 1, "the fault fired");
             let error = report.error.clone().unwrap_or_default();
             assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
-            for words in ["the rollback failed too", "somebody else's"] {
+            for words in ["the rollback failed too", "belongs to another program"] {
                 assert!(error.contains(words), "{words}: {error}");
             }
             let table = ["nft", "list", "table", "inet", "trailblazer"];

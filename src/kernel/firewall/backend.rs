@@ -3,42 +3,39 @@
 use super::error::FirewallError;
 use crate::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot, Variant};
 
-/// A firewall that can carry our rules.
+/// A firewall backend: reads, renders and writes our rules. Every write is atomic, so that no
+/// packet meets a partial policy.
 pub trait FirewallBackend {
-    /// Which one it is.
+    /// The kind of the backend.
     fn kind(&self) -> BackendKind;
 
-    /// What it found itself to be, for reports: `nf_tables of the kernel`,
-    /// `iptables v1.8.9 (nf_tables)`.
+    /// Name and version for reports: `nf_tables of the kernel`, `iptables v1.8.9 (nf_tables)`.
     fn description(&self) -> String;
 
     /// The kernel interface that holds the rules.
     fn variant(&self) -> Variant;
 
-    /// True if rules of ours certainly exist that `observe` could not read; `found` is the answer
-    /// of `observe`.
+    /// True if rules of ours certainly exist although `observe` answered `found`.
     fn certainly_holds_ours(&mut self, found: &ObservedFirewall) -> bool;
 
-    /// Reads what is there of our name. Only a failure that leaves the answer unknown is an
-    /// error or `Unreadable`; a failed read is never `Absent`.
+    /// Reads the objects of our name. A failed read is an error or `Unreadable`, never `Absent`.
     fn observe(&mut self) -> Result<ObservedFirewall, FirewallError>;
 
-    /// The policy as this backend's own canonical text, one line an object, exactly as
-    /// `observe` would read it back. Pure.
+    /// The policy as canonical text, one line per object, equal to the text of a later `observe`.
+    /// Pure.
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError>;
 
-    /// What the rules have counted so far, by path; `None` where no rule of ours counts. A family
-    /// whose paths can't be told apart stays at zero.
+    /// Traffic by path; `None` if no rule of ours counts. A family without a rule to distinguish
+    /// the paths stays at zero.
     fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError>;
 
-    /// Puts the policy in place of whatever of ours is there, in one transaction: no packet
-    /// sees a half. What was counted is carried on.
+    /// Replaces all our objects by the policy, in one transaction. The counts continue.
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError>;
 
-    /// Puts back exactly what an earlier `observe` saw, in one transaction. What was counted
-    /// since then is carried on.
+    /// Restores exactly the state of an earlier `observe`, in one transaction. Counts since then
+    /// are kept.
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError>;
 
-    /// Removes all of ours, in one transaction. Nothing there is success.
+    /// Removes all our objects, in one transaction. Success if none exists.
     fn remove(&mut self) -> Result<(), FirewallError>;
 }

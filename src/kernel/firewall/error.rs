@@ -4,50 +4,38 @@ use thiserror::Error;
 
 use crate::firewall::BackendKind;
 
-/// Why a firewall operation failed.
+/// Failure of a firewall operation.
 #[derive(Debug, Error)]
 pub enum FirewallError {
     /// The kernel or the tool refused.
     #[error("{backend}: {operation}: {reason}")]
     Refused {
-        /// Which backend.
         backend: BackendKind,
-        /// What was attempted, in words with its object.
+        /// The attempt in words, with the object.
         operation: String,
-        /// The errno in words with the kernel's extended-ack text, or the tool's own message.
+        /// The errno in words with the kernel's extended-ack text, or the message of the tool.
         reason: String,
-        /// The errno, where one was reported.
         errno: Option<i32>,
     },
-    /// The xtables lock is held by another program for longer than we wait.
+    /// Another program held the xtables lock for longer than our waiting time.
     #[error(
         "iptables: another program holds the xtables lock ({lock}) for more than {waited_s} s: {message}"
     )]
     Locked {
-        /// The lock file.
         lock: String,
-        /// How long we waited, in seconds.
         waited_s: u32,
-        /// The tool's own message.
+        /// The message of the tool.
         message: String,
     },
-    /// Reading or talking failed below the protocol.
+    /// The socket or the process failed.
     #[error("{backend}: {operation}: {source}")]
     Io {
-        /// Which backend.
         backend: BackendKind,
-        /// What was attempted.
         operation: String,
-        /// The error.
         #[source]
         source: std::io::Error,
     },
-    /// The policy holds something that this backend can't express.
+    /// The backend has no equivalent for a part of the policy.
     #[error("{backend} cannot express {what}")]
-    Inexpressible {
-        /// Which backend.
-        backend: BackendKind,
-        /// What it can't.
-        what: String,
-    },
+    Inexpressible { backend: BackendKind, what: String },
 }

@@ -10,7 +10,7 @@ pub mod nftables;
 pub use backend::FirewallBackend;
 pub use error::FirewallError;
 
-/// The backend of this kind, for the network namespace of the calling thread.
+/// A backend for the network namespace of the calling thread.
 pub fn backend(kind: BackendKind) -> Box<dyn FirewallBackend> {
     match kind {
         BackendKind::Nftables => Box::new(nftables::Nftables::new()),
@@ -18,8 +18,8 @@ pub fn backend(kind: BackendKind) -> Box<dyn FirewallBackend> {
     }
 }
 
-/// True if a change of this nf_tables table, as the kernel announces it, may concern rules of this
-/// backend. `family` is an `NFPROTO_…` number.
+/// True if a change of the nf_tables table, as announced by the kernel, may concern our rules in
+/// the backend. `family` is an `NFPROTO_…` number.
 pub fn table_is_ours(kind: BackendKind, family: u8, table: &str) -> bool {
     match kind {
         BackendKind::Nftables => nftables::table_is_ours(family, table),

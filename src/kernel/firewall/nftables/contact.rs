@@ -30,7 +30,8 @@ pub(super) fn failed(operation: &str, error: WireError) -> FirewallError {
     }
 }
 
-/// Why nf_tables can't be had, when the error says so: told apart are "not there" and "not for us".
+/// The state to report if the error means a kernel without nf_tables or a lack of privilege; `None`
+/// for any other error.
 pub(super) fn absence(error: &WireError) -> Option<ObservedFirewall> {
     match error.errno()? {
         EPERM => Some(ObservedFirewall::Unreadable(
@@ -47,7 +48,7 @@ pub(super) fn open(operation: &str) -> Result<Wire, FirewallError> {
     Wire::open(uapi::NETLINK_NETFILTER).map_err(|error| failed(operation, error.into()))
 }
 
-/// The first contact: a socket, and a question that any nf_tables answers.
+/// Opens a socket and checks with a harmless request for the presence of nf_tables.
 pub(super) fn contact() -> Result<Wire, WireError> {
     let mut wire = Wire::open(uapi::NETLINK_NETFILTER)?;
     read::generation(&mut wire)?;

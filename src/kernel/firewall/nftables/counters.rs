@@ -1,30 +1,30 @@
-//! The counters of traffic by path: named objects of our table, one a path and family.
+//! The counters of traffic by path: named objects of our table, one for each path and family.
 //!
-//! A named counter belongs to the table and goes with it, and we replace whole tables. So each
-//! transaction that makes our table makes its counters with what they had just before; what is
-//! counted between that look and the transaction is lost.
+//! The kernel deletes a named counter together with its table, and each change of the policy
+//! replaces the whole table. So the transaction creates the new counters with the numbers of the
+//! old, read just before. Packets counted between reading and transaction are lost.
 
 use super::message::{Message, TABLE, message};
 use super::uapi::*;
 use crate::firewall::{Path, PathTraffic, Traffic};
-use crate::kernel::wire::{Attribute, Attributes, CREATE, attributes, find};
+use crate::kernel::wire::{Attribute, Attributes, CREATE, NFGEN_LEN, attributes, find};
 use crate::types::Family;
 
-/// One counter of ours.
+/// A named counter of our table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CounterState {
     pub(super) path: Path,
     pub(super) family: Family,
-    /// What it has counted; no part of the policy.
+    /// Not a part of the policy.
     pub(super) traffic: Traffic,
 }
 
-/// `bypass-ipv4` and so on, as `nft list counters` shows it.
+/// The name in the kernel, for example `bypass-ipv4`.
 pub(super) fn name(path: Path, family: Family) -> String {
     format!("{}-{family}", path.as_str())
 }
 
-/// All that there are, at zero.
+/// All counters, at zero.
 pub(super) fn all() -> Vec<CounterState> {
     Path::ALL
         .into_iter()
@@ -38,13 +38,13 @@ pub(super) fn all() -> Vec<CounterState> {
         .collect()
 }
 
-/// The 64-bit number in network order.
+/// Reads a 64-bit number in network order.
 fn be64(list: &[Attribute<'_>], kind: u16) -> Option<u64> {
     let payload = find(list, kind)?.payload;
     Some(u64::from_be_bytes(payload.try_into().ok()?))
 }
 
-/// A counter of ours, from the attributes of an object; none for what is something else.
+/// Reads a counter from the attributes of an object; `None` for objects of another type or name.
 pub(super) fn parse(list: &[Attribute<'_>]) -> Option<CounterState> {
     if find(list, NFTA_OBJ_TYPE)?.be32()? != NFT_OBJECT_COUNTER {
         return None;
@@ -61,7 +61,7 @@ pub(super) fn parse(list: &[Attribute<'_>]) -> Option<CounterState> {
         .map(|known| CounterState { traffic, ..known })
 }
 
-/// What creates it, beginning with what it counted.
+/// The message to create a counter with the numbers of `counter`.
 pub(super) fn new(table: &str, counter: &CounterState) -> Message {
     let name = name(counter.path, counter.family);
     let data = Attributes::new()
@@ -76,26 +76,22 @@ pub(super) fn new(table: &str, counter: &CounterState) -> Message {
     message(msg::NEWOBJ, CREATE, attributes, what)
 }
 
-/// The message, and if it makes a counter that is there now: beginning with what that one has.
+/// The message unchanged, unless the message creates a counter that exists in `now`: then with the
+/// present numbers of the counter.
 pub(super) fn carried_on(message: &Message, now: &[CounterState]) -> Message {
-    let made = || {
-        let (_, list) = message
-            .body
-            .split_at_checked(crate::kernel::wire::NFGEN_LEN)?;
-        parse(&attributes(list).ok()?)
+    let present = || {
+        let (_, list) = message.body.split_at_checked(NFGEN_LEN)?;
+        let created = parse(&attributes(list).ok()?)?;
+        now.iter()
+            .find(|counter| (counter.path, counter.family) == (created.path, created.family))
     };
     if message.kind != msg::NEWOBJ {
         return message.clone();
     }
-    made()
-        .and_then(|made| {
-            now.iter()
-                .find(|known| (known.path, known.family) == (made.path, made.family))
-        })
-        .map_or_else(|| message.clone(), |known| new(TABLE, known))
+    present().map_or_else(|| message.clone(), |counter| new(TABLE, counter))
 }
 
-/// As the status shows it; none where nothing counts.
+/// The sum by path and family; `None` without counters, so that "not counted" differs from zero.
 pub(super) fn sum(counters: &[CounterState]) -> Option<PathTraffic> {
     let mut sum = PathTraffic::default();
     for counter in counters {
@@ -107,7 +103,6 @@ pub(super) fn sum(counters: &[CounterState]) -> Option<PathTraffic> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::wire::NFGEN_LEN;
 
     fn counter(path: Path, family: Family, bytes: u64) -> CounterState {
         CounterState {
@@ -122,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_survives_its_message() {
+    fn counter_is_read_back_from_its_message() {
         for known in all() {
             let known = counter(known.path, known.family, u64::MAX - 1);
             assert_eq!(made(&new(TABLE, &known)), Some(known));
@@ -130,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_counter_carries_on_what_the_old_one_has() {
+    fn new_counter_starts_with_the_numbers_of_the_old() {
         let old = counter(Path::Egress, Family::Ipv6, 1 << 40);
         let other = counter(Path::Bypass, Family::Ipv6, 5);
         let at_zero = CounterState {
@@ -139,14 +134,14 @@ mod tests {
         };
         let carried = carried_on(&new(TABLE, &at_zero), &[other, old]);
         assert_eq!(made(&carried), Some(old));
-        // What isn't there any more begins with what the record says.
+        // A counter missing in the kernel starts with the recorded number.
         let recorded = counter(Path::Bypass, Family::Ipv4, 9);
         let carried = carried_on(&new(TABLE, &recorded), &[other, old]);
         assert_eq!(made(&carried), Some(recorded));
     }
 
     #[test]
-    fn what_is_something_else_is_no_counter_of_ours() {
+    fn other_object_types_and_names_are_ignored() {
         let object = |name: &str, kind: u32, data: Attributes| {
             let bytes = Attributes::new()
                 .put_text(NFTA_OBJ_TABLE, TABLE)
@@ -169,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_counts_is_no_traffic_and_not_zero() {
+    fn no_counters_is_none_and_not_zero() {
         assert_eq!(sum(&[]), None);
         let counters = [
             counter(Path::Bypass, Family::Ipv4, 3),

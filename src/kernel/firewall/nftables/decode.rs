@@ -1,7 +1,7 @@
-//! One rule's expressions as text in nft's words.
+//! The expressions of a rule as text in the syntax of nft.
 //!
-//! Strict: an expression with anything that isn't understood comes out as its bytes, so that a
-//! change by somebody else always shows as other text, if not as prettier text.
+//! The decoder is strict: an expression with an unknown part becomes hexadecimal bytes, so that
+//! every foreign change of a rule shows as different text.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,10 @@ use super::register::{Value, hex};
 use super::uapi::*;
 use crate::kernel::wire::{Attribute, attributes, find};
 
-/// A register's value, and whether a later expression has asked for it.
+/// The content of a register.
 struct Slot {
     value: Value,
+    /// True once a later expression has read the register.
     used: bool,
 }
 
@@ -22,7 +23,7 @@ struct Decoder {
     words: Vec<String>,
 }
 
-/// One rule as one line.
+/// A rule as one line of text.
 pub(super) fn rule(rule: &RuleState) -> String {
     let mut decoder = Decoder::default();
     match attributes(&rule.expressions) {
@@ -43,7 +44,7 @@ pub(super) fn rule(rule: &RuleState) -> String {
     decoder.words.join(" ")
 }
 
-/// A rule's user data: its comment, or its bytes.
+/// The user data of a rule: the comment, or hexadecimal bytes.
 fn userdata(bytes: &[u8]) -> String {
     match userdata_comment(bytes, UDATA_RULE_COMMENT) {
         Some(comment) => format!("comment {comment:?}"),
@@ -55,7 +56,7 @@ fn unknown(name: &str, bytes: &[u8]) -> String {
     format!("unknown expression {name} 0x{}", hex(bytes))
 }
 
-/// The list, if it holds nothing but these types.
+/// The attributes, if all have one of these types.
 fn only<'a>(bytes: &'a [u8], kinds: &[u16]) -> Option<Vec<Attribute<'a>>> {
     let list = attributes(bytes).ok()?;
     list.iter()
@@ -67,7 +68,7 @@ fn number(list: &[Attribute<'_>], kind: u16) -> Option<u32> {
     find(list, kind)?.be32()
 }
 
-/// The bytes inside a `NFTA_DATA_VALUE`.
+/// The payload of a nested `NFTA_DATA_VALUE`.
 fn data(list: &[Attribute<'_>], kind: u16) -> Option<Vec<u8>> {
     match attributes(find(list, kind)?.payload).ok()?.as_slice() {
         [value] if value.kind == NFTA_DATA_VALUE => Some(value.payload.to_vec()),
@@ -95,7 +96,7 @@ impl Decoder {
             "lookup" => self.lookup(body),
             "nat" => self.nat(body),
             "masq" if body.is_empty() => self.say("masquerade"),
-            // Its numbers are no part of the policy.
+            // The numbers of a counter are not a part of the policy.
             "counter" => self.say("counter"),
             "objref" => self.objref(body),
             _ => None,
@@ -117,7 +118,7 @@ impl Decoder {
         Some(())
     }
 
-    /// A value that nobody asked for does nothing, but it isn't what we wrote.
+    /// Prints a value never read: a load without effect, but not one of our expressions.
     fn discard(&mut self, slot: Slot) {
         if !slot.used {
             self.words.push(format!("load {}", slot.value));
@@ -130,7 +131,7 @@ impl Decoder {
         Some(slot.value.clone())
     }
 
-    /// `meta`, `ct`: load into a register, or store from one.
+    /// `meta` and `ct`: load into a register, or set from a register.
     fn load_or_set(
         &mut self,
         list: &[Attribute<'_>],
@@ -232,7 +233,7 @@ impl Decoder {
         let length = number(&list, NFTA_BITWISE_LEN)? as usize;
         let mask = data(&list, NFTA_BITWISE_MASK)?;
         let xor = data(&list, NFTA_BITWISE_XOR)?;
-        // Operation 0 is "mask and xor"; kernels before 5.7 don't name it.
+        // Operation 0 is "mask and xor"; kernels before 5.7 omit the attribute.
         let other = find(&list, NFTA_BITWISE_OP).is_some_and(|op| op.be32() != Some(0));
         if other || mask.len() != length || xor.len() != length {
             return None;
@@ -257,7 +258,7 @@ impl Decoder {
             &[NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN],
         )?;
         let chain = find(&inner, NFTA_VERDICT_CHAIN).map(|chain| chain.text());
-        // The NFT_… verdicts are negative (linux/netfilter/nf_tables.h).
+        // The NFT_… verdicts are negative numbers (linux/netfilter/nf_tables.h).
         let text = match (number(&inner, NFTA_VERDICT_CODE)?.cast_signed(), chain) {
             (0, None) => "drop".to_owned(),
             (1, None) => "accept".to_owned(),
@@ -310,9 +311,9 @@ impl Decoder {
         ];
         let list = only(body, &kinds)?;
         let least = number(&list, NFTA_NAT_REG_ADDR_MIN)?;
-        // The kernel reports an upper bound that nobody set as the lower one.
+        // Without an upper bound in the request the kernel reports the lower bound twice.
         let most = number(&list, NFTA_NAT_REG_ADDR_MAX).unwrap_or(least);
-        // It adds the flag "there is an address" itself; others change the translation.
+        // The kernel sets NF_NAT_RANGE_MAP_IPS by itself; other flags change the translation.
         let flags = number(&list, NFTA_NAT_FLAGS).unwrap_or(NF_NAT_RANGE_MAP_IPS);
         let plain = number(&list, NFTA_NAT_TYPE)? == NFT_NAT_SNAT && flags == NF_NAT_RANGE_MAP_IPS;
         if !plain || most != least {

@@ -1,4 +1,4 @@
-//! The policy as the table that shall lie in the kernel.
+//! Encodes the policy as the table desired in the kernel.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::Attributes;
 use crate::types::{Family, Mark, Realm};
 
-/// Linux refuses interface names of 16 bytes and more (`IFNAMSIZ`, with the NUL).
+/// Linux limits interface names to 15 bytes and a NUL (`IFNAMSIZ`, linux/if.h).
 const IFNAMSIZ: usize = 16;
 
 pub(super) fn inexpressible(what: String) -> FirewallError {
@@ -23,7 +23,7 @@ pub(super) fn inexpressible(what: String) -> FirewallError {
     }
 }
 
-/// The table for this policy.
+/// The table of a policy.
 pub(super) fn table(ruleset: &Ruleset) -> Result<TableState, FirewallError> {
     let mut table = TableState {
         userdata: comment_userdata(COMMENT),
@@ -41,15 +41,16 @@ pub(super) fn table(ruleset: &Ruleset) -> Result<TableState, FirewallError> {
         chain.rules.iter().any(counting)
     };
     if ruleset.chains.iter().any(counts) {
-        // All of them: what a family has counted stays while it isn't counted.
+        // All counters, so that the numbers of a family survive a policy without a rule for the
+        // family.
         table.counters = counters::all();
     }
     Ok(table)
 }
 
 fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, FirewallError> {
-    // Priorities: "mangle" is -150 and "srcnat" 100 (linux/netfilter_ipv4.h); ours relate to them
-    // as firewall::Hook says.
+    // "mangle" is priority -150 and "srcnat" 100 (linux/netfilter_ipv4.h); firewall::Hook explains
+    // the distances.
     let (name, kind, hook, priority) = match chain.hook {
         Hook::Prerouting => ("prerouting", "filter", NF_INET_PRE_ROUTING, -150),
         Hook::OutputReroute => ("output", "route", NF_INET_LOCAL_OUT, -150),
@@ -77,7 +78,7 @@ fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, F
     })
 }
 
-/// The families that a condition can only be true for.
+/// The families implied by a condition; empty if the condition can hold in both.
 fn families_of(condition: &Match) -> Vec<Family> {
     match condition {
         Match::Source(prefix) | Match::NotSource(prefix) => vec![Family::of_net(prefix)],
@@ -102,7 +103,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
     }
 }
 
-/// The family of a rule: its own, or the one that its conditions and its verdict imply.
+/// The family of a rule: explicit, or implied by the conditions and the verdict.
 fn family_of(rule: &FwRule) -> Result<Option<Family>, FirewallError> {
     let translated = match rule.verdict {
         Verdict::Snat(to) => Some(Family::of(to)),
@@ -114,7 +115,7 @@ fn family_of(rule: &FwRule) -> Result<Option<Family>, FirewallError> {
         match family {
             Some(known) if known != next => {
                 return Err(inexpressible(format!(
-                    "a rule that speaks of {known} and {next} at once: {rule:?}"
+                    "a rule with both {known} and {next}: {rule:?}"
                 )));
             }
             _ => family = Some(next),
@@ -131,7 +132,8 @@ fn encode_rule(rule: &FwRule, sets: &mut Vec<SetState>) -> Result<RuleState, Fir
             Family::Ipv4 => NFPROTO_IPV4,
             Family::Ipv6 => NFPROTO_IPV6,
         };
-        // In an `inet` table the same place of the header is another field in the other family.
+        // An `inet` table sees both families: without this check, the header offsets of one family
+        // would be read from packets of the other.
         expressions = expressions
             .meta(NFT_META_NFPROTO)
             .compare(NFT_CMP_EQ, &[protocol]);
@@ -188,7 +190,7 @@ fn encode_match(
         Match::DestinationAnyOf(prefixes) => {
             destination_set(expressions, prefixes, family_needed()?, sets, false)
         }
-        // Outside of nothing is everywhere.
+        // An empty list excludes no destination.
         Match::DestinationNoneOf(prefixes) if prefixes.is_empty() => expressions,
         Match::DestinationNoneOf(prefixes) => {
             destination_set(expressions, prefixes, family_needed()?, sets, true)
@@ -228,15 +230,16 @@ fn encode_verdict(
             written(counted, mark, Expressions::ct, NFT_CT_MARK).set_ct(NFT_CT_MARK)
         }
         Verdict::RestoreMark { mask } => {
-            // Taking bits out of a second register needs Linux 6.13, and enterprise kernels are
-            // at 6.1: but the rule has asked for the flow's bits already, so they are known.
+            // A bitwise operation on two registers needs Linux 6.13, and enterprise kernels are at
+            // 6.1. The condition of the rule has compared the flow's bits with a constant, so the
+            // constant replaces the second register.
             let known = rule.matches.iter().find_map(|condition| match condition {
                 Match::FlowMark(mark) if mark.mask == mask => Some(*mark),
                 _ => None,
             });
             let mark = known.ok_or_else(|| {
                 inexpressible(format!(
-                    "restoring the mark's bits {mask:#x} in a rule without a condition on them"
+                    "restoring the mark bits {mask:#x} in a rule without a condition on the flow's mark"
                 ))
             })?;
             written(counted, mark, Expressions::meta, NFT_META_MARK).set_meta(NFT_META_MARK)
@@ -248,7 +251,7 @@ fn encode_verdict(
     })
 }
 
-/// The mark at `key` with the bits of `mark` written into it, in register 1.
+/// Loads the mark at `key` into register 1 and sets the bits of `mark`.
 fn written(
     expressions: Expressions,
     mark: Mark,
@@ -274,7 +277,8 @@ fn next_hop(expressions: Expressions, address: IpAddr, operator: u32) -> Express
     expressions.rt(key).compare(operator, &octets(address))
 }
 
-/// The high half is the source's realm (`ip_rt_get_source` leaves both in `tclassid`).
+/// Compares the realm of the destination. The high half of the 32 bits is the realm of the source
+/// (`tclassid` holds both).
 fn in_realm(expressions: Expressions, realm: Realm, operator: u32) -> Expressions {
     masked(expressions.rt(NFT_RT_CLASSID), 0xffff)
         .compare(operator, &u32::from(realm.0).to_ne_bytes())
@@ -293,9 +297,7 @@ fn state(expressions: Expressions, bits: u32) -> Expressions {
 
 fn checked(mark: Mark) -> Result<Mark, FirewallError> {
     if mark.mask == 0 || mark.value & !mark.mask != 0 {
-        return Err(inexpressible(format!(
-            "mark {mark}: bits outside of its mask"
-        )));
+        return Err(inexpressible(format!("mark {mark}: bits outside the mask")));
     }
     Ok(mark)
 }

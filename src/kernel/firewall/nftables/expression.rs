@@ -1,4 +1,4 @@
-//! Builds the expressions of one rule, in the shape in which the kernel gives them back.
+//! Builds the expressions of a rule, in the form in which the kernel reports expressions.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::uapi::*;
 use crate::kernel::wire::Attributes;
 use crate::types::Family;
 
-/// A rule's expressions so far. Values travel through register 1, as nft does it.
+/// The expressions of a rule under construction. Values pass through register 1, as with nft.
 #[derive(Clone, Default)]
 pub(super) struct Expressions(Attributes);
 
@@ -24,7 +24,7 @@ pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Offset and length in bytes of an address in the network header (RFC 791, RFC 8200).
+/// Offset and length in bytes of the source address in the IP header (RFC 791, RFC 8200).
 pub(super) fn source_of(family: Family) -> (u32, u32) {
     match family {
         Family::Ipv4 => (12, 4),
@@ -32,6 +32,7 @@ pub(super) fn source_of(family: Family) -> (u32, u32) {
     }
 }
 
+/// Offset and length in bytes of the destination address in the IP header.
 pub(super) fn destination_of(family: Family) -> (u32, u32) {
     match family {
         Family::Ipv4 => (16, 4),
@@ -88,7 +89,7 @@ impl Expressions {
         self.add("rt", load)
     }
 
-    /// The type of the address that `flags` choose.
+    /// Loads the type of the source or destination address, as selected by `flags`.
     pub(super) fn fib_type(self, flags: u32) -> Self {
         let load = Attributes::new()
             .put_be32(NFTA_FIB_DREG, NFT_REG_1)
@@ -114,7 +115,7 @@ impl Expressions {
         self.add("cmp", compare)
     }
 
-    /// `register = (register & mask) ^ xor`; both of the length of the value.
+    /// `register = (register & mask) ^ xor`; both as long as the value.
     pub(super) fn bitwise(self, mask: &[u8], xor: &[u8]) -> Self {
         #[allow(clippy::expect_used)]
         let length = u32::try_from(mask.len()).expect("masks are 4 or 16 bytes");
@@ -137,7 +138,7 @@ impl Expressions {
         self.add("lookup", lookup)
     }
 
-    /// A number below `modulus` for the `length` bytes in register 2.
+    /// Hashes the `length` bytes in register 2 to a number below `modulus`.
     pub(super) fn jhash(self, length: u32, modulus: u32, seed: u32) -> Self {
         let hash = Attributes::new()
             .put_be32(NFTA_HASH_SREG, NFT_REG_2)
@@ -171,7 +172,7 @@ impl Expressions {
         self.add("counter", Attributes::new())
     }
 
-    /// Counts for the named counter of this table.
+    /// Adds the packet to a named counter of the table.
     pub(super) fn counter_named(self, name: &str) -> Self {
         let reference = Attributes::new()
             .put_be32(NFTA_OBJREF_IMM_TYPE, NFT_OBJECT_COUNTER)
@@ -195,7 +196,7 @@ impl Expressions {
         self.load(&octets(to)).add("nat", nat)
     }
 
-    /// Compares the address at this place of the network header with a prefix.
+    /// Compares the address at `place` (offset, length) of the IP header with a prefix.
     pub(super) fn prefix(self, place: (u32, u32), operator: u32, prefix: IpNet) -> Self {
         let loaded = self.network_header(NFT_REG_1, place);
         let masked = if prefix.prefix_len() == prefix.max_prefix_len() {

@@ -1,4 +1,4 @@
-//! Messages of a transaction, and the values that several of them share.
+//! Messages of a transaction, and the values shared by several messages.
 
 use super::uapi::*;
 use crate::kernel::wire::{Attributes, NFGEN_LEN};
@@ -15,17 +15,17 @@ pub(super) struct RuleState {
     pub(super) userdata: Vec<u8>,
 }
 
-/// A message of a transaction, without its sequence number.
+/// A message of a transaction, before the numbering.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     pub(super) kind: u16,
     pub(super) flags: u16,
     pub(super) body: Vec<u8>,
-    /// What it does, for the report of its refusal.
+    /// The operation in words, for the report of a refusal.
     pub(super) what: String,
 }
 
-/// `struct nfgenmsg` of our family.
+/// `struct nfgenmsg` of a family.
 pub(super) fn nfgen(family: u8) -> [u8; NFGEN_LEN] {
     [family, 0, 0, 0]
 }
@@ -41,7 +41,7 @@ pub(super) fn message(kind: u16, flags: u16, attributes: Attributes, what: Strin
     }
 }
 
-/// User data that holds one comment, as libnftnl lays it out: type, length, text with its NUL.
+/// User data with one comment in the layout of libnftnl: type, length, text, NUL.
 pub(super) fn comment_userdata(comment: &str) -> Vec<u8> {
     #[allow(clippy::expect_used)]
     let length = u8::try_from(comment.len() + 1).expect("our comment is a short constant");
@@ -51,7 +51,7 @@ pub(super) fn comment_userdata(comment: &str) -> Vec<u8> {
     userdata
 }
 
-/// The comment in user data, when user data is exactly one comment.
+/// The comment, if the user data consists of exactly one comment.
 pub(super) fn userdata_comment(userdata: &[u8], kind: u8) -> Option<String> {
     match userdata {
         [found, length, text @ ..] if *found == kind && usize::from(*length) == text.len() => {

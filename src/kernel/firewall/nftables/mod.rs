@@ -7,9 +7,10 @@
 //!                       └───────────────read────────────────┘
 //! ```
 //!
-//! What shall be and what is are the same value and become text by the same decoder, so that they
-//! can be compared line by line. Our table carries a comment as the mark of ownership; a table of
-//! our name without it is somebody else's and never touched.
+//! [`table::TableState`] describes both the desired table and the table in the kernel, and the same
+//! decoder turns both into text, so that a comparison of the lines finds every difference. Our
+//! table carries a comment as the mark of ownership. A table of our name without the comment
+//! belongs to another program and stays untouched.
 
 mod contact;
 mod counters;
@@ -36,8 +37,8 @@ use contact::{absence, contact, failed, open};
 use message::TABLE;
 pub use probe::{Probe, probe};
 
-/// The nf_tables backend. It holds no socket between operations: the network namespace is the one
-/// of the thread that calls.
+/// The nf_tables backend. Each operation opens a socket of its own, in the network namespace of the
+/// calling thread.
 #[derive(Debug, Default)]
 pub struct Nftables;
 
@@ -48,7 +49,7 @@ impl Nftables {
     }
 }
 
-/// Whether nf_tables holds chains of our iptables backend. False where nobody may look.
+/// True if nf_tables holds chains of our iptables backend. False without the privilege to look.
 ///
 /// # Errors
 /// When the answer remains unknown.
@@ -61,7 +62,7 @@ pub fn holds_iptables_chains(prefix: &str) -> Result<bool, FirewallError> {
     }
 }
 
-/// True if this table is the one that carries our rules.
+/// True if family and name are those of our table.
 pub fn table_is_ours(family: u8, table: &str) -> bool {
     family == uapi::NFPROTO_INET && table == TABLE
 }
@@ -111,7 +112,7 @@ impl FirewallBackend for Nftables {
         match contact().and_then(|mut wire| read::counted(&mut wire)) {
             Ok(Some((table, found))) if table.is_ours() => Ok(counters::sum(&found)),
             Ok(_) => Ok(None),
-            // Without nf_tables nothing counts.
+            // Without nf_tables there are no counters.
             Err(error) => match absence(&error) {
                 Some(ObservedFirewall::Unavailable(_)) => Ok(None),
                 _ => Err(failed(OPERATION, error)),
@@ -125,9 +126,9 @@ impl FirewallBackend for Nftables {
         transaction::replace_ours(&mut open(operation)?, operation, &messages)
     }
 
-    /// An empty snapshot stands for "nothing was there".
+    /// An empty snapshot stands for the absence of our table.
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError> {
-        let operation = "put table inet trailblazer back";
+        let operation = "restore table inet trailblazer";
         let messages = table::replay(&snapshot.0).map_err(|error| failed(operation, error))?;
         transaction::replace_ours(&mut open(operation)?, operation, &messages)
     }

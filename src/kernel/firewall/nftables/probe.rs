@@ -1,4 +1,4 @@
-//! Whether this kernel can carry our rules: for `backend = "auto"` and for `check`.
+//! Tests the kernel's support of all expressions in our rules.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,28 +6,28 @@ use super::contact::{absence, contact, failed};
 use super::{encode, transaction};
 use crate::firewall::{Chain, FwRule, Hook, Match, ObservedFirewall, Path, Ruleset, Verdict};
 use crate::kernel::firewall::error::FirewallError;
-use crate::types::{Family, Mark};
+use crate::types::{Family, Mark, Realm};
 
-/// The answer.
+/// The result of the test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
-    /// nf_tables with everything that our rules ask of it.
+    /// nf_tables supports everything in our rules.
     Available,
-    /// No nf_tables here, or one that lacks something: the reason.
+    /// No nf_tables, or a part is missing: the reason.
     Unavailable(String),
-    /// The kernel doesn't say without CAP_NET_ADMIN: the reason.
+    /// The kernel refuses an answer without CAP_NET_ADMIN: the reason.
     Unprivileged(String),
 }
 
-/// The first kernel that keeps a table's comment, our mark of ownership (commit 7a81575b806e).
+/// The first kernel to store a comment on a table, our mark of ownership (commit 7a81575b806e).
 const OLDEST: (u32, u32) = (5, 10);
 
-/// Asks the kernel. Beyond "is there an nf_tables" it checks a transaction with every expression
-/// that our rules may need, which is thrown away: kernels are built without some of them, and
-/// modules may be missing. It changes nothing, but the kernel may load its modules for it.
+/// Tests nf_tables with a transaction of every expression in our rules, since a kernel build may
+/// lack an expression or a module. The kernel checks the transaction and discards the result; the
+/// only lasting effect may be loaded modules.
 ///
 /// # Errors
-/// When the answer remains unknown.
+/// If the answer remains unknown.
 pub fn probe() -> Result<Probe, FirewallError> {
     const OPERATION: &str = "look for nf_tables";
     let mut wire = match contact() {
@@ -46,20 +46,21 @@ pub fn probe() -> Result<Probe, FirewallError> {
         .into_owned();
     if parse_release(&release).is_some_and(|version| version < OLDEST) {
         return Ok(Probe::Unavailable(format!(
-            "Linux {release} keeps no comment on a table, the mark of ownership; {}.{} does",
+            "Linux {release} can't store a comment on a table, our mark of ownership; {}.{} and later can",
             OLDEST.0, OLDEST.1
         )));
     }
     let mut table = encode::table(&everything())?;
-    // Whatever lies in the kernel under our name, the check starts from nothing: nobody else uses
-    // this name, and it is never committed.
+    // A name of its own, so that the check doesn't depend on an existing table of our name. The
+    // table is never committed.
     table.name = "trailblazer-probe".to_owned();
     match transaction::check(&mut wire, &table.messages()) {
         Ok(()) => Ok(Probe::Available),
         Err((what, error)) => match error.errno() {
-            // What a missing chain type, expression or hook is answered with.
+            // ENOENT, EINVAL, EPROTONOSUPPORT, EOPNOTSUPP, EAFNOSUPPORT: the kernel's answers to a
+            // missing chain type, expression or hook.
             Some(2 | 22 | 93 | 95 | 97) => Ok(Probe::Unavailable(format!(
-                "the kernel's nf_tables lacks something that our rules need: {what}: {error}"
+                "the kernel's nf_tables lacks a part of our rules: {what}: {error}"
             ))),
             _ => Err(failed(&format!("{OPERATION}: {what}"), error)),
         },
@@ -71,90 +72,86 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// A policy that uses all that the nf_tables backend can say.
-fn everything() -> Ruleset {
-    let mark = Mark { value: 1, mask: 3 };
-    let rule = |matches, verdict| FwRule {
+fn rule(matches: Vec<Match>, verdict: Verdict) -> FwRule {
+    FwRule {
         family: None,
         matches,
         verdict,
-    };
+    }
+}
+
+fn rule_of(family: Family, matches: Vec<Match>, verdict: Verdict) -> FwRule {
+    FwRule {
+        family: Some(family),
+        ..rule(matches, verdict)
+    }
+}
+
+/// A policy with every expression of the nf_tables backend.
+fn everything() -> Ruleset {
+    let mark = Mark { value: 1, mask: 3 };
     let any = |family: Family| vec![family.default_prefix()];
+    let bucket = || Match::SourceBucket {
+        bucket: 0,
+        buckets: 2,
+        seed: 1,
+    };
     let v4 = IpAddr::from(Ipv4Addr::LOCALHOST);
     let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
-    let bucket = |family| FwRule {
-        family: Some(family),
-        matches: vec![Match::SourceBucket {
-            bucket: 0,
-            buckets: 2,
-            seed: 1,
-        }],
-        verdict: Verdict::Accept,
-    };
-    let chains = vec![
-        Chain {
-            hook: Hook::Prerouting,
-            rules: vec![
-                rule(
-                    vec![Match::NewFlow, Match::DestinationIsLocal],
-                    Verdict::SetFlowMark(mark),
-                ),
-                rule(
-                    vec![Match::FlowMark(mark)],
-                    Verdict::RestoreMark { mask: mark.mask },
-                ),
-            ],
-        },
-        Chain {
-            hook: Hook::OutputReroute,
-            rules: Vec::new(),
-        },
-        Chain {
-            hook: Hook::PostroutingCount,
-            rules: vec![FwRule {
-                family: Some(Family::Ipv4),
-                matches: vec![
-                    Match::OriginalDirection,
-                    Match::PacketMark(mark),
-                    Match::NotNextHop(v4),
-                ],
-                verdict: Verdict::Count(Path::Bypass),
-            }],
-        },
-        Chain {
-            hook: Hook::PostroutingNat,
-            rules: vec![
-                rule(
-                    vec![
-                        Match::OutputInterface("lo".to_owned()),
-                        Match::Realm(crate::types::Realm(1)),
-                    ],
-                    Verdict::Masquerade,
-                ),
-                rule(
-                    vec![Match::SourceNotLocal, Match::NextHop(v4)],
-                    Verdict::Snat(v4),
-                ),
-                rule(vec![Match::NextHop(v6)], Verdict::Snat(v6)),
-                bucket(Family::Ipv4),
-                bucket(Family::Ipv6),
-            ],
-        },
-        Chain {
-            hook: Hook::PostroutingGuard,
-            rules: vec![
-                rule(
-                    vec![Match::DestinationAnyOf(any(Family::Ipv4))],
-                    Verdict::Drop,
-                ),
-                rule(
-                    vec![Match::DestinationNoneOf(any(Family::Ipv6))],
-                    Verdict::Accept,
-                ),
-            ],
-        },
+    let prerouting = vec![
+        rule(
+            vec![Match::NewFlow, Match::DestinationIsLocal],
+            Verdict::SetFlowMark(mark),
+        ),
+        rule(
+            vec![Match::FlowMark(mark)],
+            Verdict::RestoreMark { mask: mark.mask },
+        ),
     ];
-    Ruleset { chains }
+    let counting = [
+        Match::OriginalDirection,
+        Match::PacketMark(mark),
+        Match::NotNextHop(v4),
+    ];
+    let leaving = vec![
+        Match::OutputInterface("lo".to_owned()),
+        Match::Realm(Realm(1)),
+    ];
+    let translation = vec![
+        rule(leaving, Verdict::Masquerade),
+        rule(
+            vec![Match::SourceNotLocal, Match::NextHop(v4)],
+            Verdict::Snat(v4),
+        ),
+        rule(vec![Match::NextHop(v6)], Verdict::Snat(v6)),
+        rule_of(Family::Ipv4, vec![bucket()], Verdict::Accept),
+        rule_of(Family::Ipv6, vec![bucket()], Verdict::Accept),
+    ];
+    let guard = vec![
+        rule(
+            vec![Match::DestinationAnyOf(any(Family::Ipv4))],
+            Verdict::Drop,
+        ),
+        rule(
+            vec![Match::DestinationNoneOf(any(Family::Ipv6))],
+            Verdict::Accept,
+        ),
+    ];
+    let count = rule_of(
+        Family::Ipv4,
+        counting.to_vec(),
+        Verdict::Count(Path::Bypass),
+    );
+    let chains = [
+        (Hook::Prerouting, prerouting),
+        (Hook::OutputReroute, Vec::new()),
+        (Hook::PostroutingCount, vec![count]),
+        (Hook::PostroutingNat, translation),
+        (Hook::PostroutingGuard, guard),
+    ];
+    Ruleset {
+        chains: chains.map(|(hook, rules)| Chain { hook, rules }).into(),
+    }
 }
 
 #[cfg(test)]
@@ -162,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernel_releases() {
+    fn kernel_release_is_parsed_to_major_and_minor() {
         assert_eq!(
             parse_release("6.1.112-124.190.amzn2023.x86_64"),
             Some((6, 1))

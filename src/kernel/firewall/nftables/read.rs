@@ -1,4 +1,4 @@
-//! Reads our table out of the kernel, whole and consistent.
+//! Reads our table from the kernel as a consistent whole.
 
 use super::counters::{self, CounterState};
 use super::message::{RuleState, TABLE, nfgen};
@@ -7,13 +7,13 @@ use super::uapi::*;
 use crate::kernel::wire::{Attribute, Attributes, DUMP, NFGEN_LEN, Wire, WireError};
 use crate::kernel::wire::{attributes, find};
 
-/// How often a reading that somebody's change cut through is begun again.
+/// The number of attempts at a reading that foreign transactions keep interrupting.
 const ATTEMPTS: u32 = 5;
-/// The pause before it is begun again.
+/// The pause between two attempts.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(3);
 const ENOENT: i32 = 2;
 
-/// The table, and the generation of the whole nf_tables state that it was read from.
+/// The table, and the generation of the whole nf_tables state at the time of reading.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) table: Option<TableState>,
@@ -26,7 +26,7 @@ fn body(family: u8, attributes: Attributes) -> Vec<u8> {
     body
 }
 
-/// The attributes behind the `nfgenmsg`.
+/// The attributes after the `nfgenmsg`.
 fn list(body: &[u8]) -> Result<Vec<Attribute<'_>>, WireError> {
     let (_, list) = body
         .split_at_checked(NFGEN_LEN)
@@ -34,7 +34,7 @@ fn list(body: &[u8]) -> Result<Vec<Attribute<'_>>, WireError> {
     attributes(list)
 }
 
-/// The number that each change of any table moves on (`NFTA_GEN_ID`).
+/// The generation (`NFTA_GEN_ID`): a number that each transaction on any table increments.
 pub(super) fn generation(wire: &mut Wire) -> Result<u32, WireError> {
     let mut found = None;
     let request = body(NFPROTO_UNSPEC, Attributes::new());
@@ -45,7 +45,7 @@ pub(super) fn generation(wire: &mut Wire) -> Result<u32, WireError> {
     found.ok_or(WireError::Malformed("no generation id"))
 }
 
-/// Reads with `read` until the state is the same before and after.
+/// Repeats `read` until the generation is the same before and after.
 fn consistently<T>(
     wire: &mut Wire,
     read: fn(&mut Wire) -> Result<T, WireError>,
@@ -56,32 +56,32 @@ fn consistently<T>(
         let after = generation(wire)?;
         match outcome {
             Err(WireError::Interrupted) => {}
-            // An error may come from the change itself: a table that vanished half-way.
+            // The change may have caused an error: a table that vanished during the reading.
             _ if before != after => {}
             Ok(value) => return Ok((value, after)),
             Err(error) => return Err(error),
         }
         before = after;
-        // A transaction of somebody else is over within milliseconds: not the next one too.
+        // A foreign transaction ends within milliseconds.
         std::thread::sleep(PAUSE);
     }
     Err(WireError::Interrupted)
 }
 
-/// Our table with everything in it.
+/// Our table with all objects.
 pub(super) fn whole(wire: &mut Wire) -> Result<Reading, WireError> {
     let (table, generation) = consistently(wire, read_whole)?;
     Ok(Reading { table, generation })
 }
 
-/// Our table's own line only: enough to know whose it is.
+/// Our table without objects: enough to check the mark of ownership.
 pub(super) fn head(wire: &mut Wire) -> Result<Reading, WireError> {
     let (table, generation) = consistently(wire, read_head)?;
     let table = table.map(|(table, _)| table);
     Ok(Reading { table, generation })
 }
 
-/// Our counters, and the table's own line to know whose they are; none without a table.
+/// Our counters, with the table to check the mark of ownership; `None` without a table.
 pub(super) fn counted(
     wire: &mut Wire,
 ) -> Result<Option<(TableState, Vec<CounterState>)>, WireError> {
@@ -94,7 +94,7 @@ pub(super) fn counted(
     Ok(consistently(wire, read)?.0)
 }
 
-/// The table without its content, and the number of objects in it.
+/// The table without objects, and the number of objects in the kernel.
 fn read_head(wire: &mut Wire) -> Result<Option<(TableState, u32)>, WireError> {
     let request = body(
         NFPROTO_INET,
@@ -133,7 +133,7 @@ fn read_whole(wire: &mut Wire) -> Result<Option<TableState>, WireError> {
     for set in &mut table.sets {
         set.elements = read_elements(wire, &set.name)?;
     }
-    // A set that only its rule knows isn't counted (nf_tables_commit takes it off again).
+    // The kernel's number excludes anonymous sets (nf_tables_commit subtracts each).
     let sets = table.sets.iter().filter(|set| !set.is_anonymous()).count();
     let known = table.chains.len() + sets + table.counters.len();
     let counted = u32::try_from(known).unwrap_or(u32::MAX);
@@ -141,7 +141,7 @@ fn read_whole(wire: &mut Wire) -> Result<Option<TableState>, WireError> {
     Ok(Some(table))
 }
 
-/// Our counters; objects of others are left out.
+/// Our counters, without foreign objects.
 pub(super) fn read_counters(wire: &mut Wire) -> Result<Vec<CounterState>, WireError> {
     let request = body(
         NFPROTO_INET,
@@ -164,7 +164,7 @@ fn text(list: &[Attribute<'_>], kind: u16) -> Option<String> {
     find(list, kind).map(|attribute| attribute.text())
 }
 
-/// The attributes but for those of these types.
+/// The attributes except the types in `dropped`.
 fn without(list: &[Attribute<'_>], dropped: &[u16]) -> Vec<u8> {
     list.iter()
         .filter(|attribute| !dropped.contains(&attribute.kind))
@@ -184,7 +184,7 @@ fn read_chains(wire: &mut Wire) -> Result<Vec<ChainState>, WireError> {
     ];
     let mut chains = Vec::new();
     let request = body(NFPROTO_INET, Attributes::new());
-    // The kernel has no filter by table here.
+    // GETCHAIN has no filter by table.
     wire.ask(msg::GETCHAIN, DUMP, &request, |frame| {
         let list = list(frame.body)?;
         if text(&list, NFTA_CHAIN_TABLE).as_deref() == Some(TABLE) {
@@ -215,7 +215,7 @@ fn read_rules(wire: &mut Wire, chains: &mut [ChainState]) -> Result<(), WireErro
             None => Vec::new(),
         };
         let userdata = find(&list, NFTA_RULE_USERDATA);
-        // A chain that isn't there belongs to a later generation: the reading is repeated.
+        // An unknown chain belongs to a later generation: repeat the reading.
         let chain = chains.iter_mut().find(|chain| chain.name == name);
         chain.ok_or(WireError::Interrupted)?.rules.push(RuleState {
             expressions,
@@ -225,7 +225,7 @@ fn read_rules(wire: &mut Wire, chains: &mut [ChainState]) -> Result<(), WireErro
     })
 }
 
-/// The expressions with the numbers of their counters taken out.
+/// The expressions with all counters at zero.
 fn without_counts(expressions: &[u8]) -> Result<Vec<u8>, WireError> {
     let mut kept = Attributes::new();
     for expression in attributes(expressions)? {
@@ -293,8 +293,8 @@ fn read_elements(wire: &mut Wire, set: &str) -> Result<Vec<Vec<u8>>, WireError> 
     Ok(elements)
 }
 
-/// Puts the elements in the order of their keys, an interval's end before the beginning of the
-/// next at the same key: the order in which the kernel takes them back.
+/// Sorts elements by key, and at the same key the end of an interval before the start of the next:
+/// the order that the kernel accepts in a transaction.
 pub(super) fn sort_elements(elements: &mut [Vec<u8>]) {
     elements.sort_by_cached_key(|element| {
         let flags = attributes(element)
@@ -305,7 +305,7 @@ pub(super) fn sort_elements(elements: &mut [Vec<u8>]) {
     });
 }
 
-/// The key's bytes; empty when the element has none that is plain bytes.
+/// The bytes of the key; empty if the key isn't plain bytes.
 pub(super) fn element_key(element: &[u8]) -> Vec<u8> {
     let key = || {
         let list = attributes(element).ok()?;
@@ -315,8 +315,8 @@ pub(super) fn element_key(element: &[u8]) -> Vec<u8> {
     key().unwrap_or_default()
 }
 
-/// Whether any table of any family has a chain whose name begins with `prefix`: iptables-nft
-/// keeps its chains here.
+/// True if any table of any family has a chain with a name that starts with `prefix`: the chains of
+/// iptables-nft lie in nf_tables.
 pub(super) fn any_chain_begins_with(wire: &mut Wire, prefix: &str) -> Result<bool, WireError> {
     let mut found = false;
     let request = body(NFPROTO_UNSPEC, Attributes::new());

@@ -1,4 +1,4 @@
-//! What a register holds while a rule runs, and how nft writes it.
+//! The content of a register during a rule, in the notation of nft.
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// An address from its bytes.
+/// The address of 4 or 16 bytes.
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return Some(IpAddr::from(v4));
@@ -52,7 +52,7 @@ fn host_number(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// The length of the prefix that this netmask makes.
+/// The prefix length of a netmask.
 fn prefix_length(mask: &[u8]) -> Option<u8> {
     ipnet::ip_mask_to_prefix(address(mask)?).ok()
 }
@@ -85,7 +85,7 @@ impl fmt::Display for Value {
                 (NFT_PAYLOAD_NETWORK_HEADER, 16, 4) => f.write_str("ip daddr"),
                 (NFT_PAYLOAD_NETWORK_HEADER, 8, 16) => f.write_str("ip6 saddr"),
                 (NFT_PAYLOAD_NETWORK_HEADER, 24, 16) => f.write_str("ip6 daddr"),
-                // nft's raw syntax, in bits, but for the header, which it names.
+                // The raw syntax of nft in bits, with the header as a number instead of a name.
                 _ => write!(f, "@base-{base},{},{}", offset * 8, length * 8),
             },
             Value::Jhash { of, modulus, seed } => {
@@ -109,7 +109,7 @@ impl fmt::Display for Value {
 }
 
 impl Value {
-    /// The value's length in bytes, where the value says it.
+    /// The length in bytes, if known.
     pub(super) fn length(&self) -> Option<u32> {
         match self {
             Value::Payload { length, .. } => Some(*length),
@@ -139,7 +139,7 @@ impl Value {
         }
     }
 
-    /// This value where `target` takes it.
+    /// The text of the value on the right of `target set`.
     pub(super) fn text_for(&self, target: &Value) -> String {
         match self {
             Value::Data(bytes) => target
@@ -149,7 +149,7 @@ impl Value {
         }
     }
 
-    /// A constant in the notation of this value's kind.
+    /// A constant in the notation for comparisons with the value.
     fn constant(&self, bytes: &[u8]) -> Option<String> {
         match self {
             Value::Meta(NFT_META_IIFNAME | NFT_META_OIFNAME) if bytes.len() == 16 => {
@@ -184,7 +184,7 @@ impl Value {
         }
     }
 
-    /// `value operator constant`; none for an operator that nft doesn't know either.
+    /// `value operator constant`; `None` for an unknown operator.
     pub(super) fn compared(&self, operator: u32, right: &[u8]) -> Option<String> {
         // NFT_CMP_… (linux/netfilter/nf_tables.h).
         let sign = *["==", "!=", "<", "<=", ">", ">="].get(operator as usize)?;
@@ -201,7 +201,7 @@ impl Value {
         }
     }
 
-    /// Masks that nft doesn't write as masks: prefixes, and the states of a flow.
+    /// Masked comparisons with a syntax of their own in nft: prefixes and conntrack states.
     fn idiom(&self, operator: u32, right: &[u8]) -> Option<String> {
         let Value::Masked { of, mask, xor } = self else {
             return None;

@@ -8,8 +8,7 @@ use super::uapi::*;
 use crate::kernel::wire::Attributes;
 use crate::types::Family;
 
-/// Looks for the destination in these prefixes (outside of them, `inverted`); the set joins
-/// `sets`.
+/// Matches destinations inside the prefixes, or outside if `inverted`, with a new set in `sets`.
 pub(super) fn destination_set(
     expressions: Expressions,
     prefixes: &[IpNet],
@@ -41,8 +40,8 @@ pub(super) fn destination_set(
     expressions
 }
 
-/// The prefixes as half-open intervals. Neighbours become one interval: the kernel's tree keeps
-/// an end and a beginning at one address as two elements of the same key.
+/// The prefixes as half-open intervals. Adjacent prefixes become one interval, since the kernel
+/// would store the end and the start at the shared address as two elements with the same key.
 fn intervals(prefixes: &[IpNet]) -> Vec<Vec<u8>> {
     let mut ranges: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
     for prefix in prefixes {
@@ -64,13 +63,13 @@ fn intervals(prefixes: &[IpNet]) -> Vec<Vec<u8>> {
     let mut elements = Vec::with_capacity(2 * ranges.len());
     for (first, after) in ranges {
         elements.push(element(&first, 0));
-        // What ends with the last address of all has no end.
+        // An interval up to the highest address has no end element.
         elements.extend(after.map(|key| element(&key, NFT_SET_ELEM_INTERVAL_END)));
     }
     elements
 }
 
-/// The next number, or none after the last.
+/// The next address, or `None` after the highest.
 fn successor(mut octets: Vec<u8>) -> Option<Vec<u8>> {
     for octet in octets.iter_mut().rev() {
         *octet = octet.wrapping_add(1);

@@ -1,5 +1,7 @@
-//! Our table as it lies in the kernel, or as it shall lie there: the one value that is rendered
-//! to text, compared, sent and put back.
+//! Our table as a value.
+//!
+//! [`TableState`] is the desired or the present content of our table. The text of a plan, the
+//! messages of a transaction and the record for a rollback all derive from the same value.
 
 use super::counters::{self, CounterState};
 use super::decode;
@@ -10,17 +12,19 @@ use super::uapi::*;
 use crate::kernel::wire::{APPEND, Attributes, CREATE, Frame, WireError, find, frames};
 use crate::kernel::wire::{NFGEN_LEN, attributes, push_message};
 
-/// Bytes of elements in one message: they share one attribute, whose length has 16 bits.
+/// The limit of element bytes in a message: all share one attribute, and the length of an attribute
+/// has 16 bits.
 const ELEMENTS_A_MESSAGE: usize = 48 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TableState {
-    /// `trailblazer`, but for checks that are never committed.
+    /// `trailblazer`, except in checks without a commit.
     pub(super) name: String,
     pub(super) flags: u32,
     pub(super) userdata: Vec<u8>,
-    /// How many objects of the table are neither chains nor sets nor counters of ours (others'
-    /// named objects, flow tables): nobody of ours makes them, so they are counted only.
+    /// The number of objects other than chains, sets and our counters: named objects and flow
+    /// tables of other programs. We never create such objects, so the number suffices to show a
+    /// foreign change.
     pub(super) further: u32,
     pub(super) counters: Vec<CounterState>,
     pub(super) chains: Vec<ChainState>,
@@ -30,7 +34,7 @@ pub(super) struct TableState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ChainState {
     pub(super) name: String,
-    /// Everything but the table's name and what the kernel only reports.
+    /// Without the name of the table and the attributes that the kernel only reports.
     pub(super) attributes: Vec<u8>,
     pub(super) rules: Vec<RuleState>,
 }
@@ -38,9 +42,9 @@ pub(super) struct ChainState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SetState {
     pub(super) name: String,
-    /// Everything but the table's name and what the kernel only reports.
+    /// Without the name of the table and the attributes that the kernel only reports.
     pub(super) attributes: Vec<u8>,
-    /// Payload of each element's `NFTA_LIST_ELEM`.
+    /// The payloads of `NFTA_LIST_ELEM`.
     pub(super) elements: Vec<Vec<u8>>,
 }
 
@@ -59,29 +63,29 @@ impl Default for TableState {
 }
 
 impl TableState {
-    /// Whether it carries our mark of ownership.
+    /// True if the table carries our mark of ownership.
     pub(super) fn is_ours(&self) -> bool {
         self.userdata == comment_userdata(COMMENT)
     }
 
-    /// The table of another owner in the words of a conflict: its mark, and the way out.
+    /// Describes a conflict with a foreign table of our name, and a remedy.
     pub(super) fn foreign(&self) -> String {
-        let carries = match userdata_comment(&self.userdata, UDATA_TABLE_COMMENT) {
-            Some(comment) => format!("the comment {comment:?}"),
+        let found = match userdata_comment(&self.userdata, UDATA_TABLE_COMMENT) {
+            Some(comment) => format!("comment {comment:?}"),
             None => "no comment".to_owned(),
         };
         format!(
-            "table inet {TABLE} is somebody else's: it carries {carries}, ours carry {COMMENT:?}; \
-             rename or remove it (nft delete table inet {TABLE})"
+            "table inet {TABLE} belongs to another program ({found}, expected {COMMENT:?}); \
+             rename or remove the table (nft delete table inet {TABLE})"
         )
     }
 
-    /// What creates it: counters before the rules that count for them, chains before elements and rules (which may jump to them), sets before the
-    /// rules that look into them.
+    /// The messages to create the table, referenced objects first: rules refer to counters, chains
+    /// and sets, and set elements may refer to chains.
     pub(super) fn messages(&self) -> Vec<Message> {
         let table = Attributes::new()
             .put_text(NFTA_TABLE_NAME, &self.name)
-            // The other flags tie a table to the process that made it.
+            // The other flags bind a table to the creating process.
             .put_be32(NFTA_TABLE_FLAGS, self.flags & NFT_TABLE_F_DORMANT)
             .put(NFTA_TABLE_USERDATA, &self.userdata);
         let what = format!("add table inet {}", self.name);
@@ -121,7 +125,7 @@ impl TableState {
         messages
     }
 
-    /// A record from which [`replay`] makes the same messages again.
+    /// A record for [`replay`].
     pub(super) fn record(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for message in self.messages() {
@@ -139,7 +143,7 @@ impl SetState {
             .is_some_and(|flags| flags & NFT_SET_ANONYMOUS != 0)
     }
 
-    /// The elements, in as many lists as messages are needed.
+    /// The elements, split into one list per message.
     fn element_lists(&self) -> Vec<Attributes> {
         let mut lists: Vec<Attributes> = Vec::new();
         for element in &self.elements {
@@ -172,12 +176,12 @@ fn rule_message(table: &str, chain: &ChainState, rule: &RuleState, number: usize
     message(msg::NEWRULE, CREATE | APPEND, attributes, what)
 }
 
-/// The messages of a record, checked to be ones that [`TableState::record`] could have made.
+/// The messages of a record. Refuses records that [`TableState::record`] can't have written.
 pub(super) fn replay(record: &[u8]) -> Result<Vec<Message>, WireError> {
-    const FOREIGN: WireError = WireError::Malformed("a record that isn't of the nftables backend");
+    const FOREIGN: WireError = WireError::Malformed("not a record of the nftables backend");
     let known = |frame: &Frame<'_>| {
         let (family, list) = frame.body.split_at_checked(NFGEN_LEN).ok_or(FOREIGN)?;
-        // The table's name is attribute 1 of each of these messages.
+        // The name of the table is attribute 1 in all messages below.
         let table = find(&attributes(list)?, NFTA_TABLE_NAME).map(|name| name.text());
         if family != nfgen(NFPROTO_INET) || table.as_deref() != Some(TABLE) {
             return Err(FOREIGN);
@@ -201,7 +205,7 @@ pub(super) fn replay(record: &[u8]) -> Result<Vec<Message>, WireError> {
                 kind: frame.kind,
                 flags: frame.flags,
                 body: frame.body.to_vec(),
-                what: format!("put back the {object} that is message {index} of the record"),
+                what: format!("restore the {object} in message {index} of the record"),
             })
         })
         .collect()

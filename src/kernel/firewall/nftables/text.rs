@@ -1,4 +1,4 @@
-//! Our table as canonical text: one line an object, counters and handles left out.
+//! Our table as canonical text: one line per object, without counts and handles.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,8 @@ use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
 use crate::kernel::wire::{Attribute, WireError, attributes, find};
 
-/// The text. Chains and sets are sorted by name, since their order has no meaning; rules are not.
+/// The lines. Chains and sets are sorted by name, since their order has no meaning; rules keep
+/// the order of the kernel.
 pub(super) fn lines(table: &TableState) -> Result<Vec<String>, WireError> {
     let mut lines = vec![table_line(table)];
     let counters = table.counters.iter();
@@ -48,12 +49,12 @@ fn table_line(table: &TableState) -> String {
         None => line.push_str(&format!(" userdata 0x{}", hex(&table.userdata))),
     }
     if table.further != 0 {
-        line.push_str(&format!(" with {} objects not of ours", table.further));
+        line.push_str(&format!(" with {} foreign objects", table.further));
     }
     line
 }
 
-/// What isn't understood, as its bytes.
+/// Unknown attributes in hexadecimal.
 fn rest(list: &[Attribute<'_>], known: &[u16]) -> String {
     list.iter()
         .filter(|attribute| !known.contains(&attribute.kind))
@@ -122,7 +123,7 @@ fn set_lines(set: &SetState, lines: &mut Vec<String>) -> Result<(), WireError> {
         })
         .collect();
     names.sort();
-    // User data and size are nft's notes to itself.
+    // nft stores user data and size for its own use.
     let known = [
         NFTA_SET_NAME,
         NFTA_SET_KEY_TYPE,
@@ -152,7 +153,7 @@ fn set_lines(set: &SetState, lines: &mut Vec<String>) -> Result<(), WireError> {
     Ok(())
 }
 
-/// An element's key and its flags, when it has nothing else.
+/// Key and flags of an element without further attributes.
 fn plain_element(element: &[u8]) -> Option<(Vec<u8>, u32)> {
     let list = attributes(element).ok()?;
     let known = [
@@ -170,7 +171,7 @@ fn plain_element(element: &[u8]) -> Option<(Vec<u8>, u32)> {
     Some((super::read::element_key(element), flags))
 }
 
-/// Elements, sorted as [`super::read::sort_elements`] does, as prefixes and ranges.
+/// The elements, in the order of [`super::read::sort_elements`], as prefixes and ranges.
 fn interval_lines(set: &SetState, length: usize) -> Option<Vec<String>> {
     let mut lines = Vec::new();
     let mut open: Option<Vec<u8>> = None;
@@ -182,7 +183,7 @@ fn interval_lines(set: &SetState, length: usize) -> Option<Vec<String>> {
         match (open.take(), flags == NFT_SET_ELEM_INTERVAL_END) {
             (None, false) => open = Some(key),
             (Some(first), true) => lines.push(range_text(&first, predecessor(key)?)?),
-            // nft begins a set with the end of the gap before its first interval.
+            // nft starts a set with an end element at zero, for the gap before the first interval.
             (None, true) if lines.is_empty() && key.iter().all(|byte| *byte == 0) => {}
             (None, true) | (Some(_), false) => return None,
         }

@@ -1,4 +1,4 @@
-//! One nf_tables transaction: all of its messages take effect at once, or none.
+//! nf_tables transactions: all messages take effect at once, or none.
 
 use super::contact::failed;
 use super::message::{Message, delete_table, nfgen};
@@ -8,23 +8,23 @@ use super::{counters, read};
 use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::{ACK, Attributes, REQUEST, Wire, WireError, push_message};
 
-/// How often we begin again when somebody else's transaction came between our look and ours.
+/// The number of attempts if a foreign transaction comes between our reading and our commit.
 const ATTEMPTS: u32 = 20;
-/// `ERESTART` (linux/errno.h): the generation that the batch was made for is over.
+/// `ERESTART` (linux/errno.h): the generation named in the batch is outdated.
 const ERESTART: i32 = 85;
 
-/// Whether the kernel keeps a transaction that it found right.
+/// The kernel's treatment of a valid transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Commit,
-    /// A batch without its end is checked, then thrown away (`nft --check` does the same).
+    /// The kernel checks and discards a batch without an end message, as with `nft --check`.
     CheckOnly,
 }
 
-/// Replaces whatever table of ours there is by what `messages` make (nothing, when there are
-/// none). Somebody else's table of our name is refused, and one that appears between the look and
-/// the transaction too: the batch carries the generation of the look. What the counters have at
-/// that look, the new ones begin with.
+/// Replaces our table, if present, by the table of `messages`; without messages, only deletes.
+/// A foreign table of our name is an error. The batch carries the generation of the reading, so
+/// that the kernel refuses the commit if such a table has appeared meanwhile. New counters start
+/// with the numbers of the reading.
 pub(super) fn replace_ours(
     wire: &mut Wire,
     operation: &str,
@@ -60,9 +60,9 @@ pub(super) fn replace_ours(
     Err(failed(operation, WireError::Interrupted))
 }
 
-/// Lets the kernel check messages without keeping anything.
+/// Lets the kernel check the messages without a commit.
 pub(super) fn check(wire: &mut Wire, messages: &[Message]) -> Result<(), (String, WireError)> {
-    // Generation 0 stands for any.
+    // 0: any generation.
     send(wire, messages, 0, Ending::CheckOnly)
 }
 
@@ -73,7 +73,7 @@ fn refuse_foreign(operation: &str, table: &TableState) -> Result<(), FirewallErr
     Err(FirewallError::Refused {
         backend: crate::firewall::BackendKind::Nftables,
         operation: operation.to_owned(),
-        reason: format!("{}; it was left as it is", table.foreign()),
+        reason: format!("{}; the table was left unchanged", table.foreign()),
         errno: None,
     })
 }
@@ -85,7 +85,7 @@ fn send(
     ending: Ending,
 ) -> Result<(), (String, WireError)> {
     let whole = |error| ("the transaction as a whole".to_owned(), error);
-    // The subsystem goes into res_id, in network order (nfnetlink.h).
+    // res_id holds the subsystem in network order (nfnetlink.h).
     let mut edge = nfgen(NFPROTO_UNSPEC).to_vec();
     edge[2..].copy_from_slice(&msg::SUBSYSTEM.to_be_bytes());
     let mut head = edge.clone();
@@ -102,8 +102,8 @@ fn send(
     let mut sequences = Vec::with_capacity(messages.len());
     for (index, message) in messages.iter().enumerate() {
         let sequence = wire.next_sequence();
-        // Refusals are always answered. One acknowledgement, of the last, is the barrier; the
-        // batch's own end is acknowledged since Linux 6.10 only.
+        // The kernel always reports refusals. The acknowledgement of the last message marks the
+        // end of the reports; the end message has an acknowledgement only since Linux 6.10.
         let ack = if index + 1 == messages.len() { ACK } else { 0 };
         let flags = REQUEST | message.flags | ack;
         push_message(&mut bytes, message.kind, flags, sequence, &message.body);

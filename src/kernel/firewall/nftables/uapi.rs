@@ -1,4 +1,5 @@
-//! Numbers of linux/netfilter/nf_tables.h, nfnetlink.h and friends, under their kernel names.
+//! Constants of linux/netfilter/nf_tables.h, nfnetlink.h and related headers, with the kernel's
+//! names.
 
 /// `NETLINK_NETFILTER` (linux/netlink.h).
 pub(super) const NETLINK_NETFILTER: isize = 12;
@@ -82,13 +83,13 @@ pub(super) const NFTA_SET_ID: u16 = 10;
 pub(super) const NFTA_SET_USERDATA: u16 = 13;
 pub(super) const NFTA_SET_PAD: u16 = 14;
 pub(super) const NFTA_SET_HANDLE: u16 = 16;
-/// Since Linux 6.16: the kernel's choice of data structure, and its own count.
+/// Since Linux 6.16: the kernel's choice of data structure, and the number of elements.
 pub(super) const NFTA_SET_TYPE: u16 = 19;
 pub(super) const NFTA_SET_COUNT: u16 = 20;
 pub(super) const NFT_SET_ANONYMOUS: u32 = 1;
 pub(super) const NFT_SET_CONSTANT: u32 = 2;
 pub(super) const NFT_SET_INTERVAL: u32 = 4;
-/// Names of the set flags, lowest bit first, as nft writes them.
+/// The names of the set flags in nft, lowest bit first.
 pub(super) const SET_FLAG_NAMES: [&str; 9] = [
     "anonymous",
     "constant",
@@ -100,7 +101,7 @@ pub(super) const SET_FLAG_NAMES: [&str; 9] = [
     "concat",
     "expr",
 ];
-/// nft's own numbers for key types (`TYPE_IPADDR`, `TYPE_IP6ADDR`, nftables' datatype.h).
+/// Key types in the numbering of nft (`TYPE_IPADDR`, `TYPE_IP6ADDR`, datatype.h of nftables).
 pub(super) const TYPE_IPADDR: u32 = 7;
 pub(super) const TYPE_IP6ADDR: u32 = 8;
 
@@ -147,7 +148,7 @@ pub(super) const NFTA_CT_SREG: u16 = 4;
 pub(super) const NFT_CT_STATE: u32 = 0;
 pub(super) const NFT_CT_DIRECTION: u32 = 1;
 pub(super) const NFT_CT_MARK: u32 = 3;
-/// `NF_CT_STATE_…` bits (linux/netfilter/nf_conntrack_common.h) with nft's names.
+/// `NF_CT_STATE_…` bits (linux/netfilter/nf_conntrack_common.h) with the names in nft.
 pub(super) const CT_STATES: [(u32, &str); 5] = [
     (1, "invalid"),
     (2, "established"),
