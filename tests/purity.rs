@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 21] = [
+const PURE: [&str; 22] = [
     "words",
     "types",
     "degraded",
