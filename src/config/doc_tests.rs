@@ -1,4 +1,4 @@
-//! The documentation and the sample files hold what the code does.
+//! Holds the documentation and the sample files to the code.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const PAGE: &str = include_str!("../../docs/configuration.md");
 
-/// A row of the page's tables: default and example, as TOML.
+/// A row of a table on the page: default and example, as TOML.
 struct Row<'a> {
     default: &'a str,
     example: &'a str,
@@ -43,7 +43,7 @@ fn rows() -> BTreeMap<String, Row<'static>> {
 }
 
 #[test]
-fn the_page_lists_every_key_and_no_other() {
+fn page_lists_every_key_and_no_other() {
     let mut known: Vec<String> = keys().into_iter().map(str::to_owned).collect();
     known.sort();
     let listed: Vec<String> = rows().into_keys().collect();
@@ -51,7 +51,7 @@ fn the_page_lists_every_key_and_no_other() {
 }
 
 #[test]
-fn its_defaults_are_the_defaults() {
+fn defaults_of_the_page_are_the_defaults() {
     for (key, row) in rows() {
         if key == "role" {
             assert_eq!(row.default, "none");
@@ -64,7 +64,7 @@ fn its_defaults_are_the_defaults() {
 }
 
 #[test]
-fn its_examples_are_good_and_change_something() {
+fn examples_of_the_page_are_valid_and_not_the_default() {
     for (key, row) in rows() {
         let text = format!("{key} = {}", row.example);
         let config = parse(&text, "docs").unwrap_or_else(|error| panic!("{error}"));
@@ -72,9 +72,8 @@ fn its_examples_are_good_and_change_something() {
     }
 }
 
-/// The messages that the page quotes are what is printed.
 #[test]
-fn its_messages_are_real() {
+fn messages_quoted_on_the_page_are_real() {
     let text = "role = \"host\"\n\n[source]\nrefesh = \"5m\"\n\n[egress]\n\
                 gateways  = [\"10.0.1.10\"]\n\ntable     = 1083\n";
     let error = parse(text, "/etc/trailblazer/trailblazer.toml").expect_err("two problems");
@@ -82,7 +81,7 @@ fn its_messages_are_real() {
 }
 
 #[test]
-fn the_sample_files() {
+fn sample_files_and_the_first_example_are_valid() {
     let host = include_str!("../../examples/host.toml");
     let host = parse(host, "examples/host.toml").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(host.role, Some(Role::Host));

@@ -1,4 +1,4 @@
-//! What is wrong with the settings: all of it at once, each with its place in the text.
+//! Problems of the settings: all of them at once, each with its place in the text.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -10,16 +10,15 @@ pub struct Place {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// The whole line.
     pub text: String,
-    /// How many characters of it are meant, at least 1.
+    /// The number of marked characters, at least 1.
     pub width: usize,
 }
 
 impl Place {
     /// The place of a byte range of the text.
     pub(super) fn of(text: &str, span: &Range<usize>) -> Place {
-        // The parser points one past the text for an end that came too early.
+        // For text that ends too early, the parser points one byte past the end.
         let start = boundary(text, span.start);
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
@@ -42,25 +41,25 @@ fn boundary(text: &str, at: usize) -> usize {
     at
 }
 
-/// One thing that is wrong.
+/// One mistake in the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The key with its table (`source.refresh`), or the flag (`--region`); empty for text that
-    /// is no TOML.
+    /// is not TOML.
     pub key: String,
-    /// Where it stands; `None` for flags and for what is missing.
+    /// `None` for flags and for missing keys.
     pub place: Option<Place>,
-    /// What is wrong, why, and what to write instead.
+    /// The mistake, the reason, and the correction.
     pub message: String,
 }
 
-/// The settings can't be used (exit code 64). Names every problem, in the order of the text.
+/// The settings are unusable (exit code 64). Lists every problem, in the order of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.render())]
 pub struct ConfigError {
-    /// Where the text comes from: a path, or words such as `built-in settings`.
+    /// The source of the text: a path, or words such as `built-in settings`.
     pub origin: String,
-    /// What is wrong; never empty.
+    /// Never empty.
     pub problems: Vec<Problem>,
 }
 
@@ -111,7 +110,7 @@ impl ConfigError {
         if let Some(place) = &problem.place {
             let number = place.line.to_string();
             let gutter = " ".repeat(number.len());
-            // Tabs are kept in the padding, so that the marker stands below what it marks.
+            // The padding keeps tabs, so that the marker stands below the marked characters.
             let padding: String = place
                 .text
                 .chars()

@@ -1,4 +1,4 @@
-//! Finding and reading the config file: the one part of `config` that touches the disk.
+//! Locates and reads the config file: the only part of `config` with access to the disk.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -6,41 +6,29 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, ConfigError, Overrides, Problem, Role, parse_with};
 
-/// Read when there is no `-c`; it may be absent.
+/// The config file without `-c`; may be absent.
 pub const DEFAULT_FILE: &str = "/etc/trailblazer/trailblazer.toml";
 
-/// A config file is a few kB. What is larger than this is something else (`-c /dev/zero`).
+/// A config file has a few kB. The limit stops endless files (`-c /dev/zero`).
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Settings that can't be had.
+/// Why no settings could be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file of `-c` doesn't exist.
     #[error("the config file {} does not exist: correct the path of -c, or leave -c out to use {DEFAULT_FILE} or the defaults", .0.display())]
     Missing(PathBuf),
-    /// The file exists and can't be read; never taken for an absent one.
+    /// The file exists, but reading fails. Never treated as absent.
     #[error("cannot read the config file {}: {source}; check its owner and mode, and those of its directories", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file isn't text.
+    Unreadable { path: PathBuf, source: io::Error },
     #[error("the config file {} is not text: {reason}", .path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The text or the flags are wrong.
+    NotText { path: PathBuf, reason: String },
     #[error(transparent)]
     Wrong(#[from] ConfigError),
 }
 
 impl LoadError {
-    /// 64 for what the user wrote, 1 for what the host refused.
+    /// 64 for mistakes of the user, 1 for failures of the host.
     pub fn exit_code(&self) -> u8 {
         match self {
             LoadError::Unreadable { .. } => crate::exit::FAILED,
@@ -51,20 +39,19 @@ impl LoadError {
     }
 }
 
-/// Settings, and where they come from.
+/// Settings with their source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
-    /// The settings, checked.
     pub config: Config,
-    /// The file that was read; `None` when there is none and the defaults are in force.
+    /// The config file; `None` if no file exists and the defaults are in force.
     pub file: Option<PathBuf>,
 }
 
 impl Loaded {
-    /// The role, for the commands that need one.
+    /// The role, for commands that need a role.
     ///
     /// # Errors
-    /// It is set nowhere.
+    /// Neither the file nor a flag sets the role.
     pub fn role(&self) -> Result<Role, ConfigError> {
         self.config.role.ok_or_else(|| {
             let (origin, place) = match &self.file {
@@ -87,11 +74,11 @@ impl Loaded {
     }
 }
 
-/// Reads the file of `-c`, or else [`DEFAULT_FILE`] if it exists, or else nothing, and puts the
-/// flags over it.
+/// Reads the file of `-c`, else [`DEFAULT_FILE`] if that file exists, else no file; flags beat the
+/// file.
 ///
 /// # Errors
-/// See [`LoadError`]; an unreadable default file is an error, too.
+/// See [`LoadError`]; an unreadable default file is an error too.
 pub fn load(explicit: Option<&Path>, flags: &Overrides) -> Result<Loaded, LoadError> {
     load_from(explicit, Path::new(DEFAULT_FILE), flags)
 }
@@ -115,7 +102,7 @@ fn load_from(
     }
 }
 
-/// The file's text, or `None` where there is no such file.
+/// The text of the file, or `None` if the file doesn't exist.
 fn read(path: &Path) -> Result<Option<String>, LoadError> {
     let unreadable = |source| LoadError::Unreadable {
         path: path.to_owned(),
@@ -148,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_named_file_must_exist_and_the_default_need_not() {
+    fn missing_file_is_an_error_only_with_c() {
         let dir = tempfile::tempdir().expect("a directory");
         let absent = dir.path().join("absent.toml");
         let flags = Overrides::default();
@@ -166,16 +153,16 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_is_not_absent() {
+    fn unreadable_file_is_not_treated_as_absent() {
         let dir = tempfile::tempdir().expect("a directory");
-        // A directory opens and fails to read: EISDIR, for root as well.
+        // Opening a directory works, reading fails with EISDIR, for root as well.
         let error = load_from(None, dir.path(), &Overrides::default()).expect_err("EISDIR");
         assert!(matches!(error, LoadError::Unreadable { .. }), "{error}");
         assert_eq!(error.exit_code(), 1);
     }
 
     #[test]
-    fn what_is_not_text() {
+    fn binary_and_endless_files_are_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("c.toml");
         std::fs::write(&path, b"role = \"h\xffst\"").expect("written");
@@ -187,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_read_and_the_flags_beat_it() {
+    fn flags_beat_the_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("c.toml");
         std::fs::write(&path, "role = \"host\"\nselect.regions = [\"eu-west-1\"]")

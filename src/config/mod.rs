@@ -1,24 +1,25 @@
-//! The settings, as every other stage sees them: defaults filled in, units resolved, checked.
+//! The settings as every other room uses them: defaults filled in, units resolved, checked.
 //!
-//! `parse` turns the TOML text into [`Config`]; `file` is the only part that reads the disk.
+//! `parse` turns the TOML text into [`Config`]; only `file` reads the disk. A setting has two
+//! places: its field and default are here, its key and reader are in `schema`. `validate` checks
+//! combinations of settings.
 
-mod defaults;
 #[cfg(test)]
 mod doc_tests;
-mod document;
 mod error;
-mod fields;
 pub mod file;
 mod parse;
+mod reader;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod units;
 mod validate;
 mod values;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,29 +33,30 @@ use crate::types::{
     BackendKind, Family, PathMask, PerFamily, Priority, Protocol, Region, Service, TableId,
 };
 
-/// What this machine is.
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The role of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// A server that leaves through a NAT instance.
+    /// A server behind a NAT instance.
     Host,
-    /// The NAT instance itself.
+    /// A NAT instance.
     Nat,
 }
 
 words!(Role { Host => "host", Nat => "nat" });
 
-/// A value, or `auto`: found out at each pass.
+/// A configured value, or `auto`: detected at each pass, from the host or the metadata service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AutoOr<T> {
-    /// Found out from the host or the metadata service.
     Auto,
-    /// The operator's word.
     Set(T),
 }
 
 impl<T> AutoOr<T> {
-    /// The operator's word, if there is one.
+    /// The configured value; `None` for `auto`.
     pub fn set(&self) -> Option<&T> {
         match self {
             AutoOr::Auto => None,
@@ -63,10 +65,10 @@ impl<T> AutoOr<T> {
     }
 }
 
-/// `[source] path`: which way the agent's own fetch goes.
+/// `[source] path`: the network path of the agent's own fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchPath {
-    /// The egress path; the main table's default when that fails.
+    /// The egress path, with the main table's default as the fallback.
     Auto,
     /// The egress path only.
     Egress,
@@ -76,94 +78,148 @@ pub enum FetchPath {
 
 words!(FetchPath { Auto => "auto", Egress => "egress", Bypass => "bypass" });
 
-/// `[source]`: where the document comes from.
+/// `[source]`: the sources of the document, and the directory of the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceConfig {
     /// URLs (`https:`, `http:`, `file:`) or plain paths, tried in order; never empty.
     pub urls: Vec<String>,
-    /// How often the agent asks.
+    /// The agent's interval between fetches.
     pub refresh: Duration,
-    /// Total time for one source, retries included in none: it bounds each try.
+    /// Time limit of each try, from connecting to the last byte.
     pub timeout: Duration,
-    /// Cap on the decoded document, in bytes.
+    /// Limit of the decoded document, in bytes.
     pub max_bytes: u64,
-    /// Last known good, holds, facts, journal, lock.
+    /// Directory of last known good, holds, facts, journal and lock.
     pub state_dir: PathBuf,
-    /// Which way the fetch goes.
     pub path: FetchPath,
 }
 
-/// `[select]`: which prefixes take the bypass path.
+impl Default for SourceConfig {
+    fn default() -> SourceConfig {
+        SourceConfig {
+            urls: vec!["https://ip-ranges.amazonaws.com/ip-ranges.json".to_owned()],
+            // AWS publishes a few times a week; a conditional request costs nothing.
+            refresh: 5 * MINUTE,
+            timeout: Duration::from_secs(10),
+            // The document of 2026 has 2.6 MB; the limit stops other, endless answers.
+            max_bytes: 64 << 20,
+            state_dir: PathBuf::from("/var/lib/trailblazer"),
+            path: FetchPath::Auto,
+        }
+    }
+}
+
+/// `[select]`: the prefixes of the bypass path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectConfig {
     /// Services, as AWS writes them.
     pub services: Vec<Service>,
-    /// Regions; `auto` asks the metadata service.
+    /// Regions; `auto` is the instance's region, from the metadata service.
     pub regions: Vec<AutoOr<Region>>,
-    /// Address families.
     pub families: BTreeSet<Family>,
-    /// Prefixes that always bypass.
+    /// Prefixes always on the bypass path.
     pub include: Vec<IpNet>,
-    /// Prefixes that never bypass, even inside a selected one.
+    /// Prefixes never on the bypass path, even inside a selected prefix.
     pub exclude: Vec<IpNet>,
 }
 
-/// `[guard]`: how much change is believed.
+impl Default for SelectConfig {
+    fn default() -> SelectConfig {
+        SelectConfig {
+            services: vec![Service::from("S3")],
+            regions: vec![AutoOr::Auto],
+            families: Family::ALL.into_iter().collect(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+        }
+    }
+}
+
+/// `[guard]`: the limits of accepted change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GuardConfig {
-    /// Loss above which withdrawals are held, in percent of the addresses of a
-    /// (service, region, family), 0 to 100; 100 allows all.
+    /// The guard holds withdrawals above this loss, in percent of the addresses of a (service,
+    /// region, family), 0 to 100; 100 allows all.
     pub max_loss: f64,
-    /// More selected prefixes than this, after aggregation, hold everything.
+    /// The guard holds everything above this number of selected prefixes after aggregation.
     pub max_prefixes: usize,
-    /// A hold ends by itself after this long of unanimous fetches.
+    /// A hold ends by itself after this time of unanimous fetches.
     pub accept_after: Duration,
-    /// A withdrawn prefix keeps its route this long; zero for none.
+    /// The time for which a withdrawn prefix keeps its route; zero for none.
     pub hold_down: Duration,
 }
 
-/// `[bypass]`: the way of the storage traffic.
+impl Default for GuardConfig {
+    fn default() -> GuardConfig {
+        GuardConfig {
+            max_loss: 20.0,
+            max_prefixes: 5_000,
+            accept_after: DAY,
+            hold_down: DAY,
+        }
+    }
+}
+
+/// `[bypass]`: the path of the storage traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BypassConfig {
-    /// The router, one a family.
+    /// The router of each family.
     pub gateway: PerFamily<AutoOr<IpAddr>>,
-    /// The interface.
     pub interface: AutoOr<String>,
-    /// The table of the selected prefixes.
+    /// The routing table of the selected prefixes.
     pub table: TableId,
 }
 
-/// `[egress] when_down`: what happens when no gateway is left.
+impl Default for BypassConfig {
+    fn default() -> BypassConfig {
+        BypassConfig {
+            gateway: PerFamily::from_fn(|_| AutoOr::Auto),
+            interface: AutoOr::Auto,
+            // Above 255, the limit of `rtm_table` and of old tools.
+            table: TableId(1083),
+        }
+    }
+}
+
+/// `[egress] when_down`: the treatment of egress traffic without any gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenDown {
-    /// Nothing leaves: EHOSTUNREACH.
+    /// Traffic fails with EHOSTUNREACH.
     Unreachable,
-    /// The main table's default takes over, with the host's own address.
+    /// Traffic takes the main table's default, with the host's own address.
     Bypass,
 }
 
 words!(WhenDown { Unreachable => "unreachable", Bypass => "bypass" });
 
-/// `[egress]`: the way of everything else (host role).
+/// `[egress]`: the path of all other traffic (host role).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EgressConfig {
-    /// The NAT instances; both families in one list.
+    /// The NAT instances, both families in one list.
     pub gateways: Vec<IpAddr>,
-    /// The table of the egress default.
+    /// The routing table of the egress default.
     pub table: TableId,
-    /// What happens when no gateway is left.
     pub when_down: WhenDown,
     /// Families without a gateway that get `unreachable` instead of the main table's default.
     pub close: BTreeSet<Family>,
 }
 
+impl Default for EgressConfig {
+    fn default() -> EgressConfig {
+        EgressConfig {
+            gateways: Vec::new(),
+            table: TableId(1084),
+            when_down: WhenDown::Unreachable,
+            close: BTreeSet::new(),
+        }
+    }
+}
+
 impl EgressConfig {
     /// The gateways of one family, sorted.
     pub fn gateways_of(&self, family: Family) -> Vec<IpAddr> {
-        let mut found: Vec<IpAddr> = self
-            .gateways
-            .iter()
-            .copied()
+        let gateways = self.gateways.iter().copied();
+        let mut found: Vec<IpAddr> = gateways
             .filter(|gateway| Family::of(*gateway) == family)
             .collect();
         found.sort();
@@ -171,31 +227,41 @@ impl EgressConfig {
     }
 }
 
-/// `[nat] bypass`: what happens to the source of bypass traffic.
+/// `[nat] bypass`: the source address of bypass traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NatBypass {
-    /// The address of the interface it leaves by.
+    /// The address of the outgoing interface.
     Masquerade,
-    /// This address (at most one a family).
+    /// These addresses, at most one of each family.
     Addresses(Vec<IpAddr>),
-    /// It keeps its private source: something behind us translates.
+    /// The private source stays: a router behind this host translates.
     None,
 }
 
-/// `[nat]`: translation. `backend` serves the host role's marks too.
+/// `[nat]`: translation. `backend` also carries the marks of the host role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatConfig {
-    /// Which firewall.
     pub backend: AutoOr<BackendKind>,
-    /// The private networks that we translate; `auto`: the VPC's CIDRs.
+    /// The private networks to translate; `auto`: the VPC's CIDRs.
     pub sources: AutoOr<Vec<IpNet>>,
-    /// Where the egress path leaves.
+    /// The outgoing interface of the egress path.
     pub egress_interface: AutoOr<String>,
-    /// The fixed addresses that partners see: this host's own, or public ones that the
-    /// metadata service maps to them. Sorted.
+    /// The fixed source addresses of egress traffic: this host's own, or public addresses that
+    /// the metadata service maps to the host's own. Sorted.
     pub egress_addresses: Vec<IpAddr>,
-    /// The source of bypass traffic.
     pub bypass: NatBypass,
+}
+
+impl Default for NatConfig {
+    fn default() -> NatConfig {
+        NatConfig {
+            backend: AutoOr::Auto,
+            sources: AutoOr::Auto,
+            egress_interface: AutoOr::Auto,
+            egress_addresses: Vec::new(),
+            bypass: NatBypass::Masquerade,
+        }
+    }
 }
 
 /// A sysctl that `[kernel] manage` may name.
@@ -211,7 +277,7 @@ pub enum ManagedSysctl {
     ConntrackMax,
     /// `net.ipv4.ip_local_port_range`.
     IpLocalPortRange,
-    /// `net.ipv4.tcp_fwmark_accept`: inbound TCP while no egress gateway is left.
+    /// `net.ipv4.tcp_fwmark_accept`: inbound TCP connections work without any egress gateway.
     TcpFwmarkAccept,
 }
 
@@ -224,61 +290,104 @@ words!(ManagedSysctl {
     TcpFwmarkAccept => "tcp_fwmark_accept",
 });
 
-/// `[kernel]`: our numbers.
+/// `[kernel]`: the numbers that mark our objects in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelConfig {
-    /// Marks our routes, rules and nexthops.
+    /// The routing protocol of our routes and rules.
     pub protocol: Protocol,
-    /// Our first rule; the range is this one and the 99 after it.
+    /// The priority of our first rule; the 99 priorities after it are ours too.
     pub priority: Priority,
-    /// The mark bits that say which path.
+    /// The mark bits of the path.
     pub path_mask: PathMask,
-    /// The mark bits that say which gateway.
+    /// The mark bits of the gateway.
     pub gateway_mask: u32,
     /// The sysctls that we may write.
     pub manage: BTreeSet<ManagedSysctl>,
 }
 
+impl Default for KernelConfig {
+    fn default() -> KernelConfig {
+        KernelConfig {
+            // Absent from linux/rtnetlink.h (RTPROT_*) and from iproute2's rt_protos; S is 0x53,
+            // which is 83.
+            protocol: Protocol(83),
+            // After the rules of multi-interface hosts (10000 and up), before main (32766).
+            priority: Priority(30_000),
+            // Bits that kube-proxy (0xc000), Cilium (0x0f00), the AWS VPC CNI (0x80), Tailscale
+            // (0xff0000) and Calico (0xffff0000) leave free.
+            path_mask: PathMask(0x3000),
+            gateway_mask: 0x0070,
+            manage: BTreeSet::new(),
+        }
+    }
+}
+
 /// `[agent]`: the daemon.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentConfig {
-    /// The control socket.
     pub socket: PathBuf,
-    /// Where metrics and health are served; `None`: nowhere.
-    pub metrics: Option<std::net::SocketAddr>,
-    /// A full re-read at least this often.
+    /// The listener of metrics and health.
+    pub metrics: Option<SocketAddr>,
+    /// The longest time between two full reads of the kernel.
     pub resync: Duration,
-    /// Age of the document in force that is worth a warning.
+    /// Age of the document in force from which on `check` and `status` warn.
     pub stale_warn: Duration,
-    /// Age of the document in force that is worth an alarm.
+    /// Age of the document in force from which on the agent reports unready.
     pub stale_alarm: Duration,
     /// Price of a GB through the NAT, in dollars.
     pub nat_price_per_gb: f64,
-    /// Receive buffer of each socket that listens to the kernel, in bytes.
+    /// Receive buffer of each socket with kernel notifications, in bytes.
     pub event_buffer: u64,
 }
 
-/// Everything that can be set.
+impl Default for AgentConfig {
+    fn default() -> AgentConfig {
+        AgentConfig {
+            socket: PathBuf::from("/run/trailblazer/control.sock"),
+            metrics: None,
+            resync: 10 * MINUTE,
+            stale_warn: DAY,
+            stale_alarm: 7 * DAY,
+            // AWS's price of a GB through a NAT gateway in us-east-1 (aws.amazon.com/vpc/pricing).
+            nat_price_per_gb: 0.045,
+            // A flush of 16,000 routes is 16,000 notifications of some 500 bytes of socket memory
+            // each (skb and its overhead, net/netlink/af_netlink.c).
+            event_buffer: 8 << 20,
+        }
+    }
+}
+
+/// All settings. A value of this type has passed every check of `validate`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// What this machine is; `None` only where no command needs it (`flush`, `ranges`, `history`).
+    /// `None` only for commands without need of a role (`flush`, `ranges`, `history`).
     pub role: Option<Role>,
-    /// `[source]`
     pub source: SourceConfig,
-    /// `[select]`
     pub select: SelectConfig,
-    /// `[guard]`
     pub guard: GuardConfig,
-    /// `[bypass]`
     pub bypass: BypassConfig,
-    /// `[egress]`
     pub egress: EgressConfig,
-    /// `[nat]`
     pub nat: NatConfig,
     /// `[vpc] cidrs`
     pub vpc_cidrs: Vec<AutoOr<IpNet>>,
-    /// `[kernel]`
     pub kernel: KernelConfig,
-    /// `[agent]`
     pub agent: AgentConfig,
+}
+
+/// The settings of an empty config file.
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            role: None,
+            source: SourceConfig::default(),
+            select: SelectConfig::default(),
+            guard: GuardConfig::default(),
+            bypass: BypassConfig::default(),
+            egress: EgressConfig::default(),
+            nat: NatConfig::default(),
+            vpc_cidrs: vec![AutoOr::Auto],
+            kernel: KernelConfig::default(),
+            agent: AgentConfig::default(),
+        }
+    }
 }

@@ -1,14 +1,13 @@
-//! TOML text and flags → [`Config`]: one line a key, then the checks across keys.
+//! TOML text and flags → [`Config`]: every key, then the flags, then the checks across keys.
 
 use std::path::PathBuf;
 
-use super::document::Document;
-use super::fields::replace;
+use super::reader::Reader;
 use super::schema::read;
-use super::values::{region, service, source};
+use super::texts::{region, service, source};
 use super::{AutoOr, Config, ConfigError, Role, validate};
 
-/// What the command line says; it beats the file. Texts are checked like those of the file.
+/// Settings from the command line. Each beats the file, and passes the same checks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Overrides {
     /// `--role`
@@ -23,32 +22,30 @@ pub struct Overrides {
     pub state_dir: Option<PathBuf>,
 }
 
-/// Reads the settings. `origin` says where the text comes from, for the messages.
+/// Reads the settings. `origin` names the source of the text in messages.
 ///
 /// # Errors
-/// Everything that is wrong, at once.
+/// All problems at once.
 pub fn parse(text: &str, origin: &str) -> Result<Config, ConfigError> {
     parse_with(text, origin, &Overrides::default())
 }
 
-/// Reads the settings and puts the flags over them, before the checks across keys: a role from
-/// the command line is checked like one from the file.
+/// Reads the settings, then the flags, which beat the file, and then checks all of them together.
 ///
 /// # Errors
-/// Everything that is wrong, at once.
+/// All problems at once.
 pub fn parse_with(text: &str, origin: &str, flags: &Overrides) -> Result<Config, ConfigError> {
-    let mut document =
-        Document::parse(text).map_err(|problems| ConfigError::new(origin, problems))?;
+    let mut reader = Reader::parse(text).map_err(|problems| ConfigError::new(origin, problems))?;
     let mut config = Config::default();
-    read(&mut document, &mut config);
-    put_over(&mut document, &mut config, flags);
+    read(&mut reader, &mut config);
+    override_with(&mut reader, &mut config, flags);
     for finding in validate::findings(&config) {
-        // A value that couldn't be read has its default here: nothing to say about that.
-        if !finding.keys.iter().any(|key| document.is_bad(key)) {
-            document.problem(finding.keys[0], finding.message);
+        // An unreadable value has its default here; findings about defaults would mislead.
+        if !finding.keys.iter().any(|key| reader.is_bad(key)) {
+            reader.problem(finding.keys[0], finding.message);
         }
     }
-    let problems = document.into_problems();
+    let problems = reader.into_problems();
     if problems.is_empty() {
         Ok(config)
     } else {
@@ -56,39 +53,44 @@ pub fn parse_with(text: &str, origin: &str, flags: &Overrides) -> Result<Config,
     }
 }
 
-/// Every key there is, with its table.
+/// Every known key, with its table.
 pub fn keys() -> Vec<&'static str> {
-    let Ok(mut document) = Document::parse("") else {
+    let Ok(mut reader) = Reader::parse("") else {
         return Vec::new();
     };
-    read(&mut document, &mut Config::default());
-    document.asked().to_vec()
+    read(&mut reader, &mut Config::default());
+    reader.asked().to_vec()
 }
 
-/// The flags, over what the file says.
-fn put_over(document: &mut Document<'_>, config: &mut Config, flags: &Overrides) {
+/// Replaces settings with the values of flags.
+fn override_with(reader: &mut Reader<'_>, config: &mut Config, flags: &Overrides) {
     if flags.role.is_some() {
         config.role = flags.role;
     }
     if let Some(state_dir) = &flags.state_dir {
         config.source.state_dir = state_dir.clone();
     }
-    let sources = flag(document, "--source", &flags.source, |text| {
-        source(text, true)
-    });
+    let sources = flag(reader, "--source", &flags.source, |text| source(text, true));
     replace(&mut config.source.urls, sources);
-    let regions = flag(document, "--region", &flags.regions, |text| match text {
+    let regions = flag(reader, "--region", &flags.regions, |text| match text {
         "auto" => Ok(AutoOr::Auto),
         _ => region(text).map(AutoOr::Set),
     });
     replace(&mut config.select.regions, regions);
-    let services = flag(document, "--service", &flags.services, service);
+    let services = flag(reader, "--service", &flags.services, service);
     replace(&mut config.select.services, services);
 }
 
-/// The values of a flag, or nothing where it wasn't given or is wrong.
+/// Replaces the setting with the value, if any.
+fn replace<T>(setting: &mut T, found: Option<T>) {
+    if let Some(found) = found {
+        *setting = found;
+    }
+}
+
+/// The values of a flag, or `None` if the flag is absent or wrong.
 fn flag<T>(
-    document: &mut Document<'_>,
+    reader: &mut Reader<'_>,
     name: &str,
     texts: &[String],
     read: impl Fn(&str) -> Result<T, String>,
@@ -100,7 +102,7 @@ fn flag<T>(
     for text in texts {
         match read(text) {
             Ok(value) => found.push(value),
-            Err(message) => document.problem_elsewhere(name, message),
+            Err(message) => reader.problem_elsewhere(name, message),
         }
     }
     (found.len() == texts.len()).then_some(found)

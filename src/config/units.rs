@@ -1,7 +1,7 @@
-//! Numbers that carry a unit: durations, sizes, shares.
+//! Numbers with a unit: durations, sizes, shares.
 //!
-//! A bare number is never accepted: `refresh = 5` reads as seconds to one person and as minutes
-//! to the next.
+//! A number without a unit is an error: some people would read `refresh = 5` as seconds, others as
+//! minutes.
 
 use std::time::Duration;
 
@@ -29,14 +29,14 @@ const SIZES: [(&str, u64); 7] = [
     ("GB", 1_000_000_000),
 ];
 
-/// Ten years in milliseconds. Longer is a slip of the keyboard, and sums of a clock and a
-/// duration of this length can't overflow.
+/// Ten years in milliseconds. A longer duration is a typing error. Sums of a clock and ten years
+/// can't overflow.
 const LONGEST: u64 = 3_653 * 86_400_000;
 
 /// Reads `"5m"`: a whole number and one of ms, s, m, h, d, w.
 ///
 /// # Errors
-/// What is wrong and what to write instead.
+/// The mistake and the correction.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let milliseconds = quantity(text, &DURATIONS, "duration", "5m")?;
     if milliseconds > LONGEST {
@@ -48,7 +48,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// Reads `"64MiB"`: a whole number and one of B, KiB, MiB, GiB, kB, MB, GB.
 ///
 /// # Errors
-/// What is wrong and what to write instead.
+/// The mistake and the correction.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     quantity(text, &SIZES, "size", "64MiB")
 }
@@ -56,7 +56,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 /// Reads `"20%"`: 0 to 100, decimals allowed.
 ///
 /// # Errors
-/// What is wrong and what to write instead.
+/// The mistake and the correction.
 pub(super) fn percent(text: &str) -> Result<f64, String> {
     let (number, unit) = split(text);
     let wrong = || format!("{text:?} is not a share: write 0 to 100 and a %, such as \"20%\"");
@@ -73,9 +73,9 @@ pub(super) fn percent(text: &str) -> Result<f64, String> {
     Ok(share)
 }
 
-/// The message for a number without a unit, whether it came in quotes or not.
-pub(super) fn no_unit(number: &str, what: &str, example: &str, units: &str) -> String {
-    format!("{number} has no unit: write a {what} such as {example:?} (units: {units})")
+/// The message for a number without a unit, with or without quotes.
+pub(super) fn no_unit(number: &str, kind: &str, example: &str, units: &str) -> String {
+    format!("{number} has no unit: write a {kind} such as {example:?} (units: {units})")
 }
 
 /// [`no_unit`] for a duration.
@@ -93,7 +93,7 @@ pub(super) fn bare_percent(number: &str) -> String {
     no_unit(number, "share", "20%", "%")
 }
 
-/// Writes a duration as the config file takes it, in the largest unit that needs no fraction.
+/// Formats a duration for the config file, in the largest unit without a fraction.
 pub(super) fn duration_text(duration: Duration) -> String {
     let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if milliseconds == 0 {
@@ -123,16 +123,16 @@ fn split(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim_start())
 }
 
-fn quantity(text: &str, units: &[(&str, u64)], what: &str, example: &str) -> Result<u64, String> {
+fn quantity(text: &str, units: &[(&str, u64)], kind: &str, example: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let known = names(units);
     if number.is_empty() {
         return Err(format!(
-            "{text:?} is not a {what}: write a whole number and a unit, such as {example:?} (units: {known})"
+            "{text:?} is not a {kind}: write a whole number and a unit, such as {example:?} (units: {known})"
         ));
     }
     if unit.is_empty() {
-        return Err(no_unit(&format!("{text:?}"), what, example, &known));
+        return Err(no_unit(&format!("{text:?}"), kind, example, &known));
     }
     let Some((_, length)) = units.iter().find(|(name, _)| *name == unit) else {
         let hint = nearest(unit, units.iter().map(|(name, _)| *name))
@@ -143,9 +143,9 @@ fn quantity(text: &str, units: &[(&str, u64)], what: &str, example: &str) -> Res
             "{text:?} has the unknown unit {unit:?} (units: {known}){hint}"
         ));
     };
-    let count: u64 = number.parse().map_err(|_| {
-        format!("{text:?} is not a whole number of {unit}: write it in a smaller unit")
-    })?;
+    let count: u64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a whole number of {unit}: use a smaller unit"))?;
     count
         .checked_mul(*length)
         .ok_or_else(|| format!("{text:?} is too large"))
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantities_with_units() {
+    fn reads_quantities_with_units() {
         let seconds = Duration::from_secs;
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("0s"), Ok(seconds(0)));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_about_bad_quantities() {
+    fn bad_quantities_get_messages_with_a_correction() {
         let cases = [
             (
                 duration("5").err(),
@@ -182,7 +182,7 @@ mod tests {
             ),
             (
                 duration("1.5h").err(),
-                "not a whole number of h: write it in a smaller unit",
+                "not a whole number of h: use a smaller unit",
             ),
             (duration("-5m").err(), r#""-5m" is not a duration"#),
             (duration("").err(), r#""" is not a duration"#),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_come_out_as_they_went_in() {
+    fn formatted_durations_parse_back() {
         for text in ["1ms", "90s", "5m", "24h", "0s", "1w", "3650d"] {
             let read = duration(text).expect("a good duration");
             assert_eq!(duration(&duration_text(read)), Ok(read), "{text}");

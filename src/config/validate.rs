@@ -1,4 +1,4 @@
-//! Checks across keys: combinations that parse, but can't be meant.
+//! Checks of values and of combinations of keys that parse, but cannot work.
 
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,19 +6,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::{AutoOr, Config, NatBypass, Role};
 use crate::types::{Family, TableId};
 
-/// The last possible first priority: ours and the 99 after it stay below the kernel's rule for
-/// the main table (32766, `fib_default_rules_init`, net/ipv4/fib_rules.c).
+/// The highest possible first priority: this priority and the 99 after it stay below the kernel's
+/// rule for the main table (32766, `fib_default_rules_init`, net/ipv4/fib_rules.c).
 pub(super) const LAST_PRIORITY: u32 = 32_766 - 100;
 
-/// How many egress addresses one family may have: what the firewall backends share out
-/// (`Match::SourceBucket`).
+/// The highest number of egress addresses in one family: the firewall backends share sources out
+/// to 32 addresses at most (`Match::SourceBucket`).
 const MAX_EGRESS_ADDRESSES: usize = 32;
 
 /// Length of `sun_path` without the terminating zero (linux/un.h).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Routing protocols that belong to somebody (`RTPROT_*`, linux/rtnetlink.h). Those programs
-/// delete what carries their number.
+/// Routing protocols of other programs (`RTPROT_*`, linux/rtnetlink.h), which delete every route
+/// with their number.
 const TAKEN_PROTOCOLS: [(u8, &str); 19] = [
     (8, "gated"),
     (9, "router advertisements, by the kernel itself"),
@@ -41,16 +41,16 @@ const TAKEN_PROTOCOLS: [(u8, &str); 19] = [
     (192, "EIGRP"),
 ];
 
-/// Something wrong between keys.
+/// A mistake in the values of one or more keys.
 pub(super) struct Finding {
-    /// The keys that it is about, the one to point at first; a finding about a key that
-    /// couldn't be read is not worth showing.
+    /// The keys with the mistake; the message points to the first. A finding is dropped if any of
+    /// the keys is unreadable.
     pub keys: Vec<&'static str>,
-    /// What, why, and what to write instead.
+    /// The mistake, the reason, and the correction.
     pub message: String,
 }
 
-/// All of them.
+/// Checks all settings.
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut found = Findings(Vec::new());
     found.source(config);
@@ -92,7 +92,7 @@ impl Findings {
 
     fn select(&mut self, config: &Config) {
         let select = &config.select;
-        let empty = "the list is empty, so that nothing would be selected: write";
+        let empty = "the list is empty, so no prefix would be selected: write";
         if select.services.is_empty() {
             self.add(
                 &["select.services"],
@@ -153,7 +153,7 @@ impl Findings {
         let owner = match protocol {
             // RTPROT_UNSPEC to RTPROT_STATIC, linux/rtnetlink.h.
             0 => Some("means unspecified"),
-            1 => Some("is the kernel's for ICMP redirects"),
+            1 => Some("marks the kernel's routes from ICMP redirects"),
             2 => Some("marks the routes that the kernel itself installs"),
             3 => Some("is what `ip route add` uses (boot)"),
             4 => Some("marks the administrator's static routes"),
@@ -164,11 +164,11 @@ impl Findings {
             .find(|(number, _)| *number == protocol);
         let why = owner
             .map(str::to_owned)
-            .or_else(|| taken.map(|(_, who)| format!("is registered for {who}")));
+            .or_else(|| taken.map(|(_, owner)| format!("is registered for {owner}")));
         if let Some(why) = why {
             self.add(
                 &["kernel.protocol"],
-                format!("{protocol} {why}: it couldn't tell our routes from theirs; write a free number, such as 83"),
+                format!("{protocol} {why}: our routes would look like foreign routes; write a free number, such as 83"),
             );
         }
         self.masks(config);
@@ -179,27 +179,25 @@ impl Findings {
         if path.count_ones() != 2 || !contiguous(path) {
             self.add(
                 &["kernel.marks.path"],
-                format!("{path:#x} is not two adjacent bits, which the three paths need: write one such as \"0x3000\""),
+                format!("{path:#x} is not two adjacent bits, which the three paths need: write a mask such as \"0x3000\""),
             );
         }
         if !contiguous(gateway) {
             self.add(
                 &["kernel.marks.gateway"],
-                format!(
-                    "{gateway:#x} has a hole: the bits must stand side by side, such as \"0x0070\""
-                ),
+                format!("{gateway:#x} has a hole: write adjacent bits, such as \"0x0070\""),
             );
         }
         if path & gateway != 0 {
             self.add(
                 &["kernel.marks.gateway", "kernel.marks.path"],
                 format!(
-                    "{gateway:#x} shares the bits {:#x} with kernel.marks.path: the masks must be apart",
+                    "{gateway:#x} shares the bits {:#x} with kernel.marks.path: the masks must not overlap",
                     path & gateway
                 ),
             );
         }
-        // 0 means no gateway, so that n bits tell 2^n - 1 apart.
+        // 0 means no gateway, so n bits distinguish 2^n - 1 gateways.
         let room = (1_usize << gateway.count_ones().min(31)) - 1;
         for family in Family::ALL {
             let count = config.egress.gateways_of(family).len();
@@ -207,8 +205,8 @@ impl Findings {
                 self.add(
                     &["egress.gateways", "kernel.marks.gateway"],
                     format!(
-                        "{count} {family} gateways, but kernel.marks.gateway {gateway:#x} can tell \
-                         {room} apart: remove some or widen the mask"
+                        "{count} {family} gateways, but kernel.marks.gateway {gateway:#x} has room \
+                         for {room}: remove some gateways or widen the mask"
                     ),
                 );
             }
@@ -223,22 +221,22 @@ impl Findings {
                 self.add(
                     &["egress.gateways"],
                     format!(
-                        "{gateway} is a link-local address, which says nothing without its \
-                         interface: write the gateway's other address"
+                        "{gateway} is a link-local address, which is ambiguous without an \
+                         interface: write another address of the gateway"
                     ),
                 );
             }
         }
         for family in Family::ALL {
             let of_family = config.egress.gateways_of(family);
-            if let (true, Some(gateway)) =
-                (config.egress.close.contains(&family), of_family.first())
+            if let Some(gateway) = of_family.first()
+                && config.egress.close.contains(&family)
             {
                 self.add(
                     &["egress.close", "egress.gateways"],
                     format!(
-                        "{family} is closed and has the gateway {gateway}: remove it from one of \
-                         egress.close and egress.gateways"
+                        "{family} is closed and has the gateway {gateway}: remove {family} from \
+                         egress.close, or the gateway from egress.gateways"
                     ),
                 );
             }
@@ -260,12 +258,11 @@ impl Findings {
         if config.nat.egress_addresses.is_empty() {
             self.add(
                 &["nat.egress_addresses", "role"],
-                "missing: the nat role needs the addresses that partners see, such as \
+                "missing: the nat role needs the source addresses of egress traffic, such as \
                  egress_addresses = [\"10.0.0.20\"] in [nat]",
             );
         }
-        let host_only =
-            "is for the host role only: a NAT instance is the egress gateway itself; remove it";
+        let host_only = "is for the host role only, since a NAT instance is the egress gateway itself: remove the key";
         if !config.egress.gateways.is_empty() {
             self.add(&["egress.gateways", "role"], host_only);
         }
@@ -275,7 +272,7 @@ impl Findings {
         if matches!(&config.nat.sources, AutoOr::Set(sources) if sources.is_empty()) {
             self.add(
                 &["nat.sources"],
-                "the list is empty, so that nothing would be translated: write \"auto\" or prefixes",
+                "the list is empty, so no traffic would be translated: write \"auto\" or prefixes",
             );
         }
     }
@@ -291,7 +288,7 @@ impl Findings {
             if count > MAX_EGRESS_ADDRESSES {
                 self.add(
                     &["nat.egress_addresses"],
-                    format!("{count} {family} addresses: at most {MAX_EGRESS_ADDRESSES} can be shared out"),
+                    format!("{count} {family} addresses: write at most {MAX_EGRESS_ADDRESSES}"),
                 );
             }
         }
@@ -300,8 +297,8 @@ impl Findings {
                 self.add(
                     &["nat.bypass", "nat.egress_addresses"],
                     format!(
-                        "{address} is an egress address: storage traffic would be seen from it, and \
-                         its ports used up; write another address or \"masquerade\""
+                        "{address} is an egress address: storage traffic would use up the ports of \
+                         the egress address; write another address or \"masquerade\""
                     ),
                 );
             }
@@ -313,15 +310,15 @@ impl Findings {
         if agent.stale_warn > agent.stale_alarm {
             self.add(
                 &["agent.stale.warn", "agent.stale.alarm"],
-                "is later than agent.stale.alarm: the warning comes first",
+                "is later than agent.stale.alarm: write a shorter time",
             );
         }
-        // The kernel takes no receive buffer below 2 KiB (SOCK_MIN_RCVBUF, net/sock.h) and none
-        // above 1 GiB (it doubles what it is told, in an int).
+        // The kernel's limits are 2 KiB (SOCK_MIN_RCVBUF, net/sock.h) and 1 GiB (the kernel
+        // doubles the given size, in an int).
         if !(2048..=1 << 30).contains(&agent.event_buffer) {
             self.add(
                 &["agent.event_buffer"],
-                "is out of range: the kernel takes 2KiB to 1GiB",
+                "is out of range: the kernel accepts 2KiB to 1GiB",
             );
         }
         let length = agent.socket.as_os_str().as_bytes().len();
@@ -329,7 +326,7 @@ impl Findings {
             self.add(
                 &["agent.socket"],
                 format!(
-                    "the path has {length} bytes: a Unix socket's has at most {MAX_SOCKET_PATH}"
+                    "the path has {length} bytes: the path of a Unix socket has at most {MAX_SOCKET_PATH}"
                 ),
             );
         }
@@ -344,12 +341,12 @@ impl Findings {
             .map(|pair| pair[0])
             .collect();
         for address in twice {
-            self.add(&[key], format!("{address} stands there twice: remove one"));
+            self.add(&[key], format!("{address} is listed twice: remove one"));
         }
     }
 }
 
-/// Whether the bits of a mask stand side by side.
+/// True if the bits of a mask are adjacent.
 fn contiguous(mask: u32) -> bool {
     mask != 0 && {
         let low = mask >> mask.trailing_zeros();

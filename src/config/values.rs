@@ -1,18 +1,19 @@
-//! Readers of single values: one function a type, each message saying what to write instead.
+//! Readers of TOML values: one function for each type of setting.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::time::Duration;
 
-use ipnet::IpNet;
 use toml::de::DeValue;
 
-use super::AutoOr;
-use super::document::Wrong;
+use super::reader::{Reader, Wrong};
+use super::texts::address;
+use super::units::{bare_duration, duration, duration_text};
+use super::{AutoOr, NatBypass};
 use crate::nearest::nearest;
-use crate::types::{Region, Service, has_leading_zero};
+use crate::types::{Family, TableId};
 use crate::words::Words;
 
-/// A string, read further by a function of its text.
+/// Reads a string with a function of its text.
 pub(super) fn text<T>(
     read: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
@@ -22,7 +23,7 @@ pub(super) fn text<T>(
     }
 }
 
-/// Like [`text`], but a bare number gets the message that names the units.
+/// As [`text`], but a number without a unit gets a message with the known units.
 pub(super) fn with_unit<T>(
     read: impl Fn(&str) -> Result<T, String>,
     bare: impl Fn(&str) -> String,
@@ -44,7 +45,7 @@ pub(super) fn word<T: Words>(value: &DeValue<'_>) -> Result<T, Wrong> {
     text(read)(value)
 }
 
-/// The message for a word that isn't one of the allowed ones.
+/// The message for an unknown word.
 pub(super) fn unknown_word<'a>(text: &str, words: impl Iterator<Item = &'a str> + Clone) -> String {
     let allowed: Vec<String> = words.clone().map(|word| format!("{word:?}")).collect();
     let hint =
@@ -52,13 +53,13 @@ pub(super) fn unknown_word<'a>(text: &str, words: impl Iterator<Item = &'a str> 
     format!("{text:?} is not one of {}{hint}", allowed.join(", "))
 }
 
-/// `auto`, or what the function reads.
+/// Reads `auto`, or a string with the function.
 pub(super) fn auto_or<T>(
     read: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&DeValue<'_>) -> Result<AutoOr<T>, Wrong> {
     text(move |text| match text {
         "auto" => Ok(AutoOr::Auto),
-        "" => Err("is empty: write \"auto\" to have it found out".to_owned()),
+        "" => Err("is empty: write \"auto\" for automatic detection".to_owned()),
         _ if text.eq_ignore_ascii_case("auto") => {
             Err(format!("{text:?} is not a value; did you mean \"auto\"?"))
         }
@@ -66,12 +67,12 @@ pub(super) fn auto_or<T>(
     })
 }
 
-/// A whole number inside a range; strings of digits or hex digits (`"0x53"`) are taken too.
-pub(super) fn integer(
+/// Reads a whole number inside a range, or a string of digits or hex digits (`"0x53"`).
+pub(super) fn integer<T: TryFrom<u64>>(
     min: u64,
     max: u64,
     reason: &'static str,
-) -> impl Fn(&DeValue<'_>) -> Result<u64, Wrong> {
+) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
     move |value| {
         let (digits, radix) = match value {
             DeValue::Integer(number) => (number.as_str(), number.radix()),
@@ -81,16 +82,17 @@ pub(super) fn integer(
             },
             _ => return Err(Wrong::Type),
         };
-        // i128: the parser keeps the sign and any length.
+        // i128, since the TOML parser passes on signs and numbers of any length.
         let number = i128::from_str_radix(digits, radix).map_err(|_| Wrong::Type)?;
         u64::try_from(number)
             .ok()
             .filter(|number| (min..=max).contains(number))
+            .and_then(|number| T::try_from(number).ok())
             .ok_or_else(|| Wrong::Value(format!("{number} is out of range {min} to {max}{reason}")))
     }
 }
 
-/// A price or another number that is not negative.
+/// Reads a price: a number, not negative.
 pub(super) fn price(value: &DeValue<'_>) -> Result<f64, Wrong> {
     let number: f64 = match value {
         DeValue::Integer(number) => number.to_string().parse().map_err(|_| Wrong::Type)?,
@@ -106,218 +108,133 @@ pub(super) fn price(value: &DeValue<'_>) -> Result<f64, Wrong> {
     }
 }
 
-/// The address of a router or of this host: one that packets can be sent to.
-pub(super) fn address(text: &str) -> Result<IpAddr, String> {
-    let Ok(address) = text.parse::<IpAddr>() else {
-        let hint = if text.parse::<IpNet>().is_ok() {
-            "it is a prefix: write the address alone, without the /"
-        } else if text.contains('%') {
-            "write it without the % and the interface, which has a key of its own"
-        } else {
-            "write one such as \"10.0.1.10\" or \"fd00::10\"; names are not resolved"
-        };
-        return Err(format!("{text:?} is not an IP address: {hint}"));
-    };
-    let refuse = |what: &str| Err(format!("{address} is {what}: no router or host has it"));
-    match address {
-        _ if address.is_unspecified() => refuse("the unspecified address"),
-        _ if address.is_loopback() => refuse("a loopback address"),
-        _ if address.is_multicast() => refuse("a multicast address"),
-        IpAddr::V4(v4) if v4.is_broadcast() => refuse("the broadcast address"),
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => Err(format!(
-                "{v6} is an IPv4 address in IPv6 clothes: write {v4}"
-            )),
-            None => Ok(address),
-        },
-        IpAddr::V4(_) => Ok(address),
-    }
-}
-
-/// A prefix without host bits.
-pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
-    let Ok(net) = text.parse::<IpNet>() else {
-        return Err(match text.parse::<IpAddr>() {
-            Ok(address) => format!(
-                "{text:?} is an address, not a prefix: write \"{}\"",
-                IpNet::from(address)
-            ),
-            Err(_) => format!(
-                "{text:?} is not a prefix: write one such as \"10.0.0.0/16\" or \"fd00::/8\""
-            ),
-        });
-    };
-    if net.addr().is_ipv4() && has_leading_zero(text) {
-        return Err(format!(
-            "{text:?} has a number that begins with 0, which some readers take for octal: write \"{net}\" if that is meant"
-        ));
-    }
-    if let IpNet::V6(v6) = net
-        && v6.addr().to_ipv4_mapped().is_some()
-    {
-        return Err(format!(
-            "{net} is an IPv4 prefix in IPv6 clothes: write it as IPv4"
-        ));
-    }
-    if net.trunc() != net {
-        return Err(format!(
-            "{net} has host bits set: write \"{}\", or \"{}\" for that one address",
-            net.trunc(),
-            IpNet::from(net.addr())
-        ));
-    }
-    Ok(net)
-}
-
-/// A prefix that isn't everything.
-pub(super) fn narrow_prefix(text: &str) -> Result<IpNet, String> {
-    let net = prefix(text)?;
-    if net.prefix_len() == 0 {
-        return Err(format!(
-            "{net} is a default route: it would take all traffic, not only this network's"
-        ));
-    }
-    Ok(net)
-}
-
-/// The name of an interface as the kernel allows it (`dev_valid_name`, net/core/dev.c: no slash,
-/// colon or white space), or an alternative name, of up to 127 bytes (`ALTIFNAMSIZ`).
-pub(super) fn interface(text: &str) -> Result<String, String> {
-    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace();
-    if text.is_empty() || text.len() > 127 || text == "." || text == ".." || text.contains(bad) {
-        return Err(format!(
-            "{text:?} can't be an interface: write a name as `ip link` shows it, such as \"eth1\", or \"auto\""
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-/// An absolute path.
-pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if !path.is_absolute() || text.contains('\0') {
-        return Err(format!(
-            "{text:?} is not an absolute path: it must begin with /, since a service has no \
-             working directory to speak of"
-        ));
-    }
-    Ok(path)
-}
-
-/// Where metrics are served; the empty string means nowhere.
-pub(super) fn listener(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let wrong = || {
-        format!(
-            "{text:?} is not an address with a port: write one such as \"127.0.0.1:9683\" or \"[::1]:9683\", or \"\" for none"
-        )
-    };
-    let address: SocketAddr = text.parse().map_err(|_| wrong())?;
-    if address.port() == 0 {
-        return Err(wrong());
-    }
-    Ok(Some(address))
-}
-
-/// A region as the document names it; all since 2015 match (`us-gov-west-1`, `eusc-de-east-1`,
-/// `GLOBAL`).
-pub(super) fn region(text: &str) -> Result<Region, String> {
-    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if text == "GLOBAL" {
-        return Ok(Region::from(text));
-    }
-    let plausible = |text: &str| {
-        text.chars().all(letters)
-            && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text.ends_with(|c: char| c.is_ascii_digit())
-            && text.contains('-')
-    };
-    if plausible(text) {
-        return Ok(Region::from(text));
-    }
-    let zone = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
-    let lower = text.to_ascii_lowercase();
-    let hint = if text.eq_ignore_ascii_case("auto") {
-        "did you mean \"auto\"?".to_owned()
-    } else if text.eq_ignore_ascii_case("global") {
-        "did you mean \"GLOBAL\"?".to_owned()
-    } else if zone.len() + 1 == text.len() && plausible(zone) {
-        format!("it is an availability zone; its region is {zone:?}")
-    } else if plausible(&lower) {
-        format!("did you mean {lower:?}?")
-    } else {
-        "write one such as \"us-east-1\", or \"auto\" for this instance's own".to_owned()
-    };
-    Err(format!("{text:?} is not a region: {hint}"))
-}
-
-/// A service as the document names it: capitals, digits and underscores, in all documents
-/// since 2015.
-pub(super) fn service(text: &str) -> Result<Service, String> {
-    let plausible = |text: &str| {
-        text.starts_with(|c: char| c.is_ascii_uppercase())
-            && text
-                .chars()
-                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
-    };
-    if plausible(text) {
-        return Ok(Service::from(text));
-    }
-    let upper = text.to_ascii_uppercase().replace(['-', ' '], "_");
-    let hint = if plausible(&upper) {
-        format!("AWS writes services in capitals; did you mean {upper:?}?")
-    } else {
-        "write one as in ip-ranges.json, such as \"S3\"".to_owned()
-    };
-    Err(format!("{text:?} is not a service: {hint}"))
-}
-
-/// Where the document comes from; relative paths only on the command line.
-pub(super) fn source(text: &str, relative: bool) -> Result<String, String> {
-    if text.is_empty() || text.contains(|c: char| c.is_control()) {
-        return Err(format!("{text:?} is not a URL or path"));
-    }
-    // A colon before any slash makes a scheme; RFC 3986, section 4.2 knows no other way.
-    let scheme = text
-        .split_once(':')
-        .map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest))
-        .filter(|(scheme, _)| !scheme.contains('/') && !scheme.is_empty());
-    match scheme {
-        Some((scheme, rest)) if scheme == "http" || scheme == "https" => {
-            let host = rest
-                .strip_prefix("//")
-                .map(|rest| rest.split(['/', '?', '#']).next().unwrap_or(""))
-                .unwrap_or("");
-            if host.is_empty() || text.contains(char::is_whitespace) {
-                return Err(format!(
-                    "{text:?} has no host: write one such as \"https://ip-ranges.amazonaws.com/ip-ranges.json\""
-                ));
-            }
-        }
-        Some((scheme, rest)) if scheme == "file" => {
-            let local = rest.starts_with('/')
-                && (!rest.starts_with("//")
-                    || rest.starts_with("///")
-                    || rest.starts_with("//localhost/"));
-            if !local {
-                return Err(format!(
-                    "{text:?} is no local file: write file:/// and the absolute path"
-                ));
-            }
-        }
-        Some((scheme, _)) => {
+/// Reads a duration of at least `min`.
+pub(super) fn time(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    setting: &mut Duration,
+    min: Duration,
+) {
+    let read = move |text: &str| {
+        let length = duration(text)?;
+        if length < min {
             return Err(format!(
-                "{text:?} has the scheme {scheme:?}: only https, http and file can be fetched"
+                "{text:?} is too short: at least \"{}\"",
+                duration_text(min)
             ));
         }
-        None if relative || text.starts_with('/') => {}
-        None => {
-            return Err(format!(
-                "{text:?} is neither a URL nor an absolute path: write https:// before a host, or a path from / on"
-            ));
+        Ok(length)
+    };
+    reader.value(
+        key,
+        "a duration such as \"5m\"",
+        setting,
+        with_unit(read, bare_duration),
+    );
+}
+
+/// Reads the number of a routing table.
+pub(super) fn table(reader: &mut Reader<'_>, key: &'static str, setting: &mut TableId) {
+    reader.value(
+        key,
+        "the number of a routing table such as 1083",
+        &mut setting.0,
+        integer(1, u64::from(u32::MAX), ": 0 means no table"),
+    );
+}
+
+/// Reads mark bits.
+pub(super) fn mask(reader: &mut Reader<'_>, key: &'static str, setting: &mut u32) {
+    reader.value(
+        key,
+        "mark bits such as \"0x3000\"",
+        setting,
+        integer(1, u64::from(u32::MAX), ": a mark has 32 bits"),
+    );
+}
+
+/// Reads `nat.bypass`.
+pub(super) fn nat_bypass(reader: &mut Reader<'_>, setting: &mut NatBypass) {
+    let bypass = reader.list(
+        "nat.bypass",
+        "\"masquerade\", \"none\", an address, or a list with at most one address of each family",
+        true,
+        text(nat_bypass_element),
+    );
+    if let Some(bypass) = bypass {
+        *setting = one_nat_bypass(reader, bypass);
+    }
+}
+
+fn nat_bypass_element(text: &str) -> Result<NatBypass, String> {
+    match text {
+        "masquerade" => Ok(NatBypass::Masquerade),
+        "none" => Ok(NatBypass::None),
+        _ if text.starts_with(|c: char| c.is_ascii_digit()) || text.contains(':') => {
+            address(text).map(|address| NatBypass::Addresses(vec![address]))
+        }
+        _ => Err(format!(
+            "{}, nor an address",
+            unknown_word(text, ["masquerade", "none"].into_iter())
+        )),
+    }
+}
+
+fn one_nat_bypass(reader: &mut Reader<'_>, elements: Vec<NatBypass>) -> NatBypass {
+    if let [one] = elements.as_slice() {
+        return one.clone();
+    }
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for element in elements {
+        match element {
+            NatBypass::Addresses(more) => addresses.extend(more),
+            NatBypass::Masquerade | NatBypass::None => reader.problem(
+                "nat.bypass",
+                "\"masquerade\" and \"none\" cannot be combined with other values".to_owned(),
+            ),
         }
     }
-    Ok(text.to_owned())
+    for family in Family::ALL {
+        if addresses
+            .iter()
+            .filter(|own| Family::of(**own) == family)
+            .count()
+            > 1
+        {
+            let message = format!("more than one {family} address: at most one of each family");
+            reader.problem("nat.bypass", message);
+        }
+    }
+    if addresses.is_empty() && !reader.is_bad("nat.bypass") {
+        let message = "the list is empty: write \"masquerade\", \"none\" or an address";
+        reader.problem("nat.bypass", message.to_owned());
+    }
+    NatBypass::Addresses(addresses)
+}
+
+/// Accepts `auto` alone, or values without `auto`.
+pub(super) fn all_or_auto<T>(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    elements: Vec<AutoOr<T>>,
+) -> AutoOr<Vec<T>> {
+    let count = elements.len();
+    let values: Vec<T> = elements
+        .into_iter()
+        .filter_map(|element| match element {
+            AutoOr::Auto => None,
+            AutoOr::Set(value) => Some(value),
+        })
+        .collect();
+    match values.len() {
+        0 if count > 0 => AutoOr::Auto,
+        given if given == count => AutoOr::Set(values),
+        _ => {
+            reader.problem(
+                key,
+                "\"auto\" cannot be combined with other values".to_owned(),
+            );
+            AutoOr::Auto
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! The TOML text as a flat list of keys with their places, read key by key.
 //!
-//! serde's derive stops at the first error; an operator wants to see all of them at once. So the
-//! parsed text is flattened to `table.key` → value, every setting takes its own key out, and what
-//! nobody took is unknown.
+//! serde's derive stops at the first error, but an operator needs all errors at once. So the
+//! parsed text becomes a flat map of `table.key` → value, every setting removes its own key from
+//! the map, and the remaining keys are unknown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,11 +13,11 @@ use toml::de::{DeTable, DeValue};
 use super::error::{Place, Problem};
 use crate::nearest::nearest;
 
-/// Why a value can't be read.
+/// Why a value is unreadable.
 pub(super) enum Wrong {
-    /// Not the type that the key takes.
+    /// The TOML type is wrong.
     Type,
-    /// The right type, but not a value that makes sense: the message.
+    /// The type is right, but the value is not; holds the message.
     Value(String),
 }
 
@@ -27,30 +27,30 @@ impl From<String> for Wrong {
     }
 }
 
-/// The text, on its way to settings.
-pub(super) struct Document<'t> {
+/// Reads settings from the text, and collects every problem on the way.
+pub(super) struct Reader<'t> {
     text: &'t str,
     values: BTreeMap<String, Spanned<DeValue<'t>>>,
-    /// Where the key itself stands, for unknown keys; tables included.
+    /// Places of the keys themselves, tables included, for unknown keys.
     names: BTreeMap<String, Range<usize>>,
     tables: BTreeSet<String>,
     asked: Vec<&'static str>,
-    /// Where the value of a key stands, for what is found later.
+    /// Places of the values, for problems found after reading.
     places: BTreeMap<&'static str, Range<usize>>,
     problems: Vec<Problem>,
 }
 
-impl<'t> Document<'t> {
+impl<'t> Reader<'t> {
     /// Parses the text.
     ///
     /// # Errors
-    /// What the TOML parser says, each with its place.
-    pub(super) fn parse(text: &'t str) -> Result<Document<'t>, Vec<Problem>> {
+    /// Every problem that the TOML parser finds, with its place.
+    pub(super) fn parse(text: &'t str) -> Result<Reader<'t>, Vec<Problem>> {
         let (root, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             return Err(syntax_problems(text, errors));
         }
-        let mut document = Document {
+        let mut reader = Reader {
             text,
             values: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -59,8 +59,8 @@ impl<'t> Document<'t> {
             places: BTreeMap::new(),
             problems: Vec::new(),
         };
-        document.flatten("", root.into_inner());
-        Ok(document)
+        reader.flatten("", root.into_inner());
+        Ok(reader)
     }
 
     fn flatten(&mut self, prefix: &str, table: DeTable<'t>) {
@@ -69,7 +69,7 @@ impl<'t> Document<'t> {
                 .get_ref()
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-            // A quoted key with a dot in it must not pass for a key in a table.
+            // A quoted key with a dot must not pass for a key in a table.
             let shown = if bare {
                 name.get_ref().to_string()
             } else {
@@ -94,8 +94,8 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// Takes a key's value out and reads it into the setting. `expected` completes the sentence
-    /// "expected …" and holds an example.
+    /// Removes the value of a key and reads the value into the setting. `expected` completes the
+    /// sentence "expected …" and holds an example.
     pub(super) fn value<T>(
         &mut self,
         key: &'static str,
@@ -114,8 +114,8 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// Takes a list out, or where `single` says so one value instead of a list; returns the
-    /// elements that could be read, or nothing where the key is absent or wholly wrong.
+    /// Removes a list, or, with `single`, a list or one value. Returns the readable elements, or
+    /// `None` if the key is absent or not a list.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -144,7 +144,21 @@ impl<'t> Document<'t> {
         Some(found)
     }
 
-    /// Notes a problem with a key's value as a whole.
+    /// As [`Reader::list`], into a collection that keeps its value if the key is absent.
+    pub(super) fn collect<T, C: FromIterator<T>>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        single: bool,
+        setting: &mut C,
+        read: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
+    ) {
+        if let Some(found) = self.list(key, expected, single, read) {
+            *setting = found.into_iter().collect();
+        }
+    }
+
+    /// Records a problem with the whole value of a key.
     pub(super) fn problem(&mut self, key: &'static str, message: String) {
         let place = self.places.get(key).map(|span| Place::of(self.text, span));
         self.problems.push(Problem {
@@ -154,7 +168,7 @@ impl<'t> Document<'t> {
         });
     }
 
-    /// Notes a problem with something that doesn't stand in the text.
+    /// Records a problem outside the text: with a flag.
     pub(super) fn problem_elsewhere(&mut self, key: &str, message: String) {
         self.problems.push(Problem {
             key: key.to_owned(),
@@ -163,17 +177,17 @@ impl<'t> Document<'t> {
         });
     }
 
-    /// Whether the key has a problem already.
+    /// True if the key has a problem already.
     pub(super) fn is_bad(&self, key: &str) -> bool {
         self.problems.iter().any(|problem| problem.key == key)
     }
 
-    /// Every key that was asked for: after reading, every key there is.
+    /// Every key that was read so far: all known keys, once the whole schema is read.
     pub(super) fn asked(&self) -> &[&'static str] {
         &self.asked
     }
 
-    /// Everything that is wrong, unknown keys included.
+    /// All problems, with unknown keys included.
     pub(super) fn into_problems(mut self) -> Vec<Problem> {
         self.unknown_keys();
         self.problems
@@ -197,7 +211,7 @@ impl<'t> Document<'t> {
     fn unknown_keys(&mut self) {
         let mut reported: Vec<String> = Vec::new();
         let mut found = Vec::new();
-        // In the order of the paths a table comes before what is in it.
+        // In the order of paths, a table comes before its content.
         for (path, span) in &self.names {
             let inside = |outer: &String| path.starts_with(&format!("{outer}."));
             if reported.iter().any(inside) {
@@ -246,7 +260,7 @@ impl<'t> Document<'t> {
         if let Some(near) = nearest(name, here.iter().copied()) {
             return format!("unknown {what}; did you mean {near:?}?");
         }
-        // The right key in the wrong table is the other slip that happens.
+        // The second common mistake is a known key in the wrong table.
         let elsewhere = |key: &&&str| key.rsplit('.').next() == Some(name);
         if let Some((home, _)) = self
             .asked
@@ -261,7 +275,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// A value as a person would name it.
+/// The value in a message.
 fn description(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("the string {text:?}"),
@@ -274,19 +288,19 @@ fn description(value: &DeValue<'_>) -> String {
     }
 }
 
-/// One problem an error, without those that only follow from the one before: an unclosed quote or
-/// bracket leaves the following lines in pieces.
+/// Turns each parser error into a problem, except errors caused by the previous error: after an
+/// unclosed quote or bracket, the parser misreads the following line.
 fn syntax_problems(text: &str, mut errors: Vec<toml::de::Error>) -> Vec<Problem> {
     errors.sort_by_key(|error| error.span().map(|span| span.start));
     let mut found = Vec::new();
-    let mut in_pieces = 0;
+    let mut misread = 0;
     for error in &errors {
         let place = error.span().map(|span| Place::of(text, &span));
         let line = place.as_ref().map_or(0, |place| place.line);
         let unquoted = place
             .as_ref()
             .and_then(|place| unquoted(place, error.message()));
-        if line == 0 || line > in_pieces {
+        if line == 0 || line > misread {
             found.push(Problem {
                 key: String::new(),
                 place,
@@ -299,13 +313,13 @@ fn syntax_problems(text: &str, mut errors: Vec<toml::de::Error>) -> Vec<Problem>
                 },
             });
         }
-        in_pieces = if unquoted.is_some() { line } else { line + 1 };
+        misread = if unquoted.is_some() { line } else { line + 1 };
     }
     found
 }
 
-/// The value of a line such as `refresh = 5m`: the slip that units invite, and one that leaves
-/// the next lines whole.
+/// The value of a line such as `refresh = 5m`: a common mistake with units, after which the parser
+/// reads the next lines correctly.
 fn unquoted(place: &Place, message: &str) -> Option<String> {
     let before: String = place.text.chars().take(place.column - 1).collect();
     let (_, value) = place.text.split_once('=')?;
