@@ -1,0 +1,123 @@
+//! The command line as users type it.
+
+use super::*;
+use clap::CommandFactory as _;
+
+fn parsed(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn command_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn explain_accepts_destinations_and_unmaps_ipv4() {
+    for (text, address) in [
+        ("52.216.1.1", "52.216.1.1"),
+        ("::ffff:52.216.1.1", "52.216.1.1"),
+    ] {
+        let cli = parsed(&format!("trailblazer explain {text}")).expect("an address");
+        let Command::Explain(arguments) = cli.command else {
+            panic!("explain");
+        };
+        assert_eq!(arguments.address.to_string(), address);
+    }
+    for refused in ["0.0.0.0", "::", "52.216.0.0/15", "s3.amazonaws.com"] {
+        assert!(parsed(&format!("trailblazer explain {refused}")).is_err());
+    }
+}
+
+#[test]
+fn reconcile_flags_reach_the_settings() {
+    let cli = parsed(
+        "trailblazer reconcile --dry-run --cache-only --accept 17 -c a.toml --role nat \
+         --source u --source v --region us-east-1 --region eu-west-1 --service S3 \
+         --state-dir /s -o json -vv",
+    )
+    .expect("the contract");
+    assert_eq!(cli.verbose, 2);
+    assert_eq!(cli.command.name(), "reconcile");
+    let overrides = cli.command.overrides();
+    assert_eq!(overrides.role, Some(Role::Nat));
+    assert_eq!(overrides.source, ["u", "v"]);
+    assert_eq!(overrides.regions, ["us-east-1", "eu-west-1"]);
+    assert_eq!(overrides.services, ["S3"]);
+    assert_eq!(overrides.state_dir, Some(PathBuf::from("/s")));
+    let Command::Reconcile(args) = cli.command else {
+        panic!("another command");
+    };
+    assert!(args.dry_run && args.cache_only);
+    assert_eq!(args.accept, Some(SyncToken(17)));
+    assert_eq!(args.common.base.config, Some(PathBuf::from("a.toml")));
+    assert_eq!(args.common.base.output, Output::Json);
+}
+
+#[test]
+fn every_command_accepts_config_output_and_state_dir() {
+    for command in [
+        "reconcile",
+        "agent",
+        "explain ::1",
+        "ranges",
+        "history",
+        "check",
+        "status",
+        "kick",
+        "flush",
+    ] {
+        let cli = parsed(&format!("trailblazer {command} -c f -o json --state-dir d"));
+        let cli = cli.unwrap_or_else(|error| panic!("{command}: {error}"));
+        assert_eq!(
+            cli.command.base().config,
+            Some(PathBuf::from("f")),
+            "{command}"
+        );
+        assert_eq!(cli.command.base().output, Output::Json, "{command}");
+        assert_eq!(
+            cli.command.overrides().state_dir,
+            Some(PathBuf::from("d")),
+            "{command}"
+        );
+        let help = parsed(&format!(
+            "trailblazer {} --help",
+            command.replace(" ::1", "")
+        ));
+        assert_eq!(exit_code(&help.expect_err("help")), exit::OK, "{command}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_64_and_help_is_0() {
+    for (line, code) in [
+        ("trailblazer", exit::USAGE),
+        ("trailblazer reconcil", exit::USAGE),
+        ("trailblazer reconcile --accept soon", exit::USAGE),
+        ("trailblazer reconcile --role router", exit::USAGE),
+        ("trailblazer reconcile -o yaml", exit::USAGE),
+        ("trailblazer explain", exit::USAGE),
+        ("trailblazer explain s3.amazonaws.com", exit::USAGE),
+        ("trailblazer history -n -1", exit::USAGE),
+        ("trailblazer flush --role host", exit::USAGE),
+        ("trailblazer kick --watch", exit::USAGE),
+        ("trailblazer --version", exit::OK),
+        ("trailblazer --help", exit::OK),
+    ] {
+        let error = parsed(line).expect_err(line);
+        assert_eq!(exit_code(&error), code, "{line}: {error}");
+    }
+}
+
+#[test]
+fn long_help_has_examples_and_exit_codes() {
+    let help = Cli::command().render_long_help().to_string();
+    for part in [
+        "reconcile --dry-run",
+        "Exit codes:",
+        "64  wrong usage",
+        "TRAILBLAZER_LOG",
+    ] {
+        assert!(help.contains(part), "{help}\nlacks {part}");
+    }
+}
