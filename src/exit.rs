@@ -1,4 +1,4 @@
-//! Exit codes: the contract that scripts rely on.
+//! Exit codes, a contract for scripts.
 
 /// In sync, or changed and verified.
 pub const OK: u8 = 0;
@@ -6,7 +6,7 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// A dry run found changes.
 pub const PENDING: u8 = 2;
-/// The guard holds a document; beats [`PENDING`].
+/// The guard holds a document. Beats [`PENDING`].
 pub const HELD: u8 = 3;
 /// Wrong usage or config text (`EX_USAGE`, sysexits.h).
 pub const USAGE: u8 = 64;

@@ -1,68 +1,62 @@
-//! Trailblazer: storage traffic around the NAT, everything else through it.
+//! Trailblazer routes storage traffic around the NAT, and all other traffic through the NAT.
 //!
-//! The data flow, left to right; the modules below are declared in its order:
+//! One *pass* runs this data flow from left to right:
 //!
 //! ```text
 //!  SOURCE ─▶ RANGES ─▶ GUARD ─▶ DESIRED ─┐
 //!  bytes     prefixes   hold?   state     ├─▶ PLAN ─▶ APPLY ─▶ VERIFY ─▶ JOURNAL
 //!  KERNEL ────────────▶ OBSERVED ────────┘   steps    batched   re-read   one line
 //! ```
+//!
+//! The modules stand below from low to high; imports run from higher to lower modules only
+//! (`tests/house.rs`).
 
-// Vocabulary that every stage uses.
+// Vocabulary of all stages.
 #[macro_use]
 pub mod words;
-
+pub mod columns;
+pub mod exit;
+pub mod nearest;
+pub mod notes;
 pub mod types;
 
 pub mod degraded;
 
 pub mod config;
 
-pub mod exit;
+// Values of host, kernel and firewall.
 pub mod facts;
 pub mod firewall;
-pub mod nearest;
-pub mod notes;
 pub mod objects;
 pub mod ownership;
 
-// The stages.
+// Bytes from outside and from disk.
+pub mod ranges;
 pub mod source;
-
 pub mod state;
 
-pub mod ranges;
-
-pub mod guard;
-
+// The pure core, and the clock for its guard.
+pub mod clock;
 pub mod desired;
-
+pub mod guard;
 pub mod observed;
-
 pub mod plan;
-
-pub mod apply;
-
-pub mod verify;
-
-pub mod journal;
 
 pub mod kernel;
 
-// What runs them.
-pub mod reconcile;
+// Stages with access to the kernel.
+pub mod apply;
+pub mod journal;
+pub mod verify;
 
-pub mod status;
-
+// The pass, the agent and the commands.
 pub mod agent;
-
-pub mod commands;
-
 pub mod cli;
-pub mod clock;
-pub mod columns;
+pub mod commands;
+pub mod reconcile;
+pub mod status;
 
 #[cfg(test)]
 #[path = "../tests/lab/isolate.rs"]
-#[allow(dead_code)] // the lab uses the rest
+#[allow(dead_code)] // the lab uses the other items
 mod isolate;

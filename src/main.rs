@@ -1,4 +1,4 @@
-//! Arguments, tracing, exit code; nothing else.
+//! The program: arguments, logging and the exit code.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Nothing is left to tell it to if standard error is gone.
+            // Without standard error, no place is left for the message.
             let _ = error.print();
             return ExitCode::from(cli::exit_code(&error));
         }
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => {
             let code = runtime.block_on(commands::run(cli));
-            // A name lookup that timed out still sits in its thread; nobody waits for it.
+            // A name lookup after its timeout still blocks a thread; don't wait for the thread.
             runtime.shutdown_background();
             code
         }
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 fn start_logging(cli: &Cli) {
     let (quiet, format) = match &cli.command {
-        // A daemon's changes are worth a line each.
+        // The agent logs each change.
         Command::Agent(arguments) | Command::FetchForAgent(arguments) => {
             (LevelFilter::INFO, arguments.log)
         }
@@ -51,7 +51,7 @@ fn start_logging(cli: &Cli) {
         1 => LevelFilter::INFO,
         _ => LevelFilter::DEBUG,
     };
-    // Targets and levels are enough; filters on spans would bring a regex engine along.
+    // Targets and levels are enough; filters on spans would add a regex engine to the binary.
     let filter: Targets = std::env::var("TRAILBLAZER_LOG")
         .ok()
         .and_then(|wanted| wanted.parse().ok())
@@ -59,7 +59,7 @@ fn start_logging(cli: &Cli) {
     let registry = tracing_subscriber::registry().with(filter);
     let journald = match format {
         LogFormat::Journald => true,
-        // systemd sets it where standard error goes to the journal (systemd.exec(5)).
+        // systemd sets the variable if standard error goes to the journal (systemd.exec(5)).
         LogFormat::Auto => std::env::var_os("JOURNAL_STREAM").is_some(),
         LogFormat::Text | LogFormat::Json => false,
     };
@@ -67,7 +67,7 @@ fn start_logging(cli: &Cli) {
         match tracing_journald::layer() {
             Ok(layer) => return registry.with(layer).init(),
             Err(error) if format == LogFormat::Journald => {
-                eprintln!("no journal: {error}; logging to standard error");
+                eprintln!("cannot open the journal: {error}; logging to standard error");
             }
             Err(_) => {}
         }

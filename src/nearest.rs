@@ -1,4 +1,4 @@
-//! "Did you mean": the known word that a mistyped word is nearest to.
+//! "Did you mean": the known word nearest to a mistyped word.
 
 use strsim::osa_distance;
 

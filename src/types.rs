@@ -1,7 +1,7 @@
-//! Newtypes for the numbers and names that travel through every stage.
+//! Newtypes for the numbers and names of all stages.
 //!
-//! A table id and a mark are both `u32`; two swapped at a call site compile and
-//! send traffic the wrong way. So each has a type of its own.
+//! A table id and a mark are both `u32`. Two swapped arguments would compile and send traffic the
+//! wrong way, so each number has its own type.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,9 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// IPv4.
     Ipv4,
-    /// IPv6.
     Ipv6,
 }
 
@@ -44,7 +42,7 @@ impl Family {
         }
     }
 
-    /// Length of an address in bits.
+    /// The length of an address in bits.
     pub fn bits(self) -> u8 {
         match self {
             Family::Ipv4 => 32,
@@ -125,11 +123,12 @@ number_type!(
     Metric(u32)
 );
 number_type!(
-    /// Who installed a route, rule or nexthop (`rtm_protocol`, `FRA_PROTOCOL`, `nh_protocol`).
+    /// The program that installed a route, rule or nexthop (`rtm_protocol`, `FRA_PROTOCOL`,
+    /// `nh_protocol`).
     Protocol(u8)
 );
 number_type!(
-    /// The kernel's number of a link; it changes when a link is recreated under the same name.
+    /// The kernel's number of a link. A link recreated under the same name has a new number.
     IfIndex(u32)
 );
 number_type!(
@@ -148,12 +147,12 @@ impl TableId {
     pub const LOCAL: TableId = TableId(255);
 }
 
-/// A firewall mark with the mask of the bits that it speaks of.
+/// A firewall mark: a value, and the mask of its valid bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Mark {
     /// The value of the bits inside `mask`.
     pub value: u32,
-    /// The bits that count; the others belong to somebody else.
+    /// Our bits; other programs own the other bits.
     pub mask: u32,
 }
 
@@ -163,14 +162,15 @@ impl fmt::Display for Mark {
     }
 }
 
-/// The bits of a mark that say which path a flow takes. Two bits, three values: see DESIGN.
+/// The two adjacent mark bits for the path of a flow. Their values are 1 for bypass, 2 for egress
+/// and 3 for inbound; 0 is an unmarked flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathMask(pub u32);
 
 impl PathMask {
     fn with(self, index: u32) -> Mark {
-        // The mask holds exactly two adjacent bits (config validation), so that the index,
-        // shifted to the lowest of them, stays inside.
+        // The mask has exactly two adjacent bits (config validation), so the index, shifted to
+        // the lower bit, stays inside the mask.
         Mark {
             value: index << self.0.trailing_zeros(),
             mask: self.0,
@@ -187,18 +187,16 @@ impl PathMask {
         self.with(2)
     }
 
-    /// The mark of flows that were opened from outside: they keep the path they have without us.
+    /// The mark of flows opened from outside, which keep their path from before our installation.
     pub fn inbound(self) -> Mark {
         self.with(3)
     }
 }
 
-/// A value of each address family.
+/// One value for each address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PerFamily<T> {
-    /// The IPv4 value.
     pub ipv4: T,
-    /// The IPv6 value.
     pub ipv6: T,
 }
 
@@ -219,7 +217,7 @@ impl<T> PerFamily<T> {
         }
     }
 
-    /// The value of one family, to be changed.
+    /// The value of one family, mutable.
     pub fn get_mut(&mut self, family: Family) -> &mut T {
         match family {
             Family::Ipv4 => &mut self.ipv4,
@@ -252,29 +250,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn path_marks_of_the_default_mask() {
+    fn path_values_stay_inside_the_default_mask() {
         let path = PathMask(0x3000);
-        assert_eq!(
-            path.bypass(),
-            Mark {
-                value: 0x1000,
-                mask: 0x3000
-            }
-        );
-        assert_eq!(
-            path.egress(),
-            Mark {
-                value: 0x2000,
-                mask: 0x3000
-            }
-        );
-        assert_eq!(
-            path.inbound(),
-            Mark {
-                value: 0x3000,
-                mask: 0x3000
-            }
-        );
+        let value = |mark: Mark| (mark.value, mark.mask);
+        assert_eq!(value(path.bypass()), (0x1000, 0x3000));
+        assert_eq!(value(path.egress()), (0x2000, 0x3000));
+        assert_eq!(value(path.inbound()), (0x3000, 0x3000));
         assert_eq!(path.inbound().to_string(), "0x3000/0x3000");
     }
 }

@@ -1,7 +1,7 @@
-//! Enums whose variants each have one fixed word, in the config file, in JSON and in messages.
+//! Enums with one fixed word for each variant, in the config file, in JSON and in messages.
 
-/// An enum whose variants each have one fixed word. [`words!`](crate::words!) implements it, so
-/// that the list, the word and `Display` cannot disagree.
+/// An enum with one fixed word for each variant. [`words!`](crate::words!) implements the trait,
+/// `Display` and the list of variants from a single table.
 pub trait Words: Copy + 'static {
     /// Every variant, in the order in which lists print them.
     const VARIANTS: &'static [Self];
@@ -16,7 +16,7 @@ pub trait Words: Copy + 'static {
     }
 }
 
-/// Gives an enum its words: [`Words`](crate::words::Words), `Display`, `as_str` and `ALL`.
+/// Implements [`Words`](crate::words::Words), `Display`, `as_str` and `ALL` for an enum.
 #[macro_export]
 macro_rules! words {
     ($type:ident { $($variant:ident => $word:literal),+ $(,)? }) => {

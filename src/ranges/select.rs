@@ -143,7 +143,7 @@ pub fn select_lenient(document: &Document<'_>, selector: &Selector) -> (Selectio
 }
 
 /// Returns the rows outside the selection with unusable prefixes: reason for a note, not for a
-/// rejection. Parses every prefix of the document, so call it for new documents only.
+/// rejection. Parses every prefix of the document, so it is for new documents only.
 pub fn bad_rows_outside(document: &Document<'_>, selector: &Selector) -> Vec<BadRow> {
     document
         .rows
