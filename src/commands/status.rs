@@ -1,9 +1,10 @@
-//! `trailblazer status`: what the agent is doing; without one, what the kernel and the journal
-//! tell.
+//! `trailblazer status`: the agent's state; without an agent, the state of the kernel and the
+//! journal.
 
 mod absent;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,18 +20,18 @@ use crate::status::snapshot::{Snapshot, State};
 use crate::status::text::to_text;
 use absent::Absent;
 
-/// Between two looks of `--watch`.
+/// The interval of `--watch`.
 const TICK: Duration = Duration::from_secs(2);
-/// Cursor to the corner, and everything below it away (ECMA-48 CUP, ED).
+/// Moves the cursor to the corner and clears the screen (ECMA-48 CUP, ED).
 const REDRAW: &str = "\x1b[H\x1b[2J";
 
-/// What was found.
+/// The source of the page.
 enum Seen {
     Running(Box<Snapshot>),
     Absent(Box<Absent>),
 }
 
-/// Looks and prints, once or until somebody has seen enough.
+/// Runs `status` and returns the exit code; with `--watch`, of the last page.
 pub async fn run(arguments: &StatusArgs) -> u8 {
     let base = &arguments.base;
     let loaded = match settings(base, &base.overrides()) {
@@ -41,15 +42,16 @@ pub async fn run(arguments: &StatusArgs) -> u8 {
     loop {
         let seen = look(&loaded).await;
         let page = seen.page(base.output, style());
-        let page = match redraw {
-            true => format!("{REDRAW}{page}\nevery {} s; Ctrl-C ends\n", TICK.as_secs()),
-            false => page,
+        let page = if redraw {
+            format!("{REDRAW}{page}\nevery {} s; Ctrl-C ends\n", TICK.as_secs())
+        } else {
+            page
         };
         let written = write(&page);
         if !arguments.watch {
             seen.complain();
         }
-        // Closed standard output (`| head`) is how a reader says that it has enough.
+        // A reader ends `--watch` by closing the pipe (`| head`).
         if !arguments.watch || written.is_err() {
             return seen.exit_code();
         }
@@ -67,17 +69,18 @@ async fn look(loaded: &Loaded) -> Seen {
     let path = &loaded.config.agent.socket;
     let error = match ask(path, Request::Status) {
         Ok(Reply::Status(snapshot)) => return Seen::Running(snapshot),
-        Ok(Reply::Refused(why)) => AskError::Nonsense {
-            path: path.clone(),
-            reason: format!("it refused to say how it is: {why}"),
-        },
-        Ok(Reply::Done) => AskError::Nonsense {
-            path: path.clone(),
-            reason: "it didn't say how it is".to_owned(),
-        },
+        Ok(Reply::Refused(why)) => unexpected(path, format!("status refused: {why}")),
+        Ok(Reply::Done) => unexpected(path, "no status in the reply".to_owned()),
         Err(error) => error,
     };
     Seen::Absent(Box::new(absent::look(loaded, error).await))
+}
+
+fn unexpected(path: &Path, reason: String) -> AskError {
+    AskError::UnexpectedReply {
+        path: path.to_owned(),
+        reason,
+    }
 }
 
 impl Seen {
@@ -92,7 +95,7 @@ impl Seen {
         }
     }
 
-    /// A missing agent is part of the page; one that can't be asked is an error as well.
+    /// Reports an unreachable agent as an error. A missing agent only shows on the page.
     fn complain(&self) {
         if let Seen::Absent(absent) = self
             && !absent.certainly()
@@ -109,7 +112,7 @@ impl Seen {
     }
 }
 
-/// The snapshot as it is, and that there is an agent.
+/// The snapshot with the field `agent`.
 fn running_json(snapshot: &Snapshot) -> Value {
     let mut value = json!(snapshot);
     if let Some(fields) = value.as_object_mut() {

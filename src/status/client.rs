@@ -1,5 +1,5 @@
-//! Asking a running agent over its control socket. Blocking: the commands that ask do nothing
-//! else meanwhile, and no runtime is needed.
+//! The client of the control socket. Blocking, since the commands do nothing else meanwhile and
+//! need no runtime.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -7,73 +7,49 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::control::{LOOP_WITHIN, Reply, Request};
+use super::protocol::{LOOP_WITHIN, Reply, Request};
 
-/// How long an answer may take: the loop's own time, and a second for the way.
+/// Longest wait for a reply: the loop's own limit, and a second for the transport.
 const WITHIN: Duration = Duration::from_secs(LOOP_WITHIN.as_secs() + 1);
-/// What a server does whose loop is stuck or has ended.
+/// The reason for a connection closed early: the server replies only when the loop does.
 const CLOSED: &str =
     "closed the connection without an answer: its loop is stuck, or it is stopping";
-/// Longest answer, in bytes: a snapshot has some tens of kB.
+/// Longest reply, in bytes. A snapshot has some tens of kB.
 const MAX_REPLY: usize = 16 << 20;
 
-/// Why there is no answer.
+/// Why the agent gave no usable reply.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody listens.
-    #[error("no agent is running: nobody listens at {}; start it (systemctl start trailblazer), or name its config with -c", .path.display())]
-    NoAgent {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// The socket is not for us.
-    #[error("an agent may be running, but asking it at {} is not permitted: run as root (sudo trailblazer …)", .path.display())]
-    NotPermitted {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Somebody listens and says nothing.
-    #[error("an agent listens at {} but {reason}; if it stays so, restart it (systemctl restart trailblazer): traffic goes on meanwhile", .path.display())]
+    #[error("no agent is running: no process listens at {}; start the agent (systemctl start trailblazer), or name its config with -c", .path.display())]
+    NoAgent { path: PathBuf },
+    #[error("an agent may be running, but access to {} is not permitted: run as root (sudo trailblazer …)", .path.display())]
+    NotPermitted { path: PathBuf },
+    #[error("the agent at {} {reason}; if this persists, restart the agent (systemctl restart trailblazer): traffic continues meanwhile", .path.display())]
     NoAnswer {
-        /// The socket.
         path: PathBuf,
-        /// What happened instead, as in `but …`.
+        /// Completes `the agent …`.
         reason: String,
     },
-    /// An answer that says nothing to us.
-    #[error("what answers at {} makes no sense: {reason}; an agent of another version? restart it (systemctl restart trailblazer)", .path.display())]
-    Nonsense {
-        /// The socket.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The system refuses.
+    #[error("unexpected reply from the agent at {}: {reason}; if the agent has another version, restart it (systemctl restart trailblazer)", .path.display())]
+    UnexpectedReply { path: PathBuf, reason: String },
     #[error("cannot ask the agent at {}: {source}", .path.display())]
-    Failed {
-        /// The socket.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Failed { path: PathBuf, source: io::Error },
 }
 
-/// What a try to connect comes to.
+/// The result of an attempt to connect.
 pub(super) enum Connection {
-    /// Somebody listens.
     Open(Socket),
-    /// Somebody listens, with so many waiting that we are not let in.
+    /// A process listens, but its queue of connections is full.
     Busy,
-    /// Nobody listens.
+    /// No process listens.
     Nobody,
-    /// Something else.
     Failed(io::Error),
 }
 
-/// Connects, waiting for a place in the queue as long as for an answer.
+/// Connects. The wait for a place in the queue has the same limit as the wait for a reply.
 pub(super) fn connect(path: &Path) -> Connection {
     let connected = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
-        // connect(2) to a full queue waits as long as a write would (unix(7)).
+        // The write timeout also limits connect(2) to a full queue (unix(7)).
         socket.set_write_timeout(Some(WITHIN))?;
         socket.connect(&SockAddr::unix(path)?)?;
         Ok(socket)
@@ -90,8 +66,7 @@ pub(super) fn connect(path: &Path) -> Connection {
     }
 }
 
-/// Puts a request to the agent that listens at `path` and waits for its reply, six seconds at
-/// most.
+/// Sends a request to the agent at `path` and waits for the reply, at most six seconds.
 ///
 /// # Errors
 /// See [`AskError`].
@@ -112,7 +87,7 @@ pub fn ask(path: &Path, request: Request) -> Result<Reply, AskError> {
                 path: path.to_owned(),
             });
         }
-        Connection::Busy => return Err(no_answer("lets nobody in")),
+        Connection::Busy => return Err(no_answer("did not accept the connection")),
         Connection::Failed(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(AskError::NotPermitted {
                 path: path.to_owned(),
@@ -125,17 +100,17 @@ pub fn ask(path: &Path, request: Request) -> Result<Reply, AskError> {
     let sent = socket.write_all(&line);
     match sent.and_then(|()| read_line(&mut socket, deadline)) {
         Ok(line) if line.is_empty() => Err(no_answer(CLOSED)),
-        Ok(line) => serde_json::from_slice(&line).map_err(|error| AskError::Nonsense {
+        Ok(line) => serde_json::from_slice(&line).map_err(|error| AskError::UnexpectedReply {
             path: path.to_owned(),
             reason: error.to_string(),
         }),
         Err(error) => match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                let reason = format!("gave no answer within {} s", WITHIN.as_secs());
+                let reason = format!("did not answer within {} s", WITHIN.as_secs());
                 Err(no_answer(&reason))
             }
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Err(no_answer(CLOSED)),
-            io::ErrorKind::InvalidData => Err(AskError::Nonsense {
+            io::ErrorKind::InvalidData => Err(AskError::UnexpectedReply {
                 path: path.to_owned(),
                 reason: error.to_string(),
             }),
@@ -164,7 +139,7 @@ fn read_line(socket: &mut Socket, deadline: Instant) -> io::Result<Vec<u8>> {
             return Ok(line);
         }
         if line.len() > MAX_REPLY {
-            let endless = format!("more than {MAX_REPLY} bytes without an end");
+            let endless = format!("the reply is longer than {MAX_REPLY} bytes");
             return Err(io::Error::new(io::ErrorKind::InvalidData, endless));
         }
     }

@@ -12,19 +12,19 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::accept::{self, Server};
-use super::control::{Asked, ControlError, Reply, Request, Silent, ask_loop};
-use super::metrics;
+use super::accept::{self, ControlError, Server};
+use super::metrics::{CATALOGUE, encode};
+use super::protocol::{Asked, Reply, Request, ask_loop};
 use super::snapshot::{Freshness, Snapshot, State};
 
 /// The text format (prometheus.io/docs/instrumenting/exposition_formats).
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
-/// Longest head of a request, in bytes; a scraper behind a proxy sends some 500. hyper's default
-/// is 400 kB, for each of the connections.
+/// Longest head of a request, in bytes. A scraper behind a proxy sends some 500; hyper's default
+/// of 400 kB would apply to each connection.
 const MAX_HEAD: usize = 8192;
 
-/// The HTTP server. Dropping it ends it.
+/// The HTTP server. Dropping the value ends the server.
 #[derive(Debug)]
 pub struct MetricsServer {
     at: SocketAddr,
@@ -32,17 +32,16 @@ pub struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Where it listens; the port that the kernel chose where 0 was asked for.
+    /// The listening address, with the kernel's choice for port 0.
     pub fn at(&self) -> SocketAddr {
         self.at
     }
 }
 
-/// Listens at `at` and answers from what the loop says. Call it on the runtime that is to serve
-/// it.
+/// Listens at `at` on the caller's runtime. Each response is made of the loop's reply.
 ///
 /// # Errors
-/// [`ControlError::Metrics`]: the address is taken, or not of this host.
+/// [`ControlError::Metrics`] for an address in use, or of another host.
 pub fn serve_metrics(
     at: SocketAddr,
     to_loop: mpsc::Sender<Asked>,
@@ -59,8 +58,8 @@ pub fn serve_metrics(
     })
 }
 
-/// One connection, one request: a scraper that comes every 15 s gains nothing from keeping it,
-/// and an idle agent has nothing to wake up for.
+/// Serves one request per connection: keep-alive gains nothing for a scrape every 15 s, and an
+/// idle connection would wake the agent up.
 async fn serve(stream: TcpStream, to_loop: mpsc::Sender<Asked>) {
     let service = service_fn(|request| {
         let to_loop = to_loop.clone();
@@ -70,7 +69,7 @@ async fn serve(stream: TcpStream, to_loop: mpsc::Sender<Asked>) {
         .keep_alive(false)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    // A client that breaks off has what it wanted.
+    // Errors concern this client alone.
     let _ = connection.await;
 }
 
@@ -83,11 +82,11 @@ async fn answer(
         "/healthz" => health,
         "/readyz" => readiness,
         _ => {
-            let known = "not found; known here: /metrics /healthz /readyz\n";
+            let known = "not found; known paths: /metrics /healthz /readyz\n";
             return page(StatusCode::NOT_FOUND, TEXT_TYPE, known.to_owned());
         }
     };
-    // hyper leaves a HEAD's body out.
+    // hyper omits the body for HEAD.
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refusal = page(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -101,16 +100,16 @@ async fn answer(
     match ask_loop(to_loop, Request::Status).await {
         Ok(Reply::Status(snapshot)) => make(&snapshot),
         Ok(Reply::Refused(why)) => unavailable(&why),
-        Ok(Reply::Done) => unavailable("the agent's loop didn't say how it is"),
-        Err(silent @ (Silent::Stopping | Silent::Stuck)) => unavailable(&silent.to_string()),
+        Ok(Reply::Done) => unavailable("the agent's loop returned no status"),
+        Err(silent) => unavailable(&silent.to_string()),
     }
 }
 
 fn metrics_page(snapshot: &Snapshot) -> Response<Full<Bytes>> {
-    page(StatusCode::OK, METRICS_TYPE, metrics::encode(snapshot))
+    page(StatusCode::OK, METRICS_TYPE, encode(CATALOGUE, snapshot))
 }
 
-/// The loop has answered: that is all that is asked.
+/// The loop's reply alone proves health.
 fn health(_: &Snapshot) -> Response<Full<Bytes>> {
     page(StatusCode::OK, TEXT_TYPE, "ok\n".to_owned())
 }
@@ -122,7 +121,7 @@ fn readiness(snapshot: &Snapshot) -> Response<Full<Bytes>> {
     }
 }
 
-/// Why no traffic should be sent here; `None` when it may.
+/// The reason against sending traffic to this host; `None` when the host is ready.
 fn not_ready(snapshot: &Snapshot) -> Option<String> {
     if snapshot.state != State::InForce {
         let reason = snapshot.reason.as_deref().unwrap_or("no reason given");

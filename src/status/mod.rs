@@ -1,4 +1,4 @@
-//! What a running agent tells about itself, and how it is asked.
+//! The status of a running agent, and the ways to ask for it.
 //!
 //! ```text
 //!  status, kick, flush ──▶ client ─ unix socket ─▶ socket ─┐
@@ -6,13 +6,22 @@
 //!  Prometheus, probes ───────────── HTTP ────────▶ http ───┘
 //! ```
 //!
-//! The loop answers with a [`snapshot`]; `metrics` and `text` turn it into what is read.
+//! The loop answers each question with a [`snapshot`]; `metrics` and `text` only format it.
 
 mod accept;
 mod client;
-pub mod control;
 mod http;
 pub mod metrics;
+mod protocol;
 pub mod snapshot;
 mod socket;
 pub mod text;
+
+/// The control interface: client, servers, and the messages between both.
+pub mod control {
+    pub use super::accept::ControlError;
+    pub use super::client::{AskError, ask};
+    pub use super::http::{MetricsServer, serve_metrics};
+    pub use super::protocol::{Asked, Reply, Request};
+    pub use super::socket::{ControlSocket, serve_socket};
+}

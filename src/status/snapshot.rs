@@ -1,5 +1,5 @@
-//! The agent's account of itself: one value, from which the control socket, the metrics and the
-//! health answers are all made. JSON fields are only ever added to.
+//! The agent's status: one value behind the control socket, the metrics and the health answers.
+//! JSON fields may be added, never changed or removed.
 
 use std::collections::BTreeMap;
 
@@ -9,20 +9,20 @@ use crate::config::Role;
 pub use crate::firewall::{PathTraffic, Traffic};
 use crate::types::{Family, PerFamily, SyncToken};
 
-/// What the agent is doing about its promise.
+/// The agent's state. Only [`State::InForce`] promises the paths of the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Nothing is in force yet.
+    /// No pass has succeeded since the start.
     #[default]
     Starting,
-    /// The last pass ended as promised; nothing has changed since, as far as is known.
+    /// The last pass succeeded, and no change has been seen since.
     InForce,
-    /// The last pass failed, or an object is fought over: what is in force may not be all.
+    /// The last pass failed, or another program keeps changing an object: some routes or rules
+    /// may be missing.
     Degraded,
-    /// `flush` has taken everything away; a kick or a restart puts it back.
+    /// After `flush`; a kick or a restart restores everything.
     Paused,
-    /// On its way out.
     Stopping,
 }
 
@@ -34,7 +34,7 @@ words!(State {
     Stopping => "stopping",
 });
 
-/// How old the document's last confirmation is, against `[agent] stale`.
+/// The age of the document's last confirmation, against `[agent] stale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Freshness {
@@ -52,26 +52,24 @@ words!(Freshness { Fresh => "fresh", Warn => "warn", Alarm => "alarm" });
 /// The document in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentStatus {
-    /// Its sync token.
     pub sync_token: SyncToken,
-    /// Its date, as AWS writes it.
+    /// The document's date in AWS's own format.
     pub create_date: String,
-    /// Seconds since a source last said that this is the newest document.
+    /// Seconds since a source last confirmed the document as the newest.
     pub age_s: u64,
-    /// That age against `[agent] stale`.
     pub freshness: Freshness,
 }
 
-/// The circuit breaker round the fetch.
+/// The circuit breaker of the fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
-    /// The source is asked at each refresh.
+    /// The agent fetches at each refresh.
     #[default]
     Closed,
-    /// It failed repeatedly: it is left alone for a while.
+    /// After repeated failures: no fetch for a while.
     Open,
-    /// One trial is under way.
+    /// One trial fetch is running.
     HalfOpen,
 }
 
@@ -80,127 +78,116 @@ words!(BreakerState { Closed => "closed", Open => "open", HalfOpen => "half_open
 /// The source of the document.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// Seconds until it is asked next; 0 while it is being asked.
+    /// Seconds until the next fetch; 0 during a fetch.
     pub next_fetch_in_s: u64,
-    /// The circuit breaker.
     pub breaker: BreakerState,
-    /// Failures since the last success.
     pub failures_in_a_row: u32,
-    /// The last failure, while there was no success since.
+    /// The last failure, until the next success.
     pub last_error: Option<String>,
-    /// Fetches since the start by what came of them: `changed`, `unchanged`, `rejected` (it
-    /// answered with something that was no acceptable document), `held` (the guard holds what it
-    /// answered), `failed` (it didn't answer).
+    /// Fetches since the start by result: `changed`, `unchanged`, `rejected` (the response is not
+    /// an acceptable document), `held` (the guard holds the document), `failed` (no response).
     pub fetches: BTreeMap<String, u64>,
-    /// How long fetches took, in seconds.
+    /// Durations of the fetches, in seconds.
     pub latency: Histogram,
 }
 
-/// A candidate document that waits, or whose withdrawals wait.
+/// A document that the guard holds back, as a whole or only its withdrawals.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HoldStatus {
-    /// Names of the guards that hold it.
+    /// Names of the guards behind the hold.
     pub guards: Vec<String>,
-    /// The candidate's token, for `--accept`.
+    /// The document's token, for `--accept`.
     pub sync_token: Option<SyncToken>,
-    /// Since when, in seconds since the epoch.
+    /// Start, in seconds since the epoch.
     pub since: i64,
-    /// When it goes in by itself, if every fetch says the same until then; seconds since the epoch.
+    /// End without an operator, if every fetch brings the same document until then; in seconds
+    /// since the epoch.
     pub until: i64,
 }
 
-/// A withdrawn prefix that keeps its route.
+/// A withdrawn prefix whose route stays for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldDownStatus {
-    /// The prefix.
     pub prefix: ipnet::IpNet,
-    /// When its route goes, in seconds since the epoch.
+    /// Removal of the route, in seconds since the epoch.
     pub until: i64,
 }
 
-/// Prefixes of one (service, region, family).
+/// The number of prefixes of one (service, region, family).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupCount {
-    /// The service.
     pub service: String,
-    /// The region.
     pub region: String,
-    /// The family.
     pub family: Family,
-    /// How many prefixes of it are in force, before aggregation.
+    /// Prefixes in force, before aggregation.
     pub prefixes: usize,
 }
 
-/// An object that another program keeps changing back.
+/// An object that another program keeps changing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ConflictStatus {
-    /// The object in words: `route 3.5.0.0/19 in table 1083`.
+    /// For people: `route 3.5.0.0/19 in table 1083`.
     pub object: String,
-    /// Who, as far as the kernel tells: a program's name, a route protocol, a netlink port.
+    /// The other program, as far as the kernel reports: a name, a route protocol, a netlink port.
     pub by: String,
-    /// How often it was repaired since the start.
+    /// Repairs since the start.
     pub repairs: u64,
     /// Seconds until the next repair.
     pub paused_for_s: u64,
 }
 
-/// What vanished or was changed by others, and was mended.
+/// Drift: objects of ours that other programs deleted or changed, and that the agent repaired.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DriftStatus {
-    /// Mended objects since the start, by kind: `route`, `rule`, `nexthop`, `nat`, `sysctl`.
+    /// Repaired objects since the start, by kind: `route`, `rule`, `nexthop`, `nat`, `sysctl`.
     pub mended: BTreeMap<String, u64>,
-    /// When last, in seconds since the epoch.
+    /// The last repair, in seconds since the epoch.
     pub last_at: Option<i64>,
-    /// What last, in words.
+    /// The last repaired object, for people.
     pub last_what: Option<String>,
-    /// Objects that are being fought over; at most 100 are listed.
+    /// At most 100 of the objects in conflict.
     pub conflicts: Vec<ConflictStatus>,
-    /// How many there are.
+    /// The number of all objects in conflict.
     #[serde(default)]
     pub conflicts_total: usize,
-    /// How often the kernel dropped events (receive buffer overrun) and everything was re-read.
+    /// Overruns of the receive buffer for kernel events, each followed by a full read.
     pub overruns: u64,
 }
 
 /// One of the last passes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PassStatus {
-    /// When it ended, in seconds since the epoch.
+    /// End, in seconds since the epoch.
     pub at: i64,
-    /// Why it ran.
     pub cause: String,
     /// `in_sync`, `changed`, `held`, `rolled_back`, `failed`.
     pub outcome: String,
-    /// How many objects it changed.
+    /// Changed objects.
     pub steps: usize,
-    /// From start to end, in milliseconds.
     pub duration_ms: f64,
-    /// Why it failed.
     pub error: Option<String>,
 }
 
 /// Passes since the start.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PassTotals {
-    /// By outcome.
     pub outcomes: BTreeMap<String, u64>,
-    /// Their durations, in seconds.
+    /// In seconds.
     pub duration: Histogram,
 }
 
-/// A histogram with fixed bounds, cumulative as Prometheus wants it.
+/// A histogram with fixed bounds, cumulative as in Prometheus.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Histogram {
-    /// Upper bound in seconds, and how many observations were not above it.
+    /// An upper bound in seconds, and the number of observations up to this bound.
     pub buckets: Vec<(f64, u64)>,
     /// The sum of all observations, in seconds.
     pub sum: f64,
-    /// How many there were.
     pub count: u64,
 }
 
 impl Histogram {
-    /// An empty one. The bounds are sorted, in seconds.
+    /// An empty histogram. The bounds are sorted, in seconds.
     pub fn new(bounds: &[f64]) -> Self {
         Histogram {
             buckets: bounds.iter().map(|bound| (*bound, 0)).collect(),
@@ -209,7 +196,7 @@ impl Histogram {
         }
     }
 
-    /// Takes one more, in seconds.
+    /// Adds an observation, in seconds.
     pub fn observe(&mut self, seconds: f64) {
         for (bound, count) in &mut self.buckets {
             if seconds <= *bound {
@@ -221,55 +208,49 @@ impl Histogram {
     }
 }
 
-/// Everything.
+/// The agent's status at one moment, made by the agent's loop. Times are seconds since the epoch,
+/// fields ending in `_s` are seconds, and totals count since the agent's start.
+///
+/// Invariant: the snapshot alone decides every answer. The control socket, `/metrics`, `/readyz`
+/// and `trailblazer status` read nothing else, so no two of them contradict each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The agent's version.
     pub version: String,
-    /// Its process.
     pub pid: u32,
-    /// What this machine is.
     pub role: Role,
-    /// What it is doing.
     pub state: State,
-    /// Why it is not in force, or what is wrong.
+    /// The cause of any state but `InForce`.
     pub reason: Option<String>,
-    /// When it started, in seconds since the epoch.
     pub started_at: i64,
-    /// Since when it has been in force without a break, in seconds since the epoch.
+    /// Start of the current, unbroken time in force.
     pub in_force_since: Option<i64>,
-    /// Seconds in force since the start: availability counts these.
+    /// Total time in force; the share of `uptime_s` is the availability.
     pub in_force_s: f64,
-    /// Seconds since the start.
     pub uptime_s: f64,
-    /// The document in force; `None` while there never was one.
+    /// `None` until there is a document.
     pub document: Option<DocumentStatus>,
-    /// Where it comes from.
     pub source: SourceStatus,
-    /// The candidate that waits, if one does.
     pub hold: Option<HoldStatus>,
-    /// Withdrawn prefixes that keep their route; at most 100 are listed.
+    /// At most 100 of the withdrawn prefixes whose routes stay.
     pub hold_down: Vec<HoldDownStatus>,
-    /// How many there are.
+    /// The number of all such prefixes.
     pub hold_down_total: usize,
-    /// What is selected.
     pub selection: Vec<GroupCount>,
     /// Routes of the bypass table.
     pub routes: PerFamily<usize>,
-    /// Drift.
     pub drift: DriftStatus,
-    /// Traffic by path; `None` where it can't be read.
+    /// `None` where counting is impossible.
     pub traffic: Option<PathTraffic>,
-    /// What the bypass traffic would have cost through the NAT, in dollars.
+    /// The cost of the bypass traffic had it passed the NAT, in dollars.
     pub saved_dollars: Option<f64>,
     /// The last passes, newest first, at most ten.
     pub passes: Vec<PassStatus>,
-    /// All passes.
     pub pass_totals: PassTotals,
-    /// Faults by whose they are: `ours` (a pass that failed, rolled back, or was stuck),
-    /// `others` (a source, the metadata service, a program that fights us).
+    /// Faults by origin: `ours` (a pass failed, was rolled back, or hung), `others` (a source, the
+    /// metadata service, a program that undoes repairs).
     pub faults: BTreeMap<String, u64>,
-    /// The firewall in use: its name, then why it was chosen.
+    /// The firewall in use: its name, then the reason of the choice.
     pub firewall: Option<String>,
     /// Notes of the last pass.
     pub notes: Vec<String>,

@@ -1,4 +1,4 @@
-//! The control socket, served: one request line in, one reply line out.
+//! The server of the control socket: one request line in, one reply line out.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
@@ -12,59 +12,17 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::accept::{self, Server};
+use super::accept::{self, ControlError, Server};
 use super::client::{Connection, ask, connect};
-use super::control::{Asked, MAX_REQUEST, Reply, Request, ask_loop};
+use super::protocol::{Asked, MAX_REQUEST, Reply, Request, ask_loop};
 
-/// The owner and the group may ask: a pause stops the agent's work.
+/// Owner and group only: a pause stops the agent's work.
 const SOCKET_MODE: u32 = 0o660;
-/// Everybody may see that there is a socket.
 const DIR_MODE: u32 = 0o755;
-/// Clients that wait to be accepted.
 const BACKLOG: u32 = 64;
-/// How long another process may take to put its socket in place: a handful of system calls.
+/// Longest wait for another process to bind its socket, which takes a handful of system calls.
 const TURN_WITHIN: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
-
-/// Why the agent can't be asked.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// Somebody answers there already.
-    #[error("another agent{} is running: it listens at {}; stop it first, or set [agent] socket to another path", pid_text(*.pid), .path.display())]
-    AnotherAgent {
-        /// The socket.
-        path: PathBuf,
-        /// Its process, if it answers.
-        pid: Option<u32>,
-    },
-    /// Something that is no socket has its name.
-    #[error("cannot listen at {}: a file that is no socket stands there; remove it, or set [agent] socket to another path", .0.display())]
-    NoSocket(PathBuf),
-    /// The system refuses.
-    #[error("cannot {operation} {}: {source}; `trailblazer status`, `kick` and the pause of `flush` need the control socket: mend it, or set [agent] socket to another path", .path.display())]
-    Refused {
-        /// What was tried, as in `cannot …`.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Metrics and health can't be served.
-    #[error(
-        "cannot listen for metrics at {at}: {source}; set [agent] metrics to an address and port of this host that are free, or to \"\" for none"
-    )]
-    Metrics {
-        /// The address.
-        at: std::net::SocketAddr,
-        /// The system's answer.
-        source: io::Error,
-    },
-}
-
-fn pid_text(pid: Option<u32>) -> String {
-    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
-}
 
 fn refused(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ControlError {
     let path = path.to_owned();
@@ -75,11 +33,11 @@ fn refused(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Co
     }
 }
 
-/// The control socket. Dropping it ends the server and takes the socket away.
+/// The control socket. Dropping the value ends the server and removes the socket.
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
-    /// Device and inode: a successor's socket under the same name isn't ours to remove.
+    /// Device and inode: a successor's socket under the same name must stay.
     identity: (u64, u64),
     _server: Server,
 }
@@ -94,9 +52,8 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Listens at `path` and puts what is asked there to the loop. Call it on the runtime that is to
-/// serve it. Creates the directory (0755) where it is missing; a socket that nobody listens at
-/// any more is replaced.
+/// Listens at `path` on the caller's runtime and forwards requests to the loop. Creates a missing
+/// directory with mode 0755 and replaces a stale socket.
 ///
 /// # Errors
 /// See [`ControlError`].
@@ -127,8 +84,9 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((meta.dev(), meta.ino()))
 }
 
-/// Two agents that start at once must not both find the place empty, and one remove the other's
-/// socket: whoever looks and binds holds the directory's lock. It goes with its holder.
+/// Locks the directory between the search for a stale socket and the bind. Without the lock, two
+/// agents starting at once could both find the path free, and the second would remove the first
+/// agent's socket. The kernel releases the lock when the holder ends.
 fn turn(directory: &Path) -> Result<File, ControlError> {
     let file = File::open(directory).map_err(refused("open the directory", directory))?;
     let start = Instant::now();
@@ -140,7 +98,7 @@ fn turn(directory: &Path) -> Result<File, ControlError> {
             }
             Err(TryLockError::WouldBlock) => {
                 let busy =
-                    io::Error::new(io::ErrorKind::TimedOut, "another process keeps it locked");
+                    io::Error::new(io::ErrorKind::TimedOut, "another process holds the lock");
                 return Err(refused("lock the directory", directory)(busy));
             }
             Err(TryLockError::Error(error)) => {
@@ -150,7 +108,7 @@ fn turn(directory: &Path) -> Result<File, ControlError> {
     }
 }
 
-/// Makes the place free, if what is there was left behind.
+/// Removes a stale socket. A socket with a listener is an error.
 fn clear(path: &Path) -> Result<(), ControlError> {
     let meta = match std::fs::symlink_metadata(path) {
         Ok(meta) => meta,
@@ -165,8 +123,8 @@ fn clear(path: &Path) -> Result<(), ControlError> {
     if matches!(found, Connection::Open(_) | Connection::Busy) {
         match ask(path, Request::Status) {
             Ok(Reply::Status(snapshot)) => pid = Some(snapshot.pid),
-            // One that is stuck listens all the same. Who was killed while it started a program
-            // leaves a copy of itself, which listens until it has become that program.
+            // A stuck agent still listens. An agent killed between fork and exec leaves a copy
+            // with the open socket for a moment: so connect again.
             _ => found = connect(path),
         }
     }
@@ -176,28 +134,25 @@ fn clear(path: &Path) -> Result<(), ControlError> {
             pid,
         }),
         Connection::Nobody => {
-            info!(
-                "{}: nobody listens there any more; replaced",
-                path.display()
-            );
+            info!("{}: stale socket (no listener) replaced", path.display());
             std::fs::remove_file(path).map_err(refused("remove the old socket", path))
         }
-        Connection::Failed(error) => Err(refused("ask whoever listens at", path)(error)),
+        Connection::Failed(error) => Err(refused("connect to", path)(error)),
     }
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let socket = UnixSocket::new_stream()?;
-    // bind(2) takes the file's mode from the socket's own, less the umask: so there is no moment
-    // in which others may connect.
+    // bind(2) creates the file with the socket's own mode, less the umask, so no other user can
+    // connect at any moment.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(SOCKET_MODE))?;
     socket.bind(path)?;
-    // A umask of 077 would have taken the group's share.
+    // A umask of 077 removed the group's permission.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
     socket.listen(BACKLOG)
 }
 
-/// One client. Whatever goes wrong with it is its own affair.
+/// Serves one client. Errors concern this client alone, so nobody logs them.
 async fn serve(mut stream: UnixStream, to_loop: mpsc::Sender<Asked>) {
     let Some(reply) = answer(&mut stream, &to_loop).await else {
         return;
@@ -208,8 +163,8 @@ async fn serve(mut stream: UnixStream, to_loop: mpsc::Sender<Asked>) {
     }
 }
 
-/// The reply to what the client writes; `None` where it writes nothing, or the loop answers
-/// nothing.
+/// Reads the request and gets the reply; `None` for a client without a request, or a loop without
+/// a reply.
 async fn answer(stream: &mut UnixStream, to_loop: &mpsc::Sender<Asked>) -> Option<Reply> {
     let mut line = Vec::new();
     let mut input = BufReader::new(stream.take(MAX_REQUEST));
@@ -218,13 +173,13 @@ async fn answer(stream: &mut UnixStream, to_loop: &mpsc::Sender<Asked>) -> Optio
         return None;
     }
     if line.len() as u64 == MAX_REQUEST && !line.ends_with(b"\n") {
-        let why = format!("a request is one line of at most {MAX_REQUEST} bytes");
+        let why = format!("the request is longer than {MAX_REQUEST} bytes");
         return Some(Reply::Refused(why));
     }
     let request: Request = match serde_json::from_slice(&line) {
         Ok(request) => request,
-        Err(error) => return Some(Reply::Refused(format!("not a request: {error}"))),
+        Err(error) => return Some(Reply::Refused(format!("unknown request: {error}"))),
     };
-    // A loop that says nothing is told by our saying nothing.
+    // A silent loop shows as a connection closed without a reply.
     ask_loop(to_loop, request).await.ok()
 }

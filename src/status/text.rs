@@ -1,5 +1,5 @@
-//! The snapshot for people: what an engineer on call reads at 3 a.m. First whether it is in
-//! force; then, a line each, what it stands on; last what it did.
+//! The snapshot for people: an engineer on call reads the page at 3 a.m. First the state, then one
+//! line per subject, last the passes.
 
 mod figures;
 pub(crate) mod lines;
@@ -15,10 +15,10 @@ use crate::types::{Family, PerFamily};
 use figures::{bytes, counted, moment, span};
 use lines::{Lines, painted};
 
-/// How many of the prefixes in hold-down are named.
+/// Most prefixes in hold-down to name.
 const NAMED: usize = 5;
 
-/// The text. `now` in seconds since the epoch.
+/// The page. `now` is in seconds since the epoch.
 pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
     let mut lines = Lines::after(headline(snapshot, now, style), style);
     agent(snapshot, now, &mut lines);
@@ -47,25 +47,25 @@ fn headline(snapshot: &Snapshot, now: i64, style: Style) -> String {
             let since = snapshot.in_force_since.unwrap_or(snapshot.started_at);
             ("32", "IN FORCE", format!("since {}", moment(since, now)))
         }
-        State::Starting => ("31", "STARTING", "nothing is in force yet".to_owned()),
+        State::Starting => ("31", "STARTING", "no pass has succeeded yet".to_owned()),
         State::Degraded => (
             "31",
             "DEGRADED",
-            "what is in force may not be all".to_owned(),
+            "some routes or rules may be missing".to_owned(),
         ),
         State::Paused => (
             "31",
             "PAUSED",
-            "nothing is put back until `trailblazer kick` or a restart".to_owned(),
+            "no pass runs until `trailblazer kick` or a restart".to_owned(),
         ),
-        State::Stopping => ("31", "STOPPING", "the agent is on its way out".to_owned()),
+        State::Stopping => ("31", "STOPPING", "the agent is stopping".to_owned()),
     };
-    let what = match (snapshot.state, &snapshot.reason) {
+    let reason = match (snapshot.state, &snapshot.reason) {
         (State::InForce, Some(reason)) => format!("{otherwise}: {reason}"),
         (_, Some(reason)) => reason.clone(),
         (_, None) => otherwise,
     };
-    format!("{} {what}\n\n", painted(style, colour, word))
+    format!("{} {reason}\n\n", painted(style, colour, word))
 }
 
 fn agent(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
@@ -78,7 +78,7 @@ fn agent(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
     );
     if snapshot.uptime_s > 0.0 {
         let share = 100.0 * snapshot.in_force_s / snapshot.uptime_s;
-        let _ = write!(text, ", in force {share:.2} % of the time since");
+        let _ = write!(text, ", in force {share:.2} % of this time");
     }
     lines.calm("agent", &text);
 }
@@ -90,8 +90,8 @@ fn document(snapshot: &Snapshot, lines: &mut Lines) {
     };
     let (worrying, freshness) = match document.freshness {
         Freshness::Fresh => (false, "fresh"),
-        Freshness::Warn => (true, "STALE, longer than [agent] stale.warn"),
-        Freshness::Alarm => (true, "STALE, longer than [agent] stale.alarm"),
+        Freshness::Warn => (true, "STALE: longer ago than [agent] stale.warn"),
+        Freshness::Alarm => (true, "STALE: longer ago than [agent] stale.alarm"),
     };
     let text = format!(
         "sync token {}, published {}, confirmed {} ago ({freshness})",
@@ -104,28 +104,29 @@ fn document(snapshot: &Snapshot, lines: &mut Lines) {
 
 fn source(source: &SourceStatus, lines: &mut Lines) {
     let next = match source.next_fetch_in_s {
-        0 => "being asked now".to_owned(),
-        seconds => format!("asked next in {}", span(seconds)),
+        0 => "a fetch is running".to_owned(),
+        seconds => format!("next fetch in {}", span(seconds)),
     };
     let breaker = match source.breaker {
         BreakerState::Closed => "breaker closed",
-        BreakerState::Open => "breaker OPEN: it failed repeatedly and is left alone for a while",
-        BreakerState::HalfOpen => "breaker half open: one trial is under way",
+        BreakerState::Open => "breaker OPEN: repeated failures, no fetch for a while",
+        BreakerState::HalfOpen => "breaker half open: a trial fetch is running",
     };
     let fetches: Vec<String> = source
         .fetches
         .iter()
         .map(|(result, count)| format!("{count} {result}"))
         .collect();
-    let fetches = match fetches.is_empty() {
-        true => "no fetch yet".to_owned(),
-        false => format!("fetches: {}", fetches.join(", ")),
+    let fetches = if fetches.is_empty() {
+        "no fetch yet".to_owned()
+    } else {
+        format!("fetches: {}", fetches.join(", "))
     };
     let worrying = source.breaker != BreakerState::Closed;
     lines.line(worrying, "source", &format!("{next}; {breaker}; {fetches}"));
     if let Some(error) = &source.last_error {
         let times = counted(source.failures_in_a_row.into(), "failure");
-        lines.worrying("", &format!("{times} in a row, the last: {error}"));
+        lines.worrying("", &format!("{times} in a row, last error: {error}"));
     }
 }
 
@@ -138,7 +139,7 @@ fn hold(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
     let (document, accept) = match hold.sync_token {
         Some(token) => (
             format!("document {token}"),
-            format!(", or now: trailblazer reconcile --accept {token}"),
+            format!("; accept it now: trailblazer reconcile --accept {token}"),
         ),
         None => ("a document".to_owned(), String::new()),
     };
@@ -148,7 +149,7 @@ fn hold(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
     );
     lines.worrying("hold", &text);
     let until = moment(hold.until, now);
-    lines.worrying("", &format!("it goes in by itself at {until}{accept}"));
+    lines.worrying("", &format!("accepted automatically at {until}{accept}"));
 }
 
 fn hold_down(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
@@ -157,7 +158,10 @@ fn hold_down(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
         return;
     }
     let total = counted(snapshot.hold_down_total as u64, "withdrawn prefix");
-    lines.calm("hold-down", &format!("{total} with a route still"));
+    lines.calm(
+        "hold-down",
+        &format!("{total}, routes kept until the hold-down ends"),
+    );
     for prefix in snapshot.hold_down.iter().take(NAMED) {
         let until = moment(prefix.until, now);
         lines.calm("", &format!("{} until {until}", prefix.prefix));
@@ -217,7 +221,7 @@ fn drift(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
             .map(|(kind, count)| format!("{kind} {count}"))
             .collect();
         let total = counted(total, "object");
-        text = format!("{total} mended since the start ({})", kinds.join(", "));
+        text = format!("{total} repaired since the start ({})", kinds.join(", "));
     }
     if drift.overruns > 0 {
         let times = counted(drift.overruns, "time");
@@ -250,7 +254,7 @@ fn conflict_text(conflict: &ConflictStatus) -> String {
     } = conflict;
     let times = counted(*repairs, "time");
     let next = span(*paused_for_s);
-    format!("{object}: changed back by {by}; repaired {times}, again in {next}")
+    format!("{object}: changed by {by}; repaired {times}, next repair in {next}")
 }
 
 fn traffic_lines(traffic: &PathTraffic, saved: Option<f64>, lines: &mut Lines) {
@@ -263,20 +267,20 @@ fn traffic_lines(traffic: &PathTraffic, saved: Option<f64>, lines: &mut Lines) {
         lines.calm(label, &format!("{path}  ipv4 {ipv4}, ipv6 {ipv6}"));
     }
     if let Some(dollars) = saved {
-        let text =
-            format!("${dollars:.2}: what the bypass traffic would have cost through the NAT");
+        let text = format!("${dollars:.2}: the cost of the bypass traffic had it passed the NAT");
         lines.calm("saved", &text);
     }
 }
 
 fn took(milliseconds: f64) -> String {
-    match milliseconds < 1_000.0 {
-        true => format!("{milliseconds:.1} ms"),
-        false => format!("{:.1} s", milliseconds / 1_000.0),
+    if milliseconds < 1_000.0 {
+        format!("{milliseconds:.1} ms")
+    } else {
+        format!("{:.1} s", milliseconds / 1_000.0)
     }
 }
 
-/// The last passes, the newest last as in `history`.
+/// The last passes, newest last as in `history`.
 fn passes(snapshot: &Snapshot) -> String {
     if snapshot.passes.is_empty() {
         return "\nno pass yet\n".to_owned();

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 
 use reqwest::{Method, StatusCode};
 use trailblazer::status::control::*;
+use trailblazer::status::metrics::{CATALOGUE, encode};
 use trailblazer::status::snapshot::*;
 
 use crate::agent::*;
@@ -46,7 +47,7 @@ fn metrics() {
     let answer = get(&agent, "/metrics");
     assert_eq!(answer.status, 200);
     assert_eq!(answer.kind, "text/plain; version=0.0.4; charset=utf-8");
-    assert_eq!(answer.body, trailblazer::status::metrics::encode(&filled()));
+    assert_eq!(answer.body, encode(CATALOGUE, &filled()));
     assert_eq!(get(&agent, "/metrics?x=y").status, 200);
 }
 
@@ -122,7 +123,7 @@ fn a_loop_that_is_stuck_is_unhealthy() {
     let health = get(&agent, "/healthz");
     assert_eq!(health.status, 503);
     assert!(
-        health.body.contains("no answer within 5 s"),
+        health.body.contains("did not answer within 5 s"),
         "{}",
         health.body
     );

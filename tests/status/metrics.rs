@@ -65,7 +65,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn values() {
-    let samples = samples(&encode(&filled()));
+    let samples = samples(&encode(CATALOGUE, &filled()));
     for (series, value) in [
         (
             "trailblazer_build_info{version=\"0.1.0\",role=\"host\",firewall=\"nftables\"}",
@@ -128,7 +128,7 @@ fn what_is_absent() {
         drift: DriftStatus::default(),
         ..filled()
     };
-    let text = encode(&empty);
+    let text = encode(CATALOGUE, &empty);
     let samples = samples(&text);
     for name in [
         "trailblazer_document_age_seconds",
@@ -159,7 +159,7 @@ fn label_values_are_escaped_and_unknown_words_are_counted() {
         prefixes: 1,
     }];
     snapshot.source.fetches.insert("teapot".to_owned(), 418);
-    let text = encode(&snapshot);
+    let text = encode(CATALOGUE, &snapshot);
     for line in [
         "trailblazer_build_info{version=\"a\\\\b\\\"c\\nd\",role=\"host\",firewall=\"nftables\"} 1",
         "trailblazer_prefixes{service=\"S\\\"3\",region=\"r\\\\\",family=\"ipv4\"} 1",
@@ -174,7 +174,7 @@ fn label_values_are_escaped_and_unknown_words_are_counted() {
 /// and lint agree.
 #[test]
 fn the_format() {
-    let text = encode(&filled());
+    let text = encode(CATALOGUE, &filled());
     let mut current = None;
     let mut series = BTreeSet::new();
     let mut names = BTreeSet::new();
@@ -251,7 +251,7 @@ fn names_in(text: &str) -> BTreeSet<String> {
 /// Whether the agent has a series of that name, or a histogram.
 fn exists(name: &str) -> bool {
     CATALOGUE.iter().any(|metric| metric.name == name)
-        || samples(&encode(&filled()))
+        || samples(&encode(CATALOGUE, &filled()))
             .keys()
             .any(|series| series.split('{').next() == Some(name))
 }

@@ -90,7 +90,7 @@ fn before_the_first_pass() {
         ..filled()
     };
     let text = to_text(&snapshot, NOW, Style::Plain);
-    assert!(text.starts_with("STARTING nothing is in force yet\n"));
+    assert!(text.starts_with("STARTING no pass has succeeded yet\n"));
     for line in [
         "document   none in force",
         "prefixes   none selected",

@@ -1,49 +1,21 @@
-//! Every metric: name, type, labels, meaning, and where in the snapshot its samples come from.
-//! docs/metrics.md is this table for people; a test holds the two together.
+//! Every metric: name, type, labels, help text, and the source of the samples in the snapshot.
+//! docs/metrics.md repeats the table for people; a test compares both.
 
 use std::collections::BTreeMap;
 
-use super::encode::Samples;
+use super::encode::{Kind, Metric, Samples};
 use crate::status::snapshot::{BreakerState, Freshness, PathTraffic, Snapshot, State, Traffic};
 use crate::types::Family;
 
-/// A metric's type, as Prometheus knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only ever grows; begins again at 0 when the agent does.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// How often a value was at most so much.
-    Histogram,
-}
-
-words!(Kind { Counter => "counter", Gauge => "gauge", Histogram => "histogram" });
-
-/// A metric.
-#[derive(Debug, Clone, Copy)]
-pub struct Metric {
-    /// Its name; base units, counters end in `_total` (prometheus.io/docs/practices/naming).
-    pub name: &'static str,
-    /// Its type.
-    pub kind: Kind,
-    /// Its labels.
-    pub labels: &'static [&'static str],
-    /// Its meaning, in one line.
-    pub help: &'static str,
-    /// Its samples, from a snapshot.
-    pub samples: fn(&Snapshot, &mut Samples<'_>),
-}
-
-/// Every metric, in the order in which they are written.
+/// Every metric, in the order of the output.
 pub const CATALOGUE: &[Metric] = &[
     Metric {
         name: "trailblazer_build_info",
         kind: Kind::Gauge,
         labels: &["version", "role", "firewall"],
-        help: "1; its labels say which version runs, in which role, with which firewall.",
+        help: "Always 1; the labels hold the version, the role and the firewall in use.",
         samples: |snapshot, out| {
-            // Its name; the reason of the choice comes after it.
+            // The field holds the name, a space, and the reason of the choice.
             let firewall = snapshot.firewall.as_deref().unwrap_or("");
             let firewall = firewall.split(' ').next().unwrap_or("");
             out.value(&[&snapshot.version, snapshot.role.as_str(), firewall], 1);
@@ -53,7 +25,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_start_time_seconds",
         kind: Kind::Gauge,
         labels: &[],
-        help: "When the agent started, in seconds since the epoch.",
+        help: "Start time of the agent, in seconds since the epoch.",
         samples: |snapshot, out| out.value(&[], snapshot.started_at),
     },
     Metric {
@@ -67,7 +39,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_state",
         kind: Kind::Gauge,
         labels: &["state"],
-        help: "1 for the state that the agent is in, 0 for the others.",
+        help: "1 for the current state of the agent, 0 for the other states.",
         samples: |snapshot, out| {
             for state in State::ALL {
                 out.value(&[state.as_str()], flag(state == snapshot.state));
@@ -78,21 +50,21 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_in_force",
         kind: Kind::Gauge,
         labels: &[],
-        help: "1 while what the config promises is in force in the kernel, else 0.",
+        help: "1 while the kernel holds all routes and rules of the config, else 0.",
         samples: |snapshot, out| out.value(&[], flag(snapshot.state == State::InForce)),
     },
     Metric {
         name: "trailblazer_in_force_seconds_total",
         kind: Kind::Counter,
         labels: &[],
-        help: "Seconds in force since the agent started; by the uptime, the availability.",
+        help: "Seconds in force since the agent started; divided by the uptime, the availability.",
         samples: |snapshot, out| out.value(&[], snapshot.in_force_s),
     },
     Metric {
         name: "trailblazer_document_sync_token",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Sync token of the document in force: its publication, in seconds since the epoch. Absent while there is none.",
+        help: "Sync token of the document in force: the time of publication, in seconds since the epoch. Absent without a document.",
         samples: |snapshot, out| {
             if let Some(document) = &snapshot.document {
                 out.value(&[], document.sync_token);
@@ -103,7 +75,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_document_age_seconds",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Seconds since a source last said that the document in force is the newest. Absent while there is none.",
+        help: "Seconds since a source last confirmed the document in force as the newest. Absent without a document.",
         samples: |snapshot, out| {
             if let Some(document) = &snapshot.document {
                 out.value(&[], document.age_s);
@@ -114,7 +86,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_document_freshness",
         kind: Kind::Gauge,
         labels: &["level"],
-        help: "1 for what [agent] stale makes of that age (fresh, warn, alarm), 0 for the others. Absent while there is no document.",
+        help: "1 for the current level of the document's age by [agent] stale (fresh, warn, alarm), 0 for the other levels. Absent without a document.",
         samples: |snapshot, out| {
             if let Some(document) = &snapshot.document {
                 for level in Freshness::ALL {
@@ -127,14 +99,14 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_next_fetch_seconds",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Seconds until the source is asked next; 0 while it is being asked.",
+        help: "Seconds until the next fetch; 0 during a fetch.",
         samples: |snapshot, out| out.value(&[], snapshot.source.next_fetch_in_s),
     },
     Metric {
         name: "trailblazer_breaker_state",
         kind: Kind::Gauge,
         labels: &["state"],
-        help: "1 for the state of the circuit breaker round the fetch (closed, open, half_open), 0 for the others.",
+        help: "1 for the current state of the fetch's circuit breaker (closed, open, half_open), 0 for the other states.",
         samples: |snapshot, out| {
             for state in BreakerState::ALL {
                 out.value(&[state.as_str()], flag(state == snapshot.source.breaker));
@@ -145,7 +117,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_fetch_failures_in_a_row",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Failed fetches since the last success.",
+        help: "Failed fetches since the last successful fetch.",
         samples: |snapshot, out| out.value(&[], snapshot.source.failures_in_a_row),
     },
     Metric {
@@ -162,21 +134,21 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_fetch_duration_seconds",
         kind: Kind::Histogram,
         labels: &[],
-        help: "How long fetches took.",
+        help: "Duration of fetches.",
         samples: |snapshot, out| out.histogram(&[], &snapshot.source.latency),
     },
     Metric {
         name: "trailblazer_held",
         kind: Kind::Gauge,
         labels: &[],
-        help: "1 while the guard holds a document, else 0.",
+        help: "1 while the guard holds a document back, else 0.",
         samples: |snapshot, out| out.value(&[], flag(snapshot.hold.is_some())),
     },
     Metric {
         name: "trailblazer_held_since_timestamp_seconds",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Since when the guard holds, in seconds since the epoch. Absent while it doesn't.",
+        help: "Start of the guard's hold, in seconds since the epoch. Absent without a hold.",
         samples: |snapshot, out| {
             if let Some(hold) = &snapshot.hold {
                 out.value(&[], hold.since);
@@ -187,7 +159,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_held_until_timestamp_seconds",
         kind: Kind::Gauge,
         labels: &[],
-        help: "When the hold ends by itself, if every fetch says the same until then, in seconds since the epoch. Absent while nothing is held.",
+        help: "End of the hold without an operator, if every fetch brings the same document until then, in seconds since the epoch. Absent without a hold.",
         samples: |snapshot, out| {
             if let Some(hold) = &snapshot.hold {
                 out.value(&[], hold.until);
@@ -228,7 +200,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_drift_mended_total",
         kind: Kind::Counter,
         labels: &["object"],
-        help: "Objects of ours that vanished or were changed by others, and were mended, by kind.",
+        help: "Repaired objects by kind: routes, rules and firewall objects of Trailblazer that another program had deleted or changed.",
         samples: |snapshot, out| {
             let known = ["nat", "nexthop", "route", "rule", "sysctl"];
             counts(&known, &snapshot.drift.mended, out);
@@ -238,7 +210,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_drift_last_timestamp_seconds",
         kind: Kind::Gauge,
         labels: &[],
-        help: "When drift was last mended, in seconds since the epoch. Absent while there was none.",
+        help: "Time of the last drift repair, in seconds since the epoch. Absent before the first repair.",
         samples: |snapshot, out| {
             if let Some(at) = snapshot.drift.last_at {
                 out.value(&[], at);
@@ -249,35 +221,35 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_conflicts",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Objects of ours that another program keeps changing back.",
+        help: "Objects of Trailblazer that another program keeps changing.",
         samples: |snapshot, out| out.value(&[], snapshot.drift.conflicts_total),
     },
     Metric {
         name: "trailblazer_event_overruns_total",
         kind: Kind::Counter,
         labels: &[],
-        help: "How often the kernel dropped events for us (receive buffer overrun), upon which everything is read again.",
+        help: "Overruns of the receive buffer for kernel events. After each overrun the agent reads the full state again.",
         samples: |snapshot, out| out.value(&[], snapshot.drift.overruns),
     },
     Metric {
         name: "trailblazer_bytes_total",
         kind: Kind::Counter,
         labels: &["path", "family"],
-        help: "Bytes at the IP layer by the path that they took, both directions. Absent where they can't be counted.",
+        help: "Bytes at the IP layer by path, both directions. Absent where counting is impossible.",
         samples: |snapshot, out| traffic(snapshot, out, |traffic| traffic.bytes),
     },
     Metric {
         name: "trailblazer_packets_total",
         kind: Kind::Counter,
         labels: &["path", "family"],
-        help: "Packets by the path that they took, both directions. Absent where they can't be counted.",
+        help: "Packets by path, both directions. Absent where counting is impossible.",
         samples: |snapshot, out| traffic(snapshot, out, |traffic| traffic.packets),
     },
     Metric {
         name: "trailblazer_saved_dollars_total",
         kind: Kind::Counter,
         labels: &[],
-        help: "What the bypass traffic would have cost through the NAT, at [agent] nat_price_per_gb. Absent where bytes can't be counted.",
+        help: "Cost of the bypass traffic had it passed the NAT, at [agent] nat_price_per_gb. Absent where counting is impossible.",
         samples: |snapshot, out| {
             if let Some(dollars) = snapshot.saved_dollars {
                 out.value(&[], dollars);
@@ -298,14 +270,14 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_pass_duration_seconds",
         kind: Kind::Histogram,
         labels: &[],
-        help: "How long passes took.",
+        help: "Duration of passes.",
         samples: |snapshot, out| out.histogram(&[], &snapshot.pass_totals.duration),
     },
     Metric {
         name: "trailblazer_last_pass_timestamp_seconds",
         kind: Kind::Gauge,
         labels: &[],
-        help: "When the last pass ended, in seconds since the epoch. Absent before the first.",
+        help: "End of the last pass, in seconds since the epoch. Absent before the first pass.",
         samples: |snapshot, out| {
             if let Some(pass) = snapshot.passes.first() {
                 out.value(&[], pass.at);
@@ -316,7 +288,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_faults_total",
         kind: Kind::Counter,
         labels: &["whose"],
-        help: "Faults by whose they are: ours (a pass failed, was rolled back, or stuck) or others (a source, the metadata service, a program that fights us).",
+        help: "Faults by origin: ours (a pass failed, was rolled back, or hung) or others (a source, the metadata service, a program that undoes repairs).",
         samples: |snapshot, out| counts(&["others", "ours"], &snapshot.faults, out),
     },
 ];
@@ -325,8 +297,8 @@ fn flag(on: bool) -> u8 {
     u8::from(on)
 }
 
-/// A sample for each known word, and for any other that was counted: a series that begins with
-/// its first event would hide that event from `increase()`.
+/// Writes a sample for each known word, and for each other counted word. Known words start at 0:
+/// a series that begins with the first event would hide this event from `increase()`.
 fn counts(known: &[&str], counted: &BTreeMap<String, u64>, out: &mut Samples<'_>) {
     for word in known {
         out.value(&[word], counted.get(*word).unwrap_or(&0));

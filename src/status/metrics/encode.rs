@@ -1,15 +1,37 @@
-//! The text format, version 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats): what
-//! every Prometheus reads, and `promtool check metrics` checks.
+//! The text format, version 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats), which
+//! every Prometheus reads and `promtool check metrics` checks.
 
 use std::fmt::{Display, Write as _};
 
-use super::catalogue::{CATALOGUE, Metric};
 use crate::status::snapshot::{Histogram, Snapshot};
 
-/// Every metric of the snapshot. One that the snapshot has no value for keeps its HELP and TYPE.
-pub fn encode(snapshot: &Snapshot) -> String {
+/// A metric's type in Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Never decreases while the agent runs; restarts at 0 with the agent.
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+words!(Kind { Counter => "counter", Gauge => "gauge", Histogram => "histogram" });
+
+/// A metric and the function that reads its samples from a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Base units; counters end in `_total` (prometheus.io/docs/practices/naming).
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    /// The meaning, in one line.
+    pub help: &'static str,
+    pub samples: fn(&Snapshot, &mut Samples<'_>),
+}
+
+/// Writes every metric of the catalogue. A metric without a value keeps HELP and TYPE.
+pub fn encode(catalogue: &[Metric], snapshot: &Snapshot) -> String {
     let mut text = String::new();
-    for metric in CATALOGUE {
+    for metric in catalogue {
         let kind = metric.kind.as_str();
         // Writing to a String can't fail.
         let _ = writeln!(text, "# HELP {} {}", metric.name, escape_help(metric.help));
@@ -23,19 +45,19 @@ pub fn encode(snapshot: &Snapshot) -> String {
     text
 }
 
-/// Takes the samples of one metric.
+/// Writes the samples of one metric.
 pub struct Samples<'a> {
     metric: &'a Metric,
     text: &'a mut String,
 }
 
 impl Samples<'_> {
-    /// A sample; `labels` are the values of the metric's labels, in their order.
+    /// Writes a sample; `labels` are the label values in the metric's order.
     pub fn value(&mut self, labels: &[&str], value: impl Display) {
         self.line("", labels, None, value);
     }
 
-    /// A histogram's lines.
+    /// Writes the lines of a histogram.
     pub fn histogram(&mut self, labels: &[&str], histogram: &Histogram) {
         for (bound, count) in &histogram.buckets {
             self.line("_bucket", labels, Some(&bound.to_string()), count);
@@ -53,9 +75,10 @@ impl Samples<'_> {
             .chain(bound.map(|bound| ("le", bound)))
             .map(|(name, value)| format!("{name}=\"{}\"", escape_label(value)))
             .collect();
-        let labels = match pairs.is_empty() {
-            true => String::new(),
-            false => format!("{{{}}}", pairs.join(",")),
+        let labels = if pairs.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", pairs.join(","))
         };
         let _ = writeln!(self.text, "{}{suffix}{labels} {value}", self.metric.name);
     }

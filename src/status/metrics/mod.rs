@@ -3,5 +3,5 @@
 mod catalogue;
 mod encode;
 
-pub use catalogue::{CATALOGUE, Kind, Metric};
-pub use encode::encode;
+pub use catalogue::CATALOGUE;
+pub use encode::{Kind, Metric, encode};

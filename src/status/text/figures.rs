@@ -1,4 +1,4 @@
-//! Times and amounts as an engineer reads them at 3 a.m.: two units, three digits.
+//! Times and amounts in a form that is quick to read: two units, three digits.
 
 /// A span in its two largest units: `45 s`, `2 min 10 s`, `3 d 4 h`.
 pub(super) fn span(seconds: u64) -> String {
@@ -24,9 +24,10 @@ pub(super) fn moment(at: i64, now: i64) -> String {
     let time = jiff::Timestamp::from_second(at)
         .map_or_else(|_| format!("second {at}"), |time| time.to_string());
     let distance = span(at.abs_diff(now));
-    match at > now {
-        true => format!("{time} (in {distance})"),
-        false => format!("{time} ({distance} ago)"),
+    if at > now {
+        format!("{time} (in {distance})")
+    } else {
+        format!("{time} ({distance} ago)")
     }
 }
 
@@ -38,7 +39,7 @@ pub(super) fn bytes(count: u64) -> String {
     }
     let mut amount = count as f64 / 1e3;
     let mut unit = 0;
-    // 999.5 would be printed as 1000.
+    // The format rounds 999.5 up to 1000.
     while amount >= 999.5 && unit + 1 < UNITS.len() {
         amount /= 1e3;
         unit += 1;

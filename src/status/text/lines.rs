@@ -1,17 +1,16 @@
-//! Lines of a label and a text, as `status` prints them.
+//! The lines of `status`: a label and a text.
 
 use std::fmt::Write as _;
 
 use crate::plan::text::Style;
 
-/// Lines of a label and a text.
+/// The page so far.
 pub(crate) struct Lines {
     pub(crate) text: String,
     style: Style,
 }
 
 impl Lines {
-    /// Lines below a headline.
     pub(crate) fn after(headline: String, style: Style) -> Lines {
         Lines {
             text: headline,
@@ -19,22 +18,22 @@ impl Lines {
         }
     }
 
-    /// Everything is well.
     pub(crate) fn calm(&mut self, label: &str, text: &str) {
         // Writing to a String can't fail.
         let _ = writeln!(self.text, "{label:<9}  {text}");
     }
 
-    /// Somebody should look at it.
+    /// A line whose label is coloured: the operator should act.
     pub(crate) fn worrying(&mut self, label: &str, text: &str) {
         let label = painted(self.style, "33", &format!("{label:<9}"));
         let _ = writeln!(self.text, "{label}  {text}");
     }
 
     pub(crate) fn line(&mut self, worrying: bool, label: &str, text: &str) {
-        match worrying {
-            true => self.worrying(label, text),
-            false => self.calm(label, text),
+        if worrying {
+            self.worrying(label, text);
+        } else {
+            self.calm(label, text);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The interface between the agent's loop and those who ask it: what may be asked, what is
-//! answered, and both in bytes.
+//! Questions to the agent's loop, replies, and the encoding of both.
 //!
-//! On the control socket a client writes one line of JSON, reads one line of JSON, and is done:
+//! On the control socket a client writes one line of JSON and reads one line of JSON; then the
+//! connection ends:
 //!
 //! ```text
 //! "status"                            {"status":{…the snapshot…}}
@@ -14,65 +14,60 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-pub use super::client::{AskError, ask};
-pub use super::http::{MetricsServer, serve_metrics};
 use super::snapshot::Snapshot;
-pub use super::socket::{ControlError, ControlSocket, serve_socket};
 
-/// Longest request line, in bytes: the longest real one has a name of a few words in it.
+/// Longest request line, in bytes. The longest real request holds a name of a few words.
 pub(super) const MAX_REQUEST: u64 = 4096;
-/// How long the servers wait for the loop. It answers between two steps of a pass, so this is
-/// many passes long: who waits in vain was asking a loop that is stuck.
+/// How long the servers wait for the loop. The loop answers between two steps of a pass, so only
+/// a stuck loop needs longer.
 pub(super) const LOOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// What the loop is asked.
+/// A question to the agent's loop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// For its account of itself: [`Reply::Status`].
+    /// Asks for the snapshot: [`Reply::Status`].
     Status,
-    /// For a pass now; ends a pause. [`Reply::Done`] as soon as it is accepted: what comes of it
-    /// is in the status.
+    /// Starts a pass and ends a pause. The loop replies [`Reply::Done`] on acceptance; the status
+    /// shows the result later.
     Kick,
-    /// To begin no further pass until a kick or a restart. [`Reply::Done`] as soon as it holds:
-    /// a pass that runs is waited for by whoever takes the pass lock next.
+    /// Starts no further pass until a kick or a restart. The loop replies [`Reply::Done`] as soon
+    /// as the pause is in effect; a pass may still be running and holds the pass lock until its
+    /// end.
     Pause {
-        /// Who asks, in words, for the status and the log.
+        /// The asking program, for the status and the log.
         by: String,
     },
 }
 
-/// What the loop answers.
+/// The loop's reply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// Its account of itself.
     Status(Box<Snapshot>),
-    /// It is so.
     Done,
-    /// It isn't, and why.
+    /// The request has no effect; the text says why.
     Refused(String),
 }
 
-/// A question on its way to the loop. A loop that drops `answer` has refused.
+/// A question on the way to the loop. A loop that drops `answer` has refused.
 #[derive(Debug)]
 pub struct Asked {
-    /// The question.
     pub request: Request,
-    /// Where the answer goes; whoever asked may be gone by then.
+    /// The way back. The client may have closed the connection meanwhile.
     pub answer: oneshot::Sender<Reply>,
 }
 
-/// The loop gave no answer.
+/// The loop gave no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Silent {
     #[error("the agent is stopping")]
     Stopping,
-    #[error("the agent's loop gave no answer within {} s", LOOP_WITHIN.as_secs())]
+    #[error("the agent's loop did not answer within {} s", LOOP_WITHIN.as_secs())]
     Stuck,
 }
 
-/// Puts a question to the loop.
+/// Asks the loop and waits for the reply.
 pub(super) async fn ask_loop(
     to_loop: &mpsc::Sender<Asked>,
     request: Request,
