@@ -9,7 +9,7 @@ use crate::config::file::load;
 use crate::exit;
 use crate::kernel::privilege::has_net_admin;
 
-/// Runs until it is told to stop.
+/// Runs the agent until SIGTERM or SIGINT and returns the exit code.
 pub async fn run(arguments: &AgentArgs, verbose: u8) -> u8 {
     let overrides = arguments.common.overrides();
     let base = &arguments.common.base;

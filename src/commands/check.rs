@@ -1,12 +1,11 @@
-//! `trailblazer check`: can this host do what the config says, and what is in the way. Touches
-//! nothing.
+//! `trailblazer check`: reports obstacles on this host to the paths of the config. Changes nothing.
 
 mod agent;
 mod data;
-mod finding;
 mod host;
 mod networkd;
 mod paths;
+mod report;
 mod rules;
 mod sysctls;
 
@@ -17,91 +16,90 @@ use crate::config::{Config, Role};
 use crate::exit;
 use crate::kernel::Kernel;
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, examine};
-use finding::Findings;
+use report::CheckReport;
 
-/// Checks and prints.
+const METADATA_ADVICE: &str =
+    "enable the instance's metadata service (IMDSv2), or set its values in the config";
+
+/// Runs `check` and returns the exit code.
 pub async fn run(arguments: &CommonArgs) -> u8 {
     let (loaded, role) = match settings_with_role(&arguments.base, &arguments.overrides()) {
         Ok(found) => found,
         Err(code) => return code,
     };
-    let findings = check(&loaded, role).await;
+    let report = check(&loaded, role).await;
     print(
         arguments.base.output,
-        || findings.to_text(),
-        || findings.to_json(),
+        || report.to_text(),
+        || report.to_json(),
     );
-    match findings.fails() {
-        0 => exit::OK,
-        _ => exit::FAILED,
+    if report.fails() == 0 {
+        exit::OK
+    } else {
+        exit::FAILED
     }
 }
 
-async fn check(loaded: &Loaded, role: Role) -> Findings {
+async fn check(loaded: &Loaded, role: Role) -> CheckReport {
     let config = &loaded.config;
-    let mut findings = Findings::default();
+    let mut report = CheckReport::default();
     let name = match &loaded.file {
         Some(file) => file.display().to_string(),
-        None => "no config file: the defaults and the flags".to_owned(),
+        None => "no config file: defaults and flags".to_owned(),
     };
-    findings.ok("config", format!("{name}, role {}", role.as_str()));
-    host::privileges(&mut findings);
+    report.ok("config", format!("{name}, role {}", role.as_str()));
+    host::privileges(&mut report);
     let mut kernel = match Kernel::open() {
         Ok(kernel) => kernel,
         Err(error) => {
-            findings.fail(
+            report.fail(
                 "kernel",
                 error.to_string(),
                 "check that this is a Linux host",
             );
-            return findings;
+            return report;
         }
     };
-    host::families(config, &kernel, &mut findings);
-    host::nf_tables(config, &mut findings);
-    let examined = look(config, role, &mut kernel, &mut findings).await;
+    host::families(config, &kernel, &mut report);
+    host::nf_tables(config, &mut report);
+    let examined = look(config, role, &mut kernel, &mut report).await;
     if let Some(examined) = &examined {
-        host::iptables(&mut kernel, examined.view.backend.kind, &mut findings);
+        host::iptables(&mut kernel, examined.view.backend.kind, &mut report);
     }
-    data::all(config, &mut findings);
-    data::fetch(config, role, &mut findings);
+    data::all(config, &mut report);
+    data::fetch(config, role, &mut report);
     if let Some(examined) = &examined {
-        data::metadata(examined, &mut findings);
-        let desired = paths::all(config, role, examined, &mut kernel, &mut findings);
-        rules::all(&examined.view, desired.as_ref(), &mut findings);
-        sysctls::all(
-            config,
-            role,
-            &examined.view,
-            desired.as_ref(),
-            &mut findings,
-        );
+        data::metadata(examined, &mut report);
+        let desired = paths::all(config, role, examined, &mut kernel, &mut report);
+        rules::all(&examined.view, desired.as_ref(), &mut report);
+        sysctls::all(config, role, &examined.view, desired.as_ref(), &mut report);
     }
-    networkd::all(std::path::Path::new("/"), &mut findings);
-    agent::all(config, &mut findings);
-    findings
+    networkd::all(std::path::Path::new("/"), &mut report);
+    agent::all(config, &mut report);
+    report
 }
 
-/// Looks as a pass does; without the firewalls where those are what fails.
+/// Reads the state as a pass does; without the firewalls, if only reading those fails.
 async fn look(
     config: &Config,
     role: Role,
     kernel: &mut Kernel,
-    findings: &mut Findings,
+    report: &mut CheckReport,
 ) -> Option<Examined> {
-    let firewall = match examine(config, role, Asking::Nobody, Firewalls::Chosen, kernel).await {
-        Ok(examined) => {
-            let backend = &examined.view.backend;
-            findings.ok("backend", format!("{} ({})", backend.kind, backend.reason));
-            return Some(examined);
-        }
-        Err(error) => error,
-    };
+    let firewall_error =
+        match examine(config, role, Asking::Nobody, Firewalls::Chosen, kernel).await {
+            Ok(examined) => {
+                let backend = &examined.view.backend;
+                report.ok("backend", format!("{} ({})", backend.kind, backend.reason));
+                return Some(examined);
+            }
+            Err(error) => error,
+        };
     match examine(config, role, Asking::Nobody, Firewalls::Ignored, kernel).await {
         Ok(mut examined) => {
-            findings.fail(
+            report.fail(
                 "backend",
-                firewall.to_string(),
+                firewall_error.to_string(),
                 "load nf_tables (modprobe nf_tables) or install iptables",
             );
             if let crate::config::AutoOr::Set(kind) = config.nat.backend {
@@ -110,18 +108,14 @@ async fn look(
             Some(examined)
         }
         Err(error @ PassError::Instance { .. }) => {
-            findings.fail(
-                "metadata",
-                error.to_string(),
-                "switch the instance's metadata service on (IMDSv2), or set what it says",
-            );
+            report.fail("metadata", error.to_string(), METADATA_ADVICE);
             None
         }
         Err(error) => {
-            findings.fail(
+            report.fail(
                 "host",
                 error.to_string(),
-                "mend that first, then check again",
+                "repair this first, then run the check again",
             );
             None
         }

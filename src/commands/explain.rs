@@ -1,4 +1,4 @@
-//! `trailblazer explain ADDRESS`: which path, why, and whether the kernel agrees.
+//! `trailblazer explain ADDRESS`: the path of a packet, the reason, and the kernel's own answer.
 
 mod answer;
 mod text;
@@ -18,18 +18,19 @@ use crate::ranges::{Document, Origin};
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, View, examine};
 use crate::types::{Family, SyncToken, TableId};
 use crate::verify::{self, Agreement, Expected};
-use answer::Answer;
+use answer::KernelAnswer;
 
-/// Explains and prints.
+/// Runs `explain` and returns the exit code.
 pub async fn run(arguments: &ExplainArgs) -> u8 {
     let common = &arguments.common;
     let (loaded, role) = match settings_with_role(&common.base, &common.overrides()) {
         Ok(found) => found,
         Err(code) => return code,
     };
-    let asking = match common.source.is_empty() {
-        true => Asking::Nobody,
-        false => Asking::Source,
+    let asking = if common.source.is_empty() {
+        Asking::Nobody
+    } else {
+        Asking::Source
     };
     match explain(&loaded.config, role, asking, arguments.address).await {
         Ok(explanation) => {
@@ -38,9 +39,10 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
                 || explanation.to_text(),
                 || explanation.to_json(),
             );
-            match explanation.agrees() {
-                true => exit::OK,
-                false => exit::FAILED,
+            if explanation.agrees() {
+                exit::OK
+            } else {
+                exit::FAILED
             }
         }
         Err(error) => {
@@ -50,44 +52,44 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
     }
 }
 
-/// Where a packet should go, in words and for programs.
+/// The path of a packet by the config and the document.
 #[derive(Debug)]
-enum Path {
-    /// This host itself.
+enum ExpectedPath {
+    /// The address is this host's own.
     Local,
-    /// The bypass route of that prefix.
+    /// The bypass route of the prefix.
     Bypass(IpNet),
     /// The egress gateways.
     Egress(Vec<IpAddr>),
-    /// Nowhere.
+    /// Blocked: the egress path is closed.
     Closed,
-    /// Where the main table says; translated to these addresses on the way out (nat role).
+    /// By the main table. In the nat role, the packet leaves with one of the addresses.
     Main(Vec<IpAddr>),
 }
 
-/// A row of a document that holds the address.
+/// A document's row whose prefix contains the address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Row {
+struct ListedPrefix {
     prefix: IpNet,
     service: String,
     region: String,
 }
 
-/// All that there is to say.
+/// The report of `explain`.
 #[derive(Debug)]
 struct Explanation {
     address: IpAddr,
     sync_token: Option<SyncToken>,
     create_date: String,
-    rows: Vec<Row>,
+    rows: Vec<ListedPrefix>,
     origins: Vec<(Origin, IpNet)>,
     excluded_by: Option<IpNet>,
-    path: Path,
-    /// The bypass route's gateway and device.
+    path: ExpectedPath,
+    /// Gateway and device of the bypass route.
     via: Option<(Option<IpAddr>, String)>,
     numbers: Numbers,
-    answers: Vec<Answer>,
-    /// Rules of ours are in the kernel.
+    answers: Vec<KernelAnswer>,
+    /// True if the kernel has a rule of ours in the address's family.
     in_force: bool,
     notes: Vec<String>,
 }
@@ -115,8 +117,8 @@ async fn explain(
         notes.push(complaint.to_string());
     }
     if examined.judgement.nothing_in_force {
-        // A pass leaves the bypass routes alone then, so the kernel's own are what counts.
-        notes.push("no document to go by: judged by the routes in the kernel".to_owned());
+        // Without a document a pass keeps the bypass routes, so explain the routes in the kernel.
+        notes.push("no document available: explained by the routes in the kernel".to_owned());
         examined.view.prefixes = Some(examined.view.kernel_prefixes());
     }
     let view = &examined.view;
@@ -150,8 +152,8 @@ async fn explain(
     })
 }
 
-/// What verify would expect. Where a pass leaves the bypass routes as they are (no gateway at
-/// the moment), they are expected as they are.
+/// The expectation of verify. While the bypass gateway is unavailable, a pass keeps the existing
+/// bypass routes, so the existing routes are the expectation.
 fn expected(view: &View, desired: &DesiredState, address: IpAddr) -> Expected {
     let family = Family::of(address);
     let frozen = *desired.frozen.get(family) && desired.paths.get(family).bypass.is_none();
@@ -175,24 +177,24 @@ fn path(
     desired: &DesiredState,
     expected: Expected,
     address: IpAddr,
-) -> Path {
+) -> ExpectedPath {
     let family = Family::of(address);
     if view.facts.is_own(address) {
-        return Path::Local;
+        return ExpectedPath::Local;
     }
     match expected {
-        Expected::Bypass(prefix) => Path::Bypass(prefix),
-        Expected::Closed => Path::Closed,
+        Expected::Bypass(prefix) => ExpectedPath::Bypass(prefix),
+        Expected::Closed => ExpectedPath::Closed,
         Expected::Egress => match &desired.paths.get(family).egress {
-            EgressPath::Gateways(gateways) => Path::Egress(gateways.clone()),
-            EgressPath::Main | EgressPath::Closed => Path::Egress(Vec::new()),
+            EgressPath::Gateways(gateways) => ExpectedPath::Egress(gateways.clone()),
+            EgressPath::Main | EgressPath::Closed => ExpectedPath::Egress(Vec::new()),
         },
         Expected::Main => {
             let home = crate::desired::special::thrown(family, &view.vpc_cidrs);
             let inside = home.iter().any(|prefix| prefix.contains(&address));
             let translated = role == Role::Nat && !inside;
             let addresses = config.nat.egress_addresses.iter().copied();
-            Path::Main(
+            ExpectedPath::Main(
                 addresses
                     .filter(|own| translated && Family::of(*own) == family)
                     .collect(),
@@ -201,7 +203,6 @@ fn path(
     }
 }
 
-/// The gateway and the device of the bypass path.
 fn via(
     view: &View,
     desired: &DesiredState,
@@ -219,9 +220,9 @@ fn via(
     Some((via.gateway, view.facts.device_name(via.device)))
 }
 
-/// Every row that holds the address, of whatever service and region.
-fn rows(examined: &Examined, address: IpAddr) -> Vec<Row> {
-    let mut rows: Vec<Row> = examined
+/// Every row whose prefix contains the address, of any service and region.
+fn rows(examined: &Examined, address: IpAddr) -> Vec<ListedPrefix> {
+    let mut rows: Vec<ListedPrefix> = examined
         .documents
         .iter()
         .filter_map(|body| Document::parse(body).ok())
@@ -232,7 +233,7 @@ fn rows(examined: &Examined, address: IpAddr) -> Vec<Row> {
                 .filter(|row| row.family == Family::of(address))
                 .filter_map(|row| {
                     let prefix: IpNet = row.prefix.parse().ok()?;
-                    prefix.contains(&address).then(|| Row {
+                    prefix.contains(&address).then(|| ListedPrefix {
                         prefix,
                         service: row.service.to_string(),
                         region: row.region.to_string(),
@@ -246,7 +247,6 @@ fn rows(examined: &Examined, address: IpAddr) -> Vec<Row> {
     rows
 }
 
-/// A table's name for people.
 fn table_name(table: TableId) -> String {
     match table {
         TableId::MAIN => "main".to_owned(),

@@ -1,4 +1,4 @@
-//! `trailblazer fetch-for-agent`: the child that fetches for the agent, see [`crate::source::child`].
+//! `trailblazer fetch-for-agent`: the agent's fetch child, see [`crate::source::child`].
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use crate::cli::LogFormat;
 use crate::exit;
 use crate::source::child::{Asker, serve};
 
-/// Who fetches for an agent that logs like this.
+/// The fetch child of an agent with these log settings.
 pub fn asker(log: LogFormat, verbose: u8) -> Asker {
     let mut arguments = vec!["fetch-for-agent".to_owned()];
     if let Some(format) = log.to_possible_value() {
@@ -21,7 +21,7 @@ pub fn asker(log: LogFormat, verbose: u8) -> Asker {
     Asker::Child { arguments }
 }
 
-/// One request, one answer.
+/// Serves one request over standard input and output.
 pub async fn run() -> u8 {
     let served = async {
         let from = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
@@ -32,7 +32,7 @@ pub async fn run() -> u8 {
         Ok(()) => exit::OK,
         Err(error) => {
             complain(&format!(
-                "fetch-for-agent is the agent's own, which talks to it over pipes: {error}"
+                "only the agent runs fetch-for-agent, with pipes as standard input and output: {error}"
             ));
             exit::FAILED
         }

@@ -1,5 +1,5 @@
-//! `trailblazer flush`: everything of ours away, rules first. The kill switch: it goes on where
-//! a step fails, and needs neither a config nor a state dir.
+//! `trailblazer flush`, the kill switch: removes all objects of ours, rules first. A failed step
+//! doesn't stop the flush, and the command needs neither a config nor a state dir.
 
 mod numbers;
 mod outcome;
@@ -29,10 +29,10 @@ use outcome::Flushed;
 
 /// The cause in the journal and in the lock.
 const CAUSE: &str = "flush";
-/// Looks and removes at most this often: what lies there may change under its hands.
+/// Most rounds of reading and removing: objects may change meanwhile.
 const ROUNDS: usize = 3;
 
-/// Removes and prints what it removed.
+/// Runs `flush` and returns the exit code.
 pub async fn run(arguments: &FlushArgs) -> u8 {
     let known = match numbers::find(&arguments.base) {
         Ok(known) => known,
@@ -80,14 +80,14 @@ fn flush(known: &Known) -> Flushed {
         Err(error) => flushed.errors.push(error.to_string()),
     }
     if flushed.errors.is_empty() && known.has_state_dir() {
-        // Nothing lies under any of these numbers now.
+        // No object has these numbers any more.
         if let Err(error) = Store::open(&known.state_dir).remove_json(NUMBERS_FILE) {
             flushed.notes.push(error.to_string());
         }
     }
     if flushed.firewall_alone() {
         flushed.notes.push(
-            "our firewall rules were there, but no route or rule under these numbers: if another config was in force, flush with its -c".to_owned(),
+            "found our firewall rules, but no routes or policy rules with these numbers: if another config was in force, flush again with its -c".to_owned(),
         );
     }
     flushed.duration = started.elapsed();
@@ -109,15 +109,15 @@ fn flush(known: &Known) -> Flushed {
     flushed
 }
 
-/// Tells a running agent to leave things alone from now on. Where it can't be told, the flush
-/// goes on, and fails in the end: what is removed may be back at once.
+/// Pauses a running agent. Without a pause the flush continues but fails in the end, since the agent
+/// may restore the removed objects at once.
 fn pause_agent(socket: &Path, flushed: &mut Flushed) {
     let by = format!("flush, pid {}", std::process::id());
     let why = match ask(socket, Request::Pause { by }) {
         Ok(Reply::Done) => {
             flushed.agent = Some("paused");
             flushed.notes.push(
-                "the agent is paused: it puts nothing back until `trailblazer kick` or a restart"
+                "the agent is paused: it restores nothing until `trailblazer kick` or a restart"
                     .to_owned(),
             );
             return;
@@ -126,18 +126,18 @@ fn pause_agent(socket: &Path, flushed: &mut Flushed) {
             flushed.agent = Some("not_running");
             return;
         }
-        Ok(Reply::Refused(why)) => format!("it refused to pause: {why}"),
-        Ok(Reply::Status(_)) => "it answered something else".to_owned(),
+        Ok(Reply::Refused(why)) => format!("pause refused: {why}"),
+        Ok(Reply::Status(_)) => "unexpected reply".to_owned(),
         Err(error) => error.to_string(),
     };
     flushed.agent = Some("unreachable");
-    flushed
-        .errors
-        .push(format!("the agent may put back what was removed: {why}"));
+    flushed.errors.push(format!(
+        "the agent is not paused and may restore the removed objects: {why}"
+    ));
 }
 
-/// The pass lock, where there is a state dir to hold it. A disk that refuses doesn't stop the
-/// kill switch; another pass does, since it would put back what we remove.
+/// Takes the pass lock, if the state dir exists. A disk error doesn't stop the kill switch. Another
+/// pass does, since it would restore the removed objects.
 fn lock(known: &Known, notes: &mut Vec<String>) -> Result<Option<PassLock>, LockError> {
     if !known.has_state_dir() {
         return Ok(None);
@@ -146,7 +146,7 @@ fn lock(known: &Known, notes: &mut Vec<String>) -> Result<Option<PassLock>, Lock
         Ok(lock) => Ok(Some(lock)),
         Err(held @ LockError::Held { .. }) => Err(held),
         Err(LockError::State(error)) => {
-            notes.push(format!("{error}; removed without the lock"));
+            notes.push(format!("{error}; flushed without the lock"));
             Ok(None)
         }
     }
@@ -154,7 +154,7 @@ fn lock(known: &Known, notes: &mut Vec<String>) -> Result<Option<PassLock>, Lock
 
 fn append(journal: &Journal, record: Record, notes: &mut Vec<String>) {
     if let Err(error) = journal.append(&record) {
-        notes.push(format!("the journal lacks this flush: {error}"));
+        notes.push(format!("cannot write this flush to the journal: {error}"));
     }
 }
 
@@ -192,7 +192,7 @@ fn remove(
             Vec::new()
         };
         if steps.is_empty() && beside.is_empty() {
-            // Whatever was said on the way: nothing is left.
+            // Errors of earlier rounds don't matter: no object is left.
             flushed.errors.append(&mut unknown);
             return;
         }
@@ -206,7 +206,7 @@ fn remove(
     finish(known, kernel, flushed, trouble);
 }
 
-/// The last look: what is left, with what was said about it.
+/// Reads once more and reports the remaining objects with the errors so far.
 fn finish(known: &Known, kernel: &mut Kernel, flushed: &mut Flushed, mut trouble: Vec<String>) {
     let mut unknown = Vec::new();
     match observe(kernel, &known.ownership, &mut Vec::new(), &mut unknown) {
@@ -225,8 +225,8 @@ fn finish(known: &Known, kernel: &mut Kernel, flushed: &mut Flushed, mut trouble
     flushed.errors.extend(trouble);
 }
 
-/// Reads everything that may be ours. What a firewall keeps to itself is a note, or an error
-/// where it certainly holds something of ours.
+/// Reads all objects that may be ours. An unreadable firewall is an error if it certainly has rules
+/// of ours, else a note.
 fn observe(
     kernel: &mut Kernel,
     ownership: &Ownership,
@@ -242,15 +242,13 @@ fn observe(
         match &found {
             ObservedFirewall::Unavailable(why) | ObservedFirewall::Unreadable(why) => {
                 if kernel.firewall(kind).certainly_holds_ours(&found) {
-                    unknown.push(format!(
-                        "{kind}: what is ours there can't be removed: {why}"
-                    ));
+                    unknown.push(format!("{kind}: cannot remove our rules: {why}"));
                 } else {
-                    notes.push(format!("{kind}: not looked at: {why}"));
+                    notes.push(format!("{kind}: not checked: {why}"));
                 }
             }
             ObservedFirewall::Foreign(what) => {
-                notes.push(format!("{kind}: left alone: {what}"));
+                notes.push(format!("{kind}: foreign object not removed: {what}"));
             }
             ObservedFirewall::Absent | ObservedFirewall::Owned(_) => {}
         }
@@ -259,15 +257,15 @@ fn observe(
     Ok(observed)
 }
 
-/// Carries out every step that can be: a group with a failure ends `apply`, and what follows it
-/// is the next plan. Deletes that are sent twice find nothing the second time, which is success.
+/// Executes every possible step. `apply` ends at a group with a failure, so the following steps are
+/// the next plan. A delete sent twice succeeds: the second one finds no object.
 fn apply_all(mut steps: Plan, kernel: &mut Kernel, ownership: &Ownership) -> Vec<String> {
     let mut trouble = Vec::new();
     while !steps.is_empty() {
         match apply(&steps, kernel, ownership, None, &mut || {}) {
             Ok(()) => break,
             Err(error @ (ApplyError::Netlink(_) | ApplyError::Stopped)) => {
-                // Which of them arrived is unknown: the next round sees.
+                // The number of executed steps is unknown: the next round reads again.
                 trouble.push(error.to_string());
                 break;
             }

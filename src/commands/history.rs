@@ -1,4 +1,4 @@
-//! `trailblazer history`: what the last passes did, from the journal.
+//! `trailblazer history`: the last passes, from the journal.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::journal::{History, Journal, history_json, history_text};
 use crate::state::directory::StateError;
 use crate::state::lock;
 
-/// Reads and prints.
+/// Runs `history` and returns the exit code.
 pub async fn run(arguments: &HistoryArgs) -> u8 {
     let base = &arguments.base;
     let loaded = match settings(base, &base.overrides()) {
@@ -40,7 +40,7 @@ pub async fn run(arguments: &HistoryArgs) -> u8 {
 
 fn read(state_dir: &Path) -> Result<History, StateError> {
     let history = Journal::new(state_dir).read()?;
-    // Whoever may not open the lock is told of an unfinished pass as interrupted, no more.
+    // Without permission to open the lock, a running pass appears as interrupted.
     let running = lock::holder(state_dir)
         .ok()
         .flatten()

@@ -1,4 +1,4 @@
-//! `trailblazer kick`: a pass now, please; and the end of a pause.
+//! `trailblazer kick`: starts a pass of the agent and ends a pause.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::cli::BaseArgs;
 use crate::exit;
 use crate::status::control::{Reply, Request, ask};
 
-/// Asks and prints.
+/// Runs `kick` and returns the exit code.
 pub async fn run(base: &BaseArgs) -> u8 {
     let loaded = match settings(base, &base.overrides()) {
         Ok(loaded) => loaded,
@@ -16,7 +16,7 @@ pub async fn run(base: &BaseArgs) -> u8 {
     let error = match ask(&loaded.config.agent.socket, Request::Kick) {
         Ok(Reply::Done) => None,
         Ok(Reply::Refused(why)) => Some(format!("the agent refused: {why}")),
-        Ok(Reply::Status(_)) => Some("the agent answered something else".to_owned()),
+        Ok(Reply::Status(_)) => Some("unexpected reply from the agent".to_owned()),
         Err(error) => Some(error.to_string()),
     };
     let outcome = match error {
@@ -24,8 +24,8 @@ pub async fn run(base: &BaseArgs) -> u8 {
         Some(_) => "failed",
     };
     let text = match error {
-        None => "The agent begins a pass; `trailblazer status` tells what comes of it.",
-        Some(_) => "Failed: no pass was asked for.",
+        None => "The agent starts a pass; `trailblazer status` shows the result.",
+        Some(_) => "Failed: the agent did not start a pass.",
     };
     print(
         base.output,

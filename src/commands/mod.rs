@@ -1,4 +1,4 @@
-//! What the commands of the command line do.
+//! The commands of the command line.
 
 pub mod agent;
 pub mod check;
@@ -24,7 +24,7 @@ use crate::config::file::{Loaded, load};
 use crate::exit;
 use crate::plan::text::Style;
 
-/// Runs the command and gives the exit code.
+/// Runs the command and returns the exit code.
 pub async fn run(cli: Cli) -> ExitCode {
     let code = match cli.command {
         Command::Reconcile(arguments) => reconcile::run(&arguments).await,
@@ -41,7 +41,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The settings, or the exit code after saying what is wrong with them.
+/// Loads the settings. On failure prints the error and returns the exit code.
 fn settings(base: &BaseArgs, overrides: &Overrides) -> Result<Loaded, u8> {
     load(base.config.as_deref(), overrides).map_err(|wrong| {
         complain(&wrong);
@@ -49,7 +49,7 @@ fn settings(base: &BaseArgs, overrides: &Overrides) -> Result<Loaded, u8> {
     })
 }
 
-/// The settings with a role.
+/// Loads the settings, which must name a role.
 fn settings_with_role(
     base: &BaseArgs,
     overrides: &Overrides,
@@ -64,12 +64,12 @@ fn settings_with_role(
     }
 }
 
-/// An error for the operator, on standard error, whatever the log level.
-fn complain(what: &dyn std::fmt::Display) {
-    error!("{what}");
+/// Prints an error on standard error, at any log level.
+fn complain(message: &dyn std::fmt::Display) {
+    error!("{message}");
 }
 
-/// Text or JSON on standard output; a reader that went away (`| head`) is no error.
+/// Prints text or JSON on standard output. A closed pipe (`| head`) is not an error.
 fn print(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
     let mut printed = match output {
         Output::Text => text(),
@@ -81,7 +81,7 @@ fn print(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> V
     let _ = io::stdout().lock().write_all(printed.as_bytes());
 }
 
-/// Colours on a terminal only, and not where `NO_COLOR` is set (no-color.org).
+/// Colours on a terminal, unless `NO_COLOR` is set (no-color.org).
 fn style() -> Style {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     if !refused && io::stdout().is_terminal() {

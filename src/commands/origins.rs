@@ -1,10 +1,10 @@
-//! Why a prefix is in force, for programs.
+//! The origin of a prefix, for programs.
 
 use serde_json::{Map, Value, json};
 
 use crate::ranges::{Group, Origin};
 
-/// The reason's stable name, and the group where it has one.
+/// The origin's stable name, and its group, if any.
 pub(super) fn parts(origin: &Origin) -> (&'static str, Option<&Group>) {
     match origin {
         Origin::Selected(group) => ("selected", Some(group)),
@@ -15,7 +15,7 @@ pub(super) fn parts(origin: &Origin) -> (&'static str, Option<&Group>) {
     }
 }
 
-/// A prefix with its reason.
+/// A prefix with its origin.
 pub(super) fn to_json(origin: &Origin, prefix: &dyn std::fmt::Display) -> Value {
     let (name, group) = parts(origin);
     let mut fields = Map::new();

@@ -1,4 +1,4 @@
-//! `trailblazer ranges`: the selected prefixes, as the guard lets them through.
+//! `trailblazer ranges`: the selected prefixes that the guard accepts.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,18 +15,19 @@ use crate::ranges::{Origin, RangeSet};
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, examine};
 use crate::types::{Family, PerFamily};
 
-/// Selects and prints.
+/// Runs `ranges` and returns the exit code.
 pub async fn run(arguments: &CommonArgs) -> u8 {
     let loaded = match settings(&arguments.base, &arguments.overrides()) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    // Which prefixes are selected doesn't depend on the role; the host's asks the metadata
-    // service for nothing more than they need.
+    // The selection is the same for both roles, and the host role asks the metadata service for
+    // the region and the VPC's CIDRs only.
     let role = Role::Host;
-    let asking = match arguments.source.is_empty() {
-        true => Asking::Nobody,
-        false => Asking::SourceAlone,
+    let asking = if arguments.source.is_empty() {
+        Asking::Nobody
+    } else {
+        Asking::SourceAlone
     };
     let examined = async {
         let mut kernel = Kernel::open()?;
@@ -61,8 +62,8 @@ pub async fn run(arguments: &CommonArgs) -> u8 {
     }
 }
 
-/// The prefixes in the first column, so that `awk '{print $1}'` and `while read prefix rest` work;
-/// what isn't a prefix begins with `#`.
+/// Prints the prefixes in the first column, for `awk '{print $1}'` and `while read prefix rest`. All
+/// other lines begin with `#`.
 fn to_text(examined: &Examined) -> String {
     let ranges = &examined.judgement.ranges;
     let reasons = reasons(ranges);
@@ -128,7 +129,7 @@ fn texts(prefixes: &[IpNet]) -> Vec<String> {
     prefixes.iter().map(ToString::to_string).collect()
 }
 
-/// The reasons of each aggregated prefix, in their order.
+/// The reasons of each aggregated prefix, in the prefixes' order.
 fn reasons(ranges: &RangeSet) -> PerFamily<Vec<BTreeSet<String>>> {
     let mut found: PerFamily<Vec<BTreeSet<String>>> =
         PerFamily::from_fn(|family| vec![BTreeSet::new(); ranges.prefixes.get(family).len()]);
@@ -137,7 +138,8 @@ fn reasons(ranges: &RangeSet) -> PerFamily<Vec<BTreeSet<String>>> {
         for prefix in prefixes {
             let family = Family::of_net(prefix);
             let aggregated = ranges.prefixes.get(family);
-            // Sorted and disjoint; an exclusion can have split this one into several.
+            // The aggregated prefixes are sorted and disjoint. An exclusion may have split one
+            // selected prefix into several.
             let first = aggregated.partition_point(|other| other.broadcast() < prefix.network());
             let touched = aggregated[first..]
                 .iter()
@@ -151,7 +153,7 @@ fn reasons(ranges: &RangeSet) -> PerFamily<Vec<BTreeSet<String>>> {
     found
 }
 
-/// Service and region, and what is special about it. The family shows.
+/// Service, region, and the kind of origin unless selected.
 fn label(origin: &Origin) -> String {
     let (name, group) = origins::parts(origin);
     match (origin, group) {

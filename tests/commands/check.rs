@@ -58,7 +58,7 @@ fn host_role() {
         ns.sysctl(&CLEAN);
         let setup = Setup::host("s", "");
         let new = Checked::run(&setup, ns, 0);
-        new.has("document", "warn", "no last known good yet");
+        new.has("document", "warn", "no document stored yet");
         new.has("state_dir", "ok", "will be created");
         new.has("metadata", "ok", "10.0.0.0/16");
         new.has_no("fail");
@@ -93,7 +93,7 @@ fn host_role() {
         warned.has("rules", "warn", "foreign rule 1024");
         warned.has("rules", "warn", "fwmark 0x80/0x80 lookup main");
         warned.has("rules", "warn", "from 10.0.1.77/32 lookup 1001");
-        warned.has("rules", "warn", "foreign rule 30500 stands behind");
+        warned.has("rules", "warn", "foreign rule 30500 follows our rules");
         warned.has("kernel", "warn", "foreign ipv4 rule 30050");
         warned.has("tcp_fwmark_accept", "warn", "off");
         warned.has("src_valid_mark", "warn", "off");
@@ -128,8 +128,12 @@ fn what_a_pass_would_refuse() {
         ]);
         let closed = Checked::run(&config("\"10.0.1.10\"]\nclose = [\"ipv6\""), ns, 0);
         closed.has("tcp_fwmark_accept", "warn", "while ipv6 is closed");
-        closed.has("tcp_fwmark_accept", "warn", "no egress gateway is left");
-        closed.has("src_valid_mark", "warn", "no egress gateway is left");
+        closed.has(
+            "tcp_fwmark_accept",
+            "warn",
+            "no egress gateway is available",
+        );
+        closed.has("src_valid_mark", "warn", "no egress gateway is available");
         ns.sysctl(&CLEAN);
         let none = Checked::run(&config(""), ns, 0);
         none.has("egress", "warn", "ipv4: no egress gateway");
@@ -178,7 +182,7 @@ fn nat_role() {
         let well = Checked::run(&setup, ns, 0);
         well.has("forwarding", "ok", "net.ipv4.ip_forward is on");
         well.has("rp_filter", "ok", "bulk");
-        well.has("egress", "ok", "seen from");
+        well.has("egress", "ok", "source address");
         ns.sysctl(&[
             ("net/ipv4/ip_forward", "0"),
             ("net/ipv4/conf/bulk/rp_filter", "1"),

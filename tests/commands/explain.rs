@@ -182,7 +182,7 @@ fn without_privileges_and_with_an_unreadable_state_dir() {
         assert_eq!(value["origins"][0]["origin"], "kernel");
         let notes = value["notes"].to_string();
         assert!(notes.contains("Permission denied"), "{notes}");
-        assert!(notes.contains("judged by the routes"), "{notes}");
+        assert!(notes.contains("explained by the routes"), "{notes}");
     });
 }
 

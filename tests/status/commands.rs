@@ -108,7 +108,7 @@ fn status_without_an_agent() {
         assert!(text.stderr.is_empty(), "{text}");
         let socket = host.socket().display().to_string();
         for part in [
-            &*format!("NOT RUNNING nobody listens at {socket}\n"),
+            &*format!("NOT RUNNING no process listens at {socket}\n"),
             "\nkernel     in sync with the last known good\n",
             "\ndocument   sync token 1795021512, published ",
             "\nroutes     ipv4 4, ipv6 2 in the bypass table\n",
@@ -119,8 +119,8 @@ fn status_without_an_agent() {
         // Without privilege the firewall can't be read; routes and rules can.
         let nobody = host.unprivileged(&["status"]).expect_code(1);
         for part in [
-            "in sync with the last known good, the firewall aside",
-            "\nfirewall   not seen\n",
+            "in sync with the last known good, firewall not checked",
+            "\nfirewall   not checked\n",
         ] {
             assert!(nobody.stdout.contains(part), "lacks {part}: {nobody}");
         }
@@ -136,7 +136,10 @@ fn status_without_an_agent() {
 
         host.run(&["flush"]).ok();
         let text = host.run(&["status"]).expect_code(1).stdout;
-        assert!(text.contains("nothing of ours is there: "), "{text}");
+        assert!(
+            text.contains("the kernel has no objects of ours: "),
+            "{text}"
+        );
         assert!(text.contains("  flush  "), "{text}");
     });
 }
@@ -155,7 +158,7 @@ fn status_without_an_agent_and_a_role() {
         assert_eq!(status["passes"].as_array().unwrap().len(), 1);
         let text = host.run(&["status"]).expect_code(1).stdout;
         assert!(text.contains("\nkernel     not compared\n"), "{text}");
-        assert!(text.contains("it has no role"), "{text}");
+        assert!(text.contains("the config has no role"), "{text}");
     });
 }
 
@@ -278,11 +281,16 @@ fn kick() {
         assert!(none.stderr.contains("no agent is running"), "{none}");
         let none = host.json(&["kick"], 1);
         assert_eq!(none["outcome"], "failed");
-        assert!(none["error"].as_str().unwrap().contains("nobody listens"));
+        assert!(
+            none["error"]
+                .as_str()
+                .unwrap()
+                .contains("no process listens")
+        );
 
         let agent = FakeAgent::start(&host.socket(), filled());
         let done = host.run(&["kick"]).ok();
-        assert!(done.stdout.contains("begins a pass"), "{done}");
+        assert!(done.stdout.contains("starts a pass"), "{done}");
         let done = host.json(&["kick"], 0);
         assert_eq!(done, json!({"outcome": "asked", "error": null}));
         assert_eq!(*agent.asked.lock().unwrap(), [Request::Kick, Request::Kick]);
@@ -306,8 +314,7 @@ fn flush_pauses_a_running_agent() {
         host.run(&["reconcile"]).ok();
         let agent = FakeAgent::start(&host.socket(), filled());
         let flushed = host.run(&["flush"]).ok();
-        let note =
-            "the agent is paused: it puts nothing back until `trailblazer kick` or a restart";
+        let note = "the agent is paused: it restores nothing until `trailblazer kick` or a restart";
         assert!(flushed.stdout.contains(note), "{flushed}");
         before.assert_same(&host.bare.ns.snapshot());
         let asked = agent.asked.lock().unwrap().clone();
@@ -338,7 +345,8 @@ fn flush_beside_an_agent_that_cannot_be_paused() {
         let report = output.json();
         assert_eq!(report["agent"], "unreachable");
         assert_eq!(report["outcome"], "failed");
-        let error = "the agent may put back what was removed: it refused to pause: no";
+        let error =
+            "the agent is not paused and may restore the removed objects: pause refused: no";
         assert_eq!(report["errors"], json!([error]));
         assert!(output.stderr.contains(error), "{output}");
         before.assert_same(&host.bare.ns.snapshot());

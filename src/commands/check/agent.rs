@@ -1,36 +1,39 @@
-//! Whether an agent runs here, and what it says of itself.
+//! The agent on this host, if any, and its state.
 
-use super::finding::Findings;
+use super::report::CheckReport;
 use crate::config::Config;
 use crate::status::control::{AskError, Reply, Request, ask};
 use crate::status::snapshot::State;
 
-/// Asks it.
-pub(super) fn all(config: &Config, findings: &mut Findings) {
+pub(super) fn all(config: &Config, report: &mut CheckReport) {
     let name = "agent";
     match ask(&config.agent.socket, Request::Status) {
         Ok(Reply::Status(status)) => {
             let state = status.state.as_str().replace('_', " ");
-            let says = format!(
+            let message = format!(
                 "running, pid {}, version {}: {state}",
                 status.pid, status.version
             );
             match status.state {
-                State::InForce | State::Starting => findings.ok(name, says),
+                State::InForce | State::Starting => report.ok(name, message),
                 State::Degraded | State::Paused | State::Stopping => {
-                    findings.warn(name, says, "trailblazer status says why");
+                    report.warn(name, message, "run trailblazer status for the reason");
                 }
             }
         }
-        Ok(_) => findings.warn(
+        Ok(_) => report.warn(
             name,
-            "something answers at its socket with what is no status",
+            "the control socket returned something other than a status",
             "restart the agent: systemctl restart trailblazer",
         ),
-        Err(AskError::NoAgent { .. }) => findings.ok(
+        Err(AskError::NoAgent { .. }) => report.ok(
             name,
-            "none runs: passes run when `trailblazer reconcile` is called",
+            "not running: passes run only on `trailblazer reconcile`",
         ),
-        Err(error) => findings.warn(name, error.to_string(), "trailblazer status says more"),
+        Err(error) => report.warn(
+            name,
+            error.to_string(),
+            "run trailblazer status for details",
+        ),
     }
 }

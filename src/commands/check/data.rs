@@ -5,7 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Access, access, statvfs};
 
-use super::finding::Findings;
+use super::METADATA_ADVICE;
+use super::report::CheckReport;
 use crate::config::{Config, FetchPath, Role};
 use crate::kernel::privilege::has_net_admin;
 use crate::notes::NoteKind;
@@ -14,49 +15,50 @@ use crate::reconcile::Examined;
 use crate::state::lock;
 use crate::state::store::{ReadError, Slot, Store};
 
-/// The journal's two files of 8 MiB, two documents of some MB, and room for a third while it
-/// replaces one.
+/// Required free space: the journal's two files of 8 MiB, two documents of some MB, and a third
+/// document during a replacement.
 const ROOM: u64 = 64 << 20;
 
-pub(super) fn all(config: &Config, findings: &mut Findings) {
+pub(super) fn all(config: &Config, report: &mut CheckReport) {
     let store = Store::open(&config.source.state_dir);
-    last_known_good(config, &store, findings);
-    held(&store, findings);
-    state_dir(&config.source.state_dir, findings);
+    last_known_good(config, &store, report);
+    held(&store, report);
+    state_dir(&config.source.state_dir, report);
     match lock::holder(&config.source.state_dir) {
-        Ok(None) => findings.ok("lock", "no pass is running"),
-        Ok(Some(holder)) => findings.warn(
+        Ok(None) => report.ok("lock", "no pass is running"),
+        Ok(Some(holder)) => report.warn(
             "lock",
-            match holder.since.is_empty() {
-                true => "a process that didn't write its name holds the lock".to_owned(),
-                false => format!(
+            if holder.since.is_empty() {
+                "an unidentified process holds the lock".to_owned()
+            } else {
+                format!(
                     "a pass is running: pid {} ({}) since {}",
                     holder.pid, holder.command, holder.since
-                ),
+                )
             },
-            "wait for its end; another one would",
+            "wait until the pass ends",
         ),
-        Err(error) => findings.warn("lock", error.to_string(), "run the check as root"),
+        Err(error) => report.warn("lock", error.to_string(), "run the check as root"),
     }
 }
 
-/// The one exemption from the egress path.
-pub(super) fn fetch(config: &Config, role: Role, findings: &mut Findings) {
+/// Names the path of the agent's own fetch, the one exemption from the egress path.
+pub(super) fn fetch(config: &Config, role: Role, report: &mut CheckReport) {
     let remote = config.source.urls.iter().any(|url| url.starts_with("http"));
     if role != Role::Host || config.egress.gateways.is_empty() || !remote {
         return;
     }
-    let way = match config.source.path {
-        FetchPath::Egress => "by the egress path only",
+    let path = match config.source.path {
+        FetchPath::Egress => "egress path only",
         FetchPath::Auto => {
-            "by the egress path; where that gives no answer, by the main table's default: the one exemption"
+            "egress path first; without an answer, the main table's default (the one exemption from the egress path)"
         }
-        FetchPath::Bypass => "by the main table's default: the one exemption from the egress path",
+        FetchPath::Bypass => "the main table's default (the one exemption from the egress path)",
     };
-    findings.ok("fetch", format!("{way} ([source] path)"));
+    report.ok("fetch", format!("{path}, by [source] path"));
 }
 
-fn last_known_good(config: &Config, store: &Store, findings: &mut Findings) {
+fn last_known_good(config: &Config, store: &Store, report: &mut CheckReport) {
     let name = "document";
     let stored = match store.read(Slot::LastKnownGood) {
         Ok(stored) => stored,
@@ -67,28 +69,25 @@ fn last_known_good(config: &Config, store: &Store, findings: &mut Findings) {
                 .iter()
                 .map(|url| crate::source::redacted(url))
                 .collect();
-            findings.warn(
+            report.warn(
                 name,
-                "no last known good yet: until there is one, storage takes the egress path",
-                format!(
-                    "run trailblazer reconcile, which fetches {}",
-                    urls.join(", ")
-                ),
+                "no document stored yet: until the first fetch, storage takes the egress path",
+                format!("run trailblazer reconcile to fetch {}", urls.join(", ")),
             );
             return;
         }
         Err(error @ ReadError::Corrupt { .. }) => {
-            return findings.fail_plain(name, error.to_string());
+            return report.fail_plain(name, error.to_string());
         }
-        Err(error) => return findings.warn_plain(name, error.to_string()),
+        Err(error) => return report.warn_plain(name, error.to_string()),
     };
     let document = match Document::parse(stored.body()) {
         Ok(document) => document,
         Err(error) => {
-            return findings.fail(
+            return report.fail(
                 name,
-                format!("the last known good is no document: {error}"),
-                "move it away and run trailblazer reconcile",
+                format!("the stored document is invalid: {error}"),
+                "move the file away and run trailblazer reconcile",
             );
         }
     };
@@ -96,7 +95,7 @@ fn last_known_good(config: &Config, store: &Store, findings: &mut Findings) {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let published = now.saturating_sub(document.sync_token.0);
-    // Amazon may publish nothing for days: old is what no source has confirmed for long.
+    // Amazon may publish nothing for days, so only the age of the confirmation matters.
     let at = store.confirmed_at().unwrap_or(stored.meta().fetched_at);
     let confirmed = now.saturating_sub(at);
     let text = format!(
@@ -107,13 +106,13 @@ fn last_known_good(config: &Config, store: &Store, findings: &mut Findings) {
         stored.meta().url
     );
     if confirmed > config.agent.stale_warn.as_secs() {
-        findings.warn(
+        report.warn(
             name,
             text,
-            "nobody has asked, or no source answers: see with trailblazer reconcile --dry-run, and run the agent or the timer",
+            "no fetch ran, or no source answered: test with trailblazer reconcile --dry-run, and run the agent or the timer",
         );
     } else {
-        findings.ok(name, text);
+        report.ok(name, text);
     }
 }
 
@@ -126,64 +125,66 @@ fn age(seconds: u64) -> String {
     }
 }
 
-fn held(store: &Store, findings: &mut Findings) {
+fn held(store: &Store, report: &mut CheckReport) {
     let name = "held";
     match store.read(Slot::Held) {
         Ok(stored) => {
             let token = stored.meta().sync_token;
             let token = token.map_or_else(|| "TOKEN".to_owned(), |token| token.to_string());
-            findings.warn(
+            report.warn(
                 name,
-                format!("the guard holds the document of sync token {token}"),
+                format!("the guard holds back the document with sync token {token}"),
                 format!(
-                    "read why with trailblazer reconcile --dry-run; accept it with trailblazer reconcile --accept {token}"
+                    "see the reason with trailblazer reconcile --dry-run; accept the document with trailblazer reconcile --accept {token}"
                 ),
             );
         }
-        Err(error) if error.is_absent() => findings.ok(name, "no document is held"),
-        Err(error) => findings.warn_plain(name, error.to_string()),
+        Err(error) if error.is_absent() => report.ok(name, "no document is held"),
+        Err(error) => report.warn_plain(name, error.to_string()),
     }
 }
 
-fn state_dir(directory: &Path, findings: &mut Findings) {
+fn state_dir(directory: &Path, report: &mut CheckReport) {
     let name = "state_dir";
-    // Where it is missing, a pass creates it: what counts is what is there.
+    // A pass creates a missing directory, so check the nearest existing ancestor.
     let existing = directory.ancestors().find(|path| path.exists());
     let Some(existing) = existing else {
-        return findings.fail(
+        return report.fail(
             name,
-            "no directory to create it in",
+            "no existing parent directory",
             "set [source] state_dir",
         );
     };
     let shown = directory.display();
     if !existing.is_dir() {
-        return findings.fail(
+        return report.fail(
             name,
             format!("{shown}: {} is a file", existing.display()),
-            "move it away, or set [source] state_dir",
+            "move the file away, or set [source] state_dir",
         );
     }
     if let Err(errno) = access(existing, Access::WRITE_OK) {
-        let text = format!("{shown} can't be written: {}", std::io::Error::from(errno));
-        return if has_net_admin() == Some(false) {
-            findings.warn(name, text, "run the check as root")
+        let text = format!("cannot write to {shown}: {}", std::io::Error::from(errno));
+        if has_net_admin() == Some(false) {
+            report.warn(name, text, "run the check as root");
         } else {
-            findings.fail(name, text, "make it writable, or set [source] state_dir")
-        };
+            let advice = "make the directory writable, or set [source] state_dir";
+            report.fail(name, text, advice);
+        }
+        return;
     }
     match statvfs(existing) {
-        Ok(fs) if fs.f_bavail.saturating_mul(fs.f_frsize) < ROOM => findings.warn(
+        Ok(fs) if fs.f_bavail.saturating_mul(fs.f_frsize) < ROOM => report.warn(
             name,
             format!(
-                "{shown}: {} MiB are free there",
+                "{shown}: only {} MiB free",
                 fs.f_bavail.saturating_mul(fs.f_frsize) >> 20
             ),
-            "free 64 MiB: a document that can't be stored is not used",
+            "free 64 MiB: a pass does not use a document without storing it",
         ),
-        Ok(_) if existing == directory => findings.ok(name, format!("{shown} can be written")),
-        Ok(_) => findings.ok(name, format!("{shown} will be created by the first pass")),
-        Err(errno) => findings.warn(
+        Ok(_) if existing == directory => report.ok(name, format!("{shown} is writable")),
+        Ok(_) => report.ok(name, format!("{shown} will be created by the first pass")),
+        Err(errno) => report.warn(
             name,
             format!("{shown}: {}", std::io::Error::from(errno)),
             "check the file system",
@@ -191,24 +192,20 @@ fn state_dir(directory: &Path, findings: &mut Findings) {
     }
 }
 
-/// What it said when this check asked it.
-pub(super) fn metadata(examined: &Examined, findings: &mut Findings) {
+/// Reports the metadata service's answer to this check.
+pub(super) fn metadata(examined: &Examined, report: &mut CheckReport) {
     let name = "metadata";
     if let Some(error) = &examined.view.instance_error {
-        return findings.fail(
-            name,
-            error.to_string(),
-            "switch the instance's metadata service on (IMDSv2), or set what it says",
-        );
+        return report.fail(name, error.to_string(), METADATA_ADVICE);
     }
     let mut silent = false;
     for note in examined.notes.texts_of(NoteKind::Metadata) {
         silent = true;
-        findings.warn_plain(name, note);
+        report.warn_plain(name, note);
     }
     match &examined.view.instance {
         _ if silent => {}
-        None => findings.ok(name, "this config doesn't need it"),
+        None => report.ok(name, "not needed by this config"),
         Some(instance) => {
             let mut parts: Vec<String> = Vec::new();
             parts.extend(
@@ -222,7 +219,7 @@ pub(super) fn metadata(examined: &Examined, findings: &mut Findings) {
                     instance.vpc_cidrs.iter().map(ToString::to_string).collect();
                 parts.push(format!("VPC {}", cidrs.join(", ")));
             }
-            findings.ok(name, format!("it answers: {}", parts.join(", ")));
+            report.ok(name, format!("available: {}", parts.join(", ")));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Privileges, the kernel and its firewalls.
 
-use super::finding::Findings;
+use super::report::CheckReport;
 use crate::config::{AutoOr, Config};
 use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::kernel::Kernel;
@@ -10,101 +10,112 @@ use crate::kernel::firewall::nftables::{Probe, probe};
 use crate::kernel::privilege::has_net_admin;
 use crate::types::Family;
 
-pub(super) fn privileges(findings: &mut Findings) {
+pub(super) fn privileges(report: &mut CheckReport) {
     const NAME: &str = "privileges";
     match has_net_admin() {
-        Some(true) => findings.ok(NAME, "CAP_NET_ADMIN is there"),
-        None => findings.warn(
+        Some(true) => report.ok(NAME, "CAP_NET_ADMIN is available"),
+        None => report.warn(
             NAME,
-            "the system refuses to say whether CAP_NET_ADMIN is there",
+            "cannot find out whether CAP_NET_ADMIN is available",
             "if a pass is refused, run it as root",
         ),
-        Some(false) => findings.warn(
+        Some(false) => report.warn(
             NAME,
-            "no CAP_NET_ADMIN: a pass can't change anything, and this check can't see the firewall",
-            "run it as root (sudo trailblazer check)",
+            "no CAP_NET_ADMIN: a pass cannot change anything, and this check cannot read the firewall",
+            "run the check as root (sudo trailblazer check)",
         ),
     }
 }
 
-pub(super) fn families(config: &Config, kernel: &Kernel, findings: &mut Findings) {
+pub(super) fn families(config: &Config, kernel: &Kernel, report: &mut CheckReport) {
     for family in Family::ALL {
         let wanted = config.select.families.contains(&family)
             || !config.egress.gateways_of(family).is_empty();
         if *kernel.available.get(family) {
-            findings.ok(family.as_str(), "the kernel has it");
+            report.ok(family.as_str(), "enabled in the kernel");
         } else if wanted {
-            findings.warn(
+            report.warn(
                 family.as_str(),
-                "the kernel has it switched off; what the config says about it has no effect",
-                format!("leave {family} out of [select] families, or switch it on"),
+                "disabled in the kernel; the config's settings for this family have no effect",
+                format!("remove {family} from [select] families, or enable it in the kernel"),
             );
         } else {
-            findings.ok(family.as_str(), "switched off, and not asked for");
+            report.ok(
+                family.as_str(),
+                "disabled in the kernel, and not in the config",
+            );
         }
     }
 }
 
-pub(super) fn nf_tables(config: &Config, findings: &mut Findings) {
+pub(super) fn nf_tables(config: &Config, report: &mut CheckReport) {
     let name = "nf_tables";
     let asked_for = config.nat.backend == AutoOr::Set(BackendKind::Nftables);
     match probe() {
-        Ok(Probe::Available) => findings.ok(name, "the kernel has all that our rules need"),
-        Ok(Probe::Unprivileged(why)) => findings.warn(name, why, "run the check as root"),
-        Ok(Probe::Unavailable(why)) if asked_for => findings.fail(
+        Ok(Probe::Available) => report.ok(name, "the kernel supports all of our rules"),
+        Ok(Probe::Unprivileged(why)) => report.warn(name, why, "run the check as root"),
+        Ok(Probe::Unavailable(why)) if asked_for => report.fail(
             name,
             why,
             "modprobe nf_tables, or set [nat] backend = \"iptables\"",
         ),
-        Ok(Probe::Unavailable(why)) => findings.ok(name, format!("not there ({why})")),
-        Err(error) => findings.fail(name, error.to_string(), "see dmesg, or use iptables"),
+        Ok(Probe::Unavailable(why)) => report.ok(name, format!("not available ({why})")),
+        Err(error) => report.fail(name, error.to_string(), "see dmesg, or use iptables"),
     }
 }
 
-/// The binaries, and what they hold where they are or were in use.
-pub(super) fn iptables(kernel: &mut Kernel, chosen: BackendKind, findings: &mut Findings) {
+/// Checks the binaries and, if the iptables backend is or was in use, its rules.
+pub(super) fn iptables(kernel: &mut Kernel, chosen: BackendKind, report: &mut CheckReport) {
     let name = "iptables";
     let in_use = chosen == BackendKind::Iptables;
     let mut backend = IptablesBackend::detect();
     let holds = match kernel.may_hold_iptables_chains() {
         Ok(holds) => holds,
         Err(error) => {
-            findings.warn(name, error.to_string(), "run the check again");
+            report.warn(name, error.to_string(), "run the check again");
             false
         }
     };
     if !in_use && !holds {
-        findings.ok(name, format!("{}; not in use", backend.description()));
+        report.ok(name, format!("{}; not in use", backend.description()));
         return;
     }
     match backend.observe() {
         Ok(ObservedFirewall::Absent | ObservedFirewall::Owned(_)) => {
-            findings.ok(name, backend.description());
+            report.ok(name, backend.description());
         }
-        // A foreign chain of our name is among the plan's conflicts.
+        // The plan's conflicts include a foreign chain of our name.
         Ok(ObservedFirewall::Foreign(_)) => {}
         Ok(ObservedFirewall::Unavailable(why) | ObservedFirewall::Unreadable(why)) => {
             if in_use && has_net_admin() != Some(false) {
-                findings.fail(name, why, "install iptables, or make nf_tables available");
+                report.fail(name, why, "install iptables, or make nf_tables available");
             } else {
-                findings.warn(name, why, "run the check as root");
+                report.warn(name, why, "run the check as root");
             }
         }
-        Err(error) => findings.fail(name, error.to_string(), "run the tool by hand to see more"),
+        Err(error) => report.fail(
+            name,
+            error.to_string(),
+            "run iptables-save by hand for details",
+        ),
     }
     for note in backend.notes() {
-        findings.warn_plain(name, note.clone());
+        report.warn_plain(name, note.clone());
     }
     match backend.jumps_behind_others() {
         Ok(behind) => {
             for jump in behind {
-                findings.warn(
+                report.warn(
                     name,
                     jump,
-                    "see with iptables-save that those before it don't accept or translate what is ours",
+                    "check with iptables-save: earlier rules must not accept or translate Trailblazer's traffic",
                 );
             }
         }
-        Err(error) => findings.warn(name, error.to_string(), "run the tool by hand to see more"),
+        Err(error) => report.warn(
+            name,
+            error.to_string(),
+            "run iptables-save by hand for details",
+        ),
     }
 }

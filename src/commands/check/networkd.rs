@@ -1,15 +1,15 @@
-//! systemd-networkd takes away routes and rules that it doesn't know, unless it is told not to
-//! (`ManageForeignRoutes`, `ManageForeignRoutingPolicyRules`, networkd.conf(5); both default to
-//! yes).
+//! systemd-networkd deletes foreign routes and rules, unless `ManageForeignRoutes` and
+//! `ManageForeignRoutingPolicyRules` (networkd.conf(5), both default to yes) are off.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::finding::Findings;
+use super::report::CheckReport;
 
 const KEYS: [&str; 2] = ["ManageForeignRoutes", "ManageForeignRoutingPolicyRules"];
-/// Later ones win among files of one name (networkd.conf(5), "configuration directories").
+/// Among files of one name the last directory wins (networkd.conf(5), "configuration
+/// directories").
 const DIRECTORIES: [&str; 4] = [
     "usr/lib/systemd",
     "usr/local/lib/systemd",
@@ -17,18 +17,18 @@ const DIRECTORIES: [&str; 4] = [
     "etc/systemd",
 ];
 
-/// Looks below `root`, which is `/` but for tests.
-pub(super) fn all(root: &Path, findings: &mut Findings) {
+/// Reads the settings below `root`, which is `/` except in tests.
+pub(super) fn all(root: &Path, report: &mut CheckReport) {
     let name = "networkd";
-    // Its own runtime directory: present exactly where it runs or ran since boot.
+    // networkd's runtime directory exists if networkd runs or ran since boot.
     if !root.join("run/systemd/netif").exists() {
-        findings.ok(name, "systemd-networkd doesn't run here");
+        report.ok(name, "systemd-networkd is not running");
         return;
     }
     let settings = match settings(root) {
         Ok(settings) => settings,
         Err((path, error)) => {
-            findings.warn(
+            report.warn(
                 name,
                 format!("cannot read {}: {error}", path.display()),
                 "run the check as root",
@@ -41,16 +41,13 @@ pub(super) fn all(root: &Path, findings: &mut Findings) {
         .filter(|key| settings.get(*key).is_none_or(|value| !is_no(value)))
         .collect();
     if taken.is_empty() {
-        findings.ok(
-            name,
-            "systemd-networkd leaves routes and rules of others alone",
-        );
+        report.ok(name, "systemd-networkd keeps foreign routes and rules");
         return;
     }
     let lines: Vec<String> = taken.iter().map(|key| format!("{key}=no")).collect();
-    findings.warn(
+    report.warn(
         name,
-        "systemd-networkd removes our routes or rules when it restarts or a link comes up",
+        "systemd-networkd removes our routes or rules on its restart and when a link comes up",
         format!(
             "write \"[Network]\" and \"{}\" to /etc/systemd/networkd.conf.d/trailblazer.conf, then systemctl restart systemd-networkd",
             lines.join("\", \"")
@@ -58,12 +55,12 @@ pub(super) fn all(root: &Path, findings: &mut Findings) {
     );
 }
 
-/// What systemd takes for a boolean no (`parse_boolean`, systemd's src/basic/parse-util.c).
+/// True for systemd's words for a boolean no (`parse_boolean`, systemd's src/basic/parse-util.c).
 fn is_no(value: &str) -> bool {
     ["no", "n", "false", "f", "off", "0"].contains(&value.to_ascii_lowercase().as_str())
 }
 
-/// The `[Network]` section: the main file, then the fragments in the order of their names.
+/// Reads the `[Network]` sections: the main file, then the fragments sorted by name.
 fn settings(root: &Path) -> Result<BTreeMap<String, String>, (PathBuf, io::Error)> {
     let mut main = None;
     let mut fragments: BTreeMap<std::ffi::OsString, PathBuf> = BTreeMap::new();
@@ -110,18 +107,18 @@ fn read_section(text: &str, found: &mut BTreeMap<String, String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Level;
+    use super::super::report::Severity;
     use super::*;
 
-    fn level(root: &Path) -> Level {
-        let mut findings = Findings::default();
-        all(root, &mut findings);
-        assert_eq!(findings.0.len(), 1);
-        findings.0[0].level
+    fn level(root: &Path) -> Severity {
+        let mut report = CheckReport::default();
+        all(root, &mut report);
+        assert_eq!(report.0.len(), 1);
+        report.0[0].severity
     }
 
     #[test]
-    fn the_last_word_counts() {
+    fn the_last_file_with_a_key_decides() {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);
@@ -133,19 +130,19 @@ mod tests {
                 "[Network]\nManageForeignRoutes={value}\nManageForeignRoutingPolicyRules = {value}\n"
             )
         };
-        assert_eq!(level(root.path()), Level::Ok);
+        assert_eq!(level(root.path()), Severity::Ok);
         write("run/systemd/netif/state", "");
-        assert_eq!(level(root.path()), Level::Warn);
+        assert_eq!(level(root.path()), Severity::Warn);
         write(
             "etc/systemd/networkd.conf",
             "[Network]\n#ManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n[DHCPv4]\nManageForeignRoutes=no\n",
         );
-        assert_eq!(level(root.path()), Level::Warn);
+        assert_eq!(level(root.path()), Severity::Warn);
         write("etc/systemd/networkd.conf", &both("no"));
-        assert_eq!(level(root.path()), Level::Ok);
+        assert_eq!(level(root.path()), Severity::Ok);
         write("usr/lib/systemd/networkd.conf.d/90-x.conf", &both("yes"));
-        assert_eq!(level(root.path()), Level::Warn);
+        assert_eq!(level(root.path()), Severity::Warn);
         write("etc/systemd/networkd.conf.d/90-x.conf", &both("off"));
-        assert_eq!(level(root.path()), Level::Ok);
+        assert_eq!(level(root.path()), Severity::Ok);
     }
 }

@@ -1,8 +1,8 @@
-//! The two paths: gateways, addresses, and what is in the way of our objects.
+//! The two paths: gateways, addresses, and conflicts with our objects.
 
 use std::net::IpAddr;
 
-use super::finding::Findings;
+use super::report::CheckReport;
 use crate::config::{Config, Role};
 use crate::desired::{DesiredState, EgressPath};
 use crate::guard::Level;
@@ -10,36 +10,36 @@ use crate::kernel::Kernel;
 use crate::reconcile::Examined;
 use crate::types::Family;
 
-/// Computes what a pass would; what it refuses is a failure, what it remarks a warning.
+/// Computes the desired state of a pass: each refusal is a failure, each note a warning.
 pub(super) fn all(
     config: &Config,
     role: Role,
     examined: &Examined,
     kernel: &mut Kernel,
-    findings: &mut Findings,
+    report: &mut CheckReport,
 ) -> Option<DesiredState> {
     let view = &examined.view;
     let desired = match view.desired(config, role) {
         Ok(desired) => desired,
         Err(error) => {
-            findings.fail_plain("paths", error.to_string());
+            report.fail_plain("paths", error.to_string());
             return None;
         }
     };
     for family in Family::ALL {
-        bypass(config, examined, &desired, family, findings);
-        egress(config, role, &desired, family, findings);
+        bypass(config, examined, &desired, family, report);
+        egress(config, role, &desired, family, report);
     }
     for note in &desired.notes {
-        findings.warn_plain("paths", note.clone());
+        report.warn_plain("paths", note.clone());
     }
     for verdict in &examined.judgement.verdicts {
-        // A mistyped service is a note to the guard, but the very thing to be told here.
+        // A misspelled service is only a note to the guard, but `check` exists for such mistakes.
         if verdict.level != Level::Note || verdict.guard == "selection" {
-            findings.warn_plain("guard", verdict.to_string());
+            report.warn_plain("guard", verdict.to_string());
         }
     }
-    conflicts(examined, &desired, kernel, findings);
+    conflicts(examined, &desired, kernel, report);
     Some(desired)
 }
 
@@ -48,20 +48,20 @@ fn bypass(
     examined: &Examined,
     desired: &DesiredState,
     family: Family,
-    findings: &mut Findings,
+    report: &mut CheckReport,
 ) {
     if !config.select.families.contains(&family) {
-        findings.ok("bypass", format!("{family}: not selected"));
+        report.ok("bypass", format!("{family}: not selected"));
         return;
     }
-    // Without a gateway there is a note that says why.
+    // For a missing gateway, a note of the desired state names the reason.
     if let Some(via) = desired.paths.get(family).bypass {
         let device = examined.view.facts.device_name(via.device);
         let gateway = via
             .gateway
             .map_or_else(String::new, |gateway| format!("via {gateway} "));
         let count = examined.judgement.ranges.prefixes.get(family).len();
-        findings.ok(
+        report.ok(
             "bypass",
             format!("{family}: {gateway}on {device}, {count} prefixes"),
         );
@@ -73,7 +73,7 @@ fn egress(
     role: Role,
     desired: &DesiredState,
     family: Family,
-    findings: &mut Findings,
+    report: &mut CheckReport,
 ) {
     let name = "egress";
     let list = |addresses: &[IpAddr]| {
@@ -89,27 +89,27 @@ fn egress(
             .filter(|address| Family::of(*address) == family)
             .collect();
         if !own.is_empty() && !desired.paths.get(family).inputs.is_empty() {
-            findings.ok(name, format!("{family}: seen from {}", list(&own)));
+            report.ok(name, format!("{family}: source address {}", list(&own)));
         }
         return;
     }
     match &desired.paths.get(family).egress {
         EgressPath::Gateways(gateways) => {
-            findings.ok(name, format!("{family}: via {}", list(gateways)));
+            report.ok(name, format!("{family}: via {}", list(gateways)));
         }
         EgressPath::Closed if config.egress.gateways_of(family).is_empty() => {
-            findings.ok(name, format!("{family}: closed, as configured"));
+            report.ok(name, format!("{family}: closed, as configured"));
         }
-        EgressPath::Closed => findings.warn(
+        EgressPath::Closed => report.warn(
             name,
-            format!("{family}: no gateway is usable now: everything but storage is refused"),
+            format!("{family}: no gateway is usable now: all traffic except storage is refused"),
             "bring the gateway's link up",
         ),
-        // With gateways of the other family alone, a note of the desired state says it.
-        EgressPath::Main if config.egress.gateways.is_empty() => findings.warn(
+        // With gateways of only the other family, the desired state has a note.
+        EgressPath::Main if config.egress.gateways.is_empty() => report.warn(
             name,
             format!("{family}: no egress gateway: partners see this host's own address"),
-            format!("set [egress] gateways, or [egress] close = [\"{family}\"] to shut it"),
+            format!("set [egress] gateways, or [egress] close = [\"{family}\"] to close the path"),
         ),
         EgressPath::Main => {}
     }
@@ -119,25 +119,25 @@ fn conflicts(
     examined: &Examined,
     desired: &DesiredState,
     kernel: &mut Kernel,
-    findings: &mut Findings,
+    report: &mut CheckReport,
 ) {
     let view = &examined.view;
     let name = "conflicts";
     if view.observed.firewalls.is_empty() {
-        // The firewall can't be had, which is a failure of its own.
+        // The check of the backend has already reported the missing firewall.
         return;
     }
     let plan = match view.plan(kernel, desired.clone()) {
         Ok(plan) => plan,
-        Err(error) => return findings.fail_plain("backend", error.to_string()),
+        Err(error) => return report.fail_plain("backend", error.to_string()),
     };
     if plan.conflicts.is_empty() {
-        findings.ok(name, "nothing foreign is in the place of ours");
+        report.ok(name, "no foreign object conflicts with ours");
     }
     for conflict in plan.conflicts {
-        findings.fail_plain(name, conflict.message);
+        report.fail_plain(name, conflict.message);
     }
     for note in plan.notes {
-        findings.warn_plain("kernel", note);
+        report.warn_plain("kernel", note);
     }
 }

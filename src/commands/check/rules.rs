@@ -1,6 +1,6 @@
-//! Policy rules of others, as far as they and ours take packets from each other.
+//! Foreign policy rules that interfere with ours, or ours with them.
 
-use super::finding::Findings;
+use super::report::CheckReport;
 use crate::desired::{DesiredState, EgressPath};
 use crate::objects::{Rule, RuleAction};
 use crate::ownership::Ownership;
@@ -11,7 +11,7 @@ use crate::types::{Family, Priority};
 /// The kernel's own rule for the main table (`fib_default_rules_init`, net/ipv4/fib_rules.c).
 const MAIN: Priority = Priority(32_766);
 
-pub(super) fn all(view: &View, desired: Option<&DesiredState>, findings: &mut Findings) {
+pub(super) fn all(view: &View, desired: Option<&DesiredState>, report: &mut CheckReport) {
     let name = "rules";
     let rules = &view.observed.rules;
     for family in Family::ALL {
@@ -30,33 +30,30 @@ pub(super) fn all(view: &View, desired: Option<&DesiredState>, findings: &mut Fi
             .filter(|rule| closes && lies_behind(rule, &view.ownership))
             .collect();
         if before.is_empty() && behind.is_empty() {
-            findings.ok(
-                name,
-                format!("{family}: nobody's rules take packets past ours or stand behind them"),
-            );
+            report.ok(name, format!("{family}: no other policy rules interfere"));
         }
         for rule in before {
-            findings.warn(
+            report.warn(
                 name,
                 format!(
-                    "{family}: foreign rule {} comes before ours and takes what it matches past them: {}",
+                    "{family}: foreign rule {} precedes our rules, and its packets bypass them: {}",
                     rule.priority,
                     rule_text(rule)
                 ),
-                "right for addresses of further interfaces, for pods and for VPNs; else remove it",
+                "intended for addresses of further interfaces, for pods and for VPNs; otherwise remove the rule",
             );
         }
         for rule in behind {
-            findings.warn(
+            report.warn(
                 name,
                 format!(
-                    "{family}: foreign rule {} stands behind ours, where table {} leaves it nothing but private destinations and connections from outside: {}",
+                    "{family}: foreign rule {} follows our rules and sees only private destinations and connections from outside, since table {} handles all other packets: {}",
                     rule.priority,
                     view.ownership.current.egress_table,
                     rule_text(rule)
                 ),
                 format!(
-                    "give it a priority below {} if it shall count",
+                    "to make the rule effective, give it a priority below {}",
                     view.ownership.current.priority
                 ),
             );
@@ -101,25 +98,25 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_packets_past_us() {
+    fn foreign_rules_before_ours_that_divert_packets() {
         let ownership = Ownership::new(Numbers::default(), []);
-        let takes = |rule: &Rule| ownership.is_passed_by(rule);
-        assert!(!takes(&rule(0, lookup(255, None))));
-        assert!(takes(&rule(1024, lookup(254, None))));
-        assert!(takes(&rule(10_001, lookup(1001, None))));
-        assert!(!takes(&rule(1024, lookup(254, Some(0)))));
-        assert!(takes(&rule(5000, RuleAction::Other(7))));
-        assert!(takes(&rule(5000, RuleAction::Goto(Priority(32_000)))));
-        assert!(!takes(&rule(5000, RuleAction::Goto(Priority(20_000)))));
-        assert!(!takes(&rule(5000, RuleAction::Nop)));
-        assert!(!takes(&rule(32_000, lookup(99, None))));
+        let diverts = |rule: &Rule| ownership.is_passed_by(rule);
+        assert!(!diverts(&rule(0, lookup(255, None))));
+        assert!(diverts(&rule(1024, lookup(254, None))));
+        assert!(diverts(&rule(10_001, lookup(1001, None))));
+        assert!(!diverts(&rule(1024, lookup(254, Some(0)))));
+        assert!(diverts(&rule(5000, RuleAction::Other(7))));
+        assert!(diverts(&rule(5000, RuleAction::Goto(Priority(32_000)))));
+        assert!(!diverts(&rule(5000, RuleAction::Goto(Priority(20_000)))));
+        assert!(!diverts(&rule(5000, RuleAction::Nop)));
+        assert!(!diverts(&rule(32_000, lookup(99, None))));
         let mut ours = rule(30_000, lookup(1083, None));
         ours.protocol = Protocol(83);
-        assert!(!takes(&ours));
+        assert!(!diverts(&ours));
     }
 
     #[test]
-    fn who_stands_behind_us() {
+    fn foreign_rules_behind_ours() {
         let ownership = Ownership::new(Numbers::default(), []);
         let behind = |priority| lies_behind(&rule(priority, lookup(52, None)), &ownership);
         assert!(behind(30_100) && behind(32_765));

@@ -1,8 +1,8 @@
-//! Sysctls: whether packets may be forwarded, and whether the reverse path check agrees.
+//! Sysctls: forwarding, the reverse path check, marks on accepted connections, conntrack, ports.
 
 use std::collections::BTreeMap;
 
-use super::finding::Findings;
+use super::report::CheckReport;
 use crate::config::{Config, ManagedSysctl, Role, WhenDown};
 use crate::desired::{DesiredState, EgressPath};
 use crate::kernel::sysctl;
@@ -12,20 +12,22 @@ use crate::verify::forwarding;
 
 /// Routes from router advertisements (`RTPROT_RA`, linux/rtnetlink.h).
 const RTPROT_RA: Protocol = Protocol(9);
-/// Part of conntrack's table in use, in percent, above which new flows may soon be refused.
+/// Warn above this share of conntrack's table, in percent: a full table drops new flows.
 const CROWDED: u64 = 80;
-/// Fewer entries than one address can have towards one partner.
+/// Warn below this size of conntrack's table: one source address can open as many connections to
+/// one partner.
 const SMALL: u64 = 65_536;
 
 const ALL: &str = "net/ipv4/conf/all/rp_filter";
 const SRC_VALID_MARK: &str = "net/ipv4/conf/all/src_valid_mark";
+const MANAGED: &str = "the next pass sets it ([kernel] manage)";
 
 pub(super) fn all(
     config: &Config,
     role: Role,
     view: &View,
     desired: Option<&DesiredState>,
-    findings: &mut Findings,
+    report: &mut CheckReport,
 ) {
     let check = Check {
         config,
@@ -35,16 +37,16 @@ pub(super) fn all(
     let Some(desired) = desired else { return };
     match role {
         Role::Nat => {
-            check.forwarding(desired, findings);
-            check.reverse_path_of_nat(desired, findings);
-            check.ports(findings);
+            check.forwarding(desired, report);
+            check.reverse_path_of_nat(desired, report);
+            check.ports(report);
         }
-        Role::Host => check.reverse_path_of_host(desired, findings),
+        Role::Host => check.reverse_path_of_host(desired, report),
     }
-    check.conntrack(role, findings);
+    check.conntrack(role, report);
 }
 
-/// Those of every interface: the facts hold only those with a default route.
+/// The paths for every interface. The host facts only cover interfaces with a default route.
 fn paths(view: &View) -> Vec<String> {
     let links = view.facts.links.iter().filter(|link| !link.loopback);
     let mut paths: Vec<String> = links
@@ -72,14 +74,14 @@ impl Check<'_> {
         value.parse().ok()
     }
 
-    /// The larger of all and the interface's own counts
+    /// The effective `rp_filter`: the larger of `all` and the interface's own
     /// (Documentation/networking/ip-sysctl.rst).
     fn rp_filter(&self, device: &str) -> u64 {
         let own = self.number(&format!("net/ipv4/conf/{device}/rp_filter"));
         own.unwrap_or(0).max(self.number(ALL).unwrap_or(0))
     }
 
-    fn forwarding(&self, desired: &DesiredState, findings: &mut Findings) {
+    fn forwarding(&self, desired: &DesiredState, report: &mut CheckReport) {
         let name = "forwarding";
         for family in Family::ALL {
             if desired.paths.get(family).inputs.is_empty() {
@@ -90,25 +92,26 @@ impl Check<'_> {
                 Family::Ipv6 => "net.ipv6.conf.all.forwarding",
             };
             match forwarding(&self.view.facts, family) {
-                Some(true) => findings.ok(name, format!("{path} is on")),
-                Some(false) if self.manages(ManagedSysctl::IpForward) => findings.warn(
+                Some(true) => report.ok(name, format!("{path} is on")),
+                Some(false) if self.manages(ManagedSysctl::IpForward) => report.warn(
                     name,
                     format!("{path} is off"),
-                    "the next pass switches it on ([kernel] manage has \"ip_forward\")",
+                    "the next pass enables it ([kernel] manage has \"ip_forward\")",
                 ),
-                Some(false) => findings.fail(
+                Some(false) => report.fail(
                     name,
-                    format!("{path} is off: no packet of a host is forwarded"),
+                    format!("{path} is off: this instance forwards no packet"),
                     format!("sysctl -w {path}=1 (and in /etc/sysctl.d), or [kernel] manage = [\"ip_forward\"]"),
                 ),
-                None => findings.warn(name, format!("{path} can't be read"), "check /proc/sys"),
+                None => report.warn(name, format!("cannot read {path}"), "check /proc/sys"),
             }
         }
-        self.router_advertisements(findings);
+        self.router_advertisements(report);
     }
 
-    /// A forwarding host ignores them, and with them its default route, unless accept_ra says 2.
-    fn router_advertisements(&self, findings: &mut Findings) {
+    /// A forwarding host ignores router advertisements, and loses a default route learned from them,
+    /// unless accept_ra is 2.
+    fn router_advertisements(&self, report: &mut CheckReport) {
         let facts = &self.view.facts;
         if forwarding(facts, Family::Ipv6) != Some(true) {
             return;
@@ -119,18 +122,19 @@ impl Check<'_> {
             };
             let device = facts.device_name(device);
             if self.number(&format!("net/ipv6/conf/{device}/accept_ra")) == Some(1) {
-                findings.warn(
+                report.warn(
                     "forwarding",
-                    format!("the IPv6 default on {device} comes from router advertisements, which a forwarding host ignores: it will run out"),
+                    format!("the IPv6 default on {device} comes from router advertisements, which a forwarding host ignores: the route will expire"),
                     format!("sysctl -w net.ipv6.conf.{device}.accept_ra=2, or [kernel] manage = [\"ip_forward\"]"),
                 );
             }
         }
     }
 
-    /// Storage answers on the bypass interface; without the packet's incoming interface among
-    /// the hosts', the way back to storage is the main table's default.
-    fn reverse_path_of_nat(&self, desired: &DesiredState, findings: &mut Findings) {
+    /// Storage replies arrive on the bypass interface. The reverse path check looks up the route
+    /// back to storage; our rules only match packets from the hosts' interfaces, so the check finds
+    /// the main table's default.
+    fn reverse_path_of_nat(&self, desired: &DesiredState, report: &mut CheckReport) {
         let name = "rp_filter";
         let facts = &self.view.facts;
         let Some(via) = desired.paths.get(Family::Ipv4).bypass else {
@@ -142,105 +146,130 @@ impl Check<'_> {
             .first()
             .and_then(|route| route.device);
         if back == Some(via.device) || self.rp_filter(&device) != 1 {
-            findings.ok(name, format!("{device} takes the answers of storage"));
+            report.ok(name, format!("{device} accepts replies from storage"));
             return;
         }
         let text = format!(
-            "{device} is strict: it drops the answers of storage, since the main table's default leaves elsewhere"
+            "{device} is strict: the kernel drops replies from storage, since the main table's default leaves through another interface"
         );
-        match self.manages(ManagedSysctl::RpFilter) {
-            true => findings.warn(name, text, "the next pass sets net.ipv4.conf.all.rp_filter=2"),
-            false => findings.fail(
+        if self.manages(ManagedSysctl::RpFilter) {
+            report.warn(
                 name,
                 text,
-                format!("sysctl -w net.ipv4.conf.{device}.rp_filter=2, or [kernel] manage = [\"rp_filter\"]"),
-            ),
+                "the next pass sets net.ipv4.conf.all.rp_filter=2",
+            );
+        } else {
+            let advice = format!(
+                "sysctl -w net.ipv4.conf.{device}.rp_filter=2, or [kernel] manage = [\"rp_filter\"]"
+            );
+            report.fail(name, text, advice);
         }
     }
 
-    /// Connections from outside: the check of their first packet looks up the way back to the
-    /// client, which our rules lead to the egress gateways unless the mark counts.
-    fn reverse_path_of_host(&self, desired: &DesiredState, findings: &mut Findings) {
-        if desired.paths.get(Family::Ipv4).egress == EgressPath::Main {
-            self.accept(desired, findings);
-            return;
+    /// For the first packet of a connection from outside, the reverse path check looks up the route
+    /// back to the client. Our rules lead this lookup to the egress gateways, unless the check
+    /// includes the packet's mark.
+    fn reverse_path_of_host(&self, desired: &DesiredState, report: &mut CheckReport) {
+        if desired.paths.get(Family::Ipv4).egress != EgressPath::Main {
+            let marked = self.number(SRC_VALID_MARK) == Some(1);
+            let filtering = self.filtering_interfaces();
+            self.strict_interfaces(&filtering, marked, report);
+            self.src_valid_mark(desired, marked, filtering.is_empty(), report);
         }
-        let marked = self.number(SRC_VALID_MARK) == Some(1);
+        self.accept(desired, report);
+    }
+
+    /// The interfaces with an IPv4 address and a reverse path check, with the level.
+    fn filtering_interfaces(&self) -> Vec<(&str, u64)> {
         let facts = &self.view.facts;
-        let filtering: Vec<(&str, u64)> = facts
+        let has_ipv4 = |index| {
+            let mut own = facts.addresses.iter().filter(|own| own.link == index);
+            own.any(|own| Family::of_net(&own.net) == Family::Ipv4)
+        };
+        facts
             .links
             .iter()
-            .filter(|link| link.up && !link.loopback)
-            .filter(|link| {
-                facts
-                    .addresses
-                    .iter()
-                    .any(|own| own.link == link.index && Family::of_net(&own.net) == Family::Ipv4)
-            })
+            .filter(|link| link.up && !link.loopback && has_ipv4(link.index))
             .map(|link| (link.name.as_str(), self.rp_filter(&link.name)))
             .filter(|(_, level)| *level > 0)
-            .collect();
-        let managed = "the next pass sets it ([kernel] manage)".to_owned();
-        for (device, _) in filtering.iter().filter(|(_, level)| *level == 1 && !marked) {
-            let text = format!(
-                "{device} is strict: connections from outside that come in there are dropped when their answers would leave by another interface or no egress gateway is left"
-            );
-            let mended =
-                self.manages(ManagedSysctl::RpFilter) || self.manages(ManagedSysctl::SrcValidMark);
-            let advice = match mended {
-                true => managed.clone(),
-                false => format!(
-                    "sysctl -w net.ipv4.conf.all.src_valid_mark=1, or net.ipv4.conf.{device}.rp_filter=2 (and in /etc/sysctl.d)"
-                ),
-            };
-            findings.warn("rp_filter", text, advice);
-        }
-        if marked || !filtering.iter().any(|(_, level)| *level == 1) {
-            findings.ok("rp_filter", "no interface is strict against our marks");
-        }
-        match (marked, filtering.is_empty()) {
-            (true, _) => findings.ok("src_valid_mark", "on: the reverse path check sees our marks"),
-            (false, true) => findings.ok("src_valid_mark", "off, and no interface checks the reverse path"),
-            (false, false) if !self.may_shut(desired, Family::Ipv4) => findings.ok(
-                "src_valid_mark",
-                "off, and the egress path never shuts ([egress] when_down = \"bypass\")",
-            ),
-            (false, false) => findings.warn(
-                "src_valid_mark",
-                format!(
-                    "off: {}, the reverse path check drops IPv4 connections opened from outside, in the loose mode too",
-                    self.when_shut(Family::Ipv4)
-                ),
-                match self.manages(ManagedSysctl::SrcValidMark) {
-                    true => managed,
-                    false => "sysctl -w net.ipv4.conf.all.src_valid_mark=1, or [kernel] manage = [\"src_valid_mark\"]".to_owned(),
-                },
-            ),
-        }
-        self.accept(desired, findings);
+            .collect()
     }
 
-    /// Whether the egress table of a family may at times hold nothing but `unreachable`.
+    fn strict_interfaces(&self, filtering: &[(&str, u64)], marked: bool, report: &mut CheckReport) {
+        let strict: Vec<&str> = filtering
+            .iter()
+            .filter(|(_, level)| *level == 1 && !marked)
+            .map(|(device, _)| *device)
+            .collect();
+        let managed =
+            self.manages(ManagedSysctl::RpFilter) || self.manages(ManagedSysctl::SrcValidMark);
+        for device in &strict {
+            let text = format!(
+                "{device} is strict: the kernel drops connections from outside on {device} if their replies leave through another interface or no egress gateway is available"
+            );
+            let advice = if managed {
+                MANAGED.to_owned()
+            } else {
+                format!(
+                    "sysctl -w net.ipv4.conf.all.src_valid_mark=1, or net.ipv4.conf.{device}.rp_filter=2 (and in /etc/sysctl.d)"
+                )
+            };
+            report.warn("rp_filter", text, advice);
+        }
+        if strict.is_empty() {
+            report.ok("rp_filter", "no interface drops marked connections");
+        }
+    }
+
+    fn src_valid_mark(
+        &self,
+        desired: &DesiredState,
+        marked: bool,
+        unfiltered: bool,
+        report: &mut CheckReport,
+    ) {
+        let name = "src_valid_mark";
+        if marked {
+            report.ok(name, "on: the reverse path check includes our marks");
+        } else if unfiltered {
+            report.ok(name, "off, and no interface checks the reverse path");
+        } else if !self.may_shut(desired, Family::Ipv4) {
+            let text = "off, and the egress path never closes ([egress] when_down = \"bypass\")";
+            report.ok(name, text);
+        } else {
+            let advice = if self.manages(ManagedSysctl::SrcValidMark) {
+                MANAGED
+            } else {
+                "sysctl -w net.ipv4.conf.all.src_valid_mark=1, or [kernel] manage = [\"src_valid_mark\"]"
+            };
+            let text = format!(
+                "off: {}, the reverse path check drops IPv4 connections from outside, even in loose mode",
+                self.when_shut(Family::Ipv4)
+            );
+            report.warn(name, text, advice);
+        }
+    }
+
+    /// True if at times the family's egress table may hold only the `unreachable` default.
     fn may_shut(&self, desired: &DesiredState, family: Family) -> bool {
         let egress = &self.config.egress;
         desired.paths.get(family).egress != EgressPath::Main
             && (egress.when_down == WhenDown::Unreachable || egress.close.contains(&family))
     }
 
-    /// When it does: `close` without a gateway is for ever.
+    /// The times of such a closed path; with `close` and without a gateway, always.
     fn when_shut(&self, family: Family) -> String {
-        match self.config.egress.gateways_of(family).is_empty() {
-            true => format!("while {family} is closed ([egress] close)"),
-            false => {
-                "after a link was down and until the next pass, and while no egress gateway is left"
-                    .to_owned()
-            }
+        if self.config.egress.gateways_of(family).is_empty() {
+            format!("while {family} is closed ([egress] close)")
+        } else {
+            "from a link failure to the next pass, and while no egress gateway is available"
+                .to_owned()
         }
     }
 
-    /// The answer to a SYN is routed by the mark of the SYN only with this; in spite of its name
-    /// it governs both families.
-    fn accept(&self, desired: &DesiredState, findings: &mut Findings) {
+    /// Only with `tcp_fwmark_accept` does the kernel route the SYN-ACK by the mark of the SYN.
+    /// Despite its name the sysctl applies to both families.
+    fn accept(&self, desired: &DesiredState, report: &mut CheckReport) {
         let name = "tcp_fwmark_accept";
         let shut: Vec<Family> = Family::ALL
             .into_iter()
@@ -250,19 +279,13 @@ impl Check<'_> {
             return;
         }
         if self.number("net/ipv4/tcp_fwmark_accept") == Some(1) {
-            findings.ok(
-                name,
-                "on: TCP connections from outside survive the loss of all gateways",
-            );
-            return;
+            let text = "on: TCP connections from outside survive the loss of all gateways";
+            return report.ok(name, text);
         }
-        let advice = match self.manages(ManagedSysctl::TcpFwmarkAccept) {
-            true => {
-                "the next pass sets it ([kernel] manage); connections that are open by then take no mark any more"
-            }
-            false => {
-                "sysctl -w net.ipv4.tcp_fwmark_accept=1 (it governs both families), or [kernel] manage = [\"tcp_fwmark_accept\"]"
-            }
+        let advice = if self.manages(ManagedSysctl::TcpFwmarkAccept) {
+            "the next pass sets it ([kernel] manage); connections accepted before stay without a mark"
+        } else {
+            "sysctl -w net.ipv4.tcp_fwmark_accept=1 (applies to both families), or [kernel] manage = [\"tcp_fwmark_accept\"]"
         };
         let mut times: Vec<String> = Vec::new();
         for family in shut {
@@ -270,10 +293,10 @@ impl Check<'_> {
             if times.contains(&when) {
                 continue;
             }
-            findings.warn(
+            report.warn(
                 name,
                 format!(
-                    "off: {when}, TCP connections opened from outside time out, new and open ones"
+                    "off: {when}, TCP connections from outside time out, new and existing connections alike"
                 ),
                 advice,
             );
@@ -281,31 +304,31 @@ impl Check<'_> {
         }
     }
 
-    fn conntrack(&self, role: Role, findings: &mut Findings) {
+    fn conntrack(&self, role: Role, report: &mut CheckReport) {
         let name = "conntrack";
         let count = self.number("net/netfilter/nf_conntrack_count");
         let Some(max) = self.number("net/netfilter/nf_conntrack_max") else {
-            findings.ok(name, "not loaded yet: our rules load it");
+            report.ok(name, "not loaded yet: our rules load the module");
             return;
         };
         let count = count.unwrap_or(0);
         let text = format!("{count} of {max} entries in use");
-        // Zero means no bound.
+        // Zero means no limit.
         let crowded = max > 0 && count.saturating_mul(100) > max.saturating_mul(CROWDED);
         let small = role == Role::Nat && max > 0 && max < SMALL;
         if crowded || small {
-            findings.warn(
+            report.warn(
                 name,
-                format!("{text}: new connections are dropped when it is full"),
+                format!("{text}: a full table drops new connections"),
                 "sysctl -w net.netfilter.nf_conntrack_max=262144, or [kernel] manage = [\"conntrack_max\"]",
             );
         } else {
-            findings.ok(name, text);
+            report.ok(name, text);
         }
     }
 
-    fn ports(&self, findings: &mut Findings) {
-        /// The kernel's default, 32768 to 60999, has 28,232 (ip-sysctl.rst).
+    fn ports(&self, report: &mut CheckReport) {
+        /// The size of the kernel's default, 32768 to 60999 (ip-sysctl.rst).
         const FEW: u32 = 28_232;
         let name = "ip_local_port_range";
         let path = "net/ipv4/ip_local_port_range";
@@ -314,19 +337,19 @@ impl Check<'_> {
             .map(|value| value.split_whitespace().flat_map(str::parse).collect())
             .unwrap_or_default();
         let [first, last] = ends[..] else {
-            findings.warn(name, "it can't be read", "check /proc/sys");
+            report.warn(name, format!("cannot read {path}"), "check /proc/sys");
             return;
         };
         let count = last.saturating_sub(first) + 1;
         let text = format!("{first} to {last}, {count} ports for this host's own connections");
         if count < FEW {
-            findings.warn(
+            report.warn(
                 name,
                 text,
                 "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", or [kernel] manage = [\"ip_local_port_range\"]",
             );
         } else {
-            findings.ok(name, text);
+            report.ok(name, text);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel's own word about an address.
+//! The kernel's routing decision for the address.
 
 use std::net::IpAddr;
 
@@ -11,29 +11,27 @@ use crate::reconcile::View;
 use crate::types::{Family, TableId};
 use crate::verify::{Agreement, Expected, UNREACHABLE, compare, forwarded, forwarding};
 
-/// What it says of one kind of packet.
+/// The decision for one kind of packet.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct KernelAnswer {
     /// Source and incoming interface of a forwarded packet; `None` for the host's own.
     pub from: Option<(Option<IpAddr>, String)>,
-    /// Its decision; `None` where it wasn't worth asking.
+    /// `None` if the kernel was not asked.
     pub decision: Option<Decision>,
-    /// Device name of the decision.
     pub device: Option<String>,
-    /// Whether it is what was expected.
     pub agreement: Agreement,
-    /// Why not, where there is more to say than that.
+    /// The reason of a disagreement, if known.
     pub reason: Option<String>,
 }
 
-/// Asks, in the nat role once an input path.
+/// Asks the kernel; in the nat role once per input interface.
 pub(super) fn ask(
     view: &View,
     desired: &DesiredState,
     expected: &Expected,
     address: IpAddr,
     kernel: &mut Kernel,
-) -> Result<Vec<Answer>, NetlinkError> {
+) -> Result<Vec<KernelAnswer>, NetlinkError> {
     let family = Family::of(address);
     let inputs = &desired.paths.get(family).inputs;
     if inputs.is_empty() || view.facts.is_own(address) {
@@ -53,7 +51,7 @@ pub(super) fn ask(
             question.as_ref().and_then(|question| question.source),
             input.device.clone(),
         );
-        let silent = |reason: String| Answer {
+        let silent = |reason: String| KernelAnswer {
             from: Some(from.clone()),
             decision: None,
             device: None,
@@ -62,13 +60,13 @@ pub(super) fn ask(
         };
         if forwarding(&view.facts, family) == Some(false) {
             answers.push(silent(format!(
-                "{family} forwarding is off, so no packet of a host takes any path: switch it on, or let [kernel] manage = [\"ip_forward\"] do it"
+                "{family} forwarding is off, so the kernel forwards no packet: enable it, or set [kernel] manage = [\"ip_forward\"]"
             )));
             continue;
         }
         let Some(question) = question else {
             answers.push(silent(format!(
-                "no address of {} to ask with: the interface has gone, or all of it is this host's",
+                "no source address of {} available for the lookup: the interface is missing, or this host owns all of its addresses",
                 input.source
             )));
             continue;
@@ -85,19 +83,23 @@ fn judge(
     address: IpAddr,
     from: Option<(Option<IpAddr>, String)>,
     decision: Decision,
-) -> Answer {
+) -> KernelAnswer {
     let own = view.facts.is_own(address);
     let local = matches!(&decision, Decision::Route(route) if route.key.table == TableId::LOCAL);
-    let agreement = match own {
-        true if local => Agreement::Yes,
-        _ => compare(&view.ownership, expected, &decision),
+    let agreement = if own && local {
+        Agreement::Yes
+    } else {
+        compare(&view.ownership, expected, &decision)
     };
     let reason = match (&decision, &agreement) {
         (_, Agreement::Foreign(what)) => Some(what.clone()),
         (Decision::Errno(errno), Agreement::No)
             if from.is_some() && !UNREACHABLE.contains(errno) =>
         {
-            Some("it refuses the packet's source: see rp_filter and the route back".to_owned())
+            Some(
+                "the kernel rejects the packet's source: check rp_filter and the route back"
+                    .to_owned(),
+            )
         }
         _ => None,
     };
@@ -108,7 +110,7 @@ fn judge(
         },
         Decision::Errno(_) => None,
     };
-    Answer {
+    KernelAnswer {
         from,
         decision: Some(decision),
         device,

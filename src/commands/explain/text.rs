@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::answer::Answer;
-use super::{Explanation, Path, table_name};
+use super::answer::KernelAnswer;
+use super::{ExpectedPath, Explanation, table_name};
 use crate::commands::origins;
 use crate::kernel::lookup::Decision;
 use crate::objects::RouteTarget;
@@ -14,7 +14,7 @@ use crate::types::Family;
 use crate::verify::Agreement;
 
 impl Explanation {
-    /// The text for people; the last line is one sentence with the answer.
+    /// The text for people. The last line is a sentence with the answer.
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |title: &str, words: String| {
@@ -37,7 +37,7 @@ impl Explanation {
             title = "";
         }
         if self.rows.is_empty() && self.sync_token.is_some() {
-            line("listed", "in no row of the document".to_owned());
+            line("listed", "not in the document".to_owned());
         }
         title = "origin";
         for (origin, prefix) in &self.origins {
@@ -45,7 +45,7 @@ impl Explanation {
             title = "";
         }
         if self.origins.is_empty() {
-            line("origin", "in no selected prefix".to_owned());
+            line("origin", "not in a selected prefix".to_owned());
         }
         if let Some(prefix) = self.excluded_by {
             line("excluded", format!("by {prefix} ([select] exclude)"));
@@ -65,23 +65,23 @@ impl Explanation {
 
     fn path_text(&self) -> String {
         match &self.path {
-            Path::Local => "this host itself".to_owned(),
-            Path::Bypass(prefix) => format!(
+            ExpectedPath::Local => "this host itself".to_owned(),
+            ExpectedPath::Bypass(prefix) => format!(
                 "bypass: {prefix} in table {}, {}",
                 self.numbers.bypass_table,
                 self.via_text()
             ),
-            Path::Egress(gateways) => format!(
+            ExpectedPath::Egress(gateways) => format!(
                 "egress: the default of table {}, via {}",
                 self.numbers.egress_table,
                 list(gateways)
             ),
-            Path::Closed => format!(
-                "closed: table {} has no egress gateway left and refuses",
+            ExpectedPath::Closed => format!(
+                "blocked: table {} has no egress gateway and rejects the packet",
                 self.numbers.egress_table
             ),
-            Path::Main(addresses) if addresses.is_empty() => "the main table".to_owned(),
-            Path::Main(addresses) => {
+            ExpectedPath::Main(addresses) if addresses.is_empty() => "the main table".to_owned(),
+            ExpectedPath::Main(addresses) => {
                 format!("egress: the main table, translated to {}", list(addresses))
             }
         }
@@ -95,42 +95,53 @@ impl Explanation {
         }
     }
 
-    /// One sentence.
+    /// The answer in one sentence.
     pub(super) fn summary(&self) -> String {
         let address = self.address;
         if self.agrees() {
-            return format!("{address} {}, and the kernel agrees.", self.verb("s"));
+            return format!("{address} {}, and the kernel agrees.", self.verb(Mood::Is));
         }
         let wrong = |found: fn(&Agreement) -> bool| {
             self.answers.iter().find(|answer| found(&answer.agreement))
         };
-        let should = format!("{address} should {}", self.verb(""));
+        let should = format!("{address} should {}", self.verb(Mood::Should));
         let foreign = wrong(|agreement| matches!(agreement, Agreement::Foreign(_)));
         if let Some(reason) = foreign.and_then(|answer| answer.reason.as_ref()) {
             return format!("{should}, but {reason}.");
         }
         if !self.in_force {
-            return format!("{should}, but that is not in force yet: run trailblazer reconcile.");
+            return format!(
+                "{should}, but the rules are not in force yet: run trailblazer reconcile."
+            );
         }
         let no = wrong(|agreement| *agreement == Agreement::No);
         match no.and_then(|answer| answer.reason.as_ref()) {
             Some(reason) => format!("{should}, but {reason}."),
             None => {
-                format!("{should}, but the kernel disagrees: run trailblazer reconcile to mend it.")
+                format!(
+                    "{should}, but the kernel disagrees: run trailblazer reconcile to repair this."
+                )
             }
         }
     }
 
-    /// What a packet does, `s` being the ending of the third person.
-    fn verb(&self, s: &str) -> String {
+    fn verb(&self, mood: Mood) -> String {
+        let (s, is) = match mood {
+            Mood::Is => ("s", "is"),
+            Mood::Should => ("", "be"),
+        };
         match &self.path {
-            Path::Local => format!("stay{s} on this host"),
-            Path::Bypass(_) => format!("take{s} the bypass path {}", self.via_text()),
-            Path::Egress(gateways) => format!("take{s} the egress path via {}", list(gateways)),
-            Path::Closed => format!("get{s} no way out (no egress gateway is left)"),
-            Path::Main(addresses) if addresses.is_empty() => format!("follow{s} the main table"),
-            Path::Main(addresses) => {
-                format!("take{s} the egress path, seen from {}", list(addresses))
+            ExpectedPath::Local => format!("stay{s} on this host"),
+            ExpectedPath::Bypass(_) => format!("take{s} the bypass path {}", self.via_text()),
+            ExpectedPath::Egress(gateways) => {
+                format!("take{s} the egress path via {}", list(gateways))
+            }
+            ExpectedPath::Closed => format!("{is} blocked: no egress gateway is available"),
+            ExpectedPath::Main(addresses) if addresses.is_empty() => {
+                format!("follow{s} the main table")
+            }
+            ExpectedPath::Main(addresses) => {
+                format!("take{s} the egress path with source {}", list(addresses))
             }
         }
     }
@@ -169,23 +180,30 @@ impl Explanation {
 
     fn path_json(&self) -> Value {
         match &self.path {
-            Path::Local => json!({ "path": "local" }),
-            Path::Bypass(prefix) => json!({
+            ExpectedPath::Local => json!({ "path": "local" }),
+            ExpectedPath::Bypass(prefix) => json!({
                 "path": "bypass",
                 "prefix": prefix.to_string(),
                 "table": self.numbers.bypass_table,
                 "gateway": self.via.as_ref().and_then(|(gateway, _)| *gateway),
                 "device": self.via.as_ref().map(|(_, device)| device),
             }),
-            Path::Egress(gateways) => json!({
+            ExpectedPath::Egress(gateways) => json!({
                 "path": "egress",
                 "table": self.numbers.egress_table,
                 "gateways": gateways,
             }),
-            Path::Closed => json!({ "path": "closed", "table": self.numbers.egress_table }),
-            Path::Main(addresses) => json!({ "path": "main", "translated_to": addresses }),
+            ExpectedPath::Closed => json!({ "path": "closed", "table": self.numbers.egress_table }),
+            ExpectedPath::Main(addresses) => json!({ "path": "main", "translated_to": addresses }),
         }
     }
+}
+
+/// The form of the verb in the summary: `takes` or `should take`.
+#[derive(Clone, Copy)]
+enum Mood {
+    Is,
+    Should,
 }
 
 fn list(addresses: &[IpAddr]) -> String {
@@ -193,7 +211,7 @@ fn list(addresses: &[IpAddr]) -> String {
     words.join(", ")
 }
 
-fn answer_text(answer: &Answer) -> String {
+fn answer_text(answer: &KernelAnswer) -> String {
     let mut text = String::new();
     if let Some((source, device)) = &answer.from {
         if let Some(source) = source {
@@ -230,7 +248,7 @@ fn answer_text(answer: &Answer) -> String {
     }
     match (&answer.agreement, &answer.reason) {
         (Agreement::Yes, _) => text.push_str(": agrees"),
-        (Agreement::Foreign(_), _) => text.push_str(": foreign, takes it first"),
+        (Agreement::Foreign(_), _) => text.push_str(": a foreign route or rule comes first"),
         (_, Some(reason)) => {
             let _ = write!(text, ": {reason}");
         }
@@ -239,7 +257,7 @@ fn answer_text(answer: &Answer) -> String {
     text
 }
 
-fn answer_json(answer: &Answer) -> Value {
+fn answer_json(answer: &KernelAnswer) -> Value {
     let mut fields = Map::new();
     let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
     if let Some((source, input)) = &answer.from {

@@ -1,5 +1,5 @@
-//! Under which numbers ours may lie: `-c`, the state dir's memory, the default config, or else
-//! the defaults.
+//! The tables, protocol and priority of our objects: from `-c`, the state dir, the default config,
+//! or else the defaults.
 
 use std::path::PathBuf;
 
@@ -10,15 +10,13 @@ use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::NUMBERS_FILE;
 use crate::state::store::Store;
 
-/// What was found out before the kernel is asked.
+/// The inputs of a flush, known before the kernel is read.
 pub(super) struct Known {
-    /// What is ours.
     pub ownership: Ownership,
-    /// Where the lock, the journal and the memory are, if they are.
+    /// The directory of the lock, the journal and the stored numbers; may be missing.
     pub state_dir: PathBuf,
-    /// Where the agent listens, if one runs.
+    /// The agent's control socket.
     pub socket: PathBuf,
-    /// What the operator should know.
     pub notes: Vec<String>,
 }
 
@@ -28,17 +26,17 @@ impl Known {
     }
 }
 
-/// Finds the numbers.
+/// Collects the numbers.
 ///
 /// # Errors
-/// Only for the file of `-c`: a broken default config must not stand in the way.
+/// Only for the file of `-c`: a broken default config must not stop the kill switch.
 pub(super) fn find(base: &BaseArgs) -> Result<Known, LoadError> {
     let mut notes = Vec::new();
     let loaded = match load(base.config.as_deref(), &base.overrides()) {
         Ok(loaded) => Some(loaded),
         Err(wrong) if base.config.is_some() => return Err(wrong),
         Err(wrong) => {
-            notes.push(format!("{wrong}; flushed without it"));
+            notes.push(format!("{wrong}; flushed without the config"));
             None
         }
     };
@@ -62,7 +60,7 @@ pub(super) fn find(base: &BaseArgs) -> Result<Known, LoadError> {
         .as_ref()
         .is_some_and(|loaded| !loaded.config.kernel.manage.is_empty())
     {
-        notes.push("sysctls that [kernel] manage changed stay as they are".to_owned());
+        notes.push("sysctls set by [kernel] manage stay as they are".to_owned());
     }
     let ownership = ownership(loaded.as_ref(), remembered);
     Ok(Known {
@@ -80,8 +78,7 @@ fn fallback(overrides: &Overrides) -> PathBuf {
         .unwrap_or_else(|| Config::default().source.state_dir)
 }
 
-/// The union of what a file says and what the state dir remembers; the defaults where neither
-/// says anything.
+/// The numbers of the config file and of the state dir together; the defaults without both.
 fn ownership(loaded: Option<&Loaded>, remembered: Option<Vec<Numbers>>) -> Ownership {
     let mut all: Vec<Numbers> = loaded
         .filter(|loaded| loaded.file.is_some())
@@ -118,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_only_where_nothing_else_is_known() {
+    fn defaults_apply_only_without_a_file_and_stored_numbers() {
         let defaults = Ownership::new(Numbers::default(), []);
         assert_eq!(ownership(None, None), defaults);
         assert_eq!(ownership(Some(&loaded(None)), None), defaults);
@@ -131,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_and_the_memory_together() {
+    fn numbers_of_the_file_and_the_state_dir_are_united() {
         let both = ownership(Some(&loaded(Some("a.toml"))), Some(vec![other()]));
         assert_eq!(both.current, Numbers::default());
         assert_eq!(both.earlier, [other()]);

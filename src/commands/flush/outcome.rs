@@ -1,4 +1,4 @@
-//! What came of a flush, for people and for programs.
+//! The report of a flush, for people and for programs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,17 +13,15 @@ use crate::plan::text::{Context, Style, render, totals};
 use crate::plan::{Plan, Step, json as plan_json};
 use crate::types::IfIndex;
 
-/// The report.
+/// The report of a flush.
 pub(super) struct Flushed {
-    /// What there was to remove.
+    /// The objects found by the first reading, as steps of removal.
     pub plan: Plan,
-    /// What the operator should know.
     pub notes: Vec<String>,
-    /// What stayed, and why.
+    /// Failures. Without errors, no object is left.
     pub errors: Vec<String>,
-    /// `paused`, `not_running` or `unreachable`; `None` where it wasn't asked.
+    /// `paused`, `not_running` or `unreachable`; `None` if not asked.
     pub agent: Option<&'static str>,
-    /// From start to end.
     pub duration: Duration,
     devices: BTreeMap<IfIndex, String>,
 }
@@ -40,11 +38,11 @@ impl Flushed {
         }
     }
 
-    /// Takes the first look.
+    /// Stores the plan of the first reading.
     pub(super) fn take_first(&mut self, kernel: &mut Kernel, plan: Plan, notes: Vec<String>) {
         self.notes.extend(notes);
         self.plan = plan;
-        // For the names only: what fails here shows numbers instead.
+        // Only for device names: without them the report shows numbers.
         if let Ok(links) = link::dump_links(kernel.socket()) {
             self.devices = links
                 .into_iter()
@@ -53,7 +51,7 @@ impl Flushed {
         }
     }
 
-    /// Our firewall objects, and nothing that they belong to: the numbers may be wrong.
+    /// True if only firewall objects of ours were found. The numbers may then be wrong.
     pub(super) fn firewall_alone(&self) -> bool {
         !self.plan.is_empty() && self.plan.steps.iter().all(is_firewall)
     }
@@ -122,15 +120,15 @@ impl Flushed {
         }
         let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
         let _ = match self.outcome() {
-            "in_sync" => writeln!(text, "Nothing of ours was there ({took})."),
+            "in_sync" => writeln!(text, "No objects of ours found ({took})."),
             "changed" => writeln!(
                 text,
-                "Removed: {} ({took}). The host is as it was without us.",
+                "Removed: {} ({took}). The host is as it was before Trailblazer.",
                 totals(&self.plan)
             ),
             _ => writeln!(
                 text,
-                "Failed: see the errors; run it again when they are mended."
+                "Failed: see the errors; repair them and run flush again."
             ),
         };
         text
@@ -141,7 +139,7 @@ fn is_firewall(step: &Step) -> bool {
     matches!(step, Step::Firewall { .. })
 }
 
-/// What a look after the last round still finds.
+/// Names the objects left after the last round.
 pub(super) fn left_text(left: &Plan) -> String {
     const NAMED: usize = 5;
     let mut names: Vec<String> = left
@@ -157,5 +155,5 @@ pub(super) fn left_text(left: &Plan) -> String {
     if left.steps.len() > NAMED {
         names.push(format!("{} more", left.steps.len() - NAMED));
     }
-    format!("still there: {}", names.join(", "))
+    format!("not removed: {}", names.join(", "))
 }

@@ -1,4 +1,4 @@
-//! No agent answers: what the kernel and the journal tell instead.
+//! The page without an agent: the state of the kernel and the journal.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -19,30 +19,31 @@ use crate::status::control::AskError;
 use crate::status::text::lines::{Lines, painted};
 use crate::types::{Family, PerFamily, SyncToken};
 
-/// How many passes are shown, as many as a snapshot has.
+/// Passes to show, as many as in a snapshot.
 const PASSES: usize = 10;
+const EMPTY: &str = "the kernel has no objects of ours";
 
-/// What is known without an agent.
+/// The state of the host without the agent's answer.
 pub(super) struct Absent {
-    /// Why it wasn't asked.
+    /// Why there is no answer.
     pub error: AskError,
-    /// What lies in the kernel; `None` where even that can't be read.
+    /// `None` if the kernel can't be read.
     kernel: Option<InKernel>,
-    /// The steps that a pass by the last known good would take; `None` where it can't be told.
+    /// The steps of a pass with the stored document; `None` if the comparison failed.
     pending: Option<Plan>,
     document: Option<(SyncToken, String)>,
     history: History,
     notes: Vec<String>,
 }
 
-/// What of ours lies in the kernel.
+/// Our objects in the kernel.
 struct InKernel {
     /// Routes of the bypass table.
     routes: PerFamily<usize>,
     /// Routes of both tables.
     all_routes: usize,
     rules: usize,
-    /// Which firewalls hold something of ours; `None` where they weren't read.
+    /// Firewalls with rules of ours; `None` if unread.
     firewalls: Option<Vec<&'static str>>,
 }
 
@@ -73,14 +74,14 @@ impl InKernel {
     }
 }
 
-/// Whether the firewalls were looked at, and let us.
+/// True if the firewalls were read without an error.
 fn readable(observed: &ObservedState) -> bool {
     let mut firewalls = observed.firewalls.values();
     !observed.firewalls.is_empty()
         && !firewalls.any(|found| matches!(found, ObservedFirewall::Unreadable(_)))
 }
 
-/// Looks at the kernel as far as it lets us, and into the journal. Changes nothing.
+/// Reads the kernel, as far as permitted, and the journal. Changes nothing.
 pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
     let config = &loaded.config;
     let mut absent = Absent {
@@ -92,9 +93,9 @@ pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
         notes: Vec::new(),
     };
     if let Err(error) = absent.look_at_kernel(config).await {
-        absent
-            .notes
-            .push(format!("the kernel is not compared: {error}"));
+        absent.notes.push(format!(
+            "cannot compare the kernel with the config: {error}"
+        ));
     }
     let state_dir = &config.source.state_dir;
     match Journal::new(state_dir).read() {
@@ -115,7 +116,7 @@ pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
 }
 
 impl Absent {
-    /// There is no agent; otherwise there may be one that can't be asked.
+    /// True if no agent runs; otherwise an agent may run without answering.
     pub(super) fn certainly(&self) -> bool {
         matches!(self.error, AskError::NoAgent { .. })
     }
@@ -124,7 +125,7 @@ impl Absent {
         let mut kernel = Kernel::open()?;
         let Some(role) = config.role else {
             self.notes.push(
-                "the kernel is not compared with the config: it has no role; name the config with -c"
+                "cannot compare the kernel with the config: the config has no role; name the config with -c"
                     .to_owned(),
             );
             return self.count(config, &mut kernel);
@@ -134,7 +135,7 @@ impl Absent {
             .await
         {
             Ok(()) => Ok(()),
-            // Without privilege, or without a firewall, routes and rules still tell most.
+            // Without privilege or a firewall, routes and rules are still comparable.
             Err(PassError::Firewall(_) | PassError::NoFirewall(_)) => {
                 let ignored = Firewalls::Ignored;
                 self.compare(config, role, ignored, &mut kernel).await
@@ -146,10 +147,10 @@ impl Absent {
         }
     }
 
-    /// What is ours by the numbers alone.
+    /// Counts our objects by tables, protocol and priority alone.
     fn count(&mut self, config: &Config, kernel: &mut Kernel) -> Result<(), PassError> {
         let store = Store::open(&config.source.state_dir);
-        // What can't be read here is found by a pass, with an error of its own.
+        // A pass reports an unreadable file with an error.
         let earlier: Vec<Numbers> = store.read_json(NUMBERS_FILE).unwrap_or_default();
         let ownership = Ownership::new(Numbers::of(config), earlier);
         let observed = kernel.observe(&ownership, &[])?;
@@ -179,7 +180,7 @@ impl Absent {
         self.notes.extend(desired.notes.iter().cloned());
         let mut plan = view.plan(kernel, desired)?;
         if !readable(&view.observed) {
-            // What isn't seen would be planned as missing.
+            // The plan would add every unread firewall object.
             plan.steps
                 .retain(|step| !matches!(step, Step::Firewall { .. }));
         }
@@ -188,7 +189,8 @@ impl Absent {
         Ok(())
     }
 
-    /// Whether the kernel holds what the last known good asks for; `None` where it can't be told.
+    /// True if a pass with the stored document would change nothing; `None` if the comparison
+    /// failed.
     fn in_sync(&self) -> Option<bool> {
         let plan = self.pending.as_ref()?;
         Some(plan.is_empty() && plan.conflicts.is_empty())
@@ -206,7 +208,7 @@ impl Absent {
                 "in sync with the last known good".to_owned()
             }
             (_, Some(true)) => {
-                "in sync with the last known good, the firewall aside: run as root to see it"
+                "in sync with the last known good, firewall not checked: run as root to include it"
                     .to_owned()
             }
             (Some(plan), _) if !plan.conflicts.is_empty() => format!(
@@ -218,14 +220,15 @@ impl Absent {
                     .join("; ")
             ),
             (Some(plan), _) => format!(
-                "{}: {}; `trailblazer reconcile --dry-run` shows them",
-                match nothing {
-                    true => "nothing of ours is there",
-                    false => "DIFFERS from the last known good",
+                "{}: {}; see `trailblazer reconcile --dry-run`",
+                if nothing {
+                    EMPTY
+                } else {
+                    "DIFFERS from the last known good"
                 },
                 totals(plan)
             ),
-            (None, _) if nothing => "nothing of ours is there".to_owned(),
+            (None, _) if nothing => EMPTY.to_owned(),
             (None, _) => "not compared".to_owned(),
         }
     }
@@ -235,12 +238,12 @@ impl Absent {
         let (word, why) = match &self.error {
             AskError::NoAgent { path } => (
                 "NOT RUNNING",
-                format!("nobody listens at {}", path.display()),
+                format!("no process listens at {}", path.display()),
             ),
             error => ("NO ANSWER", error.to_string()),
         };
         let headline = format!(
-            "{} {why}\nWhat follows is read from the kernel and the journal, {:.0}.\n\n",
+            "{} {why}\nState of the kernel and the journal at {:.0}:\n\n",
             painted(style, "31", word),
             Timestamp::now(),
         );
@@ -258,8 +261,8 @@ impl Absent {
             lines.calm("routes", &text);
             lines.calm("rules", &kernel.rules.to_string());
             let firewalls = match &kernel.firewalls {
-                None => "not seen".to_owned(),
-                Some(kinds) if kinds.is_empty() => "none of ours".to_owned(),
+                None => "not checked".to_owned(),
+                Some(kinds) if kinds.is_empty() => "no rules of ours".to_owned(),
                 Some(kinds) => kinds.join(", "),
             };
             lines.calm("firewall", &firewalls);
@@ -283,10 +286,7 @@ impl Absent {
             })
         });
         json!({
-            "agent": match self.certainly() {
-                true => "not_running",
-                false => "unreachable",
-            },
+            "agent": if self.certainly() { "not_running" } else { "unreachable" },
             "error": self.error.to_string(),
             "in_sync": self.in_sync(),
             "pending": pending,
