@@ -40,6 +40,9 @@ pub use screen::Environment;
 pub use state::{GuardState, Hold, HoldDown, Kept};
 pub use verdict::{Level, Verdict};
 
+/// The name of the guard that reports a service or region missing in the document.
+pub const SELECTION: &str = "selection";
+
 /// Judges what the source said and computes the prefixes to put in force.
 ///
 /// # Errors
@@ -68,7 +71,7 @@ pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
         .or(last.as_ref())
         .map(|judged| judged.selection.hints.clone());
     for hint in hints.into_iter().flatten() {
-        verdicts.push(Verdict::note("selection", hint.to_string()));
+        verdicts.push(Verdict::note(SELECTION, hint.to_string()));
     }
 
     let listed_before = hold_down::in_force_before(inputs, decision, last.as_ref(), &screen);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::report::CheckReport;
 use crate::config::{Config, Role};
 use crate::desired::{DesiredState, EgressPath};
-use crate::guard::Level;
+use crate::guard::{Level, SELECTION};
 use crate::kernel::Kernel;
 use crate::reconcile::Examined;
 use crate::types::Family;
@@ -35,7 +35,7 @@ pub(super) fn all(
     }
     for verdict in &examined.judgement.verdicts {
         // A misspelled service is only a note to the guard, but `check` exists for such mistakes.
-        if verdict.level != Level::Note || verdict.guard == "selection" {
+        if verdict.level != Level::Note || verdict.guard == SELECTION {
             report.warn_plain("guard", verdict.to_string());
         }
     }
