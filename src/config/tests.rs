@@ -20,60 +20,60 @@ fn empty_text_gives_the_defaults() {
 }
 
 /// Sets every key to another value than its default.
+const EVERY_KEY: &str = r#"
+role = "nat"
+[source]
+url = ["https://mirror.example/ip-ranges.json", "file:///srv/ip-ranges.json", "/srv/b.json"]
+refresh = "1m"
+timeout = "3s"
+max_bytes = "8MiB"
+state_dir = "/srv/state"
+path = "bypass"
+[select]
+services = ["S3", "EC2"]
+regions = ["auto", "us-gov-west-1", "GLOBAL"]
+families = ["ipv6"]
+include = ["2001:db8::/32"]
+exclude = ["3.5.0.0/19"]
+[guard]
+max_loss = "5.5%"
+max_prefixes = 100
+accept_after = "2h"
+hold_down = "0s"
+[bypass]
+gateway = ["10.0.0.1", "fe80::1"]
+interface = "eth1"
+table = 200
+[egress]
+table = 0xC9
+when_down = "bypass"
+[nat]
+backend = "iptables"
+sources = ["10.0.0.0/16", "fd00::/8"]
+egress_interface = "eth0"
+egress_addresses = ["10.0.0.21", "10.0.0.20", "2001:db8::5"]
+bypass = ["10.0.0.30", "2001:db8::6"]
+[vpc]
+cidrs = ["auto", "100.64.0.0/10"]
+[kernel]
+protocol = 84
+priority = 20000
+manage = ["ip_forward", "rp_filter"]
+[kernel.marks]
+path = 0x300
+gateway = "0x3C00"
+[agent]
+socket = "/run/other.sock"
+metrics = "[::1]:9683"
+resync = "1h"
+stale = { warn = "2d", alarm = "2w" }
+nat_price_per_gb = 1
+event_buffer = "1MiB"
+"#;
+
 #[test]
 fn every_key_is_read() {
-    let config = good(
-        r#"
-        role = "nat"
-        [source]
-        url = ["https://mirror.example/ip-ranges.json", "file:///srv/ip-ranges.json", "/srv/b.json"]
-        refresh = "1m"
-        timeout = "3s"
-        max_bytes = "8MiB"
-        state_dir = "/srv/state"
-        path = "bypass"
-        [select]
-        services = ["S3", "EC2"]
-        regions = ["auto", "us-gov-west-1", "GLOBAL"]
-        families = ["ipv6"]
-        include = ["2001:db8::/32"]
-        exclude = ["3.5.0.0/19"]
-        [guard]
-        max_loss = "5.5%"
-        max_prefixes = 100
-        accept_after = "2h"
-        hold_down = "0s"
-        [bypass]
-        gateway = ["10.0.0.1", "fe80::1"]
-        interface = "eth1"
-        table = 200
-        [egress]
-        table = 0xC9
-        when_down = "bypass"
-        [nat]
-        backend = "iptables"
-        sources = ["10.0.0.0/16", "fd00::/8"]
-        egress_interface = "eth0"
-        egress_addresses = ["10.0.0.21", "10.0.0.20", "2001:db8::5"]
-        bypass = ["10.0.0.30", "2001:db8::6"]
-        [vpc]
-        cidrs = ["auto", "100.64.0.0/10"]
-        [kernel]
-        protocol = 84
-        priority = 20000
-        manage = ["ip_forward", "rp_filter"]
-        [kernel.marks]
-        path = 0x300
-        gateway = "0x3C00"
-        [agent]
-        socket = "/run/other.sock"
-        metrics = "[::1]:9683"
-        resync = "1h"
-        stale = { warn = "2d", alarm = "2w" }
-        nat_price_per_gb = 1
-        event_buffer = "1MiB"
-        "#,
-    );
+    let config = good(EVERY_KEY);
     assert_eq!(config.role, Some(Role::Nat));
     assert_eq!(config.source.urls.len(), 3);
     assert_eq!(config.source.refresh, Duration::from_secs(60));
