@@ -67,8 +67,8 @@ soak:
 
 lint:
 	@$(DEPS) build
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 deny:
 	@$(DEPS) deny

@@ -55,8 +55,3 @@ pub mod cli;
 pub mod commands;
 pub mod reconcile;
 pub mod status;
-
-#[cfg(test)]
-#[path = "../tests/lab/isolate.rs"]
-#[allow(dead_code)] // the lab uses the other items
-mod isolate;

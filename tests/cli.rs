@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "lab/mod.rs"]
-mod lab;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod lab;
-
 #[path = "commands/check.rs"]
 mod check;
 #[path = "commands/explain.rs"]

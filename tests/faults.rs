@@ -10,7 +10,6 @@ mod changes;
 mod foreign;
 #[path = "faults/kill.rs"]
 mod kill;
-mod lab;
 #[path = "faults/matrix.rs"]
 mod matrix;
 #[path = "faults/reads.rs"]

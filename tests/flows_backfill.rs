@@ -3,15 +3,13 @@
 // Helpers outside of test functions are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/isolated.rs"]
-mod isolated;
-
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use isolated::{isolated, run, sh};
+use lab::isolated;
+use lab::shell::{run, sh, try_run};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use trailblazer::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
 use trailblazer::kernel::firewall::FirewallBackend;
@@ -227,184 +225,173 @@ fn counts(updated: u32, inserted: u32, skipped: u32) -> Backfilled {
 
 #[test]
 fn without_back_fill_an_open_connection_breaks() {
-    if !isolated("without_back_fill_an_open_connection_breaks") {
-        return;
-    }
-    lab();
-    let mut connections = Family::ALL.map(opened);
-    Nftables::new().replace(&policy()).unwrap();
-    steer();
-    for connection in &mut connections {
-        assert!(
-            !connection.client_hears_the_host(),
-            "the lab can't show the damage"
-        );
-    }
+    isolated(|| {
+        lab();
+        let mut connections = Family::ALL.map(opened);
+        Nftables::new().replace(&policy()).unwrap();
+        steer();
+        for connection in &mut connections {
+            assert!(
+                !connection.client_hears_the_host(),
+                "the lab can't show the damage"
+            );
+        }
+    });
 }
 
 #[test]
 fn with_back_fill_an_open_connection_goes_on() {
-    if !isolated("with_back_fill_an_open_connection_goes_on") {
-        return;
-    }
-    lab();
-    let mut connections = Family::ALL.map(opened);
-    assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(0, 2, 0));
-    assert_eq!(
-        backfill_inbound(INBOUND, &own()).unwrap(),
-        counts(0, 0, 2),
-        "the second time"
-    );
-    Nftables::new().replace(&policy()).unwrap();
-    steer();
-    for connection in &mut connections {
-        assert!(connection.client_hears_the_host());
-        assert!(connection.host_hears_the_client());
-        assert!(connection.client_hears_the_host());
-    }
-    // And new ones do as well, while what the host opens takes the egress table.
-    for family in Family::ALL {
-        let mut connection = opened(family);
-        assert!(connection.host_hears_the_client());
-    }
-    for (client, next_hop) in CLIENT.iter().zip(["10.0.1.2", "2001:db8:b::2"]) {
-        let route = sh(&format!("ip route get {client}"));
-        assert!(route.contains(next_hop), "{route}");
-    }
-    unsteer();
-    Nftables::new().remove().unwrap();
-    for connection in &mut connections {
-        assert!(connection.client_hears_the_host(), "and without us again");
-    }
+    isolated(|| {
+        lab();
+        let mut connections = Family::ALL.map(opened);
+        assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(0, 2, 0));
+        assert_eq!(
+            backfill_inbound(INBOUND, &own()).unwrap(),
+            counts(0, 0, 2),
+            "the second time"
+        );
+        Nftables::new().replace(&policy()).unwrap();
+        steer();
+        for connection in &mut connections {
+            assert!(connection.client_hears_the_host());
+            assert!(connection.host_hears_the_client());
+            assert!(connection.client_hears_the_host());
+        }
+        // And new ones do as well, while what the host opens takes the egress table.
+        for family in Family::ALL {
+            let mut connection = opened(family);
+            assert!(connection.host_hears_the_client());
+        }
+        for (client, next_hop) in CLIENT.iter().zip(["10.0.1.2", "2001:db8:b::2"]) {
+            let route = sh(&format!("ip route get {client}"));
+            assert!(route.contains(next_hop), "{route}");
+        }
+        unsteer();
+        Nftables::new().remove().unwrap();
+        for connection in &mut connections {
+            assert!(connection.client_hears_the_host(), "and without us again");
+        }
+    });
 }
 
 #[test]
 fn flows_that_conntrack_knows_are_marked_and_their_other_bits_kept() {
-    if !isolated("flows_that_conntrack_knows_are_marked_and_their_other_bits_kept") {
-        return;
-    }
-    lab();
-    // Somebody's rules had conntrack switched on before, and marks of their own.
-    run(
-        "nft",
-        &[
-            "table inet theirs { chain c { type filter hook prerouting priority 0\n ct state new ct mark set 0x40\n }\n }",
-        ],
-    );
-    let mut connections = Family::ALL.map(opened);
-    // A flow of the host itself stays as it is.
-    std::net::UdpSocket::bind("10.0.0.1:0")
-        .unwrap()
-        .send_to(b"x", "198.51.100.9:9")
-        .unwrap();
-    assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(2, 0, 0));
-    let listed = sh("conntrack -L -p tcp");
-    assert_eq!(listed.matches("mark=12352").count(), 2, "0x3040: {listed}");
-    assert!(
-        !sh("conntrack -L -p udp").contains("mark=12"),
-        "the host's own flow"
-    );
-    Nftables::new().replace(&policy()).unwrap();
-    steer();
-    for connection in &mut connections {
-        assert!(connection.client_hears_the_host());
-        assert!(connection.host_hears_the_client());
-    }
+    isolated(|| {
+        lab();
+        // Somebody's rules had conntrack switched on before, and marks of their own.
+        run(
+            "nft",
+            &[
+                "table inet theirs { chain c { type filter hook prerouting priority 0\n ct state new ct mark set 0x40\n }\n }",
+            ],
+        );
+        let mut connections = Family::ALL.map(opened);
+        // A flow of the host itself stays as it is.
+        std::net::UdpSocket::bind("10.0.0.1:0")
+            .unwrap()
+            .send_to(b"x", "198.51.100.9:9")
+            .unwrap();
+        assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(2, 0, 0));
+        let listed = sh("conntrack -L -p tcp");
+        assert_eq!(listed.matches("mark=12352").count(), 2, "0x3040: {listed}");
+        assert!(
+            !sh("conntrack -L -p udp").contains("mark=12"),
+            "the host's own flow"
+        );
+        Nftables::new().replace(&policy()).unwrap();
+        steer();
+        for connection in &mut connections {
+            assert!(connection.client_hears_the_host());
+            assert!(connection.host_hears_the_client());
+        }
+    });
 }
 
 #[test]
 fn an_entry_of_the_wrong_direction_is_marked_too() {
-    if !isolated("an_entry_of_the_wrong_direction_is_marked_too") {
-        return;
-    }
-    lab();
-    let mut connection = opened(Family::Ipv4);
-    run(
-        "nft",
-        &[
-            "table inet theirs { chain c { type filter hook output priority 0\n ct state new accept\n }\n }",
-        ],
-    );
-    // Conntrack begins in the middle, with a packet of the host's.
-    assert!(connection.client_hears_the_host());
-    let listed = sh("conntrack -L -p tcp");
-    assert!(listed.contains("src=10.0.0.1 dst=198.51.100.9"), "{listed}");
-    assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(1, 0, 0));
-    Nftables::new().replace(&policy()).unwrap();
-    steer();
-    assert!(connection.client_hears_the_host());
+    isolated(|| {
+        lab();
+        let mut connection = opened(Family::Ipv4);
+        run(
+            "nft",
+            &[
+                "table inet theirs { chain c { type filter hook output priority 0\n ct state new accept\n }\n }",
+            ],
+        );
+        // Conntrack begins in the middle, with a packet of the host's.
+        assert!(connection.client_hears_the_host());
+        let listed = sh("conntrack -L -p tcp");
+        assert!(listed.contains("src=10.0.0.1 dst=198.51.100.9"), "{listed}");
+        assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(1, 0, 0));
+        Nftables::new().replace(&policy()).unwrap();
+        steer();
+        assert!(connection.client_hears_the_host());
+    });
 }
 
 #[test]
 fn an_ipv4_connection_at_an_ipv6_socket_goes_on() {
-    if !isolated("an_ipv4_connection_at_an_ipv6_socket_goes_on") {
-        return;
-    }
-    lab();
-    let mut connection = connect(
-        "[::]:0".parse().unwrap(),
-        "10.0.0.1:0".parse().unwrap(),
-        CLIENT[0].parse().unwrap(),
-    );
-    assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(0, 1, 0));
-    let listed = sh("conntrack -L -p tcp -f ipv4");
-    assert!(listed.contains("ESTABLISHED"), "{listed}");
-    assert!(listed.contains("src=198.51.100.9 dst=10.0.0.1"), "{listed}");
-    assert!(listed.contains("[ASSURED]"), "{listed}");
-    Nftables::new().replace(&policy()).unwrap();
-    steer();
-    assert!(connection.client_hears_the_host());
+    isolated(|| {
+        lab();
+        let mut connection = connect(
+            "[::]:0".parse().unwrap(),
+            "10.0.0.1:0".parse().unwrap(),
+            CLIENT[0].parse().unwrap(),
+        );
+        assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(0, 1, 0));
+        let listed = sh("conntrack -L -p tcp -f ipv4");
+        assert!(listed.contains("ESTABLISHED"), "{listed}");
+        assert!(listed.contains("src=198.51.100.9 dst=10.0.0.1"), "{listed}");
+        assert!(listed.contains("[ASSURED]"), "{listed}");
+        Nftables::new().replace(&policy()).unwrap();
+        steer();
+        assert!(connection.client_hears_the_host());
+    });
 }
 
 #[test]
 fn thousands_of_flows_take_no_time() {
-    if !isolated("thousands_of_flows_take_no_time") {
-        return;
-    }
-    sh("ip link add v0 type veth peer name v1");
-    sh("ip addr add 10.0.0.1/24 dev v0");
-    let restore: String = (0..5000u32)
-        .map(|i| {
-            let (source, port) = (0xc633_6401 + i % 200, 1024 + i);
-            let source = std::net::Ipv4Addr::from(source);
-            format!("-A -t 600 -u ASSURED -s {source} -d 10.0.0.1 -r 10.0.0.1 -q {source} -p tcp --sport {port} --dport 443 --reply-port-src 443 --reply-port-dst {port} --state ESTABLISHED\n")
-        })
-        .collect();
-    std::fs::write("/run/flows", restore).unwrap();
-    sh("conntrack -R /run/flows");
-    let begun = Instant::now();
-    assert_eq!(
-        backfill_inbound(INBOUND, &own()).unwrap(),
-        counts(5000, 0, 0)
-    );
-    let took = begun.elapsed();
-    eprintln!("5000 flows marked in {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    assert_eq!(
-        backfill_inbound(INBOUND, &own()).unwrap(),
-        counts(0, 0, 5000)
-    );
+    isolated(|| {
+        sh("ip link add v0 type veth peer name v1");
+        sh("ip addr add 10.0.0.1/24 dev v0");
+        let restore: String = (0..5000u32)
+            .map(|i| {
+                let (source, port) = (0xc633_6401 + i % 200, 1024 + i);
+                let source = std::net::Ipv4Addr::from(source);
+                format!("-A -t 600 -u ASSURED -s {source} -d 10.0.0.1 -r 10.0.0.1 -q {source} -p tcp --sport {port} --dport 443 --reply-port-src 443 --reply-port-dst {port} --state ESTABLISHED\n")
+            })
+            .collect();
+        std::fs::write("/run/flows", restore).unwrap();
+        sh("conntrack -R /run/flows");
+        let begun = Instant::now();
+        assert_eq!(
+            backfill_inbound(INBOUND, &own()).unwrap(),
+            counts(5000, 0, 0)
+        );
+        let took = begun.elapsed();
+        eprintln!("5000 flows marked in {took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(
+            backfill_inbound(INBOUND, &own()).unwrap(),
+            counts(0, 0, 5000)
+        );
+    });
 }
 
 #[test]
 fn without_privilege_it_is_refused_and_nothing_is_claimed() {
-    const STAGE: &str = "TRAILBLAZER_TEST_UNPRIVILEGED";
-    let name = "without_privilege_it_is_refused_and_nothing_is_claimed";
-    if std::env::var_os(STAGE).is_none() {
-        if isolated(name) {
-            // Of an empty conntrack there would be nothing to ask.
-            let flow =
-                "-I -p tcp -s 10.9.0.1 -d 10.9.0.2 --sport 1 --dport 2 --state ESTABLISHED -t 60";
-            run("conntrack", &flow.split(' ').collect::<Vec<_>>());
-            let own = std::env::current_exe().unwrap();
-            let line = format!("{STAGE}=1 exec unshare -U {} --exact {name}", own.display());
-            let text = run("sh", &["-c", &line]);
-            assert!(text.contains("1 passed"), "{text}");
+    isolated(|| {
+        // Conntrack must not be empty: without entries there would be nothing to refuse.
+        let flow =
+            "-I -p tcp -s 10.9.0.1 -d 10.9.0.2 --sport 1 --dport 2 --state ESTABLISHED -t 60";
+        let stored = try_run("conntrack", &flow.split(' ').collect::<Vec<_>>());
+        if !lab::again_without_privilege() {
+            assert!(stored.status.success(), "{stored:?}");
+            return;
         }
-        return;
-    }
-    match backfill_inbound(INBOUND, &own()) {
-        Err(FlowError::Failed { source, .. }) => assert_eq!(source.errno(), Some(1)),
-        other => panic!("{other:?}"),
-    }
+        match backfill_inbound(INBOUND, &own()) {
+            Err(FlowError::Failed { source, .. }) => assert_eq!(source.errno(), Some(1)),
+            other => panic!("{other:?}"),
+        }
+    });
 }

@@ -3,8 +3,6 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used)]
 
-mod lab;
-
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -541,19 +539,15 @@ fn a_failure_inside_is_a_failure_outside() {
 #[test]
 #[should_panic(expected = "no test named")]
 fn a_body_that_never_ran_is_a_failure() {
-    lab::isolated_named("no_such_test", lab::DEADLINE, || {});
+    Isolation::default().run_named("no_such_test", || {});
 }
 
 #[test]
-#[should_panic(expected = "was not over after 1 s")]
+#[should_panic(expected = "exceeded its deadline of 1 s")]
 fn a_body_that_hangs_is_killed() {
-    lab::isolated_named(
-        "a_body_that_hangs_is_killed",
-        Duration::from_secs(1),
-        || {
-            std::thread::sleep(Duration::from_secs(60));
-        },
-    );
+    Isolation::default()
+        .deadline(Duration::from_secs(1))
+        .run(|| std::thread::sleep(Duration::from_secs(60)));
 }
 
 /// As root, proves that the lab needs no root: the same test program as nobody. Where the system

@@ -3,12 +3,10 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/isolated_ipt.rs"]
-mod isolated_ipt;
-
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use isolated_ipt::{Inner, isolated, sh};
+use lab::isolated;
+use lab::shell::sh;
 use trailblazer::firewall::{
     Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Path, PathTraffic, Ruleset,
     Traffic, Verdict,
@@ -161,7 +159,7 @@ fn counts_outlive_rules(backend: &mut dyn FirewallBackend, strangers: &[&str]) {
 
 #[test]
 fn counts_outlive_rules_nftables() {
-    if isolated("counts_outlive_rules_nftables", Inner::default()) {
+    isolated(|| {
         let mut backend = Nftables::new();
         counts_outlive_rules(
             &mut backend,
@@ -198,7 +196,7 @@ fn counts_outlive_rules_nftables() {
             assert_eq!(owned(&mut backend).text, before.text);
             assert_eq!(backend.traffic().unwrap(), Some(sent(1)));
         }
-    }
+    });
 }
 
 fn iptables(variant: (&'static str, &'static str)) {
@@ -240,14 +238,14 @@ fn iptables(variant: (&'static str, &'static str)) {
 
 #[test]
 fn counts_outlive_rules_iptables() {
-    if isolated("counts_outlive_rules_iptables", Inner::default()) {
+    isolated(|| {
         iptables(("iptables-nft", "ip6tables-nft"));
-    }
+    });
 }
 
 #[test]
 fn counts_outlive_rules_iptables_legacy() {
-    if isolated("counts_outlive_rules_iptables_legacy", Inner::default()) {
+    isolated(|| {
         iptables(("iptables-legacy", "ip6tables-legacy"));
-    }
+    });
 }

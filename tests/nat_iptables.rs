@@ -2,14 +2,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/isolated_ipt.rs"]
-mod isolated_ipt;
-
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use isolated_ipt::{Inner, isolated, sh, which};
+use lab::shell::{sh, which};
+use lab::{Isolation, isolated};
 use trailblazer::firewall::{
     BackendKind, Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Path, Ruleset,
     Verdict,
@@ -185,86 +183,82 @@ fn every_verdict() -> Vec<Verdict> {
 
 #[test]
 fn every_match_and_verdict_is_read_back_as_rendered() {
-    if !isolated(
-        "every_match_and_verdict_is_read_back_as_rendered",
-        Inner::default(),
-    ) {
-        return;
-    }
-    for variant in VARIANTS {
-        let mut backend = backend(variant);
-        assert_eq!(backend.kind(), BackendKind::Iptables);
-        let word = if variant.0.ends_with("nft") {
-            "(nf_tables)"
-        } else {
-            "(legacy)"
-        };
-        assert!(backend.description().starts_with("iptables v1."));
-        assert!(
-            backend.description().ends_with(word),
-            "{}",
-            backend.description()
-        );
-        assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
-        let mut expressed = std::collections::BTreeSet::new();
-        for hook in HOOKS {
-            for verdict in every_verdict() {
-                let mut rules = Vec::new();
-                for condition in every_match() {
-                    for family in [None, Some(Family::Ipv4), Some(Family::Ipv6)] {
-                        let one = FwRule {
-                            family,
-                            matches: vec![condition.clone(), Match::DestinationIsLocal],
-                            verdict: verdict.clone(),
-                        };
-                        let alone = Ruleset {
-                            chains: vec![chain(hook, vec![one.clone()])],
-                        };
-                        match backend.render(&alone) {
-                            Ok(_) => {
-                                expressed.insert((condition.clone(), verdict.clone()));
-                                rules.push(one);
+    isolated(|| {
+        for variant in VARIANTS {
+            let mut backend = backend(variant);
+            assert_eq!(backend.kind(), BackendKind::Iptables);
+            let word = if variant.0.ends_with("nft") {
+                "(nf_tables)"
+            } else {
+                "(legacy)"
+            };
+            assert!(backend.description().starts_with("iptables v1."));
+            assert!(
+                backend.description().ends_with(word),
+                "{}",
+                backend.description()
+            );
+            assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+            let mut expressed = std::collections::BTreeSet::new();
+            for hook in HOOKS {
+                for verdict in every_verdict() {
+                    let mut rules = Vec::new();
+                    for condition in every_match() {
+                        for family in [None, Some(Family::Ipv4), Some(Family::Ipv6)] {
+                            let one = FwRule {
+                                family,
+                                matches: vec![condition.clone(), Match::DestinationIsLocal],
+                                verdict: verdict.clone(),
+                            };
+                            let alone = Ruleset {
+                                chains: vec![chain(hook, vec![one.clone()])],
+                            };
+                            match backend.render(&alone) {
+                                Ok(_) => {
+                                    expressed.insert((condition.clone(), verdict.clone()));
+                                    rules.push(one);
+                                }
+                                Err(FirewallError::Inexpressible { .. }) => {}
+                                Err(other) => panic!("{other}"),
                             }
-                            Err(FirewallError::Inexpressible { .. }) => {}
-                            Err(other) => panic!("{other}"),
+                        }
+                    }
+                    // At most six such rules fit one chain: accepting outside a list nests them.
+                    let most = if verdict == Verdict::Accept {
+                        6
+                    } else {
+                        rules.len().max(1)
+                    };
+                    for rules in rules.chunks(most) {
+                        let ruleset = Ruleset {
+                            chains: vec![chain(hook, rules.to_vec())],
+                        };
+                        backend.replace(&ruleset).unwrap();
+                        if backend.render(&ruleset).unwrap().is_empty() {
+                            assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+                        } else {
+                            in_sync(&mut backend, &ruleset);
                         }
                     }
                 }
-                // At most six such rules fit one chain: accepting outside a list nests them.
-                let most = if verdict == Verdict::Accept {
-                    6
-                } else {
-                    rules.len().max(1)
-                };
-                for rules in rules.chunks(most) {
-                    let ruleset = Ruleset {
-                        chains: vec![chain(hook, rules.to_vec())],
-                    };
-                    backend.replace(&ruleset).unwrap();
-                    if backend.render(&ruleset).unwrap().is_empty() {
-                        assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
-                    } else {
-                        in_sync(&mut backend, &ruleset);
-                    }
-                }
             }
+            for condition in every_match() {
+                assert!(
+                    expressed.iter().any(|(one, _)| *one == condition),
+                    "{condition:?}"
+                );
+            }
+            for verdict in every_verdict() {
+                assert!(
+                    expressed.iter().any(|(_, one)| *one == verdict),
+                    "{verdict:?}"
+                );
+            }
+            backend.remove().unwrap();
+            assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+            backend.remove().unwrap();
         }
-        for condition in every_match() {
-            assert!(
-                expressed.iter().any(|(one, _)| *one == condition),
-                "{condition:?}"
-            );
-        }
-        for verdict in every_verdict() {
-            assert!(
-                expressed.iter().any(|(_, one)| *one == verdict),
-                "{verdict:?}"
-            );
-        }
-        backend.remove().unwrap();
-        assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
-        backend.remove().unwrap();
-    }
+    });
 }
 
 /// All that both tools print, counters included, without dates and without ours. Not the
@@ -286,376 +280,341 @@ fn foreign_text((ipv4, ipv6): (&str, &str)) -> String {
 
 #[test]
 fn the_deepest_chains_that_we_render_are_accepted() {
-    if !isolated(
-        "the_deepest_chains_that_we_render_are_accepted",
-        Inner::default(),
-    ) {
-        return;
-    }
-    let list = vec![net("192.0.2.0/25"), net("198.51.100.0/24")];
-    let mut rules = vec![rule(&[Match::DestinationNoneOf(list.clone())], Verdict::Accept); 6];
-    rules.push(rule(
-        &[Match::DestinationAnyOf(list)],
-        Verdict::SetFlowMark(MARK),
-    ));
-    let ruleset = Ruleset {
-        chains: vec![chain(Hook::Prerouting, rules)],
-    };
-    for variant in VARIANTS {
-        let mut backend = backend(variant);
-        backend.replace(&ruleset).unwrap();
-        in_sync(&mut backend, &ruleset);
-        backend.remove().unwrap();
-    }
+    isolated(|| {
+        let list = vec![net("192.0.2.0/25"), net("198.51.100.0/24")];
+        let mut rules = vec![rule(&[Match::DestinationNoneOf(list.clone())], Verdict::Accept); 6];
+        rules.push(rule(
+            &[Match::DestinationAnyOf(list)],
+            Verdict::SetFlowMark(MARK),
+        ));
+        let ruleset = Ruleset {
+            chains: vec![chain(Hook::Prerouting, rules)],
+        };
+        for variant in VARIANTS {
+            let mut backend = backend(variant);
+            backend.replace(&ruleset).unwrap();
+            in_sync(&mut backend, &ruleset);
+            backend.remove().unwrap();
+        }
+    });
 }
 
 #[test]
 fn what_belongs_to_others_stays_byte_for_byte() {
-    if !isolated(
-        "what_belongs_to_others_stays_byte_for_byte",
-        Inner::default(),
-    ) {
-        return;
-    }
-    for variant in VARIANTS {
-        for tool in [variant.0, variant.1] {
-            sh(&format!(
-                "{tool} -t nat -N KUBE-POSTROUTING; \
-                 {tool} -t nat -A POSTROUTING -m comment --comment \"it's \\\"quoted\\\" trailblazer\" -j KUBE-POSTROUTING; \
-                 {tool} -t nat -A KUBE-POSTROUTING -o lo -j RETURN; \
-                 {tool} -t mangle -A PREROUTING -i lo -m comment --comment trailblazer -j MARK --set-xmark 0x80/0x80; \
-                 {tool} -t mangle -P FORWARD DROP; \
-                 {tool} -t raw -N TRAILBLAZER; {tool} -t raw -A PREROUTING -j TRAILBLAZER; \
-                 {tool} -t mangle -A OUTPUT -o lo; {tool} -A FORWARD -i eth7 -j DROP; \
-                 {tool} -t mangle -A PREROUTING; {tool} -t nat -A OUTPUT"
-            ));
+    isolated(|| {
+        for variant in VARIANTS {
+            for tool in [variant.0, variant.1] {
+                sh(&format!(
+                    "{tool} -t nat -N KUBE-POSTROUTING; \
+                     {tool} -t nat -A POSTROUTING -m comment --comment \"it's \\\"quoted\\\" trailblazer\" -j KUBE-POSTROUTING; \
+                     {tool} -t nat -A KUBE-POSTROUTING -o lo -j RETURN; \
+                     {tool} -t mangle -A PREROUTING -i lo -m comment --comment trailblazer -j MARK --set-xmark 0x80/0x80; \
+                     {tool} -t mangle -P FORWARD DROP; \
+                     {tool} -t raw -N TRAILBLAZER; {tool} -t raw -A PREROUTING -j TRAILBLAZER; \
+                     {tool} -t mangle -A OUTPUT -o lo; {tool} -A FORWARD -i eth7 -j DROP; \
+                     {tool} -t mangle -A PREROUTING; {tool} -t nat -A OUTPUT"
+                ));
+            }
+            // Counters that must survive, too.
+            for target in ["127.0.0.1", "::1"] {
+                let socket = std::net::UdpSocket::bind((target, 0)).unwrap();
+                socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
+            }
+            let before = foreign_text(variant);
+            assert!(before.contains("[1:"), "the counters count: {before}");
+            let mut backend = backend(variant);
+            assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+            backend.replace(&policy()).unwrap();
+            in_sync(&mut backend, &policy());
+            assert_eq!(foreign_text(variant), before);
+            let snapshot = owned(&mut backend).snapshot;
+            let mut smaller = policy();
+            smaller.chains.truncate(1);
+            backend.replace(&smaller).unwrap();
+            in_sync(&mut backend, &smaller);
+            assert_eq!(foreign_text(variant), before);
+            backend.restore(&snapshot).unwrap();
+            in_sync(&mut backend, &policy());
+            assert_eq!(owned(&mut backend).snapshot, snapshot);
+            assert_eq!(foreign_text(variant), before);
+            backend.remove().unwrap();
+            assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+            assert_eq!(foreign_text(variant), before);
         }
-        // Counters that must survive, too.
-        for target in ["127.0.0.1", "::1"] {
-            let socket = std::net::UdpSocket::bind((target, 0)).unwrap();
-            socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
-        }
-        let before = foreign_text(variant);
-        assert!(before.contains("[1:"), "the counters count: {before}");
-        let mut backend = backend(variant);
-        assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
-        backend.replace(&policy()).unwrap();
-        in_sync(&mut backend, &policy());
-        assert_eq!(foreign_text(variant), before);
-        let snapshot = owned(&mut backend).snapshot;
-        let mut smaller = policy();
-        smaller.chains.truncate(1);
-        backend.replace(&smaller).unwrap();
-        in_sync(&mut backend, &smaller);
-        assert_eq!(foreign_text(variant), before);
-        backend.restore(&snapshot).unwrap();
-        in_sync(&mut backend, &policy());
-        assert_eq!(owned(&mut backend).snapshot, snapshot);
-        assert_eq!(foreign_text(variant), before);
-        backend.remove().unwrap();
-        assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
-        assert_eq!(foreign_text(variant), before);
-    }
+    });
 }
 
 #[test]
 fn drift_is_seen_and_repaired() {
-    if !isolated("drift_is_seen_and_repaired", Inner::default()) {
-        return;
-    }
-    let drifts = [
-        "T -t nat -F",
-        "T -t nat -F; T -t nat -X",
-        "T -t nat -F POSTROUTING",
-        "T -t mangle -F TRAILBLAZER-PRE",
-        "T -t mangle -D TRAILBLAZER-PRE 1",
-        "T -t mangle -A TRAILBLAZER-PRE -j RETURN",
-        "T -t mangle -I TRAILBLAZER-OUT 1 -j DROP",
-        "T -t filter -D TRAILBLAZER-GUARD 2",
-        "T -t nat -A TRAILBLAZER-POST -j MASQUERADE",
-        "T -t nat -I POSTROUTING 1 -m comment --comment trailblazer -j TRAILBLAZER-POST",
-        "T -t nat -I POSTROUTING 1 -o lo -m comment --comment trailblazer -j TRAILBLAZER-POST",
-        "T -t nat -N TRAILBLAZER-OLD",
-        "T -t mangle -D PREROUTING -m comment --comment trailblazer -j TRAILBLAZER-PRE; \
-         T -t mangle -A OUTPUT -m comment --comment trailblazer -j TRAILBLAZER-PRE",
-        "T -t filter -F; T -t filter -X; T -t mangle -F; T -t mangle -X; T -t nat -F; T -t nat -X",
-        // Residue of a version that used another table.
-        "T -t raw -N TRAILBLAZER-RAW; \
-         T -t raw -A TRAILBLAZER-RAW -m comment --comment 'trailblazer: managed, do not edit'; \
-         T -t raw -I PREROUTING -m comment --comment trailblazer -j TRAILBLAZER-RAW",
-    ];
-    for variant in VARIANTS {
-        let mut backend = backend(variant);
-        backend.replace(&policy()).unwrap();
-        in_sync(&mut backend, &policy());
-        let wanted = backend.render(&policy()).unwrap();
-        for tool in [variant.0, variant.1] {
-            for drift in drifts {
-                sh(&drift.replace("T -t", &format!("{tool} -t")));
-                assert_ne!(owned(&mut backend).text, wanted, "{tool}: {drift}");
-                backend.replace(&policy()).unwrap();
-                in_sync(&mut backend, &policy());
+    isolated(|| {
+        let drifts = [
+            "T -t nat -F",
+            "T -t nat -F; T -t nat -X",
+            "T -t nat -F POSTROUTING",
+            "T -t mangle -F TRAILBLAZER-PRE",
+            "T -t mangle -D TRAILBLAZER-PRE 1",
+            "T -t mangle -A TRAILBLAZER-PRE -j RETURN",
+            "T -t mangle -I TRAILBLAZER-OUT 1 -j DROP",
+            "T -t filter -D TRAILBLAZER-GUARD 2",
+            "T -t nat -A TRAILBLAZER-POST -j MASQUERADE",
+            "T -t nat -I POSTROUTING 1 -m comment --comment trailblazer -j TRAILBLAZER-POST",
+            "T -t nat -I POSTROUTING 1 -o lo -m comment --comment trailblazer -j TRAILBLAZER-POST",
+            "T -t nat -N TRAILBLAZER-OLD",
+            "T -t mangle -D PREROUTING -m comment --comment trailblazer -j TRAILBLAZER-PRE; \
+             T -t mangle -A OUTPUT -m comment --comment trailblazer -j TRAILBLAZER-PRE",
+            "T -t filter -F; T -t filter -X; T -t mangle -F; T -t mangle -X; T -t nat -F; T -t nat -X",
+            // Residue of a version that used another table.
+            "T -t raw -N TRAILBLAZER-RAW; \
+             T -t raw -A TRAILBLAZER-RAW -m comment --comment 'trailblazer: managed, do not edit'; \
+             T -t raw -I PREROUTING -m comment --comment trailblazer -j TRAILBLAZER-RAW",
+        ];
+        for variant in VARIANTS {
+            let mut backend = backend(variant);
+            backend.replace(&policy()).unwrap();
+            in_sync(&mut backend, &policy());
+            let wanted = backend.render(&policy()).unwrap();
+            for tool in [variant.0, variant.1] {
+                for drift in drifts {
+                    sh(&drift.replace("T -t", &format!("{tool} -t")));
+                    assert_ne!(owned(&mut backend).text, wanted, "{tool}: {drift}");
+                    backend.replace(&policy()).unwrap();
+                    in_sync(&mut backend, &policy());
+                }
+                for piece in [
+                    "-t nat -F POSTROUTING",
+                    "-t nat -F TRAILBLAZER-POST",
+                    "-t mangle -D TRAILBLAZER-PRE 1",
+                ] {
+                    sh(&format!("{tool} {piece}"));
+                    backend.remove().unwrap();
+                    assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+                    backend.replace(&policy()).unwrap();
+                }
             }
-            for piece in [
-                "-t nat -F POSTROUTING",
-                "-t nat -F TRAILBLAZER-POST",
-                "-t mangle -D TRAILBLAZER-PRE 1",
-            ] {
-                sh(&format!("{tool} {piece}"));
-                backend.remove().unwrap();
-                assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
-                backend.replace(&policy()).unwrap();
-            }
+            backend.remove().unwrap();
         }
-        backend.remove().unwrap();
-    }
+    });
 }
 
 #[test]
 fn a_jump_pushed_down_is_a_remark_and_returns_to_its_place_by_rollback() {
-    if !isolated(
-        "a_jump_pushed_down_is_a_remark_and_returns_to_its_place_by_rollback",
-        Inner::default(),
-    ) {
-        return;
-    }
-    for variant in VARIANTS {
-        let mut backend = backend(variant);
-        backend.replace(&policy()).unwrap();
-        assert!(backend.jumps_behind_others().unwrap().is_empty());
-        sh(&format!(
-            "{} -t nat -I POSTROUTING 1 -o lo -j ACCEPT",
-            variant.0
-        ));
-        sh(&format!(
-            "{} -t nat -A POSTROUTING -o lo -j ACCEPT",
-            variant.0
-        ));
-        in_sync(&mut backend, &policy());
-        let behind = backend.jumps_behind_others().unwrap();
-        assert_eq!(
-            behind,
-            ["ipv4: in POSTROUTING of table nat our jump is rule 2, after those of others"]
-        );
-        let snapshot = owned(&mut backend).snapshot;
-        backend.remove().unwrap();
-        backend.restore(&snapshot).unwrap();
-        assert_eq!(backend.jumps_behind_others().unwrap(), behind);
-        // Fewer rules than the snapshot remembers: the place is no longer there.
-        backend.remove().unwrap();
-        sh(&format!("{} -t nat -F POSTROUTING", variant.0));
-        backend.restore(&snapshot).unwrap();
-        in_sync(&mut backend, &policy());
-        backend.remove().unwrap();
-    }
+    isolated(|| {
+        for variant in VARIANTS {
+            let mut backend = backend(variant);
+            backend.replace(&policy()).unwrap();
+            assert!(backend.jumps_behind_others().unwrap().is_empty());
+            sh(&format!(
+                "{} -t nat -I POSTROUTING 1 -o lo -j ACCEPT",
+                variant.0
+            ));
+            sh(&format!(
+                "{} -t nat -A POSTROUTING -o lo -j ACCEPT",
+                variant.0
+            ));
+            in_sync(&mut backend, &policy());
+            let behind = backend.jumps_behind_others().unwrap();
+            assert_eq!(
+                behind,
+                ["ipv4: in POSTROUTING of table nat our jump is rule 2, after those of others"]
+            );
+            let snapshot = owned(&mut backend).snapshot;
+            backend.remove().unwrap();
+            backend.restore(&snapshot).unwrap();
+            assert_eq!(backend.jumps_behind_others().unwrap(), behind);
+            // Fewer rules than the snapshot remembers: the place is no longer there.
+            backend.remove().unwrap();
+            sh(&format!("{} -t nat -F POSTROUTING", variant.0));
+            backend.restore(&snapshot).unwrap();
+            in_sync(&mut backend, &policy());
+            backend.remove().unwrap();
+        }
+    });
 }
 
 #[test]
 fn a_foreign_chain_of_our_name_is_refused() {
-    if !isolated("a_foreign_chain_of_our_name_is_refused", Inner::default()) {
-        return;
-    }
-    for variant in VARIANTS {
-        for tool in [variant.0, variant.1] {
-            let mut backend = backend(variant);
-            sh(&format!(
-                "{tool} -t nat -N TRAILBLAZER-POST; {tool} -t nat -A TRAILBLAZER-POST -o lo -j ACCEPT"
-            ));
-            let before = sh(&format!("{tool}-save | grep -v '^#'"));
-            let ObservedFirewall::Foreign(what) = backend.observe().unwrap() else {
-                panic!("not foreign");
-            };
-            assert!(
-                what.contains("chain TRAILBLAZER-POST of table nat"),
-                "{what}"
-            );
-            let error = backend.replace(&policy()).unwrap_err().to_string();
-            assert!(
-                error.contains("conflict") && error.contains("TRAILBLAZER-POST"),
-                "{error}"
-            );
-            backend.remove().unwrap();
-            assert_eq!(sh(&format!("{tool}-save | grep -v '^#'")), before);
-            sh(&format!("{tool} -t nat -F; {tool} -t nat -X"));
-            assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+    isolated(|| {
+        for variant in VARIANTS {
+            for tool in [variant.0, variant.1] {
+                let mut backend = backend(variant);
+                sh(&format!(
+                    "{tool} -t nat -N TRAILBLAZER-POST; {tool} -t nat -A TRAILBLAZER-POST -o lo -j ACCEPT"
+                ));
+                let before = sh(&format!("{tool}-save | grep -v '^#'"));
+                let ObservedFirewall::Foreign(what) = backend.observe().unwrap() else {
+                    panic!("not foreign");
+                };
+                assert!(
+                    what.contains("chain TRAILBLAZER-POST of table nat"),
+                    "{what}"
+                );
+                let error = backend.replace(&policy()).unwrap_err().to_string();
+                assert!(
+                    error.contains("conflict") && error.contains("TRAILBLAZER-POST"),
+                    "{error}"
+                );
+                backend.remove().unwrap();
+                assert_eq!(sh(&format!("{tool}-save | grep -v '^#'")), before);
+                sh(&format!("{tool} -t nat -F; {tool} -t nat -X"));
+                assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn a_foreign_rule_that_leads_into_our_chain_is_named_at_removal() {
-    if !isolated(
-        "a_foreign_rule_that_leads_into_our_chain_is_named_at_removal",
-        Inner::default(),
-    ) {
-        return;
-    }
-    for variant in VARIANTS {
-        let mut backend = backend(variant);
-        backend.replace(&policy()).unwrap();
-        sh(&format!(
-            "{} -A FORWARD -i eth7 -j TRAILBLAZER-GUARD",
-            variant.0
-        ));
-        in_sync(&mut backend, &policy());
-        let error = backend.remove().unwrap_err().to_string();
-        assert!(
-            error.contains("iptables -t filter -A FORWARD -i eth7 -j TRAILBLAZER-GUARD"),
-            "{error}"
-        );
-        assert_eq!(
-            owned(&mut backend).text,
-            [
-                "iptables -t filter -N TRAILBLAZER-GUARD",
-                "iptables -t filter -A TRAILBLAZER-GUARD -m comment --comment \"trailblazer: managed, do not edit\"",
-            ]
-        );
-        sh(&format!("{} -D FORWARD 1", variant.0));
-        backend.remove().unwrap();
-        assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
-    }
+    isolated(|| {
+        for variant in VARIANTS {
+            let mut backend = backend(variant);
+            backend.replace(&policy()).unwrap();
+            sh(&format!(
+                "{} -A FORWARD -i eth7 -j TRAILBLAZER-GUARD",
+                variant.0
+            ));
+            in_sync(&mut backend, &policy());
+            let error = backend.remove().unwrap_err().to_string();
+            assert!(
+                error.contains("iptables -t filter -A FORWARD -i eth7 -j TRAILBLAZER-GUARD"),
+                "{error}"
+            );
+            assert_eq!(
+                owned(&mut backend).text,
+                [
+                    "iptables -t filter -N TRAILBLAZER-GUARD",
+                    "iptables -t filter -A TRAILBLAZER-GUARD -m comment --comment \"trailblazer: managed, do not edit\"",
+                ]
+            );
+            sh(&format!("{} -D FORWARD 1", variant.0));
+            backend.remove().unwrap();
+            assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+        }
+    });
 }
 
 #[test]
 fn a_held_lock_is_reported_within_the_wait() {
-    if !isolated("a_held_lock_is_reported_within_the_wait", Inner::default()) {
-        return;
-    }
-    let lock = std::fs::File::create("/run/xtables.lock").unwrap();
-    lock.try_lock().unwrap();
-    let mut legacy = backend(VARIANTS[1]);
-    let begun = Instant::now();
-    let error = legacy.replace(&policy()).unwrap_err();
-    let took = begun.elapsed();
-    let FirewallError::Locked {
-        lock: path,
-        waited_s,
-        ..
-    } = &error
-    else {
-        panic!("not Locked: {error}");
-    };
-    assert_eq!((path.as_str(), *waited_s), ("/run/xtables.lock", 1));
-    assert!(
-        took >= Duration::from_millis(900) && took < Duration::from_secs(4),
-        "{took:?}"
-    );
-    // Reading takes no lock.
-    assert_eq!(legacy.observe().unwrap(), ObservedFirewall::Absent);
-    // The nft variant has no such lock.
-    let mut nft = backend(VARIANTS[0]);
-    nft.replace(&policy()).unwrap();
-    in_sync(&mut nft, &policy());
-    assert!(
-        nft.notes().iter().all(|note| note.contains("legacy")),
-        "{:?}",
-        nft.notes()
-    );
-    drop(lock);
-    legacy.replace(&policy()).unwrap();
-    in_sync(&mut legacy, &policy());
-    nft.observe().unwrap();
-    assert!(
-        nft.notes()
-            .iter()
-            .any(|note| note.contains("iptables-legacy tables present")),
-        "{:?}",
-        nft.notes()
-    );
+    isolated(|| {
+        let lock = std::fs::File::create("/run/xtables.lock").unwrap();
+        lock.try_lock().unwrap();
+        let mut legacy = backend(VARIANTS[1]);
+        let begun = Instant::now();
+        let error = legacy.replace(&policy()).unwrap_err();
+        let took = begun.elapsed();
+        let FirewallError::Locked {
+            lock: path,
+            waited_s,
+            ..
+        } = &error
+        else {
+            panic!("not Locked: {error}");
+        };
+        assert_eq!((path.as_str(), *waited_s), ("/run/xtables.lock", 1));
+        assert!(
+            took >= Duration::from_millis(900) && took < Duration::from_secs(4),
+            "{took:?}"
+        );
+        // Reading takes no lock.
+        assert_eq!(legacy.observe().unwrap(), ObservedFirewall::Absent);
+        // The nft variant has no such lock.
+        let mut nft = backend(VARIANTS[0]);
+        nft.replace(&policy()).unwrap();
+        in_sync(&mut nft, &policy());
+        assert!(
+            nft.notes().iter().all(|note| note.contains("legacy")),
+            "{:?}",
+            nft.notes()
+        );
+        drop(lock);
+        legacy.replace(&policy()).unwrap();
+        in_sync(&mut legacy, &policy());
+        nft.observe().unwrap();
+        assert!(
+            nft.notes()
+                .iter()
+                .any(|note| note.contains("iptables-legacy tables present")),
+            "{:?}",
+            nft.notes()
+        );
+    });
 }
 
 #[test]
 fn no_binary_is_unavailable() {
-    let inner = Inner {
-        path: Some("/nonexistent"),
-        ..Inner::default()
-    };
-    if !isolated("no_binary_is_unavailable", inner) {
-        return;
-    }
-    let mut backend = IptablesBackend::detect();
-    let ObservedFirewall::Unavailable(why) = backend.observe().unwrap() else {
-        panic!("not unavailable");
-    };
-    assert!(
-        why.contains("no iptables binary in PATH (/nonexistent)"),
-        "{why}"
-    );
-    assert_eq!(backend.description(), "iptables (no binary in PATH)");
-    backend.remove().unwrap();
-    let error = backend.replace(&policy()).unwrap_err().to_string();
-    assert!(error.contains("package iptables"), "{error}");
+    Isolation::default().path("/nonexistent").run(|| {
+        let mut backend = IptablesBackend::detect();
+        let ObservedFirewall::Unavailable(why) = backend.observe().unwrap() else {
+            panic!("not unavailable");
+        };
+        assert!(
+            why.contains("no iptables binary in PATH (/nonexistent)"),
+            "{why}"
+        );
+        assert_eq!(backend.description(), "iptables (no binary in PATH)");
+        backend.remove().unwrap();
+        let error = backend.replace(&policy()).unwrap_err().to_string();
+        assert!(error.contains("package iptables"), "{error}");
+    });
 }
 
 #[test]
 fn a_missing_ipv6_tool_matters_only_to_ipv6_rules() {
-    if !isolated(
-        "a_missing_ipv6_tool_matters_only_to_ipv6_rules",
-        Inner::default(),
-    ) {
-        return;
-    }
-    for variant in VARIANTS {
-        let mut backend = backend((variant.0, "ip6tables-nonexistent"));
-        let error = backend.replace(&policy()).unwrap_err().to_string();
-        assert!(error.contains("ip6tables-nonexistent"), "{error}");
-        assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
-        let mut only_ipv4 = policy();
-        for chain in &mut only_ipv4.chains {
-            for rule in &mut chain.rules {
-                rule.family = Some(Family::Ipv4);
+    isolated(|| {
+        for variant in VARIANTS {
+            let mut backend = backend((variant.0, "ip6tables-nonexistent"));
+            let error = backend.replace(&policy()).unwrap_err().to_string();
+            assert!(error.contains("ip6tables-nonexistent"), "{error}");
+            assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
+            let mut only_ipv4 = policy();
+            for chain in &mut only_ipv4.chains {
+                for rule in &mut chain.rules {
+                    rule.family = Some(Family::Ipv4);
+                }
+                chain.rules.retain(|rule| {
+                    !matches!(rule.matches.first(), Some(Match::Source(prefix)) if Family::of_net(prefix) == Family::Ipv6)
+                });
             }
-            chain.rules.retain(|rule| {
-                !matches!(rule.matches.first(), Some(Match::Source(prefix)) if Family::of_net(prefix) == Family::Ipv6)
-            });
+            backend.replace(&only_ipv4).unwrap();
+            in_sync(&mut backend, &only_ipv4);
+            backend.remove().unwrap();
         }
-        backend.replace(&only_ipv4).unwrap();
-        in_sync(&mut backend, &only_ipv4);
-        backend.remove().unwrap();
-    }
+    });
 }
 
 #[test]
 fn without_privilege_nothing_is_taken_for_empty() {
-    let inner = Inner {
-        powerless: true,
-        ..Inner::default()
-    };
-    if !isolated("without_privilege_nothing_is_taken_for_empty", inner) {
-        return;
-    }
-    for variant in VARIANTS {
-        let mut backend = backend(variant);
-        let ObservedFirewall::Unreadable(why) = backend.observe().unwrap() else {
-            panic!("{variant:?}: not unreadable");
-        };
-        assert!(why.contains("CAP_NET_ADMIN"), "{why}");
-        let error = backend.replace(&policy()).unwrap_err().to_string();
-        assert!(error.contains("CAP_NET_ADMIN"), "{error}");
-        assert!(backend.remove().is_err());
-    }
+    Isolation::default().without_capabilities().run(|| {
+        for variant in VARIANTS {
+            let mut backend = backend(variant);
+            let ObservedFirewall::Unreadable(why) = backend.observe().unwrap() else {
+                panic!("{variant:?}: not unreadable");
+            };
+            assert!(why.contains("CAP_NET_ADMIN"), "{why}");
+            let error = backend.replace(&policy()).unwrap_err().to_string();
+            assert!(error.contains("CAP_NET_ADMIN"), "{error}");
+            assert!(backend.remove().is_err());
+        }
+    });
 }
 
 #[test]
 fn a_table_that_nft_has_filled_is_not_taken_for_empty() {
-    if !isolated(
-        "a_table_that_nft_has_filled_is_not_taken_for_empty",
-        Inner::default(),
-    ) {
-        return;
-    }
-    sh("nft 'add table ip nat; add chain ip nat mine { type nat hook postrouting priority 42; }'");
-    let mut nft = backend(VARIANTS[0]);
-    let ObservedFirewall::Unreadable(why) = nft.observe().unwrap() else {
-        panic!("not unreadable: {:?}", nft.observe());
-    };
-    assert!(why.contains("table nat"), "{why}");
-    assert!(nft.replace(&policy()).is_err());
-    // A table of another name is nobody's business.
-    sh(
-        "nft 'delete table ip nat; add table ip mine; add chain ip mine nat { type nat hook postrouting priority 42; }'",
-    );
-    assert_eq!(nft.observe().unwrap(), ObservedFirewall::Absent);
+    isolated(|| {
+        sh(
+            "nft 'add table ip nat; add chain ip nat mine { type nat hook postrouting priority 42; }'",
+        );
+        let mut nft = backend(VARIANTS[0]);
+        let ObservedFirewall::Unreadable(why) = nft.observe().unwrap() else {
+            panic!("not unreadable: {:?}", nft.observe());
+        };
+        assert!(why.contains("table nat"), "{why}");
+        assert!(nft.replace(&policy()).is_err());
+        // A table of another name is nobody's business.
+        sh(
+            "nft 'delete table ip nat; add table ip mine; add chain ip mine nat { type nat hook postrouting priority 42; }'",
+        );
+        assert_eq!(nft.observe().unwrap(), ObservedFirewall::Absent);
+    });
 }
 
 /// Tools in a directory of their own: links to the real ones, but for those scripted.
@@ -691,71 +650,68 @@ fn tools_with(scripts: &[(&str, &str)]) -> (tempfile::TempDir, &'static str, &'s
 
 #[test]
 fn a_failure_half_way_leaves_all_as_it_was() {
-    if !isolated("a_failure_half_way_leaves_all_as_it_was", Inner::default()) {
-        return;
-    }
-    let marker = "/run/fault-fired";
-    // The first restore of IPv6 loses its last table and fails; the later ones are real.
-    let fault = format!(
-        "case \"$1\" in --version) exec REAL \"$@\";; esac\n\
-         if [ -e {marker} ]; then exec REAL \"$@\"; fi\n\
-         touch {marker}\n\
-         sed '/^\\*nat/,$d' | REAL \"$@\"\n\
-         echo 'ip6tables-restore: line 3 failed' >&2; exit 1"
-    );
-    for start in [Ruleset::default(), {
-        let mut smaller = policy();
-        smaller.chains.remove(1);
-        smaller
-    }] {
-        let mut real = backend(VARIANTS[1]);
-        real.replace(&start).unwrap();
-        let before = sh("{ iptables-legacy-save; ip6tables-legacy-save; } | sed '/^#/d'");
-        let (_directory, ipv4, ipv6) = tools_with(&[("ip6tables-restore", &fault)]);
-        let mut faulty = IptablesBackend::with_tools(ipv4, ipv6, 1);
-        let error = faulty.replace(&policy()).unwrap_err().to_string();
-        assert!(std::path::Path::new(marker).exists(), "the fault fired");
-        assert!(error.contains("line 3 failed (that line is `"), "{error}");
-        if start.chains.is_empty() {
-            assert_eq!(real.observe().unwrap(), ObservedFirewall::Absent);
-        } else {
-            let after = sh("{ iptables-legacy-save; ip6tables-legacy-save; } | sed '/^#/d'");
-            assert_eq!(after, before);
+    isolated(|| {
+        let marker = "/run/fault-fired";
+        // The first restore of IPv6 loses its last table and fails; the later ones are real.
+        let fault = format!(
+            "case \"$1\" in --version) exec REAL \"$@\";; esac\n\
+             if [ -e {marker} ]; then exec REAL \"$@\"; fi\n\
+             touch {marker}\n\
+             sed '/^\\*nat/,$d' | REAL \"$@\"\n\
+             echo 'ip6tables-restore: line 3 failed' >&2; exit 1"
+        );
+        for start in [Ruleset::default(), {
+            let mut smaller = policy();
+            smaller.chains.remove(1);
+            smaller
+        }] {
+            let mut real = backend(VARIANTS[1]);
+            real.replace(&start).unwrap();
+            let before = sh("{ iptables-legacy-save; ip6tables-legacy-save; } | sed '/^#/d'");
+            let (_directory, ipv4, ipv6) = tools_with(&[("ip6tables-restore", &fault)]);
+            let mut faulty = IptablesBackend::with_tools(ipv4, ipv6, 1);
+            let error = faulty.replace(&policy()).unwrap_err().to_string();
+            assert!(std::path::Path::new(marker).exists(), "the fault fired");
+            assert!(error.contains("line 3 failed (that line is `"), "{error}");
+            if start.chains.is_empty() {
+                assert_eq!(real.observe().unwrap(), ObservedFirewall::Absent);
+            } else {
+                let after = sh("{ iptables-legacy-save; ip6tables-legacy-save; } | sed '/^#/d'");
+                assert_eq!(after, before);
+            }
+            faulty.replace(&policy()).unwrap();
+            in_sync(&mut real, &policy());
+            std::fs::remove_file(marker).unwrap();
         }
-        faulty.replace(&policy()).unwrap();
-        in_sync(&mut real, &policy());
-        std::fs::remove_file(marker).unwrap();
-    }
+    });
 }
 
 #[test]
 fn a_failed_read_is_an_error() {
-    if !isolated("a_failed_read_is_an_error", Inner::default()) {
-        return;
-    }
-    for (body, said) in [
-        ("echo 'out of memory' >&2; exit 1", "out of memory"),
-        ("REAL \"$@\" | sed '$d' | sed '/COMMIT/d'", "incomplete"),
-        ("kill -9 $$", "signal: 9"),
-    ] {
-        backend(VARIANTS[1]).replace(&policy()).unwrap();
-        let (_directory, ipv4, ipv6) = tools_with(&[("iptables-save", body)]);
-        let mut faulty = IptablesBackend::with_tools(ipv4, ipv6, 1);
-        let error = faulty.observe().unwrap_err().to_string();
-        assert!(error.contains(said), "{error}");
-        assert!(faulty.replace(&policy()).is_err());
-    }
+    isolated(|| {
+        for (body, said) in [
+            ("echo 'out of memory' >&2; exit 1", "out of memory"),
+            ("REAL \"$@\" | sed '$d' | sed '/COMMIT/d'", "incomplete"),
+            ("kill -9 $$", "signal: 9"),
+        ] {
+            backend(VARIANTS[1]).replace(&policy()).unwrap();
+            let (_directory, ipv4, ipv6) = tools_with(&[("iptables-save", body)]);
+            let mut faulty = IptablesBackend::with_tools(ipv4, ipv6, 1);
+            let error = faulty.observe().unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+            assert!(faulty.replace(&policy()).is_err());
+        }
+    });
 }
 
 #[test]
 fn variants_that_do_not_fit_are_refused() {
-    if !isolated("variants_that_do_not_fit_are_refused", Inner::default()) {
-        return;
-    }
-    let nft = format!("exec {} \"$@\"", which("iptables-nft-restore").display());
-    let (_directory, ipv4, ipv6) = tools_with(&[("iptables-restore", &nft)]);
-    let mut mixed = IptablesBackend::with_tools(ipv4, ipv6, 1);
-    let error = mixed.replace(&policy()).unwrap_err().to_string();
-    assert!(error.contains("make them one"), "{error}");
-    assert_eq!(sh("iptables-nft-save | grep -v '^#' || true"), "");
+    isolated(|| {
+        let nft = format!("exec {} \"$@\"", which("iptables-nft-restore").display());
+        let (_directory, ipv4, ipv6) = tools_with(&[("iptables-restore", &nft)]);
+        let mut mixed = IptablesBackend::with_tools(ipv4, ipv6, 1);
+        let error = mixed.replace(&policy()).unwrap_err().to_string();
+        assert!(error.contains("make them one"), "{error}");
+        assert_eq!(sh("iptables-nft-save | grep -v '^#' || true"), "");
+    });
 }

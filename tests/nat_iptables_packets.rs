@@ -4,9 +4,6 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/isolated_ipt.rs"]
-mod isolated_ipt;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use isolated_ipt::{Inner, isolated, sh};
+use lab::isolated;
+use lab::shell::sh;
 use rustix::net::{AddressFamily, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use trailblazer::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
@@ -207,259 +205,249 @@ fn for_all(mut test: impl FnMut(&mut IptablesBackend, (&'static str, &'static st
 
 #[test]
 fn snat_masquerade_and_accept() {
-    if !isolated("snat_masquerade_and_accept", Inner::default()) {
-        return;
-    }
-    for_all(|backend, variant, family| {
-        let tool = if family == Family::Ipv4 {
-            variant.0
-        } else {
-            variant.1
-        };
-        let out = Match::OutputInterface("s0".into());
-        let ruleset = Ruleset {
-            chains: vec![chain(
-                Hook::PostroutingNat,
-                vec![
-                    rule(
-                        &[
-                            out.clone(),
-                            Match::DestinationAnyOf(vec![host(server(family, 1))]),
-                        ],
-                        Verdict::Accept,
-                    ),
-                    rule(
-                        &[
-                            out.clone(),
-                            Match::DestinationAnyOf(vec![
-                                host(server(family, 2)),
-                                host(server(family, 4)),
-                            ]),
-                            Match::NotSource(host(client(family, 5))),
-                            Match::NotSource(host(client(family, 6))),
-                        ],
-                        Verdict::Masquerade,
-                    ),
-                    rule(
-                        &[
-                            Match::OutputInterface("s0".into()),
-                            Match::NotInputInterface("s0".into()),
-                        ],
-                        Verdict::Snat(server(family, 11)),
-                    ),
-                ],
-            )],
-        };
-        // Somebody else's translation behind ours: "accept" keeps it away, the first one wins.
-        sh(&format!(
-            "{tool} -t nat -A POSTROUTING -o s0 -j SNAT --to-source {}",
-            server(family, 13)
-        ));
-        backend.replace(&ruleset).unwrap();
-        let main = server(family, 20);
-        let peer = |from, to| seen(client(family, from), server(family, to));
-        assert_eq!(peer(0, 1), Some(client(family, 0)), "accept: left alone");
-        assert_eq!(peer(0, 2), Some(main), "masquerade");
-        assert_eq!(peer(0, 4), Some(main), "masquerade, second prefix");
-        assert_eq!(peer(5, 2), Some(server(family, 11)), "excluded source");
-        assert_eq!(peer(6, 4), Some(server(family, 11)), "excluded source");
-        assert_eq!(peer(0, 3), Some(server(family, 11)), "snat");
-        // An open connection outlives the exchange of all rules.
-        let (from, to) = (client(family, 0), server(family, 3));
-        let mut open = inside_of("client", move || connect(from, to)).unwrap();
-        assert_eq!(ask(&mut open), Some(server(family, 11)));
-        let mut changed = ruleset.clone();
-        changed.chains[0].rules.remove(0);
-        backend.replace(&changed).unwrap();
-        assert_eq!(ask(&mut open), Some(server(family, 11)));
-        assert_eq!(peer(0, 1), Some(server(family, 11)), "now translated");
-        sh(&format!("{tool} -t nat -F POSTROUTING"));
-    });
-}
-
-#[test]
-fn source_buckets_are_complete_and_stable() {
-    if !isolated("source_buckets_are_complete_and_stable", Inner::default()) {
-        return;
-    }
-    let mut by_variant: BTreeMap<Family, Vec<Vec<Option<IpAddr>>>> = BTreeMap::new();
-    for_all(|backend, _, family| {
-        let share = |bucket: u32| {
-            rule(
-                &[
-                    Match::OutputInterface("s0".into()),
-                    Match::SourceBucket {
-                        bucket,
-                        buckets: 3,
-                        seed: 0x7472_6169,
-                    },
-                ],
-                Verdict::Snat(server(family, 11 + u8::try_from(bucket).unwrap())),
-            )
-        };
-        let ruleset = Ruleset {
-            chains: vec![chain(Hook::PostroutingNat, (0..3).map(share).collect())],
-        };
-        let all = |to: u8| -> Vec<Option<IpAddr>> {
-            (0..CLIENTS)
-                .map(|n| seen(client(family, n), server(family, to)))
-                .collect()
-        };
-        backend.replace(&ruleset).unwrap();
-        let first = all(1);
-        let used: BTreeSet<IpAddr> = first.iter().map(|seen| seen.unwrap()).collect();
-        let wanted: BTreeSet<IpAddr> = (11..14).map(|n| server(family, n)).collect();
-        assert_eq!(used, wanted, "each address is used, and nothing else");
-        assert_eq!(all(2), first, "the same whatever the destination");
-        backend.remove().unwrap();
-        backend.replace(&ruleset).unwrap();
-        assert_eq!(all(1), first, "the same after a reload");
-        by_variant.entry(family).or_default().push(first);
-    });
-    for shares in by_variant.values() {
-        assert_eq!(shares[0], shares[1], "the same with both variants");
-    }
-}
-
-#[test]
-fn marks_travel_from_prerouting_to_translation() {
-    if !isolated(
-        "marks_travel_from_prerouting_to_translation",
-        Inner::default(),
-    ) {
-        return;
-    }
-    for_all(|backend, variant, family| {
-        let tool = if family == Family::Ipv4 {
-            variant.0
-        } else {
-            variant.1
-        };
-        let path = Mark {
-            value: 0x1000,
-            mask: 0x3000,
-        };
-        let bypass = vec![host(server(family, 1)), host(server(family, 2))];
-        let ruleset = Ruleset {
-            chains: vec![
-                chain(
-                    Hook::Prerouting,
+    isolated(|| {
+        for_all(|backend, variant, family| {
+            let tool = if family == Family::Ipv4 {
+                variant.0
+            } else {
+                variant.1
+            };
+            let out = Match::OutputInterface("s0".into());
+            let ruleset = Ruleset {
+                chains: vec![chain(
+                    Hook::PostroutingNat,
                     vec![
                         rule(
                             &[
-                                Match::NotInputInterface("s0".into()),
-                                Match::DestinationNoneOf(bypass),
+                                out.clone(),
+                                Match::DestinationAnyOf(vec![host(server(family, 1))]),
                             ],
                             Verdict::Accept,
                         ),
                         rule(
                             &[
-                                Match::NotInputInterface("s0".into()),
-                                Match::NewFlow,
-                                Match::Source(host(client(family, 0))),
+                                out.clone(),
+                                Match::DestinationAnyOf(vec![
+                                    host(server(family, 2)),
+                                    host(server(family, 4)),
+                                ]),
+                                Match::NotSource(host(client(family, 5))),
+                                Match::NotSource(host(client(family, 6))),
                             ],
-                            Verdict::SetFlowMark(path),
+                            Verdict::Masquerade,
                         ),
                         rule(
-                            &[Match::FlowMark(path)],
-                            Verdict::RestoreMark { mask: 0x3000 },
+                            &[
+                                Match::OutputInterface("s0".into()),
+                                Match::NotInputInterface("s0".into()),
+                            ],
+                            Verdict::Snat(server(family, 11)),
                         ),
                     ],
-                ),
-                chain(
-                    Hook::PostroutingNat,
-                    vec![
-                        rule(&[Match::FlowMark(path)], Verdict::Snat(server(family, 12))),
-                        rule(
-                            &[Match::OutputInterface("s0".into())],
-                            Verdict::Snat(server(family, 13)),
-                        ),
+                )],
+            };
+            // Somebody else's translation behind ours: "accept" keeps it away, the first one wins.
+            sh(&format!(
+                "{tool} -t nat -A POSTROUTING -o s0 -j SNAT --to-source {}",
+                server(family, 13)
+            ));
+            backend.replace(&ruleset).unwrap();
+            let main = server(family, 20);
+            let peer = |from, to| seen(client(family, from), server(family, to));
+            assert_eq!(peer(0, 1), Some(client(family, 0)), "accept: left alone");
+            assert_eq!(peer(0, 2), Some(main), "masquerade");
+            assert_eq!(peer(0, 4), Some(main), "masquerade, second prefix");
+            assert_eq!(peer(5, 2), Some(server(family, 11)), "excluded source");
+            assert_eq!(peer(6, 4), Some(server(family, 11)), "excluded source");
+            assert_eq!(peer(0, 3), Some(server(family, 11)), "snat");
+            // An open connection outlives the exchange of all rules.
+            let (from, to) = (client(family, 0), server(family, 3));
+            let mut open = inside_of("client", move || connect(from, to)).unwrap();
+            assert_eq!(ask(&mut open), Some(server(family, 11)));
+            let mut changed = ruleset.clone();
+            changed.chains[0].rules.remove(0);
+            backend.replace(&changed).unwrap();
+            assert_eq!(ask(&mut open), Some(server(family, 11)));
+            assert_eq!(peer(0, 1), Some(server(family, 11)), "now translated");
+            sh(&format!("{tool} -t nat -F POSTROUTING"));
+        });
+    });
+}
+
+#[test]
+fn source_buckets_are_complete_and_stable() {
+    isolated(|| {
+        let mut by_variant: BTreeMap<Family, Vec<Vec<Option<IpAddr>>>> = BTreeMap::new();
+        for_all(|backend, _, family| {
+            let share = |bucket: u32| {
+                rule(
+                    &[
+                        Match::OutputInterface("s0".into()),
+                        Match::SourceBucket {
+                            bucket,
+                            buckets: 3,
+                            seed: 0x7472_6169,
+                        },
                     ],
-                ),
-            ],
-        };
-        // A mark of others in other bits, on flow and packet, that must survive ours; the
-        // counting rule behind ours sees both together.
-        sh(&format!(
-            "{tool} -t mangle -A PREROUTING -j MARK --set-xmark 0x80/0x80; \
-             {tool} -t raw -A PREROUTING -j MARK --set-xmark 0x4/0x4; \
-             {tool} -t mangle -A POSTROUTING -o s0 -m mark --mark 0x1084/0xffffffff"
-        ));
-        backend.replace(&ruleset).unwrap();
-        let peer = |from, to| seen(client(family, from), server(family, to));
-        assert_eq!(peer(0, 1), Some(server(family, 12)), "marked");
-        assert_eq!(
-            peer(0, 2),
-            Some(server(family, 12)),
-            "marked, second prefix"
-        );
-        assert_eq!(
-            peer(0, 3),
-            Some(server(family, 13)),
-            "accept skipped the mark"
-        );
-        assert_eq!(
-            peer(1, 1),
-            Some(server(family, 13)),
-            "another source isn't marked"
-        );
-        let counted = sh(&format!("{tool} -t mangle -S POSTROUTING -v"));
-        assert!(
-            counted.contains("0x1084") && !counted.contains("-c 0 0 "),
-            "the packet carries our mark and theirs: {counted}"
-        );
-        sh(&format!(
-            "{tool} -t mangle -F PREROUTING; {tool} -t mangle -F POSTROUTING; {tool} -t raw -F"
-        ));
+                    Verdict::Snat(server(family, 11 + u8::try_from(bucket).unwrap())),
+                )
+            };
+            let ruleset = Ruleset {
+                chains: vec![chain(Hook::PostroutingNat, (0..3).map(share).collect())],
+            };
+            let all = |to: u8| -> Vec<Option<IpAddr>> {
+                (0..CLIENTS)
+                    .map(|n| seen(client(family, n), server(family, to)))
+                    .collect()
+            };
+            backend.replace(&ruleset).unwrap();
+            let first = all(1);
+            let used: BTreeSet<IpAddr> = first.iter().map(|seen| seen.unwrap()).collect();
+            let wanted: BTreeSet<IpAddr> = (11..14).map(|n| server(family, n)).collect();
+            assert_eq!(used, wanted, "each address is used, and nothing else");
+            assert_eq!(all(2), first, "the same whatever the destination");
+            backend.remove().unwrap();
+            backend.replace(&ruleset).unwrap();
+            assert_eq!(all(1), first, "the same after a reload");
+            by_variant.entry(family).or_default().push(first);
+        });
+        for shares in by_variant.values() {
+            assert_eq!(shares[0], shares[1], "the same with both variants");
+        }
+    });
+}
+
+#[test]
+fn marks_travel_from_prerouting_to_translation() {
+    isolated(|| {
+        for_all(|backend, variant, family| {
+            let tool = if family == Family::Ipv4 {
+                variant.0
+            } else {
+                variant.1
+            };
+            let path = Mark {
+                value: 0x1000,
+                mask: 0x3000,
+            };
+            let bypass = vec![host(server(family, 1)), host(server(family, 2))];
+            let ruleset = Ruleset {
+                chains: vec![
+                    chain(
+                        Hook::Prerouting,
+                        vec![
+                            rule(
+                                &[
+                                    Match::NotInputInterface("s0".into()),
+                                    Match::DestinationNoneOf(bypass),
+                                ],
+                                Verdict::Accept,
+                            ),
+                            rule(
+                                &[
+                                    Match::NotInputInterface("s0".into()),
+                                    Match::NewFlow,
+                                    Match::Source(host(client(family, 0))),
+                                ],
+                                Verdict::SetFlowMark(path),
+                            ),
+                            rule(
+                                &[Match::FlowMark(path)],
+                                Verdict::RestoreMark { mask: 0x3000 },
+                            ),
+                        ],
+                    ),
+                    chain(
+                        Hook::PostroutingNat,
+                        vec![
+                            rule(&[Match::FlowMark(path)], Verdict::Snat(server(family, 12))),
+                            rule(
+                                &[Match::OutputInterface("s0".into())],
+                                Verdict::Snat(server(family, 13)),
+                            ),
+                        ],
+                    ),
+                ],
+            };
+            // A mark of others in other bits, on flow and packet, that must survive ours; the
+            // counting rule behind ours sees both together.
+            sh(&format!(
+                "{tool} -t mangle -A PREROUTING -j MARK --set-xmark 0x80/0x80; \
+                 {tool} -t raw -A PREROUTING -j MARK --set-xmark 0x4/0x4; \
+                 {tool} -t mangle -A POSTROUTING -o s0 -m mark --mark 0x1084/0xffffffff"
+            ));
+            backend.replace(&ruleset).unwrap();
+            let peer = |from, to| seen(client(family, from), server(family, to));
+            assert_eq!(peer(0, 1), Some(server(family, 12)), "marked");
+            assert_eq!(
+                peer(0, 2),
+                Some(server(family, 12)),
+                "marked, second prefix"
+            );
+            assert_eq!(
+                peer(0, 3),
+                Some(server(family, 13)),
+                "accept skipped the mark"
+            );
+            assert_eq!(
+                peer(1, 1),
+                Some(server(family, 13)),
+                "another source isn't marked"
+            );
+            let counted = sh(&format!("{tool} -t mangle -S POSTROUTING -v"));
+            assert!(
+                counted.contains("0x1084") && !counted.contains("-c 0 0 "),
+                "the packet carries our mark and theirs: {counted}"
+            );
+            sh(&format!(
+                "{tool} -t mangle -F PREROUTING; {tool} -t mangle -F POSTROUTING; {tool} -t raw -F"
+            ));
+        });
     });
 }
 
 #[test]
 fn the_guard_drops_what_is_not_tracked_and_spares_foreign_filters() {
-    if !isolated(
-        "the_guard_drops_what_is_not_tracked_and_spares_foreign_filters",
-        Inner::default(),
-    ) {
-        return;
-    }
-    for_all(|backend, variant, family| {
-        let tool = if family == Family::Ipv4 {
-            variant.0
-        } else {
-            variant.1
-        };
-        let ruleset = Ruleset {
-            chains: vec![chain(
-                Hook::PostroutingGuard,
-                vec![
-                    rule(
-                        &[Match::DestinationAnyOf(vec![host(server(family, 1))])],
-                        Verdict::Accept,
-                    ),
-                    rule(
-                        &[Match::OutputInterface("s0".into()), Match::NotTracked],
-                        Verdict::Drop,
-                    ),
-                ],
-            )],
-        };
-        let peer = |from, to| seen(client(family, from), server(family, to));
-        // Not tracked, so not translated: the private source would leave.
-        sh(&format!(
-            "{tool} -t raw -A PREROUTING -s {} -j CT --notrack",
-            client(family, 3)
-        ));
-        assert_eq!(peer(3, 2), Some(client(family, 3)));
-        backend.replace(&ruleset).unwrap();
-        assert_eq!(peer(3, 2), None, "dropped");
-        assert_eq!(peer(3, 1), Some(client(family, 3)), "accepted before");
-        assert_eq!(peer(0, 2), Some(client(family, 0)), "tracked flows pass");
-        // Our accept isn't the administrator's.
-        sh(&format!(
-            "{tool} -A FORWARD -s {} -j DROP",
-            client(family, 4)
-        ));
-        assert_eq!(peer(4, 1), None, "the administrator's filter still drops");
-        sh(&format!("{tool} -t raw -F; {tool} -F FORWARD"));
+    isolated(|| {
+        for_all(|backend, variant, family| {
+            let tool = if family == Family::Ipv4 {
+                variant.0
+            } else {
+                variant.1
+            };
+            let ruleset = Ruleset {
+                chains: vec![chain(
+                    Hook::PostroutingGuard,
+                    vec![
+                        rule(
+                            &[Match::DestinationAnyOf(vec![host(server(family, 1))])],
+                            Verdict::Accept,
+                        ),
+                        rule(
+                            &[Match::OutputInterface("s0".into()), Match::NotTracked],
+                            Verdict::Drop,
+                        ),
+                    ],
+                )],
+            };
+            let peer = |from, to| seen(client(family, from), server(family, to));
+            // Not tracked, so not translated: the private source would leave.
+            sh(&format!(
+                "{tool} -t raw -A PREROUTING -s {} -j CT --notrack",
+                client(family, 3)
+            ));
+            assert_eq!(peer(3, 2), Some(client(family, 3)));
+            backend.replace(&ruleset).unwrap();
+            assert_eq!(peer(3, 2), None, "dropped");
+            assert_eq!(peer(3, 1), Some(client(family, 3)), "accepted before");
+            assert_eq!(peer(0, 2), Some(client(family, 0)), "tracked flows pass");
+            // Our accept isn't the administrator's.
+            sh(&format!(
+                "{tool} -A FORWARD -s {} -j DROP",
+                client(family, 4)
+            ));
+            assert_eq!(peer(4, 1), None, "the administrator's filter still drops");
+            sh(&format!("{tool} -t raw -F; {tool} -F FORWARD"));
+        });
     });
 }

@@ -4,7 +4,6 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod lab;
 mod packets;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};

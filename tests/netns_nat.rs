@@ -3,7 +3,6 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used)]
 
-mod lab;
 mod packets;
 
 use std::collections::{BTreeMap, BTreeSet};

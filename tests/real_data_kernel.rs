@@ -7,13 +7,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/data.rs"]
-mod data;
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "common/replay.rs"]
-mod replay;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -27,7 +20,7 @@ use trailblazer::plan::Step;
 use trailblazer::reconcile::{Options, Outcome, Report, pass};
 use trailblazer::types::{SyncToken, TableId};
 
-use replay::{Replay, ReplayRow};
+use lab::replay::{Replay, ReplayRow};
 
 const REGIONS: [&str; 4] = ["us-east-1", "us-west-2", "eu-west-1", "eu-central-1"];
 const BYPASS: TableId = TableId(1083);
@@ -43,12 +36,14 @@ fn long() -> bool {
 }
 
 /// Says out loud what is not tested; real data is never part of the repository.
-fn with_data(name: &str, body: impl FnOnce(&Path)) {
-    let Some(dir) = data::ip_ranges_dir() else {
+fn with_data<F: FnOnce(&Path)>(body: F) {
+    let Some(dir) = lab::data::ip_ranges_dir() else {
         return;
     };
     let deadline = if long() { LONG_DEADLINE } else { lab::DEADLINE };
-    lab::isolated_named(name, deadline, || body(&dir));
+    let name = lab::name_around(&body);
+    let isolation = lab::Isolation::default().deadline(deadline);
+    isolation.run_named(name, || body(&dir));
 }
 
 /// The selection by `serde_json::Value`, sharing no code with the crate.
@@ -209,7 +204,7 @@ fn documents(dir: &Path) -> Vec<(String, Vec<u8>)> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "xz"))
         .map(|path| {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, data::decompress(&path))
+            (name, lab::data::decompress(&path))
         })
         .collect();
     found.sort();
@@ -266,22 +261,22 @@ fn replay_region(dir: &Path, region: &str) {
 
 #[test]
 fn replay_of_us_east_1() {
-    with_data("replay_of_us_east_1", |dir| replay_region(dir, REGIONS[0]));
+    with_data(|dir| replay_region(dir, REGIONS[0]));
 }
 
 #[test]
 fn replay_of_us_west_2() {
-    with_data("replay_of_us_west_2", |dir| replay_region(dir, REGIONS[1]));
+    with_data(|dir| replay_region(dir, REGIONS[1]));
 }
 
 #[test]
 fn replay_of_eu_west_1() {
-    with_data("replay_of_eu_west_1", |dir| replay_region(dir, REGIONS[2]));
+    with_data(|dir| replay_region(dir, REGIONS[2]));
 }
 
 #[test]
 fn replay_of_eu_central_1() {
-    with_data("replay_of_eu_central_1", |dir| {
+    with_data(|dir| {
         replay_region(dir, REGIONS[3]);
     });
 }
@@ -305,7 +300,7 @@ fn left_out(prefix: &IpNet) -> bool {
 /// one; the one that doesn't parse changes nothing.
 #[test]
 fn every_hard_document_in_the_kernel() {
-    with_data("every_hard_document_in_the_kernel", |dir| {
+    with_data(|dir| {
         let documents = documents(dir);
         let cases: Vec<(&str, &str)> = REGIONS
             .iter()
@@ -498,7 +493,7 @@ fn withdrawal(service: &str, region: &str, guard: &str, before: &[u8], after: &[
 
 #[test]
 fn mass_withdrawals_are_held_until_accepted() {
-    with_data("mass_withdrawals_are_held_until_accepted", |dir| {
+    with_data(|dir| {
         let documents = documents(dir);
         let of = |part: &str| named(&documents, part);
         let (before, after) = ("mass-withdrawal-before", "mass-withdrawal-after");
@@ -533,7 +528,7 @@ fn mass_withdrawals_are_held_until_accepted() {
 /// 19.6 % is not more than 20 %: no hold, and still no route goes before `hold_down` is over.
 #[test]
 fn a_smaller_withdrawal_is_held_down_only() {
-    with_data("a_smaller_withdrawal_is_held_down_only", |dir| {
+    with_data(|dir| {
         let documents = documents(dir);
         let operator = Operator::new("AMAZON", "eu-central-1");
         operator.publish(named(&documents, "2022-09-29-18-23-08"));
@@ -554,7 +549,7 @@ enum Poll {
 }
 
 fn polls(dir: &Path) -> Vec<Poll> {
-    let bytes = data::decompress(&dir.join("observed-2017-2023.jsonl.xz"));
+    let bytes = lab::data::decompress(&dir.join("observed-2017-2023.jsonl.xz"));
     let text = String::from_utf8(bytes).unwrap();
     text.lines()
         .map(|line| {
@@ -585,11 +580,11 @@ struct Seen {
 /// the seconds that this takes, and a deletion too many could not show.
 #[test]
 fn what_a_poller_received_in_six_years() {
-    with_data("what_a_poller_received_in_six_years", |dir| {
+    with_data(|dir| {
         let (service, region) = ("S3", "eu-central-1");
         let wanted = |row: &ReplayRow| row.is(service, region);
         let malformed =
-            data::decompress(&dir.join("docs/2017-07-24.malformed-trailing-garbage.json.xz"));
+            lab::data::decompress(&dir.join("docs/2017-07-24.malformed-trailing-garbage.json.xz"));
         let polls = polls(dir);
         let older = {
             let mut newest = 0;

@@ -1,11 +1,6 @@
 //! Real documents of AWS, and the embedded sample, against an independent computation.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test may say how it fails by failing.
 
-#[path = "common/data.rs"]
-mod data;
-#[path = "common/replay.rs"]
-mod replay;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +14,7 @@ use trailblazer::guard::{
 use trailblazer::ranges::{Document, DocumentError, PrefixSet, Selector, bad_rows_outside, select};
 use trailblazer::types::{Family, PerFamily, Region, Service, SyncToken};
 
-use replay::Replay;
+use lab::replay::{Replay, ReplayRow};
 
 const REGIONS: [&str; 4] = ["us-east-1", "eu-west-1", "eu-central-1", "us-west-2"];
 
@@ -55,7 +50,7 @@ fn documents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "xz"))
         .map(|path| {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, data::decompress(&path))
+            (name, lab::data::decompress(&path))
         })
         .collect()
 }
@@ -210,7 +205,7 @@ fn the_embedded_sample() {
 
 #[test]
 fn every_document_is_read_or_rejected_for_the_right_reason() {
-    let Some(dir) = data::ip_ranges_dir() else {
+    let Some(dir) = lab::data::ip_ranges_dir() else {
         return;
     };
     let documents = documents(&dir);
@@ -261,7 +256,7 @@ fn every_document_is_read_or_rejected_for_the_right_reason() {
 
 #[test]
 fn hard_documents_through_the_guard() {
-    let Some(dir) = data::ip_ranges_dir() else {
+    let Some(dir) = lab::data::ip_ranges_dir() else {
         return;
     };
     let documents = documents(&dir);
@@ -338,7 +333,7 @@ fn hard_documents_through_the_guard() {
 
 #[test]
 fn the_replay_ends_where_the_last_document_stands() {
-    let Some(dir) = data::ip_ranges_dir() else {
+    let Some(dir) = lab::data::ip_ranges_dir() else {
         return;
     };
     let documents = documents(&dir);
@@ -354,11 +349,11 @@ fn the_replay_ends_where_the_last_document_stands() {
 
 #[test]
 fn the_history_of_the_selection() {
-    let Some(dir) = data::ip_ranges_dir() else {
+    let Some(dir) = lab::data::ip_ranges_dir() else {
         return;
     };
     for region in REGIONS {
-        let wanted = |row: &replay::ReplayRow| row.is("S3", region);
+        let wanted = |row: &ReplayRow| row.is("S3", region);
         let mut replay = Replay::open(&dir);
         let mut trusting = Host::new(selector("S3", region), trusting());
         let mut careful = Host::new(selector("S3", region), default_config());

@@ -11,8 +11,6 @@ mod arena;
 #[allow(dead_code)]
 mod bounds;
 mod daemon;
-#[path = "../../tests/common/data.rs"]
-mod data;
 #[path = "../passes/documents.rs"]
 mod documents;
 mod drift;
@@ -21,15 +19,10 @@ mod drift;
 mod floor;
 mod flush;
 mod host;
-#[path = "../../tests/common/replay.rs"]
-mod replay;
 mod rest;
 #[path = "../passes/samples.rs"]
 #[allow(dead_code)]
 mod samples;
-#[path = "../../tests/source_http/server.rs"]
-#[allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
-mod server;
 mod soak;
 mod start;
 mod storm;

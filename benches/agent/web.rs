@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::server::{Server, answer};
 use super::{Res, arena};
+use lab::raw_http::{Server, answer};
 
 /// The system's authorities, which a real agent reads too (Debian's and Ubuntu's place).
 const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::data::ip_ranges_dir;
 use super::documents;
-use super::replay::{Replay, ReplayRow};
+use lab::data::ip_ranges_dir;
+use lab::replay::{Replay, ReplayRow};
 
 /// What of AWS's is selected: much, so that much changes. Not the region that the address of the
 /// benchmark's own VPC is of: the guard keeps that one.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
-use crate::isolate::isolated;
 use crate::state::directory::small_disk;
+use lab::isolated;
 
 fn time(second: i64) -> Timestamp {
     Timestamp::from_second(1_764_000_000 + second).expect("in range")

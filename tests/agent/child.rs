@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::*;
-use crate::lab::*;
+use lab::*;
 
 /// The processes that this one has started and that are there yet, as zombies too: number, state
 /// as in proc(5), and command line.

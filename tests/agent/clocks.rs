@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::host::*;
-use crate::lab::*;
 use crate::packets::FIRST;
+use lab::*;
 
 const DAY: i64 = 86_400;
 /// What a machine that is busy may take for a few passes, in seconds.

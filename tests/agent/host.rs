@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::lab::*;
 use crate::packets::{FIRST, document};
+use lab::*;
 
 /// Of the first document.
 pub const TOKEN: u64 = 1_795_021_512;

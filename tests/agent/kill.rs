@@ -8,9 +8,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::host::*;
-use crate::lab::*;
 use crate::packets::{FIRST, Firewall, Machine, PACE, count_from_now};
 use crate::systemd::Systemd;
+use lab::*;
 
 /// Numbers that nobody expects (SplitMix64), the same again for the same seed.
 struct Chance(u64);

@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::host::*;
-use crate::lab::*;
 use crate::packets::{FIRST, document};
+use lab::*;
 
 const COUNT: usize = 50_000;
 

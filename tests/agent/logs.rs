@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::host::*;
-use crate::lab::*;
 use crate::packets::FIRST;
+use lab::*;
 
 /// The log's lines, each of which is one JSON object.
 #[track_caller]

@@ -4,8 +4,6 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../lab/mod.rs"]
-mod lab;
 #[path = "../packets/mod.rs"]
 mod packets;
 

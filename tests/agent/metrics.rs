@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::host::*;
-use crate::lab::*;
 use crate::packets::FIRST;
+use lab::*;
 
 const PORT: u16 = 9683;
 

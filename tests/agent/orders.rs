@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::host::*;
-use crate::lab::*;
 use crate::packets::FIRST;
+use lab::*;
 
 /// Long enough for a pass, a repair and the end of a burst, several times over.
 const A_WHILE: Duration = Duration::from_millis(700);

@@ -7,9 +7,9 @@ use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::host::*;
-use crate::lab::*;
 use crate::packets::{FIRST, document};
 use crate::systemd::Systemd;
+use lab::*;
 
 /// Microseconds on the clock that `MONOTONIC_USEC` is read from.
 fn monotonic_usec() -> u64 {

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::host::*;
-use crate::lab::*;
 use crate::packets::{FIRST, document};
+use lab::*;
 
 /// What the mirror does wrong.
 enum Wrong {

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::host::*;
-use crate::lab::*;
 use crate::packets::FIRST;
 use crate::systemd::Systemd;
+use lab::*;
 
 /// The kernel at the moment in which READY=1 came.
 #[track_caller]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::host::Host;
-use crate::lab::{SOON, eventually, wait_until};
+use lab::{SOON, eventually, wait_until};
 
 /// What came, and when.
 #[derive(Debug, Clone)]

@@ -11,7 +11,6 @@ use serde_json::Value;
 use trailblazer::guard::{Anchor, GuardState};
 use trailblazer::state::store::Store;
 
-use crate::lab;
 use crate::site::{ROWS, Row, Site, TOKEN, assert_verdict, document, verdict};
 
 const NEWER: u64 = TOKEN + 100;

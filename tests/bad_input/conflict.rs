@@ -1,6 +1,5 @@
 //! Something foreign where ours should go: named, refused, never overwritten.
 
-use crate::lab;
 use crate::site::{ROWS, Site, TOKEN, document, rows_and, state_files};
 
 struct Case {

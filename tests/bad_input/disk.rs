@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::lab;
 use crate::site::{ROWS, Row, Site, TOKEN, all_files, assert_verdict, document, rows_and};
 
 const NEWER: u64 = TOKEN + 100;

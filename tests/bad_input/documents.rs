@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::lab;
-use crate::server::{Act, Server, answer, ok, redirect};
 use crate::site::{ROWS, Row, Site, TOKEN, assert_verdict, document, rows_and};
+use lab::raw_http::{Act, Server, answer, ok, redirect};
 
 type Reply = Box<dyn Fn() -> Vec<Act> + Send>;
 

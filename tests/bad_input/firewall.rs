@@ -13,7 +13,6 @@ use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
 use trailblazer::reconcile::{Options, Outcome, pass};
 
-use crate::lab;
 use crate::site::{ROWS, Site, TOKEN, document, state_files};
 
 #[test]

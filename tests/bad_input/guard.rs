@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::lab;
 use crate::site::{ROWS, Row, Site, TOKEN, assert_verdict, document, rows_and, verdict};
 
 const GOOD: Row = ("16.182.0.0/16", "us-east-1", "S3");

@@ -12,9 +12,9 @@ use trailblazer::plan::Step;
 use trailblazer::reconcile::{Options, Outcome, pass};
 use trailblazer::state::lock::PassLock;
 
-use crate::lab::{self, Ns, Snapshot};
-use crate::server::{Act, Server, ok};
 use crate::site::{ROWS, Site, TOKEN, document, state_files};
+use lab::raw_http::{Act, Server, ok};
+use lab::{Ns, Snapshot};
 
 #[test]
 fn without_cap_net_admin() {

@@ -17,9 +17,3 @@ mod guard;
 mod host;
 mod settings;
 mod site;
-
-#[path = "../lab/mod.rs"]
-mod lab;
-#[allow(dead_code)] // Shared: TLS and the log of requests are for others.
-#[path = "../source_http/server.rs"]
-mod server;

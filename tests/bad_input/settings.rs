@@ -3,7 +3,6 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::lab;
 use crate::site::{BINARY, ROWS, Site, TOKEN, document, state_files};
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::lab::{Bare, Output, Snapshot};
+use lab::{Bare, Output, Snapshot};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_trailblazer");
 /// Of the good document.

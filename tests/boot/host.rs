@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use serde_json::json;
 
 use crate::image::{Package, TOKEN};
-use crate::lab::*;
 use crate::life::*;
 use crate::machine::{Image, Machine, SERVICE};
 use crate::packets::{FIRST, PACE, count_from_now, document};
+use lab::*;
 
 /// A lab in which `host1` leaves through `nat1`, and the mirror serves the document.
 fn behind_a_nat() -> Lab {
@@ -62,7 +62,7 @@ fn seen(lab: &Lab, target: IpAddr) -> IpAddr {
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn a_hosts_life_from_the_image_to_the_purge() {
-    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+    isolated_life(|| {
         let lab = behind_a_nat();
         let (image, before) = baked("host", &lab);
         count_from_now(&lab);
@@ -119,7 +119,7 @@ fn a_hosts_life_from_the_image_to_the_purge() {
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn a_host_whose_network_comes_while_it_boots() {
-    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+    isolated_life(|| {
         let lab = behind_a_nat();
         let (image, _) = baked("host-networkd", &lab);
         image.write(
@@ -176,7 +176,7 @@ fn a_host_whose_network_comes_while_it_boots() {
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn an_unconfigured_package_does_nothing() {
-    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+    isolated_life(|| {
         let package = Package::find();
         let lab = Lab::new();
         let image = Image::new("unconfigured");
@@ -201,7 +201,7 @@ fn an_unconfigured_package_does_nothing() {
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn a_host_with_the_timer_instead_of_the_agent() {
-    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+    isolated_life(|| {
         let lab = behind_a_nat();
         let (image, before_installation) = baked("timer", &lab);
         image.chroot("systemctl disable trailblazer; systemctl enable trailblazer-reconcile.timer");

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::lab::scratch;
 use crate::machine::{Image, Machine};
 use crate::packets::{FIRST, document};
+use lab::scratch;
 
 /// Where the package expects its settings.
 pub const SETTINGS: &str = "/etc/trailblazer/trailblazer.toml";

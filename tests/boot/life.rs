@@ -7,12 +7,19 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::image::{Package, SETTINGS};
-use crate::lab::*;
 use crate::machine::{Machine, SERVICE, wait_for_line};
 use crate::packets::{PACE, assert_no_leaks};
+use lab::*;
 
 /// A machine's whole life takes half a minute; the rest is for a busy one.
-pub const DEADLINE_OF_A_LIFE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// Runs a test as the machine's root: services become other users, which a user namespace with
+/// root alone doesn't have.
+#[track_caller]
+pub fn isolated_life(body: impl FnOnce()) {
+    Isolation::default().as_root().deadline(DEADLINE).run(body);
+}
 
 /// The targets of the streams that judge.
 pub const TARGETS: [IpAddr; 4] = [S3, S3_6, PARTNER, PARTNER6];

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::lab::{Ns, Output, eventually, scratch, wait_until};
-use crate::root::Root;
+use lab::root::Root;
+use lab::{Ns, Output, eventually, scratch, wait_until};
 
 /// A root directory that becomes a machine.
 pub struct Image {

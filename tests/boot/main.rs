@@ -6,12 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../lab/mod.rs"]
-mod lab;
 #[path = "../packets/mod.rs"]
 mod packets;
-#[path = "../common/root.rs"]
-mod root;
 
 mod host;
 mod image;

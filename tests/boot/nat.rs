@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::image::{Package, SETTINGS, TOKEN};
-use crate::lab::*;
 use crate::life::*;
 use crate::machine::{Image, Machine, SERVICE};
 use crate::packets::nat::{SOURCES, behind_nat1, bulk_interface, egress_line};
 use crate::packets::{FIRST, Firewall, count_from_now, document};
+use lab::*;
 
 /// What the documentation says to do for a firewall, and what the agent then may.
 fn drop_in(firewall: Firewall) -> (Option<&'static str>, u64) {
@@ -116,7 +116,7 @@ fn life(name: &str, firewall: Firewall) {
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn a_nat_instance_that_manages_its_sysctls() {
-    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+    isolated_life(|| {
         let case = bulk_interface(Firewall::Nftables);
         let lab = behind_nat1(case.layout);
         lab.mirror.set_document(document(TOKEN, FIRST));
@@ -147,21 +147,19 @@ fn a_nat_instance_that_manages_its_sysctls() {
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn a_nat_instance_with_nftables() {
-    isolated_as_root(DEADLINE_OF_A_LIFE, || life("nat-nft", Firewall::Nftables));
+    isolated_life(|| life("nat-nft", Firewall::Nftables));
 }
 
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn a_nat_instance_with_iptables() {
-    isolated_as_root(DEADLINE_OF_A_LIFE, || {
-        life("nat-iptables", Firewall::Iptables)
-    });
+    isolated_life(|| life("nat-iptables", Firewall::Iptables));
 }
 
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn a_nat_instance_with_legacy_iptables() {
-    isolated_as_root(DEADLINE_OF_A_LIFE, || {
+    isolated_life(|| {
         life("nat-legacy", Firewall::IptablesLegacy);
     });
 }

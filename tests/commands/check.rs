@@ -1,8 +1,7 @@
 //! `check`: each thing that is wrong is named, with what to do, and nothing is touched.
 
-use crate::lab;
-use crate::lab::*;
 use crate::setup::*;
+use lab::*;
 
 struct Checked(serde_json::Value);
 

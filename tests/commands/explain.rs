@@ -1,8 +1,7 @@
 //! `explain`: which path, why, and whether the kernel agrees.
 
-use crate::lab;
-use crate::lab::*;
 use crate::setup::*;
+use lab::*;
 
 #[track_caller]
 fn explained(setup: &Setup, ns: &Ns, address: &str, code: i32) -> serde_json::Value {

@@ -1,8 +1,7 @@
 //! `flush`: everything of ours away, nothing else.
 
-use crate::lab;
-use crate::lab::*;
 use crate::setup::*;
+use lab::*;
 
 fn round_trip(ns: &Ns, setup: &Setup) {
     // iptables-nft makes its built-in chains at the first rule in one, for good.

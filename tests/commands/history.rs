@@ -1,8 +1,7 @@
 //! `history`: the journal, read back.
 
-use crate::lab;
-use crate::lab::*;
 use crate::setup::*;
+use lab::*;
 
 #[test]
 fn passes_newest_last_and_nothing_without_a_state_dir() {

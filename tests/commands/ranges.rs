@@ -1,8 +1,7 @@
 //! `ranges`: the selected prefixes.
 
-use crate::lab;
-use crate::lab::*;
 use crate::setup::*;
+use lab::*;
 
 #[test]
 fn of_the_last_known_good_and_of_a_source() {

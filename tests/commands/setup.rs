@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::lab::*;
+use lab::*;
 
 /// The sample document of the repository.
 pub fn sample() -> PathBuf {

@@ -1,8 +1,7 @@
 //! A source that gives a wrong answer, and one that gives none: told apart, and said once.
 
-use crate::lab;
-use crate::lab::*;
 use crate::setup::*;
+use lab::*;
 
 #[test]
 fn a_wrong_answer_is_rejected_and_silence_is_a_note() {

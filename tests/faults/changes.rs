@@ -12,7 +12,6 @@ use trailblazer::reconcile::{Outcome, Report};
 use trailblazer::types::{Family, TableId};
 
 use crate::foreign::{Foreign, Routes};
-use crate::lab;
 use crate::scenario::Scenario;
 use crate::world::{PARTNERS, World, at_every_step};
 

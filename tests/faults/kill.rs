@@ -11,7 +11,6 @@ use trailblazer::kernel::errno::KernelError;
 use trailblazer::plan::Step;
 use trailblazer::reconcile::Outcome;
 
-use crate::lab;
 use crate::scenario::{ALL, IPTABLES, Scenario};
 use crate::world::{World, at_every_step, config, run_pass};
 
@@ -49,7 +48,7 @@ fn die(words: &str) {
     );
 }
 
-fn killed_at(world: &World, at: usize, test: &str) {
+fn killed_at(world: &World, at: usize) {
     let when = format!(
         "{}: killed before step {}, {}",
         world.scenario.name,
@@ -59,7 +58,12 @@ fn killed_at(world: &World, at: usize, test: &str) {
     world.reset();
     world.assert_allowed(&format!("{when}: before the pass"));
     let output = Command::new(std::env::current_exe().expect("this test binary"))
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .args([
+            &lab::test_name(),
+            "--exact",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(
             CHILD,
             format!("{} {} {at}", world.scenario.name, world.directory.display()),
@@ -80,25 +84,25 @@ fn killed_at(world: &World, at: usize, test: &str) {
     world.assert_converges(Outcome::Changed, &when);
 }
 
-fn kill_at_every_step(scenarios: &[Scenario], test: &str) {
+fn kill_at_every_step(scenarios: &[Scenario]) {
     if let Ok(words) = std::env::var(CHILD) {
         return die(&words);
     }
     for scenario in scenarios {
-        at_every_step(*scenario, |world, at| killed_at(world, at, test));
+        at_every_step(*scenario, killed_at);
         println!("{}: killed before each step", scenario.name);
     }
 }
 
 #[test]
 fn killed_before_every_step_1() {
-    lab::isolated(|| kill_at_every_step(&ALL[..6], "kill::killed_before_every_step_1"));
+    lab::isolated(|| kill_at_every_step(&ALL[..6]));
 }
 
 #[test]
 fn killed_before_every_step_2() {
     lab::isolated(|| {
         let rest: Vec<Scenario> = ALL[6..].iter().chain(IPTABLES).copied().collect();
-        kill_at_every_step(&rest, "kill::killed_before_every_step_2");
+        kill_at_every_step(&rest);
     });
 }

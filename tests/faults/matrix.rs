@@ -9,7 +9,6 @@ use trailblazer::objects::{NexthopKind, RouteTarget};
 use trailblazer::plan::{Action, Step};
 use trailblazer::reconcile::Outcome;
 
-use crate::lab;
 use crate::scenario::{ALL, IPTABLES, Scenario};
 use crate::world::{World, at_every_step};
 
@@ -206,9 +205,8 @@ fn every_class_of_error_at_every_step_with_iptables() {
 #[test]
 #[ignore = "minutes: part of `make test-long`"]
 fn every_error_at_every_step() {
-    lab::isolated_named(
-        "matrix::every_error_at_every_step",
-        std::time::Duration::from_secs(1800),
-        || sweep(ALL, all_errors),
-    );
+    let half_an_hour = std::time::Duration::from_secs(1800);
+    lab::Isolation::default()
+        .deadline(half_an_hour)
+        .run(|| sweep(ALL, all_errors));
 }

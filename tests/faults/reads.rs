@@ -15,7 +15,6 @@ use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
 use trailblazer::plan::Step;
 use trailblazer::reconcile::{Outcome, Report};
 
-use crate::lab;
 use crate::scenario::{Scenario, Stage};
 use crate::world::{SharedIptables, World, run_pass_on};
 

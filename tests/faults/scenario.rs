@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use trailblazer::config::Role;
 
-use crate::lab::Ns;
+use lab::Ns;
 
 /// Settings and document of one pass.
 #[derive(Debug, Clone, Copy)]
@@ -309,7 +309,7 @@ impl Scenario {
         let mut all: Vec<IpAddr> = before
             .iter()
             .chain(self.after.prefixes)
-            .map(|prefix| crate::lab::address_in(prefix))
+            .map(|prefix| lab::address_in(prefix))
             .collect();
         all.sort();
         all.dedup();

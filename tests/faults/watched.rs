@@ -8,7 +8,6 @@ use trailblazer::plan::{Action, ObjectKey, Step};
 use trailblazer::reconcile::{Options, Outcome};
 
 use crate::changes::Deed;
-use crate::lab;
 use crate::scenario::Scenario;
 use crate::world::World;
 

@@ -31,8 +31,8 @@ use trailblazer::state::lock;
 use trailblazer::types::{Family, IfIndex};
 
 use crate::foreign::{Foreign, Routes};
-use crate::lab::{Bare, Ns, scratch};
 use crate::scenario::Scenario;
+use lab::{Bare, Ns, scratch};
 
 /// Stand for partners; not addresses of the documentation blocks, which verify itself asks about.
 pub const PARTNERS: [&str; 2] = ["8.8.8.8", "2606:4700:4700::1111"];

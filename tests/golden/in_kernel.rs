@@ -21,8 +21,8 @@ use trailblazer::state::store::Store;
 use trailblazer::types::{Family, Protocol};
 
 use crate::case::{Case, KERNEL_RULES};
-use crate::lab::{self, Imds, Ns, Output};
 use crate::{difference, lines, pipeline};
+use lab::{Imds, Ns, Output};
 
 struct Host {
     ns: Ns,

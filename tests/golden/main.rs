@@ -5,9 +5,6 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-#[path = "../lab/mod.rs"]
-mod lab;
-
 mod case;
 mod in_kernel;
 mod lines;

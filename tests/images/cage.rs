@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use crate::configs::of_fleet;
-use crate::lab::{self, Agent, Bare, Ns};
 use crate::tools::*;
+use lab::{Agent, Bare, Ns};
 
 /// The status of a path of the agent's own server, asked as the kubelet does.
 fn probe(ns: &Ns, get: &serde_json::Value) -> String {

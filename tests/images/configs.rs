@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::lab::{self, Bare, Output};
 use crate::tools::*;
+use lab::{Bare, Output};
 
 /// Where the unit waits for it.
 pub const PLACE: &str = "/etc/trailblazer/trailblazer.toml";

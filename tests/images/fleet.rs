@@ -229,11 +229,11 @@ fn the_containerfile_is_sound_and_copies_what_cargo_needs() {
     {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (to, from) = words.split_last().unwrap();
+        let to = directory.path().join(to);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         for path in from {
             let mut copy = Command::new("cp");
-            copy.arg("-r")
-                .arg(repository().join(path))
-                .arg(directory.path().join(to));
+            copy.arg("-r").arg(repository().join(path)).arg(&to);
             assert!(copy.status().unwrap().success(), "COPY {path}");
         }
     }

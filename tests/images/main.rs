@@ -9,8 +9,6 @@ mod aws;
 mod cage;
 mod configs;
 mod fleet;
-#[path = "../lab/mod.rs"]
-mod lab;
 mod packer;
 mod pages;
 mod tools;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::lab::*;
 use crate::scene::*;
+use lab::*;
 
 /// A prefix that the streams of the scene don't ask for.
 const FOUGHT: &str = "3.5.0.0/19";

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::lab::*;
 use crate::packets::*;
 use crate::scene::*;
+use lab::*;
 
 fn setting(firewall: Firewall, agent: &str) -> Setting {
     Setting {

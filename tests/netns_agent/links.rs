@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::lab::*;
 use crate::packets::*;
 use crate::scene::*;
+use lab::*;
 
 /// One route of each family and table: what a link takes along.
 const ON_THE_LINK: [&str; 4] = [

@@ -13,7 +13,5 @@ mod overruns;
 mod scene;
 mod taken;
 
-#[path = "../lab/mod.rs"]
-mod lab;
 #[path = "../packets/mod.rs"]
 mod packets;

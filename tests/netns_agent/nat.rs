@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::lab::*;
 use crate::packets::nat::*;
 use crate::packets::*;
 use crate::scene::*;
+use lab::*;
 
 /// A lab whose hosts leave through `nat1`, with an agent there.
 fn on_nat1(case: Case, body: impl FnOnce(&Scene)) {

@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::lab::*;
 use crate::scene::*;
+use lab::*;
 
 /// As an administrator writes it, with a rule and a route of a table of their own.
 const NETWORK: &str = "\

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use crate::lab::*;
 use crate::scene::*;
+use lab::*;
 
 /// Every second prefix of a size, so that none can be merged.
 fn many(count: usize) -> Vec<String> {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use crate::lab::*;
 use crate::packets::*;
+use lab::*;
 
 /// One NAT instance, both families.
 pub const ONE: &str = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";

@@ -1,8 +1,8 @@
 //! Somebody takes away routes and rules of ours.
 
-use crate::lab::*;
 use crate::packets::FIRST;
 use crate::scene::*;
+use lab::*;
 
 /// Our rules of a family (`place` in src/desired).
 const RULES: [u32; 5] = [30000, 30010, 30020, 30030, 30099];

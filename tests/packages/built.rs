@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::root::must;
+use lab::root::must;
 
 /// One build.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use crate::built::packages;
-use crate::root::must;
+use lab::root::must;
 
 /// Mode and path of every file of both; pages and documents further below.
 const BOTH: &str = "

@@ -3,7 +3,7 @@
 
 use crate::built::{next_packages, packages};
 use crate::inside::{configure, every_command_works, in_network, ip_knows_our_names, must_sh};
-use crate::root::{Root, differences};
+use lab::root::{Root, differences};
 
 /// What dpkg and apt write for any package, and what shadow's tools leave beside the files that they
 /// edit.

@@ -1,7 +1,7 @@
 //! What an installed package must do, whichever way it came.
 
 use crate::built::repository;
-use crate::root::Root;
+use lab::root::Root;
 
 /// A config as an administrator writes it; the document comes from a file.
 const CONFIG: &str = "\

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::built::{packages, repository};
-use crate::root::{must, run};
+use lab::root::{must, run};
 
 #[test]
 fn lintian_is_content() {

@@ -3,9 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../common/root.rs"]
-mod root;
-
 mod built;
 mod contents;
 mod deb;

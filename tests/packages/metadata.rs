@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::built::{packages, repository};
-use crate::root::must;
+use lab::root::must;
 
 fn field(name: &str) -> String {
     let text = must(

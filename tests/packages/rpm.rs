@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::built::{next_packages, packages};
 use crate::inside::{configure, every_command_works, ip_knows_our_names, must_sh};
-use crate::root::{Output, Root, as_root, differences, run};
+use lab::root::{Output, Root, as_root, differences, run};
 
 /// What rpm and shadow's tools write for any package, and what the tests put there.
 const THEIRS: &[&str] = &[

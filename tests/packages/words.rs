@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::built::{packages, repository};
-use crate::root::{must, run};
+use lab::root::{must, run};
 
 /// The .deb's files, unpacked once for these tests.
 fn unpacked(name: &str) -> PathBuf {

@@ -17,7 +17,7 @@ use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::iptables::{IptablesBackend, LOCK_WAIT_S};
 use trailblazer::kernel::firewall::nftables::Nftables;
 
-use crate::lab::*;
+use lab::*;
 
 /// The prefixes of us-east-1 in the first document: all of them are served from the start.
 pub const FIRST: &[&str] = &[

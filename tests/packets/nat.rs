@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Firewall, Machine};
-use crate::lab::*;
+use lab::*;
 
 /// The private networks behind the instance.
 pub const SOURCES: &str = "sources = [\"10.0.0.0/16\", \"2600:1f18:1000:1::/64\"]\n";

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 use flate2::{Compression, write::GzEncoder};
 use trailblazer::source::{Failure, Fetched, SourceError, fetch};
 
-use super::server::{Act, Request, Server, answer, ok, redirect};
 use super::{body, failure, get, settings, validators};
+use lab::raw_http::{Act, Request, Server, answer, ok, redirect};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());

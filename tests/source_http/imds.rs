@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use trailblazer::facts::InstanceFacts;
 use trailblazer::source::imds::{ImdsError, ImdsSettings, Wanted, ask};
 
-use super::server::{Act, Request, Server, answer, ok, redirect};
+use lab::raw_http::{Act, Request, Server, answer, ok, redirect};
 
 const MAC: &str = "02:29:96:8f:6a:2d";
 const ALL: Wanted = Wanted {

@@ -4,11 +4,7 @@
 
 mod http;
 mod imds;
-#[path = "../lab/isolate.rs"]
-#[allow(dead_code)] // the lab uses the rest
-mod isolate;
 mod marked;
-mod server;
 mod tls;
 
 use std::time::Duration;

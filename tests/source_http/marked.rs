@@ -5,9 +5,9 @@ use std::process::Command;
 
 use trailblazer::source::{Failure, fetch};
 
-use super::isolate::isolated;
-use super::server::{Server, ok, redirect};
 use super::{body, failure, settings, tls};
+use lab::isolated;
+use lab::raw_http::{Server, ok, redirect};
 
 /// Packets to the server's port need the mark; the local table's own rule, which comes before
 /// all others, makes room for that one.

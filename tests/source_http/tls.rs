@@ -12,8 +12,8 @@ use rcgen::{
 };
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::server::{Server, answer, ok, redirect};
 use super::{fetch, settings};
+use lab::raw_http::{Server, answer, ok, redirect};
 
 /// Set by the test of marks, inside its namespace.
 const CHILD_MARK: &str = "TRAILBLAZER_TEST_FETCH_MARK";

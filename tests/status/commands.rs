@@ -11,8 +11,7 @@ use trailblazer::status::control::*;
 use trailblazer::status::snapshot::*;
 
 use crate::agent::*;
-use crate::lab;
-use crate::lab::Output;
+use lab::Output;
 
 /// A host with a config, a state dir and a place for the socket, all of its own.
 struct Host {

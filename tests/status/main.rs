@@ -8,8 +8,6 @@
 mod agent;
 mod commands;
 mod http;
-#[path = "../lab/mod.rs"]
-mod lab;
 mod metrics;
 mod page;
 mod socket;

@@ -3,8 +3,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
-use crate::isolate::isolated;
 use crate::state::directory::small_disk;
+use lab::isolated;
 
 fn meta() -> Meta {
     Meta {

@@ -1,9 +1,6 @@
-//! The lab: a small VPC in network namespaces, with everything that Trailblazer meets there.
+//! The lab: a small VPC in network namespaces, with all services around Trailblazer.
 //!
 //! ```ignore
-//! #[path = "lab/mod.rs"]
-//! mod lab;
-//!
 //! #[test]
 //! fn hosts_reach_s3() {
 //!     lab::isolated(|| {
@@ -13,31 +10,41 @@
 //! }
 //! ```
 //!
-//! `isolated` runs the test in namespaces of its own, `addresses` holds the map, `server` and
-//! `http` what answers, `traffic` what asks, `snapshot` what must not change. `Bare` is a single
-//! namespace with a few links, for tests of the kernel's tables alone.
+//! `isolated` runs the test in namespaces of its own, `addresses` lists names and addresses,
+//! `server`, `http` and `imds` hold the servers, `traffic` the clients, and `snapshot` compares
+//! foreign state before and after. `Bare` is a single namespace with a few links, for tests of
+//! the kernel's tables alone. `raw_http` serves arbitrary bytes on loopback, `data` and `replay`
+//! read real documents, and `root` unpacks a Debian root.
+//!
+//! The crate depends on nothing of the product's, so that the product's unit tests can use the
+//! lab too.
 
-// Every test binary includes all of this and uses a part.
-#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
+// A lab is expensive to build: no implicit default.
+#![allow(clippy::new_without_default)]
 
 mod addresses;
 mod agent;
 mod bare;
+pub mod data;
 mod gateway;
 mod http;
 mod imds;
 mod isolate;
 mod ns;
 mod program;
+pub mod raw_http;
+pub mod replay;
+pub mod root;
 mod server;
 mod settle;
+pub mod shell;
 mod snapshot;
 mod topology;
 mod traffic;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -48,9 +55,13 @@ pub use agent::{Agent, SOON, eventually, wait_until};
 pub use bare::Bare;
 pub use http::{Delivery, Mirror, MirrorMode, Reply, Request};
 pub use imds::{Imds, ImdsMode};
-pub use isolate::{DEADLINE, enter, inside, isolated, isolated_as_root, isolated_named};
+pub use isolate::{
+    DEADLINE, Isolation, again_without_privilege, enter, inside, isolated, name_around, test_name,
+};
 pub use ns::{Ns, Output};
-pub use program::{binary, faketime, scratch, trailblazer, trailblazer_command, write_config};
+pub use program::{
+    binary, faketime, repository, scratch, trailblazer, trailblazer_command, write_config,
+};
 pub use server::{Contact, Server};
 pub use snapshot::Snapshot;
 pub use topology::{dhcp_routes, mac};

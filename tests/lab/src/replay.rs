@@ -7,8 +7,6 @@
 //!     let wanted = replay.selected(|row| row.is("S3", "us-east-1"));
 //! }
 //! ```
-#![allow(dead_code)] // Shared: no test crate uses all of it.
-#![allow(clippy::expect_used)] // Test code: panics are its errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

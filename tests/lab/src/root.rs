@@ -1,10 +1,7 @@
 //! A fresh Debian root: what a machine is before the package comes.
 //!
 //! ```ignore
-//! #[path = "../common/root.rs"]
-//! mod root;
-//!
-//! let root = root::Root::fresh("install");
+//! let root = lab::root::Root::fresh("install");
 //! root.put(&deb, "/tmp/trailblazer.deb");
 //! let output = root.sh("dpkg -i /tmp/trailblazer.deb");
 //! assert_eq!(output.code, 0, "{output}");
@@ -13,7 +10,6 @@
 //! It is unpacked from the tarball of `packaging/dev/debian-root.sh` (made once, in two minutes) and
 //! holds systemd, dbus, iproute2, nftables and iptables. It belongs to root: who isn't root needs a
 //! sudo that asks for no password.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // Shared: each test uses a part.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -83,8 +79,7 @@ impl Root {
     /// A fresh root; `name` tells roots of one process apart.
     #[track_caller]
     pub fn fresh(name: &str) -> Root {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let script = here.join("packaging/dev/debian-root.sh");
+        let script = crate::repository().join("packaging/dev/debian-root.sh");
         let tarball = must(&mut as_root(&script.to_string_lossy()));
         let tarball = Path::new(tarball.trim());
         let directory = tarball.parent().expect("a file lies in a directory");

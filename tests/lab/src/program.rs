@@ -12,18 +12,19 @@ pub fn scratch() -> PathBuf {
     directory
 }
 
-/// The built binary: cargo names it to integration tests and benches; an example finds it beside
-/// its own directory.
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let repository = own.ancestors().nth(2);
+    repository.expect("the lab lies in tests/lab").to_owned()
+}
+
+/// The built binary. Cargo puts tests, benches and examples into `target/<profile>/<directory>`
+/// and the binary beside that directory.
 pub fn binary() -> PathBuf {
-    if let Some(path) = option_env!("CARGO_BIN_EXE_trailblazer") {
-        return PathBuf::from(path);
-    }
     let own = std::env::current_exe().expect("the kernel knows the file of a running program");
-    let directory = own
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/<profile>/examples/<name>");
-    directory.join("trailblazer")
+    let profile = own.parent().and_then(Path::parent);
+    profile.expect("target/<profile>").join("trailblazer")
 }
 
 /// Writes a config and returns its path; `$STATE` in the text becomes a state directory. The

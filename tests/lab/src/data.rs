@@ -1,6 +1,5 @@
 //! Where the real AWS data lies, and how it is read. Never part of the repository: without it
 //! the tests say so out loud and have nothing to show.
-#![allow(dead_code)] // Shared: no test crate uses all of it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,10 +8,8 @@ use std::process::Command;
 /// The directory with `docs/` and the replay, or `None` with a message on standard error.
 /// `TRAILBLAZER_DATA` names its parent; the default lies beside the repository.
 pub fn ip_ranges_dir() -> Option<PathBuf> {
-    let parent = std::env::var_os("TRAILBLAZER_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
-        PathBuf::from,
-    );
+    let parent = std::env::var_os("TRAILBLAZER_DATA")
+        .map_or_else(|| crate::repository().join("../shared/data"), PathBuf::from);
     let dir = parent.join("ip-ranges");
     if dir.is_dir() {
         return Some(dir);
