@@ -12,7 +12,7 @@ use super::daemon::Daemon;
 use super::host::Host;
 use super::samples::{Samples, milliseconds};
 use super::wire::{self, CAME, GONE, Listener};
-use super::{MANY, Mode, Res, documents, floor};
+use super::{MANY, Mode, Res, documents, raw};
 
 /// Deletions of each kind.
 const DELETIONS: usize = 1000;
@@ -110,7 +110,7 @@ fn figures(samples: &Samples) -> String {
 }
 
 fn delete_each(routes: &[&Route], pause_ms: f64, samples: &mut Samples) -> Res<()> {
-    let socket = floor::socket()?;
+    let socket = raw::socket()?;
     let mut listener = Listener::open()?;
     for (number, route) in routes.iter().enumerate() {
         // Evenly spread, and the same in every run: multiples of the golden ratio.
@@ -139,7 +139,7 @@ fn at_the_floor(routes: &[&Route], samples: &mut Samples) -> Res<()> {
     }
     let mut ears = Listener::open()?;
     let mender = thread::spawn(move || -> Result<(), String> {
-        let socket = floor::socket().map_err(|error| error.to_string())?;
+        let socket = raw::socket().map_err(|error| error.to_string())?;
         for (destination, message) in repairs {
             ears.wait(GONE, destination)
                 .and_then(|_heard| wire::send(&socket, &message))

@@ -10,8 +10,8 @@ use trailblazer::kernel::route::{self, Write};
 use trailblazer::objects::Route;
 
 use super::bounds::Bounds;
-use super::floor::{self, Packed};
 use super::host::{BYPASS, Host};
+use super::raw::{self, Packed};
 use super::samples::{Samples, milliseconds};
 use super::{MANY, Mode, Res, arena, documents};
 
@@ -84,14 +84,14 @@ fn flush_packed(routes: &[Route]) -> Res<()> {
     for route in routes.iter().rev() {
         messages.push(|buffer| route::encode(Write::Delete, route, buffer));
     }
-    messages.send(&floor::socket()?)
+    messages.send(&raw::socket()?)
 }
 
 /// Milliseconds from now. A few routes are asked for one by one, which costs the machine nothing;
 /// once those are there, all are counted.
 fn until_all_are_back(routes: &[Route]) -> Res<f64> {
     let started = Instant::now();
-    let socket = floor::socket()?;
+    let socket = raw::socket()?;
     let mut kernel = Kernel::open()?;
     let samples: Vec<IpAddr> = routes
         .iter()
@@ -104,11 +104,11 @@ fn until_all_are_back(routes: &[Route]) -> Res<f64> {
         for address in &samples {
             there = there && is_routed(&mut kernel, *address)?;
         }
-        if there && floor::raw_dump(&socket, BYPASS.0)? == routes.len() {
+        if there && raw::dump(&socket, BYPASS.0)? == routes.len() {
             return Ok(milliseconds(started.elapsed()));
         }
         if started.elapsed() > LOST_AFTER {
-            let found = floor::raw_dump(&socket, BYPASS.0)?;
+            let found = raw::dump(&socket, BYPASS.0)?;
             return Err(format!("only {found} of {} routes are back", routes.len()).into());
         }
         thread::sleep(LOOK);

@@ -65,9 +65,10 @@ impl Host {
     /// Replaces a part of the settings of its agents.
     pub fn settings(&self, old: &str, new: &str) -> Res<()> {
         let text = std::fs::read_to_string(&self.config)?;
-        match text.contains(old) {
-            true => Ok(std::fs::write(&self.config, text.replace(old, new))?),
-            false => Err(format!("no {old} in {}", self.config.display()).into()),
+        if text.contains(old) {
+            Ok(std::fs::write(&self.config, text.replace(old, new))?)
+        } else {
+            Err(format!("no {old} in {}", self.config.display()).into())
         }
     }
 

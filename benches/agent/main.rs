@@ -19,6 +19,8 @@ mod drift;
 mod floor;
 mod flush;
 mod host;
+#[path = "../passes/raw.rs"]
+mod raw;
 mod rest;
 #[path = "../passes/samples.rs"]
 #[allow(dead_code)]
@@ -94,9 +96,10 @@ fn run(arguments: &[String]) -> Res<Bounds> {
         let single = MEASUREMENTS.iter().any(|(name, _)| given(name)) || given("rest");
         let wanted = |name| !single || given(name);
         // Resting takes long and disturbs nobody: the other measurements go on meanwhile.
-        let rest = match wanted("rest") {
-            true => Some(rest::Rest::begin(mode)?),
-            false => None,
+        let rest = if wanted("rest") {
+            Some(rest::Rest::begin(mode)?)
+        } else {
+            None
         };
         for (name, measure) in MEASUREMENTS {
             if wanted(name) {

@@ -88,20 +88,21 @@ impl Times {
         );
         let what = format!("exec to in force from the last known good, {name}, {kind}");
         let ratio = whole / raw;
-        match whole < MOST || raw < MOST / MOST_RATIO {
-            true => bounds.add(
+        if whole < MOST || raw < MOST / MOST_RATIO {
+            bounds.add(
                 whole < MOST,
                 what,
                 format!("{whole:.1} ms, under {MOST} ms"),
-            ),
-            false => bounds.add(
+            );
+        } else {
+            bounds.add(
                 ratio < MOST_RATIO,
                 what,
                 format!(
-                    "{whole:.1} ms; the kernel takes {raw:.1} of it for the same messages raw: \
+                    "{whole:.1} ms; the kernel takes {raw:.1} ms of it for the same raw messages: \
                      {ratio:.2} times that, under {MOST_RATIO}"
                 ),
-            ),
+            );
         }
     }
 

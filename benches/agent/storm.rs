@@ -19,8 +19,8 @@ use trailblazer::types::{Metric, Protocol, Realm, TableId};
 use super::arena::{self, GATEWAY4, GATEWAY6};
 use super::bounds::Bounds;
 use super::daemon::Daemon;
-use super::floor::{self, Packed};
 use super::host::{BYPASS, Host};
+use super::raw::{self, Packed};
 use super::samples::{Samples, milliseconds};
 use super::{MANY, Mode, Res, documents, wire};
 
@@ -90,14 +90,15 @@ fn one(name: &str, link: &str, long: Duration, bounds: &mut Bounds) -> Res<()> {
         changes.load(Ordering::Relaxed) as f64 / (took + SETTLING.as_secs_f64()),
         status.drift.overruns,
         status.pass_totals.duration.count,
-        match mended.0.is_empty() {
-            true => String::new(),
-            false => format!(
-                "; {} deletions meanwhile back after {:.2} ms (p99 {:.1})",
+        if mended.0.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "; {} deletions meanwhile repaired after {:.2} ms (p99 {:.1})",
                 mended.0.len(),
                 mended.median(),
                 mended.quantile(0.99)
-            ),
+            )
         }
     );
     bounds.add(
@@ -132,7 +133,7 @@ fn during(
         // With our link down there is nothing to delete.
         thread::sleep(long);
     } else {
-        let socket = floor::socket()?;
+        let socket = raw::socket()?;
         let heard = listen()?;
         for route in routes.iter().step_by(37) {
             if started.elapsed() >= long {
@@ -181,7 +182,7 @@ fn listen() -> Res<Receiver<(Route, Instant)>> {
 
 /// Adds and removes routes of somebody else's until told to stop.
 fn change_foreign_routes(stop: &AtomicBool, changes: &AtomicU64) -> Res<()> {
-    let socket = floor::socket()?;
+    let socket = raw::socket()?;
     let pause = Duration::from_secs_f64(BATCH as f64 / CHANGES as f64);
     let mut next = Instant::now();
     for round in 0u32.. {

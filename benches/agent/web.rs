@@ -46,9 +46,10 @@ impl Web {
             let (number, body) = &*locked(&served);
             let tag = format!("\"{number}\"");
             let etag = format!("ETag: {tag}");
-            match request.header("if-none-match") == Some(tag.as_str()) {
-                true => answer("304 Not Modified", &[&etag], b""),
-                false => answer("200 OK", &[&etag], body.as_bytes()),
+            if request.header("if-none-match") == Some(tag.as_str()) {
+                answer("304 Not Modified", &[&etag], b"")
+            } else {
+                answer("200 OK", &[&etag], body.as_bytes())
             }
         });
         let authorities = PathBuf::from(arena::DIRECTORY).join(format!("{name}.pem"));

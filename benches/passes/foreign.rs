@@ -10,7 +10,7 @@ use trailblazer::reconcile::Outcome;
 use trailblazer::types::{Metric, Protocol, Realm, TableId};
 
 use super::bounds::Bounds;
-use super::floor::{self, Packed};
+use super::raw::{self, Packed};
 use super::samples::Samples;
 use super::subject::Subject;
 use super::{BOUND_SIZE, Mode, Res, arena};
@@ -101,5 +101,5 @@ fn fill(count: usize) -> Res<()> {
         };
         messages.push(|buffer| route::encode(Write::Add, &route, buffer));
     }
-    messages.send(&floor::socket()?)
+    messages.send(&raw::socket()?)
 }

@@ -12,6 +12,7 @@ mod documents;
 mod floor;
 mod foreign;
 mod oneshot;
+mod raw;
 mod rivals;
 mod samples;
 mod subject;

@@ -74,8 +74,9 @@ fn peak(subject: &Subject) -> Res<f64> {
         }
         thread::sleep(Duration::from_micros(50));
     }
-    match peak > 0.0 {
-        true => Ok(peak),
-        false => Err("the memory of the process was never seen".into()),
+    if peak > 0.0 {
+        Ok(peak)
+    } else {
+        Err("the memory of the process was never seen".into())
     }
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::samples::{Rows, milliseconds, timed};
 use super::subject::Subject;
-use super::{Res, arena, documents, floor};
+use super::{Res, arena, documents, raw};
 
 /// After this long BIRD has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -144,12 +144,12 @@ impl Bird {
     /// Milliseconds from `birdc configure` until the table holds so many routes.
     fn bring(&mut self, prefixes: &[IpNet], count: usize) -> Res<f64> {
         std::fs::write(&self.config, text(self.table, prefixes))?;
-        let socket = floor::socket()?;
+        let socket = raw::socket()?;
         let started = Instant::now();
         self.tell("configure")?;
         // Looking slows it down: seldom for many routes.
         let pause = Duration::from_micros(500 + count as u64 / 10);
-        while floor::raw_dump(&socket, self.table)? != count {
+        while raw::dump(&socket, self.table)? != count {
             if started.elapsed() > PATIENCE {
                 return Err("BIRD doesn't get there".into());
             }

@@ -16,7 +16,7 @@ use trailblazer::state::store::{Slot, Store};
 use trailblazer::types::Family;
 
 use super::samples::{Rows, milliseconds, timed};
-use super::{Res, arena, documents, floor};
+use super::{Res, arena, documents, raw};
 
 /// The binary under test, of the profile that the benchmark was built with.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_trailblazer");
@@ -151,9 +151,10 @@ impl Subject {
         let steps = plan(&Goal::nothing(), &observed, &ownership);
         apply(&steps, &mut kernel, &ownership, None, &mut || {})?;
         let observed = kernel.observe(&ownership, &kinds)?;
-        match observed.owned(&ownership).is_empty() {
-            true => Ok(steps),
-            false => Err("something of ours is left after the removal".into()),
+        if observed.owned(&ownership).is_empty() {
+            Ok(steps)
+        } else {
+            Err("something of ours is left after the removal".into())
         }
     }
 
@@ -213,8 +214,8 @@ impl Subject {
         for (stage, spent) in &report.stages {
             rows.push("no-op", stage, milliseconds(*spent));
         }
-        let socket = floor::socket()?;
-        let (count, took) = timed(|| floor::raw_dump(&socket, self.table()));
+        let socket = raw::socket()?;
+        let (count, took) = timed(|| raw::dump(&socket, self.table()));
         if count? != self.size {
             return Err("the kernel holds another number of routes".into());
         }
@@ -245,9 +246,10 @@ impl Subject {
     pub fn run_binary(&self) -> Res<f64> {
         let (status, took) = timed(|| self.command().status());
         let status = status?;
-        match status.success() {
-            true => Ok(took),
-            false => Err(format!("the binary ended with {status}").into()),
+        if status.success() {
+            Ok(took)
+        } else {
+            Err(format!("the binary ended with {status}").into())
         }
     }
 }

@@ -56,17 +56,19 @@ pub struct Scene<'a> {
 
 /// What the internet sees of `host1` on the bypass path.
 pub fn bypass_of_host1(other: IpAddr) -> IpAddr {
-    match other.is_ipv4() {
-        true => HOST1_PUBLIC,
-        false => HOST1_6,
+    if other.is_ipv4() {
+        HOST1_PUBLIC
+    } else {
+        HOST1_6
     }
 }
 
 /// What partners see through `nat1`.
 pub fn egress_of_nat1(lab: &Lab, other: IpAddr) -> IpAddr {
-    match other.is_ipv4() {
-        true => lab.nat1.egress_public,
-        false => lab.nat1.egress6,
+    if other.is_ipv4() {
+        lab.nat1.egress_public
+    } else {
+        lab.nat1.egress6
     }
 }
 
@@ -85,9 +87,12 @@ pub fn in_force(setting: Setting, body: impl FnOnce(&Scene)) {
     if setting.administrator {
         machine.administrator();
     }
-    let seen = |target| match [S3, S3_6].contains(&target) {
-        true => bypass_of_host1(target),
-        false => egress_of_nat1(&lab, target),
+    let seen = |target| {
+        if [S3, S3_6].contains(&target) {
+            bypass_of_host1(target)
+        } else {
+            egress_of_nat1(&lab, target)
+        }
     };
     watch_over(&lab, &machine, setting.firewall, &seen, body);
 }

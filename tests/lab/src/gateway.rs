@@ -1,10 +1,10 @@
-//! The internet gateway: one-to-one translation, and counters of what takes a wrong wire.
+//! The internet gateway: one-to-one translation, and counters of packets on a wrong link.
 
 use std::net::IpAddr;
 
 use super::*;
 
-/// Pairs of private and public IPv4 addresses that the edge translates one to one.
+/// Pairs of private and public IPv4 addresses for the one-to-one translation at the edge.
 fn one_to_one(layout: NatLayout) -> Vec<(IpAddr, IpAddr)> {
     let mut pairs = vec![(HOST1, HOST1_PUBLIC), (HOST2, HOST2_PUBLIC)];
     for (instance, public) in [(1, "203.0.113.10"), (2, "203.0.113.20")] {
@@ -18,14 +18,17 @@ fn one_to_one(layout: NatLayout) -> Vec<(IpAddr, IpAddr)> {
     pairs
 }
 
-/// The internet gateway: translation without state, as the real one does it (a packet in the
-/// middle of a flow is translated like the first), and counters of what must not leave.
+/// The internet gateway's ruleset: stateless translation like the real gateway (a packet in the
+/// middle of a flow is translated like the first packet), and counters of packets on a wrong link.
 pub fn rules(layout: NatLayout) -> String {
     let pairs = one_to_one(layout);
     let elements = |swap: bool| {
-        let pair = |(private, public): &(IpAddr, IpAddr)| match swap {
-            false => format!("{private} : {public}"),
-            true => format!("{public} : {private}"),
+        let pair = |(private, public): &(IpAddr, IpAddr)| {
+            if swap {
+                format!("{public} : {private}")
+            } else {
+                format!("{private} : {public}")
+            }
         };
         pairs.iter().map(pair).collect::<Vec<_>>().join(", ")
     };
