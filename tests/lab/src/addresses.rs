@@ -12,10 +12,10 @@
 //!                      └── host2
 //! ```
 //!
-//! Hosts have the main table that AWS's DHCP and router advertisements give them: a default via
-//! the VPC router. Their IPv4 address is translated one to one at the edge; IPv6 is routed as it
-//! is. Nothing here is documentation or unique-local space unless it is private in AWS too, so
-//! that no special rule for such space hides a fault.
+//! Hosts have the main table of an AWS subnet (DHCP and router advertisements): a default via the
+//! VPC router. The edge translates their IPv4 address one to one and routes IPv6 unchanged.
+//! Addresses here come from documentation or unique-local space only where AWS uses such space too,
+//! so that no special rule for documentation space hides a fault.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -51,17 +51,15 @@ pub const ROUTER6: IpAddr = v6(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// The VPC router's global address in the private subnet.
 pub const ROUTER6_GLOBAL: IpAddr = v6(0x2600, 0x1f18, 0x1000, 1, 0, 0, 0, 1);
 
-/// `host1`.
 pub const HOST1: IpAddr = v4(10, 0, 1, 11);
-/// `host1`, IPv6: what servers see, too.
+/// `host1`, IPv6: also the source address seen by servers.
 pub const HOST1_6: IpAddr = v6(0x2600, 0x1f18, 0x1000, 1, 0, 0, 0, 0x11);
-/// What servers see of `host1` on the path without NAT.
+/// The source address of `host1` seen by servers on the path without NAT.
 pub const HOST1_PUBLIC: IpAddr = v4(203, 0, 113, 11);
-/// `host2`.
 pub const HOST2: IpAddr = v4(10, 0, 1, 12);
 /// `host2`, IPv6.
 pub const HOST2_6: IpAddr = v6(0x2600, 0x1f18, 0x1000, 1, 0, 0, 0, 0x12);
-/// What servers see of `host2` on the path without NAT.
+/// The source address of `host2` seen by servers on the path without NAT.
 pub const HOST2_PUBLIC: IpAddr = v4(203, 0, 113, 12);
 
 /// The first host on the route to S3, unless a test adds prefixes: us-east-1, in 52.216.0.0/15.
@@ -74,7 +72,7 @@ pub const S3_SECOND: IpAddr = v4(54, 231, 10, 10);
 pub const S3_SECOND6: IpAddr = v6(0x2600, 0x1ff8, 0x8000, 0, 0, 0, 0, 0x10);
 /// In 52.218.0.0/17 of eu-west-1: S3, but of another region.
 pub const S3_ELSEWHERE: IpAddr = v4(52, 218, 10, 10);
-/// The prefixes that `s3` answers for from the start. `Lab::serve_s3` adds others.
+/// The prefixes of `s3` at the start. `Lab::serve_s3` adds others.
 pub const S3_PREFIXES: &[&str] = &[
     "52.216.0.0/15",
     "54.231.0.0/16",
@@ -85,7 +83,7 @@ pub const S3_PREFIXES: &[&str] = &[
     "2600:1ff8:8000::/40",
 ];
 
-/// The partner, who accepts egress addresses only.
+/// The partner's server: accepts only egress addresses.
 pub const PARTNER: IpAddr = v4(93, 184, 216, 34);
 /// The partner, IPv6.
 pub const PARTNER6: IpAddr = v6(0x2606, 0x2800, 0x220, 1, 0, 0, 0, 0x34);
@@ -127,16 +125,15 @@ pub struct NatAddresses {
     pub private: IpAddr,
     /// In the private subnet, IPv6.
     pub private6: IpAddr,
-    /// The egress address, as this host has it.
+    /// The egress address configured on the instance.
     pub egress: IpAddr,
-    /// The egress address as partners see it; the same, except in `NatLayout::OneInterface`.
+    /// The egress address seen by partners; differs only in `NatLayout::OneInterface`.
     pub egress_public: IpAddr,
     /// The IPv6 egress address.
     pub egress6: IpAddr,
-    /// A second address: a further egress address or the bulk one, as the test configures.
-    /// On the bulk link in `NatLayout::BulkInterface`.
+    /// A second address: another egress address or the bulk address, as the test configures.
     pub second: IpAddr,
-    /// The second address as servers see it.
+    /// The second address seen by servers.
     pub second_public: IpAddr,
     /// The second address, IPv6.
     pub second6: IpAddr,
@@ -146,14 +143,14 @@ pub struct NatAddresses {
     pub second_gateway: IpAddr,
 }
 
-/// How a NAT instance is connected. In each, `egress*` is the only pair that the partner accepts
-/// from the start, and the main table's default goes via `gateway`.
+/// How a NAT instance is connected. In every layout the partner accepts only the `egress*` pair at
+/// the start, and the main table's default goes via `gateway`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NatLayout {
     /// `priv` and `pub`; both addresses on `pub`, the public ones themselves.
     #[default]
     TwoInterfaces,
-    /// `priv`, `pub` with the egress address, `bulk` with the second one and its own gateway.
+    /// `priv`, `pub` with the egress address, `bulk` with the second address and its own gateway.
     BulkInterface,
     /// Only `priv`, with one gateway: private, egress and second address in the subnet, translated
     /// one to one at the edge (an instance with Elastic IPs).

@@ -1,4 +1,4 @@
-//! A running agent, watched from outside: through its control socket, its log and its journal.
+//! A running agent, observed from outside: through the control socket, the log and the journal.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Ns, trailblazer_command};
 
-/// How long the agent has for what it does in milliseconds: the rest is for a busy machine.
+/// A generous limit for reactions that take milliseconds on an idle machine.
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// A running agent. Dropping it kills it.
@@ -20,13 +20,13 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts it in a namespace; its log goes to `log`. The config names the control socket where
-    /// the default, in the lab's own `/run`, doesn't do.
+    /// Starts the agent in a namespace and appends the log to `log`. The config must name the
+    /// control socket if the default in the lab's `/run` does not fit.
     pub fn start(ns: &Ns, config: &str, log: &Path) -> Agent {
         Agent::start_with(ns, config, log, |_command| {})
     }
 
-    /// The same, with a word about the command.
+    /// Like `start`, with changes to the command.
     pub fn start_with(
         ns: &Ns,
         config: &str,
@@ -52,18 +52,16 @@ impl Agent {
         }
     }
 
-    /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// What it has logged, and where in the kernel each of its threads stands (proc(5)): for whom
-    /// it keeps waiting.
+    /// The log so far, and the kernel function of each thread (proc(5)), to see what a hanging
+    /// agent waits for.
     pub fn condition(&self) -> String {
         let mut text = self.log();
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
@@ -80,7 +78,7 @@ impl Agent {
         text
     }
 
-    /// Its account of itself; `None` where it doesn't answer.
+    /// The answer of `status`; `None` without an agent's answer.
     pub fn status(&self) -> Option<Value> {
         let words = ["status", "-o", "json", "-c", &self.config];
         let output = self.ns.exec_command(&mut trailblazer_command(&words));
@@ -88,7 +86,7 @@ impl Agent {
         (status["agent"] == "running").then_some(status)
     }
 
-    /// Waits until its account fulfils a condition, and gives that account.
+    /// Waits until the status fulfils a condition, and returns the status.
     #[track_caller]
     pub fn wait_for(&self, what: &str, fulfilled: impl Fn(&Value) -> bool) -> Value {
         wait_until(
@@ -110,13 +108,12 @@ impl Agent {
         })
     }
 
-    /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("our own child can be signalled");
     }
 
-    /// Tells it to end and waits; how it ended, and how long that took.
+    /// Sends SIGTERM and waits; returns the exit status and the time until the exit.
     #[track_caller]
     pub fn stop(mut self) -> (ExitStatus, Duration) {
         let started = Instant::now();
@@ -125,19 +122,19 @@ impl Agent {
         (status, started.elapsed())
     }
 
-    /// Waits until it has ended; how.
+    /// Waits for the exit.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("our own child can be waited for")
     }
 
-    /// Kills it, as `kill -9` does.
+    /// Kills the agent with SIGKILL.
     pub fn kill(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
-        // Both fail only where it has ended by itself.
+        // Both calls fail only for a process already gone.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -149,7 +146,7 @@ impl Drop for Agent {
     }
 }
 
-/// Waits until a condition holds that no account tells: in the kernel, in a file.
+/// Waits for a condition outside the status: in the kernel, in a file.
 #[track_caller]
 pub fn eventually(what: &str, holds: impl Fn() -> bool) {
     wait_until(
@@ -160,8 +157,8 @@ pub fn eventually(what: &str, holds: impl Fn() -> bool) {
     );
 }
 
-/// Looks again and again until it finds something, `pause` after each look; panics with what
-/// `missing` tells when it has found nothing for as long as `within`.
+/// Calls `found` until a value comes, with a `pause` after each call. Panics with the text of
+/// `missing` after `within`.
 #[track_caller]
 pub fn wait_until<T>(
     within: Duration,

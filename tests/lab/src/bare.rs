@@ -1,13 +1,13 @@
-//! One namespace with a few links and nobody to talk to: for tests of the kernel's own tables.
+//! One namespace with a few links and no neighbours: for tests of the kernel's own tables.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Ns, inside, settle, topology};
 
 /// A namespace with links `eth0`, `eth1`, … up and with carrier. `ethN` has 10.0.(N+1).11/24 and
-/// 2600:1f18:1000:(N+1)::11/64; the main table has an IPv4 and an IPv6 default via `eth0`
-/// (10.0.1.1 and fe80::1), as a host of the lab. Any number of them can exist; dropping one
-/// removes it.
+/// 2600:1f18:1000:(N+1)::11/64; the main table has an IPv4 and an IPv6 default via `eth0` (10.0.1.1
+/// and fe80::1), like a host of the lab. Any number can exist; dropping the value removes the
+/// namespace.
 #[derive(Debug)]
 pub struct Bare {
     /// The namespace to work in.
@@ -16,12 +16,11 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// With one link.
     pub fn new() -> Bare {
         Bare::with_links(1)
     }
 
-    /// With some links.
+    /// A namespace with so many links.
     ///
     /// # Panics
     /// Outside `isolated`.
@@ -58,7 +57,7 @@ impl Bare {
         Bare { ns, names }
     }
 
-    /// The namespace at the other end of the links, where nobody is until a test puts somebody.
+    /// The namespace at the other end of the links: without addresses until a test adds some.
     pub fn far(&self) -> Ns {
         Ns::open(&self.names[1])
     }
@@ -66,7 +65,7 @@ impl Bare {
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        // The handles keep the namespaces alive until they are dropped too.
+        // Open handles keep the namespaces alive until they close too.
         let lines = format!("netns del {}\nnetns del {}\n", self.names[0], self.names[1]);
         if !std::thread::panicking() {
             topology::feed_ip(&lines);

@@ -1,5 +1,5 @@
-//! Where the real AWS data lies, and how it is read. Never part of the repository: without it
-//! the tests say so out loud and have nothing to show.
+//! The directory of real AWS data and the decompression of its files. The data is not part of the
+//! repository: without the data the tests print a message and check nothing.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub fn ip_ranges_dir() -> Option<PathBuf> {
     if dir.is_dir() {
         return Some(dir);
     }
-    // The test harness swallows what `eprintln!` says in a test that passes; this it doesn't.
+    // libtest captures `eprintln!` of a passing test, but not a write to standard error.
     let _closed = writeln!(
         std::io::stderr(),
         "NOT TESTED against real data: {} does not exist; set TRAILBLAZER_DATA to the directory \

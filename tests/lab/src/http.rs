@@ -10,12 +10,10 @@ use std::time::Duration;
 use super::Ns;
 use super::server::lock;
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Who asked.
     pub peer: IpAddr,
-    /// `GET`, `PUT`.
     pub method: String,
     /// The path with its query.
     pub path: String,
@@ -33,28 +31,26 @@ impl Request {
     }
 }
 
-/// An answer.
+/// An answer of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// The status code.
     pub status: u16,
     /// Header fields besides `Content-Length` and `Connection`.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Vec<u8>,
     /// How the body is sent.
     pub delivery: Delivery,
 }
 
-/// How a body is sent after its head, which always announces the whole.
+/// How a body is sent; the head always announces the whole length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delivery {
     /// At once.
     #[default]
     Whole,
-    /// A byte, and then this pause, until the client has had enough.
+    /// One byte after each pause, until the client gives up.
     Drip(Duration),
-    /// Half of it; then the connection ends.
+    /// Half of the body; then the connection ends.
     Half,
 }
 
@@ -88,11 +84,11 @@ impl Reply {
 
 type Handler = dyn Fn(&Request) -> Option<Reply> + Send + Sync;
 
-/// Every request that a server has answered, for tests to look at.
+/// Every answered request of a server.
 pub type Log = Arc<Mutex<Vec<Request>>>;
 
-/// Serves on a TCP port of each address until the process ends. A handler that returns `None`
-/// leaves the client waiting (the connection stays open, silent, for a minute).
+/// Serves on a TCP port of each address until the process ends. A handler returning `None` leaves
+/// the client waiting (the connection stays open and silent for a minute).
 pub fn serve(
     ns: &Ns,
     port: u16,
@@ -113,7 +109,7 @@ pub fn serve(
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (log, handler) = (Arc::clone(&log), Arc::clone(&handler));
-                // A client that goes away is its own business.
+                // An early disconnect of a client is no fault of the server.
                 thread::spawn(move || answer(&stream, &log, handler.as_ref()).ok());
             }
         });
@@ -201,27 +197,27 @@ pub struct Mirror {
     log: Log,
 }
 
-/// How the mirror behaves.
+/// The mirror's behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MirrorMode {
-    /// It serves its documents.
+    /// Serves the documents.
     #[default]
     Well,
-    /// This status for everything.
+    /// Answers every request with this status.
     Status(u16),
-    /// It takes the request and never answers.
+    /// Accepts the request and never answers.
     Silent,
     /// A byte of the document a second.
     Drip,
     /// Half of the document, and then nothing more.
     Half,
-    /// Redirects that lead back to where they began.
+    /// Redirects in a circle.
     Circle,
 }
 
 #[derive(Debug, Default)]
 struct MirrorState {
-    /// Served in turn, each with its ETag.
+    /// Served in turn, with an ETag each.
     documents: Vec<(String, Vec<u8>)>,
     served: usize,
     generation: u64,
@@ -239,13 +235,13 @@ impl Mirror {
         Mirror { state, log }
     }
 
-    /// Serves this document from now on, under a new ETag.
+    /// Serves this document from now on, with a new ETag.
     pub fn set_document(&self, document: impl Into<Vec<u8>>) {
         self.set_documents([document.into()]);
     }
 
-    /// Serves these in turn from now on, a request each, as mirrors behind one name do that don't
-    /// agree.
+    /// Serves the documents in turn from now on, one for each request: like diverging mirrors
+    /// behind one name.
     pub fn set_documents(&self, documents: impl IntoIterator<Item = Vec<u8>>) {
         let mut state = lock(&self.state);
         let mut generation = state.generation;
@@ -257,12 +253,12 @@ impl Mirror {
         state.generation = generation;
     }
 
-    /// Changes how it behaves.
+    /// Changes the behaviour.
     pub fn set_mode(&self, mode: MirrorMode) {
         lock(&self.state).mode = mode;
     }
 
-    /// Answers everything with this status; `None`: as usual again.
+    /// Answers every request with this status; `None` restores normal answers.
     pub fn set_status(&self, status: Option<u16>) {
         self.set_mode(status.map_or(MirrorMode::Well, MirrorMode::Status));
     }

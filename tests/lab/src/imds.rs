@@ -15,15 +15,15 @@ use super::*;
 const TOKEN: &str = "bGFiLXRva2Vu";
 const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 
-/// How the service behaves.
+/// The service's behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ImdsMode {
-    /// It answers.
+    /// Answers.
     #[default]
     Up,
-    /// This status for everything: 403 (switched off), 500, 503.
+    /// Answers every request with this status: 403 (switched off), 500, 503.
     Status(u16),
-    /// It takes the request and never answers.
+    /// Accepts the request and never answers.
     Silent,
 }
 
@@ -32,7 +32,7 @@ struct State {
     mode: ImdsMode,
     /// Machine → path below `/latest/meta-data/` → answer.
     trees: BTreeMap<String, BTreeMap<String, String>>,
-    /// Which machine asks from an address.
+    /// The machine behind each client address.
     machines: BTreeMap<IpAddr, String>,
 }
 
@@ -54,7 +54,7 @@ impl Imds {
         Imds { state, log }
     }
 
-    /// Says that requests from these addresses come from `machine`.
+    /// Declares the client addresses of `machine`.
     pub fn know(&self, machine: &str, addresses: impl IntoIterator<Item = IpAddr>) {
         let mut state = lock(&self.state);
         for address in addresses {
@@ -69,7 +69,7 @@ impl Imds {
         tree.insert(path.to_owned(), value.to_owned());
     }
 
-    /// Removes a path and everything below it.
+    /// Removes a path and all paths below.
     pub fn remove(&self, machine: &str, path: &str) {
         let below = format!("{}/", path.trim_end_matches('/'));
         if let Some(tree) = lock(&self.state).trees.get_mut(machine) {
@@ -77,7 +77,7 @@ impl Imds {
         }
     }
 
-    /// Changes how it behaves.
+    /// Changes the behaviour.
     pub fn set_mode(&self, mode: ImdsMode) {
         lock(&self.state).mode = mode;
     }
@@ -89,7 +89,7 @@ impl Imds {
 }
 
 impl Imds {
-    /// Fills in what the service says about the hosts and NAT instances of the lab.
+    /// Fills in the answers about the lab's hosts and NAT instances.
     pub(super) fn fill(&self, layout: NatLayout) {
         let hosts = [("host1", HOST1, HOST1_6), ("host2", HOST2, HOST2_6)];
         for (name, address, address6) in hosts {
@@ -222,7 +222,7 @@ fn look_up(tree: &BTreeMap<String, String>, path: &str) -> Option<String> {
     (!entries.is_empty()).then(|| entries.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-/// An id of the real form: `i-` and 17 hexadecimal digits, the machine's name in them.
+/// An id in the real form: `i-` and 17 hexadecimal digits with the machine's name in hexadecimal.
 fn instance_id(machine: &str) -> String {
     let digits: String = machine.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("i-{digits:0>17.17}")

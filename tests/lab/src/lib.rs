@@ -67,7 +67,8 @@ pub use snapshot::Snapshot;
 pub use topology::{dhcp_routes, mac};
 pub use traffic::{LongFlow, LongFlowReport, Observation, PATIENCE, Stream, StreamReport};
 
-/// A whole lab, up and serving. One a process: its namespaces have fixed names.
+/// A whole lab with all servers running. A process can hold only one lab, because the namespaces
+/// have fixed names.
 #[derive(Debug)]
 pub struct Lab {
     /// How the NAT instances are connected.
@@ -84,9 +85,7 @@ pub struct Lab {
     pub outside: Server,
     /// The machine in the peered network.
     pub peer: Server,
-    /// The service on `host1`.
     pub host1: Server,
-    /// The service on `host2`.
     pub host2: Server,
     /// The VPC's resolver, a UDP echo.
     pub resolver: Server,
@@ -104,16 +103,16 @@ pub struct Leaks {
     pub partner4: u64,
     /// IPv6 packets to the partner from another address than an egress address.
     pub partner6: u64,
-    /// IPv4 packets to S3 from an egress address; right for regions that aren't selected.
+    /// IPv4 packets to S3 from an egress address; correct for unselected regions.
     pub s3_egress4: u64,
-    /// IPv6 packets to S3 from an egress address; right for regions that aren't selected.
+    /// IPv6 packets to S3 from an egress address; correct for unselected regions.
     pub s3_egress6: u64,
-    /// Packets with a private source that nothing translates: dropped, as AWS does.
+    /// Packets with a private source and without translation: dropped, as AWS does.
     pub unmapped: u64,
 }
 
 impl Lab {
-    /// A lab whose NAT instances have a private and a public interface.
+    /// A lab with a private and a public interface on each NAT instance.
     pub fn new() -> Lab {
         Lab::with(NatLayout::TwoInterfaces)
     }
@@ -121,7 +120,7 @@ impl Lab {
     /// A lab with another layout of the NAT instances.
     ///
     /// # Panics
-    /// Outside `isolated`: the machine's own network is none of our business.
+    /// Outside `isolated`: the lab must not touch the machine's own network.
     pub fn with(layout: NatLayout) -> Lab {
         assert!(
             inside(),
@@ -175,7 +174,7 @@ impl Lab {
         }
     }
 
-    /// The source address that the server at `address` sees of `from`; see `Ns::who`.
+    /// The source address of `from` seen by the server at `address`; see `Ns::who`.
     ///
     /// # Errors
     /// The kind of the failure.
@@ -188,18 +187,18 @@ impl Lab {
         Stream::start(self.ns(from), targets, per_second)
     }
 
-    /// A connection that stays open.
+    /// A long-lived connection.
     ///
     /// # Panics
-    /// When it can't be opened.
+    /// If the connection cannot be opened.
     #[track_caller]
     pub fn long_flow(&self, from: &str, to: IpAddr) -> LongFlow {
         LongFlow::open(self.ns(from), to)
             .unwrap_or_else(|kind| panic!("cannot open a flow from {from} to {to}: {kind:?}"))
     }
 
-    /// The addresses, as partners see them, that count as egress addresses from now on: the
-    /// partner accepts only them, and the gateway counts packets of others.
+    /// Sets the egress addresses (as seen by partners): from now on the partner accepts no other
+    /// address, and the gateway counts packets from other addresses.
     pub fn set_egress(&self, addresses: &[IpAddr]) {
         self.partner.accept_only(addresses.iter().copied());
         let mut script = String::from("flush set inet igw egress4\nflush set inet igw egress6\n");
@@ -249,7 +248,7 @@ impl Lab {
         let (mut local, mut routes) = (String::new(), String::new());
         for prefix in prefixes {
             let prefix = prefix.to_string();
-            // Replace: a document may hold prefixes that the lab serves already.
+            // `replace` instead of `add`: the lab may serve a prefix of the document already.
             local.push_str(&format!("route replace local {prefix} dev lo\n"));
             let route = topology::router_route(&prefix, "s3");
             routes.push_str(&route.replacen("route add", "route replace", 1));
@@ -259,9 +258,9 @@ impl Lab {
         self.ns("vpc").ip_batch(&routes);
     }
 
-    /// Translation by plain nftables on a NAT instance, for tests in which Trailblazer runs on
-    /// the hosts: what comes from the subnet and leaves the VPC gets the egress address, except
-    /// the instance's own traffic.
+    /// Translation by plain nftables on a NAT instance, for tests with Trailblazer on the hosts:
+    /// packets from the subnet to destinations outside the VPC get the egress address; the
+    /// instance's own traffic does not.
     pub fn plain_nat(&self, name: &str) {
         let NatAddresses {
             private,
@@ -289,8 +288,9 @@ impl Lab {
         ));
     }
 
-    /// The same, with what a NAT needs where flows change their gateway in mid-flow: packets that
-    /// its conntrack can't place would go through untranslated, and are dropped.
+    /// Like `plain_nat`, and drops packets of unknown flows. A NAT needs the drop if flows change
+    /// their gateway midway: otherwise packets outside any conntrack entry would leave
+    /// untranslated.
     pub fn guarded_nat(&self, name: &str) {
         self.plain_nat(name);
         self.ns(name).nft(
@@ -300,8 +300,8 @@ impl Lab {
         );
     }
 
-    /// Points a host's main defaults, both families, at a NAT instance: what an administrator
-    /// does without Trailblazer on the host (the hosts of nat-role tests).
+    /// Points a host's main defaults, both families, at a NAT instance: the usual setup without
+    /// Trailblazer on the host (the hosts of nat-role tests).
     pub fn default_via(&self, host: &str, nat: &str) {
         let nat = self.nat(nat);
         self.ns(host).ip_batch(&format!(
@@ -311,7 +311,7 @@ impl Lab {
         ));
     }
 
-    /// Takes back what `default_via` did.
+    /// Removes the defaults of `default_via`.
     pub fn no_default_via(&self, host: &str, nat: &str) {
         let nat = self.nat(nat);
         self.ns(host).ip_batch(&format!(
@@ -331,8 +331,8 @@ impl Lab {
         }
     }
 
-    /// A flap of a host's link, and then what the DHCP client and the router advertisements put
-    /// back: the IPv6 address and the main defaults. Nobody puts back Trailblazer's routes.
+    /// Flaps a host's link, then restores the IPv6 address and the main defaults like a DHCP client
+    /// and router advertisements. Trailblazer's routes stay lost.
     pub fn flap_host(&self, host: &str) {
         let (address, address6) = self.host_addresses(host);
         let ns = self.ns(host);
@@ -343,8 +343,8 @@ impl Lab {
         ));
     }
 
-    /// Writes a config for a namespace and returns its path. `$MIRROR` in the text becomes the
-    /// mirror's URL and `$STATE` a state directory of the namespace's own; both die with the lab.
+    /// Writes a config for a namespace and returns the path. `$MIRROR` in the text becomes the
+    /// mirror's URL and `$STATE` a state directory of the namespace; both vanish with the lab.
     pub fn config(&self, ns: &str, text: &str) -> String {
         let text = text.replace("$MIRROR", &self.mirror.url());
         write_config(ns, &text)
@@ -356,7 +356,7 @@ impl Lab {
     }
 }
 
-/// The first address of a prefix that a server could have (for whole addresses: that one).
+/// The first host address of a prefix (the address itself for a single address).
 pub fn address_in(prefix: &str) -> IpAddr {
     let net: IpNet = prefix
         .parse()
@@ -364,12 +364,12 @@ pub fn address_in(prefix: &str) -> IpAddr {
     net.hosts().next().unwrap_or(net.network())
 }
 
-/// Gives the whole lab a resolver configuration of its own.
+/// Gives the whole lab its own resolver configuration.
 pub fn set_resolv_conf(text: &str) {
     let own = scratch().join("resolv.conf");
     std::fs::write(&own, text).expect("the scratch directory is writable");
     let system = Path::new("/etc/resolv.conf");
-    // On many systems a link into /run, which is our own and empty.
+    // On many systems a link into /run, and the lab has a private, empty /run.
     if let Ok(target) = std::fs::read_link(system)
         && !system.exists()
     {

@@ -1,7 +1,7 @@
-//! One network namespace: run a command or a closure in it.
+//! A network namespace, and commands or closures inside.
 //!
-//! A thread enters the namespace and everything that it starts (processes, threads, sockets)
-//! lives there too. That costs microseconds, where `ip netns exec` costs 4 ms.
+//! A thread enters the namespace, and all its processes, threads and sockets live there too. The
+//! entry costs microseconds, `ip netns exec` 4 ms.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,21 +21,18 @@ pub struct Ns {
     file: Arc<File>,
 }
 
-/// What a command said.
+/// The result of a command.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// The command, for messages.
     pub command: String,
-    /// Its exit code; `None` when a signal ended it.
+    /// The exit code; `None` after a signal.
     pub code: Option<i32>,
-    /// Its standard output.
     pub stdout: String,
-    /// Its standard error.
     pub stderr: String,
 }
 
 impl Output {
-    /// Panics unless the command exited with `code`; everything it said is in the message.
+    /// Panics with the whole output unless the command exited with `code`.
     #[track_caller]
     pub fn expect_code(self, code: i32) -> Output {
         assert!(
@@ -79,20 +76,19 @@ impl Ns {
         }
     }
 
-    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Moves the calling thread in, for good: for threads of one's own.
+    /// Moves the calling thread into the namespace for good.
     pub fn enter(&self) {
         move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
             .unwrap_or_else(|errno| panic!("cannot enter namespace {}: {errno}", self.name));
     }
 
-    /// Runs a closure on a thread inside the namespace and returns what it returns. Sockets that
-    /// it opens, a tokio runtime that it builds and processes that it starts belong there.
-    /// A panic of the closure goes on in the caller.
+    /// Runs a closure on a new thread inside the namespace and returns its value. Sockets, tokio
+    /// runtimes and processes of the closure belong to the namespace. A panic of the closure
+    /// continues in the caller.
     pub fn in_thread<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -120,7 +116,7 @@ impl Ns {
         }
     }
 
-    /// Starts a command here and returns while it runs.
+    /// Starts a command in the namespace without waiting.
     pub fn spawn(&self, command: &mut Command) -> Child {
         self.in_thread(|| command.spawn())
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error} (make deps?)"))
@@ -156,7 +152,7 @@ impl Ns {
                 .stderr(Stdio::piped())
                 .spawn()?;
             let mut stdin = child.stdin.take().expect("stdin is piped");
-            // A program that fails early closes the pipe; its own words say more than EPIPE.
+            // A program may fail early and close the pipe; its own message says more than EPIPE.
             let _broken_pipe = stdin.write_all(input.as_bytes());
             drop(stdin);
             child.wait_with_output()
@@ -182,8 +178,8 @@ impl Ns {
         self.run(&all)
     }
 
-    /// `ip -N -j -d …` as JSON, numbers not translated to names. An empty answer, and the kernel's
-    /// word that a routing table doesn't exist, are an empty array; every other failure panics.
+    /// `ip -N -j -d …` as JSON, with numbers instead of names. An empty answer, and the kernel's
+    /// error for an absent routing table, give an empty array; any other failure panics.
     #[track_caller]
     pub fn ip_json(&self, words: &str) -> Value {
         let start = ["ip", "-N", "-j", "-d"];
@@ -229,7 +225,7 @@ impl Ns {
             .map(|text| text.trim().to_owned())
     }
 
-    /// Takes a link down and up again: what a flap does to addresses and routes.
+    /// Takes a link down and up again, as in a flap.
     #[track_caller]
     pub fn flap(&self, link: &str) {
         self.ip_batch(&format!("link set {link} down\nlink set {link} up\n"));

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::{Ns, Output};
 
-/// A directory that dies with the isolated process: a tmpfs that nobody else sees.
+/// A directory on the private tmpfs of the isolated process.
 pub fn scratch() -> PathBuf {
     let directory = PathBuf::from("/run/lab");
     std::fs::create_dir_all(&directory).expect("/run is our own tmpfs inside lab::isolated");
@@ -27,14 +27,14 @@ pub fn binary() -> PathBuf {
     profile.expect("target/<profile>").join("trailblazer")
 }
 
-/// Writes a config and returns its path; `$STATE` in the text becomes a state directory. The
-/// real default, below `/var/lib`, is the machine's own: every config of a test names another.
+/// Writes a config and returns the path; `$STATE` in the text becomes a state directory. The real
+/// default below `/var/lib` belongs to the machine: the config of every test names another.
 pub fn write_config(name: &str, text: &str) -> String {
     let directory = scratch().join(name);
     std::fs::create_dir_all(&directory).expect("the scratch directory is writable");
     let path = directory.join("trailblazer.toml");
     let text = text.replace("$STATE", &directory.join("state").to_string_lossy());
-    // At once: a running agent may be reading it.
+    // By rename, because a running agent may read the file.
     let beside = path.with_extension("new");
     std::fs::write(&beside, text).expect("the scratch directory is writable");
     std::fs::rename(&beside, &path).expect("the scratch directory is writable");
@@ -46,8 +46,8 @@ pub fn trailblazer(ns: &Ns, arguments: &[&str]) -> Output {
     ns.exec_command(&mut trailblazer_command(arguments))
 }
 
-/// The command of the built binary: no input, no colours, and nothing of the caller's environment
-/// that would change what it does (a proxy outside the lab, another metadata endpoint).
+/// The command of the built binary: no input, no colours, and none of the caller's variables with
+/// an influence on the result (a proxy outside the lab, another metadata endpoint).
 pub fn trailblazer_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command
@@ -63,7 +63,7 @@ pub fn trailblazer_command(arguments: &[&str]) -> Command {
     command
 }
 
-/// A library of libfaketime, for `LD_PRELOAD`: it lies about the wall clock.
+/// A library of libfaketime for `LD_PRELOAD`: falsifies the wall clock.
 pub fn faketime(name: &str) -> PathBuf {
     let mut found = ["/usr/lib", "/usr/lib64"]
         .iter()

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use super::data::decompress;
 
-/// One row, as the replay stores it: prefix, region, service, border group.
+/// One stored row: prefix, region, service, border group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct ReplayRow(pub String, pub String, pub String, pub Option<String>);
 
@@ -54,12 +54,11 @@ struct Line {
     del: Vec<ReplayRow>,
 }
 
-/// The history, standing at one version.
+/// The history, with one current version.
 pub struct Replay {
     text: String,
-    /// Where the next line starts.
     offset: usize,
-    /// How often each row is listed: one version has a row twice.
+    /// The number of occurrences of each row: one version lists a row twice.
     rows: BTreeMap<ReplayRow, u32>,
     current: Option<Line>,
     /// Number of versions so far.
@@ -67,7 +66,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Stands before the first version.
+    /// Opens the history before the first version.
     pub fn open(ip_ranges_dir: &Path) -> Replay {
         let bytes = decompress(&ip_ranges_dir.join("replay-2017-2023.jsonl.xz"));
         Replay {
@@ -104,7 +103,7 @@ impl Replay {
         true
     }
 
-    /// Goes to the next version in which a row of that kind came or went; false at the end.
+    /// Goes to the next version with a matching row added or removed; false at the end.
     pub fn advance_to_change(&mut self, wanted: impl Fn(&ReplayRow) -> bool) -> bool {
         while self.advance() {
             let line = self.line();
@@ -140,7 +139,7 @@ impl Replay {
         self.rows.keys()
     }
 
-    /// The distinct prefixes of the rows of that kind: what a selection must give.
+    /// The distinct prefixes of the matching rows: the correct result of a selection.
     pub fn selected(&self, wanted: impl Fn(&ReplayRow) -> bool) -> BTreeSet<IpNet> {
         self.rows()
             .filter(|row| wanted(row))

@@ -1,4 +1,4 @@
-//! A fresh Debian root: what a machine is before the package comes.
+//! A fresh Debian root: a machine before the package's installation.
 //!
 //! ```ignore
 //! let root = lab::root::Root::fresh("install");
@@ -7,16 +7,16 @@
 //! assert_eq!(output.code, 0, "{output}");
 //! ```
 //!
-//! It is unpacked from the tarball of `packaging/dev/debian-root.sh` (made once, in two minutes) and
-//! holds systemd, dbus, iproute2, nftables and iptables. It belongs to root: who isn't root needs a
-//! sudo that asks for no password.
+//! The root comes from the tarball of `packaging/dev/debian-root.sh` (built once, in two minutes)
+//! and holds systemd, dbus, iproute2, nftables and iptables. The files belong to root: other users
+//! need a sudo without a password.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Nothing in a root takes longer; what does is killed with everything that it started.
+/// A limit above the duration of any test in a root; on expiry all its processes are killed.
 const DEADLINE_S: &str = "300";
 
 /// A root, removed when dropped.
@@ -25,14 +25,12 @@ pub struct Root {
     path: PathBuf,
 }
 
-/// What a program said, and its exit code.
+/// The output of a program.
 #[derive(Debug)]
 pub struct Output {
-    /// 128 and more for a signal.
+    /// The exit code; 128 and more for a signal.
     pub code: i32,
-    /// Its standard output.
     pub stdout: String,
-    /// Its standard error.
     pub stderr: String,
 }
 
@@ -43,7 +41,7 @@ impl fmt::Display for Output {
     }
 }
 
-/// A command that runs as root.
+/// A command run as root.
 pub fn as_root(program: &str) -> Command {
     if rustix::process::geteuid().is_root() {
         return Command::new(program);
@@ -76,7 +74,7 @@ pub fn must(command: &mut Command) -> String {
 }
 
 impl Root {
-    /// A fresh root; `name` tells roots of one process apart.
+    /// A fresh root; `name` distinguishes the roots of one process.
     #[track_caller]
     pub fn fresh(name: &str) -> Root {
         let script = crate::repository().join("packaging/dev/debian-root.sh");
@@ -96,12 +94,12 @@ impl Root {
         root
     }
 
-    /// Where it lies.
+    /// The directory of the root.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Copies a file into it.
+    /// Copies a file into the root.
     #[track_caller]
     pub fn put(&self, source: &Path, destination: &str) {
         let destination = self.path.join(destination.trim_start_matches('/'));
@@ -113,8 +111,8 @@ impl Root {
         );
     }
 
-    /// Runs a shell script in it as root: a chroot without systemd, as an image build is, in
-    /// network, pid and mount namespaces of its own.
+    /// Runs a shell script as root inside the root directory: a chroot without systemd, as in an
+    /// image build, in its own network, pid and mount namespaces.
     #[track_caller]
     pub fn sh(&self, script: &str) -> Output {
         let mut command = as_root("timeout");
@@ -128,7 +126,7 @@ impl Root {
         run(&mut command)
     }
 
-    /// Every file with type, mode and owner, as far as it isn't below one of `without`.
+    /// Every file with type, mode and owner, except below the paths of `without`.
     #[track_caller]
     pub fn list(&self, without: &[&str]) -> BTreeMap<String, String> {
         let mut list = as_root("find");
@@ -143,7 +141,7 @@ impl Root {
         files
     }
 
-    /// The same, and the content of each.
+    /// Like `list`, with a checksum of each content.
     #[track_caller]
     pub fn files(&self, without: &[&str]) -> BTreeMap<String, String> {
         let mut files = self.list(without);
@@ -168,12 +166,12 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        // Mounts were those of namespaces that are gone.
+        // All mounts vanished with their namespaces.
         let _what_cargo_clean_removes = as_root("rm").arg("-rf").arg(&self.path).output();
     }
 }
 
-/// What differs between two lists of [`Root::files`], a line each.
+/// The differences between two lists of [`Root::files`], a line each.
 pub fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> String {
     let mut lines = String::new();
     for path in before

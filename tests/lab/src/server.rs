@@ -1,8 +1,8 @@
-//! Servers on threads inside a namespace, which remember who connected.
+//! Servers on threads inside a namespace, with a record of all clients.
 //!
-//! The protocol over TCP is one line each way: `who` is answered with the peer's address as the
-//! server saw it, `give N` with a line of N bytes, `keep …` with `kept`, and any other line comes
-//! back as it is (round trips of a long flow). Over UDP every datagram is answered with the peer's
+//! The protocol over TCP is one line each way: `who` is answered with the client's source address,
+//! `give N` with a line of N bytes, `keep …` with `kept`, and any other line with the same line
+//! (round trips of a long flow). Over UDP every datagram is answered with the client's source
 //! address.
 
 use std::collections::BTreeSet;
@@ -14,18 +14,18 @@ use std::time::{Duration, Instant};
 
 use super::Ns;
 
-/// One connection (or datagram) as a server saw it.
+/// One connection (or datagram) seen by a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
-    /// When, since the server started.
+    /// The time since the server's start.
     pub at: Duration,
-    /// From where, IPv4-mapped addresses as IPv4.
+    /// The client; IPv4-mapped addresses as IPv4.
     pub peer: SocketAddr,
-    /// To which of the server's addresses.
+    /// The contacted address of the server.
     pub local: IpAddr,
-    /// Whether it was refused because the peer's address isn't accepted.
+    /// True for a client outside the accepted addresses.
     pub refused: bool,
-    /// The first line that the client sent; for UDP the datagram. Empty until it came.
+    /// The first line of the client; the datagram for UDP. Empty at first.
     pub first_line: String,
 }
 
@@ -33,21 +33,21 @@ pub struct Contact {
 struct State {
     started: Instant,
     contacts: Mutex<Vec<Contact>>,
-    /// How many contacts `clear` has dropped: the indexes of the others.
+    /// The number of contacts dropped by `clear`, as an offset of the indexes.
     cleared: Mutex<usize>,
     accepted: Mutex<Option<BTreeSet<IpAddr>>>,
 }
 
-/// A server that runs until the process ends.
+/// A server with the lifetime of the process.
 #[derive(Debug, Clone)]
 pub struct Server {
     state: Arc<State>,
 }
 
 impl Server {
-    /// Starts a line server in `ns` on a TCP port, all addresses of both families, and a UDP echo
-    /// on the same port of each of `udp` (one socket each: a datagram's answer must leave from
-    /// the address that was asked).
+    /// Starts a line server in `ns` on a TCP port of all addresses of both families, and a UDP echo
+    /// on the same port of each of `udp` (one socket each: an answer must leave from the contacted
+    /// address).
     pub fn start(ns: &Ns, port: u16, udp: &[IpAddr]) -> Server {
         let server = Server {
             state: Arc::new(State {
@@ -57,7 +57,7 @@ impl Server {
                 accepted: Mutex::new(None),
             }),
         };
-        // Bound before this returns, so that nobody connects too early.
+        // Bound before the return, so that no client connects too early.
         let (listener, sockets) = ns.in_thread(|| {
             let listener = TcpListener::bind(("::", port)).expect("the port is free here");
             let sockets: Vec<UdpSocket> = udp
@@ -89,25 +89,24 @@ impl Server {
         *lock(&self.state.accepted) = Some(addresses.into_iter().collect());
     }
 
-    /// Every contact since the start or the last `clear`.
+    /// All contacts since the start or the last `clear`.
     pub fn contacts(&self) -> Vec<Contact> {
         lock(&self.state.contacts).clone()
     }
 
-    /// The addresses that were seen, the refused ones too.
+    /// All client addresses, including refused clients.
     pub fn peers(&self) -> BTreeSet<IpAddr> {
         let contacts = lock(&self.state.contacts);
         contacts.iter().map(|contact| contact.peer.ip()).collect()
     }
 
-    /// The addresses that were seen and refused.
+    /// The addresses of refused clients.
     pub fn refused(&self) -> BTreeSet<IpAddr> {
         let contacts = lock(&self.state.contacts);
         let refused = contacts.iter().filter(|contact| contact.refused);
         refused.map(|contact| contact.peer.ip()).collect()
     }
 
-    /// Forgets all contacts.
     pub fn clear(&self) {
         let mut contacts = lock(&self.state.contacts);
         *lock(&self.state.cleared) += contacts.len();
@@ -127,7 +126,7 @@ impl Server {
     }
 
     fn serve(&self, stream: &TcpStream) {
-        // A client that reset at once has no peer address any more; nothing to record then.
+        // After an immediate reset the peer address is unknown: nothing to record.
         let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
             return;
         };
@@ -175,7 +174,7 @@ impl Server {
             .local_addr()
             .expect("a bound socket has an address")
             .ip();
-        // An ICMP error of an earlier answer arrives as an error here: carry on.
+        // An ICMP error for an earlier answer arrives here as a receive error: carry on.
         loop {
             if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
                 let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
@@ -190,7 +189,7 @@ impl Server {
     }
 }
 
-/// Locks, also after a panic of another thread: the test fails with that panic anyway.
+/// Locks even after a panic of another thread: that panic fails the test already.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()

@@ -1,4 +1,4 @@
-//! Waits until the kernel has done what it does by itself after links and addresses were made.
+//! Waits for the kernel's own work after the creation of links and addresses.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use super::{Ns, wait_until};
 
 /// Waits until every link has its carrier and every IPv6 address its local route.
 ///
-/// A packet before the carrier is dropped, and ARP tries again only after a second. Addresses are
-/// finished by a work queue later still, without duplicate detection too (`addrconf_dad_work`,
-/// net/ipv6/addrconf.c): a snapshot taken before that differs from every later one.
+/// A packet before the carrier is dropped, and ARP tries again only after a second. A work queue
+/// completes addresses later still, even without duplicate address detection (`addrconf_dad_work`,
+/// net/ipv6/addrconf.c): a snapshot taken too early would differ from every later snapshot.
 ///
 /// # Panics
 /// After ten seconds.
@@ -35,7 +35,7 @@ pub fn wait_until_settled(ns: &Ns) {
     );
 }
 
-/// With carrier and a link-local address, and no address tentative.
+/// True with a carrier, a link-local address and no tentative address.
 fn is_finished(link: &Value) -> bool {
     if link["ifname"] == "lo" {
         return true;

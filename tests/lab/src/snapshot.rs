@@ -1,5 +1,4 @@
-//! Everything in a namespace that somebody else could own, as text, to show that it survives
-//! byte for byte.
+//! All foreign state of a namespace as text, to show byte for byte its survival.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -22,7 +21,7 @@ impl fmt::Display for Snapshot {
 }
 
 impl Snapshot {
-    /// The text of the section whose title starts so.
+    /// The text of the first section with this start of a title.
     pub fn section(&self, title: &str) -> Option<&str> {
         let found = self
             .sections
@@ -41,7 +40,7 @@ impl Snapshot {
         );
     }
 
-    /// The lines that are only in one of the two, `-` before and `+` after.
+    /// The lines of only one snapshot: `-` before and `+` after.
     pub fn difference(&self, after: &Snapshot) -> String {
         let mut text = String::new();
         for (title, before) in &self.sections {
@@ -63,7 +62,7 @@ impl Snapshot {
 }
 
 impl Ns {
-    /// Everything: links with addresses, routes, rules and nexthops of both families, the
+    /// The whole state: links with addresses, routes, rules and nexthops of both families, the
     /// nftables ruleset and iptables without counters, sysctls.
     pub fn snapshot(&self) -> Snapshot {
         let mut sections = Vec::new();
@@ -79,7 +78,7 @@ impl Ns {
         }
         sections.push(("nft".into(), self.run(&["nft", "-s", "list", "ruleset"])));
         for family in ["ip", "ip6"] {
-            // Asking iptables-legacy about a table creates it: ask only where it has one.
+            // A query of iptables-legacy creates the queried table: ask only for existing tables.
             let names = self
                 .in_thread(|| std::fs::read_to_string(format!("/proc/net/{family}_tables_names")));
             let program = format!("{family}tables-legacy-save");
@@ -91,15 +90,15 @@ impl Ns {
         Snapshot { sections }
     }
 
-    /// The nftables section of `foreign_snapshot` alone: one process, for thousands of checks.
+    /// Only the nftables section of `foreign_snapshot`: one process, for thousands of checks.
     pub fn foreign_nft(&self) -> String {
         let text = foreign_nft(&self.run(&["nft", "-s", "list", "ruleset"]));
-        // Where a chain of ours was left out, the empty line between it and the next one stays.
+        // The empty line between an omitted chain of ours and the next chain stays.
         lines_without(&text, str::is_empty)
     }
 
-    /// Like `snapshot`, without Trailblazer's own objects by their marks of ownership: protocol
-    /// 83, `table inet trailblazer`, chains `TRAILBLAZER-*` and the jumps to them.
+    /// Like `snapshot`, without Trailblazer's own objects (recognized by ownership: protocol 83,
+    /// `table inet trailblazer`, chains `TRAILBLAZER-*` and jumps to these chains).
     pub fn foreign_snapshot(&self) -> Snapshot {
         let mut snapshot = self.snapshot();
         for (title, text) in &mut snapshot.sections {
@@ -122,8 +121,8 @@ fn lines_without(text: &str, owned: impl Fn(&str) -> bool) -> String {
     kept.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Drops routes, rules and nexthops of protocol 83, with the indented lines that follow them
-/// (the next hops of a multipath route).
+/// Drops routes, rules and nexthops of protocol 83 with the following indented lines (the next hops
+/// of a multipath route).
 fn foreign_ip(text: &str) -> String {
     let mut kept = String::new();
     let mut dropping = false;
@@ -142,7 +141,7 @@ fn foreign_ip(text: &str) -> String {
 
 fn foreign_nft(text: &str) -> String {
     let mut kept = String::new();
-    // How deep the braces were when an owned block began.
+    // The depth of braces at the start of an owned block.
     let mut dropping: Option<i32> = None;
     let mut depth = 0;
     for line in text.lines() {
@@ -156,7 +155,7 @@ fn foreign_nft(text: &str) -> String {
             dropping = Some(before);
         }
         match dropping {
-            // A blank line stands between two chains: of one that is left out it would remain.
+            // The blank line between two chains would remain after the omission of a chain.
             None if line.contains(" TRAILBLAZER-") || words.is_empty() => {}
             None => {
                 kept.push_str(line);
@@ -169,7 +168,7 @@ fn foreign_nft(text: &str) -> String {
     kept
 }
 
-/// `iptables-save` without its comments (they hold the time) and packet counters.
+/// `iptables-save` without comments (they contain the time) and packet counters.
 fn without_counters(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -180,7 +179,7 @@ fn without_counters(text: &str) -> String {
         .collect()
 }
 
-/// Network settings of the thread's namespace. Left out: what the kernel counts by itself.
+/// Network settings of the thread's namespace, without values counted by the kernel.
 fn sysctls() -> String {
     let mut lines = Vec::new();
     for directory in ["net/ipv4", "net/ipv6", "net/netfilter"] {
@@ -199,7 +198,7 @@ fn read_below(directory: &Path, lines: &mut Vec<String>) {
         if path.is_dir() {
             read_below(&path, lines);
         } else if !path.ends_with("nf_conntrack_count") {
-            // Write-only ones (route/flush) and unset secrets can't be read, before or after.
+            // Write-only files (route/flush) and unset secrets are unreadable before and after.
             if let Ok(value) = std::fs::read_to_string(&path) {
                 lines.push(format!("{} = {}\n", path.display(), value.trim()));
             }

@@ -1,7 +1,8 @@
 //! Builds the namespaces, links, addresses, routes and the internet gateway.
 //!
-//! The cost is in processes and in the kernel's global lock, so: all namespaces and links in one
-//! `ip -batch`, then one `ip -batch` a namespace, side by side, and sysctls without any process.
+//! Processes and the kernel's global lock cost the most time. Hence one `ip -batch` for all
+//! namespaces and links, then one parallel `ip -batch` a namespace, and sysctls without any
+//! process.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -22,7 +23,7 @@ const INTERNET: [(&str, &str, &str); 3] = [
     ("outside", "192.0.2.9", "192.0.2.10"),
 ];
 
-/// The hardware address of a link: made from its IPv4 address, so that it is the same each time.
+/// The hardware address of a link, derived from its IPv4 address and so always the same.
 pub fn mac(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {
@@ -33,23 +34,24 @@ pub fn mac(address: IpAddr) -> String {
     }
 }
 
-/// Settings of a fresh namespace, written before its links exist, since links copy `default`.
+/// Settings of a fresh namespace, written before its links exist: new links copy `default`.
 pub fn sysctls(forwarding: bool) -> Vec<(&'static str, &'static str)> {
     let mut settings = Vec::new();
     if forwarding {
-        // First: it resets others (Documentation/networking/ip-sysctl.rst, ip_forward).
+        // First: a write to ip_forward resets others (Documentation/networking/ip-sysctl.rst,
+        // ip_forward).
         settings.push(("net/ipv4/ip_forward", "1"));
     }
     settings.extend([
-        // A machine with IPv6 switched off hands that on to new namespaces.
+        // New namespaces inherit a machine's disabled IPv6.
         ("net/ipv6/conf/all/disable_ipv6", "0"),
         ("net/ipv6/conf/default/disable_ipv6", "0"),
         ("net/ipv4/conf/all/rp_filter", "0"),
         ("net/ipv4/conf/default/rp_filter", "0"),
         ("net/ipv4/conf/all/send_redirects", "0"),
         ("net/ipv4/conf/default/send_redirects", "0"),
-        // A NAT instance with one interface answers hosts with redirects to the VPC router;
-        // IPv6 has no switch on the sender's side.
+        // A NAT instance with one interface sends hosts redirects to the VPC router; IPv6 has no
+        // switch on the sender's side.
         ("net/ipv4/conf/all/accept_redirects", "0"),
         ("net/ipv4/conf/default/accept_redirects", "0"),
         ("net/ipv6/conf/all/accept_redirects", "0"),
@@ -73,7 +75,7 @@ fn forwards(namespace: &str) -> bool {
 /// Builds everything but the servers.
 pub fn build(layout: NatLayout) -> BTreeMap<&'static str, Ns> {
     let namespaces = add_namespaces(&NAMESPACES, forwards);
-    // Binding to an address that is a local route only, for IPv6 (IPv4 allows it anyway).
+    // Permits a bind to an IPv6 address with only a local route (IPv4 always permits one).
     namespaces["s3"].sysctl(&[("net/ipv6/ip_nonlocal_bind", "1")]);
     feed_ip(&links(layout));
     thread::scope(|scope| {
@@ -86,7 +88,7 @@ pub fn build(layout: NatLayout) -> BTreeMap<&'static str, Ns> {
             });
         }
     });
-    // Only when both ends are up is there a carrier to wait for.
+    // A carrier needs both ends up.
     thread::scope(|scope| {
         for ns in namespaces.values() {
             scope.spawn(|| wait_until_settled(ns));
@@ -95,7 +97,7 @@ pub fn build(layout: NatLayout) -> BTreeMap<&'static str, Ns> {
     namespaces
 }
 
-/// Makes namespaces with the lab's sysctls; `forwarding` says which of them are routers.
+/// Creates namespaces with the lab's sysctls; `forwarding` is true for routers.
 pub fn add_namespaces(
     names: &[&'static str],
     forwarding: impl Fn(&str) -> bool,
@@ -113,9 +115,10 @@ pub fn add_namespaces(
     opened.collect()
 }
 
-/// The index of the lab's own end of a veth pair. The kernel takes note of a carrier at once where the
-/// two ends' indexes differ and up to a second later where they happen to be equal
-/// (`linkwatch_urgent_event`, net/core/link_watch.c), as they would be, each first in its namespace.
+/// The index of the near end of a veth pair. The kernel notices a carrier at once if the two ends
+/// have different indexes, and up to a second later if the indexes are equal
+/// (`linkwatch_urgent_event`, net/core/link_watch.c). Without explicit indexes both ends would be
+/// equal: each is the first link of its namespace.
 pub fn near_index(number: usize) -> usize {
     100 + number
 }
@@ -224,7 +227,7 @@ fn host(address: IpAddr, address6: IpAddr, add: &mut impl FnMut(String)) {
     }
 }
 
-/// The main table's defaults as systemd-networkd leaves them on Amazon Linux 2023.
+/// The main table's defaults as set by systemd-networkd on Amazon Linux 2023.
 pub fn dhcp_routes(address: IpAddr) -> [String; 2] {
     [
         format!(
@@ -251,7 +254,8 @@ fn nat(layout: NatLayout, instance: u8, add: &mut impl FnMut(String)) {
     add(format!("link set {second} up"));
     add(format!("addr add {}/{length} dev {egress}", nat.egress));
     add(format!("addr add {}/{length} dev {second}", nat.second));
-    // Without a preferred lifetime of zero the last address added would be IPv6's first choice.
+    // Without a preferred lifetime of zero the last added address would be the first choice of
+    // IPv6.
     add(format!("addr add {}/64 dev {second} nodad", nat.second6));
     add(format!("addr add {}/64 dev {egress} nodad", nat.egress6));
     add(format!(
@@ -262,7 +266,7 @@ fn nat(layout: NatLayout, instance: u8, add: &mut impl FnMut(String)) {
         "route add default via {ROUTER6} dev {egress} proto ra metric 512"
     ));
     if layout == NatLayout::BulkInterface {
-        // What a second interface gets from DHCP: a default with a worse metric.
+        // The DHCP route of a second interface: a default with a worse metric.
         add(format!(
             "route add default via {} dev {second} proto dhcp metric 522",
             nat.second_gateway
@@ -274,7 +278,7 @@ fn nat(layout: NatLayout, instance: u8, add: &mut impl FnMut(String)) {
 }
 
 fn on_loopback(address: IpAddr) -> String {
-    // Even loopback addresses are tentative for a moment, and no source address until then.
+    // Even loopback addresses are tentative for a moment, and unusable as a source until then.
     let nodad = if address.is_ipv6() { "nodad" } else { "" };
     format!("addr add {address} dev lo {nodad}")
 }
@@ -286,7 +290,7 @@ fn internet(name: &str, source: IpAddr, source6: IpAddr, add: &mut impl FnMut(St
     add(format!("addr add {own}/30 dev eth0"));
     add("addr add fe80::2/64 dev eth0 nodad".into());
     if name == "s3" {
-        // The prefixes are local routes, not addresses: answers leave from what was asked.
+        // The prefixes are local routes, not addresses: answers leave from the contacted address.
         add(format!("route add default via {router}"));
         add(format!("route add default via {ROUTER6} dev eth0"));
     } else {

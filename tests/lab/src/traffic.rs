@@ -1,4 +1,4 @@
-//! Clients: one question, a steady stream of new connections, one connection that stays open.
+//! Clients: a single question, a steady stream of new connections, a long-lived connection.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use super::server::lock;
 use super::{Ns, PORT, wait_until};
 
-/// How long a client waits for the connection, and again for the answer. Inside one machine a
-/// round trip takes well under a millisecond; the rest is for a busy machine.
+/// The client's timeout for the connection, and again for the answer. Inside one machine a round
+/// trip takes well under a millisecond; the rest is a reserve for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Ns {
-    /// Opens a TCP connection to the line server of `address` and asks who we are.
+    /// Connects to the line server of `address` by TCP and returns our source address seen there.
     ///
     /// # Errors
     /// The kind of the failure: `ConnectionReset` when the server refuses the source address,
@@ -51,8 +51,7 @@ impl Ns {
         asked.map_err(kind)
     }
 
-    /// Opens a TCP connection to the line server of `address`, sends it `up` bytes and has it send
-    /// `down` bytes.
+    /// Connects to the line server of `address` by TCP, sends `up` bytes and receives `down` bytes.
     ///
     /// # Errors
     /// As `who`.
@@ -78,7 +77,7 @@ impl Ns {
         moved.map_err(kind)
     }
 
-    /// Sends one datagram to a UDP echo and returns the source address that it saw.
+    /// Sends one datagram to a UDP echo and returns our source address seen there.
     ///
     /// # Errors
     /// As `who`; a lost answer is `TimedOut`.
@@ -100,8 +99,8 @@ impl Ns {
     }
 }
 
-/// A read that times out says `WouldBlock`, a write on a connection that was reset `BrokenPipe`:
-/// which of two names comes depends on timing alone.
+/// A read timeout is reported as `WouldBlock`, a write after a reset as `BrokenPipe`: the two names
+/// of each failure depend on timing alone.
 fn kind(error: io::Error) -> ErrorKind {
     match error.kind() {
         ErrorKind::WouldBlock => ErrorKind::TimedOut,
@@ -134,11 +133,9 @@ fn parse(line: &str) -> io::Result<IpAddr> {
 /// One connection of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// When it was started.
     pub at: Instant,
-    /// To whom.
     pub target: IpAddr,
-    /// The source address that the server saw, or how it failed.
+    /// The source address seen by the server, or the failure.
     pub seen: Result<IpAddr, ErrorKind>,
 }
 
@@ -151,8 +148,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Starts it: `per_second` new connections a second to each target, each of its own, so that
-    /// one that hangs holds up none.
+    /// Starts `per_second` new connections a second to each target, in a thread each: a hanging
+    /// connection delays no other.
     pub fn start(from: &Ns, targets: &[IpAddr], per_second: u32) -> Stream {
         let stopping = Arc::new(AtomicBool::new(false));
         let observations: Arc<Mutex<Vec<Observation>>> = Arc::default();
@@ -166,7 +163,7 @@ impl Stream {
                 let mut next = Instant::now();
                 while !stopping.load(Ordering::Relaxed) {
                     let observations = Arc::clone(&observations);
-                    // A thread starts in the namespace of the one that spawns it.
+                    // A new thread inherits its creator's namespace.
                     clients.push(thread::spawn(move || {
                         let at = Instant::now();
                         let seen = ask(SocketAddr::new(target, PORT)).map_err(kind);
@@ -190,12 +187,12 @@ impl Stream {
         }
     }
 
-    /// How many connections are over so far.
+    /// The number of completed connections.
     pub fn count(&self) -> usize {
         lock(&self.observations).len()
     }
 
-    /// Waits until `more` further connections to all targets together are over.
+    /// Waits for `more` further completed connections to all targets together.
     ///
     /// # Panics
     /// After twenty seconds.
@@ -210,7 +207,7 @@ impl Stream {
         );
     }
 
-    /// Ends it and waits for the last answers.
+    /// Ends the stream and waits for the last answers.
     pub fn stop(self) -> StreamReport {
         self.stopping.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -222,15 +219,14 @@ impl Stream {
     }
 }
 
-/// Everything that a stream saw, in order of time.
+/// All connections of a stream in order of time.
 #[derive(Debug, Clone)]
 pub struct StreamReport {
-    /// Each connection.
     pub observations: Vec<Observation>,
 }
 
 impl StreamReport {
-    /// How often each answer came, for one target.
+    /// The number of each answer from one target.
     pub fn of(&self, target: IpAddr) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for observation in self.observations.iter().filter(|one| one.target == target) {
@@ -243,8 +239,8 @@ impl StreamReport {
         counts
     }
 
-    /// Panics unless every connection to `target` was seen from one of `allowed`, and at least
-    /// one was made: no failure, no other source.
+    /// Panics unless all connections to `target` were seen from one of `allowed`, and at least one
+    /// connection was made.
     #[track_caller]
     pub fn assert_only(&self, target: IpAddr, allowed: &[IpAddr]) {
         let counts = self.of(target);
@@ -257,7 +253,7 @@ impl StreamReport {
     }
 }
 
-/// One connection that stays open, with a round trip every ten milliseconds.
+/// A long-lived connection with a round trip every ten milliseconds.
 #[derive(Debug)]
 pub struct LongFlow {
     stopping: Arc<AtomicBool>,
@@ -265,21 +261,21 @@ pub struct LongFlow {
     thread: JoinHandle<LongFlowReport>,
 }
 
-/// What became of a long flow.
+/// The result of a long flow.
 #[derive(Debug, Clone)]
 pub struct LongFlowReport {
-    /// The source address that the server saw when it was opened.
+    /// The source address seen by the server at the start.
     pub seen: IpAddr,
     /// Completed round trips.
     pub round_trips: usize,
     /// The longest round trip.
     pub slowest: Duration,
-    /// How it broke, if it did.
+    /// The failure of a broken connection.
     pub broken: Option<ErrorKind>,
 }
 
 impl LongFlow {
-    /// Opens it.
+    /// Opens the connection.
     ///
     /// # Errors
     /// As `Ns::who`.
@@ -287,7 +283,7 @@ impl LongFlow {
         let opened = from.in_thread(|| {
             let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), PATIENCE)?;
             let seen = question(&stream)?;
-            // A retransmission after a gap of the path comes within a second or two.
+            // After a gap of the path a retransmission takes a second or two.
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
             stream.set_nodelay(true)?;
             Ok((stream, seen))
@@ -324,12 +320,11 @@ impl LongFlow {
         })
     }
 
-    /// Round trips so far.
     pub fn round_trips(&self) -> usize {
         self.round_trips.load(Ordering::Relaxed)
     }
 
-    /// Closes it.
+    /// Closes the connection.
     pub fn stop(self) -> LongFlowReport {
         self.stopping.store(true, Ordering::Relaxed);
         self.thread
@@ -337,7 +332,7 @@ impl LongFlow {
             .expect("a flow reports its failures as values")
     }
 
-    /// Closes it, and panics if it was broken or if it made no further round trip until now.
+    /// Closes the connection; panics if the connection broke or makes no further round trip.
     #[track_caller]
     pub fn assert_alive(self) -> LongFlowReport {
         let before = self.round_trips();
