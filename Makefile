@@ -51,7 +51,7 @@ test-long: deps packages
 		--skip child_fetches # run by other tests
 
 golden:
-	TRAILBLAZER_BLESS=1 $(CARGO) test --locked --test golden every_plan_is_as_written_down
+	TRAILBLAZER_BLESS=1 $(CARGO) test --locked --test golden every_plan_matches_its_golden_file
 
 bench:
 	@$(DEPS) bench

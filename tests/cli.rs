@@ -184,7 +184,7 @@ fn check_snake_case(value: &Value) {
 /// 2 pending, 0 changed, 0 in sync, 3 held (before pending, and when there is nothing to do),
 /// 0 accepted, 0 rejected with a last known good.
 #[test]
-fn every_exit_code_and_its_outcome() {
+fn every_outcome_has_its_exit_code() {
     lab::isolated(|| {
         let host = Host::new();
         let report = host.reconcile(&["--dry-run"], 2);
@@ -238,7 +238,7 @@ fn every_exit_code_and_its_outcome() {
 }
 
 #[test]
-fn the_fields_of_a_first_installation() {
+fn first_installation_report_has_all_fields() {
     lab::isolated(|| {
         let host = Host::new();
         host.configure("egress.close = [\"ipv6\"]\n");
@@ -273,7 +273,7 @@ fn the_fields_of_a_first_installation() {
 
 /// Standard output holds the one JSON object and nothing else, however much is logged.
 #[test]
-fn json_on_stdout_and_logs_on_stderr() {
+fn json_goes_to_stdout_and_logs_go_to_stderr() {
     lab::isolated(|| {
         let host = Host::new();
         for flags in [&[][..], &["-v"], &["-vv"]] {
@@ -303,7 +303,7 @@ fn json_on_stdout_and_logs_on_stderr() {
 
 /// The last line tells what a failure means for the steps above it.
 #[test]
-fn what_a_failed_pass_did() {
+fn last_line_of_a_failed_pass_names_its_effect() {
     lab::isolated(|| {
         let host = Host::new();
         let says = |flags: &[&str], last: &str| {
@@ -331,7 +331,7 @@ fn what_a_failed_pass_did() {
 
 /// A reader that goes away (`| head -1`) is no failure.
 #[test]
-fn a_closed_pipe() {
+fn closed_pipe_is_no_failure() {
     lab::isolated(|| {
         let host = Host::new();
         let line = format!(
@@ -345,7 +345,7 @@ fn a_closed_pipe() {
 
 /// Colours on a terminal only, and not with NO_COLOR. `script` (bsdutils) gives a terminal.
 #[test]
-fn colours() {
+fn colours_appear_only_on_a_terminal_without_no_color() {
     lab::isolated(|| {
         let host = Host::new();
         let config = host.path("trailblazer.toml");
@@ -388,7 +388,7 @@ fn colours() {
 }
 
 #[test]
-fn help_version_and_wrong_usage() {
+fn help_version_and_usage_errors_have_their_exit_codes() {
     let run = |words: &[&str]| Command::new(BINARY).args(words).output().unwrap();
     let mut helped: Vec<Vec<&str>> = vec![vec!["--help"], vec!["-h"]];
     for command in [
@@ -454,7 +454,7 @@ fn help_version_and_wrong_usage() {
 
 /// The command of the issue: no config, nothing but flags.
 #[test]
-fn looking_needs_no_config() {
+fn dry_run_needs_no_config() {
     lab::isolated(|| {
         let bare = lab::Bare::new();
         let before = bare.ns.snapshot();
@@ -487,7 +487,7 @@ fn looking_needs_no_config() {
 
 /// As somebody without any privilege: not root and no capability.
 #[test]
-fn looking_needs_no_privilege() {
+fn dry_run_needs_no_privilege() {
     lab::isolated(|| {
         let bare = lab::Bare::new();
         let before = bare.ns.snapshot();

@@ -224,7 +224,7 @@ fn counts(updated: u32, inserted: u32, skipped: u32) -> Backfilled {
 }
 
 #[test]
-fn without_back_fill_an_open_connection_breaks() {
+fn open_connection_breaks_without_backfill() {
     isolated(|| {
         lab();
         let mut connections = Family::ALL.map(opened);
@@ -240,7 +240,7 @@ fn without_back_fill_an_open_connection_breaks() {
 }
 
 #[test]
-fn with_back_fill_an_open_connection_goes_on() {
+fn open_connection_survives_with_backfill() {
     isolated(|| {
         lab();
         let mut connections = Family::ALL.map(opened);
@@ -275,7 +275,7 @@ fn with_back_fill_an_open_connection_goes_on() {
 }
 
 #[test]
-fn flows_that_conntrack_knows_are_marked_and_their_other_bits_kept() {
+fn known_flows_are_marked_and_keep_their_other_bits() {
     isolated(|| {
         lab();
         // Somebody's rules had conntrack switched on before, and marks of their own.
@@ -308,7 +308,7 @@ fn flows_that_conntrack_knows_are_marked_and_their_other_bits_kept() {
 }
 
 #[test]
-fn an_entry_of_the_wrong_direction_is_marked_too() {
+fn entry_with_reversed_direction_is_marked_too() {
     isolated(|| {
         lab();
         let mut connection = opened(Family::Ipv4);
@@ -330,7 +330,7 @@ fn an_entry_of_the_wrong_direction_is_marked_too() {
 }
 
 #[test]
-fn an_ipv4_connection_at_an_ipv6_socket_goes_on() {
+fn ipv4_connection_at_an_ipv6_socket_survives() {
     isolated(|| {
         lab();
         let mut connection = connect(
@@ -350,7 +350,7 @@ fn an_ipv4_connection_at_an_ipv6_socket_goes_on() {
 }
 
 #[test]
-fn thousands_of_flows_take_no_time() {
+fn thousands_of_flows_are_marked_quickly() {
     isolated(|| {
         sh("ip link add v0 type veth peer name v1");
         sh("ip addr add 10.0.0.1/24 dev v0");
@@ -379,7 +379,7 @@ fn thousands_of_flows_take_no_time() {
 }
 
 #[test]
-fn without_privilege_it_is_refused_and_nothing_is_claimed() {
+fn backfill_without_privilege_is_refused() {
     isolated(|| {
         // Conntrack must not be empty: without entries there would be nothing to refuse.
         let flow =

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use lab::*;
 
 #[test]
-fn comes_up_in_well_under_a_second() {
+fn lab_starts_in_under_a_second() {
     lab::isolated(|| {
         let started = Instant::now();
         let _lab = Lab::new();
@@ -53,7 +53,7 @@ fn hosts_are_seen_from_their_public_address() {
 }
 
 #[test]
-fn the_whole_of_a_served_prefix_answers() {
+fn every_address_of_a_served_prefix_answers() {
     lab::isolated(|| {
         let lab = Lab::new();
         let prefixes = [
@@ -75,7 +75,7 @@ fn the_whole_of_a_served_prefix_answers() {
 }
 
 #[test]
-fn the_partner_resets_whoever_is_not_an_egress_address() {
+fn partner_resets_all_but_egress_addresses() {
     lab::isolated(|| {
         let lab = Lab::new();
         for (partner, own) in [(PARTNER, HOST1_PUBLIC), (PARTNER6, HOST1_6)] {
@@ -167,22 +167,22 @@ fn through_the_nat(layout: NatLayout) {
 }
 
 #[test]
-fn nat_with_two_interfaces() {
+fn plain_nat_works_with_two_interfaces() {
     lab::isolated(|| through_the_nat(NatLayout::TwoInterfaces));
 }
 
 #[test]
-fn nat_with_a_bulk_interface() {
+fn plain_nat_works_with_a_bulk_interface() {
     lab::isolated(|| through_the_nat(NatLayout::BulkInterface));
 }
 
 #[test]
-fn nat_with_one_interface() {
+fn plain_nat_works_with_one_interface() {
     lab::isolated(|| through_the_nat(NatLayout::OneInterface));
 }
 
 #[test]
-fn a_nat_that_stops_translating_is_caught() {
+fn untranslated_packets_are_counted() {
     lab::isolated(|| {
         let lab = Lab::new();
         lab.default_via("host1", "nat1");
@@ -233,7 +233,7 @@ fn outside_loses_a_host_whose_default_is_the_nat() {
 }
 
 #[test]
-fn private_neighbours_are_reached_without_translation() {
+fn private_neighbours_see_no_translation() {
     lab::isolated(|| {
         let lab = Lab::new();
         assert_eq!(lab.who("host1", PEER), Ok(HOST1));
@@ -267,7 +267,7 @@ fn http(ns: &Ns, address: IpAddr, request: &str) -> (u16, String) {
 }
 
 #[test]
-fn metadata_needs_a_token_and_knows_who_asks() {
+fn metadata_needs_a_token_and_depends_on_the_client() {
     lab::isolated(|| {
         let lab = Lab::new();
         for endpoint in [IMDS, IMDS6] {
@@ -326,7 +326,7 @@ fn metadata_needs_a_token_and_knows_who_asks() {
 }
 
 #[test]
-fn the_mirror_serves_what_a_test_gives_it() {
+fn mirror_serves_the_documents_of_a_test() {
     lab::isolated(|| {
         let lab = Lab::new();
         let host1 = lab.ns("host1");
@@ -354,7 +354,7 @@ fn the_mirror_serves_what_a_test_gives_it() {
 }
 
 #[test]
-fn a_stream_sees_the_moment_of_a_change() {
+fn stream_shows_the_moment_of_a_change() {
     lab::isolated(|| {
         let lab = Lab::new();
         lab.plain_nat("nat1");
@@ -385,7 +385,7 @@ fn a_stream_sees_the_moment_of_a_change() {
 }
 
 #[test]
-fn a_snapshot_shows_every_foreign_change_and_no_owned_one() {
+fn snapshot_shows_every_foreign_change_and_no_owned_one() {
     lab::isolated(|| {
         let lab = Lab::new();
         let host1 = lab.ns("host1");
@@ -444,7 +444,7 @@ fn a_snapshot_shows_every_foreign_change_and_no_owned_one() {
 }
 
 #[test]
-fn a_flap_takes_routes_away_and_dhcp_brings_back_its_own() {
+fn flap_removes_routes_and_dhcp_restores_its_own() {
     lab::isolated(|| {
         let lab = Lab::new();
         let host1 = lab.ns("host1");
@@ -467,7 +467,7 @@ fn a_flap_takes_routes_away_and_dhcp_brings_back_its_own() {
 }
 
 #[test]
-fn bare_namespaces_are_cheap_and_apart() {
+fn bare_namespaces_are_cheap_and_separate() {
     lab::isolated(|| {
         let started = Instant::now();
         let (one, two) = (Bare::with_links(2), Bare::new());
@@ -497,7 +497,7 @@ fn bare_namespaces_are_cheap_and_apart() {
 }
 
 #[test]
-fn commands_without_privileges() {
+fn unprivileged_commands_have_no_capability() {
     lab::isolated(|| {
         let bare = Bare::new();
         let add = ["ip", "route", "add", "10.9.0.0/16", "via", "10.0.1.1"];
@@ -509,7 +509,7 @@ fn commands_without_privileges() {
 }
 
 #[test]
-fn configs_name_a_state_directory_of_the_lab() {
+fn configs_name_a_state_directory_inside_the_lab() {
     lab::isolated(|| {
         let path = write_config("host1", "state_dir = \"$STATE\"\n");
         let text = std::fs::read_to_string(&path).unwrap();
@@ -518,7 +518,7 @@ fn configs_name_a_state_directory_of_the_lab() {
 }
 
 #[test]
-fn a_private_resolver_configuration() {
+fn resolver_configuration_is_private() {
     let before = std::fs::read_to_string("/etc/resolv.conf").ok();
     lab::isolated(|| {
         set_resolv_conf("nameserver 169.254.169.253\n");
@@ -532,19 +532,19 @@ fn a_private_resolver_configuration() {
 
 #[test]
 #[should_panic(expected = "failed inside its namespaces")]
-fn a_failure_inside_is_a_failure_outside() {
+fn failure_inside_fails_the_test_outside() {
     lab::isolated(|| panic!("on purpose"));
 }
 
 #[test]
 #[should_panic(expected = "no test named")]
-fn a_body_that_never_ran_is_a_failure() {
+fn body_that_never_runs_fails_the_test() {
     Isolation::default().run_named("no_such_test", || {});
 }
 
 #[test]
 #[should_panic(expected = "exceeded its deadline of 1 s")]
-fn a_body_that_hangs_is_killed() {
+fn hanging_body_is_killed_at_its_deadline() {
     Isolation::default()
         .deadline(Duration::from_secs(1))
         .run(|| std::thread::sleep(Duration::from_secs(60)));
@@ -553,7 +553,7 @@ fn a_body_that_hangs_is_killed() {
 /// As root, proves that the lab needs no root: the same test program as nobody. Where the system
 /// forbids namespaces to users, the failure must say so and name the setting.
 #[test]
-fn works_for_an_unprivileged_user() {
+fn lab_works_for_an_unprivileged_user() {
     if lab::inside() || !rustix::process::geteuid().is_root() {
         lab::isolated(|| assert_eq!(Lab::new().who("host1", S3), Ok(HOST1_PUBLIC)));
         return;
@@ -573,7 +573,11 @@ fn works_for_an_unprivileged_user() {
             "--inh-caps=-all",
         ])
         .arg(&copy)
-        .args(["--exact", "works_for_an_unprivileged_user", "--nocapture"])
+        .args([
+            "--exact",
+            "lab_works_for_an_unprivileged_user",
+            "--nocapture",
+        ])
         .current_dir("/")
         .output()
         .expect("setpriv starts (package util-linux; make deps)");
@@ -604,7 +608,7 @@ fn works_for_an_unprivileged_user() {
 /// The design's host role set up by hand, with `ip` and `nft`: the lab can show everything that
 /// Trailblazer promises, and the promise holds on this kernel.
 #[test]
-fn the_host_role_by_hand() {
+fn host_role_set_up_by_hand_keeps_its_promises() {
     lab::isolated(|| {
         let lab = Lab::new();
         lab.plain_nat("nat1");

@@ -158,7 +158,7 @@ fn counts_outlive_rules(backend: &mut dyn FirewallBackend, strangers: &[&str]) {
 }
 
 #[test]
-fn counts_outlive_rules_nftables() {
+fn counters_survive_rule_changes_nftables() {
     isolated(|| {
         let mut backend = Nftables::new();
         counts_outlive_rules(
@@ -237,14 +237,14 @@ fn iptables(variant: (&'static str, &'static str)) {
 }
 
 #[test]
-fn counts_outlive_rules_iptables() {
+fn counters_survive_rule_changes_iptables() {
     isolated(|| {
         iptables(("iptables-nft", "ip6tables-nft"));
     });
 }
 
 #[test]
-fn counts_outlive_rules_iptables_legacy() {
+fn counters_survive_rule_changes_iptables_legacy() {
     isolated(|| {
         iptables(("iptables-legacy", "ip6tables-legacy"));
     });

@@ -279,7 +279,7 @@ fn foreign_text((ipv4, ipv6): (&str, &str)) -> String {
 }
 
 #[test]
-fn the_deepest_chains_that_we_render_are_accepted() {
+fn deepest_rendered_chains_are_accepted() {
     isolated(|| {
         let list = vec![net("192.0.2.0/25"), net("198.51.100.0/24")];
         let mut rules = vec![rule(&[Match::DestinationNoneOf(list.clone())], Verdict::Accept); 6];
@@ -300,7 +300,7 @@ fn the_deepest_chains_that_we_render_are_accepted() {
 }
 
 #[test]
-fn what_belongs_to_others_stays_byte_for_byte() {
+fn foreign_rules_stay_byte_for_byte() {
     isolated(|| {
         for variant in VARIANTS {
             for tool in [variant.0, variant.1] {
@@ -345,7 +345,7 @@ fn what_belongs_to_others_stays_byte_for_byte() {
 }
 
 #[test]
-fn drift_is_seen_and_repaired() {
+fn drift_is_detected_and_repaired() {
     isolated(|| {
         let drifts = [
             "T -t nat -F",
@@ -397,7 +397,7 @@ fn drift_is_seen_and_repaired() {
 }
 
 #[test]
-fn a_jump_pushed_down_is_a_remark_and_returns_to_its_place_by_rollback() {
+fn displaced_jump_is_noted_and_restored_by_rollback() {
     isolated(|| {
         for variant in VARIANTS {
             let mut backend = backend(variant);
@@ -432,7 +432,7 @@ fn a_jump_pushed_down_is_a_remark_and_returns_to_its_place_by_rollback() {
 }
 
 #[test]
-fn a_foreign_chain_of_our_name_is_refused() {
+fn foreign_chain_of_our_name_is_refused() {
     isolated(|| {
         for variant in VARIANTS {
             for tool in [variant.0, variant.1] {
@@ -463,7 +463,7 @@ fn a_foreign_chain_of_our_name_is_refused() {
 }
 
 #[test]
-fn a_foreign_rule_that_leads_into_our_chain_is_named_at_removal() {
+fn removal_names_a_foreign_jump_into_our_chain() {
     isolated(|| {
         for variant in VARIANTS {
             let mut backend = backend(variant);
@@ -493,7 +493,7 @@ fn a_foreign_rule_that_leads_into_our_chain_is_named_at_removal() {
 }
 
 #[test]
-fn a_held_lock_is_reported_within_the_wait() {
+fn held_lock_is_reported_within_the_wait() {
     isolated(|| {
         let lock = std::fs::File::create("/run/xtables.lock").unwrap();
         lock.try_lock().unwrap();
@@ -540,7 +540,7 @@ fn a_held_lock_is_reported_within_the_wait() {
 }
 
 #[test]
-fn no_binary_is_unavailable() {
+fn missing_binary_means_unavailable() {
     Isolation::default().path("/nonexistent").run(|| {
         let mut backend = IptablesBackend::detect();
         let ObservedFirewall::Unavailable(why) = backend.observe().unwrap() else {
@@ -558,7 +558,7 @@ fn no_binary_is_unavailable() {
 }
 
 #[test]
-fn a_missing_ipv6_tool_matters_only_to_ipv6_rules() {
+fn missing_ipv6_tool_affects_only_ipv6_rules() {
     isolated(|| {
         for variant in VARIANTS {
             let mut backend = backend((variant.0, "ip6tables-nonexistent"));
@@ -582,7 +582,7 @@ fn a_missing_ipv6_tool_matters_only_to_ipv6_rules() {
 }
 
 #[test]
-fn without_privilege_nothing_is_taken_for_empty() {
+fn unprivileged_read_is_unreadable_and_not_empty() {
     Isolation::default().without_capabilities().run(|| {
         for variant in VARIANTS {
             let mut backend = backend(variant);
@@ -598,7 +598,7 @@ fn without_privilege_nothing_is_taken_for_empty() {
 }
 
 #[test]
-fn a_table_that_nft_has_filled_is_not_taken_for_empty() {
+fn table_filled_by_nft_is_unreadable_and_not_empty() {
     isolated(|| {
         sh(
             "nft 'add table ip nat; add chain ip nat mine { type nat hook postrouting priority 42; }'",
@@ -649,7 +649,7 @@ fn tools_with(scripts: &[(&str, &str)]) -> (tempfile::TempDir, &'static str, &'s
 }
 
 #[test]
-fn a_failure_half_way_leaves_all_as_it_was() {
+fn partial_failure_restores_the_previous_rules() {
     isolated(|| {
         let marker = "/run/fault-fired";
         // The first restore of IPv6 loses its last table and fails; the later ones are real.
@@ -687,7 +687,7 @@ fn a_failure_half_way_leaves_all_as_it_was() {
 }
 
 #[test]
-fn a_failed_read_is_an_error() {
+fn failed_read_is_an_error() {
     isolated(|| {
         for (body, said) in [
             ("echo 'out of memory' >&2; exit 1", "out of memory"),
@@ -705,7 +705,7 @@ fn a_failed_read_is_an_error() {
 }
 
 #[test]
-fn variants_that_do_not_fit_are_refused() {
+fn mixed_variants_are_refused() {
     isolated(|| {
         let nft = format!("exec {} \"$@\"", which("iptables-nft-restore").display());
         let (_directory, ipv4, ipv6) = tools_with(&[("iptables-restore", &nft)]);

@@ -204,7 +204,7 @@ fn for_all(mut test: impl FnMut(&mut IptablesBackend, (&'static str, &'static st
 }
 
 #[test]
-fn snat_masquerade_and_accept() {
+fn snat_masquerade_and_accept_act_on_packets() {
     isolated(|| {
         for_all(|backend, variant, family| {
             let tool = if family == Family::Ipv4 {
@@ -318,7 +318,7 @@ fn source_buckets_are_complete_and_stable() {
 }
 
 #[test]
-fn marks_travel_from_prerouting_to_translation() {
+fn marks_reach_translation_from_prerouting() {
     isolated(|| {
         for_all(|backend, variant, family| {
             let tool = if family == Family::Ipv4 {
@@ -407,7 +407,7 @@ fn marks_travel_from_prerouting_to_translation() {
 }
 
 #[test]
-fn the_guard_drops_what_is_not_tracked_and_spares_foreign_filters() {
+fn guard_chain_drops_untracked_packets_and_spares_foreign_filters() {
     isolated(|| {
         for_all(|backend, variant, family| {
             let tool = if family == Family::Ipv4 {

@@ -360,7 +360,7 @@ fn everything() -> Ruleset {
 }
 
 #[test]
-fn each_word_means_to_nft_what_it_means_to_us_and_comes_back_as_rendered() {
+fn every_match_and_verdict_round_trips_and_reads_the_same_in_nft() {
     isolated(|| {
         let mut backend = Nftables::new();
         for (hook, rule, ours, nft) in vocabulary() {
@@ -375,7 +375,7 @@ fn each_word_means_to_nft_what_it_means_to_us_and_comes_back_as_rendered() {
 }
 
 #[test]
-fn chains_have_the_hooks_and_the_table_its_mark_of_ownership() {
+fn chains_have_their_hooks_and_the_table_its_ownership_comment() {
     isolated(|| {
         let mut backend = Nftables::new();
         assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
@@ -430,7 +430,7 @@ fn replacing_is_stable_and_removing_leaves_nothing() {
 }
 
 #[test]
-fn counts_are_no_drift() {
+fn counter_values_are_no_drift() {
     isolated(|| {
         let mut backend = Nftables::new();
         let ruleset = only(Hook::PostroutingGuard, vec![rule(vec![], Verdict::Accept)]);
@@ -447,7 +447,7 @@ fn counts_are_no_drift() {
 }
 
 #[test]
-fn each_change_by_another_hand_shows_and_is_undone() {
+fn every_foreign_change_is_detected_and_undone() {
     isolated(|| {
         let mut backend = Nftables::new();
         backend.replace(&everything()).unwrap();
@@ -505,7 +505,7 @@ fn each_change_by_another_hand_shows_and_is_undone() {
 }
 
 #[test]
-fn putting_back_restores_all_of_it() {
+fn restore_brings_back_the_whole_table() {
     isolated(|| {
         let mut backend = Nftables::new();
         backend.replace(&everything()).unwrap();
@@ -528,7 +528,7 @@ fn putting_back_restores_all_of_it() {
 }
 
 #[test]
-fn somebody_elses_tables_are_left_as_they_are() {
+fn foreign_tables_stay_unchanged() {
     isolated(|| {
         let mut backend = Nftables::new();
         for table in ["ip trailblazer", "ip6 trailblazer", "inet filter", "ip nat"] {
@@ -575,7 +575,7 @@ fn somebody_elses_tables_are_left_as_they_are() {
 }
 
 #[test]
-fn five_thousand_prefixes_of_each_family() {
+fn five_thousand_prefixes_of_each_family_round_trip() {
     isolated(|| {
         let v4 = (0..5000u32)
             .map(|i| IpNet::V4(Ipv4Net::new((0x1400_0000 + i * 512).into(), 24).unwrap()));
@@ -602,7 +602,7 @@ fn five_thousand_prefixes_of_each_family() {
 }
 
 #[test]
-fn neighbours_and_the_edges_of_the_address_space() {
+fn adjacent_prefixes_and_address_space_edges_round_trip() {
     isolated(|| {
         let mut backend = Nftables::new();
         let listed = |prefixes: &[&str], backend: &mut Nftables| {
@@ -657,7 +657,7 @@ fn counts() -> Vec<u64> {
 }
 
 #[test]
-fn conditions_hold_for_the_packets_that_they_speak_of() {
+fn matches_hold_for_exactly_their_packets() {
     isolated(|| {
         sh("ip link add v0 type veth peer name v1");
         sh("ip addr add 10.0.0.1/24 dev v0");
@@ -739,7 +739,7 @@ fn conditions_hold_for_the_packets_that_they_speak_of() {
 }
 
 #[test]
-fn an_open_connection_survives_a_replacement() {
+fn open_connection_survives_a_replacement() {
     isolated(|| {
         let mut backend = Nftables::new();
         let ruleset = only(
@@ -774,7 +774,7 @@ fn an_open_connection_survives_a_replacement() {
 }
 
 #[test]
-fn other_programs_transactions_only_cost_another_try() {
+fn concurrent_foreign_transactions_only_cause_retries() {
     isolated(|| {
         let mut noise = std::process::Command::new("timeout")
             .args([
@@ -801,7 +801,7 @@ fn other_programs_transactions_only_cost_another_try() {
 }
 
 #[test]
-fn it_works_where_there_is_no_nft_program() {
+fn backend_works_without_the_nft_program() {
     isolated(|| {
         // In this process of its own nobody else reads the environment; and an empty directory over
         // nft's shows it better than a changed PATH.
@@ -825,7 +825,7 @@ fn it_works_where_there_is_no_nft_program() {
 }
 
 #[test]
-fn without_privilege_it_is_unreadable_and_not_absent() {
+fn unprivileged_read_is_unreadable_and_not_absent() {
     isolated(|| {
         if !lab::again_without_privilege() {
             return;
@@ -851,7 +851,7 @@ fn without_privilege_it_is_unreadable_and_not_absent() {
 }
 
 #[test]
-fn a_refusal_names_its_object_and_keeps_what_was_there() {
+fn refusal_names_its_object_and_keeps_the_old_rules() {
     isolated(|| {
         let mut backend = Nftables::new();
         backend.replace(&everything()).unwrap();
@@ -878,7 +878,7 @@ fn a_refusal_names_its_object_and_keeps_what_was_there() {
 }
 
 #[test]
-fn what_it_cannot_say_is_an_error_and_not_less() {
+fn inexpressible_rules_are_errors() {
     let backend = Nftables::new();
     let mixed = rule(
         vec![

@@ -208,24 +208,24 @@ fn host(firewall: Firewall, told: &[Family]) {
 }
 
 #[test]
-fn a_hosts_traffic_is_counted_by_path_nftables() {
+fn host_traffic_is_counted_by_path_nftables() {
     isolated(|| host(Firewall::Nftables, &Family::ALL));
 }
 
 /// On one interface iptables can't ask which next hop IPv6 takes.
 #[test]
-fn a_hosts_traffic_is_counted_by_path_iptables() {
+fn host_traffic_is_counted_by_path_iptables() {
     isolated(|| host(Firewall::Iptables, &[Family::Ipv4]));
 }
 
 #[test]
-fn a_hosts_traffic_is_counted_by_path_iptables_legacy() {
+fn host_traffic_is_counted_by_path_iptables_legacy() {
     isolated(|| host(Firewall::IptablesLegacy, &[Family::Ipv4]));
 }
 
 /// Both paths are one: nothing goes past anything, and nothing is counted.
 #[test]
-fn a_host_without_an_egress_path_counts_nothing() {
+fn host_without_an_egress_path_counts_nothing() {
     isolated(|| {
         let lab = Lab::new();
         let machine = Machine::new(&lab, "host1", Firewall::Nftables, "");
@@ -266,27 +266,27 @@ fn nat(case: Case) {
 }
 
 #[test]
-fn a_nats_traffic_is_counted_by_interface_nftables() {
+fn nat_traffic_is_counted_by_interface_nftables() {
     isolated(|| nat(bulk_interface(Firewall::Nftables)));
 }
 
 #[test]
-fn a_nats_traffic_is_counted_by_interface_iptables() {
+fn nat_traffic_is_counted_by_interface_iptables() {
     isolated(|| nat(bulk_interface(Firewall::Iptables)));
 }
 
 #[test]
-fn a_nats_traffic_is_counted_on_one_interface_nftables() {
+fn nat_traffic_is_counted_on_one_interface_nftables() {
     isolated(|| nat(one_gateway(NatLayout::OneInterface, Firewall::Nftables)));
 }
 
 #[test]
-fn a_nats_traffic_is_counted_on_one_interface_iptables() {
+fn nat_traffic_is_counted_on_one_interface_iptables() {
     isolated(|| nat(one_gateway(NatLayout::OneInterface, Firewall::Iptables)));
 }
 
 #[test]
-fn a_nats_traffic_is_counted_on_one_interface_iptables_legacy() {
+fn nat_traffic_is_counted_on_one_interface_iptables_legacy() {
     isolated(|| {
         nat(one_gateway(
             NatLayout::OneInterface,
@@ -296,6 +296,6 @@ fn a_nats_traffic_is_counted_on_one_interface_iptables_legacy() {
 }
 
 #[test]
-fn a_nats_traffic_is_counted_by_gateway_nftables() {
+fn nat_traffic_is_counted_by_gateway_nftables() {
     isolated(|| nat(two_gateways(Firewall::Nftables)));
 }

@@ -171,11 +171,11 @@ fn with_a_dead_nat(ipv6: bool) {
 }
 
 #[test]
-fn with_a_dead_nat_the_fetch_goes_as_it_is_told_ipv4() {
+fn fetch_takes_the_configured_path_past_a_dead_nat_ipv4() {
     isolated(|| with_a_dead_nat(false));
 }
 
 #[test]
-fn with_a_dead_nat_the_fetch_goes_as_it_is_told_ipv6() {
+fn fetch_takes_the_configured_path_past_a_dead_nat_ipv6() {
     isolated(|| with_a_dead_nat(true));
 }

@@ -252,12 +252,12 @@ fn document_change(firewall: Firewall) {
 }
 
 #[test]
-fn a_document_change_sends_nothing_on_the_wrong_path_nftables() {
+fn document_change_sends_nothing_on_the_wrong_path_nftables() {
     isolated(|| document_change(Firewall::Nftables));
 }
 
 #[test]
-fn a_document_change_sends_nothing_on_the_wrong_path_iptables() {
+fn document_change_sends_nothing_on_the_wrong_path_iptables() {
     isolated(|| document_change(Firewall::Iptables));
 }
 
@@ -305,12 +305,12 @@ fn gateway_change(firewall: Firewall) {
 }
 
 #[test]
-fn a_gateway_change_shows_partners_no_third_address_nftables() {
+fn gateway_change_shows_partners_no_third_address_nftables() {
     isolated(|| gateway_change(Firewall::Nftables));
 }
 
 #[test]
-fn a_gateway_change_shows_partners_no_third_address_iptables() {
+fn gateway_change_shows_partners_no_third_address_iptables() {
     isolated(|| gateway_change(Firewall::Iptables));
 }
 
@@ -354,7 +354,7 @@ fn two_nat_instances_share_the_connections() {
 }
 
 #[test]
-fn without_the_egress_default_partners_are_out_of_reach() {
+fn partners_are_unreachable_without_the_egress_default() {
     isolated(|| {
         let lab = lab_with_nats();
         let machine = Machine::new(&lab, "host1", Firewall::Nftables, ONE);
@@ -383,7 +383,7 @@ fn without_the_egress_default_partners_are_out_of_reach() {
 }
 
 #[test]
-fn a_dead_nat_cuts_partners_off_and_nothing_else() {
+fn dead_nat_cuts_off_partners_and_nothing_else() {
     isolated(|| {
         let lab = lab_with_nats();
         let machine = Machine::new(&lab, "host1", Firewall::Nftables, ONE);
@@ -415,7 +415,7 @@ fn a_dead_nat_cuts_partners_off_and_nothing_else() {
 
 /// Only one family is steered, or one is shut: the other settings of the matrix.
 #[test]
-fn a_family_without_a_gateway_keeps_its_default_unless_it_is_closed() {
+fn family_without_a_gateway_keeps_its_default_unless_closed() {
     isolated(|| {
         let lab = lab_with_nats();
         let kernel = "[kernel]\nmanage = [\"tcp_fwmark_accept\"]\n";
@@ -453,7 +453,7 @@ fn a_family_without_a_gateway_keeps_its_default_unless_it_is_closed() {
 }
 
 #[test]
-fn a_family_that_is_not_selected_takes_the_nat() {
+fn unselected_family_takes_the_nat() {
     isolated(|| {
         let lab = lab_with_nats();
         for (families, own4, own6) in [
@@ -509,12 +509,12 @@ fn flush(firewall: Firewall) {
 }
 
 #[test]
-fn flush_brings_back_the_host_as_it_was_nftables() {
+fn flush_restores_the_host_nftables() {
     isolated(|| flush(Firewall::Nftables));
 }
 
 #[test]
-fn flush_brings_back_the_host_as_it_was_iptables() {
+fn flush_restores_the_host_iptables() {
     isolated(|| flush(Firewall::Iptables));
 }
 
@@ -619,12 +619,12 @@ fn after_a_flap_nothing_leaks_and_clients_outside_are_answered_iptables() {
 }
 
 #[test]
-fn after_a_flap_with_a_strict_reverse_path_filter() {
+fn after_a_flap_nothing_leaks_with_a_strict_reverse_path_filter() {
     isolated(|| flap(Firewall::Nftables, "1"));
 }
 
 #[test]
-fn after_a_flap_with_a_loose_reverse_path_filter() {
+fn after_a_flap_nothing_leaks_with_a_loose_reverse_path_filter() {
     isolated(|| flap(Firewall::Nftables, "2"));
 }
 

@@ -199,37 +199,37 @@ fn whole_story(case: Case) {
 }
 
 #[test]
-fn a_bulk_interface_is_masqueraded_nftables() {
+fn bulk_interface_is_masqueraded_nftables() {
     isolated(|| whole_story(bulk_interface(Firewall::Nftables)));
 }
 
 #[test]
-fn a_bulk_interface_is_masqueraded_iptables() {
+fn bulk_interface_is_masqueraded_iptables() {
     isolated(|| whole_story(bulk_interface(Firewall::Iptables)));
 }
 
 #[test]
-fn two_addresses_behind_one_gateway_nftables() {
+fn nat_works_with_two_addresses_behind_one_gateway_nftables() {
     isolated(|| whole_story(one_gateway(NatLayout::TwoInterfaces, Firewall::Nftables)));
 }
 
 #[test]
-fn two_addresses_behind_one_gateway_iptables() {
+fn nat_works_with_two_addresses_behind_one_gateway_iptables() {
     isolated(|| whole_story(one_gateway(NatLayout::TwoInterfaces, Firewall::Iptables)));
 }
 
 #[test]
-fn one_interface_for_everything_nftables() {
+fn nat_works_on_one_interface_nftables() {
     isolated(|| whole_story(one_gateway(NatLayout::OneInterface, Firewall::Nftables)));
 }
 
 #[test]
-fn one_interface_for_everything_iptables() {
+fn nat_works_on_one_interface_iptables() {
     isolated(|| whole_story(one_gateway(NatLayout::OneInterface, Firewall::Iptables)));
 }
 
 #[test]
-fn one_interface_for_everything_iptables_legacy() {
+fn nat_works_on_one_interface_iptables_legacy() {
     isolated(|| {
         whole_story(one_gateway(
             NatLayout::OneInterface,
@@ -239,12 +239,12 @@ fn one_interface_for_everything_iptables_legacy() {
 }
 
 #[test]
-fn two_gateways_on_one_interface_nftables() {
+fn nat_works_with_two_gateways_on_one_interface_nftables() {
     isolated(|| whole_story(two_gateways(Firewall::Nftables)));
 }
 
 #[test]
-fn two_gateways_on_one_interface_iptables() {
+fn nat_works_with_two_gateways_on_one_interface_iptables() {
     isolated(|| whole_story(two_gateways(Firewall::Iptables)));
 }
 
@@ -358,12 +358,12 @@ fn further(nat: &NatAddresses) -> [IpAddr; 2] {
 }
 
 #[test]
-fn several_egress_addresses_are_shared_out_stably_nftables() {
+fn sources_keep_one_of_several_egress_addresses_nftables() {
     isolated(|| several_egress_addresses(Firewall::Nftables));
 }
 
 #[test]
-fn several_egress_addresses_are_shared_out_stably_iptables() {
+fn sources_keep_one_of_several_egress_addresses_iptables() {
     isolated(|| several_egress_addresses(Firewall::Iptables));
 }
 
@@ -421,17 +421,17 @@ fn untranslatable(case: Case) {
 }
 
 #[test]
-fn what_is_never_translated_never_leaves_nftables() {
+fn untranslatable_packets_never_leave_nftables() {
     isolated(|| untranslatable(bulk_interface(Firewall::Nftables)));
 }
 
 #[test]
-fn what_is_never_translated_never_leaves_iptables() {
+fn untranslatable_packets_never_leave_iptables() {
     isolated(|| untranslatable(bulk_interface(Firewall::Iptables)));
 }
 
 #[test]
-fn what_is_never_translated_never_leaves_on_one_interface() {
+fn untranslatable_packets_never_leave_on_one_interface() {
     isolated(|| untranslatable(one_gateway(NatLayout::OneInterface, Firewall::Nftables)));
 }
 

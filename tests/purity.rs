@@ -145,7 +145,7 @@ fn impure(file: &Path, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_search_finds_what_it_should() {
+fn search_finds_forbidden_names_outside_comments_and_tests() {
     let text = "use std::fs::read;\nlet now = Instant::now();\nlet prefs::x = 1; // std::fs\n#[cfg(test)]\nmod tests {\nuse tokio::test;\n";
     let found = impure(Path::new("x.rs"), text);
     assert_eq!(

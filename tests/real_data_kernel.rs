@@ -260,22 +260,22 @@ fn replay_region(dir: &Path, region: &str) {
 }
 
 #[test]
-fn replay_of_us_east_1() {
+fn history_of_us_east_1_replays_in_the_kernel() {
     with_data(|dir| replay_region(dir, REGIONS[0]));
 }
 
 #[test]
-fn replay_of_us_west_2() {
+fn history_of_us_west_2_replays_in_the_kernel() {
     with_data(|dir| replay_region(dir, REGIONS[1]));
 }
 
 #[test]
-fn replay_of_eu_west_1() {
+fn history_of_eu_west_1_replays_in_the_kernel() {
     with_data(|dir| replay_region(dir, REGIONS[2]));
 }
 
 #[test]
-fn replay_of_eu_central_1() {
+fn history_of_eu_central_1_replays_in_the_kernel() {
     with_data(|dir| {
         replay_region(dir, REGIONS[3]);
     });
@@ -299,7 +299,7 @@ fn left_out(prefix: &IpNet) -> bool {
 /// Every document in the order of publication, S3 for the four regions and all of Amazon's for
 /// one; the one that doesn't parse changes nothing.
 #[test]
-fn every_hard_document_in_the_kernel() {
+fn every_hard_document_reaches_the_kernel_as_selected() {
     with_data(|dir| {
         let documents = documents(dir);
         let cases: Vec<(&str, &str)> = REGIONS
@@ -527,7 +527,7 @@ fn mass_withdrawals_are_held_until_accepted() {
 
 /// 19.6 % is not more than 20 %: no hold, and still no route goes before `hold_down` is over.
 #[test]
-fn a_smaller_withdrawal_is_held_down_only() {
+fn smaller_withdrawal_is_held_down_but_not_held() {
     with_data(|dir| {
         let documents = documents(dir);
         let operator = Operator::new("AMAZON", "eu-central-1");
@@ -579,7 +579,7 @@ struct Seen {
 /// The polls under the default guard, but for `hold_down`: with it no route would go at all in
 /// the seconds that this takes, and a deletion too many could not show.
 #[test]
-fn what_a_poller_received_in_six_years() {
+fn six_years_of_polls_lose_no_wanted_route() {
     with_data(|dir| {
         let (service, region) = ("S3", "eu-central-1");
         let wanted = |row: &ReplayRow| row.is(service, region);

@@ -163,7 +163,7 @@ fn aggregated(prefixes: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
 }
 
 #[test]
-fn the_embedded_sample() {
+fn embedded_sample_parses() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/ip-ranges.json");
     let bytes = std::fs::read(path).unwrap();
     let document = Document::parse(&bytes).unwrap();
@@ -255,7 +255,7 @@ fn every_document_is_read_or_rejected_for_the_right_reason() {
 }
 
 #[test]
-fn hard_documents_through_the_guard() {
+fn guard_judges_hard_documents_as_expected() {
     let Some(dir) = lab::data::ip_ranges_dir() else {
         return;
     };
@@ -332,7 +332,7 @@ fn hard_documents_through_the_guard() {
 }
 
 #[test]
-fn the_replay_ends_where_the_last_document_stands() {
+fn replay_ends_with_the_last_published_document() {
     let Some(dir) = lab::data::ip_ranges_dir() else {
         return;
     };
@@ -348,7 +348,7 @@ fn the_replay_ends_where_the_last_document_stands() {
 }
 
 #[test]
-fn the_history_of_the_selection() {
+fn history_of_the_selection_matches_an_independent_one() {
     let Some(dir) = lab::data::ip_ranges_dir() else {
         return;
     };

@@ -105,13 +105,13 @@ fn ours() -> Vec<PathBuf> {
 }
 
 #[test]
-fn systemd_has_nothing_to_say_against_the_units() {
+fn units_pass_systemd_analyze() {
     assert_eq!(Root::new().complaints(), Vec::<String>::new());
 }
 
 /// The check above can fail.
 #[test]
-fn a_unit_with_a_typo_is_noticed() {
+fn unit_with_a_typo_is_detected() {
     let root = Root::new();
     let unit = root.units().join("trailblazer.service");
     let text = fs::read_to_string(&unit).unwrap();
@@ -124,7 +124,7 @@ fn a_unit_with_a_typo_is_noticed() {
 }
 
 #[test]
-fn the_drop_ins_are_read_too() {
+fn drop_ins_are_verified_too() {
     let root = Root::new();
     root.drop_in("iptables.conf");
     root.drop_in("sysctls.conf");
@@ -132,7 +132,7 @@ fn the_drop_ins_are_read_too() {
 }
 
 #[test]
-fn the_sandbox_leaves_little_exposed() {
+fn sandbox_leaves_little_exposed() {
     let root = Root::new();
     for unit in ["trailblazer.service", "trailblazer-reconcile.service"] {
         let threshold = format!("--threshold={WORST_EXPOSURE}");
@@ -147,7 +147,7 @@ fn the_sandbox_leaves_little_exposed() {
 
 /// One sandbox, two units: what is taken from the one is taken from the other.
 #[test]
-fn both_services_have_the_same_sandbox() {
+fn both_services_share_one_sandbox() {
     let sandbox = |unit: &str| -> Vec<String> {
         let text = fs::read_to_string(repository().join("systemd").join(unit)).unwrap();
         let keys = [

@@ -50,7 +50,7 @@ fn asking() -> (Host, Agent, u32) {
 }
 
 #[test]
-fn one_that_is_killed_is_a_way_that_failed_and_leaves_no_zombie() {
+fn killed_fetch_child_falls_back_and_is_reaped() {
     isolated(|| {
         let (host, agent, child) = asking();
         host.mirror.set_mode(MirrorMode::Well);
@@ -73,7 +73,7 @@ fn one_that_is_killed_is_a_way_that_failed_and_leaves_no_zombie() {
 }
 
 #[test]
-fn it_goes_with_the_agent_however_that_ends() {
+fn fetch_child_ends_with_the_agent() {
     isolated(|| {
         for end in [(|agent: Agent| agent.kill()) as fn(Agent), |agent| {
             let (status, _) = agent.stop();
@@ -91,7 +91,7 @@ fn it_goes_with_the_agent_however_that_ends() {
 
 /// Settings that change ask another question: the old one is of no interest any more.
 #[test]
-fn it_is_given_up_with_the_settings_that_it_was_asked_for() {
+fn reload_ends_the_fetch_child_of_the_old_settings() {
     isolated(|| {
         let (mut host, agent, child) = asking();
         host.set("source.timeout", "\"500ms\"");

@@ -47,7 +47,7 @@ fn times(status: &Value) -> [i64; 3] {
 /// Neither a restart nor a kill forgets them, nor do they begin anew: they end when they said
 /// that they would.
 #[test]
-fn holds_outlast_restarts() {
+fn holds_and_hold_down_keep_their_ends_across_restarts() {
     isolated(|| {
         let mut host = Host::new();
         host.set("guard.accept_after", "\"8s\"");
@@ -91,7 +91,7 @@ fn set_clock(file: &Path, offset: i64) {
 /// Two days ahead, two days back, and right again, under the feet of the running agent: what is
 /// measured in durations goes on as if nothing had been.
 #[test]
-fn a_wall_clock_that_jumps() {
+fn durations_ignore_wall_clock_jumps() {
     isolated(|| {
         let host = Host::new();
         let file = host.path("clock");

@@ -106,7 +106,7 @@ fn history(host: &Host) -> Value {
 }
 
 #[test]
-fn a_hundred_kills() {
+fn hundred_kills_leave_a_recoverable_state() {
     isolated(|| {
         let mut chance = Chance::new();
         let mut host = Host::new();

@@ -71,7 +71,7 @@ fn has_stopped(pass: &Value) -> bool {
 }
 
 #[test]
-fn a_stop_in_the_middle_of_a_big_pass() {
+fn stop_during_a_large_pass_ends_in_time() {
     isolated(|| {
         let mut host = Host::new();
         host.set("guard.max_prefixes", "200000");

@@ -46,7 +46,7 @@ fn one_more(host: &Host, agent: &Agent, count: &mut usize) -> Value {
 }
 
 #[test]
-fn one_line_of_json_for_each_change_and_none_for_no_change() {
+fn logs_one_json_line_for_each_change_and_none_without_change() {
     isolated(|| {
         let mut host = Host::new();
         // No fetch but the kicks'.
@@ -91,7 +91,7 @@ fn one_line_of_json_for_each_change_and_none_for_no_change() {
 /// systemd names the journal in the environment; where it can't be reached, standard error is
 /// what is left.
 #[test]
-fn journald_where_it_is_and_text_where_it_is_not() {
+fn logs_to_journald_and_falls_back_to_text() {
     isolated(|| {
         let host = Host::new();
         let start = || {

@@ -31,7 +31,7 @@ fn wait_for(host: &Host, sample: &str, value: f64) {
 }
 
 #[test]
-fn the_figures_move() {
+fn metrics_follow_drift_fetches_and_documents() {
     isolated(|| {
         let mut host = Host::new();
         host.set("agent.metrics", &format!("\"127.0.0.1:{PORT}\""));

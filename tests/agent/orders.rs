@@ -39,7 +39,7 @@ fn flush(host: &Host) {
 /// Everything of ours is gone and stays gone, whatever happens and however long it takes, until
 /// somebody says otherwise.
 #[test]
-fn a_flush_pauses_until_a_kick_or_a_restart() {
+fn flush_pauses_until_a_kick_or_a_restart() {
     isolated(|| {
         let host = Host::new();
         let before = host.ns.snapshot();
@@ -94,7 +94,7 @@ fn a_flush_pauses_until_a_kick_or_a_restart() {
 
 /// Nor does a kick wait for what was asked before the pause.
 #[test]
-fn a_pause_while_a_fetch_hangs() {
+fn pause_discards_the_fetch_in_flight() {
     isolated(|| {
         let mut host = Host::new();
         host.set("source.timeout", "\"60s\"");
@@ -115,7 +115,7 @@ fn a_pause_while_a_fetch_hangs() {
 
 /// A kick is a pass and a fetch, now.
 #[test]
-fn a_kick_asks_the_source_at_once() {
+fn kick_fetches_at_once() {
     isolated(|| {
         let mut host = Host::new();
         host.set("source.refresh", "\"1h\"");
@@ -136,7 +136,7 @@ fn a_kick_asks_the_source_at_once() {
 /// Two of us on one host: `reconcile` brings documents, the agent mends and goes by what the
 /// other has put in force. Neither takes the other for a stranger.
 #[test]
-fn a_reconcile_beside_the_agent() {
+fn reconcile_and_agent_share_a_host() {
     isolated(|| {
         let mut host = Host::new();
         host.set("guard.max_loss", "\"100%\"");
@@ -181,7 +181,7 @@ fn a_reconcile_beside_the_agent() {
 
 /// Whatever the agent is at when it comes: a flush is a flush.
 #[test]
-fn a_flush_at_any_moment() {
+fn flush_wins_at_any_moment() {
     isolated(|| {
         let mut host = Host::new();
         host.set("guard.max_loss", "\"100%\"");
@@ -220,7 +220,7 @@ fn a_flush_at_any_moment() {
 
 /// A pass that was to begin before the flush, and gets the lock after it, puts nothing back.
 #[test]
-fn a_flush_that_overtakes_a_pass() {
+fn pass_behind_a_flush_restores_nothing() {
     isolated(|| {
         let host = Host::new();
         let agent = host.in_force();
@@ -247,7 +247,7 @@ fn a_flush_that_overtakes_a_pass() {
 
 /// The operator's word for a held document, given by `reconcile`: the agent goes by it.
 #[test]
-fn a_hold_that_reconcile_ends() {
+fn agent_adopts_a_document_accepted_by_reconcile() {
     isolated(|| {
         let mut host = Host::new();
         host.set("guard.hold_down", "\"0s\"");
@@ -267,7 +267,7 @@ fn a_hold_that_reconcile_ends() {
 /// Somebody clears the state dir under a running agent: what is in force stays, and the state dir
 /// is filled again.
 #[test]
-fn a_state_dir_that_is_cleared() {
+fn cleared_state_dir_changes_nothing_and_is_refilled() {
     isolated(|| {
         let host = Host::new();
         let agent = host.in_force();

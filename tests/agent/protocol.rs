@@ -18,7 +18,7 @@ fn monotonic_usec() -> u64 {
 }
 
 #[test]
-fn the_status_line_follows_the_document() {
+fn status_line_follows_the_document() {
     isolated(|| {
         let host = Host::new();
         let systemd = Systemd::start(&host);
@@ -44,7 +44,7 @@ fn the_status_line_follows_the_document() {
 /// Pings at half of the watchdog's patience while all is well, none while the process stands
 /// still, and after that it goes on as if nothing had been, the repairs included.
 #[test]
-fn the_watchdog_is_fed_by_a_loop_that_goes_round() {
+fn watchdog_pings_stop_with_the_loop_and_resume() {
     const PATIENCE: Duration = Duration::from_secs(2);
     isolated(|| {
         let host = Host::new();
@@ -84,7 +84,7 @@ fn the_watchdog_is_fed_by_a_loop_that_goes_round() {
 
 /// RELOADING=1 with the time, then READY=1 once the new settings are in force.
 #[test]
-fn a_reload_puts_other_settings_in_force() {
+fn reload_puts_new_settings_in_force() {
     isolated(|| {
         let mut host = Host::new();
         host.set("agent.metrics", "\"127.0.0.1:9683\"");
@@ -137,7 +137,7 @@ fn a_reload_puts_other_settings_in_force() {
 
 /// What can't be read and what doesn't fit the host is refused with a reason, and nothing changes.
 #[test]
-fn a_reload_that_is_wrong_is_refused() {
+fn invalid_reload_is_refused_and_changes_nothing() {
     isolated(|| {
         let mut host = Host::new();
         let systemd = Systemd::start(&host);
@@ -192,7 +192,7 @@ fn a_reload_that_is_wrong_is_refused() {
 
 /// STOPPING=1, exit 0 and no change; what is in force stays in force.
 #[test]
-fn a_stop_leaves_everything_in_force() {
+fn stop_leaves_everything_in_force() {
     isolated(|| {
         let host = Host::new();
         for signal in [Signal::TERM, Signal::INT] {
@@ -231,7 +231,7 @@ fn a_stop_leaves_everything_in_force() {
 /// Another region, asked of a metadata service that nobody has asked before; other numbers; and
 /// another place to be asked at.
 #[test]
-fn a_reload_of_what_the_agent_stands_on() {
+fn reload_moves_region_numbers_and_sockets() {
     isolated(|| {
         let mut host = Host::new();
         let systemd = Systemd::start(&host);
@@ -276,7 +276,7 @@ fn a_reload_of_what_the_agent_stands_on() {
 
 /// In a pause nothing is put back, for new settings neither; systemd needn't wait for them.
 #[test]
-fn a_reload_in_a_pause() {
+fn reload_during_a_pause_restores_nothing() {
     isolated(|| {
         let mut host = Host::new();
         let systemd = Systemd::start(&host);
@@ -297,7 +297,7 @@ fn a_reload_in_a_pause() {
 
 /// The last word counts, however many there are in one breath.
 #[test]
-fn reloads_that_come_one_upon_the_other() {
+fn last_of_several_quick_reloads_wins() {
     isolated(|| {
         let mut host = Host::new();
         let systemd = Systemd::start(&host);
@@ -329,7 +329,7 @@ fn reloads_that_come_one_upon_the_other() {
 
 /// An operator who names another source doesn't wait for the one that hangs.
 #[test]
-fn a_reload_while_a_fetch_hangs() {
+fn reload_does_not_wait_for_a_hanging_fetch() {
     isolated(|| {
         let mut host = Host::new();
         host.set("source.timeout", "\"60s\"");

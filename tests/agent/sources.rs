@@ -55,7 +55,7 @@ fn the_kernel_stays(cases: Vec<Case>) {
 }
 
 #[test]
-fn a_source_in_trouble_changes_nothing() {
+fn failing_source_changes_nothing() {
     let mode = |mode, result, says| (Wrong::Mode(mode), result, says);
     let documents = |documents, says| (Wrong::Documents(documents), "rejected", says);
     isolated(|| {
@@ -103,7 +103,7 @@ fn a_source_in_trouble_changes_nothing() {
 /// Two mirrors behind one name that don't agree: the newer document is in force whichever came
 /// first, and the older one is no reason to leave the source alone.
 #[test]
-fn two_documents_in_turn() {
+fn newer_of_two_alternating_documents_stays_in_force() {
     isolated(|| {
         let host = Host::new();
         let more = [FIRST, &[NEW]].concat();
@@ -129,7 +129,7 @@ fn two_documents_in_turn() {
 
 /// An empty selection is held: the agent is in force with what it has, and says what it holds.
 #[test]
-fn an_empty_selection_is_held() {
+fn empty_selection_is_held() {
     isolated(|| {
         let host = Host::new();
         let agent = host.in_force();
@@ -161,7 +161,7 @@ fn an_empty_selection_is_held() {
 /// A source that fails again and again is left alone for longer and longer, and asked as before
 /// once it has answered.
 #[test]
-fn the_breaker_opens_and_closes() {
+fn breaker_opens_after_failures_and_closes_after_an_answer() {
     isolated(|| {
         let host = Host::new();
         let agent = host.in_force();
@@ -205,7 +205,7 @@ fn the_breaker_opens_and_closes() {
 
 /// Repairs don't wait for a source.
 #[test]
-fn drift_is_mended_while_a_fetch_hangs() {
+fn drift_is_repaired_during_a_hanging_fetch() {
     isolated(|| {
         let mut host = Host::new();
         host.set("source.timeout", "\"60s\"");

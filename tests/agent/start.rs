@@ -34,7 +34,7 @@ fn nobody_has_answered(agent: &Agent) {
 }
 
 #[test]
-fn the_last_known_good_is_in_force_before_any_answer() {
+fn last_known_good_is_in_force_before_any_answer() {
     isolated(|| {
         for (what, verdict) in [("hangs", "drop"), ("is down", "reject with tcp reset")] {
             let mut host = Host::new();
@@ -51,7 +51,7 @@ fn the_last_known_good_is_in_force_before_any_answer() {
 
 /// `regions = ["auto"]` with an answer of this machine's metadata service from before.
 #[test]
-fn cached_facts_do_while_the_metadata_service_is_silent() {
+fn cached_facts_replace_a_silent_metadata_service() {
     isolated(|| {
         let mut host = Host::new();
         host.set("select.regions", "[\"auto\"]");
@@ -69,7 +69,7 @@ fn cached_facts_do_while_the_metadata_service_is_silent() {
 /// Nothing is known and nobody answers: partners are safe behind the NAT all the same, and so is
 /// S3 until a document says otherwise.
 #[test]
-fn a_first_boot_without_a_network_closes_the_egress_path() {
+fn first_boot_without_a_source_installs_the_egress_path() {
     isolated(|| {
         let mut host = Host::new();
         host.set("agent.metrics", "\"127.0.0.1:9683\"");
@@ -107,7 +107,7 @@ fn a_first_boot_without_a_network_closes_the_egress_path() {
 /// Nothing is known and the source keeps the agent waiting: READY comes before the unit's
 /// `TimeoutStartSec` turns that into a restart loop. The agent's minute takes three seconds here.
 #[test]
-fn a_first_boot_with_a_source_that_hangs() {
+fn first_boot_is_ready_despite_a_hanging_source() {
     const FASTER: u32 = 20;
     isolated(|| {
         let mut host = Host::new();
@@ -136,7 +136,7 @@ fn a_first_boot_with_a_source_that_hangs() {
 
 /// Not even a link: the agent says so, is there, and does the rest when the link comes.
 #[test]
-fn a_first_boot_without_a_link() {
+fn first_boot_without_a_link_completes_with_the_link() {
     isolated(|| {
         let host = Host::new();
         host.ns
@@ -161,7 +161,7 @@ fn a_first_boot_without_a_link() {
 /// `reconcile --cache-only` on the machine that the image is made of; the image's first boot is
 /// on another machine and finds nobody.
 #[test]
-fn an_image_boots_from_what_was_baked_in() {
+fn image_boots_from_its_baked_document() {
     isolated(|| {
         let builder = Host::new();
         builder.reconcile(&["--cache-only"]);
@@ -185,7 +185,7 @@ fn an_image_boots_from_what_was_baked_in() {
 
 /// A NAT instance's image is made on a machine with other addresses, and nobody to ask for them.
 #[test]
-fn a_nat_instances_image_needs_no_metadata_to_be_baked() {
+fn nat_image_is_baked_without_metadata() {
     isolated(|| {
         let mut builder = Host::new();
         builder.imds.set_mode(ImdsMode::Status(403));
@@ -201,7 +201,7 @@ fn a_nat_instances_image_needs_no_metadata_to_be_baked() {
 }
 
 #[test]
-fn without_a_socket_to_notify_nobody_is_notified() {
+fn agent_starts_without_a_notify_socket() {
     isolated(|| {
         let host = Host::new();
         let systemd = Systemd::start(&host);
@@ -213,7 +213,7 @@ fn without_a_socket_to_notify_nobody_is_notified() {
 }
 
 #[test]
-fn a_second_agent_does_not_start() {
+fn second_agent_refuses_to_start() {
     isolated(|| {
         let host = Host::new();
         let agent = host.in_force();
@@ -230,7 +230,7 @@ fn a_second_agent_does_not_start() {
 /// Neither a metrics address that is taken nor a control socket that can't be is a reason not to
 /// steer packets.
 #[test]
-fn what_costs_only_itself() {
+fn busy_metrics_address_or_unusable_control_socket_costs_only_itself() {
     isolated(|| {
         let mut host = Host::new();
         host.set("agent.metrics", "\"127.0.0.1:9683\"");
@@ -253,7 +253,7 @@ fn what_costs_only_itself() {
 }
 
 #[test]
-fn without_privileges_it_says_what_it_needs() {
+fn agent_without_privileges_names_the_capability() {
     isolated(|| {
         let host = Host::new();
         let config = host.config();

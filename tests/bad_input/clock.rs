@@ -85,7 +85,7 @@ fn rows_without(prefix: &str) -> Vec<Row> {
 
 /// A day's hold-down through two days forth and back: the route stays, and its end moves along.
 #[test]
-fn a_hold_down_outlasts_a_clock_that_jumps() {
+fn hold_down_survives_clock_jumps() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();
@@ -109,7 +109,7 @@ fn a_hold_down_outlasts_a_clock_that_jumps() {
 
 /// Two seconds of hold-down end after two seconds, whatever day it is said to be.
 #[test]
-fn a_hold_down_ends_in_its_time_when_the_clock_was_set() {
+fn hold_down_ends_on_time_after_a_clock_change() {
     lab::isolated(|| {
         for offset in [-2 * DAY, 2 * DAY] {
             let mut site = Site::new();
@@ -129,7 +129,7 @@ fn a_hold_down_ends_in_its_time_when_the_clock_was_set() {
 /// A day's `accept_after` isn't over because the clock says so; the anchor that each of these
 /// passes writes shows the clocks as they were.
 #[test]
-fn a_hold_outlasts_a_clock_that_jumps() {
+fn hold_survives_clock_jumps() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();
@@ -154,7 +154,7 @@ fn a_hold_outlasts_a_clock_that_jumps() {
 }
 
 #[test]
-fn a_hold_ends_in_its_time_when_the_clock_was_set_back() {
+fn hold_ends_on_time_after_the_clock_went_back() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.config
@@ -172,7 +172,7 @@ fn a_hold_ends_in_its_time_when_the_clock_was_set_back() {
 /// A machine that was off for five days, or whose clock starts in the past: what was left of the
 /// day is left of it still.
 #[test]
-fn a_reboot_neither_forgets_nor_restarts() {
+fn reboot_keeps_the_rest_of_a_hold_down() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();
@@ -213,7 +213,7 @@ fn a_reboot_neither_forgets_nor_restarts() {
 
 /// The anchor is renewed every ten minutes while clocks run, and no pass writes it for itself.
 #[test]
-fn an_anchor_is_renewed_in_time() {
+fn clock_anchor_is_renewed_after_ten_minutes() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();

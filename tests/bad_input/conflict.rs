@@ -140,7 +140,7 @@ const CASES: &[Case] = &[
 ];
 
 #[test]
-fn named_refused_and_not_overwritten() {
+fn conflicts_are_refused_and_named_and_never_overwritten() {
     lab::isolated(|| {
         for case in CASES {
             println!("{}", case.name);
@@ -168,7 +168,7 @@ fn named_refused_and_not_overwritten() {
 
 /// With ours in force, and the foreign route where a newer document wants one.
 #[test]
-fn a_conflict_with_a_newer_document() {
+fn conflict_blocks_a_newer_document_until_removed() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();
@@ -192,7 +192,7 @@ fn a_conflict_with_a_newer_document() {
 
 /// Other foreign things in our tables and among our rules are noted and left.
 #[test]
-fn what_is_noted_and_left_alone() {
+fn other_foreign_objects_are_noted_and_left_alone() {
     lab::isolated(|| {
         let site = Site::new();
         site.bare.ns.ip_batch(

@@ -40,7 +40,7 @@ fn fill(dir: &Path) {
 }
 
 #[test]
-fn a_full_disk() {
+fn full_disk_fails_the_pass_and_keeps_the_routes() {
     lab::isolated(|| {
         let site = Site::new();
         small_disk(&site);
@@ -75,7 +75,7 @@ fn a_full_disk() {
 }
 
 #[test]
-fn a_read_only_state_dir() {
+fn read_only_state_dir_fails_the_pass_but_not_a_dry_run() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();
@@ -97,7 +97,7 @@ fn a_read_only_state_dir() {
 }
 
 #[test]
-fn a_file_in_the_place_of_the_state_dir() {
+fn file_in_place_of_the_state_dir_is_refused() {
     lab::isolated(|| {
         let site = Site::new();
         site.publish(document(TOKEN, &ROWS));
@@ -113,7 +113,7 @@ fn a_file_in_the_place_of_the_state_dir() {
 
 /// Neither the kernel nor any file: not even the state dir is made, and times stay.
 #[test]
-fn a_dry_run_writes_nothing() {
+fn dry_run_writes_nothing() {
     lab::isolated(|| {
         let site = Site::new();
         site.publish(document(TOKEN, &ROWS));
@@ -166,7 +166,7 @@ const ALL_FILES: &str = "dac_override,-dac_read_search";
 /// Unreadable is never empty: the document's file is a source that says nothing, the guard's own
 /// state stops the pass. Without those capabilities root is refused as everybody is.
 #[test]
-fn unreadable_files() {
+fn unreadable_files_are_never_treated_as_empty() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();

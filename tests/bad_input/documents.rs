@@ -169,7 +169,7 @@ const REJECTED_BESIDE_ANOTHER: &[Case] = &[
 ];
 
 #[test]
-fn rejected_while_a_good_one_is_in_force() {
+fn bad_documents_are_rejected_and_the_good_one_stays() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.config.push_str("source.max_bytes = \"10KiB\"\n");
@@ -198,7 +198,7 @@ fn rejected_while_a_good_one_is_in_force() {
 }
 
 #[test]
-fn rejected_when_there_never_was_one() {
+fn bad_first_documents_fail_the_pass() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.config.push_str("source.max_bytes = \"10KiB\"\n");
@@ -230,7 +230,7 @@ fn rejected_when_there_never_was_one() {
 
 /// Silence is not an answer: noted, and the last known good stays (0).
 #[test]
-fn a_source_that_says_nothing() {
+fn silent_source_is_noted_and_the_last_known_good_stays() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.install();
@@ -265,7 +265,7 @@ fn a_source_that_says_nothing() {
 
 /// A bad row that nobody selected is worth a note, and the document goes in.
 #[test]
-fn a_bad_row_outside_the_selection() {
+fn bad_row_outside_the_selection_is_only_noted() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();

@@ -16,7 +16,7 @@ use trailblazer::reconcile::{Options, Outcome, pass};
 use crate::site::{ROWS, Site, TOKEN, document, state_files};
 
 #[test]
-fn iptables_wanted_and_no_binary() {
+fn missing_iptables_binary_is_refused() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.config.push_str("nat.backend = \"iptables\"\n");
@@ -77,7 +77,7 @@ impl FirewallBackend for NoNfTables {
 }
 
 #[test]
-fn neither_nf_tables_nor_iptables() {
+fn host_without_any_firewall_backend_is_refused() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.publish(document(TOKEN, &ROWS));
@@ -117,7 +117,7 @@ fn neither_nf_tables_nor_iptables() {
 
 /// Somebody's firewall script holds the lock of iptables-legacy for longer than we wait.
 #[test]
-fn a_held_xtables_lock() {
+fn held_xtables_lock_fails_the_pass_within_the_wait() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.config.push_str("nat.backend = \"iptables\"\n");

@@ -10,7 +10,7 @@ const NEWER: u64 = TOKEN + 100;
 /// A prefix of a document that would take away the host's own network, router, name server or a
 /// whole family is left out; the rest of the document goes in.
 #[test]
-fn prefixes_that_never_go_in() {
+fn prefixes_covering_the_hosts_own_networks_are_left_out() {
     lab::isolated(|| {
         // Public addresses all around, so that no other guard is faster.
         let mut site = Site::new();
@@ -82,7 +82,7 @@ fn prefixes_that_never_go_in() {
 }
 
 #[test]
-fn a_loss_holds_the_withdrawals_and_lets_the_additions_in() {
+fn loss_holds_withdrawals_and_admits_additions() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();
@@ -131,7 +131,7 @@ fn before_but_guard(site: &Site, before: &crate::site::Before) {
 }
 
 #[test]
-fn what_holds_everything() {
+fn guards_against_whole_documents_hold_all_of_their_changes() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.config.push_str("guard.max_prefixes = 6\n");
@@ -194,7 +194,7 @@ fn what_holds_everything() {
 
 /// `accept_after`: a hold ends by itself once every fetch has said the same for so long.
 #[test]
-fn a_hold_ends_by_itself() {
+fn hold_ends_after_accept_after() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.config
@@ -217,7 +217,7 @@ fn a_hold_ends_by_itself() {
 }
 
 #[test]
-fn hold_down_keeps_a_withdrawn_prefix_and_ends() {
+fn hold_down_keeps_a_withdrawn_prefix_until_its_end() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.config.push_str("guard.hold_down = \"2s\"\n");
@@ -241,7 +241,7 @@ fn hold_down_keeps_a_withdrawn_prefix_and_ends() {
 
 /// A change of the config is the operator's word: at once, without hold and without hold-down.
 #[test]
-fn the_operators_word() {
+fn config_changes_apply_at_once_without_the_guard() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.install();
@@ -286,7 +286,7 @@ fn the_operators_word() {
 
 /// The state dir lost its documents, or they are damaged: no route goes for that.
 #[test]
-fn a_damaged_state_dir() {
+fn damaged_state_dir_deletes_no_route() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();

@@ -17,7 +17,7 @@ use lab::raw_http::{Act, Server, ok};
 use lab::{Ns, Snapshot};
 
 #[test]
-fn without_cap_net_admin() {
+fn pass_without_cap_net_admin_is_refused() {
     lab::isolated(|| {
         let site = Site::new();
         site.publish(document(TOKEN, &ROWS));
@@ -69,7 +69,7 @@ fn without_cap_net_admin() {
 }
 
 #[test]
-fn a_second_pass_says_who_holds_the_lock() {
+fn second_pass_names_the_holder_of_the_lock() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();
@@ -160,7 +160,7 @@ impl Interposer for Unplug {
 /// pass fails, nothing of ours is left, and everybody else's things are as the unplugging alone
 /// left them. With it goes what the kernel takes along, so that `Snapshot` is taken after it.
 #[test]
-fn an_interface_that_disappears_before_a_step() {
+fn vanished_interface_fails_the_pass_and_leaves_nothing() {
     lab::isolated(|| {
         for at in 0..8 {
             let mut site = Site::with_links(2);

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use crate::site::{BINARY, ROWS, Site, TOKEN, document, state_files};
 
 #[test]
-fn settings_that_cannot_be_meant() {
+fn invalid_settings_are_refused_by_name() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.publish(document(TOKEN, &ROWS));
@@ -122,7 +122,7 @@ fn settings_that_cannot_be_meant() {
 }
 
 #[test]
-fn a_config_file_that_is_not_there_or_cannot_be_read() {
+fn missing_or_unreadable_config_file_is_refused() {
     lab::isolated(|| {
         let site = Site::new();
         let before = site.before();
@@ -170,7 +170,7 @@ fn a_config_file_that_is_not_there_or_cannot_be_read() {
 /// The settings are sound, but not for this host: 1, named, nothing changed. The pass had begun:
 /// the state dir holds the lock and the journal with the failure, and nothing else.
 #[test]
-fn settings_that_this_host_does_not_fit() {
+fn settings_unfit_for_this_host_change_nothing() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.publish(document(TOKEN, &ROWS));

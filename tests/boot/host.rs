@@ -61,7 +61,7 @@ fn seen(lab: &Lab, target: IpAddr) -> IpAddr {
 
 #[test]
 #[ignore = "boots a machine: make test-boot"]
-fn a_hosts_life_from_the_image_to_the_purge() {
+fn host_works_from_image_to_purge() {
     isolated_life(|| {
         let lab = behind_a_nat();
         let (image, before) = baked("host", &lab);
@@ -118,7 +118,7 @@ fn a_hosts_life_from_the_image_to_the_purge() {
 /// The network is systemd-networkd's and comes while the machine boots; networkd restarts, too.
 #[test]
 #[ignore = "boots a machine: make test-boot"]
-fn a_host_whose_network_comes_while_it_boots() {
+fn host_works_with_a_network_configured_during_boot() {
     isolated_life(|| {
         let lab = behind_a_nat();
         let (image, _) = baked("host-networkd", &lab);
@@ -175,7 +175,7 @@ fn a_host_whose_network_comes_while_it_boots() {
 /// No settings: the package is there and does nothing.
 #[test]
 #[ignore = "boots a machine: make test-boot"]
-fn an_unconfigured_package_does_nothing() {
+fn unconfigured_package_does_nothing() {
     isolated_life(|| {
         let package = Package::find();
         let lab = Lab::new();
@@ -200,7 +200,7 @@ fn an_unconfigured_package_does_nothing() {
 /// Those who want no daemon: the timer's pass.
 #[test]
 #[ignore = "boots a machine: make test-boot"]
-fn a_host_with_the_timer_instead_of_the_agent() {
+fn host_works_with_the_timer_instead_of_the_agent() {
     isolated_life(|| {
         let lab = behind_a_nat();
         let (image, before_installation) = baked("timer", &lab);

@@ -115,7 +115,7 @@ fn life(name: &str, firewall: Firewall) {
 /// `[kernel] manage` with the drop-in that it needs: the agent writes sysctls.
 #[test]
 #[ignore = "boots a machine: make test-boot"]
-fn a_nat_instance_that_manages_its_sysctls() {
+fn nat_instance_manages_its_sysctls() {
     isolated_life(|| {
         let case = bulk_interface(Firewall::Nftables);
         let lab = behind_nat1(case.layout);
@@ -146,19 +146,19 @@ fn a_nat_instance_that_manages_its_sysctls() {
 
 #[test]
 #[ignore = "boots a machine: make test-boot"]
-fn a_nat_instance_with_nftables() {
+fn nat_instance_works_with_nftables() {
     isolated_life(|| life("nat-nft", Firewall::Nftables));
 }
 
 #[test]
 #[ignore = "boots a machine: make test-boot"]
-fn a_nat_instance_with_iptables() {
+fn nat_instance_works_with_iptables() {
     isolated_life(|| life("nat-iptables", Firewall::Iptables));
 }
 
 #[test]
 #[ignore = "boots a machine: make test-boot"]
-fn a_nat_instance_with_legacy_iptables() {
+fn nat_instance_works_with_legacy_iptables() {
     isolated_life(|| {
         life("nat-legacy", Firewall::IptablesLegacy);
     });

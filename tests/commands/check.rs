@@ -50,7 +50,7 @@ const CLEAN: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn host_role() {
+fn check_covers_the_host_role() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -106,7 +106,7 @@ fn host_role() {
 }
 
 #[test]
-fn what_a_pass_would_refuse() {
+fn check_fails_for_settings_refused_by_a_pass() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -164,7 +164,7 @@ fn setup_check(setup: &Setup, ns: &Ns) -> String {
 }
 
 #[test]
-fn nat_role() {
+fn check_covers_the_nat_role() {
     lab::isolated(|| {
         let lab = Lab::with(NatLayout::BulkInterface);
         let ns = lab.ns("nat1");
@@ -195,7 +195,7 @@ fn nat_role() {
 }
 
 #[test]
-fn iptables_in_use_and_its_order() {
+fn check_reports_the_order_of_iptables_jumps() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -210,7 +210,7 @@ fn iptables_in_use_and_its_order() {
 }
 
 #[test]
-fn without_privileges() {
+fn check_works_without_privileges() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -225,7 +225,7 @@ fn without_privileges() {
 }
 
 #[test]
-fn networkd_that_removes_what_is_ours() {
+fn check_warns_of_networkd_removing_our_objects() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");

@@ -17,7 +17,7 @@ fn explained(setup: &Setup, ns: &Ns, address: &str, code: i32) -> serde_json::Va
 }
 
 #[test]
-fn host_role_before_and_after() {
+fn explain_covers_the_host_role_before_and_after_a_pass() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -86,7 +86,7 @@ fn host_role_before_and_after() {
 }
 
 #[test]
-fn what_others_do_is_named() {
+fn explain_names_foreign_routes_and_missing_ones() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -119,7 +119,7 @@ fn what_others_do_is_named() {
 }
 
 #[test]
-fn a_closed_egress_is_said() {
+fn explain_reports_a_closed_egress() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -136,7 +136,7 @@ fn a_closed_egress_is_said() {
 }
 
 #[test]
-fn nat_role_by_source_and_interface() {
+fn explain_covers_the_nat_role_by_source_and_interface() {
     lab::isolated(|| {
         let lab = Lab::with(NatLayout::BulkInterface);
         let ns = lab.ns("nat1");
@@ -165,7 +165,7 @@ fn nat_role_by_source_and_interface() {
 }
 
 #[test]
-fn without_privileges_and_with_an_unreadable_state_dir() {
+fn explain_works_without_privileges_and_state_dir() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -186,7 +186,7 @@ fn without_privileges_and_with_an_unreadable_state_dir() {
 }
 
 #[test]
-fn usage() {
+fn explain_refuses_bad_usage() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");

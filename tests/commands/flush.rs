@@ -50,7 +50,7 @@ fn round_trip(ns: &Ns, setup: &Setup) {
 }
 
 #[test]
-fn host_role_with_nftables() {
+fn flush_restores_a_host_with_nftables() {
     lab::isolated(|| {
         let lab = Lab::new();
         let setup = Setup::host("s", "[nat]\nbackend = \"nftables\"\n");
@@ -59,7 +59,7 @@ fn host_role_with_nftables() {
 }
 
 #[test]
-fn host_role_with_iptables() {
+fn flush_restores_a_host_with_iptables() {
     lab::isolated(|| {
         let lab = Lab::new();
         let setup = Setup::host("s", "[nat]\nbackend = \"iptables\"\n");
@@ -68,7 +68,7 @@ fn host_role_with_iptables() {
 }
 
 #[test]
-fn nat_role_with_nftables() {
+fn flush_restores_a_nat_instance_with_nftables() {
     lab::isolated(|| {
         let lab = Lab::with(NatLayout::BulkInterface);
         let setup = Setup::nat("s", &lab.nat1, "backend = \"nftables\"\n");
@@ -77,7 +77,7 @@ fn nat_role_with_nftables() {
 }
 
 #[test]
-fn nat_role_with_iptables() {
+fn flush_restores_a_nat_instance_with_iptables() {
     lab::isolated(|| {
         let lab = Lab::with(NatLayout::BulkInterface);
         let setup = Setup::nat("s", &lab.nat1, "backend = \"iptables\"\n");
@@ -87,7 +87,7 @@ fn nat_role_with_iptables() {
 
 /// The numbers come from the state dir, and what others own stays.
 #[test]
-fn without_a_config_after_other_numbers() {
+fn flush_finds_other_numbers_in_the_state_dir() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -115,7 +115,7 @@ fn without_a_config_after_other_numbers() {
 }
 
 #[test]
-fn a_broken_default_config_does_not_prevent_it_and_a_named_one_does() {
+fn flush_ignores_a_broken_default_config_but_not_a_named_one() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -149,7 +149,7 @@ fn a_broken_default_config_does_not_prevent_it_and_a_named_one_does() {
 }
 
 #[test]
-fn goes_on_where_something_foreign_is_in_the_way() {
+fn flush_leaves_foreign_objects_with_our_names() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -178,7 +178,7 @@ fn goes_on_where_something_foreign_is_in_the_way() {
 /// A rule of somebody else leads into one of our chains: the rest goes all the same, and what
 /// stays is named.
 #[test]
-fn what_cannot_be_removed_is_an_error_and_the_rest_goes() {
+fn flush_names_irremovable_objects_and_removes_the_rest() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -209,7 +209,7 @@ fn what_cannot_be_removed_is_an_error_and_the_rest_goes() {
 }
 
 #[test]
-fn needs_privilege_and_creates_nothing() {
+fn flush_needs_privilege_and_creates_nothing() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");

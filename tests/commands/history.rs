@@ -4,7 +4,7 @@ use crate::setup::*;
 use lab::*;
 
 #[test]
-fn passes_newest_last_and_nothing_without_a_state_dir() {
+fn history_lists_passes_newest_last() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");

@@ -4,7 +4,7 @@ use crate::setup::*;
 use lab::*;
 
 #[test]
-fn of_the_last_known_good_and_of_a_source() {
+fn ranges_lists_the_last_known_good_or_a_source() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -57,7 +57,7 @@ fn of_the_last_known_good_and_of_a_source() {
 /// An older document than the one in force is rejected by a pass; whoever asks what it holds is
 /// told.
 #[test]
-fn an_older_source_by_itself() {
+fn ranges_reads_an_older_source() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -92,7 +92,7 @@ fn an_older_source_by_itself() {
 }
 
 #[test]
-fn region_auto_asks_the_metadata_service() {
+fn ranges_asks_the_metadata_service_for_region_auto() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");

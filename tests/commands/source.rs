@@ -4,7 +4,7 @@ use crate::setup::*;
 use lab::*;
 
 #[test]
-fn a_wrong_answer_is_rejected_and_silence_is_a_note() {
+fn wrong_answer_is_rejected_and_silence_is_noted() {
     lab::isolated(|| {
         let lab = Lab::new();
         // The fetch leaves by the NAT, once that is in force.

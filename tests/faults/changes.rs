@@ -138,7 +138,7 @@ fn wherever(names: &[&str], check: fn(&World, usize) -> bool) {
 }
 
 #[test]
-fn a_foreign_object_takes_the_place_of_ours() {
+fn foreign_object_in_our_place_fails_the_pass_cleanly() {
     lab::isolated(|| {
         wherever(
             &[
@@ -214,7 +214,7 @@ fn deleted_after(world: &World, at: usize) -> bool {
 }
 
 #[test]
-fn what_is_new_is_deleted_at_once_by_somebody() {
+fn new_objects_deleted_by_others_fail_the_pass_cleanly() {
     lab::isolated(|| {
         wherever(
             &["first-ipv4", "first-ipv6", "document-change"],
@@ -237,7 +237,7 @@ fn nexthops_flushed(world: &World, at: usize) -> bool {
 }
 
 #[test]
-fn nexthops_vanish_at_every_step() {
+fn vanished_nexthops_are_survived_at_every_step() {
     lab::isolated(|| {
         wherever(
             &[
@@ -273,7 +273,7 @@ fn firewall_flushed(world: &World, at: usize) -> bool {
 }
 
 #[test]
-fn the_ruleset_is_flushed_at_every_step() {
+fn flushed_ruleset_is_survived_at_every_step() {
     lab::isolated(|| {
         wherever(
             &["first-ipv4", "document-change", "nat-first"],
@@ -320,7 +320,7 @@ fn table_taken(world: &World, at: usize) -> bool {
 }
 
 #[test]
-fn a_foreign_table_of_our_name_appears() {
+fn foreign_table_of_our_name_is_left_alone() {
     lab::isolated(|| wherever(&["first-ipv4", "nat-first"], table_taken));
 }
 
@@ -344,7 +344,7 @@ impl Interposer for TakenAndFailed<'_> {
 }
 
 #[test]
-fn a_rollback_does_not_take_a_foreign_table_for_ours() {
+fn rollback_spares_a_foreign_table_of_our_name() {
     lab::isolated(|| {
         World::enter(Scenario::named("document-change"), |world| {
             let mut interposer = TakenAndFailed { world, fired: 0 };
@@ -431,7 +431,7 @@ fn link_fails(world: &World, at: usize) -> bool {
 }
 
 #[test]
-fn the_link_fails_at_every_step() {
+fn failing_link_is_survived_at_every_step() {
     lab::isolated(|| {
         wherever(
             &[

@@ -95,12 +95,12 @@ fn kill_at_every_step(scenarios: &[Scenario]) {
 }
 
 #[test]
-fn killed_before_every_step_1() {
+fn kill_before_every_step_is_recovered_1() {
     lab::isolated(|| kill_at_every_step(&ALL[..6]));
 }
 
 #[test]
-fn killed_before_every_step_2() {
+fn kill_before_every_step_is_recovered_2() {
     lab::isolated(|| {
         let rest: Vec<Scenario> = ALL[6..].iter().chain(IPTABLES).copied().collect();
         kill_at_every_step(&rest);

@@ -188,23 +188,23 @@ fn sweep(scenarios: &[Scenario], errors: fn(usize) -> Vec<(Errno, Times)>) {
 }
 
 #[test]
-fn every_class_of_error_at_every_step_1() {
+fn every_class_of_error_is_rolled_back_at_every_step_1() {
     lab::isolated(|| sweep(&ALL[..5], some_errors));
 }
 
 #[test]
-fn every_class_of_error_at_every_step_2() {
+fn every_class_of_error_is_rolled_back_at_every_step_2() {
     lab::isolated(|| sweep(&ALL[5..], some_errors));
 }
 
 #[test]
-fn every_class_of_error_at_every_step_with_iptables() {
+fn every_class_of_error_is_rolled_back_at_every_step_with_iptables() {
     lab::isolated(|| sweep(IPTABLES, some_errors));
 }
 
 #[test]
 #[ignore = "minutes: part of `make test-long`"]
-fn every_error_at_every_step() {
+fn every_error_is_rolled_back_at_every_step() {
     let half_an_hour = std::time::Duration::from_secs(1800);
     lab::Isolation::default()
         .deadline(half_an_hour)

@@ -141,7 +141,7 @@ fn error_of(report: &Report) -> String {
 const SCENARIOS: [&str; 3] = ["first-ipv4", "document-change", "nat-document-change"];
 
 #[test]
-fn a_read_that_fails_deletes_nothing() {
+fn failed_read_deletes_nothing() {
     lab::isolated(|| {
         for name in SCENARIOS {
             World::enter(Scenario::named(name), |world| {
@@ -202,7 +202,7 @@ fn a_read_that_fails_deletes_nothing() {
 }
 
 #[test]
-fn an_unreadable_firewall_is_not_an_empty_one() {
+fn unreadable_firewall_is_not_treated_as_empty() {
     lab::isolated(|| {
         for name in SCENARIOS {
             World::enter(Scenario::named(name), |world| {
@@ -225,7 +225,7 @@ fn an_unreadable_firewall_is_not_an_empty_one() {
 }
 
 #[test]
-fn a_firewall_that_says_done_and_does_nothing() {
+fn lying_firewall_is_detected_and_rolled_back() {
     lab::isolated(|| {
         World::enter(Scenario::named("first-ipv4"), |world| {
             let script = Script {
@@ -267,7 +267,7 @@ impl Interposer for Refusal {
 }
 
 #[test]
-fn a_rollback_that_fails_says_both() {
+fn failed_rollback_reports_both_errors() {
     lab::isolated(|| {
         World::enter(Scenario::named("first-ipv4"), |world| {
             let mut refusal = Refusal {
@@ -306,7 +306,7 @@ fn past_us(world: &World) {
 }
 
 #[test]
-fn a_promise_that_does_not_hold_is_rolled_back() {
+fn violated_routing_promise_is_rolled_back() {
     // Without an egress path nothing but the changed prefixes can show it, and those are changed
     // in the first attempt only.
     const BYPASS_ALONE: Scenario = Scenario {
@@ -338,7 +338,7 @@ fn a_promise_that_does_not_hold_is_rolled_back() {
 }
 
 #[test]
-fn old_numbers_are_remembered_while_something_lies_under_them() {
+fn old_numbers_are_remembered_until_nothing_uses_them() {
     const V4: Scenario = Scenario {
         name: "other-numbers-ipv4",
         role: trailblazer::config::Role::Host,

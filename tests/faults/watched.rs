@@ -43,7 +43,7 @@ impl Interposer for Taker<'_> {
 }
 
 #[test]
-fn what_others_take_meanwhile_takes_no_work_back() {
+fn watched_pass_keeps_its_work_despite_foreign_deletions() {
     lab::isolated(|| {
         World::enter(Scenario::named("document-change"), |world| {
             // Nobody hears it: this pass answers for everything.
@@ -94,7 +94,7 @@ impl Interposer for Faster<'_> {
 }
 
 #[test]
-fn what_is_there_already_is_taken_as_done() {
+fn watched_pass_accepts_objects_already_present() {
     lab::isolated(|| {
         World::enter(Scenario::named("document-change"), |world| {
             let mut faster = Faster { world, put: 0 };
@@ -108,7 +108,7 @@ fn what_is_there_already_is_taken_as_done() {
 
 /// One that was fought over before is tried once; any other is put back by the same pass.
 #[test]
-fn what_is_fought_over_is_tried_once() {
+fn watched_pass_tries_contested_objects_once() {
     lab::isolated(|| {
         World::enter(Scenario::named("document-change"), |world| {
             let mut steps = world.steps.iter().enumerate();

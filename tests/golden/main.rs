@@ -46,7 +46,7 @@ pub fn difference(expected: &str, found: &str) -> String {
 }
 
 #[test]
-fn every_plan_is_as_written_down() {
+fn every_plan_matches_its_golden_file() {
     let cases = case::all();
     assert!(cases.len() >= 25, "only {} cases", cases.len());
     let mut failures = String::new();
@@ -76,7 +76,7 @@ fn every_plan_is_as_written_down() {
 }
 
 #[test]
-fn every_plan_carried_out_in_a_kernel_leads_to_the_desired_state() {
+fn every_golden_plan_reaches_the_desired_state_in_a_kernel() {
     lab::isolated(|| {
         let only = std::env::var("TRAILBLAZER_GOLDEN").ok();
         let (mut cases, mut left_out) = (Vec::new(), 0);

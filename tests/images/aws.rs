@@ -60,7 +60,7 @@ fn calls() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_operator_may_do_what_the_page_types_and_nothing_else() {
+fn operator_policy_permits_exactly_the_commands_of_the_page() {
     let mut calls = calls();
     // RunInstances with `--tag-specifications` asks for it too.
     calls.insert("ec2:CreateTags".to_owned());
@@ -68,7 +68,7 @@ fn the_operator_may_do_what_the_page_types_and_nothing_else() {
 }
 
 #[test]
-fn each_action_is_one_that_iam_knows() {
+fn every_policy_action_exists_in_iam() {
     let known = ask(&["actions"]);
     for path in [PACKER, OPERATOR] {
         for statement in statements(path) {
@@ -101,7 +101,7 @@ fn each_action_is_one_that_iam_knows() {
 }
 
 #[test]
-fn packer_may_end_only_what_carries_the_tag_that_it_gives() {
+fn packer_policy_terminates_only_tagged_instances() {
     let policy = statements(PACKER);
     let ends = policy
         .iter()
@@ -116,7 +116,7 @@ fn packer_may_end_only_what_carries_the_tag_that_it_gives() {
 
 /// The page says that the agent needs no IAM role, and why: it must stay true.
 #[test]
-fn the_agent_asks_for_no_credentials() {
+fn agent_needs_no_credentials() {
     let source = read("src/source/imds.rs");
     let code = source.split("#[cfg(test)]").next().unwrap();
     assert!(

@@ -55,7 +55,7 @@ fn caged(command: &mut Command, container: &serde_json::Value, log: &std::path::
 }
 
 #[test]
-fn root_with_one_capability_is_enough() {
+fn root_with_one_capability_suffices() {
     lab::isolated(|| {
         let set = of_fleet("DaemonSet");
         let container = &set["spec"]["template"]["spec"]["containers"][0];

@@ -85,7 +85,7 @@ fn plan(bare: &Bare, config: &str) -> Output {
 }
 
 #[test]
-fn each_is_understood_and_carried_out() {
+fn every_example_config_is_valid_and_applies() {
     lab::isolated(|| {
         let configs = all();
         // cloud-init's two, the ConfigMap, the page's and the package's.
@@ -108,7 +108,7 @@ fn each_is_understood_and_carried_out() {
 }
 
 #[test]
-fn the_host_sends_the_rest_to_the_nat_that_the_page_builds() {
+fn host_example_uses_the_nat_of_the_page() {
     lab::isolated(|| {
         let page = read("docs/aws.md");
         let first = "PrivateIpAddress=10.0.0.10,Primary=true";
@@ -136,7 +136,7 @@ fn the_host_sends_the_rest_to_the_nat_that_the_page_builds() {
 
 /// That the checks above would notice: a slip in any of them is refused, with its name.
 #[test]
-fn a_slip_is_refused() {
+fn misspelt_key_is_refused() {
     lab::isolated(|| {
         for (place, config) in all() {
             let bare = Bare::new();
@@ -153,7 +153,7 @@ fn a_slip_is_refused() {
 
 /// What `bake.sh` leaves in an image, on a machine of another region whose NAT is down.
 #[test]
-fn the_baked_document_is_enough_for_a_boot_without_a_source() {
+fn baked_document_suffices_for_a_boot_without_a_source() {
     lab::isolated(|| {
         let bare = Bare::new();
         bare.ns.ip("addr add 10.0.0.11/24 dev eth0");

@@ -33,7 +33,7 @@ fn against_cloud_init(path: &str) -> (bool, String) {
 }
 
 #[test]
-fn user_data_is_what_cloud_init_takes() {
+fn user_data_is_valid_for_cloud_init() {
     assert_eq!(unit("ConditionPathExists"), PLACE);
     for path in files("packaging/ami/cloud-init", ".yaml") {
         // Without this first line cloud-init takes it for something else.
@@ -95,7 +95,7 @@ fn boot(more: &str) -> String {
 }
 
 #[test]
-fn the_agent_starts_after_cloud_init_wrote_its_config() {
+fn agent_starts_after_cloud_init_wrote_its_config() {
     let text = read("packaging/ami/files/cloud-init.conf");
     assert!(
         text.contains("\nAfter=cloud-init.service cloud-init-network.service"),
@@ -132,7 +132,7 @@ fn forwarding_is_on_before_the_agent_starts() {
 }
 
 #[test]
-fn kubernetes_takes_the_daemonset() {
+fn daemonset_is_valid_for_kubernetes() {
     let file = "packaging/kubernetes/daemonset.yaml";
     for version in ["1.29", "1.37"] {
         let said = tool("kubernetes-validate", &["--strict", "-k", version, file]);
@@ -146,7 +146,7 @@ fn kubernetes_takes_the_daemonset() {
 }
 
 #[test]
-fn the_daemonset_keeps_the_promises_of_the_unit() {
+fn daemonset_has_the_sandbox_of_the_unit() {
     let set = of_fleet("DaemonSet");
     let pod = &set["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
@@ -196,7 +196,7 @@ fn the_daemonset_keeps_the_promises_of_the_unit() {
 }
 
 #[test]
-fn the_probes_ask_where_the_config_serves() {
+fn daemonset_probes_use_the_configured_address() {
     let map = of_fleet("ConfigMap");
     let config = map["data"]["trailblazer.toml"].as_str().unwrap();
     let set = of_fleet("DaemonSet");
@@ -217,7 +217,7 @@ fn the_probes_ask_where_the_config_serves() {
 }
 
 #[test]
-fn the_containerfile_is_sound_and_copies_what_cargo_needs() {
+fn containerfile_passes_hadolint_and_copies_all_cargo_inputs() {
     let file = "packaging/container/Containerfile";
     tool("hadolint", &["--no-color", file]);
     let text = read(file);
@@ -289,7 +289,7 @@ fn forms_and_dependency_bot_match_their_schemas() {
 }
 
 #[test]
-fn the_workflow_is_what_its_runner_takes() {
+fn workflow_passes_actionlint() {
     for workflow in files(".github/workflows", ".yml") {
         for schema in [
             "vendor.github-workflows",

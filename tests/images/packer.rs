@@ -51,14 +51,14 @@ fn images() -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn each_file_is_hcl() {
+fn every_packer_file_is_valid_hcl() {
     for file in files("packaging/ami", ".pkr.hcl") {
         ask(&["hcl", &file]);
     }
 }
 
 #[test]
-fn the_images_are_those_that_the_page_lists() {
+fn images_match_the_list_of_the_page() {
     let page = read("docs/aws.md");
     let mut listed = BTreeSet::new();
     let (_, table) = page
@@ -89,7 +89,7 @@ fn the_images_are_those_that_the_page_lists() {
 }
 
 #[test]
-fn each_source_is_of_its_name_and_encrypted() {
+fn every_source_matches_its_name_and_is_encrypted() {
     let build = build();
     for (of, source) in inner(&build, "source") {
         assert_eq!(of, "amazon-ebs.trailblazer");
@@ -131,7 +131,7 @@ fn each_source_is_of_its_name_and_encrypted() {
 }
 
 #[test]
-fn each_image_gets_one_package_of_its_kind() {
+fn every_image_installs_one_package_of_its_format() {
     let build = build();
     let provisioners = inner(&build, "provisioner");
     for (image, architecture) in images() {
@@ -159,7 +159,7 @@ fn each_image_gets_one_package_of_its_kind() {
 }
 
 #[test]
-fn version_two_of_the_metadata_service_alone() {
+fn images_require_version_two_of_the_metadata_service() {
     let template = ask(&["hcl", TEMPLATE]);
     let of_all = &template["source"][0]["\"amazon-ebs\""]["\"trailblazer\""];
     assert_eq!(literal(&of_all["imds_support"]), "v2.0");
@@ -170,7 +170,7 @@ fn version_two_of_the_metadata_service_alone() {
 }
 
 #[test]
-fn the_scripts_are_there_and_sound() {
+fn provisioning_scripts_exist_and_pass_shellcheck() {
     let build = build();
     let (_, shell) = inner(&build, "provisioner")
         .into_iter()

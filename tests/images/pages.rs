@@ -32,7 +32,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn each_link_leads_somewhere() {
+fn every_link_has_a_target() {
     let mut pages = files("docs", ".md");
     for page in [
         "README.md",
@@ -69,7 +69,7 @@ fn each_link_leads_somewhere() {
 }
 
 #[test]
-fn the_shell_of_the_pages_is_sound() {
+fn shell_examples_pass_shellcheck() {
     for page in ["docs/aws.md", "docs/kubernetes.md"] {
         let found = blocks(&read(page), "sh");
         assert!(!found.is_empty(), "{page}");

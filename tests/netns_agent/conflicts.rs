@@ -86,7 +86,7 @@ fn told(scene: &Scene, object: &str) -> usize {
 }
 
 #[test]
-fn somebody_deletes_one_route_again_and_again() {
+fn repeatedly_deleted_route_becomes_a_conflict() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let pid = scene.agent.pid();
@@ -148,7 +148,7 @@ fn somebody_deletes_one_route_again_and_again() {
 
 /// A fight over every route of the table.
 #[test]
-fn somebody_flushes_a_table_again_and_again() {
+fn repeatedly_flushed_table_becomes_a_conflict() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let ns = scene.machine.ns();
@@ -218,12 +218,12 @@ fn replaced(family: &str, route: &str, foreign: &str) {
 }
 
 #[test]
-fn a_foreign_route_in_the_place_of_ours() {
+fn foreign_route_in_our_place_is_a_conflict() {
     isolated(|| replaced("-4", "3.5.0.0/19 table 1083", "via 10.0.1.20"));
 }
 
 #[test]
-fn a_foreign_route_in_the_place_of_ours_ipv6() {
+fn foreign_route_in_our_place_is_a_conflict_ipv6() {
     isolated(|| {
         replaced(
             "-6",
@@ -235,7 +235,7 @@ fn a_foreign_route_in_the_place_of_ours_ipv6() {
 
 /// A second default of the egress table would take what ours leaves to it.
 #[test]
-fn a_foreign_default_of_the_egress_table() {
+fn foreign_default_in_the_egress_table_is_a_conflict() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             for (family, router) in [("-4", "10.0.1.1"), ("-6", "fe80::1")] {

@@ -83,7 +83,7 @@ fn attack(scene: &Scene, program: &str, scripts: &[&str]) {
 }
 
 #[test]
-fn a_flushed_ruleset_and_a_deleted_table() {
+fn flushed_ruleset_and_deleted_table_are_restored() {
     isolated(|| {
         in_force(setting(Firewall::Nftables, ""), |scene| {
             let scripts = [
@@ -98,7 +98,7 @@ fn a_flushed_ruleset_and_a_deleted_table() {
 }
 
 #[test]
-fn single_rules_of_our_table() {
+fn single_rule_changes_in_our_table_are_undone() {
     isolated(|| {
         in_force(setting(Firewall::Nftables, ""), |scene| {
             let scripts = [
@@ -145,7 +145,7 @@ fn attack_iptables(scene: &Scene, blamed: bool) {
 }
 
 #[test]
-fn flushed_chains_and_deleted_jumps_of_iptables() {
+fn flushed_chains_and_deleted_jumps_are_restored_iptables() {
     isolated(|| {
         in_force(setting(Firewall::Iptables, ""), |scene| {
             attack_iptables(scene, true);
@@ -156,7 +156,7 @@ fn flushed_chains_and_deleted_jumps_of_iptables() {
 /// iptables-legacy tells nobody of its changes: they are found by a look at the clock, every
 /// minute at the latest; here `resync` brings that forward.
 #[test]
-fn flushed_chains_and_deleted_jumps_of_iptables_legacy() {
+fn flushed_chains_and_deleted_jumps_are_restored_iptables_legacy() {
     isolated(|| {
         in_force(
             setting(Firewall::IptablesLegacy, "resync = \"2s\""),
@@ -170,7 +170,7 @@ fn flushed_chains_and_deleted_jumps_of_iptables_legacy() {
 /// A connection that somebody opens while the rules are away finds its flow marked when they are
 /// back.
 #[test]
-fn a_connection_that_began_without_our_rules_is_kept() {
+fn connection_opened_without_our_rules_survives_the_repair() {
     isolated(|| {
         in_force(setting(Firewall::Nftables, ""), |scene| {
             for script in [

@@ -43,7 +43,7 @@ fn put_back_ipv6(scene: &Scene) {
 }
 
 #[test]
-fn a_link_that_was_down_for_a_while() {
+fn routes_return_after_a_link_was_down() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let (ours, story) = (scene.ours(), scene.story());
@@ -62,7 +62,7 @@ fn a_link_that_was_down_for_a_while() {
 
 /// A link that flaps fights nobody: however often, what lay on it comes back at once.
 #[test]
-fn ten_flaps_in_a_row() {
+fn routes_return_after_ten_flaps() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let (ours, story) = (scene.ours(), scene.story());
@@ -86,7 +86,7 @@ fn ten_flaps_in_a_row() {
 }
 
 #[test]
-fn an_address_that_was_removed_for_a_moment_or_for_a_while() {
+fn routes_return_after_an_address_was_removed() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let [default4, _] = dhcp_routes(HOST1);
@@ -122,7 +122,7 @@ fn an_address_that_was_removed_for_a_moment_or_for_a_while() {
 
 /// The same name, another number: every route that named the old one is written anew.
 #[test]
-fn an_interface_that_is_made_anew_under_its_name() {
+fn routes_return_on_a_recreated_interface() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             for number in [150, 100] {
@@ -148,7 +148,7 @@ fn an_interface_that_is_made_anew_under_its_name() {
 /// A DHCP client that restarts takes its default away and puts it back: the bypass keeps the
 /// gateway that it knows, and no route of ours moves.
 #[test]
-fn a_default_that_goes_and_comes() {
+fn lost_default_keeps_the_last_known_bypass_gateway() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let (ours, story) = (scene.ours(), scene.story());
@@ -184,7 +184,7 @@ fn a_default_that_goes_and_comes() {
 
 /// A better default, through another router: the bypass goes with it, and back.
 #[test]
-fn a_default_through_another_router() {
+fn new_default_router_moves_the_bypass() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let (ours, story) = (scene.ours(), scene.story());
@@ -227,7 +227,7 @@ fn a_default_through_another_router() {
 /// IPv6 is without its address for as long as the router announces none, and its egress gateway
 /// is on no link then: what IPv4 loses meanwhile comes back all the same.
 #[test]
-fn a_family_without_its_address_leaves_the_other_alone() {
+fn family_without_its_address_leaves_the_other_alone() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let (all, story) = (scene.ours(), scene.story());

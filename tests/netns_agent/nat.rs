@@ -51,7 +51,7 @@ fn attack(scene: &Scene, scripts: &[String]) {
 }
 
 #[test]
-fn rules_and_routes_of_a_nat_instance() {
+fn nat_rules_and_routes_are_repaired() {
     isolated(|| {
         on_nat1(bulk_interface(Firewall::Nftables), |scene| {
             for family in FAMILIES {
@@ -75,7 +75,7 @@ fn rules_and_routes_of_a_nat_instance() {
 }
 
 #[test]
-fn nat_chains_of_nftables() {
+fn nat_chains_are_repaired_nftables() {
     isolated(|| {
         on_nat1(bulk_interface(Firewall::Nftables), |scene| {
             let chains = scene
@@ -95,7 +95,7 @@ fn nat_chains_of_nftables() {
 }
 
 #[test]
-fn nat_chains_of_iptables() {
+fn nat_chains_are_repaired_iptables() {
     isolated(|| {
         on_nat1(bulk_interface(Firewall::Iptables), |scene| {
             let programs = ["ip6", "ip"].map(|family| scene.firewall.program(family));
@@ -158,14 +158,14 @@ fn flow_without_translation(firewall: Firewall, delete: &str) {
 }
 
 #[test]
-fn a_flow_that_began_without_translation_nftables() {
+fn flow_opened_before_nat_is_translated_after_the_repair_nftables() {
     isolated(|| {
         flow_without_translation(Firewall::Nftables, "nft delete table inet trailblazer");
     });
 }
 
 #[test]
-fn a_flow_that_began_without_translation_iptables() {
+fn flow_opened_before_nat_is_translated_after_the_repair_iptables() {
     isolated(|| {
         flow_without_translation(Firewall::Iptables, "iptables -t nat -F TRAILBLAZER-POST");
     });
@@ -173,7 +173,7 @@ fn a_flow_that_began_without_translation_iptables() {
 
 /// Without its address the instance can't translate to it; with it, everything is as before.
 #[test]
-fn an_egress_address_that_is_away_for_a_while() {
+fn lost_egress_address_degrades_until_its_return() {
     isolated(|| {
         on_nat1(bulk_interface(Firewall::Nftables), |scene| {
             let nat = scene.lab.nat1;
@@ -213,7 +213,7 @@ fn an_egress_address_that_is_away_for_a_while() {
 /// The bulk link flaps: storage takes the egress path until its routes are back, and comes from
 /// an egress address then, never from another one.
 #[test]
-fn a_bulk_link_that_flaps() {
+fn flapping_bulk_link_falls_back_to_the_egress_address() {
     isolated(|| {
         on_nat1(bulk_interface(Firewall::Nftables), |scene| {
             let nat = scene.lab.nat1;

@@ -166,7 +166,7 @@ fn beside_networkd(body: impl FnOnce(&Scene, Networkd)) {
 }
 
 #[test]
-fn networkd_restarts_and_deletes_all_that_is_foreign() {
+fn objects_deleted_by_a_networkd_restart_are_restored() {
     isolated(|| {
         beside_networkd(|scene, networkd| {
             let mut networkd = Some(networkd);
@@ -184,7 +184,7 @@ fn networkd_restarts_and_deletes_all_that_is_foreign() {
 }
 
 #[test]
-fn networkd_configures_a_link_that_flaps() {
+fn objects_return_after_a_flap_under_networkd() {
     isolated(|| {
         beside_networkd(|scene, networkd| {
             let ours = scene.ours();

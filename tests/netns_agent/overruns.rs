@@ -26,7 +26,7 @@ fn overruns(status: &Value) -> u64 {
 }
 
 #[test]
-fn a_big_table_is_flushed() {
+fn large_flush_overruns_the_socket_and_is_repaired() {
     isolated(|| {
         in_force(setting(), |scene| {
             let story = scene.story();
@@ -53,7 +53,7 @@ fn a_big_table_is_flushed() {
 
 /// Thousands of changes of others in our tables, and in the midst of them some of ours are taken.
 #[test]
-fn a_storm_in_our_tables() {
+fn storm_of_foreign_changes_hides_no_deletion() {
     isolated(|| {
         in_force(setting(), |scene| {
             let story = scene.story();

@@ -14,7 +14,7 @@ fn added_rule(family: &str, priority: u32) -> String {
 }
 
 #[test]
-fn flushed_tables_are_back() {
+fn flushed_tables_are_restored() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             for table in [1083, 1084] {
@@ -43,7 +43,7 @@ fn flushed_tables_are_back() {
 }
 
 #[test]
-fn each_of_our_rules_is_back() {
+fn each_deleted_rule_is_restored() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let story = scene.story();
@@ -64,7 +64,7 @@ fn each_of_our_rules_is_back() {
 }
 
 #[test]
-fn several_rules_and_routes_at_once_are_back() {
+fn several_deleted_rules_and_routes_are_restored_at_once() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let story = scene.story();
@@ -95,7 +95,7 @@ fn several_rules_and_routes_at_once_are_back() {
 /// `ip rule flush` takes every rule but that of the local table: what others had, they put back
 /// themselves, as whoever types that must.
 #[test]
-fn all_rules_are_back_after_a_flush() {
+fn all_rules_are_restored_after_a_rule_flush() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             let story = scene.story();
@@ -121,7 +121,7 @@ fn all_rules_are_back_after_a_flush() {
 
 /// A flush while the table is being put back, again and again.
 #[test]
-fn everything_is_back_after_five_flushes_of_everything_in_a_row() {
+fn five_complete_flushes_in_a_row_are_repaired() {
     isolated(|| {
         in_force(Setting::default(), |scene| {
             scene.gap(|| {

@@ -66,7 +66,7 @@ fn expected(lists: [&'static str; 2]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_deb_holds_these_files_and_no_other() {
+fn deb_holds_exactly_its_files() {
     // -rwxr-xr-x root/root   9000000 2026-11-26 01:12 ./usr/bin/trailblazer
     let list = must(Command::new("dpkg-deb").arg("-c").arg(&packages().deb));
     let mut files = BTreeMap::new();
@@ -84,7 +84,7 @@ fn the_deb_holds_these_files_and_no_other() {
 }
 
 #[test]
-fn the_rpm_holds_these_files_and_no_other() {
+fn rpm_holds_exactly_its_files() {
     // -rwxr-xr-x root root 9000000 /usr/bin/trailblazer
     let format = "[%{FILEMODES:perms} %{FILEUSERNAME} %{FILEGROUPNAME} %{FILENAMES}\n]";
     let list = must(
@@ -116,7 +116,7 @@ fn the_rpm_holds_these_files_and_no_other() {
 }
 
 #[test]
-fn the_binary_is_small_and_stripped_and_names_no_directory_of_the_build() {
+fn binary_is_small_and_stripped_and_names_no_build_directory() {
     let bytes = std::fs::read(&packages().binary).expect("the script has built it");
     assert!(bytes.len() < 10 << 20, "{} bytes", bytes.len());
     let sections = must(

@@ -36,7 +36,7 @@ fn with_packages(name: &str) -> Root {
 }
 
 #[test]
-fn an_installation_works_and_starts_nothing() {
+fn deb_installation_works_and_starts_nothing() {
     let root = with_packages("deb-install");
     let said = root.sh(&format!("{INSTALL} /tmp/first.deb"));
     assert_eq!(said.code, 0, "{said}");
@@ -66,7 +66,7 @@ fn an_installation_works_and_starts_nothing() {
 }
 
 #[test]
-fn removal_and_purge_leave_nothing() {
+fn deb_removal_and_purge_leave_nothing() {
     let root = with_packages("deb-life");
     let before = root.files(THEIRS);
     must_sh(&root, &format!("{INSTALL} /tmp/first.deb"));
@@ -126,7 +126,7 @@ fn removal_and_purge_leave_nothing() {
 }
 
 #[test]
-fn an_image_build_leaves_the_building_machines_kernel_alone() {
+fn image_build_leaves_the_build_machines_kernel_alone() {
     let root = with_packages("deb-kernel");
     must_sh(&root, &format!("{INSTALL} /tmp/first.deb"));
     configure(&root);
@@ -145,7 +145,7 @@ fn an_image_build_leaves_the_building_machines_kernel_alone() {
 }
 
 #[test]
-fn each_script_may_run_twice() {
+fn deb_scripts_may_run_twice() {
     let root = with_packages("deb-twice");
     must_sh(&root, &format!("{INSTALL} /tmp/second.deb"));
     configure(&root);

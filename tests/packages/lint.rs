@@ -6,7 +6,7 @@ use crate::built::{packages, repository};
 use lab::root::{must, run};
 
 #[test]
-fn lintian_is_content() {
+fn deb_passes_lintian() {
     let mut lintian = Command::new("lintian");
     // As root it says so, and that is no tag.
     if rustix::process::geteuid().is_root() {
@@ -21,7 +21,7 @@ fn lintian_is_content() {
 }
 
 #[test]
-fn rpmlint_is_content() {
+fn rpm_passes_rpmlint() {
     let mut rpmlint = Command::new("rpmlint");
     rpmlint
         .arg("--config")
@@ -34,7 +34,7 @@ fn rpmlint_is_content() {
 
 /// Reasons are part of the exceptions: each line of them has a comment above it.
 #[test]
-fn each_exception_is_explained() {
+fn every_lint_exception_has_a_reason() {
     for file in ["deb/lintian-overrides", "rpm/rpmlint.toml"] {
         let path = repository().join("packaging").join(file);
         let text = std::fs::read_to_string(path).expect("part of the repository");
@@ -53,7 +53,7 @@ fn each_exception_is_explained() {
 }
 
 #[test]
-fn the_scripts_are_plain_sh_and_shellcheck_is_content() {
+fn package_scripts_are_plain_sh_and_pass_shellcheck() {
     let packaging = repository().join("packaging");
     let mut shellcheck = Command::new("shellcheck");
     shellcheck.args(["--shell", "sh", "--norc"]);

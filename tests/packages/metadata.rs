@@ -34,7 +34,7 @@ fn commit_seconds() -> String {
 }
 
 #[test]
-fn the_deb_says_what_it_needs() {
+fn deb_names_its_dependencies() {
     assert_eq!(field("Package"), "trailblazer");
     assert_eq!(
         field("Version"),
@@ -61,7 +61,7 @@ fn the_deb_says_what_it_needs() {
 }
 
 #[test]
-fn all_of_the_debs_configuration_files_are_known_to_dpkg() {
+fn deb_registers_all_its_configuration_files() {
     let mut control = Command::new("dpkg-deb");
     control.arg("-I").arg(&packages().deb).arg("conffiles");
     assert_eq!(
@@ -73,7 +73,7 @@ fn all_of_the_debs_configuration_files_are_known_to_dpkg() {
 }
 
 #[test]
-fn the_rpm_says_what_it_needs() {
+fn rpm_names_its_dependencies() {
     let head = query(&["--qf", "%{NAME} %{VERSION} %{RELEASE} %{ARCH} %{BUILDHOST}"]);
     let arch = std::env::consts::ARCH;
     assert_eq!(
@@ -113,7 +113,7 @@ fn the_rpm_says_what_it_needs() {
 }
 
 #[test]
-fn the_rpm_marks_configuration_documents_and_licences() {
+fn rpm_marks_configuration_documentation_and_licences() {
     let configuration = query(&["--configfiles"]);
     assert_eq!(
         configuration,
@@ -157,7 +157,7 @@ fn linked() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_linked_crate_has_its_licence_in_both() {
+fn both_packages_hold_the_licence_of_every_linked_crate() {
     let crates = linked();
     assert!(crates.len() > 100, "{crates:?}");
     let mut tar = Command::new("sh");

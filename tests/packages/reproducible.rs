@@ -9,7 +9,7 @@ use crate::built::{build, packages, repository};
 /// same one here: that two compilations agree is shown by `packaging/build-binary.sh` in two
 /// directories, which takes two link-time optimisations (docs/packages.md).
 #[test]
-fn two_builds_of_the_packages_are_the_same_bytes() {
+fn two_package_builds_give_the_same_bytes() {
     let first = packages();
     let out = repository().join("target/packages/again");
     let again = build(&first.binary, &out, |command| {

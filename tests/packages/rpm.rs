@@ -56,7 +56,7 @@ fn rpm(root: &Root, action: &str, package: &Path) -> Output {
 }
 
 #[test]
-fn installation_upgrade_and_erasure() {
+fn rpm_installs_upgrades_and_erases() {
     let root = Root::fresh("rpm-life");
     let before = root.files(THEIRS);
     let said = rpm(&root, "-i", &packages().rpm);
@@ -96,7 +96,7 @@ fn installation_upgrade_and_erasure() {
 }
 
 #[test]
-fn each_script_may_run_twice() {
+fn rpm_scripts_may_run_twice() {
     let root = Root::fresh("rpm-twice");
     rpm(&root, "-i", &packages().rpm);
     configure(&root);

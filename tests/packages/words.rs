@@ -60,7 +60,7 @@ fn rendered(page: &str) -> String {
 }
 
 #[test]
-fn the_page_of_the_config_has_every_key() {
+fn config_man_page_has_every_key() {
     let page = rendered("man5/trailblazer.toml.5.gz");
     let text = fs::read_to_string(repository().join("docs/configuration.md")).expect("a page");
     let mut keys = 0;
@@ -79,7 +79,7 @@ fn the_page_of_the_config_has_every_key() {
 }
 
 #[test]
-fn the_page_of_the_command_has_every_exit_code_and_example() {
+fn command_man_page_has_every_exit_code_and_example() {
     let page = rendered("man8/trailblazer.8.gz");
     for part in [
         "EXIT STATUS",
@@ -94,7 +94,7 @@ fn the_page_of_the_command_has_every_exit_code_and_example() {
 }
 
 #[test]
-fn each_shell_completes_the_commands() {
+fn every_shell_completes_the_commands() {
     let tree = unpacked("shells");
     let share = tree.join("usr/share");
 

@@ -14,7 +14,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_document_and_who_asks() {
+async fn document_is_fetched_with_our_user_agent() {
     let server = Server::start(|_, _| ok(b"{}"));
     let url = server.url("/ip-ranges.json");
     let fetched = get(&url).await.unwrap();
@@ -34,7 +34,7 @@ async fn a_document_and_who_asks() {
 }
 
 #[tokio::test]
-async fn the_304_dance() {
+async fn unchanged_document_is_answered_by_304() {
     const DATE: &str = "Sat, 21 Nov 2026 01:02:03 GMT";
     let server = Server::start(|_, request: &Request| {
         let current = request.header("if-none-match") == Some("\"v1\"")
@@ -55,7 +55,7 @@ async fn the_304_dance() {
 }
 
 #[tokio::test]
-async fn validators_go_only_where_they_came_from() {
+async fn validators_are_sent_only_to_their_source() {
     let other = Server::start(|_, _| answer("200 OK", &["ETag: \"v1\""], b"other"));
     let first = Server::start(|_, _| answer("200 OK", &["ETag: \"v1\""], b"first"));
     let known = validators(get(&first.url("/")).await.unwrap());
@@ -75,7 +75,7 @@ async fn validators_go_only_where_they_came_from() {
 }
 
 #[tokio::test]
-async fn a_304_after_a_redirect() {
+async fn validators_survive_a_redirect() {
     let server = Server::start(|_, request| match request.path.as_str() {
         "/" => redirect("/here"),
         _ if request.header("if-none-match") == Some("\"v1\"") => {
@@ -91,7 +91,7 @@ async fn a_304_after_a_redirect() {
 }
 
 #[tokio::test]
-async fn a_304_that_nobody_asked_for_is_an_error() {
+async fn unrequested_304_is_an_error() {
     let server = Server::start(|_, _| answer("304 Not Modified", &[], b""));
     let failure = failure(get(&server.url("/")).await);
     assert!(matches!(failure.cause, Failure::UnaskedNotModified));
@@ -108,7 +108,7 @@ async fn gzip_is_decoded() {
 }
 
 #[tokio::test]
-async fn a_gzip_bomb_stops_at_the_cap() {
+async fn gzip_bomb_stops_at_the_size_limit() {
     let packed = gzip(&vec![0; 64 << 20]);
     assert!(packed.len() < 100_000);
     let server = Server::start(move |_, _| answer("200 OK", &["Content-Encoding: gzip"], &packed));
@@ -131,14 +131,14 @@ async fn truncated_gzip_is_an_error() {
 }
 
 #[tokio::test]
-async fn an_encoding_that_was_not_asked_for_is_an_error() {
+async fn unrequested_encoding_is_an_error() {
     let server = Server::start(|_, _| answer("200 OK", &["Content-Encoding: br"], b"\x0b\x02"));
     let failure = failure(get(&server.url("/")).await);
     assert!(matches!(&failure.cause, Failure::Encoding(coding) if coding == "br"));
 }
 
 #[tokio::test]
-async fn an_announced_giant_is_refused_before_its_body() {
+async fn too_large_content_length_is_refused_before_the_body() {
     let server = Server::start(|_, _| {
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\nx";
         vec![Act::Send(head.into()), Act::Sleep(Duration::from_secs(3))]
@@ -153,7 +153,7 @@ async fn an_announced_giant_is_refused_before_its_body() {
 }
 
 #[tokio::test]
-async fn a_body_without_length_stops_at_the_cap() {
+async fn body_without_length_stops_at_the_size_limit() {
     let server = Server::start(|_, _| {
         let mut acts = vec![Act::Send(b"HTTP/1.0 200 OK\r\n\r\n".to_vec())];
         acts.extend((0..40).map(|_| Act::Send(vec![b' '; 64 << 10])));
@@ -173,13 +173,13 @@ async fn a_body_without_length_stops_at_the_cap() {
 }
 
 #[tokio::test]
-async fn exactly_the_cap_is_not_too_large() {
+async fn body_of_exactly_the_size_limit_is_accepted() {
     let server = Server::start(|_, _| ok(&vec![b' '; 1 << 20]));
     assert_eq!(body(get(&server.url("/")).await.unwrap()).len(), 1 << 20);
 }
 
 #[tokio::test]
-async fn a_truncated_body_is_an_error_and_asked_for_again() {
+async fn truncated_body_is_an_error_and_retried() {
     let server = Server::start(|number, _| match number {
         2 => ok(b"whole"),
         _ => vec![Act::Send(
@@ -200,7 +200,7 @@ async fn a_truncated_body_is_an_error_and_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_drip_does_not_outlast_the_timeout() {
+async fn dripping_body_ends_with_the_timeout() {
     let server = Server::start(|_, _| {
         let mut acts = vec![Act::Send(
             b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n".to_vec(),
@@ -226,7 +226,7 @@ async fn a_drip_does_not_outlast_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_stall_is_asked_again() {
+async fn stalled_answer_is_retried() {
     let server = Server::start(|number, _| match number {
         0 => vec![Act::Sleep(Duration::from_secs(3))],
         _ => ok(b"second"),
@@ -238,7 +238,7 @@ async fn a_stall_is_asked_again() {
 }
 
 #[tokio::test]
-async fn five_redirects_are_followed_and_six_are_not() {
+async fn five_redirects_are_followed_but_not_six() {
     let hops = |last: usize| {
         Server::start(move |_, request| {
             let hop: usize = request.path[1..].parse().unwrap();
@@ -261,7 +261,7 @@ async fn five_redirects_are_followed_and_six_are_not() {
 }
 
 #[tokio::test]
-async fn a_redirect_loop_is_named() {
+async fn redirect_loop_is_named() {
     let server = Server::start(|_, request| match request.path.as_str() {
         "/a" => redirect("/b"),
         _ => redirect("/a"),
@@ -276,7 +276,7 @@ async fn a_redirect_loop_is_named() {
 }
 
 #[tokio::test]
-async fn redirects_to_nowhere_are_errors() {
+async fn redirects_without_a_usable_target_are_errors() {
     for (location, says) in [
         (Some("file:///etc/passwd"), "scheme \"file\""),
         (Some("http://[broken"), "no URL"),
@@ -293,7 +293,7 @@ async fn redirects_to_nowhere_are_errors() {
 }
 
 #[tokio::test]
-async fn retry_after_is_waited_for() {
+async fn retry_after_delays_the_retry() {
     for status in ["429 Too Many Requests", "503 Service Unavailable"] {
         let server = Server::start(move |number, _| match number {
             0 => answer(status, &["Retry-After: 1"], b"busy"),
@@ -307,7 +307,7 @@ async fn retry_after_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_retry_after_as_a_date_is_waited_for() {
+async fn retry_after_as_a_date_delays_the_retry() {
     let server = Server::start(|number, _| match number {
         0 => {
             // A date has whole seconds: two ahead are one to two seconds from now.
@@ -329,7 +329,7 @@ async fn a_retry_after_as_a_date_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_long_retry_after_ends_the_tries() {
+async fn long_retry_after_ends_the_retries() {
     let server =
         Server::start(|_, _| answer("503 Service Unavailable", &["Retry-After: 3600"], b""));
     let started = Instant::now();
@@ -343,7 +343,7 @@ async fn a_long_retry_after_ends_the_tries() {
 }
 
 #[tokio::test]
-async fn server_errors_are_asked_again_and_client_errors_are_not() {
+async fn server_errors_are_retried_and_client_errors_are_not() {
     for (status, tries) in [
         ("500 Internal Server Error", 3),
         ("502 Bad Gateway", 3),
@@ -362,7 +362,7 @@ async fn server_errors_are_asked_again_and_client_errors_are_not() {
 }
 
 #[tokio::test]
-async fn a_reset_is_asked_again() {
+async fn connection_reset_is_retried() {
     let server = Server::start(|number, _| match number {
         0 => vec![Act::Reset],
         1 => vec![
@@ -376,7 +376,7 @@ async fn a_reset_is_asked_again() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_an_error_that_says_so() {
+async fn closed_port_is_a_named_error() {
     let gone = Server::start(|_, _| ok(b"")).url("/");
     let failure = failure(get(&gone).await);
     assert!(matches!(failure.cause, Failure::Connect(_)));
@@ -388,21 +388,21 @@ async fn nobody_listening_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_an_error() {
+async fn non_http_answer_is_an_error() {
     let server = Server::start(|_, _| vec![Act::Send(b"SSH-2.0-OpenSSH_9.9\r\n\r\n".to_vec())]);
     let failure = failure(get(&server.url("/")).await);
     assert!(matches!(failure.cause, Failure::Broken(_)), "{failure}");
 }
 
 #[tokio::test]
-async fn an_empty_200_is_an_error() {
+async fn empty_200_is_an_error() {
     let server = Server::start(|_, _| ok(b""));
     let failure = failure(get(&server.url("/")).await);
     assert!(failure.to_string().contains("empty document"), "{failure}");
 }
 
 #[tokio::test]
-async fn a_content_length_that_is_too_short_cuts_the_body_there() {
+async fn too_short_content_length_cuts_the_body() {
     // What follows is not part of the answer (RFC 9112, 6.3); the parser sees the cut.
     let server = Server::start(|_, _| {
         vec![Act::Send(
@@ -413,7 +413,7 @@ async fn a_content_length_that_is_too_short_cuts_the_body_there() {
 }
 
 #[tokio::test]
-async fn the_first_that_answers() {
+async fn first_answering_source_wins() {
     let broken = Server::start(|_, _| answer("404 Not Found", &[], b""));
     let good = Server::start(|_, _| ok(b"good"));
     let never = Server::start(|_, _| ok(b"never"));
@@ -434,7 +434,7 @@ async fn the_first_that_answers() {
 }
 
 #[tokio::test]
-async fn each_source_s_failure_is_told_without_credentials() {
+async fn every_failure_is_reported_without_credentials() {
     let broken = Server::start(|_, _| answer("403 Forbidden", &[], b""));
     let with_password = broken
         .url("/x?token=hidden")

@@ -93,7 +93,7 @@ async fn error(server: &Server, wanted: Wanted) -> ImdsError {
 }
 
 #[tokio::test]
-async fn everything_that_is_wanted() {
+async fn all_wanted_facts_are_read() {
     let server = service(pages());
     let facts = ask(ALL, &at(&server)).await.unwrap();
     let net = |text: &str| text.parse().unwrap();
@@ -121,7 +121,7 @@ async fn everything_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn nothing_more_than_what_is_wanted() {
+async fn only_wanted_facts_are_read() {
     let server = service(pages());
     let region = Wanted {
         region: true,
@@ -146,7 +146,7 @@ async fn nothing_more_than_what_is_wanted() {
 }
 
 #[tokio::test]
-async fn no_ipv6_and_no_public_address_are_answers() {
+async fn missing_ipv6_and_public_addresses_are_valid_answers() {
     let mut pages = pages();
     pages.retain(|path, _| !path.contains("ipv6") && !path.contains("associations"));
     let facts = ask(ALL, &at(&service(pages))).await.unwrap();
@@ -156,7 +156,7 @@ async fn no_ipv6_and_no_public_address_are_answers() {
 }
 
 #[tokio::test]
-async fn what_must_be_there_is_not_answered_by_404() {
+async fn missing_mandatory_fact_is_an_error() {
     for (missing, wanted) in [
         (
             "placement",
@@ -221,7 +221,7 @@ async fn what_must_be_there_is_not_answered_by_404() {
 }
 
 #[tokio::test]
-async fn version_1_only_is_an_error() {
+async fn service_without_version_2_is_an_error() {
     for status in ["404 Not Found", "405 Method Not Allowed", "403 Forbidden"] {
         let server = Server::start(move |_, request| match request.method.as_str() {
             "PUT" => answer(status, &[], b""),
@@ -235,7 +235,7 @@ async fn version_1_only_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_slow_service_ends_with_the_budget() {
+async fn slow_service_ends_with_the_time_budget() {
     let pages = pages();
     let server = Server::start(move |_, request| {
         let mut acts = vec![Act::Sleep(Duration::from_millis(180))];
@@ -254,7 +254,7 @@ async fn a_slow_service_ends_with_the_budget() {
 }
 
 #[tokio::test]
-async fn a_silent_service_ends_with_the_budget() {
+async fn silent_service_ends_with_the_time_budget() {
     let server = Server::start(|_, _| vec![Act::Sleep(Duration::from_secs(3))]);
     let started = Instant::now();
     let error = error(&server, ALL).await;
@@ -263,7 +263,7 @@ async fn a_silent_service_ends_with_the_budget() {
 }
 
 #[tokio::test]
-async fn the_second_endpoint_is_asked_when_the_first_is_dead_or_silent() {
+async fn second_endpoint_replaces_a_dead_or_silent_first_one() {
     let pages = pages();
     let second = Server::start_at("[::1]:0", move |_, request| serve(&pages, request));
     let silent = Server::start(|_, _| vec![Act::Sleep(Duration::from_secs(3))]);
@@ -279,7 +279,7 @@ async fn the_second_endpoint_is_asked_when_the_first_is_dead_or_silent() {
 }
 
 #[tokio::test]
-async fn garbage_is_named_and_shown() {
+async fn invalid_answer_is_named_and_quoted() {
     const PORTAL: &str = "<html><title>Please log in</title></html>";
     for (path, answer, wanted) in [
         (
@@ -350,7 +350,7 @@ async fn garbage_is_named_and_shown() {
 }
 
 #[tokio::test]
-async fn a_captive_portal_is_no_metadata_service() {
+async fn captive_portal_is_not_a_metadata_service() {
     let html = Server::start(|_, _| ok(b"<html>log in</html>\n<p>please</p>"));
     let text = error(&html, ALL).await.to_string();
     assert!(
@@ -366,7 +366,7 @@ async fn a_captive_portal_is_no_metadata_service() {
 }
 
 #[tokio::test]
-async fn an_endless_answer_is_cut() {
+async fn endless_answer_is_cut() {
     let server = Server::start(|_, _| {
         let mut acts = vec![Act::Send(b"HTTP/1.0 200 OK\r\n\r\n".to_vec())];
         acts.extend((0..64).map(|_| Act::Send(vec![b'A'; 64 << 10])));
@@ -377,7 +377,7 @@ async fn an_endless_answer_is_cut() {
 }
 
 #[test]
-fn endpoints_by_aws_s_variables() {
+fn aws_variables_choose_the_endpoint() {
     let endpoints = |endpoint, mode| {
         ImdsSettings::new(endpoint, mode).map(|settings| {
             settings

@@ -20,7 +20,7 @@ done
 "#;
 
 #[test]
-fn a_marked_fetch_takes_the_marked_way() {
+fn marked_fetch_takes_the_marked_route() {
     isolated(|| {
         let status = Command::new("sh").args(["-ec", SETUP]).status();
         assert!(status.unwrap().success());

@@ -93,7 +93,7 @@ async fn child_fetches() {
 }
 
 #[test]
-fn a_trusted_authority() {
+fn certificate_of_a_trusted_authority_is_accepted() {
     let authority = authority("ours");
     let server = Server::start_tls(server_config(&authority, "127.0.0.1", false), |_, _| {
         ok(b"over TLS")
@@ -104,7 +104,7 @@ fn a_trusted_authority() {
 }
 
 #[test]
-fn bad_certificates_are_refused_and_not_asked_again() {
+fn bad_certificates_are_refused_and_not_retried() {
     let (authority, unknown) = (authority("ours"), authority("unknown"));
     let roots = roots_file(&authority.pem());
     for (config, says) in [
@@ -128,7 +128,7 @@ fn bad_certificates_are_refused_and_not_asked_again() {
 }
 
 #[test]
-fn a_server_without_tls_is_a_tls_error() {
+fn server_without_tls_is_a_tls_error() {
     let authority = authority("ours");
     let roots = roots_file(&authority.pem());
     // What nginx says to a ClientHello on a plain port.
@@ -148,7 +148,7 @@ fn a_server_without_tls_is_a_tls_error() {
 }
 
 #[test]
-fn no_certificates_at_all_say_what_to_install() {
+fn missing_root_certificates_name_the_package() {
     let authority = authority("ours");
     let server = Server::start_tls(server_config(&authority, "127.0.0.1", false), |_, _| {
         ok(b"x")
@@ -165,7 +165,7 @@ fn no_certificates_at_all_say_what_to_install() {
 }
 
 #[test]
-fn redirects_go_up_to_https_and_never_down() {
+fn redirects_may_upgrade_to_https_but_never_downgrade() {
     let authority = authority("ours");
     let roots = roots_file(&authority.pem());
     let plain = Server::start(|_, _| ok(b"forged"));

@@ -82,7 +82,7 @@ fn in_state(state: State, reason: &str) -> Snapshot {
 }
 
 #[test]
-fn status_without_an_agent() {
+fn status_without_an_agent_reads_the_kernel() {
     lab::isolated(|| {
         let host = Host::new();
         let none = host.json(&["status"], 1);
@@ -145,7 +145,7 @@ fn status_without_an_agent() {
 
 /// Without a role there is nothing to compare with, but ours is found by its numbers.
 #[test]
-fn status_without_an_agent_and_a_role() {
+fn status_without_an_agent_and_a_role_finds_our_objects() {
     lab::isolated(|| {
         let host = Host::new();
         host.run(&["reconcile"]).ok();
@@ -162,7 +162,7 @@ fn status_without_an_agent_and_a_role() {
 }
 
 #[test]
-fn status_of_an_agent() {
+fn status_shows_the_agents_answer() {
     lab::isolated(|| {
         let host = Host::new();
         let agent = FakeAgent::start(&host.socket(), filled());
@@ -188,7 +188,7 @@ fn status_of_an_agent() {
 
 /// Somebody is there and can't be asked: that isn't "not running".
 #[test]
-fn status_of_an_agent_that_cannot_be_asked() {
+fn status_reports_an_unreachable_agent() {
     lab::isolated(|| {
         let host = Host::new();
         host.run(&["reconcile"]).ok();
@@ -217,7 +217,7 @@ fn status_of_an_agent_that_cannot_be_asked() {
 }
 
 #[test]
-fn status_watched_by_a_program() {
+fn status_watch_prints_json_until_the_pipe_closes() {
     lab::isolated(|| {
         let host = Host::new();
         let _agent = FakeAgent::start(&host.socket(), filled());
@@ -237,7 +237,7 @@ fn status_watched_by_a_program() {
 }
 
 #[test]
-fn status_watched_on_a_terminal() {
+fn status_watch_redraws_a_terminal() {
     lab::isolated(|| {
         let host = Host::new();
         let agent = FakeAgent::start(&host.socket(), filled());
@@ -273,7 +273,7 @@ fn status_watched_on_a_terminal() {
 }
 
 #[test]
-fn kick() {
+fn kick_reports_the_agents_answer() {
     lab::isolated(|| {
         let host = Host::new();
         let none = host.run(&["kick"]).expect_code(1);
@@ -333,7 +333,7 @@ fn flush_pauses_a_running_agent() {
 
 /// Everything is removed all the same, and the operator is told that it may not last.
 #[test]
-fn flush_beside_an_agent_that_cannot_be_paused() {
+fn flush_reports_an_agent_refusing_to_pause() {
     lab::isolated(|| {
         let host = Host::new();
         let before = host.bare.ns.snapshot();

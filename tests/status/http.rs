@@ -41,7 +41,7 @@ fn get(agent: &FakeAgent, path: &str) -> Answer {
 }
 
 #[test]
-fn metrics() {
+fn metrics_are_served() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     let answer = get(&agent, "/metrics");
@@ -52,7 +52,7 @@ fn metrics() {
 }
 
 #[test]
-fn unknown_paths_and_methods() {
+fn unknown_paths_and_methods_are_refused() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     for unknown in ["/", "/metrics/", "/metric", "/healthz/x"] {
@@ -72,7 +72,7 @@ fn unknown_paths_and_methods() {
 }
 
 #[test]
-fn health_is_a_loop_that_answers_and_readiness_is_in_force_and_fresh() {
+fn health_needs_a_live_loop_and_readiness_a_fresh_state_in_force() {
     let snapshot = |change: fn(&mut Snapshot)| {
         let mut snapshot = filled();
         change(&mut snapshot);
@@ -117,7 +117,7 @@ fn health_is_a_loop_that_answers_and_readiness_is_in_force_and_fresh() {
 }
 
 #[test]
-fn a_loop_that_is_stuck_is_unhealthy() {
+fn stuck_loop_is_unhealthy() {
     let (_directory, path) = place();
     let agent = FakeAgent::behaving(&path, Box::new(|_| None));
     let health = get(&agent, "/healthz");
@@ -146,7 +146,7 @@ fn say(agent: &FakeAgent, pieces: &[&[u8]]) -> String {
 }
 
 #[test]
-fn requests_as_they_come() {
+fn unusual_valid_requests_are_served() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     let many = "X-Header: of a proxy\r\n".repeat(30);
@@ -184,7 +184,7 @@ fn requests_as_they_come() {
 }
 
 #[test]
-fn what_is_no_request() {
+fn invalid_requests_are_refused() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     for garbage in [
@@ -210,7 +210,7 @@ fn what_is_no_request() {
 }
 
 #[test]
-fn silent_clients_hold_up_nobody() {
+fn silent_http_clients_block_no_other_client() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     let silent: Vec<TcpStream> = (0..200)
@@ -221,7 +221,7 @@ fn silent_clients_hold_up_nobody() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_a_clear_error() {
+fn busy_address_is_a_named_error() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -64,7 +64,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn values() {
+fn metrics_carry_the_snapshots_values() {
     let samples = samples(&encode(CATALOGUE, &filled()));
     for (series, value) in [
         (
@@ -117,7 +117,7 @@ fn values() {
 
 /// What isn't known has no sample, rather than a wrong one.
 #[test]
-fn what_is_absent() {
+fn unknown_values_have_no_sample() {
     let empty = Snapshot {
         document: None,
         hold: None,
@@ -173,7 +173,7 @@ fn label_values_are_escaped_and_unknown_words_are_counted() {
 /// Every series once, each under the HELP and TYPE of its metric; and Prometheus's own parser
 /// and lint agree.
 #[test]
-fn the_format() {
+fn metrics_format_is_valid_for_prometheus() {
     let text = encode(CATALOGUE, &filled());
     let mut current = None;
     let mut series = BTreeSet::new();
@@ -207,7 +207,7 @@ fn the_format() {
 
 /// The page's table is the catalogue, row by row: nothing is missing, nothing is made up.
 #[test]
-fn the_page() {
+fn metrics_page_matches_the_catalogue() {
     const HEAD: &str = "| name | type | labels | meaning |\n|---|---|---|---|\n";
     let page = read("docs/metrics.md");
     let rows: String = CATALOGUE
@@ -257,7 +257,7 @@ fn exists(name: &str) -> bool {
 }
 
 #[test]
-fn alerts_and_dashboard_name_what_exists() {
+fn alerts_and_dashboard_name_existing_metrics() {
     for file in [
         "packaging/prometheus/alerts.yml",
         "packaging/prometheus/alerts_test.yml",
@@ -272,7 +272,7 @@ fn alerts_and_dashboard_name_what_exists() {
 }
 
 #[test]
-fn the_rules_are_right() {
+fn alert_rules_pass_promtool() {
     promtool(&["check", "rules", "alerts.yml"], "");
     let report = promtool(&["test", "rules", "alerts_test.yml"], "");
     assert!(report.contains("SUCCESS"), "{report}");
@@ -280,7 +280,7 @@ fn the_rules_are_right() {
 
 /// Each alert is unit-tested, says what is wrong, what to do, and where that is written.
 #[test]
-fn every_alert_says_what_to_do() {
+fn every_alert_has_a_test_and_advice() {
     let rules = read("packaging/prometheus/alerts.yml");
     let tests = read("packaging/prometheus/alerts_test.yml");
     let mut alerts = rules.split("- alert: ");
@@ -301,7 +301,7 @@ fn every_alert_says_what_to_do() {
 }
 
 #[test]
-fn the_dashboard() {
+fn dashboard_is_valid() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&read("packaging/prometheus/dashboard.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();

@@ -57,7 +57,7 @@ fn leaves(path: &str, value: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn while_an_agent_runs() {
+fn status_page_documents_every_field_of_a_running_agent() {
     let mut fields = BTreeSet::from(["agent".to_owned()]);
     leaves("", &serde_json::to_value(filled()).unwrap(), &mut fields);
     let mut listed = listed("## While an agent runs");

@@ -36,7 +36,7 @@ fn say(path: &Path, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_three_requests() {
+fn socket_answers_its_three_requests() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     let status = ask(&path, Request::Status).unwrap();
@@ -52,7 +52,7 @@ fn the_three_requests() {
 
 /// The protocol as it is documented, without our own client.
 #[test]
-fn the_protocol() {
+fn socket_speaks_the_documented_protocol() {
     let (_directory, path) = place();
     let _agent = FakeAgent::start(&path, filled());
     assert_eq!(say(&path, b"\"kick\"\n"), "\"done\"\n");
@@ -67,7 +67,7 @@ fn the_protocol() {
 }
 
 #[test]
-fn owner_and_group_may_ask_and_the_directory_is_made() {
+fn socket_admits_owner_and_group_and_creates_its_directory() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     assert_eq!(mode(&path), 0o660);
@@ -79,7 +79,7 @@ fn owner_and_group_may_ask_and_the_directory_is_made() {
 }
 
 #[test]
-fn a_socket_left_behind_is_replaced() {
+fn abandoned_socket_is_replaced() {
     let (_directory, path) = place();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     drop(UnixListener::bind(&path).unwrap());
@@ -93,7 +93,7 @@ fn a_socket_left_behind_is_replaced() {
 
 /// `kill -9` while an agent starts a program: the copy that becomes it has the socket until then.
 #[test]
-fn a_socket_that_a_dying_copy_still_holds_is_replaced() {
+fn socket_held_by_a_dying_copy_is_replaced() {
     let (_directory, path) = place();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let copy = UnixListener::bind(&path).unwrap();
@@ -108,7 +108,7 @@ fn a_socket_that_a_dying_copy_still_holds_is_replaced() {
 }
 
 #[test]
-fn a_second_agent_is_told_of_the_first() {
+fn second_agent_names_the_first() {
     let (_directory, path) = place();
     let _agent = FakeAgent::start(&path, filled());
     let error = listen(&path).unwrap_err().to_string();
@@ -120,7 +120,7 @@ fn a_second_agent_is_told_of_the_first() {
 }
 
 #[test]
-fn what_is_no_socket_is_left_alone() {
+fn non_socket_file_is_left_alone() {
     let (_directory, path) = place();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "precious").unwrap();
@@ -134,7 +134,7 @@ fn what_is_no_socket_is_left_alone() {
 
 /// The first agent's end doesn't take away the socket of the one after it.
 #[test]
-fn a_successors_socket_stays() {
+fn successors_socket_stays() {
     let (_directory, path) = place();
     let first = FakeAgent::start(&path, filled());
     std::fs::remove_file(&path).unwrap();
@@ -144,7 +144,7 @@ fn a_successors_socket_stays() {
 }
 
 #[test]
-fn garbage_is_refused_and_hurts_nobody() {
+fn garbage_is_refused_and_affects_no_other_client() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     for garbage in [
@@ -179,7 +179,7 @@ fn garbage_is_refused_and_hurts_nobody() {
 
 /// More silent clients than are served at a time, and then an honest one.
 #[test]
-fn silent_clients_hold_up_nobody() {
+fn silent_clients_block_no_other_client() {
     let (_directory, path) = place();
     let _agent = FakeAgent::start(&path, filled());
     let mut silent: Vec<UnixStream> = (0..200)
@@ -192,7 +192,7 @@ fn silent_clients_hold_up_nobody() {
 }
 
 #[test]
-fn many_clients_at_once() {
+fn many_concurrent_clients_are_served() {
     let (_directory, path) = place();
     let agent = FakeAgent::start(&path, filled());
     std::thread::scope(|scope| {
@@ -207,7 +207,7 @@ fn many_clients_at_once() {
 }
 
 #[test]
-fn a_loop_that_is_stuck_or_gone_is_told_from_one_that_refuses() {
+fn client_distinguishes_stuck_ended_and_refusing_agents() {
     let (_directory, path) = place();
     let stuck = FakeAgent::behaving(&path, Box::new(|_| None));
     let error = ask(&path, Request::Kick).unwrap_err();
@@ -223,7 +223,7 @@ fn a_loop_that_is_stuck_or_gone_is_told_from_one_that_refuses() {
 
 /// The client's own words for what isn't our server.
 #[test]
-fn the_client_tells_failures_apart() {
+fn client_distinguishes_failures() {
     let (directory, path) = place();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let answer_of = |reply: Option<&'static [u8]>| {

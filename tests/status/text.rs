@@ -25,7 +25,7 @@ fn golden(name: &str, text: &str) {
 }
 
 #[test]
-fn all_is_well() {
+fn text_of_a_healthy_agent_is_as_expected() {
     let mut snapshot = filled();
     snapshot.hold = None;
     snapshot.hold_down.clear();
@@ -39,7 +39,7 @@ fn all_is_well() {
 
 /// What the operation page shows is what is printed.
 #[test]
-fn the_page_shows_it() {
+fn text_matches_the_operation_page() {
     let page = include_str!("../../docs/operation.md");
     let shown = page
         .split("```text\n")
@@ -52,12 +52,12 @@ fn the_page_shows_it() {
 }
 
 #[test]
-fn everything_at_once() {
+fn text_shows_all_troubles_at_once() {
     golden("everything.txt", &to_text(&filled(), NOW, Style::Plain));
 }
 
 #[test]
-fn it_is_down() {
+fn text_shows_a_state_out_of_force() {
     let mut snapshot = filled();
     snapshot.state = State::Degraded;
     snapshot.reason = Some("conflict: route 3.5.0.0/19 in table 1083 is not ours".to_owned());
@@ -75,7 +75,7 @@ fn it_is_down() {
 }
 
 #[test]
-fn before_the_first_pass() {
+fn text_before_the_first_pass_is_as_expected() {
     let snapshot = Snapshot {
         state: State::Starting,
         document: None,
@@ -101,7 +101,7 @@ fn before_the_first_pass() {
 }
 
 #[test]
-fn colours_only_where_asked() {
+fn text_has_colours_only_on_request() {
     let mut snapshot = filled();
     snapshot.state = State::Paused;
     let plain = to_text(&snapshot, NOW, Style::Plain);
