@@ -7,12 +7,12 @@ use super::*;
 const PAGE: &str = include_str!("../../docs/configuration.md");
 
 /// A row of a table on the page: default and example, as TOML.
-struct Row<'a> {
+struct PageRow<'a> {
     default: &'a str,
     example: &'a str,
 }
 
-fn rows() -> BTreeMap<String, Row<'static>> {
+fn rows() -> BTreeMap<String, PageRow<'static>> {
     let mut table = "";
     let mut rows = BTreeMap::new();
     for line in PAGE.lines() {
@@ -33,7 +33,7 @@ fn rows() -> BTreeMap<String, Row<'static>> {
             format!("{table}.{name}")
         };
         assert!(!cells[5].is_empty(), "{key} has no meaning");
-        let row = Row {
+        let row = PageRow {
             default: code(cells[3]),
             example: code(cells[4]),
         };

@@ -39,10 +39,10 @@ pub fn parse_with(text: &str, origin: &str, flags: &Overrides) -> Result<Config,
     let mut config = Config::default();
     read(&mut reader, &mut config);
     override_with(&mut reader, &mut config, flags);
-    for finding in validate::findings(&config) {
-        // An unreadable value has its default here; findings about defaults would mislead.
-        if !finding.keys.iter().any(|key| reader.is_bad(key)) {
-            reader.problem(finding.keys[0], finding.message);
+    for mistake in validate::mistakes(&config) {
+        // An unreadable value has its default here; a mistake about the default would mislead.
+        if !mistake.keys.iter().any(|key| reader.is_bad(key)) {
+            reader.problem(mistake.keys[0], mistake.message);
         }
     }
     let problems = reader.into_problems();

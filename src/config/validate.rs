@@ -42,8 +42,8 @@ const TAKEN_PROTOCOLS: [(u8, &str); 19] = [
 ];
 
 /// A mistake in the values of one or more keys.
-pub(super) struct Finding {
-    /// The keys with the mistake; the message points to the first. A finding is dropped if any of
+pub(super) struct Mistake {
+    /// The keys with the mistake; the message points to the first. A mistake is dropped if any of
     /// the keys is unreadable.
     pub keys: Vec<&'static str>,
     /// The mistake, the reason, and the correction.
@@ -51,8 +51,8 @@ pub(super) struct Finding {
 }
 
 /// Checks all settings.
-pub(super) fn findings(config: &Config) -> Vec<Finding> {
-    let mut found = Findings(Vec::new());
+pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
+    let mut found = Mistakes(Vec::new());
     found.source(config);
     found.select(config);
     found.kernel(config);
@@ -65,11 +65,11 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     found.0
 }
 
-struct Findings(Vec<Finding>);
+struct Mistakes(Vec<Mistake>);
 
-impl Findings {
+impl Mistakes {
     fn add(&mut self, keys: &[&'static str], message: impl Into<String>) {
-        self.0.push(Finding {
+        self.0.push(Mistake {
             keys: keys.to_vec(),
             message: message.into(),
         });

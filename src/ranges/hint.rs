@@ -37,16 +37,16 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 }
 
 /// Records which configured names occur in a document, by their position in the config.
-pub(super) struct Seen {
+pub(super) struct Occurrences {
     services: Vec<bool>,
     regions: Vec<bool>,
     /// One row of regions for each service.
     pairs: Vec<bool>,
 }
 
-impl Seen {
-    pub(super) fn new(services: usize, regions: usize) -> Seen {
-        Seen {
+impl Occurrences {
+    pub(super) fn new(services: usize, regions: usize) -> Occurrences {
+        Occurrences {
             services: vec![false; services],
             regions: vec![false; regions],
             pairs: vec![false; services * regions],

@@ -6,7 +6,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::hint::{Hint, Seen};
+use super::hint::{Hint, Occurrences};
 use super::publisher::{Document, Row};
 use super::row::{BadRow, parse_prefix};
 use crate::types::{Family, Region, Service};
@@ -104,7 +104,7 @@ pub fn select(document: &Document<'_>, selector: &Selector) -> Result<Selection,
 /// before the config selected those rows.
 pub fn select_lenient(document: &Document<'_>, selector: &Selector) -> (Selection, Vec<BadRow>) {
     let (services, regions) = (&selector.services, &selector.regions);
-    let mut seen = Seen::new(services.len(), regions.len());
+    let mut seen = Occurrences::new(services.len(), regions.len());
     let mut found: BTreeMap<(usize, usize, Family), Vec<IpNet>> = BTreeMap::new();
     let mut bad = Vec::new();
     for row in &document.rows {

@@ -96,7 +96,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 #[derive(Deserialize)]
 struct RawDocument<'a> {
     #[serde(rename = "syncToken", default)]
-    sync_token: Option<Token>,
+    sync_token: Option<RawToken>,
     #[serde(rename = "createDate", borrow, default)]
     create_date: Text<'a>,
     #[serde(borrow, default)]
@@ -163,8 +163,8 @@ impl<'a> RawDocument<'a> {
     fn into_document(self) -> Result<Document<'a>, DocumentError> {
         let prefixes = self.prefixes.ok_or(DocumentError::NoPrefixes)?;
         let sync_token = match self.sync_token.ok_or(DocumentError::NoToken)? {
-            Token::Number(number) => SyncToken(number),
-            Token::Other(text) => return Err(DocumentError::BadToken(text)),
+            RawToken::Number(number) => SyncToken(number),
+            RawToken::Other(text) => return Err(DocumentError::BadToken(text)),
         };
         let mut rows = prefixes.0;
         rows.extend(self.ipv6_prefixes.0);
@@ -206,33 +206,33 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 }
 
 /// Amazon writes the token as a string of digits; a mirror may re-encode the token as a number.
-enum Token {
+enum RawToken {
     Number(u64),
     Other(String),
 }
 
-impl<'de> Deserialize<'de> for Token {
+impl<'de> Deserialize<'de> for RawToken {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct TokenVisitor;
 
         impl Visitor<'_> for TokenVisitor {
-            type Value = Token;
+            type Value = RawToken;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a `syncToken` of digits")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Token, E> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawToken, E> {
                 // `u64::from_str` alone would accept "+1".
                 let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                 Ok(match text.parse() {
-                    Ok(number) if digits => Token::Number(number),
-                    _ => Token::Other(text.to_owned()),
+                    Ok(number) if digits => RawToken::Number(number),
+                    _ => RawToken::Other(text.to_owned()),
                 })
             }
 
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Token, E> {
-                Ok(Token::Number(number))
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<RawToken, E> {
+                Ok(RawToken::Number(number))
             }
         }
 
