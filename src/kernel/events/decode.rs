@@ -26,64 +26,57 @@ const NHA_ID: u16 = 1;
 // linux/netfilter/nf_tables.h, with the subsystem (10) in the high byte.
 const NFT_MSG_NEWGEN: u16 = (10 << 8) | 15;
 const NFTA_GEN_PROC_NAME: u16 = 3;
-/// The table's name is attribute 1 of every other message of nf_tables.
+/// Attribute 1 of all other messages of nf_tables: the table's name.
 const NFTA_TABLE_NAME: u16 = 1;
 
-/// What changed.
+/// A change of the kernel's network state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A route of one of our tables has gone.
+    /// A route of one of our tables was deleted.
     RouteGone(Route),
-    /// A route was put into one of our tables, or changed there.
+    /// A route of one of our tables was added or changed.
     RouteCame(Route),
-    /// The main table's default changed.
+    /// The default route of the main table changed.
     MainDefault(Family),
-    /// A policy rule has gone.
     RuleGone(Rule),
-    /// A policy rule was added.
     RuleCame(Rule),
-    /// An interface is there with these flags.
+    /// An interface was added or changed.
     Link {
-        /// Its number.
         index: IfIndex,
         name: String,
         /// Alternative names: the settings may use one.
         altnames: Vec<String>,
-        /// The flags that decide about routes.
+        /// The flags that decide whether the link can hold routes.
         flags: u32,
     },
-    /// An interface has gone.
     LinkGone(IfIndex),
-    /// An address is there, with the flags that decide whether it can be used.
+    /// An address was added or changed; the flags decide whether the address is usable.
     Address(IfIndex, IpAddr, u32),
-    /// An address has gone.
     AddressGone(IfIndex, IpAddr),
-    /// A nexthop object came, changed or went.
+    /// A nexthop object was added, changed or deleted.
     Nexthop(NexthopId),
     /// A table of nf_tables changed.
     FirewallTable {
         /// `NFPROTO_*` (linux/netfilter.h).
         family: u8,
-        /// The table's name.
         table: String,
     },
-    /// A transaction of nf_tables is over.
+    /// An nf_tables transaction has ended.
     FirewallDone {
-        /// The program, as the kernel knows it.
+        /// The name of the program that made the transaction.
         program: String,
     },
 }
 
-/// One change, and who made it.
+/// A change with its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// What.
     pub change: Change,
-    /// The netlink port of whoever made it; 0 for the kernel itself.
+    /// The netlink port of the program that made the change; 0 for the kernel itself.
     pub port: u32,
 }
 
-/// Reads one notification of NETLINK_ROUTE; `None` for what we don't watch.
+/// Reads one notification of NETLINK_ROUTE; `None` for objects of no interest.
 pub(super) fn route_event(frame: &Frame<'_>) -> Result<Option<Event>, WireError> {
     let change = match frame.kind {
         RTM_NEWROUTE | RTM_DELROUTE => route_change(frame)?,
@@ -157,7 +150,7 @@ fn nexthop_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
     Ok(None)
 }
 
-/// Reads one notification of nf_tables.
+/// Reads an nf_tables notification.
 pub(super) fn firewall_event(frame: &Frame<'_>) -> Result<Option<Event>, WireError> {
     let Some((header, list)) = frame.body.split_at_checked(NFGEN_LEN) else {
         return Err(WireError::Malformed("nf_tables header"));
@@ -179,7 +172,7 @@ pub(super) fn firewall_event(frame: &Frame<'_>) -> Result<Option<Event>, WireErr
     }))
 }
 
-/// `NLMSG_OVERRUN` and the control messages below `NLMSG_MIN_TYPE` are no notifications.
+/// True for `NLMSG_OVERRUN` and the other control messages below `NLMSG_MIN_TYPE`.
 pub(super) fn is_control(frame: &Frame<'_>) -> bool {
     const NLMSG_MIN_TYPE: u16 = 0x10;
     frame.kind < NLMSG_MIN_TYPE

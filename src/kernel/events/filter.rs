@@ -1,10 +1,11 @@
-//! A packet filter in the kernel for route notifications: a host with a full routing table of
-//! somebody else's changes thousands of routes a second that are none of our business, and waking
-//! for each costs more than mending ours. So does hearing of each of our own: a first installation
-//! of 16,000 routes would take half as long again, and overrun the listener.
+//! A packet filter in the kernel for route notifications. On a host with a full routing table, a
+//! routing daemon changes thousands of foreign routes a second, and waking for each costs more than
+//! repairing ours. Our own changes are filtered too: with their notifications, a first installation
+//! of 16,000 routes would take half as long again and overrun the listener.
 //!
 //! Classic BPF over the netlink message (Documentation/networking/filter.rst). Loads are
-//! big-endian, message fields are in the host's order: what is compared is swapped accordingly.
+//! big-endian and message fields are in the host's order, so that the operands of comparisons are
+//! swapped.
 
 use socket2::SockFilter;
 
@@ -20,7 +21,8 @@ const LDX_IMM: u16 = 0x01;
 const JEQ: u16 = 0x15;
 const TAX: u16 = 0x07;
 const RET: u16 = 0x06;
-/// `SKF_AD_OFF` + `SKF_AD_NLATTR` (linux/filter.h): finds the attribute of type X from offset A on.
+/// `SKF_AD_OFF` + `SKF_AD_NLATTR` (linux/filter.h): finds the attribute of type X, searching from
+/// offset A.
 const NLATTR: u32 = (-0x1000i32 + 12).cast_unsigned();
 
 // linux/rtnetlink.h.
@@ -29,21 +31,21 @@ const RTM_DELROUTE: u16 = 25;
 const RTA_TABLE: u32 = 15;
 /// Offset of `nlmsg_type` (`struct nlmsghdr`).
 const TYPE: u32 = 4;
-/// Offset of `nlmsg_pid`: the port of the socket that made the change.
+/// Offset of `nlmsg_pid`, the port of the socket that made the change.
 const PORT: u32 = 12;
 /// Offsets of `rtm_dst_len` and `rtm_table` (`struct rtmsg`, behind the 16 bytes of the header).
 const DST_LEN: u32 = 16 + 1;
 const TABLE: u32 = 16 + 4;
 /// Offset of the attributes: behind the 12 bytes of `struct rtmsg`.
 const ATTRIBUTES: u32 = 16 + 12;
-/// `rtm_table` of tables above 255, whose number is in `RTA_TABLE`.
+/// `rtm_table` of tables above 255, with the number in `RTA_TABLE`.
 const COMPAT: u32 = 252;
 
 const ACCEPT: u32 = u32::MAX;
 const DROP: u32 = 0;
 
-/// Lets through everything but what these ports have changed, and the routes of tables that are
-/// neither ours nor the main table's default.
+/// A filter that drops all changes made through these ports, and the routes of other tables than
+/// `tables`, except the main table's default.
 pub(super) fn routes_of(tables: &[TableId], own_ports: &[u32]) -> Vec<SockFilter> {
     let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
     let mut program = vec![op(LD_W_ABS, PORT)];
@@ -75,7 +77,7 @@ pub(super) fn routes_of(tables: &[TableId], own_ports: &[u32]) -> Vec<SockFilter
         jump(0, 0, 1),
         op(RET, DROP),
         op(TAX, 0),
-        // The value lies behind the attribute's header of 4 bytes.
+        // The value follows the attribute's header of 4 bytes.
         op(LD_W_IND, 4),
     ]);
     for table in tables {
@@ -89,7 +91,7 @@ fn op(code: u16, operand: u32) -> SockFilter {
     SockFilter::new(code, 0, 0, operand)
 }
 
-/// Compares with what was loaded, and skips that many instructions.
+/// Compares the loaded value with the operand and skips a number of instructions.
 fn jump(operand: u32, if_equal: u8, otherwise: u8) -> SockFilter {
     SockFilter::new(JEQ, if_equal, otherwise, operand)
 }

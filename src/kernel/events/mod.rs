@@ -1,8 +1,8 @@
 //! Notifications of the kernel: routes of our tables, the main table's default, rules, links,
 //! addresses, nexthop objects, and nf_tables.
 //!
-//! IPv4 routes vanish in silence when their link goes down or the last address is removed, so
-//! links and addresses are watched too (measured: DESIGN, "What vanishes").
+//! The kernel removes IPv4 routes without a notification when their link goes down or loses its
+//! last address, so that links and addresses are watched too.
 
 mod decode;
 mod filter;
@@ -25,12 +25,12 @@ pub use decode::{Change, Event};
 const ROUTE_GROUPS: [u32; 8] = [1, 5, 7, 8, 9, 11, 19, 32];
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUP: u32 = 7;
-/// The largest notification: that of a link with many virtual functions may take 32 KiB.
+/// Bound of a notification: a link with many virtual functions may take 32 KiB.
 const RECEIVE: usize = 64 << 10;
 /// `MSG_DONTWAIT` (linux/socket.h).
 const DONT_WAIT: i32 = 0x40;
 
-/// Why the kernel's notifications can't be had.
+/// The kernel's notifications are not available.
 #[derive(Debug, Error)]
 #[error(
     "cannot {operation}: {source}; without the kernel's notifications only the resync sees changes"
@@ -42,9 +42,9 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    /// The system gives the listener no thread.
+    /// The system refused a thread for the listener.
     pub fn no_thread(source: io::Error) -> ListenError {
-        cannot("start a thread that listens")(source)
+        cannot("start the listening thread")(source)
     }
 }
 
@@ -52,31 +52,31 @@ fn cannot(operation: &'static str) -> impl Fn(io::Error) -> ListenError {
     move |source| ListenError { operation, source }
 }
 
-/// What one reading of the sockets gave.
+/// The result of one reading of the sockets.
 #[derive(Debug, Default)]
 pub struct Heard {
-    /// The changes, in the order of each socket; our own process's are left out.
+    /// The changes in the order of each socket, without those of this process.
     pub events: Vec<Event>,
-    /// The kernel dropped notifications, or one was unreadable: anything may have changed.
+    /// The kernel dropped notifications, or sent an unreadable one: anything may have changed.
     pub lost: bool,
 }
 
-/// Listens to routes and, where the kernel has nf_tables, to the firewall.
+/// Listens to routing and, if the kernel has nf_tables, to the firewall.
 #[derive(Debug)]
 pub struct Listener {
     route: Socket,
     firewall: Option<Socket>,
     buffer: Vec<u8>,
-    /// The tables and our own ports that the filter goes by.
+    /// The tables and own ports of the attached filter.
     filtered: Option<(Vec<TableId>, Vec<u32>)>,
 }
 
 impl Listener {
-    /// Opens the sockets. `buffer` is the receive buffer of each, in bytes: what comes faster
-    /// than we read is dropped by the kernel, which says so.
+    /// Opens the sockets with receive buffers of `buffer` bytes. With a full buffer, the kernel
+    /// drops notifications and reports the loss.
     ///
     /// # Errors
-    /// No socket, or no membership in a group.
+    /// The system refuses a socket or the membership in a group.
     pub fn open(buffer: usize) -> Result<Listener, ListenError> {
         let route = open(NETLINK_ROUTE, buffer).map_err(cannot("open a route socket"))?;
         for group in ROUTE_GROUPS {
@@ -102,11 +102,12 @@ impl Listener {
         })
     }
 
-    /// Lets the kernel leave out the routes of all tables but these and the main table's default,
-    /// and what our own sockets change. Costs nothing where it does so already.
+    /// Lets the kernel drop notifications about routes of other tables than `tables` (except the
+    /// main table's default) and about changes made through our own sockets. Does nothing if the
+    /// same filter is attached.
     ///
     /// # Errors
-    /// The kernel refuses the filter; everything is heard then.
+    /// The kernel refuses the filter; all notifications arrive then.
     pub fn filter(&mut self, tables: &[TableId]) -> Result<(), ListenError> {
         let own = own::open_ports(NETLINK_ROUTE);
         if let Some((filtered, ports)) = &self.filtered
@@ -115,17 +116,17 @@ impl Listener {
             return Ok(());
         }
         let program = filter::routes_of(tables, &own);
-        // Tried once for each: a kernel that refuses does so the next time too.
+        // One attempt per filter: a kernel that refuses once refuses again.
         self.filtered = Some((tables.to_vec(), own));
         socket2::SockRef::from(&self.route)
             .attach_filter(&program)
             .map_err(cannot("filter route notifications"))
     }
 
-    /// Waits for something to read, without bound.
+    /// Waits for a notification, without a timeout.
     ///
     /// # Errors
-    /// The system refuses to wait.
+    /// poll(2) fails.
     pub fn wait(&self) -> Result<(), ListenError> {
         let mut ready = vec![PollFd::new(&self.route, PollFlags::IN)];
         if let Some(firewall) = &self.firewall {
@@ -140,10 +141,10 @@ impl Listener {
         }
     }
 
-    /// Reads what is there, at most `most` datagrams a socket, without waiting.
+    /// Reads the waiting notifications, at most `most` datagrams per socket.
     ///
     /// # Errors
-    /// A socket fails for good.
+    /// A socket fails permanently.
     pub fn read(&mut self, most: usize) -> Result<Heard, ListenError> {
         let mut heard = Heard::default();
         drain(
@@ -169,14 +170,14 @@ impl Listener {
 fn open(protocol: isize, buffer: usize) -> io::Result<Socket> {
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
-    // Beyond the host's limit only with CAP_NET_ADMIN in the initial user namespace.
+    // A buffer beyond the host's limit takes CAP_NET_ADMIN in the initial user namespace.
     if sockopt::set_socket_recv_buffer_size_force(&socket, buffer).is_err() {
         sockopt::set_socket_recv_buffer_size(&socket, buffer)?;
     }
     Ok(socket)
 }
 
-/// The kernel has no nf_tables, or no such group.
+/// True if the kernel lacks nf_tables or the group.
 fn is_absent(error: &io::Error) -> bool {
     let absent = [Errno::PROTONOSUPPORT, Errno::INVAL, Errno::OPNOTSUPP];
     absent
@@ -194,7 +195,7 @@ fn drain(
     for _ in 0..most {
         buffer.clear();
         match socket.recv_from(buffer, DONT_WAIT) {
-            // Any process may send to our port: only the kernel's word counts.
+            // Any process may send to our port: accept the kernel's messages only (port 0).
             Ok((_, sender)) if sender.port_number() != 0 => {}
             Ok(_) => match read(buffer) {
                 Ok(mut events) => heard.events.append(&mut events),
