@@ -1,19 +1,20 @@
-//! The watcher: a thread that hears the kernel and puts back at once what has gone.
+//! The watcher: a thread that listens to the kernel and restores deleted objects at once.
 //!
-//! It plans and applies as a pass does, with the very same functions, but for the objects alone
-//! that a notification says have gone; a pass then looks at the whole. A burst of deletions is
-//! left to that pass: putting back what somebody is about to flush again helps nobody.
+//! A repair uses the plan and apply functions of a pass, restricted to the objects that a
+//! notification reports as deleted; a pass then verifies everything. A burst of deletions is left
+//! to that pass: restoring objects in the middle of a flush would be useless.
 
 mod burst;
 mod repair;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use self::burst::Burst;
+use self::burst::FlushDetector;
 use self::repair::Gone;
 use super::shared::{Shared, locked};
 use crate::firewall::BackendKind;
@@ -23,29 +24,31 @@ use crate::kernel::firewall;
 use crate::objects::{Route, Rule};
 use crate::plan::{FirewallGoal, ObjectKey};
 use crate::reconcile::InForce;
-use crate::types::{IfIndex, TableId};
+use crate::types::{IfIndex, NexthopId, TableId};
 
-/// Datagrams of one reading: small enough that an answer to the first isn't held up.
+/// Datagrams per reading, few enough for a prompt repair of the first deletion.
 const READING: usize = 128;
-/// The watcher's state.
+
+/// A link as last reported: name, alternative names and flags.
+type SeenLink = (String, Vec<String>, u32);
+
 pub(super) struct Watcher {
     shared: Arc<Shared>,
     listener: Listener,
     state_dir: PathBuf,
-    /// Ours, those of earlier numbers included.
+    /// Our tables, those of earlier numbers included.
     tables: Vec<TableId>,
-    /// Name, alternative names and flags.
-    links: BTreeMap<IfIndex, (String, Vec<String>, u32)>,
+    links: BTreeMap<IfIndex, SeenLink>,
     addresses: BTreeMap<(IfIndex, IpAddr), u32>,
-    /// A table of the firewall in use was touched by the transaction that is being told.
+    /// The nf_tables transaction being reported touched a table of the firewall in use.
     firewall_touched: bool,
-    burst: Burst,
+    flushes: FlushDetector,
 }
 
-/// Starts the watcher's thread. It listens from the moment this returns.
+/// Starts the watcher's thread, which listens from the moment this function returns.
 ///
 /// # Errors
-/// The kernel can't be listened to.
+/// The kernel's notifications are not available.
 pub(super) fn start(
     shared: Arc<Shared>,
     tables: &[TableId],
@@ -61,7 +64,7 @@ pub(super) fn start(
         links: BTreeMap::new(),
         addresses: BTreeMap::new(),
         firewall_touched: false,
-        burst: Burst::default(),
+        flushes: FlushDetector::default(),
     };
     watcher.filter();
     std::thread::Builder::new()
@@ -76,7 +79,9 @@ impl Watcher {
         let mut kernel = match Kernel::open() {
             Ok(kernel) => Some(kernel),
             Err(error) => {
-                tracing::warn!("single repairs are left to passes: {error}");
+                tracing::warn!(
+                    "instant repair is off (no netlink socket): the next pass repairs drift: {error}"
+                );
                 None
             }
         };
@@ -96,9 +101,9 @@ impl Watcher {
         }
     }
 
-    /// Only our tables are of interest, and only what others do there.
+    /// Restricts the notifications to changes of our tables by other programs.
     fn filter(&mut self) {
-        // More is heard than is needed then: it is left out below.
+        // Without the filter more notifications arrive, which `react` ignores.
         if let Err(error) = self.listener.filter(&self.tables) {
             tracing::debug!("{error}");
         }
@@ -116,19 +121,20 @@ impl Watcher {
         if heard.lost {
             let mut noticed = locked(&self.shared.noticed);
             noticed.lost += 1;
-            // A flood goes on, as when 16,000 routes are flushed: a pass in the middle of it would
-            // see a part of what it does, and the rest would wait until that pass has rested.
+            // A flood continues for a while, as in a flush of 16,000 routes. A pass in the middle
+            // would see a part of the damage only, and the rest would wait for its rest to end.
             noticed.mended_at = Some(now);
             noticed.cause(|| "lost notifications".to_owned());
         }
         for event in heard.events {
-            wakes |= self.take(event, in_force.as_deref(), &mut gone, now);
+            let reaction = self.react(event, in_force.as_deref(), &mut gone);
+            wakes |= self.note(reaction, now);
         }
         if !gone.is_empty() {
             wakes = true;
             let left = match (&in_force, kernel) {
-                (Some(in_force), Some(kernel)) if !self.burst.is_on(gone.len(), now) => {
-                    self.put_back(in_force, kernel, gone, now)
+                (Some(in_force), Some(kernel)) if !self.flushes.is_flush(gone.len(), now) => {
+                    self.restore(in_force, kernel, gone, now)
                 }
                 _ => true,
             };
@@ -141,208 +147,217 @@ impl Watcher {
         }
     }
 
-    /// Sorts one event. Whether the loop should know.
-    fn take(
-        &mut self,
-        event: Event,
-        in_force: Option<&InForce>,
-        gone: &mut Gone,
-        now: Instant,
-    ) -> bool {
+    /// The reaction to one event; adds a deleted object of ours to `gone`.
+    fn react(&mut self, event: Event, in_force: Option<&InForce>, gone: &mut Gone) -> Reaction {
         let port = event.port;
-        let verdict = match event.change {
-            Change::RouteGone(route) => return self.route_gone(route, port, in_force, gone, now),
+        match event.change {
+            Change::RouteGone(route) => route_gone(route, port, in_force, gone),
             Change::RouteCame(route) => self.route_came(route, in_force),
-            Change::RuleGone(rule) => return self.rule_gone(rule, port, in_force, gone, now),
+            Change::RuleGone(rule) => rule_gone(rule, port, in_force, gone),
             Change::RuleCame(rule) => rule_came(&rule, in_force),
-            Change::MainDefault(family) => Verdict::Way(format!("the {family} default changed")),
+            Change::MainDefault(family) => {
+                Reaction::PathChanged(Cause::Text(format!("the {family} default changed")))
+            }
             Change::Link {
                 index,
                 name,
                 altnames,
                 flags,
-            } => {
-                let cause = format!("link {name} changed");
-                let link = (name, altnames, flags);
-                if self.links.get(&index) == Some(&link) {
-                    Verdict::Nothing
-                } else {
-                    self.links.insert(index, link);
-                    Verdict::Way(cause)
-                }
-            }
+            } => self.link_changed(index, (name, altnames, flags)),
             Change::LinkGone(index) => {
                 let name = match self.links.remove(&index) {
                     Some((name, ..)) => name,
                     None => format!("{index}"),
                 };
                 self.addresses.retain(|(link, _), _| *link != index);
-                Verdict::LinkLost(format!("link {name} has gone"))
+                Reaction::LinkLost(Cause::Text(format!("link {name} was deleted")))
             }
             Change::Address(index, address, flags) => {
                 match self.addresses.insert((index, address), flags) {
-                    Some(before) if before == flags => Verdict::Nothing,
-                    _ => Verdict::Way(format!("address {address} came")),
+                    Some(before) if before == flags => Reaction::Nothing,
+                    _ => Reaction::PathChanged(Cause::Text(format!("address {address} was added"))),
                 }
             }
             Change::AddressGone(index, address) => {
                 self.addresses.remove(&(index, address));
-                Verdict::LinkLost(format!("address {address} has gone"))
+                Reaction::LinkLost(Cause::Text(format!("address {address} was deleted")))
             }
-            Change::Nexthop(id) => {
-                let ours = in_force.is_none_or(|in_force| {
-                    let ours = &in_force.goal.nexthops;
-                    ours.iter().any(|nexthop| nexthop.id == id)
-                });
-                match ours {
-                    true => {
-                        self.shared.blame(ObjectKey::Nexthop(id), name_of(port));
-                        Verdict::Now(format!("nexthop {id} changed"))
-                    }
-                    false => Verdict::Nothing,
-                }
-            }
+            Change::Nexthop(id) => self.nexthop_changed(id, port, in_force),
             Change::FirewallTable { family, table } => {
-                self.firewall_touched |= concerns_us(in_force, family, &table);
-                Verdict::Nothing
+                self.firewall_touched |= is_our_firewall(in_force, family, &table);
+                Reaction::Nothing
             }
-            Change::FirewallDone { program } => match std::mem::take(&mut self.firewall_touched) {
-                true => {
-                    if let Some(kind) = in_force.and_then(firewall_of) {
-                        let key = ObjectKey::Firewall(kind);
-                        self.shared.blame(key, format!("program {program}"));
-                    }
-                    Verdict::Now(format!("{program} changed the firewall"))
-                }
-                false => Verdict::Nothing,
-            },
-        };
+            Change::FirewallDone { program } => self.firewall_changed(&program, in_force),
+        }
+    }
+
+    /// Notes a reaction for the agent's loop; returns true if the loop must wake.
+    fn note(&self, reaction: Reaction, now: Instant) -> bool {
         let mut noticed = locked(&self.shared.noticed);
-        match verdict {
-            Verdict::Nothing => return false,
-            Verdict::Later(cause) => {
+        let cause = match reaction {
+            Reaction::Nothing => return false,
+            Reaction::Repair(cause) => cause,
+            Reaction::AfterBurst(cause) => {
                 noticed.mended_at = Some(now);
-                noticed.cause(|| cause);
+                cause
             }
-            Verdict::Now(cause) => {
+            Reaction::Pass(cause) => {
                 noticed.event = Some(now);
-                noticed.cause(|| cause);
+                cause
             }
-            Verdict::LinkLost(cause) => {
+            Reaction::LinkLost(cause) => {
                 noticed.event = Some(now);
                 noticed.link_changed = Some(now);
-                noticed.cause(|| cause);
+                cause
             }
-            Verdict::Way(cause) => {
+            Reaction::PathChanged(cause) => {
                 noticed.event = Some(now);
                 noticed.link_changed = Some(now);
                 noticed.way_changed = true;
-                noticed.cause(|| cause);
+                cause
             }
-        }
+        };
+        noticed.cause(|| cause.to_string());
         true
     }
 
-    fn route_gone(
-        &self,
-        route: Route,
-        port: u32,
-        in_force: Option<&InForce>,
-        gone: &mut Gone,
-        now: Instant,
-    ) -> bool {
-        // The kernel sends what our filter, set a moment later, leaves out.
-        if in_force.is_some_and(|in_force| !in_force.ownership.tables().contains(&route.key.table))
-        {
-            return false;
+    fn link_changed(&mut self, index: IfIndex, link: SeenLink) -> Reaction {
+        if self.links.get(&index) == Some(&link) {
+            return Reaction::Nothing;
         }
-        let wanted = in_force.is_some_and(|in_force| {
-            in_force.ownership.owns_route(&route)
-                && in_force.goal.routes.binary_search(&route).is_ok()
+        let cause = Cause::Text(format!("link {} changed", link.0));
+        self.links.insert(index, link);
+        Reaction::PathChanged(cause)
+    }
+
+    fn nexthop_changed(&self, id: NexthopId, port: u32, in_force: Option<&InForce>) -> Reaction {
+        let ours = in_force.is_none_or(|in_force| {
+            let ours = &in_force.goal.nexthops;
+            ours.iter().any(|nexthop| nexthop.id == id)
         });
+        if !ours {
+            return Reaction::Nothing;
+        }
+        self.shared.blame(ObjectKey::Nexthop(id), name_of(port));
+        Reaction::Pass(Cause::Text(format!("nexthop {id} changed")))
+    }
+
+    fn firewall_changed(&mut self, program: &str, in_force: Option<&InForce>) -> Reaction {
+        if !std::mem::take(&mut self.firewall_touched) {
+            return Reaction::Nothing;
+        }
+        if let Some(kind) = in_force.and_then(firewall_of) {
+            let key = ObjectKey::Firewall(kind);
+            self.shared.blame(key, format!("program {program}"));
+        }
+        Reaction::Pass(Cause::Text(format!("{program} changed the firewall")))
+    }
+
+    fn route_came(&self, route: Route, in_force: Option<&InForce>) -> Reaction {
         let key = ObjectKey::Route(route.key);
-        let mut noticed = locked(&self.shared.noticed);
-        noticed.cause(|| format!("{key} has gone"));
-        if wanted && port == 0 {
-            // The kernel itself took it, with its link or its nexthop: it can't come back alone.
-            noticed.event = Some(now);
-        } else if wanted {
-            gone.routes.push(route);
-            gone.ports.push((key, port));
-        } else {
-            noticed.mended_at = Some(now);
-        }
-        true
-    }
-
-    fn rule_gone(
-        &self,
-        rule: Rule,
-        port: u32,
-        in_force: Option<&InForce>,
-        gone: &mut Gone,
-        now: Instant,
-    ) -> bool {
-        if in_force.is_some_and(|in_force| !in_force.ownership.owns_rule(&rule)) {
-            // Somebody else's: at most a note of the next pass changes.
-            return false;
-        }
-        let key = ObjectKey::Rule(rule.family, rule.priority);
-        let wanted = in_force.is_some_and(|in_force| in_force.goal.rules.contains(&rule));
-        let mut noticed = locked(&self.shared.noticed);
-        noticed.cause(|| format!("{key} has gone"));
-        if wanted {
-            gone.rules.push(rule);
-            gone.ports.push((key, port));
-        } else {
-            noticed.mended_at = Some(now);
-        }
-        true
-    }
-
-    fn route_came(&self, route: Route, in_force: Option<&InForce>) -> Verdict {
         let Some(in_force) = in_force else {
-            return Verdict::Later(format!("{} came", ObjectKey::Route(route.key)));
+            return Reaction::AfterBurst(Cause::Added(key));
         };
         if !in_force.ownership.tables().contains(&route.key.table)
             || in_force.goal.routes.binary_search(&route).is_ok()
         {
-            return Verdict::Nothing;
+            return Reaction::Nothing;
         }
-        let key = ObjectKey::Route(route.key);
-        let who = format!("a program with route protocol {}", route.protocol);
-        let cause = format!("{key} came from {who}");
-        self.shared.blame(key, who);
-        Verdict::Now(cause)
+        let culprit = format!("a program with route protocol {}", route.protocol);
+        let cause = Cause::Text(format!("{key} was added by {culprit}"));
+        self.shared.blame(key, culprit);
+        Reaction::Pass(cause)
     }
 }
 
-/// What an event calls for.
-enum Verdict {
+/// The reaction to an event, with its cause for the log.
+enum Reaction {
     Nothing,
-    /// A pass when the burst is over.
-    Later(String),
+    /// The watcher restores the object.
+    Repair(Cause),
+    /// A pass at the end of the burst.
+    AfterBurst(Cause),
     /// A pass at once.
-    Now(String),
-    /// A pass at once; routes have gone along.
-    LinkLost(String),
-    /// A pass at once, and the source may be within reach again.
-    Way(String),
+    Pass(Cause),
+    /// A pass at once: the kernel has removed routes with the link or address.
+    LinkLost(Cause),
+    /// A pass at once, and a fetch: the source may be reachable again.
+    PathChanged(Cause),
 }
 
-fn rule_came(rule: &Rule, in_force: Option<&InForce>) -> Verdict {
+/// The cause of a reaction. Only the first causes of a burst become text.
+enum Cause {
+    Added(ObjectKey),
+    Deleted(ObjectKey),
+    Text(String),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Added(key) => write!(f, "{key} was added"),
+            Cause::Deleted(key) => write!(f, "{key} was deleted"),
+            Cause::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+fn route_gone(route: Route, port: u32, in_force: Option<&InForce>, gone: &mut Gone) -> Reaction {
+    // Notifications from before the filter was set may concern other tables.
+    if in_force.is_some_and(|in_force| !in_force.ownership.tables().contains(&route.key.table)) {
+        return Reaction::Nothing;
+    }
+    let wanted = in_force.is_some_and(|in_force| {
+        in_force.ownership.owns_route(&route) && in_force.goal.routes.binary_search(&route).is_ok()
+    });
+    let key = ObjectKey::Route(route.key);
+    let cause = Cause::Deleted(key.clone());
+    if !wanted {
+        Reaction::AfterBurst(cause)
+    } else if port == 0 {
+        // The kernel itself removed the route, with its link or its nexthop object: a repair of
+        // the route alone would be refused.
+        Reaction::Pass(cause)
+    } else {
+        gone.routes.push(route);
+        gone.ports.push((key, port));
+        Reaction::Repair(cause)
+    }
+}
+
+fn rule_gone(rule: Rule, port: u32, in_force: Option<&InForce>, gone: &mut Gone) -> Reaction {
+    if in_force.is_some_and(|in_force| !in_force.ownership.owns_rule(&rule)) {
+        // A foreign rule changes at most a note of the next pass.
+        return Reaction::Nothing;
+    }
+    let key = ObjectKey::Rule(rule.family, rule.priority);
+    let wanted = in_force.is_some_and(|in_force| in_force.goal.rules.contains(&rule));
+    let cause = Cause::Deleted(key.clone());
+    if !wanted {
+        return Reaction::AfterBurst(cause);
+    }
+    gone.rules.push(rule);
+    gone.ports.push((key, port));
+    Reaction::Repair(cause)
+}
+
+fn rule_came(rule: &Rule, in_force: Option<&InForce>) -> Reaction {
+    let cause = Cause::Added(ObjectKey::Rule(rule.family, rule.priority));
     let Some(in_force) = in_force else {
-        return Verdict::Later("a rule came".to_owned());
+        return Reaction::AfterBurst(cause);
     };
     let ownership = &in_force.ownership;
-    let cause = || format!("{} came", ObjectKey::Rule(rule.family, rule.priority));
-    match ownership.owns_rule(rule) {
-        true if in_force.goal.rules.contains(rule) => Verdict::Nothing,
-        true => Verdict::Now(cause()),
-        // It may take packets past ours: that is a note of a pass.
-        false if ownership.is_passed_by(rule) => Verdict::Later(cause()),
-        false => Verdict::Nothing,
+    if ownership.owns_rule(rule) {
+        if in_force.goal.rules.contains(rule) {
+            return Reaction::Nothing;
+        }
+        return Reaction::Pass(cause);
     }
+    // A foreign rule before ours may divert packets: a pass notes the rule.
+    if ownership.is_passed_by(rule) {
+        return Reaction::AfterBurst(cause);
+    }
+    Reaction::Nothing
 }
 
 fn firewall_of(in_force: &InForce) -> Option<BackendKind> {
@@ -353,7 +368,7 @@ fn firewall_of(in_force: &InForce) -> Option<BackendKind> {
 }
 
 /// True if a change of this nf_tables table may concern our rules.
-fn concerns_us(in_force: Option<&InForce>, family: u8, table: &str) -> bool {
+fn is_our_firewall(in_force: Option<&InForce>, family: u8, table: &str) -> bool {
     match in_force.map(firewall_of) {
         Some(Some(kind)) => firewall::table_is_ours(kind, family, table),
         Some(None) => false,
@@ -361,8 +376,8 @@ fn concerns_us(in_force: Option<&InForce>, family: u8, table: &str) -> bool {
     }
 }
 
-/// Who stands behind a netlink port, as far as can be told: the kernel gives a process's first
-/// socket the process's number, and a program may be gone by now.
+/// The program behind a netlink port, as far as known: the kernel gives the first socket of a
+/// process its PID as the port, and the program may have ended.
 fn name_of(port: u32) -> String {
     if port == 0 {
         return "the kernel".to_owned();

@@ -81,7 +81,7 @@ fn passes(status: &Value) -> u64 {
 /// How often the log tells of a fight over an object.
 fn told(scene: &Scene, object: &str) -> usize {
     let log = scene.agent.log();
-    log.matches(&format!("conflict: {object} was put back"))
+    log.matches(&format!("conflict: {object} was restored"))
         .count()
 }
 

@@ -1,26 +1,25 @@
-//! A flush, told from single deletions.
+//! Distinguishes a flush from single deletions.
 
 use std::time::{Duration, Instant};
 
-/// Deletions that came together with others, within [`BURST_WINDOW`]: more are a flush. A program
-/// that deletes one route, waits until it is back and deletes the next never has two together.
+/// Grouped deletions within [`BURST_WINDOW`]: more are a flush. A program that deletes a single
+/// route and waits for the repair before the next deletion never makes a group.
 const BURST: usize = 128;
-/// See [`BURST`].
 const BURST_WINDOW: Duration = Duration::from_secs(1);
-/// A burst is over after this long without a deletion.
+/// Time without a deletion that ends a flush.
 const BURST_QUIET: Duration = Duration::from_millis(20);
 
-/// Tells a flush from single deletions.
+/// Distinguishes a flush from single deletions.
 #[derive(Debug, Default)]
-pub(super) struct Burst {
+pub(super) struct FlushDetector {
     since: Option<Instant>,
     together: usize,
     until: Option<Instant>,
 }
 
-impl Burst {
-    /// Whether these deletions, which came together, are left to a pass.
-    pub(super) fn is_on(&mut self, deletions: usize, now: Instant) -> bool {
+impl FlushDetector {
+    /// Records a group of deletions; returns true if a flush is running, which a pass repairs.
+    pub(super) fn is_flush(&mut self, deletions: usize, now: Instant) -> bool {
         if deletions > 1 {
             if self.since.is_none_or(|since| now >= since + BURST_WINDOW) {
                 (self.since, self.together) = (Some(now), 0);
@@ -43,27 +42,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn single_deletions_are_no_burst_however_many() {
-        let mut burst = Burst::default();
+    fn single_deletions_are_no_flush_however_many() {
+        let mut flushes = FlushDetector::default();
         let now = Instant::now();
         for step in 0..10_000u64 {
-            assert!(!burst.is_on(1, now + Duration::from_micros(step)));
+            assert!(!flushes.is_flush(1, now + Duration::from_micros(step)));
         }
     }
 
     #[test]
-    fn deletions_that_come_together_are_left_to_a_pass_until_it_is_quiet() {
-        let mut burst = Burst::default();
+    fn grouped_deletions_are_a_flush_until_a_quiet_time() {
+        let mut flushes = FlushDetector::default();
         let mut now = Instant::now();
-        assert!(!burst.is_on(100, now));
-        assert!(burst.is_on(100, now));
+        assert!(!flushes.is_flush(100, now));
+        assert!(flushes.is_flush(100, now));
         for _ in 0..100 {
             now += BURST_QUIET / 2;
-            assert!(burst.is_on(1, now), "it goes on");
+            assert!(flushes.is_flush(1, now), "the flush continues");
         }
         now += BURST_QUIET;
-        assert!(!burst.is_on(1, now));
+        assert!(!flushes.is_flush(1, now));
         now += BURST_WINDOW;
-        assert!(!burst.is_on(100, now), "another one begins from nothing");
+        assert!(
+            !flushes.is_flush(100, now),
+            "another flush is counted from zero"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The repair of single objects: a pass's plan and apply, for what has gone alone.
+//! The repair of single objects, with the plan and apply functions of a pass.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::plan::{FirewallGoal, Goal, ObjectKey, Plan, plan};
 use crate::reconcile::InForce;
 use crate::state::lock;
 
-/// What has gone and is to come back.
+/// Deleted objects to restore.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
     pub(super) routes: Vec<Route>,
     pub(super) rules: Vec<Rule>,
-    /// The netlink port of whoever took each of them.
+    /// Each object with the netlink port of the program that deleted the object.
     pub(super) ports: Vec<(ObjectKey, u32)>,
 }
 
@@ -34,8 +34,8 @@ impl Gone {
 }
 
 impl Watcher {
-    /// Puts back what has gone. Whether something is left for a pass to look at soon.
-    pub(super) fn put_back(
+    /// Restores deleted objects. Returns true if some are left to a pass.
+    pub(super) fn restore(
         &self,
         in_force: &Arc<InForce>,
         kernel: &mut Kernel,
@@ -43,13 +43,13 @@ impl Watcher {
         now: Instant,
     ) -> bool {
         let turn = locked(&self.shared.turn);
-        // A pass, or a pause, may have come in between.
+        // A pass or a pause may have begun meanwhile.
         let same =
             |still: Arc<InForce>| Arc::ptr_eq(&still, in_force) || still.goal == in_force.goal;
         if !self.shared.in_force().is_some_and(same) {
             return true;
         }
-        // Another process of ours (`reconcile`, `flush`) may be at it.
+        // Another process (`reconcile`, `flush`) may be changing the same objects.
         let passing = self.shared.is_passing();
         if !passing && !matches!(lock::holder(&self.state_dir), Ok(None)) {
             return true;
@@ -63,7 +63,8 @@ impl Watcher {
                 let key = step.key();
                 let paused = limiter.is_paused(&key, now);
                 if passing && !paused && limiter.is_fought(&key, now) {
-                    // After a pause it gets one repair, which that pass may have made just now.
+                    // After a pause an object gets one repair, and the running pass may have just
+                    // made that repair.
                     left = true;
                     return false;
                 }
@@ -74,20 +75,21 @@ impl Watcher {
                 allowed
             });
         }
-        // A route whose link is away can't come back now, and the rules must not wait for it.
+        // Each step alone: the kernel refuses a route without a link, and the rules must not wait
+        // for the link.
         let mended = apply_each(&steps, kernel, &in_force.ownership, None, &mut || {});
         drop(turn);
-        // Names are asked for after the repair: it comes first.
+        // The repair comes before the look-up of program names.
         for (key, port) in gone.ports.into_iter().take(4) {
             self.shared.blame(key, name_of(port));
         }
         let mut noticed = locked(&self.shared.noticed);
         noticed.refused.append(&mut refused);
         match mended {
-            // From now: a pass that had begun to look may have missed it.
+            // The time after the repair: a pass that observed before may have missed the repair.
             Ok(refused) => {
                 for failure in &refused {
-                    tracing::debug!("put back: {failure}");
+                    tracing::debug!("repair: {failure}");
                     noticed.event = Some(now);
                 }
                 let steps = steps.steps.into_iter().enumerate();
@@ -96,7 +98,7 @@ impl Watcher {
                 noticed.mended(done, Instant::now());
             }
             Err(error) => {
-                tracing::debug!("put back: {error}");
+                tracing::debug!("repair: {error}");
                 noticed.event = Some(now);
             }
         }
@@ -104,7 +106,7 @@ impl Watcher {
     }
 }
 
-/// The plan of a pass, for these objects alone: nothing else is wanted, nothing is seen.
+/// The plan that adds these objects: the goal holds nothing else, and the observed state is empty.
 fn plan_for(in_force: &InForce, mut routes: Vec<Route>, rules: Vec<Rule>) -> Plan {
     routes.sort();
     routes.dedup();
