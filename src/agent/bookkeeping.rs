@@ -1,4 +1,4 @@
-//! The agent's account of itself, kept up to date pass by pass.
+//! The agent's status, updated with each pass.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,25 +17,25 @@ use crate::status::snapshot::{
 };
 use crate::types::PerFamily;
 
-/// Bounds in seconds of a pass: from a look at an empty table to an installation of all of AWS's
+/// Histogram bounds of a pass in seconds: from reading an empty table to installing all of AWS's
 /// prefixes on a busy machine.
 const PASS_BOUNDS: [f64; 10] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
-/// Bounds in seconds of a fetch: from a file to three tries of the default timeout.
+/// Histogram bounds of a fetch in seconds: from a file to three attempts with the default timeout.
 const FETCH_BOUNDS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
-/// Passes and hold-downs that the status lists.
+/// Passes and hold-downs in the status.
 const LISTED_PASSES: usize = 10;
 const LISTED_HOLD_DOWNS: usize = 100;
-/// Conflicts that it lists: somebody who flushes a whole table again and again makes thousands.
+/// Conflicts in the status: a program that keeps flushing a whole table makes thousands.
 const LISTED_CONFLICTS: usize = 100;
 
-/// See the module.
+/// The agent's status, as the control socket and the metrics show it.
 pub(super) struct Account {
     snapshot: Snapshot,
     started: Instant,
     in_force_from: Option<Instant>,
     in_force_before: Duration,
-    /// When a source confirmed the document in force: before this process, in seconds since the
-    /// epoch; by it, on the clock that nobody sets.
+    /// Time of a source's last confirmation of the document in force before this process started,
+    /// in seconds since the epoch. `confirmed` is the time in this process, on a monotonic clock.
     confirmed_before: Option<u64>,
     confirmed: Option<Instant>,
     document: Option<(crate::types::SyncToken, String)>,
@@ -102,7 +102,7 @@ impl Account {
         self.snapshot.reason.as_deref()
     }
 
-    /// Time in force counts from one state to the next.
+    /// Enters a state and adds up the time in force.
     pub fn enter(&mut self, state: State, reason: Option<String>) {
         let now = Instant::now();
         match (state == State::InForce, self.in_force_from) {
@@ -121,7 +121,7 @@ impl Account {
         self.snapshot.reason = reason;
     }
 
-    /// What the watcher put back.
+    /// Counts the watcher's repairs.
     pub fn noticed(&mut self, noticed: &Noticed) {
         self.snapshot.drift.overruns += noticed.lost;
         let last = noticed.steps.last().map(crate::apply::describe);
@@ -137,7 +137,7 @@ impl Account {
         drift.last_what = what.or(drift.last_what.take());
     }
 
-    /// A pass has ended.
+    /// Records a pass.
     pub fn passed(&mut self, ended: &Ended) {
         let report = &ended.report;
         let outcome = report.outcome.as_str();
@@ -210,7 +210,7 @@ impl Account {
         self.snapshot.hold_down_total = report.guard_state.hold_down.len();
     }
 
-    /// Holds and hold-downs with their ends, which depend on the settings.
+    /// Records holds and hold-downs, with end times from the settings.
     pub fn guarded(&mut self, report: &Report, settings: &Settings) {
         if !report.was_judged() {
             return;
@@ -234,7 +234,7 @@ impl Account {
             .collect();
     }
 
-    /// What came of a fetch.
+    /// Records a fetch.
     pub fn fetched(&mut self, fetch: &Fetch, took: Duration) {
         let source = &mut self.snapshot.source;
         let (name, error) = match fetch {
@@ -256,12 +256,12 @@ impl Account {
         }
     }
 
-    /// A program fights us.
+    /// Counts an object that another program keeps changing.
     pub fn fought(&mut self) {
         count(&mut self.snapshot.faults, "others");
     }
 
-    /// Seconds since a source last confirmed the document in force.
+    /// Seconds since a source's last confirmation of the document in force.
     pub fn document_age(&self) -> Option<u64> {
         self.document.as_ref()?;
         if let Some(confirmed) = self.confirmed {
@@ -280,7 +280,7 @@ impl Account {
         }
     }
 
-    /// Everything, as of now.
+    /// The present status.
     pub fn snapshot(
         &self,
         settings: &Settings,
@@ -306,9 +306,10 @@ impl Account {
         };
         snapshot.source.breaker = schedule.breaker();
         snapshot.source.failures_in_a_row = schedule.failures_in_a_row();
-        snapshot.source.next_fetch_in_s = match fetching {
-            true => 0,
-            false => schedule.due().saturating_duration_since(now).as_secs(),
+        snapshot.source.next_fetch_in_s = if fetching {
+            0
+        } else {
+            schedule.due().saturating_duration_since(now).as_secs()
         };
         let limiter = locked(&shared.limiter);
         snapshot.drift.conflicts_total = limiter.paused(now).count();

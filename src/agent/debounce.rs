@@ -1,8 +1,8 @@
-//! When a burst of events becomes a pass.
+//! Decides when events cause a pass.
 //!
-//! The kernel tells of a foreign deletion within 30 µs, so that the first event of a quiet time is
-//! worth an answer at once. What follows it (a link that goes down takes thousands of routes
-//! along, DHCP takes an address and gives it back) is worth one look when it is over.
+//! The kernel reports a foreign deletion within 30 µs, so that the first event after a quiet time
+//! deserves a pass at once. Further events of the same burst (a link that goes down removes
+//! thousands of routes, a DHCP client removes and adds an address) deserve one pass at its end.
 //!
 //! ```text
 //!  events    │   ││││ ││      ││││││││││││││││ … without end
@@ -12,51 +12,51 @@
 
 use std::time::{Duration, Instant};
 
-/// A burst is over after this long without an event. Notifications of one cause come within a few
-/// milliseconds; 50 ms is what a person still takes for at once.
+/// Time without an event that ends a burst. Notifications of one cause come within a few
+/// milliseconds, and people perceive 50 ms as instant.
 const QUIET: Duration = Duration::from_millis(50);
-/// A burst that doesn't end is answered this long after its first event.
+/// Time from the first event of an endless burst to the pass.
 const MOST: Duration = Duration::from_secs(1);
-/// After a pass that took d the next one waits 20 d: at most one part in 21, 4.8 %, of the time
-/// is spent in passes, however fast the events come.
+/// After a pass of duration d the next pass waits 20 d: at most one part in 21, 4.8 %, of the time
+/// is spent in passes, however fast events come.
 const REST: u32 = 20;
-/// But it never waits longer than this, since a drift that isn't mended for long is worse than a
-/// busy core. The bound above holds for passes up to 250 ms; the largest are far below.
+/// Maximum of that wait, since a long unrepaired drift is worse than a busy core. The bound above
+/// holds for passes up to 250 ms; the largest passes are far shorter.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
-/// Events that no pass has looked at yet.
+/// Events since the last pass.
 #[derive(Debug, Clone, Copy)]
 struct Burst {
     first: Instant,
     last: Instant,
-    /// It began in a quiet time, when a pass was allowed: it is answered at its first event.
+    /// Began in a quiet time, when a pass was allowed: the first event causes the pass.
     at_once: bool,
 }
 
-/// Decides when events are answered by a pass.
+/// Collects events and tells when to run a pass.
 #[derive(Debug, Clone, Default)]
 pub struct Debounce {
     burst: Option<Burst>,
-    /// The last event or the end of the last pass, whichever was later.
+    /// The later of the last event and the end of the last pass.
     busy_until: Option<Instant>,
-    /// No pass before this: what the last one took must be outweighed first.
+    /// The end of the rest after the last pass: no pass before.
     rested_at: Option<Instant>,
 }
 
 impl Debounce {
-    /// Nothing has happened yet: the first event is answered at once.
+    /// A debounce without events: the first event causes a pass at once.
     pub fn new() -> Self {
         Debounce::default()
     }
 
-    /// Something changed that a pass should look at.
+    /// Records a change that needs a pass.
     pub fn event(&mut self, now: Instant) {
         let quiet = self.busy_until.is_none_or(|until| now >= until + QUIET);
         let rested = self.rested_at.is_none_or(|rested| now >= rested);
         self.note(now, quiet && rested);
     }
 
-    /// Something changed that is mended already: a pass looks at it when the burst is over.
+    /// Records a change that was repaired already: a pass verifies after the burst.
     pub fn mended(&mut self, now: Instant) {
         self.note(now, false);
     }
@@ -75,26 +75,26 @@ impl Debounce {
         self.busy_until = self.busy_until.max(Some(now));
     }
 
-    /// When the next pass shall start; `None` while no event waits. A moment in the past means
-    /// at once.
+    /// The start of the next pass, in the past if the pass is due at once; `None` without events.
     pub fn due(&self) -> Option<Instant> {
         let burst = self.burst?;
-        let settled = match burst.at_once {
-            true => burst.first,
-            false => (burst.last + QUIET).min(burst.first + MOST),
+        let settled = if burst.at_once {
+            burst.first
+        } else {
+            (burst.last + QUIET).min(burst.first + MOST)
         };
         Some(self.rested_at.map_or(settled, |rested| settled.max(rested)))
     }
 
-    /// A pass ran, for whatever cause. It has seen what was noted until it started; later events
-    /// stay, and are answered by one trailing pass.
+    /// Records a pass of any cause. The pass has seen the events before its start; one
+    /// trailing pass answers the later events.
     pub fn passed(&mut self, started: Instant, ended: Instant) {
         self.burst = self
             .burst
             .filter(|burst| burst.last > started)
             .map(|burst| Burst {
-                // The first event of those that stay isn't known any more. This is never later,
-                // so that none waits longer than promised.
+                // The first event after the start of the pass is unknown. The start is an earlier
+                // bound, so that no event waits longer than `MOST`.
                 first: burst.first.max(started),
                 last: burst.last,
                 at_once: false,
@@ -117,22 +117,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_event_of_a_quiet_time_is_answered_at_once() {
+    fn the_first_event_after_a_quiet_time_causes_a_pass_at_once() {
         let start = Instant::now();
         let mut debounce = Debounce::new();
         assert_eq!(debounce.due(), None);
         debounce.event(start);
         assert_eq!(debounce.due(), Some(start));
         debounce.event(start + ms(1));
-        assert_eq!(debounce.due(), Some(start), "more of them change nothing");
+        assert_eq!(debounce.due(), Some(start), "further events change nothing");
         debounce.passed(start + ms(1), start + ms(2));
-        assert_eq!(debounce.due(), None, "both were there when it started");
+        assert_eq!(
+            debounce.due(),
+            None,
+            "both came before the start of the pass"
+        );
         debounce.event(start + ms(100));
         assert_eq!(debounce.due(), Some(start + ms(100)));
     }
 
     #[test]
-    fn what_follows_makes_one_trailing_pass() {
+    fn further_events_cause_one_trailing_pass() {
         let start = Instant::now();
         let mut debounce = Debounce::new();
         debounce.event(start);
@@ -146,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_without_end_is_answered_all_the_same() {
+    fn an_endless_burst_causes_a_pass() {
         let start = Instant::now();
         let mut debounce = Debounce::new();
         debounce.event(start);
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn events_during_a_pass_stay() {
+    fn events_during_a_pass_cause_another_pass() {
         let start = Instant::now();
         let mut debounce = Debounce::new();
         debounce.event(start);
@@ -168,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_is_followed_by_a_rest() {
+    fn a_rest_follows_each_pass() {
         let start = Instant::now();
         let mut debounce = Debounce::new();
         debounce.passed(start, start + ms(100));
-        // Quiet, but too soon: it waits, and then it waits for the end of the burst too.
+        // A quiet time, but during the rest: the pass waits for the rest and the end of the burst.
         debounce.event(start + ms(500));
         assert_eq!(debounce.due(), Some(start + ms(2100)));
         debounce.event(start + ms(1600));
@@ -187,8 +191,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every event is followed by a pass in bounded time, a first one at once; passes rest;
-        /// and their share of the time stays bounded, however the events come.
+        /// A pass follows every event in bounded time, the first event at once. A rest follows
+        /// every pass, so that passes take a bounded share of the time.
         #[test]
         fn every_event_is_answered(
             gaps in prop::collection::vec(prop_oneof![0u64..20, 0u64..200, 0u64..3000], 1..200),
@@ -202,7 +206,7 @@ mod tests {
             let mut waiting = events.iter().copied().peekable();
             let mut passes: Vec<(Instant, Instant)> = vec![];
             loop {
-                // As in a loop that waits for an event or for the time, whichever is first.
+                // Wait for an event or for the due time, whichever is first.
                 let due = debounce.due();
                 match (waiting.peek(), due) {
                     (Some(event), due) if due.is_none_or(|due| *event <= due) => {

@@ -1,5 +1,5 @@
-//! What the agent says: one line for a pass that changed something, none for one that didn't, and
-//! warnings with what to do, once each.
+//! The agent's log: one line for a pass with changes, none for a pass without, and each warning
+//! once, with advice.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::status::control::{ControlError, ControlSocket};
 use crate::status::snapshot::{BreakerState, Freshness, State};
 use crate::types::Family;
 
-/// Another agent is a reason not to start; anything else costs the socket alone.
+/// Another running agent is an error; after any other failure the agent runs without the socket.
 pub(super) fn or_warn(
     served: Result<ControlSocket, ControlError>,
 ) -> Result<Option<ControlSocket>, AgentError> {
@@ -31,39 +31,39 @@ pub(super) fn or_warn(
     }
 }
 
-/// How many objects are named before the rest is counted.
+/// Objects named in a warning; the others are counted.
 pub(super) const NAMED: usize = 5;
 
-/// Objects are fought over; with each, by whom.
+/// Warns about objects that another program keeps changing, and names the program.
 pub(super) fn conflicts(fought: &[(&ObjectKey, String)]) {
     for (key, culprit) in fought.iter().take(NAMED) {
         tracing::warn!(
             object = %key,
             by = culprit,
-            "conflict: {key} was put back five times in ten seconds and is changed again (by {culprit}); it is left alone for a growing pause: stop that program, or give it other numbers ([bypass] table, [egress] table, [kernel] priority)"
+            "conflict: {key} was restored five times in ten seconds and was changed again by {culprit}; repairs of {key} pause for a growing time: stop that program, or choose other numbers ([bypass] table, [egress] table, [kernel] priority)"
         );
     }
     if fought.len() > NAMED {
         let more = fought.len() - NAMED;
-        tracing::warn!("conflict: {more} more objects of ours are changed again and again");
+        tracing::warn!("conflict: other programs keep changing {more} more objects of ours");
     }
 }
 
-/// What was said, so that it isn't said again at each pass.
+/// The logged messages, so that no pass repeats a message.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     error: Option<String>,
     notes: Notes,
     verdicts: Vec<String>,
-    /// Objects that somebody keeps changing back.
+    /// Objects that another program keeps changing.
     pub conflicts: BTreeSet<ObjectKey>,
     freshness: Freshness,
-    /// Steps that the watcher has put back since the last pass.
+    /// Repairs by the watcher since the last pass.
     pub put_back: u64,
 }
 
 impl Told {
-    /// A pass has ended.
+    /// Logs a pass.
     pub fn pass(&mut self, ended: &Ended, heard: Vec<String>) {
         let report = &ended.report;
         let heard = heard.join(", ");
@@ -71,12 +71,13 @@ impl Told {
         if put_back > 0 {
             tracing::info!(
                 put_back,
-                "put back within moments: {put_back} of ours had gone ({heard})"
+                "restored at once: {put_back} objects of ours were deleted ({heard})"
             );
         }
-        let because = match (ended.drift, heard.is_empty()) {
-            (true, false) => format!(" ({heard})"),
-            _ => String::new(),
+        let because = if ended.drift && !heard.is_empty() {
+            format!(" ({heard})")
+        } else {
+            String::new()
         };
         let mended = ended.drift && report.applied == Applied::All;
         let changed = mended || matches!(report.outcome, Outcome::Changed | Outcome::Held);
@@ -102,7 +103,7 @@ impl Told {
         }
         match &report.error {
             Some(error) if report.outcome == Outcome::Stopped => tracing::info!("{error}"),
-            // The first pass asks nobody.
+            // The first pass asks no source.
             Some(error) if report.without_document && report.fetch == Fetch::NotAsked => {
                 tracing::info!("{error}");
             }
@@ -119,7 +120,7 @@ impl Told {
             }
         }
         self.notes.clone_from(&report.notes);
-        // The figures of a verdict change with each pass: its guard tells it from others.
+        // The figures of a verdict change with each pass: level and guard identify a verdict.
         let mut verdicts = Vec::new();
         for verdict in &report.verdicts {
             let name = format!("{} {}", verdict.level, verdict.guard);
@@ -134,7 +135,7 @@ impl Told {
         self.verdicts = verdicts;
     }
 
-    /// A fetch has been judged.
+    /// Logs the result of a fetch.
     pub fn fetch(
         &mut self,
         fetch: &Fetch,
@@ -151,10 +152,10 @@ impl Told {
                 if failures == 1 || opened {
                     tracing::warn!(
                         failures,
-                        "the source gives no document: {}; what is in force stays, next try in {next} s{}",
+                        "the source gives no document: {}; the rules in force stay, next attempt in {next} s{}",
                         why,
                         if opened {
-                            " (the breaker is open: fewer tries)"
+                            " (the breaker is open: fewer attempts)"
                         } else {
                             ""
                         }
@@ -168,7 +169,7 @@ impl Told {
         }
     }
 
-    /// The document's age crossed a threshold.
+    /// Logs that the document's age crossed a threshold.
     pub fn age(&mut self, account: &Account, settings: &Settings) {
         let freshness = account.freshness(settings);
         if freshness != self.freshness {

@@ -1,8 +1,8 @@
-//! Bytes by path, as they grow and never shrink.
+//! Bytes by path, as counters that never decrease.
 //!
-//! The counters live in the kernel, with our rules, and go on when those are replaced. Only where
-//! somebody else removes our rules do they begin again from nothing: what was read before is then
-//! put under what is read after, and remembered in the state dir.
+//! The counters are part of our firewall rules in the kernel, and a replacement of the rules keeps
+//! the counts. If another program removes our rules, the counters start again from zero: the meter
+//! adds the last reading to later readings, and stores the sum in the state directory.
 
 use std::time::{Duration, Instant};
 
@@ -14,24 +14,24 @@ use crate::types::{Family, PerFamily};
 /// The least pause between two readings that each start processes; a scrape in between gets the
 /// last reading.
 const COSTLY_EVERY: Duration = Duration::from_secs(10);
-/// What counters that were lost had counted.
+/// The counts of lost counters.
 const FILE: &str = "traffic.json";
 
-/// See the module.
+/// Reads the counters of the firewall in use.
 pub(super) struct Meter {
     store: Store,
     backend: Option<Box<dyn FirewallBackend>>,
-    /// What counters that were lost had counted.
+    /// The counts of lost counters.
     lost: PathTraffic,
     last: Option<PathTraffic>,
     read_at: Option<Instant>,
 }
 
 impl Meter {
-    /// Goes on from what the state dir remembers.
+    /// A meter that continues the counts of the state directory.
     pub fn new(store: Store) -> Self {
         Meter {
-            // Figures for people: a damaged file costs them, and nothing else.
+            // The counts are for people only, so that a damaged file does no other harm.
             lost: store.read_json(FILE).unwrap_or_default(),
             store,
             backend: None,
@@ -40,7 +40,7 @@ impl Meter {
         }
     }
 
-    /// The firewall in use.
+    /// Selects the firewall in use.
     pub fn use_backend(&mut self, kind: BackendKind) {
         if self.backend.as_ref().map(|backend| backend.kind()) != Some(kind) {
             self.backend = Some(firewall::backend(kind));
@@ -48,7 +48,7 @@ impl Meter {
         }
     }
 
-    /// What was counted so far; `None` while nothing is.
+    /// The counts so far; `None` before the first reading.
     pub fn read(&mut self) -> Option<PathTraffic> {
         let backend = self.backend.as_mut()?;
         let recent = self.read_at.is_some_and(|at| at.elapsed() < COSTLY_EVERY);
@@ -56,7 +56,7 @@ impl Meter {
             self.read_at = Some(Instant::now());
             match backend.traffic() {
                 Ok(now) => self.take(now),
-                // Unreadable is not zero: the last reading stands.
+                // An unreadable counter is not zero: the last reading stays valid.
                 Err(error) => self.unreadable(&error),
             }
         }
@@ -74,7 +74,7 @@ impl Meter {
         {
             self.lost = sum(&self.lost, &last);
             if let Err(error) = self.store.write_json(FILE, &self.lost) {
-                tracing::warn!("the bytes by path counted so far are not on disk: {error}");
+                tracing::warn!("cannot store the bytes by path: {error}");
             }
         }
         self.last = Some(now);
@@ -102,7 +102,7 @@ fn sum(a: &PathTraffic, b: &PathTraffic) -> PathTraffic {
     })
 }
 
-/// Whether any counter is below what it was: then all began anew.
+/// True if a counter decreased: all counters started again.
 fn shrank(last: &PathTraffic, now: &PathTraffic) -> bool {
     Family::ALL.into_iter().any(|family| {
         now.bypass.get(family).packets < last.bypass.get(family).packets
@@ -110,8 +110,7 @@ fn shrank(last: &PathTraffic, now: &PathTraffic) -> bool {
     })
 }
 
-/// What the bypass traffic would have cost through the NAT, in dollars. A GB is 10^9 bytes, as
-/// AWS bills it.
+/// The price of the bypass traffic through a NAT gateway, in dollars. AWS bills 10^9 bytes as a GB.
 pub(super) fn saved(traffic: &PathTraffic, price_per_gb: f64) -> f64 {
     let bytes: u64 = Family::ALL
         .into_iter()
@@ -133,11 +132,11 @@ mod tests {
     }
 
     #[test]
-    fn what_counters_lost_is_kept_over_a_restart() {
+    fn counts_of_lost_counters_survive_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let mut meter = Meter::new(Store::open(dir.path()));
         meter.take(Some(traffic(10, 1000)));
-        // Our table was flushed and came back.
+        // Another program flushed our table, and a pass restored the table.
         meter.take(None);
         meter.take(Some(traffic(3, 300)));
         assert_eq!(
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn money_is_saved_by_the_gb() {
+    fn saved_dollars_are_the_price_of_both_families_gigabytes() {
         // Both families: 2 x 50 GB at 4.5 cents.
         let dollars = saved(&traffic(1, 50_000_000_000), 0.045);
         assert!((dollars - 4.5).abs() < 1e-9, "{dollars}");

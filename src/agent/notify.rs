@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sd_notify::{NotifyState, notify, watchdog_enabled};
 
-/// What was told already, so that nothing is told twice.
+/// Sends notifications to systemd, an unchanged status line only once.
 #[derive(Debug, Default)]
 pub(super) struct Notifier {
     status: String,
@@ -13,17 +13,17 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    /// How often the watchdog wants to hear from us: half of its patience, as sd_watchdog_enabled(3)
-    /// recommends; `None` where there is no watchdog.
+    /// The interval of watchdog pings: half of the watchdog's timeout, as sd_watchdog_enabled(3)
+    /// recommends; `None` without a watchdog.
     pub fn watchdog_interval() -> Option<Duration> {
-        watchdog_enabled().map(|patience| patience / 2)
+        watchdog_enabled().map(|timeout| timeout / 2)
     }
 
     pub fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// The service has started, or has read its settings again.
+    /// Reports that the service has started, or has reloaded its settings.
     pub fn ready(&mut self) {
         self.ready = true;
         send(&[NotifyState::Ready]);
@@ -32,7 +32,7 @@ impl Notifier {
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => send(&[NotifyState::Reloading, now]),
-            Err(error) => tracing::warn!("systemd is not told of the reload: {error}"),
+            Err(error) => tracing::warn!("cannot notify systemd of the reload: {error}"),
         }
     }
 
@@ -44,7 +44,7 @@ impl Notifier {
         send(&[NotifyState::Watchdog]);
     }
 
-    /// The line that `systemctl status` shows.
+    /// Sets the line that `systemctl status` shows.
     pub fn status(&mut self, status: String) {
         if self.status != status {
             send(&[NotifyState::Status(&status)]);
@@ -55,6 +55,6 @@ impl Notifier {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = notify(states) {
-        tracing::warn!("systemd is not told: {error}; check NOTIFY_SOCKET");
+        tracing::warn!("cannot notify systemd: {error}; check NOTIFY_SOCKET");
     }
 }

@@ -1,10 +1,10 @@
-//! When the source is asked: the refresh timer with full jitter, and the circuit breaker.
+//! The schedule of fetches: the refresh timer with full jitter, and the circuit breaker.
 //!
 //! ```text
 //!            success                        5th failure in a row
 //!  ┌──────── Closed ─────────────────────────────────▶ Open ◀─────────┐
 //!  └──▶ a random point of     failure: back-off,        │ pause over,  │ failure:
-//!       the next slot         at most until then        │ or link up   │ longer pause
+//!       the next slot         at most to that point     │ or link up   │ longer pause
 //!                ▲                                      ▼              │
 //!                └─────────────── success ────────── HalfOpen ─────────┘
 //! ```
@@ -13,49 +13,49 @@ use std::time::{Duration, Instant};
 
 use crate::status::snapshot::BreakerState;
 
-/// The upper bound of the first back-off; it doubles from there. Two seconds outlast a DHCP
-/// renewal or a gateway's fail-over more often than not, and five failures stay below a minute.
+/// The upper bound of the first back-off; the bound doubles with each failure. Two seconds outlast
+/// most DHCP renewals and gateway fail-overs, and five failures stay below a minute.
 const BACK_OFF: Duration = Duration::from_secs(2);
-/// Failures in a row that open the breaker. Each of them has gone through the source's own
-/// retries already, so that five are no hiccup.
+/// Consecutive failures that open the breaker. Each failure includes the source's own retries, so
+/// that five are no transient fault.
 const OPENS_AFTER: u32 = 5;
-/// The longest pause of an open breaker, unless the refresh itself is longer. An hour is short
-/// against the day that a document may be old before anybody is warned (`[agent] stale`).
+/// The longest pause of an open breaker, unless the refresh is longer. An hour is short compared
+/// with the document age of a day that causes the first warning (`[agent] stale`).
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// At least this long from one fetch that an event brought forward to the next: a flapping link
-/// must not hammer the source.
+/// Minimum time between two fetches that events brought forward: a flapping link must not hammer
+/// the source.
 const FORWARD_PAUSE: Duration = Duration::from_secs(5);
-/// Bounds of the refresh, so that no setting makes the arithmetic fail: the shortest that the
-/// config knows, and a year, which no agent outlives without a restart.
+/// Bounds of the refresh, so that no setting overflows the arithmetic: the minimum of the config,
+/// and a year, longer than an agent runs without a restart.
 const REFRESH: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(365 * 24 * 3600));
 
 /// The timer of the fetch.
 ///
-/// Time is cut into slots of one refresh each, and every slot has its fetch at a uniformly random
-/// point: the mean interval is the refresh, an interval is never longer than two, and agents that
-/// a fleet's deployment started in step are out of step from their second fetch on.
+/// Time is divided into slots of one refresh each, with one fetch at a uniformly random point of
+/// every slot: the mean interval is one refresh, the longest two. A fleet whose deployment started
+/// all agents at once spreads its requests from the second fetch on.
 #[derive(Debug, Clone)]
 pub struct FetchSchedule {
     refresh: Duration,
-    /// The beginning of the slot that the last fetch belongs to.
+    /// The beginning of the last fetch's slot.
     slot: Instant,
     due: Instant,
     running: bool,
     breaker: BreakerState,
     failures: u32,
-    /// How often in a row the pause of the open breaker has grown.
+    /// Consecutive times that the pause of the open breaker has grown.
     pauses: u32,
-    /// When the last fetch that an event brought forward was due.
+    /// The due time of the last fetch that an event brought forward.
     forwarded: Option<Instant>,
-    /// The next fetch, or the running one, is there because of an event.
+    /// An event caused the next (or the running) fetch.
     trial: bool,
-    /// An event came while a fetch was running, which may have been too early to profit from it.
+    /// An event came during the running fetch, perhaps too late for the fetch to profit.
     again: bool,
 }
 
 impl FetchSchedule {
-    /// A schedule whose first fetch is due at once. `refresh` is `[source] refresh`.
+    /// A schedule with the first fetch due at once. `refresh` is `[source] refresh`.
     pub fn new(refresh: Duration, now: Instant) -> Self {
         FetchSchedule {
             refresh: refresh.clamp(REFRESH.0, REFRESH.1),
@@ -71,13 +71,13 @@ impl FetchSchedule {
         }
     }
 
-    /// When the next fetch shall start. While one is running: when to stop believing in it, two
-    /// refreshes after its start.
+    /// The start of the next fetch. During a fetch: the time to give the fetch up, two refreshes
+    /// after its start.
     pub fn due(&self) -> Instant {
         self.due
     }
 
-    /// The circuit breaker.
+    /// The state of the circuit breaker.
     pub fn breaker(&self) -> BreakerState {
         self.breaker
     }
@@ -87,7 +87,7 @@ impl FetchSchedule {
         self.failures
     }
 
-    /// A fetch starts, whether it was due or somebody asked for it.
+    /// Records the start of a fetch, whether due or requested.
     pub fn started(&mut self, now: Instant) {
         self.enter_slot(now);
         self.running = true;
@@ -98,8 +98,8 @@ impl FetchSchedule {
         }
     }
 
-    /// The source answered: with a new document, or that the one at hand is the newest. `random`
-    /// is from 0 (inclusive) to 1 (exclusive), as everywhere here.
+    /// Records an answer of the source: a new document, or a confirmation of the present document.
+    /// `random` is from 0 (inclusive) to 1 (exclusive), in all functions.
     pub fn succeeded(&mut self, now: Instant, random: f64) {
         self.end();
         self.failures = 0;
@@ -108,7 +108,7 @@ impl FetchSchedule {
         self.due = self.next_slot(random).max(now);
     }
 
-    /// The source didn't answer, or with nothing of use.
+    /// Records a failed fetch: no answer, or a useless one.
     pub fn failed(&mut self, now: Instant, random: f64) {
         let trial = self.trial;
         let again = self.end();
@@ -118,8 +118,8 @@ impl FetchSchedule {
             let refresh = self.next_slot(random).max(now);
             self.due = (now + ceiling.mul_f64(unit(random))).min(refresh);
         } else {
-            // A trial that an event brought forward says nothing about how long the source will
-            // be away: a link that flaps must not drive the pause to its longest.
+            // A fetch that an event brought forward says nothing about the length of the outage: a
+            // flapping link must not drive the pause to its maximum.
             if !(trial && self.pauses > 0) {
                 self.pauses = self.pauses.saturating_add(1);
             }
@@ -131,15 +131,16 @@ impl FetchSchedule {
         }
     }
 
-    /// The running fetch was given up, which says nothing of the source: the next one is due.
+    /// Records that the running fetch was given up, which is no failure of the source: the next
+    /// fetch is due at once.
     pub fn given_up(&mut self, now: Instant) {
         self.end();
         self.due = now;
     }
 
-    /// Something happened that makes a trial worthwhile, such as a link that came up: the next
-    /// fetch is due at once, or 5 s after the last one that was brought forward. An event during
-    /// a fetch counts once that has failed.
+    /// Records an event that makes a fetch worthwhile, such as a link coming up: the next fetch is
+    /// due at once, or 5 s after the last fetch that was brought forward. An event during a fetch
+    /// counts if that fetch fails.
     pub fn bring_forward(&mut self, now: Instant) {
         if self.running {
             self.again = true;
@@ -156,8 +157,8 @@ impl FetchSchedule {
         }
     }
 
-    /// The config was read again. Another refresh begins new slots at `now`; a fetch that is
-    /// due earlier than they say stays where it is if the source has failed.
+    /// Applies a reloaded config. A changed refresh begins new slots at `now`; after a failure of
+    /// the source, an earlier due time stays.
     pub fn set_refresh(&mut self, refresh: Duration, now: Instant, random: f64) {
         let refresh = refresh.clamp(REFRESH.0, REFRESH.1);
         if refresh == self.refresh {
@@ -174,13 +175,14 @@ impl FetchSchedule {
             BreakerState::Open | BreakerState::HalfOpen => now + self.pause(random),
         };
         let waits_for_the_timer = self.failures == 0 && !self.trial && self.due > now;
-        self.due = match waits_for_the_timer {
-            true => at,
-            false => at.min(self.due),
+        self.due = if waits_for_the_timer {
+            at
+        } else {
+            at.min(self.due)
         };
     }
 
-    /// A fetch is over; returns whether an event came meanwhile.
+    /// Ends a fetch; returns true if an event came meanwhile.
     fn end(&mut self) -> bool {
         self.running = false;
         self.trial = false;
@@ -197,7 +199,7 @@ impl FetchSchedule {
         self.slot + self.refresh + self.refresh.mul_f64(unit(random))
     }
 
-    /// A random point of the second half of the pause: never soon, never in step.
+    /// A random point of the second half of the pause, so that agents of a fleet spread out.
     fn pause(&self, random: f64) -> Duration {
         let longest = LONGEST_PAUSE.max(self.refresh);
         let whole = doubled(self.refresh, self.pauses.saturating_sub(1), longest);
@@ -211,18 +213,19 @@ fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
     first.saturating_mul(factor).min(longest)
 }
 
-/// A random number made safe to multiply durations with.
+/// A random number that is safe to multiply durations with.
 fn unit(random: f64) -> f64 {
-    match random.is_nan() {
-        true => 0.0,
-        false => random.clamp(0.0, 1.0),
+    if random.is_nan() {
+        0.0
+    } else {
+        random.clamp(0.0, 1.0)
     }
 }
 
 fn nanoseconds(count: u128) -> Duration {
     const SECOND: u128 = 1_000_000_000;
     let seconds = u64::try_from(count / SECOND).unwrap_or(u64::MAX);
-    // Less than a second's worth always fits.
+    // Nanoseconds below a second always fit.
     let rest = u32::try_from(count % SECOND).unwrap_or(0);
     Duration::new(seconds, rest)
 }

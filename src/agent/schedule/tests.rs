@@ -1,4 +1,4 @@
-//! The timer and the breaker, hours in microseconds.
+//! The timer and the breaker, with hours simulated in microseconds.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// A fetch at the time that it is due, over after `took`.
+/// A fetch at its due time, with a duration of `took`.
 fn fetch(schedule: &mut FetchSchedule, took: Duration, good: bool, random: f64) -> Instant {
     let start = schedule.due();
     schedule.started(start);
@@ -37,7 +37,7 @@ fn every_slot_has_one_fetch_at_a_random_point() {
 }
 
 #[test]
-fn a_fetch_that_runs_into_the_next_slot_is_followed_by_that_slots_own() {
+fn a_fetch_into_the_next_slot_is_followed_by_the_fetch_of_that_slot() {
     let origin = Instant::now();
     let mut schedule = FetchSchedule::new(REFRESH, origin);
     fetch(&mut schedule, REFRESH + seconds(30.0), true, 0.5);
@@ -48,7 +48,7 @@ fn a_fetch_that_runs_into_the_next_slot_is_followed_by_that_slots_own() {
 }
 
 #[test]
-fn a_host_that_slept_asks_once_and_goes_on() {
+fn a_suspended_host_fetches_once_after_resuming() {
     let origin = Instant::now();
     let mut schedule = FetchSchedule::new(REFRESH, origin);
     fetch(&mut schedule, Duration::ZERO, true, 0.5);
@@ -105,7 +105,7 @@ fn a_short_refresh_is_not_slowed_by_the_back_off() {
 }
 
 #[test]
-fn a_link_that_came_up_brings_a_trial_forward() {
+fn a_link_coming_up_brings_a_fetch_forward() {
     let mut schedule = FetchSchedule::new(REFRESH, Instant::now());
     for _ in 0..7 {
         fetch(&mut schedule, Duration::ZERO, false, 0.5);
@@ -116,7 +116,7 @@ fn a_link_that_came_up_brings_a_trial_forward() {
     fetch(&mut schedule, Duration::ZERO, false, 0.0);
     let pause = schedule.due() - up;
     assert_eq!(pause, MINUTE * 10, "20 min as before, its half");
-    // A flapping link: once in five seconds, and the last flap isn't lost.
+    // A flapping link causes one fetch in five seconds, and the last flap is not lost.
     for flap in 1..40 {
         schedule.bring_forward(up + seconds(0.1) * flap);
         assert_eq!(schedule.due(), up + FORWARD_PAUSE);
@@ -126,7 +126,7 @@ fn a_link_that_came_up_brings_a_trial_forward() {
 }
 
 #[test]
-fn a_link_that_came_up_during_a_fetch_counts_if_that_fails() {
+fn a_link_coming_up_during_a_fetch_counts_if_the_fetch_fails() {
     for good in [true, false] {
         let start = Instant::now();
         let mut schedule = FetchSchedule::new(REFRESH, start);
@@ -155,7 +155,7 @@ fn another_refresh_begins_new_slots() {
     assert_eq!(schedule.due(), reload + REFRESH / 2);
     fetch(&mut schedule, Duration::ZERO, true, 0.5);
     assert_eq!(schedule.due(), reload + REFRESH + REFRESH / 2);
-    // Longer: a fetch that is due stays due.
+    // A longer refresh: a due fetch stays due.
     let overdue = schedule.due() + MINUTE;
     schedule.set_refresh(MINUTE * 60, overdue, 0.5);
     assert!(schedule.due() <= overdue);
@@ -174,7 +174,7 @@ fn a_reload_neither_hastens_an_open_breaker_nor_leaves_it_waiting() {
 }
 
 #[test]
-fn a_fetch_that_was_given_up_says_nothing() {
+fn a_fetch_given_up_is_no_failure() {
     let origin = Instant::now();
     let mut schedule = FetchSchedule::new(REFRESH, origin);
     fetch(&mut schedule, seconds(0.2), false, 0.5);
@@ -189,7 +189,7 @@ fn a_fetch_that_was_given_up_says_nothing() {
 }
 
 #[test]
-fn nothing_that_comes_in_makes_it_fail() {
+fn extreme_arguments_do_not_overflow() {
     for refresh in [Duration::ZERO, Duration::MAX] {
         let now = Instant::now();
         let mut schedule = FetchSchedule::new(refresh, now);
@@ -204,7 +204,7 @@ fn nothing_that_comes_in_makes_it_fail() {
     }
 }
 
-/// What may happen between two fetches.
+/// An event between two fetches.
 #[derive(Debug, Clone)]
 enum Step {
     Fetch { took: f64, good: bool, random: f64 },
@@ -223,7 +223,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// The mean interval is the refresh, none is longer than two, whatever the draws.
+    /// For all random draws the mean interval is the refresh, and the longest two refreshes.
     #[test]
     fn the_mean_is_the_refresh(
         refresh in 1u64..100_000,
@@ -240,8 +240,8 @@ proptest! {
         }
     }
 
-    /// Whatever happens: a fetch comes, in bounded time; a breaker is open exactly after
-    /// five failures; and events alone never make fetches more frequent than their pause.
+    /// For all sequences of events a fetch comes in bounded time, the breaker is open exactly
+    /// after five failures, and events alone never cause fetches more often than their pause.
     #[test]
     fn a_fetch_always_comes(steps in prop::collection::vec(step(), 1..100)) {
         let mut now = Instant::now();
