@@ -38,15 +38,13 @@ const ROOMS: [&[&str]; 11] = [
 const LONGEST_FUNCTION: usize = 160;
 
 /// The longest source file, except unit tests in a `tests.rs`.
-const LONGEST_FILE: usize = 540;
+const LONGEST_FILE: usize = 535;
 
 /// Findings of today, each the beginning of a line of a report. The list may only get shorter.
-const STILL_OPEN: [&str; 14] = [
+const STILL_OPEN: [&str; 12] = [
     "guard::anchor, guard::state",
     "reconcile::documents, reconcile::report, reconcile::view",
     "reconcile::gather, reconcile::instance",
-    "status::client, status::control, status::http, status::socket",
-    "status::metrics::catalogue, status::metrics::encode",
     "src/agent/bookkeeping.rs",
     "src/agent/notify.rs",
     "src/agent/shared.rs",
