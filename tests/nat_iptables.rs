@@ -415,7 +415,7 @@ fn displaced_jump_is_noted_and_restored_by_rollback() {
             let behind = backend.jumps_behind_others().unwrap();
             assert_eq!(
                 behind,
-                ["ipv4: in POSTROUTING of table nat our jump is rule 2, after those of others"]
+                ["ipv4: our jump in POSTROUTING of table nat is rule 2, behind foreign rules"]
             );
             let snapshot = owned(&mut backend).snapshot;
             backend.remove().unwrap();
@@ -711,7 +711,7 @@ fn mixed_variants_are_refused() {
         let (_directory, ipv4, ipv6) = tools_with(&[("iptables-restore", &nft)]);
         let mut mixed = IptablesBackend::with_tools(ipv4, ipv6, 1);
         let error = mixed.replace(&policy()).unwrap_err().to_string();
-        assert!(error.contains("make them one"), "{error}");
+        assert!(error.contains("select the same variant"), "{error}");
         assert_eq!(sh("iptables-nft-save | grep -v '^#' || true"), "");
     });
 }

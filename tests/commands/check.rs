@@ -205,7 +205,7 @@ fn check_reports_the_order_of_iptables_jumps() {
         ns.run(&before);
         let checked = Checked::run(&setup, ns, 0);
         checked.has("backend", "ok", "iptables (as configured");
-        checked.has("iptables", "warn", "our jump is rule 2");
+        checked.has("iptables", "warn", "is rule 2, behind foreign rules");
     });
 }
 

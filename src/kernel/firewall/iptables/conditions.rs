@@ -1,5 +1,5 @@
-//! A rule's conditions, gathered so that they fit the words of iptables: one `-s`, `-d`, `-i`
-//! and `-o` a rule, no lists. Pure.
+//! Groups the conditions of a rule for iptables, which accepts one `-s`, `-d`, `-i` and `-o` per
+//! rule and no lists. Pure.
 
 use std::net::Ipv6Addr;
 
@@ -8,12 +8,11 @@ use ipnet::IpNet;
 use crate::firewall::{FwRule, Hook, Match, Verdict};
 use crate::types::{Family, Mark, Realm};
 
-/// A name or prefix that must hold, and those that must not.
+/// The allowed and the excluded values of an option such as `-s`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Side<T> {
-    /// One of these must hold; `None` asks nothing.
+    /// `None`: no restriction.
     pub any_of: Option<Vec<T>>,
-    /// None of these may hold.
     pub none_of: Vec<T>,
 }
 
@@ -27,7 +26,7 @@ impl<T> Default for Side<T> {
 }
 
 impl<T: Clone + PartialEq> Side<T> {
-    /// One more list of which one must hold; `both` gives what satisfies both of two.
+    /// Restricts the allowed values to `list`; `both` is the intersection of two values.
     fn restrict(&mut self, list: Vec<T>, both: impl Fn(&T, &T) -> Option<T>) {
         let restricted = match &self.any_of {
             None => list,
@@ -49,28 +48,27 @@ impl<T: Clone + PartialEq> Side<T> {
 /// All conditions of one rule for one family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Conditions {
-    /// Source prefixes.
     pub source: Side<IpNet>,
-    /// Destination prefixes.
     pub destination: Side<IpNet>,
-    /// Incoming interface.
     pub input: Side<String>,
-    /// Outgoing interface.
     pub output: Side<String>,
-    /// What needs no gathering: `-m ...`, in iptables words.
+    /// Further conditions as options: `-m ...`.
     pub matches: Vec<String>,
-    /// What must not hold, in iptables words.
+    /// Conditions to exclude, as options.
     pub exclusions: Vec<String>,
 }
 
-/// Why a rule has no conditions to render.
+/// The reason for a rule without conditions to render.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Nothing {
-    /// It speaks of the other family, or of nothing that can ever be: no rule is needed.
+    /// The rule is for the other family, or contradicts itself: no rule is needed.
     NeverMatches,
-    /// iptables has no words for it.
+    /// iptables has no equivalent for a condition, which the text names.
     Inexpressible(String),
 }
+
+const NEW_FLOW: &str = "-m conntrack --ctstate NEW";
+const NOT_TRACKED: &str = "-m conntrack --ctstate INVALID,UNTRACKED";
 
 fn inexpressible<T>(what: impl Into<String>) -> Result<T, Nothing> {
     Err(Nothing::Inexpressible(what.into()))
@@ -78,8 +76,8 @@ fn inexpressible<T>(what: impl Into<String>) -> Result<T, Nothing> {
 
 /// Gathers the conditions of `rule` at `hook` for `family`.
 ///
-/// A rule without a family speaks of the families of the addresses that it names; a list speaks
-/// of the families that are in it.
+/// A rule without an explicit family applies to the families of the addresses in the rule, and a
+/// list applies to the families in the list.
 pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, Nothing> {
     if rule.family.is_some_and(|of_rule| of_rule != family) {
         return Err(Nothing::NeverMatches);
@@ -87,12 +85,34 @@ pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, N
     if let Verdict::Snat(address) = &rule.verdict {
         same_family(rule, Family::of(*address), family)?;
     }
-    let mut all = Conditions::default();
-    let mut new_flow = false;
-    let mut not_tracked = false;
-    let mut mark: Option<Mark> = None;
-    let mut realm: Option<Realm> = None;
+    let mut gathering = Gathering {
+        rule,
+        hook,
+        family,
+        all: Conditions::default(),
+        mark: None,
+        realm: None,
+    };
     for condition in &rule.matches {
+        gathering.add(condition)?;
+    }
+    gathering.finish()
+}
+
+/// The conditions gathered so far. Marks and realms are merged before they become options.
+struct Gathering<'a> {
+    rule: &'a FwRule,
+    hook: Hook,
+    family: Family,
+    all: Conditions,
+    mark: Option<Mark>,
+    realm: Option<Realm>,
+}
+
+impl Gathering<'_> {
+    fn add(&mut self, condition: &Match) -> Result<(), Nothing> {
+        let (rule, hook, family) = (self.rule, self.hook, self.family);
+        let all = &mut self.all;
         match condition {
             Match::NotInputInterface(name) => all.input.exclude(input(name, hook)?),
             Match::OutputInterface(name) => {
@@ -115,66 +135,66 @@ pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, N
                     all.destination.exclude(prefix);
                 }
             }
-            Match::DestinationIsLocal => all.add("-m addrtype --dst-type LOCAL".to_owned()),
-            Match::SourceNotLocal => all.add("-m addrtype ! --src-type LOCAL".to_owned()),
-            Match::NewFlow => {
-                new_flow = true;
-                all.add("-m conntrack --ctstate NEW".to_owned());
-            }
-            Match::OriginalDirection => all.add("-m conntrack --ctdir ORIGINAL".to_owned()),
-            Match::ReplyDirection => all.add("-m conntrack --ctdir REPLY".to_owned()),
-            Match::NotTracked => {
-                not_tracked = true;
-                all.add("-m conntrack --ctstate INVALID,UNTRACKED".to_owned());
-            }
-            Match::FlowMark(more) => mark = Some(both_marks(mark, checked(*more)?)?),
-            Match::PacketMark(mark) => {
-                all.add(format!("-m mark --mark {}", checked(*mark)?));
-            }
+            Match::DestinationIsLocal => all.add("-m addrtype --dst-type LOCAL"),
+            Match::SourceNotLocal => all.add("-m addrtype ! --src-type LOCAL"),
+            Match::NewFlow => all.add(NEW_FLOW),
+            Match::OriginalDirection => all.add("-m conntrack --ctdir ORIGINAL"),
+            Match::ReplyDirection => all.add("-m conntrack --ctdir REPLY"),
+            Match::NotTracked => all.add(NOT_TRACKED),
+            Match::FlowMark(more) => self.mark = Some(both_marks(self.mark, checked(*more)?)?),
+            Match::PacketMark(mark) => all.add(&format!("-m mark --mark {}", checked(*mark)?)),
             Match::Realm(more) => {
-                if realm.is_some_and(|earlier| earlier != *more) {
+                if self.realm.is_some_and(|earlier| earlier != *more) {
                     return Err(Nothing::NeverMatches);
                 }
-                realm = Some(*more);
+                self.realm = Some(*more);
             }
-            Match::NotRealm(other) => all.add(in_realm(rule, *other, "! ", hook, family)?),
+            Match::NotRealm(other) => all.add(&in_realm(rule, *other, "! ", hook, family)?),
             Match::NextHop(address) | Match::NotNextHop(address) => {
-                return inexpressible(format!(
-                    "the condition on the next hop {address}: it can't ask the routing decision for it"
-                ));
+                return inexpressible(format!("a condition on the next hop {address}"));
             }
             Match::SourceBucket {
                 bucket,
                 buckets,
                 seed,
-            } => {
-                if !(2..=32).contains(buckets) || bucket >= buckets {
-                    return inexpressible(format!(
-                        "bucket {bucket} of {buckets} (2 to 32 are possible)"
-                    ));
-                }
-                match family {
-                    Family::Ipv4 => all.add(cluster(*bucket, *buckets, *seed)),
-                    Family::Ipv6 => all
-                        .exclusions
-                        .extend(other_buckets(*bucket, *buckets, *seed)),
-                }
+            } => self.add_bucket(*bucket, *buckets, *seed)?,
+        }
+        Ok(())
+    }
+
+    fn add_bucket(&mut self, bucket: u32, buckets: u32, seed: u32) -> Result<(), Nothing> {
+        if !(2..=32).contains(&buckets) || bucket >= buckets {
+            return inexpressible(format!(
+                "bucket {bucket} of {buckets} (2 to 32 are possible)"
+            ));
+        }
+        match self.family {
+            Family::Ipv4 => self.all.add(&cluster(bucket, buckets, seed)),
+            Family::Ipv6 => {
+                let others = other_buckets(bucket, buckets, seed);
+                self.all.exclusions.extend(others);
             }
         }
+        Ok(())
     }
-    if new_flow && not_tracked {
-        return Err(Nothing::NeverMatches);
+
+    fn finish(mut self) -> Result<Conditions, Nothing> {
+        let has = |words: &str| self.all.matches.iter().any(|other| other == words);
+        if has(NEW_FLOW) && has(NOT_TRACKED) {
+            return Err(Nothing::NeverMatches);
+        }
+        if let Some(mark) = self.mark {
+            self.all.add(&format!("-m connmark --mark {mark}"));
+        }
+        if let Some(realm) = self.realm {
+            let words = in_realm(self.rule, realm, "", self.hook, self.family)?;
+            self.all.add(&words);
+        }
+        self.all.simplified()
     }
-    if let Some(mark) = mark {
-        all.add(format!("-m connmark --mark {mark}"));
-    }
-    if let Some(realm) = realm {
-        all.add(in_realm(rule, realm, "", hook, family)?);
-    }
-    all.settle()
 }
 
-/// The condition on the realm in iptables words; `not` is empty or `! `.
+/// The condition on a realm as an option; `not` is empty or `! `.
 fn in_realm(
     rule: &FwRule,
     realm: Realm,
@@ -184,25 +204,25 @@ fn in_realm(
 ) -> Result<String, Nothing> {
     same_family(rule, Family::Ipv4, family)?;
     if hook == Hook::Prerouting {
-        // xt_realm is registered for INPUT, FORWARD, OUTPUT and POSTROUTING only
-        // (net/netfilter/xt_realm.c): before the routing decision there is no realm.
-        return inexpressible(format!("the condition on realm {realm} before routing"));
+        // The routing decision sets the realm, so xt_realm registers for INPUT, FORWARD, OUTPUT and
+        // POSTROUTING only (net/netfilter/xt_realm.c).
+        return inexpressible(format!("a condition on realm {realm} before routing"));
     }
-    // The lower half is the destination's realm, the upper the source's.
+    // The lower half is the realm of the destination, the upper half the realm of the source.
     Ok(format!("-m realm {not}--realm {:#x}/0xffff", realm.0))
 }
 
 impl Conditions {
-    fn add(&mut self, words: String) {
-        if !self.matches.contains(&words) {
-            self.matches.push(words);
+    fn add(&mut self, words: &str) {
+        if !self.matches.iter().any(|other| other == words) {
+            self.matches.push(words.to_owned());
         }
     }
 
-    /// Drops what is implied, and notices what can't be.
-    fn settle(mut self) -> Result<Conditions, Nothing> {
+    /// Drops redundant values and detects contradictions.
+    fn simplified(mut self) -> Result<Conditions, Nothing> {
         for side in [&mut self.source, &mut self.destination] {
-            // iptables-save leaves `-s 0.0.0.0/0` out: it asks nothing.
+            // iptables-save omits `-s 0.0.0.0/0`, a condition without effect.
             let everything = |prefix: &IpNet| prefix.prefix_len() == 0;
             if side.none_of.iter().any(everything) {
                 return Err(Nothing::NeverMatches);
@@ -213,15 +233,15 @@ impl Conditions {
         }
         let inside = |inner: &IpNet, outer: &IpNet| outer.contains(inner);
         let equal = |a: &String, b: &String| a == b;
-        settle_side(&mut self.source, inside, touches)?;
-        settle_side(&mut self.destination, inside, touches)?;
-        settle_side(&mut self.input, equal, equal)?;
-        settle_side(&mut self.output, equal, equal)?;
+        simplify_side(&mut self.source, inside, touches)?;
+        simplify_side(&mut self.destination, inside, touches)?;
+        simplify_side(&mut self.input, equal, equal)?;
+        simplify_side(&mut self.output, equal, equal)?;
         Ok(self)
     }
 }
 
-fn settle_side<T: Clone + PartialEq>(
+fn simplify_side<T: Clone + PartialEq>(
     side: &mut Side<T>,
     inside: impl Fn(&T, &T) -> bool,
     touches: impl Fn(&T, &T) -> bool,
@@ -257,9 +277,7 @@ fn same_family(rule: &FwRule, named: Family, family: Family) -> Result<(), Nothi
     match rule.family {
         _ if named == family => Ok(()),
         None => Err(Nothing::NeverMatches),
-        Some(_) => inexpressible(format!(
-            "a rule for {family} that names something of {named}"
-        )),
+        Some(_) => inexpressible(format!("an {named} address in a rule for {family}")),
     }
 }
 
@@ -278,7 +296,7 @@ fn of_family(rule: &FwRule, list: &[IpNet], family: Family) -> Result<Vec<IpNet>
 fn input(name: &str, hook: Hook) -> Result<String, Nothing> {
     if hook == Hook::OutputReroute {
         return inexpressible(format!(
-            "the incoming interface {name} of a packet of this host"
+            "the incoming interface {name} for packets of this host"
         ));
     }
     interface(name)
@@ -291,8 +309,8 @@ fn output(name: &str, hook: Hook) -> Result<String, Nothing> {
     interface(name)
 }
 
-/// To iptables a `+` at the end means every name that begins so. Names are at most 15 bytes
-/// (`IFNAMSIZ`, linux/if.h), and iptables-save prints them without quotes.
+/// Checks an interface name. iptables treats a trailing `+` as a wildcard, and iptables-save prints
+/// names without quotes. Linux limits names to 15 bytes (`IFNAMSIZ`, linux/if.h).
 fn interface(name: &str) -> Result<String, Nothing> {
     let usual = |c: char| c.is_ascii_alphanumeric() || "_.:@-".contains(c);
     let fits = (1..=15).contains(&name.len())
@@ -305,12 +323,12 @@ fn interface(name: &str) -> Result<String, Nothing> {
     }
 }
 
-/// Checks that a mark has no bit outside its mask: iptables would set or ask for it all the same.
+/// Refuses a mark with bits outside the mask, which iptables would set or compare anyway.
 pub fn checked(mark: Mark) -> Result<Mark, Nothing> {
     if mark.value & !mark.mask == 0 {
         Ok(mark)
     } else {
-        inexpressible(format!("mark {mark}: bits outside its mask"))
+        inexpressible(format!("mark {mark}: bits outside the mask"))
     }
 }
 
@@ -327,9 +345,9 @@ fn both_marks(earlier: Option<Mark>, more: Mark) -> Result<Mark, Nothing> {
     })
 }
 
-/// xt_cluster hashes the source address of the flow's first direction with a fixed seed and knows
-/// at most 32 nodes (`XT_CLUSTER_NODES_MAX`, linux/netfilter/xt_cluster.h). It reads conntrack
-/// only; the multicast MAC address of its man page concerns clusters that share one address.
+/// xt_cluster hashes the source address of the flow's original direction with a fixed seed, for at
+/// most 32 nodes (`XT_CLUSTER_NODES_MAX`, linux/netfilter/xt_cluster.h). xt_cluster reads only
+/// conntrack: the multicast MAC address in the man page concerns clusters with a shared address.
 fn cluster(bucket: u32, buckets: u32, seed: u32) -> String {
     format!(
         "-m cluster --cluster-total-nodes {buckets} --cluster-local-node {} --cluster-hash-seed {seed:#x}",
@@ -337,11 +355,12 @@ fn cluster(bucket: u32, buckets: u32, seed: u32) -> String {
     )
 }
 
-/// The IPv6 sources of all other buckets. Not by xt_cluster: it hashes but the first 32 bits of an
-/// IPv6 address (`jhash2(ip, NF_CT_TUPLE_L3SIZE / sizeof(__u32), ...)` counts one word, seen with
-/// kernel 6.18), so that a whole provider's network falls into one bucket. The last bits of the
-/// address tell hosts apart: as many as the buckets need, or all five that 32 buckets would,
-/// where the buckets don't divide evenly.
+/// The IPv6 sources of all other buckets, by the last bits of the address.
+///
+/// xt_cluster hashes only the first 32 bits of an IPv6 address
+/// (`jhash2(ip, NF_CT_TUPLE_L3SIZE / sizeof(__u32), ...)` counts one word, observed with kernel
+/// 6.18), so that all hosts of a provider's network share one bucket. The last bits differ between
+/// hosts: log2(`buckets`) bits for a power of two, else five bits, as for 32 buckets.
 fn other_buckets(bucket: u32, buckets: u32, seed: u32) -> Vec<String> {
     let mask = if buckets.is_power_of_two() {
         buckets - 1

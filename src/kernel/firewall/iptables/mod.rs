@@ -1,9 +1,9 @@
-//! The second backend: iptables and ip6tables, whichever variant is installed.
+//! The iptables backend: iptables and ip6tables, in the installed variant (nft or legacy).
 //!
-//! Written through `iptables-restore --noflush`, one process a family with all tables in its
-//! input, each table one transaction; read through `iptables-save`. Built-in chains are never
-//! emptied: all that we have in them is one jump each. Families and tables are transactions of
-//! their own; when a later one fails, the earlier ones are put back.
+//! Rules are read with `iptables-save` and written with `iptables-restore --noflush`: one process
+//! per family with all tables in the input, one transaction per table. Built-in chains keep all
+//! foreign rules, and contain one jump to a chain of ours. If a later transaction fails, the
+//! backend restores the earlier tables and families.
 
 use std::cell::OnceCell;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::firewall::{
 };
 use crate::types::{Family, PerFamily};
 
+mod builder;
 mod conditions;
 mod model;
 mod read;
@@ -30,11 +31,11 @@ mod save;
 mod script;
 mod tool;
 
-/// How long `-restore` waits for the xtables lock, in seconds: a big foreign restore holds it for
-/// some seconds, and a pass must end.
+/// The time in seconds for `-restore` to wait for the xtables lock: a big foreign restore holds the
+/// lock for some seconds, and a pass must end.
 pub const LOCK_WAIT_S: u32 = 5;
 
-/// The first version whose `iptables-restore` knows `--wait` (its release notes).
+/// The first version with `--wait` in `iptables-restore` (release notes of iptables).
 const WAITING_RESTORE: (u32, u32, u32) = (1, 6, 2);
 
 /// The iptables backend.
@@ -48,16 +49,15 @@ pub struct IptablesBackend {
 }
 
 impl IptablesBackend {
-    /// The `iptables` in PATH, looked for when first needed: asking its version takes two
-    /// processes, which a pass with nftables can do without. What is wrong, [`observe`] says.
-    ///
-    /// [`observe`]: FirewallBackend::observe
+    /// A backend for the `iptables` in PATH. The search waits for the first use, since the version
+    /// request starts two processes that a pass with nftables doesn't need.
+    /// [`FirewallBackend::observe`] reports a missing or broken binary.
     pub fn detect() -> IptablesBackend {
         Self::with_tools("iptables", "ip6tables", LOCK_WAIT_S)
     }
 
-    /// With these programs (`iptables-legacy` and `ip6tables-legacy`, say) and what belongs to
-    /// them (`iptables-legacy-save`, `iptables-legacy-restore`); `wait` is in seconds.
+    /// A backend for other programs, for example `iptables-legacy` and `ip6tables-legacy`, with
+    /// their `-save` and `-restore`. `wait` is the waiting time for the lock in seconds.
     pub fn with_tools(ipv4: &'static str, ipv6: &'static str, wait: u32) -> IptablesBackend {
         IptablesBackend {
             tools: PerFamily { ipv4, ipv6 },
@@ -72,16 +72,17 @@ impl IptablesBackend {
         self.version.get_or_init(|| tool::probe(self.tools.ipv4))
     }
 
-    /// Remarks of the tools at the last reading, such as that the other variant has tables too.
+    /// The warnings of the tools at the last reading, for example about tables of the other variant.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Our jumps that don't come first in their built-in chain, described. Rules of others before
-    /// ours may accept or translate a packet that we then never see.
+    /// Describes each of our jumps behind foreign rules in a built-in chain. A foreign rule before
+    /// our jump may accept or translate a packet, so that our rules never see the packet.
     ///
-    /// This is a remark for `check`, not drift: kube-proxy and Docker insist on the first place
-    /// too, and two programs that both repair would push each other down for ever.
+    /// `check` warns about the position, but a pass doesn't treat the position as drift: kube-proxy
+    /// and Docker insert their jumps first too, and two programs in competition for the first place
+    /// would repair without end.
     pub fn jumps_behind_others(&mut self) -> Result<Vec<String>, FirewallError> {
         let mut behind = Vec::new();
         for family in Family::ALL {
@@ -91,7 +92,7 @@ impl IptablesBackend {
             for (table, own) in &saved.own.0 {
                 for jump in own.jumps.iter().filter(|jump| jump.position > 1) {
                     behind.push(format!(
-                        "{family}: in {} of table {table} our jump is rule {}, after those of others",
+                        "{family}: our jump in {} of table {table} is rule {}, behind foreign rules",
                         jump.from, jump.position
                     ));
                 }
@@ -109,7 +110,7 @@ impl IptablesBackend {
         }
     }
 
-    /// Brings both families to their goal, or leaves both as they were.
+    /// Writes the goal of both families, or restores both.
     fn apply(&mut self, operation: &str, goal: &PerFamily<Own>) -> Result<(), FirewallError> {
         let removing = Family::ALL.iter().all(|f| goal.get(*f).is_empty());
         let mut before = PerFamily::<Saved>::default();
@@ -132,31 +133,18 @@ impl IptablesBackend {
         for family in Family::ALL {
             let input = script::script(before.get(family), goal.get(family));
             if let Err(error) = self.feed(operation, family, &input) {
-                return Err(self.put_back(&before, error));
+                return Err(self.roll_back(&before, error));
             }
         }
-        let mut held = Vec::new();
-        for family in Family::ALL {
-            for reference in &before.get(family).references {
-                let table = goal.get(family).0.get(&reference.table);
-                if !table.is_some_and(|own| own.chains.contains_key(&reference.target)) {
-                    held.push(format!(
-                        "{} -t {} {}",
-                        command(family),
-                        reference.table,
-                        reference.rule
-                    ));
-                }
-            }
-        }
-        if held.is_empty() {
+        let references = foreign_references(&before, goal);
+        if references.is_empty() {
             return Ok(());
         }
         Err(refused(
             operation,
             format!(
-                "all of ours is gone but for empty chains that rules of others lead to: delete `{}`, then run again",
-                held.join("`, `")
+                "foreign rules still refer to chains of ours, so the empty chains stay: delete `{}`, then run again",
+                references.join("`, `")
             ),
         ))
     }
@@ -169,7 +157,7 @@ impl IptablesBackend {
         let program = format!("{}-restore", self.tools.get(family));
         let operation = format!("{operation} with {program}");
         let wait = self.wait.to_string();
-        // It waits anew for each table.
+        // The tool waits again for each table.
         let tables = u32::try_from(input.matches("COMMIT\n").count()).unwrap_or(u32::MAX);
         let extra = Duration::from_secs(u64::from(self.wait.saturating_mul(tables)));
         let output = tool::run(&program, &["--noflush", "--wait", &wait], input, extra)
@@ -181,8 +169,8 @@ impl IptablesBackend {
         }
     }
 
-    /// Before the first write: the three programs must speak to the same rules, or we would read
-    /// one set and write the other.
+    /// Checks before the first write that all three programs have the same variant: else we would
+    /// read the rules of one variant and write the other.
     fn check_variants(&mut self, operation: &str) -> Result<(), FirewallError> {
         if self.variants_checked {
             return Ok(());
@@ -194,21 +182,26 @@ impl IptablesBackend {
             return Err(refused(
                 operation,
                 format!(
-                    "{} {version}: its restore can't wait for the lock; install iptables 1.6.2 or newer",
+                    "{} {version} can't wait for the xtables lock at a restore; install iptables 1.6.2 or later",
                     self.tools.ipv4
                 ),
             ));
         }
         for part in ["save", "restore"] {
             let program = format!("{}-{part}", self.tools.ipv4);
-            let output = tool::run(&program, &["--version"], "", Duration::ZERO)
-                .map_err(|source| io(&format!("{operation}: ask {program} what it is"), source))?;
+            let output =
+                tool::run(&program, &["--version"], "", Duration::ZERO).map_err(|source| {
+                    io(
+                        &format!("{operation}: ask {program} for the version"),
+                        source,
+                    )
+                })?;
             let other = Version::parse(&String::from_utf8_lossy(&output.stdout));
             if let Some(other) = other.filter(|other| other.variant != version.variant) {
                 return Err(refused(
                     operation,
                     format!(
-                        "{} is {version} but {program} is {other}: make them one (update-alternatives)",
+                        "{} is {version} but {program} is {other}: select the same variant for both (update-alternatives)",
                         self.tools.ipv4
                     ),
                 ));
@@ -218,8 +211,9 @@ impl IptablesBackend {
         Ok(())
     }
 
-    /// After a failure half-way: what was there before, from a fresh reading.
-    fn put_back(&mut self, before: &PerFamily<Saved>, error: FirewallError) -> FirewallError {
+    /// After a partial write, restores the earlier rules from a fresh reading; returns the error to
+    /// report.
+    fn roll_back(&mut self, before: &PerFamily<Saved>, error: FirewallError) -> FirewallError {
         let mut failures = Vec::new();
         for family in Family::ALL {
             let now = match self.read(family) {
@@ -235,7 +229,7 @@ impl IptablesBackend {
                 }
             };
             let input = script::script(&now, &before.get(family).own);
-            if let Err(failure) = self.feed("put back what was there", family, &input) {
+            if let Err(failure) = self.feed("restore the earlier rules", family, &input) {
                 failures.push(failure.to_string());
             }
         }
@@ -244,10 +238,7 @@ impl IptablesBackend {
         }
         refused(
             "replace our rules",
-            format!(
-                "{error}; then putting back what was there failed too: {}",
-                failures.join("; ")
-            ),
+            format!("{error}; the rollback failed too: {}", failures.join("; ")),
         )
     }
 }
@@ -313,10 +304,7 @@ impl FirewallBackend for IptablesBackend {
             return Ok(ObservedFirewall::Absent);
         }
         let snapshot = serde_json::to_vec(&(&own.ipv4, &own.ipv6)).map_err(|error| {
-            refused(
-                "keep what was read for a rollback",
-                format!("it can't be written as JSON: {error}"),
-            )
+            refused("record the rules for a rollback", format!("JSON: {error}"))
         })?;
         Ok(ObservedFirewall::Owned(OwnedFirewall {
             text: text(&own),
@@ -352,7 +340,7 @@ impl FirewallBackend for IptablesBackend {
         let (ipv4, ipv6) = serde_json::from_slice(&snapshot.0).map_err(|error| {
             refused(
                 "restore our earlier rules",
-                format!("the snapshot isn't one of this backend: {error}"),
+                format!("not a snapshot of the iptables backend: {error}"),
             )
         })?;
         self.apply("restore our earlier rules", &PerFamily { ipv4, ipv6 })
@@ -374,6 +362,24 @@ fn rendered(ruleset: &Ruleset) -> Result<PerFamily<Own>, FirewallError> {
         ipv4: one(Family::Ipv4)?,
         ipv6: one(Family::Ipv6)?,
     })
+}
+
+/// Foreign rules with a jump to a chain that `goal` removes, each as a command.
+fn foreign_references(before: &PerFamily<Saved>, goal: &PerFamily<Own>) -> Vec<String> {
+    let of_family = |family: Family| {
+        let kept = &goal.get(family).0;
+        let references = before.get(family).references.iter();
+        references
+            .filter(move |reference| {
+                let table = kept.get(&reference.table);
+                !table.is_some_and(|own| own.chains.contains_key(&reference.target))
+            })
+            .map(move |reference| {
+                let tool = command(family);
+                format!("{tool} -t {} {}", reference.table, reference.rule)
+            })
+    };
+    Family::ALL.into_iter().flat_map(of_family).collect()
 }
 
 fn text(own: &PerFamily<Own>) -> Vec<String> {

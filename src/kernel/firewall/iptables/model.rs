@@ -1,4 +1,4 @@
-//! What is ours inside iptables, as a value: chains, their rules, and the jumps into them.
+//! Our objects in iptables as a value: chains, rules, and the jumps from built-in chains.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use super::rule::{self, Rule};
 use crate::firewall::{Hook, Path, Traffic};
 use crate::types::Family;
 
-/// Every chain of ours has a name that begins with this.
+/// The prefix of all our chain names.
 pub const PREFIX: &str = "TRAILBLAZER-";
 
 /// The comment on our jumps from built-in chains: the mark of ownership.
 pub const JUMP_COMMENT: &str = "trailblazer";
 
-/// The comment on the first rule of each of our chains, a rule that does nothing: the chain
-/// itself says whose it is.
+/// The comment on the first rule of each of our chains, the mark of ownership of a chain. The rule
+/// has no other effect.
 pub const CHAIN_COMMENT: &str = "trailblazer: managed, do not edit";
 
-/// The comment on a rule that counts: by it the count is found again.
+/// The comment on a counting rule, the key to find the count in a later reading.
 pub fn count_comment(path: Path, hook: Hook) -> String {
     let way = match hook {
         Hook::Prerouting => "in",
@@ -29,7 +29,7 @@ pub fn count_comment(path: Path, hook: Hook) -> String {
 
 const COUNT_COMMENT: &str = "trailblazer counts: ";
 
-/// The comment of a rule that counts, and for which path.
+/// The comment and the path of a counting rule; `None` for other rules.
 pub fn counting(text: &str) -> Option<(String, Path)> {
     rule::comments(text).into_iter().find_map(|comment| {
         let (path, _) = comment.strip_prefix(COUNT_COMMENT)?.split_once(", ")?;
@@ -43,28 +43,26 @@ pub fn counting(text: &str) -> Option<(String, Path)> {
 pub struct Jump {
     /// The built-in chain.
     pub from: String,
-    /// Its place there, counted from 1.
+    /// Counted from 1.
     pub position: usize,
-    /// The rule.
     pub rule: Rule,
 }
 
-/// What is ours in one table.
+/// Our objects in one table.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OwnTable {
-    /// Our chains with their rules.
     pub chains: BTreeMap<String, Vec<Rule>>,
-    /// Our jumps, ordered by chain and position.
+    /// Ordered by chain and position.
     pub jumps: Vec<Jump>,
 }
 
 impl OwnTable {
-    /// Whether nothing is there.
+    /// True without chains and jumps.
     pub fn is_empty(&self) -> bool {
         self.chains.is_empty() && self.jumps.is_empty()
     }
 
-    /// The jumps as far as they are compared: their positions are not (see
+    /// The jumps for a comparison, without positions (see
     /// [`super::IptablesBackend::jumps_behind_others`]).
     pub fn jump_texts(&self) -> Vec<(&str, &str)> {
         let mut texts: Vec<_> = self
@@ -76,7 +74,7 @@ impl OwnTable {
         texts
     }
 
-    /// What a rule that counts has counted, by its comment.
+    /// The traffic of the counting rule with this comment.
     pub fn counted(&self, comment: &str) -> Option<Traffic> {
         let rules = self.chains.values().flatten();
         let mut found = rules.filter(|rule| {
@@ -85,7 +83,7 @@ impl OwnTable {
         found.next()?.counted
     }
 
-    /// Whether both hold the same in our spelling.
+    /// True if chains, rules and jumps are equal in canonical text.
     pub fn same_as(&self, other: &OwnTable) -> bool {
         let rules = |table: &OwnTable| -> Vec<(String, Vec<String>)> {
             let texts = |rules: &Vec<Rule>| rules.iter().map(|r| r.canonical.clone()).collect();
@@ -99,19 +97,18 @@ impl OwnTable {
     }
 }
 
-/// What is ours in one family, by table. The order of the map (filter, mangle, nat) is the order
-/// of the transactions, one a table: the guard and the marks lie there before the translation
-/// that builds on them.
+/// Our objects in one family, by table. The order of the map (filter, mangle, nat) is the order of
+/// the transactions, one per table: guard and marks exist before the translation depends on them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Own(pub BTreeMap<String, OwnTable>);
 
 impl Own {
-    /// Whether nothing is there.
+    /// True without chains and jumps.
     pub fn is_empty(&self) -> bool {
         self.0.values().all(OwnTable::is_empty)
     }
 
-    /// What the rules that count have counted, by path; none without such a rule.
+    /// The sums of all counting rules by path; `None` without counting rules.
     pub fn traffic(&self) -> Option<BTreeMap<Path, Traffic>> {
         let mut sum: Option<BTreeMap<Path, Traffic>> = None;
         for rule in self
@@ -127,7 +124,7 @@ impl Own {
         sum
     }
 
-    /// The lines for plans and comparisons, each a command that a person could type.
+    /// Canonical text for plans and comparisons; each line is a valid command.
     pub fn text(&self, family: Family) -> Vec<String> {
         let tool = command(family);
         let mut lines = Vec::new();
@@ -139,7 +136,7 @@ impl Own {
                 }
             }
             for (from, rule) in own.jump_texts() {
-                // Without a position: a jump that others have pushed down is not drift.
+                // Without the position: foreign rules before our jump are not drift.
                 lines.push(format!("{tool} -t {table} -I {from} {rule}"));
             }
         }
@@ -155,7 +152,7 @@ pub fn command(family: Family) -> &'static str {
     }
 }
 
-/// Where a hook lies in iptables: table, built-in chain, our chain.
+/// Table, built-in chain and chain of ours for a hook.
 pub fn place(hook: Hook) -> (&'static str, &'static str, &'static str) {
     match hook {
         Hook::Prerouting => ("mangle", "PREROUTING", "TRAILBLAZER-PRE"),

@@ -1,4 +1,4 @@
-//! Reads one family's rules, and tells "nothing there" from "can't see".
+//! Reads the rules of a family. Distinguishes an empty ruleset from an unreadable ruleset.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -9,17 +9,16 @@ use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::privilege::has_net_admin;
 use crate::types::Family;
 
-/// What reading one family gave.
+/// The result of reading a family.
 pub enum Reading {
-    /// What is there.
     Read(Saved),
-    /// No program, or a kernel that knows nothing of it: why. Nothing of ours can be there.
+    /// No binary, or no support in the kernel, so that no rule of ours can exist: the reason.
     Absent(String),
-    /// It may hold something, but we can't see it: why.
+    /// Rules may exist, but are not readable: the reason.
     Unreadable(String),
 }
 
-/// Reads through `<tool>-save`; what the tool remarks is added to `notes`.
+/// Reads with `<tool>-save`; adds the warnings of the tool to `notes`.
 pub fn read(tool: &str, family: Family, notes: &mut Vec<String>) -> Result<Reading, FirewallError> {
     let program = format!("{tool}-save");
     let output = match programs::run(&program, &["-c"], "", Duration::ZERO) {
@@ -31,21 +30,21 @@ pub fn read(tool: &str, family: Family, notes: &mut Vec<String>) -> Result<Readi
     let stderr = String::from_utf8_lossy(&output.stderr);
     let stderr = stderr.trim();
     if !output.status.success() {
-        let told = format!("{program}: {}: {stderr}", output.status);
+        let failure = format!("{program}: {}: {stderr}", output.status);
         return if programs::is_permission(stderr) {
             Ok(Reading::Unreadable(format!(
-                "{told}; reading iptables needs CAP_NET_ADMIN"
+                "{failure}; reading iptables needs CAP_NET_ADMIN"
             )))
         } else if programs::is_unsupported(stderr) {
-            Ok(Reading::Absent(told))
+            Ok(Reading::Absent(failure))
         } else {
-            Err(refused(&format!("read the {family} rules"), told))
+            Err(refused(&format!("read the {family} rules"), failure))
         };
     }
     let text = String::from_utf8_lossy(&output.stdout);
     if !text.contains("COMMIT") && has_net_admin() != Some(true) {
-        // Without the privilege ip6tables-legacy-save ends with 0 and prints nothing (tried
-        // with 1.8.9): empty then says nothing.
+        // Without CAP_NET_ADMIN ip6tables-legacy-save exits with 0 and prints nothing (observed with
+        // 1.8.9), so empty output doesn't mean an empty ruleset.
         return Ok(Reading::Unreadable(format!(
             "{program} prints nothing to a process without CAP_NET_ADMIN"
         )));
@@ -72,10 +71,10 @@ pub fn read(tool: &str, family: Family, notes: &mut Vec<String>) -> Result<Readi
     Ok(Reading::Read(saved))
 }
 
-/// Why there is nothing to read with.
+/// The message about a missing binary.
 pub fn no_binary(tool: &str) -> String {
     format!(
-        "no iptables binary in PATH ({}): {tool} and its -save and -restore come with the package iptables",
+        "no iptables binary in PATH ({}): install the package iptables for {tool}, {tool}-save and {tool}-restore",
         std::env::var("PATH").unwrap_or_default(),
     )
 }

@@ -1,8 +1,8 @@
-//! One iptables rule as text: cut into tokens, brought into one spelling, and put together again.
+//! iptables rules as text: parsed into options and printed in one canonical form.
 //!
-//! The same rule is printed in many ways: the order of matches, `0x00000002` for `0x2`, a mark
-//! with or without its full mask, a host address with or without its length. Comparing the text
-//! as it comes would see drift where there is none and repair it for ever.
+//! The tools print the same rule in several forms: matches in another order, `0x00000002` for
+//! `0x2`, marks with or without a full mask, host addresses with or without a prefix length. A
+//! comparison of the printed text would find drift in unchanged rules and repair without end.
 
 use std::net::IpAddr;
 
@@ -11,20 +11,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall::Traffic;
 
-/// A rule without its chain: what follows `-A CHAIN `.
+/// A rule without the chain: the text after `-A CHAIN `.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// As the tool printed it: what `-D` and a rollback repeat.
+    /// The text of the tool, for `-D` and rollbacks.
     pub raw: String,
-    /// In our one spelling: what is compared and shown.
+    /// The canonical form, for comparisons and plans.
     pub canonical: String,
-    /// What it had counted when it was read, of a rule that counts traffic by path; never compared.
+    /// The count of a counting rule at the time of reading; not a part of comparisons.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<Traffic>,
 }
 
 impl Rule {
-    /// Reads a rule's text.
+    /// A rule with the text as printed by the tool.
     pub fn parse(raw: &str) -> Rule {
         Rule {
             raw: raw.to_owned(),
@@ -33,7 +33,7 @@ impl Rule {
         }
     }
 
-    /// Feeds it to the tool in the spelling in which it is compared.
+    /// A rule of ours, fed to the tool in canonical form.
     pub fn spelled(words: &str) -> Rule {
         let canonical = canonical(words);
         Rule {
@@ -43,7 +43,8 @@ impl Rule {
         }
     }
 
-    /// What the tool takes: as it printed it, but for what it can't read back itself.
+    /// The text to feed to the tool: as printed, except for the option that the tool can't parse
+    /// again (see [`spell_cluster_node`]).
     pub fn to_feed(&self) -> &str {
         if self.raw.contains("--cluster-local-nodemask") {
             &self.canonical
@@ -57,12 +58,12 @@ impl Rule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Token {
     text: String,
-    /// In quotes it is a value, even when it begins with a dash.
+    /// A quoted word is a value, even with a leading dash.
     quoted: bool,
 }
 
-/// Cuts text as `xtables_save_string` quotes it (iptables, libxtables/xtables.c): double quotes
-/// around, a backslash before `"`, `\` and `'` inside.
+/// Splits text with the quoting of `xtables_save_string` (iptables, libxtables/xtables.c): double
+/// quotes around, a backslash before `"`, `\` and `'` inside.
 fn tokens(text: &str) -> Vec<Token> {
     let mut found = Vec::new();
     let mut chars = text.chars().peekable();
@@ -91,7 +92,7 @@ fn tokens(text: &str) -> Vec<Token> {
     found
 }
 
-/// Puts a word into quotes where it needs them.
+/// Quotes a word if necessary.
 fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/,!+@%=[]*".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -108,7 +109,7 @@ fn quote(word: &str) -> String {
     quoted
 }
 
-/// An option with its values, negated or not.
+/// An option with values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Opt {
     name: String,
@@ -148,7 +149,7 @@ fn options(text: &str) -> Vec<Opt> {
     found
 }
 
-/// The name of the chain or target that a rule jumps or goes to.
+/// The target of `-j` or `-g`.
 pub fn target(text: &str) -> Option<String> {
     options(text)
         .into_iter()
@@ -156,7 +157,7 @@ pub fn target(text: &str) -> Option<String> {
         .and_then(|option| option.values.into_iter().next())
 }
 
-/// The rule's comments.
+/// The comments of a rule.
 pub fn comments(text: &str) -> Vec<String> {
     options(text)
         .into_iter()
@@ -165,7 +166,7 @@ pub fn comments(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Brings a rule's text into our one spelling.
+/// The canonical form of a rule.
 pub fn canonical(text: &str) -> String {
     let mut basics = Vec::new();
     let mut matches: Vec<Vec<Opt>> = Vec::new();
@@ -173,7 +174,7 @@ pub fn canonical(text: &str) -> String {
     for option in options(text) {
         let mut option = spell_values(option);
         if option.is(&["-c"]) {
-            // Packet and byte counters (`iptables-save -c`) change with every packet.
+            // Packet and byte counts of `iptables-save -c`.
             continue;
         }
         if option.is(&["-m"]) {
@@ -213,7 +214,7 @@ pub fn canonical(text: &str) -> String {
     words.join(" ")
 }
 
-/// The order in which iptables-save prints the conditions of the IP header.
+/// The order of the IP header options in the output of iptables-save.
 fn basic_order(option: &Opt) -> (usize, String) {
     let place = ["-s", "-d", "-i", "-o", "-p"]
         .iter()
@@ -229,7 +230,7 @@ fn spell_values(mut option: Opt) -> Opt {
                 *value = spell_prefix(value);
             }
         }
-        // With the full mask both tools leave it out of `--mark` but not of `--set-xmark`.
+        // Both variants omit a full mask in `--mark`, but not in `--set-xmark`.
         "--mark" | "--set-xmark" | "--realm" => {
             for value in &mut option.values {
                 *value = spell_masked(value);
@@ -253,9 +254,9 @@ fn spell_values(mut option: Opt) -> Opt {
     option
 }
 
-/// Both tools print the node as a mask of nodes, but take a mask of at most 32 back (iptables
-/// 1.8.9: "bad value for option, or out of range (1-32)"), so that nothing beyond node 5 survives
-/// a save and restore. The number of the node, counted from 1, does.
+/// Replaces `--cluster-local-nodemask` by the number of the node, counted from 1. Both variants
+/// print the mask, but refuse to parse a mask above 32 (iptables 1.8.9: "bad value for option, or
+/// out of range (1-32)"), so that a restore of saved rules fails for all nodes after the fifth.
 fn spell_cluster_node(option: &mut Opt) {
     if option.name != "--cluster-local-nodemask" {
         return;
@@ -298,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_spelling_for_what_the_tools_print_differently() {
+    fn equal_rules_in_different_forms_have_one_canonical_form() {
         let same = [
             ("-s 10.0.0.1 -j DROP", "-s 10.0.0.1/32 -j DROP"),
             ("-s 2001:db8::1 -j DROP", "-s 2001:DB8::1/128 -j DROP"),
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_stays_different() {
+    fn different_rules_have_different_canonical_forms() {
         let different = [
             ("-s 10.0.0.1 -j DROP", "! -s 10.0.0.1 -j DROP"),
             ("-s 10.0.0.1 -j DROP", "-d 10.0.0.1 -j DROP"),
@@ -352,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_survive() {
+    fn quoted_comments_survive_a_round_trip() {
         let text = r#"-m comment --comment "it\'s a \"rule\" \\ -j DROP" -j X"#;
         assert_eq!(comments(text), [r#"it's a "rule" \ -j DROP"#]);
         assert_eq!(target(text).as_deref(), Some("X"));
@@ -361,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_text_is_no_panic() {
+    fn malformed_text_does_not_panic() {
         for text in [
             "",
             "\"",

@@ -1,4 +1,4 @@
-//! Reads what `iptables-save` prints. Pure.
+//! Parses the output of `iptables-save`. Pure.
 
 use std::collections::BTreeMap;
 
@@ -6,47 +6,43 @@ use super::model::{CHAIN_COMMENT, JUMP_COMMENT, Jump, Own, PREFIX, counting};
 use super::rule::{self, Rule};
 use crate::firewall::Traffic;
 
-/// What one family's tables hold, as far as it concerns us.
+/// The content of a family's tables, as far as relevant for our rules.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Saved {
-    /// Ours.
     pub own: Own,
-    /// Chains of our name that aren't ours, described.
+    /// Descriptions of foreign chains with our prefix.
     pub foreign: Vec<String>,
-    /// Rules of others that jump into a chain of ours: as long as they are there, the kernel
-    /// doesn't let the chain go.
+    /// Foreign rules with a jump to a chain of ours: the kernel refuses to delete a chain with
+    /// references.
     pub references: Vec<Reference>,
-    /// Number of rules in each built-in chain, by table and chain.
+    /// The number of rules in each built-in chain, by table and chain.
     pub lengths: BTreeMap<(String, String), usize>,
-    /// What the tool remarks beside the rules (`# Warning: iptables-legacy tables present`).
+    /// Warnings of the tool (`# Warning: iptables-legacy tables present`).
     pub notes: Vec<String>,
 }
 
-/// Somebody else's rule that jumps into a chain of ours.
+/// A foreign rule with a jump to a chain of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// The table.
     pub table: String,
     /// The whole rule, as `-A CHAIN ...`.
     pub rule: String,
-    /// Our chain.
+    /// The chain of ours.
     pub target: String,
 }
 
-/// Why the output can't be taken for the truth.
+/// Output that doesn't show all rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SaveError {
-    /// The nft variant prints this, with exit status 0, instead of a table that `nft` has filled
-    /// with what iptables has no words for. Our chains may be in there.
+    /// For a table with objects of nft that iptables can't express, the nft variant prints only a
+    /// remark, with exit status 0. The table may contain chains of ours.
     #[error(
-        "table {0} holds objects made by nft that iptables-save can't show; move them to a table of another name"
+        "table {0} contains objects of nft that iptables-save can't show; move the objects to a table of another name"
     )]
     Incompatible(String),
-    /// The output ended inside a table.
     #[error("the output of iptables-save ends inside table {0}: incomplete")]
     Truncated(String),
-    /// A line that we can't place.
-    #[error("iptables-save printed a line that makes no sense here: {0}")]
+    #[error("unexpected line in the output of iptables-save: {0}")]
     Unexpected(String),
 }
 
@@ -57,14 +53,14 @@ struct TableText {
     rules: Vec<Line>,
 }
 
-/// A rule as it is printed.
+/// A rule of the output.
 struct Line {
     chain: String,
     arguments: String,
     counted: Traffic,
 }
 
-/// Reads the output of `iptables-save` or `ip6tables-save`.
+/// Parses the output of `iptables-save` or `ip6tables-save`.
 pub fn parse(output: &str) -> Result<Saved, SaveError> {
     let mut saved = Saved::default();
     let mut open: Option<(String, TableText)> = None;
@@ -190,7 +186,7 @@ fn read_table(name: &str, table: TableText, saved: &mut Saved) {
             own.chains.insert(chain.clone(), rules.collect());
         } else {
             saved.foreign.push(format!(
-                "chain {chain} of table {name} has rules but not our comment \"{CHAIN_COMMENT}\", the first being `{}`",
+                "chain {chain} of table {name} has rules but not our comment \"{CHAIN_COMMENT}\"; the first rule is `{}`",
                 rules.first().map_or("", |rule| rule.as_str())
             ));
         }
@@ -204,9 +200,9 @@ fn read_table(name: &str, table: TableText, saved: &mut Saved) {
     }
 }
 
-/// A chain of our name is ours when a rule in it says so, when a jump that bears our comment
-/// leads into it (somebody deleted the marker), or when it is empty: `iptables -t nat -F` leaves
-/// our chains so, and there is nothing of anybody's in it to be lost.
+/// A chain with our prefix is ours in three cases: a rule carries our comment; a jump with our
+/// comment leads to the chain (another program deleted the marker); or the chain is empty, as after
+/// `iptables -t nat -F`, and so contains no foreign rule to lose.
 fn is_own(chain: &str, rules: &[&String], jumps: &[Jump]) -> bool {
     let marked = |text: &&String| rule::comments(text).iter().any(|c| c == CHAIN_COMMENT);
     let led_into = |jump: &Jump| rule::target(&jump.rule.raw).as_deref() == Some(chain);
@@ -222,7 +218,7 @@ mod tests {
         "*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [5:300]\n:TRAILBLAZER-POST - [0:0]\n";
 
     #[test]
-    fn ours_and_others_are_told_apart() {
+    fn own_and_foreign_objects_are_distinguished() {
         let saved = parse(&format!(
             "# Generated by iptables-save v1.8.9 on Sun Nov 22 06:32:55 2026\n{HEAD}\
              :DOCKER - [0:0]\n\
@@ -253,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_count_are_read_with_their_numbers() {
+    fn counting_rules_are_read_with_their_counts() {
         let counts = |path: &str, way: &str| {
             format!(
                 "-A TRAILBLAZER-POST -m comment --comment \"trailblazer counts: {path}, {way}\"\n"
@@ -299,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn residue_is_ours() {
+    fn flushed_or_unmarked_chains_of_our_name_are_ours() {
         let flushed = parse(&format!("{HEAD}COMMIT\n")).unwrap();
         assert!(flushed.own.0["nat"].chains["TRAILBLAZER-POST"].is_empty());
         let marker_deleted = parse(&format!(
@@ -312,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn half_an_answer_is_an_error() {
+    fn incomplete_output_is_an_error() {
         assert_eq!(parse("").unwrap(), Saved::default());
         assert_eq!(parse(HEAD), Err(SaveError::Truncated("nat".to_owned())));
         assert_eq!(
@@ -334,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn remarks_are_kept() {
+    fn warnings_of_the_tool_are_kept() {
         let saved = parse(
             "# Warning: iptables-legacy tables present, use iptables-legacy-save to see them\n",
         )

@@ -1,4 +1,4 @@
-//! From what is there to what shall be: the input of `iptables-restore --noflush`. Pure.
+//! Computes the input of `iptables-restore --noflush` from present and desired rules. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,11 +7,11 @@ use super::model::{CHAIN_COMMENT, Jump, Own, OwnTable, counting};
 use super::rule::Rule;
 use super::save::Saved;
 
-/// The input that brings one family to `target`; empty when it is there already.
+/// The input to change a family from `current` to `target`; empty if both are equal.
 ///
-/// `:CHAIN - [0:0]` empties that chain or creates it, and nothing else: the other chains of the
-/// table stay as they are. A chain that counts is changed round the rules that do. Each table is
-/// one transaction, from `*table` to `COMMIT`.
+/// `:CHAIN - [0:0]` creates or empties one chain and leaves the other chains of the table unchanged.
+/// A chain with counting rules is edited around these rules instead. Each table is one transaction,
+/// from `*table` to `COMMIT`.
 pub fn script(current: &Saved, target: &Own) -> String {
     let nothing = OwnTable::default();
     let mut text = String::new();
@@ -34,7 +34,7 @@ fn write_table(text: &mut String, table: &str, from: &OwnTable, to: &OwnTable, c
         text.push('\n');
     };
     line(&format!("*{table}"));
-    // Stale chains are emptied with the others: a chain goes only when no rule leads to it.
+    // Stale chains are emptied too: the kernel deletes a chain only without references.
     let mut chains: Vec<&String> = from.chains.keys().chain(to.chains.keys()).collect();
     chains.sort_unstable();
     chains.dedup();
@@ -70,8 +70,8 @@ fn write_table(text: &mut String, table: &str, from: &OwnTable, to: &OwnTable, c
             continue;
         }
         if is_referenced(table, chain, current) {
-            // The kernel refuses to let it go, and the refusal would undo the whole table.
-            // Empty but for its marker it does nothing; the caller reports the reference.
+            // The kernel would refuse to delete a chain with references, and so the whole table.
+            // With only the marker the chain has no effect; the caller reports the reference.
             line(&format!("-A {chain} {}", marker()));
         } else {
             line(&format!("-X {chain}"));
@@ -80,11 +80,11 @@ fn write_table(text: &mut String, table: &str, from: &OwnTable, to: &OwnTable, c
     line("COMMIT");
 }
 
-/// The rule as the tool takes it, one that counts with what it has counted: now, or when it was
-/// read for a rollback.
+/// The rule as input for the tool. A counting rule starts with the present count, else with the
+/// count of the reading for the rollback.
 ///
-/// ip6tables of the nft variant takes the numbers and forgets them (seen with 1.8.9; IPv4 and the
-/// legacy variant don't). So this is the second choice, after [`edited`].
+/// ip6tables of the nft variant accepts the count but ignores the number (observed with 1.8.9; IPv4
+/// and the legacy variant don't). So [`edited`], which keeps counting rules, is preferred.
 fn carried_on(rule: &Rule, now: &OwnTable) -> String {
     let known = counting(&rule.raw)
         .and_then(|(comment, _)| now.counted(&comment))
@@ -95,8 +95,8 @@ fn carried_on(rule: &Rule, now: &OwnTable) -> String {
     }
 }
 
-/// The lines that turn a chain into another one round the rules that count, which stay where they
-/// are and lose nothing. None where nothing counts, or where those rules don't lie side by side.
+/// Edits a chain around the counting rules, which stay in place and keep their counts. `None` if
+/// the chain has no counting rules to keep, or if other rules lie between them in `to`.
 fn edited(chain: &str, now: &OwnTable, to: &[Rule]) -> Option<Vec<String>> {
     let from = now.chains.get(chain)?;
     let mut kept: Vec<usize> = Vec::new();
@@ -144,8 +144,8 @@ fn is_referenced(table: &str, chain: &str, current: &Saved) -> bool {
         .any(|reference| reference.table == table && reference.target == chain)
 }
 
-/// The jumps with the place where each can go: a position beyond the end, which a rollback may
-/// carry after others have removed rules, would be refused.
+/// The jumps with a valid position for each. The position in a rollback may lie beyond the end of
+/// the chain if foreign rules have gone meanwhile; the kernel would refuse such a position.
 fn insertions<'a>(
     table: &str,
     from: &OwnTable,
@@ -168,7 +168,7 @@ fn insertions<'a>(
     placed
 }
 
-/// Names the line of the input that a message speaks of (`line 3 failed`).
+/// Adds the input line to a message with a line number (`line 3 failed`).
 pub fn explain(message: &str, input: &str) -> String {
     let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let number = text
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_do_is_no_input() {
+    fn equal_rules_need_no_input() {
         assert_eq!(script(&Saved::default(), &Own::default()), "");
         let there = own(
             &[("POSTROUTING", 3)],
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_go_stale_chains_go_and_others_stay() {
+    fn duplicate_jumps_and_stale_chains_are_removed() {
         let current = save::parse(
             "*nat\n:POSTROUTING ACCEPT [0:0]\n:TRAILBLAZER-POST - [0:0]\n:TRAILBLAZER-OLD - [0:0]\n\
              -A POSTROUTING -m comment --comment trailblazer -j TRAILBLAZER-POST\n\
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_count_stay_where_they_are() {
+    fn counting_rules_stay_in_place() {
         let current = save::parse(&counting(&[
             "-j OLD",
             BYPASS,
@@ -301,14 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_counts_and_changes_takes_its_numbers_along() {
+    fn changed_counting_rule_keeps_its_count() {
         let other = BYPASS.replace("0x3000", "0x3001");
         let current = save::parse(&counting(&[&other, "-j STRANGER"])).unwrap();
         let mut wanted = own(
             &[("POSTROUTING", 1)],
             &[("TRAILBLAZER-POST", &[BYPASS, EGRESS])],
         );
-        // What a rollback knows of the one that is gone.
+        // The recorded count for a counting rule missing in the kernel.
         let rules = wanted.0.values_mut().flat_map(|t| t.chains.values_mut());
         for rule in rules.flatten() {
             rule.counted = Some(crate::firewall::Traffic {
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_others_lead_to_is_emptied() {
+    fn chain_with_foreign_references_is_emptied() {
         let current = save::parse(
             "*nat\n:POSTROUTING ACCEPT [0:0]\n:TRAILBLAZER-POST - [0:0]\n\
              -A POSTROUTING -j TRAILBLAZER-POST\nCOMMIT\n",
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_show_the_line() {
+    fn messages_show_the_input_line() {
         let input = "*nat\n-A X -j Y\nCOMMIT\n";
         assert_eq!(
             explain("iptables-restore: line 2 failed\n", input),

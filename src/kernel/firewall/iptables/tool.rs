@@ -1,4 +1,4 @@
-//! The programs: finding them, running them within bounds, and reading their failures.
+//! The iptables programs: version, execution with a time limit, and the meaning of failures.
 
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,24 +13,24 @@ use crate::firewall::{BackendKind, Variant};
 use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::own;
 
-/// How long a program may take beyond its wait for the lock. iptables-legacy loads 100,000 rules
-/// in some seconds; whatever takes longer hangs.
+/// The time limit of a program, without the waiting time for the lock. iptables-legacy loads 100,000
+/// rules in some seconds; a program beyond the limit hangs.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Where iptables-legacy keeps its lock unless `XTABLES_LOCKFILE` says otherwise (iptables(8)).
+/// The lock file of iptables-legacy, unless `XTABLES_LOCKFILE` names another (iptables(8)).
 const LOCK_FILE: &str = "/run/xtables.lock";
 
-/// What a program is: its version and the kernel interface that it was built for.
+/// The version of a program, and the kernel interface in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
-    /// `v1.8.9`, as numbers.
+    /// `v1.8.9` is (1, 8, 9).
     pub number: (u32, u32, u32),
     /// Before 1.8.0 only legacy existed, and the version named no variant.
     pub variant: Variant,
 }
 
 impl Version {
-    /// Reads `iptables v1.8.9 (nf_tables)`.
+    /// Parses `iptables v1.8.9 (nf_tables)`.
     pub fn parse(text: &str) -> Option<Version> {
         let (_, rest) = text.split_once(" v")?;
         let mut words = rest.split_whitespace();
@@ -62,19 +62,19 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Why a program could not be asked what it is.
+/// A program without a known version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Missing {
     /// Not in PATH.
     NoBinary,
-    /// It is there but can't be used.
+    /// The program exists but fails: the reason.
     Broken(String),
 }
 
-/// Asks `tool` what it is, through the `iptables` crate.
+/// Asks `tool` for the version, through the `iptables` crate.
 ///
-/// Of the crate only what asks: `exists` and `chain_exists` say no on any failure, and the
-/// listing calls ignore the exit status, so that a held lock reads as "no rules".
+/// Nothing else of the crate is used: `exists` and `chain_exists` answer no after any failure, and
+/// the listing calls ignore the exit status, so that a held lock would look like "no rules".
 pub fn probe(tool: &'static str) -> Result<Version, Missing> {
     let refused = |error: Box<dyn std::error::Error>| match error.downcast_ref::<std::io::Error>() {
         Some(io) if io.kind() == ErrorKind::NotFound => Missing::NoBinary,
@@ -83,7 +83,7 @@ pub fn probe(tool: &'static str) -> Result<Version, Missing> {
     let program = match tool {
         "iptables" => iptables::new(false).map_err(refused)?,
         "ip6tables" => iptables::new(true).map_err(refused)?,
-        // The crate looks for those two names only; its fields are open.
+        // The crate's constructor knows only the two names above.
         cmd => iptables::IPTables {
             cmd,
             has_check: true,
@@ -104,7 +104,7 @@ pub fn probe(tool: &'static str) -> Result<Version, Missing> {
         .ok_or_else(|| Missing::Broken(format!("{tool} --version prints {:?}", text.trim())))
 }
 
-/// Runs a program with `input` on its standard input, for at most [`PATIENCE`] and `extra`.
+/// Runs a program with `input` on standard input, for at most [`PATIENCE`] plus `extra`.
 pub fn run(
     program: &str,
     arguments: &[&str],
@@ -113,45 +113,41 @@ pub fn run(
 ) -> std::io::Result<Output> {
     let mut child = Command::new(program)
         .args(arguments)
-        // The messages are matched: they must not come translated.
+        // The code below searches the messages for English text.
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    // The variants on nf_tables speak netlink: what they change for us, we have changed.
+    // The nft variant changes rules over netlink: register the child's port, so that the watcher
+    // recognises the changes as ours.
     own::opened(NETLINK_NETFILTER, child.id());
     let deadline = Instant::now() + PATIENCE + extra;
     let output = collect(&mut child, input, deadline);
     own::closed(NETLINK_NETFILTER, child.id());
     if output.is_err() {
-        // Kill by its own handle, and reap it; both fail only when it has ended by itself.
+        // Kill and reap the child. Both calls fail only if the child has exited.
         let _ = child.kill();
         let _ = child.wait();
     }
     output
 }
 
-/// Feeds and reads at the same time, each pipe in a thread of its own: a program that fills one
-/// pipe while we wait on another would hang both.
+/// Writes and reads at the same time, with a thread for each pipe: if the program fills one pipe
+/// while we wait on another, both sides would block.
 fn collect(child: &mut Child, input: &str, deadline: Instant) -> std::io::Result<Output> {
     if let Some(mut stdin) = child.stdin.take() {
         let input = input.to_owned();
-        // A program that fails early closes the pipe; its status tells.
+        // A write error means an early exit of the program; the exit status has the reason.
         thread::spawn(move || stdin.write_all(input.as_bytes()));
     }
     let stdout = reader(child.stdout.take());
     let stderr = reader(child.stderr.take());
     let left = || deadline.saturating_duration_since(Instant::now());
-    let too_late = |_| {
-        std::io::Error::new(
-            ErrorKind::TimedOut,
-            "no end within the time allowed; killed",
-        )
-    };
+    let too_late = |_| std::io::Error::new(ErrorKind::TimedOut, "killed after the time limit");
     let stdout = stdout.recv_timeout(left()).map_err(too_late)??;
     let stderr = stderr.recv_timeout(left()).map_err(too_late)??;
-    // Its pipes are closed, so it is about to end.
+    // The pipes are closed, so the program is about to exit.
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Output {
@@ -175,13 +171,13 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<std::io::R
             Some(mut pipe) => pipe.read_to_end(&mut bytes).map(|_| bytes),
             None => Err(std::io::Error::other("no pipe to the program")),
         };
-        // Nobody listens any more after a timeout.
+        // After a timeout the receiver is gone.
         let _ = sender.send(read);
     });
     receiver
 }
 
-/// A failure of `-restore` in words, with what to do where we know it.
+/// The error for a failure of `-restore`, with a remedy if known.
 pub fn restore_failure(
     operation: String,
     output: &Output,
@@ -189,8 +185,8 @@ pub fn restore_failure(
     wait: u32,
 ) -> FirewallError {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    // "Another app is currently holding the xtables lock." (iptables/xshared.c); the exit status
-    // is 4, but so it is for whatever the kernel refuses in the nft variant.
+    // "Another app is currently holding the xtables lock." (iptables/xshared.c). The exit status 4
+    // is ambiguous: the nft variant exits with 4 after every refusal by the kernel.
     if stderr.contains("holding the xtables lock") {
         return FirewallError::Locked {
             lock: lock_file(&stderr),
@@ -198,11 +194,11 @@ pub fn restore_failure(
             message: stderr.split_whitespace().collect::<Vec<_>>().join(" "),
         };
     }
-    let told = explain(&stderr, input);
-    let reason = if told.is_empty() {
-        format!("{}, without a word", output.status)
+    let message = explain(&stderr, input);
+    let reason = if message.is_empty() {
+        format!("{}, without a message", output.status)
     } else {
-        format!("{told}{}", advice(&told))
+        format!("{message}{}", advice(&message))
     };
     refused(&operation, reason)
 }
@@ -218,8 +214,8 @@ fn lock_file(stderr: &str) -> String {
         .unwrap_or_else(|| LOCK_FILE.to_owned())
 }
 
-fn advice(told: &str) -> &'static str {
-    let says = |words: &[&str]| words.iter().any(|word| told.contains(word));
+fn advice(message: &str) -> &'static str {
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     if says(&[
         "do you need to insmod",
         "nable to initialize",
@@ -228,7 +224,7 @@ fn advice(told: &str) -> &'static str {
         "; the kernel lacks this table: load its module (iptable_nat, ip6table_nat, \
          iptable_mangle, ip6table_mangle, iptable_filter, ip6table_filter; nf_tables and \
          nft_compat for the nft variant)"
-    } else if is_permission(told) {
+    } else if is_permission(message) {
         "; this needs CAP_NET_ADMIN: run as root"
     } else if says(&[
         "missing kernel module",
@@ -237,14 +233,14 @@ fn advice(told: &str) -> &'static str {
     ]) {
         "; an extension is missing: install the full iptables package and the kernel's xt_* modules"
     } else if says(&["is incompatible"]) {
-        "; nft has put objects into that table that iptables can't handle: move them to a table \
-         of another name, or set [nat] backend = \"nftables\""
+        "; the table contains objects of nft that iptables can't handle: move the objects to a \
+         table of another name, or set [nat] backend = \"nftables\""
     } else {
         ""
     }
 }
 
-/// Whether a message speaks of missing privileges.
+/// True if a message reports missing privileges.
 pub fn is_permission(message: &str) -> bool {
     [
         "Permission denied",
@@ -255,7 +251,7 @@ pub fn is_permission(message: &str) -> bool {
     .any(|words| message.contains(words))
 }
 
-/// Whether a message says that the kernel has no such interface at all.
+/// True if a message reports a kernel without the interface.
 pub fn is_unsupported(message: &str) -> bool {
     [
         "Protocol not supported",
@@ -266,7 +262,7 @@ pub fn is_unsupported(message: &str) -> bool {
     .any(|words| message.contains(words))
 }
 
-/// The tool or its state stands in the way of `operation`.
+/// The error for a refusal by the tool.
 pub fn refused(operation: &str, reason: String) -> FirewallError {
     FirewallError::Refused {
         backend: BackendKind::Iptables,
@@ -276,7 +272,7 @@ pub fn refused(operation: &str, reason: String) -> FirewallError {
     }
 }
 
-/// The tool could not be run.
+/// The error for a tool that could not be run.
 pub fn io(operation: &str, source: std::io::Error) -> FirewallError {
     FirewallError::Io {
         backend: BackendKind::Iptables,
@@ -290,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_and_variants() {
+    fn version_and_variant_are_parsed() {
         let parsed = |text| Version::parse(text).map(|v| v.to_string());
         assert_eq!(
             parsed("iptables v1.8.9 (nf_tables)\n").as_deref(),
@@ -309,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fills_its_pipes_is_read_to_the_end() {
+    fn program_filling_both_pipes_is_read_to_the_end() {
         let script = "cat; head -c 300000 /dev/zero >&2; exit 3";
         let input = "x".repeat(300_000);
         let output = run("sh", &["-c", script], &input, Duration::ZERO).unwrap();
@@ -321,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_is_killed() {
+    fn hanging_program_times_out() {
         let mut child = Command::new("sleep")
             .arg("60")
             .stdin(Stdio::piped())
