@@ -1,20 +1,66 @@
-//! Tables for people: columns under each other.
+//! Text for a terminal: aligned columns, and colours.
 
-/// Each row as a line. Columns from `first_right` on stand to the right: numbers, whose size
-/// then shows.
+/// Whether text carries colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    Plain,
+    /// ANSI colours (ECMA-48 SGR) for a terminal.
+    Coloured,
+}
+
+/// A foreground colour of ECMA-48 SGR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    Red,
+    Green,
+    Yellow,
+}
+
+impl Colour {
+    fn code(self) -> &'static str {
+        match self {
+            Colour::Red => "31",
+            Colour::Green => "32",
+            Colour::Yellow => "33",
+        }
+    }
+}
+
+impl Style {
+    /// The text in a colour.
+    pub fn paint(self, colour: Colour, text: &str) -> String {
+        self.sgr(colour.code(), text)
+    }
+
+    /// The text in bold, for headings.
+    pub fn heading(self, text: &str) -> String {
+        self.sgr("1", text)
+    }
+
+    fn sgr(self, codes: &str, text: &str) -> String {
+        match self {
+            Style::Plain => text.to_owned(),
+            Style::Coloured => format!("\x1b[{codes}m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// Each row as a line. Columns from `first_right` on are aligned to the right, so that the sizes
+/// of numbers compare at a glance.
 pub fn aligned<const N: usize>(rows: &[[String; N]], first_right: usize) -> Vec<String> {
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.max().unwrap_or(0)
     });
     let line = |row: &[String; N]| {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .enumerate()
-            .map(|(column, (cell, width))| match column < first_right {
-                true => format!("{cell:<width$}"),
-                false => format!("{cell:>width$}"),
+        let cells = row.iter().zip(widths).enumerate();
+        let cells: Vec<String> = cells
+            .map(|(column, (cell, width))| {
+                if column < first_right {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
             })
             .collect();
         cells.join("  ").trim_end().to_owned()
@@ -27,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_to_the_left_and_numbers_to_the_right() {
+    fn words_align_left_and_numbers_right() {
         let rows = [["WHAT", "N"], ["é", "10"], ["a", "2"]].map(|row| row.map(str::to_owned));
         assert_eq!(aligned(&rows, 1), ["WHAT   N", "é     10", "a      2"]);
         assert_eq!(aligned::<2>(&[], 1), Vec::<String>::new());

@@ -1,6 +1,6 @@
-//! Routes, policy rules and nexthop objects as values: what the kernel stores, no more.
+//! Routes, policy rules and nexthop objects as values: the fields of the kernel's objects, no more.
 //!
-//! The same types serve the desired and the observed state, so that a comparison is `==`.
+//! The same types describe the desired and the observed state, so a comparison is `==`.
 
 use std::net::IpAddr;
 
@@ -9,16 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Family, IfIndex, Mark, Metric, NexthopId, Priority, Protocol, Realm, TableId};
 
-/// What makes two routes the same object to the kernel's FIB: two of one key shadow each other.
+/// The identity of a route in the kernel's FIB: two routes with equal keys shadow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey {
-    /// The table the route lies in.
     pub table: TableId,
-    /// The destination; the default route is `0.0.0.0/0` or `::/0`. Also says the family.
+    /// The default route is `0.0.0.0/0` or `::/0`. Implies the address family.
     pub dst: IpNet,
-    /// `rtm_tos`; ours is always 0.
+    /// `rtm_tos`; always 0 in our routes.
     pub tos: u8,
-    /// The metric as the kernel reports it: for IPv6, 0 is never seen, it becomes 1024
+    /// The metric as the kernel reports it: the kernel turns an IPv6 metric of 0 into 1024
     /// (`IP6_RT_PRIO_USER`, include/net/ip6_fib.h).
     pub metric: Metric,
 }
@@ -30,104 +29,117 @@ impl RouteKey {
     }
 }
 
-/// One way out: a device, and a gateway unless the destination is on the link itself.
+/// One next hop: a device, and a gateway unless the destination is on the link itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Via {
-    /// The router, `None` for destinations directly on the link.
+    /// `None` for destinations directly on the link.
     pub gateway: Option<IpAddr>,
-    /// The device.
     pub device: IfIndex,
-    /// Take the gateway for reachable although no connected network holds it (`RTNH_F_ONLINK`).
+    /// Treat the gateway as reachable although no connected network contains it
+    /// (`RTNH_F_ONLINK`).
     pub onlink: bool,
 }
 
-/// What a route does with a packet.
+/// One of several next hops of a multipath route (`struct rtnexthop`).
+///
+/// The flags `dead` and `linkdown` are left out on purpose: the kernel sets and clears them with
+/// the carrier of the link, so a leg without carrier is no drift.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Leg {
+    pub via: Via,
+    /// 1 to 256; the kernel stores one less (`rtnh_hops`).
+    pub weight: u16,
+}
+
+/// The effect of a route on a packet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RouteTarget {
-    /// Send it on.
     Via(Via),
-    /// Send it on through a nexthop object (`RTA_NH_ID`).
+    /// Several next hops (`RTA_MULTIPATH`), sorted: the kernel keeps the order in which legs were
+    /// added, and the order has no meaning. [`RouteTarget::through`] builds the sorted form.
+    Multipath(Vec<Leg>),
+    /// A nexthop object (`RTA_NH_ID`). Earlier versions installed such egress defaults; this
+    /// version only replaces or deletes them.
     Nexthop(NexthopId),
-    /// Several ways with weights (`RTA_MULTIPATH`); never ours, kept for reports.
-    Multipath(Vec<Via>),
     /// Refuse with EHOSTUNREACH.
     Unreachable,
-    /// Leave this table and go on with the next rule.
+    /// Leave the table and continue with the next rule.
     Throw,
     /// A type that we never install (`RTN_*`, linux/rtnetlink.h).
     Other(u8),
 }
 
-/// A route in one of our tables, ours or not.
+impl RouteTarget {
+    /// The target that leaves by these legs; `None` without a leg. A single leg gives a plain next
+    /// hop, as in the kernel, which stores no multipath of one.
+    pub fn through(mut legs: Vec<Leg>) -> Option<RouteTarget> {
+        legs.sort();
+        match legs.as_slice() {
+            [] => None,
+            [only] => Some(RouteTarget::Via(only.via)),
+            _ => Some(RouteTarget::Multipath(legs)),
+        }
+    }
+}
+
+/// A route in one of our tables, ours or foreign.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
-    /// Its identity.
     pub key: RouteKey,
-    /// Its effect.
     pub target: RouteTarget,
-    /// Its destination realm, 0 for none.
+    /// The destination realm, 0 for none.
     pub realm: Realm,
-    /// Who installed it.
     pub protocol: Protocol,
 }
 
-/// What a policy rule does with a packet that it selects.
+/// The effect of a policy rule on a packet that matches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RuleAction {
-    /// Look the destination up in a table.
     Lookup {
-        /// The table.
         table: TableId,
-        /// Ignore results whose prefix is this long or shorter (`FRA_SUPPRESS_PREFIXLEN`).
+        /// Ignore results with a prefix of this length or shorter (`FRA_SUPPRESS_PREFIXLEN`).
         suppress_prefixlength: Option<u32>,
     },
-    /// Go on at the rule of that priority (`FR_ACT_GOTO`).
+    /// Continue at the rule of that priority (`FR_ACT_GOTO`).
     Goto(Priority),
-    /// Nothing: a landing place (`FR_ACT_NOP`).
+    /// No effect; serves as the target of a goto (`FR_ACT_NOP`).
     Nop,
     /// An action that we never install (`FR_ACT_*`, linux/fib_rules.h).
     Other(u8),
 }
 
-/// A policy rule, ours or not.
+/// A policy rule, ours or foreign.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
-    /// Its family: the kernel has one list each.
+    /// The kernel has one rule list for each family.
     pub family: Family,
-    /// Its place in the list.
     pub priority: Priority,
     /// Selects by incoming interface (`FRA_IIFNAME`).
     pub iif: Option<String>,
     /// Selects by firewall mark.
     pub mark: Option<Mark>,
-    /// Selectors that we never use, in words (`from 10.0.0.0/8`, `oif eth1`, …); ours have none.
+    /// Selectors that we never use, as text (`from 10.0.0.0/8`, `oif eth1`, …); empty in our rules.
     pub foreign_selectors: Vec<String>,
-    /// Its effect.
     pub action: RuleAction,
-    /// Who installed it.
     pub protocol: Protocol,
 }
 
-/// A nexthop object (`RTM_NEWNEXTHOP`).
+/// A nexthop object (`RTM_NEWNEXTHOP`). This version installs none; it reads them to find and
+/// delete those of earlier versions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Nexthop {
-    /// Its id.
+pub struct NexthopObject {
     pub id: NexthopId,
-    /// Its family; groups have one here too, although the kernel stores none for them.
+    /// The kernel stores no family for a group; a group gets the family of its members here.
     pub family: Family,
-    /// What it stands for.
     pub kind: NexthopKind,
-    /// Who installed it.
     pub protocol: Protocol,
 }
 
-/// What a nexthop object stands for.
+/// The next hops behind a nexthop object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NexthopKind {
-    /// One gateway.
     Single(Via),
-    /// Others, each with the same weight.
     Group(Vec<NexthopId>),
-    /// A kind that we never install.
+    /// A kind that we never installed, such as a blackhole.
     Other,
 }

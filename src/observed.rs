@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall};
-use crate::objects::{Nexthop, Route, RouteTarget, Rule, Via};
+use crate::objects::{NexthopObject, Route, RouteTarget, Rule, Via};
 use crate::ownership::{Numbers, Ownership};
 use crate::types::{Family, PerFamily};
 
@@ -15,7 +15,7 @@ pub struct ObservedState {
     /// All policy rules, both families, in the kernel's order.
     pub rules: Vec<Rule>,
     /// All nexthop objects.
-    pub nexthops: Vec<Nexthop>,
+    pub nexthops: Vec<NexthopObject>,
     /// What each firewall backend finds.
     pub firewalls: BTreeMap<BackendKind, ObservedFirewall>,
 }
@@ -116,7 +116,7 @@ pub struct OwnedState {
     /// Our rules.
     pub rules: Vec<Rule>,
     /// Our nexthop objects.
-    pub nexthops: Vec<Nexthop>,
+    pub nexthops: Vec<NexthopObject>,
     /// Our firewall objects.
     pub firewalls: BTreeMap<BackendKind, OwnedFirewall>,
 }

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::objects::{Nexthop, Route, Rule, RuleAction};
-use crate::types::{Family, NexthopId, Priority, Protocol, TableId};
+use crate::objects::{NexthopObject, Route, Rule, RuleAction};
+use crate::types::{NexthopId, Priority, Protocol, TableId};
 
 /// How many priorities our rules may use, from the first on.
 pub const PRIORITY_RANGE: u32 = 100;
@@ -44,19 +44,9 @@ impl Numbers {
         Priority(self.priority.0 + PRIORITY_RANGE - 1)
     }
 
-    /// The ids of our nexthop objects: a hundred, fifty a family, the first of each the group.
-    /// Derived from the table so that two sets of numbers don't share ids; ids are arbitrary
-    /// non-zero 32-bit numbers (`NHA_ID`, linux/nexthop.h).
-    pub fn nexthop_group(&self, family: Family) -> NexthopId {
-        let base = (self.egress_table.0 % 20_000_000) * 100;
-        NexthopId(match family {
-            Family::Ipv4 => base,
-            Family::Ipv6 => base + 50,
-        })
-    }
-
-    fn owns_nexthop_id(&self, id: NexthopId) -> bool {
-        let first = self.nexthop_group(Family::Ipv4).0;
+    /// True for the hundred ids from which earlier versions numbered their nexthop objects.
+    fn had_nexthop_id(&self, id: NexthopId) -> bool {
+        let first = (self.egress_table.0 % 20_000_000) * 100;
         (first..first + 100).contains(&id.0)
     }
 }
@@ -144,10 +134,10 @@ impl Ownership {
         }
     }
 
-    /// Whether the nexthop object is ours.
-    pub fn owns_nexthop(&self, nexthop: &Nexthop) -> bool {
+    /// Whether an earlier version of ours left the nexthop object.
+    pub fn owns_nexthop(&self, nexthop: &NexthopObject) -> bool {
         self.all().any(|numbers| {
-            nexthop.protocol == numbers.protocol && numbers.owns_nexthop_id(nexthop.id)
+            nexthop.protocol == numbers.protocol && numbers.had_nexthop_id(nexthop.id)
         })
     }
 }

@@ -10,7 +10,7 @@ use crate::facts::HostFacts;
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{Decision, Lookup, lookup};
 use crate::kernel::netlink::NetlinkError;
-use crate::objects::Route;
+use crate::objects::{Route, RouteTarget, Via};
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
 use crate::types::{Family, TableId};
@@ -358,18 +358,21 @@ pub fn promised_text(expectation: &Expected, numbers: &Numbers) -> String {
 
 /// A decision in words.
 pub fn decision_text(decision: &Decision, facts: &HostFacts) -> String {
+    let hop = |via: &Via| {
+        let gateway = via.gateway.map(|gateway| format!(" via {gateway}"));
+        let device = facts.device_name(via.device);
+        format!("{} dev {device}", gateway.unwrap_or_default())
+    };
     match decision {
         Decision::Errno(errno) => std::io::Error::from_raw_os_error(*errno).to_string(),
         Decision::Route(route) => {
             let via = match &route.target {
-                crate::objects::RouteTarget::Via(via) => {
-                    let gateway = via
-                        .gateway
-                        .map(|gateway| format!(" via {gateway}"))
-                        .unwrap_or_default();
-                    format!("{gateway} dev {}", facts.device_name(via.device))
+                RouteTarget::Via(via) => hop(via),
+                RouteTarget::Multipath(legs) => {
+                    let legs = legs.iter().map(|leg| hop(&leg.via));
+                    legs.collect::<Vec<_>>().join(" or")
                 }
-                crate::objects::RouteTarget::Nexthop(id) => format!(" nhid {id}"),
+                RouteTarget::Nexthop(id) => format!(" nhid {id}"),
                 _ => String::new(),
             };
             format!(

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "faults/carrier.rs"]
+mod carrier;
 #[path = "faults/changes.rs"]
 mod changes;
 #[path = "faults/foreign.rs"]

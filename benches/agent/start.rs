@@ -57,10 +57,7 @@ pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
 /// What puts back what a plan takes away: the routes and rules of an installation.
 fn backwards(mut plan: Plan) -> Plan {
     for step in &mut plan.steps {
-        if let Step::Route { action, .. }
-        | Step::Rule { action, .. }
-        | Step::Nexthop { action, .. } = step
-        {
+        if let Step::Route { action, .. } | Step::Rule { action, .. } = step {
             *action = Action::Add;
         }
     }

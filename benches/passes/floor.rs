@@ -1,7 +1,6 @@
 //! The floor: the same netlink messages, packed beforehand and sent raw; no ACK but on the last.
 
 use trailblazer::apply::spread;
-use trailblazer::kernel::nexthop;
 use trailblazer::kernel::route::{self, Write};
 use trailblazer::kernel::rule;
 use trailblazer::plan::{Action, Plan, Step};
@@ -20,16 +19,10 @@ fn packed(plan: &Plan) -> Packed {
             Step::Route { action, route, .. } => {
                 messages.push(|buffer| route::encode(write(*action), route, buffer));
             }
-            Step::Nexthop {
-                action,
-                nexthop: hop,
-            } => {
-                messages.push(|buffer| nexthop::encode(write(*action), hop, buffer));
-            }
             Step::Rule { action, rule } => {
                 messages.push(|buffer| rule::encode(*action == Action::Delete, rule, buffer));
             }
-            Step::Firewall { .. } | Step::Sysctl(_) => {}
+            Step::Nexthop(_) | Step::Firewall { .. } | Step::Sysctl(_) => {}
         }
     }
     messages
@@ -44,11 +37,8 @@ fn packed_removal(plan: &Plan) -> Packed {
             Step::Route { route, .. } => {
                 messages.push(|buffer| route::encode(Write::Delete, route, buffer));
             }
-            Step::Nexthop { nexthop: hop, .. } => {
-                messages.push(|buffer| nexthop::encode(Write::Delete, hop, buffer));
-            }
             Step::Rule { rule, .. } => messages.push(|buffer| rule::encode(true, rule, buffer)),
-            Step::Firewall { .. } | Step::Sysctl(_) => {}
+            Step::Nexthop(_) | Step::Firewall { .. } | Step::Sysctl(_) => {}
         }
     }
     messages

@@ -124,7 +124,7 @@ impl Account {
     /// Counts the watcher's repairs.
     pub fn noticed(&mut self, noticed: &Noticed) {
         self.snapshot.drift.overruns += noticed.lost;
-        let last = noticed.steps.last().map(crate::apply::describe);
+        let last = noticed.steps.last().map(ToString::to_string);
         for (kind, steps) in &noticed.by_kind {
             self.mended(kind, *steps, last.clone());
         }
@@ -160,7 +160,7 @@ impl Account {
         passes.truncate(LISTED_PASSES);
         if ended.drift && report.applied == Applied::All {
             for step in &report.plan.steps {
-                let what = crate::apply::describe(step);
+                let what = step.to_string();
                 self.mended(step.object(), 1, Some(what));
             }
         }

@@ -24,7 +24,7 @@ use crate::kernel::firewall;
 use crate::objects::{Route, Rule};
 use crate::plan::{FirewallGoal, ObjectKey};
 use crate::reconcile::InForce;
-use crate::types::{IfIndex, NexthopId, TableId};
+use crate::types::{IfIndex, TableId};
 
 /// Datagrams per reading, few enough for a prompt repair of the first deletion.
 const READING: usize = 128;
@@ -182,7 +182,6 @@ impl Watcher {
                 self.addresses.remove(&(index, address));
                 Reaction::LinkLost(Cause::Text(format!("address {address} was deleted")))
             }
-            Change::Nexthop(id) => self.nexthop_changed(id, port, in_force),
             Change::FirewallTable { family, table } => {
                 self.firewall_touched |= is_our_firewall(in_force, family, &table);
                 Reaction::Nothing
@@ -228,18 +227,6 @@ impl Watcher {
         let cause = Cause::Text(format!("link {} changed", link.0));
         self.links.insert(index, link);
         Reaction::PathChanged(cause)
-    }
-
-    fn nexthop_changed(&self, id: NexthopId, port: u32, in_force: Option<&InForce>) -> Reaction {
-        let ours = in_force.is_none_or(|in_force| {
-            let ours = &in_force.goal.nexthops;
-            ours.iter().any(|nexthop| nexthop.id == id)
-        });
-        if !ours {
-            return Reaction::Nothing;
-        }
-        self.shared.blame(ObjectKey::Nexthop(id), name_of(port));
-        Reaction::Pass(Cause::Text(format!("nexthop {id} changed")))
     }
 
     fn firewall_changed(&mut self, program: &str, in_force: Option<&InForce>) -> Reaction {
@@ -315,7 +302,7 @@ fn route_gone(route: Route, port: u32, in_force: Option<&InForce>, gone: &mut Go
     if !wanted {
         Reaction::AfterBurst(cause)
     } else if port == 0 {
-        // The kernel itself removed the route, with its link or its nexthop object: a repair of
+        // The kernel itself removed the route, with its link object: a repair of
         // the route alone would be refused.
         Reaction::Pass(cause)
     } else {

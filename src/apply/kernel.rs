@@ -13,7 +13,6 @@ use crate::kernel::netlink::NetlinkError;
 use crate::kernel::nexthop;
 use crate::kernel::route::{self, Write};
 use crate::kernel::rule;
-use crate::objects::{NexthopKind, RouteTarget};
 use crate::ownership::Ownership;
 use crate::plan::{Action, FirewallAfter, Goal, Plan, Step};
 
@@ -265,7 +264,7 @@ fn carry_out(
             return result.map_err(|error| {
                 ApplyError::Steps(vec![StepFailure {
                     index: start,
-                    step: describe(&group[0]),
+                    step: group[0].to_string(),
                     class: class_of(&error, *action == Action::Delete),
                     reason: error.to_string(),
                 }])
@@ -340,7 +339,7 @@ fn class_of(error: &FirewallError, deleting: bool) -> ErrorClass {
 fn encode(step: &Step, buffer: &mut Vec<u8>) -> (u16, u16) {
     match step {
         Step::Route { action, route, .. } => route::encode(write(*action), route, buffer),
-        Step::Nexthop { action, nexthop } => nexthop::encode(write(*action), nexthop, buffer),
+        Step::Nexthop(nexthop) => nexthop::encode_delete(nexthop.id, buffer),
         Step::Rule { action, rule } => rule::encode(*action == Action::Delete, rule, buffer),
         // Sent by `carry_out`; a no-op message keeps this total (`NLMSG_NOOP`, linux/netlink.h).
         Step::Sysctl(_) | Step::Firewall { .. } => (1, 0),
@@ -364,7 +363,7 @@ fn settle(refusals: Vec<(usize, KernelError)>, steps: &[Step]) -> Result<(), App
             let class = error.class(step.action() == Action::Delete);
             (class != ErrorClass::Gone).then(|| StepFailure {
                 index,
-                step: describe(step),
+                step: step.to_string(),
                 reason: format!("{error}{}", error.advice()),
                 class,
             })
@@ -374,37 +373,5 @@ fn settle(refusals: Vec<(usize, KernelError)>, steps: &[Step]) -> Result<(), App
         Ok(())
     } else {
         Err(ApplyError::Steps(failures))
-    }
-}
-
-/// A step in words.
-pub fn describe(step: &Step) -> String {
-    let action = step.action().as_str();
-    match step {
-        Step::Sysctl(setting) => format!(
-            "write {} to sysctl {}",
-            setting.to,
-            setting.path.replace('/', ".")
-        ),
-        Step::Firewall { backend, .. } => format!("{action} our {backend} rules"),
-        Step::Nexthop { nexthop, .. } => match &nexthop.kind {
-            NexthopKind::Group(_) => format!("{action} nexthop group {}", nexthop.id),
-            _ => format!("{action} nexthop {}", nexthop.id),
-        },
-        Step::Route { route, .. } => {
-            let via = match &route.target {
-                RouteTarget::Via(via) => via.gateway.map(|gateway| format!(" via {gateway}")),
-                RouteTarget::Unreachable => Some(" (unreachable)".to_owned()),
-                RouteTarget::Throw => Some(" (throw)".to_owned()),
-                _ => None,
-            };
-            format!(
-                "{action} route {}{} in table {}",
-                route.key.dst,
-                via.unwrap_or_default(),
-                route.key.table
-            )
-        }
-        Step::Rule { rule, .. } => format!("{action} {} rule {}", rule.family, rule.priority),
     }
 }

@@ -19,10 +19,10 @@ use serde_json::Value;
 use tracing::error;
 
 use crate::cli::{BaseArgs, Cli, Command, Output};
+use crate::columns::Style;
 use crate::config::Overrides;
 use crate::config::file::{Loaded, load};
 use crate::exit;
-use crate::plan::text::Style;
 
 /// Runs the command and returns the exit code.
 pub async fn run(cli: Cli) -> ExitCode {

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::{complain, settings, style};
 use crate::cli::{Output, StatusArgs};
+use crate::columns::Style;
 use crate::config::file::Loaded;
 use crate::exit;
-use crate::plan::text::Style;
 use crate::status::control::{AskError, Reply, Request, ask};
 use crate::status::snapshot::{Snapshot, State};
 use crate::status::text::to_text;

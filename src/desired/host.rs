@@ -1,7 +1,5 @@
 //! The host role: a server that leaves through NAT instances.
 
-use std::net::IpAddr;
-
 use super::{
     DesiredError, DesiredState, EgressPath, Inputs, WORST_METRIC,
     counting::{self, Counting},
@@ -9,9 +7,9 @@ use super::{
 };
 use crate::config::WhenDown;
 use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
-use crate::objects::{Nexthop, NexthopKind, RouteTarget, RuleAction, Via};
+use crate::objects::{Leg, RouteTarget, RuleAction, Via};
 use crate::ownership::Numbers;
-use crate::types::{Family, NexthopId};
+use crate::types::Family;
 
 /// Adds the egress path, the rules and the marks to a state that has the bypass routes.
 pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), DesiredError> {
@@ -102,7 +100,19 @@ fn egress(
     }
     let table = numbers.egress_table;
     let default = family.default_prefix();
-    if let Some(target) = default_target(numbers, family, &gateways, &usable, state) {
+    // Several gateways share one multipath route, which one message replaces as a whole. A nexthop
+    // group would be one message too, but the kernel deletes nexthop objects for good when the
+    // link loses its carrier, and the routes over them as well.
+    //
+    // With `ignore_routes_with_linkdown`, IPv6 refuses a new route whose gateway is on a link
+    // without carrier, unless the leg is marked onlink. `gateway::egress` has found each gateway
+    // in a connected network, so the mark skips no check.
+    let onlink = gateways.len() > 1 && family == Family::Ipv6;
+    let legs = usable.iter().map(|via| Leg {
+        via: Via { onlink, ..*via },
+        weight: 1,
+    });
+    if let Some(target) = RouteTarget::through(legs.collect()) {
         state
             .routes
             .push(route(numbers, table, default, metric(family), target));
@@ -131,46 +141,6 @@ fn egress(
         false => EgressPath::Gateways(usable.iter().filter_map(|via| via.gateway).collect()),
     };
     Ok(())
-}
-
-/// One configured gateway: a plain route. Several: a group of nexthop objects, so that a change
-/// of gateways is one message. Nexthop objects vanish when the carrier does; the plain route
-/// of the common case doesn't.
-fn default_target(
-    numbers: &Numbers,
-    family: Family,
-    configured: &[IpAddr],
-    usable: &[Via],
-    state: &mut DesiredState,
-) -> Option<RouteTarget> {
-    let first = usable.first()?;
-    if configured.len() == 1 {
-        return Some(RouteTarget::Via(*first));
-    }
-    let group = numbers.nexthop_group(family);
-    let mut members = Vec::new();
-    for via in usable {
-        // An id belongs to an address for as long as the list of gateways stays the same.
-        let place = configured
-            .iter()
-            .position(|gateway| Some(*gateway) == via.gateway)
-            .unwrap_or(0);
-        let id = NexthopId(group.0 + 1 + place as u32);
-        members.push(id);
-        state.nexthops.push(Nexthop {
-            id,
-            family,
-            kind: NexthopKind::Single(*via),
-            protocol: numbers.protocol,
-        });
-    }
-    state.nexthops.push(Nexthop {
-        id: group,
-        family,
-        kind: NexthopKind::Group(members),
-        protocol: numbers.protocol,
-    });
-    Some(RouteTarget::Nexthop(group))
 }
 
 /// Flows that were opened from outside carry the inbound mark, and their packets too: ours in

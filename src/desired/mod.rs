@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::config::{Config, Role};
 use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, Ruleset};
-use crate::objects::{Nexthop, Route, RouteKey, RouteTarget, Rule, RuleAction, Via};
+use crate::objects::{Route, RouteKey, RouteTarget, Rule, RuleAction, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, Metric, PerFamily, Priority, Realm, TableId};
 
@@ -135,8 +135,6 @@ pub struct DesiredState {
     pub routes: Vec<Route>,
     /// Our rules.
     pub rules: Vec<Rule>,
-    /// Our nexthop objects.
-    pub nexthops: Vec<Nexthop>,
     /// Our firewall policy; `None` for none at all.
     pub firewall: Option<Ruleset>,
     /// Sysctls that the settings tell us to write.
@@ -200,7 +198,6 @@ pub fn desired(inputs: &Inputs) -> Result<DesiredState, DesiredError> {
     state.sysctls = sysctl::settings(inputs, &state);
     state.routes.sort();
     state.rules.sort();
-    state.nexthops.sort();
     Ok(state)
 }
 

@@ -1,9 +1,11 @@
-//! Nexthop objects on the wire.
+//! Nexthop objects on the wire: reading and deleting, for the objects that earlier versions left.
+
+use std::collections::BTreeMap;
 
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::route::{RTNH_F_ONLINK, Write, family_number, family_of};
-use super::wire::{WireError, each_attribute, put, put_address, put_u32, u32_at};
-use crate::objects::{Nexthop, NexthopKind, Via};
+use super::route::{RTNH_F_ONLINK, family_of};
+use super::wire::{WireError, each_attribute, put_u32, u32_at};
+use crate::objects::{NexthopKind, NexthopObject, Via};
 use crate::types::{Family, IfIndex, NexthopId, Protocol};
 
 // linux/nexthop.h.
@@ -19,44 +21,15 @@ const NHMSG: usize = 8;
 /// Length of `struct nexthop_grp`.
 const NEXTHOP_GRP: usize = 8;
 
-/// Writes a nexthop message; gives its type and flags.
-pub fn encode(write: Write, nexthop: &Nexthop, buffer: &mut Vec<u8>) -> (u16, u16) {
-    let deleting = write == Write::Delete;
-    let family = match (&nexthop.kind, deleting) {
-        (NexthopKind::Single(_), false) => family_number(nexthop.family),
-        _ => 0,
-    };
-    let protocol = if deleting { 0 } else { nexthop.protocol.0 };
-    let onlink = matches!(nexthop.kind, NexthopKind::Single(Via { onlink: true, .. })) && !deleting;
-    buffer.extend_from_slice(&[family, 0, protocol, 0]);
-    buffer.extend_from_slice(&(if onlink { RTNH_F_ONLINK } else { 0 }).to_ne_bytes());
-    put_u32(buffer, NHA_ID, nexthop.id.0);
-    if deleting {
-        return (RTM_DELNEXTHOP, 0);
-    }
-    match &nexthop.kind {
-        NexthopKind::Single(via) => {
-            put_u32(buffer, NHA_OIF, via.device.0);
-            if let Some(gateway) = via.gateway {
-                put_address(buffer, NHA_GATEWAY, gateway);
-            }
-        }
-        NexthopKind::Group(members) => {
-            let mut value = Vec::with_capacity(members.len() * NEXTHOP_GRP);
-            for member in members {
-                value.extend_from_slice(&member.0.to_ne_bytes());
-                // weight - 1, weight_high, resvd2.
-                value.extend_from_slice(&[0, 0, 0, 0]);
-            }
-            put(buffer, NHA_GROUP, &value);
-        }
-        NexthopKind::Other => {}
-    }
-    (RTM_NEWNEXTHOP, write.flags())
+/// Writes the message that deletes a nexthop object; returns the message's type and flags.
+pub fn encode_delete(id: NexthopId, buffer: &mut Vec<u8>) -> (u16, u16) {
+    buffer.extend_from_slice(&[0; NHMSG]);
+    put_u32(buffer, NHA_ID, id.0);
+    (RTM_DELNEXTHOP, 0)
 }
 
-/// All nexthop objects, ours or not. A kernel without them (before 5.3) has none.
-pub fn dump(socket: &mut NetlinkSocket) -> Result<Vec<Nexthop>, NetlinkError> {
+/// All nexthop objects, ours or foreign. A kernel without support (before 5.3) has none.
+pub fn dump(socket: &mut NetlinkSocket) -> Result<Vec<NexthopObject>, NetlinkError> {
     let request = |buffer: &mut Vec<u8>| buffer.extend_from_slice(&[0; NHMSG]);
     let dump = socket.dump(
         "read the nexthop objects",
@@ -67,32 +40,30 @@ pub fn dump(socket: &mut NetlinkSocket) -> Result<Vec<Nexthop>, NetlinkError> {
             _ => Ok(None),
         },
     );
-    let mut nexthops = match dump {
+    let mut objects = match dump {
         Err(error) if error.errno() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()) => {
             Vec::new()
         }
         other => other?,
     };
-    // The kernel stores no family of a group: it is that of its members.
-    let singles: std::collections::BTreeMap<NexthopId, Family> = nexthops
+    let families: BTreeMap<NexthopId, Family> = objects
         .iter()
-        .map(|nexthop| (nexthop.id, nexthop.family))
+        .map(|object| (object.id, object.family))
         .collect();
-    for nexthop in &mut nexthops {
-        if let NexthopKind::Group(members) = &nexthop.kind
-            && let Some(family) = members.first().and_then(|first| singles.get(first))
+    for object in &mut objects {
+        if let NexthopKind::Group(members) = &object.kind
+            && let Some(family) = members.first().and_then(|first| families.get(first))
         {
-            nexthop.family = *family;
+            object.family = *family;
         }
     }
-    Ok(nexthops)
+    Ok(objects)
 }
 
-fn decode(payload: &[u8]) -> Result<Nexthop, WireError> {
+fn decode(payload: &[u8]) -> Result<NexthopObject, WireError> {
     let header = payload
         .get(..NHMSG)
         .ok_or(WireError::Malformed("nexthop header"))?;
-    let family = family_of(header[0]).unwrap_or(Family::Ipv4);
     let onlink = u32_at(header, 4)? & RTNH_F_ONLINK != 0;
     let (mut id, mut gateway, mut device, mut group) = (None, None, None, None);
     for attribute in each_attribute(&payload[NHMSG..]) {
@@ -102,10 +73,9 @@ fn decode(payload: &[u8]) -> Result<Nexthop, WireError> {
             NHA_OIF => device = Some(IfIndex(attribute.u32()?)),
             NHA_GATEWAY => gateway = Some(attribute.address()?),
             NHA_GROUP => {
+                let members = attribute.payload.chunks_exact(NEXTHOP_GRP);
                 group = Some(
-                    attribute
-                        .payload
-                        .chunks_exact(NEXTHOP_GRP)
+                    members
                         .map(|member| u32_at(member, 0).map(NexthopId))
                         .collect::<Result<Vec<_>, _>>()?,
                 );
@@ -122,9 +92,9 @@ fn decode(payload: &[u8]) -> Result<Nexthop, WireError> {
         }),
         (None, None) => NexthopKind::Other,
     };
-    Ok(Nexthop {
+    Ok(NexthopObject {
         id: id.ok_or(WireError::Malformed("nexthop id"))?,
-        family,
+        family: family_of(header[0]).unwrap_or(Family::Ipv4),
         kind,
         protocol: Protocol(header[2]),
     })

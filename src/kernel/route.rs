@@ -1,4 +1,4 @@
-//! Routes and nexthop objects on the wire.
+//! Routes on the wire.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use super::wire::{
     u32_at,
 };
 use crate::facts::MainRoute;
-use crate::objects::{Route, RouteKey, RouteTarget, Via};
+use crate::objects::{Leg, Route, RouteKey, RouteTarget, Via};
 use crate::types::{Family, IfIndex, Metric, NexthopId, Protocol, Realm, TableId};
 
 // Message types and attributes of linux/rtnetlink.h.
@@ -160,16 +160,51 @@ pub fn encode(write: Write, route: &Route, buffer: &mut Vec<u8>) -> (u16, u16) {
             }
             put_u32(buffer, RTA_OIF, via.device.0);
         }
+        RouteTarget::Multipath(legs) if !deleting => put_legs(buffer, route, legs),
+        // On a delete the id tells the kernel which of two routes with the same key is meant.
         RouteTarget::Nexthop(id) => put_u32(buffer, RTA_NH_ID, id.0),
         _ => {}
     }
-    if route.realm.0 != 0 && !deleting {
+    let realm_of_legs = matches!(route.target, RouteTarget::Multipath(_));
+    if route.realm.0 != 0 && !deleting && !realm_of_legs {
         put_u32(buffer, RTA_FLOW, u32::from(route.realm.0));
     }
     (
         if deleting { RTM_DELROUTE } else { RTM_NEWROUTE },
         write.flags(),
     )
+}
+
+/// Without legs a delete matches the whole route; with legs IPv6 would delete leg by leg.
+///
+/// IPv4 refuses a realm of the whole route beside legs (`fib_create_info`,
+/// net/ipv4/fib_semantics.c), so each leg carries the realm.
+fn put_legs(buffer: &mut Vec<u8>, route: &Route, legs: &[Leg]) {
+    let mut value = Vec::new();
+    for leg in legs {
+        let mut attributes = Vec::new();
+        if let Some(gateway) = leg.via.gateway {
+            put_gateway(&mut attributes, route.key.family(), gateway);
+        }
+        if route.realm.0 != 0 {
+            put_u32(&mut attributes, RTA_FLOW, u32::from(route.realm.0));
+        }
+        // At most two attributes of 20 and 8 bytes: the length always fits.
+        let length = (RTNEXTHOP + attributes.len()) as u16;
+        let hops = u8::try_from(leg.weight.saturating_sub(1)).unwrap_or(u8::MAX);
+        value.extend_from_slice(&length.to_ne_bytes());
+        value.extend_from_slice(&[
+            if leg.via.onlink {
+                RTNH_F_ONLINK as u8
+            } else {
+                0
+            },
+            hops,
+        ]);
+        value.extend_from_slice(&leg.via.device.0.to_ne_bytes());
+        value.extend_from_slice(&attributes);
+    }
+    put(buffer, RTA_MULTIPATH, &value);
 }
 
 /// A gateway of the other family (IPv4 via an IPv6 router) goes into `RTA_VIA`.
@@ -191,21 +226,11 @@ fn put_gateway(buffer: &mut Vec<u8>, family: Family, gateway: IpAddr) {
 pub(super) struct Decoded {
     key: RouteKey,
     via: Option<Via>,
-    multipath: Option<Vec<Via>>,
+    multipath: Option<Vec<Leg>>,
     nexthop: Option<NexthopId>,
     realm: Realm,
     protocol: Protocol,
     kind: u8,
-}
-
-impl Decoded {
-    /// Each way out. Most routes have one, which costs no allocation.
-    fn hops(&self) -> &[Via] {
-        match &self.multipath {
-            Some(hops) => hops,
-            None => self.via.as_slice(),
-        }
-    }
 }
 
 /// Reads a route message; `None` for what isn't an IP route of a table.
@@ -236,8 +261,12 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
             RTA_VIA => gateway = Some(via_address(&attribute)?),
             RTA_OIF => device = Some(IfIndex(attribute.u32()?)),
             RTA_NH_ID => nexthop = Some(NexthopId(attribute.u32()?)),
-            RTA_FLOW => realm = Realm((attribute.u32()? & 0xffff) as u16),
-            RTA_MULTIPATH => multipath = Some(decode_hops(attribute.payload)?),
+            RTA_FLOW => realm = realm_of(&attribute)?,
+            RTA_MULTIPATH => {
+                let (legs, of_legs) = decode_legs(attribute.payload)?;
+                multipath = Some(legs);
+                realm = of_legs.unwrap_or(realm);
+            }
             _ => {}
         }
     }
@@ -273,59 +302,98 @@ fn via_address(attribute: &Attribute) -> Result<IpAddr, WireError> {
     .address()
 }
 
-fn decode_hops(mut rest: &[u8]) -> Result<Vec<Via>, WireError> {
-    let mut hops = Vec::new();
+/// Reads the legs of a multipath route, and the realm where the legs carry one.
+fn decode_legs(mut rest: &[u8]) -> Result<(Vec<Leg>, Option<Realm>), WireError> {
+    let (mut legs, mut realm) = (Vec::new(), None);
     while rest.len() >= RTNEXTHOP {
         let length = usize::from(u16_at(rest, 0)?);
-        let hop = rest
+        let attributes = rest
             .get(RTNEXTHOP..length)
             .ok_or(WireError::Malformed("next hop length"))?;
-        let device = IfIndex(u32_at(rest, 4)?);
-        let onlink = u32::from(rest[2]) & RTNH_F_ONLINK != 0;
         let mut gateway = None;
-        for attribute in each_attribute(hop) {
+        for attribute in each_attribute(attributes) {
             let attribute = attribute?;
             match attribute.kind {
                 RTA_GATEWAY => gateway = Some(attribute.address()?),
                 RTA_VIA => gateway = Some(via_address(&attribute)?),
+                RTA_FLOW => realm = Some(realm_of(&attribute)?),
                 _ => {}
             }
         }
-        hops.push(Via {
-            gateway,
-            device,
-            onlink,
+        legs.push(Leg {
+            via: Via {
+                gateway,
+                device: IfIndex(u32_at(rest, 4)?),
+                onlink: u32::from(rest[2]) & RTNH_F_ONLINK != 0,
+            },
+            weight: u16::from(rest[3]) + 1,
         });
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
     }
-    Ok(hops)
+    Ok((legs, realm))
+}
+
+/// The destination realm is the low half; the source realm above has no meaning in our routes.
+fn realm_of(attribute: &Attribute) -> Result<Realm, WireError> {
+    Ok(Realm((attribute.u32()? & 0xffff) as u16))
 }
 
 impl Decoded {
     pub(super) fn into_route(self) -> Route {
         Route {
             key: self.key,
-            target: target_of(&self),
             realm: self.realm,
             protocol: self.protocol,
+            target: target_of(self),
         }
     }
 }
 
-fn target_of(decoded: &Decoded) -> RouteTarget {
+fn target_of(decoded: Decoded) -> RouteTarget {
     match decoded.kind {
-        RTN_UNICAST => {
-            if let Some(id) = decoded.nexthop {
-                return RouteTarget::Nexthop(id);
+        RTN_UNICAST => match (decoded.nexthop, decoded.multipath, decoded.via) {
+            (Some(id), _, _) => RouteTarget::Nexthop(id),
+            // The kernel sends no multipath without legs.
+            (None, Some(legs), _) => {
+                RouteTarget::through(legs).unwrap_or(RouteTarget::Other(RTN_UNICAST))
             }
-            match (decoded.via, decoded.hops()) {
-                (Some(via), _) if decoded.multipath.is_none() => RouteTarget::Via(via),
-                (_, hops) => RouteTarget::Multipath(hops.to_vec()),
-            }
-        }
+            (None, None, Some(via)) => RouteTarget::Via(via),
+            (None, None, None) => RouteTarget::Other(RTN_UNICAST),
+        },
         RTN_UNREACHABLE => RouteTarget::Unreachable,
         RTN_THROW => RouteTarget::Throw,
         kind => RouteTarget::Other(kind),
+    }
+}
+
+/// Joins the legs of an IPv6 multipath route where the kernel sends one message for each leg, as
+/// kernels before 4.11 do: the legs follow each other in the dump.
+fn join_legs(routes: Vec<Route>) -> Vec<Route> {
+    let mut joined: Vec<Route> = Vec::with_capacity(routes.len());
+    for route in routes {
+        if let Some(last) = joined.last_mut()
+            && last.key == route.key
+            && last.protocol == route.protocol
+            && let (Some(mut legs), Some(more)) = (legs_of(&last.target), legs_of(&route.target))
+        {
+            legs.extend(more);
+            last.target = RouteTarget::through(legs).unwrap_or(route.target);
+        } else {
+            joined.push(route);
+        }
+    }
+    joined
+}
+
+/// The next hops with a gateway: the kernel joins no others to a multipath route.
+fn legs_of(target: &RouteTarget) -> Option<Vec<Leg>> {
+    match target {
+        RouteTarget::Via(via) if via.gateway.is_some() => Some(vec![Leg {
+            via: *via,
+            weight: 1,
+        }]),
+        RouteTarget::Multipath(legs) => Some(legs.clone()),
+        _ => None,
     }
 }
 
@@ -366,7 +434,7 @@ pub fn dump_table(
     table: TableId,
 ) -> Result<Vec<Route>, NetlinkError> {
     let operation = format!("read the {family} routes of table {table}");
-    absent_is_empty(socket.dump(
+    let routes = absent_is_empty(socket.dump(
         &operation,
         RTM_GETROUTE,
         request_table(family, table),
@@ -378,7 +446,12 @@ pub fn dump_table(
             let decoded = decode(frame.body)?.filter(|route| route.key.table == table);
             Ok(decoded.map(Decoded::into_route))
         },
-    ))
+    ))?;
+    Ok(if family == Family::Ipv6 {
+        join_legs(routes)
+    } else {
+        routes
+    })
 }
 
 /// The main table, one entry a next hop.
@@ -397,10 +470,10 @@ pub fn dump_main(
     let mut routes = Vec::new();
     for route in decoded {
         let unicast = route.kind == RTN_UNICAST;
-        let hops: Vec<Option<Via>> = if unicast && !route.hops().is_empty() {
-            route.hops().iter().copied().map(Some).collect()
-        } else {
-            vec![None]
+        let hops: Vec<Option<Via>> = match &route.multipath {
+            _ if !unicast => vec![None],
+            Some(legs) => legs.iter().map(|leg| Some(leg.via)).collect(),
+            None => vec![route.via],
         };
         routes.extend(hops.into_iter().map(|via| MainRoute {
             dst: route.key.dst,

@@ -1,4 +1,4 @@
-//! What others have put where ours should go (a conflict) or beside it (a note).
+//! Foreign objects in the place of ours (a conflict) or beside ours (a note).
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::types::Family;
 
-/// Foreign routes of the same key as one of ours, and foreign defaults in our tables.
+/// Foreign routes with the key of one of our routes, and foreign defaults in our tables.
 pub(super) fn conflicts(
     goal: &Goal,
     observed: &ObservedState,
@@ -26,7 +26,7 @@ pub(super) fn conflicts(
             .binary_search_by(|ours| ours.key.cmp(key))
             .is_ok();
         let what = if same_key {
-            "has the place of one of ours"
+            "has the same prefix and metric as one of ours"
         } else if key.dst.prefix_len() == 0 && current.contains(&key.table) {
             "is a default in our table"
         } else {
@@ -46,25 +46,10 @@ pub(super) fn conflicts(
             ),
         });
     }
-    // Nexthop objects: an id of ours that somebody else took.
-    for nexthop in observed
-        .nexthops
-        .iter()
-        .filter(|nexthop| !ownership.owns_nexthop(nexthop))
-    {
-        if goal.nexthops.iter().any(|ours| ours.id == nexthop.id) {
-            found.push(Conflict {
-                message: format!(
-                    "foreign nexthop object {} (protocol {}) has the id of one of ours; remove it (ip nexthop del id {}), or set another [egress] table",
-                    nexthop.id, nexthop.protocol, nexthop.id
-                ),
-            });
-        }
-    }
     found
 }
 
-/// Objects of the goal in whose place somebody else has one.
+/// Objects of the goal in the place of which a foreign object exists.
 pub fn taken_places(
     goal: &Goal,
     observed: &ObservedState,
@@ -76,13 +61,7 @@ pub fn taken_places(
             let place = goal.routes.binary_search_by(|ours| ours.key.cmp(key));
             place.is_ok()
         });
-    let nexthops = observed
-        .nexthops
-        .iter()
-        .filter(|nexthop| !ownership.owns_nexthop(nexthop))
-        .filter(|nexthop| goal.nexthops.iter().any(|ours| ours.id == nexthop.id));
-    let nexthops = nexthops.map(|nexthop| ObjectKey::Nexthop(nexthop.id));
-    routes.map(ObjectKey::Route).chain(nexthops).collect()
+    routes.map(ObjectKey::Route).collect()
 }
 
 fn foreign_routes<'a>(
@@ -95,7 +74,7 @@ fn foreign_routes<'a>(
         .filter(|route| !ownership.owns_route(route))
 }
 
-/// How many foreign objects of a kind are named before the rest is counted.
+/// At most this many foreign routes are named; the rest is counted.
 const NAMED: usize = 5;
 
 pub(super) fn foreign_notes(

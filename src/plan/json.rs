@@ -1,9 +1,9 @@
-//! The plan's steps as JSON: the fields are a contract, only ever added to.
+//! The plan's steps as JSON. The fields are a contract: fields are added, never changed.
 
 use serde_json::{Map, Value, json};
 
 use super::{Plan, Step};
-use crate::objects::{NexthopKind, RouteTarget, RuleAction, Via};
+use crate::objects::{NexthopKind, Route, RouteTarget, Rule, RuleAction, Via};
 use crate::types::IfIndex;
 
 /// Every step as an object.
@@ -14,7 +14,7 @@ pub fn steps(plan: &Plan, device_name: &dyn Fn(IfIndex) -> String) -> Vec<Value>
         .collect()
 }
 
-/// One step: `action` and `object`, and what the object has.
+/// One step: `action`, `object`, and the fields of the object.
 pub fn value_of(step: &Step, device_name: &dyn Fn(IfIndex) -> String) -> Value {
     let mut fields = Map::new();
     fields.insert("action".into(), json!(step.action().as_str()));
@@ -35,7 +35,7 @@ pub fn value_of(step: &Step, device_name: &dyn Fn(IfIndex) -> String) -> Value {
             fields.insert("rules".into(), json!(after_text));
             fields.insert("rules_before".into(), json!(before));
         }
-        Step::Nexthop { nexthop, .. } => {
+        Step::Nexthop(nexthop) => {
             fields.insert("id".into(), json!(nexthop.id));
             fields.insert("family".into(), json!(nexthop.family));
             match &nexthop.kind {
@@ -46,58 +46,73 @@ pub fn value_of(step: &Step, device_name: &dyn Fn(IfIndex) -> String) -> Value {
                 NexthopKind::Other => {}
             }
         }
-        Step::Route { route, .. } => {
-            fields.insert("family".into(), json!(route.key.family()));
-            fields.insert("dst".into(), json!(route.key.dst.to_string()));
-            fields.insert("table".into(), json!(route.key.table));
-            fields.insert("metric".into(), json!(route.key.metric));
-            let kind = match &route.target {
-                RouteTarget::Via(via) => {
-                    put_via(&mut fields, via, device_name);
-                    "unicast"
-                }
-                RouteTarget::Nexthop(id) => {
-                    fields.insert("nexthop".into(), json!(id));
-                    "unicast"
-                }
-                RouteTarget::Multipath(_) => "unicast",
-                RouteTarget::Unreachable => "unreachable",
-                RouteTarget::Throw => "throw",
-                RouteTarget::Other(_) => "other",
-            };
-            fields.insert("type".into(), json!(kind));
-            if route.realm.0 != 0 {
-                fields.insert("realm".into(), json!(route.realm));
-            }
-        }
-        Step::Rule { rule, .. } => {
-            fields.insert("family".into(), json!(rule.family));
-            fields.insert("priority".into(), json!(rule.priority));
-            fields.insert("iif".into(), json!(rule.iif));
-            fields.insert(
-                "fwmark".into(),
-                json!(rule.mark.map(|mark| mark.to_string())),
-            );
-            let kind = match rule.action {
-                RuleAction::Lookup {
-                    table,
-                    suppress_prefixlength,
-                } => {
-                    fields.insert("table".into(), json!(table));
-                    fields.insert("suppress_prefixlength".into(), json!(suppress_prefixlength));
-                    "lookup"
-                }
-                RuleAction::Goto(target) => {
-                    fields.insert("goto".into(), json!(target));
-                    "goto"
-                }
-                RuleAction::Nop => "nop",
-                RuleAction::Other(_) => "other",
-            };
-            fields.insert("type".into(), json!(kind));
-        }
+        Step::Route { route, .. } => put_route(&mut fields, route, device_name),
+        Step::Rule { rule, .. } => put_rule(&mut fields, rule),
     }
     Value::Object(fields)
+}
+
+fn put_route(
+    fields: &mut Map<String, Value>,
+    route: &Route,
+    device_name: &dyn Fn(IfIndex) -> String,
+) {
+    fields.insert("family".into(), json!(route.key.family()));
+    fields.insert("dst".into(), json!(route.key.dst.to_string()));
+    fields.insert("table".into(), json!(route.key.table));
+    fields.insert("metric".into(), json!(route.key.metric));
+    let kind = match &route.target {
+        RouteTarget::Via(via) => {
+            put_via(fields, via, device_name);
+            "unicast"
+        }
+        RouteTarget::Multipath(legs) => {
+            let legs = legs.iter().map(|leg| {
+                let mut fields = Map::new();
+                put_via(&mut fields, &leg.via, device_name);
+                fields.insert("weight".into(), json!(leg.weight));
+                Value::Object(fields)
+            });
+            fields.insert("nexthops".into(), legs.collect());
+            "unicast"
+        }
+        RouteTarget::Nexthop(id) => {
+            fields.insert("nexthop".into(), json!(id));
+            "unicast"
+        }
+        RouteTarget::Unreachable => "unreachable",
+        RouteTarget::Throw => "throw",
+        RouteTarget::Other(_) => "other",
+    };
+    fields.insert("type".into(), json!(kind));
+    if route.realm.0 != 0 {
+        fields.insert("realm".into(), json!(route.realm));
+    }
+}
+
+fn put_rule(fields: &mut Map<String, Value>, rule: &Rule) {
+    fields.insert("family".into(), json!(rule.family));
+    fields.insert("priority".into(), json!(rule.priority));
+    fields.insert("iif".into(), json!(rule.iif));
+    let mark = rule.mark.map(|mark| mark.to_string());
+    fields.insert("fwmark".into(), json!(mark));
+    let kind = match rule.action {
+        RuleAction::Lookup {
+            table,
+            suppress_prefixlength,
+        } => {
+            fields.insert("table".into(), json!(table));
+            fields.insert("suppress_prefixlength".into(), json!(suppress_prefixlength));
+            "lookup"
+        }
+        RuleAction::Goto(target) => {
+            fields.insert("goto".into(), json!(target));
+            "goto"
+        }
+        RuleAction::Nop => "nop",
+        RuleAction::Other(_) => "other",
+    };
+    fields.insert("type".into(), json!(kind));
 }
 
 fn put_via(fields: &mut Map<String, Value>, via: &Via, device_name: &dyn Fn(IfIndex) -> String) {

@@ -1,50 +1,31 @@
-//! The plan for people: an aligned `+`/`-`/`~` diff, grouped, with totals.
+//! The plan as text: an aligned `+`/`-`/`~` diff in groups, with totals.
 
 use std::fmt::Write;
 
 use super::{Action, Plan, Step};
+use crate::columns::{Colour, Style};
 use crate::firewall::BackendKind;
-use crate::objects::{NexthopKind, Route, RouteTarget, Rule, RuleAction, Via};
+use crate::objects::{Leg, NexthopKind, Route, RouteTarget, Rule, RuleAction, Via};
 use crate::ownership::Ownership;
 use crate::types::{Family, IfIndex, TableId};
 
-/// Colours, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
-    /// Text only.
-    Plain,
-    /// ANSI colours (ECMA-48 SGR) for a terminal.
-    Coloured,
+/// The line in the colour of the action.
+fn paint(style: Style, action: Action, line: &str) -> String {
+    style.paint(
+        match action {
+            Action::Add => Colour::Green,
+            Action::Replace => Colour::Yellow,
+            Action::Delete => Colour::Red,
+        },
+        line,
+    )
 }
 
-impl Style {
-    fn paint(self, action: Action, line: &str) -> String {
-        let colour = match action {
-            Action::Add => "32",
-            Action::Replace => "33",
-            Action::Delete => "31",
-        };
-        match self {
-            Style::Plain => line.to_owned(),
-            Style::Coloured => format!("\x1b[{colour}m{line}\x1b[0m"),
-        }
-    }
-
-    fn heading(self, line: &str) -> String {
-        match self {
-            Style::Plain => line.to_owned(),
-            Style::Coloured => format!("\x1b[1m{line}\x1b[0m"),
-        }
-    }
-}
-
-/// What the text needs to know beside the plan.
+/// Facts beside the plan that the text shows.
 pub struct Context<'a> {
-    /// The name of a device.
     pub device_name: &'a dyn Fn(IfIndex) -> String,
-    /// Which table is which.
+    /// Tells the bypass table from the egress table.
     pub ownership: &'a Ownership,
-    /// Colours.
     pub style: Style,
 }
 
@@ -56,7 +37,7 @@ fn sign(action: Action) -> char {
     }
 }
 
-/// The steps and the conflicts. Empty where there are none; notes are the report's to print.
+/// The steps and the conflicts; empty without any. The report prints the notes.
 pub fn render(plan: &Plan, context: &Context) -> String {
     let mut text = String::new();
     let mut group = None;
@@ -119,7 +100,7 @@ pub fn totals(plan: &Plan) -> String {
     text
 }
 
-/// Steps of one group stand below one heading.
+/// Consecutive steps of one group share a heading.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     Sysctls,
@@ -133,7 +114,7 @@ fn group_of(step: &Step) -> Group {
     match step {
         Step::Sysctl(_) => Group::Sysctls,
         Step::Firewall { backend, .. } => Group::Firewall(*backend),
-        Step::Nexthop { .. } => Group::Nexthops,
+        Step::Nexthop(_) => Group::Nexthops,
         Step::Route { route, .. } => Group::Routes(route.key.family(), route.key.table),
         Step::Rule { .. } => Group::Rules,
     }
@@ -143,7 +124,7 @@ fn heading(step: &Step, ownership: &Ownership) -> String {
     match step {
         Step::Sysctl(_) => "sysctls".to_owned(),
         Step::Firewall { backend, .. } => format!("firewall ({backend})"),
-        Step::Nexthop { .. } => "nexthops".to_owned(),
+        Step::Nexthop(_) => "nexthops".to_owned(),
         Step::Route { route, .. } => {
             let family = route.key.family();
             format!(
@@ -171,7 +152,7 @@ fn subject(step: &Step) -> String {
     match step {
         Step::Sysctl(setting) => setting.path.replace('/', "."),
         Step::Firewall { .. } => String::new(),
-        Step::Nexthop { nexthop, .. } => format!("id {}", nexthop.id),
+        Step::Nexthop(nexthop) => format!("id {}", nexthop.id),
         Step::Route { route, .. } => destination(route),
         Step::Rule { rule, .. } => rule.priority.to_string(),
     }
@@ -189,14 +170,14 @@ fn lines(step: &Step, width: usize, context: &Context) -> Vec<String> {
     let action = step.action();
     let line = |detail: String| {
         let plain = format!("  {} {:<width$}  {detail}", sign(action), subject(step));
-        context.style.paint(action, plain.trim_end())
+        paint(context.style, action, plain.trim_end())
     };
     match step {
         Step::Sysctl(setting) => vec![line(format!("{} -> {}", setting.from, setting.to))],
         Step::Firewall {
             before, after_text, ..
         } => firewall_lines(before, after_text, context.style),
-        Step::Nexthop { nexthop, .. } => vec![line(match &nexthop.kind {
+        Step::Nexthop(nexthop) => vec![line(match &nexthop.kind {
             NexthopKind::Single(via) => via_text(via, context),
             NexthopKind::Group(members) => {
                 let ids: Vec<String> = members.iter().map(ToString::to_string).collect();
@@ -215,7 +196,8 @@ fn lines(step: &Step, width: usize, context: &Context) -> Vec<String> {
     }
 }
 
-/// The lines of the old text that go, then those of the new one that come; what stays isn't shown.
+/// The deleted lines of the old text, then the added lines of the new text. Unchanged lines are not
+/// shown.
 fn firewall_lines(before: &[String], after: &[String], style: Style) -> Vec<String> {
     let mut common: Vec<&String> = after.iter().collect();
     let gone: Vec<&String> = before
@@ -241,14 +223,18 @@ fn firewall_lines(before: &[String], after: &[String], style: Style) -> Vec<Stri
         .collect();
     let mut lines: Vec<String> = gone
         .iter()
-        .map(|line| style.paint(Action::Delete, &format!("  - {line}")))
+        .map(|line| paint(style, Action::Delete, &format!("  - {line}")))
         .collect();
     lines.extend(
         come.iter()
-            .map(|line| style.paint(Action::Add, &format!("  + {line}"))),
+            .map(|line| paint(style, Action::Add, &format!("  + {line}"))),
     );
     if lines.is_empty() {
-        lines.push(style.paint(Action::Replace, "  ~ the same rules in another order"));
+        lines.push(paint(
+            style,
+            Action::Replace,
+            "  ~ the same rules in another order",
+        ));
     }
     lines
 }
@@ -262,21 +248,29 @@ fn via_text(via: &Via, context: &Context) -> String {
     }
 }
 
-/// A route's effect as `ip route` says it.
+fn leg_text(leg: &Leg, context: &Context) -> String {
+    let via = via_text(&leg.via, context);
+    if leg.weight == 1 {
+        format!("nexthop {via}")
+    } else {
+        format!("nexthop {via} weight {}", leg.weight)
+    }
+}
+
+/// The route's target in the words of `ip route`.
 pub fn route_text(route: &Route, context: &Context) -> String {
     let mut text = match &route.target {
         RouteTarget::Via(via) => via_text(via, context),
         RouteTarget::Nexthop(id) => format!("nhid {id}"),
-        RouteTarget::Multipath(hops) => hops
-            .iter()
-            .map(|via| via_text(via, context))
-            .collect::<Vec<_>>()
-            .join(" or "),
+        RouteTarget::Multipath(legs) => {
+            let legs: Vec<String> = legs.iter().map(|leg| leg_text(leg, context)).collect();
+            legs.join(" ")
+        }
         RouteTarget::Unreachable => "unreachable".to_owned(),
         RouteTarget::Throw => "throw (back to the main table)".to_owned(),
         RouteTarget::Other(kind) => format!("type {kind}"),
     };
-    // The kernel's defaults are not worth a column.
+    // The kernel's default metric is not worth a column.
     let usual = if route.key.family() == Family::Ipv6 {
         1024
     } else {
@@ -291,7 +285,7 @@ pub fn route_text(route: &Route, context: &Context) -> String {
     text
 }
 
-/// A rule as `ip rule` says it, without its priority.
+/// The rule in the words of `ip rule`, without the priority.
 pub fn rule_text(rule: &Rule) -> String {
     let mut text = String::new();
     let selectors = &rule.foreign_selectors;

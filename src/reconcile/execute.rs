@@ -232,7 +232,7 @@ impl Pass<'_> {
             return Err(Attempt::Undone(format!(
                 "verify: {} steps are left after applying all, the first: {}",
                 left.len(),
-                crate::apply::describe(first)
+                first
             )));
         }
         if let (true, Some(conflict)) = (self.options.watched, second.conflicts.first()) {

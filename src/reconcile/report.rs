@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{BackendChoice, PassError};
+use crate::columns::Style;
 use crate::config::Role;
 use crate::exit;
 use crate::facts::HostFacts;
 use crate::guard::{GuardState, Judgement, Verdict};
 use crate::notes::Notes;
 use crate::ownership::Ownership;
-use crate::plan::text::{Context, Style, render, totals};
+use crate::plan::text::{Context, render, totals};
 use crate::plan::{Goal, ObjectKey, Plan, Step, json as plan_json};
 use crate::ranges::Group;
 use crate::types::{Family, IfIndex, PerFamily, SyncToken};

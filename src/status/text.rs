@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use super::snapshot::{
     BreakerState, ConflictStatus, Freshness, PathTraffic, Snapshot, SourceStatus, State,
 };
+use crate::columns::Style;
 use crate::columns::aligned;
-use crate::plan::text::Style;
 use crate::types::{Family, PerFamily};
 use figures::{bytes, counted, moment, span};
 use lines::{Lines, painted};

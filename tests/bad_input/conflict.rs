@@ -30,7 +30,7 @@ const CASES: &[Case] = &[
         ],
         says: &[
             "foreign route 52.216.0.0/15 in table 1083",
-            "has the place of one of ours",
+            "has the same prefix and metric as one of ours",
             "ip route del 52.216.0.0/15 table 1083",
         ],
         config: "",

@@ -2,18 +2,18 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use trailblazer::apply::{Interposer, describe};
+use trailblazer::apply::{Interposer, apply};
 use trailblazer::firewall::BackendKind;
 use trailblazer::kernel::errno::KernelError;
 use trailblazer::kernel::lookup::Decision;
 use trailblazer::objects::Route;
-use trailblazer::plan::{Action, ObjectKey, Step};
+use trailblazer::plan::{Action, Goal, ObjectKey, Step, plan};
 use trailblazer::reconcile::{Outcome, Report};
 use trailblazer::types::{Family, TableId};
 
 use crate::foreign::{Foreign, Routes};
-use crate::scenario::Scenario;
-use crate::world::{PARTNERS, World, at_every_step};
+use crate::scenario::{Scenario, UPGRADE};
+use crate::world::{PARTNERS, World, at_every_step, open_kernel};
 
 /// Does something before a step of the first attempt, and lets the step go on.
 pub struct Deed<F: FnMut()> {
@@ -53,7 +53,7 @@ fn when(world: &World, what: &str, at: usize) -> String {
         "{}: {what} before step {}, {}",
         world.scenario.name,
         at + 1,
-        describe(&world.steps[at])
+        world.steps[at]
     )
 }
 
@@ -70,7 +70,7 @@ fn route_words(action: &str, kind: &str, route: &Route) -> String {
     )
 }
 
-/// Somebody else takes the place of a route, nexthop or firewall just before ours goes in: it is
+/// Somebody else takes the place of a route or firewall just before ours goes in: it is
 /// named and not overwritten, and what was ours before is back.
 fn taken_before(world: &World, at: usize) -> bool {
     let (add, remove, named) = match &world.steps[at] {
@@ -85,14 +85,6 @@ fn taken_before(world: &World, at: usize) -> bool {
                 "foreign route {} in table {}",
                 route.key.dst, route.key.table
             ),
-        ),
-        Step::Nexthop {
-            action: Action::Add,
-            nexthop,
-        } => (
-            format!("nexthop add id {} blackhole proto static", nexthop.id),
-            format!("nexthop del id {}", nexthop.id),
-            format!("foreign nexthop object {}", nexthop.id),
         ),
         _ => return false,
     };
@@ -141,12 +133,7 @@ fn wherever(names: &[&str], check: fn(&World, usize) -> bool) {
 fn foreign_object_in_our_place_fails_the_pass_cleanly() {
     lab::isolated(|| {
         wherever(
-            &[
-                "first-ipv4",
-                "first-ipv6",
-                "document-change",
-                "one-gateway-to-groups",
-            ],
+            &["first-ipv4", "first-ipv6", "document-change"],
             taken_before,
         );
     });
@@ -223,7 +210,42 @@ fn new_objects_deleted_by_others_fail_the_pass_cleanly() {
     });
 }
 
-/// All nexthop objects of ours go, as after a flap of the carrier, and with them their routes.
+/// The defaults of the egress table vanish, as IPv4's do with their link.
+fn egress_flushed(world: &World, at: usize) -> bool {
+    let when = when(world, "egress table flushed", at);
+    world.reset();
+    let report = pass_with(world, at, || {
+        for family in ["-4", "-6"] {
+            // A table without routes doesn't exist: then there is nothing to flush.
+            world.ns().exec(&[
+                "ip", family, "route", "flush", "table", "1084", "proto", "83",
+            ]);
+        }
+    });
+    assert_eq!(report.outcome, Outcome::Changed, "{when}: {report:?}");
+    world.assert_owned(1, &when);
+    world.assert_converges(Outcome::InSync, &when);
+    true
+}
+
+#[test]
+fn egress_defaults_vanish_at_every_step_and_the_pass_converges() {
+    lab::isolated(|| {
+        wherever(
+            &[
+                "one-gateway-to-several",
+                "gateways-change",
+                "several-gateways-to-one",
+                "several-gateways-removed",
+                UPGRADE,
+            ],
+            egress_flushed,
+        );
+    });
+}
+
+/// The nexthop objects of an earlier version vanish, as with their carrier, and the routes over
+/// them along.
 fn nexthops_flushed(world: &World, at: usize) -> bool {
     let when = when(world, "nexthops flushed", at);
     world.reset();
@@ -237,18 +259,28 @@ fn nexthops_flushed(world: &World, at: usize) -> bool {
 }
 
 #[test]
-fn vanished_nexthops_are_survived_at_every_step() {
+fn leftover_nexthop_objects_vanish_at_every_step_of_an_upgrade() {
+    lab::isolated(|| wherever(&[UPGRADE], nexthops_flushed));
+}
+
+/// `flush` finds the nexthop objects of an earlier version without any pass before it.
+#[test]
+fn flush_removes_leftover_nexthop_objects() {
     lab::isolated(|| {
-        wherever(
-            &[
-                "one-gateway-to-groups",
-                "groups-change",
-                "groups-to-one-gateway",
-                "groups-removed",
-            ],
-            nexthops_flushed,
-        );
+        World::enter(Scenario::named(UPGRADE), flush_leftovers);
     });
+}
+
+fn flush_leftovers(world: &World) {
+    let mut kernel = open_kernel().expect("the kernel opens");
+    let ownership = world.ownership();
+    let observed = kernel.observe(&ownership, &[]).expect("the kernel answers");
+    assert_eq!(observed.owned(&ownership).nexthops.len(), 6);
+    let steps = plan(&Goal::nothing(), &observed, &ownership);
+    apply(&steps, &mut kernel, &ownership, None, &mut || {}).expect("all is deleted");
+    let left = kernel.observe(&ownership, &[]).expect("the kernel answers");
+    assert!(left.owned(&ownership).is_empty(), "{left:?}");
+    assert_eq!(left.nexthops.len(), 1, "the foreign object stays");
 }
 
 /// `nft flush ruleset` takes our table with all others.
@@ -438,7 +470,7 @@ fn failing_link_is_survived_at_every_step() {
                 "first-ipv4",
                 "document-change",
                 "gateways-replaced",
-                "one-gateway-to-groups",
+                "one-gateway-to-several",
             ],
             link_fails,
         );

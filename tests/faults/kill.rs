@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Signal, getpid, kill_process};
-use trailblazer::apply::{Interposer, describe};
+use trailblazer::apply::Interposer;
 use trailblazer::kernel::errno::KernelError;
 use trailblazer::plan::Step;
 use trailblazer::reconcile::Outcome;
 
-use crate::scenario::{ALL, IPTABLES, Scenario};
+use crate::scenario::{ALL, IPTABLES, Scenario, UPGRADES};
 use crate::world::{World, at_every_step, config, run_pass};
 
 /// Set in the process that dies: scenario, directory and step.
@@ -53,7 +53,7 @@ fn killed_at(world: &World, at: usize) {
         "{}: killed before step {}, {}",
         world.scenario.name,
         at + 1,
-        describe(&world.steps[at])
+        world.steps[at]
     );
     world.reset();
     world.assert_allowed(&format!("{when}: before the pass"));
@@ -97,6 +97,11 @@ fn kill_at_every_step(scenarios: &[Scenario]) {
 #[test]
 fn kill_before_every_step_is_recovered_1() {
     lab::isolated(|| kill_at_every_step(&ALL[..6]));
+}
+
+#[test]
+fn kill_before_every_step_of_an_upgrade_is_recovered() {
+    lab::isolated(|| kill_at_every_step(UPGRADES));
 }
 
 #[test]

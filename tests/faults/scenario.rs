@@ -40,10 +40,10 @@ const HOST6: &str = "
 const BOTH: &str = "
     [egress]
     gateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]";
-const GROUPS: &str = "
+const GATEWAYS: &str = "
     [egress]
     gateways = [\"10.0.1.10\", \"10.0.1.20\", \"2600:1f18:1000:1::10\", \"2600:1f18:1000:1::20\"]";
-const OTHER_GROUPS: &str = "
+const OTHER_GATEWAYS: &str = "
     [egress]
     gateways = [\"10.0.1.10\", \"10.0.1.30\", \"10.0.1.40\", \"2600:1f18:1000:1::30\", \"2600:1f18:1000:1::20\"]";
 const NAT: &str = "
@@ -127,56 +127,56 @@ pub const ALL: &[Scenario] = &[
         steps: 5,
     },
     Scenario {
-        name: "one-gateway-to-groups",
+        name: "one-gateway-to-several",
         role: Role::Host,
         before: Some(Stage {
             config: BOTH,
             prefixes: FEW,
         }),
         after: Stage {
-            config: GROUPS,
+            config: GATEWAYS,
             prefixes: FEW,
         },
-        steps: 8,
+        steps: 2,
     },
     Scenario {
-        name: "groups-change",
+        name: "gateways-change",
         role: Role::Host,
         before: Some(Stage {
-            config: GROUPS,
+            config: GATEWAYS,
             prefixes: FEW,
         }),
         after: Stage {
-            config: OTHER_GROUPS,
+            config: OTHER_GATEWAYS,
             prefixes: FEW,
         },
-        steps: 5,
+        steps: 2,
     },
     Scenario {
-        name: "groups-to-one-gateway",
+        name: "several-gateways-to-one",
         role: Role::Host,
         before: Some(Stage {
-            config: GROUPS,
+            config: GATEWAYS,
             prefixes: FEW,
         }),
         after: Stage {
             config: BOTH,
             prefixes: FEW,
         },
-        steps: 8,
+        steps: 2,
     },
     Scenario {
-        name: "groups-removed",
+        name: "several-gateways-removed",
         role: Role::Host,
         before: Some(Stage {
-            config: GROUPS,
+            config: GATEWAYS,
             prefixes: FEW,
         }),
         after: Stage {
             config: "",
             prefixes: FEW,
         },
-        steps: 20,
+        steps: 16,
     },
     Scenario {
         name: "other-family",
@@ -259,6 +259,23 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
+/// Before the pass, both egress defaults use groups of nexthop objects, as earlier versions
+/// installed.
+pub const UPGRADES: &[Scenario] = &[Scenario {
+    name: UPGRADE,
+    role: Role::Host,
+    before: Some(Stage {
+        config: GATEWAYS,
+        prefixes: FEW,
+    }),
+    after: Stage {
+        config: GATEWAYS,
+        prefixes: FEW,
+    },
+    steps: 8,
+}];
+pub const UPGRADE: &str = "upgrade-from-nexthop-objects";
+
 /// The same with iptables; smaller, since each of its steps costs several processes.
 pub const IPTABLES: &[Scenario] = &[
     Scenario {
@@ -291,6 +308,7 @@ impl Scenario {
     pub fn named(name: &str) -> Scenario {
         *ALL.iter()
             .chain(IPTABLES)
+            .chain(UPGRADES)
             .find(|scenario| scenario.name == name)
             .unwrap_or_else(|| panic!("no scenario `{name}`"))
     }
@@ -314,6 +332,34 @@ impl Scenario {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// Turns the egress defaults of the stage before into those of an earlier version. The IPv6
+    /// objects are `onlink`, so that a rollback gives the same legs as a pass of this version.
+    pub fn age(&self, ns: &Ns) {
+        if self.name != UPGRADE {
+            return;
+        }
+        let mut batch = String::new();
+        for (group, gateways, onlink) in [
+            (108_400, ["10.0.1.10", "10.0.1.20"], ""),
+            (
+                108_450,
+                ["2600:1f18:1000:1::10", "2600:1f18:1000:1::20"],
+                "onlink",
+            ),
+        ] {
+            for (id, gateway) in (group + 1..).zip(gateways) {
+                batch +=
+                    &format!("nexthop replace id {id} via {gateway} dev eth0 {onlink} proto 83\n");
+            }
+            let members = format!("{}/{}", group + 1, group + 2);
+            batch += &format!("nexthop replace id {group} group {members} proto 83\n");
+        }
+        batch += "route replace default nhid 108400 table 1084 proto 83\n";
+        ns.ip_batch(&batch);
+        let default = "route replace default nhid 108450 table 1084 proto 83\n";
+        ns.feed(&["ip", "-6", "-batch", "-"], default);
     }
 
     /// What somebody else has in the same namespace, some of it in our tables and our range.

@@ -31,7 +31,7 @@ use trailblazer::state::lock;
 use trailblazer::types::{Family, IfIndex};
 
 use crate::foreign::{Foreign, Routes};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, UPGRADE};
 use lab::{Bare, Ns, scratch};
 
 /// Stand for partners; not addresses of the documentation blocks, which verify itself asks about.
@@ -56,6 +56,8 @@ pub struct World {
     /// What is ours before the pass and after it.
     pub owned: [OwnedState; 2],
     pub decisions: [Decisions; 2],
+    /// Decisions before an upgrade: through nexthop objects.
+    aged: Option<Decisions>,
     pub foreign: Foreign,
     foreign_firewall: String,
     /// The steps of the pass.
@@ -165,7 +167,7 @@ impl FirewallBackend for SharedIptables {
     }
 }
 
-fn open_kernel() -> Result<Kernel, ObserveError> {
+pub fn open_kernel() -> Result<Kernel, ObserveError> {
     Kernel::with_backends(Box::new(Nftables::new()), Box::new(SharedIptables::new()))
 }
 
@@ -270,6 +272,7 @@ impl World {
             directory,
             owned: Default::default(),
             decisions: Default::default(),
+            aged: None,
             steps: Vec::new(),
         };
         assert!(world.foreign.len() > 10, "the foreign objects are there");
@@ -284,6 +287,10 @@ impl World {
             &world.directory.join("state"),
             &world.directory.join("kept"),
         );
+        if scenario.name == UPGRADE {
+            scenario.age(world.ns());
+            world.aged = Some(world.decisions_now());
+        }
         world.write_document(1);
         let mut recorder = Recorder(Vec::new());
         let report = world.pass(1, Some(&mut recorder));
@@ -305,6 +312,11 @@ impl World {
 
     pub fn ns(&self) -> &Ns {
         &self.bare.ns
+    }
+
+    /// The other end of the links.
+    pub fn far(&self) -> Ns {
+        self.bare.far()
     }
 
     pub fn config(&self, stage: usize) -> Config {
@@ -367,6 +379,7 @@ impl World {
                 .expect("nothing is in the way");
         }
         self.assert_owned(0, "reset");
+        self.scenario.age(self.ns());
         copy(&self.directory.join("kept"), &self.directory.join("state"));
     }
 
@@ -487,6 +500,7 @@ impl World {
         };
         for (at, (address, now)) in self.decisions_now().iter().enumerate() {
             let mut allowed = vec![before[at].1.clone(), after[at].1.clone()];
+            allowed.extend(self.aged.iter().map(|aged| aged[at].1.clone()));
             let bypassed = |decision: &Decision| self.is_bypass(decision);
             let storage = self.scenario.storage().contains(address);
             if storage && !(bypassed(&allowed[0]) && bypassed(&allowed[1])) {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use trailblazer::config::{Config, Role, parse};
 use trailblazer::facts::{Address, HostFacts, InstanceFacts, Link, MainRoute, Sysctls};
 use trailblazer::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, Ruleset, Snapshot};
-use trailblazer::objects::{Nexthop, Route, Rule};
+use trailblazer::objects::{NexthopObject, Route, Rule};
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
 use trailblazer::types::{Family, IfIndex, Metric, Protocol, Region};
@@ -50,7 +50,7 @@ pub struct Observed {
     /// Further rules; the kernel's own need not be named.
     #[serde(default)]
     pub rules: Vec<String>,
-    /// Further nexthop objects.
+    /// Nexthop objects: of an earlier version of ours, or foreign.
     #[serde(default)]
     pub nexthops: Vec<String>,
     /// What the backends hold, where it isn't what follows from `after`.
@@ -264,19 +264,15 @@ impl Case {
                 .unwrap_or_else(|| panic!("{}: {} has no desired state", self.name, before.name));
             state.routes = desired.routes;
             state.rules = desired.rules;
-            state.nexthops = desired.nexthops;
         }
         for line in &self.observed.gone {
-            let before = (state.routes.len(), state.rules.len(), state.nexthops.len());
+            let before = (state.routes.len(), state.rules.len());
             let names = &self.names;
             state
                 .routes
                 .retain(|route| lines::route_line(route, names) != *line);
             state.rules.retain(|rule| lines::rule_line(rule) != *line);
-            state
-                .nexthops
-                .retain(|nexthop| lines::nexthop_line(nexthop, names) != *line);
-            let after = (state.routes.len(), state.rules.len(), state.nexthops.len());
+            let after = (state.routes.len(), state.rules.len());
             assert!(before != after, "{}: nothing is `{line}`", self.name);
         }
         let observed = &self.observed;
@@ -293,7 +289,7 @@ impl Case {
         state.rules.extend(KERNEL_RULES.map(lines::rule));
         state.rules.sort_by_key(|rule| (rule.family, rule.priority));
         let nexthop = |line: &String| lines::nexthop(line, &self.names);
-        let more: Vec<Nexthop> = observed.nexthops.iter().map(nexthop).collect();
+        let more: Vec<NexthopObject> = observed.nexthops.iter().map(nexthop).collect();
         state.nexthops.extend(more);
         state.nexthops.sort();
         if let Some((backend, ruleset)) = self.firewall_before() {

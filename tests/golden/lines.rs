@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use trailblazer::facts::MainRoute;
 use trailblazer::objects::{
-    Nexthop, NexthopKind, Route, RouteKey, RouteTarget, Rule, RuleAction, Via,
+    Leg, NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule, RuleAction, Via,
 };
 use trailblazer::types::{
     Family, IfIndex, Mark, Metric, NexthopId, Priority, Protocol, Realm, TableId,
@@ -73,6 +73,7 @@ pub fn route(line: &str, names: &Names) -> Route {
     let (mut table, mut metric, mut realm, mut by) = (TableId::MAIN, None, Realm(0), Protocol(3));
     let mut nhid = None;
     let mut hops: Vec<Via> = Vec::new();
+    let mut weights: Vec<u16> = Vec::new();
     let mut multipath = false;
     let empty = Via {
         gateway: None,
@@ -82,6 +83,7 @@ pub fn route(line: &str, names: &Names) -> Route {
     while let Some(word) = words.next() {
         if word == "nexthop" {
             hops.push(empty);
+            weights.push(1);
             multipath = true;
             continue;
         }
@@ -98,6 +100,7 @@ pub fn route(line: &str, names: &Names) -> Route {
             "metric" => metric = Some(Metric(number(value))),
             "realm" => realm = Realm(number(value)),
             "proto" => by = protocol(value),
+            "weight" => *weights.last_mut().expect("a weight follows a hop") = number(value),
             "nhid" => nhid = Some(NexthopId(number(value))),
             "via" | "dev" => {
                 if hops.is_empty() {
@@ -120,7 +123,13 @@ pub fn route(line: &str, names: &Names) -> Route {
         (Some("blackhole"), _) => RouteTarget::Other(6),
         (Some(_), _) => RouteTarget::Other(8),
         (None, Some(id)) => RouteTarget::Nexthop(id),
-        (None, None) if multipath => RouteTarget::Multipath(hops),
+        (None, None) if multipath => RouteTarget::through(
+            hops.into_iter()
+                .zip(weights)
+                .map(|(via, weight)| Leg { via, weight })
+                .collect(),
+        )
+        .expect("a multipath route has next hops"),
         (None, None) => RouteTarget::Via(hops[0]),
     };
     Route {
@@ -161,12 +170,16 @@ pub fn route_line(route: &Route, names: &Names) -> String {
     let mut line = match &route.target {
         RouteTarget::Via(via) => format!("{dst} {}", hop_text(via, family, names)),
         RouteTarget::Nexthop(id) => format!("{dst} nhid {id}"),
-        RouteTarget::Multipath(hops) => {
-            let hops: Vec<String> = hops
-                .iter()
-                .map(|via| hop_text(via, family, names))
-                .collect();
-            format!("{dst} nexthop {}", hops.join(" nexthop "))
+        RouteTarget::Multipath(legs) => {
+            let legs = legs.iter().map(|leg| {
+                let via = hop_text(&leg.via, family, names);
+                match leg.weight {
+                    1 => via,
+                    weight => format!("{via} weight {weight}"),
+                }
+            });
+            let legs: Vec<String> = legs.collect();
+            format!("{dst} nexthop {}", legs.join(" nexthop "))
         }
         RouteTarget::Unreachable => format!("unreachable {dst}"),
         RouteTarget::Throw => format!("throw {dst}"),
@@ -203,7 +216,7 @@ pub fn main_routes(line: &str, names: &Names) -> Vec<MainRoute> {
     let route = route(line, names);
     let (hops, unicast) = match route.target {
         RouteTarget::Via(via) => (vec![Some(via)], true),
-        RouteTarget::Multipath(hops) => (hops.into_iter().map(Some).collect(), true),
+        RouteTarget::Multipath(legs) => (legs.into_iter().map(|leg| Some(leg.via)).collect(), true),
         _ => (vec![None], false),
     };
     hops.into_iter()
@@ -306,7 +319,7 @@ pub fn rule_command(rule: &Rule) -> String {
 
 /// `id 108400 group 108401/108402 proto 83`, `id 108401 via 10.0.1.10 dev eth0 proto 83`.
 /// A group of IPv6 members says `group6`: the kernel stores no family.
-pub fn nexthop(line: &str, names: &Names) -> Nexthop {
+pub fn nexthop(line: &str, names: &Names) -> NexthopObject {
     let words: Vec<&str> = line.split_whitespace().collect();
     let value = |word: &str| {
         let place = words.iter().position(|other| *other == word)?;
@@ -325,7 +338,7 @@ pub fn nexthop(line: &str, names: &Names) -> Nexthop {
         }),
     };
     let ipv6 = value("group6").is_some() || gateway.is_some_and(|gateway| gateway.is_ipv6());
-    Nexthop {
+    NexthopObject {
         id: NexthopId(number(value("id").expect("a nexthop has an id"))),
         family: if ipv6 { Family::Ipv6 } else { Family::Ipv4 },
         kind,
@@ -334,7 +347,7 @@ pub fn nexthop(line: &str, names: &Names) -> Nexthop {
 }
 
 /// The canonical line: what `nexthop` reads.
-pub fn nexthop_line(nexthop: &Nexthop, names: &Names) -> String {
+pub fn nexthop_line(nexthop: &NexthopObject, names: &Names) -> String {
     let what = match &nexthop.kind {
         NexthopKind::Single(via) => hop_text(via, nexthop.family, names),
         NexthopKind::Group(members) => {

@@ -1,5 +1,6 @@
 //! The pass without the kernel: document → ranges → guard → desired → plan → text.
 
+use trailblazer::columns::Style;
 use trailblazer::config::{AutoOr, Config};
 use trailblazer::desired::{DesiredState, Inputs, desired};
 use trailblazer::firewall::{BackendKind, ObservedFirewall, Ruleset, Variant};
@@ -8,7 +9,6 @@ use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::nftables::Nftables;
 use trailblazer::observed::ObservedState;
-use trailblazer::plan::text::Style;
 use trailblazer::plan::{Goal, Plan, plan};
 use trailblazer::ranges::{Document, Selector};
 use trailblazer::reconcile::{BackendChoice, PassError, Report, instance};

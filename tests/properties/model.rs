@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use trailblazer::facts::HostFacts;
 use trailblazer::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, Snapshot};
-use trailblazer::objects::{Nexthop, NexthopKind, Route, RouteKey, RouteTarget, Rule, RuleAction};
+use trailblazer::objects::{
+    NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule, RuleAction,
+};
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::Ownership;
 use trailblazer::plan::{Action, FirewallAfter, Step};
@@ -16,7 +18,7 @@ use trailblazer::types::{Family, IfIndex, NexthopId, TableId};
 pub struct Model {
     pub routes: BTreeMap<RouteKey, Route>,
     pub rules: Vec<Rule>,
-    pub nexthops: BTreeMap<NexthopId, Nexthop>,
+    pub nexthops: BTreeMap<NexthopId, NexthopObject>,
     pub firewalls: BTreeMap<BackendKind, ObservedFirewall>,
 }
 
@@ -48,7 +50,7 @@ impl Model {
     }
 
     /// What isn't ours.
-    pub fn foreign(&self, ownership: &Ownership) -> (Vec<Route>, Vec<Rule>, Vec<Nexthop>) {
+    pub fn foreign(&self, ownership: &Ownership) -> (Vec<Route>, Vec<Rule>, Vec<NexthopObject>) {
         let routes = self.routes.values().filter(|r| !ownership.owns_route(r));
         let rules = self.rules.iter().filter(|r| !ownership.owns_rule(r));
         let nexthops = self.nexthops.values();
@@ -67,7 +69,7 @@ impl Model {
             Step::Sysctl(_) => Ok(()),
             Step::Route { action, route, .. } => self.route(*action, route),
             Step::Rule { action, rule } => self.rule(*action, rule),
-            Step::Nexthop { action, nexthop } => self.nexthop(*action, nexthop),
+            Step::Nexthop(nexthop) => self.delete_nexthop(nexthop),
             Step::Firewall {
                 backend,
                 action,
@@ -97,11 +99,10 @@ impl Model {
     }
 
     fn route(&mut self, action: Action, route: &Route) -> Result<(), String> {
-        if action != Action::Delete
-            && let RouteTarget::Nexthop(id) = route.target
-            && !self.nexthops.contains_key(&id)
-        {
-            return Err(format!("{route:?}: no such nexthop"));
+        if action != Action::Delete && matches!(route.target, RouteTarget::Nexthop(_)) {
+            return Err(format!(
+                "{route:?}: no plan of this version uses a nexthop object"
+            ));
         }
         match (action, self.routes.get(&route.key)) {
             (Action::Add, Some(there)) => Err(format!("EEXIST: {route:?}, there: {there:?}")),
@@ -135,42 +136,26 @@ impl Model {
         Ok(())
     }
 
-    fn nexthop(&mut self, action: Action, nexthop: &Nexthop) -> Result<(), String> {
-        if action != Action::Delete
-            && let NexthopKind::Group(members) = &nexthop.kind
-            && (members.is_empty()
-                || !members
-                    .iter()
-                    .all(|member| self.nexthops.contains_key(member)))
-        {
-            return Err(format!("{nexthop:?}: a member is missing"));
+    fn delete_nexthop(&mut self, nexthop: &NexthopObject) -> Result<(), String> {
+        let id = nexthop.id;
+        if !self.nexthops.contains_key(&id) {
+            return Err(format!("ENOENT: {nexthop:?}"));
         }
-        let there = self.nexthops.get(&nexthop.id);
-        match (action, there) {
-            (Action::Add, Some(there)) => Err(format!("EEXIST: {there:?}")),
-            (Action::Replace | Action::Delete, None) => Err(format!("ENOENT: {nexthop:?}")),
-            (Action::Delete, Some(_)) => {
-                let id = nexthop.id;
-                let used = self
-                    .routes
-                    .values()
-                    .any(|route| route.target == RouteTarget::Nexthop(id));
-                let member = self.nexthops.values().any(
-                    |other| matches!(&other.kind, NexthopKind::Group(ids) if ids.contains(&id)),
-                );
-                if used || member {
-                    return Err(format!(
-                        "{nexthop:?} is in use: what uses it would go along"
-                    ));
-                }
-                self.nexthops.remove(&id);
-                Ok(())
-            }
-            _ => {
-                self.nexthops.insert(nexthop.id, nexthop.clone());
-                Ok(())
-            }
+        let used = self
+            .routes
+            .values()
+            .any(|route| route.target == RouteTarget::Nexthop(id));
+        let member = self
+            .nexthops
+            .values()
+            .any(|other| matches!(&other.kind, NexthopKind::Group(ids) if ids.contains(&id)));
+        if used || member {
+            return Err(format!(
+                "{nexthop:?} is in use: what uses it would go along"
+            ));
         }
+        self.nexthops.remove(&id);
+        Ok(())
     }
 
     /// The way a packet takes.

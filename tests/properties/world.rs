@@ -12,7 +12,7 @@ use trailblazer::desired::{DesiredError, DesiredState, Inputs, desired};
 use trailblazer::facts::{Address, HostFacts, Link, MainRoute};
 use trailblazer::firewall::{BackendKind, ObservedFirewall};
 use trailblazer::objects::{
-    Nexthop, NexthopKind, Route, RouteKey, RouteTarget, Rule, RuleAction, Via,
+    NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule, RuleAction, Via,
 };
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
@@ -274,7 +274,7 @@ fn drift() -> impl Strategy<Value = Drift> {
 pub enum Foreign {
     Route(Route),
     Rule(Rule),
-    Nexthop(Nexthop),
+    Nexthop(NexthopObject),
 }
 
 fn foreign() -> impl Strategy<Value = Foreign> {
@@ -337,7 +337,7 @@ fn foreign() -> impl Strategy<Value = Foreign> {
             })
         });
     let nexthop = prop_oneof![8 => Just(7u32), 1 => Just(108_401)].prop_map(|id| {
-        Foreign::Nexthop(Nexthop {
+        Foreign::Nexthop(NexthopObject {
             id: NexthopId(id),
             family: Family::Ipv4,
             kind: NexthopKind::Single(Via {
@@ -368,8 +368,9 @@ pub fn start() -> impl Strategy<Value = Start> {
     ];
     let drifts = prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(drift(), 1..4)];
     let others = prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(foreign(), 1..4)];
+    let parts = (before, world(), drifts, others, 0..4u8, any::<bool>());
     // Often the same host and config but for one part.
-    (before, world(), drifts, others, 0..4u8).prop_map(|(before, mut now, drifts, others, same)| {
+    parts.prop_map(|(before, mut now, drifts, others, same, upgraded)| {
         if let Some(before) = &before {
             match same {
                 0 => {
@@ -394,15 +395,27 @@ pub fn start() -> impl Strategy<Value = Start> {
             }
         }
         let same_but_document = same == 0;
-        build(before.as_ref(), now, &drifts, &others, same_but_document)
+        let happened = Happened {
+            upgraded,
+            drifts: &drifts,
+            others: &others,
+        };
+        build(before.as_ref(), now, &happened, same_but_document)
     })
+}
+
+/// The events between the pass before and the pass at hand.
+struct Happened<'a> {
+    /// The pass before was one of a version with nexthop objects.
+    upgraded: bool,
+    drifts: &'a [Drift],
+    others: &'a [Foreign],
 }
 
 fn build(
     before: Option<&World>,
     world: World,
-    drifts: &[Drift],
-    others: &[Foreign],
+    happened: &Happened,
     same_but_document: bool,
 ) -> Start {
     let numbers = Numbers::of(&world.config);
@@ -422,17 +435,20 @@ fn build(
             }
         }
     }
-    for drift in drifts {
+    if happened.upgraded {
+        use_nexthop_objects(&mut model);
+    }
+    for drift in happened.drifts {
         happen(&mut model, drift, &ownership);
     }
-    for other in others {
+    for other in happened.others {
         put_foreign(&mut model, other);
     }
     Start {
         world,
         ownership,
         model,
-        calm: drifts.is_empty() && (before.is_none() || same_but_document),
+        calm: happened.drifts.is_empty() && (before.is_none() || same_but_document),
     }
 }
 
@@ -483,11 +499,19 @@ fn happen(model: &mut Model, drift: &Drift, ownership: &Ownership) {
         }
         Drift::Redirect(index) if !keys.is_empty() => {
             let route = model.routes.get_mut(index.get(&keys)).expect("its key");
-            if let RouteTarget::Via(via) = &mut route.target {
-                via.gateway = Some(match route.key.family() {
-                    Family::Ipv4 => address("10.0.1.66"),
-                    Family::Ipv6 => address("fe80::66"),
-                });
+            match &mut route.target {
+                RouteTarget::Via(via) => {
+                    via.gateway = Some(match route.key.family() {
+                        Family::Ipv4 => address("10.0.1.66"),
+                        Family::Ipv6 => address("fe80::66"),
+                    });
+                }
+                // Somebody takes a leg out.
+                RouteTarget::Multipath(legs) => {
+                    let left = legs[1..].to_vec();
+                    route.target = RouteTarget::through(left).expect("two legs or more");
+                }
+                _ => {}
             }
         }
         Drift::DropRule(index) if !ours.is_empty() => {
@@ -528,11 +552,45 @@ fn happen(model: &mut Model, drift: &Drift, ownership: &Ownership) {
             for id in ids {
                 drop_nexthop(model, id);
             }
-            model
-                .routes
-                .retain(|_, route| !matches!(route.target, RouteTarget::Via(_)));
+            model.routes.retain(|_, route| {
+                !matches!(
+                    route.target,
+                    RouteTarget::Via(_) | RouteTarget::Multipath(_)
+                )
+            });
         }
         _ => {}
+    }
+}
+
+/// Turns multipath routes into routes through a group of nexthop objects, numbered as earlier
+/// versions did: a hundred ids a table, fifty a family, the first of each for the group.
+fn use_nexthop_objects(model: &mut Model) {
+    let mut objects = Vec::new();
+    for route in model.routes.values_mut() {
+        let RouteTarget::Multipath(legs) = &route.target else {
+            continue;
+        };
+        let family = route.key.family();
+        let half = if family == Family::Ipv6 { 50 } else { 0 };
+        let group = route.key.table.0 * 100 + half;
+        let object = |id: u32, kind| NexthopObject {
+            id: NexthopId(id),
+            family,
+            kind,
+            protocol: route.protocol,
+        };
+        let ids = group + 1..;
+        let members: Vec<u32> = ids.take(legs.len()).collect();
+        for (id, leg) in members.iter().zip(legs) {
+            objects.push(object(*id, NexthopKind::Single(leg.via)));
+        }
+        let members = members.into_iter().map(NexthopId).collect();
+        objects.push(object(group, NexthopKind::Group(members)));
+        route.target = RouteTarget::Nexthop(NexthopId(group));
+    }
+    for object in objects {
+        model.nexthops.insert(object.id, object);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use trailblazer::plan::text::Style;
+use trailblazer::columns::Style;
 use trailblazer::status::snapshot::*;
 use trailblazer::status::text::to_text;
 

@@ -241,8 +241,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let with_link = self
             .link_changed
             .is_some_and(|at| ended.started < at + LINK_SETTLES);
-        let goes_with_link =
-            |key: &ObjectKey| matches!(key, ObjectKey::Route(_) | ObjectKey::Nexthop(_));
+        let goes_with_link = |key: &ObjectKey| matches!(key, ObjectKey::Route(_));
         {
             let mut limiter = locked(&self.shared.limiter);
             limiter.passed(ended.started);

@@ -229,6 +229,11 @@ fn answer_text(answer: &KernelAnswer) -> String {
                     }
                     let _ = write!(text, " dev {device}");
                 }
+                (RouteTarget::Multipath(legs), _) => {
+                    let gateways: Vec<IpAddr> =
+                        legs.iter().filter_map(|leg| leg.via.gateway).collect();
+                    let _ = write!(text, " via one of {}", list(&gateways));
+                }
                 (RouteTarget::Nexthop(id), _) => {
                     let _ = write!(text, " nhid {id}");
                 }
@@ -272,6 +277,10 @@ fn answer_json(answer: &KernelAnswer) -> Value {
             put("device", json!(answer.device));
             match &route.target {
                 RouteTarget::Via(via) => put("gateway", json!(via.gateway)),
+                RouteTarget::Multipath(legs) => {
+                    let gateways = legs.iter().filter_map(|leg| leg.via.gateway);
+                    put("gateways", gateways.map(|gateway| json!(gateway)).collect())
+                }
                 RouteTarget::Nexthop(id) => put("nexthop", json!(id)),
                 _ => None,
             };

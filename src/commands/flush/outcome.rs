@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::columns::Style;
 use crate::journal::{MAX_LISTED, Record};
 use crate::kernel::{Kernel, link};
 use crate::ownership::Ownership;
-use crate::plan::text::{Context, Style, render, totals};
+use crate::plan::text::{Context, render, totals};
 use crate::plan::{Plan, Step, json as plan_json};
 use crate::types::IfIndex;
 
@@ -146,11 +147,7 @@ pub(super) fn left_text(left: &Plan) -> String {
         .steps
         .iter()
         .take(NAMED)
-        .map(|step| {
-            crate::apply::describe(step)
-                .trim_start_matches("delete ")
-                .to_owned()
-        })
+        .map(|step| step.to_string().trim_start_matches("delete ").to_owned())
         .collect();
     if left.steps.len() > NAMED {
         names.push(format!("{} more", left.steps.len() - NAMED));

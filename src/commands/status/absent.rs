@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::columns::Style;
 use crate::config::file::Loaded;
 use crate::config::{Config, Role};
 use crate::firewall::ObservedFirewall;
@@ -10,7 +11,7 @@ use crate::journal::{History, Journal, history_json, history_text};
 use crate::kernel::Kernel;
 use crate::observed::ObservedState;
 use crate::ownership::{Numbers, Ownership};
-use crate::plan::text::{Style, totals};
+use crate::plan::text::totals;
 use crate::plan::{Action, Plan, Step};
 use crate::reconcile::{Asking, Firewalls, NUMBERS_FILE, PassError, examine};
 use crate::state::lock;

@@ -5,23 +5,18 @@ use std::net::IpAddr;
 use crate::kernel::link::{self, RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK};
 use crate::kernel::route;
 use crate::kernel::rule::{self, RTM_DELRULE, RTM_NEWRULE};
-use crate::kernel::wire::{Frame, NFGEN_LEN, WireError, attributes, each_attribute, find};
+use crate::kernel::wire::{Frame, NFGEN_LEN, WireError, attributes, find};
 use crate::objects::{Route, Rule};
-use crate::types::{Family, IfIndex, NexthopId, TableId};
+use crate::types::{Family, IfIndex, TableId};
 
-// Message types and attributes of linux/rtnetlink.h and nexthop.h.
+// Message types and attributes of linux/rtnetlink.h.
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
-const RTM_NEWNEXTHOP: u16 = 104;
-const RTM_DELNEXTHOP: u16 = 105;
 /// `IFF_UP`, `IFF_RUNNING`, `IFF_LOWER_UP` (linux/if.h): the flags that decide whether a link can
 /// hold routes.
 const LINK_FLAGS: u32 = 0x1 | 0x40 | 0x1_0000;
 /// `IFA_F_TENTATIVE`, `IFA_F_DADFAILED` (linux/if_addr.h): the address can't be used yet.
 const ADDRESS_FLAGS: u32 = 0x40 | 0x08;
-/// Length of `struct nhmsg`.
-const NHMSG: usize = 8;
-const NHA_ID: u16 = 1;
 
 // linux/netfilter/nf_tables.h, with the subsystem (10) in the high byte.
 const NFT_MSG_NEWGEN: u16 = (10 << 8) | 15;
@@ -53,8 +48,6 @@ pub enum Change {
     /// An address was added or changed; the flags decide whether the address is usable.
     Address(IfIndex, IpAddr, u32),
     AddressGone(IfIndex, IpAddr),
-    /// A nexthop object was added, changed or deleted.
-    Nexthop(NexthopId),
     /// A table of nf_tables changed.
     FirewallTable {
         /// `NFPROTO_*` (linux/netfilter.h).
@@ -83,7 +76,6 @@ pub(super) fn route_event(frame: &Frame<'_>) -> Result<Option<Event>, WireError>
         RTM_NEWRULE | RTM_DELRULE => rule_change(frame)?,
         RTM_NEWLINK | RTM_DELLINK => link_change(frame)?,
         RTM_NEWADDR | RTM_DELADDR => address_change(frame)?,
-        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => nexthop_change(frame)?,
         _ => None,
     };
     Ok(change.map(|change| Event {
@@ -134,20 +126,6 @@ fn address_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
         RTM_DELADDR => Change::AddressGone(found.link, found.address),
         _ => Change::Address(found.link, found.address, found.flags & ADDRESS_FLAGS),
     }))
-}
-
-fn nexthop_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
-    let list = frame
-        .body
-        .get(NHMSG..)
-        .ok_or(WireError::Malformed("nexthop header"))?;
-    for attribute in each_attribute(list) {
-        let attribute = attribute?;
-        if attribute.kind == NHA_ID {
-            return Ok(Some(Change::Nexthop(NexthopId(attribute.u32()?))));
-        }
-    }
-    Ok(None)
 }
 
 /// Reads an nf_tables notification.

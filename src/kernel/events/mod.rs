@@ -1,5 +1,5 @@
 //! Notifications of the kernel: routes of our tables, the main table's default, rules, links,
-//! addresses, nexthop objects, and nf_tables.
+//! addresses, and nf_tables.
 //!
 //! The kernel removes IPv4 routes without a notification when their link goes down or loses its
 //! last address, so that links and addresses are watched too.
@@ -21,8 +21,8 @@ use crate::types::TableId;
 pub use decode::{Change, Event};
 
 /// `RTNLGRP_*` (linux/rtnetlink.h): LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR,
-/// IPV6_ROUTE, IPV6_RULE, NEXTHOP.
-const ROUTE_GROUPS: [u32; 8] = [1, 5, 7, 8, 9, 11, 19, 32];
+/// IPV6_ROUTE, IPV6_RULE.
+const ROUTE_GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUP: u32 = 7;
 /// Bound of a notification: a link with many virtual functions may take 32 KiB.
@@ -80,12 +80,9 @@ impl Listener {
     pub fn open(buffer: usize) -> Result<Listener, ListenError> {
         let route = open(NETLINK_ROUTE, buffer).map_err(cannot("open a route socket"))?;
         for group in ROUTE_GROUPS {
-            match route.add_membership(group) {
-                Ok(()) => {}
-                // Kernels before 5.3 have no nexthop objects.
-                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
-                Err(error) => return Err(cannot("listen to route notifications")(error)),
-            }
+            route
+                .add_membership(group)
+                .map_err(cannot("listen to route notifications"))?;
         }
         let firewall = open(NETLINK_NETFILTER, buffer)
             .and_then(|socket| socket.add_membership(NFTABLES_GROUP).map(|()| socket));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::plan::text::Style;
+use crate::columns::Style;
 
 /// The page so far.
 pub(crate) struct Lines {
