@@ -1,5 +1,5 @@
-//! What the host is: its links, addresses, main table, and what the metadata service says.
-//! Values only; `kernel` and `source::imds` fill them in.
+//! Facts about the host: links, addresses, main table, and the answers of the metadata service.
+//! Values only; `kernel` and `source::imds` fill the values in.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,7 +13,6 @@ use crate::types::{Family, IfIndex, Metric, Protocol, Region};
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's number.
     pub index: IfIndex,
     /// The kernel's name; a byte outside UTF-8 reads `\xff`.
     pub name: String,
@@ -23,7 +22,7 @@ pub struct Link {
     pub up: bool,
     /// `lo`.
     pub loopback: bool,
-    /// Hardware address, empty where there is none.
+    /// The hardware address; empty on a link without one.
     pub mac: Vec<u8>,
 }
 
@@ -40,35 +39,32 @@ impl Link {
 /// An address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// The interface.
     pub link: IfIndex,
     /// The address with the length of its on-link prefix.
     pub net: IpNet,
 }
 
-/// A route of the main table, as far as we need it.
+/// The fields of a main-table route that the desired state depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MainRoute {
-    /// The destination.
     pub dst: IpNet,
-    /// The metric.
     pub metric: Metric,
-    /// The router; `None` for connected networks and device routes.
+    /// `None` for connected networks and device routes.
     pub gateway: Option<IpAddr>,
-    /// The device; `None` for routes without one (`unreachable`, `blackhole`).
+    /// `None` for routes without a device (`unreachable`, `blackhole`).
     pub device: Option<IfIndex>,
-    /// The gateway counts as reachable although no connected network holds it (`RTNH_F_ONLINK`).
+    /// Treat the gateway as reachable although no connected network contains it
+    /// (`RTNH_F_ONLINK`).
     pub onlink: bool,
-    /// Who installed it.
     pub protocol: Protocol,
-    /// A unicast route; false for `unreachable` and its like.
+    /// False for `unreachable` and similar types.
     pub unicast: bool,
 }
 
-/// What the instance metadata service says about this instance.
+/// The answers of the instance metadata service about this instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct InstanceFacts {
-    /// `i-…`, where the service told it.
+    /// `i-…`; `None` without an answer.
     pub instance_id: Option<String>,
     /// `placement/region`.
     pub region: Option<Region>,
@@ -78,41 +74,38 @@ pub struct InstanceFacts {
     pub vpc_cidrs: Vec<IpNet>,
     /// The subnet's CIDRs, both families.
     pub subnet_cidrs: Vec<IpNet>,
-    /// Public address (Elastic IP) → the private address of this host that stands behind it.
+    /// Public address (Elastic IP) → the private address of this host behind the public one.
     pub public_addresses: BTreeMap<IpAddr, IpAddr>,
 }
 
-/// Sysctls that matter to us, as read; `None` where unreadable or absent.
+/// The sysctls that we check or manage, as read; unreadable and absent ones are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sysctls {
     /// Path below `/proc/sys` with `/` as separator → value, trimmed.
     pub values: BTreeMap<String, String>,
 }
 
-/// Everything about the host that the desired state depends on.
+/// All facts about the host that the desired state depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostFacts {
-    /// Network interfaces.
     pub links: Vec<Link>,
-    /// Their addresses.
     pub addresses: Vec<Address>,
     /// The main table, both families.
     pub main_routes: Vec<MainRoute>,
     /// `nameserver` lines of `/etc/resolv.conf`.
     pub name_servers: Vec<IpAddr>,
-    /// The metadata service's answer, or the cached one of the same instance.
+    /// The answer of the metadata service, or the cached answer of the same instance.
     pub instance: Option<InstanceFacts>,
-    /// Sysctls.
     pub sysctls: Sysctls,
 }
 
 impl HostFacts {
-    /// The link of that number.
+    /// The link with that index.
     pub fn link(&self, index: IfIndex) -> Option<&Link> {
         self.links.iter().find(|link| link.index == index)
     }
 
-    /// The link of that name or, as with `ip link show`, of that alternative name.
+    /// The link with that name or alternative name, as in `ip link show`.
     pub fn link_named(&self, name: &str) -> Option<&Link> {
         let has_altname = |link: &&Link| link.altnames.iter().any(|other| other == name);
         let mut links = self.links.iter();
@@ -121,18 +114,18 @@ impl HostFacts {
             .or_else(|| self.links.iter().find(has_altname))
     }
 
-    /// The link's name, or its number where it has gone.
+    /// The name of the link; `ifN` for a link that is gone.
     pub fn device_name(&self, index: IfIndex) -> String {
         self.link(index)
             .map_or_else(|| format!("if{index}"), |link| link.name.clone())
     }
 
-    /// Whether the address is one of this host's own.
+    /// True for an address of this host.
     pub fn is_own(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|own| own.net.addr() == address)
     }
 
-    /// The default routes of the main table, best first.
+    /// The default routes of the main table, lowest metric first.
     pub fn defaults(&self, family: Family) -> Vec<&MainRoute> {
         let mut found: Vec<&MainRoute> = self
             .main_routes
@@ -143,8 +136,8 @@ impl HostFacts {
         found
     }
 
-    /// The device on whose link the address lies, by the connected routes: the longest prefix
-    /// of a route without a gateway. ARP is never asked: a dead neighbour is still on-link.
+    /// The device of the connected network that contains the address: the longest prefix of a route
+    /// without a gateway. Neighbour tables play no part: a dead neighbour is still on-link.
     pub fn on_link(&self, address: IpAddr, device: Option<IfIndex>) -> Option<IfIndex> {
         self.main_routes
             .iter()
@@ -159,7 +152,8 @@ impl HostFacts {
             .and_then(|route| route.device)
     }
 
-    /// Whether the kernel would take a route of this way out: its link is up, and its gateway on it.
+    /// True if the kernel would accept a route with this next hop: the link is up, and a connected
+    /// network on the link contains the gateway.
     pub fn reaches(&self, via: &Via) -> bool {
         self.link(via.device).is_some_and(|link| link.up)
             && via.gateway.is_none_or(|gateway| {
@@ -167,7 +161,7 @@ impl HostFacts {
             })
     }
 
-    /// The main table's answer for an address: longest prefix, then lowest metric.
+    /// The main-table route for an address: longest prefix, then lowest metric.
     pub fn main_lookup(&self, address: IpAddr) -> Option<&MainRoute> {
         self.main_routes
             .iter()

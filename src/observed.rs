@@ -1,4 +1,4 @@
-//! What the kernel holds, as values: the input of the plan.
+//! The present kernel state as values: the input of the plan.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,15 @@ use crate::objects::{NexthopObject, Route, RouteTarget, Rule, Via};
 use crate::ownership::{Numbers, Ownership};
 use crate::types::{Family, PerFamily};
 
-/// Everything that the plan compares with the desired state.
+/// The state that the plan compares with the desired state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedState {
-    /// All routes of our tables, ours or not, sorted by key.
+    /// All routes of our tables, ours and foreign, sorted by key.
     pub routes: Vec<Route>,
     /// All policy rules, both families, in the kernel's order.
     pub rules: Vec<Rule>,
-    /// All nexthop objects.
     pub nexthops: Vec<NexthopObject>,
-    /// What each firewall backend finds.
+    /// The findings of each firewall backend.
     pub firewalls: BTreeMap<BackendKind, ObservedFirewall>,
 }
 
@@ -33,7 +32,7 @@ impl ObservedState {
         }
     }
 
-    /// The part that is ours.
+    /// Our objects.
     pub fn owned(&self, ownership: &Ownership) -> OwnedState {
         OwnedState {
             routes: self
@@ -65,7 +64,7 @@ impl ObservedState {
         }
     }
 
-    /// The earlier numbers under which something of ours still lies.
+    /// The earlier numbers that still mark an object of ours.
     pub fn earlier_numbers_in_use(&self, ownership: &Ownership) -> Vec<Numbers> {
         let current = Ownership::new(ownership.current, []);
         ownership
@@ -90,8 +89,8 @@ impl ObservedState {
             .collect()
     }
 
-    /// The gateway that our bypass routes use now: the last known one of a family whose default
-    /// has gone for the moment (a DHCP restart).
+    /// The present gateway of our bypass routes: a family without a default route for the moment
+    /// (a DHCP restart) keeps this gateway.
     pub fn last_bypass(&self, ownership: &Ownership) -> PerFamily<Option<Via>> {
         PerFamily::from_fn(|family| {
             self.routes.iter().find_map(|route| match &route.target {
@@ -108,21 +107,18 @@ impl ObservedState {
     }
 }
 
-/// What is ours in the kernel: the state that a rollback goes back to.
+/// Our objects in the kernel: the state that a rollback restores.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OwnedState {
     /// Our routes, sorted by key.
     pub routes: Vec<Route>,
-    /// Our rules.
     pub rules: Vec<Rule>,
-    /// Our nexthop objects.
     pub nexthops: Vec<NexthopObject>,
-    /// Our firewall objects.
     pub firewalls: BTreeMap<BackendKind, OwnedFirewall>,
 }
 
 impl OwnedState {
-    /// Whether nothing is there.
+    /// True without any object.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
             && self.rules.is_empty()
@@ -130,7 +126,7 @@ impl OwnedState {
             && self.firewalls.is_empty()
     }
 
-    /// How many of our routes of a family lie in the tables.
+    /// The number of our routes of a family.
     pub fn routes_of(&self, family: Family) -> usize {
         self.routes
             .iter()

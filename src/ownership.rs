@@ -1,5 +1,5 @@
-//! What is ours: what carries our table *and* our protocol, or lies in our priority range *and*
-//! carries our protocol. Read off the object itself, so that a fresh process knows it too.
+//! Ownership of kernel objects: a route is ours by table *and* protocol, a rule by priority *and*
+//! protocol. The marks are in the objects, so a fresh process recognises ours without any memory.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,20 +7,18 @@ use crate::config::Config;
 use crate::objects::{NexthopObject, Route, Rule, RuleAction};
 use crate::types::{NexthopId, Priority, Protocol, TableId};
 
-/// How many priorities our rules may use, from the first on.
+/// The number of priorities reserved for our rules, from the first on.
 pub const PRIORITY_RANGE: u32 = 100;
 
-/// The numbers that mark our objects. Stored in the state dir after each pass, so that a change
-/// of the config cleans up what lies under the old ones.
+/// The numbers that mark our objects. Each pass stores the numbers in the state dir, so that a pass
+/// with a changed config also deletes the objects under the old numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Numbers {
     /// The table of the selected prefixes.
     pub bypass_table: TableId,
     /// The table of the egress default.
     pub egress_table: TableId,
-    /// Our protocol number.
     pub protocol: Protocol,
-    /// Our first rule.
     pub priority: Priority,
 }
 
@@ -39,7 +37,7 @@ impl Numbers {
         (self.priority.0..self.priority.0 + PRIORITY_RANGE).contains(&priority.0)
     }
 
-    /// The last priority of our range: the landing place of flows that skip our rules.
+    /// The last priority of our range: the target of the goto by which flows skip our rules.
     pub fn landing(&self) -> Priority {
         Priority(self.priority.0 + PRIORITY_RANGE - 1)
     }
@@ -63,17 +61,16 @@ impl Default for Numbers {
     }
 }
 
-/// All numbers that may mark something of ours: the current ones, and those of earlier configs.
+/// All numbers that may mark an object of ours: those of the current and of earlier configs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ownership {
-    /// The current numbers.
     pub current: Numbers,
-    /// Earlier ones, from the state dir.
+    /// The numbers of earlier configs, from the state dir.
     pub earlier: Vec<Numbers>,
 }
 
 impl Ownership {
-    /// Ownership by the current numbers and the earlier ones that differ.
+    /// Ownership by the current numbers and by all different earlier numbers.
     pub fn new(current: Numbers, earlier: impl IntoIterator<Item = Numbers>) -> Self {
         let mut earlier: Vec<Numbers> = earlier.into_iter().filter(|n| *n != current).collect();
         earlier.sort();
@@ -85,7 +82,7 @@ impl Ownership {
         std::iter::once(&self.current).chain(&self.earlier)
     }
 
-    /// Every table that may hold something of ours, each once.
+    /// Every table that may contain a route of ours, each once.
     pub fn tables(&self) -> Vec<TableId> {
         let mut tables: Vec<TableId> = self
             .all()
@@ -96,7 +93,7 @@ impl Ownership {
         tables
     }
 
-    /// Whether the route is ours.
+    /// True for a route of ours.
     pub fn owns_route(&self, route: &Route) -> bool {
         self.all().any(|numbers| {
             route.protocol == numbers.protocol
@@ -105,25 +102,25 @@ impl Ownership {
         })
     }
 
-    /// Whether the route is one of the bypass path (current or earlier), ours or not.
+    /// True for a bypass table, current or earlier.
     pub fn is_bypass_table(&self, table: TableId) -> bool {
         self.all().any(|numbers| table == numbers.bypass_table)
     }
 
-    /// Whether the rule is ours.
+    /// True for a rule of ours.
     pub fn owns_rule(&self, rule: &Rule) -> bool {
         self.all()
             .any(|numbers| rule.protocol == numbers.protocol && numbers.in_range(rule.priority))
     }
 
-    /// Whether the rule is foreign and packets that it matches never come to ours.
+    /// True for a foreign rule that keeps the packets it matches away from our rules.
     pub fn is_passed_by(&self, rule: &Rule) -> bool {
         if self.owns_rule(rule) || rule.priority >= self.current.priority {
             return false;
         }
         match rule.action {
             RuleAction::Lookup { table, .. } if table == TableId::LOCAL => false,
-            // Without defaults it is what our own second rule does.
+            // The main table without its default is also the effect of our own second rule.
             RuleAction::Lookup {
                 suppress_prefixlength: Some(_),
                 table,
@@ -134,7 +131,7 @@ impl Ownership {
         }
     }
 
-    /// Whether an earlier version of ours left the nexthop object.
+    /// True for a nexthop object that an earlier version of ours left.
     pub fn owns_nexthop(&self, nexthop: &NexthopObject) -> bool {
         self.all().any(|numbers| {
             nexthop.protocol == numbers.protocol && numbers.had_nexthop_id(nexthop.id)

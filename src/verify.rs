@@ -25,11 +25,8 @@ pub const UNREACHABLE: [i32; 2] = [113, 101];
 pub enum Expected {
     /// The bypass table's route of this prefix.
     Bypass(IpNet),
-    /// The egress table's default.
     Egress,
-    /// Refused.
     Closed,
-    /// The main table decides.
     Main,
 }
 
@@ -73,7 +70,6 @@ fn bypass_prefix(routes: &[Route], table: TableId, address: IpAddr) -> Option<Ip
 /// What verify found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Findings {
-    /// Promises that don't hold.
     pub mismatches: Vec<String>,
     /// What isn't ours to mend.
     pub notes: Vec<String>,
@@ -81,13 +77,9 @@ pub struct Findings {
 
 /// What verify compares with.
 pub struct Promise<'a> {
-    /// The desired state.
     pub desired: &'a DesiredState,
-    /// The host.
     pub facts: &'a HostFacts,
-    /// Our numbers.
     pub ownership: &'a Ownership,
-    /// The VPC's CIDRs.
     pub vpc_cidrs: &'a [IpNet],
 }
 
@@ -291,11 +283,9 @@ fn judge(
 /// Whether the kernel does what was promised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Agreement {
-    /// It does.
     Yes,
     /// Something foreign takes the address first: said, not mended.
     Foreign(String),
-    /// It doesn't.
     No,
 }
 

@@ -428,7 +428,7 @@ fn family_without_a_gateway_keeps_its_default_unless_closed() {
         assert_eq!(lab.who("host1", PARTNER6), Err(ErrorKind::ConnectionReset));
         let told = report["notes"].to_string();
         assert!(
-            told.contains("partners reached over it see this host's own"),
+            told.contains("partners reached over ipv6 see this host's own"),
             "{told}"
         );
 

@@ -1,5 +1,5 @@
-//! Carries out a plan: routes of the bypass table many at a time, everything whose order matters
-//! one by one. Stops at the first group with a failure; what follows might rely on it.
+//! Executes a plan: bypass routes in batches, all steps with a significant order one at a time.
+//! Execution stops at the first group with a failure, since later steps may depend on the group.
 
 use std::fmt;
 
@@ -16,22 +16,23 @@ use crate::kernel::rule;
 use crate::ownership::Ownership;
 use crate::plan::{Action, FirewallAfter, Goal, Plan, Step};
 
-/// Looks at each step before it is sent. Tests use it to fail or to die at a chosen step: nothing
-/// is batched then, so that each step is a point of its own. The agent ends a pass with it.
+/// Sees each step before the step is sent. Tests use an interposer to fail or to kill the process
+/// at a chosen step; batching is off then, so that each step can be chosen. The agent uses an
+/// interposer to stop a pass.
 pub trait Interposer {
-    /// What the steps that follow lead to. Said before the first of them, and again where a pass
-    /// looks anew and wants something else.
+    /// Receives the goal of the following steps: before the first step, and again before another
+    /// attempt with a changed goal.
     fn heads_for(&mut self, _goal: &Goal) {}
 
-    /// An answer given in the kernel's place, or `None` to go on.
+    /// A refusal in place of the kernel's answer, or `None` to send the step.
     fn before(&mut self, index: usize, step: &Step) -> Option<KernelError>;
 
-    /// Whether routes go many at a time all the same; then only the first of each is shown.
+    /// True to batch routes nevertheless; the interposer then sees only the first of each batch.
     fn batches(&self) -> bool {
         false
     }
 
-    /// Whether to end here, between two steps.
+    /// True to stop between two steps.
     fn stops(&self) -> bool {
         false
     }
@@ -40,13 +41,12 @@ pub trait Interposer {
 /// A step that failed.
 #[derive(Debug)]
 pub struct StepFailure {
-    /// Its place in the plan.
+    /// The index in the plan.
     pub index: usize,
     /// The step in words: `add route 3.5.0.0/19 in table 1083`.
     pub step: String,
-    /// Why.
     pub reason: String,
-    /// What that means for the pass.
+    /// The consequence for the pass.
     pub class: ErrorClass,
 }
 
@@ -56,25 +56,25 @@ impl fmt::Display for StepFailure {
     }
 }
 
-/// Why a plan was not carried out to its end.
+/// The reason for an incomplete execution.
 #[derive(Debug, Error)]
 pub enum ApplyError {
     /// Steps were refused.
     #[error("{}", list(.0))]
     Steps(Vec<StepFailure>),
-    /// Talking to the kernel failed; what of the current group arrived is unknown.
+    /// Communication with the kernel failed; any part of the current group may be in effect.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The process is told to end.
-    #[error("stopped between two steps; the next pass goes on from there")]
+    /// The process received a request to stop.
+    #[error("stopped between two steps; the next pass continues")]
     Stopped,
 }
 
-/// Routes that are sent between two looks at whether to end. 4,096 take the kernel some 10 ms
-/// (190 ms for 100,000 on two cores), and a stop is promised within a second.
+/// The number of routes between two checks for a stop. The kernel needs about 10 ms for 4,096
+/// routes (190 ms for 100,000 on two cores), and a stop must take less than a second.
 const BETWEEN_LOOKS: usize = 4096;
 
-/// How many failures a message names.
+/// A message names at most this many failures.
 const NAMED: usize = 3;
 
 fn list(failures: &[StepFailure]) -> String {
@@ -90,7 +90,7 @@ fn list(failures: &[StepFailure]) -> String {
 }
 
 impl ApplyError {
-    /// Whether observing and planning again may help.
+    /// True if another observation and another plan may succeed.
     pub fn worth_another_look(&self) -> bool {
         match self {
             ApplyError::Steps(failures) => failures.iter().all(|failure| {
@@ -110,7 +110,7 @@ impl ApplyError {
         }
     }
 
-    /// Whether somebody else was faster everywhere, and nothing else is wrong.
+    /// True if each failed step only found the object in place already.
     pub fn is_there_already(&self) -> bool {
         match self {
             ApplyError::Steps(failures) => failures
@@ -121,12 +121,12 @@ impl ApplyError {
     }
 }
 
-/// Carries out the plan. `keep_open_flows` runs before and after our marks come into a firewall
-/// that lacked some of them: before, so that the first packet finds its flow marked; after, for
-/// the flows that opened in between. Either way before the first rule.
+/// Executes the plan. `keep_open_flows` marks open flows in conntrack and runs twice around a
+/// firewall step that adds our marks: before, so that the first packet of each flow finds the mark;
+/// after, for the flows that were opened in between. Both runs precede the first policy rule.
 ///
 /// # Errors
-/// The first group of steps with a failure ends it; earlier groups are done.
+/// The first group with a failure ends the execution; earlier groups are in effect.
 pub fn apply(
     plan: &Plan,
     kernel: &mut Kernel,
@@ -137,12 +137,11 @@ pub fn apply(
     each_group(plan, kernel, ownership, interposer, keep_open_flows, Err)
 }
 
-/// Carries out what it can: a step that is refused holds up none that follows. Only for what lay
-/// there before, all together: then nothing that follows is worse without it. Gives what was
-/// refused.
+/// Executes every step that the kernel accepts and returns the refused steps. Only for a plan that
+/// restores an earlier state: there, no step becomes unsafe because an earlier step was refused.
 ///
 /// # Errors
-/// Talking to the kernel failed, or the process is told to end.
+/// Communication with the kernel failed, or the process received a request to stop.
 pub fn apply_each(
     plan: &Plan,
     kernel: &mut Kernel,
@@ -205,7 +204,7 @@ fn each_group(
     Ok(())
 }
 
-/// The end of the group that begins at `start`: bypass routes that are all put or all taken.
+/// The end of the group that begins at `start`: a run of additions or of deletions of bypass routes.
 fn group_end(steps: &[Step], start: usize, ownership: &Ownership) -> usize {
     let batch = |step: &Step| match step {
         Step::Route { action, route, .. } if ownership.is_bypass_table(route.key.table) => {
@@ -281,7 +280,7 @@ fn carry_out(
     )
 }
 
-/// Sends the whole group, whatever is refused of it: one answer for all that needs another look.
+/// Sends the whole group and returns all refusals, so that one new plan can cover all of them.
 fn send(
     group: &[Step],
     kernel: &mut Kernel,
@@ -305,12 +304,13 @@ fn send(
     Ok(refusals)
 }
 
-/// The places of steps whose order doesn't matter, such as routes of the bypass table, in the order
-/// in which the kernel takes them fastest. IPv4's trie grows
-/// where routes go in: in ascending order it doubles one node after the other and moves what it
-/// has just put there; spread over all addresses from the start (by their bits read backwards)
-/// the same 12,000 routes take two thirds of the time. Deletes come in the plan's order, which
-/// descends for the same reason.
+/// The indexes of steps with no significant order, such as bypass routes, in the order that is
+/// fastest for the kernel.
+///
+/// The IPv4 trie doubles a node when the node fills up, and moves the entries. Routes added in
+/// ascending order fill one node after the other; routes spread over all addresses from the start
+/// (sorted by the reversed bits of the address) take two thirds of the time, measured with 12,000
+/// routes. Deletions keep the descending order of the plan, for the same reason.
 pub fn spread(group: &[Step]) -> Vec<usize> {
     let mut places: Vec<usize> = (0..group.len()).collect();
     places.sort_by_cached_key(|place| match &group[*place] {
@@ -341,7 +341,8 @@ fn encode(step: &Step, buffer: &mut Vec<u8>) -> (u16, u16) {
         Step::Route { action, route, .. } => route::encode(write(*action), route, buffer),
         Step::Nexthop(nexthop) => nexthop::encode_delete(nexthop.id, buffer),
         Step::Rule { action, rule } => rule::encode(*action == Action::Delete, rule, buffer),
-        // Sent by `carry_out`; a no-op message keeps this total (`NLMSG_NOOP`, linux/netlink.h).
+        // `carry_out` executes these steps itself. A no-op message keeps the function total
+        // (`NLMSG_NOOP`, linux/netlink.h).
         Step::Sysctl(_) | Step::Firewall { .. } => (1, 0),
     }
 }
@@ -354,7 +355,7 @@ fn write(action: Action) -> Write {
     }
 }
 
-/// Turns refusals into failures, but for those that mean success.
+/// Turns refusals into failures, except refusals that mean success.
 fn settle(refusals: Vec<(usize, KernelError)>, steps: &[Step]) -> Result<(), ApplyError> {
     let failures: Vec<StepFailure> = refusals
         .into_iter()

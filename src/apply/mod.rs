@@ -1,4 +1,4 @@
-//! Carries out a plan: [`kernel`] on this machine's kernel.
+//! Executes a plan. [`kernel`] executes the steps in the kernel of this machine.
 
 mod kernel;
 

@@ -1,4 +1,4 @@
-//! How a rule of the NAT role recognises the bypass path.
+//! The matches by which a NAT rule recognises the bypass path.
 
 use super::{DesiredState, Inputs, realm};
 use crate::firewall::Match;
@@ -6,8 +6,8 @@ use crate::objects::Via;
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex};
 
-/// How a rule recognises the bypass path: by asking the routing decision where the answer
-/// differs from the egress path's, by a substitute where it doesn't.
+/// The matches for the bypass path: the routing decision (interface, next hop) where the decision
+/// differs between the paths, else a substitute (realm, or a list of prefixes).
 pub fn ask(
     inputs: &Inputs,
     numbers: &Numbers,
@@ -42,8 +42,8 @@ pub fn ask(
     }
 }
 
-/// What the routing decision answers for the bypass path and not for the egress path, if there is
-/// anything that this backend can ask for.
+/// Matches on the routing decision that hold for the bypass path only; `None` if the decisions are
+/// equal, or if the backend cannot match the difference.
 pub fn differs(inputs: &Inputs, family: Family, bypass: Via, out: IfIndex) -> Option<Vec<Match>> {
     let leaves = Match::OutputInterface(inputs.facts.device_name(bypass.device));
     if bypass.device != out {

@@ -1,4 +1,4 @@
-//! Which router, on which link.
+//! Resolves the gateways: router and link.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::facts::{HostFacts, Link};
 use crate::objects::Via;
 use crate::types::{Family, IfIndex};
 
-/// The bypass path of a family; `None` (with a note) where it has none.
+/// The next hop of a family's bypass path; `None`, with a note, without any.
 pub fn bypass(
     inputs: &Inputs,
     family: Family,
@@ -39,8 +39,8 @@ pub fn bypass(
             onlink: best.onlink,
         }));
     }
-    // It stays for the sake of routes: with none left it would be known in this pass and forgotten
-    // in the next.
+    // The last gateway is read from our routes: without routes, this pass would know the gateway
+    // and the next pass would not.
     let has_routes = inputs
         .prefixes
         .is_none_or(|prefixes| !prefixes.get(family).is_empty());
@@ -49,13 +49,13 @@ pub fn bypass(
         && has_routes
     {
         notes.push(format!(
-            "{family}: no default route in the main table at the moment; the last known bypass gateway {} stays",
+            "{family}: the main table has no default route at the moment; the last known bypass gateway {} stays in use",
             describe(inputs.facts, last)
         ));
         return Ok(Some(*last));
     }
     notes.push(format!(
-        "{family}: skipped: no default route in the main table and no [bypass] gateway; storage over {family} takes the path it has"
+        "{family}: skipped: no default route in the main table and no [bypass] gateway; storage traffic over {family} is not steered"
     ));
     Ok(None)
 }
@@ -67,7 +67,7 @@ fn describe(facts: &HostFacts, via: &Via) -> String {
     }
 }
 
-/// An interface that the settings name.
+/// The interface named in the settings.
 pub fn interface(
     facts: &HostFacts,
     key: &'static str,
@@ -88,14 +88,14 @@ pub fn interface(
         })
 }
 
-/// A gateway that the settings name: on-link by the connected routes.
+/// A gateway from the settings, on the link of the connected network that contains the gateway.
 fn explicit(
     facts: &HostFacts,
     key: &'static str,
     gateway: IpAddr,
     device: Option<IfIndex>,
 ) -> Result<Via, DesiredError> {
-    // The kernel takes such a route in a table of its own and sends the packets nowhere.
+    // The kernel accepts such a route outside the main table, and the packets are lost.
     if facts.is_own(gateway) {
         return Err(DesiredError::OwnGateway { key, gateway });
     }
@@ -125,8 +125,8 @@ fn explicit(
     }
 }
 
-/// An egress gateway now: usable, or out of reach because its link is down. An address that no
-/// network of ours holds, up or down, is a mistake in the settings and an error.
+/// The state of an egress gateway: usable, or out of reach behind the named link, which is down. An
+/// address outside all networks of this host, up or down, is an error in the settings.
 pub fn egress(facts: &HostFacts, gateway: IpAddr) -> Result<Result<Via, String>, DesiredError> {
     const KEY: &str = "[egress] gateways";
     let refused = match explicit(facts, KEY, gateway, None) {

@@ -1,4 +1,4 @@
-//! The host role: a server that leaves through NAT instances.
+//! The host role: a server whose internet traffic leaves through NAT instances.
 
 use super::{
     DesiredError, DesiredState, EgressPath, Inputs, WORST_METRIC,
@@ -11,7 +11,7 @@ use crate::objects::{Leg, RouteTarget, RuleAction, Via};
 use crate::ownership::Numbers;
 use crate::types::Family;
 
-/// Adds the egress path, the rules and the marks to a state that has the bypass routes.
+/// Adds the egress path, the rules and the marks to a state with bypass routes.
 pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), DesiredError> {
     let numbers = Numbers::of(inputs.config);
     let mut counting = Counting::default();
@@ -19,7 +19,7 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
         if !inputs.available.get(family) {
             if !inputs.config.egress.gateways_of(family).is_empty() {
                 state.notes.push(format!(
-                    "{family}: this kernel has it switched off; its egress gateways are not used"
+                    "{family}: the kernel has {family} disabled; the {family} egress gateways are not used"
                 ));
             }
             continue;
@@ -83,8 +83,8 @@ fn egress(
     if gateways.is_empty() && !closed {
         if !config.gateways.is_empty() {
             state.notes.push(format!(
-                "{family}: no egress gateway: partners reached over it see this host's own address; \
-                 [egress] close = [\"{family}\"] shuts it"
+                "{family}: no egress gateway: partners reached over {family} see this host's own address; \
+                 [egress] close = [\"{family}\"] blocks the family"
             ));
         }
         return Ok(());
@@ -135,18 +135,21 @@ fn egress(
             RouteTarget::Throw,
         ));
     }
-    state.paths.get_mut(family).egress = match usable.is_empty() {
-        true if config.when_down == WhenDown::Bypass && !closed => EgressPath::Main,
-        true => EgressPath::Closed,
-        false => EgressPath::Gateways(usable.iter().filter_map(|via| via.gateway).collect()),
+    state.paths.get_mut(family).egress = if !usable.is_empty() {
+        EgressPath::Gateways(usable.iter().filter_map(|via| via.gateway).collect())
+    } else if config.when_down == WhenDown::Bypass && !closed {
+        EgressPath::Main
+    } else {
+        EgressPath::Closed
     };
     Ok(())
 }
 
-/// Flows that were opened from outside carry the inbound mark, and their packets too: ours in
-/// `output` (a changed mark routes them again), the client's in `prerouting`, so that the
-/// kernel's own first look-up for the answer (with `tcp_fwmark_accept=1`) and the reverse path
-/// check (with `src_valid_mark=1`) follow it as well.
+/// The rules for the inbound mark. A flow opened from outside gets the flow mark, and the packets of
+/// the flow get the packet mark: our packets in `output`, where a changed mark repeats the routing
+/// decision, and the client's packets in `prerouting`. With `tcp_fwmark_accept=1`, the kernel's
+/// first look-up for the answer then uses the mark; with `src_valid_mark=1`, so does the reverse
+/// path check.
 fn marks(inputs: &Inputs) -> Ruleset {
     let inbound = inputs.config.kernel.path_mask.inbound();
     let set = FwRule {

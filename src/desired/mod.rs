@@ -1,4 +1,4 @@
-//! What should be in the kernel: prefixes, settings and host facts → [`DesiredState`]. Pure.
+//! Computes the wanted kernel state from prefixes, settings and host facts. Pure.
 
 mod bypass_match;
 mod counting;
@@ -24,86 +24,64 @@ use crate::types::{Family, Metric, PerFamily, Priority, Realm, TableId};
 
 pub use sysctl::SysctlSetting;
 
-/// What the desired state depends on.
+/// The inputs of the desired state.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
-    /// The settings.
     pub config: &'a Config,
-    /// What this machine is.
     pub role: Role,
-    /// The prefixes in force, aggregated and sorted; `None` while no document was ever accepted.
+    /// The prefixes in force, aggregated and sorted; `None` before the first accepted document.
     pub prefixes: Option<&'a PerFamily<Vec<IpNet>>>,
-    /// The host.
     pub facts: &'a HostFacts,
     /// The VPC's CIDRs, from the settings and the metadata service.
     pub vpc_cidrs: &'a [IpNet],
-    /// Which firewall will carry the rules: they differ in what they can ask.
+    /// The capabilities of the firewall for the rules.
     pub backend: BackendKind,
-    /// The gateway that our bypass routes use now, for a family whose default has just gone.
+    /// The present gateway of our bypass routes, for a family without a default route for the moment.
     pub last_bypass: PerFamily<Option<Via>>,
-    /// Families that the kernel has.
+    /// The families that the kernel supports.
     pub available: PerFamily<bool>,
 }
 
-/// Why there can be no desired state: the host doesn't fit the settings.
+/// A contradiction between the host and the settings: there is no desired state.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DesiredError {
-    /// A gateway on no link of ours.
+    /// No connected network contains the gateway.
     #[error(
         "{key}: gateway {gateway} is not on-link: no connected network of this host{device} holds it; check the address, or the interface's own"
     )]
     NotOnLink {
-        /// The setting.
         key: &'static str,
-        /// The address.
         gateway: IpAddr,
         /// ` on NAME` where an interface is set.
         device: String,
     },
-    /// A gateway that is this host.
+    /// The gateway is an address of this host.
     #[error(
         "{key}: gateway {gateway} is an address of this host itself: nothing sent there leaves; write the router's address, and on the NAT instance itself set role = \"nat\""
     )]
-    OwnGateway {
-        /// The setting.
-        key: &'static str,
-        /// The address.
-        gateway: IpAddr,
-    },
-    /// A named interface that isn't there.
+    OwnGateway { key: &'static str, gateway: IpAddr },
+    /// The named interface does not exist.
     #[error("{key}: this host has no interface {name}; it has: {present}")]
     NoInterface {
-        /// The setting.
         key: &'static str,
-        /// The name.
         name: String,
-        /// Those that are there.
         present: String,
     },
-    /// An IPv6 link-local gateway says nothing without its interface.
+    /// An IPv6 link-local gateway is ambiguous without an interface.
     #[error("{key}: link-local gateway {gateway} needs an interface: set [bypass] interface")]
-    LinkLocalNeedsInterface {
-        /// The setting.
-        key: &'static str,
-        /// The address.
-        gateway: IpAddr,
-    },
-    /// `auto` found the NAT.
+    LinkLocalNeedsInterface { key: &'static str, gateway: IpAddr },
+    /// `auto` found the NAT instance.
     #[error(
         "[bypass] gateway: auto finds {gateway}, which is an egress gateway: the bypass would silently go through the NAT; set [bypass] gateway to the VPC router (the first address of the subnet)"
     )]
-    BypassIsEgress {
-        /// The address.
-        gateway: IpAddr,
-    },
-    /// An egress address that isn't here.
+    BypassIsEgress { gateway: IpAddr },
+    /// The egress address is not an address of this host.
     #[error(
         "[nat] egress_addresses: {address} is no address of this host{hint}; assign it to an interface, or name the private address behind it"
     )]
     NotOurAddress {
-        /// The address.
         address: IpAddr,
-        /// What the metadata service said.
+        /// The answer of the metadata service.
         hint: String,
     },
     /// `sources = "auto"` without an answer.
@@ -111,79 +89,67 @@ pub enum DesiredError {
         "[nat] sources: auto needs the VPC's CIDRs, and neither the metadata service nor [vpc] cidrs gives any; set sources, for example [\"10.0.0.0/16\"]"
     )]
     NoSources,
-    /// No way out to translate on.
+    /// No interface for the translation.
     #[error(
         "[nat] egress_interface: auto needs a default route in the main table, and there is none; set egress_interface"
     )]
     NoEgressInterface,
-    /// More incoming interfaces than priorities.
+    /// More incoming interfaces than reserved priorities.
     #[error(
         "[nat] sources are reached through {count} interfaces; at most {most} are supported; set sources to fewer networks"
     )]
-    TooManyInputs {
-        /// How many.
-        count: usize,
-        /// How many there may be.
-        most: usize,
-    },
+    TooManyInputs { count: usize, most: usize },
 }
 
-/// The state that a pass brings about.
+/// The state that a pass establishes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DesiredState {
-    /// Our routes, sorted by key.
+    /// Sorted by key; each key occurs once.
     pub routes: Vec<Route>,
-    /// Our rules.
     pub rules: Vec<Rule>,
-    /// Our firewall policy; `None` for none at all.
+    /// `None` for no firewall object of ours.
     pub firewall: Option<Ruleset>,
-    /// Sysctls that the settings tell us to write.
     pub sysctls: Vec<SysctlSetting>,
-    /// Families whose bypass routes stay as they are, whatever they are: there is no gateway or
-    /// no document to say better.
+    /// Families with unknown bypass routes, for lack of a gateway or of a document: the present
+    /// bypass routes stay.
     pub frozen: PerFamily<bool>,
     /// The paths as resolved, for `verify` and `explain`.
     pub paths: PerFamily<Paths>,
-    /// What the operator should know.
+    /// Messages for the operator.
     pub notes: Vec<String>,
 }
 
 /// The two paths of a family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Paths {
-    /// The bypass path; `None` where the family has none.
+    /// `None` for a family without a bypass path.
     pub bypass: Option<Via>,
-    /// The egress path.
     pub egress: EgressPath,
-    /// NAT role: where the packets of our sources come in.
+    /// NAT role: the incoming interfaces of our sources.
     pub inputs: Vec<InputPath>,
 }
 
 /// The egress path of a family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum EgressPath {
-    /// The main table's default: ours isn't configured.
+    /// The default of the main table, without any of ours.
     #[default]
     Main,
-    /// Through these gateways.
     Gateways(Vec<IpAddr>),
-    /// Nothing leaves.
     Closed,
 }
 
 /// Packets of one source network on one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputPath {
-    /// The interface.
     pub device: String,
-    /// The network.
     pub source: IpNet,
 }
 
 /// Computes the desired state.
 ///
 /// # Errors
-/// When the host doesn't fit the settings; nothing may be changed then.
+/// A contradiction between the host and the settings; the pass must change nothing then.
 pub fn desired(inputs: &Inputs) -> Result<DesiredState, DesiredError> {
     let mut state = DesiredState::default();
     for family in Family::ALL {
@@ -201,8 +167,8 @@ pub fn desired(inputs: &Inputs) -> Result<DesiredState, DesiredError> {
     Ok(state)
 }
 
-/// The metric of our routes: the best for IPv4, so that no foreign route of the same prefix can
-/// come before ours; the kernel's default for IPv6, which has no 0 (`IP6_RT_PRIO_USER`,
+/// The metric of our routes. IPv4: 0, the best, so that no foreign route with the same prefix can
+/// precede ours. IPv6: the kernel's default, since IPv6 has no metric 0 (`IP6_RT_PRIO_USER`,
 /// include/net/ip6_fib.h).
 pub fn metric(family: Family) -> Metric {
     match family {
@@ -211,7 +177,7 @@ pub fn metric(family: Family) -> Metric {
     }
 }
 
-/// The worst metric there is: the fallback below every other default.
+/// The worst possible metric: for the fallback below every other default.
 pub const WORST_METRIC: Metric = Metric(u32::MAX);
 
 fn bypass_routes(
@@ -268,10 +234,10 @@ fn route(
     }
 }
 
-/// Places of our rules in the range; the gaps are for the rules of pinned flows and for the
-/// administrator, who may want one of his between ours.
+/// Offsets of our rules in the priority range. The gaps are for the rules of pinned flows, and for
+/// rules of the administrator between ours.
 mod place {
-    /// Flows opened from outside skip the rest.
+    /// Flows opened from outside skip the other rules.
     pub const INBOUND: u32 = 0;
     /// The main table without its default.
     pub const MAIN: u32 = 10;
@@ -279,7 +245,7 @@ mod place {
     pub const BYPASS: u32 = 20;
     /// The egress table.
     pub const EGRESS: u32 = 30;
-    /// Rules of one kind, one an incoming interface.
+    /// The limit for rules of one kind, one for each incoming interface.
     pub const MOST: usize = 10;
 }
 
@@ -296,7 +262,8 @@ fn rule(numbers: &Numbers, family: Family, place: u32, action: RuleAction) -> Ru
     }
 }
 
-/// The main table without its default: connected networks and the administrator's routes win.
+/// The main table without its default: connected networks and the administrator's routes take
+/// precedence.
 fn main_without_default() -> RuleAction {
     RuleAction::Lookup {
         table: TableId::MAIN,
@@ -311,7 +278,7 @@ fn lookup(table: TableId) -> RuleAction {
     }
 }
 
-/// The landing place behind our rules.
+/// The target of the goto, behind our rules.
 fn landing(numbers: &Numbers, family: Family) -> Rule {
     rule(
         numbers,
@@ -321,7 +288,7 @@ fn landing(numbers: &Numbers, family: Family) -> Rule {
     )
 }
 
-/// Sorted, without prefixes that another one covers.
+/// Sorts the prefixes and removes those covered by another prefix.
 fn disjoint(mut prefixes: Vec<IpNet>) -> Vec<IpNet> {
     prefixes.sort();
     prefixes.dedup();

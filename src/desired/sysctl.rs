@@ -9,9 +9,7 @@ use crate::types::Family;
 pub struct SysctlSetting {
     /// Path below `/proc/sys`, such as `net/ipv4/ip_forward`.
     pub path: String,
-    /// What it says now.
     pub from: String,
-    /// What it should say.
     pub to: String,
 }
 

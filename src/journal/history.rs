@@ -1,4 +1,4 @@
-//! The journal's lines put together to passes, for people and for programs.
+//! Assembles the lines of the journal into passes, as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,66 +10,53 @@ use serde_json::Value;
 use super::{Event, PassId, Record};
 use crate::columns::aligned;
 
-/// The outcome of a pass whose `end` is missing.
+/// The outcome of a pass without an `end`.
 const INTERRUPTED: &str = "interrupted";
-/// The outcome of a pass whose `end` is still to come.
+/// The outcome of a pass in progress.
 const RUNNING: &str = "running";
 
-/// One pass, from its lines.
+/// One pass, assembled from the lines with the same id.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PassRecord {
-    /// Its id.
     pub pass: PassId,
-    /// When its first line was written, RFC 3339 in UTC.
+    /// The time of the first line, RFC 3339 in UTC.
     pub at: String,
-    /// When it ended; `None` where it didn't.
+    /// `None` without an `end`.
     pub ended_at: Option<String>,
-    /// Its process.
     pub pid: u32,
-    /// Why it ran.
     pub cause: String,
-    /// The document in force.
     pub sync_token: Option<u64>,
-    /// The guard's verdicts, capped.
     pub verdicts: Vec<Value>,
-    /// How many there were.
     pub verdicts_total: usize,
-    /// Its steps, capped.
     pub steps: Vec<Value>,
-    /// How many there were.
     pub steps_total: usize,
-    /// How it ended; `interrupted` without an `end`, `running` while it still may.
+    /// As in the `end` line; `interrupted` without an `end`, `running` while in progress.
     pub outcome: String,
-    /// How long it took.
     pub duration_ms: Option<u64>,
-    /// What failed.
     pub error: Option<String>,
 }
 
-/// A line that can't be read.
+/// An unreadable line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
-    /// The file.
     pub file: PathBuf,
-    /// The line, from 1.
+    /// Counted from 1.
     pub line: usize,
-    /// What is wrong with it.
     pub reason: String,
 }
 
-/// Everything the journal tells.
+/// The contents of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
 pub struct History {
-    /// The passes, the newest last.
+    /// The newest pass is last.
     pub passes: Vec<PassRecord>,
-    /// Lines that can't be read.
     pub damaged: Vec<Damage>,
 }
 
 impl History {
-    /// Marks the unfinished passes of a process that holds the pass lock as running.
+    /// Marks the unfinished pass of the process that holds the pass lock as running.
     pub fn with_running(mut self, pid: Option<u32>) -> History {
-        // Only its last pass: one process runs many, one after the other.
+        // Only the last pass: a process runs its passes one after the other.
         let last = self
             .passes
             .iter_mut()
@@ -81,7 +68,7 @@ impl History {
         self
     }
 
-    /// The last passes only.
+    /// Keeps only the last passes.
     pub fn last(mut self, count: usize) -> History {
         let extra = self.passes.len().saturating_sub(count);
         self.passes.drain(..extra);
@@ -89,7 +76,7 @@ impl History {
     }
 }
 
-/// Puts lines together, in the order in which they were written.
+/// Assembles lines in the order of writing.
 #[derive(Default)]
 pub(super) struct Collector {
     history: History,
@@ -97,7 +84,7 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// Takes one line, with its newline if it has one.
+    /// Adds one line, including the newline if there is one.
     pub(super) fn line(&mut self, file: &Path, number: usize, line: &[u8]) {
         let text = line.trim_ascii();
         if text.is_empty() {
@@ -109,7 +96,7 @@ impl Collector {
                 let reason = if line.ends_with(b"\n") && !error.is_eof() {
                     format!("not a line of this journal: {error}")
                 } else {
-                    "torn: the writer was stopped in the middle of it".to_owned()
+                    "incomplete: the writer was stopped in the middle of the line".to_owned()
                 };
                 self.history.damaged.push(Damage {
                     file: file.to_owned(),
@@ -145,7 +132,7 @@ impl Collector {
             }
         };
         let pass = &mut self.history.passes[place];
-        // The end repeats only what it knows better.
+        // Later lines override only the fields that are set.
         if record.sync_token.is_some() {
             pass.sync_token = record.sync_token;
         }
@@ -172,12 +159,12 @@ impl Collector {
     }
 }
 
-/// `history -o json`: `passes` and `damaged`, as they are.
+/// `history -o json`: the fields `passes` and `damaged`.
 pub fn history_json(history: &History) -> Value {
     serde_json::json!(history)
 }
 
-/// `history -o text`: a table, the newest last, with what failed below its pass.
+/// `history -o text`: a table, the newest pass last, with errors below each pass.
 pub fn history_text(history: &History) -> String {
     let mut rows = vec![["WHEN", "CAUSE", "OUTCOME", "TOKEN", "STEPS", "TOOK"].map(str::to_owned)];
     for pass in &history.passes {
@@ -220,7 +207,7 @@ pub fn history_text(history: &History) -> String {
     out
 }
 
-/// What stands below a pass: its verdicts worth reading, its error, what an interruption means.
+/// The lines below a pass: verdicts other than notes, the error, the remedy for an interruption.
 fn details(pass: &PassRecord) -> Vec<String> {
     let mut lines = Vec::new();
     for verdict in &pass.verdicts {
@@ -239,7 +226,7 @@ fn details(pass: &PassRecord) -> Vec<String> {
     }
     if pass.outcome == INTERRUPTED {
         lines.push(format!(
-            "stopped before its end (process {}): the next pass repairs what it left",
+            "interrupted (process {}): the next pass completes the changes",
             pass.pid
         ));
     }

@@ -1,10 +1,10 @@
-//! The journal: what each pass was about to do, and what came of it.
+//! The journal: the planned steps and the outcome of each pass.
 //!
-//! One JSON line an event in `journal.jsonl` of the state dir. A pass that changes something
-//! writes `begin` before it and `end` after it, each on disk before the pass goes on: a crash in
-//! between shows as a `begin` without an `end`. A pass that has to do more, since somebody undid
-//! what it did, writes another `begin` with the steps of all attempts. A pass that changes nothing
-//! may write its `end` alone.
+//! `journal.jsonl` in the state dir has one JSON line for each event. A pass with changes writes
+//! `begin` before and `end` after the changes, each synced to disk before the pass continues: a
+//! crash in between leaves a `begin` without an `end`. A pass with another attempt, after another
+//! program undid steps, writes a further `begin` with the steps of all attempts. A pass without
+//! changes may write only `end`.
 
 mod history;
 mod store;
@@ -16,21 +16,21 @@ use serde_json::Value;
 pub use history::{Damage, History, PassRecord, history_json, history_text};
 pub use store::{DEFAULT_MAX_BYTES, Journal};
 
-/// How many steps, and how many verdicts, one line lists; the totals tell the rest. A first
-/// installation has thousands of steps, and the first of them say what kind of change it was.
+/// At most this many steps, and as many verdicts, are listed in a line beside the totals. A first
+/// installation has thousands of steps, and the first ones show the kind of the change.
 pub const MAX_LISTED: usize = 256;
 
-/// Longest error text of a line, in bytes. A failure of thousands of steps repeats itself.
+/// The longest error text of a line, in bytes: thousands of failed steps repeat the same error.
 const MAX_ERROR_BYTES: usize = 8192;
 
-/// Names a pass: the same in its `begin` and its `end`.
+/// Identifies a pass, in the `begin` and in the `end` line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PassId(pub String);
 
 impl PassId {
-    /// The id of a pass that starts now: the time in microseconds and the process, since two
-    /// machines never share a journal and one process starts no two passes in a microsecond.
+    /// The id of a pass that starts now: the time in microseconds and the process id. The id is
+    /// unique: machines share no journal, and a process starts no two passes in a microsecond.
     pub fn new(at: Timestamp) -> PassId {
         PassId(format!("{}-{}", at.as_microsecond(), std::process::id()))
     }
@@ -42,58 +42,55 @@ impl std::fmt::Display for PassId {
     }
 }
 
-/// Which half of a pass a line tells.
+/// The moment in a pass that a line records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
-    /// Before the apply stage: what it is about to do.
+    /// Before the apply stage: the planned steps.
     Begin,
-    /// After it: what came of it.
+    /// After the apply stage: the outcome.
     End,
 }
 
-/// One line. Fields are only ever added to: `history` of a newer version reads older lines, and
-/// an older one ignores what it doesn't know.
+/// One line. Fields are added, never changed: a newer version reads older lines, and an older
+/// version ignores unknown fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// When, RFC 3339 in UTC.
+    /// RFC 3339 in UTC.
     pub at: String,
-    /// Which pass.
     pub pass: PassId,
-    /// Which half.
     pub event: Event,
-    /// The process, to tell a running pass from an interrupted one.
+    /// The process id, which tells a running pass from an interrupted one.
     pub pid: u32,
-    /// Why the pass ran: a command (`reconcile`, `flush`), later also `timer`, `drift`, ….
+    /// The trigger of the pass: a command (`reconcile`, `flush`), or `timer`, `drift`, ….
     pub cause: String,
-    /// The document in force.
+    /// The token of the document in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync_token: Option<u64>,
     /// The guard's verdicts (`guard`, `level`, `message`), at most [`MAX_LISTED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Value>,
-    /// How many verdicts there were.
+    /// The number of all verdicts.
     #[serde(default)]
     pub verdicts_total: usize,
     /// The steps as in the plan's JSON, at most [`MAX_LISTED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Value>,
-    /// How many steps there were.
+    /// The number of all steps.
     #[serde(default)]
     pub steps_total: usize,
     /// `in_sync`, `changed`, `held`, `rolled_back`, `failed`; in an `end` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
-    /// From the start of the pass to this line; in an `end` only.
+    /// From the start of the pass to the `end` line; in an `end` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
-    /// What failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl Record {
-    /// The line before apply.
+    /// The line before the apply stage.
     pub fn begin(at: Timestamp, pass: PassId, cause: &str) -> Record {
         Record {
             at: format!("{at:.3}"),
@@ -112,7 +109,7 @@ impl Record {
         }
     }
 
-    /// The line after it.
+    /// The line after the apply stage.
     pub fn end(
         at: Timestamp,
         pass: PassId,
@@ -128,26 +125,26 @@ impl Record {
         }
     }
 
-    /// With the document's sync token.
+    /// Sets the document's sync token.
     pub fn with_sync_token(mut self, token: Option<u64>) -> Record {
         self.sync_token = token;
         self
     }
 
-    /// With the guard's verdicts, of which at most [`MAX_LISTED`] are kept.
+    /// Sets the guard's verdicts; keeps at most [`MAX_LISTED`].
     pub fn with_verdicts(mut self, verdicts: impl IntoIterator<Item = Value>) -> Record {
         (self.verdicts, self.verdicts_total) = listed(verdicts);
         self
     }
 
-    /// With the steps, of which at most [`MAX_LISTED`] are kept. Give a lazy iterator: what
-    /// isn't kept is then counted, not built.
+    /// Sets the steps; keeps at most [`MAX_LISTED`]. A lazy iterator saves building the values
+    /// beyond the limit, which are only counted.
     pub fn with_steps(mut self, steps: impl IntoIterator<Item = Value>) -> Record {
         (self.steps, self.steps_total) = listed(steps);
         self
     }
 
-    /// With the steps' total where only the first of them were made into values.
+    /// Sets the first steps and the number of all steps.
     pub fn with_first_steps(mut self, first: Vec<Value>, total: usize) -> Record {
         self.steps = first;
         self.steps.truncate(MAX_LISTED);
@@ -155,7 +152,7 @@ impl Record {
         self
     }
 
-    /// With what failed.
+    /// Sets the error, cut to a maximal length.
     pub fn with_error(mut self, error: Option<String>) -> Record {
         self.error = error.map(|mut text| {
             if text.len() > MAX_ERROR_BYTES {

@@ -1,4 +1,4 @@
-//! The journal's files: appended, put on disk, rotated, read.
+//! The files of the journal: append, sync, rotate, read.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -9,9 +9,9 @@ use super::history::Collector;
 use super::{History, Record};
 use crate::state::directory::{self, FILE_MODE, StateError};
 
-/// Size at which `journal.jsonl` becomes `journal.jsonl.1`; the two together never take more
-/// than twice this. At 400 bytes for a pass without changes and one pass each five minutes,
-/// 8 MiB hold ten weeks; a line with 256 steps has some 60 kB.
+/// The size at which `journal.jsonl` becomes `journal.jsonl.1`; both files together never exceed
+/// twice the size. A pass without changes writes 400 bytes: with one pass every five minutes,
+/// 8 MiB last ten weeks. A line with 256 steps has about 60 kB.
 pub const DEFAULT_MAX_BYTES: u64 = 8 << 20;
 
 /// The journal of a state dir.
@@ -23,7 +23,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The journal in that directory; nothing is touched yet.
+    /// The journal in a state dir. Creates no file yet.
     pub fn new(state_dir: &Path) -> Journal {
         Journal {
             dir: state_dir.to_owned(),
@@ -32,19 +32,19 @@ impl Journal {
         }
     }
 
-    /// With another size to rotate at, in bytes.
+    /// Sets the size for rotation, in bytes.
     pub fn with_max_bytes(mut self, max_bytes: u64) -> Journal {
         self.max_bytes = max_bytes;
         self
     }
 
-    /// Whether each line is on disk before `append` returns; off for benchmarks only.
+    /// Sets whether `append` waits for the disk; false for benchmarks only.
     pub fn with_sync(mut self, sync: bool) -> Journal {
         self.sync = sync;
         self
     }
 
-    /// The file that lines are appended to.
+    /// The file that receives new lines.
     pub fn path(&self) -> PathBuf {
         self.dir.join("journal.jsonl")
     }
@@ -53,10 +53,10 @@ impl Journal {
         self.dir.join("journal.jsonl.1")
     }
 
-    /// Appends one line and waits until it is on disk. The pass lock keeps writers apart.
+    /// Appends one line and waits for the disk. The pass lock excludes other writers.
     ///
     /// # Errors
-    /// The disk is full, read-only, or refuses; the journal then holds no part of the line.
+    /// The disk is full, read-only, or fails; the journal then has no part of the line.
     pub fn append(&self, record: &Record) -> Result<(), StateError> {
         let path = self.path();
         let failed = |source| StateError::wrap("append to the journal", &path)(source);
@@ -73,17 +73,17 @@ impl Journal {
             length = 0;
         }
         if length > 0 && !ends_with_newline(&mut file, length).map_err(failed)? {
-            // A crash tore the last line: ours must not be glued to it.
+            // A crash left an incomplete last line: start a new line behind it.
             line.insert(0, b'\n');
         }
         write_whole(&mut file, &line, length).map_err(failed)?;
         if self.sync {
             file.sync_data()
-                .map_err(StateError::wrap("put on disk the journal", &path))?;
+                .map_err(StateError::wrap("sync the journal", &path))?;
             if created || length == 0 {
                 File::open(&self.dir)
                     .and_then(|dir| dir.sync_all())
-                    .map_err(StateError::wrap("put on disk the directory", &self.dir))?;
+                    .map_err(StateError::wrap("sync the directory", &self.dir))?;
             }
         }
         Ok(())
@@ -100,11 +100,11 @@ impl Journal {
         Ok(file)
     }
 
-    /// Reads every pass that is still there, oldest first. Lines that can't be read are reported
-    /// in the answer, with the rest. No journal means no pass yet.
+    /// Reads all passes, oldest first. Unreadable lines are reported beside the passes. A missing
+    /// journal means that no pass has run yet.
     ///
     /// # Errors
-    /// A file that exists can't be read.
+    /// An existing file is unreadable.
     pub fn read(&self) -> Result<History, StateError> {
         let mut collector = Collector::default();
         for path in [self.rotated_path(), self.path()] {
@@ -135,18 +135,18 @@ fn ends_with_newline(file: &mut File, length: u64) -> io::Result<bool> {
     Ok(last == *b"\n")
 }
 
-/// One write, so that a crash leaves the line whole or absent wherever the file system can; what
-/// a full disk took of it is cut off again.
+/// Writes the line with one call, so that a crash leaves the whole line or no part, as far as the
+/// file system can. Truncates the file after a partial write on a full disk.
 fn write_whole(file: &mut File, line: &[u8], length: u64) -> io::Result<()> {
     let result = match file.write(line) {
         Ok(written) if written == line.len() => return Ok(()),
-        // Either an interruption, or the disk is full: then the rest says so.
+        // An interruption, or a full disk: writing the rest then returns the error.
         Ok(written) => file.write_all(&line[written..]),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => file.write_all(line),
         Err(error) => Err(error),
     };
     if result.is_err() {
-        // If this fails too, the reader reports a torn line.
+        // If truncating fails too, the reader reports an incomplete line.
         let _ = file.set_len(length);
     }
     result

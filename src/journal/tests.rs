@@ -75,7 +75,7 @@ fn a_crash_between_shows_as_interrupted() {
     let history = journal.read().expect("read");
     assert_eq!(history.passes[0].outcome, "interrupted");
     let text = history_text(&history);
-    assert!(text.contains("stopped before its end"), "{text}");
+    assert!(text.contains("interrupted (process"), "{text}");
     // Its process lives and has the lock, but has gone on to another pass.
     let own = Some(std::process::id());
     assert_eq!(history.with_running(own).passes[0].outcome, "interrupted");
@@ -100,7 +100,7 @@ fn a_torn_line_costs_itself_only() {
         assert_eq!(history.damaged.is_empty(), complete, "cut at {cut}");
         if !complete {
             assert!(
-                history.damaged[0].reason.contains("torn"),
+                history.damaged[0].reason.contains("incomplete"),
                 "{:?}",
                 history.damaged
             );

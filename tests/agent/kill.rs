@@ -91,7 +91,7 @@ fn is_whole(host: &Host) -> bool {
     either && host.egress_is_in_force()
 }
 
-/// Every line can be read, but for those that a kill has torn.
+/// Every line can be read, except those that a kill has cut short.
 #[track_caller]
 fn history(host: &Host) -> Value {
     let history = host
@@ -100,7 +100,7 @@ fn history(host: &Host) -> Value {
         .json();
     for damage in history["damaged"].as_array().unwrap() {
         let reason = damage["reason"].as_str().unwrap();
-        assert!(reason.starts_with("torn"), "{damage:#}");
+        assert!(reason.starts_with("incomplete"), "{damage:#}");
     }
     history
 }
