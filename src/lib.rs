@@ -29,6 +29,7 @@ pub mod facts;
 pub mod firewall;
 pub mod objects;
 pub mod ownership;
+pub mod random;
 
 // Bytes from outside and from disk.
 pub mod ranges;

@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+use super::candidate::Judged;
 use super::figures;
+use super::inputs::{Inputs, LastGood};
+use super::outcome::Decision;
 use super::screen::{Rejects, Screen};
 use super::state::{self, HoldDown, Kept};
 use super::verdict::Verdict;
-use super::{Decision, Inputs, Judged, LastGood, Origins};
 use crate::ranges::{Group, Origin, PrefixSet, select_lenient};
 
 type Groups = BTreeMap<Group, Vec<IpNet>>;
+/// Prefixes in force, by the source that lists them.
+pub(super) type Origins = BTreeMap<Origin, Vec<IpNet>>;
 
 /// What documents list, before and after the decision.
 pub(super) struct Listed<'l> {

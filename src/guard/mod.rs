@@ -31,6 +31,7 @@ use ipnet::IpNet;
 use crate::ranges::{Document, Group, Origin, PrefixSet, RangeSet, bad_rows_outside};
 use candidate::{Candidate, Judged};
 use findings::{Finding, Scope};
+use hold_down::Origins;
 use screen::{Rejects, Screen};
 
 pub use anchor::{Anchor, RENEW_AFTER};
@@ -249,8 +250,6 @@ fn note_bad_rows_outside(
         ));
     }
 }
-
-type Origins = BTreeMap<Origin, Vec<IpNet>>;
 
 /// The document in force after the decision, and what it puts there.
 fn in_force<'a>(

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::anchor::Anchor;
+use super::anchor::{Anchor, RENEW_AFTER, ROUNDING};
 use crate::config::GuardConfig;
 use crate::ranges::{Group, PrefixSet, Selection, Selector};
 use crate::types::SyncToken;
@@ -22,6 +22,65 @@ pub struct GuardState {
     pub hold: Option<Hold>,
     /// Withdrawn prefixes that keep their route for a while.
     pub hold_down: Vec<HoldDown>,
+}
+
+impl GuardState {
+    /// The stored memory as it reads now: every time moved as far as the wall clock was. Without
+    /// an anchor, as versions before this one wrote it, the times stay.
+    pub fn rebase(&self, now: &Anchor) -> GuardState {
+        let (jump, clock) = match &self.clock {
+            None => (0, now.clone()),
+            Some(before) => match (now.jump_since(before), now.since(before)) {
+                // The remainder stays in the anchor, so that many of them don't add up.
+                (jump, Some(went)) if jump.abs() <= ROUNDING => {
+                    let wall_s = before.wall_s.saturating_add_unsigned(went);
+                    let clock = Anchor {
+                        wall_s,
+                        ..now.clone()
+                    };
+                    (0, clock)
+                }
+                (jump, _) => (jump, now.clone()),
+            },
+        };
+        let moved = |time: i64| time.saturating_add(jump);
+        GuardState {
+            clock: Some(clock),
+            hold: self.hold.as_ref().map(|hold| Hold {
+                since: moved(hold.since),
+                last_seen: moved(hold.last_seen),
+                ..hold.clone()
+            }),
+            hold_down: self
+                .hold_down
+                .iter()
+                .map(|entry| HoldDown {
+                    since: moved(entry.since),
+                    ..entry.clone()
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether this remembers anything else than the stored memory does, the clocks aside.
+    pub fn differs_from(&self, stored: &GuardState) -> bool {
+        let as_now = match &self.clock {
+            Some(now) => stored.rebase(now),
+            None => stored.clone(),
+        };
+        self.hold != as_now.hold || self.hold_down != as_now.hold_down
+    }
+
+    /// Whether the stored memory must be written again although it says the same: clocks run in
+    /// it, and a reboot would forget more of their time than [`RENEW_AFTER`].
+    pub fn needs_new_anchor(&self, stored: &GuardState) -> bool {
+        let Some(now) = &self.clock else {
+            return false;
+        };
+        let clocks_run = self.hold.is_some() || !self.hold_down.is_empty();
+        let age = stored.clock.as_ref().and_then(|before| now.since(before));
+        clocks_run && age.is_none_or(|age| age >= RENEW_AFTER.as_secs())
+    }
 }
 
 /// A candidate that waits.
@@ -149,3 +208,6 @@ pub(super) fn digest(selection: &Selection) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,6 @@
 //! unix socket, TLS included. So the TCP connection is made and marked here, and a task carries
 //! the bytes between it and an abstract unix socket that only this process may use.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::Failure;
+use crate::random;
 
 /// A marked connection; it ends when this is dropped.
 pub(super) struct Relay {
@@ -44,8 +44,8 @@ impl Relay {
                 )));
             }
         };
-        let random = RandomState::new().hash_one(0u8);
-        let socket = format!("\0trailblazer-fetch-{}-{random:016x}", std::process::id());
+        let (pid, random) = (std::process::id(), random::number());
+        let socket = format!("\0trailblazer-fetch-{pid}-{random:016x}");
         let listener = UnixListener::bind(&socket)
             .map_err(|error| Failure::Client(format!("no socket between us and it: {error}")))?;
         let task = tokio::spawn(carry(listener, tcp));

@@ -11,8 +11,6 @@ pub mod imds;
 mod marked;
 mod retry;
 
-pub use retry::random;
-
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;

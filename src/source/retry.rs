@@ -1,9 +1,10 @@
 //! When to ask again: exponential back-off with full jitter, and `Retry-After`.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+use crate::random;
 
 /// How long to wait before the next try, or `None` when the server asks for more than
 /// `max_wait`: then this pass gives up on it.
@@ -32,16 +33,9 @@ fn ceiling(failed: u32, base: Duration, max_wait: Duration) -> Duration {
     base.saturating_mul(factor).min(max_wait)
 }
 
-/// Evenly spread from zero to one. The standard library's hasher keys are random for each process
-/// and differ for each `RandomState`, which is all that spreading out needs.
-pub fn random() -> f64 {
-    let random = RandomState::new().hash_one(0u8);
-    random as f64 / u64::MAX as f64
-}
-
 /// Evenly spread from zero to `upper`.
 fn jitter(upper: Duration) -> Duration {
-    upper.mul_f64(random())
+    upper.mul_f64(random::fraction())
 }
 
 /// `Retry-After`: seconds, or a date in the preferred format of RFC 9110 (section 5.6.7). The two

@@ -9,9 +9,9 @@ use super::super::worker::{Ended, Order};
 use super::super::{AgentError, Settings, logging};
 use super::{Agent, Fetched, Running};
 use crate::plan::{ObjectKey, Step};
+use crate::random;
 use crate::reconcile::report::Applied;
 use crate::reconcile::{Fetch, Gathered, InForce, Options, gather};
-use crate::source::random;
 use crate::status::snapshot::State;
 
 /// A pass that failed is tried again after this, doubling.
@@ -275,8 +275,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.account.fetched(fetch, took);
         let before = self.schedule.breaker();
         match fetch {
-            Fetch::Rejected(_) | Fetch::Failed(_) => self.schedule.failed(now, random()),
-            _ => self.schedule.succeeded(now, random()),
+            Fetch::Rejected(_) | Fetch::Failed(_) => self.schedule.failed(now, random::fraction()),
+            _ => self.schedule.succeeded(now, random::fraction()),
         }
         self.told.fetch(fetch, before, &self.schedule, now);
     }

@@ -9,7 +9,7 @@ use super::super::worker::Ended;
 use super::super::{Settings, meter};
 use super::Agent;
 use crate::config::Config;
-use crate::source::random;
+use crate::random;
 use crate::status::control::{Asked, MetricsServer, Reply, Request, serve_metrics, serve_socket};
 use crate::status::snapshot::{Snapshot, State};
 
@@ -85,7 +85,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let old = std::mem::replace(&mut self.settings, settings);
         let (old, new) = (&old.config, Arc::clone(&self.settings.config));
         self.give_up_fetch(now);
-        self.schedule.set_refresh(new.source.refresh, now, random());
+        self.schedule
+            .set_refresh(new.source.refresh, now, random::fraction());
         self.schedule.bring_forward(now);
         if old.agent.metrics != new.agent.metrics {
             self.metrics = None;

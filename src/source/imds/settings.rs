@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::ImdsError;
+use super::error::ImdsError;
 
 /// "Retrieve instance metadata", Amazon EC2 User Guide.
 pub const IPV4_ENDPOINT: &str = "http://169.254.169.254";

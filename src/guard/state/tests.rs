@@ -1,0 +1,210 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const DAY: i64 = 86_400;
+const NOW: i64 = 1_790_000_000;
+
+fn anchor(boot: &str, boottime_s: u64, wall_s: i64) -> Anchor {
+    Anchor {
+        boot_id: boot.to_owned(),
+        boottime_s,
+        wall_s,
+    }
+}
+
+/// A hold and a hold-down that began an hour before `NOW`, written at boot second 5000.
+fn stored() -> GuardState {
+    GuardState {
+        clock: Some(anchor("a", 5000, NOW)),
+        hold: Some(Hold {
+            since: NOW - 3600,
+            last_seen: NOW - 300,
+            ..Hold::default()
+        }),
+        hold_down: vec![HoldDown {
+            prefix: "3.5.0.0/24".parse().unwrap(),
+            group: None,
+            since: NOW - 3600,
+            kept: Default::default(),
+        }],
+    }
+}
+
+/// How long ago everything in it began, which must be the same for all.
+fn age(state: &GuardState, now: &Anchor) -> i64 {
+    let hold = state.hold.as_ref().unwrap();
+    assert_eq!(hold.since, state.hold_down[0].since);
+    assert_eq!(hold.last_seen - hold.since, 3300);
+    now.wall_s - hold.since
+}
+
+#[test]
+fn within_a_boot_a_jump_moves_every_time() {
+    for jump in [0, 2 * DAY, -2 * DAY, -NOW, 2] {
+        let now = anchor("a", 5060, NOW + 60 + jump);
+        let state = stored().rebase(&now);
+        assert_eq!(age(&state, &now), 3660, "jump of {jump} s");
+        assert_eq!(state.clock, Some(now));
+    }
+}
+
+#[test]
+fn a_second_is_rounding_and_stays_in_the_anchor() {
+    let mut state = stored();
+    for round in 1..100i64 {
+        let boottime_s = 5000 + 60 * round as u64;
+        let now = anchor("a", boottime_s, NOW + 60 * round + 1);
+        state = state.rebase(&now);
+        assert_eq!(
+            state.hold.as_ref().unwrap().since,
+            NOW - 3600,
+            "shown the same"
+        );
+        assert_eq!(state.clock, Some(anchor("a", boottime_s, NOW + 60 * round)));
+    }
+    // The second that was left out counts once the clock goes further.
+    let now = anchor("a", 11_000, NOW + 6000 + 2);
+    assert_eq!(age(&state.rebase(&now), &now), 3600 + 6000);
+}
+
+#[test]
+fn across_boots_the_time_in_between_does_not_count() {
+    for wall in [NOW + 10 * DAY, NOW, NOW - 10 * DAY, 0] {
+        let now = anchor("b", 9000, wall);
+        assert_eq!(age(&stored().rebase(&now), &now), 3600);
+    }
+    // The same boot, but its clock went back: a snapshot that was restored.
+    let now = anchor("a", 4000, NOW + DAY);
+    assert_eq!(age(&stored().rebase(&now), &now), 3600);
+}
+
+#[test]
+fn without_an_anchor_the_times_stay() {
+    let old = GuardState {
+        clock: None,
+        ..stored()
+    };
+    let now = anchor("a", 5000, NOW + DAY);
+    let state = old.rebase(&now);
+    assert_eq!(state.hold, old.hold);
+    assert_eq!(state.hold_down, old.hold_down);
+    assert_eq!(state.clock, Some(now));
+    assert!(!state.differs_from(&old));
+    assert!(state.needs_new_anchor(&old));
+}
+
+#[test]
+fn the_clocks_alone_are_no_difference() {
+    for now in [
+        anchor("a", 5060, NOW + 60),
+        anchor("a", 5060, NOW - DAY),
+        anchor("b", 10, NOW + DAY),
+    ] {
+        let state = stored().rebase(&now);
+        assert!(!state.differs_from(&stored()));
+        let seen = GuardState {
+            hold: state.hold.clone().map(|hold| Hold {
+                last_seen: now.wall_s,
+                ..hold
+            }),
+            ..state.clone()
+        };
+        assert!(seen.differs_from(&stored()));
+        let ended = GuardState {
+            hold_down: Vec::new(),
+            ..state
+        };
+        assert!(ended.differs_from(&stored()));
+    }
+}
+
+#[test]
+fn an_anchor_is_renewed_while_clocks_run() {
+    for (now, renewed) in [
+        (anchor("a", 5599, NOW + 599), false),
+        (anchor("a", 5600, NOW + 600), true),
+        (anchor("a", 5010, NOW + DAY), false),
+        (anchor("a", 10, NOW), true),
+        (anchor("b", 5010, NOW + 10), true),
+    ] {
+        let state = stored().rebase(&now);
+        assert_eq!(state.needs_new_anchor(&stored()), renewed, "{now:?}");
+        let empty = GuardState {
+            clock: stored().clock,
+            ..GuardState::default()
+        };
+        assert!(!empty.rebase(&now).needs_new_anchor(&empty));
+    }
+}
+
+#[test]
+fn numbers_out_of_all_bounds_do_no_harm() {
+    let mut state = stored();
+    for (boottime, wall) in [(u64::MAX, i64::MAX), (0, i64::MIN), (u64::MAX, 0)] {
+        state = state.rebase(&anchor("a", boottime, wall));
+    }
+}
+
+/// What may happen to a host between two passes.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Seconds go by, milliseconds too.
+    Wait(u64),
+    /// Somebody sets the clock.
+    Jump(i64),
+    /// Off for so many seconds, on with the clock so many seconds beside the truth.
+    Reboot(i64, i64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0u64..4_000_000).prop_map(Step::Wait),
+        2 => (-100 * DAY..100 * DAY).prop_map(Step::Jump),
+        2 => (-3i64..=3).prop_map(Step::Jump),
+        1 => (0..DAY, -DAY..DAY).prop_map(|(off, wrong)| Step::Reboot(off, wrong)),
+    ]
+}
+
+proptest! {
+    /// A pass after each step, as `keep_documents` does it: what the memory says of its age
+    /// is the time that the machine ran, less what reboots forgot, to the second or two of
+    /// rounding; and never more.
+    #[test]
+    fn age_is_the_time_that_went_by(steps in prop::collection::vec(step(), 1..100)) {
+        // Milliseconds: of the boot clock, of the wall clock, of the truth.
+        let (mut boot, mut wall) = (5_000_000u64, NOW * 1000);
+        let (mut boots, mut ran, mut forgotten) = (0, 0i64, 0i64);
+        let mut file = stored();
+        let mut written_at = 0i64;
+        for step in steps {
+            match step {
+                Step::Wait(ms) => {
+                    boot += ms;
+                    wall += ms as i64;
+                    ran += ms as i64;
+                }
+                Step::Jump(seconds) => wall += seconds * 1000,
+                Step::Reboot(off, wrong) => {
+                    boots += 1;
+                    boot = 4000;
+                    wall += (off + wrong) * 1000;
+                    // The boot's first seconds pass before the first pass.
+                    forgotten += ran - written_at;
+                }
+            }
+            let now = anchor(&boots.to_string(), boot / 1000, wall.div_euclid(1000));
+            // The first boot's name in the stored state is "a".
+            let now = if boots == 0 { Anchor { boot_id: "a".into(), ..now } } else { now };
+            let state = file.rebase(&now);
+            let expected = 3600 + (ran - forgotten) / 1000;
+            let error = age(&state, &now) - expected;
+            prop_assert!(error.abs() <= 2 + boots, "off by {error} s after {boots} boots");
+            prop_assert!(!state.differs_from(&file));
+            if state.needs_new_anchor(&file) {
+                file = state;
+                written_at = ran;
+            }
+        }
+    }
+}
