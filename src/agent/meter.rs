@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::firewall::{BackendKind, PathTraffic, Traffic};
 use crate::kernel::firewall::{self, FirewallBackend, FirewallError};
+use crate::state::StateFile;
 use crate::state::store::Store;
 use crate::types::{Family, PerFamily};
 
 /// The least pause between two readings that each start processes; a scrape in between gets the
 /// last reading.
 const COSTLY_EVERY: Duration = Duration::from_secs(10);
-/// The counts of lost counters.
-const FILE: &str = "traffic.json";
 
 /// Reads the counters of the firewall in use.
 pub(super) struct Meter {
@@ -32,7 +31,7 @@ impl Meter {
     pub fn new(store: Store) -> Self {
         Meter {
             // The counts are for people only, so that a damaged file does no other harm.
-            lost: store.read_json(FILE).unwrap_or_default(),
+            lost: store.read_json(StateFile::Traffic).unwrap_or_default(),
             store,
             backend: None,
             last: None,
@@ -73,7 +72,7 @@ impl Meter {
             && shrank(&last, &now)
         {
             self.lost = sum(&self.lost, &last);
-            if let Err(error) = self.store.write_json(FILE, &self.lost) {
+            if let Err(error) = self.store.write_json(StateFile::Traffic, &self.lost) {
                 tracing::warn!("cannot store the bytes by path: {error}");
             }
         }

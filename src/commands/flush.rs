@@ -20,7 +20,8 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::plan::{Goal, Plan, plan};
-use crate::reconcile::{LOCK_WAIT, NUMBERS_FILE};
+use crate::reconcile::LOCK_WAIT;
+use crate::state::StateFile;
 use crate::state::lock::{LockError, PassLock};
 use crate::state::store::Store;
 use crate::status::control::{AskError, Reply, Request, ask};
@@ -81,7 +82,7 @@ fn flush(known: &Known) -> Flushed {
     }
     if flushed.errors.is_empty() && known.has_state_dir() {
         // No object has these numbers any more.
-        if let Err(error) = Store::open(&known.state_dir).remove_json(NUMBERS_FILE) {
+        if let Err(error) = Store::open(&known.state_dir).remove_json(StateFile::Numbers) {
             flushed.notes.push(error.to_string());
         }
     }

@@ -6,7 +6,7 @@ use super::{complain, print, settings};
 use crate::cli::{HistoryArgs, Output};
 use crate::exit;
 use crate::journal::{History, Journal, history_json, history_text};
-use crate::state::directory::StateError;
+use crate::state::error::StateError;
 use crate::state::lock;
 
 /// Runs `history` and returns the exit code.

@@ -40,7 +40,7 @@ pub struct PassRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
     pub file: PathBuf,
-    /// Counted from 1.
+    /// Counted from 1; 0 for the whole file.
     pub line: usize,
     pub reason: String,
 }
@@ -84,6 +84,15 @@ pub(super) struct Collector {
 }
 
 impl Collector {
+    /// Records an unreadable line; line 0 stands for the whole file.
+    pub(super) fn damaged(&mut self, file: &Path, line: usize, reason: &dyn std::fmt::Display) {
+        self.history.damaged.push(Damage {
+            file: file.to_owned(),
+            line,
+            reason: reason.to_string(),
+        });
+    }
+
     /// Adds one line, including the newline if there is one.
     pub(super) fn line(&mut self, file: &Path, number: usize, line: &[u8]) {
         let text = line.trim_ascii();
@@ -98,11 +107,7 @@ impl Collector {
                 } else {
                     "incomplete: the writer was stopped in the middle of the line".to_owned()
                 };
-                self.history.damaged.push(Damage {
-                    file: file.to_owned(),
-                    line: number,
-                    reason,
-                });
+                self.damaged(file, number, &reason);
             }
         }
     }
@@ -196,13 +201,12 @@ pub fn history_text(history: &History) -> String {
         out = "no pass yet\n".to_owned();
     }
     for damage in &history.damaged {
-        let _ = writeln!(
-            out,
-            "note: {} line {}: {}",
-            damage.file.display(),
-            damage.line,
-            damage.reason
-        );
+        let file = damage.file.display();
+        let place = match damage.line {
+            0 => file.to_string(),
+            line => format!("{file} line {line}"),
+        };
+        let _ = writeln!(out, "note: {place}: {}", damage.reason);
     }
     out
 }

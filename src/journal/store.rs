@@ -1,18 +1,25 @@
 //! The files of the journal: append, sync, rotate, read.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::history::Collector;
 use super::{History, Record};
-use crate::state::directory::{self, FILE_MODE, StateError};
+use crate::state::StateFile;
+use crate::state::directory::StateDir;
+use crate::state::error::{Problem, StateError};
 
 /// The size at which `journal.jsonl` becomes `journal.jsonl.1`; both files together never exceed
 /// twice the size. A pass without changes writes 400 bytes: with one pass every five minutes,
 /// 8 MiB last ten weeks. A line with 256 steps has about 60 kB.
 pub const DEFAULT_MAX_BYTES: u64 = 8 << 20;
+
+/// A larger file is not read. No journal comes near the bound, and the owner of the state dir could
+/// otherwise keep `history` busy for ever with a sparse file.
+const MAX_READ: u64 = 8 * DEFAULT_MAX_BYTES;
 
 /// The journal of a state dir.
 #[derive(Debug, Clone)]
@@ -46,11 +53,7 @@ impl Journal {
 
     /// The file that receives new lines.
     pub fn path(&self) -> PathBuf {
-        self.dir.join("journal.jsonl")
-    }
-
-    fn rotated_path(&self) -> PathBuf {
-        self.dir.join("journal.jsonl.1")
+        self.dir.join(StateFile::Journal.name())
     }
 
     /// Appends one line and waits for the disk. The pass lock excludes other writers.
@@ -59,17 +62,16 @@ impl Journal {
     /// The disk is full, read-only, or fails; the journal then has no part of the line.
     pub fn append(&self, record: &Record) -> Result<(), StateError> {
         let path = self.path();
-        let failed = |source| StateError::wrap("append to the journal", &path)(source);
-        directory::create(&self.dir)?;
+        let failed = |error: io::Error| StateError::wrap("append to the journal", &path)(error);
+        let dir = StateDir::create(&self.dir)?;
         let mut line = serde_json::to_vec(record).map_err(|error| failed(error.into()))?;
         line.push(b'\n');
-        let mut file = self.open().map_err(failed)?;
+        let mut file = dir.open_to_update(StateFile::Journal, OFlags::APPEND)?;
         let mut length = file.metadata().map_err(failed)?.len();
         let created = length == 0;
         if length > 0 && length + line.len() as u64 > self.max_bytes {
-            fs::rename(&path, self.rotated_path())
-                .map_err(StateError::wrap("rotate the journal", &path))?;
-            file = self.open().map_err(failed)?;
+            dir.rename_file(StateFile::Journal, StateFile::RotatedJournal)?;
+            file = dir.open_to_update(StateFile::Journal, OFlags::APPEND)?;
             length = 0;
         }
         if length > 0 && !ends_with_newline(&mut file, length).map_err(failed)? {
@@ -81,23 +83,10 @@ impl Journal {
             file.sync_data()
                 .map_err(StateError::wrap("sync the journal", &path))?;
             if created || length == 0 {
-                File::open(&self.dir)
-                    .and_then(|dir| dir.sync_all())
-                    .map_err(StateError::wrap("sync the directory", &self.dir))?;
+                dir.sync()?;
             }
         }
         Ok(())
-    }
-
-    fn open(&self) -> io::Result<File> {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(FILE_MODE)
-            .open(self.path())?;
-        directory::give_to_owner(&file, &self.dir);
-        Ok(file)
     }
 
     /// Reads all passes, oldest first. Unreadable lines are reported beside the passes. A missing
@@ -107,25 +96,41 @@ impl Journal {
     /// An existing file is unreadable.
     pub fn read(&self) -> Result<History, StateError> {
         let mut collector = Collector::default();
-        for path in [self.rotated_path(), self.path()] {
-            let failed = |source| StateError::wrap("read the journal", &path)(source);
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(failed(error)),
-            };
-            let mut reader = BufReader::new(file);
-            let mut line = Vec::new();
-            for number in 1.. {
-                line.clear();
-                if reader.read_until(b'\n', &mut line).map_err(failed)? == 0 {
-                    break;
-                }
-                collector.line(&path, number, &line);
+        let Some(dir) = StateDir::open(&self.dir)? else {
+            return Ok(collector.finish());
+        };
+        for file in [StateFile::RotatedJournal, StateFile::Journal] {
+            let path = self.dir.join(file.name());
+            let read = dir.open_to_read(file).and_then(|opened| match opened {
+                None => Ok(()),
+                Some(opened) => read_lines(&opened, &path, &mut collector)
+                    .map_err(StateError::wrap("read the journal", &path)),
+            });
+            match read {
+                // The other file may still be sound.
+                Err(error) if error.is_untrusted() => collector.damaged(&path, 0, &error.problem),
+                read => read?,
             }
         }
         Ok(collector.finish())
     }
+}
+
+fn read_lines(file: &File, path: &Path, collector: &mut Collector) -> Result<(), Problem> {
+    let size = file.metadata()?.len();
+    if size > MAX_READ {
+        return Err(Problem::TooLarge { size });
+    }
+    let mut reader = BufReader::new(file.take(size));
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if reader.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        collector.line(path, number, &line);
+    }
+    Ok(())
 }
 
 fn ends_with_newline(file: &mut File, length: u64) -> io::Result<bool> {

@@ -12,11 +12,10 @@ use crate::guard::{
 use crate::ranges::{Document, Selector, select_lenient};
 use crate::source::Fetched;
 use crate::source::child::Asker;
+use crate::state::StateFile;
 use crate::state::store::{Meta, ReadError, Slot, Stored};
 use crate::types::Family;
 
-/// The guard's own state.
-pub(super) const GUARD_FILE: &str = "guard.json";
 /// The metadata service and its neighbours ("Instance metadata and user data", EC2 User Guide).
 const METADATA: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
 
@@ -263,11 +262,11 @@ impl Pass<'_> {
     }
 
     fn guard_state(&mut self) -> Result<(GuardState, bool), PassError> {
-        match self.store.read_json(GUARD_FILE) {
+        match self.store.read_json(StateFile::Guard) {
             Ok(state) => Ok((state, false)),
             Err(error) if error.is_absent() => Ok((GuardState::default(), false)),
             Err(error) if self.may_look_only(&error) => Ok((GuardState::default(), false)),
-            Err(error @ ReadError::Corrupt { .. }) => {
+            Err(error) if error.is_damaged() => {
                 self.report.notes.push(error.to_string());
                 Ok((GuardState::default(), true))
             }

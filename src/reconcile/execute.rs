@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::documents::Documents;
 use super::report::{InForce, Outcome};
-use super::{NUMBERS_FILE, Pass, PassError, View};
+use super::{Pass, PassError, View};
 use crate::apply::{ApplyError, Interposer, apply};
 use crate::config::{AutoOr, Role};
 use crate::desired::{DesiredState, special};
@@ -17,6 +17,7 @@ use crate::observed::OwnedState;
 use crate::ownership::Numbers;
 use crate::plan::text::rule_text;
 use crate::plan::{Goal, ObjectKey, Plan, Step, plan};
+use crate::state::StateFile;
 use crate::types::Family;
 use crate::verify::{Promise, ask_kernel};
 
@@ -318,7 +319,7 @@ impl Pass<'_> {
             numbers.extend(view.ownership.earlier.iter().copied());
         }
         if self.stored_numbers.as_ref() != Some(&numbers) {
-            self.store.write_json(NUMBERS_FILE, &numbers)?;
+            self.store.write_json(StateFile::Numbers, &numbers)?;
             self.stored_numbers = Some(numbers);
         }
         Ok(())

@@ -32,9 +32,10 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
 use crate::source::imds::ImdsError;
-use crate::state::directory::StateError;
+use crate::state::StateFile;
+use crate::state::error::{ReadError, StateError};
 use crate::state::lock::{LockError, PassLock};
-use crate::state::store::{ReadError, Store, WriteError};
+use crate::state::store::Store;
 use crate::types::SyncToken;
 
 pub use examine::{Examined, examine};
@@ -45,8 +46,6 @@ pub use view::{BackendChoice, Firewalls, View};
 
 /// How long a pass waits for another one to end.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// The numbers of the last passes, so that a changed config finds what lies under the old ones.
-pub const NUMBERS_FILE: &str = "numbers.json";
 
 /// Which documents a pass goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,10 +128,7 @@ pub enum PassError {
     /// The state dir can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The state dir can't be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// The journal can't be written.
+    /// The state dir or the journal can't be written.
     #[error(transparent)]
     State(#[from] StateError),
     /// `--accept` doesn't fit.
@@ -289,7 +285,7 @@ impl<'a> Pass<'a> {
         if writes_kernel && has_net_admin() == Some(false) {
             return Err(PassError::NoPrivilege);
         }
-        let _lock = if self.options.dry_run {
+        let lock = if self.options.dry_run {
             None
         } else {
             let directory = &self.config.source.state_dir;
@@ -300,6 +296,8 @@ impl<'a> Pass<'a> {
             )?)
         };
         self.report.locked = !self.options.dry_run;
+        let warning = lock.as_ref().and_then(PassLock::warning);
+        self.report.notes.extend(warning.map(str::to_owned));
         let mut kernel = kernel()?;
         let kernel = kernel.borrow_mut();
         let ownership = self.ownership()?;
@@ -322,7 +320,7 @@ impl<'a> Pass<'a> {
 
     /// Our numbers, and those of earlier configs that the state dir remembers.
     fn ownership(&mut self) -> Result<Ownership, PassError> {
-        self.stored_numbers = self.optional(self.store.read_json(NUMBERS_FILE))?;
+        self.stored_numbers = self.optional(self.store.read_json(StateFile::Numbers))?;
         let earlier = self.stored_numbers.iter().flatten().copied();
         Ok(Ownership::new(Numbers::of(self.config), earlier))
     }
@@ -333,7 +331,7 @@ impl<'a> Pass<'a> {
         match read {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.is_absent() => Ok(None),
-            Err(error @ ReadError::Corrupt { .. }) => {
+            Err(error) if error.is_damaged() => {
                 self.report.notes.push(error.to_string());
                 Ok(None)
             }
@@ -346,9 +344,7 @@ impl<'a> Pass<'a> {
     }
 
     fn may_look_only(&self, error: &ReadError) -> bool {
-        let denied = matches!(error, ReadError::Unreadable { source, .. }
-            if source.kind() == std::io::ErrorKind::PermissionDenied);
-        self.options.dry_run && denied
+        self.options.dry_run && error.is_denied()
     }
 
     /// The line about what was put back before the pass, within a fraction of a millisecond.

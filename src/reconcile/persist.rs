@@ -1,8 +1,9 @@
 //! What a pass leaves in the state dir of the documents that it has judged.
 
-use super::documents::{Documents, GUARD_FILE};
+use super::documents::Documents;
 use super::{Pass, PassError};
 use crate::guard::{Decision, Whose};
+use crate::state::StateFile;
 use crate::state::store::{Meta, Slot, Stored};
 
 impl Pass<'_> {
@@ -12,9 +13,9 @@ impl Pass<'_> {
         self.store.create_directory()?;
         let (state, before) = (&documents.judgement.state, &documents.state_before);
         if state.differs_from(before) {
-            self.store.write_json(GUARD_FILE, state)?;
+            self.store.write_json(StateFile::Guard, state)?;
         } else if state.needs_new_anchor(before)
-            && let Err(error) = self.store.write_json(GUARD_FILE, state)
+            && let Err(error) = self.store.write_json(StateFile::Guard, state)
         {
             // Costs no more than some minutes of a clock, should the machine boot now.
             self.report.notes.push(error.to_string());

@@ -1,81 +1,306 @@
-//! The directory for what outlives a pass, and what is said when it refuses.
+//! The state directory, held as a descriptor, and the one way to open a file in it.
+//!
+//! The directory usually belongs to an unprivileged service user, and root runs `reconcile` and
+//! `flush` in it. That user may replace any name in it: by a link to a file of root's, by a FIFO
+//! whose open never returns, by a device node. So no operation follows a path into the directory:
+//! every file is opened relative to the descriptor without following links, checked through its
+//! own descriptor, and written or given away only after the checks.
 
 use std::fs::{DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-/// Ours and our group's alone: the journal tells what the host talks to.
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, open,
+    openat, openat2, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::StateFile;
+use super::error::{FileKind, Problem, StateError};
+
+/// Owner and group only: the journal shows which addresses the host talks to.
 pub const DIR_MODE: u32 = 0o750;
-/// The mode of the files in it.
+/// The mode of the files in the directory.
 pub const FILE_MODE: u32 = 0o640;
 
-/// An operation on a file of the state dir failed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} {}: {source}{}", .path.display(), advice(.source))]
-pub struct StateError {
-    /// What was tried, as in `cannot …`.
-    pub operation: &'static str,
-    /// On what.
-    pub path: PathBuf,
-    /// The system's answer.
-    pub source: io::Error,
-}
+/// For every open. `NONBLOCK` keeps a FIFO or a lease of another process from stopping the open;
+/// reads and writes of regular files ignore the flag.
+const OPEN: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+/// A name that appears and disappears between two system calls more often than this is no
+/// coincidence.
+const RACES: usize = 8;
 
-impl StateError {
-    /// Wraps an error of the system, for `map_err`.
-    pub fn wrap(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
-        let path = path.to_owned();
-        move |source| StateError {
-            operation,
-            path,
-            source,
-        }
-    }
-}
-
-/// Creates the state dir where it is missing, with mode [`DIR_MODE`].
+/// The state directory.
 ///
-/// # Errors
-/// It can't be created, or something else has its name.
-pub fn create(dir: &Path) -> Result<(), StateError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(DIR_MODE)
-        .create(dir)
-        .map_err(StateError::wrap("create the state dir", dir))
+/// The path that the administrator configured may lead through symbolic links; the links are
+/// resolved once, when the directory is opened. From then on, all names are single components
+/// below the descriptor.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    descriptor: OwnedFd,
+    owner: Uid,
+    group: Gid,
+    mode: u32,
 }
 
-/// Gives a file to the owner of its state dir, where we may: what root writes by hand, the agent
-/// must be able to read and replace under its own user.
-pub fn give_to_owner(file: &File, dir: &Path) {
-    let (Ok(file_meta), Ok(dir_meta)) = (file.metadata(), std::fs::metadata(dir)) else {
-        return;
+impl StateDir {
+    /// Opens the directory; `None` if there is none. Needs no more than search permission.
+    ///
+    /// # Errors
+    /// [`StateError`] for any other reason than absence. A path that ends in a dangling link is
+    /// no absence either: the link's target may be a volume that is not mounted yet.
+    pub fn open(path: &Path) -> Result<Option<StateDir>, StateError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let descriptor = match open(path, flags, Mode::empty()) {
+            Ok(descriptor) => descriptor,
+            Err(Errno::NOENT) => {
+                return match dangling_link(path) {
+                    Some(problem) => Err(StateError::wrap("open the state dir", path)(problem)),
+                    None => Ok(None),
+                };
+            }
+            Err(errno) => {
+                return Err(StateError::wrap("open the state dir", path)(errno));
+            }
+        };
+        let stat = fstat(&descriptor).map_err(StateError::wrap("look at the state dir", path))?;
+        Ok(Some(StateDir {
+            path: path.to_owned(),
+            descriptor,
+            owner: Uid::from_raw(stat.st_uid),
+            group: Gid::from_raw(stat.st_gid),
+            mode: stat.st_mode & 0o7777,
+        }))
+    }
+
+    /// Opens the directory, and first creates it with mode [`DIR_MODE`] if there is none.
+    ///
+    /// # Errors
+    /// [`StateError`], for example where a file has the directory's name.
+    pub fn create(path: &Path) -> Result<StateDir, StateError> {
+        match StateDir::open(path) {
+            Ok(Some(directory)) => return Ok(directory),
+            Err(error) if error.is_dangling() => return Err(error),
+            // The creation finds the reason again, and says what could not be done.
+            Ok(None) | Err(_) => {}
+        }
+        DirBuilder::new()
+            .recursive(true)
+            .mode(DIR_MODE)
+            .create(path)
+            .map_err(StateError::wrap("create the state dir", path))?;
+        StateDir::open(path)?
+            .ok_or_else(|| StateError::wrap("open the state dir", path)(Problem::Replaced))
+    }
+
+    /// A warning where every user may create files in the directory. No failure: volumes of
+    /// containers often come with mode 0777, and no file of another user is ever trusted.
+    pub fn warning(&self) -> Option<String> {
+        (self.mode & 0o002 != 0).then(|| {
+            format!(
+                "every user may create files in the state dir {} (mode {:04o}): take the right away (chmod o-w)",
+                self.path.display(),
+                self.mode
+            )
+        })
+    }
+
+    /// Opens a file for reading; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StateError`], also for a file that is not regular or may be another user's.
+    pub fn open_to_read(&self, file: StateFile) -> Result<Option<File>, StateError> {
+        let opened = self.open_existing(file.name(), OFlags::RDONLY);
+        Ok(opened
+            .map_err(self.failed("read", file.name()))?
+            .map(|(opened, _)| opened))
+    }
+
+    /// Opens a file for reading and writing in place, and creates it if there is none. Nothing
+    /// is truncated. A file without content is given to the owner of the directory.
+    ///
+    /// # Errors
+    /// [`StateError`], also for a file that is not regular, may be another user's, or has a
+    /// second name.
+    pub fn open_to_update(&self, file: StateFile, more: OFlags) -> Result<File, StateError> {
+        let name = file.name();
+        let flags = OFlags::RDWR | more;
+        for _ in 0..RACES {
+            let existing = self
+                .open_existing(name, flags)
+                .and_then(|opened| match opened {
+                    Some((opened, stat)) => self
+                        .check_only_name(name, &stat)
+                        .map(|()| Some((opened, stat))),
+                    None => Ok(None),
+                })
+                .map_err(self.failed("open", name))?;
+            if let Some((opened, stat)) = existing {
+                // With content, the file could be one that another user has moved here.
+                if stat.st_size == 0 {
+                    self.give_to_owner(&opened);
+                }
+                return Ok(opened);
+            }
+            match self.open_new(name, flags) {
+                Ok(created) => return Ok(created),
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(self.failed("create", name)(errno)),
+            }
+        }
+        Err(self.failed("open", name)(Problem::Replaced))
+    }
+
+    /// Creates a file for writing under a name that must be free.
+    pub(super) fn create_new(&self, name: &str) -> Result<File, StateError> {
+        self.open_new(name, OFlags::WRONLY)
+            .map_err(self.failed("create", name))
+    }
+
+    /// Renames a file; an existing one of the new name is replaced, a link is not followed.
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), StateError> {
+        renameat(&self.descriptor, from, &self.descriptor, to)
+            .map_err(self.failed("put the new file in place of", to))
+    }
+
+    /// Renames a file to another one of the directory.
+    ///
+    /// # Errors
+    /// [`StateError`] when the system refuses.
+    pub fn rename_file(&self, from: StateFile, to: StateFile) -> Result<(), StateError> {
+        self.rename(from.name(), to.name())
+    }
+
+    /// Removes a name; whether there was one.
+    pub(super) fn remove(&self, name: &str) -> Result<bool, StateError> {
+        match unlinkat(&self.descriptor, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.failed("remove", name)(errno)),
+        }
+    }
+
+    /// Waits until new names are on disk: without that, a rename can be lost in a power cut.
+    ///
+    /// # Errors
+    /// [`StateError`] when the disk fails.
+    pub fn sync(&self) -> Result<(), StateError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(&self.descriptor, ".", flags, Mode::empty())
+            .and_then(rustix::fs::fsync)
+            .map_err(StateError::wrap("fsync the directory", &self.path))
+    }
+
+    fn failed<P: Into<Problem>>(
+        &self,
+        operation: &'static str,
+        name: &str,
+    ) -> impl FnOnce(P) -> StateError + use<P> {
+        StateError::wrap(operation, &self.path.join(name))
+    }
+
+    /// Opens a file that is there, after a look at its kind: the open of a device node acts on
+    /// the device. The decisive look is the one through the descriptor.
+    fn open_existing(&self, name: &str, flags: OFlags) -> Result<Option<(File, Stat)>, Problem> {
+        match statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => check_regular(&stat)?,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        }
+        let opened = match self.open_beneath(name, flags, Mode::empty()) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        let stat = fstat(&opened)?;
+        check_regular(&stat)?;
+        let trusted = [Uid::ROOT, rustix::process::geteuid(), self.owner];
+        if !trusted.contains(&Uid::from_raw(stat.st_uid)) {
+            return Err(Problem::Owner { owner: stat.st_uid });
+        }
+        let mode = stat.st_mode & 0o7777;
+        if mode & 0o002 != 0 {
+            return Err(Problem::WorldWritable { mode });
+        }
+        Ok(Some((File::from(opened), stat)))
+    }
+
+    /// Whether the opened file has this name and no other one. Asked of the name, not of the
+    /// descriptor: a hard link to another file, removed again after the open, leaves a link count
+    /// of 1 on a file that has never been ours.
+    fn check_only_name(&self, name: &str, opened: &Stat) -> Result<(), Problem> {
+        let stat = statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if (stat.st_dev, stat.st_ino) != (opened.st_dev, opened.st_ino) {
+            return Err(Problem::Replaced);
+        }
+        if stat.st_nlink != 1 {
+            return Err(Problem::HardLinks);
+        }
+        Ok(())
+    }
+
+    fn open_new(&self, name: &str, flags: OFlags) -> Result<File, Errno> {
+        let flags = flags | OFlags::CREATE | OFlags::EXCL;
+        let created = self.open_beneath(name, flags, Mode::from_raw_mode(FILE_MODE))?;
+        // The umask may have taken bits away.
+        fchmod(&created, Mode::from_raw_mode(FILE_MODE))?;
+        let created = File::from(created);
+        self.give_to_owner(&created);
+        Ok(created)
+    }
+
+    fn open_beneath(&self, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        let (flags, resolve) = (
+            OPEN | flags,
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+        );
+        match openat2(&self.descriptor, name, flags, mode, resolve) {
+            // No such system call before Linux 5.6, or a seccomp filter from before then. For a
+            // name of one component, O_NOFOLLOW excludes the same links.
+            Err(Errno::NOSYS | Errno::PERM) => openat(&self.descriptor, name, flags, mode),
+            answer => answer,
+        }
+    }
+
+    /// Gives an empty file to the owner of the directory: root creates files that the agent must
+    /// be able to read and replace under its own user. A refusal is no failure: the caller is
+    /// that owner itself, or root without CAP_CHOWN, whose agent then runs as root too.
+    fn give_to_owner(&self, file: &File) {
+        let wanted = (self.owner.as_raw(), self.group.as_raw());
+        if fstat(file).is_ok_and(|stat| (stat.st_uid, stat.st_gid) != wanted) {
+            let _ = fchown(file, Some(self.owner), Some(self.group));
+        }
+    }
+}
+
+fn check_regular(stat: &Stat) -> Result<(), Problem> {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => return Ok(()),
+        FileType::Symlink => FileKind::SymbolicLink,
+        FileType::Directory => FileKind::Directory,
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        FileType::CharacterDevice | FileType::BlockDevice => FileKind::Device,
+        FileType::Unknown => FileKind::Unknown,
     };
-    let wanted = (dir_meta.uid(), dir_meta.gid());
-    if (file_meta.uid(), file_meta.gid()) != wanted {
-        // Who may not give files away is that owner itself, or root without CAP_CHOWN, whose
-        // agent then runs as root too.
-        let _ = fchown(file, Some(wanted.0), Some(wanted.1));
-    }
+    Err(Problem::NotRegular(kind))
 }
 
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; free some space there, or set state_dir (--state-dir) to another disk"
-        }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "; set state_dir (--state-dir) to a directory that can be written"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "; run as root or as the owner of the state dir, or pass --state-dir"
-        }
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-            "; a file stands where a directory must be"
-        }
-        _ => "",
-    }
+/// The link on the way to the path that leads nowhere, if there is one.
+fn dangling_link(path: &Path) -> Option<Problem> {
+    path.ancestors().find_map(|part| {
+        let target = std::fs::read_link(part).ok()?;
+        (!part.exists()).then(|| Problem::Dangling {
+            link: part.to_owned(),
+            target,
+        })
+    })
 }
 
 /// A file system of its own for a test that runs isolated (mount(8): `size=64k`; `remount,ro`).
@@ -93,22 +318,4 @@ pub(crate) fn small_disk(options: &str) -> std::path::PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_root_writes_belongs_to_the_owner_of_the_directory() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = File::create(dir.path().join("file")).expect("a file");
-        let owner = || {
-            let meta = file.metadata().expect("a file has metadata");
-            (meta.uid(), meta.gid())
-        };
-        let before = owner();
-        let given = std::os::unix::fs::chown(dir.path(), Some(65_534), Some(65_534)).is_ok();
-        give_to_owner(&file, dir.path());
-        // Who isn't root can't give anything away, and nothing of it fails.
-        let expected = if given { (65_534, 65_534) } else { before };
-        assert_eq!(owner(), expected);
-    }
-}
+mod tests;

@@ -13,102 +13,28 @@
 //! against somebody who may write to the directory.
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::state::directory;
+use super::StateFile;
+use super::directory::StateDir;
+use super::error::{Problem, ReadError, StateError, WriteError};
 
 /// Before the digest. The format number changes when an older version could misread the file.
 const BEFORE_DIGEST: &str = r#"{"format":1,"sha256":""#;
 /// SHA-256 in hexadecimal.
 const DIGEST_LENGTH: usize = 64;
-/// Owner and group: the operator's group may read what is in force, nobody else needs to.
-const FILE_MODE: u32 = 0o640;
-/// As above; DESIGN, "the contract".
-const DIRECTORY_MODE: u32 = 0o750;
 /// Nothing that we write comes near (`max_bytes` is 64 MiB by default): a larger file is damage,
 /// and reading it would take the memory that the host needs.
 const MAX_FILE: u64 = 4 << 30;
 
 const TEMPORARY_PREFIX: &str = ".trailblazer-";
 const TEMPORARY_SUFFIX: &str = ".tmp";
-
-/// A state file that gives no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// It was never written, or removed: the ordinary state of a new host.
-    #[error("{} does not exist yet: a first successful pass writes it", path.display())]
-    Absent {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It may be there and sound, but cannot be read.
-    #[error("cannot read {}: {source}: {}", path.display(), read_advice(source))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It is not what was written.
-    #[error("{} is damaged: {what}: move it away (keep it, if the cause matters) and run a pass with a working source", path.display())]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// How it shows.
-        what: String,
-    },
-}
-
-impl ReadError {
-    /// Whether there is simply nothing yet. Anything else is an error, never "nothing".
-    pub fn is_absent(&self) -> bool {
-        matches!(self, ReadError::Absent { .. })
-    }
-}
-
-fn read_advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::PermissionDenied => {
-            "run as root or as a member of its group, or set [source] state_dir"
-        }
-        ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
-            "check [source] state_dir and what lies there"
-        }
-        _ => "check the disk (dmesg) and [source] state_dir",
-    }
-}
-
-/// A state file that could not be replaced or removed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {}: {source}: {}", path.display(), write_advice(source))]
-pub struct WriteError {
-    /// What was being done, as a verb.
-    pub doing: &'static str,
-    /// To which file or directory.
-    pub path: PathBuf,
-    /// What the system says.
-    pub source: io::Error,
-}
-
-fn write_advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::StorageFull => "free space there or set [source] state_dir; the old file stays",
-        ErrorKind::QuotaExceeded => "raise the quota or set [source] state_dir; the old file stays",
-        ErrorKind::ReadOnlyFilesystem => {
-            "remount it writable or set [source] state_dir; the old file stays"
-        }
-        ErrorKind::PermissionDenied => "run as root, or set [source] state_dir; the old file stays",
-        ErrorKind::NotADirectory => "a file lies where a directory should: set [source] state_dir",
-        _ => "check the disk (dmesg) and [source] state_dir",
-    }
-}
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
@@ -141,11 +67,22 @@ impl<M: fmt::Debug> fmt::Debug for Sound<M> {
     }
 }
 
-/// Reads and checks a file.
-pub(super) fn read<M: DeserializeOwned>(path: &Path) -> Result<Sound<M>, ReadError> {
-    let bytes = read_bytes(path)?;
+/// Reads a file of the directory and checks its digest.
+pub(super) fn read<M: DeserializeOwned>(
+    directory: &Path,
+    file: StateFile,
+) -> Result<Sound<M>, ReadError> {
+    let path = &directory.join(file.name());
+    let opened = match StateDir::open(directory)? {
+        Some(directory) => directory.open_to_read(file)?,
+        None => None,
+    };
+    let Some(opened) = opened else {
+        return Err(ReadError::Absent { path: path.clone() });
+    };
+    let bytes = read_bytes(&opened).map_err(StateError::wrap("read", path))?;
     let corrupt = |what: String| ReadError::Corrupt {
-        path: path.to_owned(),
+        path: path.clone(),
         what,
     };
     let line_end = bytes
@@ -195,62 +132,47 @@ pub(super) fn read<M: DeserializeOwned>(path: &Path) -> Result<Sound<M>, ReadErr
     })
 }
 
-fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let failed = |source: io::Error| {
-        let path = path.to_owned();
-        match source.kind() {
-            ErrorKind::NotFound => ReadError::Absent { path },
-            _ => ReadError::Unreadable { path, source },
-        }
-    };
-    let size = std::fs::metadata(path).map_err(failed)?.len();
+fn read_bytes(file: &File) -> Result<Vec<u8>, Problem> {
+    let size = file.metadata()?.len();
     if size > MAX_FILE {
-        return Err(ReadError::Corrupt {
-            path: path.to_owned(),
-            what: format!("it has {size} bytes, far more than is ever written"),
-        });
+        return Err(Problem::TooLarge { size });
     }
-    std::fs::read(path).map_err(failed)
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    // No more than that: the file's owner may go on to write to it for ever.
+    file.take(size).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
-/// Replaces a file as a whole: temporary file, fsync, rename, fsync of the directory. Whatever
-/// fails, the old file is as it was and no temporary one is left.
+/// Replaces a file as a whole: temporary file, fsync, rename, fsync of the directory. After a
+/// failure the old file is unchanged, and no temporary file is left.
 pub(super) fn write<M: Serialize>(
     directory: &Path,
-    name: &str,
+    file: StateFile,
     meta: &M,
     body: &[u8],
     sync: bool,
 ) -> Result<(), WriteError> {
-    let path = directory.join(name);
-    let head = first_line(meta, body).map_err(|error| WriteError {
-        doing: "encode the metadata of",
-        path: path.clone(),
-        source: error.into(),
-    })?;
-    create_directory(directory, sync)?;
-    let temporary = directory.join(format!("{TEMPORARY_PREFIX}{name}{TEMPORARY_SUFFIX}"));
-    // What a killed process left behind. Only under this name: other files are written at the
-    // same time, by other threads and processes. One that can't be removed is told of below.
-    let _ = std::fs::remove_file(&temporary);
-    let written = fill(directory, &temporary, &[head.as_bytes(), body], sync)
-        .map_err(|source| WriteError {
-            doing: "write",
-            path: temporary.clone(),
-            source,
-        })
-        .and_then(|()| {
-            std::fs::rename(&temporary, &path).map_err(|source| WriteError {
-                doing: "put the new file in place of",
-                path: path.clone(),
-                source,
-            })
-        });
+    let name = file.name();
+    let head = first_line(meta, body)
+        .map_err(io::Error::from)
+        .map_err(StateError::wrap(
+            "encode the metadata of",
+            &directory.join(name),
+        ))?;
+    let opened = create_directory(directory, sync)?;
+    let temporary = format!("{TEMPORARY_PREFIX}{name}{TEMPORARY_SUFFIX}");
+    // A killed process may have left one behind. No other name is removed: other threads and
+    // processes write other files at the same time. If the removal fails, so does the creation.
+    let _ = opened.remove(&temporary);
+    let mut new = opened.create_new(&temporary)?;
+    let written = fill(&mut new, &[head.as_bytes(), body], sync)
+        .map_err(StateError::wrap("write", &directory.join(&temporary)))
+        .and_then(|()| opened.rename(&temporary, name));
     if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
+        let _ = opened.remove(&temporary);
     }
     written?;
-    sync_directory(directory, sync)
+    if sync { opened.sync() } else { Ok(()) }
 }
 
 fn first_line<M: Serialize>(meta: &M, body: &[u8]) -> Result<String, serde_json::Error> {
@@ -267,70 +189,39 @@ fn first_line<M: Serialize>(meta: &M, body: &[u8]) -> Result<String, serde_json:
     Ok(format!("{BEFORE_DIGEST}{}\"{covered}", hex(&digest)))
 }
 
-fn fill(directory: &Path, temporary: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(FILE_MODE)
-        .open(temporary)?;
-    // The umask has taken bits away from the mode above; never has it added any.
-    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    directory::give_to_owner(&file, directory);
+fn fill(file: &mut File, parts: &[&[u8]], sync: bool) -> io::Result<()> {
     for part in parts {
         file.write_all(part)?;
     }
-    if sync {
-        file.sync_all()?;
-    }
-    Ok(())
+    if sync { file.sync_all() } else { Ok(()) }
 }
 
-/// Removes a file; one that is already gone is a success.
-pub(super) fn remove(directory: &Path, name: &str, sync: bool) -> Result<(), WriteError> {
-    let path = directory.join(name);
-    match std::fs::remove_file(&path) {
-        Ok(()) => sync_directory(directory, sync),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(WriteError {
-            doing: "remove",
-            path,
-            source,
-        }),
-    }
-}
-
-/// Creates the directory and its parents where missing.
-pub(super) fn create_directory(directory: &Path, sync: bool) -> Result<(), WriteError> {
-    if directory.is_dir() {
+/// Removes a file; the absence of the file is a success.
+pub(super) fn remove(directory: &Path, file: StateFile, sync: bool) -> Result<(), WriteError> {
+    let Some(directory) = StateDir::open(directory)? else {
         return Ok(());
-    }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(DIRECTORY_MODE)
-        .create(directory)
-        .map_err(|source| WriteError {
-            doing: "create the directory",
-            path: directory.to_owned(),
-            source,
-        })?;
-    match directory.parent() {
-        Some(parent) if parent != Path::new("") => sync_directory(parent, sync),
-        _ => Ok(()),
+    };
+    let removed = directory.remove(file.name())?;
+    if removed && sync {
+        directory.sync()
+    } else {
+        Ok(())
     }
 }
 
-/// A rename survives a power cut only once its directory is on disk.
-fn sync_directory(directory: &Path, sync: bool) -> Result<(), WriteError> {
-    if !sync {
-        return Ok(());
+/// Opens the directory, and first creates it and its parents where they are missing.
+pub(super) fn create_directory(directory: &Path, sync: bool) -> Result<StateDir, WriteError> {
+    if let Some(there) = StateDir::open(directory).ok().flatten() {
+        return Ok(there);
     }
-    File::open(directory)
-        .and_then(|opened| opened.sync_all())
-        .map_err(|source| WriteError {
-            doing: "fsync the directory",
-            path: directory.to_owned(),
-            source,
-        })
+    let created = StateDir::create(directory)?;
+    if sync
+        && let Some(parent) = directory.parent().filter(|parent| *parent != Path::new(""))
+        && let Some(parent) = StateDir::open(parent)?
+    {
+        parent.sync()?;
+    }
+    Ok(created)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::StateFile;
 use super::store::{ReadError, Store, WriteError};
 use crate::facts::InstanceFacts;
 use crate::source::imds::{Wanted, is_instance_id, mac_address};
@@ -14,8 +15,6 @@ use crate::source::imds::{Wanted, is_instance_id, mac_address};
 /// The instance id as the hypervisor tells it, on Nitro instances ("Identify EC2 Linux
 /// instances", Amazon EC2 User Guide).
 pub const DMI_ASSET_TAG: &str = "/sys/class/dmi/id/board_asset_tag";
-
-const FILE: &str = "facts.json";
 
 /// Which machine this is, known without asking the metadata service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +85,7 @@ pub fn load(
     machine: &[MachineKey],
     wanted: Wanted,
 ) -> Result<Option<CachedFacts>, ReadError> {
-    let cached: Cached = match store.read_json(FILE) {
+    let cached: Cached = match store.read_json(StateFile::Facts) {
         Ok(cached) => cached,
         Err(error) if error.is_absent() => return Ok(None),
         Err(error) => return Err(error),
@@ -112,7 +111,7 @@ pub fn save(
     now: u64,
 ) -> Result<(), WriteError> {
     store.write_json(
-        FILE,
+        StateFile::Facts,
         &Cached {
             machine: machine.clone(),
             wanted,
@@ -203,7 +202,7 @@ mod tests {
         let other = MachineKey::InstanceId("i-0123456789abcdef1".to_owned());
         assert_eq!(load(&store, &[other], region).unwrap(), None);
 
-        std::fs::write(dir.path().join(FILE), "{}").unwrap();
+        std::fs::write(dir.path().join(StateFile::Facts.name()), "{}").unwrap();
         assert!(matches!(
             load(&store, std::slice::from_ref(&ours), region),
             Err(ReadError::Corrupt { .. })

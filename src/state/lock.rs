@@ -3,16 +3,18 @@
 //! The kernel drops the lock when its holder dies, however it dies, so that there is no stale
 //! lock to clean up. What the file says is for the message only, never for the decision.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::state::directory::{self, FILE_MODE, StateError};
+use super::StateFile;
+use super::directory::StateDir;
+use super::error::StateError;
 
 /// How long a second pass waits for the first: longer than a pass over all of AWS's prefixes
 /// takes, shorter than an operator's patience.
@@ -57,6 +59,7 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct PassLock {
     file: File,
+    warning: Option<String>,
 }
 
 impl PassLock {
@@ -66,17 +69,9 @@ impl PassLock {
     /// # Errors
     /// See [`LockError`].
     pub fn acquire(dir: &Path, command: &str, wait: Duration) -> Result<PassLock, LockError> {
-        directory::create(dir)?;
         let path = path_in(dir);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&path)
-            .map_err(StateError::wrap("open the lock", &path))?;
-        directory::give_to_owner(&file, dir);
+        let directory = StateDir::create(dir)?;
+        let mut file = directory.open_to_update(StateFile::Lock, OFlags::empty())?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
@@ -98,7 +93,13 @@ impl PassLock {
             std::thread::sleep(POLL.min(wait - waited));
         }
         write_holder(&mut file, command);
-        Ok(PassLock { file })
+        let warning = directory.warning();
+        Ok(PassLock { file, warning })
+    }
+
+    /// See [`StateDir::warning`].
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 }
 
@@ -119,10 +120,12 @@ impl Drop for PassLock {
 /// The file can't be opened or locked for another reason.
 pub fn holder(dir: &Path) -> Result<Option<Holder>, LockError> {
     let path = path_in(dir);
-    let mut file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StateError::wrap("open the lock", &path)(error).into()),
+    let opened = match StateDir::open(dir)? {
+        Some(directory) => directory.open_to_read(StateFile::Lock)?,
+        None => None,
+    };
+    let Some(mut file) = opened else {
+        return Ok(None);
     };
     // Shared: two lookers must not take each other for a pass.
     match file.try_lock_shared() {
@@ -137,7 +140,7 @@ pub fn holder(dir: &Path) -> Result<Option<Holder>, LockError> {
 }
 
 fn path_in(dir: &Path) -> PathBuf {
-    dir.join("lock")
+    dir.join(StateFile::Lock.name())
 }
 
 /// A full disk must not stop a pass that has its lock: failures here cost the name only.
@@ -196,6 +199,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::state::directory::{DIR_MODE, FILE_MODE};
 
     fn mode(path: &Path) -> u32 {
         let meta = std::fs::metadata(path).expect("it exists");
@@ -208,8 +212,8 @@ mod tests {
         let state = dir.path().join("state");
         let _held = PassLock::acquire(&state, "agent", Duration::ZERO).expect("free");
         // No group or others beyond the documented modes, whatever the umask.
-        assert_eq!(mode(&state) & !DIR_BITS, 0);
-        assert_eq!(mode(&path_in(&state)) & !FILE_BITS, 0);
+        assert_eq!(mode(&state) & !DIR_MODE, 0);
+        assert_eq!(mode(&path_in(&state)) & !FILE_MODE, 0);
         let wait = Duration::from_millis(100);
         let start = Instant::now();
         let error = PassLock::acquire(&state, "reconcile", wait).expect_err("held");
@@ -224,9 +228,6 @@ mod tests {
             (std::process::id(), "agent")
         );
     }
-
-    const DIR_BITS: u32 = directory::DIR_MODE;
-    const FILE_BITS: u32 = FILE_MODE;
 
     #[test]
     fn it_is_free_after_the_pass_and_taken_while_waiting() {

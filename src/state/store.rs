@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::StateFile;
 use super::file::{self, Sound};
 use crate::source::Validators;
 use crate::types::SyncToken;
 
-pub use super::file::{ReadError, WriteError};
+pub use super::error::{ReadError, WriteError};
 
 /// A place for one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +22,10 @@ pub enum Slot {
 }
 
 impl Slot {
-    fn file_name(self) -> &'static str {
+    fn file(self) -> StateFile {
         match self {
-            Slot::LastKnownGood => "last-known-good",
-            Slot::Held => "held",
+            Slot::LastKnownGood => StateFile::LastKnownGood,
+            Slot::Held => StateFile::Held,
         }
     }
 }
@@ -58,7 +59,6 @@ impl Stored {
     }
 }
 
-const CONFIRMED: &str = "confirmed.json";
 /// A confirmation is written down at most this often, in seconds: an age is read in hours.
 const CONFIRMED_EVERY: u64 = 60;
 
@@ -101,7 +101,7 @@ impl Store {
 
     /// Where a slot lies.
     pub fn path_of(&self, slot: Slot) -> PathBuf {
-        self.directory.join(slot.file_name())
+        self.directory.join(slot.file().name())
     }
 
     /// Creates the directory (0750) where it is missing.
@@ -109,7 +109,7 @@ impl Store {
     /// # Errors
     /// [`WriteError`] when it can't.
     pub fn create_directory(&self) -> Result<(), WriteError> {
-        file::create_directory(&self.directory, self.sync)
+        file::create_directory(&self.directory, self.sync).map(drop)
     }
 
     /// Reads a document, its length and digest checked.
@@ -117,7 +117,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`], which tells "never written" from "cannot be read" from "damaged".
     pub fn read(&self, slot: Slot) -> Result<Stored, ReadError> {
-        file::read(&self.path_of(slot)).map(Stored)
+        file::read(&self.directory, slot.file()).map(Stored)
     }
 
     /// Replaces a document as a whole.
@@ -125,7 +125,7 @@ impl Store {
     /// # Errors
     /// [`WriteError`]; the old document is then as it was.
     pub fn write(&self, slot: Slot, meta: &Meta, body: &[u8]) -> Result<(), WriteError> {
-        file::write(&self.directory, slot.file_name(), meta, body, self.sync)
+        file::write(&self.directory, slot.file(), meta, body, self.sync)
     }
 
     /// Removes a document; that it is already gone is a success.
@@ -133,34 +133,29 @@ impl Store {
     /// # Errors
     /// [`WriteError`] when it is there and stays.
     pub fn remove(&self, slot: Slot) -> Result<(), WriteError> {
-        file::remove(&self.directory, slot.file_name(), self.sync)
+        file::remove(&self.directory, slot.file(), self.sync)
     }
 
     /// Reads a small state file such as `guard.json`, its digest checked.
     ///
     /// # Errors
     /// As [`Store::read`]; content that is no `T` counts as damaged.
-    pub fn read_json<T: DeserializeOwned>(&self, name: &'static str) -> Result<T, ReadError> {
-        let path = self.directory.join(name);
-        file::read::<T>(&path).map(|sound| sound.meta)
+    pub fn read_json<T: DeserializeOwned>(&self, file: StateFile) -> Result<T, ReadError> {
+        file::read::<T>(&self.directory, file).map(|sound| sound.meta)
     }
 
     /// Replaces a small state file as a whole.
     ///
     /// # Errors
     /// [`WriteError`]; the old file is then as it was.
-    pub fn write_json<T: Serialize>(
-        &self,
-        name: &'static str,
-        value: &T,
-    ) -> Result<(), WriteError> {
-        file::write(&self.directory, name, value, b"", self.sync)
+    pub fn write_json<T: Serialize>(&self, file: StateFile, value: &T) -> Result<(), WriteError> {
+        file::write(&self.directory, file, value, b"", self.sync)
     }
 
     /// When a source last said that the last known good is its newest document, in seconds since
     /// the epoch; `None` where that was never written down or can't be read.
     pub fn confirmed_at(&self) -> Option<u64> {
-        let confirmed: Confirmed = self.read_json(CONFIRMED).ok()?;
+        let confirmed: Confirmed = self.read_json(StateFile::Confirmed).ok()?;
         Some(confirmed.at)
     }
 
@@ -173,7 +168,7 @@ impl Store {
         let known = self.confirmed_at().filter(|at| *at <= now);
         match known {
             Some(at) if now - at < CONFIRMED_EVERY => Ok(()),
-            _ => self.write_json(CONFIRMED, &Confirmed { at: now }),
+            _ => self.write_json(StateFile::Confirmed, &Confirmed { at: now }),
         }
     }
 
@@ -181,8 +176,8 @@ impl Store {
     ///
     /// # Errors
     /// [`WriteError`] when it is there and stays.
-    pub fn remove_json(&self, name: &'static str) -> Result<(), WriteError> {
-        file::remove(&self.directory, name, self.sync)
+    pub fn remove_json(&self, file: StateFile) -> Result<(), WriteError> {
+        file::remove(&self.directory, file, self.sync)
     }
 }
 

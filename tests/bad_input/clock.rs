@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use trailblazer::guard::{Anchor, GuardState};
+use trailblazer::state::StateFile;
 use trailblazer::state::store::Store;
 
 use crate::site::{ROWS, Row, Site, TOKEN, assert_verdict, document, verdict};
@@ -21,7 +22,6 @@ const GONE: &str = "3.5.0.0/19";
 const BIG: &str = "52.216.0.0/15";
 /// What a pass may take on a busy machine, in seconds.
 const SLACK: i64 = 30;
-const GUARD_FILE: &str = "guard.json";
 
 /// `reconcile`, with the wall clock this far from the truth.
 #[track_caller]
@@ -56,12 +56,12 @@ fn boottime() -> i64 {
 
 fn guard_state(site: &Site) -> GuardState {
     let store = Store::open(site.state_dir());
-    store.read_json(GUARD_FILE).unwrap()
+    store.read_json(StateFile::Guard).unwrap()
 }
 
 fn write_guard_state(site: &Site, state: &GuardState) {
     let store = Store::open(site.state_dir());
-    store.write_json(GUARD_FILE, state).unwrap();
+    store.write_json(StateFile::Guard, state).unwrap();
 }
 
 /// The last time that the message names.

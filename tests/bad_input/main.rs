@@ -17,3 +17,4 @@ mod guard;
 mod host;
 mod settings;
 mod site;
+mod state_dir;

@@ -17,6 +17,7 @@ use trailblazer::kernel::firewall::nftables::Nftables;
 use trailblazer::objects::{NexthopKind, Route, RouteTarget, Rule, RuleAction};
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
+use trailblazer::state::StateFile;
 use trailblazer::state::store::Store;
 use trailblazer::types::{Family, Protocol};
 
@@ -158,7 +159,9 @@ fn build(case: &Case) -> Host {
     let store = Store::open(&host.state_dir).with_sync(false);
     store.create_directory().expect("the scratch is writable");
     let earlier = case.ownership().earlier;
-    store.write_json("numbers.json", &earlier).expect("same");
+    store
+        .write_json(StateFile::Numbers, &earlier)
+        .expect("same");
     put_objects(case, &host.ns);
     host
 }
@@ -582,7 +585,9 @@ fn assert_desired(case: &Case, host: &Host, expected: &pipeline::Outcome) {
 /// Whatever of ours is left under earlier numbers, the state dir still knows those.
 fn assert_numbers_known(case: &Case, host: &Host) {
     let store = Store::open(&host.state_dir);
-    let known: Vec<Numbers> = store.read_json("numbers.json").expect("a pass keeps it");
+    let known: Vec<Numbers> = store
+        .read_json(StateFile::Numbers)
+        .expect("a pass keeps it");
     let known = Ownership::new(Numbers::of(&case.config), known);
     let all = case.ownership();
     let state = host.ns.in_thread(|| {

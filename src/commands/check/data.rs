@@ -12,8 +12,9 @@ use crate::kernel::privilege::has_net_admin;
 use crate::notes::NoteKind;
 use crate::ranges::Document;
 use crate::reconcile::Examined;
+use crate::state::directory::StateDir;
 use crate::state::lock;
-use crate::state::store::{ReadError, Slot, Store};
+use crate::state::store::{Slot, Store};
 
 /// Required free space: the journal's two files of 8 MiB, two documents of some MB, and a third
 /// document during a replacement.
@@ -76,7 +77,7 @@ fn last_known_good(config: &Config, store: &Store, report: &mut CheckReport) {
             );
             return;
         }
-        Err(error @ ReadError::Corrupt { .. }) => {
+        Err(error) if error.is_damaged() => {
             return report.fail_plain(name, error.to_string());
         }
         Err(error) => return report.warn_plain(name, error.to_string()),
@@ -146,6 +147,13 @@ fn held(store: &Store, report: &mut CheckReport) {
 
 fn state_dir(directory: &Path, report: &mut CheckReport) {
     let name = "state_dir";
+    let opened = match StateDir::open(directory) {
+        Err(error) if error.is_dangling() => return report.fail_plain(name, error.to_string()),
+        opened => opened.ok().flatten(),
+    };
+    if let Some(warning) = opened.as_ref().and_then(StateDir::warning) {
+        report.warn_plain(name, warning);
+    }
     // A pass creates a missing directory, so check the nearest existing ancestor.
     let existing = directory.ancestors().find(|path| path.exists());
     let Some(existing) = existing else {

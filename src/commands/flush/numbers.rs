@@ -7,7 +7,7 @@ use crate::cli::BaseArgs;
 use crate::config::file::{LoadError, Loaded, load};
 use crate::config::{Config, Overrides};
 use crate::ownership::{Numbers, Ownership};
-use crate::reconcile::NUMBERS_FILE;
+use crate::state::StateFile;
 use crate::state::store::Store;
 
 /// The inputs of a flush, known before the kernel is read.
@@ -48,7 +48,7 @@ pub(super) fn find(base: &BaseArgs) -> Result<Known, LoadError> {
         Some(loaded) => loaded.config.agent.socket.clone(),
         None => Config::default().agent.socket,
     };
-    let remembered = match Store::open(&state_dir).read_json::<Vec<Numbers>>(NUMBERS_FILE) {
+    let remembered = match Store::open(&state_dir).read_json::<Vec<Numbers>>(StateFile::Numbers) {
         Ok(numbers) => Some(numbers),
         Err(error) if error.is_absent() => None,
         Err(error) => {

@@ -13,7 +13,8 @@ use crate::observed::ObservedState;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::text::totals;
 use crate::plan::{Action, Plan, Step};
-use crate::reconcile::{Asking, Firewalls, NUMBERS_FILE, PassError, examine};
+use crate::reconcile::{Asking, Firewalls, PassError, examine};
+use crate::state::StateFile;
 use crate::state::lock;
 use crate::state::store::Store;
 use crate::status::control::AskError;
@@ -152,7 +153,7 @@ impl Absent {
     fn count(&mut self, config: &Config, kernel: &mut Kernel) -> Result<(), PassError> {
         let store = Store::open(&config.source.state_dir);
         // A pass reports an unreadable file with an error.
-        let earlier: Vec<Numbers> = store.read_json(NUMBERS_FILE).unwrap_or_default();
+        let earlier: Vec<Numbers> = store.read_json(StateFile::Numbers).unwrap_or_default();
         let ownership = Ownership::new(Numbers::of(config), earlier);
         let observed = kernel.observe(&ownership, &[])?;
         self.kernel = Some(InKernel::of(&observed, &ownership));

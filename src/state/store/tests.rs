@@ -126,7 +126,7 @@ fn unreadable_is_not_absent() {
     assert!(matches!(error, ReadError::Unreadable { .. }), "{error}");
     let error = below.write(Slot::LastKnownGood, &meta(), BODY).unwrap_err();
     assert!(
-        error.to_string().contains("create the directory"),
+        error.to_string().contains("create the state dir"),
         "{error}"
     );
 }
@@ -152,16 +152,16 @@ fn what_a_crash_left_is_cleared_by_the_next_write_of_the_same_file() {
 fn two_files_are_written_at_the_same_time() {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
-        for name in ["one.json", "two.json"] {
+        for file in [StateFile::Guard, StateFile::Traffic] {
             let store = Store::open(dir.path()).with_sync(false);
             scope.spawn(move || {
                 for number in 0..500 {
-                    store.write_json(name, &number).unwrap();
+                    store.write_json(file, &number).unwrap();
                 }
             });
         }
     });
-    assert_eq!(names(dir.path()), ["one.json", "two.json"]);
+    assert_eq!(names(dir.path()), ["guard.json", "traffic.json"]);
 }
 
 #[test]
@@ -170,21 +170,23 @@ fn small_state_files() {
     let store = Store::open(dir.path());
     assert!(
         store
-            .read_json::<Vec<u32>>("numbers.json")
+            .read_json::<Vec<u32>>(StateFile::Numbers)
             .unwrap_err()
             .is_absent()
     );
-    store.write_json("numbers.json", &vec![1083, 1084]).unwrap();
+    store
+        .write_json(StateFile::Numbers, &vec![1083, 1084])
+        .unwrap();
     assert_eq!(
-        store.read_json::<Vec<u32>>("numbers.json").unwrap(),
+        store.read_json::<Vec<u32>>(StateFile::Numbers).unwrap(),
         [1083, 1084]
     );
-    let error = store.read_json::<String>("numbers.json").unwrap_err();
+    let error = store.read_json::<String>(StateFile::Numbers).unwrap_err();
     assert!(matches!(error, ReadError::Corrupt { .. }), "{error}");
     std::fs::write(dir.path().join("numbers.json"), b"").unwrap();
-    let error = store.read_json::<Vec<u32>>("numbers.json").unwrap_err();
+    let error = store.read_json::<Vec<u32>>(StateFile::Numbers).unwrap_err();
     assert!(matches!(error, ReadError::Corrupt { .. }), "{error}");
-    store.remove_json("numbers.json").unwrap();
+    store.remove_json(StateFile::Numbers).unwrap();
     assert!(names(dir.path()).is_empty());
 }
 

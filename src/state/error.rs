@@ -1,0 +1,207 @@
+//! Failures of the state directory, each with operation, path, reason and advice.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+/// An operation on the state directory or a file in it failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}: {problem}{}", .path.display(), .problem.advice())]
+pub struct StateError {
+    /// A verb with its object, as in `cannot …`.
+    pub operation: &'static str,
+    pub path: PathBuf,
+    #[source]
+    pub problem: Problem,
+}
+
+impl StateError {
+    /// Wraps the reason of a failure, for `map_err`.
+    pub fn wrap<P: Into<Problem>>(
+        operation: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(P) -> StateError + use<P> {
+        let path = path.to_owned();
+        move |problem| StateError {
+            operation,
+            path,
+            problem: problem.into(),
+        }
+    }
+
+    /// Whether the system refused access to this user.
+    pub fn is_denied(&self) -> bool {
+        matches!(&self.problem, Problem::System(error) if error.kind() == ErrorKind::PermissionDenied)
+    }
+
+    /// Whether the directory's path leads through a link without a target.
+    pub fn is_dangling(&self) -> bool {
+        matches!(self.problem, Problem::Dangling { .. })
+    }
+
+    /// Whether the file itself is not to be trusted, so that its content counts as damaged. The
+    /// next write replaces such a file, except for a directory, which no rename can replace.
+    pub fn is_untrusted(&self) -> bool {
+        match &self.problem {
+            Problem::NotRegular(kind) => *kind != FileKind::Directory,
+            Problem::HardLinks
+            | Problem::Owner { .. }
+            | Problem::WorldWritable { .. }
+            | Problem::TooLarge { .. } => true,
+            Problem::System(_) | Problem::Replaced | Problem::Dangling { .. } => false,
+        }
+    }
+}
+
+/// The reason of a [`StateError`].
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error(transparent)]
+    System(#[from] io::Error),
+    #[error("it is {0}, not a regular file")]
+    NotRegular(FileKind),
+    #[error("it has several names (hard links)")]
+    HardLinks,
+    #[error("it belongs to uid {owner}: neither to root nor to the owner of the state dir")]
+    Owner { owner: u32 },
+    #[error("everybody may write to it (mode {mode:04o})")]
+    WorldWritable { mode: u32 },
+    #[error("another program replaced it at the same moment")]
+    Replaced,
+    #[error("it has {size} bytes, far more than is ever written")]
+    TooLarge { size: u64 },
+    #[error("the symbolic link {} leads to {}, which does not exist", link.display(), target.display())]
+    Dangling { link: PathBuf, target: PathBuf },
+}
+
+impl From<Errno> for Problem {
+    fn from(errno: Errno) -> Problem {
+        match errno {
+            // The answer to O_NOFOLLOW and RESOLVE_NO_SYMLINKS.
+            Errno::LOOP => Problem::NotRegular(FileKind::SymbolicLink),
+            _ => Problem::System(errno.into()),
+        }
+    }
+}
+
+impl Problem {
+    fn advice(&self) -> &'static str {
+        match self {
+            Problem::System(error) => advice(error.kind()),
+            Problem::NotRegular(_) => {
+                "; find out which program put it there, and remove it: a pass writes a new file"
+            }
+            Problem::HardLinks => {
+                "; its other name may be another program's file: remove this name, the content stays under the other one"
+            }
+            Problem::Owner { .. } => {
+                "; remove it, or, if the content is right, give it to the owner of the state dir (chown)"
+            }
+            Problem::WorldWritable { .. } => {
+                "; remove it, or, if the content is right, take the right away (chmod o-w)"
+            }
+            Problem::Replaced => {
+                "; try again, and if the failure comes back, look for a program that writes to the state dir"
+            }
+            Problem::TooLarge { .. } => "; move it away",
+            Problem::Dangling { .. } => {
+                "; mount the volume that the link leads to, remove the link, or set state_dir (--state-dir)"
+            }
+        }
+    }
+}
+
+fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::StorageFull => {
+            "; free space there, or set state_dir (--state-dir) to another disk"
+        }
+        ErrorKind::QuotaExceeded => {
+            "; raise the quota, or set state_dir (--state-dir) to another disk"
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            "; remount it writable, or set state_dir (--state-dir) to a writable directory"
+        }
+        ErrorKind::PermissionDenied => {
+            "; run as root or as the owner of the state dir, or pass --state-dir"
+        }
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "; a file stands where a directory must be: set state_dir (--state-dir)"
+        }
+        ErrorKind::IsADirectory => "; a directory stands where a file must be: move it away",
+        _ => "; check the disk (dmesg) and state_dir (--state-dir)",
+    }
+}
+
+/// The kind of a directory entry that is no regular file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    SymbolicLink,
+    Directory,
+    Fifo,
+    Socket,
+    Device,
+    Unknown,
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FileKind::SymbolicLink => "a symbolic link",
+            FileKind::Directory => "a directory",
+            FileKind::Fifo => "a FIFO",
+            FileKind::Socket => "a socket",
+            FileKind::Device => "a device node",
+            FileKind::Unknown => "of an unknown kind",
+        })
+    }
+}
+
+/// A state file that could not be replaced or removed.
+pub type WriteError = StateError;
+
+/// A state file without a usable content.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file was never written, or was removed: the ordinary state of a new host.
+    #[error("{} does not exist yet: a first successful pass writes it", path.display())]
+    Absent { path: PathBuf },
+    /// The file may be there and sound, but cannot be read.
+    #[error(transparent)]
+    Unreadable(StateError),
+    /// Somebody else may have written the file ([`StateError::is_untrusted`]).
+    #[error(transparent)]
+    Untrusted(StateError),
+    /// The content is not the written one.
+    #[error("{} is damaged: {what}: move it away (keep it, if the cause matters) and run a pass with a working source", path.display())]
+    Corrupt { path: PathBuf, what: String },
+}
+
+impl ReadError {
+    /// Whether nothing was written yet. Any other error is never to be taken for "nothing".
+    pub fn is_absent(&self) -> bool {
+        matches!(self, ReadError::Absent { .. })
+    }
+
+    /// Whether the content is lost, and the next write replaces the file.
+    pub fn is_damaged(&self) -> bool {
+        matches!(self, ReadError::Corrupt { .. } | ReadError::Untrusted(_))
+    }
+
+    /// Whether the system refused access to this user.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, ReadError::Unreadable(error) if error.is_denied())
+    }
+}
+
+impl From<StateError> for ReadError {
+    fn from(error: StateError) -> ReadError {
+        if error.is_untrusted() {
+            ReadError::Untrusted(error)
+        } else {
+            ReadError::Unreadable(error)
+        }
+    }
+}
