@@ -1,7 +1,7 @@
 //! NETLINK_ROUTE: complete dumps, batched writes, single requests.
 //!
-//! A batch requests an ACK for its last message only. The kernel reports every error anyway, so
-//! that silence means success and the last ACK ends the batch. With an ACK for each message, 256
+//! In a batch, only the last message requests an ACK. The kernel reports every error anyway:
+//! silence means success, and the last ACK ends the batch. With an ACK for each message, 256
 //! messages overrun the socket.
 
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
@@ -116,8 +116,8 @@ impl NetlinkSocket {
         })
     }
 
-    /// Sends one request and returns its decoded answer or the kernel's refusal. A refusal may be
-    /// an answer too: the kernel refuses a look-up that ends in `unreachable` with EHOSTUNREACH.
+    /// Sends one request and returns the decoded answer or the kernel's refusal. A refusal may be
+    /// an answer too: for a look-up ending in `unreachable`, the kernel says EHOSTUNREACH.
     pub fn ask<T>(
         &mut self,
         operation: &str,
@@ -147,8 +147,8 @@ impl NetlinkSocket {
 
     /// Sends `count` messages in batches and returns the refused ones. `message` writes the body
     /// of the message at a position and returns its type and flags. The kernel carries out later
-    /// messages although it refused an earlier one: one call must not hold messages that depend
-    /// on each other.
+    /// messages despite an earlier refusal: one call must not hold messages that depend on each
+    /// other.
     pub fn batch(
         &mut self,
         operation: &str,

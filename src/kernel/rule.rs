@@ -107,9 +107,9 @@ pub fn dump(socket: &mut NetlinkSocket, family: Family) -> Result<Vec<Rule>, Net
 
 /// Reads a rule message; `None` for a rule of another family.
 ///
-/// Every selector of today's kernels without a field of its own becomes a foreign selector, so
-/// that a rule that selects fewer packets never equals ours. Unknown attributes are ignored: a
-/// newer kernel may add some to our rules, which would then never equal the wanted ones.
+/// Every selector of today's kernels without a field of its own becomes a foreign selector: a rule
+/// for fewer packets must never equal ours. Unknown attributes are ignored: a newer kernel may add
+/// some to our rules, and the rules would never equal the wanted ones.
 pub(super) fn decode(body: &[u8]) -> Result<Option<Rule>, WireError> {
     let (header, list) = body
         .split_at_checked(RULE_HEADER)

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// The directory of the sysctls; `net` below it is that of the process's network namespace.
+/// The directory of the sysctls; `net` belongs to the process's network namespace.
 const ROOT: &str = "/proc/sys";
 
 /// Reads the sysctls at `paths`, leaving out absent and unreadable ones.

@@ -11,14 +11,19 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
+fn finish(schedule: &mut FetchSchedule, good: bool, now: Instant, random: f64) {
+    if good {
+        schedule.succeeded(now, random);
+    } else {
+        schedule.failed(now, random);
+    }
+}
+
 /// A fetch at its due time, with a duration of `took`.
 fn fetch(schedule: &mut FetchSchedule, took: Duration, good: bool, random: f64) -> Instant {
     let start = schedule.due();
     schedule.started(start);
-    match good {
-        true => schedule.succeeded(start + took, random),
-        false => schedule.failed(start + took, random),
-    }
+    finish(schedule, good, start + took, random);
     start
 }
 
@@ -133,10 +138,7 @@ fn a_link_coming_up_during_a_fetch_counts_if_the_fetch_fails() {
         schedule.started(start);
         schedule.bring_forward(start + seconds(1.0));
         let end = start + seconds(10.0);
-        match good {
-            true => schedule.succeeded(end, 0.5),
-            false => schedule.failed(end, 0.5),
-        }
+        finish(&mut schedule, good, end, 0.5);
         let due = schedule.due();
         assert_eq!(due == end, !good);
         assert!(due == end || due == start + REFRESH + REFRESH / 2);
@@ -259,10 +261,7 @@ proptest! {
                         _ => BreakerState::HalfOpen,
                     });
                     now += seconds(took);
-                    match good {
-                        true => schedule.succeeded(now, random),
-                        false => schedule.failed(now, random),
-                    }
+                    finish(&mut schedule, good, now, random);
                     failures = if good { 0 } else { failures + 1 };
                     prop_assert!(schedule.due() >= now);
                 }

@@ -40,7 +40,7 @@ pub(super) fn inbound<'a>(
     let mut from_outside: BTreeSet<usize> = BTreeSet::new();
     let mut known: HashMap<Ends, usize> = HashMap::new();
     for (index, flow) in tracked.iter().enumerate() {
-        // The target is an own address, or conntrack translates the target to one.
+        // The target is an own address, directly or after translation.
         let to_us =
             own.contains(&flow.original.target.ip()) || own.contains(&flow.reply.source.ip());
         if to_us && outside(flow.original.source) {
@@ -60,7 +60,7 @@ pub(super) fn inbound<'a>(
         if !outside(peer) || !sockets.listens(socket.ends.target) {
             continue;
         }
-        // Conntrack switched on in the middle of a connection may have swapped its directions:
+        // Conntrack switched on in the middle of a connection may have swapped the directions:
         // the listening socket is right.
         match known.get(&socket.ends) {
             Some(index) => {

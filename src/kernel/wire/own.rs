@@ -1,16 +1,16 @@
 //! The netlink ports of this process.
 //!
 //! The kernel stamps each notification with the port of the socket that made the change
-//! (`nlmsg_pid`, netlink(7)), so that a listener can tell changes of its own process from others.
-//! A listener may read a notification after that socket was closed: the ports of closed sockets
-//! are remembered for a while.
+//! (`nlmsg_pid`, netlink(7)), so that a listener recognises changes of this process. A listener may
+//! read a notification after the socket was closed: the ports of closed sockets are remembered for
+//! a while.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Time for which a closed socket's port counts as ours: notifications wait in a listener's buffer
-/// during a whole pass. The kernel reuses a port only for a process with that PID, or by chance.
+/// during a whole pass. The kernel reuses a port only for a process of the same PID, or by chance.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// Netlink protocol and port → time of closing.
