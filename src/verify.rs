@@ -1,5 +1,5 @@
-//! Reads back and asks: the second plan must be empty, and the kernel's own routing decision
-//! must be the one that was promised.
+//! Verifies a pass: the kernel's routing decisions must equal those of the desired state. (The caller
+//! also checks that a second plan is empty.)
 
 use std::net::IpAddr;
 
@@ -15,12 +15,12 @@ use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
 use crate::types::{Family, TableId};
 
-/// Look-ups a pass at most: all changes up to here, a sample above.
+/// The maximal number of look-ups in a pass: all changed prefixes, or a sample of more.
 const SAMPLES: usize = 256;
-/// `EHOSTUNREACH`, what an `unreachable` route says to IPv4 and IPv6 applications.
+/// `EHOSTUNREACH` and `ENETUNREACH`: the answers of an `unreachable` route to applications.
 pub const UNREACHABLE: [i32; 2] = [113, 101];
 
-/// What the kernel should say about an address.
+/// The expected routing decision for an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
     /// The bypass table's route of this prefix.
@@ -30,7 +30,7 @@ pub enum Expected {
     Main,
 }
 
-/// Where the desired state sends an address.
+/// The routing decision for an address by the desired state.
 pub fn expected(
     desired: &DesiredState,
     numbers: &Numbers,
@@ -57,7 +57,7 @@ pub fn expected(
     }
 }
 
-/// The prefix among the sorted, disjoint routes of the table that holds the address.
+/// The prefix that contains the address, among the sorted, disjoint routes of the table.
 fn bypass_prefix(routes: &[Route], table: TableId, address: IpAddr) -> Option<IpNet> {
     let after =
         routes.partition_point(|route| (route.key.table, route.key.dst.addr()) <= (table, address));
@@ -67,15 +67,15 @@ fn bypass_prefix(routes: &[Route], table: TableId, address: IpAddr) -> Option<Ip
         .map(|route| route.key.dst)
 }
 
-/// What verify found.
+/// The findings of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Findings {
     pub mismatches: Vec<String>,
-    /// What isn't ours to mend.
+    /// Facts beyond our control.
     pub notes: Vec<String>,
 }
 
-/// What verify compares with.
+/// The state to compare the kernel with.
 pub struct Promise<'a> {
     pub desired: &'a DesiredState,
     pub facts: &'a HostFacts,
@@ -83,8 +83,9 @@ pub struct Promise<'a> {
     pub vpc_cidrs: &'a [IpNet],
 }
 
-/// Asks the kernel about one address in each changed prefix and about the partner's kind.
-/// `steps` are those of all attempts: what an earlier one changed is promised too.
+/// Asks the kernel for the route to one address in each changed prefix, and to one address like a
+/// partner's. `steps` are those of all attempts, since an earlier attempt may have changed a prefix
+/// that the last attempt did not.
 pub fn ask_kernel<'a>(
     promise: &Promise,
     steps: impl Iterator<Item = &'a Step>,
@@ -118,13 +119,13 @@ fn changed<'a>(steps: impl Iterator<Item = &'a Step>, ownership: &Ownership) -> 
         .collect()
 }
 
-/// All of a short list, evenly spread ones of a long one.
+/// The whole list, or an evenly spread sample of a long list.
 fn sample(all: Vec<IpNet>) -> impl Iterator<Item = IpNet> {
     let step = all.len().div_ceil(SAMPLES).max(1);
     all.into_iter().step_by(step)
 }
 
-/// An address inside a prefix: the second where there is one, since the first may be special.
+/// The second address of a prefix, since the first may be special; the only address of a host prefix.
 fn inside(prefix: IpNet) -> IpAddr {
     match prefix {
         IpNet::V4(v4) if v4.prefix_len() < 32 => {
@@ -137,8 +138,8 @@ fn inside(prefix: IpNet) -> IpAddr {
     }
 }
 
-/// An address that stands for a partner: public to us, in no bypass prefix, and led by nothing
-/// but a default in the main table. From the documentation blocks (RFC 5737, RFC 3849).
+/// An address like a partner's: in no bypass prefix, and with no route in the main table but a
+/// default. Taken from the documentation blocks (RFC 5737, RFC 3849).
 fn partner_like(promise: &Promise, family: Family) -> Option<IpAddr> {
     let candidates: &[&str] = match family {
         Family::Ipv4 => &["203.0.113.1", "192.0.2.1", "198.51.100.1"],
@@ -186,7 +187,7 @@ fn ask_about(
     }
     if forwarding(promise.facts, family) == Some(false) {
         findings.notes.push(format!(
-            "{family}: forwarding is off, so no packet of a host takes either path: switch it on, or let [kernel] manage = [\"ip_forward\"] do it"
+            "{family}: forwarding is off, so no forwarded packet takes either path: enable forwarding, or set [kernel] manage = [\"ip_forward\"]"
         ));
         return Ok(());
     }
@@ -199,7 +200,7 @@ fn ask_about(
             .map(|source| format!(" from {source} on {}", path.device))
             .unwrap_or_default();
         match lookup(kernel.socket(), &question)? {
-            // The kernel refuses the source itself (rp_filter, no route back): not our doing.
+            // The kernel refuses the source address (rp_filter, no route back): not caused by us.
             Decision::Errno(errno) if !UNREACHABLE.contains(&errno) => {
                 findings.notes.push(format!(
                     "the kernel refuses packets{from}: {}; see rp_filter and the route back",
@@ -212,7 +213,7 @@ fn ask_about(
     Ok(())
 }
 
-/// Whether the kernel forwards packets of a family; `None` where it doesn't say.
+/// True if the kernel forwards packets of a family; `None` if unknown.
 pub fn forwarding(facts: &HostFacts, family: Family) -> Option<bool> {
     let path = match family {
         Family::Ipv4 => "net/ipv4/ip_forward",
@@ -221,10 +222,10 @@ pub fn forwarding(facts: &HostFacts, family: Family) -> Option<bool> {
     facts.sysctls.values.get(path).map(|value| value != "0")
 }
 
-/// The question about a packet of one of our sources.
+/// The look-up for a packet from one of our sources.
 pub fn forwarded(facts: &HostFacts, path: &InputPath, destination: IpAddr) -> Option<Lookup> {
     let device = facts.link_named(&path.device)?.index;
-    // A connected part of the source network passes the reverse path check for certain.
+    // An address in a connected part of the source network passes the reverse path check.
     let network = facts
         .main_routes
         .iter()
@@ -241,7 +242,7 @@ pub fn forwarded(facts: &HostFacts, path: &InputPath, destination: IpAddr) -> Op
     })
 }
 
-/// Some host addresses from the middle of a network: its ends are routers and broadcasts.
+/// Some host addresses from the middle of a network: the ends are routers and broadcasts.
 fn first_hosts(network: IpNet) -> impl Iterator<Item = IpAddr> {
     (0..64u128)
         .map(move |offset| match network {
@@ -260,7 +261,7 @@ fn first_hosts(network: IpNet) -> impl Iterator<Item = IpAddr> {
         .filter(move |address| network.contains(address))
 }
 
-/// Compares promise and decision.
+/// Compares the expectation with the decision.
 fn judge(
     promise: &Promise,
     address: IpAddr,
@@ -273,18 +274,18 @@ fn judge(
         Agreement::Yes => {}
         Agreement::Foreign(what) => findings.notes.push(format!("{address}{from}: {what}")),
         Agreement::No => findings.mismatches.push(format!(
-            "{address}{from}: promised {}, but the kernel says {}",
+            "{address}{from}: expected {}, but the kernel chose {}",
             promised_text(expectation, &promise.ownership.current),
             decision_text(decision, promise.facts)
         )),
     }
 }
 
-/// Whether the kernel does what was promised.
+/// The result of comparing an expectation with the kernel's decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Agreement {
     Yes,
-    /// Something foreign takes the address first: said, not mended.
+    /// A foreign route takes precedence: reported, not repaired.
     Foreign(String),
     No,
 }
@@ -295,7 +296,7 @@ pub fn compare(ownership: &Ownership, expectation: &Expected, decision: &Decisio
     let route = match decision {
         Decision::Errno(errno) => {
             let closed = *expectation == Expected::Closed && UNREACHABLE.contains(errno);
-            // Without a route of its own the main table refuses too.
+            // The main table also refuses an address without a route.
             let nowhere = *expectation == Expected::Main && UNREACHABLE.contains(errno);
             return if closed || nowhere {
                 Agreement::Yes
@@ -329,7 +330,7 @@ pub fn compare(ownership: &Ownership, expectation: &Expected, decision: &Decisio
         ![TableId::MAIN, numbers.bypass_table, numbers.egress_table].contains(&route.key.table);
     if specific_main || local || foreign_in_ours || elsewhere {
         return Agreement::Foreign(format!(
-            "foreign route {} in table {} (protocol {}) takes it first",
+            "foreign route {} in table {} (protocol {}) takes precedence",
             route.key.dst, route.key.table, route.protocol
         ));
     }

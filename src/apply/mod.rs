@@ -1,4 +1,4 @@
-//! Executes a plan. [`kernel`] executes the steps in the kernel of this machine.
+//! Executes a plan; [`kernel`] in the kernel of this machine.
 
 mod kernel;
 

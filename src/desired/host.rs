@@ -59,8 +59,8 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
             ));
         }
         state.rules.push(landing(&numbers, family));
-        if let Some(told) = counting::of_host(inputs, &numbers, family, state) {
-            counting.add(inputs.config, family, told);
+        if let Some(paths) = counting::of_host(inputs, &numbers, family, state) {
+            counting.add(inputs.config, family, paths);
         }
     }
     if !state.rules.is_empty() {

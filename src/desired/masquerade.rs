@@ -1,4 +1,4 @@
-//! Which address masquerading gives the bypass traffic, where that is an egress address.
+//! Notes a masquerade that gives bypass traffic an egress address.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,8 +6,8 @@ use crate::facts::HostFacts;
 use crate::objects::Via;
 use crate::types::Family;
 
-/// A note where masqueraded bypass traffic leaves from one of the `egress` addresses. That is no
-/// leak, but nobody can tell the two paths apart by their source any more.
+/// A note if masqueraded bypass traffic leaves from one of the `egress` addresses. No address leaks,
+/// but the source address no longer tells the paths apart.
 pub(super) fn note(
     facts: &HostFacts,
     family: Family,
@@ -24,8 +24,8 @@ pub(super) fn note(
         .map(|(_, net)| net)
         .collect();
     let (address, certain) = match family {
-        // The first in the next hop's network, else the first (`inet_select_addr`,
-        // net/ipv4/devinet.c).
+        // The kernel takes the first address in the next hop's network, else the first address
+        // (`inet_select_addr`, net/ipv4/devinet.c).
         Family::Ipv4 => {
             let near = bypass
                 .gateway
@@ -33,7 +33,8 @@ pub(super) fn note(
             let chosen = near.or(on_device.first())?.addr();
             (egress.contains(&chosen).then_some(chosen)?, true)
         }
-        // By RFC 6724, per destination (`ipv6_dev_get_saddr`, net/ipv6/addrconf.c).
+        // The kernel chooses per destination, by RFC 6724 (`ipv6_dev_get_saddr`,
+        // net/ipv6/addrconf.c).
         Family::Ipv6 => {
             let shared = |net: &&ipnet::IpNet| egress.contains(&net.addr());
             let first = on_device.iter().find(shared)?.addr();

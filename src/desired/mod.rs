@@ -9,6 +9,7 @@ mod nat;
 mod realm;
 pub mod special;
 mod sysctl;
+mod translate;
 
 use std::net::IpAddr;
 

@@ -1,16 +1,16 @@
-//! The realm on the bypass routes: what tells the paths apart where both leave alike.
+//! The realm on the bypass routes: tells the paths apart if both have the same next hop.
 
 use super::DesiredState;
 use crate::objects::RouteTarget;
 use crate::ownership::Numbers;
 use crate::types::{Family, Realm};
 
-/// The realm: our protocol's number, by which `ip route` shows what is ours anyway.
+/// The realm: the number of our protocol, which marks our routes in `ip route` already.
 pub fn of(numbers: &Numbers) -> Realm {
     Realm(u16::from(numbers.protocol.0))
 }
 
-/// Puts it on the bypass routes of a family, which has realms (IPv4), and says so.
+/// Sets the realm on the bypass routes of a family, with a note. Only IPv4 has realms.
 pub fn on_bypass_routes(
     numbers: &Numbers,
     family: Family,

@@ -1,4 +1,4 @@
-//! Address space that no default of ours may take: it follows the main table.
+//! Address space that no default of ours applies to: the main table decides there.
 
 use ipnet::IpNet;
 
@@ -13,7 +13,7 @@ pub fn local_space(family: Family) -> Vec<IpNet> {
             "169.254.0.0/16", // RFC 3927; metadata 169.254.169.254, DNS .253, time .123
             "172.16.0.0/12",  // RFC 1918
             "192.168.0.0/16", // RFC 1918
-            "224.0.0.0/4",    // RFC 5771, multicast: its sender's interface is the main table's
+            "224.0.0.0/4",    // RFC 5771, multicast: the main table decides the interface
         ],
         Family::Ipv6 => &[
             "fc00::/7",  // RFC 4193; AWS's fd00:ec2:: services
@@ -25,7 +25,7 @@ pub fn local_space(family: Family) -> Vec<IpNet> {
 }
 
 /// The prefixes that the egress table throws back to the main table: local space and the VPC's
-/// CIDRs (which may be public), each only where no other one covers it.
+/// CIDRs (which may be public), without prefixes covered by another.
 pub fn thrown(family: Family, vpc_cidrs: &[IpNet]) -> Vec<IpNet> {
     let mut all = local_space(family);
     all.extend(
@@ -51,13 +51,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_text_is_a_prefix() {
+    fn local_space_has_all_its_prefixes() {
         assert_eq!(local_space(Family::Ipv4).len(), 6);
         assert_eq!(local_space(Family::Ipv6).len(), 3);
     }
 
     #[test]
-    fn a_public_vpc_is_thrown_and_a_private_one_is_covered() {
+    fn public_vpc_is_thrown_and_private_vpc_is_covered() {
         let vpc: Vec<IpNet> = ["10.0.0.0/16", "52.1.0.0/16"]
             .map(|text| text.parse().unwrap())
             .into();

@@ -1,4 +1,4 @@
-//! The sysctls that `[kernel] manage` lets us write, where their value is worse than needed.
+//! The sysctls listed in `[kernel] manage`, where the present value does not suffice.
 
 use super::{DesiredState, Inputs};
 use crate::config::{ManagedSysctl, Role};
@@ -13,9 +13,9 @@ pub struct SysctlSetting {
     pub to: String,
 }
 
-/// A NAT carries one conntrack entry a flow; 262,144 of about 320 bytes are 80 MiB.
+/// A NAT needs one conntrack entry per flow; 262,144 entries of about 320 bytes are 80 MiB.
 const CONNTRACK_MAX: u64 = 262_144;
-/// Source ports of one address towards one partner: all but the privileged ones.
+/// The source ports of one address towards one partner: all unprivileged ports.
 const PORT_RANGE: &str = "1024 65535";
 
 /// The settings to write.
@@ -28,8 +28,8 @@ pub fn settings(inputs: &Inputs, state: &DesiredState) -> Vec<SysctlSetting> {
             ManagedSysctl::IpForward if inputs.role == Role::Nat => {
                 want("net/ipv4/ip_forward", "1");
                 if !state.paths.get(Family::Ipv6).inputs.is_empty() {
-                    // Forwarding makes the kernel ignore router advertisements, and with them
-                    // the default route, unless accept_ra says 2
+                    // With forwarding, the kernel ignores router advertisements, and the default
+                    // route in the advertisement, unless accept_ra is 2
                     // (Documentation/networking/ip-sysctl.rst).
                     for route in inputs.facts.defaults(Family::Ipv6) {
                         if let Some(device) = route.device {
@@ -42,7 +42,7 @@ pub fn settings(inputs: &Inputs, state: &DesiredState) -> Vec<SysctlSetting> {
             }
             ManagedSysctl::IpForward => {}
             ManagedSysctl::SrcValidMark => want("net/ipv4/conf/all/src_valid_mark", "1"),
-            // The larger of all and the interface's own counts: 2, loose, is the largest.
+            // The larger value of `all` and of the interface applies: 2 (loose) is the largest.
             ManagedSysctl::RpFilter => want("net/ipv4/conf/all/rp_filter", "2"),
             ManagedSysctl::TcpFwmarkAccept => want("net/ipv4/tcp_fwmark_accept", "1"),
             ManagedSysctl::IpLocalPortRange => want("net/ipv4/ip_local_port_range", PORT_RANGE),

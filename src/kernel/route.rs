@@ -1,17 +1,15 @@
 //! Routes on the wire.
 
-use std::net::IpAddr;
+mod legs;
 
 use ipnet::IpNet;
 
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::wire::{
-    Attribute, CREATE, EXCL, REPLACE, WireError, each_attribute, put, put_address, put_u32, u16_at,
-    u32_at,
-};
+use super::wire::{CREATE, EXCL, REPLACE, WireError, each_attribute, put_address, put_u32, u32_at};
 use crate::facts::MainRoute;
 use crate::objects::{Leg, Route, RouteKey, RouteTarget, Via};
 use crate::types::{Family, IfIndex, Metric, NexthopId, Protocol, Realm, TableId};
+use legs::{decode_legs, join_legs, put_gateway, put_legs, realm_of, via_address};
 
 // Message types and attributes of linux/rtnetlink.h.
 const RTM_NEWROUTE: u16 = 24;
@@ -39,8 +37,6 @@ const RTM_F_CLONED: u32 = 0x200;
 pub(super) const RTNH_F_ONLINK: u32 = 4;
 /// Length of `struct rtmsg`.
 const RTMSG: usize = 12;
-/// Length of `struct rtnexthop`.
-const RTNEXTHOP: usize = 8;
 
 // linux/socket.h.
 const AF_INET: u8 = 2;
@@ -63,14 +59,13 @@ pub fn family_of(number: u8) -> Option<Family> {
     }
 }
 
-/// What to do with a route or a nexthop.
+/// The change of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Write {
-    /// Add; refused where the key exists.
+    /// Refused if the key exists.
     Add,
-    /// Replace what was seen as ours; refused where nothing is there.
+    /// Replaces a route that was observed as ours; refused without a route.
     Replace,
-    /// Delete.
     Delete,
 }
 
@@ -110,7 +105,7 @@ pub(super) fn put_header(buffer: &mut Vec<u8>, header: &Header) {
     buffer.extend_from_slice(&header.flags.to_ne_bytes());
 }
 
-/// Writes a route message; gives its type and flags.
+/// Writes a route message; returns the message's type and flags.
 pub fn encode(write: Write, route: &Route, buffer: &mut Vec<u8>) -> (u16, u16) {
     let deleting = write == Write::Delete;
     let via = match &route.target {
@@ -124,7 +119,7 @@ pub fn encode(write: Write, route: &Route, buffer: &mut Vec<u8>) -> (u16, u16) {
         RouteTarget::Other(kind) => kind,
     };
     let scope = match (deleting, via) {
-        // A delete with a scope would only match that scope.
+        // A delete with a scope would only match routes of that scope.
         (true, _) => RT_SCOPE_NOWHERE,
         (false, Some(Via { gateway: None, .. })) => RT_SCOPE_LINK,
         (false, _) => RT_SCOPE_UNIVERSE,
@@ -175,54 +170,7 @@ pub fn encode(write: Write, route: &Route, buffer: &mut Vec<u8>) -> (u16, u16) {
     )
 }
 
-/// Without legs a delete matches the whole route; with legs IPv6 would delete leg by leg.
-///
-/// IPv4 refuses a realm of the whole route beside legs (`fib_create_info`,
-/// net/ipv4/fib_semantics.c), so each leg carries the realm.
-fn put_legs(buffer: &mut Vec<u8>, route: &Route, legs: &[Leg]) {
-    let mut value = Vec::new();
-    for leg in legs {
-        let mut attributes = Vec::new();
-        if let Some(gateway) = leg.via.gateway {
-            put_gateway(&mut attributes, route.key.family(), gateway);
-        }
-        if route.realm.0 != 0 {
-            put_u32(&mut attributes, RTA_FLOW, u32::from(route.realm.0));
-        }
-        // At most two attributes of 20 and 8 bytes: the length always fits.
-        let length = (RTNEXTHOP + attributes.len()) as u16;
-        let hops = u8::try_from(leg.weight.saturating_sub(1)).unwrap_or(u8::MAX);
-        value.extend_from_slice(&length.to_ne_bytes());
-        value.extend_from_slice(&[
-            if leg.via.onlink {
-                RTNH_F_ONLINK as u8
-            } else {
-                0
-            },
-            hops,
-        ]);
-        value.extend_from_slice(&leg.via.device.0.to_ne_bytes());
-        value.extend_from_slice(&attributes);
-    }
-    put(buffer, RTA_MULTIPATH, &value);
-}
-
-/// A gateway of the other family (IPv4 via an IPv6 router) goes into `RTA_VIA`.
-fn put_gateway(buffer: &mut Vec<u8>, family: Family, gateway: IpAddr) {
-    if Family::of(gateway) == family {
-        return put_address(buffer, RTA_GATEWAY, gateway);
-    }
-    let mut value = u16::from(family_number(Family::of(gateway)))
-        .to_ne_bytes()
-        .to_vec();
-    match gateway {
-        IpAddr::V4(v4) => value.extend_from_slice(&v4.octets()),
-        IpAddr::V6(v6) => value.extend_from_slice(&v6.octets()),
-    }
-    put(buffer, RTA_VIA, &value);
-}
-
-/// A route as it stands in a message, before it is sorted into ours and the main table's.
+/// A route as decoded from a message, for our tables or for the main table.
 pub(super) struct Decoded {
     key: RouteKey,
     via: Option<Via>,
@@ -233,7 +181,7 @@ pub(super) struct Decoded {
     kind: u8,
 }
 
-/// Reads a route message; `None` for what isn't an IP route of a table.
+/// Reads a route message; `None` for a message about anything but an IP route of a table.
 pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
     let header = payload
         .get(..RTMSG)
@@ -292,52 +240,6 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
     }))
 }
 
-/// The address behind the family of a `struct rtvia`.
-fn via_address(attribute: &Attribute) -> Result<IpAddr, WireError> {
-    let payload = attribute.payload.get(2..).unwrap_or_default();
-    Attribute {
-        kind: attribute.kind,
-        payload,
-    }
-    .address()
-}
-
-/// Reads the legs of a multipath route, and the realm where the legs carry one.
-fn decode_legs(mut rest: &[u8]) -> Result<(Vec<Leg>, Option<Realm>), WireError> {
-    let (mut legs, mut realm) = (Vec::new(), None);
-    while rest.len() >= RTNEXTHOP {
-        let length = usize::from(u16_at(rest, 0)?);
-        let attributes = rest
-            .get(RTNEXTHOP..length)
-            .ok_or(WireError::Malformed("next hop length"))?;
-        let mut gateway = None;
-        for attribute in each_attribute(attributes) {
-            let attribute = attribute?;
-            match attribute.kind {
-                RTA_GATEWAY => gateway = Some(attribute.address()?),
-                RTA_VIA => gateway = Some(via_address(&attribute)?),
-                RTA_FLOW => realm = Some(realm_of(&attribute)?),
-                _ => {}
-            }
-        }
-        legs.push(Leg {
-            via: Via {
-                gateway,
-                device: IfIndex(u32_at(rest, 4)?),
-                onlink: u32::from(rest[2]) & RTNH_F_ONLINK != 0,
-            },
-            weight: u16::from(rest[3]) + 1,
-        });
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-    }
-    Ok((legs, realm))
-}
-
-/// The destination realm is the low half; the source realm above has no meaning in our routes.
-fn realm_of(attribute: &Attribute) -> Result<Realm, WireError> {
-    Ok(Realm((attribute.u32()? & 0xffff) as u16))
-}
-
 impl Decoded {
     pub(super) fn into_route(self) -> Route {
         Route {
@@ -366,37 +268,6 @@ fn target_of(decoded: Decoded) -> RouteTarget {
     }
 }
 
-/// Joins the legs of an IPv6 multipath route where the kernel sends one message for each leg, as
-/// kernels before 4.11 do: the legs follow each other in the dump.
-fn join_legs(routes: Vec<Route>) -> Vec<Route> {
-    let mut joined: Vec<Route> = Vec::with_capacity(routes.len());
-    for route in routes {
-        if let Some(last) = joined.last_mut()
-            && last.key == route.key
-            && last.protocol == route.protocol
-            && let (Some(mut legs), Some(more)) = (legs_of(&last.target), legs_of(&route.target))
-        {
-            legs.extend(more);
-            last.target = RouteTarget::through(legs).unwrap_or(route.target);
-        } else {
-            joined.push(route);
-        }
-    }
-    joined
-}
-
-/// The next hops with a gateway: the kernel joins no others to a multipath route.
-fn legs_of(target: &RouteTarget) -> Option<Vec<Leg>> {
-    match target {
-        RouteTarget::Via(via) if via.gateway.is_some() => Some(vec![Leg {
-            via: *via,
-            weight: 1,
-        }]),
-        RouteTarget::Multipath(legs) => Some(legs.clone()),
-        _ => None,
-    }
-}
-
 fn request_table(family: Family, table: TableId) -> impl Fn(&mut Vec<u8>) {
     move |buffer| {
         put_header(
@@ -416,8 +287,8 @@ fn request_table(family: Family, table: TableId) -> impl Fn(&mut Vec<u8>) {
     }
 }
 
-/// A table that was never used doesn't exist: the kernel says ENOENT to a dump of it, which is
-/// the one refusal that really means empty.
+/// The kernel refuses the dump of a table that was never used with ENOENT. No other refusal means an
+/// empty table.
 fn absent_is_empty<T>(result: Result<Vec<T>, NetlinkError>) -> Result<Vec<T>, NetlinkError> {
     match result {
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT.raw_os_error()) => {
@@ -427,7 +298,7 @@ fn absent_is_empty<T>(result: Result<Vec<T>, NetlinkError>) -> Result<Vec<T>, Ne
     }
 }
 
-/// All routes of one table and family, ours or not.
+/// All routes of one table and family, ours and foreign.
 pub fn dump_table(
     socket: &mut NetlinkSocket,
     family: Family,
@@ -442,7 +313,8 @@ pub fn dump_table(
             if frame.kind != RTM_NEWROUTE {
                 return Ok(None);
             }
-            // The kernel filters; a kernel that doesn't must not make another table's routes ours.
+            // The kernel filters by table. Without the filter of strict checking, routes of another
+            // table would pass for ours.
             let decoded = decode(frame.body)?.filter(|route| route.key.table == table);
             Ok(decoded.map(Decoded::into_route))
         },
@@ -454,7 +326,7 @@ pub fn dump_table(
     })
 }
 
-/// The main table, one entry a next hop.
+/// The main table, with one entry per next hop.
 pub fn dump_main(
     socket: &mut NetlinkSocket,
     family: Family,

@@ -98,7 +98,7 @@ fn explain_names_foreign_routes_and_missing_ones() {
         assert_eq!(foreign["kernel"][0]["table"], 254);
         let summary = foreign["summary"].as_str().unwrap();
         assert!(summary.contains("52.216.10.10/32"), "{summary}");
-        assert!(summary.contains("takes it first"), "{summary}");
+        assert!(summary.contains("takes precedence"), "{summary}");
         explained(&setup, ns, "52.216.10.11", 0);
 
         // Somebody removed a route of ours.

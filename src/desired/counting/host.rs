@@ -1,35 +1,35 @@
-//! The host role's paths: the next hop tells, else the interface, else the realm.
+//! Matches for the paths of the host role: by next hop, else by interface, else by realm.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Told;
+use super::PathMatches;
 use crate::desired::{DesiredState, EgressPath, Inputs, disjoint, gateway, realm, special};
 use crate::firewall::Match;
 use crate::objects::Via;
 use crate::ownership::Numbers;
 use crate::types::{Family, Realm};
 
-/// How many routes of the administrator beside a path are left out of its traffic by name; each
-/// is an interval of a set or a rule of iptables. A host with more has a routing daemon, each of
-/// whose changes would replace our rules.
+/// At most this many of the administrator's routes over the same next hop are excepted from a path;
+/// each is an interval of a set or an iptables rule. A host with more routes runs a routing daemon,
+/// and each change of a route would replace our rules.
 const MOST_BESIDE: usize = 64;
 
-/// One way out.
+/// One next hop, by the name of the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Hop {
     gateway: Option<IpAddr>,
     device: String,
 }
 
-/// How the host role tells a family's paths apart; `None` where it can't.
+/// The path matches of a family in the host role; `None` if no match tells the paths apart.
 pub fn of_host(
     inputs: &Inputs,
     numbers: &Numbers,
     family: Family,
     state: &mut DesiredState,
-) -> Option<Told> {
+) -> Option<PathMatches> {
     let teller = Teller {
         inputs,
         family,
@@ -44,63 +44,63 @@ pub fn of_host(
     };
     let bypass = teller.hop(bypass);
     if egress.contains(&bypass) {
-        // Both paths are one: nothing goes past anything.
+        // Both paths are equal: there is no bypass.
         return None;
     }
     let device_tells = egress.iter().all(|hop| hop.device != bypass.device);
-    let mut told = Told::default();
+    let mut paths = PathMatches::default();
     if device_tells || teller.by_next_hop {
-        told.bypass.extend(teller.past(&bypass, &egress));
-        told.egress = egress
+        paths.bypass.extend(teller.past(&bypass, &egress));
+        paths.egress = egress
             .iter()
             .filter_map(|hop| teller.through(hop, Some(&bypass), None))
             .collect();
     } else if family == Family::Ipv4 {
         let realm = realm::on_bypass_routes(numbers, family, &bypass.device, state);
-        // Exact without leaving anything out: only our own routes carry it.
+        // Exact without exceptions: only our own routes carry the realm.
         let leaves = Match::OutputInterface(bypass.device);
-        told.bypass.push(vec![leaves, Match::Realm(realm)]);
-        told.egress = egress
+        paths.bypass.push(vec![leaves, Match::Realm(realm)]);
+        paths.egress = egress
             .iter()
             .filter_map(|hop| teller.through(hop, None, Some(realm)))
             .collect();
     } else {
         state.notes.push(format!(
-            "{family}: both paths leave by {} and iptables can't ask for the next hop; {family} traffic is not counted by path",
+            "{family}: both paths leave by {} and iptables cannot match the next hop; {family} traffic is not counted by path",
             bypass.device
         ));
         return None;
     }
-    // Several gateways on one interface, and only the interface to tell by.
-    told.egress.dedup();
+    // Several gateways on one interface have equal matches if only the interface is matched.
+    paths.egress.dedup();
     let too_many = |path: &str| {
         format!(
-            "{family}: more than {MOST_BESIDE} routes of the main table lead the {path} path's way too; {path} traffic is not counted"
+            "{family}: more than {MOST_BESIDE} routes of the main table use the next hop of the {path} path; {path} traffic is not counted"
         )
     };
-    if told.bypass.is_empty() {
+    if paths.bypass.is_empty() {
         state.notes.push(too_many("bypass"));
     }
-    if told.egress.is_empty() && !egress.is_empty() {
+    if paths.egress.is_empty() && !egress.is_empty() {
         state.notes.push(too_many("egress"));
     }
     if teller.through_ours && state.paths.get(family).egress == EgressPath::Main {
-        // [egress] when_down = "bypass", and it is: everything takes the bypass path's way, of
-        // which only a realm would be exact.
-        told.bypass.retain(|conditions| {
+        // With [egress] when_down = "bypass" and no gateway, all traffic uses the next hop of the
+        // bypass path, and only a realm tells bypass traffic apart.
+        paths.bypass.retain(|conditions| {
             let exact = |condition: &Match| matches!(condition, Match::Realm(_));
             conditions.iter().any(exact)
         });
     }
-    Some(told)
+    Some(paths)
 }
 
 struct Teller<'a> {
     inputs: &'a Inputs<'a>,
     family: Family,
-    /// The firewall can ask for the next hop.
+    /// The firewall can match the next hop.
     by_next_hop: bool,
-    /// The egress path is ours, not the main table's.
+    /// The egress path uses our gateways, not the default of the main table.
     through_ours: bool,
 }
 
@@ -119,8 +119,8 @@ impl Teller<'_> {
         gateway.filter(|gateway| Family::of(*gateway) == self.family)
     }
 
-    /// The ways out of the egress path as configured, usable now or not: a link that goes down
-    /// shall not change the rules.
+    /// The next hops of the configured egress path, usable or not, so that a link that goes down
+    /// changes no rule.
     fn egress_hops(&self) -> Vec<Hop> {
         let facts = self.inputs.facts;
         let config = &self.inputs.config.egress;
@@ -151,11 +151,11 @@ impl Teller<'_> {
         hop.into_iter().collect()
     }
 
-    /// A packet leaves by the bypass path. Nothing, where too much else takes the same way.
+    /// Matches packets that leave by the bypass path; `None` with too many exceptions.
     fn past(&self, bypass: &Hop, egress: &[Hop]) -> Option<Vec<Match>> {
         let mut conditions = self.by_hop(bypass);
         if self.by_next_hop && bypass.gateway.is_none() {
-            // Its next hop is the destination itself.
+            // Without a gateway the next hop is the destination itself.
             let others = egress.iter().filter(|hop| hop.device == bypass.device);
             conditions.extend(others.filter_map(|hop| hop.gateway.map(Match::NotNextHop)));
         }
@@ -165,7 +165,7 @@ impl Teller<'_> {
         Some(conditions)
     }
 
-    /// A packet leaves by this way of the egress path, and not by the bypass path's.
+    /// Matches packets that leave by this next hop of the egress path and not by the bypass path.
     fn through(&self, hop: &Hop, bypass: Option<&Hop>, not: Option<Realm>) -> Option<Vec<Match>> {
         let mut conditions = self.by_hop(hop);
         if self.by_next_hop && hop.gateway.is_none() {
@@ -174,7 +174,7 @@ impl Teller<'_> {
         }
         conditions.extend(not.map(Match::NotRealm));
         let mut beside = self.beside(hop)?;
-        // Our egress table throws private networks back, so that none has its next hop.
+        // Our egress table throws private networks back: no private destination has this next hop.
         if !(self.through_ours && self.by_next_hop) {
             beside.extend(special::thrown(self.family, self.inputs.vpc_cidrs));
         }
@@ -184,22 +184,22 @@ impl Teller<'_> {
         Some(conditions)
     }
 
-    /// Without a bypass path of ours now, all that leaves by our egress path is egress. Routes of
-    /// an earlier bypass path may lie there still (`DesiredState::frozen`).
-    fn egress_only(&self, realm: Realm, egress: &[Hop]) -> Told {
+    /// The matches without a bypass path: all packets that leave by our egress path. Routes of an
+    /// earlier bypass path may still exist (`DesiredState::frozen`).
+    fn egress_only(&self, realm: Realm, egress: &[Hop]) -> PathMatches {
         let selected = self.inputs.config.select.families.contains(&self.family);
         let frozen = selected && !self.by_next_hop;
         if frozen && self.family == Family::Ipv6 {
-            return Told::default();
+            return PathMatches::default();
         }
         let not = frozen.then_some(realm);
         let lines = egress.iter().filter_map(|hop| self.through(hop, None, not));
-        let mut told = Told {
+        let mut paths = PathMatches {
             egress: lines.collect(),
-            ..Told::default()
+            ..PathMatches::default()
         };
-        told.egress.dedup();
-        told
+        paths.egress.dedup();
+        paths
     }
 
     fn by_hop(&self, hop: &Hop) -> Vec<Match> {
@@ -210,7 +210,7 @@ impl Teller<'_> {
         conditions
     }
 
-    /// The administrator's own routes that take this way too; none with too many of them.
+    /// The administrator's routes over the same next hop; `None` for too many.
     fn beside(&self, hop: &Hop) -> Option<Vec<IpNet>> {
         let facts = self.inputs.facts;
         let found: Vec<IpNet> = facts
@@ -287,24 +287,24 @@ mod tests {
         (state.firewall.unwrap(), state.notes)
     }
 
-    /// The paths that are told, and those that are counted.
-    fn told_and_counted(ruleset: &Ruleset) -> (usize, usize) {
+    /// The numbers of classifying and of counting rules.
+    fn classified_and_counted(ruleset: &Ruleset) -> (usize, usize) {
         let chain = |hook| ruleset.chains.iter().find(|chain| chain.hook == hook);
         let rules = &chain(Hook::PostroutingCount).unwrap().rules;
-        let told =
+        let classifies =
             |rule: &&crate::firewall::FwRule| matches!(rule.verdict, Verdict::SetFlowMark(_));
-        let told = rules.iter().filter(told).count();
-        (told, rules.len() - told)
+        let classifying = rules.iter().filter(classifies).count();
+        (classifying, rules.len() - classifying)
     }
 
     #[test]
-    fn a_router_with_too_many_routes_beside_ours_counts_what_it_can_tell() {
+    fn too_many_routes_over_the_bypass_next_hop_leave_only_egress_counted() {
         let most = MOST_BESIDE as u32;
         let (few, notes) = policy(most);
-        assert_eq!(told_and_counted(&few), (2, Path::ALL.len()));
+        assert_eq!(classified_and_counted(&few), (2, Path::ALL.len()));
         assert!(!notes.iter().any(|note| note.contains("not counted")));
         let (many, notes) = policy(most + 1);
-        assert_eq!(told_and_counted(&many), (1, Path::ALL.len()));
+        assert_eq!(classified_and_counted(&many), (1, Path::ALL.len()));
         assert!(
             notes
                 .iter()

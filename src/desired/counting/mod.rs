@@ -1,17 +1,17 @@
-//! Which firewall rules count traffic by path.
+//! Firewall rules that count traffic by path.
 //!
-//! A flow's path is the one that the routing decision of its own packets (its original direction)
-//! takes; conntrack's mark remembers it for the answers. What leaves is told apart and counted in
-//! postrouting, before any translation; answers are counted in prerouting by the mark alone:
-//! most bytes of a download are theirs.
+//! The path of a flow is the routing decision for packets in the original direction; the conntrack
+//! mark stores the path for the answers. Leaving packets are classified and counted in postrouting,
+//! before any translation. Answers, which are most bytes of a download, are counted in prerouting,
+//! by the mark alone.
 //!
 //! ```text
-//! count       original direction, not of this path yet, leaves by it  → flow mark
-//!             original direction, flow mark of a path                 → count
-//! prerouting  answer, flow mark of a path                             → count
+//! count       original direction, no mark of the path, leaves by the path  → flow mark
+//!             original direction, flow mark of a path                      → count
+//! prerouting  answer, flow mark of a path                                  → count
 //! ```
 //!
-//! Flows from outside carry the inbound mark and belong to neither path.
+//! Flows opened from outside carry the inbound mark and belong to neither path.
 
 mod host;
 mod nat;
@@ -23,19 +23,18 @@ use crate::types::{Family, Mark, PathMask};
 pub use host::of_host;
 pub use nat::of_nat;
 
-/// How the paths of a family are told apart: all of one line's conditions must hold.
+/// The matches that tell the paths of a family apart. Each inner list is one rule, with all matches
+/// required.
 #[derive(Debug, Default)]
-pub struct Told {
-    /// A packet leaves by the bypass path.
+pub struct PathMatches {
     pub bypass: Vec<Vec<Match>>,
-    /// It leaves by the egress path.
     pub egress: Vec<Vec<Match>>,
-    /// The flow's first packet decides for good: where both paths leave alike they differ in the
-    /// address, and a flow keeps the one that it began with.
-    pub for_good: bool,
+    /// True if the first packet of a flow decides the path for the whole flow: the paths then
+    /// differ only in the translated address, which a flow keeps.
+    pub decided_by_first_packet: bool,
 }
 
-/// The rules of all families.
+/// The counting rules of all families.
 #[derive(Debug, Default)]
 pub struct Counting {
     leaving: Vec<FwRule>,
@@ -44,26 +43,28 @@ pub struct Counting {
 
 impl Counting {
     /// Adds a family's rules.
-    pub fn add(&mut self, config: &Config, family: Family, told: Told) {
+    pub fn add(&mut self, config: &Config, family: Family, paths: PathMatches) {
         let mask = config.kernel.path_mask;
         let rule = |matches, verdict| FwRule {
             family: Some(family),
             matches,
             verdict,
         };
-        let lines = [(Path::Bypass, told.bypass), (Path::Egress, told.egress)];
+        let lines = [(Path::Bypass, paths.bypass), (Path::Egress, paths.egress)];
         for (path, conditions) in lines {
             for conditions in conditions {
+                let absent = if paths.decided_by_first_packet {
+                    mask.0
+                } else {
+                    // Neither the mark of this path nor the inbound mark, which has the bits of
+                    // both paths. A flow with the other path's mark is classified again.
+                    mark(mask, path).value
+                };
                 let mut matches = vec![
                     Match::OriginalDirection,
-                    // The agent's own fetch, say: its mark leads it past our rules.
+                    // A packet with a mark goes past our rules, such as the agent's own fetch.
                     Match::PacketMark(no_bits(mask.0)),
-                    Match::FlowMark(no_bits(match told.for_good {
-                        true => mask.0,
-                        // The bits of this path's mark: neither its own nor the inbound mark,
-                        // which is both. A flow that changes its path is told anew.
-                        false => mark(mask, path).value,
-                    })),
+                    Match::FlowMark(no_bits(absent)),
                 ];
                 matches.extend(conditions);
                 let verdict = Verdict::SetFlowMark(mark(mask, path));
@@ -79,7 +80,7 @@ impl Counting {
         }
     }
 
-    /// Puts the rules into a policy that marks inbound flows.
+    /// Adds the rules to a policy with the rules for inbound flows.
     pub fn complete(self, ruleset: &mut Ruleset) {
         for (hook, rules) in [
             (Hook::Prerouting, self.answers),
@@ -104,7 +105,7 @@ fn mark(mask: PathMask, path: Path) -> Mark {
     }
 }
 
-/// None of these bits.
+/// Matches marks without any bit of the mask.
 fn no_bits(mask: u32) -> Mark {
     Mark { value: 0, mask }
 }

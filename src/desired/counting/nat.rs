@@ -1,23 +1,28 @@
-//! The NAT role's paths: told apart as the translation tells them.
+//! Matches for the paths of the NAT role, equal to those of the translation.
 
 use ipnet::IpNet;
 
-use super::Told;
+use super::PathMatches;
 use crate::firewall::Match;
 
-/// How the NAT role tells a family's paths apart. `asks` recognise the bypass path, `out` is where
-/// the egress path leaves; what stays in `private` space is neither.
-pub fn of_nat(sources: &[IpNet], asks: Option<&[Match]>, out: &str, private: &[IpNet]) -> Told {
+/// The path matches of a family in the NAT role. `asks` match the bypass path, `out` is the interface
+/// of the egress path; traffic to `private` space belongs to neither path.
+pub fn of_nat(
+    sources: &[IpNet],
+    asks: Option<&[Match]>,
+    out: &str,
+    private: &[IpNet],
+) -> PathMatches {
     let past = asks.unwrap_or_default();
-    // A substitute for what the routing decision can't say: both paths leave alike.
+    // Substitutes for the routing decision, which is equal for both paths.
     let substitute =
         |condition: &Match| matches!(condition, Match::Realm(_) | Match::DestinationAnyOf(_));
-    let for_good = past.iter().any(substitute);
+    let by_substitute = past.iter().any(substitute);
     let stays = || Match::DestinationNoneOf(private.to_vec());
     let bypass = |from: &[Match]| {
         let mut conditions = [from, asks?].concat();
-        // The substitutes are exact without it.
-        conditions.extend((!for_good).then(stays));
+        // A substitute is exact without the exception for private space.
+        conditions.extend((!by_substitute).then(stays));
         Some(conditions)
     };
     let egress = |from: &[Match]| {
@@ -30,11 +35,11 @@ pub fn of_nat(sources: &[IpNet], asks: Option<&[Match]>, out: &str, private: &[I
         conditions.push(stays());
         conditions
     };
-    // This box's own addresses lie in the sources' networks too.
+    // The sources' networks contain this host's own addresses too.
     let from = |source: &IpNet| [Match::Source(*source), Match::SourceNotLocal];
-    Told {
+    PathMatches {
         bypass: sources.iter().filter_map(|s| bypass(&from(s))).collect(),
         egress: sources.iter().map(|s| egress(&from(s))).collect(),
-        for_good,
+        decided_by_first_packet: by_substitute,
     }
 }
