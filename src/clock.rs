@@ -1,21 +1,26 @@
-//! What the clocks show: for the guard, which must not read them itself.
+//! Readings of the clocks. The guard is pure and gets these values as arguments.
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::guard::Anchor;
 
-/// A new random name at each boot (random(4)).
+/// A random name, new at each boot (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The wall clock and the boot clock of this moment; `None` without a /proc. The guard then goes
-/// by the wall clock alone.
-pub fn now() -> Option<Anchor> {
+/// Seconds since the epoch. A clock before 1970 counts as 1970.
+pub fn unix_seconds() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
+}
+
+/// The wall clock and the boot clock at the same moment. `None` without a /proc; the guard then
+/// uses the wall clock alone.
+pub fn anchor() -> Option<Anchor> {
     let boot_id = std::fs::read_to_string(BOOT_ID).ok()?.trim().to_owned();
     if boot_id.is_empty() {
         return None;
     }
-    // One right after the other: the guard compares how far each of them went.
+    // Read back to back: the guard compares the progress of both clocks.
     let boottime = clock_gettime(ClockId::Boottime);
     let wall = Timestamp::now();
     Some(Anchor {
@@ -30,8 +35,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_host_has_both() {
-        let (first, second) = (now().unwrap(), now().unwrap());
+    fn anchor_holds_boot_id_and_both_clocks() {
+        let (first, second) = (anchor().unwrap(), anchor().unwrap());
         assert_eq!(first.boot_id, second.boot_id);
         assert_eq!(first.boot_id.len(), 36, "a UUID");
         assert!(first.boottime_s > 0 && first.boottime_s <= second.boottime_s);

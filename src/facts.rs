@@ -125,6 +125,11 @@ impl HostFacts {
         self.addresses.iter().any(|own| own.net.addr() == address)
     }
 
+    /// The addresses of all links.
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        self.addresses.iter().map(|own| own.net.addr()).collect()
+    }
+
     /// The default routes of the main table, lowest metric first.
     pub fn defaults(&self, family: Family) -> Vec<&MainRoute> {
         let mut found: Vec<&MainRoute> = self

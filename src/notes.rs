@@ -83,6 +83,12 @@ impl Notes {
     }
 }
 
+impl From<String> for Notes {
+    fn from(text: String) -> Notes {
+        Notes(vec![text.into()])
+    }
+}
+
 impl Extend<String> for Notes {
     fn extend<I: IntoIterator<Item = String>>(&mut self, texts: I) {
         self.0.extend(texts.into_iter().map(Note::from));

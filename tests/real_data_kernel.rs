@@ -17,7 +17,7 @@ use serde_json::Value;
 use trailblazer::config::{Config, Role, parse};
 use trailblazer::kernel::Kernel;
 use trailblazer::plan::Step;
-use trailblazer::reconcile::{Options, Outcome, Report, pass};
+use trailblazer::reconcile::{Options, Outcome, Report, one_shot};
 use trailblazer::types::{SyncToken, TableId};
 
 use lab::replay::{Replay, ReplayRow};
@@ -119,7 +119,13 @@ impl Host {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(pass(&self.config, Role::Host, &options, Kernel::open, None))
+            runtime.block_on(one_shot(
+                &self.config,
+                Role::Host,
+                &options,
+                Kernel::open,
+                None,
+            ))
         });
         let after = self.read_table();
         let difference = self.table.symmetric_difference(&after).count();

@@ -11,7 +11,7 @@ use trailblazer::objects::{Route, RouteTarget};
 use trailblazer::ownership::{Numbers, Ownership};
 use trailblazer::plan::{Goal, Plan, Step, plan};
 use trailblazer::ranges::Document;
-use trailblazer::reconcile::{Options, Outcome, Report, pass};
+use trailblazer::reconcile::{Options, Outcome, Report, one_shot};
 use trailblazer::state::store::{Slot, Store};
 use trailblazer::types::Family;
 
@@ -134,7 +134,7 @@ impl Subject {
             sync: false,
             ..Options::default()
         };
-        let future = pass(&self.config, Role::Host, &options, Kernel::open, None);
+        let future = one_shot(&self.config, Role::Host, &options, Kernel::open, None);
         let (report, took) = timed(|| self.runtime.block_on(future));
         if report.outcome != outcome {
             return Err(format!("a pass ended as {}: {report:?}", report.outcome.as_str()).into());

@@ -10,7 +10,7 @@ use super::worker::Ended;
 use super::{FetchSchedule, Settings};
 use crate::objects::RouteTarget;
 use crate::reconcile::report::Applied;
-use crate::reconcile::{Fetch, Outcome, Report};
+use crate::reconcile::{FetchOutcome, Outcome, Report};
 use crate::status::snapshot::{
     ConflictStatus, DocumentStatus, DriftStatus, Freshness, GroupCount, Histogram, HoldDownStatus,
     HoldStatus, PassStatus, PassTotals, Snapshot, SourceStatus, State,
@@ -150,7 +150,7 @@ impl Account {
             0,
             PassStatus {
                 at: now_s(),
-                cause: ended.cause.clone(),
+                cause: ended.cause.to_string(),
                 outcome: outcome.to_owned(),
                 steps: report.plan.steps.len(),
                 duration_ms: took.as_secs_f64() * 1e3,
@@ -235,15 +235,15 @@ impl Account {
     }
 
     /// Records a fetch.
-    pub fn fetched(&mut self, fetch: &Fetch, took: Duration) {
+    pub fn fetched(&mut self, fetch: &FetchOutcome, took: Duration) {
         let source = &mut self.snapshot.source;
         let (name, error) = match fetch {
-            Fetch::NotAsked => return,
-            Fetch::Unchanged => ("unchanged", None),
-            Fetch::Changed => ("changed", None),
-            Fetch::Held => ("held", None),
-            Fetch::Rejected(why) => ("rejected", Some(why.clone())),
-            Fetch::Failed(why) => ("failed", Some(why.clone())),
+            FetchOutcome::NotAsked => return,
+            FetchOutcome::Unchanged => ("unchanged", None),
+            FetchOutcome::Changed => ("changed", None),
+            FetchOutcome::Held => ("held", None),
+            FetchOutcome::Rejected(why) => ("rejected", Some(why.clone())),
+            FetchOutcome::Failed(why) => ("failed", Some(why.clone())),
         };
         count(&mut source.fetches, name);
         source.latency.observe(took.as_secs_f64());
@@ -251,7 +251,7 @@ impl Account {
             count(&mut self.snapshot.faults, "others");
         }
         source.last_error = error;
-        if matches!(fetch, Fetch::Unchanged | Fetch::Changed) {
+        if matches!(fetch, FetchOutcome::Unchanged | FetchOutcome::Changed) {
             self.confirmed = Some(Instant::now());
         }
     }

@@ -12,7 +12,7 @@ use crate::notes::Notes;
 use crate::plan::ObjectKey;
 use crate::plan::text::totals;
 use crate::reconcile::report::Applied;
-use crate::reconcile::{Fetch, Outcome, Report};
+use crate::reconcile::{FetchOutcome, Outcome, Report};
 use crate::status::control::{ControlError, ControlSocket};
 use crate::status::snapshot::{BreakerState, Freshness, State};
 use crate::types::Family;
@@ -104,7 +104,7 @@ impl Told {
         match &report.error {
             Some(error) if report.outcome == Outcome::Stopped => tracing::info!("{error}"),
             // The first pass asks no source.
-            Some(error) if report.without_document && report.fetch == Fetch::NotAsked => {
+            Some(error) if report.without_document && report.fetch == FetchOutcome::NotAsked => {
                 tracing::info!("{error}");
             }
             Some(error) => tracing::error!("{error}"),
@@ -138,14 +138,14 @@ impl Told {
     /// Logs the result of a fetch.
     pub fn fetch(
         &mut self,
-        fetch: &Fetch,
+        fetch: &FetchOutcome,
         before: BreakerState,
         schedule: &FetchSchedule,
         now: Instant,
     ) {
         let next = schedule.due().saturating_duration_since(now).as_secs();
         match fetch {
-            Fetch::Failed(why) | Fetch::Rejected(why) => {
+            FetchOutcome::Failed(why) | FetchOutcome::Rejected(why) => {
                 let failures = schedule.failures_in_a_row();
                 let opened =
                     schedule.breaker() == BreakerState::Open && before != BreakerState::HalfOpen;

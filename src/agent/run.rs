@@ -3,6 +3,7 @@
 mod passes;
 mod requests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -17,10 +18,9 @@ use super::notify::Notifier;
 use super::shared::{Shared, locked};
 use super::worker::{Ended, Order};
 use super::{AgentError, Debounce, FetchSchedule, Settings, logging, watch, worker};
-use crate::facts::HostFacts;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
-use crate::reconcile::Gathered;
+use crate::reconcile::{Cause, Gathered};
 use crate::source::child::Asker;
 use crate::state::store::Store;
 use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
@@ -54,7 +54,7 @@ pub(super) struct Agent<R> {
     orders: Sender<Order>,
     running: Option<Running>,
     /// Causes of passes that don't wait for events to debounce.
-    causes: Vec<&'static str>,
+    causes: Vec<Cause>,
     /// What the kernel's notifications said since the last pass, in words.
     heard: Vec<String>,
     gathered: Option<(Gathered, Duration)>,
@@ -74,7 +74,8 @@ pub(super) struct Agent<R> {
     asked_to: mpsc::Sender<Asked>,
     control: Option<ControlSocket>,
     metrics: Option<MetricsServer>,
-    facts: HostFacts,
+    /// The addresses of the host at the last pass.
+    own_addresses: Vec<IpAddr>,
     first_pass_over: bool,
     first_fetch_over: bool,
     /// READY is said by then, whatever the sources do.
@@ -173,7 +174,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             shared: Arc::clone(shared),
             orders,
             running: None,
-            causes: vec!["start"],
+            causes: vec![Cause::Start],
             heard: Vec::new(),
             gathered: None,
             mended: Vec::new(),
@@ -187,7 +188,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             asked_to,
             control,
             metrics,
-            facts: HostFacts::default(),
+            own_addresses: Vec::new(),
             first_pass_over: false,
             first_fetch_over: false,
             ready_by: now + READY_WITHIN,
@@ -246,21 +247,21 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
     }
 
-    fn due_cause(&mut self, now: Instant) -> Option<&'static str> {
+    fn due_cause(&self, now: Instant) -> Option<Cause> {
         let past = |at: Option<Instant>| at.is_some_and(|at| now >= at);
         if let Some(cause) = self.causes.first() {
-            return Some(cause);
+            return Some(*cause);
         }
         if past(self.debounce.due()) {
-            return Some("drift");
+            return Some(Cause::Drift);
         }
         if past(self.retry_at) {
-            return Some("retry");
+            return Some(Cause::Retry);
         }
         if past(locked(&self.shared.limiter).next_release()) {
-            return Some("conflict");
+            return Some(Cause::Conflict);
         }
-        (now >= self.resync_at).then_some("resync")
+        (now >= self.resync_at).then_some(Cause::Resync)
     }
 
     fn next_deadline(&self) -> Option<Instant> {

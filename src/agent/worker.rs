@@ -13,7 +13,7 @@ use crate::config::{Config, Role};
 use crate::kernel::errno::KernelError;
 use crate::kernel::{Kernel, ObserveError};
 use crate::plan::{Goal, Step};
-use crate::reconcile::{Gathered, InForce, Memory, Options, Report, pass_on};
+use crate::reconcile::{Cause, Gathered, InForce, Memory, Options, Report, pass};
 
 /// One pass to run.
 pub(super) struct Order {
@@ -26,7 +26,7 @@ pub(super) struct Order {
 /// A pass that has ended.
 pub(super) struct Ended {
     pub report: Report,
-    pub cause: String,
+    pub cause: Cause,
     pub started: Instant,
     pub ended: Instant,
     /// What it changed had been in force before: others had changed it.
@@ -50,14 +50,6 @@ pub(super) fn start(
 }
 
 fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>) {
-    // A pass on gathered answers waits for nothing that a runtime would drive.
-    let runtime = match tokio::runtime::Builder::new_current_thread().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("the worker cannot start: {error}");
-            return;
-        }
-    };
     let mut kernel: Option<Kernel> = None;
     let mut memory = Memory::default();
     let mut last: Option<Arc<InForce>> = None;
@@ -65,11 +57,12 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
     let mut last_config: Option<Arc<Config>> = None;
     for mut order in orders {
         let started = Instant::now();
-        if !order.options.dry_run && shared.take_flushed() {
+        let watched = order.options.watched.is_some();
+        if watched && shared.take_flushed() {
             // To put back what the operator has taken away mends no drift.
             last = None;
         }
-        if order.options.cause == "resync" {
+        if order.options.cause == Cause::Resync {
             // A full look, whatever is known.
             memory.forget();
         }
@@ -83,25 +76,25 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             }
         };
         let same = |config: &Arc<Config>| Arc::ptr_eq(config, &order.config);
-        if last_config.as_ref().is_some_and(same) {
-            order.options.earlier.clone_from(&last);
+        if let Some(watched) = &mut order.options.watched
+            && last_config.as_ref().is_some_and(same)
+        {
+            watched.earlier.clone_from(&last);
         }
         let mut conduct = Conduct { shared, turn: None };
-        let mut report = runtime.block_on(pass_on(
+        let mut report = pass(
             order.gathered,
-            &mut memory,
+            Some(&mut memory),
             &order.config,
             order.role,
             &order.options,
             open,
             Some(&mut conduct),
-        ));
+        );
         shared.pass_ended();
         let in_force = report.in_force.take().map(|it| Arc::from(*it));
         let mut drift = false;
-        if !order.options.dry_run
-            && let Some(in_force) = &in_force
-        {
+        if watched && let Some(in_force) = &in_force {
             drift = last.as_ref().is_some_and(|last| last.goal == in_force.goal);
             // What is about to be flushed will be missing for that.
             last = (!shared.is_paused()).then(|| Arc::clone(in_force));

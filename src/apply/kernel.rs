@@ -14,7 +14,7 @@ use crate::kernel::nexthop;
 use crate::kernel::route::{self, Write};
 use crate::kernel::rule;
 use crate::ownership::Ownership;
-use crate::plan::{Action, FirewallAfter, Goal, Plan, Step};
+use crate::plan::{Action, FirewallAfter, Goal, ObjectKey, Plan, Step};
 
 /// Sees each step before the step is sent. Tests use an interposer to fail or to kill the process
 /// at a chosen step; batching is off then, so that each step can be chosen. The agent uses an
@@ -43,6 +43,8 @@ pub trait Interposer {
 pub struct StepFailure {
     /// The index in the plan.
     pub index: usize,
+    /// The object of the step.
+    pub object: ObjectKey,
     /// The step in words: `add route 3.5.0.0/19 in table 1083`.
     pub step: String,
     pub reason: String,
@@ -263,6 +265,7 @@ fn carry_out(
             return result.map_err(|error| {
                 ApplyError::Steps(vec![StepFailure {
                     index: start,
+                    object: group[0].key(),
                     step: group[0].to_string(),
                     class: class_of(&error, *action == Action::Delete),
                     reason: error.to_string(),
@@ -364,6 +367,7 @@ fn settle(refusals: Vec<(usize, KernelError)>, steps: &[Step]) -> Result<(), App
             let class = error.class(step.action() == Action::Delete);
             (class != ErrorClass::Gone).then(|| StepFailure {
                 index,
+                object: step.key(),
                 step: step.to_string(),
                 reason: format!("{error}{}", error.advice()),
                 class,

@@ -5,13 +5,13 @@ use crate::cli::ReconcileArgs;
 use crate::config::Role;
 use crate::kernel::Kernel;
 use crate::ownership::{Numbers, Ownership};
-use crate::reconcile::{Options, pass};
+use crate::reconcile::{Mode, Options, one_shot};
 
 /// Runs a pass and prints its report.
 pub async fn run(arguments: &ReconcileArgs) -> u8 {
     let common = &arguments.common;
     let found = if arguments.cache_only {
-        // The document is the same for both roles, and an image doesn't know its own yet.
+        // Both roles use the same document, and a machine image has no role yet.
         settings(&common.base, &common.overrides())
             .map(|loaded| (loaded.config.role.unwrap_or(Role::Host), loaded))
     } else {
@@ -23,12 +23,11 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
     };
     let config = &loaded.config;
     let options = Options {
-        dry_run: arguments.dry_run,
-        cache_only: arguments.cache_only,
+        mode: Mode::of(arguments.dry_run, arguments.cache_only),
         accept: arguments.accept,
         ..Options::default()
     };
-    let report = pass(config, role, &options, Kernel::open, None).await;
+    let report = one_shot(config, role, &options, Kernel::open, None).await;
     let ownership = Ownership::new(Numbers::of(config), []);
     print(
         common.base.output,

@@ -39,14 +39,13 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// Foreign objects that are left alone.
     pub notes: Vec<String>,
-    /// Our objects with a difference that is left for now.
-    pub withheld: Vec<ObjectKey>,
 }
 
 impl Plan {
     /// Removes the steps for these objects. The deletion of a nexthop object goes too if a withheld
     /// route still uses nexthop objects, since the kernel would delete the route with the object.
-    pub fn withhold(&mut self, objects: &BTreeSet<ObjectKey>) {
+    /// Returns the objects of the removed steps.
+    pub fn withhold(&mut self, objects: &BTreeSet<ObjectKey>) -> Vec<ObjectKey> {
         let keeps_nexthops = self.steps.iter().any(|step| match step {
             Step::Route {
                 before: Some(before),
@@ -57,7 +56,7 @@ impl Plan {
         let withheld = self.steps.extract_if(.., |step| {
             objects.contains(&step.key()) || keeps_nexthops && matches!(step, Step::Nexthop(_))
         });
-        self.withheld.extend(withheld.map(|step| step.key()));
+        withheld.map(|step| step.key()).collect()
     }
 
     /// True without any step.

@@ -1,30 +1,31 @@
-//! What a pass would go by, looked at without a pass: for `explain`, `ranges` and `check`.
+//! The view and the judgement of a pass without the pass, for `explain`, `ranges`, `check` and
+//! `status`.
 
-use super::{Asking, Firewalls, Options, Pass, PassError, View};
+use super::gather::for_this_host;
+use super::pass::Pass;
+use super::{Asking, Firewalls, Job, Mode, Options, PassError, View};
 use crate::config::{Config, Role};
 use crate::guard::Judgement;
 use crate::kernel::Kernel;
 use crate::notes::Notes;
 
-/// What was seen.
+/// The view and the judgement.
 #[derive(Debug)]
 pub struct Examined {
-    /// The host and the kernel.
     pub view: View,
-    /// The prefixes in force, and what the guard says.
     pub judgement: Judgement,
-    /// The documents whose rows are in force, byte for byte.
+    /// The documents with rows in force, byte for byte.
     pub documents: Vec<Vec<u8>>,
-    /// What makes a pass fail although the egress path is in force: no region, no document.
+    /// The error of a pass that has no region or no document, but an egress path in force.
     pub complaint: Option<PassError>,
-    /// What the operator should know.
+    /// Notes for the operator.
     pub notes: Notes,
 }
 
-/// Looks, exactly as a dry run does, and stops before the plan. Writes nothing anywhere.
+/// Does the first stages of a dry run and stops before the plan. Writes nothing.
 ///
 /// # Errors
-/// As a dry run that never gets to its plan.
+/// The errors of a dry run up to the plan.
 pub async fn examine(
     config: &Config,
     role: Role,
@@ -33,27 +34,24 @@ pub async fn examine(
     kernel: &mut Kernel,
 ) -> Result<Examined, PassError> {
     let options = Options {
-        dry_run: true,
+        mode: Mode::DryRun,
         asking,
         ..Options::default()
     };
-    let mut pass = Pass::new(config, role, &options);
-    let ownership = pass.ownership()?;
-    let mut view = View::open(&mut pass, kernel, ownership, firewalls).await?;
-    let documents = pass.documents(&view).await?;
-    view.prefixes = (!documents.judgement.nothing_in_force)
-        .then(|| documents.judgement.ranges.prefixes.clone());
-    let bodies = documents
-        .in_force()
-        .into_iter()
-        .map(<[u8]>::to_vec)
-        .collect();
-    let judgement = documents.judgement.clone();
+    let job = Job {
+        config,
+        role,
+        options: &options,
+    };
+    let gathered = for_this_host(job, kernel).await?;
+    let mut pass = Pass::new(job);
+    let seen = pass.look(kernel, gathered, firewalls)?;
+    let bodies = seen.documents.in_force().into_iter();
     Ok(Examined {
-        view,
-        documents: bodies,
-        complaint: documents.complaint(false).err(),
-        judgement,
+        documents: bodies.map(<[u8]>::to_vec).collect(),
+        judgement: seen.documents.judgement,
+        complaint: seen.documents.complaint,
+        view: seen.view,
         notes: pass.report.notes,
     })
 }

@@ -1,5 +1,5 @@
-//! Which way the fetch itself goes. It lies on the egress path, so a dead NAT would block the very
-//! document that tells how to go around it.
+//! The network path of the fetch. The fetch uses the egress path, so a dead NAT instance would
+//! block the very document that leads storage traffic around the NAT.
 
 use crate::config::{Config, FetchPath, Role};
 use crate::kernel::privilege::has_net_admin;
@@ -7,58 +7,50 @@ use crate::notes::Notes;
 use crate::source::child::Asker;
 use crate::source::{FetchSettings, Fetched, SourceError, Validators, any_is_remote};
 
-/// Fetches as `[source] path` says.
+/// Fetches by the path of `[source] path`. Returns the answer and notes.
 pub(super) async fn fetch_document(
     config: &Config,
     role: Role,
     asker: &Asker,
     validators: Option<&Validators>,
-    notes: &mut Notes,
-) -> Result<Fetched, SourceError> {
+) -> (Result<Fetched, SourceError>, Notes) {
     let source = &config.source;
-    let plain = FetchSettings::from_config(source);
-    if !egress_is_steered(config, role) {
-        return asker.fetch(&source.urls, &plain, validators).await;
+    let by_default = FetchSettings::from_config(source);
+    let fetch =
+        async |settings: &FetchSettings| asker.fetch(&source.urls, settings, validators).await;
+    if !egress_is_steered(config, role) || source.path == FetchPath::Egress {
+        return (fetch(&by_default).await, Notes::default());
     }
-    // The mark of flows from outside leads past our rules to the main table's default. It is
-    // the one exemption from the egress path, and for these sockets alone.
+    // The mark of inbound flows leads past our rules to the default of the main table. No other
+    // socket is exempt from the egress path.
     let past_the_egress = FetchSettings {
         mark: Some(config.kernel.path_mask.inbound().value),
-        ..plain.clone()
+        ..by_default.clone()
     };
-    match source.path {
-        FetchPath::Egress => asker.fetch(&source.urls, &plain, validators).await,
-        FetchPath::Bypass => {
-            asker
-                .fetch(&source.urls, &past_the_egress, validators)
-                .await
-        }
-        // One try where nobody answers: a dead gateway answers none, and each waits for the
-        // whole timeout. A server in trouble has answered: it is asked again, this way.
-        FetchPath::Auto => {
-            let settings = FetchSettings {
-                retry_silence: false,
-                ..plain
-            };
-            match asker.fetch(&source.urls, &settings, validators).await {
-                Err(error) if !error.is_answer() => {
-                    let second = asker
-                        .fetch(&source.urls, &past_the_egress, validators)
-                        .await;
-                    if second.is_ok() {
-                        notes.push(format!(
-                            "source: the egress path fails ({error}); fetched by the main table's default ([source] path = \"auto\")"
-                        ));
-                    }
-                    second.map_err(|_| error)
-                }
-                answer => answer,
+    if source.path == FetchPath::Bypass {
+        return (fetch(&past_the_egress).await, Notes::default());
+    }
+    // A silent gateway gets one try, since each further try would wait for the whole timeout. A
+    // server that answers with an error is asked again by the egress path.
+    let one_try = FetchSettings {
+        retry_silence: false,
+        ..by_default
+    };
+    match fetch(&one_try).await {
+        Err(error) if !error.is_answer() => match fetch(&past_the_egress).await {
+            Ok(fetched) => {
+                let note = format!(
+                    "source: the egress path fails ({error}); fetched by the main table's default ([source] path = \"auto\")"
+                );
+                (Ok(fetched), Notes::from(note))
             }
-        }
+            Err(_) => (Err(error), Notes::default()),
+        },
+        answer => (answer, Notes::default()),
     }
 }
 
-/// Whether our rules send the fetch to the gateways at all, and we may mark it.
+/// True if our rules send the fetch to the gateways and the process may mark its sockets.
 fn egress_is_steered(config: &Config, role: Role) -> bool {
     let remote = any_is_remote(&config.source.urls);
     let gateways = !config.egress.gateways.is_empty();

@@ -1,63 +1,82 @@
-//! What a pass asks of the outside world, asked ahead of it: an agent's pass waits for nobody.
+//! Questions to remote services, asked before the pass. The pass holds the state lock, so a slow
+//! server must not delay it.
 
-use super::{fetch_path, instance};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::instance::{self, Metadata};
+use super::stored::ReadAhead;
+use super::{Asking, Job, Options, fetch_path};
 use crate::config::{Config, Role};
-use crate::facts::{HostFacts, InstanceFacts};
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::{Kernel, link};
 use crate::notes::Notes;
 use crate::source::child::Asker;
-use crate::source::imds::ImdsError;
 use crate::source::{Fetched, SourceError, Validators};
-use crate::state::store::{Slot, Store};
+use crate::state::store::Store;
 
-/// The metadata service's part.
-#[derive(Debug, Default)]
-pub(super) enum Metadata {
-    /// It wasn't asked: its last word for this machine counts, if there is one.
-    #[default]
-    NotAsked,
-    /// What it said.
-    Answer(Result<InstanceFacts, ImdsError>),
-}
-
-/// The source's part.
+/// The answer of the source.
 #[derive(Debug)]
 pub(super) struct SourceAnswer {
-    /// What the request was conditional on: "not modified" speaks of that document alone.
+    /// The validators of the request: "not modified" refers to the document with these only.
     pub validators: Option<Validators>,
     pub fetched: Result<Fetched, SourceError>,
 }
 
-/// Answers for one pass. The default has none: the pass goes by what the state dir knows.
+/// Answers for one pass. The default has none: the pass uses the state dir alone.
 #[derive(Debug, Default)]
 pub struct Gathered {
     pub(super) metadata: Metadata,
     pub(super) source: Option<SourceAnswer>,
+    /// Documents read for their validators, so that the pass need not read them again.
+    pub(super) read_ahead: ReadAhead,
     pub(super) notes: Notes,
+    pub(super) took: Duration,
 }
 
-/// Asks the metadata service and, by `asker`, the source, bounded by their timeouts. Writes nothing.
-pub async fn gather(config: &Config, role: Role, asker: &Asker, facts: &HostFacts) -> Gathered {
-    let mut gathered = Gathered::default();
-    if let Some(answer) = instance::ask(config, role, facts).await {
-        gathered.metadata = Metadata::Answer(answer);
-    }
-    let store = Store::open(&config.source.state_dir);
-    // An unreadable document is asked for as a whole; that it can't be read is the pass's to say.
-    let validators = [Slot::Held, Slot::LastKnownGood]
-        .into_iter()
-        .find_map(|slot| store.read(slot).ok())
-        .and_then(|stored| stored.meta().validators.clone());
-    let fetched = fetch_path::fetch_document(
+/// Asks the metadata service and, unless `options` exclude it, the source. Both are bounded by
+/// their timeouts. Writes nothing and takes no lock. `own` are the addresses of the host.
+pub async fn gather(
+    config: &Config,
+    role: Role,
+    options: &Options,
+    asker: &Asker,
+    own: &[IpAddr],
+) -> Gathered {
+    let job = Job {
         config,
         role,
-        asker,
-        validators.as_ref(),
-        &mut gathered.notes,
-    )
-    .await;
-    gathered.source = Some(SourceAnswer {
-        validators,
-        fetched,
-    });
+        options,
+    };
+    let started = Instant::now();
+    let mut gathered = Gathered {
+        metadata: instance::ask(job, own).await,
+        ..Gathered::default()
+    };
+    if options.asking != Asking::Nobody {
+        if options.asking == Asking::Source {
+            gathered.read_ahead = ReadAhead::read(&Store::open(&config.source.state_dir));
+        }
+        // An unreadable document has no validators here, so the source sends the whole document.
+        let validators = gathered.read_ahead.validators();
+        let (fetched, mut notes) =
+            fetch_path::fetch_document(config, role, asker, validators.as_ref()).await;
+        gathered.notes.append(&mut notes);
+        gathered.source = Some(SourceAnswer {
+            validators,
+            fetched,
+        });
+    }
+    gathered.took = started.elapsed();
     gathered
+}
+
+/// Gathers in this process, for the host of this kernel.
+pub(super) async fn for_this_host(
+    job: Job<'_>,
+    kernel: &mut Kernel,
+) -> Result<Gathered, NetlinkError> {
+    let addresses = link::dump_addresses(kernel.socket())?;
+    let own: Vec<IpAddr> = addresses.iter().map(|own| own.net.addr()).collect();
+    Ok(gather(job.config, job.role, job.options, &Asker::This, &own).await)
 }

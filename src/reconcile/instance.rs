@@ -1,19 +1,36 @@
-//! What the metadata service must tell for this config, and its last word where it is silent.
+//! Facts from the instance metadata service, and the cached answer for times without the service.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::gather::Metadata;
-use super::{Pass, PassError};
+use super::memory::Memory;
+use super::{Job, Mode, PassError};
+use crate::clock;
 use crate::config::{AutoOr, Config, Role};
 use crate::facts::{HostFacts, InstanceFacts, Link};
+use crate::notes::Notes;
 use crate::source::imds::{self, ImdsError, ImdsSettings, Wanted};
 use crate::state::instance_facts::{self, DMI_ASSET_TAG, MachineKey};
+use crate::state::store::Store;
 use crate::types::{Family, Region};
 
-/// What of it the pass can't do without.
-fn needed(config: &Config, role: Role, facts: &HostFacts) -> Option<&'static str> {
+/// The answer of the metadata service.
+#[derive(Debug, Default)]
+pub(super) enum Metadata {
+    /// No question was asked: a cached answer for this machine counts, if there is one.
+    #[default]
+    NotAsked,
+    Answer {
+        /// The facts in question.
+        asked_for: Wanted,
+        answer: Result<InstanceFacts, ImdsError>,
+    },
+}
+
+/// The setting that can't do without the service, with advice for the operator.
+fn needed(config: &Config, role: Role, own: &[IpAddr]) -> Option<&'static str> {
     let explicit_vpc = config.vpc_cidrs.iter().any(|cidr| cidr.set().is_some());
     if config.select.regions.contains(&AutoOr::Auto) {
         return Some("[select] regions = [\"auto\"]; set the region");
@@ -21,131 +38,125 @@ fn needed(config: &Config, role: Role, facts: &HostFacts) -> Option<&'static str
     if role == Role::Nat && config.nat.sources == AutoOr::Auto && !explicit_vpc {
         return Some("[nat] sources = \"auto\"; set the networks");
     }
-    (role == Role::Nat && foreign_egress(config, facts))
+    (role == Role::Nat && foreign_egress(config, own))
         .then_some("[nat] egress_addresses with an address that this host doesn't have; set the private one behind it")
 }
 
-fn foreign_egress(config: &Config, facts: &HostFacts) -> bool {
-    config
-        .nat
-        .egress_addresses
-        .iter()
-        .any(|address| !facts.is_own(*address))
+/// True if an egress address is not an address of the host, as with an Elastic IP.
+fn foreign_egress(config: &Config, own: &[IpAddr]) -> bool {
+    let mut egress = config.nat.egress_addresses.iter();
+    egress.any(|address| !own.contains(address))
 }
 
-fn wanted(config: &Config, role: Role, facts: &HostFacts) -> Wanted {
+fn wanted(config: &Config, role: Role, own: &[IpAddr]) -> Wanted {
     let nat_auto = role == Role::Nat && config.nat.sources == AutoOr::Auto;
     let mut wanted = Wanted {
         region: config.select.regions.contains(&AutoOr::Auto),
         vpc_cidrs: config.vpc_cidrs.contains(&AutoOr::Auto) || nat_auto,
-        public_addresses: role == Role::Nat && foreign_egress(config, facts),
+        public_addresses: role == Role::Nat && foreign_egress(config, own),
         ..Wanted::default()
     };
     wanted.instance_id = !wanted.is_nothing();
     wanted
 }
 
-/// Asks for what the settings want; `None` where they want nothing.
-pub(super) async fn ask(
-    config: &Config,
-    role: Role,
-    facts: &HostFacts,
-) -> Option<Result<InstanceFacts, ImdsError>> {
-    let wanted = wanted(config, role, facts);
-    if wanted.is_nothing() {
-        return None;
+/// Asks for the facts that the settings need.
+pub(super) async fn ask(job: Job<'_>, own: &[IpAddr]) -> Metadata {
+    let asked_for = wanted(job.config, job.role_of_facts(), own);
+    if asked_for.is_nothing() {
+        return Metadata::NotAsked;
     }
-    Some(match ImdsSettings::from_environment() {
-        Ok(settings) => imds::ask(wanted, &settings).await,
+    let answer = match ImdsSettings::from_environment() {
+        Ok(settings) => imds::ask(asked_for, &settings).await,
         Err(error) => Err(error),
-    })
+    };
+    Metadata::Answer { asked_for, answer }
 }
 
-/// The answer that was gathered ahead of the pass, or that to a question now; else the last one of
-/// this same machine.
-///
-/// # Errors
-/// Only where a setting needs the answer and there is none: then the note becomes the error.
-pub(super) async fn learn(
-    pass: &mut Pass<'_>,
+/// The facts of the instance: the gathered answer, else the last answer for this same machine.
+/// Returns notes beside them. The lack of facts is an error only if a setting needs them.
+pub(super) fn learn(
+    metadata: Metadata,
+    job: Job<'_>,
+    store: &Store,
     facts: &HostFacts,
-) -> Result<Option<InstanceFacts>, PassError> {
-    let (config, store) = (pass.config, &pass.store);
-    // An image is baked on another machine: only the document goes along. What a NAT instance must
-    // know of itself, it will ask where it boots.
-    let (keep, role) = match pass.options.cache_only {
-        true => (false, Role::Host),
-        false => (!pass.options.dry_run, pass.role),
-    };
-    let answer = match &mut pass.gathered {
-        Some(gathered) => std::mem::take(&mut gathered.metadata),
-        None => match ask(config, role, facts).await {
-            Some(answer) => Metadata::Answer(answer),
-            None => Metadata::NotAsked,
-        },
-    };
-    let notes = &mut pass.report.notes;
-    let wanted = wanted(config, role, facts);
+    memory: Option<&mut Memory>,
+) -> (Result<Option<InstanceFacts>, PassError>, Notes) {
+    let (config, role) = (job.config, job.role_of_facts());
+    let own = facts.own_addresses();
+    let wanted = wanted(config, role, &own);
+    let mut notes = Notes::default();
     if wanted.is_nothing() {
-        return Ok(None);
+        return (Ok(None), notes);
     }
-    let asset_tag = Path::new(DMI_ASSET_TAG);
-    let asked = matches!(answer, Metadata::Answer(_));
-    let mut failure = None;
-    if let Some(memory) = pass.memory.as_deref_mut() {
-        if let Metadata::Answer(answer) = &answer {
-            memory.metadata_failure = answer.as_ref().err().map(ToString::to_string);
-        }
-        failure.clone_from(&memory.metadata_failure);
-    }
-    let answer = match answer {
-        Metadata::Answer(answer) => answer,
-        Metadata::NotAsked => Err(ImdsError::NotAskedYet),
-    };
-    let error = match answer {
-        Ok(instance) => {
-            if keep
-                && let Some(machine) = MachineKey::find(asset_tag, primary_mac(facts).as_deref())
-            {
-                let now = super::now();
-                if let Err(error) = instance_facts::save(store, &machine, wanted, &instance, now) {
-                    notes.push(format!(
-                        "the metadata service's answer was not kept: {error}"
-                    ));
-                }
+    let (error, was_asked) = match metadata {
+        Metadata::NotAsked => (ImdsError::NotAskedYet, false),
+        Metadata::Answer {
+            answer: Err(error), ..
+        } => (error, true),
+        Metadata::Answer {
+            asked_for,
+            answer: Ok(instance),
+        } => {
+            if let Some(memory) = memory {
+                memory.metadata_failure = None;
             }
-            return Ok(Some(instance));
+            // A machine image keeps the document alone.
+            if job.options.mode == Mode::Apply {
+                notes.extend(save(store, facts, asked_for, &instance));
+            }
+            return (Ok(Some(instance)), notes);
         }
-        Err(error) => error,
     };
+    // A pass without an answer repeats the failure of the last question, so that the note about
+    // the service stays the same from pass to pass.
+    let mut failure = error.to_string();
+    match memory {
+        Some(memory) if was_asked => memory.metadata_failure = Some(failure.clone()),
+        Some(memory) => failure = memory.metadata_failure.clone().unwrap_or(failure),
+        None => {}
+    }
     let macs: Vec<String> = facts.links.iter().map(mac_of).collect();
-    let machine = MachineKey::all(asset_tag, macs.iter().map(String::as_str));
+    let machine = MachineKey::all(Path::new(DMI_ASSET_TAG), macs.iter().map(String::as_str));
     match instance_facts::load(store, &machine, wanted) {
         Ok(Some(cached)) => {
-            if asked {
+            if was_asked {
                 notes.push_metadata(format!(
                     "metadata service: {error}; its answer of an earlier pass is used"
                 ));
             }
-            return Ok(Some(cached.facts));
+            return (Ok(Some(cached.facts)), notes);
         }
         Ok(None) => {}
-        Err(unreadable) => {
-            notes.push_metadata(format!("metadata service: its cached answer: {unreadable}"))
-        }
+        Err(unreadable) => notes.push_metadata(format!(
+            "metadata service: the cached answer can't be read: {unreadable}"
+        )),
     }
-    match needed(config, role, facts) {
-        Some(setting) => Err(PassError::Instance { error, setting }),
-        None => {
-            let without = match vpc_cidrs(config, None).is_empty() {
-                true => "the VPC's own CIDRs are not known ([vpc] cidrs sets them)",
-                false => "the VPC's CIDRs are those of [vpc] cidrs alone",
-            };
-            let why = failure.unwrap_or_else(|| error.to_string());
-            notes.push_metadata(format!("metadata service: {why}; {without}"));
-            Ok(None)
-        }
+    if let Some(setting) = needed(config, role, &own) {
+        return (Err(PassError::Instance { error, setting }), notes);
     }
+    let without = if vpc_cidrs(config, None).is_empty() {
+        "the CIDRs of the VPC are unknown ([vpc] cidrs sets them)"
+    } else {
+        "the CIDRs of the VPC are those of [vpc] cidrs alone"
+    };
+    notes.push_metadata(format!("metadata service: {failure}; {without}"));
+    (Ok(None), notes)
+}
+
+/// Stores an answer for times without the service. Returns a note about a failure.
+fn save(
+    store: &Store,
+    facts: &HostFacts,
+    asked_for: Wanted,
+    instance: &InstanceFacts,
+) -> Option<String> {
+    let machine = MachineKey::find(Path::new(DMI_ASSET_TAG), primary_mac(facts).as_deref())?;
+    let now = clock::unix_seconds();
+    let error = instance_facts::save(store, &machine, asked_for, instance, now).err()?;
+    Some(format!(
+        "the answer of the metadata service was not stored: {error}"
+    ))
 }
 
 /// The MAC address of the interface with the default route.
@@ -156,13 +167,13 @@ fn primary_mac(facts: &HostFacts) -> Option<String> {
     facts.link(device).map(mac_of)
 }
 
-/// Empty for a link that has none.
+/// The MAC address as text, empty for a link without one.
 fn mac_of(link: &Link) -> String {
     let bytes: Vec<String> = link.mac.iter().map(|byte| format!("{byte:02x}")).collect();
     bytes.join(":")
 }
 
-/// The VPC's CIDRs: those of the settings, and the service's where `auto` is among them.
+/// The CIDRs of the VPC: those of the settings, and with `auto` those of the metadata service.
 pub fn vpc_cidrs(config: &Config, instance: Option<&InstanceFacts>) -> Vec<IpNet> {
     let mut cidrs: Vec<IpNet> = config
         .vpc_cidrs
@@ -177,7 +188,7 @@ pub fn vpc_cidrs(config: &Config, instance: Option<&InstanceFacts>) -> Vec<IpNet
     cidrs
 }
 
-/// The regions by name; `None` while `auto` has no answer.
+/// The selected regions by name. `None` while `auto` has no answer.
 pub fn regions(config: &Config, instance: Option<&InstanceFacts>) -> Option<Vec<Region>> {
     let mut regions = Vec::new();
     for region in &config.select.regions {

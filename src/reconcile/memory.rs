@@ -1,6 +1,6 @@
-//! What an agent keeps of the last known good from one pass to the next. To read megabytes, check
-//! their digest and parse them takes longer than all the rest of a pass that looks for drift, and
-//! of all the rows only the selected ones matter.
+//! The agent's memory of the last known good between passes. Reading, checking and parsing the
+//! megabytes of a document takes longer than the rest of a drift pass, and only the selected rows
+//! matter.
 
 use std::borrow::Cow;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,12 +9,13 @@ use std::path::Path;
 use crate::guard::LastGood;
 use crate::ranges::{BadRow, Document, Selection, Selector};
 
-/// See the module. A pass that asks the source reads the file itself all the same.
+/// Results of earlier passes of this process. A pass with an answer of the source reads the files
+/// all the same.
 #[derive(Debug, Default)]
 pub struct Memory {
     document: Option<Remembered>,
-    /// What kept the metadata service from answering when it was asked last: a pass that asks
-    /// nobody says the same of it as the one before.
+    /// The last failure of the metadata service. A pass without a question repeats the note of
+    /// the pass before.
     pub(super) metadata_failure: Option<String>,
 }
 
@@ -22,14 +23,14 @@ pub struct Memory {
 pub(super) struct Remembered {
     file: FileId,
     selector: Selector,
-    /// Without its rows.
+    /// Without rows.
     document: Document<'static>,
     selection: Selection,
     bad: Vec<BadRow>,
 }
 
-/// Which file it is, and that it is as it was: the state dir's are replaced, never written to, and
-/// no program can set a file's change time.
+/// Identity and version of a file. State files are replaced and never written to, and no program
+/// can set the change time of a file, so an equal value means equal content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileId {
     place: (u64, u64),
@@ -49,19 +50,19 @@ impl FileId {
 }
 
 impl Memory {
-    /// The next pass reads everything again.
+    /// Makes the next pass read the documents again.
     pub fn forget(&mut self) {
         self.document = None;
     }
 
-    /// What is known of this very file, under this very selection.
+    /// The selection of this very file by this very selector.
     pub(super) fn recall(&self, file: Option<&FileId>, selector: &Selector) -> Option<&Remembered> {
         self.document
             .as_ref()
             .filter(|known| Some(&known.file) == file && known.selector == *selector)
     }
 
-    /// Keeps what a pass has found in the file, which it has looked at before it read it.
+    /// Keeps the selection of a file. `file` was taken before the file was read.
     pub(super) fn keep(
         &mut self,
         file: FileId,
@@ -84,7 +85,7 @@ impl Memory {
 }
 
 impl Remembered {
-    /// For the guard.
+    /// The document as an input of the guard.
     pub fn as_last_good(&self) -> LastGood<'_> {
         LastGood::Selected {
             document: &self.document,
@@ -143,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn the_guard_says_the_same_of_what_is_remembered() {
-        // One service that exists elsewhere only, and one that was mistyped: both are hinted at.
+    fn guard_judges_remembered_and_read_document_alike() {
+        // A service of another region, and a mistyped one: the guard hints at both.
         let selector = selector(&["S3", "EC2", "S33"]);
         let document = Document::parse(BYTES).unwrap();
         let memory = remembering(&selector);
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_or_selection_is_not_known() {
+    fn other_file_or_selection_is_not_recalled() {
         let known = selector(&["S3"]);
         let mut memory = remembering(&known);
         assert!(memory.recall(Some(&file(1)), &known).is_some());
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_replaced_is_another_one() {
+    fn replaced_file_has_another_identity() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         assert_eq!(FileId::of(&path), None);

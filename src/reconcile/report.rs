@@ -1,40 +1,36 @@
-//! What came of a pass, for people and for programs.
+//! The result of a pass, for people and programs.
+
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{BackendChoice, PassError};
-use crate::columns::Style;
+use super::in_force::InForce;
+use super::{BackendChoice, Mode, PassError};
 use crate::config::Role;
 use crate::exit;
-use crate::facts::HostFacts;
 use crate::guard::{GuardState, Judgement, Verdict};
 use crate::notes::Notes;
-use crate::ownership::Ownership;
-use crate::plan::text::{Context, render, totals};
-use crate::plan::{Goal, ObjectKey, Plan, Step, json as plan_json};
+use crate::plan::{ObjectKey, Plan, Step, json as plan_json};
 use crate::ranges::Group;
-use crate::types::{Family, IfIndex, PerFamily, SyncToken};
+use crate::types::{IfIndex, PerFamily, SyncToken};
 
 /// How a pass ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing to do.
     InSync,
     /// Changed and verified.
     Changed,
     /// A dry run found changes.
     Pending,
-    /// The guard holds something; what it lets through is in force.
+    /// The guard holds a document or a part of it; the rest is in force.
     Held,
-    /// Told to end between two steps: what is done is right, the next pass does the rest.
+    /// Stopped between two steps: the steps before are valid, the next pass does the rest.
     Stopped,
-    /// Not as promised; what was ours before is back.
+    /// Failed, and our objects are as they were before the pass.
     RolledBack,
-    /// Failed.
     Failed,
 }
 
@@ -49,7 +45,7 @@ words!(Outcome {
 });
 
 impl Outcome {
-    /// The exit code that scripts see.
+    /// The exit code for scripts.
     pub fn exit_code(self) -> u8 {
         match self {
             Outcome::InSync | Outcome::Changed => exit::OK,
@@ -60,112 +56,121 @@ impl Outcome {
     }
 }
 
-/// How much of the steps a pass has carried out.
+/// How many of the steps are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Applied {
-    /// Nothing: a dry run, a failure before the first step, or all of it taken back.
+    /// None: a dry run, a failure before the first step, or a rollback.
     None,
-    /// Some steps, and the way back failed too.
+    /// Some, without a rollback.
     Part,
-    /// Every step, verified.
+    /// All, verified.
     All,
 }
 
-/// What came of asking the source.
+/// The result of asking the source.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Fetch {
-    /// It wasn't asked.
+pub enum FetchOutcome {
     #[default]
     NotAsked,
-    /// The document in force is its newest.
+    /// The document in force is the newest of the source.
     Unchanged,
-    /// Another document is in force now.
+    /// A new document is in force.
     Changed,
-    /// Its document, or a part of it, waits.
+    /// The new document, or a part of it, is held.
     Held,
-    /// It answered with nothing that may go in force: why.
+    /// The answer can't be used, for this reason.
     Rejected(String),
-    /// It didn't answer: why.
+    /// No answer came, for this reason.
     Failed(String),
 }
 
-/// What a pass leaves in force: what an agent watches over until the next one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InForce {
-    /// What lies in the kernel of ours.
-    pub goal: Goal,
-    /// How ours is told from others'.
-    pub ownership: Ownership,
-    /// The host as it was seen last.
-    pub facts: HostFacts,
+/// The time spent on each stage, in the order of first appearance. Repeated stages are summed up.
+#[derive(Debug)]
+pub(super) struct Laps {
+    stages: Vec<(&'static str, Duration)>,
+    last: Instant,
 }
 
-/// Everything about a pass that somebody may want to know.
+impl Laps {
+    /// Starts the first stage.
+    pub fn start() -> Laps {
+        Laps {
+            stages: Vec::new(),
+            last: Instant::now(),
+        }
+    }
+
+    /// Ends a stage: the time since the last end was spent on it.
+    pub fn end(&mut self, stage: &'static str) {
+        let now = Instant::now();
+        let spent = now.duration_since(std::mem::replace(&mut self.last, now));
+        add_stage(&mut self.stages, stage, spent);
+    }
+
+    /// The stages with their times.
+    pub fn into_stages(self) -> Vec<(&'static str, Duration)> {
+        self.stages
+    }
+}
+
+fn add_stage(stages: &mut Vec<(&'static str, Duration)>, stage: &'static str, spent: Duration) {
+    match stages.iter_mut().find(|(name, _)| *name == stage) {
+        Some((_, sum)) => *sum += spent,
+        None => stages.push((stage, spent)),
+    }
+}
+
+/// The result of a pass. Only the pass writes to it; each stage returns values and notes.
 #[derive(Debug)]
 pub struct Report {
-    /// How it ended.
     pub outcome: Outcome,
-    /// The role.
     pub role: Role,
-    /// A dry run.
-    pub dry_run: bool,
-    /// Only the document was looked at.
-    pub cache_only: bool,
+    pub mode: Mode,
     /// The document in force.
     pub sync_token: Option<SyncToken>,
-    /// Its date, as AWS writes it.
+    /// The date of that document, in the format of AWS.
     pub create_date: String,
-    /// Selected prefixes.
+    /// Counts of selected prefixes.
     pub selected: PerFamily<usize>,
-    /// The same after aggregation, include, exclude and hold-down: the routes.
+    /// Counts of routes: the prefixes after aggregation, include, exclude and hold-down.
     pub aggregated: PerFamily<usize>,
-    /// The steps, done or to do.
+    /// The steps, carried out or pending.
     pub plan: Plan,
-    /// The guard's verdicts.
     pub verdicts: Vec<Verdict>,
-    /// Whether one of them holds.
+    /// True if one of the verdicts holds.
     pub held: bool,
-    /// What came of asking the source.
-    pub fetch: Fetch,
-    /// It failed for want of a document or a region alone: what needs neither is in force.
+    pub fetch: FetchOutcome,
+    /// True if the pass failed only for want of a document or a region. Everything else is in force.
     pub without_document: bool,
-    /// Prefixes in force by what the document lists them under, before aggregation.
+    /// Counts of prefixes in force before aggregation, by service, region and family.
     pub groups: Vec<(Group, usize)>,
-    /// What the guard remembers: a hold, hold-downs.
     pub guard_state: GuardState,
-    /// What else is worth knowing.
     pub notes: Notes,
     /// The firewall in use.
     pub backend: Option<BackendChoice>,
-    /// Why it failed.
     pub error: Option<String>,
-    /// From start to end.
     pub duration: Duration,
-    /// Where the time went: the stages in the order of their first lap, repeated ones summed up.
+    /// The time spent on each stage.
     pub stages: Vec<(&'static str, Duration)>,
     /// Names of the interfaces.
     pub devices: BTreeMap<IfIndex, String>,
-    /// How much of the steps is carried out.
     pub applied: Applied,
-    /// What the pass leaves in force, once it has brought it about or found it so.
+    /// Objects that differ from the goal and were left alone, since another program keeps undoing
+    /// our changes.
+    pub fought: BTreeSet<ObjectKey>,
+    /// The state in force, once the pass has reached or found it.
     pub in_force: Option<Box<InForce>>,
-    /// The guard has judged: before that, which document is in force wasn't looked at.
     judged: bool,
-    /// The pass had the lock, so it belongs into the journal.
-    pub(super) locked: bool,
-    /// The end of the last lap.
-    lap: Instant,
 }
 
 impl Report {
     /// An empty report.
-    pub fn new(role: Role, dry_run: bool) -> Self {
+    pub fn new(role: Role, mode: Mode) -> Self {
         Report {
             outcome: Outcome::InSync,
             role,
-            dry_run,
-            cache_only: false,
+            mode,
             sync_token: None,
             create_date: String::new(),
             selected: PerFamily::default(),
@@ -173,7 +178,7 @@ impl Report {
             plan: Plan::default(),
             verdicts: Vec::new(),
             held: false,
-            fetch: Fetch::NotAsked,
+            fetch: FetchOutcome::NotAsked,
             without_document: false,
             groups: Vec::new(),
             guard_state: GuardState::default(),
@@ -181,27 +186,29 @@ impl Report {
             backend: None,
             error: None,
             duration: Duration::ZERO,
+            stages: Vec::new(),
             devices: BTreeMap::new(),
             applied: Applied::None,
-            stages: Vec::new(),
+            fought: BTreeSet::new(),
             in_force: None,
             judged: false,
-            locked: false,
-            lap: Instant::now(),
         }
     }
 
-    /// Ends a stage: the time since the last lap was spent on it.
-    pub(super) fn end_stage(&mut self, stage: &'static str) {
-        let now = Instant::now();
-        let spent = now.duration_since(std::mem::replace(&mut self.lap, now));
-        match self.stages.iter_mut().find(|(name, _)| *name == stage) {
-            Some((_, sum)) => *sum += spent,
-            None => self.stages.push((stage, spent)),
-        }
+    /// The report of a pass that failed before its start.
+    pub(super) fn failed(role: Role, mode: Mode, error: &PassError) -> Self {
+        let mut report = Report::new(role, mode);
+        report.fail(error);
+        report
     }
 
-    /// Takes over what the guard decided.
+    /// Adds the time of questions asked before the pass.
+    pub(super) fn add_source_time(&mut self, took: Duration) {
+        self.duration += took;
+        add_stage(&mut self.stages, "source", took);
+    }
+
+    /// Takes over the judgement of the guard.
     pub fn take_judgement(&mut self, judgement: &Judgement) {
         self.judged = true;
         self.sync_token = judgement.ranges.sync_token;
@@ -217,30 +224,20 @@ impl Report {
         }
     }
 
-    /// Whether the guard has judged: before that, which document is in force wasn't looked at.
+    /// True after the judgement of the guard. Before, the document in force is unknown.
     pub fn was_judged(&self) -> bool {
         self.judged
     }
 
-    /// Takes over the steps.
+    /// Takes over the plan.
     pub fn take_plan(&mut self, plan: Plan) {
-        if self.dry_run && !plan.is_empty() {
+        if self.mode == Mode::DryRun && !plan.is_empty() {
             self.outcome = Outcome::Pending;
         }
         self.plan = plan;
     }
 
-    /// Takes over the steps of a further attempt. Where those before are carried out, somebody
-    /// has undone what is done again, and both are told; what was refused is told once.
-    pub(super) fn take_more(&mut self, further: &Plan, carried_out: bool) {
-        if !carried_out {
-            let again: BTreeSet<ObjectKey> = further.steps.iter().map(Step::key).collect();
-            self.plan.steps.retain(|step| !again.contains(&step.key()));
-        }
-        self.plan.steps.extend_from_slice(&further.steps);
-    }
-
-    /// Says why the pass failed.
+    /// Sets the error and derives how many steps are carried out.
     pub fn fail(&mut self, error: &PassError) {
         self.applied = match (self.outcome, error) {
             (Outcome::Changed, _) => Applied::All,
@@ -257,9 +254,9 @@ impl Report {
         self.error = Some(error.to_string());
     }
 
-    /// Held beats pending and changed; a failure beats all.
+    /// Derives the final outcome: a failure beats a hold, a hold beats anything else.
     pub fn settle(&mut self) {
-        if self.error.is_none() && !self.dry_run && !self.cache_only {
+        if self.error.is_none() && self.mode == Mode::Apply {
             self.applied = Applied::All;
         }
         let soft = matches!(
@@ -293,7 +290,7 @@ impl Report {
         json!({
             "outcome": self.outcome.as_str(),
             "role": self.role.as_str(),
-            "dry_run": self.dry_run,
+            "dry_run": !self.mode.writes(),
             "sync_token": self.sync_token,
             "create_date": self.create_date,
             "selected": self.selected,
@@ -323,97 +320,5 @@ impl Report {
             }
         }
         seen
-    }
-
-    /// The text for people, on standard output.
-    pub fn to_text(&self, ownership: &Ownership, style: Style) -> String {
-        let mut text = String::new();
-        if self.judged {
-            self.document_to_text(&mut text);
-        } else {
-            let _ = writeln!(text, "document  not looked at");
-        }
-        if let Some(backend) = &self.backend {
-            let _ = writeln!(text, "firewall  {} ({})", backend.kind, backend.reason);
-        }
-        for verdict in &self.verdicts {
-            let _ = writeln!(
-                text,
-                "{:<8}  {}: {}",
-                verdict.level, verdict.guard, verdict.message
-            );
-        }
-        for note in self.distinct_notes() {
-            let _ = writeln!(text, "note      {note}");
-        }
-        text.push('\n');
-        let name = |index| self.device_name(index);
-        let context = Context {
-            device_name: &name,
-            ownership,
-            style,
-        };
-        let steps = render(&self.plan, &context);
-        if !steps.is_empty() {
-            let _ = writeln!(text, "{steps}");
-        }
-        let _ = writeln!(text, "{}", self.summary());
-        text
-    }
-
-    fn document_to_text(&self, text: &mut String) {
-        match self.sync_token {
-            Some(token) => {
-                let _ = writeln!(
-                    text,
-                    "document  sync token {token}, published {}",
-                    self.create_date
-                );
-            }
-            None => {
-                let _ = writeln!(text, "document  none in force");
-            }
-        }
-        for family in Family::ALL {
-            let _ = writeln!(
-                text,
-                "{family}      {} prefixes selected, {} after aggregation",
-                self.selected.get(family),
-                self.aggregated.get(family)
-            );
-        }
-    }
-
-    /// The last line.
-    pub fn summary(&self) -> String {
-        let totals = totals(&self.plan);
-        let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
-        match self.outcome {
-            Outcome::InSync if self.cache_only => {
-                format!("The document is in the state dir; the kernel was not compared ({took}).")
-            }
-            Outcome::InSync => format!("In sync: nothing to do ({took})."),
-            Outcome::Changed => format!("Changed and verified: {totals} ({took})."),
-            Outcome::Pending => format!("Plan: {totals}. Nothing was changed."),
-            Outcome::Held if self.dry_run => {
-                format!("Held by the guard. Plan: {totals}. Nothing was changed.")
-            }
-            Outcome::Held if self.plan.is_empty() => {
-                format!("Held by the guard; what it lets through is in force ({took}).")
-            }
-            Outcome::Held => format!("Held by the guard; the rest is in force: {totals} ({took})."),
-            Outcome::RolledBack => {
-                "Rolled back: what was ours before is in force again.".to_owned()
-            }
-            Outcome::Stopped => {
-                "Stopped between two steps; the next pass goes on from there.".to_owned()
-            }
-            Outcome::Failed => match self.applied {
-                Applied::None => "Failed. Nothing was changed.",
-                Applied::All => "Failed. The steps above are carried out and verified.",
-                Applied::Part => "Failed. The steps above are carried out in part.",
-            }
-            .to_owned(),
-        }
     }
 }

@@ -1,103 +1,77 @@
-//! A pass that is refused (the host doesn't fit the settings at the moment, something foreign has
-//! the place of one of ours) changes nothing. Where an agent runs it, what was in force under
-//! these very settings is in force no more, though, as soon as somebody takes it away: so it is
-//! put back all the same, as far as the host lets it and nobody else has its place.
+//! Repairs by a refused pass. A pass is refused if the host doesn't fit the settings at the
+//! moment, or if a foreign object has the place of one of ours; it then changes nothing. Objects
+//! from earlier passes under the same settings are still needed, though, so an agent's pass adds
+//! the missing ones, as far as the host allows and no foreign object is in their place.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use super::report::{Applied, InForce, Outcome};
-use super::{Pass, PassError, View};
-use crate::apply::{ApplyError, Interposer, apply_each};
+use super::attempt::Machine;
+use super::flows::OpenFlows;
+use super::in_force::InForce;
+use super::{Job, PassError};
+use crate::apply::{ApplyError, apply_each};
 use crate::firewall::ObservedFirewall;
-use crate::kernel::Kernel;
 use crate::kernel::errno::ErrorClass;
-use crate::plan::{Action, Goal, ObjectKey, taken_places};
+use crate::notes::Notes;
+use crate::plan::{Action, Goal, ObjectKey, Plan, Step, taken_places};
 
-impl Pass<'_> {
-    /// Puts back what has gone of what was in force, and returns why the pass is refused.
-    pub(super) fn restore(
-        &mut self,
-        kernel: &mut Kernel,
-        view: &mut View,
-        refused: PassError,
-        interposer: Option<&mut dyn Interposer>,
-    ) -> PassError {
-        let Some(earlier) = self.options.earlier.clone() else {
-            return refused;
-        };
-        if self.options.dry_run {
-            return refused;
-        }
-        let failure = match self.put_back(kernel, view, &earlier, interposer) {
-            Ok(None) => return refused,
-            Ok(Some(failure)) => failure.to_string(),
-            Err(PassError::Stopped) => return PassError::Stopped,
-            Err(error) => error.to_string(),
-        };
-        let note = format!("not all that has gone could be put back: {failure}");
-        self.report.notes.push(note);
-        refused
-    }
-
-    /// What could not be put back, if anything.
-    fn put_back(
-        &mut self,
-        kernel: &mut Kernel,
-        view: &mut View,
-        earlier: &Arc<InForce>,
-        mut interposer: Option<&mut dyn Interposer>,
-    ) -> Result<Option<ApplyError>, PassError> {
-        let mut goal = Goal {
-            refuse_conflicts: false,
-            ..earlier.goal.clone()
-        };
-        goal.keep_possible(&view.facts, &view.observed);
-        view.leave_alone(not_ours_to_write(&goal, view));
-        let mut steps = view.plan_to(&goal);
-        // Nothing is taken away: what is too much may be what the settings want by now.
-        steps.steps.retain(|step| step.action() != Action::Delete);
-        if steps.is_empty() {
-            return Ok(None);
-        }
-        steps.conflicts.clone_from(&self.report.plan.conflicts);
-        self.report.take_plan(steps.clone());
-        self.write_begin()?;
-        self.report.applied = Applied::Part;
-        // Carried out in part or not at all, too, the watcher goes on from there.
-        self.report.in_force = Some(Box::new(InForce {
-            facts: view.facts.clone(),
-            ..(**earlier).clone()
-        }));
-        if let Some(interposer) = &mut interposer {
-            interposer.heads_for(&earlier.goal);
-        }
-        let refused = apply_each(
-            &steps,
-            kernel,
-            &view.ownership,
-            interposer,
-            &mut self.keep_open_flows(view),
-        );
-        self.report.end_stage("apply");
-        let mut missing = match refused {
-            Ok(refused) => refused,
-            Err(ApplyError::Stopped) => return Err(PassError::Stopped),
-            Err(error) => return Ok(Some(error)),
-        };
-        // The watcher was faster.
-        missing.retain(|failure| failure.class != ErrorClass::Exists);
-        if missing.is_empty() {
-            self.report.outcome = Outcome::Changed;
-            return Ok(None);
-        }
-        Ok(Some(ApplyError::Steps(missing)))
-    }
+/// The steps that add the missing objects of an earlier pass. Surplus objects stay: the settings
+/// may need them by now.
+pub(super) fn plan_missing(machine: &Machine<'_>, earlier: &InForce) -> Plan {
+    let view = &machine.view;
+    let mut goal = Goal {
+        refuse_conflicts: false,
+        ..earlier.goal.clone()
+    };
+    goal.keep_possible(&view.facts, &view.observed);
+    let mut steps = view.plan_to(&goal);
+    let foreign = not_writable(&goal, machine);
+    steps
+        .steps
+        .retain(|step: &Step| step.action() != Action::Delete && !foreign.contains(&step.key()));
+    steps
 }
 
-/// What somebody else has in the place of one of ours, and firewalls of which nobody knows what
-/// they hold.
-fn not_ours_to_write(goal: &Goal, view: &View) -> BTreeSet<ObjectKey> {
+/// Adds the missing objects; the failure of one holds up no other. Returns true if none is
+/// missing any more, and notes.
+///
+/// # Errors
+/// The process shall end.
+pub(super) fn add_missing(
+    machine: &mut Machine<'_>,
+    job: Job<'_>,
+    steps: &Plan,
+    earlier: &InForce,
+) -> Result<(bool, Notes), PassError> {
+    let mut flows = OpenFlows::new(job, &machine.view);
+    let (kernel, view, mut interposer) = machine.parts();
+    if let Some(interposer) = &mut interposer {
+        interposer.heads_for(&earlier.goal);
+    }
+    let added = apply_each(steps, kernel, &view.ownership, interposer, &mut || {
+        flows.keep();
+    });
+    let mut notes = flows.notes;
+    let failure = match added {
+        Err(ApplyError::Stopped) => return Err(PassError::Stopped),
+        Err(error) => Some(error),
+        Ok(mut failures) => {
+            // An object that exists was added by the watcher.
+            failures.retain(|failure| failure.class != ErrorClass::Exists);
+            (!failures.is_empty()).then_some(ApplyError::Steps(failures))
+        }
+    };
+    notes.extend(failure.iter().map(|error| not_restored(error)));
+    Ok((failure.is_none(), notes))
+}
+
+pub(super) fn not_restored(error: &dyn std::error::Error) -> String {
+    format!("some missing objects could not be restored: {error}")
+}
+
+/// Objects whose place a foreign object has, and firewalls with unreadable content.
+fn not_writable(goal: &Goal, machine: &Machine<'_>) -> BTreeSet<ObjectKey> {
+    let view = &machine.view;
     let mut objects = taken_places(goal, &view.observed, &view.ownership);
     let firewalls = view.observed.firewalls.iter();
     let unreadable =

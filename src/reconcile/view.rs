@@ -1,12 +1,10 @@
-//! Looking at the host and at what is there, and planning from it: done again after each attempt
-//! that didn't end as promised.
-
-use std::collections::BTreeSet;
+//! One reading of the host and of the kernel, and plans made from it. A failed attempt is followed
+//! by a new reading.
 
 use ipnet::IpNet;
 
-use super::{Pass, PassError, instance};
-use crate::config::{AutoOr, Role};
+use super::{PassError, instance};
+use crate::config::{AutoOr, Config, Role};
 use crate::desired::{DesiredState, Inputs, desired};
 use crate::facts::{HostFacts, InstanceFacts};
 use crate::firewall::{BackendKind, ObservedFirewall, Variant};
@@ -14,78 +12,64 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::objects::RouteTarget;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
-use crate::plan::{Goal, ObjectKey, Plan, Step, plan};
+use crate::plan::{Goal, Plan, plan};
 use crate::types::PerFamily;
 
-/// The firewall in use, and why.
+/// The firewall in use, and the reason for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendChoice {
     pub kind: BackendKind,
     /// The kernel interface that holds the rules.
     pub variant: Variant,
-    /// Why, for people.
     pub reason: String,
 }
 
-/// Whether the firewalls are looked at.
+/// Whether a view includes the firewalls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firewalls {
-    /// Read, and one chosen.
+    /// Read them and choose one.
     Chosen,
-    /// Left out: the paths don't depend on them.
+    /// Leave them out: routes and rules don't depend on them.
     Ignored,
 }
 
-/// What a pass sees of the host and the kernel.
+/// A reading of the host and the kernel, with the inputs that desired states are computed from.
+///
+/// - [`View::desired`]: the objects that the settings ask for on this host.
+/// - [`View::goal`]: the same in terms of a plan, with the text of the firewall rules.
+/// - [`View::plan_to`]: the ordered steps from the observed objects to a goal.
+///
+/// [`View::refresh`] replaces facts and observed objects. Ownership, firewall, prefixes and
+/// instance stay for the whole pass, so all attempts of a pass pursue the same goal.
 #[derive(Debug)]
 pub struct View {
-    /// What is ours.
+    /// Which objects are ours.
     pub ownership: Ownership,
-    /// The host.
     pub facts: HostFacts,
-    /// The kernel.
     pub observed: ObservedState,
-    /// The VPC's CIDRs.
     pub vpc_cidrs: Vec<IpNet>,
-    /// The firewall in use.
     pub backend: BackendChoice,
-    /// The prefixes in force, once judged.
+    /// Prefixes in force. `None` before the judgement and without a document.
     pub prefixes: Option<PerFamily<Vec<IpNet>>>,
-    /// What the metadata service said.
+    /// Facts of the metadata service.
     pub instance: Option<InstanceFacts>,
-    /// The gateways that the settings name.
-    pub configured_gateways: Vec<std::net::IpAddr>,
-    /// The metadata service's error, where a setting needed it: the pass closes the egress and then fails.
+    /// The failure of the metadata service where a setting needs an answer. The egress path needs
+    /// none, so the pass brings the egress about and fails afterwards.
     pub instance_error: Option<PassError>,
     available: PerFamily<bool>,
-    withheld: BTreeSet<ObjectKey>,
 }
 
 impl View {
-    /// The first look.
-    pub(super) async fn open(
-        pass: &mut Pass<'_>,
+    /// Reads the kernel. `facts` were read before; the instance is unknown yet.
+    pub(super) fn open(
         kernel: &mut Kernel,
+        config: &Config,
         ownership: Ownership,
         firewalls: Firewalls,
+        facts: HostFacts,
     ) -> Result<View, PassError> {
-        let mut facts = kernel.facts()?;
-        let asked = instance::learn(pass, &facts).await;
-        // The egress path needs no region: it goes in all the same, and the pass fails after. What
-        // was in force needs no answer either.
-        let goes_on = pass.role == Role::Host || pass.options.earlier.is_some();
-        let (instance, instance_error) = match asked {
-            Ok(instance) => (instance, None),
-            Err(error) if goes_on => (None, Some(error)),
-            Err(error) => return Err(error),
-        };
-        facts.instance = instance.clone();
         let (backend, observed) = match firewalls {
-            Firewalls::Chosen => {
-                let (backend, observed) = observe_and_choose(pass, kernel, &ownership)?;
-                pass.report.backend = Some(backend.clone());
-                (backend, observed)
-            }
+            Firewalls::Chosen => observe_and_choose(kernel, config, &ownership)?,
             Firewalls::Ignored => {
                 let backend = BackendChoice {
                     kind: BackendKind::Nftables,
@@ -95,27 +79,27 @@ impl View {
                 (backend, kernel.observe(&ownership, &[])?)
             }
         };
-        pass.report.devices = facts
-            .links
-            .iter()
-            .map(|link| (link.index, link.name.clone()))
-            .collect();
         Ok(View {
             ownership,
-            vpc_cidrs: instance::vpc_cidrs(pass.config, instance.as_ref()),
+            vpc_cidrs: instance::vpc_cidrs(config, None),
             facts,
             observed,
             backend,
             prefixes: None,
-            instance,
-            instance_error,
-            configured_gateways: super::documents::configured_gateways(pass.config),
+            instance: None,
+            instance_error: None,
             available: kernel.available,
-            withheld: pass.options.withheld.clone(),
         })
     }
 
-    /// Another look at what may have changed.
+    /// Adds the facts of the metadata service.
+    pub(super) fn set_instance(&mut self, config: &Config, instance: Option<InstanceFacts>) {
+        self.vpc_cidrs = instance::vpc_cidrs(config, instance.as_ref());
+        self.facts.instance.clone_from(&instance);
+        self.instance = instance;
+    }
+
+    /// Reads facts and objects again.
     pub fn refresh(&mut self, kernel: &mut Kernel) -> Result<(), ObserveError> {
         self.facts = kernel.facts()?;
         self.facts.instance = self.instance.clone();
@@ -124,7 +108,7 @@ impl View {
         Ok(())
     }
 
-    /// The prefixes that our own bypass routes hold now.
+    /// The prefixes of our bypass routes in the kernel.
     pub fn kernel_prefixes(&self) -> PerFamily<Vec<IpNet>> {
         PerFamily::from_fn(|family| {
             self.observed
@@ -141,12 +125,8 @@ impl View {
         })
     }
 
-    /// What should be, from what is seen now.
-    pub fn desired(
-        &self,
-        config: &crate::config::Config,
-        role: Role,
-    ) -> Result<DesiredState, PassError> {
+    /// The desired state on this host.
+    pub fn desired(&self, config: &Config, role: Role) -> Result<DesiredState, PassError> {
         Ok(desired(&Inputs {
             config,
             role,
@@ -159,7 +139,7 @@ impl View {
         })?)
     }
 
-    /// What a plan is to lead to.
+    /// The goal of a desired state.
     pub fn goal(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Goal, PassError> {
         let text = match &desired.firewall {
             Some(ruleset) => kernel.firewall(self.backend.kind).render(ruleset)?,
@@ -168,52 +148,21 @@ impl View {
         Ok(Goal::of(desired, self.backend.kind, text))
     }
 
-    /// The steps from what is seen now to what should be.
+    /// The steps to a desired state.
     pub fn plan(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Plan, PassError> {
         Ok(self.plan_to(&self.goal(kernel, desired)?))
     }
 
-    /// The steps from what is seen now to a goal, but for the objects that are left alone for now.
+    /// The steps to a goal.
     pub fn plan_to(&self, goal: &Goal) -> Plan {
-        let mut plan = plan(goal, &self.observed, &self.ownership);
-        if self.leaves_some_alone() {
-            plan.withhold(&self.withheld);
-        }
-        plan
-    }
-
-    /// Whether objects are left as they are although they should be otherwise.
-    pub fn leaves_some_alone(&self) -> bool {
-        !self.withheld.is_empty()
-    }
-
-    /// Leaves alone from now on what was written, step by step of `tried`, and has to be written
-    /// again: somebody changes it back. Of those `gives_way` may spare some. Which objects those are.
-    pub(super) fn give_way(
-        &mut self,
-        tried: &[Step],
-        left: &Plan,
-        gives_way: impl Fn(&ObjectKey) -> bool,
-    ) -> BTreeSet<ObjectKey> {
-        let tried: BTreeSet<ObjectKey> = tried.iter().map(Step::key).collect();
-        let left = left.steps.iter().map(Step::key);
-        let fought: BTreeSet<ObjectKey> = left
-            .filter(|key| tried.contains(key) && gives_way(key))
-            .collect();
-        self.leave_alone(fought.iter().cloned());
-        fought
-    }
-
-    /// Leaves these objects as they are, from now on.
-    pub(super) fn leave_alone(&mut self, objects: impl IntoIterator<Item = ObjectKey>) {
-        self.withheld.extend(objects);
+        plan(goal, &self.observed, &self.ownership)
     }
 }
 
-/// Reads everything and decides which firewall carries our rules.
+/// Reads all objects and chooses the firewall for our rules.
 fn observe_and_choose(
-    pass: &Pass<'_>,
     kernel: &mut Kernel,
+    config: &Config,
     ownership: &Ownership,
 ) -> Result<(BackendChoice, ObservedState), PassError> {
     let mut observed = kernel.observe(ownership, &[BackendKind::Nftables])?;
@@ -222,7 +171,7 @@ fn observe_and_choose(
         Some(ObservedFirewall::Unavailable(why)) => Some(why.clone()),
         _ => None,
     };
-    let (kind, reason) = match (&pass.config.nat.backend, absent) {
+    let (kind, reason) = match (&config.nat.backend, absent) {
         (AutoOr::Set(BackendKind::Nftables), Some(why)) => {
             return Err(PassError::NoFirewall(format!(
                 "[nat] backend = \"nftables\", but {why}; set it to \"auto\" or \"iptables\""
@@ -244,7 +193,7 @@ fn observe_and_choose(
         }
         observed.firewalls.insert(BackendKind::Iptables, iptables);
     }
-    // Which variant of iptables, which version; of nf_tables there is nothing to add.
+    // With the variant and the version of iptables; nf_tables has neither.
     let reason = match kind {
         BackendKind::Nftables => reason,
         BackendKind::Iptables => format!("{reason}; {}", kernel.firewall(kind).description()),

@@ -11,7 +11,7 @@ use trailblazer::firewall::{
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
-use trailblazer::reconcile::{Options, Outcome, pass};
+use trailblazer::reconcile::{Options, Outcome, one_shot};
 
 use crate::site::{ROWS, Site, TOKEN, document, state_files};
 
@@ -103,7 +103,13 @@ fn host_without_any_firewall_backend_is_refused() {
                         IptablesBackend::with_tools("no-such-iptables", "no-such-ip6tables", 1);
                     Kernel::with_backends(Box::new(NoNfTables), Box::new(iptables))
                 };
-                runtime.block_on(pass(&config, Role::Host, &Options::default(), kernel, None))
+                runtime.block_on(one_shot(
+                    &config,
+                    Role::Host,
+                    &Options::default(),
+                    kernel,
+                    None,
+                ))
             });
             assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
             assert_eq!(report.outcome.exit_code(), 1);

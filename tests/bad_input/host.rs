@@ -9,10 +9,10 @@ use trailblazer::config::{Role, parse};
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::errno::KernelError;
 use trailblazer::plan::Step;
-use trailblazer::reconcile::{Options, Outcome, pass};
-use trailblazer::state::lock::PassLock;
+use trailblazer::reconcile::{LOCK_WAIT, Options, Outcome, one_shot};
+use trailblazer::state::lock::{self, PassLock};
 
-use crate::site::{ROWS, Site, TOKEN, document, state_files};
+use crate::site::{BINARY, ROWS, Site, TOKEN, document, state_files};
 use lab::raw_http::{Act, Server, ok};
 use lab::{Ns, Snapshot};
 
@@ -97,7 +97,59 @@ fn second_pass_names_the_holder_of_the_lock() {
     });
 }
 
-/// Both want to install; the source is slow, so that they do meet.
+/// The pause of a slow server. Two processes started together ask within this time.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// A one-shot pass waits for its source without the lock: another pass and `flush` succeed
+/// meanwhile, and the waiting pass sees their results afterwards.
+#[test]
+fn one_shot_with_silent_source_holds_no_lock() {
+    lab::isolated(|| {
+        let mut site = Site::new();
+        site.install();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = std::sync::Mutex::new(released);
+        let server = site.bare.ns.in_thread(|| {
+            Server::start(move |_, _| {
+                // Silent until the test ends the wait.
+                let _ = released.lock().unwrap().recv();
+                ok(document(TOKEN, &ROWS).as_bytes())
+            })
+        });
+        let file = format!("{:?}", site.path("ip-ranges.json"));
+        let document = site.path("ip-ranges.json");
+        let url = server.url("/ip-ranges.json");
+        site.edit(&file, &format!("{url:?}"));
+        site.edit("\"2s\"", "\"60s\"");
+        let mut command = site.command(&[]);
+        command.stdout(std::process::Stdio::piped());
+        let waiting = site.bare.ns.spawn(&mut command);
+        lab::eventually("the pass asks its source", || server.seen().len() == 1);
+
+        assert_eq!(lock::holder(&site.state_dir()).unwrap(), None);
+        let by_file = ["--source", document.to_str().unwrap()];
+        let start = Instant::now();
+        site.bare.ns.ip("route flush table 1083");
+        assert_eq!(site.reconcile(&by_file, 0)["outcome"], "changed");
+        let config = site.path("trailblazer.toml");
+        let flush = [BINARY, "flush", "-c", config.to_str().unwrap()];
+        site.bare.ns.run(&flush);
+        assert_eq!(site.bypass(), Vec::<String>::new());
+        assert_eq!(server.seen().len(), 1, "the first pass still waits");
+        let took = start.elapsed();
+        assert!(took < LOCK_WAIT, "nothing waited for the lock: {took:?}");
+
+        release.send(()).unwrap();
+        let output = waiting.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["outcome"], "changed", "{report:#}");
+        assert!(!site.bypass().is_empty());
+    });
+}
+
+/// Both passes want to install. The source is slow, so both fetch at the same time and then
+/// compete for the lock.
 #[test]
 fn two_passes_never_overlap() {
     lab::isolated(|| {
@@ -105,7 +157,7 @@ fn two_passes_never_overlap() {
         let server = site.bare.ns.in_thread(|| {
             Server::start(|_, _| {
                 let mut acts = ok(document(TOKEN, &ROWS).as_bytes());
-                acts.insert(0, Act::Sleep(Duration::from_millis(300)));
+                acts.insert(0, Act::Sleep(SLOW));
                 acts
             })
         });
@@ -124,18 +176,15 @@ fn two_passes_never_overlap() {
         let requests = server.seen();
         assert_eq!(requests.len(), 2);
         let apart = requests[1].at - requests[0].at;
-        assert!(
-            apart >= Duration::from_millis(300),
-            "the second began after {apart:?}"
-        );
-        let journal = std::fs::read_to_string(site.state_dir().join("journal.jsonl")).unwrap();
-        let events: Vec<String> = journal
-            .lines()
-            .map(|line| {
-                serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].to_string()
-            })
+        assert!(apart < SLOW, "fetching takes no lock: {apart:?} apart");
+        let lines = site.journal();
+        let events: Vec<&str> = lines
+            .iter()
+            .map(|line| line["event"].as_str().unwrap())
             .collect();
-        assert_eq!(events, ["\"begin\"", "\"end\"", "\"end\""]);
+        assert_eq!(events, ["begin", "end", "end"]);
+        assert_eq!(lines[0]["pass"], lines[1]["pass"]);
+        assert_ne!(lines[0]["pass"], lines[2]["pass"]);
     });
 }
 
@@ -178,7 +227,7 @@ fn vanished_interface_fails_the_pass_and_leaves_nothing() {
                     .enable_all()
                     .build()
                     .unwrap();
-                runtime.block_on(pass(
+                runtime.block_on(one_shot(
                     &config,
                     Role::Host,
                     &Options::default(),

@@ -196,11 +196,19 @@ impl Site {
         }
     }
 
+    /// The lines of the journal.
+    #[track_caller]
+    pub fn journal(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.state_dir().join("journal.jsonl")).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
     /// The last line of the journal.
     #[track_caller]
     pub fn journal_end(&self) -> Value {
-        let text = std::fs::read_to_string(self.state_dir().join("journal.jsonl")).unwrap();
-        serde_json::from_str(text.lines().last().unwrap()).unwrap()
+        self.journal().pop().unwrap()
     }
 
     /// A pass that must fail with this code, say all of this on standard error, and change

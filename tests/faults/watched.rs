@@ -5,7 +5,8 @@ use trailblazer::kernel::errno::KernelError;
 use trailblazer::kernel::route::Write;
 use trailblazer::objects::{Route, RouteTarget};
 use trailblazer::plan::{Action, ObjectKey, Step};
-use trailblazer::reconcile::{Options, Outcome};
+use trailblazer::reconcile::report::Applied;
+use trailblazer::reconcile::{Outcome, Watched};
 
 use crate::changes::Deed;
 use crate::scenario::Scenario;
@@ -106,6 +107,53 @@ fn watched_pass_accepts_objects_already_present() {
     });
 }
 
+/// The kernel refuses one step each time.
+struct Refuser<'a> {
+    key: &'a ObjectKey,
+    refusals: usize,
+}
+
+impl Interposer for Refuser<'_> {
+    fn before(&mut self, _index: usize, step: &Step) -> Option<KernelError> {
+        const ENETUNREACH: i32 = 101;
+        (step.key() == *self.key).then(|| {
+            self.refusals += 1;
+            KernelError::from_errno(ENETUNREACH)
+        })
+    }
+}
+
+/// Refused objects are no fight: everything else goes in, and the pass fails with the reason.
+#[test]
+fn refused_object_is_left_out_and_named() {
+    lab::isolated(|| {
+        World::enter(Scenario::named("document-change"), |world| {
+            let mut steps = world.steps.iter();
+            let new = steps.find(|step| step.action() == Action::Add);
+            let new = new.expect("a prefix comes");
+            let key = new.key();
+            let mut refuser = Refuser {
+                key: &key,
+                refusals: 0,
+            };
+            let report = world.watched_pass(1, &mut refuser);
+            assert_eq!(refuser.refusals, 3, "one in each attempt: {report:?}");
+            assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
+            assert_eq!(report.applied, Applied::All, "{report:?}");
+            assert!(report.fought.is_empty(), "{report:?}");
+            let error = report.error.expect("the pass fails");
+            let says = format!("the kernel refuses {new}");
+            for words in [says.as_str(), "everything else is in force"] {
+                assert!(error.contains(words), "lacks {words:?}: {error}");
+            }
+            let told: Vec<ObjectKey> = report.plan.steps.iter().map(Step::key).collect();
+            assert_eq!(told.len(), world.steps.len() - 1, "{told:?}");
+            assert!(!told.contains(&key), "{told:?}");
+            world.assert_converges(Outcome::Changed, "the kernel gives in");
+        });
+    });
+}
+
 /// One that was fought over before is tried once; any other is put back by the same pass.
 #[test]
 fn watched_pass_tries_contested_objects_once() {
@@ -129,15 +177,15 @@ fn watched_pass_tries_contested_objects_once() {
             for (fought, tries, next) in cases {
                 world.reset();
                 let mut fighter = Deed::before(place + 1, || world.write(Write::Delete, route));
-                let options = Options {
-                    fought: fought.iter().cloned().collect(),
-                    ..Options::default()
+                let watched = Watched {
+                    contested: fought.iter().cloned().collect(),
+                    ..Watched::default()
                 };
-                let report = world.watched_pass_with(1, options, &mut fighter);
+                let report = world.watched_pass_with(1, watched, &mut fighter);
                 assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
                 let told = report.plan.steps.iter();
                 assert_eq!(told.filter(|step| step.key() == key).count(), tries);
-                assert_eq!(report.plan.withheld, fought);
+                assert_eq!(report.fought.into_iter().collect::<Vec<_>>(), fought);
                 assert_eq!(fighter.done, 1);
                 world.assert_converges(next, "the fight is over");
             }

@@ -26,7 +26,7 @@ use trailblazer::objects::Route;
 use trailblazer::observed::OwnedState;
 use trailblazer::ownership::{Numbers, Ownership};
 use trailblazer::plan::{Goal, plan};
-use trailblazer::reconcile::{Options, Outcome, Report, pass};
+use trailblazer::reconcile::{Options, Outcome, Report, Watched, one_shot};
 use trailblazer::state::lock;
 use trailblazer::types::{Family, IfIndex};
 
@@ -189,7 +189,6 @@ fn run_pass_with(
     interposer: Option<&mut dyn Interposer>,
 ) -> Report {
     let options = Options {
-        cause: "fault".to_owned(),
         sync: false,
         ..options
     };
@@ -197,7 +196,7 @@ fn run_pass_with(
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(pass(config, role, &options, kernel, interposer))
+    runtime.block_on(one_shot(config, role, &options, kernel, interposer))
 }
 
 /// Only looks at the steps.
@@ -340,18 +339,18 @@ impl World {
 
     /// An agent's: somebody hears what changes meanwhile.
     pub fn watched_pass(&self, stage: usize, interposer: &mut dyn Interposer) -> Report {
-        self.watched_pass_with(stage, Options::default(), interposer)
+        self.watched_pass_with(stage, Watched::default(), interposer)
     }
 
     pub fn watched_pass_with(
         &self,
         stage: usize,
-        options: Options,
+        watched: Watched,
         interposer: &mut dyn Interposer,
     ) -> Report {
         let options = Options {
-            watched: true,
-            ..options
+            watched: Some(watched),
+            ..Options::default()
         };
         let role = self.scenario.role;
         run_pass_with(

@@ -11,7 +11,7 @@ use trailblazer::kernel::firewall::nftables::Nftables;
 use trailblazer::observed::ObservedState;
 use trailblazer::plan::{Goal, Plan, plan};
 use trailblazer::ranges::{Document, Selector};
-use trailblazer::reconcile::{BackendChoice, PassError, Report, instance};
+use trailblazer::reconcile::{BackendChoice, Mode, PassError, Report, instance};
 use trailblazer::types::{Family, PerFamily};
 
 use crate::case::Case;
@@ -63,7 +63,7 @@ pub fn run(case: &Case) -> Outcome {
     let ownership = case.ownership();
     let vpc_cidrs = instance::vpc_cidrs(config, facts.instance.as_ref());
     let (backend, reason) = choose(config, &state);
-    let mut report = Report::new(role, true);
+    let mut report = Report::new(role, Mode::DryRun);
     report.backend = Some(BackendChoice {
         kind: backend,
         variant: Variant::Nft,

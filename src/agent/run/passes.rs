@@ -11,7 +11,7 @@ use super::{Agent, Fetched, Running};
 use crate::plan::{ObjectKey, Step};
 use crate::random;
 use crate::reconcile::report::Applied;
-use crate::reconcile::{Fetch, Gathered, InForce, Options, gather};
+use crate::reconcile::{Cause, FetchOutcome, Gathered, Mode, Options, Watched, gather};
 use crate::status::snapshot::State;
 
 /// A pass that failed is tried again after this, doubling.
@@ -26,19 +26,20 @@ const LINK_SETTLES: Duration = Duration::from_secs(2);
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
 
 impl<R: Fn() -> Result<Settings, String>> Agent<R> {
-    pub(super) fn start_pass(&mut self, cause: &'static str, now: Instant) {
+    pub(super) fn start_pass(&mut self, cause: Cause, now: Instant) {
         self.causes.clear();
         let limiter = locked(&self.shared.limiter);
-        let withheld = limiter.exhausted(now).cloned().collect();
-        let fought = limiter.fought(now).cloned().collect();
+        let watched = Watched {
+            paused: limiter.exhausted(now).cloned().collect(),
+            contested: limiter.fought(now).cloned().collect(),
+            repaired: std::mem::take(&mut self.mended),
+            // Added by the worker.
+            earlier: None,
+        };
         drop(limiter);
         let options = Options {
-            cause: cause.to_owned(),
-            withheld,
-            fought,
-            mended: std::mem::take(&mut self.mended),
-            quiet: true,
-            watched: true,
+            cause,
+            watched: Some(watched),
             ..Options::default()
         };
         let (gathered, took) = match self.gathered.take() {
@@ -50,8 +51,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     pub(super) fn start_probe(&mut self, settings: Settings, now: Instant) {
         let options = Options {
-            cause: "reload".to_owned(),
-            dry_run: true,
+            cause: Cause::Reload,
+            mode: Mode::DryRun,
             ..Options::default()
         };
         self.send(options, Gathered::default(), None, Some(settings), now);
@@ -87,9 +88,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.schedule.started(now);
         let (config, role) = (Arc::clone(&self.settings.config), self.settings.role);
         let asker = self.asker.clone();
-        let (facts, to_loop) = (self.facts.clone(), self.fetched_to.clone());
+        let (own, to_loop) = (self.own_addresses.clone(), self.fetched_to.clone());
         let task = tokio::spawn(async move {
-            let gathered = gather(&config, role, &asker, &facts).await;
+            let gathered = gather(&config, role, &Options::default(), &asker, &own).await;
             let (by, took) = (tokio::task::id(), now.elapsed());
             // The loop has ended: nobody asks any more.
             let _ = to_loop.send(Fetched { by, gathered, took });
@@ -120,10 +121,10 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
         self.fetching = None;
         self.gathered = Some((over.gathered, over.took));
-        self.cause("document");
+        self.cause(Cause::Document);
     }
 
-    pub(super) fn cause(&mut self, cause: &'static str) {
+    pub(super) fn cause(&mut self, cause: Cause) {
         if !self.causes.contains(&cause) {
             self.causes.push(cause);
         }
@@ -196,7 +197,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             self.judge_fetch(&report.fetch, took, ended.ended);
         }
         if let Some(in_force) = &ended.in_force {
-            self.take_facts(in_force);
+            self.own_addresses = in_force.facts.own_addresses();
         }
         if let Some(backend) = &report.backend {
             self.meter.use_backend(backend.kind);
@@ -225,14 +226,6 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.notifier.status(status);
     }
 
-    pub(super) fn take_facts(&mut self, in_force: &InForce) {
-        self.facts = in_force.facts.clone();
-        // Another table of routes may be huge, and nobody asks about it here.
-        self.facts
-            .main_routes
-            .retain(|route| route.dst.prefix_len() == 0);
-    }
-
     /// Repairs by a pass count as the watcher's do; what was left alone begins its pause.
     pub(super) fn count_repairs(&mut self, ended: &Ended) {
         let report = &ended.report;
@@ -253,7 +246,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                     limiter.allow(key, ended.ended);
                 }
             }
-            for key in &report.plan.withheld {
+            for key in &report.fought {
                 let known = limiter.is_paused(key, ended.started);
                 if keys.contains(key) {
                     // Undone at once, and in need of the next repair: after a longer pause.
@@ -270,12 +263,14 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.fought(&begins);
     }
 
-    pub(super) fn judge_fetch(&mut self, fetch: &Fetch, took: Duration, now: Instant) {
+    pub(super) fn judge_fetch(&mut self, fetch: &FetchOutcome, took: Duration, now: Instant) {
         self.first_fetch_over = true;
         self.account.fetched(fetch, took);
         let before = self.schedule.breaker();
         match fetch {
-            Fetch::Rejected(_) | Fetch::Failed(_) => self.schedule.failed(now, random::fraction()),
+            FetchOutcome::Rejected(_) | FetchOutcome::Failed(_) => {
+                self.schedule.failed(now, random::fraction())
+            }
             _ => self.schedule.succeeded(now, random::fraction()),
         }
         self.told.fetch(fetch, before, &self.schedule, now);

@@ -10,6 +10,7 @@ use super::super::{Settings, meter};
 use super::Agent;
 use crate::config::Config;
 use crate::random;
+use crate::reconcile::Cause;
 use crate::status::control::{Asked, MetricsServer, Reply, Request, serve_metrics, serve_socket};
 use crate::status::snapshot::{Snapshot, State};
 
@@ -26,7 +27,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                     tracing::info!("kicked: the pause is over");
                 }
                 self.shared.resume();
-                self.cause("kick");
+                self.cause(Cause::Kick);
                 if self.fetching.is_none() {
                     self.schedule.bring_forward(Instant::now());
                 }
@@ -108,7 +109,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
         self.reloading = true;
         tracing::info!("the new settings are in force from the next pass on");
-        self.cause("config");
+        self.cause(Cause::Config);
     }
 
     /// The way out: between two steps of a pass, at the latest within a second.

@@ -1,0 +1,265 @@
+//! Attempts to reach the goal of a part: apply a plan, read the kernel back, and ask it for routing
+//! decisions.
+
+use std::collections::BTreeSet;
+
+use super::fights::{Fights, Setback};
+use super::flows::OpenFlows;
+use super::report::Laps;
+use super::view::View;
+use super::{Job, PassError};
+use crate::apply::{ApplyError, Interposer, apply};
+use crate::desired::DesiredState;
+use crate::kernel::Kernel;
+use crate::notes::Notes;
+use crate::plan::text::rule_text;
+use crate::plan::{Goal, ObjectKey, Plan, Step};
+use crate::state::error::StateError;
+use crate::verify::{Promise, ask_kernel};
+
+/// Attempts before objects are given up or the part is rolled back.
+const ATTEMPTS: usize = 3;
+
+/// The machine that a pass changes: the kernel, and the last reading of it.
+pub(super) struct Machine<'k> {
+    pub kernel: &'k mut Kernel,
+    pub view: View,
+    pub interposer: Option<&'k mut dyn Interposer>,
+}
+
+impl Machine<'_> {
+    /// Kernel, view and interposer for one call.
+    pub fn parts(&mut self) -> (&mut Kernel, &View, Option<&mut dyn Interposer>) {
+        let interposer = self.interposer.as_mut();
+        let interposer = interposer.map(|it| &mut **it as &mut dyn Interposer);
+        (self.kernel, &self.view, interposer)
+    }
+}
+
+/// A part of the goal: computes the desired state from a view.
+///
+/// A pass may have several parts, each with attempts and a rollback of its own, so that the
+/// failure of a later part leaves an earlier one in force.
+pub(super) type Part<'p> = &'p dyn Fn(&View) -> Result<DesiredState, PassError>;
+
+/// A desired state, and the same as the goal of a plan.
+pub(super) struct Aim {
+    pub desired: DesiredState,
+    pub goal: Goal,
+}
+
+impl Aim {
+    /// The aim of a part, by the present view.
+    pub fn of(part: Part<'_>, machine: &mut Machine<'_>) -> Result<Aim, PassError> {
+        let desired = part(&machine.view)?;
+        let goal = machine.view.goal(machine.kernel, desired.clone())?;
+        Ok(Aim { desired, goal })
+    }
+}
+
+/// The work on a part.
+pub(super) struct Work<'a> {
+    pub job: Job<'a>,
+    pub part: Part<'a>,
+    pub fights: &'a mut Fights,
+    pub laps: &'a mut Laps,
+    pub notes: Notes,
+}
+
+impl Work<'_> {
+    /// Makes attempts, each after a setback with a new view and a new plan. Returns the goal
+    /// reached. `begin` is called before each further attempt with the steps of all attempts so
+    /// far.
+    pub fn reach(
+        &mut self,
+        machine: &mut Machine<'_>,
+        mut aim: Aim,
+        mut steps: Plan,
+        begin: &mut dyn FnMut(&Plan) -> Result<(), StateError>,
+    ) -> Result<Goal, PassError> {
+        let mut told = steps.clone();
+        let mut tried: Vec<Step> = Vec::new();
+        let mut number = 1;
+        loop {
+            let setback = match self.attempt(machine, &aim, &steps, &tried) {
+                Ok(()) => return Ok(aim.goal),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Setback(setback)) => setback,
+            };
+            if self.is_watched() {
+                // The agent logs a fight once, not at each attempt.
+                tracing::debug!("{setback}; looking again");
+            } else {
+                tracing::warn!("{setback}; looking again");
+            }
+            tried.append(&mut steps.steps);
+            machine.view.refresh(machine.kernel)?;
+            aim = Aim::of(self.part, machine)?;
+            steps = machine.view.plan_to(&aim.goal);
+            self.fights.strip(&mut steps);
+            if let Some(conflict) = steps.conflicts.first() {
+                let reason = format!("conflict: {}", conflict.message);
+                return Err(PassError::RolledBack { reason });
+            }
+            // Objects are given up after the last regular attempt. The attempts after that one
+            // may meet further objects to give up.
+            let last = number >= ATTEMPTS;
+            let gave_up = self.fights.give_up(&setback, &tried, &mut steps, last);
+            if last && !gave_up || number == 2 * ATTEMPTS {
+                let reason = format!("{setback} ({ATTEMPTS} attempts)");
+                return Err(PassError::RolledBack { reason });
+            }
+            let refused = |step: &Step| self.fights.refused.contains_key(&step.key());
+            if !steps.is_empty() || told.steps.iter().any(refused) {
+                told.steps.retain(|step| !refused(step));
+                tell_more(&mut told, &steps, &setback);
+                begin(&told)?;
+            }
+            number += 1;
+        }
+    }
+
+    /// True if another thread repairs single objects meanwhile, see [`super::Watched`].
+    fn is_watched(&self) -> bool {
+        self.job.options.watched.is_some()
+    }
+
+    /// Applies and verifies. `tried` are the steps of earlier attempts.
+    fn attempt(
+        &mut self,
+        machine: &mut Machine<'_>,
+        aim: &Aim,
+        steps: &Plan,
+        tried: &[Step],
+    ) -> Result<(), Failure> {
+        let mut flows = OpenFlows::new(self.job, &machine.view);
+        let (kernel, view, mut interposer) = machine.parts();
+        if let Some(interposer) = &mut interposer {
+            interposer.heads_for(&aim.goal);
+        }
+        let applied = apply(steps, kernel, &view.ownership, interposer, &mut || {
+            flows.keep();
+        });
+        self.notes.append(&mut flows.notes);
+        self.laps.end("apply");
+        match applied {
+            Ok(()) => {}
+            // The watcher was faster. If a foreign object has the place instead, the new plan
+            // below has a conflict.
+            Err(error) if self.is_watched() && error.is_there_already() => {}
+            Err(error) if error.worth_another_look() => {
+                return Err(Failure::Setback(Setback::Refused(error)));
+            }
+            Err(ApplyError::Stopped) => return Err(Failure::Final(PassError::Stopped)),
+            Err(error) => {
+                let reason = error.to_string();
+                return Err(Failure::Final(PassError::RolledBack { reason }));
+            }
+        }
+        let tried: Vec<&Step> = tried.iter().chain(&steps.steps).collect();
+        machine.view.refresh(machine.kernel)?;
+        self.read_back(machine, &tried)?;
+        self.ask_for_routes(machine, aim, &tried)
+    }
+
+    /// Plans again: the new plan must be empty. A watched pass answers for its own steps only.
+    fn read_back(&self, machine: &mut Machine<'_>, tried: &[&Step]) -> Result<(), Failure> {
+        let again = Aim::of(self.part, machine)?;
+        let mut second = machine.view.plan_to(&again.goal);
+        self.fights.strip(&mut second);
+        if self.is_watched() && !second.is_empty() {
+            let tried: BTreeSet<ObjectKey> = tried.iter().map(|step| step.key()).collect();
+            second.steps.retain(|step| tried.contains(&step.key()));
+        }
+        if let Some(first) = second.steps.first() {
+            return Err(undone(format!(
+                "verify: {} steps are left after applying all, the first: {}",
+                second.steps.len(),
+                first
+            )));
+        }
+        match second.conflicts.first() {
+            Some(conflict) if self.is_watched() => {
+                Err(undone(format!("verify: {}", conflict.message)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks the kernel for the path of sample addresses, which must be the desired one.
+    fn ask_for_routes(
+        &mut self,
+        machine: &mut Machine<'_>,
+        aim: &Aim,
+        tried: &[&Step],
+    ) -> Result<(), Failure> {
+        let view = &machine.view;
+        let promise = Promise {
+            desired: &aim.desired,
+            facts: &view.facts,
+            ownership: &view.ownership,
+            vpc_cidrs: &view.vpc_cidrs,
+        };
+        let mut findings = ask_kernel(&promise, tried.iter().copied(), machine.kernel)?;
+        self.notes.extend(findings.notes.drain(..));
+        let Some(first) = findings.mismatches.first() else {
+            return Ok(());
+        };
+        if self.fights.leaves_any_alone() {
+            // Probably the fault of an object that is left alone; the others must not suffer.
+            self.notes.push(format!("verify: {first}"));
+            return Ok(());
+        }
+        let more = match findings.mismatches.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        Err(undone(format!("verify: {first}{more}{}", passed_by(view))))
+    }
+}
+
+/// Adds the steps of a further attempt to those told. A step that was carried out and has to be
+/// repeated was undone by another program, so both are told; a refused step is told once.
+fn tell_more(told: &mut Plan, further: &Plan, setback: &Setback) {
+    if !setback.was_carried_out() {
+        let again: BTreeSet<ObjectKey> = further.steps.iter().map(Step::key).collect();
+        told.steps.retain(|step| !again.contains(&step.key()));
+    }
+    told.steps.extend_from_slice(&further.steps);
+}
+
+/// The end of a failed attempt.
+enum Failure {
+    /// Another attempt may succeed.
+    Setback(Setback),
+    /// No other attempt is made.
+    Final(PassError),
+}
+
+impl<E: Into<PassError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Final(error.into())
+    }
+}
+
+fn undone(difference: String) -> Failure {
+    Failure::Setback(Setback::Undone(difference))
+}
+
+/// The likely cause of a failed look-up: foreign rules before ours.
+fn passed_by(view: &View) -> String {
+    let rules: Vec<String> = view
+        .observed
+        .rules
+        .iter()
+        .filter(|rule| view.ownership.is_passed_by(rule))
+        .map(|rule| format!("{} {}: {}", rule.family, rule.priority, rule_text(rule)))
+        .collect();
+    if rules.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; foreign rules that come before ours: {}",
+        rules.join(", ")
+    )
+}

@@ -1,0 +1,92 @@
+//! Errors of a pass.
+
+use thiserror::Error;
+
+use crate::desired::DesiredError;
+use crate::guard::AcceptError;
+use crate::kernel::ObserveError;
+use crate::kernel::firewall::FirewallError;
+use crate::kernel::netlink::NetlinkError;
+use crate::source::imds::ImdsError;
+use crate::state::error::{ReadError, StateError};
+use crate::state::lock::LockError;
+
+/// Why a pass failed.
+#[derive(Debug, Error)]
+pub enum PassError {
+    /// No CAP_NET_ADMIN.
+    #[error(
+        "changing routes, rules and firewall needs CAP_NET_ADMIN: run as root (sudo trailblazer …); --dry-run needs no privilege"
+    )]
+    NoPrivilege,
+    /// Another pass holds the lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The kernel can't be read.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The state dir can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The state dir or the journal can't be written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// `--accept` names another document.
+    #[error(transparent)]
+    Accept(#[from] AcceptError),
+    /// A setting needs the metadata service, and no answer is known.
+    #[error("metadata service: {error}; it is needed for {setting}")]
+    Instance {
+        /// The failure of the service.
+        #[source]
+        error: ImdsError,
+        /// The setting, and a way to do without the service.
+        setting: &'static str,
+    },
+    /// The host doesn't fit the settings.
+    #[error(transparent)]
+    Desired(#[from] DesiredError),
+    /// The firewall fails.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    /// No firewall can hold the rules.
+    #[error("no firewall can carry our rules: {0}")]
+    NoFirewall(String),
+    /// A foreign object has the place of one of ours.
+    #[error("conflict: {}; nothing was changed", .0.join("; "))]
+    Conflict(Vec<String>),
+    /// The steps failed, and our objects are again as before them.
+    #[error("{reason}; rolled back: our objects are as they were before the pass")]
+    RolledBack {
+        /// The failure.
+        reason: String,
+    },
+    /// The steps failed, and so did the rollback.
+    #[error(
+        "{reason}; the rollback failed too: {rollback}; run `trailblazer reconcile` again, or `trailblazer flush` to remove all our objects"
+    )]
+    RollbackFailed {
+        /// The failure of the steps.
+        reason: String,
+        /// The failure of the rollback.
+        rollback: String,
+    },
+    /// The kernel refused some steps again and again; the others are in force and verified.
+    #[error("the kernel refuses {}; everything else is in force, and the next pass tries again", .0.join("; "))]
+    Refused(Vec<String>),
+    /// The selected region is unknown, so no document can be judged.
+    #[error("{0}; until the region is known, the bypass path stays as it is")]
+    NoRegion(String),
+    /// SIGTERM, or a pause.
+    #[error("stopped between two steps; the next pass does the rest")]
+    Stopped,
+    /// No document was ever accepted.
+    #[error("no document: {0}; until a document is accepted, the bypass path stays as it is")]
+    NoDocument(String),
+}
+
+impl From<NetlinkError> for PassError {
+    fn from(error: NetlinkError) -> Self {
+        PassError::Observe(ObserveError::Netlink(error))
+    }
+}

@@ -1,0 +1,16 @@
+//! The result of a pass that outlives it.
+
+use crate::facts::HostFacts;
+use crate::ownership::Ownership;
+use crate::plan::Goal;
+
+/// The state that a pass leaves in force. An agent's watcher repairs deviations from `goal` until
+/// the next pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InForce {
+    pub goal: Goal,
+    /// Which objects are ours.
+    pub ownership: Ownership,
+    /// The host at the last reading.
+    pub facts: HostFacts,
+}

@@ -1,0 +1,147 @@
+//! The options of a pass.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::in_force::InForce;
+use crate::plan::{ObjectKey, Step};
+use crate::types::SyncToken;
+
+/// How far a pass goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Change the kernel and the state dir.
+    #[default]
+    Apply,
+    /// Stop after the plan; write nothing.
+    DryRun,
+    /// Store the judged document and leave the kernel alone, as for a machine image.
+    CacheOnly,
+    /// Judge the document; write nothing and leave the kernel alone.
+    CacheOnlyDryRun,
+}
+
+impl Mode {
+    /// The mode that the two flags of the command line ask for.
+    pub fn of(dry_run: bool, cache_only: bool) -> Mode {
+        match (dry_run, cache_only) {
+            (false, false) => Mode::Apply,
+            (true, false) => Mode::DryRun,
+            (false, true) => Mode::CacheOnly,
+            (true, true) => Mode::CacheOnlyDryRun,
+        }
+    }
+
+    /// True if the state dir may be written, which needs the lock.
+    pub fn writes(self) -> bool {
+        matches!(self, Mode::Apply | Mode::CacheOnly)
+    }
+
+    /// True if the pass ends with the judgement of the document.
+    pub fn documents_only(self) -> bool {
+        matches!(self, Mode::CacheOnly | Mode::CacheOnlyDryRun)
+    }
+}
+
+/// Which documents a pass judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asking {
+    /// The document of the source, against the last known good.
+    #[default]
+    Source,
+    /// The last known good alone; no source is contacted.
+    Nobody,
+    /// The document of the source alone, as on a new machine.
+    SourceAlone,
+}
+
+/// Why a pass runs. [`Cause::as_str`] is the word in the journal, the status and the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cause {
+    /// The command `reconcile`.
+    #[default]
+    Reconcile,
+    /// The agent has started.
+    Start,
+    /// A control client requested a pass.
+    Kick,
+    /// New settings are in use.
+    Config,
+    /// A source has answered.
+    Document,
+    /// Kernel notifications report changes.
+    Drift,
+    /// The pass before failed.
+    Retry,
+    /// The pause of a fought object is over.
+    Conflict,
+    /// A full check, due by the clock.
+    Resync,
+    /// New settings are tried by a dry run.
+    Reload,
+    /// The watcher repaired single objects before the pass.
+    Repair,
+}
+
+words!(Cause {
+    Reconcile => "reconcile",
+    Start => "start",
+    Kick => "kick",
+    Config => "config",
+    Document => "document",
+    Drift => "drift",
+    Retry => "retry",
+    Conflict => "conflict",
+    Resync => "resync",
+    Reload => "reload",
+    Repair => "mended",
+});
+
+/// Options of a pass that an agent runs beside a watcher, which repairs single objects and
+/// requests another pass for every change.
+///
+/// So a watched pass answers for its own steps only: an unrelated object that disappears
+/// meanwhile is left to the watcher and to the next pass. A pass without changes leaves no line
+/// in the journal, since an agent runs many.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Watched {
+    /// Fought objects whose pause lasts: not written by this pass.
+    pub paused: BTreeSet<ObjectKey>,
+    /// Fought objects whose pause is over: written once by this pass.
+    pub contested: BTreeSet<ObjectKey>,
+    /// Repairs by the watcher since the last pass, for the journal.
+    pub repaired: Vec<Step>,
+    /// The result of the last pass under the same settings. A refused pass restores missing
+    /// objects of it.
+    pub earlier: Option<Arc<InForce>>,
+}
+
+/// The options of a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// How far the pass goes.
+    pub mode: Mode,
+    /// The token of `--accept`: the operator's approval of a held document.
+    pub accept: Option<SyncToken>,
+    /// Which documents are judged.
+    pub asking: Asking,
+    /// Why the pass runs.
+    pub cause: Cause,
+    /// Flush state files to the disk before going on. Off in tests and benchmarks only.
+    pub sync: bool,
+    /// Set by an agent.
+    pub watched: Option<Watched>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            mode: Mode::default(),
+            accept: None,
+            asking: Asking::default(),
+            cause: Cause::default(),
+            sync: true,
+            watched: None,
+        }
+    }
+}

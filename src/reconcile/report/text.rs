@@ -1,0 +1,103 @@
+//! The text of a report, for people.
+
+use std::fmt::Write;
+
+use super::{Applied, Outcome, Report};
+use crate::columns::Style;
+use crate::ownership::Ownership;
+use crate::plan::text::{Context, render, totals};
+use crate::types::Family;
+
+impl Report {
+    /// The text for people, on standard output.
+    pub fn to_text(&self, ownership: &Ownership, style: Style) -> String {
+        let mut text = String::new();
+        if self.judged {
+            self.document_to_text(&mut text);
+        } else {
+            let _ = writeln!(text, "document  not looked at");
+        }
+        if let Some(backend) = &self.backend {
+            let _ = writeln!(text, "firewall  {} ({})", backend.kind, backend.reason);
+        }
+        for verdict in &self.verdicts {
+            let _ = writeln!(
+                text,
+                "{:<8}  {}: {}",
+                verdict.level, verdict.guard, verdict.message
+            );
+        }
+        for note in self.distinct_notes() {
+            let _ = writeln!(text, "note      {note}");
+        }
+        text.push('\n');
+        let name = |index| self.device_name(index);
+        let context = Context {
+            device_name: &name,
+            ownership,
+            style,
+        };
+        let steps = render(&self.plan, &context);
+        if !steps.is_empty() {
+            let _ = writeln!(text, "{steps}");
+        }
+        let _ = writeln!(text, "{}", self.summary());
+        text
+    }
+
+    fn document_to_text(&self, text: &mut String) {
+        match self.sync_token {
+            Some(token) => {
+                let _ = writeln!(
+                    text,
+                    "document  sync token {token}, published {}",
+                    self.create_date
+                );
+            }
+            None => {
+                let _ = writeln!(text, "document  none in force");
+            }
+        }
+        for family in Family::ALL {
+            let _ = writeln!(
+                text,
+                "{family}      {} prefixes selected, {} after aggregation",
+                self.selected.get(family),
+                self.aggregated.get(family)
+            );
+        }
+    }
+
+    /// The last line.
+    pub fn summary(&self) -> String {
+        let totals = totals(&self.plan);
+        let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
+        match self.outcome {
+            Outcome::InSync if self.mode.documents_only() => {
+                format!("The document is in the state dir; the kernel was not compared ({took}).")
+            }
+            Outcome::InSync => format!("In sync: nothing to do ({took})."),
+            Outcome::Changed => format!("Changed and verified: {totals} ({took})."),
+            Outcome::Pending => format!("Plan: {totals}. Nothing was changed."),
+            Outcome::Held if !self.mode.writes() => {
+                format!("Held by the guard. Plan: {totals}. Nothing was changed.")
+            }
+            Outcome::Held if self.plan.is_empty() => {
+                format!("Held by the guard; what it lets through is in force ({took}).")
+            }
+            Outcome::Held => format!("Held by the guard; the rest is in force: {totals} ({took})."),
+            Outcome::RolledBack => {
+                "Rolled back: our objects are as they were before the pass.".to_owned()
+            }
+            Outcome::Stopped => {
+                "Stopped between two steps; the next pass does the rest.".to_owned()
+            }
+            Outcome::Failed => match self.applied {
+                Applied::None => "Failed. Nothing was changed.",
+                Applied::All => "Failed. The steps above are carried out and verified.",
+                Applied::Part => "Failed. The steps above are carried out in part.",
+            }
+            .to_owned(),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Documents and guard state, as read from the state dir.
+
+use super::memory::{FileId, Memory};
+use super::{Asking, Options};
+use crate::guard::GuardState;
+use crate::notes::Notes;
+use crate::ranges::Selector;
+use crate::source::Validators;
+use crate::state::StateFile;
+use crate::state::error::ReadError;
+use crate::state::store::{Slot, Store, Stored};
+
+/// Documents read before the pass has the lock. Each counts only while its file is unchanged.
+#[derive(Debug, Default)]
+pub(super) struct ReadAhead {
+    held: Option<(FileId, Stored)>,
+    last_good: Option<(FileId, Stored)>,
+}
+
+impl ReadAhead {
+    /// Reads both slots. Errors are left to the pass, which reads such a file again.
+    pub fn read(store: &Store) -> ReadAhead {
+        let read = |slot| {
+            // Before the content: a file put in place meanwhile must not pass for this one.
+            let file = FileId::of(&store.path_of(slot))?;
+            Some((file, store.read(slot).ok()?))
+        };
+        ReadAhead {
+            held: read(Slot::Held),
+            last_good: read(Slot::LastKnownGood),
+        }
+    }
+
+    /// The validators of the newest document, for a conditional request.
+    pub fn validators(&self) -> Option<Validators> {
+        let (_, newest) = self.held.as_ref().or(self.last_good.as_ref())?;
+        newest.meta().validators.clone()
+    }
+
+    /// The document of a slot, read from the disk only if the file was replaced since.
+    fn take(&mut self, slot: Slot, store: &Store) -> Result<Stored, ReadError> {
+        let ahead = match slot {
+            Slot::Held => self.held.take(),
+            Slot::LastKnownGood => self.last_good.take(),
+        };
+        match ahead {
+            Some((file, stored)) if FileId::of(&store.path_of(slot)).as_ref() == Some(&file) => {
+                Ok(stored)
+            }
+            _ => store.read(slot),
+        }
+    }
+}
+
+/// The last known good, as found on disk.
+pub(super) enum LastKnownGood {
+    Absent,
+    /// Not read: the agent's memory knows the selection of this very file.
+    Remembered,
+    Unreadable(String),
+    Read(Stored),
+}
+
+impl LastKnownGood {
+    /// The document, if it was read.
+    pub fn stored(&self) -> Option<&Stored> {
+        match self {
+            LastKnownGood::Read(stored) => Some(stored),
+            _ => None,
+        }
+    }
+}
+
+/// Documents and guard state of the state dir.
+pub(super) struct OnDisk {
+    pub last_good: LastKnownGood,
+    /// Identity of the last known good's file, taken before reading.
+    pub file: Option<FileId>,
+    pub held: Option<Stored>,
+    pub guard: GuardState,
+    /// The held document or the guard state exists but can't be read. The guard then deletes no
+    /// route, since the missing record may be the reason for a route.
+    pub incomplete: bool,
+}
+
+impl OnDisk {
+    /// The validators of the newest document.
+    pub fn validators(&self) -> Option<&Validators> {
+        let newest = self.held.as_ref().or(self.last_good.stored())?;
+        newest.meta().validators.as_ref()
+    }
+
+    /// Reads the state dir. Returns the content and notes. `memory` is an agent's; with an answer
+    /// of a source at hand the documents are read all the same, to be compared with that answer.
+    ///
+    /// # Errors
+    /// The guard state can't be read.
+    pub fn read(
+        store: &Store,
+        options: &Options,
+        mut ahead: ReadAhead,
+        memory: Option<(&Memory, &Selector)>,
+    ) -> Result<(OnDisk, Notes), ReadError> {
+        let mut notes = Notes::default();
+        let mut on_disk = OnDisk {
+            last_good: LastKnownGood::Absent,
+            file: None,
+            held: None,
+            guard: GuardState::default(),
+            incomplete: false,
+        };
+        if options.asking == Asking::SourceAlone {
+            return Ok((on_disk, notes));
+        }
+        on_disk.file = FileId::of(&store.path_of(Slot::LastKnownGood));
+        let remembered = memory.is_some_and(|(memory, selector)| {
+            holds_nothing(store) && memory.recall(on_disk.file.as_ref(), selector).is_some()
+        });
+        on_disk.last_good = if remembered {
+            LastKnownGood::Remembered
+        } else {
+            match ahead.take(Slot::LastKnownGood, store) {
+                Ok(stored) => LastKnownGood::Read(stored),
+                Err(error) if error.is_absent() => LastKnownGood::Absent,
+                Err(error) if is_tolerated(options, &error) => {
+                    notes.push(error.to_string());
+                    LastKnownGood::Absent
+                }
+                Err(error) => LastKnownGood::Unreadable(error.to_string()),
+            }
+        };
+        match ahead.take(Slot::Held, store) {
+            Ok(stored) => on_disk.held = Some(stored),
+            Err(error) if error.is_absent() => {}
+            Err(error) => {
+                on_disk.incomplete = !is_tolerated(options, &error);
+                notes.push(error.to_string());
+            }
+        }
+        match store.read_json(StateFile::Guard) {
+            Ok(state) => on_disk.guard = state,
+            Err(error) if error.is_absent() || is_tolerated(options, &error) => {}
+            Err(error) if error.is_damaged() => {
+                on_disk.incomplete = true;
+                notes.push(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        Ok((on_disk, notes))
+    }
+}
+
+/// True if there is no held document, not even an unreadable one.
+fn holds_nothing(store: &Store) -> bool {
+    std::fs::symlink_metadata(store.path_of(Slot::Held))
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// A dry run by an unprivileged user goes on without the files that this user may not read.
+fn is_tolerated(options: &Options, error: &ReadError) -> bool {
+    !options.mode.writes() && error.is_denied()
+}
+
+/// Reads a small state file. An absent file is `None`; so are a damaged one, which the next write
+/// replaces, and one that a dry run may not read, both with a note.
+///
+/// # Errors
+/// Any other failure to read.
+pub(super) fn read_optional<T: serde::de::DeserializeOwned>(
+    store: &Store,
+    file: StateFile,
+    options: &Options,
+) -> Result<(Option<T>, Notes), ReadError> {
+    match store.read_json(file) {
+        Ok(value) => Ok((Some(value), Notes::default())),
+        Err(error) if error.is_absent() => Ok((None, Notes::default())),
+        Err(error) if error.is_damaged() || is_tolerated(options, &error) => {
+            Ok((None, Notes::from(error.to_string())))
+        }
+        Err(error) => Err(error),
+    }
+}
