@@ -37,5 +37,5 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
     if let Some(error) = &report.error {
         complain(error);
     }
-    report.outcome.exit_code()
+    report.exit_code()
 }

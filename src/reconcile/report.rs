@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::in_force::InForce;
 use super::{BackendChoice, Mode, PassError};
 use crate::config::Role;
+use crate::degraded::{self, Degradation};
 use crate::exit;
 use crate::guard::{GuardState, Judgement, Verdict};
 use crate::notes::Notes;
@@ -147,6 +148,8 @@ pub struct Report {
     pub groups: Vec<(Group, usize)>,
     pub guard_state: GuardState,
     pub notes: Notes,
+    /// Parts that are missing, the most important part first.
+    pub degraded: Vec<Degradation>,
     /// The firewall in use.
     pub backend: Option<BackendChoice>,
     pub error: Option<String>,
@@ -183,6 +186,7 @@ impl Report {
             groups: Vec::new(),
             guard_state: GuardState::default(),
             notes: Notes::default(),
+            degraded: Vec::new(),
             backend: None,
             error: None,
             duration: Duration::ZERO,
@@ -221,6 +225,19 @@ impl Report {
         self.guard_state.clone_from(&judgement.state);
         if self.held {
             self.outcome = Outcome::Held;
+        }
+    }
+
+    /// Adds missing parts.
+    pub fn degrade(&mut self, missing: &[Degradation]) {
+        degraded::merge(&mut self.degraded, missing.iter().cloned());
+    }
+
+    /// The exit code for scripts: a missing part is a failure, unless steps are pending or held.
+    pub fn exit_code(&self) -> u8 {
+        match self.outcome.exit_code() {
+            exit::OK if !self.degraded.is_empty() => exit::FAILED,
+            code => code,
         }
     }
 
@@ -300,6 +317,7 @@ impl Report {
             "conflicts": self.plan.conflicts.iter().map(|c| c.message.as_str()).collect::<Vec<_>>(),
             "verdicts": self.verdicts,
             "notes": self.distinct_notes(),
+            "degraded": self.degraded,
             "firewall": self.backend.as_ref().map(|backend| json!({
                 "backend": backend.kind.as_str(),
                 "reason": backend.reason,

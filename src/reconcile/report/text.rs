@@ -41,6 +41,9 @@ impl Report {
         if !steps.is_empty() {
             let _ = writeln!(text, "{steps}");
         }
+        for missing in &self.degraded {
+            let _ = writeln!(text, "Degraded: {missing}");
+        }
         let _ = writeln!(text, "{}", self.summary());
         text
     }
@@ -76,7 +79,13 @@ impl Report {
             Outcome::InSync if self.mode.documents_only() => {
                 format!("The document is in the state dir; the kernel was not compared ({took}).")
             }
+            Outcome::InSync if !self.degraded.is_empty() => {
+                format!("Degraded: parts are missing; the rest is in sync ({took}).")
+            }
             Outcome::InSync => format!("In sync: nothing to do ({took})."),
+            Outcome::Changed if !self.degraded.is_empty() => {
+                format!("Degraded: parts are missing; changed and verified: {totals} ({took}).")
+            }
             Outcome::Changed => format!("Changed and verified: {totals} ({took})."),
             Outcome::Pending => format!("Plan: {totals}. Nothing was changed."),
             Outcome::Held if !self.mode.writes() => {
