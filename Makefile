@@ -1,15 +1,15 @@
-# make demo       the plan and the flows in a small VPC of network namespaces, in seconds
-# make test       everything that a change must pass; installs the tools it needs
-# make test-boot  machines that boot with the package, under systemd-nspawn; as root or with sudo
-# make test-long  also what takes minutes
-# make golden     writes the golden plans anew; read the diff before committing it
-# make bench      speed, side by side with ip and BIRD
-# make bench-agent  the running agent: drift, flush, start, storm, rest (three minutes)
-# make soak       the running agent over 10,000 passes and 1,000 documents (half an hour)
-# make build      the release binary
-# make packages   a .deb and an .rpm in target/packages; ARCH=arm64 for another architecture
-# make lint       formatting and clippy
-# make deny       licences and sources of all dependencies, by deny.toml
+# make demo       shows the plan and the flows in a small VPC of network namespaces, in seconds
+# make test       runs all tests that a change must pass; installs the tools for the tests
+# make test-boot  boots machines with the package under systemd-nspawn; as root or with sudo
+# make test-long  also runs the tests that take minutes
+# make golden     rewrites the golden plans; read the diff before a commit
+# make bench      measures speed, side by side with ip and BIRD
+# make bench-agent  measures the running agent: drift, flush, start, storm, rest (three minutes)
+# make soak       runs the agent over 10,000 passes and 1,000 documents (half an hour)
+# make build      builds the release binary
+# make packages   builds a .deb and an .rpm in target/packages; ARCH=arm64 for another architecture
+# make lint       checks formatting and clippy
+# make deny       checks licences and sources of all dependencies against deny.toml
 
 CARGO ?= cargo
 DEPS  := packaging/dev/install-deps.sh
@@ -29,8 +29,8 @@ demo:
 	$(CARGO) build --locked --bin trailblazer --example demo
 	@$(CARGO) run --locked --quiet --example demo
 
-# The packages' binary and the base root take minutes each. They are made beside the tests, of the
-# time that those leave (nice); tests/packages waits for them.
+# The packages' binary and the Debian root file system take minutes each. Both are built in the
+# background at low priority while the tests run; tests/packages waits for both.
 test: deps
 	@mkdir -p target
 	@nice -n 19 packaging/build-binary.sh >target/binary.log 2>&1 & \

@@ -1,11 +1,11 @@
 #!/bin/sh
-# The release binary, with the same bytes wherever it is built:
+# Builds the release binary, with the same bytes on every machine:
 #
 #   packaging/build-binary.sh [ARCH]       ARCH as dpkg writes it; this machine's by default
 #
-# Prints the binary's path on standard output; cargo says the rest on standard error. The bytes
-# follow from the sources, Cargo.lock, the versions of rustc and of the C compiler, and nothing
-# else: the directories of the build are mapped to fixed names, in Rust and in aws-lc's C.
+# Prints the binary's path on standard output, cargo's messages on standard error. The bytes depend
+# only on the sources, Cargo.lock, and the versions of rustc and of the C compiler: the directories
+# of the build are mapped to fixed names, in Rust and in aws-lc's C.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -23,7 +23,7 @@ case $arch in
     amd64) target=x86_64-unknown-linux-gnu ;;
     arm64) target=aarch64-unknown-linux-gnu ;;
     *)
-        echo "$0: no packages for $arch: amd64 or arm64" >&2
+        echo "$0: no packages for $arch: use amd64 or arm64" >&2
         exit 64
         ;;
 esac
@@ -35,21 +35,22 @@ if [ "$arch" != "$native" ]; then
     export "CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)_LINKER=$triple-gcc"
 fi
 
-# The directories must be known before the first compilation; offline it's enough that they are there.
+# The registry directories must exist before the loop below reads their names. Offline, cargo uses the
+# existing directories.
 $cargo fetch --quiet --locked --target "$target" >&2
 
-# The last match wins, in rustc as in gcc: from the general to the special.
+# In rustc and gcc the last match wins, so the order is from general to special.
 rust="--remap-path-prefix=$here=/trailblazer"
 c="-ffile-prefix-map=$here=/trailblazer"
 for registry in "$cargo_home"/registry/src/*; do
     rust="$rust --remap-path-prefix=$registry=/crates"
     c="$c -ffile-prefix-map=$registry=/crates"
 done
-# No date goes into the binary, and some crates' build scripts run again when this one changes.
+# The binary contains no date, and some crates' build scripts run again when this variable changes.
 unset SOURCE_DATE_EPOCH
 export RUSTFLAGS="$rust"
 export CFLAGS="$c"
-# Its own directory: with other flags cargo would build everything anew here and there.
+# A separate directory: with alternating flags in one directory cargo would rebuild everything.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$here/target}/reproducible"
 $cargo build --release --locked --target "$target" --bin trailblazer >&2
 echo "$CARGO_TARGET_DIR/$target/release/trailblazer"

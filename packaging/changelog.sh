@@ -3,15 +3,16 @@
 #
 #   packaging/changelog.sh debian|rpm|date|notes VERSION
 #
-# `date` prints the day of the newest release, `notes` one release's section as it stands. Sections of changes that are not released are left out:
-# the newest entry of a package's changelog has the package's own version.
+# `date` prints the day of the newest release, `notes` prints the section of one release unchanged. The
+# output has no unreleased changes, so the newest entry of a package's changelog has the package's own
+# version.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 maintainer='Trailblazer maintainers <maintainers@trailblazer.example>'
 export LC_ALL=C TZ=UTC
 
-# One line an entry: "VERSION DAY" for a release, "* TEXT" for a change, whose further lines are joined.
+# One line per entry: "VERSION DAY" for a release, "* TEXT" for a change, with all its lines joined.
 releases() {
     awk '
         function flush_change() { if (change != "") print "* " change; change = "" }

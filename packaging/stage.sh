@@ -1,5 +1,5 @@
 #!/bin/sh
-# The tree of files that both packages hold, and what they say of it:
+# Creates the tree of files of both packages, and the packages' metadata:
 #
 #   packaging/stage.sh WORK BINARY ARCH      WORK/tree, WORK/licence-tag, …
 set -eu
@@ -14,8 +14,8 @@ esac
 tree=$work/tree
 generated=$work
 
-# Pages, completions and licences, from the types and the documents of this very commit. The date is
-# an argument: with it in the environment some crates would be built anew for each commit.
+# Man pages, completions and licences, generated from the types and documents of this commit. The date
+# is an argument: with the date in the environment cargo would rebuild some crates for each commit.
 env -u SOURCE_DATE_EPOCH "${CARGO:-cargo}" run --quiet --locked --example package_files -- \
     "$generated" "$target" "$SOURCE_DATE_EPOCH"
 
@@ -24,7 +24,7 @@ put() { # MODE SOURCE DESTINATION
 }
 put_gz() { # SOURCE DESTINATION
     mkdir -p "$(dirname "$tree/$2")"
-    # -n: neither name nor time, which would differ from build to build.
+    # -n stores neither name nor time, which would differ between builds.
     gzip -9nc "$1" >"$tree/$2"
     chmod 644 "$tree/$2"
 }
@@ -37,7 +37,7 @@ put 644 packaging/files/networkd.conf usr/lib/systemd/networkd.conf.d/trailblaze
 put 644 packaging/files/sysusers.conf usr/lib/sysusers.d/trailblazer.conf
 put 644 packaging/files/tmpfiles.conf usr/lib/tmpfiles.d/trailblazer.conf
 put 644 packaging/files/trailblazer.toml.example etc/trailblazer/trailblazer.toml.example
-# Below /etc, where every iproute2 looks; below /usr/share only those of 6.5 and later do.
+# Every iproute2 reads /etc; only iproute2 6.5 and later read /usr/share.
 put 644 packaging/files/rt_tables.conf etc/iproute2/rt_tables.d/trailblazer.conf
 put 644 packaging/files/rt_protos.conf etc/iproute2/rt_protos.d/trailblazer.conf
 

@@ -1,4 +1,4 @@
-# In a file of its own: Packer before 1.7, which had the plugin built in, doesn't know this block.
+# In a separate file: Packer before 1.7 had the plugin built in and doesn't know this block.
 packer {
   required_version = ">= 1.10"
 

@@ -1,5 +1,5 @@
-# Machine images with Trailblazer baked in: Debian 12, Debian 13, Ubuntu 24.04, Amazon Linux 2023,
-# each for amd64 and arm64. docs/aws.md walks through it.
+# Machine images with Trailblazer installed: Debian 12, Debian 13, Ubuntu 24.04, Amazon Linux 2023,
+# each for amd64 and arm64. docs/aws.md explains each step.
 #
 #   make packages
 #   cd packaging/ami
@@ -10,7 +10,7 @@
 locals {
   stamp = formatdate("YYYYMMDD-hhmmss", timestamp())
 
-  # What every source image must be, whoever made it.
+  # Filters for all source images.
   any = {
     root-device-type    = "ebs"
     virtualization-type = "hvm"
@@ -24,8 +24,8 @@ source "amazon-ebs" "trailblazer" {
 
   ami_description = "Trailblazer ${var.version}"
 
-  # The image asks its instances for version 2 of the metadata service, the only one that the agent
-  # speaks; the machine that builds it does so already.
+  # Instances of the image require version 2 of the metadata service, the only version that the agent
+  # speaks. The build machine requires version 2 as well.
   imds_support = "v2.0"
   metadata_options {
     http_endpoint               = "enabled"
@@ -33,7 +33,7 @@ source "amazon-ebs" "trailblazer" {
     http_put_response_hop_limit = 1
   }
 
-  # A key for this build alone. RSA isn't accepted by every sshd any more.
+  # A temporary key for this build. Some sshd versions no longer accept RSA.
   temporary_key_pair_type   = "ed25519"
   ssh_clear_authorized_keys = true
 
@@ -43,7 +43,7 @@ source "amazon-ebs" "trailblazer" {
     Component = "trailblazer"
   })
   snapshot_tags = merge(var.tags, { Component = "trailblazer" })
-  # iam/packer.json lets Packer stop and terminate only what carries this.
+  # iam/packer.json lets Packer stop and terminate only instances with this tag.
   run_tags = {
     Name      = "packer-trailblazer"
     Component = "trailblazer-build"

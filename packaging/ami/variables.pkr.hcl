@@ -1,35 +1,35 @@
 variable "region" {
-  description = "Where the images are built. The last known good in them is good for any region: the document is stored whole."
+  description = "The region of the build. The document in the images (ip-ranges.json) is stored whole and serves every region."
   type        = string
   default     = "us-east-1"
 }
 
 variable "subnet_id" {
-  description = "A subnet with a way to the internet, for the build; null for the default VPC's."
+  description = "A subnet with internet access, for the build; null for a subnet of the default VPC."
   type        = string
   default     = null
 }
 
 variable "packages" {
-  description = "The directory of the packages, as `make packages` leaves them."
+  description = "The directory of the packages, the output of `make packages`."
   type        = string
   default     = "../../target/packages"
 }
 
 variable "version" {
-  description = "Of the packages: the part of their names between `trailblazer` and the architecture."
+  description = "The version of the packages: the part of the file name between `trailblazer` and the architecture."
   type        = string
   default     = "0.1.0-1"
 }
 
 variable "kms_key_id" {
-  description = "The key of the images' snapshots; null for the account's default key of EBS."
+  description = "The KMS key for the images' snapshots; null for the account's default EBS key."
   type        = string
   default     = null
 }
 
 variable "instance_types" {
-  description = "What the images are built on, by architecture."
+  description = "The instance type of the build, by architecture."
   type        = map(string)
   default = {
     amd64 = "t3.small"
@@ -38,7 +38,7 @@ variable "instance_types" {
 }
 
 variable "tags" {
-  description = "More tags for the images and their snapshots."
+  description = "Additional tags for the images and snapshots."
   type        = map(string)
   default     = {}
 }

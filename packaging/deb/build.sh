@@ -16,8 +16,8 @@ install -m 644 "$work"/copyright "$tree"/usr/share/doc/trailblazer/copyright
 packaging/changelog.sh debian | gzip -9nc >"$tree"/usr/share/doc/trailblazer/changelog.Debian.gz
 install -D -m 644 $here/lintian-overrides "$tree"/usr/share/lintian/overrides/trailblazer
 
-# What the binary is linked with. dpkg-shlibdeps knows the libraries of this machine's architecture
-# alone; for another one glibc's newest symbol that is used says the same.
+# The libraries that the binary is linked with. dpkg-shlibdeps knows only the libraries of this
+# machine's architecture; for another architecture the newest glibc symbol in use gives the version.
 if [ "$arch" = "$(dpkg --print-architecture)" ]; then
     mkdir -p "$work"/shlibs/debian
     printf 'Source: trailblazer\n\nPackage: trailblazer\nArchitecture: any\n' \
@@ -37,7 +37,7 @@ done
 (cd "$tree" && find . -path ./DEBIAN -prune -o -path ./etc -prune -o -type f -printf '%P\0' |
     sort -z | xargs -0 md5sum) >"$tree"/DEBIAN/md5sums
 chmod 644 "$tree"/DEBIAN/conffiles "$tree"/DEBIAN/md5sums
-# In KiB, each file and directory rounded up (policy 5.6.20), not as this file system stores them.
+# In KiB, each file and directory rounded up (policy 5.6.20), independent of this file system.
 size=$(find "$tree" -path "$tree"/DEBIAN -prune -o -type f -printf '%s\n' -o -printf '1\n' |
     awk '{ kib += int(($1 + 1023) / 1024) } END { print kib }')
 sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$arch/" -e "s/@SIZE@/$size/" \

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs a command as root: as it is, or through sudo.
+# Runs a command as root: directly if the user is root, else through sudo.
 set -eu
 if [ "$(id -u)" = 0 ]; then
     exec "$@"

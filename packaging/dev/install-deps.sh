@@ -3,8 +3,8 @@
 #
 #   packaging/dev/install-deps.sh build|packages|deny|demo|test|boot|bench
 #
-# Quick and silent when they are all there. With apt-get it installs what is missing (through
-# sudo when not root); without, it names the tools and stops.
+# Quick and silent if all tools exist. Installs missing tools with apt-get (through sudo if not root);
+# without apt-get, prints the missing tools and stops.
 set -eu
 
 # tool:package (names as in Debian and Ubuntu); *.so.* is a library for LD_PRELOAD
@@ -21,9 +21,9 @@ test="$demo iptables:iptables iptables-restore:iptables \
 boot="$demo ${packages#"$build "} debootstrap:debootstrap systemd-nspawn:systemd-container"
 bench="$test bird:bird2 birdc:bird2"
 
-# The tests check the alert rules with it. Its package is Prometheus itself, whose daemon nobody
-# asked for: so only this one file is taken out of it, and put where it goes away with
-# `cargo clean`.
+# The tests check the alert rules with promtool. The package of promtool contains the Prometheus
+# daemon, which must not be installed here, so the script extracts only this one file, into a
+# directory that `cargo clean` deletes.
 promtool=$(cd "$(dirname "$0")/../.." && pwd)/target/tools/promtool
 
 case "${1:-test}" in
@@ -40,15 +40,15 @@ case "${1:-test}" in
         ;;
 esac
 
-# Users' PATHs on Debian lack the directories of ip and nft, and all of them that of networkd, which
-# the tests run as a neighbour of the agent, never on this machine itself.
+# On Debian a user's PATH lacks the directories of ip and nft, and every PATH lacks the directory of
+# networkd. The tests run networkd beside the agent in a namespace, never on this machine itself.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/systemd:/lib/systemd
 
 is_there() {
     case $1 in
         # Debian's directory has the architecture in its name.
         *.so.*) set -- /usr/lib*/faketime/"$1" /usr/lib/*/faketime/"$1" ;;
-        # Without it no venv can be made (Debian takes it out of Python's own library).
+        # venv needs ensurepip, which Debian splits from Python's standard library.
         ensurepip) python3 -m ensurepip --version >/dev/null 2>&1; return ;;
         *) command -v "$1" >/dev/null 2>&1; return ;;
     esac
@@ -69,7 +69,7 @@ find_missing() {
             *) packages="$packages ${pair#*:}" ;;
         esac
     done
-    # A compiler without the C library's headers compiles nothing.
+    # The compiler needs the C library's headers.
     if [ ! -e /usr/include/stdlib.h ]; then
         tools="$tools stdlib.h"
         packages="$packages libc6-dev"
@@ -84,8 +84,8 @@ else
     sudo="none"
 fi
 
-# iptables-legacy loads these kernel modules itself, but not in the tests' user namespaces: there it
-# may not. A loaded module alone makes no table and filters nothing.
+# iptables-legacy loads these kernel modules automatically, but has no permission to do so in the
+# tests' user namespaces. A loaded module alone creates no table and filters nothing.
 load_modules() {
     case $wanted in *iptables-legacy*) ;; *) return 0 ;; esac
     for module in ip_tables ip6_tables; do
@@ -110,8 +110,8 @@ install_missing() {
     fi
 
     echo "installing$packages (for$tools)"
-    # bird2 starts its daemon when it is installed, and systemd may: a routing daemon of the machine's
-    # own is not what anybody asked for. A policy that says no is the way that Debian offers (invoke-rc.d(8)).
+    # The package bird2 starts its routing daemon at installation. The machine must not run a routing
+    # daemon, so this policy forbids the start of services (invoke-rc.d(8)).
     policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
@@ -140,7 +140,7 @@ has_promtool() {
     [ -x "$promtool" ] || command -v promtool >/dev/null 2>&1
 }
 
-# Without root where the package lists are there.
+# Needs no root if apt's package lists exist.
 download_promtool() {
     (cd "$1" && apt-get download -qq prometheus) &&
         dpkg-deb --fsys-tarfile "$1"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$1/promtool" &&
@@ -157,8 +157,8 @@ fetch_promtool() {
         rm -rf "$fetched"
     else
         rm -rf "$fetched"
-        echo "missing: promtool; Debian's package prometheus, or https://prometheus.io/download," \
-            "has it: put it on the PATH" >&2
+        echo "missing: promtool; install it on the PATH, from Debian's package prometheus or from" \
+            "https://prometheus.io/download" >&2
         exit 1
     fi
 }

@@ -19,8 +19,8 @@ install -m 644 "$work"/LICENSE.dependencies "$tree"/usr/share/licenses/trailblaz
 packaging/changelog.sh rpm >"$work"/rpm-changelog
 find "$tree" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
-# The clock and the name of this machine must not show. `rpmbuild` leaves the build root alone for
-# %install's sake: the spec copies the tree.
+# The package must not contain this machine's clock or name. rpmbuild clears the build root before
+# %install, so the spec copies the tree.
 rpmbuild -bb --quiet --target "$arch-linux" \
     --define "_topdir $work/rpmbuild" \
     --define "_rpmdir $work/rpms" \

@@ -1,30 +1,30 @@
 #!/bin/sh
-# Bakes the last known good: a machine that boots without a way to Amazon's document, or behind a NAT
-# that is down, has its routes in force all the same. The document is judged and stored whole, so
-# neither role nor region needs to be known; nothing in the kernel changes, and no answer of the
-# metadata service is kept, which would be this machine's and not the image's.
+# Stores Amazon's document (ip-ranges.json) in the image as the last known good: a machine that can't
+# reach the document at boot, or has a NAT that is down, still gets its routes. The document is checked
+# and stored whole, independent of role and region. The kernel stays unchanged, and no answer of the
+# metadata service is stored, because the answers describe the build machine.
 #
-#   bake.sh [WORD]...      more words for reconcile, such as --source URL of a mirror
+#   bake.sh [ARGUMENT]...      further arguments for reconcile, such as --source URL of a mirror
 set -eu
 
 state=/var/lib/trailblazer
 
-# Before the first boot of the agent systemd has not made it.
+# systemd creates the directory only at the agent's first start.
 install -d -m 0750 -o trailblazer -g trailblazer "$state"
 
-# As the agent's own user: what root wrote, the agent couldn't replace. It looks at the kernel too,
-# which takes the agent's one capability.
+# As the agent's own user: the agent couldn't replace files of root. The command also reads the kernel,
+# which needs the agent's one capability.
 setpriv --reuid=trailblazer --regid=trailblazer --init-groups \
     --bounding-set=-all,+net_admin --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin \
     trailblazer reconcile --cache-only "$@"
 
-# An image without it would look the same and fail where it matters.
+# Without the file the image would seem correct, but fail at a boot without network.
 test -s "$state/last-known-good"
 owner=$(stat -c %U:%G "$state/last-known-good")
 if [ "$owner" != trailblazer:trailblazer ]; then
-    echo "$state/last-known-good belongs to $owner" >&2
+    echo "$state/last-known-good belongs to $owner, not to trailblazer:trailblazer" >&2
     exit 1
 fi
 
-# What tells of this machine's past only.
+# The journal and the lock of the build machine.
 rm -f "$state"/journal.jsonl* "$state"/lock

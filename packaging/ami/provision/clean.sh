@@ -1,5 +1,5 @@
 #!/bin/sh
-# Takes away what belongs to this machine alone, so that each instance of the image is a new one.
+# Deletes the build machine's own data, so that each instance of the image has its own identity.
 set -eu
 
 rm -f /tmp/trailblazer.deb /tmp/trailblazer.rpm /tmp/cloud-init.conf
@@ -11,7 +11,7 @@ else
     dnf clean all >/dev/null
 fi
 
-# Host keys and machine id shared by a fleet are no identity; cloud-init and systemd make new ones.
+# Host keys and machine id must differ between instances; cloud-init and systemd create new ones.
 rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
 cloud-init clean --logs
 truncate -s 0 /etc/machine-id

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs the package that the template put at /tmp. Starts nothing: there is no config yet, and
-# the package starts no service that isn't configured.
+# Installs the package that the template has copied to /tmp. The package starts no service, because no
+# config exists yet.
 set -eu
 
-# The first boot's own work with the package manager would be in the way, and half done in the image.
+# cloud-init may use the package manager during the first boot. Wait, to avoid lock conflicts and an
+# image with half of the work.
 cloud-init status --wait >/dev/null || true
 
 if [ -e /tmp/trailblazer.deb ]; then
@@ -13,15 +14,15 @@ if [ -e /tmp/trailblazer.deb ]; then
 elif [ -e /tmp/trailblazer.rpm ]; then
     dnf install -q -y /tmp/trailblazer.rpm
 else
-    echo "neither /tmp/trailblazer.deb nor /tmp/trailblazer.rpm is there" >&2
+    echo "found neither /tmp/trailblazer.deb nor /tmp/trailblazer.rpm" >&2
     exit 1
 fi
 trailblazer --version
 
-# Who launches the image writes the config with cloud-init: the unit waits for it.
+# User data of an instance contains the config. The unit waits until cloud-init has written it.
 install -D -m 0644 /tmp/cloud-init.conf \
     /etc/systemd/system/trailblazer.service.d/cloud-init.conf
 systemctl daemon-reload
 
-# Skipped at each boot until /etc/trailblazer/trailblazer.toml is there (ConditionPathExists).
+# systemd skips the unit until /etc/trailblazer/trailblazer.toml exists (ConditionPathExists).
 systemctl enable trailblazer.service
