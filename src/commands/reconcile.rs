@@ -7,7 +7,7 @@ use crate::kernel::Kernel;
 use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::{Mode, Options, one_shot};
 
-/// Runs a pass and prints its report.
+/// Runs a pass and prints the report.
 pub async fn run(arguments: &ReconcileArgs) -> u8 {
     let common = &arguments.common;
     let found = if arguments.cache_only {

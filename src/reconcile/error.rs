@@ -11,33 +11,26 @@ use crate::source::imds::ImdsError;
 use crate::state::error::{ReadError, StateError};
 use crate::state::lock::LockError;
 
-/// Why a pass failed.
+/// The failure of a pass.
 #[derive(Debug, Error)]
 pub enum PassError {
-    /// No CAP_NET_ADMIN.
     #[error(
         "changing routes, rules and firewall needs CAP_NET_ADMIN: run as root (sudo trailblazer …); --dry-run needs no privilege"
     )]
     NoPrivilege,
-    /// Another pass holds the lock.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The kernel can't be read.
     #[error(transparent)]
     Observe(#[from] ObserveError),
-    /// The state dir can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The state dir or the journal can't be written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// `--accept` names another document.
     #[error(transparent)]
     Accept(#[from] AcceptError),
     /// A setting needs the metadata service, and no answer is known.
     #[error("metadata service: {error}; it is needed for {setting}")]
     Instance {
-        /// The failure of the service.
         #[source]
         error: ImdsError,
         /// The setting, and a way to do without the service.
@@ -46,10 +39,8 @@ pub enum PassError {
     /// The host doesn't fit the settings.
     #[error(transparent)]
     Desired(#[from] DesiredError),
-    /// The firewall fails.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
-    /// No firewall can hold the rules.
     #[error("no firewall can carry our rules: {0}")]
     NoFirewall(String),
     /// A foreign object has the place of one of ours.
@@ -57,27 +48,18 @@ pub enum PassError {
     Conflict(Vec<String>),
     /// The steps failed, and our objects are again as before them.
     #[error("{reason}; rolled back: our objects are as they were before the pass")]
-    RolledBack {
-        /// The failure.
-        reason: String,
-    },
+    RolledBack { reason: String },
     /// The steps failed, and so did the rollback.
     #[error(
         "{reason}; the rollback failed too: {rollback}; run `trailblazer reconcile` again, or `trailblazer flush` to remove all our objects"
     )]
-    RollbackFailed {
-        /// The failure of the steps.
-        reason: String,
-        /// The failure of the rollback.
-        rollback: String,
-    },
+    RollbackFailed { reason: String, rollback: String },
     /// The kernel refused some steps again and again; the others are in force and verified.
     #[error("the kernel refuses {}; everything else is in force, and the next pass tries again", .0.join("; "))]
     Refused(Vec<String>),
     /// The selected region is unknown, so no document can be judged.
     #[error("{0}; until the region is known, the bypass path stays as it is")]
     NoRegion(String),
-    /// SIGTERM, or a pause.
     #[error("stopped between two steps; the next pass does the rest")]
     Stopped,
     /// No document was ever accepted.

@@ -18,7 +18,6 @@ pub struct Examined {
     pub documents: Vec<Vec<u8>>,
     /// The error of a pass that has no region or no document, but an egress path in force.
     pub complaint: Option<PassError>,
-    /// Notes for the operator.
     pub notes: Notes,
 }
 

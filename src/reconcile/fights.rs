@@ -8,9 +8,9 @@
 //!   speed would make both programs fight for ever, so the agent's `RepairLimiter` makes pauses
 //!   between repairs. The pass does everything else and succeeds.
 //!
-//! Only a watched pass leaves objects alone, since the agent comes back to them; any other pass
-//! rolls back. The value [`Fights`] makes all these decisions: it gets the limiter's objects from
-//! [`Watched`], takes steps out of plans, and gives the result to the report.
+//! Only a watched pass leaves objects alone, since the agent runs further passes; any other pass
+//! rolls back. [`Fights`] is the one place for these decisions: the value receives the objects of
+//! the limiter from [`Watched`], takes steps out of plans, and hands the result to the report.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use super::{PassError, Watched};
 use crate::apply::ApplyError;
 use crate::plan::{ObjectKey, Plan, Step};
 
-/// The failure of an attempt that may be followed by another one.
+/// The failure of an attempt. Another attempt may succeed.
 #[derive(Debug)]
 pub(super) enum Setback {
     /// The kernel refused a step. The steps after it were not carried out.
@@ -47,9 +47,9 @@ impl std::fmt::Display for Setback {
 #[derive(Debug, Default)]
 pub(super) struct Fights {
     watched: bool,
-    /// Left alone from the start, or from a decision of this pass on.
+    /// Not written any more, by a decision before or during the pass.
     left_alone: BTreeSet<ObjectKey>,
-    /// To be given up as soon as an attempt finds them undone.
+    /// Given up as soon as an attempt finds the object undone.
     contested: BTreeSet<ObjectKey>,
     /// Fought objects that differ from the goal, for the report.
     pub fought: BTreeSet<ObjectKey>,
@@ -71,7 +71,7 @@ impl Fights {
         }
     }
 
-    /// True if the pass leaves any object alone. A failed look-up may then be their fault.
+    /// True if the pass leaves any object alone. A look-up may fail for want of such an object.
     pub fn leaves_any_alone(&self) -> bool {
         !self.left_alone.is_empty()
     }
@@ -92,8 +92,8 @@ impl Fights {
         self.fought.extend(plan.withhold(&self.left_alone));
     }
 
-    /// After a setback: gives up the objects that caused it, and takes them out of the next plan.
-    /// Returns true if any object was given up.
+    /// After a setback: gives up the objects behind the setback, and takes the steps of these
+    /// objects out of the next plan. Returns true if any object was given up.
     ///
     /// `tried` are the steps of all attempts so far. A contested object is given up the first
     /// time it was undone, any other object after the `last` attempt.

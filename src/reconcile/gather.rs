@@ -1,5 +1,5 @@
-//! Questions to remote services, asked before the pass. The pass holds the state lock, so a slow
-//! server must not delay it.
+//! Questions to remote services, asked before the pass. The pass holds the state lock, and a slow
+//! server must not delay other holders.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::state::store::Store;
 /// The answer of the source.
 #[derive(Debug)]
 pub(super) struct SourceAnswer {
-    /// The validators of the request: "not modified" refers to the document with these only.
+    /// The validators of the request. "Not modified" refers to the document with the same ones.
     pub validators: Option<Validators>,
     pub fetched: Result<Fetched, SourceError>,
 }
@@ -28,14 +28,14 @@ pub(super) struct SourceAnswer {
 pub struct Gathered {
     pub(super) metadata: Metadata,
     pub(super) source: Option<SourceAnswer>,
-    /// Documents read for their validators, so that the pass need not read them again.
+    /// Documents read for the sake of validators. The pass need not read the files again.
     pub(super) read_ahead: ReadAhead,
     pub(super) notes: Notes,
     pub(super) took: Duration,
 }
 
-/// Asks the metadata service and, unless `options` exclude it, the source. Both are bounded by
-/// their timeouts. Writes nothing and takes no lock. `own` are the addresses of the host.
+/// Asks the metadata service and, unless `options` exclude it, the source. Timeouts bound both
+/// questions. Writes nothing and takes no lock. `own` are the addresses of the host.
 pub async fn gather(
     config: &Config,
     role: Role,

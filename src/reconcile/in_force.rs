@@ -1,4 +1,4 @@
-//! The result of a pass that outlives it.
+//! The state that a pass leaves in force.
 
 use crate::facts::HostFacts;
 use crate::ownership::Ownership;
@@ -9,7 +9,6 @@ use crate::plan::Goal;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
     pub goal: Goal,
-    /// Which objects are ours.
     pub ownership: Ownership,
     /// The host at the last reading.
     pub facts: HostFacts,

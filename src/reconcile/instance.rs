@@ -23,7 +23,6 @@ pub(super) enum Metadata {
     #[default]
     NotAsked,
     Answer {
-        /// The facts in question.
         asked_for: Wanted,
         answer: Result<InstanceFacts, ImdsError>,
     },

@@ -23,7 +23,7 @@ pub struct Memory {
 pub(super) struct Remembered {
     file: FileId,
     selector: Selector,
-    /// Without rows.
+    /// Without rows, which the guard doesn't need here.
     document: Document<'static>,
     selection: Selection,
     bad: Vec<BadRow>,

@@ -43,7 +43,7 @@ impl Mode {
     }
 }
 
-/// Which documents a pass judges.
+/// The documents that a pass judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Asking {
     /// The document of the source, against the last known good.
@@ -55,23 +55,19 @@ pub enum Asking {
     SourceAlone,
 }
 
-/// Why a pass runs. [`Cause::as_str`] is the word in the journal, the status and the metrics.
+/// The reason for a pass. [`Cause::as_str`] is the word in the journal and the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Cause {
-    /// The command `reconcile`.
     #[default]
     Reconcile,
-    /// The agent has started.
     Start,
     /// A control client requested a pass.
     Kick,
     /// New settings are in use.
     Config,
-    /// A source has answered.
     Document,
     /// Kernel notifications report changes.
     Drift,
-    /// The pass before failed.
     Retry,
     /// The pause of a fought object is over.
     Conflict,
@@ -119,13 +115,10 @@ pub struct Watched {
 /// The options of a pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How far the pass goes.
     pub mode: Mode,
     /// The token of `--accept`: the operator's approval of a held document.
     pub accept: Option<SyncToken>,
-    /// Which documents are judged.
     pub asking: Asking,
-    /// Why the pass runs.
     pub cause: Cause,
     /// Flush state files to the disk before going on. Off in tests and benchmarks only.
     pub sync: bool,

@@ -18,11 +18,10 @@ use crate::plan::{ObjectKey, Plan, Step, json as plan_json};
 use crate::ranges::Group;
 use crate::types::{IfIndex, PerFamily, SyncToken};
 
-/// How a pass ended.
+/// The end of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     InSync,
-    /// Changed and verified.
     Changed,
     /// A dry run found changes.
     Pending,
@@ -128,9 +127,8 @@ pub struct Report {
     pub outcome: Outcome,
     pub role: Role,
     pub mode: Mode,
-    /// The document in force.
     pub sync_token: Option<SyncToken>,
-    /// The date of that document, in the format of AWS.
+    /// The date of the document in force, in the format of AWS.
     pub create_date: String,
     /// Counts of selected prefixes.
     pub selected: PerFamily<usize>,
@@ -150,13 +148,10 @@ pub struct Report {
     pub notes: Notes,
     /// Parts that are missing, the most important part first.
     pub degraded: Vec<Degradation>,
-    /// The firewall in use.
     pub backend: Option<BackendChoice>,
     pub error: Option<String>,
     pub duration: Duration,
-    /// The time spent on each stage.
     pub stages: Vec<(&'static str, Duration)>,
-    /// Names of the interfaces.
     pub devices: BTreeMap<IfIndex, String>,
     pub applied: Applied,
     /// Objects that differ from the goal and were left alone, since another program keeps undoing

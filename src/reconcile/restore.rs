@@ -1,7 +1,8 @@
 //! Repairs by a refused pass. A pass is refused if the host doesn't fit the settings at the
-//! moment, or if a foreign object has the place of one of ours; it then changes nothing. Objects
-//! from earlier passes under the same settings are still needed, though, so an agent's pass adds
-//! the missing ones, as far as the host allows and no foreign object is in their place.
+//! moment, or if a foreign object has the place of one of ours. A refused pass makes no change
+//! towards the new goal. Traffic still needs the objects of earlier passes under the same
+//! settings, though, so an agent's pass adds the missing objects of these passes, except where the
+//! host doesn't allow an object or a foreign object has the place.
 
 use std::collections::BTreeSet;
 

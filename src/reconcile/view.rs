@@ -24,7 +24,7 @@ pub struct BackendChoice {
     pub reason: String,
 }
 
-/// Whether a view includes the firewalls.
+/// The share of the firewalls in a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firewalls {
     /// Read them and choose one.
@@ -43,7 +43,6 @@ pub enum Firewalls {
 /// instance stay for the whole pass, so all attempts of a pass pursue the same goal.
 #[derive(Debug)]
 pub struct View {
-    /// Which objects are ours.
     pub ownership: Ownership,
     pub facts: HostFacts,
     pub observed: ObservedState,

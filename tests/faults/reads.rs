@@ -326,7 +326,7 @@ fn violated_routing_promise_is_rolled_back() {
                 let report = world.pass(1, None);
                 assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
                 let error = error_of(&report);
-                for words in ["verify: 3.5.0.1", "promised", "3 attempts"] {
+                for words in ["verify: 3.5.0.1", "expected 3.5.0.0/19", "3 attempts"] {
                     assert!(error.contains(words), "{words}: {error}");
                 }
                 world.assert_owned(0, scenario.name);
