@@ -1,13 +1,13 @@
-//! The fetch in a process of its own.
+//! The fetch in a child process.
 //!
-//! The agent lives for months and asks once in minutes. What a fetch over TLS touches (the code
-//! of TLS, the system's root certificates, tables of the ciphers: over 8 MiB resident) would stay
-//! with it for all that time; a child takes it along when it ends. It also reads what strangers send:
-//! an answer that ends the child ends no agent.
+//! The agent runs for months and fetches once every few minutes. A fetch over TLS makes more than
+//! 8 MiB resident (TLS code, the system's root certificates, cipher tables), and the memory would
+//! stay with the agent; with a child, the memory ends with the fetch. The child also parses data
+//! from strangers: an answer that crashes the child leaves the agent running.
 //!
-//! The child is this same program. It gets one line of JSON on standard input, which is kept open:
-//! its end says that nobody waits any more. It answers with one line of JSON on standard output,
-//! followed by the document.
+//! The child is the same program. The agent writes one line of JSON to the child's standard input
+//! and keeps the pipe open: the end of the pipe tells the child to give up. The child answers with
+//! one line of JSON on standard output, followed by the document.
 
 use std::io;
 use std::process::Stdio;
@@ -23,49 +23,47 @@ use super::{
     redacted,
 };
 
-/// This program, also after a new one was installed in its place (proc(5), `/proc/pid/exe`): the
-/// two sides always speak the same format.
+/// The running program, even after an upgrade has replaced the file (proc(5), `/proc/pid/exe`):
+/// parent and child always use the same format.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Bound of a request or answer without its document, in bytes: addresses, validators and texts of
-/// errors, of which a server can make up a part.
+/// Largest request or answer without the document, in bytes: addresses, validators and texts of
+/// errors, of which a server can choose a part.
 const MAX_LINE: u64 = 1 << 20;
 
-/// A child that has answered has nothing left to do.
+/// The time for a child to exit after the answer.
 const TO_END: Duration = Duration::from_secs(1);
 
-/// Who asks the sources.
+/// The process that fetches from the sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asker {
-    /// This process.
     This,
     /// This program, started once more with these arguments for each fetch.
     Child {
-        /// They lead to [`serve`].
         arguments: Vec<String>,
     },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Request {
+struct ChildRequest {
     urls: Vec<String>,
     settings: FetchSettings,
     previous: Option<Validators>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Answer {
+struct ChildAnswer {
     fetched: Result<Fetched, SourceError>,
-    /// Of the document that follows, in bytes; 0 where none does.
+    /// The size of the following document in bytes; 0 without a document.
     size: u64,
 }
 
 impl Asker {
-    /// [`fetch`], by whoever asks.
+    /// Runs [`fetch`] in the chosen process.
     ///
     /// # Errors
-    /// As [`fetch`], and a child that broke off. One that can't be started is no reason to go without
-    /// the document: this process asks then.
+    /// As [`fetch`], and [`Failure::Child`]. If the child can't be started, this process fetches
+    /// the document.
     pub async fn fetch(
         &self,
         urls: &[String],
@@ -73,11 +71,11 @@ impl Asker {
         previous: Option<&Validators>,
     ) -> Result<Fetched, SourceError> {
         let arguments = match self {
-            // A file is read here as well as there.
+            // Files need no child.
             Asker::Child { arguments } if any_is_remote(urls) => arguments,
             _ => return fetch(urls, settings, previous).await,
         };
-        let request = Request {
+        let request = ChildRequest {
             urls: urls.to_vec(),
             settings: settings.clone(),
             previous: previous.cloned(),
@@ -86,7 +84,7 @@ impl Asker {
             Ok(child) => child,
             Err(error) => {
                 tracing::warn!(
-                    "cannot start the process that fetches the document ({THIS_PROGRAM}: {error}); the agent fetches it itself: look for what forbids it, a limit of tasks or a security module"
+                    "cannot start the process that fetches the document ({THIS_PROGRAM}: {error}); the agent fetches the document in its own process: look for a limit of tasks or a security module"
                 );
                 return fetch(urls, settings, previous).await;
             }
@@ -112,10 +110,10 @@ fn start(arguments: &[String]) -> io::Result<Child> {
         .spawn()
 }
 
-async fn ask(mut child: Child, request: &Request) -> io::Result<Result<Fetched, SourceError>> {
+async fn ask(mut child: Child, request: &ChildRequest) -> io::Result<Result<Fetched, SourceError>> {
     let line = line_of(request)?;
     let (Some(mut to_child), Some(from_child)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(io::Error::other("it has no pipes"));
+        return Err(io::Error::other("the child has no pipes"));
     };
     let answer = async {
         to_child.write_all(&line).await?;
@@ -123,12 +121,12 @@ async fn ask(mut child: Child, request: &Request) -> io::Result<Result<Fetched, 
     };
     let answer = timeout(patience(request), answer)
         .await
-        .unwrap_or_else(|_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "it hangs")));
-    // Kept open until here: its end is what tells the child to give up.
+        .unwrap_or_else(|_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "the child hangs")));
+    // Kept open so far: the end of the pipe tells the child to give up.
     drop(to_child);
     match answer {
         Ok(answer) => {
-            // Nothing more is expected of it, but a zombie would be left.
+            // Without a wait, the child would stay as a zombie.
             if timeout(TO_END, child.wait()).await.is_err() {
                 child.start_kill()?;
                 child.wait().await?;
@@ -143,8 +141,8 @@ async fn ask(mut child: Child, request: &Request) -> io::Result<Result<Fetched, 
     }
 }
 
-/// Longer than a child that runs at all can take: it bounds each try and each wait by itself.
-fn patience(request: &Request) -> Duration {
+/// Longer than the child can need: the child bounds each try and each wait.
+fn patience(request: &ChildRequest) -> Duration {
     let settings = &request.settings;
     let one_try = settings.timeout.saturating_add(settings.max_wait);
     let one_source = one_try.saturating_mul(settings.retries.saturating_add(1));
@@ -158,12 +156,12 @@ async fn read_answer(
     mut from: impl AsyncBufReadExt + Unpin,
     max_bytes: u64,
 ) -> io::Result<Result<Fetched, SourceError>> {
-    let Answer { mut fetched, size } = read_line(&mut from).await?;
+    let ChildAnswer { mut fetched, size } = read_line(&mut from).await?;
     if let Ok(Fetched::Document { bytes, .. }) = &mut fetched {
         if size == 0 || size > max_bytes {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("its document has {size} bytes, where 1 to {max_bytes} are allowed"),
+                format!("the document has {size} bytes, where 1 to {max_bytes} are allowed"),
             ));
         }
         bytes.resize(usize::try_from(size).map_err(io::Error::other)?, 0);
@@ -186,17 +184,17 @@ async fn read_line<T: for<'de> Deserialize<'de>>(
     if line.last() != Some(&b'\n') {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
-            "it ended within its first line",
+            "the first line is incomplete",
         ));
     }
     Ok(serde_json::from_slice(&line)?)
 }
 
-/// The child's side: one request, one answer. Whoever asked may be gone at any moment, which is no
-/// error of this side.
+/// The child's side: one request, one answer. The parent may end at any moment, which is no error
+/// of the child.
 ///
 /// # Errors
-/// Those of the two pipes, and of a request that isn't one.
+/// Errors of the two pipes, and an invalid request.
 pub async fn serve(
     from: impl AsyncReadExt + Unpin,
     to: impl AsyncWriteExt + Unpin,
@@ -219,10 +217,10 @@ async fn answer(
     mut to: impl AsyncWriteExt + Unpin,
 ) -> io::Result<()> {
     let mut from = BufReader::new(from);
-    let request: Request = read_line(&mut from).await?;
+    let request: ChildRequest = read_line(&mut from).await?;
     let mut fetched = tokio::select! {
         fetched = fetch(&request.urls, &request.settings, request.previous.as_ref()) => fetched,
-        // Nothing more is ever sent: this ends when whoever asked ends or gives up.
+        // The parent sends no further byte: the read returns when the parent ends or gives up.
         _ = from.read_u8() => return Ok(()),
     };
     let document = match &mut fetched {
@@ -230,7 +228,8 @@ async fn answer(
         Ok(Fetched::NotModified { .. }) | Err(_) => Vec::new(),
     };
     let size = document.len() as u64;
-    to.write_all(&line_of(&Answer { fetched, size })?).await?;
+    to.write_all(&line_of(&ChildAnswer { fetched, size })?)
+        .await?;
     to.write_all(&document).await?;
     to.flush().await
 }
@@ -256,9 +255,9 @@ mod tests {
         }
     }
 
-    /// What the child answers when it is asked for these.
+    /// The child's answer to a request for these URLs.
     async fn served(urls: &[&str]) -> io::Result<Result<Fetched, SourceError>> {
-        let request = Request {
+        let request = ChildRequest {
             urls: urls.iter().map(|&url| url.to_owned()).collect(),
             settings: settings(),
             previous: None,
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_document_arrives_whole() {
+    async fn document_arrives_complete() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let content = b"line one\nline two, and no end of line";
         file.write_all(content).unwrap();
@@ -285,9 +284,9 @@ mod tests {
         assert_eq!(bytes, content);
     }
 
-    /// Texts are what a human gets to read: none may change on the way.
+    /// The texts are for people and must not change in transit.
     #[tokio::test]
-    async fn a_failure_arrives_as_it_is() {
+    async fn failure_keeps_its_text_and_class() {
         let urls = ["/none", "ftp://example.com/", "http://127.0.0.1:1/x"];
         let here: Vec<String> = urls.map(str::to_owned).to_vec();
         let here = fetch(&here, &settings(), None).await.unwrap_err();
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_breaks_off_is_none() {
+    async fn incomplete_answer_is_an_error() {
         let head = r#"{"fetched":{"Ok":{"Document":{"url":"u","validators":null}}},"size":9}"#;
         for (sent, why) in [
             (String::new(), "first line"),
@@ -351,9 +350,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_any_more() {
+    async fn child_gives_up_when_the_parent_has_ended() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let request = Request {
+        let request = ChildRequest {
             urls: vec![format!("http://{}/", listener.local_addr().unwrap())],
             settings: FetchSettings {
                 timeout: Duration::from_secs(3600),
@@ -363,10 +362,10 @@ mod tests {
         };
         let line = serde_json::to_string(&request).unwrap() + "\n";
         let mut answer = Vec::new();
-        // The listener never answers; the end of the request's pipe ends the wait.
+        // The listener never answers; the end of the pipe ends the wait.
         serve(line.as_bytes(), &mut answer).await.unwrap();
         assert!(answer.is_empty());
-        // Killed before the question was out, and before the answer was in.
+        // The parent ends within the request, and before the answer.
         serve(&line.as_bytes()[..9], &mut answer).await.unwrap();
         let (to_parent, from_child) = tokio::io::duplex(1);
         drop(from_child);
@@ -374,7 +373,7 @@ mod tests {
         let (mut to_child, from_parent) = tokio::io::duplex(1 << 16);
         to_child.write_all(request.as_bytes()).await.unwrap();
         serve(from_parent, to_parent).await.unwrap();
-        // A question that is none is an error.
+        // An invalid request is an error.
         serve(&b"what?\n"[..], &mut answer).await.unwrap_err();
     }
 }

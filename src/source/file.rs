@@ -1,40 +1,16 @@
-//! A document in a file.
+//! Reads a document from a file.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use reqwest::Url;
-
-use super::{Answer, Failure};
-
-/// The path of a `file:` URL, percent-decoded (RFC 8089: the host is empty or `localhost`).
-pub(super) fn path_of(url: &Url) -> Result<PathBuf, Failure> {
-    if let Some(host) = url.host_str() {
-        return Err(Failure::BadUrl(format!(
-            "a file: URL cannot name another host ({host}): write file:///path, or use https"
-        )));
-    }
-    // A query or fragment of a file means nothing: dropped, another file would be read.
-    if url.query().is_some() {
-        return Err(Failure::BadUrl(
-            "a question mark in the path of a file: URL is written %3F".to_owned(),
-        ));
-    }
-    if url.fragment().is_some() {
-        return Err(Failure::BadUrl(
-            "a # in the path of a file: URL is written %23".to_owned(),
-        ));
-    }
-    url.to_file_path().map_err(|()| {
-        Failure::BadUrl("this file: URL names no path: write file:///path".to_owned())
-    })
-}
+use super::answer::Content;
+use super::error::Failure;
 
 /// Reads a whole file, up to `max_bytes`.
-pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Answer, Failure> {
-    // Before open(2): opening a FIFO that nobody writes to would wait for ever.
+pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Content, Failure> {
+    // Before open(2): the open of a FIFO without a writer would wait for ever.
     let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error))?;
     if !metadata.is_file() {
         let (problem, advice) = if metadata.is_dir() {
@@ -71,7 +47,7 @@ pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Answer, Failure> {
     if bytes.is_empty() {
         return Err(Failure::Empty);
     }
-    Ok(Answer::Document {
+    Ok(Content::Document {
         bytes,
         validators: None,
     })
@@ -85,7 +61,7 @@ fn unreadable(error: &std::io::Error) -> Failure {
                 "check the path (a relative one starts at the current directory)"
             }
             ErrorKind::PermissionDenied => "let this user read it and enter its directories",
-            _ => "check the file and the disk that it lies on",
+            _ => "check the file and the disk",
         }),
     }
 }
@@ -102,11 +78,11 @@ mod tests {
     }
 
     #[test]
-    fn reads_up_to_the_cap() {
+    fn file_is_read_up_to_the_size_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ranges.json");
         std::fs::write(&path, b"12345").unwrap();
-        let Ok(Answer::Document { bytes, validators }) = read(&path, 5) else {
+        let Ok(Content::Document { bytes, validators }) = read(&path, 5) else {
             panic!("not read");
         };
         assert_eq!((bytes.as_slice(), validators), (&b"12345"[..], None));
@@ -114,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_why() {
+    fn unreadable_file_names_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         assert!(text(&dir.path().join("none"), 9).contains("check the path"));
         assert!(text(dir.path(), 9).contains("it is a directory"));
@@ -122,7 +98,7 @@ mod tests {
         let empty = dir.path().join("empty");
         std::fs::write(&empty, b"").unwrap();
         assert!(text(&empty, 9).contains("empty document"));
-        // A procfs file says 0 bytes and has some: only reading shows the size.
+        // A procfs file has a size of 0 and content: only reading shows the real size.
         assert!(text(Path::new("/proc/self/status"), 9).contains("larger than 9 bytes:"));
         assert!(text(&empty.join("below"), 9).contains("Not a directory"));
     }

@@ -1,5 +1,5 @@
-//! A document over HTTP(S): conditional, bounded in time and size, asked for again where that
-//! can help.
+//! Fetches a document over HTTP(S): conditional, bounded in time and size, with retries after
+//! transient failures.
 
 use std::error::Error as _;
 use std::io;
@@ -11,12 +11,15 @@ use reqwest::header::{
 };
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 
+use super::answer::{Content, Validators};
+use super::error::Failure;
+use super::locator::redacted;
 use super::marked::Relay;
 use super::retry;
-use super::{Answer, Failure, FetchSettings, MAX_REDIRECTS, Validators, redacted};
+use super::settings::{FetchSettings, MAX_REDIRECTS};
 
-/// The HTTP clients of one fetch, made when first needed: reading the system's root certificates
-/// takes longer than a whole pass that changes nothing, and a file or plain HTTP needs none.
+/// The HTTP clients of one fetch, built at the first use: reading the system's root certificates
+/// takes longer than a whole pass without changes, and files and plain HTTP need no certificates.
 pub(super) struct Clients<'a> {
     settings: &'a FetchSettings,
     plain: OnceLock<Client>,
@@ -32,7 +35,7 @@ impl<'a> Clients<'a> {
         }
     }
 
-    /// The client for a URL, and the marked connection below it, if it needs one.
+    /// The client for a URL, with the marked connection below the client if a mark is set.
     async fn of(&self, url: &Url) -> Result<(Client, Option<Relay>), Failure> {
         if let Some(mark) = self.settings.mark {
             let relay = Relay::connect(url, mark, self.settings.connect_timeout).await?;
@@ -55,10 +58,11 @@ impl<'a> Clients<'a> {
         let mut builder = Client::builder()
             .user_agent(&self.settings.user_agent)
             .connect_timeout(self.settings.connect_timeout)
-            // Followed by hand, see `one_try`.
+            // `one_try` follows redirects.
             .redirect(redirect::Policy::none());
         if url.scheme() != "https" {
-            // No roots at all: an https URL that ended up here would fail, not go unverified.
+            // Without root certificates, an https URL in this client fails instead of passing
+            // unverified.
             builder = builder.tls_certs_only([]);
         }
         if let Some(relay) = relay {
@@ -73,12 +77,12 @@ impl<'a> Clients<'a> {
     }
 }
 
-/// Asks one URL, again where the failure may pass. Returns how often it asked.
+/// Fetches one URL, with retries after transient failures. Returns the number of tries.
 pub(super) async fn fetch(
     clients: &Clients<'_>,
     url: &Url,
     previous: Option<&Validators>,
-) -> (u32, Result<Answer, Failure>) {
+) -> (u32, Result<Content, Failure>) {
     let settings = clients.settings;
     let mut tries = 0;
     loop {
@@ -108,23 +112,23 @@ pub(super) async fn fetch(
             url = redacted(url.as_str()),
             tries,
             wait_ms = wait.as_millis() as u64,
-            "fetch failed, asking again: {failure}"
+            "fetch failed, trying again: {failure}"
         );
         tokio::time::sleep(wait).await;
     }
 }
 
-/// One request and its redirects. These are followed here and not by reqwest, which would send
-/// the validators along to another server, and whose loops end in "too many redirects" only.
+/// One request and its redirects. reqwest could follow redirects too, but would send the
+/// validators to other servers, and reports a loop only as "too many redirects".
 async fn one_try(
     clients: &Clients<'_>,
     start: &Url,
     previous: Option<&Validators>,
-) -> Result<Answer, Failure> {
+) -> Result<Content, Failure> {
     let mut visited = vec![start.clone()];
     let mut url = start.clone();
     loop {
-        // The connection must last until the body is read.
+        // The relay must live until the body is read.
         let (client, _relay) = clients.of(&url).await?;
         let mut request = client.get(url.clone());
         let mut conditional = false;
@@ -140,7 +144,7 @@ async fn one_try(
         }
         let response = request.send().await.map_err(|error| {
             if error.is_builder() {
-                // Only a stored validator that is no legal header value gets here.
+                // The only cause: a stored validator with an illegal header value.
                 return Failure::BadUrl(format!("the request cannot be made: {}", chain(&error)));
             }
             transport(clients.settings, &error)
@@ -148,7 +152,7 @@ async fn one_try(
         let status = response.status();
         match status {
             StatusCode::OK => return document(clients.settings, response, &url).await,
-            StatusCode::NOT_MODIFIED if conditional => return Ok(Answer::NotModified),
+            StatusCode::NOT_MODIFIED if conditional => return Ok(Content::NotModified),
             StatusCode::NOT_MODIFIED => return Err(Failure::UnaskedNotModified),
             StatusCode::MOVED_PERMANENTLY
             | StatusCode::FOUND
@@ -168,19 +172,19 @@ async fn one_try(
 fn redirect_target(from: &Url, visited: &[Url], response: &Response) -> Result<Url, Failure> {
     let location = header(response.headers(), LOCATION).ok_or_else(|| {
         Failure::Redirect(format!(
-            "the server answered {} without saying where to",
+            "the server answered {} without a Location header",
             response.status()
         ))
     })?;
     let mut to = from.join(&location).map_err(|error| {
-        Failure::Redirect(format!("the server redirects to what is no URL ({error})"))
+        Failure::Redirect(format!("the server redirects to an invalid URL ({error})"))
     })?;
     to.set_fragment(None);
     let shown = redacted(to.as_str());
     match (from.scheme(), to.scheme()) {
         ("https", "http") => {
             return Err(Failure::Redirect(format!(
-                "the server redirects from https to http ({shown}), which is refused: anybody on the way could replace the document"
+                "the server redirects from https to http ({shown}), which is refused: anyone on the network path could replace the document"
             )));
         }
         (_, "http" | "https") => {}
@@ -211,14 +215,14 @@ fn unavailable(response: &Response) -> Failure {
     }
 }
 
-/// Reads the body, at most `max_bytes` of it after decoding: a small gzip body can be anything.
+/// Reads the body, at most `max_bytes` after decoding: a small gzip body can expand to any size.
 async fn document(
     settings: &FetchSettings,
     mut response: Response,
     url: &Url,
-) -> Result<Answer, Failure> {
+) -> Result<Content, Failure> {
     let limit = settings.max_bytes;
-    // reqwest takes the header away when it decodes: what is left it doesn't understand.
+    // reqwest removes the header when decoding: a remaining header names an unknown coding.
     if let Some(coding) = header(response.headers(), CONTENT_ENCODING)
         && !coding.eq_ignore_ascii_case("identity")
     {
@@ -251,7 +255,7 @@ async fn document(
         return Err(Failure::Empty);
     }
     let usable = validators.etag.is_some() || validators.last_modified.is_some();
-    Ok(Answer::Document {
+    Ok(Content::Document {
         bytes,
         validators: usable.then_some(validators),
     })
@@ -271,15 +275,15 @@ fn transport(settings: &FetchSettings, error: &reqwest::Error) -> Failure {
     Failure::Broken(chain(error))
 }
 
-/// tokio-rustls hands every TLS error on as `InvalidData`; a connection that merely broke while
-/// connecting has another kind.
+/// tokio-rustls reports every TLS error as `InvalidData`; a connection broken during the connect has
+/// another kind.
 fn is_tls(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
         cause = match error.downcast_ref::<io::Error>() {
             Some(io) if io.kind() == io::ErrorKind::InvalidData => return true,
-            // `source` of an io::Error skips the error inside it, and hyper-rustls puts the one
-            // of tokio-rustls inside another.
+            // `source` of an io::Error skips the inner error, and hyper-rustls wraps the error of
+            // tokio-rustls in another io::Error.
             Some(io) => io.get_ref().map(|inner| inner as _),
             None => error.source(),
         };
@@ -287,13 +291,14 @@ fn is_tls(error: &reqwest::Error) -> bool {
     false
 }
 
-/// The causes of an error without its own first line, which repeats the URL with its credentials.
+/// The causes of an error, without the first line: the first line repeats the URL with its
+/// credentials.
 pub(super) fn chain(error: &reqwest::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // Several layers repeat the text of the one below.
+        // Several layers repeat the text of the layer below.
         if !text.starts_with("client error") && parts.last() != Some(&text) {
             parts.push(text);
         }

@@ -1,8 +1,8 @@
 //! The EC2 instance metadata service, version 2 only ("Use IMDSv2", Amazon EC2 User Guide).
 //!
-//! Paths and formats are those of "Instance metadata categories" in the same guide. An answer
-//! that isn't what the path promises (a captive portal's page, say) is an error that shows the
-//! start of it: these facts decide where traffic goes.
+//! Paths and formats follow "Instance metadata categories" in the same guide. The facts decide the
+//! path of traffic, so an answer in another format (a captive portal's page, for example) is an
+//! error with the start of the answer.
 
 mod error;
 mod settings;
@@ -20,18 +20,16 @@ use super::http::chain;
 use crate::facts::InstanceFacts;
 use crate::types::Region;
 
-/// Life of the token; used within the budget, so it need not live long. At least 1, at most
-/// 21,600 ("Use IMDSv2").
+/// Lifetime of the token, between 1 and 21,600 ("Use IMDSv2"). A short one is enough, since the
+/// token is used only within the budget.
 const TOKEN_SECONDS: &str = "60";
 /// Real answers have a few hundred bytes; a VPC has at most 50 CIDRs of a family.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// What the caller needs; nothing else is asked.
+/// The facts that the caller needs; no other path is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Wanted {
-    /// `instance-id`
     pub instance_id: bool,
-    /// `placement/region`
     pub region: bool,
     /// The VPC's CIDRs, both families, by the primary interface.
     pub vpc_cidrs: bool,
@@ -42,12 +40,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Nothing: then there is nothing to ask.
+    /// True if the caller needs no fact at all.
     pub fn is_nothing(self) -> bool {
         self == Wanted::default()
     }
 
-    /// Whether an answer to `self` answers `other` too.
+    /// True if an answer to `self` answers `other` too.
     pub fn covers(self, other: Wanted) -> bool {
         (self.instance_id || !other.instance_id)
             && (self.region || !other.region)
@@ -57,18 +55,18 @@ impl Wanted {
     }
 }
 
-/// Asks for what is wanted, all of it or nothing, within the budget.
+/// Requests all wanted facts within the budget.
 ///
 /// # Errors
-/// [`ImdsError`]; there are no partial answers. "None there" (404) counts as an answer only
-/// where AWS documents it: for one of the two families, and for public addresses.
+/// [`ImdsError`]; there are no partial answers. 404 counts as "none" only where AWS documents the
+/// status: for one of the two families, and for public addresses.
 pub async fn ask(wanted: Wanted, settings: &ImdsSettings) -> Result<InstanceFacts, ImdsError> {
     if wanted.is_nothing() {
         return Ok(InstanceFacts::default());
     }
     let client = Client::builder()
         .user_agent(concat!("trailblazer/", env!("CARGO_PKG_VERSION")))
-        // A proxy would hand out the facts of its own instance. A redirect is no answer.
+        // A proxy would return the facts of its own instance. A redirect is no answer.
         .no_proxy()
         .redirect(redirect::Policy::none())
         .tls_certs_only([])
@@ -85,8 +83,8 @@ pub async fn ask(wanted: Wanted, settings: &ImdsSettings) -> Result<InstanceFact
     }
 }
 
-/// Gets a token from the first endpoint that answers at all: one that answers with a refusal is
-/// the service, and its other endpoint would refuse as well.
+/// Gets a token from the first endpoint with any answer: a refusal comes from the service, whose
+/// other endpoint would refuse as well.
 async fn open_session(
     client: Client,
     settings: &ImdsSettings,
@@ -94,8 +92,8 @@ async fn open_session(
 ) -> Result<Session, ImdsError> {
     let mut silent = Vec::new();
     for (index, endpoint) in settings.endpoints.iter().enumerate() {
-        // The ones still to come get an equal part of what is left: off EC2 the IPv4 address
-        // is often a black hole, and waiting there must not use up the other's time.
+        // Each endpoint gets an equal part of the remaining time: outside of EC2, the IPv4 address
+        // is often a black hole, and must not use up the time of the IPv6 address.
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let share = left / u32::try_from(settings.endpoints.len() - index).unwrap_or(1);
         match tokio::time::timeout(share, token(&client, endpoint)).await {
@@ -132,19 +130,19 @@ async fn token(client: &Client, endpoint: &Url) -> Result<String, ImdsError> {
         });
     }
     let token = text(PATH, response).await?;
-    // Base64; what matters is that it can be a header and is no web page.
+    // Base64 in fact; the check only excludes web pages and illegal header values.
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(garbage(PATH, &token, "a token"));
     }
     Ok(token)
 }
 
-/// A token, and what is asked with it.
+/// A token, and the requests with the token.
 struct Session {
     client: Client,
     endpoint: Url,
     token: String,
-    /// The path being asked, for the message when the time is up.
+    /// The current path, for the message after a timeout.
     asking: String,
 }
 
@@ -191,7 +189,7 @@ impl Session {
         Ok(facts)
     }
 
-    /// The CIDRs of both families. One may be missing, both can't be: every network has one.
+    /// The CIDRs of both families. One family may be missing, but every network has a CIDR.
     async fn cidrs(&mut self, interface: &str, paths: [&str; 2]) -> Result<Vec<IpNet>, ImdsError> {
         let mut found: Vec<IpNet> = Vec::new();
         for name in paths {
@@ -208,7 +206,7 @@ impl Session {
         Ok(found)
     }
 
-    /// IPv4 only: an IPv6 address of an instance is public as it stands.
+    /// IPv4 only: an IPv6 address of an instance needs no translation to a public address.
     async fn public_addresses(&mut self) -> Result<BTreeMap<IpAddr, IpAddr>, ImdsError> {
         const MACS: &str = "network/interfaces/macs/";
         let macs = self
@@ -237,7 +235,7 @@ impl Session {
         Ok(found)
     }
 
-    /// A single value that must be there.
+    /// A single mandatory value.
     async fn one<T>(
         &mut self,
         path: &str,
@@ -253,7 +251,7 @@ impl Session {
         }
     }
 
-    /// One value a line; 404 means that there are none, an empty page means nothing.
+    /// One value a line. 404 means an empty list; an empty page is an error.
     async fn list<T>(
         &mut self,
         path: &str,
@@ -290,7 +288,7 @@ impl Session {
 }
 
 fn join(endpoint: &Url, path: &str) -> Url {
-    // Not Url::join: the colons of a MAC address could read as a scheme.
+    // Not Url::join: the colons of a MAC address could be taken for a scheme.
     let mut url = endpoint.clone();
     url.set_path(&format!("{}{path}", endpoint.path()));
     url
@@ -349,7 +347,7 @@ fn is_region(text: &str) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Six pairs of hexadecimal digits, in lower case. It becomes part of a path.
+/// Six pairs of hexadecimal digits, in lower case, checked for use in a path.
 pub(crate) fn mac_address(text: &str) -> Option<String> {
     let pairs: Vec<&str> = text.split(':').collect();
     let sound = pairs.len() == 6

@@ -1,8 +1,8 @@
-//! Connections that carry a mark, so that the policy rules can send our own fetch another way.
+//! Marked connections, so that policy rules can route our own fetch differently.
 //!
-//! reqwest opens its sockets itself and has no setting for `SO_MARK`, but it can speak over a
-//! unix socket, TLS included. So the TCP connection is made and marked here, and a task carries
-//! the bytes between it and an abstract unix socket that only this process may use.
+//! reqwest opens its own sockets and has no setting for `SO_MARK`, but can speak over a unix
+//! socket, TLS included. So the relay opens and marks the TCP connection, and a task copies the
+//! bytes between the connection and an abstract unix socket for this process alone.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,12 +13,12 @@ use tokio::net::{TcpSocket, TcpStream, UnixListener, lookup_host};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::Failure;
+use super::error::Failure;
 use crate::random;
 
-/// A marked connection; it ends when this is dropped.
+/// A marked connection; dropping the relay closes the connection.
 pub(super) struct Relay {
-    /// What reqwest connects to: an abstract socket (unix(7)), so that nothing lies on disk.
+    /// The address for reqwest: an abstract socket (unix(7)), so that no file lies on disk.
     pub(super) socket: String,
     task: JoinHandle<()>,
 }
@@ -47,7 +47,7 @@ impl Relay {
         let (pid, random) = (std::process::id(), random::number());
         let socket = format!("\0trailblazer-fetch-{pid}-{random:016x}");
         let listener = UnixListener::bind(&socket)
-            .map_err(|error| Failure::Client(format!("no socket between us and it: {error}")))?;
+            .map_err(|error| Failure::Client(format!("cannot open the relay socket: {error}")))?;
         let task = tokio::spawn(carry(listener, tcp));
         Ok(Relay { socket, task })
     }
@@ -55,7 +55,7 @@ impl Relay {
 
 async fn connect(url: &Url, mark: u32, limit: Duration) -> Result<TcpStream, Failure> {
     let host = url.host_str().unwrap_or_default();
-    // The brackets of an IPv6 address belong to the URL.
+    // The brackets of an IPv6 address are part of the URL syntax.
     let name = host.trim_start_matches('[').trim_end_matches(']');
     let port = url.port_or_known_default().unwrap_or(80);
     let deadline = Instant::now() + limit;
@@ -65,7 +65,7 @@ async fn connect(url: &Url, mark: u32, limit: Duration) -> Result<TcpStream, Fai
         .collect();
     let mut last = format!("{name} has no address");
     for (index, address) in addresses.iter().enumerate() {
-        // A silent first address must leave time for the others.
+        // A silent first address must leave time for the other addresses.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
         last = match timeout(share, connect_to(*address, mark)).await {
@@ -96,14 +96,15 @@ async fn connect_to(address: SocketAddr, mark: u32) -> io::Result<TcpStream> {
     socket.connect(address).await
 }
 
-/// An end or a failure on one side ends the other: for reqwest the answer then breaks off.
+/// Copies bytes in both directions. The end or failure of one side ends the other side: reqwest
+/// then sees a broken answer.
 async fn carry(listener: UnixListener, mut tcp: TcpStream) {
     let own = i32::try_from(std::process::id()).ok();
     loop {
         let Ok((mut local, _)) = listener.accept().await else {
             return;
         };
-        // Abstract sockets have no permissions: anybody who guessed the name could connect.
+        // Abstract sockets have no permissions: any process with a guess of the name could connect.
         if local.peer_cred().is_ok_and(|peer| peer.pid() == own) {
             let _ = tokio::io::copy_bidirectional(&mut local, &mut tcp).await;
             return;

@@ -1,4 +1,4 @@
-//! When to ask again: exponential back-off with full jitter, and `Retry-After`.
+//! The time of the next try: exponential back-off with full jitter, and `Retry-After`.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use crate::random;
 
-/// How long to wait before the next try, or `None` when the server asks for more than
-/// `max_wait`: then this pass gives up on it.
+/// The wait before the next try; `None` if the server asks for more than `max_wait`, so that the
+/// fetch gives up.
 ///
 /// `failed` is the number of tries so far, 1 or more.
 pub(super) fn wait(
@@ -17,8 +17,8 @@ pub(super) fn wait(
     max_wait: Duration,
 ) -> Option<Duration> {
     match retry_after {
-        // The jitter comes on top: coming sooner than asked is what Retry-After forbids, and
-        // coming all at the same second is what jitter is for.
+        // Jitter is added: Retry-After forbids an earlier try, and jitter keeps all clients from
+        // returning in the same second.
         Some(asked) if asked <= max_wait => Some(asked + jitter(base)),
         Some(_) => None,
         None => Some(jitter(ceiling(failed, base, max_wait))),
@@ -39,11 +39,11 @@ fn jitter(upper: Duration) -> Duration {
 }
 
 /// `Retry-After`: seconds, or a date in the preferred format of RFC 9110 (section 5.6.7). The two
-/// obsolete date formats and anything else count as absent. A date that has passed means now.
+/// obsolete date formats and any other text count as absent. A date in the past means now.
 pub(super) fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Only overflow can fail here: longer than anybody waits.
+        // Only an overflow can fail: longer than any wait.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let at = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();

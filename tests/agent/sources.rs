@@ -63,7 +63,7 @@ fn failing_source_changes_nothing() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 the_kernel_stays(vec![
-                    mode(MirrorMode::Status(500), "rejected", "in trouble: 500"),
+                    mode(MirrorMode::Status(500), "rejected", "reports an error: 500"),
                     mode(MirrorMode::Status(403), "rejected", "answered 403"),
                     mode(MirrorMode::Circle, "rejected", "in a loop"),
                 ]);

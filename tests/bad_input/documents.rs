@@ -77,7 +77,7 @@ const REJECTED: &[Case] = &[
         name: "503 that asks for an hour",
         reply: || answer("503 Service Unavailable", &["Retry-After: 3600"], b""),
         guard: "document",
-        says: "it asks to be left alone for 3600 s",
+        says: "it asks for no request within the next 3600 s",
     },
     Case {
         name: "redirected elsewhere",

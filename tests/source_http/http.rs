@@ -280,7 +280,7 @@ async fn redirects_without_a_usable_target_are_errors() {
     for (location, says) in [
         (Some("file:///etc/passwd"), "scheme \"file\""),
         (Some("http://[broken"), "no URL"),
-        (None, "without saying where"),
+        (None, "without a Location header"),
     ] {
         let server = Server::start(move |_, _| match location {
             Some(to) => redirect(to),
@@ -335,7 +335,9 @@ async fn long_retry_after_ends_the_retries() {
     let started = Instant::now();
     let failure = failure(get(&server.url("/")).await);
     assert!(
-        failure.to_string().contains("left alone for 3600 s"),
+        failure
+            .to_string()
+            .contains("no request within the next 3600 s"),
         "{failure}"
     );
     assert_eq!(server.seen().len(), 1);

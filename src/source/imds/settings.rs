@@ -1,4 +1,4 @@
-//! Where the metadata service is, and how long it may take.
+//! The endpoints of the metadata service, and the time for its answers.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::error::ImdsError;
 
 /// "Retrieve instance metadata", Amazon EC2 User Guide.
 pub const IPV4_ENDPOINT: &str = "http://169.254.169.254";
-/// As above; answers on Nitro instances whose metadata options turn it on.
+/// From the same guide; needs a Nitro instance with IPv6 switched on in its metadata options.
 pub const IPV6_ENDPOINT: &str = "http://[fd00:ec2::254]";
-/// For everything that is asked, fall-back included (DESIGN, *auto*).
+/// For all requests together, fall-back to IPv6 included: outside of EC2, a pass must not wait long
+/// for an absent service.
 pub const BUDGET: Duration = Duration::from_secs(1);
-/// Where to ask and how long.
+/// The endpoints and the time for all requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImdsSettings {
     /// Endpoints in the order in which they are tried.
     pub endpoints: Vec<Url>,
-    /// For everything together.
     pub budget: Duration,
 }
 
@@ -25,7 +25,7 @@ const ENDPOINT_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
 const MODE_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
 
 impl ImdsSettings {
-    /// From AWS's own environment variables; the only place that reads them.
+    /// From AWS's own environment variables, which no other code reads.
     ///
     /// # Errors
     /// [`ImdsError::Setting`], as [`ImdsSettings::new`].
@@ -64,7 +64,7 @@ impl ImdsSettings {
         let endpoints = names
             .into_iter()
             .map(|name| match Url::parse(name) {
-                // Paths are appended to it, so it must end like a directory.
+                // Paths are appended, so the endpoint must end with a slash.
                 Ok(mut url) if url.scheme() == "http" && url.has_host() => {
                     let path = format!("{}/", url.path().trim_end_matches('/'));
                     url.set_path(&path);

@@ -1,0 +1,216 @@
+//! The reasons for a fetch without a document.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde::{Deserialize, Serialize};
+
+/// No source returned a document.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+pub enum SourceError {
+    /// The list of sources is empty.
+    #[error("no source is configured: set [source] url to a URL or a file")]
+    NoSource,
+    /// Every source failed; the failures in the order of the list.
+    #[error("{}", failures(.0))]
+    Failed(Vec<SourceFailure>),
+}
+
+impl SourceError {
+    /// True if any source answered, although without a document.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            SourceError::NoSource => false,
+            SourceError::Failed(all) => all.iter().any(|failure| failure.cause.is_answer()),
+        }
+    }
+}
+
+fn failures(all: &[SourceFailure]) -> String {
+    let each: Vec<String> = all.iter().map(ToString::to_string).collect();
+    match each.as_slice() {
+        [one] => one.clone(),
+        many => format!(
+            "none of {} sources answered: {}",
+            many.len(),
+            many.join("; ")
+        ),
+    }
+}
+
+/// The failure of one source.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SourceFailure {
+    /// The source, as configured but without credentials.
+    pub url: String,
+    /// How often it was asked.
+    pub tries: u32,
+    pub cause: Failure,
+}
+
+impl fmt::Display for SourceFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.url, self.cause)?;
+        if self.tries > 1 {
+            write!(f, " (the last of {} tries)", self.tries)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for SourceFailure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// The reason for a source's failure.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+pub enum Failure {
+    /// The URL or path cannot be fetched.
+    #[error("not a usable source: {0}")]
+    BadUrl(String),
+    /// The HTTP client could not be set up; HTTPS clients read the root certificates at set-up.
+    #[error(
+        "cannot set up the HTTP client: {0}: check that CA certificates are installed (package ca-certificates) or that SSL_CERT_FILE names a readable PEM file"
+    )]
+    Client(String),
+    /// No complete answer in time.
+    #[error(
+        "no complete answer within {0:?}: check the route to the server, or raise [source] timeout"
+    )]
+    Timeout(Duration),
+    #[error("cannot connect: {0}: check the name, the address and the route to the server")]
+    Connect(String),
+    /// The server's certificate, or TLS itself.
+    #[error(
+        "TLS failed: {0}: check the server's certificate, this host's clock and its CA certificates (SSL_CERT_FILE adds none, it replaces them)"
+    )]
+    Tls(String),
+    /// The connection ended within the answer, or the answer isn't HTTP.
+    #[error("the answer broke off or is not HTTP: {0}: the part received is ignored")]
+    Broken(String),
+    /// Any status but 200, 304, a redirect, 429 and 5xx.
+    #[error("the server answered {0}: check the URL and the permission to read it")]
+    Status(#[serde(with = "status_as_number")] StatusCode),
+    #[error("the server reports an error: {status}{}", retry_advice(.retry_after))]
+    Unavailable {
+        #[serde(with = "status_as_number")]
+        status: StatusCode,
+        /// From `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// A refused redirect.
+    #[error("{0}: set [source] url to the document's final URL")]
+    Redirect(String),
+    /// 304 as the answer to an unconditional request.
+    #[error(
+        "the server answered 304 Not Modified to an unconditional request: check the server or the proxy before it"
+    )]
+    UnaskedNotModified,
+    /// An unrequested content coding.
+    #[error(
+        "the body is encoded as {0:?}, which was not requested: configure the server to send the body plain or as gzip"
+    )]
+    Encoding(String),
+    #[error("the document is larger than {limit} bytes{}: if the size is right, raise [source] max_bytes", announced_size(.announced))]
+    TooLarge {
+        limit: u64,
+        /// The size according to the server or the file system; `None` if found while reading.
+        announced: Option<u64>,
+    },
+    #[error("empty document: the source answered without content; check the publisher")]
+    Empty,
+    /// The agent's child process for the fetch failed.
+    #[error(
+        "the process that fetches the document broke off: {0}: look for the cause (the kernel's log shows a lack of memory); the document in force stays"
+    )]
+    Child(String),
+    /// An unreadable file.
+    #[error("cannot read the file: {problem}: {advice}")]
+    File {
+        problem: String,
+        advice: Cow<'static, str>,
+    },
+}
+
+impl Failure {
+    /// True if the server sent a wrong answer, as opposed to no answer. A server with an error (429,
+    /// 5xx) has answered: another path to the server would lead to the same error.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Failure::Broken(_)
+            | Failure::Status(_)
+            | Failure::Unavailable { .. }
+            | Failure::Redirect(_)
+            | Failure::UnaskedNotModified
+            | Failure::Encoding(_)
+            | Failure::TooLarge { .. }
+            | Failure::Empty => true,
+            Failure::BadUrl(_)
+            | Failure::Client(_)
+            | Failure::Timeout(_)
+            | Failure::Connect(_)
+            | Failure::Tls(_)
+            | Failure::Child(_)
+            | Failure::File { .. } => false,
+        }
+    }
+}
+
+mod status_as_number {
+    use reqwest::StatusCode;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u16(status.as_u16())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<StatusCode, D::Error> {
+        StatusCode::from_u16(u16::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+fn retry_advice(retry_after: &Option<Duration>) -> String {
+    match retry_after {
+        Some(after) => format!(
+            "; it asks for no request within the next {} s",
+            after.as_secs()
+        ),
+        None => "; try again later, or name a second source in [source] url".to_owned(),
+    }
+}
+
+fn announced_size(announced: &Option<u64>) -> String {
+    announced.map_or_else(String::new, |size| format!(" ({size} bytes announced)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_wrong_answer_among_the_silent_is_an_answer() {
+        let failed = |causes: Vec<Failure>| {
+            let failure = |cause| SourceFailure {
+                url: String::new(),
+                tries: 1,
+                cause,
+            };
+            SourceError::Failed(causes.into_iter().map(failure).collect())
+        };
+        let silent = || Failure::Timeout(Duration::from_secs(1));
+        let troubled = Failure::Unavailable {
+            status: StatusCode::BAD_GATEWAY,
+            retry_after: None,
+        };
+        // A status other than 200 and 304: the guard rejects the answer.
+        assert!(failed(vec![silent(), troubled]).is_answer());
+        assert!(!failed(vec![silent(), silent()]).is_answer());
+        assert!(failed(vec![silent(), Failure::Empty]).is_answer());
+        assert!(failed(vec![Failure::Status(StatusCode::NOT_FOUND)]).is_answer());
+        assert!(!SourceError::NoSource.is_answer());
+    }
+}

@@ -1,0 +1,138 @@
+//! The addresses of sources: paths and URLs.
+
+use std::path::PathBuf;
+
+use reqwest::Url;
+
+use super::error::Failure;
+
+/// The address of a source, by the method of reading.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Locator {
+    File(PathBuf),
+    Http(Url),
+}
+
+impl Locator {
+    /// Parses a path or URL. A path needs no scheme, so that `--source examples/ip-ranges.json`
+    /// works. Text with `://` or with one of our schemes in front is a URL.
+    pub(super) fn parse(text: &str) -> Result<Locator, Failure> {
+        if text.is_empty() {
+            return Err(Failure::BadUrl("it is empty".to_owned()));
+        }
+        let scheme = text
+            .split_once(':')
+            .map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let known = matches!(scheme.as_deref(), Some("file" | "http" | "https"));
+        if !known && !text.contains("://") {
+            return Ok(Locator::File(PathBuf::from(text)));
+        }
+        let mut url = Url::parse(text)
+            .map_err(|error| Failure::BadUrl(format!("{error}; write it as https://host/path")))?;
+        match url.scheme() {
+            "file" => path_of(&url).map(Locator::File),
+            "http" | "https" => {
+                // Never sent to a server: two URLs are equal apart from their fragments.
+                url.set_fragment(None);
+                Ok(Locator::Http(url))
+            }
+            other => Err(Failure::BadUrl(format!(
+                "the scheme {other:?} is not one of https, http and file"
+            ))),
+        }
+    }
+}
+
+/// The path of a `file:` URL, percent-decoded (RFC 8089: the host is empty or `localhost`).
+fn path_of(url: &Url) -> Result<PathBuf, Failure> {
+    if let Some(host) = url.host_str() {
+        return Err(Failure::BadUrl(format!(
+            "a file: URL cannot name another host ({host}): write file:///path, or use https"
+        )));
+    }
+    // A file has no query and no fragment: without a refusal, another file would be read.
+    if url.query().is_some() {
+        return Err(Failure::BadUrl(
+            "a question mark in the path of a file: URL is written %3F".to_owned(),
+        ));
+    }
+    if url.fragment().is_some() {
+        return Err(Failure::BadUrl(
+            "a # in the path of a file: URL is written %23".to_owned(),
+        ));
+    }
+    url.to_file_path().map_err(|()| {
+        Failure::BadUrl("this file: URL names no path: write file:///path".to_owned())
+    })
+}
+
+/// A printable URL or path: without user and password, and without the query, since presigned URLs
+/// carry their signature in the query.
+pub fn redacted(url: &str) -> String {
+    if !url.contains("://") {
+        return url.to_owned();
+    }
+    let Ok(mut parsed) = Url::parse(url) else {
+        // The position of a password is unknown in an invalid URL.
+        let scheme = url.split("://").next().unwrap_or_default();
+        return format!("{scheme}://… (not a valid URL)");
+    };
+    let had_query = parsed.query().is_some();
+    parsed.set_query(None);
+    parsed.set_fragment(None);
+    // Both fail only for URLs without a user part, such as file: URLs.
+    let _ = parsed.set_username("");
+    let _ = parsed.set_password(None);
+    let mut text = parsed.to_string();
+    if had_query {
+        text.push_str("?…");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_never_printed() {
+        assert_eq!(
+            redacted("https://user:secret@example.com/a.json?X-Amz-Signature=abc#frag"),
+            "https://example.com/a.json?…"
+        );
+        assert_eq!(
+            redacted("https://example.com/a.json"),
+            "https://example.com/a.json"
+        );
+        assert_eq!(redacted("/etc/ranges.json"), "/etc/ranges.json");
+        assert!(!redacted("https://user:secret@[bad/").contains("secret"));
+    }
+
+    #[test]
+    fn sources_by_scheme() {
+        let file = |path: &str| Locator::File(PathBuf::from(path));
+        assert_eq!(Locator::parse("/a b.json").unwrap(), file("/a b.json"));
+        assert_eq!(Locator::parse("a:b.json").unwrap(), file("a:b.json"));
+        assert_eq!(
+            Locator::parse("file:///a%20b.json").unwrap(),
+            file("/a b.json")
+        );
+        assert_eq!(Locator::parse("FILE:/x").unwrap(), file("/x"));
+        assert_eq!(Locator::parse("file://localhost/x").unwrap(), file("/x"));
+        assert!(matches!(
+            Locator::parse("HTTPS://example.com/x#y").unwrap(),
+            Locator::Http(url) if url.as_str() == "https://example.com/x"
+        ));
+        for (bad, says) in [
+            ("", "empty"),
+            ("s3://bucket/key", "\"s3\" is not one of"),
+            ("http://", "host"),
+            ("file://server/x", "server"),
+            ("file:///x?y", "%3F"),
+            ("file:///x#y", "%23"),
+        ] {
+            let text = Locator::parse(bad).unwrap_err().to_string();
+            assert!(text.contains(says), "{bad}: {text}");
+        }
+    }
+}
