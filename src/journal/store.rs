@@ -10,7 +10,7 @@ use super::history::Collector;
 use super::{History, Record};
 use crate::state::StateFile;
 use crate::state::directory::StateDir;
-use crate::state::error::{Problem, StateError};
+use crate::state::error::{StateError, StateProblem};
 
 /// The size at which `journal.jsonl` becomes `journal.jsonl.1`; both files together never exceed
 /// twice the size. A pass without changes writes 400 bytes: with one pass every five minutes,
@@ -116,10 +116,10 @@ impl Journal {
     }
 }
 
-fn read_lines(file: &File, path: &Path, collector: &mut Collector) -> Result<(), Problem> {
+fn read_lines(file: &File, path: &Path, collector: &mut Collector) -> Result<(), StateProblem> {
     let size = file.metadata()?.len();
     if size > MAX_READ {
-        return Err(Problem::TooLarge { size });
+        return Err(StateProblem::TooLarge { size });
     }
     let mut reader = BufReader::new(file.take(size));
     let mut line = Vec::new();

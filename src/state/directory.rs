@@ -1,10 +1,10 @@
-//! The state directory, held as a descriptor, and the one way to open a file in it.
+//! The state directory as a descriptor, and the only function to open a file in the directory.
 //!
 //! The directory usually belongs to an unprivileged service user, and root runs `reconcile` and
-//! `flush` in it. That user may replace any name in it: by a link to a file of root's, by a FIFO
-//! whose open never returns, by a device node. So no operation follows a path into the directory:
-//! every file is opened relative to the descriptor without following links, checked through its
-//! own descriptor, and written or given away only after the checks.
+//! `flush` there. The service user can replace any name: by a link to a file of root's, by a FIFO
+//! with an open that never returns, or by a hard link. So no operation follows a path into the
+//! directory. Every file is opened relative to the descriptor without following links, checked
+//! through the file's own descriptor, and written or given away only after the checks.
 
 use std::fs::{DirBuilder, File};
 use std::os::fd::OwnedFd;
@@ -18,7 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::StateFile;
-use super::error::{FileKind, Problem, StateError};
+use super::error::{FileKind, StateError, StateProblem};
 
 /// Owner and group only: the journal shows which addresses the host talks to.
 pub const DIR_MODE: u32 = 0o750;
@@ -31,15 +31,14 @@ const OPEN: OFlags = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
-/// A name that appears and disappears between two system calls more often than this is no
-/// coincidence.
+/// The number of tries against a name that appears and disappears between two system calls.
 const RACES: usize = 8;
 
 /// The state directory.
 ///
-/// The path that the administrator configured may lead through symbolic links; the links are
-/// resolved once, when the directory is opened. From then on, all names are single components
-/// below the descriptor.
+/// The configured path may lead through symbolic links, by the administrator's choice. The kernel
+/// resolves the links once, at the open. From then on, all names are single components below the
+/// descriptor.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
@@ -53,8 +52,8 @@ impl StateDir {
     /// Opens the directory; `None` if there is none. Needs no more than search permission.
     ///
     /// # Errors
-    /// [`StateError`] for any other reason than absence. A path that ends in a dangling link is
-    /// no absence either: the link's target may be a volume that is not mounted yet.
+    /// [`StateError`] for any other reason than absence. A dangling link in the path is an error
+    /// too: the target may be a volume, not mounted yet.
     pub fn open(path: &Path) -> Result<Option<StateDir>, StateError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptor = match open(path, flags, Mode::empty()) {
@@ -79,7 +78,7 @@ impl StateDir {
         }))
     }
 
-    /// Opens the directory, and first creates it with mode [`DIR_MODE`] if there is none.
+    /// Opens the directory; a missing directory is created first, with mode [`DIR_MODE`].
     ///
     /// # Errors
     /// [`StateError`], for example where a file has the directory's name.
@@ -87,7 +86,7 @@ impl StateDir {
         match StateDir::open(path) {
             Ok(Some(directory)) => return Ok(directory),
             Err(error) if error.is_dangling() => return Err(error),
-            // The creation finds the reason again, and says what could not be done.
+            // The creation meets the same reason again, and reports the failed creation.
             Ok(None) | Err(_) => {}
         }
         DirBuilder::new()
@@ -96,7 +95,7 @@ impl StateDir {
             .create(path)
             .map_err(StateError::wrap("create the state dir", path))?;
         StateDir::open(path)?
-            .ok_or_else(|| StateError::wrap("open the state dir", path)(Problem::Replaced))
+            .ok_or_else(|| StateError::wrap("open the state dir", path)(StateProblem::Replaced))
     }
 
     /// A warning where every user may create files in the directory. No failure: volumes of
@@ -114,7 +113,7 @@ impl StateDir {
     /// Opens a file for reading; `None` if there is none.
     ///
     /// # Errors
-    /// [`StateError`], also for a file that is not regular or may be another user's.
+    /// [`StateError`], also for an irregular file and for a file of another user.
     pub fn open_to_read(&self, file: StateFile) -> Result<Option<File>, StateError> {
         let opened = self.open_existing(file.name(), OFlags::RDONLY);
         Ok(opened
@@ -122,12 +121,11 @@ impl StateDir {
             .map(|(opened, _)| opened))
     }
 
-    /// Opens a file for reading and writing in place, and creates it if there is none. Nothing
-    /// is truncated. A file without content is given to the owner of the directory.
+    /// Opens a file for reading and writing in place; a missing file is created first. The content
+    /// stays. An empty file is given to the owner of the directory.
     ///
     /// # Errors
-    /// [`StateError`], also for a file that is not regular, may be another user's, or has a
-    /// second name.
+    /// [`StateError`], also for an irregular file, a file of another user, and a hard link.
     pub fn open_to_update(&self, file: StateFile, more: OFlags) -> Result<File, StateError> {
         let name = file.name();
         let flags = OFlags::RDWR | more;
@@ -142,7 +140,7 @@ impl StateDir {
                 })
                 .map_err(self.failed("open", name))?;
             if let Some((opened, stat)) = existing {
-                // With content, the file could be one that another user has moved here.
+                // A file with content could be another user's, moved here by the service user.
                 if stat.st_size == 0 {
                     self.give_to_owner(&opened);
                 }
@@ -154,10 +152,10 @@ impl StateDir {
                 Err(errno) => return Err(self.failed("create", name)(errno)),
             }
         }
-        Err(self.failed("open", name)(Problem::Replaced))
+        Err(self.failed("open", name)(StateProblem::Replaced))
     }
 
-    /// Creates a file for writing under a name that must be free.
+    /// Creates a file for writing; the name must be free.
     pub(super) fn create_new(&self, name: &str) -> Result<File, StateError> {
         self.open_new(name, OFlags::WRONLY)
             .map_err(self.failed("create", name))
@@ -186,7 +184,7 @@ impl StateDir {
         }
     }
 
-    /// Waits until new names are on disk: without that, a rename can be lost in a power cut.
+    /// Waits until new names are on disk: a power cut can undo a rename that has not been synced.
     ///
     /// # Errors
     /// [`StateError`] when the disk fails.
@@ -197,7 +195,7 @@ impl StateDir {
             .map_err(StateError::wrap("fsync the directory", &self.path))
     }
 
-    fn failed<P: Into<Problem>>(
+    fn failed<P: Into<StateProblem>>(
         &self,
         operation: &'static str,
         name: &str,
@@ -205,9 +203,13 @@ impl StateDir {
         StateError::wrap(operation, &self.path.join(name))
     }
 
-    /// Opens a file that is there, after a look at its kind: the open of a device node acts on
-    /// the device. The decisive look is the one through the descriptor.
-    fn open_existing(&self, name: &str, flags: OFlags) -> Result<Option<(File, Stat)>, Problem> {
+    /// Opens an existing file. Checks the kind before the open, since the open of a device node can
+    /// act on the device, and once more through the descriptor, which nobody can exchange.
+    fn open_existing(
+        &self,
+        name: &str,
+        flags: OFlags,
+    ) -> Result<Option<(File, Stat)>, StateProblem> {
         match statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => check_regular(&stat)?,
             Err(Errno::NOENT) => return Ok(None),
@@ -222,25 +224,25 @@ impl StateDir {
         check_regular(&stat)?;
         let trusted = [Uid::ROOT, rustix::process::geteuid(), self.owner];
         if !trusted.contains(&Uid::from_raw(stat.st_uid)) {
-            return Err(Problem::Owner { owner: stat.st_uid });
+            return Err(StateProblem::Owner { owner: stat.st_uid });
         }
         let mode = stat.st_mode & 0o7777;
         if mode & 0o002 != 0 {
-            return Err(Problem::WorldWritable { mode });
+            return Err(StateProblem::WorldWritable { mode });
         }
         Ok(Some((File::from(opened), stat)))
     }
 
-    /// Whether the opened file has this name and no other one. Asked of the name, not of the
-    /// descriptor: a hard link to another file, removed again after the open, leaves a link count
-    /// of 1 on a file that has never been ours.
-    fn check_only_name(&self, name: &str, opened: &Stat) -> Result<(), Problem> {
+    /// Checks that the opened file has the name and no other name. The link count is read through
+    /// the name, not through the descriptor: the service user could remove a hard link to a file of
+    /// root's right after the open, and the descriptor would then show a link count of 1.
+    fn check_only_name(&self, name: &str, opened: &Stat) -> Result<(), StateProblem> {
         let stat = statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if (stat.st_dev, stat.st_ino) != (opened.st_dev, opened.st_ino) {
-            return Err(Problem::Replaced);
+            return Err(StateProblem::Replaced);
         }
         if stat.st_nlink != 1 {
-            return Err(Problem::HardLinks);
+            return Err(StateProblem::HardLinks);
         }
         Ok(())
     }
@@ -268,9 +270,9 @@ impl StateDir {
         }
     }
 
-    /// Gives an empty file to the owner of the directory: root creates files that the agent must
-    /// be able to read and replace under its own user. A refusal is no failure: the caller is
-    /// that owner itself, or root without CAP_CHOWN, whose agent then runs as root too.
+    /// Gives an empty file to the owner of the directory: the agent, under the service user, must be
+    /// able to read and replace files created by root. A refusal is no failure: the caller is the
+    /// owner already, or root without CAP_CHOWN, and the agent then runs as root too.
     fn give_to_owner(&self, file: &File) {
         let wanted = (self.owner.as_raw(), self.group.as_raw());
         if fstat(file).is_ok_and(|stat| (stat.st_uid, stat.st_gid) != wanted) {
@@ -279,7 +281,7 @@ impl StateDir {
     }
 }
 
-fn check_regular(stat: &Stat) -> Result<(), Problem> {
+fn check_regular(stat: &Stat) -> Result<(), StateProblem> {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => return Ok(()),
         FileType::Symlink => FileKind::SymbolicLink,
@@ -289,26 +291,26 @@ fn check_regular(stat: &Stat) -> Result<(), Problem> {
         FileType::CharacterDevice | FileType::BlockDevice => FileKind::Device,
         FileType::Unknown => FileKind::Unknown,
     };
-    Err(Problem::NotRegular(kind))
+    Err(StateProblem::NotRegular(kind))
 }
 
-/// The link on the way to the path that leads nowhere, if there is one.
-fn dangling_link(path: &Path) -> Option<Problem> {
+/// The dangling link in the path, if there is one.
+fn dangling_link(path: &Path) -> Option<StateProblem> {
     path.ancestors().find_map(|part| {
         let target = std::fs::read_link(part).ok()?;
-        (!part.exists()).then(|| Problem::Dangling {
+        (!part.exists()).then(|| StateProblem::Dangling {
             link: part.to_owned(),
             target,
         })
     })
 }
 
-/// A file system of its own for a test that runs isolated (mount(8): `size=64k`; `remount,ro`).
+/// A separate file system for an isolated test (mount(8): `size=64k`; `remount,ro`).
 #[cfg(test)]
 pub(crate) fn small_disk(options: &str) -> std::path::PathBuf {
     let directory = std::path::PathBuf::from("/run/lab/disk");
     std::fs::create_dir_all(&directory).expect("the test's own /run");
-    // With the source named, a remount repeats no option that a user namespace doesn't allow.
+    // With an explicit source, a remount repeats no option forbidden in a user namespace.
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", options, "tmpfs"])
         .arg(&directory)

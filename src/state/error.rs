@@ -14,12 +14,12 @@ pub struct StateError {
     pub operation: &'static str,
     pub path: PathBuf,
     #[source]
-    pub problem: Problem,
+    pub problem: StateProblem,
 }
 
 impl StateError {
     /// Wraps the reason of a failure, for `map_err`.
-    pub fn wrap<P: Into<Problem>>(
+    pub fn wrap<P: Into<StateProblem>>(
         operation: &'static str,
         path: &Path,
     ) -> impl FnOnce(P) -> StateError + use<P> {
@@ -31,33 +31,35 @@ impl StateError {
         }
     }
 
-    /// Whether the system refused access to this user.
+    /// True if the system refused access to this user.
     pub fn is_denied(&self) -> bool {
-        matches!(&self.problem, Problem::System(error) if error.kind() == ErrorKind::PermissionDenied)
+        matches!(&self.problem, StateProblem::System(error) if error.kind() == ErrorKind::PermissionDenied)
     }
 
-    /// Whether the directory's path leads through a link without a target.
+    /// True if the directory's path leads through a link without a target.
     pub fn is_dangling(&self) -> bool {
-        matches!(self.problem, Problem::Dangling { .. })
+        matches!(self.problem, StateProblem::Dangling { .. })
     }
 
-    /// Whether the file itself is not to be trusted, so that its content counts as damaged. The
-    /// next write replaces such a file, except for a directory, which no rename can replace.
+    /// True if the file itself cannot be trusted, so that the content counts as damaged. The next
+    /// write replaces the file, except for a directory, which no rename can replace.
     pub fn is_untrusted(&self) -> bool {
         match &self.problem {
-            Problem::NotRegular(kind) => *kind != FileKind::Directory,
-            Problem::HardLinks
-            | Problem::Owner { .. }
-            | Problem::WorldWritable { .. }
-            | Problem::TooLarge { .. } => true,
-            Problem::System(_) | Problem::Replaced | Problem::Dangling { .. } => false,
+            StateProblem::NotRegular(kind) => *kind != FileKind::Directory,
+            StateProblem::HardLinks
+            | StateProblem::Owner { .. }
+            | StateProblem::WorldWritable { .. }
+            | StateProblem::TooLarge { .. } => true,
+            StateProblem::System(_) | StateProblem::Replaced | StateProblem::Dangling { .. } => {
+                false
+            }
         }
     }
 }
 
 /// The reason of a [`StateError`].
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum StateProblem {
     #[error(transparent)]
     System(#[from] io::Error),
     #[error("it is {0}, not a regular file")]
@@ -76,37 +78,37 @@ pub enum Problem {
     Dangling { link: PathBuf, target: PathBuf },
 }
 
-impl From<Errno> for Problem {
-    fn from(errno: Errno) -> Problem {
+impl From<Errno> for StateProblem {
+    fn from(errno: Errno) -> StateProblem {
         match errno {
             // The answer to O_NOFOLLOW and RESOLVE_NO_SYMLINKS.
-            Errno::LOOP => Problem::NotRegular(FileKind::SymbolicLink),
-            _ => Problem::System(errno.into()),
+            Errno::LOOP => StateProblem::NotRegular(FileKind::SymbolicLink),
+            _ => StateProblem::System(errno.into()),
         }
     }
 }
 
-impl Problem {
+impl StateProblem {
     fn advice(&self) -> &'static str {
         match self {
-            Problem::System(error) => advice(error.kind()),
-            Problem::NotRegular(_) => {
+            StateProblem::System(error) => advice(error.kind()),
+            StateProblem::NotRegular(_) => {
                 "; find out which program put it there, and remove it: a pass writes a new file"
             }
-            Problem::HardLinks => {
+            StateProblem::HardLinks => {
                 "; its other name may be another program's file: remove this name, the content stays under the other one"
             }
-            Problem::Owner { .. } => {
+            StateProblem::Owner { .. } => {
                 "; remove it, or, if the content is right, give it to the owner of the state dir (chown)"
             }
-            Problem::WorldWritable { .. } => {
+            StateProblem::WorldWritable { .. } => {
                 "; remove it, or, if the content is right, take the right away (chmod o-w)"
             }
-            Problem::Replaced => {
+            StateProblem::Replaced => {
                 "; try again, and if the failure comes back, look for a program that writes to the state dir"
             }
-            Problem::TooLarge { .. } => "; move it away",
-            Problem::Dangling { .. } => {
+            StateProblem::TooLarge { .. } => "; move it away",
+            StateProblem::Dangling { .. } => {
                 "; mount the volume that the link leads to, remove the link, or set state_dir (--state-dir)"
             }
         }
@@ -180,17 +182,17 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether nothing was written yet. Any other error is never to be taken for "nothing".
+    /// True if the file was never written. No other error may be taken for an absent file.
     pub fn is_absent(&self) -> bool {
         matches!(self, ReadError::Absent { .. })
     }
 
-    /// Whether the content is lost, and the next write replaces the file.
+    /// True if the content is lost, and the next write replaces the file.
     pub fn is_damaged(&self) -> bool {
         matches!(self, ReadError::Corrupt { .. } | ReadError::Untrusted(_))
     }
 
-    /// Whether the system refused access to this user.
+    /// True if the system refused access to this user.
     pub fn is_denied(&self) -> bool {
         matches!(self, ReadError::Unreadable(error) if error.is_denied())
     }

@@ -1,16 +1,17 @@
-//! Files of the state directory: replaced as a whole or not at all, and read back with a digest.
+//! Format of the files in the state directory: each write replaces the whole file, each read checks
+//! a digest.
 //!
-//! A file is one line of JSON and then the body, byte for byte:
+//! A file is one line of JSON, followed by the unchanged body:
 //!
 //! ```text
 //! {"format":1,"sha256":"…","length":2600123,"meta":{…}}⏎
 //! …body…
 //! ```
 //!
-//! One file, and not a body with a description beside it, because two renames are not atomic.
-//! The digest covers everything behind its own closing quote, so that a flipped bit in the
-//! metadata (an `ETag`, say) shows as well as one in the body. It is there against damage, not
-//! against somebody who may write to the directory.
+//! Body and metadata share one file, because two renames are not atomic. The digest covers all bytes
+//! after its own closing quote, so that a flipped bit shows in the metadata (an `ETag`, for
+//! example) as well as in the body. The digest detects damage, not forgery: any user with write
+//! permission in the directory can compute a new digest.
 
 use std::fmt;
 use std::fs::File;
@@ -23,14 +24,14 @@ use sha2::{Digest, Sha256};
 
 use super::StateFile;
 use super::directory::StateDir;
-use super::error::{Problem, ReadError, StateError, WriteError};
+use super::error::{ReadError, StateError, StateProblem, WriteError};
 
-/// Before the digest. The format number changes when an older version could misread the file.
+/// The bytes before the digest. A change that older versions would misread needs a new number.
 const BEFORE_DIGEST: &str = r#"{"format":1,"sha256":""#;
 /// SHA-256 in hexadecimal.
 const DIGEST_LENGTH: usize = 64;
-/// Nothing that we write comes near (`max_bytes` is 64 MiB by default): a larger file is damage,
-/// and reading it would take the memory that the host needs.
+/// No file comes near the bound (`max_bytes` is 64 MiB by default): a larger file is damaged, and a
+/// read would use up the host's memory.
 const MAX_FILE: u64 = 4 << 30;
 
 const TEMPORARY_PREFIX: &str = ".trailblazer-";
@@ -43,7 +44,7 @@ struct Head<M> {
     meta: M,
 }
 
-/// A file as read, the digest checked.
+/// A file with the right digest.
 #[derive(Clone)]
 pub(super) struct Sound<M> {
     pub(super) meta: M,
@@ -52,7 +53,7 @@ pub(super) struct Sound<M> {
 }
 
 impl<M> Sound<M> {
-    /// Without a copy: a document has megabytes.
+    /// Borrowed, since a document has megabytes.
     pub(super) fn body(&self) -> &[u8] {
         &self.bytes[self.body_at..]
     }
@@ -90,7 +91,7 @@ pub(super) fn read<M: DeserializeOwned>(
         .position(|byte| *byte == b'\n')
         .ok_or_else(|| {
             corrupt(format!(
-                "it ends within its first line ({} bytes)",
+                "the first line is incomplete ({} bytes)",
                 bytes.len()
             ))
         })?;
@@ -100,7 +101,7 @@ pub(super) fn read<M: DeserializeOwned>(
         || bytes[covered_from - 1] != b'"'
     {
         return Err(corrupt(
-            "its first line is not the one that this version writes".to_owned(),
+            "the first line has another format than this version's".to_owned(),
         ));
     }
     let stored = &bytes[BEFORE_DIGEST.len()..covered_from - 1];
@@ -109,19 +110,17 @@ pub(super) fn read<M: DeserializeOwned>(
     rest.push(b'{');
     rest.extend_from_slice(&bytes[covered_from + 1..line_end]);
     let head: Head<serde_json::Value> = serde_json::from_slice(&rest)
-        .map_err(|error| corrupt(format!("its first line is not JSON ({error})")))?;
+        .map_err(|error| corrupt(format!("the first line is not JSON ({error})")))?;
     let body_at = line_end + 1;
     let length = (bytes.len() - body_at) as u64;
     if length != head.length {
         return Err(corrupt(format!(
-            "{length} bytes follow its first line, {} were written",
+            "{length} bytes follow the first line, {} were written",
             head.length
         )));
     }
     if hex(&Sha256::digest(&bytes[covered_from..])).as_bytes() != stored {
-        return Err(corrupt(
-            "its SHA-256 is not the one that was written".to_owned(),
-        ));
+        return Err(corrupt("the SHA-256 does not match the content".to_owned()));
     }
     let meta = serde_json::from_value(head.meta)
         .map_err(|error| corrupt(format!("this version does not understand it ({error})")))?;
@@ -132,13 +131,13 @@ pub(super) fn read<M: DeserializeOwned>(
     })
 }
 
-fn read_bytes(file: &File) -> Result<Vec<u8>, Problem> {
+fn read_bytes(file: &File) -> Result<Vec<u8>, StateProblem> {
     let size = file.metadata()?.len();
     if size > MAX_FILE {
-        return Err(Problem::TooLarge { size });
+        return Err(StateProblem::TooLarge { size });
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    // No more than that: the file's owner may go on to write to it for ever.
+    // A bound, since the file's owner can append for ever.
     file.take(size).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -161,8 +160,9 @@ pub(super) fn write<M: Serialize>(
         ))?;
     let opened = create_directory(directory, sync)?;
     let temporary = format!("{TEMPORARY_PREFIX}{name}{TEMPORARY_SUFFIX}");
-    // A killed process may have left one behind. No other name is removed: other threads and
-    // processes write other files at the same time. If the removal fails, so does the creation.
+    // A killed process may have left a temporary file of the same name. Other names stay: other
+    // threads and processes write other files at the same time. If the removal fails, the
+    // creation fails too and reports the reason.
     let _ = opened.remove(&temporary);
     let mut new = opened.create_new(&temporary)?;
     let written = fill(&mut new, &[head.as_bytes(), body], sync)
@@ -180,7 +180,7 @@ fn first_line<M: Serialize>(meta: &M, body: &[u8]) -> Result<String, serde_json:
         length: body.len() as u64,
         meta,
     })?;
-    // Without its opening brace, which stands before the digest.
+    // Without the opening brace, which precedes the digest.
     let covered = format!(",{}\n", &head[1..]);
     let digest = Sha256::new()
         .chain_update(covered.as_bytes())

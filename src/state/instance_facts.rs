@@ -1,7 +1,7 @@
-//! The last answer of the metadata service, for passes in which it is silent.
+//! The last answer of the metadata service, for passes without an answer.
 //!
-//! It holds for one machine only: a disk image made from a running instance carries the state
-//! directory along, and must not boot with the region of the machine that it was made from.
+//! The answer is valid for one machine only: a disk image of a running instance contains the state
+//! directory, and must not boot with the region of the original machine.
 
 use std::path::Path;
 
@@ -12,30 +12,29 @@ use super::store::{ReadError, Store, WriteError};
 use crate::facts::InstanceFacts;
 use crate::source::imds::{Wanted, is_instance_id, mac_address};
 
-/// The instance id as the hypervisor tells it, on Nitro instances ("Identify EC2 Linux
-/// instances", Amazon EC2 User Guide).
+/// The hypervisor's file with the instance id, on Nitro instances ("Identify EC2 Linux instances",
+/// Amazon EC2 User Guide).
 pub const DMI_ASSET_TAG: &str = "/sys/class/dmi/id/board_asset_tag";
 
-/// Which machine this is, known without asking the metadata service.
+/// The identity of this machine, known without the metadata service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MachineKey {
-    /// The instance id.
     InstanceId(String),
-    /// The primary interface's MAC address, where the DMI has no instance id.
+    /// The primary interface's MAC address, if the DMI has no instance id.
     Mac(String),
 }
 
 impl MachineKey {
-    /// Reads the instance id from `asset_tag` (see [`DMI_ASSET_TAG`]); else takes the MAC
-    /// address of the primary interface. `None` when there is neither: then nothing is cached.
+    /// Reads the instance id from `asset_tag` (see [`DMI_ASSET_TAG`]), or takes the MAC address of
+    /// the primary interface. Without both, `None`: the facts are not cached.
     pub fn find(asset_tag: &Path, primary_mac: Option<&str>) -> Option<MachineKey> {
         instance_id(asset_tag).or_else(|| of_mac(primary_mac?))
     }
 
-    /// Every key under which earlier facts may be this machine's: the instance id, else the MAC
-    /// address of any interface. Which of them is the primary one changes with the default
-    /// route, which a DHCP client takes away when it restarts.
+    /// All keys of earlier facts of this machine: the instance id, or else the MAC address of any
+    /// interface. The primary interface changes with the default route, and a restart of a DHCP
+    /// client removes the default route.
     pub fn all<'a>(asset_tag: &Path, macs: impl IntoIterator<Item = &'a str>) -> Vec<MachineKey> {
         match instance_id(asset_tag) {
             Some(instance) => vec![instance],
@@ -45,8 +44,7 @@ impl MachineKey {
 }
 
 fn instance_id(asset_tag: &Path) -> Option<MachineKey> {
-    // Unreadable, absent and foreign are one here: all lead to the other key, and the wrong
-    // one can only miss.
+    // An unreadable, absent or foreign tag leads to the other key; a wrong key finds no facts.
     let tag = std::fs::read_to_string(asset_tag).unwrap_or_default();
     let tag = tag.trim();
     is_instance_id(tag).then(|| MachineKey::InstanceId(tag.to_owned()))
@@ -54,7 +52,7 @@ fn instance_id(asset_tag: &Path) -> Option<MachineKey> {
 
 fn of_mac(mac: &str) -> Option<MachineKey> {
     let mac = mac_address(mac)?;
-    // No hardware has it, so it tells no machine from another.
+    // No hardware has the address, so the address identifies no machine.
     (mac != "00:00:00:00:00:00").then_some(MachineKey::Mac(mac))
 }
 
@@ -69,17 +67,16 @@ struct Cached {
 /// Facts from an earlier pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedFacts {
-    /// The facts.
     pub facts: InstanceFacts,
-    /// When the metadata service gave them, in seconds since the epoch.
+    /// The time of the metadata service's answer, in seconds since the epoch.
     pub asked_at: u64,
 }
 
-/// The cached facts of this machine, known by any of its keys, if they were asked for all that is
-/// wanted now. `None` when there are none, when they belong to another machine, or lack something.
+/// The cached facts of this machine, found by any of its keys. `None` if there are no facts, or only
+/// facts of another machine or without a fact wanted now.
 ///
 /// # Errors
-/// [`ReadError`] when there may be some but they cannot be read or are damaged.
+/// [`ReadError`] if the file exists but is unreadable or damaged.
 pub fn load(
     store: &Store,
     machine: &[MachineKey],
@@ -99,10 +96,10 @@ pub fn load(
     }))
 }
 
-/// Keeps an answer for later passes; `now` is in seconds since the epoch.
+/// Stores an answer for later passes; `now` is in seconds since the epoch.
 ///
 /// # Errors
-/// [`WriteError`] when it can't be written.
+/// [`WriteError`] if the write fails.
 pub fn save(
     store: &Store,
     machine: &MachineKey,
@@ -190,7 +187,7 @@ mod tests {
             Some(CachedFacts { facts, asked_at })
         );
 
-        // Empty because never asked for must not look like empty because there is none.
+        // A fact that was never requested must not look like an empty answer.
         let more = Wanted {
             vpc_cidrs: true,
             ..region

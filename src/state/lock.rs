@@ -1,7 +1,7 @@
-//! The lock that keeps two passes apart: `flock` on a file of the state dir.
+//! The mutual exclusion of passes: `flock` on a file of the state dir.
 //!
-//! The kernel drops the lock when its holder dies, however it dies, so that there is no stale
-//! lock to clean up. What the file says is for the message only, never for the decision.
+//! The kernel drops the lock when the holding process ends for any reason, so a stale lock cannot
+//! exist. The content of the file only serves messages, never a decision.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -16,41 +16,37 @@ use super::StateFile;
 use super::directory::StateDir;
 use super::error::StateError;
 
-/// How long a second pass waits for the first: longer than a pass over all of AWS's prefixes
-/// takes, shorter than an operator's patience.
+/// The time for which a second pass waits for the first: longer than a pass over all of AWS's
+/// prefixes, shorter than an operator's patience.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
-/// Between two tries. `flock` has no timeout of its own short of a signal.
+/// The pause between two tries: `flock` has no timeout.
 const POLL: Duration = Duration::from_millis(20);
 
-/// More than a holder's line ever has.
+/// Larger than any holder's line.
 const MAX_HOLDER_BYTES: u64 = 4096;
 
-/// Who has the lock.
+/// The process with the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The process, in its own namespace's numbers.
+    /// The pid in the process's own pid namespace.
     pub pid: u32,
-    /// What it runs (`reconcile`, `agent`, …).
+    /// `reconcile`, `agent`, …
     pub command: String,
-    /// Since when, RFC 3339 in UTC.
+    /// RFC 3339 in UTC.
     pub since: String,
 }
 
-/// The lock can't be had.
+/// The lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Somebody else keeps it.
-    #[error("another pass is running: {} is held by {}; waited {:.1} s, try again when it has ended", .path.display(), describe(.holder.as_ref()), .waited.as_secs_f64())]
+    #[error("another pass is running: {} is held by {}; waited {:.1} s, try again when the pass has ended", .path.display(), describe(.holder.as_ref()), .waited.as_secs_f64())]
     Held {
-        /// The lock file.
         path: PathBuf,
-        /// Who, as far as the file tells.
+        /// `None` if the file names no process.
         holder: Option<Holder>,
-        /// How long we waited.
         waited: Duration,
     },
-    /// The file refuses.
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -63,8 +59,8 @@ pub struct PassLock {
 }
 
 impl PassLock {
-    /// Takes the lock of the state dir (created where missing), waiting at most `wait`; sleeps
-    /// the calling thread meanwhile.
+    /// Takes the lock of the state dir (created if missing). Blocks the calling thread for at most
+    /// `wait`.
     ///
     /// # Errors
     /// See [`LockError`].
@@ -105,16 +101,16 @@ impl PassLock {
 
 impl Drop for PassLock {
     fn drop(&mut self) {
-        // So that a later reader isn't told of a pass that ended.
+        // A later reader must not see the name of a finished pass.
         let _ = self.file.set_len(0);
-        // Closing alone isn't enough: a child that another thread has just forked holds the file
-        // open until it executes its program. Of a process that dies, the kernel closes all.
+        // A close alone is not enough: a child just forked by another thread keeps the file open
+        // until the child executes its program. If a process dies, the kernel closes all files.
         let _ = self.file.unlock();
     }
 }
 
-/// Who holds the lock of the state dir now, without waiting and without writing; `None` when it
-/// is free, or when there is no lock file.
+/// The present holder of the lock, without a wait and without a write; `None` if the lock is free or
+/// the file is missing.
 ///
 /// # Errors
 /// The file can't be opened or locked for another reason.
@@ -127,7 +123,7 @@ pub fn holder(dir: &Path) -> Result<Option<Holder>, LockError> {
     let Some(mut file) = opened else {
         return Ok(None);
     };
-    // Shared: two lookers must not take each other for a pass.
+    // Shared: two readers must not take each other for a pass.
     match file.try_lock_shared() {
         Ok(()) => Ok(None),
         Err(TryLockError::WouldBlock) => Ok(Some(written_holder(&mut file).unwrap_or(Holder {
@@ -143,7 +139,7 @@ fn path_in(dir: &Path) -> PathBuf {
     dir.join(StateFile::Lock.name())
 }
 
-/// A full disk must not stop a pass that has its lock: failures here cost the name only.
+/// A full disk must not stop a pass with its lock: a failure only costs the name.
 fn write_holder(file: &mut File, command: &str) {
     let holder = Holder {
         pid: std::process::id(),
@@ -166,7 +162,7 @@ fn written_holder(file: &mut File) -> Option<Holder> {
 
 fn describe(holder: Option<&Holder>) -> String {
     let Some(holder) = holder else {
-        return "a process that didn't write its name".to_owned();
+        return "an unidentified process".to_owned();
     };
     let Holder {
         pid,
@@ -177,13 +173,14 @@ fn describe(holder: Option<&Holder>) -> String {
         format!("pid {pid} ({command}) since {since}")
     } else {
         format!(
-            "pid {pid} ({command}) since {since}, which is not seen here: it runs in another pid \
-             namespace (a container), or a child of it lives on; `fuser` on the file names it"
+            "pid {pid} ({command}) since {since}, which has no process here: the pass runs in \
+             another pid namespace (a container), or a child process still has the lock; `fuser` \
+             on the file shows the process"
         )
     }
 }
 
-/// Signal 0 asks without disturbing (kill(2)); a refusal shows that the process is there.
+/// Signal 0 tests for a process without any effect (kill(2)); EPERM shows an existing process.
 fn is_alive(pid: u32) -> bool {
     let Some(pid) = i32::try_from(pid)
         .ok()
@@ -207,11 +204,11 @@ mod tests {
     }
 
     #[test]
-    fn a_second_pass_waits_and_then_says_who_holds_it() {
+    fn second_pass_waits_and_then_names_the_holder() {
         let dir = tempfile::tempdir().expect("a directory");
         let state = dir.path().join("state");
         let _held = PassLock::acquire(&state, "agent", Duration::ZERO).expect("free");
-        // No group or others beyond the documented modes, whatever the umask.
+        // No permissions beyond the documented modes, with any umask.
         assert_eq!(mode(&state) & !DIR_MODE, 0);
         assert_eq!(mode(&path_in(&state)) & !FILE_MODE, 0);
         let wait = Duration::from_millis(100);
@@ -230,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_free_after_the_pass_and_taken_while_waiting() {
+    fn waiting_pass_takes_the_lock_when_the_other_ends() {
         let dir = tempfile::tempdir().expect("a directory");
         let held = PassLock::acquire(dir.path(), "reconcile", Duration::ZERO).expect("free");
         let path = dir.path().to_owned();
@@ -244,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_is_not_seen_here() {
+    fn holder_in_another_pid_namespace_is_named() {
         let dir = tempfile::tempdir().expect("a directory");
         let _held = PassLock::acquire(dir.path(), "agent", Duration::ZERO).expect("free");
         // Above the largest pid (PID_MAX_LIMIT, 4194304, linux/threads.h).
@@ -258,13 +255,13 @@ mod tests {
         std::fs::write(path_in(dir.path()), "garbage").expect("written");
         let error = PassLock::acquire(dir.path(), "x", Duration::ZERO).expect_err("held");
         assert!(
-            error.to_string().contains("didn't write its name"),
+            error.to_string().contains("an unidentified process"),
             "{error}"
         );
     }
 
     #[test]
-    fn a_file_in_the_place_of_the_directory() {
+    fn file_in_place_of_the_directory_is_an_error() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("file");
         std::fs::write(&path, "").expect("written");

@@ -1,19 +1,19 @@
-//! Files that outlive a pass: the state directory and everything in it.
+//! The state directory and its files, which outlive a pass.
 //!
 //! | file | content | written by |
 //! |---|---|---|
-//! | `last-known-good` | the document in force, with its validators | [`store`] |
-//! | `held` | a newer document that the guard holds | [`store`] |
-//! | `confirmed.json` | the last time that a source confirmed the document in force | [`store`] |
-//! | `guard.json` | holds, hold-downs and the anchor of their clock | `reconcile::persist` |
+//! | `last-known-good` | the document in force, with validators | [`store`] |
+//! | `held` | a newer document, held by the guard | [`store`] |
+//! | `confirmed.json` | the last confirmation of the document in force by a source | [`store`] |
+//! | `guard.json` | hold, hold-downs and the anchor of the guard's clock | `reconcile::persist` |
 //! | `numbers.json` | tables, protocol, priorities and marks of the last passes | `reconcile` |
 //! | `facts.json` | the metadata service's last answer for this machine | [`instance_facts`] |
-//! | `traffic.json` | counts of packets whose counters are gone | `agent` |
+//! | `traffic.json` | the counts of lost counters | `agent` |
 //! | `journal.jsonl` | one line for each begin and end of a pass | `journal` |
 //! | `journal.jsonl.1` | the journal before the last rotation | `journal` |
-//! | `lock` | the lock that keeps two passes apart | [`lock`] |
+//! | `lock` | the mutual exclusion of passes | [`lock`] |
 //!
-//! The directory may belong to an unprivileged service user while root runs commands in it, so
+//! The directory may belong to an unprivileged service user while root runs commands there, so
 //! every open, rename and removal goes through [`directory::StateDir`].
 
 pub mod directory;

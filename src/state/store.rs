@@ -1,4 +1,4 @@
-//! The last known good document, a document that the guard holds, and the small state files.
+//! The last known good document, the held document, and the small state files.
 
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,8 @@ pub use super::error::{ReadError, WriteError};
 /// A place for one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
-    /// The document in force.
     LastKnownGood,
-    /// A newer one that the guard holds until the operator or time accepts it.
+    /// A newer document, waiting for the operator or for `accept_after`.
     Held,
 }
 
@@ -30,36 +29,36 @@ impl Slot {
     }
 }
 
-/// Where a stored document came from.
+/// The origin of a stored document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
-    /// The source, as configured but without credentials: for the operator's eyes.
+    /// The source as configured, without credentials.
     pub url: String,
     /// For the next conditional request.
     pub validators: Option<Validators>,
-    /// When a source last gave it, in seconds since the epoch.
+    /// The last fetch of the document, in seconds since the epoch.
     pub fetched_at: u64,
-    /// Its `syncToken`, where already parsed.
+    /// `None` in files from before the first parse.
     pub sync_token: Option<SyncToken>,
 }
 
-/// A document as stored, its digest checked.
+/// A stored document with the right digest.
 #[derive(Debug, Clone)]
 pub struct Stored(Sound<Meta>);
 
 impl Stored {
-    /// Where it came from.
+    /// The document's origin.
     pub fn meta(&self) -> &Meta {
         &self.0.meta
     }
 
-    /// The document, byte for byte as it was fetched.
+    /// The document, byte for byte as fetched.
     pub fn body(&self) -> &[u8] {
         self.0.body()
     }
 }
 
-/// A confirmation is written down at most this often, in seconds: an age is read in hours.
+/// The least time between two stored confirmations, in seconds: readers count the age in hours.
 const CONFIRMED_EVERY: u64 = 60;
 
 #[derive(Serialize, Deserialize)]
@@ -70,8 +69,8 @@ struct Confirmed {
 
 /// The state directory.
 ///
-/// Reading never writes, not even the directory: a dry run leaves no trace. Who writes holds the
-/// pass lock: a write clears away the temporary files of others, as those of a crashed run.
+/// A read never creates anything, not even the directory: a dry run leaves no trace. Writers of the
+/// same file need the pass lock, since a write removes the other's temporary file.
 #[derive(Debug, Clone)]
 pub struct Store {
     directory: PathBuf,
@@ -79,7 +78,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Names the directory; it need not exist before the first write.
+    /// Names the directory; the first write creates a missing directory.
     pub fn open(directory: impl Into<PathBuf>) -> Self {
         Store {
             directory: directory.into(),
@@ -87,8 +86,8 @@ impl Store {
         }
     }
 
-    /// Whether writes reach the disk before they return. Off only in benchmarks: without it a
-    /// power cut can leave an empty file in place of the last known good.
+    /// With `false`, writes do not wait for the disk. For benchmarks only: without the wait, a power cut can
+    /// leave an empty file in place of the last known good.
     pub fn with_sync(mut self, sync: bool) -> Self {
         self.sync = sync;
         self
@@ -99,23 +98,23 @@ impl Store {
         &self.directory
     }
 
-    /// Where a slot lies.
+    /// The path of a slot, for messages.
     pub fn path_of(&self, slot: Slot) -> PathBuf {
         self.directory.join(slot.file().name())
     }
 
-    /// Creates the directory (0750) where it is missing.
+    /// Creates a missing directory, with mode 0750.
     ///
     /// # Errors
-    /// [`WriteError`] when it can't.
+    /// [`WriteError`] if the creation fails.
     pub fn create_directory(&self) -> Result<(), WriteError> {
         file::create_directory(&self.directory, self.sync).map(drop)
     }
 
-    /// Reads a document, its length and digest checked.
+    /// Reads a document and checks length and digest.
     ///
     /// # Errors
-    /// [`ReadError`], which tells "never written" from "cannot be read" from "damaged".
+    /// [`ReadError`], which distinguishes absent, unreadable and damaged files.
     pub fn read(&self, slot: Slot) -> Result<Stored, ReadError> {
         file::read(&self.directory, slot.file()).map(Stored)
     }
@@ -123,23 +122,23 @@ impl Store {
     /// Replaces a document as a whole.
     ///
     /// # Errors
-    /// [`WriteError`]; the old document is then as it was.
+    /// [`WriteError`]; the old document then stays.
     pub fn write(&self, slot: Slot, meta: &Meta, body: &[u8]) -> Result<(), WriteError> {
         file::write(&self.directory, slot.file(), meta, body, self.sync)
     }
 
-    /// Removes a document; that it is already gone is a success.
+    /// Removes a document; a missing document is a success.
     ///
     /// # Errors
-    /// [`WriteError`] when it is there and stays.
+    /// [`WriteError`] if the document stays.
     pub fn remove(&self, slot: Slot) -> Result<(), WriteError> {
         file::remove(&self.directory, slot.file(), self.sync)
     }
 
-    /// Reads a small state file such as `guard.json`, its digest checked.
+    /// Reads a small state file such as `guard.json` and checks the digest.
     ///
     /// # Errors
-    /// As [`Store::read`]; content that is no `T` counts as damaged.
+    /// As [`Store::read`]; content of another type than `T` counts as damaged.
     pub fn read_json<T: DeserializeOwned>(&self, file: StateFile) -> Result<T, ReadError> {
         file::read::<T>(&self.directory, file).map(|sound| sound.meta)
     }
@@ -147,24 +146,24 @@ impl Store {
     /// Replaces a small state file as a whole.
     ///
     /// # Errors
-    /// [`WriteError`]; the old file is then as it was.
+    /// [`WriteError`]; the old file then stays.
     pub fn write_json<T: Serialize>(&self, file: StateFile, value: &T) -> Result<(), WriteError> {
         file::write(&self.directory, file, value, b"", self.sync)
     }
 
-    /// When a source last said that the last known good is its newest document, in seconds since
-    /// the epoch; `None` where that was never written down or can't be read.
+    /// The last time at which a source confirmed the last known good as its newest document, in
+    /// seconds since the epoch; `None` if never stored or unreadable.
     pub fn confirmed_at(&self) -> Option<u64> {
         let confirmed: Confirmed = self.read_json(StateFile::Confirmed).ok()?;
         Some(confirmed.at)
     }
 
-    /// Writes down that a source says so at `now`, in seconds since the epoch.
+    /// Stores a confirmation of the last known good at `now`, in seconds since the epoch.
     ///
     /// # Errors
     /// [`WriteError`]; the old time then stays.
     pub fn confirm(&self, now: u64) -> Result<(), WriteError> {
-        // A clock that was set back makes the old time worthless.
+        // After a clock was set back, the old time is worthless.
         let known = self.confirmed_at().filter(|at| *at <= now);
         match known {
             Some(at) if now - at < CONFIRMED_EVERY => Ok(()),
@@ -172,10 +171,10 @@ impl Store {
         }
     }
 
-    /// Removes a small state file; that it is already gone is a success.
+    /// Removes a small state file; a missing file is a success.
     ///
     /// # Errors
-    /// [`WriteError`] when it is there and stays.
+    /// [`WriteError`] if the file stays.
     pub fn remove_json(&self, file: StateFile) -> Result<(), WriteError> {
         file::remove(&self.directory, file, self.sync)
     }

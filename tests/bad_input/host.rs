@@ -84,7 +84,7 @@ fn second_pass_names_the_holder_of_the_lock() {
         for words in [
             "another pass is running",
             &holder,
-            "try again when it has ended",
+            "try again when the pass has ended",
         ] {
             assert!(output.stderr.contains(words), "lacks {words:?}: {output}");
         }

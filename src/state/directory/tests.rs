@@ -106,12 +106,12 @@ fn a_link_that_is_removed_after_the_open_is_seen() {
     assert_eq!(stat.st_nlink, 1);
     assert!(matches!(
         dir.check_only_name("lock", &stat),
-        Err(Problem::System(_))
+        Err(StateProblem::System(_))
     ));
     std::fs::write(&path, "").unwrap();
     assert!(matches!(
         dir.check_only_name("lock", &stat),
-        Err(Problem::Replaced)
+        Err(StateProblem::Replaced)
     ));
 }
 

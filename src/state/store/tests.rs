@@ -38,7 +38,7 @@ fn corrupt(store: &Store) -> String {
 }
 
 #[test]
-fn what_was_written_is_read_byte_for_byte() {
+fn written_document_is_read_byte_for_byte() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("lib/trailblazer");
     let store = Store::open(&state);
@@ -73,7 +73,7 @@ fn the_first_line_is_json_and_its_digest_can_be_checked_by_hand() {
     assert_eq!(head["format"], 1);
     assert_eq!(head["length"], BODY.len());
     assert_eq!(head["meta"]["sync_token"], 1_794_999_000);
-    // sha256sum is of coreutils, which every system has that has a shell.
+    // sha256sum belongs to coreutils, present on every system with a shell.
     let output = Command::new("sh")
         .arg("-c")
         .arg(r#"tail -c +$((1 + $(head -c 100 "$0" | grep -bo '",' | head -1 | cut -d: -f1) + 1)) "$0" | sha256sum"#)
@@ -100,7 +100,7 @@ fn every_flipped_bit_and_every_cut_shows() {
         corrupt(&store);
     }
     let text = corrupt(&store);
-    assert!(text.contains("bytes follow its first line"), "{text}");
+    assert!(text.contains("bytes follow the first line"), "{text}");
     std::fs::write(&path, [&sound[..], b"x"].concat()).unwrap();
     corrupt(&store);
     std::fs::write(&path, &sound).unwrap();
@@ -114,7 +114,7 @@ fn unreadable_is_not_absent() {
     std::fs::create_dir(store.path_of(Slot::LastKnownGood)).unwrap();
     let error = store.read(Slot::LastKnownGood).unwrap_err();
     assert!(matches!(error, ReadError::Unreadable { .. }), "{error}");
-    // Nor can it be written, and nothing is left of the attempt.
+    // A write fails too, and leaves no temporary file.
     let error = store.write(Slot::LastKnownGood, &meta(), BODY).unwrap_err();
     assert!(error.to_string().contains("in place of"), "{error}");
     assert_eq!(names(dir.path()), ["last-known-good"]);
@@ -132,7 +132,7 @@ fn unreadable_is_not_absent() {
 }
 
 #[test]
-fn what_a_crash_left_is_cleared_by_the_next_write_of_the_same_file() {
+fn next_write_removes_the_temporary_file_of_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path());
     store.write(Slot::LastKnownGood, &meta(), BODY).unwrap();
@@ -147,9 +147,9 @@ fn what_a_crash_left_is_cleared_by_the_next_write_of_the_same_file() {
     assert_eq!(names(dir.path()), [".somebody.tmp", "last-known-good"]);
 }
 
-/// The agent writes its counters down while a pass, of this process or another, writes documents.
+/// The agent stores its counters while a pass of the same or another process writes documents.
 #[test]
-fn two_files_are_written_at_the_same_time() {
+fn parallel_writes_of_two_files_do_not_interfere() {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
         for file in [StateFile::Guard, StateFile::Traffic] {
@@ -165,7 +165,7 @@ fn two_files_are_written_at_the_same_time() {
 }
 
 #[test]
-fn small_state_files() {
+fn small_file_is_read_back_and_garbage_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path());
     assert!(
