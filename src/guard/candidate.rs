@@ -1,4 +1,4 @@
-//! The documents of a pass: the last known good, and the one that may replace it.
+//! The documents of a pass: the last known good, and the candidate for its place.
 
 use std::collections::BTreeMap;
 
@@ -32,15 +32,15 @@ impl<'a> Judged<'a> {
     }
 }
 
-/// A document that may replace the last known good.
+/// A document with no reason for rejection, newer than the last known good.
 pub(super) struct Candidate<'a> {
     pub(super) judged: Judged<'a>,
     pub(super) whose: Whose,
-    /// The source said so in this pass.
+    /// The source has published the document, as of this pass.
     pub(super) confirmed: bool,
 }
 
-/// What one document turned out to be.
+/// The result of the checks of a whole document.
 enum Checked<'a> {
     Candidate(Judged<'a>),
     /// The last known good in other bytes.
@@ -53,8 +53,8 @@ pub(super) fn last_known_good<'a>(
     screen: &Screen,
     verdicts: &mut Vec<Verdict>,
 ) -> Option<Judged<'a>> {
-    // It was accepted when the config may have selected other rows: what is bad in it now
-    // can't unmake it.
+    // The config may have selected other rows when the document was accepted: a bad row among
+    // the rows selected now does not reject the whole document.
     let (document, selection, bad) = match inputs.last_good {
         LastGood::Absent | LastGood::Unreadable(_) => return None,
         LastGood::Document(document) => {
@@ -71,7 +71,7 @@ pub(super) fn last_known_good<'a>(
         verdicts.push(Verdict::reject(
             "bad-row",
             format!(
-                "the last known good has bad rows among the selected; they are left out: {}",
+                "the last known good has bad rows among the selected rows, left out: {}",
                 figures::first_few(&bad)
             ),
         ));
@@ -118,8 +118,8 @@ pub(super) fn find_candidate<'a>(
         }
         Fetch::NotAsked => {}
     }
-    // Nothing new that counts. What an earlier pass held still does, so that its additions
-    // stay in force.
+    // No new candidate. The document held by an earlier pass remains the candidate, so that its
+    // additions stay in force.
     match check(inputs.held?, inputs, last, screen) {
         Checked::Candidate(judged) => Some(Candidate {
             judged,
@@ -143,8 +143,8 @@ fn check<'a>(
     last: Option<&Judged<'a>>,
     screen: &Screen,
 ) -> Checked<'a> {
-    // The operator's word is the way back from a bad token in the future, and from a document
-    // that was altered under its true token.
+    // `--accept` is the operator's way out of a token in the future that was accepted by mistake,
+    // and of a document altered under its true token.
     let meant = inputs.accept == Some(document.sync_token);
     if let Some(last) = last {
         let in_force = last.document.sync_token;
@@ -192,7 +192,7 @@ fn check<'a>(
     }
 }
 
-/// Whether the operator accepted something: the candidate, or what is in force anyway.
+/// True if `--accept` names the candidate, or the document in force.
 pub(super) fn check_accept(
     inputs: &Inputs<'_>,
     candidate: Option<&Candidate<'_>>,

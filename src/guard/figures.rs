@@ -1,4 +1,4 @@
-//! Amounts and times as people read them.
+//! Amounts and times for people.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub fn time(seconds: i64) -> String {
         .map_or_else(|_| format!("second {seconds}"), |time| time.to_string())
 }
 
-/// A sync token with the time that it stands for.
+/// A sync token with its time.
 pub fn token(token: SyncToken) -> String {
     let date = i64::try_from(token.0).map_or_else(|_| "far in the future".to_owned(), time);
     format!("{token} ({date})")
@@ -35,8 +35,8 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// `lost` of `total` addresses, with the percentage. IPv6 amounts that are whole /64 networks
-/// are counted in those: 2^89 addresses tell nobody anything.
+/// `lost` of `total` addresses, with the percentage. Amounts of whole IPv6 /64 networks are
+/// counted in networks: a count like 2^89 addresses helps no reader.
 pub fn share(family: Family, lost: u128, total: u128) -> String {
     const NETWORK: u128 = 1 << 64;
     let whole_networks = lost.is_multiple_of(NETWORK) && total.is_multiple_of(NETWORK);
@@ -56,8 +56,8 @@ pub fn percent(part: u128, total: u128) -> f64 {
     if total == 0 {
         return 0.0;
     }
-    // Counts of addresses are sums of few powers of two; what a double rounds off lies far
-    // below a tenth of a percent. Multiplied first, so that whole percentages stay exact.
+    // Counts of addresses are sums of few powers of two: the rounding of a double lies far below
+    // a tenth of a percent. Multiplied first, so that whole percentages stay exact.
     part as f64 * 100.0 / total as f64
 }
 
@@ -69,7 +69,7 @@ pub fn prefixes(count: usize) -> String {
     }
 }
 
-/// The first few of a list, and how many more there are.
+/// The first few items of a list, and the number of the others.
 pub fn first_few<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     const SHOWN: usize = 5;
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();

@@ -1,5 +1,5 @@
-//! Prefixes that keep their route although no document in force lists them: withdrawn ones
-//! for `hold_down`, and what only the kernel remembers.
+//! Prefixes that keep their route although no document in force lists them: withdrawn prefixes for
+//! the time of `hold_down`, and prefixes found only in the kernel.
 
 use std::collections::BTreeMap;
 
@@ -18,23 +18,23 @@ type Groups = BTreeMap<Group, Vec<IpNet>>;
 /// Prefixes in force, by the source that lists them.
 pub(super) type Origins = BTreeMap<Origin, Vec<IpNet>>;
 
-/// What documents list, before and after the decision.
+/// The prefixes of the documents, before and after the decision.
 pub(super) struct Listed<'l> {
     pub(super) before: &'l Groups,
     pub(super) now: &'l mut Origins,
     pub(super) document_in_force: bool,
 }
 
-/// What the documents had put in force before this judgement, under the current config, as far
-/// as it may be gone after it: the last known good when another one replaces it, and the
-/// additions of a candidate whose withdrawals alone were held.
+/// The prefixes in force before this judgement, under the current config, as far as the decision
+/// may remove them: those of a replaced last known good, and the additions of a held candidate
+/// with only its withdrawals waiting.
 pub(super) fn in_force_before(
     inputs: &Inputs<'_>,
     decision: Decision,
     last: Option<&Judged<'_>>,
     screen: &Screen,
 ) -> Groups {
-    // Where the last known good stays, nothing of its own can be gone.
+    // A last known good that stays in force loses no prefix.
     let mut groups = match (decision, last) {
         (Decision::Accept(_), Some(last)) => last.groups.clone(),
         _ => Groups::new(),
@@ -46,7 +46,7 @@ pub(super) fn in_force_before(
         .is_some_and(|hold| hold.additions_in_force);
     if let (true, Some(held)) = (additions, inputs.held) {
         let (selection, _) = select_lenient(held, inputs.selector);
-        // What is rejected here was never in force: not worth a verdict.
+        // Rejected prefixes were never in force: no verdict.
         let held = screen.apply_groups(&selection.groups, &mut Rejects::default());
         for (group, mut prefixes) in held {
             groups.entry(group).or_default().append(&mut prefixes);
@@ -55,8 +55,8 @@ pub(super) fn in_force_before(
     groups
 }
 
-/// Adds what is kept to the origins, and returns the entries to remember.
-pub(super) fn keep(
+/// Adds the prefixes in hold-down to the origins, and returns the entries to remember.
+pub(super) fn apply(
     inputs: &Inputs<'_>,
     screen: &Screen,
     accepted: bool,
@@ -65,9 +65,9 @@ pub(super) fn keep(
     verdicts: &mut Vec<Verdict>,
 ) -> Vec<HoldDown> {
     if !listed.document_in_force {
-        keep_kernel(inputs, screen, listed.now, rejects, verdicts);
-        // The kernel is the memory as long as no document is in force: counting time here
-        // would let routes expire while nobody knows what they are.
+        retain_kernel(inputs, screen, listed.now, rejects, verdicts);
+        // While no document is in force, the kernel is the only memory: a running clock would let
+        // routes expire before any document could explain them.
         return inputs.state.hold_down.clone();
     }
     if listed.before.is_empty()
@@ -103,7 +103,7 @@ pub(super) fn keep(
     entries
 }
 
-/// The addresses that were in force and are listed nowhere now, as new entries.
+/// New entries for the addresses that were in force and are now in no list.
 fn withdrawn(inputs: &Inputs<'_>, before: &Groups, now: &PrefixSet) -> Vec<HoldDown> {
     if inputs.config.hold_down.is_zero() {
         return Vec::new();
@@ -126,7 +126,7 @@ fn withdrawn(inputs: &Inputs<'_>, before: &Groups, now: &PrefixSet) -> Vec<HoldD
         .collect()
 }
 
-/// The kernel's prefixes of the selected families, without those that the config names.
+/// The kernel's prefixes of the selected families, without prefixes named in the config.
 fn kernel_set(inputs: &Inputs<'_>) -> PrefixSet {
     let families = &inputs.selector.families;
     let kernel: PrefixSet = families
@@ -137,7 +137,7 @@ fn kernel_set(inputs: &Inputs<'_>) -> PrefixSet {
     kernel.subtract(&named)
 }
 
-/// Why our memory has a hole, if it has one, and whether that is a failure.
+/// The reason for missing memory, if any, and whether the reason is a failure.
 fn lost_memory(inputs: &Inputs<'_>) -> Option<(Kept, String)> {
     match &inputs.last_good {
         LastGood::Unreadable(reason) => Some((
@@ -156,7 +156,8 @@ fn lost_memory(inputs: &Inputs<'_>) -> Option<(Kept, String)> {
     }
 }
 
-/// Unreadable never leads to a deletion: what only the kernel still knows, as new entries.
+/// If our memory is unreadable, adopts the prefixes found in the kernel as hold-down entries, so
+/// that no route is deleted.
 fn only_in_kernel(inputs: &Inputs<'_>, listed: &PrefixSet, entries: &[HoldDown]) -> Vec<HoldDown> {
     let Some((kept, _)) = lost_memory(inputs) else {
         return Vec::new();
@@ -175,8 +176,8 @@ fn only_in_kernel(inputs: &Inputs<'_>, listed: &PrefixSet, entries: &[HoldDown])
         .collect()
 }
 
-/// Without any document: everything that the kernel has stays.
-fn keep_kernel(
+/// Without any document, all prefixes in the kernel stay.
+fn retain_kernel(
     inputs: &Inputs<'_>,
     screen: &Screen,
     origins: &mut Origins,
@@ -215,7 +216,7 @@ fn explain(inputs: &Inputs<'_>, entries: &[&HoldDown], verdicts: &mut Vec<Verdic
             .unwrap_or(inputs.now);
         (of_kind.map(|entry| entry.prefix).collect(), until)
     };
-    let told = |prefixes: &[IpNet], until: i64| {
+    let listed = |prefixes: &[IpNet], until: i64| {
         format!(
             "{}, the last until {}: {}",
             figures::prefixes(prefixes.len()),
@@ -228,15 +229,15 @@ fn explain(inputs: &Inputs<'_>, entries: &[&HoldDown], verdicts: &mut Vec<Verdic
         let message = format!(
             "withdrawn, but kept for `[guard] hold_down` = {}: {}",
             figures::duration(inputs.config.hold_down),
-            told(&withdrawn, until)
+            listed(&withdrawn, until)
         );
         verdicts.push(Verdict::note("hold-down", message));
     }
     let (found, until) = of(Kept::FoundInKernel);
     if !found.is_empty() {
         let message = format!(
-            "found in the bypass table without a last known good that explains them, kept: {}",
-            told(&found, until)
+            "found in the bypass table without a last known good to explain them, kept: {}",
+            listed(&found, until)
         );
         verdicts.push(Verdict::note("last-known-good", message));
     }
@@ -245,8 +246,8 @@ fn explain(inputs: &Inputs<'_>, entries: &[&HoldDown], verdicts: &mut Vec<Verdic
         let message = format!(
             "found in the bypass table when the last known good or the guard's state was \
              unreadable, and not in the document, kept: {}; `trailblazer reconcile --accept \
-             TOKEN` with the token in force lets them go",
-            told(&unexplained, until)
+             TOKEN` with the token in force removes them",
+            listed(&unexplained, until)
         );
         verdicts.push(Verdict::hold("last-known-good", message));
     } else if let Some((Kept::Unexplained, reason)) = lost_memory(inputs) {

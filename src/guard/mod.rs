@@ -1,9 +1,9 @@
 //! Judges data from outside before it reaches the kernel. Pure.
 //!
-//! A document is measured against the last known good, per (service, region, family), in
-//! addresses: rows mislead, since Amazon renumbers blocks without losing one. Each
-//! verdict says *reject* (ignored), *hold* (waits for the operator or for `accept_after`) or
-//! *note*.
+//! A document is compared with the last known good for each (service, region, family), in
+//! addresses: counts of rows mislead, since Amazon renumbers blocks without losing an address.
+//! The level of each verdict is *reject* (ignored), *hold* (the document waits for the operator or
+//! for `accept_after`) or *note*.
 //!
 //! ```text
 //!  fetch, held candidate ─▶ document rejects ─▶ prefix rejects ─▶ holds ─▶ decision
@@ -14,9 +14,9 @@
 mod anchor;
 mod candidate;
 mod figures;
-mod findings;
 mod hold_down;
 mod inputs;
+mod objections;
 mod outcome;
 mod screen;
 mod state;
@@ -30,8 +30,8 @@ use ipnet::IpNet;
 
 use crate::ranges::{Document, Group, Origin, PrefixSet, RangeSet, bad_rows_outside};
 use candidate::{Candidate, Judged};
-use findings::{Finding, Scope};
 use hold_down::Origins;
+use objections::{Objection, Scope};
 use screen::{Rejects, Screen};
 
 pub use anchor::{Anchor, RENEW_AFTER};
@@ -44,10 +44,10 @@ pub use verdict::{Level, Verdict};
 /// The name of the guard that reports a service or region missing in the document.
 pub const SELECTION: &str = "selection";
 
-/// Judges what the source said and computes the prefixes to put in force.
+/// Judges the outcome of the fetch and computes the prefixes to put in force.
 ///
 /// # Errors
-/// `--accept` with a token that isn't the candidate's. Nothing may be changed then.
+/// `--accept` with another token than the candidate's. The pass must then change nothing.
 pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
     let screen = Screen::new(inputs.environment);
     let mut verdicts = Vec::new();
@@ -78,7 +78,7 @@ pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
     let listed_before = hold_down::in_force_before(inputs, decision, last.as_ref(), &screen);
     let mut rejects = Rejects::default();
     let (document, mut origins) = in_force(decision, candidate, last, &mut rejects);
-    let kept = hold_down::keep(
+    let kept = hold_down::apply(
         inputs,
         &screen,
         accepted,
@@ -131,7 +131,7 @@ fn decide(
         return (Decision::Keep, None);
     };
     let judged = &candidate.judged;
-    let found = findings::findings(
+    let found = objections::objections(
         judged.document,
         &judged.groups,
         last.map(|last| &last.groups),
@@ -150,11 +150,11 @@ fn decide(
             "the operator accepted it".to_owned()
         } else {
             let since = figures::time(hold.since);
-            format!("every fetch has said the same since {since} (`[guard] accept_after`)")
+            format!("every fetch has selected the same since {since} (`[guard] accept_after`)")
         };
-        for finding in found {
-            let message = format!("{name} goes in: {why}, although {}", finding.message);
-            verdicts.push(Verdict::note(finding.guard, message));
+        for objection in found {
+            let message = format!("{name} goes in: {why}, although {}", objection.message);
+            verdicts.push(Verdict::note(objection.guard, message));
         }
         return (Decision::Accept(candidate.whose), None);
     }
@@ -164,8 +164,8 @@ fn decide(
         judged.document.sync_token,
         figures::time(ends),
     );
-    for finding in &found {
-        let what = match (finding.scope, last) {
+    for objection in &found {
+        let what = match (objection.scope, last) {
             (Scope::Withdrawals, _) => {
                 format!("the withdrawals of {name} are held, its additions go in")
             }
@@ -176,8 +176,8 @@ fn decide(
             (Scope::Everything, None) => format!("{name} is held, no document is in force"),
         };
         verdicts.push(Verdict::hold(
-            finding.guard,
-            format!("{}; {what}; {way_out}", finding.message),
+            objection.guard,
+            format!("{}; {what}; {way_out}", objection.message),
         ));
     }
     let decision = if hold.additions_in_force {
@@ -188,8 +188,8 @@ fn decide(
     (decision, Some(hold))
 }
 
-/// The hold to remember. Its clock goes on if the candidate says the same as before.
-fn hold(inputs: &Inputs<'_>, candidate: &Candidate<'_>, found: &[Finding]) -> Hold {
+/// The hold to remember. Its clock goes on if the candidate selects the same prefixes as before.
+fn hold(inputs: &Inputs<'_>, candidate: &Candidate<'_>, found: &[Objection]) -> Hold {
     let digest = state::digest(&candidate.judged.selection);
     let before = inputs
         .state
@@ -205,8 +205,7 @@ fn hold(inputs: &Inputs<'_>, candidate: &Candidate<'_>, found: &[Finding]) -> Ho
     guards.sort();
     guards.dedup();
     Hold {
-        // A clock that was set back must not lengthen the hold, not even where the state has
-        // no anchor.
+        // Setting the clock back must not lengthen the hold, even if the state has no anchor.
         since: before.map_or(inputs.now, |before| before.since.min(inputs.now)),
         last_seen: seen,
         digest,
@@ -216,7 +215,7 @@ fn hold(inputs: &Inputs<'_>, candidate: &Candidate<'_>, found: &[Finding]) -> Ho
     }
 }
 
-/// A changed config applies at once, even beyond its own bound; the next document won't.
+/// A changed config applies at once, even beyond `max_prefixes`; the next document does not.
 fn note_too_many(inputs: &Inputs<'_>, ranges: &RangeSet, verdicts: &mut Vec<Verdict>) {
     let aggregated = ranges.aggregated();
     let count = aggregated.ipv4 + aggregated.ipv6;
@@ -225,7 +224,7 @@ fn note_too_many(inputs: &Inputs<'_>, ranges: &RangeSet, verdicts: &mut Vec<Verd
             "max-prefixes",
             format!(
                 "{} are in force, more than `[guard] max_prefixes` = {}: the next document will \
-                 be held; raise that if the selection is meant",
+                 be held; raise the bound if the selection is intended",
                 figures::prefixes(count),
                 inputs.config.max_prefixes
             ),
@@ -251,7 +250,7 @@ fn note_bad_rows_outside(
     }
 }
 
-/// The document in force after the decision, and what it puts there.
+/// The document in force after the decision, and its prefixes.
 fn in_force<'a>(
     decision: Decision,
     candidate: Option<Candidate<'a>>,

@@ -1,5 +1,5 @@
-//! Prefixes that never go into the bypass table on the word of a document: a route to them
-//! would take the host's own network, its router, its name servers or a whole family away.
+//! Prefixes that no document may put into the bypass table: a route there would cut off the host's
+//! own network, its router, its name servers or a whole address family.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,25 +11,23 @@ use super::figures;
 use super::verdict::Verdict;
 use crate::ranges::{Group, PrefixSet};
 
-/// What this host must keep reaching by the main table.
+/// Addresses that this host must keep reaching through the main table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Environment {
-    /// The VPC's CIDRs; they may be public.
+    /// The VPC's CIDRs, which may be public.
     pub vpc_cidrs: Vec<IpNet>,
-    /// The host's own addresses.
     pub own_addresses: Vec<IpAddr>,
     /// The gateways of both paths.
     pub gateways: Vec<IpAddr>,
-    /// The name servers.
     pub name_servers: Vec<IpAddr>,
     /// The addresses of the metadata service.
     pub metadata: Vec<IpAddr>,
 }
 
-/// Special-purpose blocks with the guard that they belong to. From the IANA IPv4 and IPv6
-/// Special-Purpose Address Registries (RFC 6890 and the RFCs named), as far as a route to them
-/// can only be a mistake. Blocks of those registries that are ordinary global space (AS112,
-/// 192.31.196.0/24 and its like) are left out.
+/// Special-purpose blocks, each with the name of its guard. From the IANA IPv4 and IPv6
+/// Special-Purpose Address Registries (RFC 6890 and the RFCs named), as far as a route to the block
+/// can only be a mistake. Blocks of ordinary global space in the registries (192.31.196.0/24 of
+/// AS112, for example) are left out.
 const SPECIAL: &[(&str, &str)] = &[
     ("prefix-reserved", "0.0.0.0/8"),            // this network, RFC 791
     ("prefix-private", "10.0.0.0/8"),            // RFC 1918
@@ -55,8 +53,8 @@ const SPECIAL: &[(&str, &str)] = &[
     ("prefix-reserved", "2002::/16"),            // 6to4, RFC 3056
     ("prefix-documentation", "3fff::/20"),       // RFC 9637
     // Everything outside 2000::/3: the only block that IANA has opened for global unicast
-    // ("Internet Protocol Version 6 Address Space", RFC 4291). Behind the blocks above, which
-    // name a part of it more exactly.
+    // ("Internet Protocol Version 6 Address Space", RFC 4291). Last, since the blocks above name
+    // parts of the same space more exactly.
     ("prefix-reserved", "::/3"),
     ("prefix-reserved", "4000::/2"),
     ("prefix-reserved", "8000::/1"),
@@ -69,14 +67,14 @@ static SPECIAL_PREFIXES: LazyLock<Vec<(&'static str, IpNet)>> = LazyLock::new(||
         .collect()
 });
 
-/// The blocks of `SPECIAL` and the environment, ready to be asked.
+/// The blocks of `SPECIAL` and of the environment, prepared for look-ups.
 pub(super) struct Screen {
     forbidden: Vec<(&'static str, IpNet)>,
-    // One look-up for the many prefixes that touch nothing.
+    // One look-up settles the many prefixes without an overlap.
     all: PrefixSet,
 }
 
-/// A prefix that was dropped, the block that it touches, and the guard that says so.
+/// A dropped prefix, the overlapping block, and the list that named the prefix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Dropped {
     prefix: IpNet,
@@ -84,7 +82,7 @@ struct Dropped {
     from: String,
 }
 
-/// The prefixes that were dropped in one judgement; a prefix in two documents counts once.
+/// The dropped prefixes of one judgement, by guard; a prefix in two documents counts once.
 #[derive(Debug, Default)]
 pub(super) struct Rejects(BTreeMap<&'static str, BTreeSet<Dropped>>);
 
@@ -106,7 +104,7 @@ impl Screen {
         Screen { forbidden, all }
     }
 
-    /// The guard that drops the prefix, and the block that it covers or touches.
+    /// The guard that drops the prefix, and the overlapping block.
     fn reject(&self, prefix: &IpNet) -> Option<(&'static str, IpNet)> {
         if prefix.prefix_len() == 0 {
             return Some(("prefix-default", *prefix));
@@ -120,7 +118,7 @@ impl Screen {
             .find(|(_, block)| block.contains(prefix) || prefix.contains(block))
     }
 
-    /// The prefixes that pass; the others are added to `rejects`.
+    /// Returns the harmless prefixes and adds the others to `rejects`.
     pub(super) fn apply(
         &self,
         prefixes: &[IpNet],
@@ -143,7 +141,7 @@ impl Screen {
         kept
     }
 
-    /// As [`Screen::apply`], for all groups; a group of which nothing is left goes.
+    /// As [`Screen::apply`], for all groups; empty groups are removed.
     pub(super) fn apply_groups(
         &self,
         groups: &BTreeMap<Group, Vec<IpNet>>,
@@ -178,13 +176,13 @@ impl Rejects {
                             touches,
                             from,
                         } = dropped;
-                        format!("{prefix} ({from}, touches {touches})")
+                        format!("{prefix} ({from}, overlaps {touches})")
                     }
                 });
                 Verdict::reject(
                     guard,
                     format!(
-                        "{} left out, the rest is kept: {}: {}; `[select] include` if it is meant",
+                        "{} left out, the rest is kept: {}: {}; list the prefix in `[select] include` if the route is intended",
                         figures::prefixes(dropped.len()),
                         why(guard),
                         figures::first_few(list),
@@ -197,18 +195,18 @@ impl Rejects {
 
 fn why(guard: &str) -> &'static str {
     match guard {
-        "prefix-default" => "a default route would take everything",
+        "prefix-default" => "a default route would catch all traffic",
         "prefix-private" => "private or shared space is not Amazon's to publish",
         "prefix-loopback" => "loopback",
         "prefix-link-local" => "link-local space",
         "prefix-multicast" => "multicast",
         "prefix-documentation" => "documentation space",
         "prefix-unique-local" => "unique-local space",
-        "prefix-vpc" => "it touches the VPC's own CIDRs",
-        "prefix-own-address" => "it holds an address of this host",
-        "prefix-gateway" => "it holds a gateway",
-        "prefix-name-server" => "it holds a name server",
-        "prefix-metadata" => "it holds the metadata service",
+        "prefix-vpc" => "overlap with the VPC's own CIDRs",
+        "prefix-own-address" => "an address of this host is inside",
+        "prefix-gateway" => "a gateway is inside",
+        "prefix-name-server" => "a name server is inside",
+        "prefix-metadata" => "the metadata service is inside",
         _ => "reserved space",
     }
 }
@@ -331,7 +329,7 @@ mod tests {
         let mut rejects = Rejects::default();
         let kept = screen.apply(&prefixes, &group, &mut rejects);
         assert_eq!(kept, prefixes[2..]);
-        // The same ones out of a second document.
+        // The same prefixes from a second document.
         screen.apply(&prefixes, &group, &mut rejects);
         let verdicts = rejects.into_verdicts();
         assert_eq!(verdicts.len(), 1);
@@ -339,7 +337,7 @@ mod tests {
         assert!(
             verdicts[0].message.starts_with(
                 "2 prefixes left out, the rest is kept: reserved space: 252.0.0.0/10 \
-                 (EC2 us-east-1 ipv4, touches 240.0.0.0/4), 252.64.0.0/10"
+                 (EC2 us-east-1 ipv4, overlaps 240.0.0.0/4), 252.64.0.0/10"
             ),
             "{}",
             verdicts[0].message

@@ -1,4 +1,4 @@
-//! What the guard remembers between passes. Persisted as JSON in the state dir.
+//! The guard's memory between passes, stored as JSON in the state dir.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use crate::config::GuardConfig;
 use crate::ranges::{Group, PrefixSet, Selection, Selector};
 use crate::types::SyncToken;
 
-/// The guard's memory. Unknown fields are ignored and missing ones default, so that versions
-/// before and after this one can read it.
+/// The guard's memory. Readers ignore unknown fields and fill missing fields with defaults, so
+/// older and newer versions can read each other's files.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GuardState {
-    /// What the clocks showed when this was written; see [`GuardState::rebase`].
+    /// The clocks at the moment of writing; see [`GuardState::rebase`].
     pub clock: Option<Anchor>,
-    /// The candidate that is being held, if one is.
+    /// The waiting candidate, if there is one.
     pub hold: Option<Hold>,
     /// Withdrawn prefixes that keep their route for a while.
     pub hold_down: Vec<HoldDown>,
 }
 
 impl GuardState {
-    /// The stored memory as it reads now: every time moved as far as the wall clock was. Without
-    /// an anchor, as versions before this one wrote it, the times stay.
+    /// The stored memory with every time moved as far as somebody has moved the wall clock since.
+    /// Without an anchor (files of older versions), the times stay.
     pub fn rebase(&self, now: &Anchor) -> GuardState {
         let (jump, clock) = match &self.clock {
             None => (0, now.clone()),
             Some(before) => match (now.jump_since(before), now.since(before)) {
-                // The remainder stays in the anchor, so that many of them don't add up.
+                // The remainder stays in the anchor, so that many remainders don't add up.
                 (jump, Some(went)) if jump.abs() <= ROUNDING => {
                     let wall_s = before.wall_s.saturating_add_unsigned(went);
                     let clock = Anchor {
@@ -62,7 +62,7 @@ impl GuardState {
         }
     }
 
-    /// Whether this remembers anything else than the stored memory does, the clocks aside.
+    /// True if the content differs from the stored memory, apart from the clocks.
     pub fn differs_from(&self, stored: &GuardState) -> bool {
         let as_now = match &self.clock {
             Some(now) => stored.rebase(now),
@@ -71,8 +71,8 @@ impl GuardState {
         self.hold != as_now.hold || self.hold_down != as_now.hold_down
     }
 
-    /// Whether the stored memory must be written again although it says the same: clocks run in
-    /// it, and a reboot would forget more of their time than [`RENEW_AFTER`].
+    /// True if the stored memory must be written again although the content is the same: clocks
+    /// run in the memory, and a reboot would forget more of their time than [`RENEW_AFTER`].
     pub fn needs_new_anchor(&self, stored: &GuardState) -> bool {
         let Some(now) = &self.clock else {
             return false;
@@ -87,60 +87,59 @@ impl GuardState {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Hold {
-    /// Since when every fetch has said this, in seconds since the epoch.
+    /// The first of an unbroken series of fetches with the same selection, in seconds since the
+    /// epoch.
     pub since: i64,
-    /// The last fetch that said it, in seconds since the epoch.
+    /// The last fetch of the series, in seconds since the epoch.
     pub last_seen: i64,
-    /// SHA-256 of the candidate's selection. Not of the document: Amazon publishes several a
-    /// day, and most say the same about what is selected.
+    /// SHA-256 of the candidate's selection. Not of the document: Amazon publishes several
+    /// documents a day, most of which contain the same selected prefixes.
     pub digest: String,
     /// The candidate's token, for `--accept`.
     pub token: Option<SyncToken>,
-    /// Names of the guards that hold it.
+    /// Names of the guards with an objection.
     pub guards: Vec<String>,
-    /// Only its withdrawals wait; what it adds is in force.
+    /// Only the candidate's withdrawals wait; the additions are in force.
     pub additions_in_force: bool,
 }
 
 impl Hold {
-    /// When it ends by itself, in seconds since the epoch.
+    /// The time at which the hold ends without the operator, in seconds since the epoch.
     pub fn ends(&self, config: &GuardConfig) -> i64 {
         later(self.since, config.accept_after)
     }
 }
 
-/// Why a prefix is in hold-down.
+/// The reason for a prefix in hold-down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kept {
-    /// A document that was accepted no longer lists it.
+    /// The accepted document no longer lists the prefix.
     #[default]
     Withdrawn,
-    /// It was in our table when there was no last known good.
+    /// The prefix was in our table when there was no last known good.
     FoundInKernel,
-    /// It was in our table when the last known good or this state was unreadable; the
-    /// operator is asked.
+    /// The prefix was in our table when the last known good or the guard's state was unreadable;
+    /// the operator has to decide.
     Unexplained,
 }
 
-/// A prefix that keeps its route although nothing lists it any more.
+/// A prefix that keeps its route although no document in force lists the prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldDown {
-    /// The prefix.
     pub prefix: IpNet,
-    /// The group that it was withdrawn from; `None` where the kernel was the only witness.
+    /// The group of the withdrawal; `None` for a prefix found only in the kernel.
     #[serde(default)]
     pub group: Option<Group>,
-    /// Since when, in seconds since the epoch.
+    /// In seconds since the epoch.
     pub since: i64,
-    /// Why.
     #[serde(default)]
     pub kept: Kept,
 }
 
 impl HoldDown {
-    /// How long it keeps its route. What nobody can explain stays until the operator has had
-    /// the time that a hold would have given.
+    /// The time for which the route stays. An unexplained prefix stays at least as long as a
+    /// document would wait for the operator.
     pub fn lasts(&self, config: &GuardConfig) -> Duration {
         match self.kept {
             Kept::Withdrawn => config.hold_down,
@@ -148,13 +147,13 @@ impl HoldDown {
         }
     }
 
-    /// When its route goes, in seconds since the epoch.
+    /// The time at which the route goes, in seconds since the epoch.
     pub fn until(&self, config: &GuardConfig) -> i64 {
         later(self.since, self.lasts(config))
     }
 
-    /// Whether the config still selects what it was part of: a change of the config is the
-    /// operator's word and knows no hold-down.
+    /// True if the config still selects the prefix's group: a change of the config is the
+    /// operator's decision and applies without hold-down.
     pub fn is_wanted(&self, selector: &Selector) -> bool {
         match &self.group {
             Some(group) => selector.wants(group),
@@ -170,7 +169,7 @@ pub(super) fn later(seconds: i64, duration: Duration) -> i64 {
     seconds.saturating_add(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// Entries that still count at `now`, without the addresses that are listed again.
+/// The entries still valid at `now`, without addresses of `listed`.
 pub(super) fn prune(
     entries: &[HoldDown],
     listed: &PrefixSet,
@@ -180,8 +179,7 @@ pub(super) fn prune(
     entries
         .iter()
         .map(|entry| HoldDown {
-            // A clock that was set back must not lengthen it, not even where the state has no
-            // anchor.
+            // Setting the clock back must not lengthen the hold-down, even without an anchor.
             since: entry.since.min(now),
             ..entry.clone()
         })

@@ -1,4 +1,4 @@
-//! The guard's list, row by row, each with its figures.
+//! Each rule of the guard, with its figures.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -44,7 +44,7 @@ fn text(token: u64, rows: &[RowText]) -> String {
     )
 }
 
-/// Documents live as long as the test process: keeps the cases free of lifetimes.
+/// Leaks the document, to keep the cases free of lifetimes.
 fn document(token: u64, rows: &[RowText]) -> &'static Document<'static> {
     let text: &'static str = text(token, rows).leak();
     Box::leak(Box::new(Document::parse(text.as_bytes()).unwrap()))
@@ -65,7 +65,7 @@ fn nets(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// A host that passes through time: documents and state as the caller of `judge` keeps them.
+/// A host over time: documents and state as stored by the caller of `judge`.
 struct Host {
     config: GuardConfig,
     selector: Selector,
@@ -133,8 +133,7 @@ impl Host {
         })
     }
 
-    /// Judges and does with documents and state what the caller does; the state goes through
-    /// its JSON.
+    /// Judges, and updates documents and state like the caller; the state passes through JSON.
     fn pass(&mut self, fetch: Fetch<'static>) -> Judgement {
         let judgement = self.judge(fetch.clone()).unwrap();
         let which = |whose| match (whose, &fetch) {
@@ -215,7 +214,7 @@ fn the_same_bytes_change_nothing() {
     assert_eq!(judgement.decision, Decision::Keep);
     assert_eq!(judgement.verdicts, []);
     assert_eq!(v4(&judgement), FOUR);
-    // The same document in other bytes: rows in another order, one of them twice.
+    // The same document in other bytes: rows in another order, one row twice.
     let mut rows = with(BASE, &BASE[..1]);
     rows.reverse();
     let judgement = host.pass(doc(1000, &rows));
@@ -224,7 +223,7 @@ fn the_same_bytes_change_nothing() {
 }
 
 #[test]
-fn no_document_and_nothing_in_force() {
+fn first_failed_fetch_puts_nothing_in_force() {
     for (fetch, guard, level) in [
         (
             Fetch::Rejected("the document is empty".into()),
@@ -269,7 +268,7 @@ fn an_older_token_is_rejected_with_both() {
         ],
     );
     assert_eq!(v4(&judgement), FOUR);
-    // The way back from a document that was too new to be true.
+    // The operator's way back from an accepted token in the future.
     host.accept = Some(SyncToken(999));
     let judgement = host.pass(doc(999, BASE));
     assert_eq!(judgement.decision, Decision::Accept(Whose::Fetched));
@@ -305,7 +304,7 @@ fn a_bad_selected_row_rejects_the_document_and_another_is_a_note() {
     let judgement = host.pass(doc(1001, &elsewhere));
     assert_eq!(judgement.decision, Decision::Accept(Whose::Fetched));
     assert_eq!(guards(&judgement), [("bad-row-outside", Level::Note)]);
-    // Then the config selects it: what was accepted stays, without the row.
+    // The config then selects the bad row: the accepted document stays, without the row.
     host.selector.services.push(Service::from("EC2"));
     let judgement = host.pass(Fetch::Unchanged);
     assert_eq!(guards(&judgement), [("bad-row", Level::Reject)]);
@@ -338,7 +337,7 @@ fn bad_prefixes_are_left_out_and_the_rest_kept() {
     expected.push("3.9.0.0/24");
     assert_eq!(v4(&judgement), expected);
     assert_eq!(judgement.ranges.selected, PerFamily { ipv4: 5, ipv6: 1 });
-    // They count for nothing when they are withdrawn: no loss, no hold-down.
+    // A withdrawal of rejected prefixes has no effect: no loss, no hold-down.
     let judgement = host.pass(doc(1002, &with(BASE, &more[3..4])));
     assert_eq!(judgement.decision, Decision::Accept(Whose::Fetched));
     assert_eq!(judgement.verdicts, []);
@@ -396,7 +395,7 @@ fn loss_above_the_bound_holds_withdrawals_and_lets_additions_in() {
     assert_eq!(v4(&judgement), expected);
     assert_eq!(judgement.ranges.selected.ipv4, 5);
     assert_eq!(judgement.ranges.sync_token, Some(SyncToken(1000)));
-    // The additions stay in while the source says 304, fails, or serves rubbish.
+    // The additions stay in force while the source answers 304, fails, or serves rubbish.
     for fetch in [
         Fetch::SameAsHeld,
         Fetch::Failed("timeout".into()),
@@ -510,7 +509,7 @@ fn too_many_prefixes_hold_everything_even_the_first_time() {
         ("3.5.4.0/24", "us-east-1", "S3"),
     ];
     assert!(!host.pass(doc(1001, &rows)).held);
-    // A changed config is the operator's word: applied at once, with a note.
+    // A changed config is the operator's decision: applied at once, with a note.
     host.config.max_prefixes = 1;
     let judgement = host.pass(Fetch::Unchanged);
     assert_eq!(guards(&judgement), [("max-prefixes", Level::Note)]);
@@ -520,7 +519,7 @@ fn too_many_prefixes_hold_everything_even_the_first_time() {
 #[test]
 fn a_token_in_the_future_holds_everything() {
     let mut host = Host::new();
-    let tomorrow = u64::try_from(NOW).unwrap() + findings::TOKEN_AHEAD;
+    let tomorrow = u64::try_from(NOW).unwrap() + objections::TOKEN_AHEAD;
     let judgement = host.pass(doc(tomorrow + 1, BASE));
     assert_eq!(judgement.decision, Decision::HoldAll(Whose::Fetched));
     says(
@@ -536,7 +535,7 @@ fn a_token_in_the_future_holds_everything() {
 }
 
 #[test]
-fn a_hold_ends_by_itself_when_every_fetch_says_the_same() {
+fn hold_ends_after_accept_after_if_every_fetch_selects_the_same() {
     let mut host = Host::new();
     let smaller = without(BASE, &["3.5.4.0/24", "3.5.6.0/24"]);
     host.pass(doc(1001, &smaller));
@@ -566,7 +565,7 @@ fn a_hold_ends_by_itself_when_every_fetch_says_the_same() {
 }
 
 #[test]
-fn a_hold_starts_again_when_a_fetch_says_something_else() {
+fn hold_starts_again_after_another_selection() {
     let mut host = Host::new();
     host.pass(doc(1001, &without(BASE, &["3.5.4.0/24", "3.5.6.0/24"])));
     host.now += DAY - 1;
@@ -574,14 +573,14 @@ fn a_hold_starts_again_when_a_fetch_says_something_else() {
     host.now += 1;
     assert!(host.pass(Fetch::SameAsHeld).held);
     assert_eq!(host.state.hold.clone().unwrap().since, NOW + DAY - 1);
-    // The last known good again: nothing is held any more.
+    // The last known good again: the hold ends.
     let judgement = host.pass(Fetch::Unchanged);
     assert!(!judgement.held);
     assert_eq!(host.state.hold, None);
 }
 
 #[test]
-fn a_clock_that_was_set_back_lengthens_nothing() {
+fn clock_set_back_lengthens_no_hold() {
     let mut host = Host::new();
     host.now = NOW + 1000 * DAY;
     host.pass(doc(1001, &without(BASE, &["3.5.4.0/24", "3.5.6.0/24"])));
@@ -601,7 +600,7 @@ fn a_clock_that_was_set_back_lengthens_nothing() {
 }
 
 #[test]
-fn the_operator_accepts() {
+fn accepted_candidate_goes_in_despite_objections() {
     let rows = without(BASE, &["3.5.4.0/24", "3.5.6.0/24"]);
     for fetch in [
         doc(1001, &rows),
@@ -622,7 +621,7 @@ fn the_operator_accepts() {
 }
 
 #[test]
-fn accepting_what_is_not_there_is_an_error() {
+fn accept_without_a_matching_document_is_an_error() {
     let mut host = Host::new();
     let rows = without(BASE, &["3.5.4.0/24", "3.5.6.0/24"]);
     host.accept = Some(SyncToken(1005));
@@ -646,7 +645,7 @@ fn accepting_what_is_not_there_is_an_error() {
     let bad = with(BASE, &[("3.6.0.1/24", "us-east-1", "S3")]);
     let error = host.judge(doc(1005, &bad)).unwrap_err();
     assert!(error.to_string().contains("host bits"), "{error}");
-    // What is in force anyway can be accepted again and again.
+    // The document in force can be accepted again and again.
     host.accept = Some(SyncToken(1000));
     assert_eq!(
         host.judge(Fetch::Unchanged).unwrap().decision,
@@ -655,7 +654,7 @@ fn accepting_what_is_not_there_is_an_error() {
 }
 
 #[test]
-fn hold_down_lets_a_flap_pass_unseen() {
+fn hold_down_keeps_the_route_of_a_flapping_prefix() {
     let mut host = Host::new();
     host.config.max_loss = 30.0;
     let smaller = without(BASE, &["3.5.6.0/24"]);
@@ -665,7 +664,7 @@ fn hold_down_lets_a_flap_pass_unseen() {
         assert_eq!(v4(&host.pass(doc(1000 + token, rows))), FOUR);
         assert_eq!(host.state.hold_down.len(), usize::from(token % 2 != 0));
     }
-    // Half of it comes back: only the other half is still waiting.
+    // Half of the block comes back: only the other half still waits.
     host.pass(doc(
         1011,
         &with(&smaller, &[("3.5.6.0/25", "us-east-1", "S3")]),
@@ -713,7 +712,7 @@ fn a_change_of_the_config_applies_at_once() {
     let judgement = host.pass(Fetch::Unchanged);
     assert_eq!(judgement.verdicts, []);
     assert_eq!(v4(&judgement), ["52.218.0.0/17"]);
-    // Back again within the time: it still keeps its route. Exclude cuts it.
+    // Selected again within the time: the route stays. `exclude` removes the route.
     host.selector.regions = vec![Region::from("us-east-1")];
     host.exclude = nets(&["3.5.6.0/25"]);
     assert_eq!(
@@ -725,12 +724,12 @@ fn a_change_of_the_config_applies_at_once() {
 }
 
 #[test]
-fn unreadable_never_leads_to_a_deletion() {
+fn unreadable_memory_deletes_no_route() {
     let mut host = Host::empty();
     host.last_good = LastGood::Unreadable("wrong digest".into());
     host.kernel.ipv4 = nets(&["3.5.6.0/24", "54.231.0.0/16"]);
     host.exclude = nets(&["54.231.0.0/17"]);
-    // Without a document: what the kernel has.
+    // Without a document: the kernel's prefixes.
     for _ in 0..3 {
         host.now += 10 * DAY;
         let judgement = host.pass(Fetch::Failed("timeout".into()));
@@ -742,7 +741,7 @@ fn unreadable_never_leads_to_a_deletion() {
             &["wrong digest", "2 prefixes"],
         );
     }
-    // With one: what it doesn't explain, until the operator has had time.
+    // With a document: the unexplained prefixes stay until the operator has had time.
     let judgement = host.pass(doc(1000, BASE));
     assert_eq!(judgement.decision, Decision::Accept(Whose::Fetched));
     assert_eq!(guards(&judgement), [("last-known-good", Level::Hold)]);
@@ -767,13 +766,13 @@ fn unreadable_never_leads_to_a_deletion() {
 }
 
 #[test]
-fn without_state_the_kernel_is_asked_too() {
+fn unreadable_state_adopts_the_prefixes_of_the_kernel() {
     let mut host = Host::empty();
     host.kernel.ipv4 = nets(&["54.231.0.0/16"]);
     let judgement = host.pass(doc(1000, BASE));
     assert_eq!(guards(&judgement), [("last-known-good", Level::Note)]);
     assert_eq!(v4(&judgement).last().unwrap(), "54.231.0.0/16");
-    // A family that is no longer selected is the operator's word.
+    // A deselected family is the operator's decision.
     host.selector.families = BTreeSet::from([Family::Ipv6]);
     assert!(v4(&host.pass(Fetch::Unchanged)).is_empty());
 
@@ -790,14 +789,14 @@ fn without_state_the_kernel_is_asked_too() {
     let judgement = host.pass(doc(1000, BASE));
     assert!(!judgement.held);
     says(&judgement, "last-known-good", &["nothing was lost"]);
-    // A readable last known good: the kernel is not asked.
+    // With a readable last known good, the kernel's prefixes are not used.
     let mut host = Host::new();
     host.kernel.ipv4 = nets(&["54.231.0.0/16"]);
     assert_eq!(v4(&host.pass(Fetch::Unchanged)), FOUR);
 }
 
 #[test]
-fn hints_for_mistyped_names() {
+fn mistyped_names_get_hints() {
     let mut host = Host::new();
     host.selector.regions = vec![Region::from("us-east1")];
     let judgement = host.pass(Fetch::Unchanged);
@@ -816,7 +815,7 @@ fn a_state_of_another_version_is_read() {
     assert_eq!(state.hold_down[0].kept, Kept::Withdrawn);
 }
 
-/// What a source may say in one step of the property below.
+/// One answer of the source in the property below.
 #[derive(Debug, Clone)]
 enum Said {
     Rows(BTreeSet<usize>),
@@ -835,8 +834,9 @@ fn said() -> impl Strategy<Value = Said> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Whatever the source says: what the accepted document lists is in force, what goes was
-    /// listed nowhere for `hold_down`, and nothing is in force that no document ever listed.
+    /// For any series of answers: all prefixes of the accepted document are in force, a removed
+    /// prefix was in no list for the time of `hold_down`, and every prefix in force was in some
+    /// document.
     #[test]
     fn no_route_goes_early(steps in prop::collection::vec((said(), 0i64..60_000), 1..30)) {
         let mut host = Host::new();

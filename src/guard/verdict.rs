@@ -1,31 +1,28 @@
-//! What the guard says.
+//! The guard's verdicts.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How much a verdict changes.
+/// The consequence of a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// A document, or a prefix of it, is ignored.
+    /// A document or a prefix is ignored.
     Reject,
-    /// Something waits for the operator or for `accept_after`; exit code 3.
+    /// A document waits for the operator or for `accept_after`; exit code 3.
     Hold,
-    /// Worth knowing.
     Note,
 }
 
 words!(Level { Reject => "reject", Hold => "hold", Note => "note" });
 
-/// One finding of the guard, with its figures and what to do about it.
+/// One result of the guard, with its figures and the operator's options.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Which guard; a stable name that scripts may match.
+    /// A stable name for scripts.
     pub guard: &'static str,
-    /// What follows from it.
     pub level: Level,
-    /// For people.
     pub message: String,
 }
 

@@ -31,7 +31,7 @@ fn stored() -> GuardState {
     }
 }
 
-/// How long ago everything in it began, which must be the same for all.
+/// The age of hold and hold-down, which must be equal.
 fn age(state: &GuardState, now: &Anchor) -> i64 {
     let hold = state.hold.as_ref().unwrap();
     assert_eq!(hold.since, state.hold_down[0].since);
@@ -63,7 +63,7 @@ fn a_second_is_rounding_and_stays_in_the_anchor() {
         );
         assert_eq!(state.clock, Some(anchor("a", boottime_s, NOW + 60 * round)));
     }
-    // The second that was left out counts once the clock goes further.
+    // The ignored second counts as soon as the clock moves further.
     let now = anchor("a", 11_000, NOW + 6000 + 2);
     assert_eq!(age(&state.rebase(&now), &now), 3600 + 6000);
 }
@@ -74,7 +74,7 @@ fn across_boots_the_time_in_between_does_not_count() {
         let now = anchor("b", 9000, wall);
         assert_eq!(age(&stored().rebase(&now), &now), 3600);
     }
-    // The same boot, but its clock went back: a snapshot that was restored.
+    // The same boot with a clock that went back: a restored snapshot.
     let now = anchor("a", 4000, NOW + DAY);
     assert_eq!(age(&stored().rebase(&now), &now), 3600);
 }
@@ -146,12 +146,11 @@ fn numbers_out_of_all_bounds_do_no_harm() {
     }
 }
 
-/// What may happen to a host between two passes.
+/// An event between two passes.
 #[derive(Debug, Clone)]
 enum Step {
     /// Seconds go by, milliseconds too.
     Wait(u64),
-    /// Somebody sets the clock.
     Jump(i64),
     /// Off for so many seconds, on with the clock so many seconds beside the truth.
     Reboot(i64, i64),
@@ -167,9 +166,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// A pass after each step, as `keep_documents` does it: what the memory says of its age
-    /// is the time that the machine ran, less what reboots forgot, to the second or two of
-    /// rounding; and never more.
+    /// A pass after each step, like `keep_documents`: the age in the memory is the machine's running
+    /// time minus the time forgotten by reboots, within one or two seconds of rounding.
     #[test]
     fn age_is_the_time_that_went_by(steps in prop::collection::vec(step(), 1..100)) {
         // Milliseconds: of the boot clock, of the wall clock, of the truth.

@@ -1,4 +1,4 @@
-//! Findings that make a candidate wait.
+//! Objections: the reasons for a candidate to wait.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,21 @@ use super::figures;
 use crate::config::GuardConfig;
 use crate::ranges::{Document, Group, PrefixSet};
 
-/// A token further ahead of the clock than this is no mistake of a clock: a day, in seconds.
-/// Amazon's token is the time of publication, so that a true one never lies ahead at all.
+/// A sync token more than a day (in seconds) in the future cannot be clock skew. Amazon's token is
+/// the time of publication, so a true token is never in the future.
 pub(super) const TOKEN_AHEAD: u64 = 86_400;
 
-/// What waits.
+/// The part of a candidate that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
-    /// What the candidate no longer lists; its additions go in.
+    /// Prefixes absent from the candidate; the candidate's additions go in.
     Withdrawals,
-    /// The whole candidate.
     Everything,
 }
 
 /// A reason to wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(super) struct Objection {
     pub(super) guard: &'static str,
     pub(super) scope: Scope,
     pub(super) message: String,
@@ -31,15 +30,15 @@ pub(super) struct Finding {
 
 type Groups = BTreeMap<Group, Vec<IpNet>>;
 
-/// Everything that speaks against putting the candidate in force as it is. `last` is the last
-/// known good under the current config; without it there is nothing to lose.
-pub(super) fn findings(
+/// All objections to putting the candidate in force as a whole. `last` is the last known good
+/// under the current config; without a last known good there is nothing to lose.
+pub(super) fn objections(
     candidate: &Document<'_>,
     groups: &Groups,
     last: Option<&Groups>,
     config: &GuardConfig,
     now: i64,
-) -> Vec<Finding> {
+) -> Vec<Objection> {
     let mut found = Vec::new();
     found.extend(future_token(candidate, now));
     found.extend(too_many(groups, config));
@@ -49,17 +48,17 @@ pub(super) fn findings(
     found
 }
 
-/// The token is a time of the outside world: what it is measured with is the wall clock itself.
-/// On a host whose clock is days behind, every true document waits here until it is set.
-fn future_token(candidate: &Document<'_>, now: i64) -> Option<Finding> {
+/// Compares the token with the wall clock itself, since the token is a time of the outside world.
+/// On a host with a clock days behind, every true document waits until the clock is set.
+fn future_token(candidate: &Document<'_>, now: i64) -> Option<Objection> {
     let clock = u64::try_from(now).unwrap_or(0);
     let ahead = candidate.sync_token.0.saturating_sub(clock);
-    (ahead > TOKEN_AHEAD).then(|| Finding {
+    (ahead > TOKEN_AHEAD).then(|| Objection {
         guard: "future-token",
         scope: Scope::Everything,
         message: format!(
-            "its sync token {} is {} ahead of this host's clock ({}); in force it would make \
-             every true document older for ever; check the source and the clock",
+            "its sync token {} is {} ahead of this host's clock ({}); in force, it would make \
+             every true document look older for ever; check the source and the clock",
             figures::token(candidate.sync_token),
             days(ahead),
             figures::time(now),
@@ -71,8 +70,8 @@ fn days(seconds: u64) -> String {
     format!("{:.1} days", seconds as f64 / 86_400.0)
 }
 
-fn too_many(groups: &Groups, config: &GuardConfig) -> Option<Finding> {
-    // Aggregation never makes more of them: the set is only built near the bound.
+fn too_many(groups: &Groups, config: &GuardConfig) -> Option<Objection> {
+    // Aggregation never adds prefixes: the set is only built near the bound.
     if groups.values().map(Vec::len).sum::<usize>() <= config.max_prefixes {
         return None;
     }
@@ -82,12 +81,12 @@ fn too_many(groups: &Groups, config: &GuardConfig) -> Option<Finding> {
         .collect::<PrefixSet>()
         .all_prefixes()
         .len();
-    (count > config.max_prefixes).then(|| Finding {
+    (count > config.max_prefixes).then(|| Objection {
         guard: "max-prefixes",
         scope: Scope::Everything,
         message: format!(
-            "it selects {}, aggregated, more than `[guard] max_prefixes` = {}; raise that if \
-             the selection is meant",
+            "it selects {}, aggregated, more than `[guard] max_prefixes` = {}; raise the bound if \
+             the selection is intended",
             figures::prefixes(count),
             config.max_prefixes
         ),
@@ -99,15 +98,15 @@ fn loss(
     last: &[IpNet],
     candidate: Option<&Vec<IpNet>>,
     config: &GuardConfig,
-) -> Option<Finding> {
-    // "100%" allows all, an empty selection included.
+) -> Option<Objection> {
+    // "100%" allows any loss, including an empty selection.
     if config.max_loss >= 100.0 || candidate.is_some_and(|candidate| candidate == last) {
         return None;
     }
     let before: PrefixSet = last.iter().collect();
     let total = before.address_count(group.family);
     let Some(candidate) = candidate else {
-        return Some(Finding {
+        return Some(Objection {
             guard: "empty",
             scope: Scope::Everything,
             message: format!(
@@ -119,7 +118,7 @@ fn loss(
     };
     let gone = before.subtract(&candidate.iter().collect());
     let lost = gone.address_count(group.family);
-    (figures::percent(lost, total) > config.max_loss).then(|| Finding {
+    (figures::percent(lost, total) > config.max_loss).then(|| Objection {
         guard: "loss",
         scope: Scope::Withdrawals,
         message: format!(
