@@ -279,7 +279,7 @@ async fn redirect_loop_is_named() {
 async fn redirects_without_a_usable_target_are_errors() {
     for (location, says) in [
         (Some("file:///etc/passwd"), "scheme \"file\""),
-        (Some("http://[broken"), "no URL"),
+        (Some("http://[broken"), "an invalid URL"),
         (None, "without a Location header"),
     ] {
         let server = Server::start(move |_, _| match location {
