@@ -628,8 +628,8 @@ fn accept_without_a_matching_document_is_an_error() {
     let error = host.judge(doc(1001, &rows)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "--accept 1005: the candidate's sync token is 1001; look at that one with \
-         `trailblazer reconcile --dry-run` and accept it by its own token"
+        "--accept 1005: the candidate's sync token is 1001; review the candidate with \
+         `trailblazer reconcile --dry-run` and accept that token"
     );
     assert_eq!(
         host.judge(doc(1001, BASE)).unwrap_err(),

@@ -210,7 +210,7 @@ fn hold_ends_after_accept_after() {
             &report,
             "loss",
             "note",
-            "every fetch has said the same since",
+            "every fetch has selected the same since",
         );
         assert!(!site.bypass().contains(&"52.216.0.0/15".to_owned()));
     });
