@@ -41,13 +41,10 @@ const LONGEST_FUNCTION: usize = 160;
 const LONGEST_FILE: usize = 535;
 
 /// Findings of today, each the beginning of a line of a report. The list may only get shorter.
-const STILL_OPEN: [&str; 12] = [
+const STILL_OPEN: [&str; 9] = [
     "guard::anchor, guard::state",
     "reconcile::documents, reconcile::report, reconcile::view",
     "reconcile::gather, reconcile::instance",
-    "src/agent/bookkeeping.rs",
-    "src/agent/notify.rs",
-    "src/agent/shared.rs",
     "src/kernel/events/mod.rs",
     "src/plan/diff.rs",
     "src/reconcile/memory.rs",

@@ -50,6 +50,7 @@ fn count(counts: &mut BTreeMap<String, u64>, what: &str) {
 }
 
 impl Account {
+    /// The status before the first pass.
     pub fn new(settings: &Settings, confirmed_before: Option<u64>) -> Self {
         let faults = ["ours", "others"].map(|whose| (whose.to_owned(), 0));
         Account {
@@ -94,10 +95,12 @@ impl Account {
         }
     }
 
+    /// The current state.
     pub fn state(&self) -> State {
         self.snapshot.state
     }
 
+    /// The reason of a state other than in force.
     pub fn reason(&self) -> Option<&str> {
         self.snapshot.reason.as_deref()
     }
@@ -271,6 +274,7 @@ impl Account {
         Some(now.saturating_sub(self.confirmed_before.unwrap_or(0)))
     }
 
+    /// The document's age in comparison with the thresholds of the settings.
     pub fn freshness(&self, settings: &Settings) -> Freshness {
         let agent = &settings.config.agent;
         match self.document_age() {
@@ -311,18 +315,27 @@ impl Account {
         } else {
             schedule.due().saturating_duration_since(now).as_secs()
         };
-        let limiter = locked(&shared.limiter);
-        snapshot.drift.conflicts_total = limiter.paused(now).count();
-        snapshot.drift.conflicts = limiter
-            .paused(now)
-            .take(LISTED_CONFLICTS)
-            .map(|(key, left, repairs)| ConflictStatus {
-                object: key.to_string(),
-                by: shared.culprit(key),
-                repairs,
-                paused_for_s: left.as_secs(),
-            })
-            .collect();
+        (snapshot.drift.conflicts, snapshot.drift.conflicts_total) = conflicts(shared, now);
         snapshot
     }
+}
+
+/// The conflicts, at most [`LISTED_CONFLICTS`] of them, and their number: first the objects that are
+/// repaired without a pause.
+fn conflicts(shared: &Shared, now: Instant) -> (Vec<ConflictStatus>, usize) {
+    let limiter = locked(&shared.limiter);
+    let log = locked(&shared.repair_log);
+    let egress = log.fought().map(|(key, repairs)| (key, 0, repairs));
+    let paused = limiter.paused(now);
+    let all: Vec<_> = egress
+        .chain(paused.map(|(key, left, repairs)| (key, left.as_secs(), repairs)))
+        .collect();
+    let listed = all.iter().take(LISTED_CONFLICTS);
+    let listed = listed.map(|(key, paused_for_s, repairs)| ConflictStatus {
+        object: key.to_string(),
+        by: shared.culprit(key),
+        repairs: *repairs,
+        paused_for_s: *paused_for_s,
+    });
+    (listed.collect(), all.len())
 }

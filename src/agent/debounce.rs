@@ -24,6 +24,10 @@ const REST: u32 = 20;
 /// holds for passes up to 250 ms; the largest passes are far shorter.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
+/// The same factor for urgent events, which may leave packets with a wrong source address: at most a
+/// fifth of the time is spent in passes.
+const URGENT_REST: u32 = 4;
+
 /// Events since the last pass.
 #[derive(Debug, Clone, Copy)]
 struct Burst {
@@ -31,6 +35,7 @@ struct Burst {
     last: Instant,
     /// Began in a quiet time, when a pass was allowed: the first event causes the pass.
     at_once: bool,
+    urgent: bool,
 }
 
 /// Collects events and tells when to run a pass.
@@ -41,6 +46,8 @@ pub struct Debounce {
     busy_until: Option<Instant>,
     /// The end of the rest after the last pass: no pass before.
     rested_at: Option<Instant>,
+    /// The end of the rest for urgent events.
+    urgent_at: Option<Instant>,
 }
 
 impl Debounce {
@@ -56,6 +63,16 @@ impl Debounce {
         self.note(now, quiet && rested);
     }
 
+    /// Records a change that may have opened the egress path: the rest before the pass is shorter.
+    pub fn urgent(&mut self, now: Instant) {
+        let quiet = self.busy_until.is_none_or(|until| now >= until + QUIET);
+        self.note(now, quiet);
+        if let Some(burst) = &mut self.burst {
+            burst.urgent = true;
+            burst.at_once |= quiet;
+        }
+    }
+
     /// Records a change that was repaired already: a pass verifies after the burst.
     pub fn mended(&mut self, now: Instant) {
         self.note(now, false);
@@ -69,6 +86,7 @@ impl Debounce {
                     first: now,
                     last: now,
                     at_once,
+                    urgent: false,
                 });
             }
         }
@@ -83,7 +101,12 @@ impl Debounce {
         } else {
             (burst.last + QUIET).min(burst.first + MOST)
         };
-        Some(self.rested_at.map_or(settled, |rested| settled.max(rested)))
+        let rested = if burst.urgent {
+            self.urgent_at
+        } else {
+            self.rested_at
+        };
+        Some(rested.map_or(settled, |rested| settled.max(rested)))
     }
 
     /// Records a pass of any cause. The pass has seen the events before its start; one
@@ -98,11 +121,14 @@ impl Debounce {
                 first: burst.first.max(started),
                 last: burst.last,
                 at_once: false,
+                urgent: burst.urgent,
             });
         self.busy_until = self.busy_until.max(Some(ended));
         let took = ended.saturating_duration_since(started);
         let rest = took.saturating_mul(REST).min(LONGEST_REST);
         self.rested_at = self.rested_at.max(Some(ended + rest));
+        let rest = took.saturating_mul(URGENT_REST).min(LONGEST_REST);
+        self.urgent_at = self.urgent_at.max(Some(ended + rest));
     }
 }
 
@@ -114,6 +140,23 @@ mod tests {
 
     fn ms(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn an_urgent_event_shortens_the_rest() {
+        let start = Instant::now();
+        let mut debounce = Debounce::new();
+        debounce.passed(start, start + ms(20));
+        debounce.event(start + ms(200));
+        assert_eq!(debounce.due(), Some(start + ms(420)));
+        debounce.urgent(start + ms(210));
+        assert_eq!(debounce.due(), Some(start + ms(260)), "in the same burst");
+        debounce.passed(start + ms(260), start + ms(280));
+        debounce.urgent(start + ms(300));
+        assert_eq!(debounce.due(), Some(start + ms(360)), "four passes long");
+        debounce.passed(start + ms(360), start + ms(380));
+        debounce.urgent(start + ms(1000));
+        assert_eq!(debounce.due(), Some(start + ms(1000)));
     }
 
     #[test]

@@ -35,12 +35,18 @@ pub(super) fn or_warn(
 pub(super) const NAMED: usize = 5;
 
 /// Warns about objects that another program keeps changing, and names the program.
-pub(super) fn conflicts(fought: &[(&ObjectKey, String)]) {
-    for (key, culprit) in fought.iter().take(NAMED) {
+/// The third value is true if repairs pause.
+pub(super) fn conflicts(fought: &[(&ObjectKey, String, bool)]) {
+    for (key, culprit, pauses) in fought.iter().take(NAMED) {
+        let repairs = if *pauses {
+            "repairs pause for a growing time"
+        } else {
+            "each change is repaired at once"
+        };
         tracing::warn!(
             object = %key,
             by = culprit,
-            "conflict: {key} was restored five times in ten seconds and was changed again by {culprit}; repairs of {key} pause for a growing time: stop that program, or choose other numbers ([bypass] table, [egress] table, [kernel] priority)"
+            "conflict: {key} was restored five times in ten seconds and was changed again by {culprit}; {repairs}: stop that program, or choose other numbers ([bypass] table, [egress] table, [kernel] priority)"
         );
     }
     if fought.len() > NAMED {

@@ -1,8 +1,9 @@
-//! The loop that keeps the promise: what decides when it does what.
+//! The agent: a service that keeps routes, rules and firewall in force between changes of the
+//! document, of the host and of other programs.
 //!
-//! The decisions are state machines without a clock and without chance of their own: time and
-//! random numbers come in as arguments, so that a test goes through hours in microseconds and a
-//! failure can be played again.
+//! The scheduling decisions are state machines without a clock and without a random generator:
+//! time and random numbers arrive as arguments, so that a test covers hours in microseconds and
+//! a failure can be reproduced.
 //!
 //! ```text
 //!  refresh timer, link up ─▶ FetchSchedule ─▶ fetch ─┐
@@ -15,6 +16,7 @@ mod logging;
 mod meter;
 mod notify;
 mod repair_limiter;
+mod repair_log;
 mod run;
 mod schedule;
 mod shared;
@@ -34,36 +36,29 @@ pub use repair_limiter::RepairLimiter;
 pub use run::run;
 pub use schedule::FetchSchedule;
 
-/// What the agent goes by.
+/// The settings of a running agent; a reload replaces the value as a whole.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The settings.
     pub config: Arc<Config>,
-    /// What this machine is.
     pub role: Role,
 }
 
-/// Why the agent can't start, or can't go on.
+/// A failure that keeps the agent from starting or ends the agent.
 #[derive(Debug, Error)]
 pub enum AgentError {
-    /// No right to change the kernel.
     #[error(
         "the agent needs CAP_NET_ADMIN: run it as root or with that ambient capability, as trailblazer.service does"
     )]
     NoPrivilege,
-    /// Another agent is there.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The kernel can't be listened to.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The kernel could be listened to until now.
+    /// The kernel's notifications ended after the start.
     #[error("{0}; restart the agent: routes, rules and firewall stay as they are meanwhile")]
     Deaf(String),
-    /// No signal handlers.
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
-    /// No threads.
     #[error("cannot start a thread: {0}; check the limit of tasks (TasksMax)")]
     Thread(std::io::Error),
 }

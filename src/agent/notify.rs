@@ -19,6 +19,7 @@ impl Notifier {
         watchdog_enabled().map(|timeout| timeout / 2)
     }
 
+    /// True after the first READY.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
@@ -29,6 +30,7 @@ impl Notifier {
         send(&[NotifyState::Ready]);
     }
 
+    /// Reports the beginning of a reload.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => send(&[NotifyState::Reloading, now]),
@@ -36,10 +38,12 @@ impl Notifier {
         }
     }
 
+    /// Reports the end of the service.
     pub fn stopping(&self) {
         send(&[NotifyState::Stopping]);
     }
 
+    /// Pings the watchdog.
     pub fn watchdog(&self) {
         send(&[NotifyState::Watchdog]);
     }

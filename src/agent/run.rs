@@ -1,4 +1,4 @@
-//! The loop: it decides what runs when, and waits for nobody but events.
+//! The agent's loop: starts passes and fetches when due, and otherwise waits for events only.
 
 mod passes;
 mod requests;
@@ -25,27 +25,28 @@ use crate::source::child::Asker;
 use crate::state::store::Store;
 use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
 
-/// The first fetch may take longer than a start: sources that hang are waited for one by one. READY
-/// then comes without it, well before the unit's `TimeoutStartSec` turns into a restart loop.
+/// READY is sent after this time even without a fetch. Sources that hang are tried one after the
+/// other, and the sum of their timeouts may exceed the unit's `TimeoutStartSec`: systemd would
+/// restart the agent again and again.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// A fetch that is over.
+/// A finished fetch.
 struct Fetched {
     by: tokio::task::Id,
     gathered: Gathered,
     took: Duration,
 }
 
-/// A pass that runs.
+/// A running pass.
 struct Running {
     since: Instant,
-    /// What came of the fetch that it goes by took this long.
+    /// Duration of the fetch whose result the pass uses.
     fetch_took: Option<Duration>,
-    /// It only tries these settings.
+    /// The settings under test, in a dry run before a reload.
     probe: Option<Settings>,
 }
 
-/// The loop's state.
+/// The state of the loop.
 pub(super) struct Agent<R> {
     settings: Settings,
     asker: Asker,
@@ -53,17 +54,17 @@ pub(super) struct Agent<R> {
     shared: Arc<Shared>,
     orders: Sender<Order>,
     running: Option<Running>,
-    /// Causes of passes that don't wait for events to debounce.
+    /// Causes of passes that start without a debounce.
     causes: Vec<Cause>,
-    /// What the kernel's notifications said since the last pass, in words.
+    /// Causes in the kernel's notifications since the last pass, for the log.
     heard: Vec<String>,
     gathered: Option<(Gathered, Duration)>,
-    mended: Vec<Step>,
+    repaired: Vec<Step>,
     debounce: Debounce,
     schedule: FetchSchedule,
     fetching: Option<AbortHandle>,
     fetched_to: mpsc::UnboundedSender<Fetched>,
-    /// Failed passes in a row, and when the next try is due.
+    /// Failed passes in a row.
     failures: u32,
     retry_at: Option<Instant>,
     resync_at: Instant,
@@ -74,13 +75,13 @@ pub(super) struct Agent<R> {
     asked_to: mpsc::Sender<Asked>,
     control: Option<ControlSocket>,
     metrics: Option<MetricsServer>,
-    /// The addresses of the host at the last pass.
+    /// The host's addresses at the last pass.
     own_addresses: Vec<IpAddr>,
     first_pass_over: bool,
     first_fetch_over: bool,
-    /// READY is said by then, whatever the sources do.
+    /// Time of READY if no source answers.
     ready_by: Instant,
-    /// When a link, an address or a default route changed last.
+    /// Time of the last change of a link, an address or a default route.
     link_changed: Option<Instant>,
     probe: Option<Settings>,
     reloading: bool,
@@ -91,11 +92,11 @@ fn stop_signal(kind: SignalKind) -> Result<Signal, AgentError> {
     signal(kind).map_err(AgentError::Signals)
 }
 
-/// Runs until SIGTERM or SIGINT. `asker` asks the sources; `reload` reads the settings again, for
-/// SIGHUP.
+/// Runs the agent until SIGTERM or SIGINT. `asker` queries the sources; `reload` reads the settings
+/// again after SIGHUP.
 ///
 /// # Errors
-/// It can't start, or can't go on: the routes stay as they are.
+/// The agent can't start or can't continue; routes, rules and firewall stay as they are.
 pub async fn run<R>(settings: Settings, asker: Asker, reload: R) -> Result<(), AgentError>
 where
     R: Fn() -> Result<Settings, String>,
@@ -150,10 +151,10 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         fetched_to: mpsc::UnboundedSender<Fetched>,
     ) -> Result<Self, AgentError> {
         let config = &settings.config;
-        // First: a second agent must not touch anything.
+        // First: a second agent must not change anything.
         let control = logging::or_warn(serve_socket(&config.agent.socket, asked_to.clone()))?;
         let metrics = requests::metrics(config, &asked_to);
-        // Before the first pass looks: what changes after that look is heard.
+        // Before the first pass reads the kernel: no later change is missed.
         let tables = Ownership::new(Numbers::of(config), []).tables();
         let buffer = usize::try_from(config.agent.event_buffer).unwrap_or(usize::MAX);
         let state_dir = config.source.state_dir.clone();
@@ -177,7 +178,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             causes: vec![Cause::Start],
             heard: Vec::new(),
             gathered: None,
-            mended: Vec::new(),
+            repaired: Vec::new(),
             debounce: Debounce::new(),
             fetching: None,
             fetched_to,
@@ -214,7 +215,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             }
         }
         if self.reloading && self.running.is_none() && self.shared.is_paused() {
-            // Read and found good; in force they will be with the rest, after the pause.
+            // The new settings are valid; the first pass after the pause applies them.
             self.reloading = false;
             self.notifier.ready();
         }
@@ -227,13 +228,12 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
     }
 
-    /// Whether READY hangs on the sources alone. A first pass that is stuck is none of their doing.
+    /// True while only the sources delay READY. A first pass that hangs delays READY without limit.
     fn waits_for_ready(&self) -> bool {
         self.first_pass_over && !self.notifier.is_ready()
     }
 
-    /// Fed while the loop goes round and no pass is stuck: one that takes longer than the whole
-    /// patience of the watchdog is.
+    /// Pings the watchdog unless a pass has been running for longer than the watchdog's timeout.
     fn feed_watchdog(&mut self, now: Instant) {
         if let Some((interval, next)) = &mut self.watchdog
             && now >= *next
@@ -258,10 +258,17 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if past(self.retry_at) {
             return Some(Cause::Retry);
         }
-        if past(locked(&self.shared.limiter).next_release()) {
+        if past(self.conflict_due()) {
             return Some(Cause::Conflict);
         }
         (now >= self.resync_at).then_some(Cause::Resync)
+    }
+
+    /// The next pass for an object in conflict: the end of a pause, or of a conflict without pauses.
+    fn conflict_due(&self) -> Option<Instant> {
+        let release = locked(&self.shared.limiter).next_release();
+        let end = locked(&self.shared.repair_log).next_end();
+        release.into_iter().chain(end).min()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -273,7 +280,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             if self.running.is_none() {
                 deadlines.push(self.debounce.due());
                 deadlines.push(self.retry_at);
-                deadlines.push(locked(&self.shared.limiter).next_release());
+                deadlines.push(self.conflict_due());
                 deadlines.push(Some(self.resync_at));
             }
             if self.fetching.is_none() && self.first_pass_over {

@@ -1,5 +1,5 @@
-//! What the agent's three threads share: the loop decides, the worker runs passes, the watcher
-//! hears the kernel and puts back what has gone.
+//! State shared by the agent's three threads: the loop schedules, the worker runs passes, and the
+//! watcher listens to the kernel and restores deleted objects.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,53 +9,58 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::RepairLimiter;
+use super::repair_log::RepairLog;
 use crate::plan::{Goal, ObjectKey, Step};
 use crate::reconcile::InForce;
 
-/// Steps kept for the journal between two passes; the total tells the rest.
+/// Steps kept for the journal between two passes; further steps are counted only.
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
-/// For ten milliseconds a pause waits for a repair to end.
+/// A pause waits for up to ten milliseconds for the end of a repair.
 const REPAIR_POLLS: u32 = 40;
 const REPAIR_POLL: Duration = Duration::from_micros(250);
-/// Causes kept by name between two passes.
+/// Causes kept as text between two passes.
 const KEPT_CAUSES: usize = 8;
-/// Names of those who change our objects that are remembered: no host has so many at once.
+/// Remembered names of programs that change our objects: more than any host has at once.
 const KEPT_CULPRITS: usize = 256;
 
-/// Locks, whatever became of an earlier holder: the values below are whole at every point at
-/// which a holder may panic.
+/// Locks a mutex, also after a panic of an earlier holder: the values in this file are consistent at
+/// every point at which a holder may panic.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the watcher has noticed since the loop last looked.
+/// The watcher's findings since the loop last took them.
 #[derive(Debug, Default)]
 pub(super) struct Noticed {
-    /// When something came that only a pass can answer.
+    /// Time of the last event that needs a pass at once.
     pub event: Option<Instant>,
-    /// When something came that is mended already, or that isn't urgent.
-    pub mended_at: Option<Instant>,
-    /// Notifications were lost.
+    /// Time of the last such event that may have opened the egress path.
+    pub urgent: Option<Instant>,
+    /// Time of the last event that was repaired already or that can wait for the end of a burst.
+    pub repaired_at: Option<Instant>,
+    /// Overruns of the listener.
     pub lost: u64,
-    /// When a link, an address or a default route changed last: routes may have gone with it.
+    /// Time of the last change of a link, an address or a default route, with which the kernel may
+    /// have removed routes.
     pub link_changed: Option<Instant>,
-    /// A link came or a default route changed: the source may be within reach again.
+    /// A link came up or a default route changed: the source may be reachable again.
     pub way_changed: bool,
-    /// What the events were, in words, a few of them.
+    /// The first few causes, as text.
     pub causes: Vec<String>,
-    /// What was put back.
+    /// The first restored objects.
     pub steps: Vec<Step>,
-    /// How many steps that were.
+    /// The number of restored objects.
     pub steps_total: u64,
-    /// The same by kind of object.
+    /// Restored objects by kind.
     pub by_kind: BTreeMap<&'static str, u64>,
-    /// Objects that were put back too often: they are left alone for a pause that began.
-    pub refused: Vec<ObjectKey>,
-    /// The watcher has ended, and why.
+    /// Objects in a new conflict, restored too often.
+    pub fought: Vec<ObjectKey>,
+    /// The watcher's last error: the thread has ended.
     pub deaf: Option<String>,
 }
 
 impl Noticed {
+    /// Adds a cause for the log, unless the list is full.
     pub fn cause(&mut self, cause: impl FnOnce() -> String) {
         if self.causes.len() < KEPT_CAUSES {
             let cause = cause();
@@ -65,8 +70,9 @@ impl Noticed {
         }
     }
 
-    pub fn mended(&mut self, steps: Vec<Step>, now: Instant) {
-        self.mended_at = Some(now);
+    /// Records repairs by the watcher.
+    pub fn repaired(&mut self, steps: Vec<Step>, now: Instant) {
+        self.repaired_at = Some(now);
         self.steps_total += steps.len() as u64;
         for step in steps {
             *self.by_kind.entry(step.object()).or_default() += 1;
@@ -77,75 +83,76 @@ impl Noticed {
     }
 }
 
-/// Shared by the threads.
+/// The state that the three threads share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// What is in force; `None` while a pass changes it, and while nobody knows.
+    /// The verified state that the watcher restores; `None` before the first pass, and while a pass
+    /// with another goal changes the kernel.
     in_force: Mutex<Option<Arc<InForce>>>,
-    /// `flush` has taken everything away, or is about to: nothing is put back.
+    /// A pause for `flush`: nothing is restored.
     paused: AtomicBool,
-    /// A pause has begun since a pass last asked: what is missing was taken away on purpose.
+    /// A pause has begun since the last pass: missing objects were deleted on purpose.
     flushed: AtomicBool,
-    /// SIGTERM came: a pass ends at its next step.
+    /// After SIGTERM a pass ends at the next step.
     stopping: AtomicBool,
-    /// A pass of ours has the lock of the state dir.
+    /// A pass of this process holds the lock of the state dir.
     passing: AtomicBool,
-    /// One at a time changes the kernel: the watcher, or a pass that wants something else than
-    /// what is in force.
+    /// Held by the watcher during a repair, and by a pass whose goal differs from the state in
+    /// force: only one of both changes the kernel at a time.
     pub turn: Mutex<()>,
-    /// Repairs by object.
     pub limiter: Mutex<RepairLimiter<ObjectKey>>,
-    /// Who changed an object last, as far as known.
+    pub repair_log: Mutex<RepairLog<ObjectKey>>,
+    /// The last program that changed an object, as far as known.
     pub culprits: Mutex<BTreeMap<ObjectKey, String>>,
-    /// For the loop.
     pub noticed: Mutex<Noticed>,
-    /// Wakes the loop.
     pub wake: Notify,
 }
 
 impl Shared {
-    /// What the watcher may put back.
+    /// The state that the watcher may restore.
     pub fn in_force(&self) -> Option<Arc<InForce>> {
         locked(&self.in_force).clone()
     }
 
-    /// Nothing may be put back until the next [`Shared::arm`].
+    /// Ends all repairs until the next [`Shared::arm`].
     pub fn disarm(&self) {
         *locked(&self.in_force) = None;
     }
 
-    /// This is in force, unless a pause came in between.
+    /// Sets the state to restore, unless a pause has begun meanwhile.
     pub fn arm(&self, in_force: Arc<InForce>) {
         let mut place = locked(&self.in_force);
         *place = (!self.is_paused()).then_some(in_force);
     }
 
-    /// Whether that is what the watcher puts back to, too.
+    /// True if the watcher restores the same goal.
     pub fn heads_for(&self, goal: &Goal) -> bool {
         self.in_force()
             .is_some_and(|in_force| in_force.goal == *goal)
     }
 
+    /// Marks the lock of the state dir as held by a pass of this process.
     pub fn pass_began(&self) {
         self.passing.store(true, Ordering::SeqCst);
     }
 
+    /// Ends the mark of [`Shared::pass_began`].
     pub fn pass_ended(&self) {
         self.passing.store(false, Ordering::SeqCst);
     }
 
-    /// Whether the lock of the state dir is this process's own.
+    /// True while a pass of this process holds the lock of the state dir.
     pub fn is_passing(&self) -> bool {
         self.passing.load(Ordering::SeqCst)
     }
 
-    /// Begins a pause. On return, no repair runs and none begins.
+    /// Begins a pause. On return no repair runs, and none starts until the end of the pause.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::SeqCst);
         self.flushed.store(true, Ordering::SeqCst);
         self.disarm();
-        // A repair that had begun takes well under a millisecond. A pass keeps the turn longer;
-        // whoever wants to change something waits for that one's lock.
+        // A running repair ends in well under a millisecond. A pass holds `turn` for longer, and
+        // `flush` waits for the lock of that pass.
         for _ in 0..REPAIR_POLLS {
             if self.turn.try_lock().is_ok() {
                 break;
@@ -154,38 +161,42 @@ impl Shared {
         }
     }
 
+    /// Ends a pause.
     pub fn resume(&self) {
         self.paused.store(false, Ordering::SeqCst);
     }
 
+    /// True during a pause.
     pub fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
     }
 
-    /// Whether there was a pause since this was last asked.
+    /// True if a pause has begun since the last call.
     pub fn take_flushed(&self) -> bool {
         self.flushed.swap(false, Ordering::SeqCst)
     }
 
+    /// Ends repairs, and a running pass at the next step.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.disarm();
     }
 
+    /// True after SIGTERM.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Remembers who changed an object.
-    pub fn blame(&self, object: ObjectKey, who: String) {
+    /// Remembers the program that changed an object.
+    pub fn blame(&self, object: ObjectKey, program: String) {
         let mut culprits = locked(&self.culprits);
         if culprits.len() >= KEPT_CULPRITS && !culprits.contains_key(&object) {
             culprits.pop_first();
         }
-        culprits.insert(object, who);
+        culprits.insert(object, program);
     }
 
-    /// Who changed an object last.
+    /// The last program that changed an object, or "unknown".
     pub fn culprit(&self, object: &ObjectKey) -> String {
         let culprits = locked(&self.culprits);
         culprits

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use self::burst::FlushDetector;
 use self::repair::Gone;
+use super::repair_log::may_wait;
 use super::shared::{Shared, locked};
 use crate::firewall::BackendKind;
 use crate::kernel::Kernel;
@@ -43,6 +44,7 @@ pub(super) struct Watcher {
     /// The nf_tables transaction being reported touched a table of the firewall in use.
     firewall_touched: bool,
     flushes: FlushDetector,
+    restored_at: Option<Instant>,
 }
 
 /// Starts the watcher's thread, which listens from the moment this function returns.
@@ -65,6 +67,7 @@ pub(super) fn start(
         addresses: BTreeMap::new(),
         firewall_touched: false,
         flushes: FlushDetector::default(),
+        restored_at: None,
     };
     watcher.filter();
     std::thread::Builder::new()
@@ -123,7 +126,7 @@ impl Watcher {
             noticed.lost += 1;
             // A flood continues for a while, as in a flush of 16,000 routes. A pass in the middle
             // would see a part of the damage only, and the rest would wait for its rest to end.
-            noticed.mended_at = Some(now);
+            noticed.repaired_at = Some(now);
             noticed.cause(|| "lost notifications".to_owned());
         }
         for event in heard.events {
@@ -132,14 +135,18 @@ impl Watcher {
         }
         if !gone.is_empty() {
             wakes = true;
+            let flush = self.flushes.is_flush(gone.len(), now);
             let left = match (&in_force, kernel) {
-                (Some(in_force), Some(kernel)) if !self.flushes.is_flush(gone.len(), now) => {
-                    self.restore(in_force, kernel, gone, now)
+                (Some(in_force), Some(kernel)) => {
+                    // In a flush too, the egress path is restored at once.
+                    let postponed = flush && gone.postpone(&in_force.ownership);
+                    let left = !gone.is_empty() && self.restore(in_force, kernel, gone, now);
+                    left || postponed
                 }
                 _ => true,
             };
             if left {
-                locked(&self.shared.noticed).mended_at = Some(now);
+                locked(&self.shared.noticed).repaired_at = Some(now);
             }
         }
         if wakes {
@@ -197,11 +204,15 @@ impl Watcher {
             Reaction::Nothing => return false,
             Reaction::Repair(cause) => cause,
             Reaction::AfterBurst(cause) => {
-                noticed.mended_at = Some(now);
+                noticed.repaired_at = Some(now);
                 cause
             }
             Reaction::Pass(cause) => {
                 noticed.event = Some(now);
+                cause
+            }
+            Reaction::Urgent(cause) => {
+                noticed.urgent = Some(now);
                 cause
             }
             Reaction::LinkLost(cause) => {
@@ -237,7 +248,7 @@ impl Watcher {
             let key = ObjectKey::Firewall(kind);
             self.shared.blame(key, format!("program {program}"));
         }
-        Reaction::Pass(Cause::Text(format!("{program} changed the firewall")))
+        Reaction::Urgent(Cause::Text(format!("{program} changed the firewall")))
     }
 
     fn route_came(&self, route: Route, in_force: Option<&InForce>) -> Reaction {
@@ -252,8 +263,13 @@ impl Watcher {
         }
         let culprit = format!("a program with route protocol {}", route.protocol);
         let cause = Cause::Text(format!("{key} was added by {culprit}"));
+        let waits = may_wait(&key, &in_force.ownership);
         self.shared.blame(key, culprit);
-        Reaction::Pass(cause)
+        if waits {
+            Reaction::Pass(cause)
+        } else {
+            Reaction::Urgent(cause)
+        }
     }
 }
 
@@ -266,6 +282,8 @@ enum Reaction {
     AfterBurst(Cause),
     /// A pass at once.
     Pass(Cause),
+    /// A pass at once, after a shorter rest: the egress path may be open.
+    Urgent(Cause),
     /// A pass at once: the kernel has removed routes with the link or address.
     LinkLost(Cause),
     /// A pass at once, and a fetch: the source may be reachable again.

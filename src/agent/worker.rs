@@ -1,5 +1,5 @@
-//! The worker: a thread that runs one pass after the other, so that the loop can answer, feed the
-//! watchdog and hear signals meanwhile.
+//! The worker: a thread that runs passes one after the other, while the loop answers requests,
+//! pings the watchdog and handles signals.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, MutexGuard};
@@ -15,7 +15,7 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::plan::{Goal, Step};
 use crate::reconcile::{Cause, Gathered, InForce, Memory, Options, Report, pass};
 
-/// One pass to run.
+/// An order for a pass.
 pub(super) struct Order {
     pub config: Arc<Config>,
     pub role: Role,
@@ -23,21 +23,21 @@ pub(super) struct Order {
     pub gathered: Gathered,
 }
 
-/// A pass that has ended.
+/// A finished pass.
 pub(super) struct Ended {
     pub report: Report,
     pub cause: Cause,
     pub started: Instant,
     pub ended: Instant,
-    /// What it changed had been in force before: others had changed it.
+    /// The changed objects had been in force before: another program had changed them.
     pub drift: bool,
     pub in_force: Option<Arc<InForce>>,
 }
 
-/// Starts the worker's thread; it ends when the sender is dropped.
+/// Starts the worker's thread, which ends when the sender is dropped.
 ///
 /// # Errors
-/// The system gives no thread.
+/// The system refuses a thread.
 pub(super) fn start(
     shared: Arc<Shared>,
     ended: UnboundedSender<Ended>,
@@ -53,22 +53,22 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
     let mut kernel: Option<Kernel> = None;
     let mut memory = Memory::default();
     let mut last: Option<Arc<InForce>> = None;
-    // The settings under which that is.
+    // The settings of `last`.
     let mut last_config: Option<Arc<Config>> = None;
     for mut order in orders {
         let started = Instant::now();
         let watched = order.options.watched.is_some();
         if watched && shared.take_flushed() {
-            // To put back what the operator has taken away mends no drift.
+            // Objects that the operator flushed on purpose don't count as drift.
             last = None;
         }
         if order.options.cause == Cause::Resync {
-            // A full look, whatever is known.
+            // A resync reads everything anew.
             memory.forget();
         }
         let slot = &mut kernel;
         let open = move || -> Result<&mut Kernel, ObserveError> {
-            // The pass has the lock when it asks for the kernel: nobody else's runs.
+            // A pass opens the kernel with the lock held: no other process runs a pass.
             shared.pass_began();
             match slot {
                 Some(kernel) => Ok(kernel),
@@ -96,7 +96,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         let mut drift = false;
         if watched && let Some(in_force) = &in_force {
             drift = last.as_ref().is_some_and(|last| last.goal == in_force.goal);
-            // What is about to be flushed will be missing for that.
+            // During a pause `flush` is about to delete these objects: no drift either.
             last = (!shared.is_paused()).then(|| Arc::clone(in_force));
             last_config = Some(Arc::clone(&order.config));
             shared.arm(Arc::clone(in_force));
@@ -116,8 +116,8 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
     }
 }
 
-/// Keeps the watcher off what a pass changes, and ends the pass when the process shall end or a
-/// pause begins.
+/// Keeps the watcher from changing objects during a pass with another goal, and ends the pass at
+/// the end of the process or at the beginning of a pause.
 struct Conduct<'a> {
     shared: &'a Shared,
     turn: Option<MutexGuard<'a, ()>>,
@@ -125,13 +125,13 @@ struct Conduct<'a> {
 
 impl Interposer for Conduct<'_> {
     fn heads_for(&mut self, goal: &Goal) {
-        // Where both want the same, the watcher goes on: what goes while a pass looks at
-        // everything and verifies would wait for the next one otherwise.
+        // With the same goal the watcher continues: an object deleted while the pass reads and
+        // verifies would otherwise stay away until the next pass.
         if self.shared.heads_for(goal) || self.turn.is_some() {
             return;
         }
         self.shared.disarm();
-        // A repair that runs ends within a millisecond.
+        // A running repair ends within a millisecond.
         self.turn = Some(locked(&self.shared.turn));
     }
 
@@ -144,8 +144,8 @@ impl Interposer for Conduct<'_> {
     }
 
     fn stops(&self) -> bool {
-        // In a pause too: a pass that waited for the lock while `flush` had it would put
-        // everything back.
+        // In a pause too: a pass that waited for the lock during `flush` would restore everything
+        // that `flush` has deleted.
         self.shared.is_stopping() || self.shared.is_paused()
     }
 }

@@ -253,8 +253,12 @@ fn conflict_text(conflict: &ConflictStatus) -> String {
         paused_for_s,
     } = conflict;
     let times = counted(*repairs, "time");
-    let next = span(*paused_for_s);
-    format!("{object}: changed by {by}; repaired {times}, next repair in {next}")
+    let next = if *paused_for_s == 0 {
+        "at once".to_owned()
+    } else {
+        format!("in {}", span(*paused_for_s))
+    };
+    format!("{object}: changed by {by}; repaired {times}, next repair {next}")
 }
 
 fn traffic_lines(traffic: &PathTraffic, saved: Option<f64>, lines: &mut Lines) {

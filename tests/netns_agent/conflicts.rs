@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::packets::*;
 use crate::scene::*;
 use lab::*;
 
@@ -256,5 +257,66 @@ fn foreign_default_in_the_egress_table_is_a_conflict() {
                     .wait_for("in force", |status| status["state"] == "in_force");
             }
         });
+    });
+}
+
+/// Another program deletes an object of the egress path every 1.5 s: each time the object is back
+/// within milliseconds, and the conflict is reported.
+fn deleted_every_1500_ms(delete: &str, object: &str) {
+    in_force(Setting::default(), |scene| {
+        let before = scene.ours();
+        let probes = [PARTNER, PARTNER6];
+        let stream = scene.lab.stream("host1", &probes, 200);
+        stream.wait_for(20);
+        for _ in 0..10 {
+            scene.shell(delete);
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        let status = scene.agent.status().unwrap();
+        scene.shell(delete);
+        let deleted = Instant::now();
+        scene.back_as(&before, || scene.ours());
+        let took = deleted.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+
+        let report = stream.stop();
+        for probe in probes {
+            let counts = report.of(probe);
+            println!("{probe}: {counts:?}");
+            let right = (egress_of_nat1(scene.lab, probe)).to_string();
+            let all: usize = counts.values().sum();
+            let wrong = all - counts.get(&right).copied().unwrap_or_default();
+            // A repair within 15 ms lets at most 3 of the 300 connections between two deletions pass.
+            assert!(all > 1500 && wrong * 100 <= all, "{probe}: {counts:?}");
+        }
+        assert_eq!(status["state"], "degraded", "{status:#}");
+        let listed = conflicts(&status);
+        let listed = listed.iter().find(|conflict| conflict["object"] == object);
+        assert_eq!(listed.unwrap()["paused_for_s"], 0, "{status:#}");
+        // Several conflicts that begin together: the log names some of them, each once.
+        let log = scene.agent.log();
+        assert!(log.contains("each change is repaired at once"), "{log}");
+        assert!(told(scene, object) <= 1, "{log}");
+        count_from_now(scene.lab);
+    });
+}
+
+#[test]
+fn egress_rule_deleted_again_and_again_is_restored_at_once() {
+    isolated(|| {
+        deleted_every_1500_ms(
+            "ip rule del pref 30030; ip -6 rule del pref 30030",
+            "ipv4 rule 30030",
+        )
+    });
+}
+
+#[test]
+fn egress_default_deleted_again_and_again_is_restored_at_once() {
+    isolated(|| {
+        deleted_every_1500_ms(
+            "ip route flush table 1084; ip -6 route flush table 1084",
+            "route 0.0.0.0/0 in table 1084",
+        )
     });
 }

@@ -1,28 +1,30 @@
-//! Passes and fetches: what starts them, and what comes of them.
+//! Starts passes and fetches, and processes their results.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::repair_log::may_wait;
 use super::super::shared::locked;
 use super::super::worker::{Ended, Order};
 use super::super::{AgentError, Settings, logging};
 use super::{Agent, Fetched, Running};
+use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
 use crate::random;
 use crate::reconcile::report::Applied;
 use crate::reconcile::{Cause, FetchOutcome, Gathered, Mode, Options, Watched, gather};
 use crate::status::snapshot::State;
 
-/// A pass that failed is tried again after this, doubling.
+/// The first pause after a failed pass; each further failure doubles the pause.
 const RETRY: Duration = Duration::from_secs(1);
-/// But no later than this: an operator who has mended the cause shall not wait for long.
+/// The longest such pause: after the operator has removed the cause, the next pass is not far.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
-/// iptables-legacy tells nobody of its changes: it is looked at this often.
+/// Interval of the checks of iptables-legacy, whose changes the kernel doesn't announce.
 const LEGACY_CHECK: Duration = Duration::from_secs(60);
-/// A pass this long after a change of a link still mends what went with it.
+/// Time after a change of a link in which a pass still restores routes removed with that link.
 const LINK_SETTLES: Duration = Duration::from_secs(2);
-/// Steps that were put back and wait for the journal.
+/// Restored objects kept for the journal of the next pass.
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
 
 impl<R: Fn() -> Result<Settings, String>> Agent<R> {
@@ -32,8 +34,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let watched = Watched {
             paused: limiter.exhausted(now).cloned().collect(),
             contested: limiter.fought(now).cloned().collect(),
-            repaired: std::mem::take(&mut self.mended),
-            // Added by the worker.
+            repaired: std::mem::take(&mut self.repaired),
+            // The worker adds the earlier state.
             earlier: None,
         };
         drop(limiter);
@@ -92,14 +94,14 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let task = tokio::spawn(async move {
             let gathered = gather(&config, role, &Options::default(), &asker, &own).await;
             let (by, took) = (tokio::task::id(), now.elapsed());
-            // The loop has ended: nobody asks any more.
+            // A failure means that the loop has ended.
             let _ = to_loop.send(Fetched { by, gathered, took });
         });
         self.fetching = Some(task.abort_handle());
     }
 
-    /// Other settings are in force, or a pause begins: what the source says to this question is
-    /// of no interest any more.
+    /// Discards a running fetch and a result not yet used: after a change of settings, and at the
+    /// beginning of a pause.
     pub(super) fn give_up_fetch(&mut self, now: Instant) {
         let running = self.fetching.take();
         if let Some(task) = &running {
@@ -111,7 +113,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     }
 
     pub(super) fn fetch_ended(&mut self, over: Fetched) {
-        // One that was given up may have been over already.
+        // A discarded fetch may have sent a result before its end.
         if self
             .fetching
             .as_ref()
@@ -130,26 +132,29 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
     }
 
-    /// The kernel has told something.
+    /// Processes the watcher's findings.
     pub(super) fn noticed(&mut self) -> Result<(), AgentError> {
         let noticed = std::mem::take(&mut *locked(&self.shared.noticed));
         if let Some(why) = noticed.deaf {
             return Err(AgentError::Deaf(why));
         }
         self.account.noticed(&noticed);
-        if let Some(at) = noticed.mended_at {
+        if let Some(at) = noticed.repaired_at {
             self.debounce.mended(at);
         }
         if let Some(at) = noticed.event {
             self.debounce.event(at);
         }
+        if let Some(at) = noticed.urgent {
+            self.debounce.urgent(at);
+        }
         self.link_changed = noticed.link_changed.or(self.link_changed);
         if noticed.way_changed && self.schedule.failures_in_a_row() > 0 {
             self.schedule.bring_forward(Instant::now());
         }
-        self.fought(&noticed.refused);
-        let room = KEPT_STEPS.saturating_sub(self.mended.len());
-        self.mended.extend(noticed.steps.into_iter().take(room));
+        self.fought(&noticed.fought);
+        let room = KEPT_STEPS.saturating_sub(self.repaired.len());
+        self.repaired.extend(noticed.steps.into_iter().take(room));
         self.told.put_back += noticed.steps_total;
         for cause in noticed.causes {
             if self.heard.len() < 8 && !self.heard.contains(&cause) {
@@ -159,13 +164,13 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         Ok(())
     }
 
-    /// Objects were put back too often, and their pauses begin. Each is told of once, until its
-    /// conflict is over.
+    /// Reports new conflicts; each object is logged once, until the conflict ends.
     pub(super) fn fought(&mut self, keys: &[ObjectKey]) {
-        let new: Vec<(&ObjectKey, String)> = keys
+        let ownership = Ownership::new(Numbers::of(&self.settings.config), []);
+        let new: Vec<(&ObjectKey, String, bool)> = keys
             .iter()
             .filter(|key| self.told.conflicts.insert((*key).clone()))
-            .map(|key| (key, self.shared.culprit(key)))
+            .map(|key| (key, self.shared.culprit(key), may_wait(key, &ownership)))
             .collect();
         if !new.is_empty() {
             logging::conflicts(&new);
@@ -201,12 +206,12 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
         if let Some(backend) = &report.backend {
             self.meter.use_backend(backend.kind);
-            // Each pass reads: what somebody flushes next has been counted until then.
+            // A reading at each pass: a later flush of the counters loses little.
             self.meter.read();
         }
         match report.error {
             None => (self.failures, self.retry_at) = (0, None),
-            // Another document is another fetch's to bring.
+            // Only the next fetch can bring another document.
             Some(_) if report.without_document => self.retry_at = None,
             Some(_) => {
                 let pause = RETRY.saturating_mul(2u32.saturating_pow(self.failures.min(6)));
@@ -226,30 +231,42 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.notifier.status(status);
     }
 
-    /// Repairs by a pass count as the watcher's do; what was left alone begins its pause.
+    /// Counts the repairs of a pass in the limiter, and begins the pauses of withheld objects.
     pub(super) fn count_repairs(&mut self, ended: &Ended) {
         let report = &ended.report;
         let mut begins = Vec::new();
-        // What goes with a link, the kernel takes: nobody fights us.
+        let ownership = Ownership::new(Numbers::of(&self.settings.config), []);
+        // The kernel removes routes with their link: no conflict with another program.
         let with_link = self
             .link_changed
             .is_some_and(|at| ended.started < at + LINK_SETTLES);
         let goes_with_link = |key: &ObjectKey| matches!(key, ObjectKey::Route(_));
         {
             let mut limiter = locked(&self.shared.limiter);
+            let mut log = locked(&self.shared.repair_log);
             limiter.passed(ended.started);
+            log.passed(ended.started);
             let changed = ended.drift && report.applied == Applied::All;
-            // Once a pass, however many attempts it took.
+            // One repair per pass and object, regardless of the number of attempts.
             let keys: BTreeSet<ObjectKey> = report.plan.steps.iter().map(Step::key).collect();
             for key in &keys {
-                if changed && !(with_link && goes_with_link(key)) {
+                if !changed || (with_link && goes_with_link(key)) {
+                    continue;
+                }
+                if may_wait(key, &ownership) {
                     limiter.allow(key, ended.ended);
+                } else if log.record(key, ended.ended) {
+                    begins.push(key.clone());
                 }
             }
             for key in &report.fought {
+                if !may_wait(key, &ownership) {
+                    self.debounce.urgent(ended.ended);
+                    continue;
+                }
                 let known = limiter.is_paused(key, ended.started);
                 if keys.contains(key) {
-                    // Undone at once, and in need of the next repair: after a longer pause.
+                    // Repaired in this pass and changed again at once: a longer pause follows.
                     limiter.allow(key, ended.ended);
                 }
                 limiter.left_alone(key, ended.ended);
@@ -257,7 +274,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                     begins.push(key.clone());
                 }
             }
-            let fought = |key: &ObjectKey| limiter.is_fought(key, ended.ended);
+            let fought =
+                |key: &ObjectKey| limiter.is_fought(key, ended.ended) || log.is_fought(key);
             self.told.conflicts.retain(fought);
         }
         self.fought(&begins);
@@ -282,13 +300,15 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
         let report = &ended.report;
         let limiter = locked(&self.shared.limiter);
-        let mut fought: Vec<String> = limiter
-            .paused(ended.ended)
-            .take(logging::NAMED)
-            .map(|(key, ..)| key.to_string())
+        let log = locked(&self.shared.repair_log);
+        let egress = log.fought().map(|(key, _)| key);
+        let keys: Vec<&ObjectKey> = egress
+            .chain(limiter.paused(ended.ended).map(|(key, ..)| key))
             .collect();
-        let more = limiter.paused(ended.ended).skip(logging::NAMED).count();
-        drop(limiter);
+        let named = keys.iter().take(logging::NAMED);
+        let mut fought: Vec<String> = named.map(ToString::to_string).collect();
+        let more = keys.len() - fought.len();
+        drop((limiter, log));
         if more > 0 {
             fought.push(format!("{more} more"));
         }

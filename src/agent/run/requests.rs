@@ -1,4 +1,4 @@
-//! What others ask of the agent: through the control socket, and by signals.
+//! Requests to the agent, through the control socket and by signals.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::reconcile::Cause;
 use crate::status::control::{Asked, MetricsServer, Reply, Request, serve_metrics, serve_socket};
 use crate::status::snapshot::{Snapshot, State};
 
-/// SIGTERM ends the process within a second, whatever a pass is doing: the rest of that second is
-/// for the way out, which takes 150 ms with 100,000 prefixes in memory.
+/// SIGTERM ends the process within a second, even during a pass. The other half of that second is
+/// for the end of the process, which takes 150 ms with 100,000 prefixes in memory.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 
 impl<R: Fn() -> Result<Settings, String>> Agent<R> {
@@ -24,7 +24,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             Request::Status => Reply::Status(Box::new(self.snapshot())),
             Request::Kick => {
                 if self.shared.is_paused() {
-                    tracing::info!("kicked: the pause is over");
+                    tracing::info!("kicked: the pause has ended");
                 }
                 self.shared.resume();
                 self.cause(Cause::Kick);
@@ -35,10 +35,10 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             }
             Request::Pause { by } => {
                 tracing::warn!(
-                    "paused by {by}: nothing is put back until `trailblazer kick` or a restart"
+                    "paused by {by}: nothing is restored until `trailblazer kick` or a restart"
                 );
                 self.shared.pause();
-                // Its answer would be old when the pause ends.
+                // The answer would be outdated at the end of the pause.
                 self.give_up_fetch(Instant::now());
                 let reason = format!("paused by {by} until `trailblazer kick` or a restart");
                 self.account.enter(State::Paused, Some(reason.clone()));
@@ -46,7 +46,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                 Reply::Done
             }
         };
-        // Whoever asked may be gone.
+        // A client may have disconnected meanwhile.
         let _ = asked.answer.send(reply);
     }
 
@@ -63,7 +63,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
     }
 
-    /// SIGHUP: the settings are read and tried before they replace the old ones.
+    /// Reads the settings again after SIGHUP; a dry run tests the new settings before they replace
+    /// the old settings.
     pub(super) fn reload(&mut self) {
         self.notifier.reloading();
         match (self.reload)() {
@@ -112,7 +113,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.cause(Cause::Config);
     }
 
-    /// The way out: between two steps of a pass, at the latest within a second.
+    /// Begins the end of the process: after the running step of a pass, at the latest within a second.
     pub(super) fn stop(&mut self, already: Option<Instant>) -> Instant {
         if let Some(by) = already {
             return by;
@@ -120,7 +121,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         tracing::info!("stopping: routes, rules and firewall stay as they are");
         self.notifier.stopping();
         self.shared.stop();
-        let reason = "told to stop; what is in force stays";
+        let reason = "stopping; routes, rules and firewall stay as they are";
         self.account.enter(State::Stopping, Some(reason.to_owned()));
         Instant::now() + STOP_WITHIN
     }

@@ -2,17 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Watcher, name_of};
+use crate::agent::repair_log::may_wait;
 use crate::agent::shared::locked;
 use crate::apply::apply_each;
 use crate::kernel::Kernel;
 use crate::objects::{Route, Rule};
 use crate::observed::{ObservedState, OwnedState};
+use crate::ownership::Ownership;
 use crate::plan::{FirewallGoal, Goal, ObjectKey, Plan, plan};
 use crate::reconcile::InForce;
 use crate::state::lock;
+
+/// The minimum time between two rounds of repairs in a conflict over the egress path. Bounds the CPU
+/// time of the agent, and the time in which the path is open.
+const ROUND: Duration = Duration::from_millis(5);
 
 /// Deleted objects to restore.
 #[derive(Debug, Default)]
@@ -31,17 +37,27 @@ impl Gone {
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Removes the objects that can wait for a pass. Returns true if there were any.
+    pub(super) fn postpone(&mut self, ownership: &Ownership) -> bool {
+        let before = self.len();
+        self.routes
+            .retain(|route| !may_wait(&ObjectKey::Route(route.key), ownership));
+        self.ports.retain(|(key, _)| !may_wait(key, ownership));
+        self.len() < before
+    }
 }
 
 impl Watcher {
     /// Restores deleted objects. Returns true if some are left to a pass.
     pub(super) fn restore(
-        &self,
+        &mut self,
         in_force: &Arc<InForce>,
         kernel: &mut Kernel,
         gone: Gone,
         now: Instant,
     ) -> bool {
+        self.rest_between_rounds(&gone);
         let turn = locked(&self.shared.turn);
         // A pass or a pause may have begun meanwhile.
         let same =
@@ -55,12 +71,19 @@ impl Watcher {
             return true;
         }
         let mut steps = plan_for(in_force, gone.routes, gone.rules);
-        let mut refused = Vec::new();
+        let mut fought = Vec::new();
         let mut left = false;
         {
             let mut limiter = locked(&self.shared.limiter);
+            let mut log = locked(&self.shared.repair_log);
             steps.steps.retain(|step| {
                 let key = step.key();
+                if !may_wait(&key, &in_force.ownership) {
+                    if log.record(&key, now) {
+                        fought.push(key);
+                    }
+                    return true;
+                }
                 let paused = limiter.is_paused(&key, now);
                 if passing && !paused && limiter.is_fought(&key, now) {
                     // After a pause an object gets one repair, and the running pass may have just
@@ -70,22 +93,23 @@ impl Watcher {
                 }
                 let allowed = limiter.allow(&key, now);
                 if !allowed && !paused {
-                    refused.push(key);
+                    fought.push(key);
                 }
                 allowed
             });
         }
         // Each step alone: the kernel refuses a route without a link, and the rules must not wait
         // for the link.
-        let mended = apply_each(&steps, kernel, &in_force.ownership, None, &mut || {});
+        let repaired = apply_each(&steps, kernel, &in_force.ownership, None, &mut || {});
         drop(turn);
+        self.restored_at = Some(Instant::now());
         // The repair comes before the look-up of program names.
         for (key, port) in gone.ports.into_iter().take(4) {
             self.shared.blame(key, name_of(port));
         }
         let mut noticed = locked(&self.shared.noticed);
-        noticed.refused.append(&mut refused);
-        match mended {
+        noticed.fought.append(&mut fought);
+        match repaired {
             // The time after the repair: a pass that observed before may have missed the repair.
             Ok(refused) => {
                 for failure in &refused {
@@ -95,7 +119,7 @@ impl Watcher {
                 let steps = steps.steps.into_iter().enumerate();
                 let done = steps.filter(|(place, _)| refused.iter().all(|it| it.index != *place));
                 let done: Vec<_> = done.map(|(_, step)| step).collect();
-                noticed.mended(done, Instant::now());
+                noticed.repaired(done, Instant::now());
             }
             Err(error) => {
                 tracing::debug!("repair: {error}");
@@ -103,6 +127,18 @@ impl Watcher {
             }
         }
         left
+    }
+
+    /// In a conflict over the egress path, waits for the time of the next round.
+    fn rest_between_rounds(&self, gone: &Gone) {
+        let log = locked(&self.shared.repair_log);
+        let fought = gone.ports.iter().any(|(key, _)| log.is_fought(key));
+        drop(log);
+        if let Some(last) = self.restored_at
+            && fought
+        {
+            std::thread::sleep((last + ROUND).saturating_duration_since(Instant::now()));
+        }
     }
 }
 
