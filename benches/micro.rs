@@ -45,6 +45,7 @@ fn routes(prefixes: &[IpNet], numbers: &Numbers) -> Vec<Route> {
                 onlink: false,
             }),
             realm: Realm(0),
+            options: None,
             protocol: numbers.protocol,
         })
         .collect();

@@ -1,14 +1,17 @@
 //! Facts about the host: links, addresses, main table, and the answers of the metadata service.
 //! Values only; `kernel` and `source::imds` fill the values in.
 
+mod main_route;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::objects::Via;
-use crate::types::{Family, IfIndex, Metric, Protocol, Region};
+use crate::objects::{BypassPath, Via};
+use crate::types::{Family, IfIndex, Region};
+pub use main_route::{HopState, MainRoute, Preference};
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,23 +45,6 @@ pub struct Address {
     pub link: IfIndex,
     /// The address with the length of its on-link prefix.
     pub net: IpNet,
-}
-
-/// The fields of a main-table route that the desired state depends on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MainRoute {
-    pub dst: IpNet,
-    pub metric: Metric,
-    /// `None` for connected networks and device routes.
-    pub gateway: Option<IpAddr>,
-    /// `None` for routes without a device (`unreachable`, `blackhole`).
-    pub device: Option<IfIndex>,
-    /// Treat the gateway as reachable although no connected network contains it
-    /// (`RTNH_F_ONLINK`).
-    pub onlink: bool,
-    pub protocol: Protocol,
-    /// False for `unreachable` and similar types.
-    pub unicast: bool,
 }
 
 /// The answers of the instance metadata service about this instance.
@@ -130,15 +116,46 @@ impl HostFacts {
         self.addresses.iter().map(|own| own.net.addr()).collect()
     }
 
-    /// The default routes of the main table, lowest metric first.
+    /// The next hops of the main table's default routes, best first ([`MainRoute`] tells the
+    /// order). A hop that the kernel never uses (`dead`) is left out.
     pub fn defaults(&self, family: Family) -> Vec<&MainRoute> {
-        let mut found: Vec<&MainRoute> = self
-            .main_routes
+        main_route::defaults(&self.main_routes, family)
+            .into_iter()
+            .flatten()
+            .filter(|hop| hop.state != HopState::Dead)
+            .collect()
+    }
+
+    /// The path of the best default route, restricted to a device if one is given: all live next
+    /// hops with their weights, and the options of the route.
+    pub fn default_path(&self, family: Family, device: Option<IfIndex>) -> Option<BypassPath> {
+        main_route::path(&self.main_routes, family, device)
+    }
+
+    /// True if a default route of the main table goes through a nexthop object.
+    pub fn defaults_use_objects(&self) -> bool {
+        let mut routes = self.main_routes.iter();
+        routes.any(|route| route.through_object && Family::is_default(&route.dst))
+    }
+
+    /// Default routes in disguise (`0.0.0.0/1`, `::/1`, …), which the kernel prefers to a plain
+    /// default.
+    pub fn disguised_defaults(&self, family: Family) -> impl Iterator<Item = &MainRoute> {
+        self.main_routes.iter().filter(move |route| {
+            Family::of_net(&route.dst) == family
+                && route.dst.prefix_len() > 0
+                && Family::is_default(&route.dst)
+        })
+    }
+
+    /// True if the kernel accepts the preferred source in a route over the device: the address is
+    /// on this host, and a link-local address on the device itself (`fib_valid_prefsrc`,
+    /// net/ipv4/fib_semantics.c; `ipv6_chk_addr`, net/ipv6/addrconf.c).
+    pub fn accepts_source(&self, source: IpAddr, device: IfIndex) -> bool {
+        let link_local = matches!(source, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        self.addresses
             .iter()
-            .filter(|route| route.unicast && route.dst == family.default_prefix())
-            .collect();
-        found.sort_by_key(|route| route.metric);
-        found
+            .any(|own| own.net.addr() == source && (!link_local || own.link == device))
     }
 
     /// The device of the connected network that contains the address: the longest prefix of a route
@@ -148,8 +165,9 @@ impl HostFacts {
             .iter()
             .filter(|route| {
                 route.unicast
+                    && !route.selective
                     && route.gateway.is_none()
-                    && route.dst.prefix_len() > 0
+                    && !Family::is_default(&route.dst)
                     && route.dst.contains(&address)
                     && (device.is_none() || route.device == device)
             })
@@ -170,7 +188,7 @@ impl HostFacts {
     pub fn main_lookup(&self, address: IpAddr) -> Option<&MainRoute> {
         self.main_routes
             .iter()
-            .filter(|route| route.dst.contains(&address))
+            .filter(|route| !route.selective && route.dst.contains(&address))
             .max_by_key(|route| (route.dst.prefix_len(), std::cmp::Reverse(route.metric)))
     }
 }

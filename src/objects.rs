@@ -2,12 +2,15 @@
 //!
 //! The same types describe the desired and the observed state, so a comparison is `==`.
 
+mod options;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Family, IfIndex, Mark, Metric, NexthopId, Priority, Protocol, Realm, TableId};
+pub use options::{MetricKind, MetricValue, RouteMetric, RouteOptions, SharedOptions};
 
 /// The identity of a route in the kernel's FIB: two routes with equal keys shadow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +73,23 @@ pub enum RouteTarget {
 }
 
 impl RouteTarget {
+    /// The next hops of a route that forwards by its own next hops; empty for any other route.
+    pub fn legs(&self) -> Vec<Leg> {
+        match self {
+            RouteTarget::Via(via) => vec![Leg {
+                via: *via,
+                weight: 1,
+            }],
+            RouteTarget::Multipath(legs) => legs.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// True for a route that forwards by its own next hops, as our bypass routes do.
+    pub fn forwards(&self) -> bool {
+        matches!(self, RouteTarget::Via(_) | RouteTarget::Multipath(_))
+    }
+
     /// The target that leaves by these legs; `None` without a leg. A single leg gives a plain next
     /// hop, as in the kernel, which stores no multipath of one.
     pub fn through(mut legs: Vec<Leg>) -> Option<RouteTarget> {
@@ -89,7 +109,61 @@ pub struct Route {
     pub target: RouteTarget,
     /// The destination realm, 0 for none.
     pub realm: Realm,
+    pub options: SharedOptions,
     pub protocol: Protocol,
+}
+
+/// The next hops of the bypass path, and the options that its routes carry.
+///
+/// Invariant: `legs` has at least one element and is sorted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BypassPath {
+    legs: Vec<Leg>,
+    pub options: SharedOptions,
+}
+
+impl BypassPath {
+    /// A path with these legs; `None` without a leg. A single leg has the weight 1: without a
+    /// second leg a weight has no meaning, and the kernel stores none.
+    pub fn new(mut legs: Vec<Leg>, options: SharedOptions) -> Option<BypassPath> {
+        legs.sort();
+        if let [only] = legs.as_mut_slice() {
+            only.weight = 1;
+        }
+        (!legs.is_empty()).then_some(BypassPath { legs, options })
+    }
+
+    /// A path with one next hop.
+    pub fn single(via: Via, options: SharedOptions) -> BypassPath {
+        BypassPath {
+            legs: vec![Leg { via, weight: 1 }],
+            options,
+        }
+    }
+
+    /// The next hops, sorted.
+    pub fn legs(&self) -> &[Leg] {
+        &self.legs
+    }
+
+    /// The next hops without their weights.
+    pub fn vias(&self) -> impl Iterator<Item = Via> + '_ {
+        self.legs.iter().map(|leg| leg.via)
+    }
+
+    /// The first next hop.
+    pub fn first(&self) -> Via {
+        // The invariant of the type.
+        self.legs[0].via
+    }
+
+    /// The target of each route of the path.
+    pub fn target(&self) -> RouteTarget {
+        match self.legs.as_slice() {
+            [only] => RouteTarget::Via(only.via),
+            _ => RouteTarget::Multipath(self.legs.clone()),
+        }
+    }
 }
 
 /// The effect of a policy rule on a packet that matches.
@@ -139,7 +213,14 @@ pub struct NexthopObject {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NexthopKind {
     Single(Via),
-    Group(Vec<NexthopId>),
+    Group(Vec<GroupMember>),
     /// A kind that we never installed, such as a blackhole.
     Other,
+}
+
+/// A member of a nexthop group (`struct nexthop_grp`, linux/nexthop.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupMember {
+    pub id: NexthopId,
+    pub weight: u16,
 }

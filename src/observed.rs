@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall};
-use crate::objects::{NexthopObject, Route, RouteTarget, Rule, Via};
+use crate::objects::{BypassPath, NexthopObject, Route, Rule};
 use crate::ownership::{Numbers, Ownership};
 use crate::types::{Family, PerFamily};
 
@@ -89,20 +89,16 @@ impl ObservedState {
             .collect()
     }
 
-    /// The present gateway of our bypass routes: a family without a default route for the moment
-    /// (a DHCP restart) keeps this gateway.
-    pub fn last_bypass(&self, ownership: &Ownership) -> PerFamily<Option<Via>> {
+    /// The present path of our bypass routes: a family without a default route for the moment (a
+    /// DHCP restart) keeps this path.
+    pub fn last_bypass(&self, ownership: &Ownership) -> PerFamily<Option<BypassPath>> {
         PerFamily::from_fn(|family| {
-            self.routes.iter().find_map(|route| match &route.target {
-                RouteTarget::Via(via)
-                    if route.key.family() == family
-                        && ownership.is_bypass_table(route.key.table)
-                        && ownership.owns_route(route) =>
-                {
-                    Some(*via)
-                }
-                _ => None,
-            })
+            let mut routes = self.routes.iter().filter(|route| {
+                route.key.family() == family
+                    && ownership.is_bypass_table(route.key.table)
+                    && ownership.owns_route(route)
+            });
+            routes.find_map(|route| BypassPath::new(route.target.legs(), route.options.clone()))
         })
     }
 }

@@ -42,6 +42,22 @@ impl Family {
         }
     }
 
+    /// The longest prefix length of a default route in disguise. Routers announce `2000::/3`, the
+    /// whole public space of IPv6, as a default; VPN clients split the default into `0.0.0.0/1` and
+    /// `128.0.0.0/1` (`::/1` and `8000::/1`), so that the original default can stay. No network of
+    /// an administrator is as short: the kernel must not prefer such a route to our tables.
+    pub fn default_length(self) -> u8 {
+        match self {
+            Family::Ipv4 => 1,
+            Family::Ipv6 => 3,
+        }
+    }
+
+    /// True for a default route, plain or in disguise ([`Family::default_length`]).
+    pub fn is_default(prefix: &IpNet) -> bool {
+        prefix.prefix_len() <= Family::of_net(prefix).default_length()
+    }
+
     /// The length of an address in bits.
     pub fn bits(self) -> u8 {
         match self {

@@ -153,7 +153,7 @@ fn partner_like(promise: &Promise, family: Family) -> Option<IpAddr> {
             let led = promise
                 .facts
                 .main_lookup(*address)
-                .is_some_and(|route| route.dst.prefix_len() > 0);
+                .is_some_and(|route| !Family::is_default(&route.dst));
             !led && !matches!(
                 expected(promise.desired, numbers, promise.vpc_cidrs, *address),
                 Expected::Bypass(_) | Expected::Main

@@ -217,6 +217,7 @@ fn foreign_route(table: TableId, number: u32) -> Route {
         // Needs no device, so that no flap takes it away.
         target: RouteTarget::Unreachable,
         realm: Realm(0),
+        options: None,
         protocol: Protocol(4),
     }
 }

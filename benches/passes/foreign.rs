@@ -97,6 +97,7 @@ fn fill(count: usize) -> Res<()> {
                 onlink: false,
             }),
             realm: Realm(0),
+            options: None,
             protocol: Protocol(4),
         };
         messages.push(|buffer| route::encode(Write::Add, &route, buffer));

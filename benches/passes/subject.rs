@@ -7,7 +7,7 @@ use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
 use trailblazer::apply::apply;
 use trailblazer::config::{Config, Role, parse};
 use trailblazer::kernel::Kernel;
-use trailblazer::objects::{Route, RouteTarget};
+use trailblazer::objects::Route;
 use trailblazer::ownership::{Numbers, Ownership};
 use trailblazer::plan::{Goal, Plan, Step, plan};
 use trailblazer::ranges::Document;
@@ -167,7 +167,7 @@ impl Subject {
         rows.push(NAME, "first", took);
         self.template = first.plan.steps.iter().find_map(|step| match step {
             Step::Route { route, .. }
-                if matches!(route.target, RouteTarget::Via(_))
+                if route.target.forwards()
                     && route.key.table.0 == self.table()
                     && route.key.family() == Family::Ipv4 =>
             {

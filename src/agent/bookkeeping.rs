@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use super::shared::{Noticed, Shared, locked};
 use super::worker::Ended;
 use super::{FetchSchedule, Settings};
-use crate::objects::RouteTarget;
 use crate::reconcile::report::Applied;
 use crate::reconcile::{FetchOutcome, Outcome, Report};
 use crate::status::snapshot::{
@@ -188,7 +187,7 @@ impl Account {
                 let bypass = routes.iter().filter(|route| {
                     route.key.family() == family
                         && in_force.ownership.is_bypass_table(route.key.table)
-                        && matches!(route.target, RouteTarget::Via(_))
+                        && route.target.forwards()
                 });
                 bypass.count()
             });

@@ -13,6 +13,7 @@ use crate::config::{Config, Role};
 use crate::desired::{DesiredState, EgressPath};
 use crate::exit;
 use crate::kernel::Kernel;
+use crate::objects::Via;
 use crate::ownership::Numbers;
 use crate::ranges::{Document, Origin};
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, View, examine};
@@ -86,7 +87,7 @@ struct Explanation {
     excluded_by: Option<IpNet>,
     path: ExpectedPath,
     /// Gateway and device of the bypass route.
-    via: Option<(Option<IpAddr>, String)>,
+    via: Vec<(Option<IpAddr>, String)>,
     numbers: Numbers,
     answers: Vec<KernelAnswer>,
     /// True if the kernel has a rule of ours in the address's family.
@@ -203,21 +204,23 @@ fn path(
     }
 }
 
+/// The next hops of the bypass path: gateway and device.
 fn via(
     view: &View,
     desired: &DesiredState,
     expected: &Expected,
     family: Family,
-) -> Option<(Option<IpAddr>, String)> {
+) -> Vec<(Option<IpAddr>, String)> {
     let Expected::Bypass(_) = expected else {
-        return None;
+        return Vec::new();
     };
-    let via = desired
-        .paths
-        .get(family)
-        .bypass
-        .or_else(|| *view.observed.last_bypass(&view.ownership).get(family))?;
-    Some((via.gateway, view.facts.device_name(via.device)))
+    let last = view.observed.last_bypass(&view.ownership);
+    let path = desired.paths.get(family).bypass.as_ref();
+    let Some(path) = path.or(last.get(family).as_ref()) else {
+        return Vec::new();
+    };
+    let hop = |via: Via| (via.gateway, view.facts.device_name(via.device));
+    path.vias().map(hop).collect()
 }
 
 /// Every row whose prefix contains the address, of any service and region.

@@ -166,6 +166,8 @@ pub struct BypassConfig {
     /// The router of each family.
     pub gateway: PerFamily<AutoOr<IpAddr>>,
     pub interface: AutoOr<String>,
+    /// The configured gateways count as reachable without a connected network.
+    pub onlink: bool,
     /// The routing table of the selected prefixes.
     pub table: TableId,
 }
@@ -175,6 +177,7 @@ impl Default for BypassConfig {
         BypassConfig {
             gateway: PerFamily::from_fn(|_| AutoOr::Auto),
             interface: AutoOr::Auto,
+            onlink: false,
             // Above 255, the limit of `rtm_table` and of old tools.
             table: TableId(1083),
         }
@@ -197,6 +200,8 @@ words!(WhenDown { Unreachable => "unreachable", Bypass => "bypass" });
 pub struct EgressConfig {
     /// The NAT instances, both families in one list.
     pub gateways: Vec<IpAddr>,
+    /// The gateways count as reachable without a connected network.
+    pub onlink: bool,
     /// The routing table of the egress default.
     pub table: TableId,
     pub when_down: WhenDown,
@@ -208,6 +213,7 @@ impl Default for EgressConfig {
     fn default() -> EgressConfig {
         EgressConfig {
             gateways: Vec::new(),
+            onlink: false,
             table: TableId(1084),
             when_down: WhenDown::Unreachable,
             close: BTreeSet::new(),

@@ -8,8 +8,8 @@ use super::texts::{
 };
 use super::units::{bare_percent, bare_size, percent, size};
 use super::values::{
-    all_or_auto, auto_or, integer, mask, nat_bypass, price, table, text, time, unknown_word,
-    with_unit, word,
+    all_or_auto, auto_or, boolean, integer, mask, nat_bypass, price, table, text, time,
+    unknown_word, with_unit, word,
 };
 use super::{AutoOr, Config, Role, validate};
 use crate::types::{BackendKind, Family};
@@ -160,6 +160,12 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
         &mut config.bypass.interface,
         auto_or(interface),
     );
+    reader.value(
+        "bypass.onlink",
+        "true or false",
+        &mut config.bypass.onlink,
+        boolean,
+    );
     table(reader, "bypass.table", &mut config.bypass.table);
     reader.collect(
         "egress.gateways",
@@ -167,6 +173,12 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
         false,
         &mut config.egress.gateways,
         text(address),
+    );
+    reader.value(
+        "egress.onlink",
+        "true or false",
+        &mut config.egress.onlink,
+        boolean,
     );
     table(reader, "egress.table", &mut config.egress.table);
     reader.value(

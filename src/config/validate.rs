@@ -269,6 +269,9 @@ impl Mistakes {
         if !config.egress.close.is_empty() {
             self.add(&["egress.close", "role"], host_only);
         }
+        if config.egress.onlink {
+            self.add(&["egress.onlink", "role"], host_only);
+        }
         if matches!(&config.nat.sources, AutoOr::Set(sources) if sources.is_empty()) {
             self.add(
                 &["nat.sources"],

@@ -36,6 +36,14 @@ pub(super) fn with_unit<T>(
     }
 }
 
+/// Reads `true` or `false`.
+pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
+    match value {
+        DeValue::Boolean(setting) => Ok(*setting),
+        _ => Err(Wrong::Type),
+    }
+}
+
 /// The word of an enum.
 pub(super) fn word<T: Words>(value: &DeValue<'_>) -> Result<T, Wrong> {
     let read = |text: &str| {

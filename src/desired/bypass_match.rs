@@ -2,64 +2,82 @@
 
 use super::{DesiredState, Inputs, realm};
 use crate::firewall::Match;
-use crate::objects::Via;
+use crate::objects::{BypassPath, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex};
 
-/// The matches for the bypass path: the routing decision (interface, next hop) where the decision
-/// differs between the paths, else a substitute (realm, or a list of prefixes).
+/// The matches for the bypass path, one list for each alternative: the routing decision (interface,
+/// next hop) where the decision differs between the paths, else a substitute (realm, or a list of
+/// prefixes).
 pub fn ask(
     inputs: &Inputs,
     numbers: &Numbers,
     family: Family,
-    bypass: Via,
+    bypass: &BypassPath,
     out: IfIndex,
     state: &mut DesiredState,
-) -> Vec<Match> {
+) -> Vec<Vec<Match>> {
     if let Some(differs) = differs(inputs, family, bypass, out) {
         return differs;
     }
-    let device = inputs.facts.device_name(bypass.device);
-    match family {
-        Family::Ipv4 => {
-            let realm = realm::on_bypass_routes(numbers, family, &device, state);
-            vec![Match::OutputInterface(device), Match::Realm(realm)]
-        }
+    let mut devices: Vec<String> = bypass
+        .vias()
+        .map(|via| inputs.facts.device_name(via.device))
+        .collect();
+    devices.dedup();
+    let names = devices.join(" and ");
+    let substitute = match family {
+        Family::Ipv4 => Match::Realm(realm::on_bypass_routes(numbers, family, &names, state)),
         Family::Ipv6 => {
             let prefixes = inputs
                 .prefixes
                 .map(|prefixes| prefixes.get(family).clone())
                 .unwrap_or_default();
             state.notes.push(format!(
-                "{family}: both paths leave by {device} and IPv6 routes carry no realm; the firewall lists the {} prefixes itself",
+                "{family}: both paths leave by {names} and IPv6 routes carry no realm; the firewall lists the {} prefixes itself",
                 prefixes.len()
             ));
-            vec![
-                Match::OutputInterface(device),
-                Match::DestinationAnyOf(prefixes),
-            ]
+            Match::DestinationAnyOf(prefixes)
         }
-    }
+    };
+    let leaves = |device| vec![Match::OutputInterface(device), substitute.clone()];
+    devices.into_iter().map(leaves).collect()
 }
 
-/// Matches on the routing decision that hold for the bypass path only; `None` if the decisions are
-/// equal, or if the backend cannot match the difference.
-pub fn differs(inputs: &Inputs, family: Family, bypass: Via, out: IfIndex) -> Option<Vec<Match>> {
-    let leaves = Match::OutputInterface(inputs.facts.device_name(bypass.device));
-    if bypass.device != out {
+/// Matches on the routing decision that hold for the bypass path only, one list for each next hop;
+/// `None` if a decision is equal on both paths, or if the backend cannot match the difference.
+pub fn differs(
+    inputs: &Inputs,
+    family: Family,
+    bypass: &BypassPath,
+    out: IfIndex,
+) -> Option<Vec<Vec<Match>>> {
+    let mut found: Vec<Vec<Match>> = Vec::new();
+    for via in bypass.vias() {
+        let matches = hop_differs(inputs, family, via, out)?;
+        if !found.contains(&matches) {
+            found.push(matches);
+        }
+    }
+    Some(found)
+}
+
+fn hop_differs(inputs: &Inputs, family: Family, via: Via, out: IfIndex) -> Option<Vec<Match>> {
+    let leaves = Match::OutputInterface(inputs.facts.device_name(via.device));
+    if via.device != out {
         return Some(vec![leaves]);
     }
-    let main_gateway = inputs
-        .facts
-        .defaults(family)
-        .first()
-        .and_then(|route| route.gateway);
+    let default = inputs.facts.default_path(family, None);
+    let by_default = |gateway| {
+        let mut hops = default.iter().flat_map(BypassPath::vias);
+        hops.any(|hop| hop.gateway == Some(gateway))
+    };
     // No rule can compare the next hop of an IPv4 packet with an IPv6 gateway (RFC 8950).
-    match bypass.gateway {
+    match via.gateway {
         Some(gateway)
             if inputs.backend.matches_next_hop()
                 && Family::of(gateway) == family
-                && Some(gateway) != main_gateway =>
+                && !by_default(gateway) =>
         {
             Some(vec![leaves, Match::NextHop(gateway)])
         }

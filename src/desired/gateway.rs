@@ -5,54 +5,42 @@ use std::net::IpAddr;
 use super::{DesiredError, Inputs};
 use crate::config::AutoOr;
 use crate::facts::{HostFacts, Link};
-use crate::objects::Via;
+use crate::objects::{BypassPath, Via};
 use crate::types::{Family, IfIndex};
 
-/// The next hop of a family's bypass path; `None`, with a note, without any.
+/// A family's bypass path; `None`, with a note, without any.
 pub fn bypass(
     inputs: &Inputs,
     family: Family,
     notes: &mut Vec<String>,
-) -> Result<Option<Via>, DesiredError> {
-    const KEY: &str = "[bypass] gateway";
+) -> Result<Option<BypassPath>, DesiredError> {
+    let facts = inputs.facts;
     let device = match &inputs.config.bypass.interface {
         AutoOr::Auto => None,
-        AutoOr::Set(name) => Some(interface(inputs.facts, "[bypass] interface", name)?),
+        AutoOr::Set(name) => Some(interface(facts, "[bypass] interface", name)?),
     };
     if let AutoOr::Set(gateway) = inputs.config.bypass.gateway.get(family) {
-        return explicit(inputs.facts, KEY, *gateway, device).map(Some);
+        let path = configured(inputs, *gateway, device, notes)?;
+        return Ok(Some(with_own_source(facts, family, path, notes)));
     }
-    let best = inputs
-        .facts
-        .defaults(family)
-        .into_iter()
-        .find(|route| route.device.is_some() && (device.is_none() || route.device == device));
-    if let Some(best) = best {
-        if let Some(gateway) = best.gateway
-            && inputs.config.egress.gateways.contains(&gateway)
-        {
-            return Err(DesiredError::BypassIsEgress { gateway });
-        }
-        return Ok(best.device.map(|device| Via {
-            gateway: best.gateway,
-            device,
-            onlink: best.onlink,
-        }));
+    if let Some(path) = facts.default_path(family, device) {
+        let path = without_egress(inputs, family, path, notes)?;
+        return Ok(Some(with_own_source(facts, family, path, notes)));
     }
-    // The last gateway is read from our routes: without routes, this pass would know the gateway
-    // and the next pass would not.
+    // The last path is read from our routes: without routes, this pass would know the path and the
+    // next pass would not.
     let has_routes = inputs
         .prefixes
         .is_none_or(|prefixes| !prefixes.get(family).is_empty());
-    if let Some(last) = inputs.last_bypass.get(family)
-        && inputs.facts.reaches(last)
+    let last = inputs.last_bypass.get(family).as_ref();
+    if let Some(path) = last.and_then(|last| reachable(facts, last))
         && has_routes
     {
         notes.push(format!(
             "{family}: the main table has no default route at the moment; the last known bypass gateway {} stays in use",
-            describe(inputs.facts, last)
+            describe(facts, &path)
         ));
-        return Ok(Some(*last));
+        return Ok(Some(with_own_source(facts, family, path, notes)));
     }
     notes.push(format!(
         "{family}: skipped: no default route in the main table and no [bypass] gateway; storage traffic over {family} is not steered"
@@ -60,11 +48,112 @@ pub fn bypass(
     Ok(None)
 }
 
-fn describe(facts: &HostFacts, via: &Via) -> String {
-    match via.gateway {
+/// The path through the gateway of the settings. The options of a main default belong to its next
+/// hops: the path has the options if the gateway is one of these.
+fn configured(
+    inputs: &Inputs,
+    gateway: IpAddr,
+    device: Option<IfIndex>,
+    notes: &mut Vec<String>,
+) -> Result<BypassPath, DesiredError> {
+    let (facts, family) = (inputs.facts, Family::of(gateway));
+    let named = Named {
+        key: "[bypass] gateway",
+        gateway,
+        device,
+        onlink: inputs.config.bypass.onlink,
+    };
+    let refused = match explicit(inputs, &named) {
+        Ok(via) => {
+            let same = |hop: Via| (hop.gateway, hop.device) == (via.gateway, via.device);
+            let default = facts
+                .default_path(family, Some(via.device))
+                .filter(|path| path.vias().any(same));
+            return Ok(BypassPath::single(
+                via,
+                default.and_then(|path| path.options),
+            ));
+        }
+        Err(refused @ DesiredError::NotOnLink { .. }) => refused,
+        Err(refused) => return Err(refused),
+    };
+    // The default that shows the gateway as onlink may be gone for a moment (a DHCP restart).
+    let kept = inputs.last_bypass.get(family).as_ref().filter(|path| {
+        let via = path.first();
+        via.gateway == Some(gateway)
+            && via.onlink
+            && (device.is_none() || device == Some(via.device))
+            && facts.reaches(&via)
+    });
+    let Some(kept) = kept else {
+        return Err(refused);
+    };
+    notes.push(format!(
+        "{family}: the main table has no onlink default through {gateway} at the moment; the bypass routes through {gateway} stay in use"
+    ));
+    Ok(kept.clone())
+}
+
+/// Leaves out next hops that are egress gateways: storage traffic would go through the NAT.
+fn without_egress(
+    inputs: &Inputs,
+    family: Family,
+    path: BypassPath,
+    notes: &mut Vec<String>,
+) -> Result<BypassPath, DesiredError> {
+    let egress = &inputs.config.egress.gateways;
+    let nat = |via: Via| via.gateway.filter(|gateway| egress.contains(gateway));
+    let Some(gateway) = path.vias().find_map(nat) else {
+        return Ok(path);
+    };
+    let legs = path.legs().iter().filter(|leg| nat(leg.via).is_none());
+    let left = BypassPath::new(legs.copied().collect(), path.options.clone())
+        .ok_or(DesiredError::BypassIsEgress { gateway })?;
+    notes.push(format!(
+        "{family}: the main default also leaves through {gateway}, an egress gateway: the bypass path leaves this next hop out"
+    ));
+    Ok(left)
+}
+
+/// The next hops of a path that the kernel would accept now.
+fn reachable(facts: &HostFacts, path: &BypassPath) -> Option<BypassPath> {
+    let legs = path.legs().iter().filter(|leg| facts.reaches(&leg.via));
+    BypassPath::new(legs.copied().collect(), path.options.clone())
+}
+
+/// Leaves out a preferred source that is no address of this host any more: the kernel would refuse
+/// every route of the path with `EINVAL`.
+fn with_own_source(
+    facts: &HostFacts,
+    family: Family,
+    mut path: BypassPath,
+    notes: &mut Vec<String>,
+) -> BypassPath {
+    let Some(options) = &path.options else {
+        return path;
+    };
+    let Some(source) = options.source else {
+        return path;
+    };
+    if path
+        .vias()
+        .all(|via| facts.accepts_source(source, via.device))
+    {
+        return path;
+    }
+    notes.push(format!(
+        "{family}: the main default prefers the source address {source}, which is not on this host any more: the bypass routes have no preferred source"
+    ));
+    path.options = options.without_source();
+    path
+}
+
+fn describe(facts: &HostFacts, path: &BypassPath) -> String {
+    let hops = path.vias().map(|via| match via.gateway {
         Some(gateway) => format!("{gateway} on {}", facts.device_name(via.device)),
         None => facts.device_name(via.device),
-    }
+    });
+    hops.collect::<Vec<_>>().join(" and ")
 }
 
 /// The interface named in the settings.
@@ -88,48 +177,105 @@ pub fn interface(
         })
 }
 
-/// A gateway from the settings, on the link of the connected network that contains the gateway.
-fn explicit(
-    facts: &HostFacts,
+/// A gateway from the settings.
+struct Named {
     key: &'static str,
     gateway: IpAddr,
+    /// The interface from the settings.
     device: Option<IfIndex>,
-) -> Result<Via, DesiredError> {
+    /// `onlink = true`.
+    onlink: bool,
+}
+
+/// The next hop for a gateway from the settings: on the link of the connected network that contains
+/// the gateway, or onlink if a main default or the settings say so.
+fn explicit(inputs: &Inputs, named: &Named) -> Result<Via, DesiredError> {
+    let (facts, key, gateway) = (inputs.facts, named.key, named.gateway);
     // The kernel accepts such a route outside the main table, and the packets are lost.
     if facts.is_own(gateway) {
         return Err(DesiredError::OwnGateway { key, gateway });
     }
+    let via = |device, onlink| Via {
+        gateway: Some(gateway),
+        device,
+        onlink,
+    };
     if let IpAddr::V6(v6) = gateway
         && v6.is_unicast_link_local()
     {
-        let device = device.ok_or(DesiredError::LinkLocalNeedsInterface { key, gateway })?;
-        return Ok(Via {
-            gateway: Some(gateway),
-            device,
-            onlink: false,
-        });
+        let device = named
+            .device
+            .ok_or(DesiredError::LinkLocalNeedsInterface { key, gateway })?;
+        return Ok(via(device, false));
     }
-    match facts.on_link(gateway, device) {
-        Some(device) => Ok(Via {
-            gateway: Some(gateway),
-            device,
-            onlink: false,
-        }),
-        None => Err(DesiredError::NotOnLink {
-            key,
-            gateway,
-            device: device
-                .map(|device| format!(" on {}", facts.device_name(device)))
-                .unwrap_or_default(),
-        }),
+    if let Some(device) = facts.on_link(gateway, named.device) {
+        return Ok(via(device, false));
     }
+    let fits = |device| named.device.is_none() || named.device == device;
+    let vouched = facts
+        .defaults(Family::of(gateway))
+        .into_iter()
+        .find(|hop| hop.onlink && hop.gateway == Some(gateway) && fits(hop.device));
+    if let Some(device) = vouched.and_then(|hop| hop.device) {
+        return Ok(via(device, true));
+    }
+    if named.onlink {
+        let device = named.device.or_else(|| onlink_device(inputs, gateway));
+        return device
+            .map(|device| via(device, true))
+            .ok_or(DesiredError::OnlinkWithoutLink { key, gateway });
+    }
+    Err(DesiredError::NotOnLink {
+        key,
+        gateway,
+        device: named
+            .device
+            .map(|device| format!(" on {}", facts.device_name(device)))
+            .unwrap_or_default(),
+    })
+}
+
+/// The link of an onlink gateway without an interface in the settings: the link of the main default,
+/// or the only link with an address of the family.
+fn onlink_device(inputs: &Inputs, gateway: IpAddr) -> Option<IfIndex> {
+    let (facts, family) = (inputs.facts, Family::of(gateway));
+    if let Some(device) = facts.defaults(family).iter().find_map(|hop| hop.device) {
+        return Some(device);
+    }
+    let mut links: Vec<IfIndex> = facts
+        .addresses
+        .iter()
+        .filter(|own| Family::of_net(&own.net) == family && !is_link_local(own.net.addr()))
+        .map(|own| own.link)
+        .filter(|link| facts.link(*link).is_some_and(|link| !link.loopback))
+        .collect();
+    links.sort();
+    links.dedup();
+    match links.as_slice() {
+        [only] => Some(*only),
+        _ => None,
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// The state of an egress gateway: usable, or out of reach behind the named link, which is down. An
 /// address outside all networks of this host, up or down, is an error in the settings.
-pub fn egress(facts: &HostFacts, gateway: IpAddr) -> Result<Result<Via, String>, DesiredError> {
-    const KEY: &str = "[egress] gateways";
-    let refused = match explicit(facts, KEY, gateway, None) {
+pub fn egress(inputs: &Inputs, gateway: IpAddr) -> Result<Result<Via, String>, DesiredError> {
+    let facts = inputs.facts;
+    let named = Named {
+        key: "[egress] gateways",
+        gateway,
+        device: None,
+        onlink: inputs.config.egress.onlink,
+    };
+    let refused = match explicit(inputs, &named) {
+        // Nothing but the state of the link tells about an onlink gateway.
+        Ok(via) if via.onlink && !facts.reaches(&via) => {
+            return Ok(Err(facts.device_name(via.device)));
+        }
         Ok(via) => return Ok(Ok(via)),
         Err(refused @ DesiredError::NotOnLink { .. }) => refused,
         Err(refused) => return Err(refused),

@@ -39,9 +39,12 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
         );
         inbound.mark = Some(inputs.config.kernel.path_mask.inbound());
         state.rules.push(inbound);
-        state
-            .rules
-            .push(rule(&numbers, family, place::MAIN, main_without_default()));
+        state.rules.push(rule(
+            &numbers,
+            family,
+            place::MAIN,
+            main_without_default(family),
+        ));
         if bypasses {
             state.rules.push(rule(
                 &numbers,
@@ -91,7 +94,7 @@ fn egress(
     }
     let mut usable = Vec::new();
     for gateway in &gateways {
-        match gateway::egress(inputs.facts, *gateway)? {
+        match gateway::egress(inputs, *gateway)? {
             Ok(via) => usable.push(via),
             Err(device) => state.notes.push(format!(
                 "[egress] gateways: {gateway} is out of reach: {device} is down"
@@ -109,7 +112,10 @@ fn egress(
     // in a connected network, so the mark skips no check.
     let onlink = gateways.len() > 1 && family == Family::Ipv6;
     let legs = usable.iter().map(|via| Leg {
-        via: Via { onlink, ..*via },
+        via: Via {
+            onlink: onlink || via.onlink,
+            ..*via
+        },
         weight: 1,
     });
     if let Some(target) = RouteTarget::through(legs.collect()) {

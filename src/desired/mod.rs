@@ -19,14 +19,14 @@ use thiserror::Error;
 use crate::config::{Config, Role};
 use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, Ruleset};
-use crate::objects::{Route, RouteKey, RouteTarget, Rule, RuleAction, Via};
+use crate::objects::{BypassPath, Route, RouteKey, RouteTarget, Rule, RuleAction};
 use crate::ownership::Numbers;
 use crate::types::{Family, Metric, PerFamily, Priority, Realm, TableId};
 
 pub use sysctl::SysctlSetting;
 
 /// The inputs of the desired state.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Inputs<'a> {
     pub config: &'a Config,
     pub role: Role,
@@ -37,8 +37,8 @@ pub struct Inputs<'a> {
     pub vpc_cidrs: &'a [IpNet],
     /// The capabilities of the firewall for the rules.
     pub backend: BackendKind,
-    /// The present gateway of our bypass routes, for a family without a default route for the moment.
-    pub last_bypass: PerFamily<Option<Via>>,
+    /// The present path of our bypass routes, for a family without a default route for the moment.
+    pub last_bypass: PerFamily<Option<BypassPath>>,
     /// The families that the kernel supports.
     pub available: PerFamily<bool>,
 }
@@ -68,6 +68,12 @@ pub enum DesiredError {
         name: String,
         present: String,
     },
+    /// `onlink` is set, and neither a setting nor a default route shows the link.
+    #[error(
+        "{key}: the interface of onlink gateway {gateway} is not known: the main table has no default route, and several interfaces have addresses; add a default route{}",
+        if *.key == "[bypass] gateway" { ", or set [bypass] interface" } else { "" }
+    )]
+    OnlinkWithoutLink { key: &'static str, gateway: IpAddr },
     /// An IPv6 link-local gateway is ambiguous without an interface.
     #[error("{key}: link-local gateway {gateway} needs an interface: set [bypass] interface")]
     LinkLocalNeedsInterface { key: &'static str, gateway: IpAddr },
@@ -124,7 +130,7 @@ pub struct DesiredState {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Paths {
     /// `None` for a family without a bypass path.
-    pub bypass: Option<Via>,
+    pub bypass: Option<BypassPath>,
     pub egress: EgressPath,
     /// NAT role: the incoming interfaces of our sources.
     pub inputs: Vec<InputPath>,
@@ -162,10 +168,42 @@ pub fn desired(inputs: &Inputs) -> Result<DesiredState, DesiredError> {
         Role::Host => host::complete(inputs, &mut state)?,
         Role::Nat => nat::complete(inputs, &mut state)?,
     }
+    for family in Family::ALL {
+        note_disguised_defaults(inputs.facts, family, &mut state);
+    }
     state.sysctls = sysctl::settings(inputs, &state);
     state.routes.sort();
     state.rules.sort();
     Ok(state)
+}
+
+/// Names halves of the default (`0.0.0.0/1`, `::/1`), which a full-tunnel VPN installs. Our rules
+/// pass over them as over any default, so that the egress path stays the promised one; the operator
+/// of the VPN expects something else.
+fn note_disguised_defaults(facts: &HostFacts, family: Family, state: &mut DesiredState) {
+    if state.rules.iter().all(|rule| rule.family != family) {
+        return;
+    }
+    let mut halves: Vec<String> = facts
+        .disguised_defaults(family)
+        .filter(|route| route.unicast && !route.selective && route.dst.prefix_len() == 1)
+        .map(|route| {
+            let device = route.device.map(|device| facts.device_name(device));
+            format!("{} dev {}", route.dst, device.unwrap_or_default())
+        })
+        .collect();
+    halves.sort();
+    halves.dedup();
+    if !halves.is_empty() {
+        let paths = match state.paths.get(family).egress {
+            EgressPath::Main => "the bypass path takes",
+            EgressPath::Gateways(_) | EgressPath::Closed => "the bypass and egress paths take",
+        };
+        state.notes.push(format!(
+            "{family}: the main table has {} (a VPN for all traffic?): {paths} precedence, as over any default route",
+            halves.join(" and ")
+        ));
+    }
 }
 
 /// The metric of our routes. IPv4: 0, the best, so that no foreign route with the same prefix can
@@ -189,11 +227,12 @@ fn bypass_routes(
     if !inputs.config.select.families.contains(&family) {
         return Ok(());
     }
-    let Some(via) = gateway::bypass(inputs, family, &mut state.notes)? else {
+    let Some(path) = gateway::bypass(inputs, family, &mut state.notes)? else {
         *state.frozen.get_mut(family) = true;
         return Ok(());
     };
-    state.paths.get_mut(family).bypass = Some(via);
+    let (target, options) = (path.target(), path.options.clone());
+    state.paths.get_mut(family).bypass = Some(path);
     let Some(prefixes) = inputs.prefixes else {
         *state.frozen.get_mut(family) = true;
         return Ok(());
@@ -208,8 +247,9 @@ fn bypass_routes(
                 tos: 0,
                 metric: metric(family),
             },
-            target: RouteTarget::Via(via),
+            target: target.clone(),
             realm: Realm(0),
+            options: options.clone(),
             protocol: numbers.protocol,
         }));
     Ok(())
@@ -231,6 +271,7 @@ fn route(
         },
         target,
         realm: Realm(0),
+        options: None,
         protocol: numbers.protocol,
     }
 }
@@ -263,12 +304,12 @@ fn rule(numbers: &Numbers, family: Family, place: u32, action: RuleAction) -> Ru
     }
 }
 
-/// The main table without its default: connected networks and the administrator's routes take
-/// precedence.
-fn main_without_default() -> RuleAction {
+/// The main table without its defaults, plain or in disguise ([`Family::default_length`]): connected
+/// networks and the administrator's routes take precedence.
+fn main_without_default(family: Family) -> RuleAction {
     RuleAction::Lookup {
         table: TableId::MAIN,
-        suppress_prefixlength: Some(0),
+        suppress_prefixlength: Some(u32::from(family.default_length())),
     }
 }
 

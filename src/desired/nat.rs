@@ -44,13 +44,13 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
             ));
             // Without translation the addresses are equal on both paths: count only if the routing
             // decisions differ.
-            if let Some(bypass) = state.paths.get(family).bypass
+            if let Some(bypass) = &state.paths.get(family).bypass
                 && let Ok(out) = egress_device(inputs, family)
                 && let Some(asks) = differs(inputs, family, bypass, out)
             {
                 let out = inputs.facts.device_name(out);
                 let private = private(inputs, family, &sources);
-                let matches = counting::of_nat(&sources, Some(&asks), &out, &private);
+                let matches = counting::of_nat(&sources, &asks, &out, &private);
                 chains.counting.add(inputs.config, family, matches);
             }
             continue;
@@ -121,7 +121,7 @@ fn steer(
         state.rules.push(inbound);
         state
             .rules
-            .push(incoming(place::MAIN, main_without_default()));
+            .push(incoming(place::MAIN, main_without_default(family)));
         state
             .rules
             .push(incoming(place::BYPASS, lookup(numbers.bypass_table)));
@@ -143,7 +143,7 @@ fn input_devices(facts: &HostFacts, source: &IpNet) -> BTreeSet<IfIndex> {
         .iter()
         .filter(|route| {
             route.unicast
-                && route.dst.prefix_len() > 0
+                && !Family::is_default(&route.dst)
                 && (route.dst.prefix_len() < route.dst.max_prefix_len() || route.dst == *source)
                 && source.contains(&route.dst)
         })

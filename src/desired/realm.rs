@@ -1,7 +1,6 @@
 //! The realm on the bypass routes: tells the paths apart if both have the same next hop.
 
 use super::DesiredState;
-use crate::objects::RouteTarget;
 use crate::ownership::Numbers;
 use crate::types::{Family, Realm};
 
@@ -20,7 +19,7 @@ pub fn on_bypass_routes(
     let realm = of(numbers);
     for route in &mut state.routes {
         let ours = route.key.family() == family && route.key.table == numbers.bypass_table;
-        if ours && matches!(route.target, RouteTarget::Via(_)) {
+        if ours && route.target.forwards() {
             route.realm = realm;
         }
     }

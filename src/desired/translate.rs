@@ -12,6 +12,7 @@ use super::{
 };
 use crate::config::{AutoOr, NatBypass};
 use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use crate::objects::{BypassPath, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex};
 
@@ -57,8 +58,8 @@ impl Chains {
 /// The translation of one family.
 struct Translation<'a> {
     family: Family,
-    /// The matches for the bypass path; `None` without a bypass path.
-    bypass: Option<Vec<Match>>,
+    /// The matches for the bypass path, one list for each alternative.
+    bypass: Vec<Vec<Match>>,
     bypass_verdict: Verdict,
     /// The interface of the egress path.
     out: &'a str,
@@ -84,26 +85,26 @@ pub(super) fn translate(
     let out = egress_device(inputs, family)?;
     let out_name = inputs.facts.device_name(out);
     note_addresses_elsewhere(inputs, addresses, out, state);
-    let bypass = state.paths.get(family).bypass;
+    let bypass = state.paths.get(family).bypass.clone();
     let numbers = Numbers::of(inputs.config);
-    let asks = bypass.map(|bypass| ask(inputs, &numbers, family, bypass, out, state));
+    let asks = bypass.as_ref().map_or_else(Vec::new, |bypass| {
+        ask(inputs, &numbers, family, bypass, out, state)
+    });
+    let hops: Vec<Via> = bypass.iter().flat_map(BypassPath::vias).collect();
     let bypass_verdict = bypass_verdict(&inputs.config.nat.bypass, family);
-    if let Some(bypass) = bypass
-        && bypass_verdict == Verdict::Masquerade
-    {
-        let note = masquerade::note(inputs.facts, family, bypass, addresses);
-        state.notes.extend(note);
+    if bypass_verdict == Verdict::Masquerade {
+        let note = |via: &Via| masquerade::note(inputs.facts, family, *via, addresses);
+        state.notes.extend(hops.iter().filter_map(note));
     }
     let guarded = private(inputs, family, sources);
-    let matches = counting::of_nat(sources, asks.as_deref(), &out_name, &guarded);
+    let matches = counting::of_nat(sources, &asks, &out_name, &guarded);
     chains.counting.add(inputs.config, family, matches);
     // Untranslated packets are dropped on each interface where all leaving packets are translated.
     let mut guarded_devices = vec![out_name.clone()];
-    if let Some(bypass) = bypass
-        && bypass.device != out
-        && bypass_verdict != Verdict::Accept
-    {
-        guarded_devices.push(inputs.facts.device_name(bypass.device));
+    if bypass_verdict != Verdict::Accept {
+        let others = hops.iter().filter(|via| via.device != out);
+        guarded_devices.extend(others.map(|via| inputs.facts.device_name(via.device)));
+        guarded_devices.dedup();
     }
     let translation = Translation {
         family,
@@ -138,7 +139,7 @@ impl Translation<'_> {
             matches.push(Match::OutputInterface(device.to_owned()));
             matches
         };
-        if let Some(bypass) = &self.bypass {
+        for bypass in &self.bypass {
             let matches = [from.as_slice(), bypass].concat();
             let rule = rule(matches, self.bypass_verdict.clone());
             if self.bypass_verdict == Verdict::Accept {

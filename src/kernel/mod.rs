@@ -6,6 +6,7 @@ pub mod firewall;
 pub mod flows;
 pub mod link;
 pub mod lookup;
+mod main_table;
 pub mod netlink;
 pub mod nexthop;
 pub mod privilege;
@@ -93,10 +94,12 @@ impl Kernel {
     pub fn facts(&mut self) -> Result<HostFacts, ObserveError> {
         let links = link::dump_links(&mut self.socket)?;
         let addresses = link::dump_addresses(&mut self.socket)?;
-        let mut main_routes = Vec::new();
-        for family in self.families() {
-            main_routes.extend(route::dump_main(&mut self.socket, family)?);
-        }
+        let families: Vec<Family> = self.families().collect();
+        let link_name = |index| {
+            let link = links.iter().find(|link| link.index == index);
+            link.map(|link| link.name.clone())
+        };
+        let main_routes = main_table::dump(&mut self.socket, &families, &link_name)?;
         let mut facts = HostFacts {
             links,
             addresses,

@@ -1,16 +1,17 @@
-//! Nexthop objects on the wire: reading and deleting, for the objects that earlier versions left.
+//! Nexthop objects on the wire: reading, for defaults of the main table that use an object, and
+//! deleting, for the objects that earlier versions left.
 
 use std::collections::BTreeMap;
 
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{RTNH_F_ONLINK, family_of};
 use super::wire::{WireError, each_attribute, put_u32, u32_at};
-use crate::objects::{NexthopKind, NexthopObject, Via};
+use crate::objects::{GroupMember, NexthopKind, NexthopObject, Via};
 use crate::types::{Family, IfIndex, NexthopId, Protocol};
 
 // linux/nexthop.h.
-const RTM_NEWNEXTHOP: u16 = 104;
-const RTM_DELNEXTHOP: u16 = 105;
+pub(super) const RTM_NEWNEXTHOP: u16 = 104;
+pub(super) const RTM_DELNEXTHOP: u16 = 105;
 const RTM_GETNEXTHOP: u16 = 106;
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
@@ -52,7 +53,7 @@ pub fn dump(socket: &mut NetlinkSocket) -> Result<Vec<NexthopObject>, NetlinkErr
         .collect();
     for object in &mut objects {
         if let NexthopKind::Group(members) = &object.kind
-            && let Some(family) = members.first().and_then(|first| families.get(first))
+            && let Some(family) = members.first().and_then(|first| families.get(&first.id))
         {
             object.family = *family;
         }
@@ -74,11 +75,7 @@ fn decode(payload: &[u8]) -> Result<NexthopObject, WireError> {
             NHA_GATEWAY => gateway = Some(attribute.address()?),
             NHA_GROUP => {
                 let members = attribute.payload.chunks_exact(NEXTHOP_GRP);
-                group = Some(
-                    members
-                        .map(|member| u32_at(member, 0).map(NexthopId))
-                        .collect::<Result<Vec<_>, _>>()?,
-                );
+                group = Some(members.map(decode_member).collect::<Result<Vec<_>, _>>()?);
             }
             _ => {}
         }
@@ -97,5 +94,15 @@ fn decode(payload: &[u8]) -> Result<NexthopObject, WireError> {
         family: family_of(header[0]).unwrap_or(Family::Ipv4),
         kind,
         protocol: Protocol(header[2]),
+    })
+}
+
+/// `struct nexthop_grp`: the id, then the weight less one in a low and a high byte. Kernels before
+/// 6.12 have no high byte, which is then 0.
+fn decode_member(bytes: &[u8]) -> Result<GroupMember, WireError> {
+    let less_one = u16::from_le_bytes([bytes[4], bytes[5]]);
+    Ok(GroupMember {
+        id: NexthopId(u32_at(bytes, 0)?),
+        weight: less_one.saturating_add(1),
     })
 }

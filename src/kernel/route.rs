@@ -1,18 +1,21 @@
 //! Routes on the wire.
 
 mod legs;
+mod options;
 
 use ipnet::IpNet;
 
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::wire::{CREATE, EXCL, REPLACE, WireError, each_attribute, put_address, put_u32, u32_at};
-use crate::facts::MainRoute;
-use crate::objects::{Leg, Route, RouteKey, RouteTarget, Via};
+use crate::facts::{HopState, Preference};
+use crate::objects::{Leg, Route, RouteKey, RouteOptions, RouteTarget, Via};
 use crate::types::{Family, IfIndex, Metric, NexthopId, Protocol, Realm, TableId};
+pub(super) use legs::Hop;
 use legs::{decode_legs, join_legs, put_gateway, put_legs, realm_of, via_address};
+use options::{RTA_METRICS, RTA_PREFSRC, decode_metrics, put_options};
 
 // Message types and attributes of linux/rtnetlink.h.
-const RTM_NEWROUTE: u16 = 24;
+pub(super) const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
 pub(super) const RTA_DST: u16 = 1;
@@ -23,8 +26,9 @@ const RTA_MULTIPATH: u16 = 9;
 const RTA_FLOW: u16 = 11;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+const RTA_PREF: u16 = 20;
 const RTA_NH_ID: u16 = 30;
-const RTN_UNICAST: u8 = 1;
+pub(super) const RTN_UNICAST: u8 = 1;
 const RTN_UNREACHABLE: u8 = 7;
 const RTN_THROW: u8 = 9;
 const RT_SCOPE_UNIVERSE: u8 = 0;
@@ -34,7 +38,9 @@ const RT_SCOPE_NOWHERE: u8 = 255;
 const RT_TABLE_COMPAT: u8 = 252;
 /// Cached exceptions (path MTU, redirects), not routes.
 const RTM_F_CLONED: u32 = 0x200;
+const RTNH_F_DEAD: u32 = 1;
 pub(super) const RTNH_F_ONLINK: u32 = 4;
+const RTNH_F_LINKDOWN: u32 = 16;
 /// Length of `struct rtmsg`.
 const RTMSG: usize = 12;
 
@@ -164,6 +170,11 @@ pub fn encode(write: Write, route: &Route, buffer: &mut Vec<u8>) -> (u16, u16) {
     if route.realm.0 != 0 && !deleting && !realm_of_legs {
         put_u32(buffer, RTA_FLOW, u32::from(route.realm.0));
     }
+    if let Some(options) = &route.options
+        && !deleting
+    {
+        put_options(buffer, options);
+    }
     (
         if deleting { RTM_DELROUTE } else { RTM_NEWROUTE },
         write.flags(),
@@ -172,13 +183,38 @@ pub fn encode(write: Write, route: &Route, buffer: &mut Vec<u8>) -> (u16, u16) {
 
 /// A route as decoded from a message, for our tables or for the main table.
 pub(super) struct Decoded {
-    key: RouteKey,
-    via: Option<Via>,
-    multipath: Option<Vec<Leg>>,
-    nexthop: Option<NexthopId>,
+    pub(super) key: RouteKey,
+    /// `from PREFIX` with a length above 0: the route holds for some sources only.
+    pub(super) from_some: bool,
+    pub(super) hop: Option<Hop>,
+    pub(super) multipath: Option<Vec<Hop>>,
+    pub(super) nexthop: Option<NexthopId>,
     realm: Realm,
-    protocol: Protocol,
-    kind: u8,
+    pub(super) options: RouteOptions,
+    pub(super) preference: Preference,
+    pub(super) protocol: Protocol,
+    pub(super) kind: u8,
+}
+
+/// The state of a next hop by its flags (`RTNH_F_*`, linux/rtnetlink.h).
+fn hop_state(flags: u32) -> HopState {
+    if flags & RTNH_F_DEAD != 0 {
+        HopState::Dead
+    } else if flags & RTNH_F_LINKDOWN != 0 {
+        HopState::LinkDown
+    } else {
+        HopState::Live
+    }
+}
+
+/// `ICMPV6_ROUTER_PREF_*` (linux/icmpv6.h): two bits, 1 is high, 3 is low; 0 and the invalid 2
+/// count as medium (RFC 4191, section 2.2).
+pub(super) fn preference_of(bits: u32) -> Preference {
+    match bits & 3 {
+        1 => Preference::High,
+        3 => Preference::Low,
+        _ => Preference::Medium,
+    }
 }
 
 /// Reads a route message; `None` for a message about anything but an IP route of a table.
@@ -199,6 +235,8 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
     let mut realm = Realm(0);
     let (mut gateway, mut device, mut nexthop) = (None, None, None);
     let mut multipath = None;
+    let mut options = RouteOptions::default();
+    let mut preference = Preference::Medium;
     for attribute in each_attribute(&payload[RTMSG..]) {
         let attribute = attribute?;
         match attribute.kind {
@@ -215,13 +253,22 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
                 multipath = Some(legs);
                 realm = of_legs.unwrap_or(realm);
             }
+            RTA_PREFSRC => options.source = Some(attribute.address()?),
+            RTA_METRICS => options.metrics = decode_metrics(attribute.payload)?,
+            RTA_PREF => preference = preference_of(u32::from(attribute.u8()?)),
             _ => {}
         }
     }
-    let via = device.map(|device| Via {
-        gateway,
-        device,
-        onlink: flags & RTNH_F_ONLINK != 0,
+    let hop = device.map(|device| Hop {
+        leg: Leg {
+            via: Via {
+                gateway,
+                device,
+                onlink: flags & RTNH_F_ONLINK != 0,
+            },
+            weight: 1,
+        },
+        state: hop_state(flags),
     });
     let dst = IpNet::new(dst, header[1]).map_err(|_| WireError::Malformed("prefix length"))?;
     Ok(Some(Decoded {
@@ -231,20 +278,24 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
             tos: header[3],
             metric,
         },
-        via,
+        from_some: header[2] != 0,
+        hop,
         multipath,
         nexthop,
         realm,
+        options,
+        preference,
         protocol: Protocol(header[5]),
         kind: header[7],
     }))
 }
 
 impl Decoded {
-    pub(super) fn into_route(self) -> Route {
+    pub(super) fn into_route(mut self) -> Route {
         Route {
             key: self.key,
             realm: self.realm,
+            options: std::mem::take(&mut self.options).shared(),
             protocol: self.protocol,
             target: target_of(self),
         }
@@ -253,13 +304,14 @@ impl Decoded {
 
 fn target_of(decoded: Decoded) -> RouteTarget {
     match decoded.kind {
-        RTN_UNICAST => match (decoded.nexthop, decoded.multipath, decoded.via) {
+        RTN_UNICAST => match (decoded.nexthop, decoded.multipath, decoded.hop) {
             (Some(id), _, _) => RouteTarget::Nexthop(id),
             // The kernel sends no multipath without legs.
-            (None, Some(legs), _) => {
+            (None, Some(hops), _) => {
+                let legs = hops.into_iter().map(|hop| hop.leg).collect();
                 RouteTarget::through(legs).unwrap_or(RouteTarget::Other(RTN_UNICAST))
             }
-            (None, None, Some(via)) => RouteTarget::Via(via),
+            (None, None, Some(hop)) => RouteTarget::Via(hop.leg.via),
             (None, None, None) => RouteTarget::Other(RTN_UNICAST),
         },
         RTN_UNREACHABLE => RouteTarget::Unreachable,
@@ -268,7 +320,7 @@ fn target_of(decoded: Decoded) -> RouteTarget {
     }
 }
 
-fn request_table(family: Family, table: TableId) -> impl Fn(&mut Vec<u8>) {
+pub(super) fn request_table(family: Family, table: TableId) -> impl Fn(&mut Vec<u8>) {
     move |buffer| {
         put_header(
             buffer,
@@ -289,7 +341,9 @@ fn request_table(family: Family, table: TableId) -> impl Fn(&mut Vec<u8>) {
 
 /// The kernel refuses the dump of a table that was never used with ENOENT. No other refusal means an
 /// empty table.
-fn absent_is_empty<T>(result: Result<Vec<T>, NetlinkError>) -> Result<Vec<T>, NetlinkError> {
+pub(super) fn absent_is_empty<T>(
+    result: Result<Vec<T>, NetlinkError>,
+) -> Result<Vec<T>, NetlinkError> {
     match result {
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT.raw_os_error()) => {
             Ok(Vec::new())
@@ -324,38 +378,4 @@ pub fn dump_table(
     } else {
         routes
     })
-}
-
-/// The main table, with one entry per next hop.
-pub fn dump_main(
-    socket: &mut NetlinkSocket,
-    family: Family,
-) -> Result<Vec<MainRoute>, NetlinkError> {
-    let operation = format!("read the {family} routes of the main table");
-    let request = request_table(family, TableId::MAIN);
-    let decoded = absent_is_empty(socket.dump(&operation, RTM_GETROUTE, request, |frame| {
-        if frame.kind != RTM_NEWROUTE {
-            return Ok(None);
-        }
-        Ok(decode(frame.body)?.filter(|route| route.key.table == TableId::MAIN))
-    }))?;
-    let mut routes = Vec::new();
-    for route in decoded {
-        let unicast = route.kind == RTN_UNICAST;
-        let hops: Vec<Option<Via>> = match &route.multipath {
-            _ if !unicast => vec![None],
-            Some(legs) => legs.iter().map(|leg| Some(leg.via)).collect(),
-            None => vec![route.via],
-        };
-        routes.extend(hops.into_iter().map(|via| MainRoute {
-            dst: route.key.dst,
-            metric: route.key.metric,
-            gateway: via.and_then(|via| via.gateway),
-            device: via.map(|via| via.device),
-            onlink: via.is_some_and(|via| via.onlink),
-            protocol: route.protocol,
-            unicast,
-        }));
-    }
-    Ok(routes)
 }

@@ -96,6 +96,10 @@ impl Goal {
     pub fn keep_possible(&mut self, facts: &HostFacts, observed: &ObservedState) -> bool {
         let mut left_out = false;
         self.routes.retain_mut(|route| {
+            if observed.routes.binary_search(route).is_ok() {
+                return true;
+            }
+            left_out |= drop_lost_source(route, facts);
             let possible = match &route.target {
                 RouteTarget::Via(via) => facts.reaches(via).then_some(RouteTarget::Via(*via)),
                 RouteTarget::Multipath(legs) => {
@@ -104,9 +108,7 @@ impl Goal {
                 }
                 _ => return true,
             };
-            if possible.as_ref() == Some(&route.target)
-                || observed.routes.binary_search(route).is_ok()
-            {
+            if possible.as_ref() == Some(&route.target) {
                 return true;
             }
             left_out = true;
@@ -114,6 +116,23 @@ impl Goal {
         });
         left_out
     }
+}
+
+/// Removes a preferred source that is no address of the host any more; returns true if there was
+/// one.
+fn drop_lost_source(route: &mut Route, facts: &HostFacts) -> bool {
+    let Some(options) = &route.options else {
+        return false;
+    };
+    let legs = route.target.legs();
+    let lost = options.source.is_some_and(|source| {
+        let kept = |leg: &Leg| facts.accepts_source(source, leg.via.device);
+        !legs.iter().all(kept)
+    });
+    if lost {
+        route.options = options.without_source();
+    }
+    lost
 }
 
 /// Sets the target, if there is one; returns false for a route that is left without a target.
@@ -135,7 +154,10 @@ fn legs_behind(id: NexthopId, objects: &[NexthopObject]) -> Vec<Leg> {
         _ => None,
     };
     match kind(&id) {
-        Some(NexthopKind::Group(members)) => members.iter().filter_map(leg).collect(),
+        Some(NexthopKind::Group(members)) => members
+            .iter()
+            .filter_map(|member| leg(&member.id))
+            .collect(),
         _ => leg(&id).into_iter().collect(),
     }
 }
@@ -143,7 +165,7 @@ fn legs_behind(id: NexthopId, objects: &[NexthopObject]) -> Vec<Leg> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::{RouteKey, Via};
+    use crate::objects::{GroupMember, RouteKey, Via};
     use crate::types::{Family, IfIndex, Metric, Protocol, Realm, TableId};
 
     fn via(last: u8) -> Via {
@@ -164,6 +186,7 @@ mod tests {
             },
             target: RouteTarget::Nexthop(NexthopId(id)),
             realm: Realm(0),
+            options: None,
             protocol: Protocol(83),
         }
     }
@@ -179,9 +202,12 @@ mod tests {
 
     #[test]
     fn rollback_after_an_upgrade_restores_the_gateways_without_nexthop_objects() {
-        let members = vec![NexthopId(108_402), NexthopId(108_401)];
+        let members = [108_402, 108_401].map(|id| GroupMember {
+            id: NexthopId(id),
+            weight: 1,
+        });
         let nexthops = vec![
-            object(108_400, NexthopKind::Group(members)),
+            object(108_400, NexthopKind::Group(members.to_vec())),
             object(108_401, NexthopKind::Single(via(10))),
             object(108_402, NexthopKind::Single(via(20))),
         ];

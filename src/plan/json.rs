@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{Plan, Step};
-use crate::objects::{NexthopKind, Route, RouteTarget, Rule, RuleAction, Via};
+use crate::objects::{
+    MetricValue, NexthopKind, Route, RouteOptions, RouteTarget, Rule, RuleAction, Via,
+};
 use crate::types::IfIndex;
 
 /// Every step as an object.
@@ -41,7 +43,8 @@ pub fn value_of(step: &Step, device_name: &dyn Fn(IfIndex) -> String) -> Value {
             match &nexthop.kind {
                 NexthopKind::Single(via) => put_via(&mut fields, via, device_name),
                 NexthopKind::Group(members) => {
-                    fields.insert("members".into(), json!(members));
+                    let ids = members.iter().map(|member| json!(member.id));
+                    fields.insert("members".into(), ids.collect());
                 }
                 NexthopKind::Other => {}
             }
@@ -88,6 +91,27 @@ fn put_route(
     if route.realm.0 != 0 {
         fields.insert("realm".into(), json!(route.realm));
     }
+    if let Some(options) = &route.options {
+        put_options(fields, options);
+    }
+}
+
+/// `source` and `metrics`, each left out without a value.
+fn put_options(fields: &mut Map<String, Value>, options: &RouteOptions) {
+    if let Some(source) = options.source {
+        fields.insert("source".into(), json!(source));
+    }
+    if options.metrics.is_empty() {
+        return;
+    }
+    let metrics = options.metrics.iter().map(|metric| {
+        let value = match &metric.value {
+            MetricValue::Number(number) => json!(number),
+            MetricValue::Name(name) => json!(name),
+        };
+        (metric.kind.to_string(), value)
+    });
+    fields.insert("metrics".into(), Value::Object(metrics.collect()));
 }
 
 fn put_rule(fields: &mut Map<String, Value>, rule: &Rule) {

@@ -180,7 +180,7 @@ fn lines(step: &Step, width: usize, context: &Context) -> Vec<String> {
         Step::Nexthop(nexthop) => vec![line(match &nexthop.kind {
             NexthopKind::Single(via) => via_text(via, context),
             NexthopKind::Group(members) => {
-                let ids: Vec<String> = members.iter().map(ToString::to_string).collect();
+                let ids: Vec<String> = members.iter().map(|member| member.id.to_string()).collect();
                 format!("group {}", ids.join("/"))
             }
             NexthopKind::Other => "other".to_owned(),
@@ -281,6 +281,9 @@ pub fn route_text(route: &Route, context: &Context) -> String {
     }
     if route.realm.0 != 0 {
         let _ = write!(text, " realm {}", route.realm);
+    }
+    if let Some(options) = &route.options {
+        let _ = write!(text, " {options}");
     }
     text
 }

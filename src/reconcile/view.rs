@@ -9,7 +9,6 @@ use crate::desired::{DesiredState, Inputs, desired};
 use crate::facts::{HostFacts, InstanceFacts};
 use crate::firewall::{BackendKind, ObservedFirewall, Variant};
 use crate::kernel::{Kernel, ObserveError};
-use crate::objects::RouteTarget;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::plan::{Goal, Plan, plan};
@@ -117,7 +116,7 @@ impl View {
                     route.key.family() == family
                         && self.ownership.is_bypass_table(route.key.table)
                         && self.ownership.owns_route(route)
-                        && matches!(route.target, RouteTarget::Via(_))
+                        && route.target.forwards()
                 })
                 .map(|route| route.key.dst)
                 .collect()

@@ -370,7 +370,7 @@ impl Scenario {
              route add blackhole 198.51.100.0/24 table 1084 proto static\n\
              rule add pref 5000 from 10.99.0.0/16 lookup 77\n\
              rule add pref 30005 from 10.98.0.0/16 lookup 77 protocol static\n\
-             rule add pref 30010 lookup main suppress_prefixlength 0 protocol static\n\
+             rule add pref 30010 lookup main suppress_prefixlength 1 protocol static\n\
              nexthop add id 7 blackhole proto static\n",
         );
         ns.feed(

@@ -205,19 +205,18 @@ impl Case {
                 .iter()
                 .any(|link| link.index == address.link && link.up);
             let connected = MainRoute {
-                dst: address.net.trunc(),
                 metric: match Family::of_net(&address.net) {
                     Family::Ipv4 => Metric(0),
                     // IP6_RT_PRIO_ADDRCONF, include/net/ip6_fib.h.
                     Family::Ipv6 => Metric(256),
                 },
-                gateway: None,
                 device: Some(address.link),
-                onlink: false,
                 protocol: Protocol(2),
-                unicast: true,
+                ..MainRoute::unicast(address.net.trunc())
             };
-            if up && !main_routes.contains(&connected) {
+            // The kernel adds no route for a network of one address.
+            let network = address.net.prefix_len() < address.net.max_prefix_len();
+            if up && network && !main_routes.contains(&connected) {
                 main_routes.push(connected);
             }
         }

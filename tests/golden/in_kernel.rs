@@ -14,7 +14,7 @@ use trailblazer::kernel::Kernel;
 use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::nftables::Nftables;
-use trailblazer::objects::{NexthopKind, Route, RouteTarget, Rule, RuleAction};
+use trailblazer::objects::{MetricKind, NexthopKind, Route, RouteTarget, Rule, RuleAction};
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
 use trailblazer::state::StateFile;
@@ -69,7 +69,8 @@ pub fn carry_out(case: &Case) {
     );
     assert_numbers_known(case, &host);
     for (question, answer) in &case.observed.answers {
-        assert_eq!(&ask(&host.ns, question), answer, "ip route get {question}");
+        let found = ask(&host.ns, question, answer.contains(" src "));
+        assert_eq!(&found, answer, "ip route get {question}");
     }
     let again = run(case, &host, &["--dry-run"]);
     let quiet = again.stdout.contains("In sync: nothing to do")
@@ -618,8 +619,12 @@ fn route_of_json(family: &str, table: u32, route: &Value) -> String {
         let onlink = value["flags"]
             .as_array()
             .is_some_and(|flags| flags.iter().any(|flag| flag == "onlink"));
+        let weight = match text_of(&value["weight"]).as_deref() {
+            None | Some("1") => String::new(),
+            Some(weight) => format!(" weight {weight}"),
+        };
         format!(
-            "{}dev {}{}",
+            "{}dev {}{}{weight}",
             via_text(value),
             text_of(&value["dev"]).unwrap_or_default(),
             if onlink { " onlink" } else { "" }
@@ -655,6 +660,15 @@ fn route_of_json(family: &str, table: u32, route: &Value) -> String {
     }
     if let Some(realm) = text_of(&route["flow"]["to"]).or_else(|| text_of(&route["realm"]["to"])) {
         line.push_str(&format!(" realm {realm}"));
+    }
+    if let Some(source) = text("prefsrc") {
+        line.push_str(&format!(" src {source}"));
+    }
+    // In the kernel's order, which is that of the numbers.
+    for name in (2..=17).filter_map(|kind| MetricKind(kind).name()) {
+        if let Some(value) = text_of(&route["metrics"][0][name]) {
+            line.push_str(&format!(" {name} {value}"));
+        }
     }
     line
 }
@@ -740,8 +754,8 @@ fn nexthop_of_json(nexthop: &Value) -> String {
     )
 }
 
-/// `ip route get`: the gateway and the device, or the refusal.
-fn ask(ns: &Ns, question: &str) -> String {
+/// `ip route get`: the gateway, the device and, if wanted, the source; or the refusal.
+fn ask(ns: &Ns, question: &str, with_source: bool) -> String {
     let words: Vec<&str> = ["ip", "-j", "route", "get"]
         .into_iter()
         .chain(question.split_whitespace())
@@ -760,8 +774,13 @@ fn ask(ns: &Ns, question: &str) -> String {
     if found["type"] == "unreachable" {
         return "unreachable".to_owned();
     }
+    let source = if with_source {
+        format!(" src {}", text_of(&found["prefsrc"]).unwrap_or_default())
+    } else {
+        String::new()
+    };
     format!(
-        "{}dev {}",
+        "{}dev {}{source}",
         via_text(found),
         text_of(&found["dev"]).unwrap_or_default()
     )

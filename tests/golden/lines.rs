@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use trailblazer::facts::MainRoute;
+use trailblazer::facts::{MainRoute, Preference};
 use trailblazer::objects::{
-    Leg, NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule, RuleAction, Via,
+    GroupMember, Leg, MetricKind, MetricValue, NexthopKind, NexthopObject, Route, RouteKey,
+    RouteMetric, RouteOptions, RouteTarget, Rule, RuleAction, Via,
 };
 use trailblazer::types::{
     Family, IfIndex, Mark, Metric, NexthopId, Priority, Protocol, Realm, TableId,
@@ -75,6 +76,7 @@ pub fn route(line: &str, names: &Names) -> Route {
     let mut hops: Vec<Via> = Vec::new();
     let mut weights: Vec<u16> = Vec::new();
     let mut multipath = false;
+    let mut options = RouteOptions::default();
     let empty = Via {
         gateway: None,
         device: IfIndex(0),
@@ -96,6 +98,9 @@ pub fn route(line: &str, names: &Names) -> Route {
             .find(|word| *word != "inet6")
             .unwrap_or_else(|| panic!("`{word}` needs a value: {line}"));
         match word {
+            "src" => options.source = Some(number(value)),
+            // The main table's, which `main_routes` reads.
+            "from" | "pref" => {}
             "table" => table = TableId(number(value)),
             "metric" => metric = Some(Metric(number(value))),
             "realm" => realm = Realm(number(value)),
@@ -112,9 +117,19 @@ pub fn route(line: &str, names: &Names) -> Route {
                     _ => hop.device = names.index(value),
                 }
             }
-            other => panic!("`{other}` is no word of a route: {line}"),
+            metric => {
+                let kind = (2..=17)
+                    .map(MetricKind)
+                    .find(|kind| kind.name() == Some(metric));
+                options.metrics.push(RouteMetric {
+                    kind: kind
+                        .unwrap_or_else(|| panic!("`{metric}` is no word of a route: {line}")),
+                    value: MetricValue::Number(number(value)),
+                });
+            }
         }
     }
+    options.metrics.sort();
     let dst = prefix(dst, hops.first().and_then(|hop| hop.gateway));
     let target = match (kind, nhid) {
         (Some("unreachable"), _) => RouteTarget::Unreachable,
@@ -141,6 +156,7 @@ pub fn route(line: &str, names: &Names) -> Route {
         },
         target,
         realm,
+        options: options.shared(),
         protocol: by,
     }
 }
@@ -196,6 +212,9 @@ pub fn route_line(route: &Route, names: &Names) -> String {
     if route.realm.0 != 0 {
         line.push_str(&format!(" realm {}", route.realm));
     }
+    if let Some(options) = &route.options {
+        line.push_str(&format!(" {options}"));
+    }
     line
 }
 
@@ -214,22 +233,37 @@ pub fn route_command(route: &Route, names: &Names) -> String {
 /// A line of the main table, one entry a next hop.
 pub fn main_routes(line: &str, names: &Names) -> Vec<MainRoute> {
     let route = route(line, names);
-    let (hops, unicast) = match route.target {
-        RouteTarget::Via(via) => (vec![Some(via)], true),
-        RouteTarget::Multipath(legs) => (legs.into_iter().map(|leg| Some(leg.via)).collect(), true),
-        _ => (vec![None], false),
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let after = |word: &str| {
+        let place = words.iter().position(|found| *found == word);
+        place.and_then(|place| words.get(place + 1)).copied()
     };
-    hops.into_iter()
-        .map(|via| MainRoute {
-            dst: route.key.dst,
-            metric: route.key.metric,
-            gateway: via.and_then(|via| via.gateway),
-            device: via.map(|via| via.device),
-            onlink: via.is_some_and(|via| via.onlink),
-            protocol: route.protocol,
-            unicast,
-        })
-        .collect()
+    let entry = MainRoute {
+        metric: route.key.metric,
+        protocol: route.protocol,
+        unicast: route.target.forwards(),
+        selective: after("from").is_some(),
+        preference: match after("pref") {
+            Some("high") => Preference::High,
+            Some("low") => Preference::Low,
+            _ => Preference::Medium,
+        },
+        options: route.options.clone(),
+        ..MainRoute::unicast(route.key.dst)
+    };
+    let legs = route.target.legs();
+    if legs.is_empty() {
+        return vec![entry];
+    }
+    let hop = |(place, leg): (usize, Leg)| MainRoute {
+        gateway: leg.via.gateway,
+        device: Some(leg.via.device),
+        onlink: leg.via.onlink,
+        weight: leg.weight,
+        sibling: place > 0,
+        ..entry.clone()
+    };
+    legs.into_iter().enumerate().map(hop).collect()
 }
 
 fn hex(text: &str) -> u32 {
@@ -329,7 +363,11 @@ pub fn nexthop(line: &str, names: &Names) -> NexthopObject {
     let gateway: Option<IpAddr> = value("via").map(number);
     let kind = match members {
         Some(members) => {
-            NexthopKind::Group(members.split('/').map(|id| NexthopId(number(id))).collect())
+            let member = |id| GroupMember {
+                id: NexthopId(number(id)),
+                weight: 1,
+            };
+            NexthopKind::Group(members.split('/').map(member).collect())
         }
         None => NexthopKind::Single(Via {
             gateway,
@@ -351,7 +389,7 @@ pub fn nexthop_line(nexthop: &NexthopObject, names: &Names) -> String {
     let what = match &nexthop.kind {
         NexthopKind::Single(via) => hop_text(via, nexthop.family, names),
         NexthopKind::Group(members) => {
-            let members: Vec<String> = members.iter().map(ToString::to_string).collect();
+            let members: Vec<String> = members.iter().map(|member| member.id.to_string()).collect();
             let word = match nexthop.family {
                 Family::Ipv4 => "group",
                 Family::Ipv6 => "group6",

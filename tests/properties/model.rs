@@ -148,7 +148,7 @@ impl Model {
         let member = self
             .nexthops
             .values()
-            .any(|other| matches!(&other.kind, NexthopKind::Group(ids) if ids.contains(&id)));
+            .any(|other| matches!(&other.kind, NexthopKind::Group(all) if all.iter().any(|member| member.id == id)));
         if used || member {
             return Err(format!(
                 "{nexthop:?} is in use: what uses it would go along"

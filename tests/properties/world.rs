@@ -12,7 +12,7 @@ use trailblazer::desired::{DesiredError, DesiredState, Inputs, desired};
 use trailblazer::facts::{Address, HostFacts, Link, MainRoute};
 use trailblazer::firewall::{BackendKind, ObservedFirewall};
 use trailblazer::objects::{
-    NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule, RuleAction, Via,
+    GroupMember, NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule, RuleAction, Via,
 };
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
@@ -115,13 +115,11 @@ prop_compose! {
 
 fn main_route(dst: &str, gateway: Option<&str>, device: IfIndex, metric: u32) -> MainRoute {
     MainRoute {
-        dst: net(dst),
         metric: Metric(metric),
         gateway: gateway.map(address),
         device: Some(device),
-        onlink: false,
         protocol: Protocol(if gateway.is_some() { 16 } else { 2 }),
-        unicast: true,
+        ..MainRoute::unicast(net(dst))
     }
 }
 
@@ -303,6 +301,7 @@ fn foreign() -> impl Strategy<Value = Foreign> {
                 },
                 target: RouteTarget::Unreachable,
                 realm: Realm(0),
+                options: None,
                 protocol: Protocol(12),
             })
         },
@@ -331,7 +330,7 @@ fn foreign() -> impl Strategy<Value = Foreign> {
                 // A twin of one of ours, or somebody's source rule.
                 action: RuleAction::Lookup {
                     table: TableId(if twin { 254 } else { 1083 }),
-                    suppress_prefixlength: twin.then_some(0),
+                    suppress_prefixlength: twin.then_some(u32::from(family.default_length())),
                 },
                 protocol: Protocol(3),
             })
@@ -585,7 +584,11 @@ fn use_nexthop_objects(model: &mut Model) {
         for (id, leg) in members.iter().zip(legs) {
             objects.push(object(*id, NexthopKind::Single(leg.via)));
         }
-        let members = members.into_iter().map(NexthopId).collect();
+        let member = |id| GroupMember {
+            id: NexthopId(id),
+            weight: 1,
+        };
+        let members = members.into_iter().map(member).collect();
         objects.push(object(group, NexthopKind::Group(members)));
         route.target = RouteTarget::Nexthop(NexthopId(group));
     }
@@ -600,7 +603,7 @@ fn drop_nexthop(model: &mut Model, id: NexthopId) {
     let mut gone = vec![id];
     for nexthop in model.nexthops.values_mut() {
         if let NexthopKind::Group(members) = &mut nexthop.kind {
-            members.retain(|member| *member != id);
+            members.retain(|member| member.id != id);
             if members.is_empty() {
                 gone.push(nexthop.id);
             }

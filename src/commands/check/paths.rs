@@ -7,6 +7,7 @@ use crate::config::{Config, Role};
 use crate::desired::{DesiredState, EgressPath};
 use crate::guard::{Level, SELECTION};
 use crate::kernel::Kernel;
+use crate::objects::Via;
 use crate::reconcile::Examined;
 use crate::types::Family;
 
@@ -55,15 +56,23 @@ fn bypass(
         return;
     }
     // For a missing gateway, a note of the desired state names the reason.
-    if let Some(via) = desired.paths.get(family).bypass {
-        let device = examined.view.facts.device_name(via.device);
-        let gateway = via
-            .gateway
-            .map_or_else(String::new, |gateway| format!("via {gateway} "));
+    if let Some(path) = &desired.paths.get(family).bypass {
+        let hop = |via: Via| {
+            let device = examined.view.facts.device_name(via.device);
+            let gateway = via
+                .gateway
+                .map_or_else(String::new, |gateway| format!("via {gateway} "));
+            format!("{gateway}on {device}")
+        };
+        let hops: Vec<String> = path.vias().map(hop).collect();
+        let options = path
+            .options
+            .as_ref()
+            .map_or_else(String::new, |options| format!(" ({options})"));
         let count = examined.judgement.ranges.prefixes.get(family).len();
         report.ok(
             "bypass",
-            format!("{family}: {gateway}on {device}, {count} prefixes"),
+            format!("{family}: {}{options}, {count} prefixes", hops.join(" or ")),
         );
     }
 }

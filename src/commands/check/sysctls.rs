@@ -6,8 +6,9 @@ use super::report::CheckReport;
 use crate::config::{Config, ManagedSysctl, Role, WhenDown};
 use crate::desired::{DesiredState, EgressPath};
 use crate::kernel::sysctl;
+use crate::objects::BypassPath;
 use crate::reconcile::View;
-use crate::types::{Family, Protocol};
+use crate::types::{Family, IfIndex, Protocol};
 use crate::verify::forwarding;
 
 /// Routes from router advertisements (`RTPROT_RA`, linux/rtnetlink.h).
@@ -135,17 +136,24 @@ impl Check<'_> {
     /// back to storage; our rules only match packets from the hosts' interfaces, so the check finds
     /// the main table's default.
     fn reverse_path_of_nat(&self, desired: &DesiredState, report: &mut CheckReport) {
-        let name = "rp_filter";
-        let facts = &self.view.facts;
-        let Some(via) = desired.paths.get(Family::Ipv4).bypass else {
+        let Some(path) = &desired.paths.get(Family::Ipv4).bypass else {
             return;
         };
-        let device = facts.device_name(via.device);
-        let back = facts
-            .defaults(Family::Ipv4)
-            .first()
-            .and_then(|route| route.device);
-        if back == Some(via.device) || self.rp_filter(&device) != 1 {
+        let mut devices: Vec<IfIndex> = path.vias().map(|via| via.device).collect();
+        devices.sort();
+        devices.dedup();
+        for device in devices {
+            self.reverse_path_of_nat_on(device, report);
+        }
+    }
+
+    fn reverse_path_of_nat_on(&self, index: IfIndex, report: &mut CheckReport) {
+        let name = "rp_filter";
+        let facts = &self.view.facts;
+        let device = facts.device_name(index);
+        let default = facts.default_path(Family::Ipv4, None);
+        let mut back = default.iter().flat_map(BypassPath::vias);
+        if back.any(|via| via.device == index) || self.rp_filter(&device) != 1 {
             report.ok(name, format!("{device} accepts replies from storage"));
             return;
         }

@@ -88,11 +88,14 @@ impl Explanation {
     }
 
     fn via_text(&self) -> String {
-        match &self.via {
-            Some((Some(gateway), device)) => format!("via {gateway} on {device}"),
-            Some((None, device)) => format!("on {device}"),
-            None => "no gateway".to_owned(),
+        let hops = self.via.iter().map(|(gateway, device)| match gateway {
+            Some(gateway) => format!("via {gateway} on {device}"),
+            None => format!("on {device}"),
+        });
+        if self.via.is_empty() {
+            return "no gateway".to_owned();
         }
+        hops.collect::<Vec<_>>().join(" or ")
     }
 
     /// The answer in one sentence.
@@ -185,8 +188,8 @@ impl Explanation {
                 "path": "bypass",
                 "prefix": prefix.to_string(),
                 "table": self.numbers.bypass_table,
-                "gateway": self.via.as_ref().and_then(|(gateway, _)| *gateway),
-                "device": self.via.as_ref().map(|(_, device)| device),
+                "gateway": self.via.first().and_then(|(gateway, _)| *gateway),
+                "device": self.via.first().map(|(_, device)| device),
             }),
             ExpectedPath::Egress(gateways) => json!({
                 "path": "egress",

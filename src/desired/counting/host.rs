@@ -37,37 +37,41 @@ pub fn of_host(
         through_ours: !inputs.config.egress.gateways_of(family).is_empty(),
     };
     let egress = teller.egress_hops();
-    let Some(bypass) = state.paths.get(family).bypass else {
+    let Some(path) = &state.paths.get(family).bypass else {
         return teller
             .through_ours
             .then(|| teller.egress_only(realm::of(numbers), &egress));
     };
-    let bypass = teller.hop(bypass);
-    if egress.contains(&bypass) {
-        // Both paths are equal: there is no bypass.
+    let mut bypass: Vec<Hop> = path.vias().map(|via| teller.hop(via)).collect();
+    bypass.dedup();
+    if bypass.iter().any(|hop| egress.contains(hop)) {
+        // Both paths share a next hop: no packet shows which path it took.
         return None;
     }
-    let device_tells = egress.iter().all(|hop| hop.device != bypass.device);
+    let mut devices: Vec<String> = bypass.iter().map(|hop| hop.device.clone()).collect();
+    devices.dedup();
+    let device_tells = egress.iter().all(|hop| !devices.contains(&hop.device));
     let mut paths = PathMatches::default();
     if device_tells || teller.by_next_hop {
-        paths.bypass.extend(teller.past(&bypass, &egress));
+        let lines: Option<Vec<_>> = bypass.iter().map(|hop| teller.past(hop, &egress)).collect();
+        paths.bypass = lines.unwrap_or_default();
         paths.egress = egress
             .iter()
-            .filter_map(|hop| teller.through(hop, Some(&bypass), None))
+            .filter_map(|hop| teller.through(hop, &bypass, None))
             .collect();
     } else if family == Family::Ipv4 {
-        let realm = realm::on_bypass_routes(numbers, family, &bypass.device, state);
+        let realm = realm::on_bypass_routes(numbers, family, &devices.join(" and "), state);
         // Exact without exceptions: only our own routes carry the realm.
-        let leaves = Match::OutputInterface(bypass.device);
-        paths.bypass.push(vec![leaves, Match::Realm(realm)]);
+        let line = |device| vec![Match::OutputInterface(device), Match::Realm(realm)];
+        paths.bypass = devices.into_iter().map(line).collect();
         paths.egress = egress
             .iter()
-            .filter_map(|hop| teller.through(hop, None, Some(realm)))
+            .filter_map(|hop| teller.through(hop, &[], Some(realm)))
             .collect();
     } else {
         state.notes.push(format!(
             "{family}: both paths leave by {} and iptables cannot match the next hop; {family} traffic is not counted by path",
-            bypass.device
+            devices.join(" and ")
         ));
         return None;
     }
@@ -126,7 +130,7 @@ impl Teller<'_> {
         let config = &self.inputs.config.egress;
         if self.through_ours {
             let hop = |address| {
-                let device = match gateway::egress(facts, address).ok()? {
+                let device = match gateway::egress(self.inputs, address).ok()? {
                     Ok(via) => facts.device_name(via.device),
                     Err(down) => down,
                 };
@@ -166,11 +170,11 @@ impl Teller<'_> {
     }
 
     /// Matches packets that leave by this next hop of the egress path and not by the bypass path.
-    fn through(&self, hop: &Hop, bypass: Option<&Hop>, not: Option<Realm>) -> Option<Vec<Match>> {
+    fn through(&self, hop: &Hop, bypass: &[Hop], not: Option<Realm>) -> Option<Vec<Match>> {
         let mut conditions = self.by_hop(hop);
         if self.by_next_hop && hop.gateway.is_none() {
-            let other = bypass.filter(|bypass| bypass.device == hop.device);
-            conditions.extend(other.and_then(|bypass| bypass.gateway.map(Match::NotNextHop)));
+            let others = bypass.iter().filter(|other| other.device == hop.device);
+            conditions.extend(others.filter_map(|other| other.gateway.map(Match::NotNextHop)));
         }
         conditions.extend(not.map(Match::NotRealm));
         let mut beside = self.beside(hop)?;
@@ -193,7 +197,7 @@ impl Teller<'_> {
             return PathMatches::default();
         }
         let not = frozen.then_some(realm);
-        let lines = egress.iter().filter_map(|hop| self.through(hop, None, not));
+        let lines = egress.iter().filter_map(|hop| self.through(hop, &[], not));
         let mut paths = PathMatches {
             egress: lines.collect(),
             ..PathMatches::default()
@@ -220,7 +224,7 @@ impl Teller<'_> {
                 let device = route.device.map(|device| facts.device_name(device));
                 Family::of_net(&route.dst) == self.family
                     && route.unicast
-                    && route.dst.prefix_len() > 0
+                    && !Family::is_default(&route.dst)
                     && device.as_ref() == Some(&hop.device)
                     && (!self.by_next_hop || hop.gateway.is_none() || route.gateway == hop.gateway)
             })
@@ -237,18 +241,15 @@ mod tests {
     use crate::desired::desired;
     use crate::facts::{Address, HostFacts, Link, MainRoute};
     use crate::firewall::{Hook, Path, Ruleset, Verdict};
-    use crate::types::{IfIndex, Metric, PerFamily, Protocol};
+    use crate::types::{IfIndex, PerFamily, Protocol};
 
     /// One interface, the VPC router and a NAT instance, and the administrator's own routes.
     fn policy(routes: u32) -> (Ruleset, Vec<String>) {
         let route = |dst: &str, gateway: Option<&str>| MainRoute {
-            dst: dst.parse().unwrap(),
-            metric: Metric(0),
             gateway: gateway.map(|gateway| gateway.parse().unwrap()),
             device: Some(IfIndex(2)),
-            onlink: false,
             protocol: Protocol(4),
-            unicast: true,
+            ..MainRoute::unicast(dst.parse().unwrap())
         };
         let router = Some("10.0.1.1");
         let mut main_routes = vec![route("0.0.0.0/0", router), route("10.0.1.0/24", None)];

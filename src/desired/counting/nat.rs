@@ -5,40 +5,41 @@ use ipnet::IpNet;
 use super::PathMatches;
 use crate::firewall::Match;
 
-/// The path matches of a family in the NAT role. `asks` match the bypass path, `out` is the interface
-/// of the egress path; traffic to `private` space belongs to neither path.
-pub fn of_nat(
-    sources: &[IpNet],
-    asks: Option<&[Match]>,
-    out: &str,
-    private: &[IpNet],
-) -> PathMatches {
-    let past = asks.unwrap_or_default();
+/// The path matches of a family in the NAT role. Each of `asks` matches a part of the bypass path,
+/// `out` is the interface of the egress path; traffic to `private` space belongs to neither path.
+pub fn of_nat(sources: &[IpNet], asks: &[Vec<Match>], out: &str, private: &[IpNet]) -> PathMatches {
     // Substitutes for the routing decision, which is equal for both paths.
     let substitute =
         |condition: &Match| matches!(condition, Match::Realm(_) | Match::DestinationAnyOf(_));
-    let by_substitute = past.iter().any(substitute);
+    let by_substitute = asks.iter().flatten().any(substitute);
     let stays = || Match::DestinationNoneOf(private.to_vec());
-    let bypass = |from: &[Match]| {
-        let mut conditions = [from, asks?].concat();
-        // A substitute is exact without the exception for private space.
-        conditions.extend((!by_substitute).then(stays));
-        Some(conditions)
+    let bypass = |from: &[Match]| -> Vec<Vec<Match>> {
+        let line = |ask: &Vec<Match>| {
+            let mut conditions = [from, ask].concat();
+            // A substitute is exact without the exception for private space.
+            conditions.extend((!by_substitute).then(stays));
+            conditions
+        };
+        asks.iter().map(line).collect()
     };
     let egress = |from: &[Match]| {
         let mut conditions = from.to_vec();
         conditions.push(Match::OutputInterface(out.to_owned()));
-        conditions.extend(past.iter().filter_map(|condition| match condition {
-            Match::NextHop(gateway) => Some(Match::NotNextHop(*gateway)),
-            _ => None,
-        }));
+        conditions.extend(
+            asks.iter()
+                .flatten()
+                .filter_map(|condition| match condition {
+                    Match::NextHop(gateway) => Some(Match::NotNextHop(*gateway)),
+                    _ => None,
+                }),
+        );
         conditions.push(stays());
         conditions
     };
     // The sources' networks contain this host's own addresses too.
     let from = |source: &IpNet| [Match::Source(*source), Match::SourceNotLocal];
     PathMatches {
-        bypass: sources.iter().filter_map(|s| bypass(&from(s))).collect(),
+        bypass: sources.iter().flat_map(|s| bypass(&from(s))).collect(),
         egress: sources.iter().map(|s| egress(&from(s))).collect(),
         decided_by_first_packet: by_substitute,
     }

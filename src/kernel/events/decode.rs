@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::kernel::link::{self, RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK};
+use crate::kernel::nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
 use crate::kernel::route;
 use crate::kernel::rule::{self, RTM_DELRULE, RTM_NEWRULE};
 use crate::kernel::wire::{Frame, NFGEN_LEN, WireError, attributes, find};
@@ -33,6 +34,8 @@ pub enum Change {
     RouteCame(Route),
     /// The default route of the main table changed.
     MainDefault(Family),
+    /// A nexthop object changed, which a default of the main table may use.
+    NexthopObject,
     RuleGone(Rule),
     RuleCame(Rule),
     /// An interface was added or changed.
@@ -76,6 +79,7 @@ pub(super) fn route_event(frame: &Frame<'_>) -> Result<Option<Event>, WireError>
         RTM_NEWRULE | RTM_DELRULE => rule_change(frame)?,
         RTM_NEWLINK | RTM_DELLINK => link_change(frame)?,
         RTM_NEWADDR | RTM_DELADDR => address_change(frame)?,
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Change::NexthopObject),
         _ => None,
     };
     Ok(change.map(|change| Event {
@@ -90,7 +94,7 @@ fn route_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
     };
     let route = decoded.into_route();
     if route.key.table == TableId::MAIN {
-        let is_default = route.key.dst.prefix_len() == 0;
+        let is_default = Family::is_default(&route.key.dst);
         return Ok(is_default.then(|| Change::MainDefault(route.key.family())));
     }
     Ok(Some(match frame.kind {

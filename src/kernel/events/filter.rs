@@ -9,7 +9,7 @@
 
 use socket2::SockFilter;
 
-use crate::types::TableId;
+use crate::types::{Family, TableId};
 
 // linux/bpf_common.h.
 const LD_H_ABS: u16 = 0x28;
@@ -19,6 +19,7 @@ const LD_W_IND: u16 = 0x40;
 const LD_IMM: u16 = 0x00;
 const LDX_IMM: u16 = 0x01;
 const JEQ: u16 = 0x15;
+const JGT: u16 = 0x25;
 const TAX: u16 = 0x07;
 const RET: u16 = 0x06;
 /// `SKF_AD_OFF` + `SKF_AD_NLATTR` (linux/filter.h): finds the attribute of type X, searching from
@@ -61,7 +62,8 @@ pub(super) fn routes_of(tables: &[TableId], own_ports: &[u32]) -> Vec<SockFilter
         op(LD_B_ABS, TABLE),
         jump(TableId::MAIN.0, 0, 4),
         op(LD_B_ABS, DST_LEN),
-        jump(0, 0, 1),
+        // A default in disguise is one too; the few other routes as short are let through.
+        SockFilter::new(JGT, 1, 0, u32::from(Family::Ipv6.default_length())),
         op(RET, ACCEPT),
         op(RET, DROP),
     ]);

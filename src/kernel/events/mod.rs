@@ -23,6 +23,8 @@ pub use decode::{Change, Event};
 /// `RTNLGRP_*` (linux/rtnetlink.h): LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR,
 /// IPV6_ROUTE, IPV6_RULE.
 const ROUTE_GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
+/// `RTNLGRP_NEXTHOP`; kernels before 5.3 have no such group.
+const NEXTHOP_GROUP: u32 = 32;
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUP: u32 = 7;
 /// Bound of a notification: a link with many virtual functions may take 32 KiB.
@@ -83,6 +85,12 @@ impl Listener {
             route
                 .add_membership(group)
                 .map_err(cannot("listen to route notifications"))?;
+        }
+        match route.add_membership(NEXTHOP_GROUP) {
+            Err(error) if error.raw_os_error() != Some(Errno::INVAL.raw_os_error()) => {
+                return Err(cannot("listen to nexthop notifications")(error));
+            }
+            _ => {}
         }
         let firewall = open(NETLINK_NETFILTER, buffer)
             .and_then(|socket| socket.add_membership(NFTABLES_GROUP).map(|()| socket));

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{RTA_FLOW, RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA, RTNH_F_ONLINK, family_number};
+use super::{
+    RTA_FLOW, RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA, RTNH_F_ONLINK, family_number, hop_state,
+};
+use crate::facts::HopState;
 use crate::kernel::wire::{
     Attribute, WireError, each_attribute, put, put_address, put_u32, u16_at, u32_at,
 };
@@ -11,6 +14,14 @@ use crate::types::{Family, IfIndex, Realm};
 
 /// Length of `struct rtnexthop`.
 const RTNEXTHOP: usize = 8;
+
+/// A next hop of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kernel) struct Hop {
+    pub(in crate::kernel) leg: Leg,
+    /// Left out of the routes of our tables, since the state changes with the carrier.
+    pub(in crate::kernel) state: HopState,
+}
 
 /// Without legs a delete matches the whole route; with legs IPv6 would delete leg by leg.
 ///
@@ -70,7 +81,7 @@ pub(super) fn via_address(attribute: &Attribute) -> Result<IpAddr, WireError> {
 }
 
 /// Reads the legs of a multipath route, and the realm where the legs carry one.
-pub(super) fn decode_legs(mut rest: &[u8]) -> Result<(Vec<Leg>, Option<Realm>), WireError> {
+pub(super) fn decode_legs(mut rest: &[u8]) -> Result<(Vec<Hop>, Option<Realm>), WireError> {
     let (mut legs, mut realm) = (Vec::new(), None);
     while rest.len() >= RTNEXTHOP {
         let length = usize::from(u16_at(rest, 0)?);
@@ -87,13 +98,17 @@ pub(super) fn decode_legs(mut rest: &[u8]) -> Result<(Vec<Leg>, Option<Realm>), 
                 _ => {}
             }
         }
-        legs.push(Leg {
-            via: Via {
-                gateway,
-                device: IfIndex(u32_at(rest, 4)?),
-                onlink: u32::from(rest[2]) & RTNH_F_ONLINK != 0,
+        let flags = u32::from(rest[2]);
+        legs.push(Hop {
+            leg: Leg {
+                via: Via {
+                    gateway,
+                    device: IfIndex(u32_at(rest, 4)?),
+                    onlink: flags & RTNH_F_ONLINK != 0,
+                },
+                weight: u16::from(rest[3]) + 1,
             },
-            weight: u16::from(rest[3]) + 1,
+            state: hop_state(flags),
         });
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
     }
@@ -167,6 +182,7 @@ mod tests {
             },
             target,
             realm: Realm(if dst.addr().is_ipv4() { 91 } else { 0 }),
+            options: None,
             protocol: Protocol(83),
         }
     }
