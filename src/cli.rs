@@ -15,7 +15,7 @@ Exit codes:
    0  in sync, or changed and verified
    1  failed on the host or at run time (privileges, lock, gateway, verify)
    2  changes pending (dry run)
-   3  held by the guard: the last known good stays in force
+   3  the guard holds the document back: the last known good stays in force
   64  wrong usage or config text";
 
 const EXAMPLES: &str = "\
@@ -35,13 +35,18 @@ Examples:
   trailblazer reconcile --dry-run                        print the plan
   trailblazer reconcile                                  apply the plan
   trailblazer reconcile --dry-run -o json | jq .steps    print the plan as JSON
-  trailblazer reconcile --accept 1710355389              end the guard's hold on this document
+  trailblazer reconcile --accept 1710355389              accept a document held by the guard
   trailblazer reconcile --dry-run --role host --region us-east-1 --source ip-ranges.json";
 
 /// Routes storage traffic around the NAT, and all other traffic through the NAT.
 ///
 /// Maintains routes, policy rules and NAT rules: traffic to the selected AWS prefixes (S3 by
-/// default) takes the bypass path, all other traffic leaves from fixed egress addresses.
+/// default) takes the bypass path, around the NAT; all other traffic leaves from fixed egress
+/// addresses.
+///
+/// Terms: the document is AWS's list of prefixes, ip-ranges.json. The guard checks each new document;
+/// the last known good is the newest document that the guard accepted. A pass reads the document,
+/// compares it with the kernel, applies the difference and verifies the result.
 #[derive(Debug, Parser)]
 #[command(
     name = "trailblazer",
@@ -62,10 +67,10 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run one pass: bring the kernel in line with the document and the config.
+    /// Run one pass: change routes, rules and firewall to match the document and the config.
     #[command(after_help = format!("{RECONCILE_EXAMPLES}\n\n{EXIT_CODES}"))]
     Reconcile(ReconcileArgs),
-    /// Run a pass for each cause (timer, drift, new document, signal) until stopped.
+    /// Run continuously; start a pass on a timer, on drift, on a new document or on a signal.
     #[command(after_help = "\
 Runs in the foreground; trailblazer.service runs the agent under systemd. SIGHUP reloads the
 config (the agent refuses a bad config and keeps the old one). SIGTERM stops the agent and leaves
@@ -114,7 +119,7 @@ Examples:
 
 Exit codes: 0 in force, 1 not in force or no agent, 64 wrong usage or config text")]
     Status(StatusArgs),
-    /// Start a pass of the running agent now; ends the pause after a flush.
+    /// Make the running agent start a pass now; also ends the pause after a flush.
     #[command(after_help = "\
 Exit codes: 0 the agent starts a pass, 1 no pass or no agent, 64 wrong usage or config text")]
     Kick(BaseArgs),
@@ -167,10 +172,10 @@ pub struct ReconcileArgs {
     /// Print the plan; change no kernel object and no file.
     #[arg(long)]
     pub dry_run: bool,
-    /// Fetch, check and store the document only; the kernel stays unchanged (to bake an image).
+    /// Fetch, check and store the document only; the kernel stays unchanged (for machine images).
     #[arg(long)]
     pub cache_only: bool,
-    /// End the guard's hold on the document with this sync token.
+    /// Accept the document with this sync token, although the guard holds the document back.
     #[arg(long, value_name = "TOKEN", value_parser = sync_token)]
     pub accept: Option<SyncToken>,
     #[command(flatten)]

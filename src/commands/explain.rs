@@ -119,7 +119,7 @@ async fn explain(
     }
     if examined.judgement.nothing_in_force {
         // Without a document a pass keeps the bypass routes, so explain the routes in the kernel.
-        notes.push("no document available: explained by the routes in the kernel".to_owned());
+        notes.push("no document available: this answer uses the routes in the kernel".to_owned());
         examined.view.prefixes = Some(examined.view.kernel_prefixes());
     }
     let view = &examined.view;

@@ -88,7 +88,7 @@ fn flush(known: &Known) -> Flushed {
     }
     if flushed.firewall_alone() {
         flushed.notes.push(
-            "found our firewall rules, but no routes or policy rules with these numbers: if another config was in force, flush again with its -c".to_owned(),
+            "found Trailblazer's firewall rules, but no routes or policy rules with these table and protocol numbers: if another config was in force, run flush again with -c and that config".to_owned(),
         );
     }
     flushed.duration = started.elapsed();
@@ -243,7 +243,7 @@ fn observe(
         match &found {
             ObservedFirewall::Unavailable(why) | ObservedFirewall::Unreadable(why) => {
                 if kernel.firewall(kind).certainly_holds_ours(&found) {
-                    unknown.push(format!("{kind}: cannot remove our rules: {why}"));
+                    unknown.push(format!("{kind}: cannot remove Trailblazer's rules: {why}"));
                 } else {
                     notes.push(format!("{kind}: not checked: {why}"));
                 }

@@ -292,9 +292,9 @@ fn diff_firewalls(goal: &Goal, observed: &ObservedState, ownership: &Ownership) 
                 continue;
             }
             ObservedFirewall::Unreadable(why) => {
-                steps.notes.push(format!(
-                    "{backend}: the present rules cannot be read: {why}"
-                ));
+                steps
+                    .notes
+                    .push(format!("{backend}: cannot read the present rules: {why}"));
                 if nothing {
                     continue;
                 }

@@ -26,9 +26,9 @@ pub(super) fn conflicts(
             .binary_search_by(|ours| ours.key.cmp(key))
             .is_ok();
         let what = if same_key {
-            "has the same prefix and metric as one of ours"
+            "has the same prefix and metric as a route of Trailblazer"
         } else if key.dst.prefix_len() == 0 && current.contains(&key.table) {
-            "is a default in our table"
+            "is a default route in Trailblazer's table"
         } else {
             continue;
         };
@@ -86,7 +86,7 @@ pub(super) fn foreign_notes(
     if conflicts.is_empty() {
         let describe = |key: &RouteKey, protocol| {
             format!(
-                "foreign route {} in table {} (protocol {protocol}) is left alone",
+                "foreign route {} in table {} (protocol {protocol}) stays unchanged",
                 key.dst, key.table
             )
         };
@@ -99,7 +99,7 @@ pub(super) fn foreign_notes(
         );
         if foreign.len() > NAMED {
             notes.push(format!(
-                "{} more foreign routes in our tables are left alone",
+                "{} more foreign routes in Trailblazer's tables stay unchanged",
                 foreign.len() - NAMED
             ));
         }
@@ -109,7 +109,7 @@ pub(super) fn foreign_notes(
     for rule in &observed.rules {
         if (first..=last).contains(&rule.priority) && !ownership.owns_rule(rule) {
             notes.push(format!(
-                "foreign {} rule {} (protocol {}) lies inside our priority range {first}-{last} and is left alone",
+                "foreign {} rule {} (protocol {}) has a priority of Trailblazer's range {first}-{last} and stays unchanged",
                 rule.family, rule.priority, rule.protocol
             ));
         }

@@ -30,7 +30,7 @@ const CASES: &[Case] = &[
         ],
         says: &[
             "foreign route 52.216.0.0/15 in table 1083",
-            "has the same prefix and metric as one of ours",
+            "has the same prefix and metric as a route of Trailblazer",
             "ip route del 52.216.0.0/15 table 1083",
         ],
         config: "",
@@ -78,7 +78,7 @@ const CASES: &[Case] = &[
         ],
         says: &[
             "foreign route 0.0.0.0/0 in table 1083",
-            "is a default in our table",
+            "is a default route in Trailblazer's table",
         ],
         config: "",
     },
@@ -100,7 +100,7 @@ const CASES: &[Case] = &[
         ],
         says: &[
             "foreign route 0.0.0.0/0 in table 1084",
-            "is a default in our table",
+            "is a default route in Trailblazer's table",
         ],
         config: "",
     },

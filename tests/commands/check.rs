@@ -92,7 +92,11 @@ fn check_covers_the_host_role() {
         warned.has("rules", "warn", "foreign rule 1024");
         warned.has("rules", "warn", "fwmark 0x80/0x80 lookup main");
         warned.has("rules", "warn", "from 10.0.1.77/32 lookup 1001");
-        warned.has("rules", "warn", "foreign rule 30500 follows our rules");
+        warned.has(
+            "rules",
+            "warn",
+            "foreign rule 30500 follows Trailblazer's rules",
+        );
         warned.has("kernel", "warn", "foreign ipv4 rule 30050");
         warned.has("tcp_fwmark_accept", "warn", "off");
         warned.has("src_valid_mark", "warn", "off");
@@ -100,7 +104,11 @@ fn check_covers_the_host_role() {
 
         ns.ip("route add default via 10.0.1.1 table 1084 metric 7 proto static");
         let conflict = Checked::run(&setup, ns, 1);
-        conflict.has("conflicts", "fail", "is a default in our table");
+        conflict.has(
+            "conflicts",
+            "fail",
+            "is a default route in Trailblazer's table",
+        );
         assert_eq!(conflict.0["fails"], 1);
     });
 }
@@ -236,7 +244,7 @@ fn check_warns_of_networkd_removing_our_objects() {
         let text = "[Network]\nManageForeignRoutes=no\n";
         std::fs::write("/run/systemd/networkd.conf.d/99-lab.conf", text).unwrap();
         let checked = Checked::run(&setup, ns, 0);
-        checked.has("networkd", "warn", "removes our routes or rules");
+        checked.has("networkd", "warn", "removes Trailblazer's routes or rules");
         let advice = checked.0["checks"].to_string();
         assert!(
             advice.contains("ManageForeignRoutingPolicyRules=no"),

@@ -181,7 +181,7 @@ fn explain_works_without_privileges_and_state_dir() {
         assert_eq!(value["origins"][0]["origin"], "kernel");
         let notes = value["notes"].to_string();
         assert!(notes.contains("Permission denied"), "{notes}");
-        assert!(notes.contains("explained by the routes"), "{notes}");
+        assert!(notes.contains("this answer uses the routes"), "{notes}");
     });
 }
 

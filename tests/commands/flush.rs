@@ -37,7 +37,10 @@ fn round_trip(ns: &Ns, setup: &Setup) {
 
     let again = setup.run(ns, &["flush"]).ok();
     let last = again.stdout.trim_end().lines().last().unwrap();
-    assert!(last.starts_with("No objects of ours found"), "{again}");
+    assert!(
+        last.starts_with("No objects of Trailblazer found"),
+        "{again}"
+    );
     let passes = setup.json(ns, &["history"], 0);
     let causes: Vec<&str> = passes["passes"]
         .as_array()

@@ -245,7 +245,7 @@ fn foreign_default_in_the_egress_table_is_a_conflict() {
                 scene.ip(&format!("{family} route add {foreign}"));
                 let status = scene.agent.wait_for("a conflict", |status| {
                     let reason = status["reason"].as_str().unwrap_or_default();
-                    reason.contains("is a default in our table")
+                    reason.contains("is a default route in Trailblazer's table")
                 });
                 assert_eq!(status["state"], "degraded");
                 scene.gap(|| drop(scene.ip("rule del pref 30020")));

@@ -136,7 +136,7 @@ fn status_without_an_agent_reads_the_kernel() {
         host.run(&["flush"]).ok();
         let text = host.run(&["status"]).expect_code(1).stdout;
         assert!(
-            text.contains("the kernel has no objects of ours: "),
+            text.contains("the kernel has no objects of Trailblazer: "),
             "{text}"
         );
         assert!(text.contains("  flush  "), "{text}");

@@ -17,7 +17,7 @@ pub(super) fn privileges(report: &mut CheckReport) {
         None => report.warn(
             NAME,
             "cannot find out whether CAP_NET_ADMIN is available",
-            "if a pass is refused, run it as root",
+            "if `trailblazer reconcile` fails with a permission error, run it as root",
         ),
         Some(false) => report.warn(
             NAME,
@@ -52,15 +52,19 @@ pub(super) fn nf_tables(config: &Config, report: &mut CheckReport) {
     let name = "nf_tables";
     let asked_for = config.nat.backend == AutoOr::Set(BackendKind::Nftables);
     match probe() {
-        Ok(Probe::Available) => report.ok(name, "the kernel supports all of our rules"),
+        Ok(Probe::Available) => report.ok(name, "the kernel supports all of Trailblazer's rules"),
         Ok(Probe::Unprivileged(why)) => report.warn(name, why, "run the check as root"),
         Ok(Probe::Unavailable(why)) if asked_for => report.fail(
             name,
             why,
-            "modprobe nf_tables, or set [nat] backend = \"iptables\"",
+            "run modprobe nf_tables, or set [nat] backend = \"iptables\"",
         ),
         Ok(Probe::Unavailable(why)) => report.ok(name, format!("not available ({why})")),
-        Err(error) => report.fail(name, error.to_string(), "see dmesg, or use iptables"),
+        Err(error) => report.fail(
+            name,
+            error.to_string(),
+            "look for a reason in dmesg, or use iptables",
+        ),
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn all(root: &Path, report: &mut CheckReport) {
     let lines: Vec<String> = taken.iter().map(|key| format!("{key}=no")).collect();
     report.warn(
         name,
-        "systemd-networkd removes our routes or rules on its restart and when a link comes up",
+        "systemd-networkd removes Trailblazer's routes or rules when networkd restarts or a link comes up",
         format!(
             "write \"[Network]\" and \"{}\" to /etc/systemd/networkd.conf.d/trailblazer.conf, then systemctl restart systemd-networkd",
             lines.join("\", \"")

@@ -141,7 +141,10 @@ fn conflicts(
         Err(error) => return report.fail_plain("backend", error.to_string()),
     };
     if plan.conflicts.is_empty() {
-        report.ok(name, "no foreign object conflicts with ours");
+        report.ok(
+            name,
+            "no foreign object conflicts with Trailblazer's objects",
+        );
     }
     for conflict in plan.conflicts {
         report.fail_plain(name, conflict.message);

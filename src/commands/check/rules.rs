@@ -36,7 +36,7 @@ pub(super) fn all(view: &View, desired: Option<&DesiredState>, report: &mut Chec
             report.warn(
                 name,
                 format!(
-                    "{family}: foreign rule {} precedes our rules, and its packets bypass them: {}",
+                    "{family}: foreign rule {} precedes Trailblazer's rules, so packets that match the foreign rule never reach them: {}",
                     rule.priority,
                     rule_text(rule)
                 ),
@@ -47,7 +47,7 @@ pub(super) fn all(view: &View, desired: Option<&DesiredState>, report: &mut Chec
             report.warn(
                 name,
                 format!(
-                    "{family}: foreign rule {} follows our rules and sees only private destinations and connections from outside, since table {} handles all other packets: {}",
+                    "{family}: foreign rule {} follows Trailblazer's rules and sees only private destinations and connections from outside, since table {} handles all other packets: {}",
                     rule.priority,
                     view.ownership.current.egress_table,
                     rule_text(rule)

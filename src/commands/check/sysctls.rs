@@ -238,7 +238,10 @@ impl Check<'_> {
     ) {
         let name = "src_valid_mark";
         if marked {
-            report.ok(name, "on: the reverse path check includes our marks");
+            report.ok(
+                name,
+                "on: the reverse path check includes Trailblazer's marks",
+            );
         } else if unfiltered {
             report.ok(name, "off, and no interface checks the reverse path");
         } else if !self.may_shut(desired, Family::Ipv4) {
@@ -316,7 +319,7 @@ impl Check<'_> {
         let name = "conntrack";
         let count = self.number("net/netfilter/nf_conntrack_count");
         let Some(max) = self.number("net/netfilter/nf_conntrack_max") else {
-            report.ok(name, "not loaded yet: our rules load the module");
+            report.ok(name, "not loaded yet: Trailblazer's rules load the module");
             return;
         };
         let count = count.unwrap_or(0);

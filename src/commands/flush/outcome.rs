@@ -121,7 +121,7 @@ impl Flushed {
         }
         let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
         let _ = match self.outcome() {
-            "in_sync" => writeln!(text, "No objects of ours found ({took})."),
+            "in_sync" => writeln!(text, "No objects of Trailblazer found ({took})."),
             "changed" => writeln!(
                 text,
                 "Removed: {} ({took}). The host is as it was before Trailblazer.",
@@ -129,7 +129,7 @@ impl Flushed {
             ),
             _ => writeln!(
                 text,
-                "Failed: see the errors; repair them and run flush again."
+                "Failed: correct the errors above, then run flush again."
             ),
         };
         text

@@ -23,7 +23,7 @@ use crate::types::{Family, PerFamily, SyncToken};
 
 /// Passes to show, as many as in a snapshot.
 const PASSES: usize = 10;
-const EMPTY: &str = "the kernel has no objects of ours";
+const EMPTY: &str = "the kernel has no objects of Trailblazer";
 
 /// The state of the host without the agent's answer.
 pub(super) struct Absent {
@@ -264,7 +264,7 @@ impl Absent {
             lines.calm("rules", &kernel.rules.to_string());
             let firewalls = match &kernel.firewalls {
                 None => "not checked".to_owned(),
-                Some(kinds) if kinds.is_empty() => "no rules of ours".to_owned(),
+                Some(kinds) if kinds.is_empty() => "no rules of Trailblazer".to_owned(),
                 Some(kinds) => kinds.join(", "),
             };
             lines.calm("firewall", &firewalls);
