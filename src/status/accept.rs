@@ -29,7 +29,7 @@ pub enum ControlError {
     },
     #[error("cannot listen at {}: the path is not a socket; remove the file, or set [agent] socket to another path", .0.display())]
     NoSocket(PathBuf),
-    #[error("cannot {operation} {}: {source}; `trailblazer status`, `kick` and the pause of `flush` need the control socket: repair this, or set [agent] socket to another path", .path.display())]
+    #[error("cannot {operation} {}: {source}; `trailblazer status`, `kick` and the pause of `flush` need the control socket: correct the cause, or set [agent] socket to another path", .path.display())]
     Refused {
         /// Completes `cannot …`.
         operation: &'static str,

@@ -90,8 +90,8 @@ fn document(snapshot: &Snapshot, lines: &mut Lines) {
     };
     let (worrying, freshness) = match document.freshness {
         Freshness::Fresh => (false, "fresh"),
-        Freshness::Warn => (true, "STALE: longer ago than [agent] stale.warn"),
-        Freshness::Alarm => (true, "STALE: longer ago than [agent] stale.alarm"),
+        Freshness::Warn => (true, "STALE: exceeds [agent] stale.warn"),
+        Freshness::Alarm => (true, "STALE: exceeds [agent] stale.alarm"),
     };
     let text = format!(
         "sync token {}, published {}, confirmed {} ago ({freshness})",
@@ -109,7 +109,7 @@ fn source(source: &SourceStatus, lines: &mut Lines) {
     };
     let breaker = match source.breaker {
         BreakerState::Closed => "breaker closed",
-        BreakerState::Open => "breaker OPEN: repeated failures, no fetch for a while",
+        BreakerState::Open => "breaker OPEN: fetches pause after repeated failures",
         BreakerState::HalfOpen => "breaker half open: a trial fetch is running",
     };
     let fetches: Vec<String> = source
@@ -271,7 +271,7 @@ fn traffic_lines(traffic: &PathTraffic, saved: Option<f64>, lines: &mut Lines) {
         lines.calm(label, &format!("{path}  ipv4 {ipv4}, ipv6 {ipv6}"));
     }
     if let Some(dollars) = saved {
-        let text = format!("${dollars:.2}: the cost of the bypass traffic had it passed the NAT");
+        let text = format!("${dollars:.2}: NAT charges saved, by [agent] nat_price_per_gb");
         lines.calm("saved", &text);
     }
 }

@@ -249,7 +249,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_saved_dollars_total",
         kind: Kind::Counter,
         labels: &[],
-        help: "Cost of the bypass traffic had it passed the NAT, at [agent] nat_price_per_gb. Absent where counting is impossible.",
+        help: "Saved NAT charges in dollars: the gigabytes of bypass traffic multiplied by [agent] nat_price_per_gb. Absent where counting is impossible.",
         samples: |snapshot, out| {
             if let Some(dollars) = snapshot.saved_dollars {
                 out.value(&[], dollars);
