@@ -51,7 +51,7 @@ pub(super) fn conflicts(fought: &[(&ObjectKey, String, bool)]) {
     }
     if fought.len() > NAMED {
         let more = fought.len() - NAMED;
-        tracing::warn!("conflict: other programs keep changing {more} more objects of ours");
+        tracing::warn!("conflict: other programs keep changing {more} more objects of Trailblazer");
     }
 }
 
@@ -77,7 +77,7 @@ impl Told {
         if put_back > 0 {
             tracing::info!(
                 put_back,
-                "restored at once: {put_back} objects of ours were deleted ({heard})"
+                "repaired drift: another program deleted {put_back} objects of Trailblazer, now restored ({heard})"
             );
         }
         let because = if ended.drift && !heard.is_empty() {
@@ -158,10 +158,10 @@ impl Told {
                 if failures == 1 || opened {
                     tracing::warn!(
                         failures,
-                        "the source gives no document: {}; the rules in force stay, next attempt in {next} s{}",
+                        "cannot fetch the document: {}; the present routes stay in force, next attempt in {next} s{}",
                         why,
                         if opened {
-                            " (the breaker is open: fewer attempts)"
+                            " (repeated failures: the breaker is open, attempts are rare)"
                         } else {
                             ""
                         }

@@ -63,7 +63,7 @@ impl Meter {
     }
 
     fn unreadable(&self, error: &FirewallError) {
-        tracing::debug!("the counters by path: {error}");
+        tracing::debug!("cannot read the counters by path: {error}");
     }
 
     fn take(&mut self, now: Option<PathTraffic>) {
@@ -73,7 +73,7 @@ impl Meter {
         {
             self.lost = sum(&self.lost, &last);
             if let Err(error) = self.store.write_json(StateFile::Traffic, &self.lost) {
-                tracing::warn!("cannot store the bytes by path: {error}");
+                tracing::warn!("cannot store the byte counters: {error}");
             }
         }
         self.last = Some(now);

@@ -47,7 +47,7 @@ pub struct Settings {
 #[derive(Debug, Error)]
 pub enum AgentError {
     #[error(
-        "the agent needs CAP_NET_ADMIN: run it as root or with that ambient capability, as trailblazer.service does"
+        "the agent needs CAP_NET_ADMIN: run the agent as root, or with CAP_NET_ADMIN as an ambient capability (see trailblazer.service)"
     )]
     NoPrivilege,
     #[error(transparent)]
@@ -55,10 +55,14 @@ pub enum AgentError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The kernel's notifications ended after the start.
-    #[error("{0}; restart the agent: routes, rules and firewall stay as they are meanwhile")]
+    #[error(
+        "{0}; restart the agent (systemctl restart trailblazer): routes, rules and firewall stay in place meanwhile"
+    )]
     Deaf(String),
-    #[error("cannot listen to signals: {0}")]
+    #[error("cannot install the signal handlers: {0}")]
     Signals(std::io::Error),
-    #[error("cannot start a thread: {0}; check the limit of tasks (TasksMax)")]
+    #[error(
+        "cannot start a thread: {0}; check the limit of tasks (TasksMax in trailblazer.service)"
+    )]
     Thread(std::io::Error),
 }

@@ -83,7 +83,7 @@ impl Watcher {
             Ok(kernel) => Some(kernel),
             Err(error) => {
                 tracing::warn!(
-                    "instant repair is off (no netlink socket): the next pass repairs drift: {error}"
+                    "no immediate repairs, the next pass repairs drift instead: {error}"
                 );
                 None
             }
@@ -163,7 +163,7 @@ impl Watcher {
             Change::RuleGone(rule) => rule_gone(rule, port, in_force, gone),
             Change::RuleCame(rule) => rule_came(&rule, in_force),
             Change::MainDefault(family) => {
-                Reaction::PathChanged(Cause::Text(format!("the {family} default changed")))
+                Reaction::PathChanged(Cause::Text(format!("the {family} default route changed")))
             }
             Change::NexthopObject => {
                 let used = in_force.is_some_and(|in_force| in_force.facts.defaults_use_objects());

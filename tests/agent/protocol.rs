@@ -155,7 +155,7 @@ fn invalid_reload_is_refused_and_changes_nothing() {
             let log = agent.log().split_off(logged);
             assert_eq!(log.matches("ERROR").count(), 1, "{log}");
             assert!(
-                log.contains("the new settings are refused, the old ones stay"),
+                log.contains("invalid config, the previous config stays in force"),
                 "{log}"
             );
             for words in says {

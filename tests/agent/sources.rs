@@ -178,11 +178,7 @@ fn breaker_opens_after_failures_and_closes_after_an_answer() {
         assert_eq!(open["state"], "in_force");
         let log = agent.log();
         assert_eq!(log.matches("the breaker is open").count(), 1, "{log}");
-        assert_eq!(
-            log.matches("the source gives no document").count(),
-            2,
-            "{log}"
-        );
+        assert_eq!(log.matches("cannot fetch the document").count(), 2, "{log}");
 
         // A trial that lasts, to be seen: one try this way, three the other.
         host.mirror.set_mode(MirrorMode::Silent);

@@ -180,7 +180,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             && self.account.state() == State::InForce
         {
             let culprit = self.shared.culprit(key);
-            let reason = format!("{key} is changed again and again by {culprit}");
+            let reason = format!("{culprit} keeps changing {key}");
             self.account.enter(State::Degraded, Some(reason));
         }
     }

@@ -70,7 +70,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         match (self.reload)() {
             Ok(settings) => self.probe = Some(settings),
             Err(why) => {
-                tracing::error!("the new settings are refused, the old ones stay: {why}");
+                tracing::error!("invalid config, the previous config stays in force: {why}");
                 self.notifier.ready();
             }
         }
@@ -79,7 +79,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
     pub(super) fn probed(&mut self, settings: Settings, ended: &Ended) {
         let report = &ended.report;
         if let (Some(error), false) = (&report.error, report.without_document) {
-            tracing::error!("the new settings are refused, the old ones stay: {error}");
+            tracing::error!("invalid config, the previous config stays in force: {error}");
             self.notifier.ready();
             return;
         }
@@ -105,11 +105,11 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             || old.agent.event_buffer != new.agent.event_buffer;
         if fixed {
             tracing::warn!(
-                "[source] state_dir and [agent] event_buffer take effect in full at the next restart"
+                "changes of [source] state_dir and [agent] event_buffer take full effect only after a restart of the agent"
             );
         }
         self.reloading = true;
-        tracing::info!("the new settings are in force from the next pass on");
+        tracing::info!("new config accepted: in force from the next pass on");
         self.cause(Cause::Config);
     }
 
