@@ -415,7 +415,9 @@ fn displaced_jump_is_noted_and_restored_by_rollback() {
             let behind = backend.jumps_behind_others().unwrap();
             assert_eq!(
                 behind,
-                ["ipv4: our jump in POSTROUTING of table nat is rule 2, behind foreign rules"]
+                [
+                    "ipv4: Trailblazer's jump in chain POSTROUTING of table nat is rule 2, behind foreign rules"
+                ]
             );
             let snapshot = owned(&mut backend).snapshot;
             backend.remove().unwrap();

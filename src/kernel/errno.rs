@@ -77,7 +77,9 @@ impl KernelError {
     pub fn advice(&self) -> &'static str {
         match self.class(false) {
             ErrorClass::Permission => "; run as root or with CAP_NET_ADMIN",
-            ErrorClass::LinkChanged => "; is the interface up and the gateway on its link?",
+            ErrorClass::LinkChanged => {
+                "; check that the interface is up and the gateway is on-link"
+            }
             ErrorClass::Unsupported => "; this kernel lacks the feature: see `trailblazer check`",
             _ => "",
         }

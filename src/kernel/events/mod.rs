@@ -35,7 +35,7 @@ const DONT_WAIT: i32 = 0x40;
 /// The kernel's notifications are not available.
 #[derive(Debug, Error)]
 #[error(
-    "cannot {operation}: {source}; without the kernel's notifications only the resync sees changes"
+    "cannot {operation}: {source}; without kernel notifications the agent notices changes only at the next resync"
 )]
 pub struct ListenError {
     operation: &'static str,

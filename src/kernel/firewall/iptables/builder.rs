@@ -107,7 +107,7 @@ impl Builder {
             *nested += 1;
             if *nested > MOST_NESTED {
                 return Err(format!(
-                    "more than {MOST_NESTED} rules in a chain that accept packets outside a list: the chains would nest too deep"
+                    "more than {MOST_NESTED} rules in a chain that accept packets outside a list: iptables chains would nest too deep"
                 ));
             }
             let rest = format!("TRAILBLAZER-REST{}", self.rests);

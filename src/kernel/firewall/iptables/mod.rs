@@ -92,7 +92,7 @@ impl IptablesBackend {
             for (table, own) in &saved.own.0 {
                 for jump in own.jumps.iter().filter(|jump| jump.position > 1) {
                     behind.push(format!(
-                        "{family}: our jump in {} of table {table} is rule {}, behind foreign rules",
+                        "{family}: Trailblazer's jump in chain {} of table {table} is rule {}, behind foreign rules",
                         jump.from, jump.position
                     ));
                 }
@@ -143,7 +143,7 @@ impl IptablesBackend {
         Err(refused(
             operation,
             format!(
-                "foreign rules still refer to chains of ours, so the empty chains stay: delete `{}`, then run again",
+                "foreign rules still refer to Trailblazer's chains, so the empty chains stay: delete `{}`, then run the command again",
                 references.join("`, `")
             ),
         ))

@@ -186,7 +186,7 @@ fn read_table(name: &str, table: TableText, saved: &mut Saved) {
             own.chains.insert(chain.clone(), rules.collect());
         } else {
             saved.foreign.push(format!(
-                "chain {chain} of table {name} has rules but not our comment \"{CHAIN_COMMENT}\"; the first rule is `{}`",
+                "chain {chain} of table {name} has rules but not Trailblazer's comment \"{CHAIN_COMMENT}\"; the first rule is `{}`",
                 rules.first().map_or("", |rule| rule.as_str())
             ));
         }

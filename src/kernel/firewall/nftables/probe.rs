@@ -46,7 +46,7 @@ pub fn probe() -> Result<Probe, FirewallError> {
         .into_owned();
     if parse_release(&release).is_some_and(|version| version < OLDEST) {
         return Ok(Probe::Unavailable(format!(
-            "Linux {release} can't store a comment on a table, our mark of ownership; {}.{} and later can",
+            "Linux {release} can't store a comment on a table, which marks the table as Trailblazer's; {}.{} and later can",
             OLDEST.0, OLDEST.1
         )));
     }
@@ -60,7 +60,7 @@ pub fn probe() -> Result<Probe, FirewallError> {
             // ENOENT, EINVAL, EPROTONOSUPPORT, EOPNOTSUPP, EAFNOSUPPORT: the kernel's answers to a
             // missing chain type, expression or hook.
             Some(2 | 22 | 93 | 95 | 97) => Ok(Probe::Unavailable(format!(
-                "the kernel's nf_tables lacks a part of our rules: {what}: {error}"
+                "the kernel's nf_tables lacks a feature that Trailblazer needs: {what}: {error}"
             ))),
             _ => Err(failed(&format!("{OPERATION}: {what}"), error)),
         },
