@@ -323,7 +323,7 @@ fn last_line_of_a_failed_pass_names_its_effect() {
         let absent = ["--source", "/nowhere.json"];
         says(
             &absent,
-            "Failed. The steps above are carried out and verified.",
+            "Failed. The steps above were executed and verified.",
         );
         says(&absent, "Failed. Nothing was changed.");
     });

@@ -103,9 +103,9 @@ impl Collector {
             Ok(record) => self.record(record),
             Err(error) => {
                 let reason = if line.ends_with(b"\n") && !error.is_eof() {
-                    format!("not a line of this journal: {error}")
+                    format!("not a journal line: {error}")
                 } else {
-                    "incomplete: the writer was stopped in the middle of the line".to_owned()
+                    "incomplete: the writer was stopped while writing the line".to_owned()
                 };
                 self.damaged(file, number, &reason);
             }

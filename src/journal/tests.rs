@@ -129,7 +129,7 @@ fn a_line_of_another_kind_is_reported_with_its_place() {
     assert_eq!(lines, [2, 3]);
     let text = history_text(&history);
     assert!(
-        text.contains("journal.jsonl line 3: not a line of this journal"),
+        text.contains("journal.jsonl line 3: not a journal line"),
         "{text}"
     );
 }

@@ -88,9 +88,9 @@ impl Work<'_> {
             };
             if self.is_watched() {
                 // The agent logs a fight once, not at each attempt.
-                tracing::debug!("{setback}; looking again");
+                tracing::debug!("{setback}; reading the kernel again");
             } else {
-                tracing::warn!("{setback}; looking again");
+                tracing::warn!("{setback}; reading the kernel again");
             }
             tried.append(&mut steps.steps);
             machine.view.refresh(machine.kernel)?;

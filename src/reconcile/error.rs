@@ -41,7 +41,7 @@ pub enum PassError {
     Desired(#[from] DesiredError),
     #[error(transparent)]
     Firewall(#[from] FirewallError),
-    #[error("no firewall can carry our rules: {0}")]
+    #[error("no usable firewall: {0}")]
     NoFirewall(String),
     /// A foreign object has the place of one of ours.
     #[error("conflict: {}; nothing was changed", .0.join("; "))]

@@ -27,7 +27,7 @@ fn missing_iptables_binary_is_refused() {
         let mut command = site.command(&[]);
         command.env("PATH", &empty);
         let says = [
-            "no firewall can carry our rules",
+            "no usable firewall",
             "no iptables binary",
             "package iptables",
         ];
@@ -114,7 +114,7 @@ fn host_without_any_firewall_backend_is_refused() {
             assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
             assert_eq!(report.outcome.exit_code(), 1);
             let error = report.error.unwrap();
-            assert!(error.contains("no firewall can carry our rules"), "{error}");
+            assert!(error.contains("no usable firewall"), "{error}");
             assert!(error.contains(says), "{line:?}: {error}");
             site.assert_as(&before);
         }

@@ -15,7 +15,7 @@ impl Report {
         if self.judged {
             self.document_to_text(&mut text);
         } else {
-            let _ = writeln!(text, "document  not looked at");
+            let _ = writeln!(text, "document  not read");
         }
         if let Some(backend) = &self.backend {
             let _ = writeln!(text, "firewall  {} ({})", backend.kind, backend.reason);
@@ -77,7 +77,9 @@ impl Report {
         let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
         match self.outcome {
             Outcome::InSync if self.mode.documents_only() => {
-                format!("The document is in the state dir; the kernel was not compared ({took}).")
+                format!(
+                    "The document is stored in the state directory; the kernel stays unchanged ({took})."
+                )
             }
             Outcome::InSync if !self.degraded.is_empty() => {
                 format!("Degraded: parts are missing; the rest is in sync ({took}).")
@@ -89,22 +91,26 @@ impl Report {
             Outcome::Changed => format!("Changed and verified: {totals} ({took})."),
             Outcome::Pending => format!("Plan: {totals}. Nothing was changed."),
             Outcome::Held if !self.mode.writes() => {
-                format!("Held by the guard. Plan: {totals}. Nothing was changed.")
+                format!(
+                    "The guard holds changes back. Plan for the rest: {totals}. Nothing was changed."
+                )
             }
             Outcome::Held if self.plan.is_empty() => {
-                format!("Held by the guard; what it lets through is in force ({took}).")
+                format!("The guard holds changes back; all other prefixes are in force ({took}).")
             }
-            Outcome::Held => format!("Held by the guard; the rest is in force: {totals} ({took})."),
+            Outcome::Held => format!(
+                "The guard holds changes back; the rest was changed and verified: {totals} ({took})."
+            ),
             Outcome::RolledBack => {
-                "Rolled back: our objects are as they were before the pass.".to_owned()
+                "Rolled back: Trailblazer's objects are as they were before the pass.".to_owned()
             }
             Outcome::Stopped => {
-                "Stopped between two steps; the next pass does the rest.".to_owned()
+                "Stopped between two steps; the next pass completes the changes.".to_owned()
             }
             Outcome::Failed => match self.applied {
                 Applied::None => "Failed. Nothing was changed.",
-                Applied::All => "Failed. The steps above are carried out and verified.",
-                Applied::Part => "Failed. The steps above are carried out in part.",
+                Applied::All => "Failed. The steps above were executed and verified.",
+                Applied::Part => "Failed. Some of the steps above were executed.",
             }
             .to_owned(),
         }
