@@ -35,23 +35,10 @@ const ROOMS: [&[&str]; 11] = [
 ];
 
 /// The longest function, in lines with its signature and closing brace.
-const LONGEST_FUNCTION: usize = 160;
+const LONGEST_FUNCTION: usize = 80;
 
 /// The longest source file, except unit tests in a `tests.rs`.
-const LONGEST_FILE: usize = 535;
-
-/// Findings of today, each the beginning of a line of a report. The list may only get shorter.
-const STILL_OPEN: [&str; 9] = [
-    "guard::anchor, guard::state",
-    "reconcile::documents, reconcile::report, reconcile::view",
-    "reconcile::gather, reconcile::instance",
-    "src/kernel/events/mod.rs",
-    "src/plan/diff.rs",
-    "src/reconcile/memory.rs",
-    "src/source/imds/settings.rs",
-    "src/source/mod.rs",
-    "src/state/file.rs",
-];
+const LONGEST_FILE: usize = 400;
 
 /// References that a reader outside the project cannot follow.
 const UNREACHABLE: [&str; 4] = ["DESIGN", "HOUSE", "issue [A-Z]", "the guard's list"];
@@ -126,8 +113,7 @@ fn report(check: impl Fn(&str, &str) -> Vec<String>) {
 }
 
 #[track_caller]
-fn refuse(mut found: Vec<String>) {
-    found.retain(|line| !STILL_OPEN.iter().any(|open| line.starts_with(open)));
+fn refuse(found: Vec<String>) {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 

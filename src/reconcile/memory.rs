@@ -39,6 +39,7 @@ pub(super) struct FileId {
 }
 
 impl FileId {
+    /// The identity of the file at `path`; `None` where it cannot be read.
     pub fn of(path: &Path) -> Option<FileId> {
         let meta = std::fs::metadata(path).ok()?;
         Some(FileId {
