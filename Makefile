@@ -69,6 +69,7 @@ lint:
 	@$(DEPS) build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
 deny:
 	@$(DEPS) deny

@@ -16,7 +16,7 @@ pub trait Words: Copy + 'static {
     }
 }
 
-/// Implements [`Words`](crate::words::Words), `Display`, `as_str` and `ALL` for an enum.
+/// Implements [`Words`], `Display`, `as_str` and `ALL` for an enum.
 #[macro_export]
 macro_rules! words {
     ($type:ident { $($variant:ident => $word:literal),+ $(,)? }) => {

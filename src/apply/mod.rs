@@ -1,4 +1,4 @@
-//! Executes a plan; [`kernel`] in the kernel of this machine.
+//! Executes a plan: `kernel.rs` in the kernel of this machine.
 
 mod kernel;
 

@@ -6,7 +6,7 @@ use crate::types::{Family, SyncToken};
 
 /// A published list of prefixes: a version and one [`Row`] for each listed prefix, with borrowed
 /// text. A document is complete and well-formed; its prefixes are unchecked text, since a pass
-/// parses some hundred of some 17,000 rows. [`select`](crate::ranges::select) parses and checks
+/// parses some hundred of some 17,000 rows. [`select`](fn@crate::ranges::select) parses and checks
 /// the prefixes of selected rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document<'a> {

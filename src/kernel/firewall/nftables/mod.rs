@@ -7,7 +7,7 @@
 //!                       └───────────────read────────────────┘
 //! ```
 //!
-//! [`table::TableState`] describes both the desired table and the table in the kernel, and the same
+//! `TableState` describes both the desired table and the table in the kernel, and the same
 //! decoder turns both into text, so that a comparison of the lines finds every difference. Our
 //! table carries a comment as the mark of ownership. A table of our name without the comment
 //! belongs to another program and stays untouched.
