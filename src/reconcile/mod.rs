@@ -3,6 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `pass.rs` | the pass: start reading here |
+//! | `egress.rs` | the first part of a pass: the egress, by itself |
 //! | `gather.rs`, `fetch_path.rs`, `instance.rs` | questions to remote services, before the pass |
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
 //! | `view.rs` | readings of the kernel, goals and plans |
@@ -12,6 +13,7 @@
 
 mod attempt;
 mod documents;
+mod egress;
 mod error;
 mod examine;
 mod fetch_path;
@@ -117,6 +119,14 @@ pub async fn one_shot<K: BorrowMut<Kernel>>(
         return Report::failed(role, options.mode, &error);
     }
     let mut kernel = kernel();
+    let mut interposer = interposer;
+    let mut pass = pass::Pass::new(job);
+    if let Ok(kernel) = &mut kernel {
+        let closed = pass.close_first(kernel.borrow_mut(), pass::reborrow(&mut interposer));
+        if let Err(error) = closed {
+            return pass.fail(error);
+        }
+    }
     let gathered = match &mut kernel {
         Ok(kernel) => gather::for_this_host(job, kernel.borrow_mut()).await,
         // The pass reports the error.
@@ -124,10 +134,10 @@ pub async fn one_shot<K: BorrowMut<Kernel>>(
     };
     let gathered = match gathered {
         Ok(gathered) => gathered,
-        Err(error) => return Report::failed(role, options.mode, &error.into()),
+        Err(error) => return pass.fail(error.into()),
     };
     let took = gathered.took;
-    let mut report = pass::run(job, gathered, None, || kernel, interposer);
+    let mut report = pass.finish(gathered, || kernel, interposer);
     report.add_source_time(took);
     report
 }

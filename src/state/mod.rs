@@ -18,6 +18,7 @@
 
 pub mod directory;
 pub mod error;
+mod exclusion;
 mod file;
 pub mod instance_facts;
 pub mod lock;
