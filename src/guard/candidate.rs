@@ -129,7 +129,10 @@ pub(super) fn find_candidate<'a>(
         Checked::Same => None,
         Checked::Rejected(verdict) => {
             verdicts.push(Verdict {
-                message: format!("the document held so far is dropped: {}", verdict.message),
+                message: format!(
+                    "the document that the guard held back is discarded: {}",
+                    verdict.message
+                ),
                 ..verdict
             });
             None
@@ -152,7 +155,7 @@ fn check<'a>(
             return Checked::Rejected(Verdict::reject(
                 "older-token",
                 format!(
-                    "sync token {} is older than the one in force, {}; if it is the true one, \
+                    "sync token {} is older than the one in force, {}; to accept the older document, run \
                      `trailblazer reconcile --accept {}`",
                     figures::token(document.sync_token),
                     figures::token(in_force),
@@ -169,7 +172,7 @@ fn check<'a>(
                     "same-token",
                     format!(
                         "sync token {} is the one in force, but with other rows ({} instead of \
-                         {}): somebody altered the document; if this is the true one, \
+                         {}): the document was altered; to accept the altered document, run \
                          `trailblazer reconcile --accept {}`",
                         figures::token(in_force),
                         document.rows.len(),

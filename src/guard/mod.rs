@@ -153,21 +153,21 @@ fn decide(
             format!("every fetch has selected the same since {since} (`[guard] accept_after`)")
         };
         for objection in found {
-            let message = format!("{name} goes in: {why}, although {}", objection.message);
+            let message = format!("{name} is accepted: {why}, although {}", objection.message);
             verdicts.push(Verdict::note(objection.guard, message));
         }
         return (Decision::Accept(candidate.whose), None);
     }
     let way_out = format!(
-        "accept it with `trailblazer reconcile --accept {}`, or it goes in after {} if every \
-         fetch says the same until then",
+        "accept it with `trailblazer reconcile --accept {}`; otherwise it is accepted after {}, if \
+         every fetch selects the same until then",
         judged.document.sync_token,
         figures::time(ends),
     );
     for objection in &found {
         let what = match (objection.scope, last) {
             (Scope::Withdrawals, _) => {
-                format!("the withdrawals of {name} are held, its additions go in")
+                format!("the withdrawals of {name} are held, its additions are accepted")
             }
             (Scope::Everything, Some(last)) => format!(
                 "{name} is held, {} stays in force",

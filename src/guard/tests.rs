@@ -556,7 +556,7 @@ fn hold_ends_after_accept_after_if_every_fetch_selects_the_same() {
     says(
         &judgement,
         "loss",
-        &["goes in", "since 2026-09-21T14:13:20Z", "50.0 %"],
+        &["is accepted", "since 2026-09-21T14:13:20Z", "50.0 %"],
     );
     assert_eq!(v4(&judgement), FOUR, "hold-down follows");
     assert_eq!(host.state.hold, None);

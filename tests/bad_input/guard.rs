@@ -96,7 +96,7 @@ fn loss_holds_withdrawals_and_admits_additions() {
         let report = site.reconcile(&[], 3);
         assert_eq!(report["outcome"], "held");
         assert_verdict(&report, "loss", "hold", "52.216.0.0/15");
-        assert_verdict(&report, "loss", "hold", "its additions go in");
+        assert_verdict(&report, "loss", "hold", "its additions are accepted");
         let steps = report["steps"].as_array().unwrap();
         assert_eq!(steps.len(), 1, "{report:#}");
         assert_eq!(
