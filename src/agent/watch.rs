@@ -165,15 +165,11 @@ impl Watcher {
             Change::MainDefault(family) => {
                 Reaction::PathChanged(Cause::Text(format!("the {family} default route changed")))
             }
-            Change::NexthopObject => {
-                let used = in_force.is_some_and(|in_force| in_force.facts.defaults_use_objects());
-                if used {
-                    let cause = "a nexthop object changed, and a default route uses one";
-                    Reaction::PathChanged(Cause::Text(cause.to_owned()))
-                } else {
-                    Reaction::Nothing
-                }
-            }
+            Change::NexthopObject => match in_force.map(|known| known.facts.defaults_use_objects())
+            {
+                Some(true) => Reaction::PathChanged(Cause::Text("a nexthop object changed".into())),
+                _ => Reaction::Nothing,
+            },
             Change::Link {
                 index,
                 name,

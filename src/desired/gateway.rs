@@ -235,11 +235,16 @@ fn explicit(inputs: &Inputs, named: &Named) -> Result<Via, DesiredError> {
     })
 }
 
-/// The link of an onlink gateway without an interface in the settings: the link of the main default,
-/// or the only link with an address of the family.
+/// The link of an onlink gateway without an interface in the settings: the link of the main default;
+/// without a default for the moment, the link of our bypass routes; else the only link with an
+/// address of the family.
 fn onlink_device(inputs: &Inputs, gateway: IpAddr) -> Option<IfIndex> {
     let (facts, family) = (inputs.facts, Family::of(gateway));
     if let Some(device) = facts.defaults(family).iter().find_map(|hop| hop.device) {
+        return Some(device);
+    }
+    let last = inputs.last_bypass.get(family).as_ref();
+    if let Some(device) = last.map(|path| path.first().device) {
         return Some(device);
     }
     let mut links: Vec<IfIndex> = facts

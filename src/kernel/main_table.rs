@@ -19,8 +19,8 @@ use crate::facts::{HopState, MainRoute, Preference};
 use crate::objects::{Leg, NexthopKind, NexthopObject, Via};
 use crate::types::{Family, IfIndex, Metric, NexthopId, TableId};
 
-/// Attempts to read a table whose routes use nexthop objects: routes and objects are two dumps, and
-/// an object may vanish in between, together with its routes.
+/// Attempts at two dumps, routes and nexthop objects: an object may vanish in between, together with
+/// its routes.
 const ATTEMPTS: usize = 3;
 
 /// The highest weight of a leg (`rtnh_hops` has one byte); a nexthop group has larger ones.
@@ -148,8 +148,8 @@ fn hops_of(route: &Decoded, objects: &[NexthopObject]) -> Vec<Hop> {
     }
 }
 
-/// The next hops behind a nexthop object. The kernel deletes an object whose link loses its
-/// carrier, so that each is live.
+/// The next hops behind a nexthop object. All are live: the kernel deletes an object as soon as the
+/// link loses the carrier.
 fn behind(id: NexthopId, objects: &[NexthopObject]) -> Vec<Hop> {
     let kind = |id: NexthopId| {
         let object = objects.iter().find(|object| object.id == id);

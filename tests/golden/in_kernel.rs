@@ -658,7 +658,13 @@ fn route_of_json(family: &str, table: u32, route: &Value) -> String {
     if metric != usual {
         line.push_str(&format!(" metric {metric}"));
     }
-    if let Some(realm) = text_of(&route["flow"]["to"]).or_else(|| text_of(&route["realm"]["to"])) {
+    // A multipath route has the realm in each leg.
+    let places = [
+        &route["flow"],
+        &route["realm"],
+        &route["nexthops"][0]["flow"],
+    ];
+    if let Some(realm) = places.iter().find_map(|place| text_of(&place["to"])) {
         line.push_str(&format!(" realm {realm}"));
     }
     if let Some(source) = text("prefsrc") {
