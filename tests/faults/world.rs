@@ -316,8 +316,11 @@ impl World {
     /// True if the pass may be putting the egress in when it comes to this step.
     pub fn closes(&self, at: usize) -> bool {
         let ownership = self.ownership();
-        let of_egress =
-            |step: &Step| step.action() != Action::Delete && step.key().is_of_egress(&ownership);
+        let of_egress = |step: &Step| match step {
+            // Present firewall rules are left to the rest of the pass.
+            Step::Firewall { action, .. } | Step::Rule { action, .. } => *action == Action::Add,
+            _ => step.action() != Action::Delete && step.key().is_of_egress(&ownership),
+        };
         self.steps[..=at].iter().all(of_egress)
     }
 
