@@ -23,6 +23,8 @@ pub struct Link {
     pub altnames: Vec<String>,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// The link has a carrier (`IFF_LOWER_UP`): a cable is plugged in, or the peer is up.
+    pub carrier: bool,
     /// `lo`.
     pub loopback: bool,
     /// The hardware address; empty on a link without one.
@@ -204,6 +206,7 @@ mod tests {
             name: name.to_owned(),
             altnames: altnames.iter().map(|name| (*name).to_owned()).collect(),
             up: true,
+            carrier: true,
             loopback: false,
             mac: Vec::new(),
         };

@@ -101,6 +101,7 @@ fn egress(
             )),
         }
     }
+    leave_out_legs_without_carrier(inputs, &mut usable, state);
     let table = numbers.egress_table;
     let default = family.default_prefix();
     // Several gateways share one multipath route, which one message replaces as a whole. A nexthop
@@ -149,6 +150,32 @@ fn egress(
         EgressPath::Closed
     };
     Ok(())
+}
+
+/// Removes gateways behind a link without carrier, as long as another gateway has a link with carrier.
+/// The kernel sends a share of the flows to such a gateway unless the sysctl
+/// `ignore_routes_with_linkdown` is 1 (default 0). The event of the link starts a pass that adds the
+/// gateway again.
+fn leave_out_legs_without_carrier(
+    inputs: &Inputs,
+    usable: &mut Vec<Via>,
+    state: &mut DesiredState,
+) {
+    let facts = inputs.facts;
+    let has_carrier = |via: &Via| facts.link(via.device).is_none_or(|link| link.carrier);
+    if !usable.iter().any(has_carrier) {
+        return;
+    }
+    usable.retain(|via| {
+        let keep = has_carrier(via);
+        if let (false, Some(gateway)) = (keep, via.gateway) {
+            let device = facts.device_name(via.device);
+            state.notes.push(format!(
+                "[egress] gateways: {gateway} is left out: {device} has no carrier"
+            ));
+        }
+        keep
+    });
 }
 
 /// The rules for the inbound mark. A flow opened from outside gets the flow mark, and the packets of

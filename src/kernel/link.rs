@@ -30,6 +30,7 @@ const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 /// `IFF_UP` and `IFF_LOOPBACK` (linux/if.h).
 const IFF_UP: u32 = 0x1;
+const IFF_LOWER_UP: u32 = 0x1_0000;
 const IFF_LOOPBACK: u32 = 0x8;
 /// Length of `struct ifaddrmsg`.
 const IFADDRMSG: usize = 8;
@@ -135,6 +136,7 @@ pub fn dump_links(socket: &mut NetlinkSocket) -> Result<Vec<Link>, NetlinkError>
             name: link.name,
             altnames: link.altnames,
             up: link.flags & IFF_UP != 0,
+            carrier: link.flags & IFF_LOWER_UP != 0,
             loopback: link.flags & IFF_LOOPBACK != 0,
             mac: link.mac,
         }))

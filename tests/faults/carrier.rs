@@ -1,4 +1,5 @@
-//! Links that lose their carrier under a multipath egress default: the kernel keeps the legs.
+//! Links that lose their carrier under a multipath egress default: the kernel keeps the legs, and a
+//! pass removes a leg while another leg has a carrier.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -123,8 +124,10 @@ fn leg_without_carrier_fails_no_pass_and_returns_with_the_carrier() {
             wait_for_devices(ns, &["eth0"]);
             assert_eq!(silent(ns), Vec::<IpAddr>::new());
             let report = world.pass(1, None);
-            assert_eq!(report.outcome, Outcome::InSync, "no drift: {report:?}");
-            // The kernel also accepts a new route with such a leg.
+            assert_eq!(report.outcome, Outcome::Changed, "one leg less: {report:?}");
+            let text = defaults(ns);
+            assert!(!text.iter().any(|text| text.contains("eth1")), "{text:?}");
+            assert_eq!(world.pass(1, None).outcome, Outcome::InSync);
             ns.ip("route flush table 1084 proto 83");
             ns.ip("-6 route flush table 1084 proto 83");
             let report = world.pass(1, None);
@@ -135,10 +138,56 @@ fn leg_without_carrier_fails_no_pass_and_returns_with_the_carrier() {
             far.ip("link set eth1 up");
             // The far end lost its IPv6 addresses with its own link.
             put_gateways(&far);
+            wait_for_carrier(ns, "eth1");
+            let report = world.pass(1, None);
+            assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
             wait_for_devices(ns, &["eth0", "eth1"]);
             assert_eq!(silent(ns), Vec::<IpAddr>::new());
-            let report = world.pass(1, None);
-            assert_eq!(report.outcome, Outcome::InSync, "{report:?}");
+        });
+    });
+}
+
+fn wait_for_carrier(ns: &Ns, link: &str) {
+    wait_until(
+        Duration::from_secs(5),
+        Duration::from_millis(20),
+        || {
+            ns.ip(&format!("link show {link}"))
+                .contains("LOWER_UP")
+                .then_some(())
+        },
+        || format!("a carrier of {link}"),
+    );
+}
+
+/// With the kernel's default settings, a share of the flows goes to a link without carrier until a
+/// pass removes the leg. Without any carrier, all legs stay.
+#[test]
+fn leg_without_carrier_gets_no_flows_after_a_pass() {
+    lab::isolated(|| {
+        World::enter(scenario("two-links", TWO_LINKS), |world| {
+            let (ns, far) = (world.ns(), world.far());
+            put_gateways(&far);
+            assert_eq!(world.pass(1, None).outcome, Outcome::Changed);
+            far.ip("link set eth1 down");
+            wait_for_devices(ns, &["eth0", "eth1"]);
+            assert_eq!(world.pass(1, None).outcome, Outcome::Changed);
+            wait_for_devices(ns, &["eth0"]);
+            assert_eq!(silent(ns), Vec::<IpAddr>::new());
+
+            far.ip("link set eth0 down");
+            far.ip("link set eth1 up");
+            put_gateways(&far);
+            wait_for_carrier(ns, "eth1");
+            assert_eq!(world.pass(1, None).outcome, Outcome::Changed);
+            wait_for_devices(ns, &["eth1"]);
+
+            far.ip("link set eth1 down");
+            world.pass(1, None);
+            wait_for_devices(ns, &["eth0", "eth1"]);
+            far.ip("link set eth0 up");
+            far.ip("link set eth1 up");
+            put_gateways(&far);
         });
     });
 }

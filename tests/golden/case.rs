@@ -165,6 +165,7 @@ impl Case {
             name: "lo".to_owned(),
             altnames: Vec::new(),
             up: true,
+            carrier: true,
             loopback: true,
             mac: Vec::new(),
         }];

@@ -260,6 +260,7 @@ mod tests {
                 name: "eth0".to_owned(),
                 altnames: Vec::new(),
                 up: true,
+                carrier: true,
                 loopback: false,
                 mac: Vec::new(),
             }],
