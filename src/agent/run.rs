@@ -75,6 +75,7 @@ pub(super) struct Agent<R> {
     asked_to: mpsc::Sender<Asked>,
     control: Option<ControlSocket>,
     metrics: Option<MetricsServer>,
+    firewall_poll: Option<watch::FirewallPoll>,
     /// The host's addresses at the last pass.
     own_addresses: Vec<IpAddr>,
     first_pass_over: bool,
@@ -189,6 +190,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             asked_to,
             control,
             metrics,
+            firewall_poll: None,
             own_addresses: Vec::new(),
             first_pass_over: false,
             first_fetch_over: false,

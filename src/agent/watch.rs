@@ -5,7 +5,10 @@
 //! to that pass: restoring objects in the middle of a flush would be useless.
 
 mod burst;
+mod poll;
 mod repair;
+
+pub(super) use poll::FirewallPoll;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +16,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
+
+use ipnet::IpNet;
 
 use self::burst::FlushDetector;
 use self::repair::Gone;
@@ -170,6 +175,14 @@ impl Watcher {
                 Some(true) => Reaction::PathChanged(Cause::Text("a nexthop object changed".into())),
                 _ => Reaction::Nothing,
             },
+            Change::MainConnected(network) => connected_changed(network, in_force),
+            Change::Sysctl {
+                family,
+                host_wide: true,
+            } => Reaction::Urgent(Cause::Text(format!("a {family} sysctl changed"))),
+            Change::Sysctl { family, .. } => {
+                Reaction::Pass(Cause::Text(format!("a {family} sysctl of a link changed")))
+            }
             Change::Link {
                 index,
                 name,
@@ -335,6 +348,26 @@ fn route_gone(route: Route, port: u32, in_force: Option<&InForce>, gone: &mut Go
     }
 }
 
+/// The reaction to a connected network of the main table: a gateway on that network may have become
+/// reachable, or unreachable. Networks of containers contain no address of this host.
+fn connected_changed(network: IpNet, in_force: Option<&InForce>) -> Reaction {
+    let cause = Cause::Text(format!("the connected network {network} changed"));
+    let Some(in_force) = in_force else {
+        return Reaction::PathChanged(cause);
+    };
+    let facts = &in_force.facts;
+    let own = facts.addresses.iter().map(|own| own.net.addr());
+    let gateways = facts.main_routes.iter().filter_map(|route| route.gateway);
+    if own
+        .chain(gateways)
+        .any(|address| network.contains(&address))
+    {
+        Reaction::PathChanged(cause)
+    } else {
+        Reaction::Nothing
+    }
+}
+
 fn rule_gone(rule: Rule, port: u32, in_force: Option<&InForce>, gone: &mut Gone) -> Reaction {
     if in_force.is_some_and(|in_force| !in_force.ownership.owns_rule(&rule)) {
         // A foreign rule changes at most a note of the next pass.
@@ -384,6 +417,15 @@ fn is_our_firewall(in_force: Option<&InForce>, family: u8, table: &str) -> bool 
         Some(None) => false,
         None => true,
     }
+}
+
+/// Wakes the loop for a pass after a change of the rules of iptables-legacy.
+fn rules_changed(shared: &Shared) {
+    let mut noticed = locked(&shared.noticed);
+    noticed.urgent = Some(Instant::now());
+    noticed.cause(|| "another program changed the iptables rules".to_owned());
+    drop(noticed);
+    shared.wake.notify_one();
 }
 
 /// The program behind a netlink port, as far as known: the kernel gives the first socket of a

@@ -2,6 +2,7 @@
 //! in silence then. Connections may fail meanwhile; none is seen from a wrong source.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use crate::packets::*;
 use crate::scene::*;
@@ -316,6 +317,47 @@ fn bypass_interface_is_found_by_its_alternative_name() {
                 .agent
                 .wait_for("the name is back", |status| status["state"] == "in_force");
             assert_eq!(scene.ours(), ours);
+        });
+    });
+}
+
+/// All routes of the main table vanish, and a connected network returns alone: no link, address or
+/// default changes with it.
+#[test]
+fn returned_connected_network_restores_the_egress_default() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            let ours = scene.ours();
+            for (family, connected) in [
+                (
+                    "-4",
+                    format!("10.0.1.0/24 dev priv proto kernel scope link src {HOST1}"),
+                ),
+                (
+                    "-6",
+                    "2600:1f18:1000:1::/64 dev priv proto kernel metric 256".to_owned(),
+                ),
+            ] {
+                let show = format!("{family} route show table 1084");
+                let leaves_by_nat = || scene.ip(&show).contains("default via");
+                scene.shell(&format!(
+                    "ip {family} route save table main > /run/lab/main; ip {family} route flush table main"
+                ));
+                eventually("the egress default is gone", || !leaves_by_nat());
+                // Longer than a burst of events.
+                std::thread::sleep(Duration::from_secs(2));
+                let returned = Instant::now();
+                scene.ip(&format!("{family} route add {connected}"));
+                eventually("the egress default is back", leaves_by_nat);
+                let took = returned.elapsed();
+                println!("{family}: back after {took:?}");
+                assert!(took < Duration::from_secs(5), "{took:?}");
+                scene.shell(&format!("ip {family} route restore < /run/lab/main"));
+                eventually("ours is back as it was", || scene.ours() == ours);
+            }
+            wait_until_back(scene, &ours);
+            // Without a default of the main table, S3 is reached through the NAT.
+            count_from_now(scene.lab);
         });
     });
 }

@@ -291,3 +291,67 @@ fn translation_deleted_again_and_again_is_restored_at_once_iptables() {
         )
     });
 }
+
+#[test]
+fn switched_off_forwarding_is_switched_on_again_at_once() {
+    isolated(|| {
+        let case = Case {
+            settings: |nat| {
+                let settings = (bulk_interface(Firewall::Nftables).settings)(nat);
+                format!("{settings}[kernel]\nmanage = [\"ip_forward\"]\n")
+            },
+            ..bulk_interface(Firewall::Nftables)
+        };
+        on_nat1(case, |scene| {
+            let ns = scene.machine.ns();
+            for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+                ns.sysctl(&[(path, "0")]);
+                let switched_off = Instant::now();
+                eventually("forwarding is on", || {
+                    ns.read_sysctl(path).as_deref() == Some("1")
+                });
+                let took = switched_off.elapsed();
+                println!("{path}: on after {took:?}");
+                assert!(took < Duration::from_secs(2), "{path}: {took:?}");
+            }
+        });
+    });
+}
+
+/// CPU time of the ended children of a process (proc_pid_stat(5): cutime and cstime) and of the
+/// process, in ticks of 10 ms.
+fn ticks_with_children(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    let ticks = fields.skip(11).take(4);
+    ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn flushed_translation_is_restored_within_seconds_iptables_legacy() {
+    isolated(|| {
+        on_nat1(bulk_interface(Firewall::IptablesLegacy), |scene| {
+            let (before, pid) = (scene.ours(), scene.agent.pid());
+            let (started, spent) = (Instant::now(), ticks_with_children(pid));
+            std::thread::sleep(Duration::from_secs(10));
+            let spent = ticks_with_children(pid) - spent;
+            println!(
+                "idle: {} ms of CPU time in {:?}",
+                spent * 10,
+                started.elapsed()
+            );
+            for _ in 0..3 {
+                scene.shell("iptables-legacy -t nat -F; ip6tables-legacy -t nat -F");
+                let flushed = Instant::now();
+                scene.back_as(&before, || scene.ours());
+                let took = flushed.elapsed();
+                println!("restored after {took:?}");
+                // A second until the poll, and the pass on a busy machine.
+                assert!(took < Duration::from_secs(4), "{took:?}");
+            }
+            scene.foreign_from_now();
+            std::thread::sleep(PATIENCE * 2);
+            count_from_now(scene.lab);
+        });
+    });
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::repair_log::may_wait;
 use super::super::shared::locked;
 use super::super::worker::{Ended, Order};
-use super::super::{AgentError, Settings, logging};
+use super::super::{AgentError, Settings, logging, watch};
 use super::{Agent, Fetched, Running};
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
@@ -20,8 +20,6 @@ use crate::status::snapshot::State;
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest such pause: after the operator has removed the cause, the next pass is not far.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
-/// Interval of the checks of iptables-legacy, whose changes the kernel doesn't announce.
-const LEGACY_CHECK: Duration = Duration::from_secs(60);
 /// Time after a change of a link in which a pass still restores routes removed with that link.
 const LINK_SETTLES: Duration = Duration::from_secs(2);
 /// Restored objects kept for the journal of the next pass.
@@ -194,7 +192,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
         let report = &ended.report;
         self.debounce.passed(ended.started, ended.ended);
-        self.resync_at = ended.ended + self.resync_interval(report.backend.as_ref());
+        self.resync_at = ended.ended + self.settings.config.agent.resync;
+        self.poll_firewall(report.backend.as_ref());
         self.count_repairs(&ended);
         self.account.passed(&ended);
         self.account.guarded(report, &self.settings);
@@ -329,15 +328,18 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.account.enter(state, reason);
     }
 
-    /// The interval between resyncs, shorter where the kernel announces no change of the firewall.
-    pub(super) fn resync_interval(
-        &self,
-        backend: Option<&crate::reconcile::BackendChoice>,
-    ) -> Duration {
-        let resync = self.settings.config.agent.resync;
-        match backend {
-            Some(backend) if !backend.variant.announces_changes() => resync.min(LEGACY_CHECK),
-            _ => resync,
+    /// Starts or ends the polling of a firewall whose changes the kernel doesn't announce.
+    fn poll_firewall(&mut self, backend: Option<&crate::reconcile::BackendChoice>) {
+        let Some(backend) = backend else {
+            return;
+        };
+        if backend.variant.announces_changes() {
+            self.firewall_poll = None;
+        } else if self.firewall_poll.is_none() {
+            match watch::FirewallPoll::start(Arc::clone(&self.shared)) {
+                Ok(poll) => self.firewall_poll = Some(poll),
+                Err(error) => tracing::warn!("cannot poll the iptables rules: {error}"),
+            }
         }
     }
 }

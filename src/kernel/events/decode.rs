@@ -2,17 +2,23 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::kernel::link::{self, RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK};
 use crate::kernel::nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
 use crate::kernel::route;
 use crate::kernel::rule::{self, RTM_DELRULE, RTM_NEWRULE};
 use crate::kernel::wire::{Frame, NFGEN_LEN, WireError, attributes, find};
-use crate::objects::{Route, Rule};
+use crate::objects::{Route, RouteTarget, Rule};
 use crate::types::{Family, IfIndex, TableId};
 
 // Message types and attributes of linux/rtnetlink.h.
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNETCONF: u16 = 80;
+/// `NETCONFA_IFINDEX`, with `NETCONFA_IFINDEX_ALL` as the value for all interfaces (linux/netconf.h).
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_IFINDEX_ALL: i32 = -1;
 /// `IFF_UP`, `IFF_RUNNING`, `IFF_LOWER_UP` (linux/if.h): the flags that decide whether a link can
 /// hold routes.
 const LINK_FLAGS: u32 = 0x1 | 0x40 | 0x1_0000;
@@ -36,6 +42,15 @@ pub enum Change {
     MainDefault(Family),
     /// A nexthop object changed, which a default of the main table may use.
     NexthopObject,
+    /// A connected network of the main table was added or deleted.
+    MainConnected(IpNet),
+    /// A sysctl of an interface or of all interfaces changed (`forwarding`, `rp_filter` and others).
+    /// The kernel doesn't report the value.
+    Sysctl {
+        family: Family,
+        /// Of all interfaces, such as `net.ipv4.ip_forward`.
+        host_wide: bool,
+    },
     RuleGone(Rule),
     RuleCame(Rule),
     /// An interface was added or changed.
@@ -80,6 +95,7 @@ pub(super) fn route_event(frame: &Frame<'_>) -> Result<Option<Event>, WireError>
         RTM_NEWLINK | RTM_DELLINK => link_change(frame)?,
         RTM_NEWADDR | RTM_DELADDR => address_change(frame)?,
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Change::NexthopObject),
+        RTM_NEWNETCONF => sysctl_change(frame)?,
         _ => None,
     };
     Ok(change.map(|change| Event {
@@ -94,12 +110,34 @@ fn route_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
     };
     let route = decoded.into_route();
     if route.key.table == TableId::MAIN {
-        let is_default = Family::is_default(&route.key.dst);
-        return Ok(is_default.then(|| Change::MainDefault(route.key.family())));
+        if Family::is_default(&route.key.dst) {
+            return Ok(Some(Change::MainDefault(route.key.family())));
+        }
+        let connected = matches!(&route.target, RouteTarget::Via(via) if via.gateway.is_none());
+        return Ok(connected.then_some(Change::MainConnected(route.key.dst)));
     }
     Ok(Some(match frame.kind {
         RTM_DELROUTE => Change::RouteGone(route),
         _ => Change::RouteCame(route),
+    }))
+}
+
+fn sysctl_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
+    // `struct netconfmsg` (linux/netconf.h) holds the family only: AF_INET or AF_INET6
+    // (linux/socket.h). Attributes begin at a multiple of 4 bytes.
+    let Some((header, list)) = frame.body.split_at_checked(4) else {
+        return Ok(None);
+    };
+    let family = match header[0] {
+        2 => Family::Ipv4,
+        10 => Family::Ipv6,
+        _ => return Ok(None),
+    };
+    let list = attributes(list)?;
+    let index = find(&list, NETCONFA_IFINDEX).map(|attribute| attribute.payload);
+    Ok(Some(Change::Sysctl {
+        family,
+        host_wide: index == Some(&NETCONFA_IFINDEX_ALL.to_ne_bytes()[..]),
     }))
 }
 

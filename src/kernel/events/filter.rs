@@ -29,14 +29,23 @@ const NLATTR: u32 = (-0x1000i32 + 12).cast_unsigned();
 // linux/rtnetlink.h.
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+const RTA_GATEWAY: u32 = 5;
+const RTA_MULTIPATH: u32 = 9;
 const RTA_TABLE: u32 = 15;
+const RTA_NH_ID: u32 = 30;
+const RT_SCOPE_LINK: u32 = 253;
+/// `AF_INET` (linux/socket.h).
+const AF_INET: u32 = 2;
 /// Offset of `nlmsg_type` (`struct nlmsghdr`).
 const TYPE: u32 = 4;
 /// Offset of `nlmsg_pid`, the port of the socket that made the change.
 const PORT: u32 = 12;
-/// Offsets of `rtm_dst_len` and `rtm_table` (`struct rtmsg`, behind the 16 bytes of the header).
+/// Offsets of `rtm_family`, `rtm_dst_len`, `rtm_table` and `rtm_scope` (`struct rtmsg`, behind the 16
+/// bytes of the header).
+const FAMILY: u32 = 16;
 const DST_LEN: u32 = 16 + 1;
 const TABLE: u32 = 16 + 4;
+const SCOPE: u32 = 16 + 6;
 /// Offset of the attributes: behind the 12 bytes of `struct rtmsg`.
 const ATTRIBUTES: u32 = 16 + 12;
 /// `rtm_table` of tables above 255, with the number in `RTA_TABLE`.
@@ -46,7 +55,7 @@ const ACCEPT: u32 = u32::MAX;
 const DROP: u32 = 0;
 
 /// A filter that drops all changes made through these ports, and the routes of other tables than
-/// `tables`, except the main table's default.
+/// `tables`, except the main table's default and connected networks.
 pub(super) fn routes_of(tables: &[TableId], own_ports: &[u32]) -> Vec<SockFilter> {
     let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
     let mut program = vec![op(LD_W_ABS, PORT)];
@@ -60,13 +69,14 @@ pub(super) fn routes_of(tables: &[TableId], own_ports: &[u32]) -> Vec<SockFilter
         jump(kind(RTM_DELROUTE), 1, 0),
         op(RET, ACCEPT),
         op(LD_B_ABS, TABLE),
-        jump(TableId::MAIN.0, 0, 4),
-        op(LD_B_ABS, DST_LEN),
-        // A default in disguise is one too; the few other routes as short are let through.
-        SockFilter::new(JGT, 1, 0, u32::from(Family::Ipv6.default_length())),
-        op(RET, ACCEPT),
-        op(RET, DROP),
     ]);
+    let main = in_main();
+    program.push(jump(
+        TableId::MAIN.0,
+        0,
+        u8::try_from(main.len()).unwrap_or(u8::MAX),
+    ));
+    program.extend(main);
     for table in tables.iter().filter(|table| table.0 < COMPAT) {
         accept_if(&mut program, table.0);
     }
@@ -86,6 +96,36 @@ pub(super) fn routes_of(tables: &[TableId], own_ports: &[u32]) -> Vec<SockFilter
         accept_if(&mut program, u32::from_be_bytes(table.0.to_ne_bytes()));
     }
     program.push(op(RET, DROP));
+    program
+}
+
+/// The decision about a route of the main table: accepts the default, and connected networks, on which
+/// a gateway may become reachable. IPv4 marks connected networks by the scope. IPv6 has no such
+/// scope: there a connected network is a route without a gateway.
+fn in_main() -> Vec<SockFilter> {
+    let mut program = vec![
+        op(LD_B_ABS, DST_LEN),
+        // A default in disguise is one too; the few other routes as short are let through.
+        SockFilter::new(JGT, 1, 0, u32::from(Family::Ipv6.default_length())),
+        op(RET, ACCEPT),
+    ];
+    program.extend([
+        op(LD_B_ABS, FAMILY),
+        jump(AF_INET, 0, 4),
+        op(LD_B_ABS, SCOPE),
+    ]);
+    accept_if(&mut program, RT_SCOPE_LINK);
+    program.push(op(RET, DROP));
+    for attribute in [RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID] {
+        program.extend([
+            op(LDX_IMM, attribute),
+            op(LD_IMM, ATTRIBUTES),
+            op(LD_W_ABS, NLATTR),
+            jump(0, 1, 0),
+            op(RET, DROP),
+        ]);
+    }
+    program.push(op(RET, ACCEPT));
     program
 }
 

@@ -1,5 +1,5 @@
-//! Notifications of the kernel: routes of our tables, the main table's default, rules, links,
-//! addresses, and nf_tables.
+//! Notifications of the kernel: routes of our tables, the main table's default and connected
+//! networks, rules, links, addresses, sysctls of interfaces, and nf_tables.
 //!
 //! The kernel removes IPv4 routes without a notification when their link goes down or loses its
 //! last address, so that links and addresses are watched too.
@@ -21,8 +21,8 @@ use crate::types::TableId;
 pub use decode::{Change, Event};
 
 /// `RTNLGRP_*` (linux/rtnetlink.h): LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR,
-/// IPV6_ROUTE, IPV6_RULE.
-const ROUTE_GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
+/// IPV6_ROUTE, IPV6_RULE, IPV4_NETCONF, IPV6_NETCONF.
+const ROUTE_GROUPS: [u32; 9] = [1, 5, 7, 8, 9, 11, 19, 24, 25];
 /// `RTNLGRP_NEXTHOP`; kernels before 5.3 have no such group.
 const NEXTHOP_GROUP: u32 = 32;
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
@@ -108,7 +108,7 @@ impl Listener {
     }
 
     /// Lets the kernel drop notifications about routes of other tables than `tables` (except the
-    /// main table's default) and about changes made through our own sockets. Does nothing if the
+    /// main table's default and connected networks) and about changes made through our own sockets. Does nothing if the
     /// same filter is attached.
     ///
     /// # Errors
