@@ -176,6 +176,7 @@ impl Case {
                 name: name.to_owned(),
                 altnames: Vec::new(),
                 up: state != "down",
+                carrier: state != "down",
                 loopback: false,
                 mac: Vec::new(),
             });

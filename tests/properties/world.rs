@@ -135,6 +135,7 @@ prop_compose! {
             name: name.to_owned(),
             altnames: Vec::new(),
             up,
+            carrier: true,
             loopback: name == "lo",
             mac: Vec::new(),
         };
