@@ -52,16 +52,6 @@ pub struct StepFailure {
     pub class: ErrorClass,
 }
 
-impl StepFailure {
-    /// True if another observation and another plan cannot help.
-    pub fn is_final(&self) -> bool {
-        !matches!(
-            self.class,
-            ErrorClass::Exists | ErrorClass::LinkChanged | ErrorClass::Transient | ErrorClass::Gone
-        )
-    }
-}
-
 impl fmt::Display for StepFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "step {}: {}: {}", self.index + 1, self.step, self.reason)
@@ -105,7 +95,15 @@ impl ApplyError {
     /// True if another observation and another plan may succeed.
     pub fn worth_another_look(&self) -> bool {
         match self {
-            ApplyError::Steps(failures) => !failures.iter().any(StepFailure::is_final),
+            ApplyError::Steps(failures) => failures.iter().all(|failure| {
+                matches!(
+                    failure.class,
+                    ErrorClass::Exists
+                        | ErrorClass::LinkChanged
+                        | ErrorClass::Transient
+                        | ErrorClass::Gone
+                )
+            }),
             ApplyError::Netlink(error) => matches!(
                 error,
                 NetlinkError::Overrun { .. } | NetlinkError::Interrupted { .. }

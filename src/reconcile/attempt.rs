@@ -6,24 +6,19 @@ use std::collections::BTreeSet;
 use super::fights::{Fights, Setback};
 use super::flows::OpenFlows;
 use super::report::Laps;
-use super::restore::not_writable;
 use super::view::View;
 use super::{Job, PassError};
 use crate::apply::{ApplyError, Interposer, apply};
 use crate::desired::DesiredState;
 use crate::kernel::Kernel;
-use crate::kernel::errno::KernelError;
 use crate::notes::Notes;
 use crate::plan::text::rule_text;
-use crate::plan::{Conflict, Goal, ObjectKey, Plan, Step};
+use crate::plan::{Goal, ObjectKey, Plan, Step};
+use crate::state::error::StateError;
 use crate::verify::{Promise, ask_kernel};
 
 /// Attempts before objects are given up or the part is rolled back.
 const ATTEMPTS: usize = 3;
-
-/// Attempts including those after objects were given up. Each group of steps may hold a refused
-/// one, and an attempt ends at the first such group.
-const MOST_ATTEMPTS: usize = 32;
 
 /// The machine that a pass changes: the kernel, and the last reading of it.
 pub(super) struct Machine<'k> {
@@ -38,30 +33,6 @@ impl Machine<'_> {
         let interposer = self.interposer.as_mut();
         let interposer = interposer.map(|it| &mut **it as &mut dyn Interposer);
         (self.kernel, &self.view, interposer)
-    }
-}
-
-/// An interposer for steps that follow `by` others of the same pass.
-pub(super) struct Shifted<'i> {
-    pub inner: &'i mut dyn Interposer,
-    pub by: usize,
-}
-
-impl Interposer for Shifted<'_> {
-    fn heads_for(&mut self, goal: &Goal) {
-        self.inner.heads_for(goal);
-    }
-
-    fn before(&mut self, index: usize, step: &Step) -> Option<KernelError> {
-        self.inner.before(self.by + index, step)
-    }
-
-    fn batches(&self) -> bool {
-        self.inner.batches()
-    }
-
-    fn stops(&self) -> bool {
-        self.inner.stops()
     }
 }
 
@@ -93,10 +64,6 @@ pub(super) struct Work<'a> {
     pub fights: &'a mut Fights,
     pub laps: &'a mut Laps,
     pub notes: Notes,
-    /// Foreign objects in the place of ours.
-    pub conflicts: Vec<Conflict>,
-    /// The number of steps that the pass has carried out before.
-    pub done: usize,
 }
 
 impl Work<'_> {
@@ -108,7 +75,7 @@ impl Work<'_> {
         machine: &mut Machine<'_>,
         mut aim: Aim,
         mut steps: Plan,
-        begin: &mut dyn FnMut(&Plan),
+        begin: &mut dyn FnMut(&Plan) -> Result<(), StateError>,
     ) -> Result<Goal, PassError> {
         let mut told = steps.clone();
         let mut tried: Vec<Step> = Vec::new();
@@ -130,21 +97,15 @@ impl Work<'_> {
             aim = Aim::of(self.part, machine)?;
             steps = machine.view.plan_to(&aim.goal);
             self.fights.strip(&mut steps);
-            if !steps.conflicts.is_empty() {
-                // A foreign object came meanwhile. The pass leaves the place and does the rest.
-                self.fights.leave(not_writable(&aim.goal, machine));
-                self.fights.strip(&mut steps);
-                for conflict in steps.conflicts.drain(..) {
-                    if !self.conflicts.contains(&conflict) {
-                        self.conflicts.push(conflict);
-                    }
-                }
+            if let Some(conflict) = steps.conflicts.first() {
+                let reason = format!("conflict: {}", conflict.message);
+                return Err(PassError::RolledBack { reason });
             }
             // Objects are given up after the last regular attempt. The attempts after that one
             // may meet further objects to give up.
             let last = number >= ATTEMPTS;
             let gave_up = self.fights.give_up(&setback, &tried, &mut steps, last);
-            if last && !gave_up || number == MOST_ATTEMPTS {
+            if last && !gave_up || number == 2 * ATTEMPTS {
                 let reason = format!("{setback} ({ATTEMPTS} attempts)");
                 return Err(PassError::RolledBack { reason });
             }
@@ -152,7 +113,7 @@ impl Work<'_> {
             if !steps.is_empty() || told.steps.iter().any(refused) {
                 told.steps.retain(|step| !refused(step));
                 tell_more(&mut told, &steps, &setback);
-                begin(&told);
+                begin(&told)?;
             }
             number += 1;
         }
@@ -172,15 +133,10 @@ impl Work<'_> {
         tried: &[Step],
     ) -> Result<(), Failure> {
         let mut flows = OpenFlows::new(self.job, &machine.view);
-        let (kernel, view, interposer) = machine.parts();
-        let mut interposer = interposer.map(|inner| Shifted {
-            inner,
-            by: self.done,
-        });
+        let (kernel, view, mut interposer) = machine.parts();
         if let Some(interposer) = &mut interposer {
             interposer.heads_for(&aim.goal);
         }
-        let interposer = interposer.as_mut().map(|it| it as &mut dyn Interposer);
         let applied = apply(steps, kernel, &view.ownership, interposer, &mut || {
             flows.keep();
         });
@@ -191,9 +147,6 @@ impl Work<'_> {
             // The watcher was faster. If a foreign object has the place instead, the new plan
             // below has a conflict.
             Err(error) if self.is_watched() && error.is_there_already() => {}
-            Err(error @ ApplyError::Steps(_)) => {
-                return Err(Failure::Setback(Setback::Refused(error)));
-            }
             Err(error) if error.worth_another_look() => {
                 return Err(Failure::Setback(Setback::Refused(error)));
             }
@@ -213,7 +166,7 @@ impl Work<'_> {
     fn read_back(&self, machine: &mut Machine<'_>, tried: &[&Step]) -> Result<(), Failure> {
         let again = Aim::of(self.part, machine)?;
         let mut second = machine.view.plan_to(&again.goal);
-        self.fights.strip_verified(&mut second);
+        self.fights.strip(&mut second);
         if self.is_watched() && !second.is_empty() {
             let tried: BTreeSet<ObjectKey> = tried.iter().map(|step| step.key()).collect();
             second.steps.retain(|step| tried.contains(&step.key()));
@@ -225,8 +178,7 @@ impl Work<'_> {
                 first
             )));
         }
-        let conflicts = &mut second.conflicts.iter();
-        match conflicts.find(|conflict| !self.conflicts.contains(conflict)) {
+        match second.conflicts.first() {
             Some(conflict) if self.is_watched() => {
                 Err(undone(format!("verify: {}", conflict.message)))
             }

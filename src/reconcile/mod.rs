@@ -3,7 +3,6 @@
 //! | file | content |
 //! |---|---|
 //! | `pass.rs` | the pass: start reading here |
-//! | `egress.rs` | the first part of a pass: the egress, by itself |
 //! | `gather.rs`, `fetch_path.rs`, `instance.rs` | questions to remote services, before the pass |
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
 //! | `view.rs` | readings of the kernel, goals and plans |
@@ -13,7 +12,6 @@
 
 mod attempt;
 mod documents;
-mod egress;
 mod error;
 mod examine;
 mod fetch_path;
@@ -119,14 +117,6 @@ pub async fn one_shot<K: BorrowMut<Kernel>>(
         return Report::failed(role, options.mode, &error);
     }
     let mut kernel = kernel();
-    let mut interposer = interposer;
-    let mut pass = pass::Pass::new(job);
-    if let Ok(kernel) = &mut kernel {
-        let closed = pass.close_first(kernel.borrow_mut(), pass::reborrow(&mut interposer));
-        if let Err(error) = closed {
-            return pass.fail(error);
-        }
-    }
     let gathered = match &mut kernel {
         Ok(kernel) => gather::for_this_host(job, kernel.borrow_mut()).await,
         // The pass reports the error.
@@ -134,10 +124,10 @@ pub async fn one_shot<K: BorrowMut<Kernel>>(
     };
     let gathered = match gathered {
         Ok(gathered) => gathered,
-        Err(error) => return pass.fail(error.into()),
+        Err(error) => return Report::failed(role, options.mode, &error.into()),
     };
     let took = gathered.took;
-    let mut report = pass.finish(gathered, || kernel, interposer);
+    let mut report = pass::run(job, gathered, None, || kernel, interposer);
     report.add_source_time(took);
     report
 }

@@ -70,21 +70,13 @@ pub(super) fn not_restored(error: &dyn std::error::Error) -> String {
     format!("some missing objects could not be restored: {error}")
 }
 
-/// Objects whose place a foreign object has, foreign defaults in our tables, and firewalls with
-/// unreadable content.
-pub(super) fn not_writable(goal: &Goal, machine: &Machine<'_>) -> BTreeSet<ObjectKey> {
+/// Objects whose place a foreign object has, and firewalls with unreadable content.
+fn not_writable(goal: &Goal, machine: &Machine<'_>) -> BTreeSet<ObjectKey> {
     let view = &machine.view;
     let mut objects = taken_places(goal, &view.observed, &view.ownership);
     let firewalls = view.observed.firewalls.iter();
     let unreadable =
         firewalls.filter(|(_, found)| matches!(found, ObservedFirewall::Unreadable(_)));
     objects.extend(unreadable.map(|(kind, _)| ObjectKey::Firewall(*kind)));
-    let numbers = view.ownership.current;
-    let defaults = view.observed.routes.iter().filter(|route| {
-        route.key.dst.prefix_len() == 0
-            && [numbers.bypass_table, numbers.egress_table].contains(&route.key.table)
-            && !view.ownership.owns_route(route)
-    });
-    objects.extend(defaults.map(|route| ObjectKey::Route(route.key)));
     objects
 }

@@ -9,7 +9,6 @@ use crate::desired::{DesiredState, Inputs, desired};
 use crate::facts::{HostFacts, InstanceFacts};
 use crate::firewall::{BackendKind, ObservedFirewall, Variant};
 use crate::kernel::{Kernel, ObserveError};
-use crate::objects::RuleAction;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::plan::{Goal, Plan, plan};
@@ -139,25 +138,7 @@ impl View {
     }
 
     /// The goal of a desired state.
-    pub fn goal(&self, kernel: &mut Kernel, mut desired: DesiredState) -> Result<Goal, PassError> {
-        // A foreign default in the bypass table would take all traffic off the egress path, so no
-        // rule may lead there.
-        let captured = self.observed.routes.iter().filter(|route| {
-            route.key.dst.prefix_len() == 0
-                && route.key.table == self.ownership.current.bypass_table
-                && !self.ownership.owns_route(route)
-        });
-        for family in captured.map(|route| route.key.family()) {
-            desired.rules.retain(|rule| {
-                let leads_there = matches!(rule.action, RuleAction::Lookup { table, .. }
-                    if table == self.ownership.current.bypass_table);
-                rule.family != family || !leads_there
-            });
-        }
-        if self.observed.firewalls.is_empty() {
-            // No firewall was read, so none is written.
-            desired.firewall = None;
-        }
+    pub fn goal(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Goal, PassError> {
         let text = match &desired.firewall {
             Some(ruleset) => kernel.firewall(self.backend.kind).render(ruleset)?,
             None => Vec::new(),

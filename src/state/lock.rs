@@ -1,13 +1,11 @@
-//! The lock that keeps two passes apart: an abstract socket, which needs no disk, and `flock` on a
-//! file of the state dir, which also holds between network namespaces.
+//! The mutual exclusion of passes: `flock` on a file of the state dir.
 //!
-//! The kernel drops both when the holder ends, so no stale lock is left to clean up. The content
-//! of the file serves messages only, never the decision.
+//! The kernel drops the lock when the holding process ends for any reason, so a stale lock cannot
+//! exist. The content of the file only serves messages, never a decision.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -17,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use super::StateFile;
 use super::directory::StateDir;
 use super::error::StateError;
-use super::exclusion::{self, Exclusion, Rival};
 
 /// The time for which a second pass waits for the first: longer than a pass over all of AWS's
 /// prefixes, shorter than an operator's patience.
@@ -54,82 +51,23 @@ pub enum LockError {
     State(#[from] StateError),
 }
 
-/// How long the disk may take to open the lock file. A disk that is silent for longer (a frozen
-/// file system, a server that is gone) must not keep a pass from the kernel.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// The lock, held until dropped.
 #[derive(Debug)]
 pub struct PassLock {
-    dir: PathBuf,
-    command: String,
-    /// `None` if another user has the socket's name.
-    _exclusion: Option<Exclusion>,
-    file: Option<File>,
+    file: File,
     warning: Option<String>,
-    failure: Option<StateError>,
 }
 
 impl PassLock {
-    /// Takes both halves of the lock, waiting at most `wait` for each; sleeps the calling thread
-    /// meanwhile. A disk that refuses the file is in [`PassLock::failure`].
+    /// Takes the lock of the state dir (created if missing). Blocks the calling thread for at most
+    /// `wait`.
     ///
     /// # Errors
-    /// Another pass holds the lock.
+    /// See [`LockError`].
     pub fn acquire(dir: &Path, command: &str, wait: Duration) -> Result<PassLock, LockError> {
-        let mut lock = PassLock::exclude(dir, command, wait)?;
-        lock.lock_file(wait)?;
-        Ok(lock)
-    }
-
-    /// Takes the half that needs no disk.
-    ///
-    /// # Errors
-    /// Another pass holds the lock.
-    pub fn exclude(dir: &Path, command: &str, wait: Duration) -> Result<PassLock, LockError> {
-        let start = Instant::now();
-        let exclusion = loop {
-            let Rival { pid } = match Exclusion::take(dir) {
-                Ok(Ok(taken)) => break taken,
-                // Without sockets only the file is left.
-                Err(_) => break None,
-                Ok(Err(rival)) => rival,
-            };
-            let waited = start.elapsed();
-            if waited >= wait {
-                return Err(LockError::Held {
-                    path: path_in(dir),
-                    holder: Some(file_holder(dir).ok().flatten().unwrap_or(unnamed(pid))),
-                    waited,
-                });
-            }
-            std::thread::sleep(POLL.min(wait - waited));
-        };
-        Ok(PassLock {
-            dir: dir.to_owned(),
-            command: command.to_owned(),
-            _exclusion: exclusion,
-            file: None,
-            warning: None,
-            failure: None,
-        })
-    }
-
-    /// Takes the other half, the file in the state dir (created where missing).
-    ///
-    /// # Errors
-    /// Another pass holds the lock.
-    pub fn lock_file(&mut self, wait: Duration) -> Result<(), LockError> {
-        match self.try_file(wait) {
-            Err(LockError::State(error)) => self.failure = Some(error),
-            other => return other,
-        }
-        Ok(())
-    }
-
-    fn try_file(&mut self, wait: Duration) -> Result<(), LockError> {
-        let path = path_in(&self.dir);
-        let (mut file, warning) = open_in_time(&self.dir)?;
+        let path = path_in(dir);
+        let directory = StateDir::create(dir)?;
+        let mut file = directory.open_to_update(StateFile::Lock, OFlags::empty())?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
@@ -150,66 +88,24 @@ impl PassLock {
             }
             std::thread::sleep(POLL.min(wait - waited));
         }
-        write_holder(&mut file, &self.command);
-        self.warning = warning;
-        self.file = Some(file);
-        Ok(())
+        write_holder(&mut file, command);
+        let warning = directory.warning();
+        Ok(PassLock { file, warning })
     }
 
     /// See [`StateDir::warning`].
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
-
-    /// The reason for which the file is not locked. The socket excludes other passes all the same.
-    pub fn failure(&self) -> Option<&StateError> {
-        self.failure.as_ref()
-    }
-}
-
-/// Opens the lock file, on a thread of its own: a system call to a silent disk never returns.
-fn open_in_time(dir: &Path) -> Result<(File, Option<String>), StateError> {
-    let (to, from) = mpsc::channel();
-    let path = dir.to_owned();
-    let opening = move || {
-        let opened = StateDir::create(&path).and_then(|directory| {
-            let file = directory.open_to_update(StateFile::Lock, OFlags::empty())?;
-            Ok((file, directory.warning()))
-        });
-        // The receiver may have lost patience.
-        let _ = to.send(opened);
-    };
-    let started = std::thread::Builder::new()
-        .name("lock".to_owned())
-        .spawn(opening);
-    started.map_err(StateError::wrap("start a thread for", dir))?;
-    from.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-        let silent = std::io::Error::new(
-            std::io::ErrorKind::TimedOut,
-            format!("the disk gives no answer within {PATIENCE:?}"),
-        );
-        Err(StateError::wrap("open", &path_in(dir))(silent))
-    })
 }
 
 impl Drop for PassLock {
     fn drop(&mut self) {
-        let Some(file) = &self.file else {
-            return;
-        };
         // A later reader must not see the name of a finished pass.
-        let _ = file.set_len(0);
+        let _ = self.file.set_len(0);
         // A close alone is not enough: a child just forked by another thread keeps the file open
         // until the child executes its program. If a process dies, the kernel closes all files.
-        let _ = file.unlock();
-    }
-}
-
-fn unnamed(pid: u32) -> Holder {
-    Holder {
-        pid,
-        command: "an unnamed pass".to_owned(),
-        since: String::new(),
+        let _ = self.file.unlock();
     }
 }
 
@@ -219,13 +115,6 @@ fn unnamed(pid: u32) -> Holder {
 /// # Errors
 /// The file can't be opened or locked for another reason.
 pub fn holder(dir: &Path) -> Result<Option<Holder>, LockError> {
-    if let Some(holder) = file_holder(dir)? {
-        return Ok(Some(holder));
-    }
-    Ok(exclusion::holder(dir).map(|Rival { pid }| unnamed(pid)))
-}
-
-fn file_holder(dir: &Path) -> Result<Option<Holder>, LockError> {
     let path = path_in(dir);
     let opened = match StateDir::open(dir)? {
         Some(directory) => directory.open_to_read(StateFile::Lock)?,
@@ -237,7 +126,11 @@ fn file_holder(dir: &Path) -> Result<Option<Holder>, LockError> {
     // Shared: two readers must not take each other for a pass.
     match file.try_lock_shared() {
         Ok(()) => Ok(None),
-        Err(TryLockError::WouldBlock) => Ok(Some(written_holder(&mut file).unwrap_or(unnamed(0)))),
+        Err(TryLockError::WouldBlock) => Ok(Some(written_holder(&mut file).unwrap_or(Holder {
+            pid: 0,
+            command: "an unnamed pass".to_owned(),
+            since: String::new(),
+        }))),
         Err(TryLockError::Error(error)) => Err(StateError::wrap("lock", &path)(error).into()),
     }
 }
@@ -372,13 +265,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("file");
         std::fs::write(&path, "").expect("written");
-        let held = PassLock::acquire(&path, "x", Duration::ZERO).expect("the socket is free");
-        let failure = held.failure().expect("no directory").to_string();
-        assert!(failure.contains("cannot create the state dir"), "{failure}");
-        // The socket alone keeps another pass out.
-        let error = PassLock::acquire(&path, "y", Duration::ZERO).expect_err("held");
-        let ours = format!("held by pid {}", std::process::id());
-        assert!(error.to_string().contains(&ours), "{error}");
+        let error = PassLock::acquire(&path, "x", Duration::ZERO).expect_err("no directory");
+        assert!(
+            error.to_string().contains("cannot create the state dir"),
+            "{error}"
+        );
         assert_eq!(holder(&dir.path().join("absent")).expect("free"), None);
     }
 }

@@ -18,7 +18,6 @@
 
 pub mod directory;
 pub mod error;
-mod exclusion;
 mod file;
 pub mod instance_facts;
 pub mod lock;

@@ -13,14 +13,15 @@ use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
 use trailblazer::reconcile::{Options, Outcome, one_shot};
 
-use crate::site::{ROWS, Site, TOKEN, document};
+use crate::site::{ROWS, Site, TOKEN, document, state_files};
 
 #[test]
-fn missing_iptables_binary_is_named_and_the_rest_goes_in() {
+fn missing_iptables_binary_is_refused() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.config.push_str("nat.backend = \"iptables\"\n");
         site.publish(document(TOKEN, &ROWS));
+        let before = site.before();
         let empty = site.path("empty");
         std::fs::create_dir(&empty).unwrap();
         let mut command = site.command(&[]);
@@ -30,12 +31,8 @@ fn missing_iptables_binary_is_named_and_the_rest_goes_in() {
             "no iptables binary",
             "package iptables",
         ];
-        let output = site.bare.ns.exec_command(&mut command).expect_code(1);
-        for words in says {
-            assert!(output.stderr.contains(words), "lacks {words:?}: {output}");
-        }
-        site.assert_closed();
-        assert_eq!(site.bypass().len(), 4);
+        site.refuses_running(&mut command, 1, &says, &before);
+        assert_eq!(state_files(&site.state_dir()).len(), 0);
     });
 }
 
@@ -80,7 +77,7 @@ impl FirewallBackend for NoNfTables {
 }
 
 #[test]
-fn host_without_any_firewall_backend_gets_the_rest() {
+fn host_without_any_firewall_backend_is_refused() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.publish(document(TOKEN, &ROWS));
@@ -95,6 +92,7 @@ fn host_without_any_firewall_backend_gets_the_rest() {
         ] {
             site.config = format!("{good}{line}");
             let config = parse(&site.config, "this test").unwrap();
+            let before = site.before();
             let report = site.bare.ns.in_thread(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -118,15 +116,14 @@ fn host_without_any_firewall_backend_gets_the_rest() {
             let error = report.error.unwrap();
             assert!(error.contains("no usable firewall"), "{error}");
             assert!(error.contains(says), "{line:?}: {error}");
-            site.assert_closed();
-            assert_eq!(site.bypass().len(), 4);
+            site.assert_as(&before);
         }
     });
 }
 
 /// Somebody's firewall script holds the lock of iptables-legacy for longer than we wait.
 #[test]
-fn held_xtables_lock_leaves_out_the_firewall_alone() {
+fn held_xtables_lock_fails_the_pass_within_the_wait() {
     lab::isolated(|| {
         let mut site = Site::new();
         site.config.push_str("nat.backend = \"iptables\"\n");
@@ -153,6 +150,7 @@ fn held_xtables_lock_leaves_out_the_firewall_alone() {
         // The first look makes the legacy tables appear, which is not a change of ours.
         let dry = site.bare.ns.exec_command(&mut command(&["--dry-run"]));
         assert_eq!(dry.code, Some(2), "{dry}");
+        let before = site.before();
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -164,13 +162,13 @@ fn held_xtables_lock_leaves_out_the_firewall_alone() {
         for words in [
             "another program holds the xtables lock",
             "/run/xtables.lock",
-            "everything else is in force",
+            "rolled back",
         ] {
             assert!(output.stderr.contains(words), "lacks {words:?}: {output}");
         }
-        assert_eq!(output.json()["outcome"], "failed", "{output}");
-        site.assert_closed();
-        assert_eq!(site.journal_end()["outcome"], "failed");
+        assert_eq!(output.json()["outcome"], "rolled_back", "{output}");
+        before.assert_kernel(&site);
+        assert_eq!(site.journal_end()["outcome"], "rolled_back");
         drop(lock);
         let output = site.bare.ns.exec_command(&mut command(&[])).expect_code(0);
         assert_eq!(output.json()["outcome"], "changed");

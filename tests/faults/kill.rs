@@ -78,10 +78,7 @@ fn killed_at(world: &World, at: usize) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    // The egress goes in before the journal is opened.
-    if !world.closes(at) {
-        assert_eq!(world.last_in_journal(), "interrupted", "{when}");
-    }
+    assert_eq!(world.last_in_journal(), "interrupted", "{when}");
     world.assert_allowed(&when);
     world.assert_foreign_same(&when);
     world.assert_converges(Outcome::Changed, &when);

@@ -25,7 +25,7 @@ use trailblazer::kernel::{Kernel, ObserveError};
 use trailblazer::objects::Route;
 use trailblazer::observed::OwnedState;
 use trailblazer::ownership::{Numbers, Ownership};
-use trailblazer::plan::{Action, Goal, Step, plan};
+use trailblazer::plan::{Goal, plan};
 use trailblazer::reconcile::{Options, Outcome, Report, Watched, one_shot};
 use trailblazer::state::lock;
 use trailblazer::types::{Family, IfIndex};
@@ -313,17 +313,6 @@ impl World {
         &self.bare.ns
     }
 
-    /// True if the pass may be putting the egress in when it comes to this step.
-    pub fn closes(&self, at: usize) -> bool {
-        let ownership = self.ownership();
-        let of_egress = |step: &Step| match step {
-            // Present firewall rules are left to the rest of the pass.
-            Step::Firewall { action, .. } | Step::Rule { action, .. } => *action == Action::Add,
-            _ => step.action() != Action::Delete && step.key().is_of_egress(&ownership),
-        };
-        self.steps[..=at].iter().all(of_egress)
-    }
-
     /// The other end of the links.
     pub fn far(&self) -> Ns {
         self.bare.far()
@@ -425,20 +414,6 @@ impl World {
             .observe(&ownership, self.firewalls())
             .expect("the kernel tells all")
             .owned(&ownership)
-    }
-
-    /// Panics unless the additions among these steps are in the kernel.
-    #[track_caller]
-    pub fn assert_carried_out(&self, steps: &[&Step], when: &str) {
-        let now = self.owned_now();
-        for step in steps.iter().filter(|step| step.action() != Action::Delete) {
-            let there = match step {
-                Step::Route { route, .. } => now.routes.contains(route),
-                Step::Rule { rule, .. } => now.rules.contains(rule),
-                _ => true,
-            };
-            assert!(there, "{when}: withheld: {step}");
-        }
     }
 
     /// Panics unless what is ours is that of the stage.
