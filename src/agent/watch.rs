@@ -6,29 +6,29 @@
 
 mod burst;
 mod poll;
+mod reaction;
 mod repair;
 
 pub(super) use poll::FirewallPoll;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipnet::IpNet;
-
 use self::burst::FlushDetector;
+use self::reaction::{
+    Cause, Reaction, connected_changed, firewall_of, route_gone, rule_came, rule_gone,
+};
 use self::repair::Gone;
 use super::repair_log::may_wait;
 use super::shared::{Shared, locked};
-use crate::firewall::BackendKind;
 use crate::kernel::Kernel;
 use crate::kernel::events::{Change, Event, Heard, ListenError, Listener};
 use crate::kernel::firewall;
-use crate::objects::{Route, Rule};
-use crate::plan::{FirewallGoal, ObjectKey};
+use crate::objects::Route;
+use crate::plan::ObjectKey;
 use crate::reconcile::InForce;
 use crate::types::{IfIndex, TableId};
 
@@ -288,125 +288,6 @@ impl Watcher {
         } else {
             Reaction::Urgent(cause)
         }
-    }
-}
-
-/// The reaction to an event, with its cause for the log.
-enum Reaction {
-    Nothing,
-    /// The watcher restores the object.
-    Repair(Cause),
-    /// A pass at the end of the burst.
-    AfterBurst(Cause),
-    /// A pass at once.
-    Pass(Cause),
-    /// A pass at once, after a shorter rest: the egress path may be open.
-    Urgent(Cause),
-    /// A pass at once: the kernel has removed routes with the link or address.
-    LinkLost(Cause),
-    /// A pass at once, and a fetch: the source may be reachable again.
-    PathChanged(Cause),
-}
-
-/// The cause of a reaction. Only the first causes of a burst become text.
-enum Cause {
-    Added(ObjectKey),
-    Deleted(ObjectKey),
-    Text(String),
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Cause::Added(key) => write!(f, "{key} was added"),
-            Cause::Deleted(key) => write!(f, "{key} was deleted"),
-            Cause::Text(text) => f.write_str(text),
-        }
-    }
-}
-
-fn route_gone(route: Route, port: u32, in_force: Option<&InForce>, gone: &mut Gone) -> Reaction {
-    // Notifications from before the filter was set may concern other tables.
-    if in_force.is_some_and(|in_force| !in_force.ownership.tables().contains(&route.key.table)) {
-        return Reaction::Nothing;
-    }
-    let wanted = in_force.is_some_and(|in_force| {
-        in_force.ownership.owns_route(&route) && in_force.goal.routes.binary_search(&route).is_ok()
-    });
-    let key = ObjectKey::Route(route.key);
-    let cause = Cause::Deleted(key.clone());
-    if !wanted {
-        Reaction::AfterBurst(cause)
-    } else if port == 0 {
-        // The kernel itself removed the route, with its link object: a repair of
-        // the route alone would be refused.
-        Reaction::Pass(cause)
-    } else {
-        gone.routes.push(route);
-        gone.ports.push((key, port));
-        Reaction::Repair(cause)
-    }
-}
-
-/// The reaction to a connected network of the main table: a gateway on that network may have become
-/// reachable, or unreachable. Networks of containers contain no address of this host.
-fn connected_changed(network: IpNet, in_force: Option<&InForce>) -> Reaction {
-    let cause = Cause::Text(format!("the connected network {network} changed"));
-    let Some(in_force) = in_force else {
-        return Reaction::PathChanged(cause);
-    };
-    let facts = &in_force.facts;
-    let own = facts.addresses.iter().map(|own| own.net.addr());
-    let gateways = facts.main_routes.iter().filter_map(|route| route.gateway);
-    if own
-        .chain(gateways)
-        .any(|address| network.contains(&address))
-    {
-        Reaction::PathChanged(cause)
-    } else {
-        Reaction::Nothing
-    }
-}
-
-fn rule_gone(rule: Rule, port: u32, in_force: Option<&InForce>, gone: &mut Gone) -> Reaction {
-    if in_force.is_some_and(|in_force| !in_force.ownership.owns_rule(&rule)) {
-        // A foreign rule changes at most a note of the next pass.
-        return Reaction::Nothing;
-    }
-    let key = ObjectKey::Rule(rule.family, rule.priority);
-    let wanted = in_force.is_some_and(|in_force| in_force.goal.rules.contains(&rule));
-    let cause = Cause::Deleted(key.clone());
-    if !wanted {
-        return Reaction::AfterBurst(cause);
-    }
-    gone.rules.push(rule);
-    gone.ports.push((key, port));
-    Reaction::Repair(cause)
-}
-
-fn rule_came(rule: &Rule, in_force: Option<&InForce>) -> Reaction {
-    let cause = Cause::Added(ObjectKey::Rule(rule.family, rule.priority));
-    let Some(in_force) = in_force else {
-        return Reaction::AfterBurst(cause);
-    };
-    let ownership = &in_force.ownership;
-    if ownership.owns_rule(rule) {
-        if in_force.goal.rules.contains(rule) {
-            return Reaction::Nothing;
-        }
-        return Reaction::Pass(cause);
-    }
-    // A foreign rule before ours may divert packets: a pass notes the rule.
-    if ownership.is_passed_by(rule) {
-        return Reaction::AfterBurst(cause);
-    }
-    Reaction::Nothing
-}
-
-fn firewall_of(in_force: &InForce) -> Option<BackendKind> {
-    match &in_force.goal.firewall {
-        FirewallGoal::Policy { backend, .. } => Some(*backend),
-        FirewallGoal::Earlier(_) => None,
     }
 }
 
