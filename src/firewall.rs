@@ -119,9 +119,9 @@ pub enum Match {
     },
 }
 
-/// The effect of a rule.
+/// The effect of a rule, a statement in the words of nftables: a verdict, a translation or a mark.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verdict {
+pub enum Statement {
     /// Set the masked bits of the flow's mark; continue with the next rule.
     SetFlowMark(Mark),
     /// Copy the masked bits of the flow's mark to the packet's mark; continue with the next rule.
@@ -198,7 +198,7 @@ pub struct FwRule {
     pub family: Option<Family>,
     /// In the order of evaluation.
     pub matches: Vec<Match>,
-    pub verdict: Verdict,
+    pub verdict: Statement,
 }
 
 /// A base chain: the rules of one hook, in order.
@@ -221,12 +221,12 @@ pub struct OwnedFirewall {
     /// [`Ruleset`].
     pub text: Vec<String>,
     /// Input for a rollback to exactly the state read.
-    pub snapshot: Snapshot,
+    pub snapshot: SavedRules,
 }
 
 /// A record of the state read, in a format that only the same backend can replay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Snapshot(pub Vec<u8>);
+pub struct SavedRules(pub Vec<u8>);
 
 /// The state of one backend. A failed read is never [`ObservedFirewall::Absent`].
 #[derive(Debug, Clone, PartialEq, Eq)]

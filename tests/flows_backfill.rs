@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use lab::isolated;
 use lab::shell::{run, sh, try_run};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use trailblazer::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use trailblazer::firewall::{Chain, FwRule, Hook, Match, Ruleset, Statement};
 use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::nftables::Nftables;
 use trailblazer::kernel::flows::{Backfilled, FlowError, backfill_inbound};
@@ -100,7 +100,7 @@ fn policy() -> Ruleset {
     };
     let restore = rule(
         vec![Match::FlowMark(INBOUND)],
-        Verdict::RestoreMark { mask: INBOUND.mask },
+        Statement::RestoreMark { mask: INBOUND.mask },
     );
     let mark = rule(
         vec![
@@ -108,7 +108,7 @@ fn policy() -> Ruleset {
             Match::NewFlow,
             Match::DestinationIsLocal,
         ],
-        Verdict::SetFlowMark(INBOUND),
+        Statement::SetFlowMark(INBOUND),
     );
     Ruleset {
         chains: vec![

@@ -9,7 +9,7 @@ use lab::isolated;
 use lab::shell::sh;
 use trailblazer::firewall::{
     Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Path, PathTraffic, Ruleset,
-    Traffic, Verdict,
+    Statement, Traffic,
 };
 use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
@@ -39,8 +39,8 @@ fn policy(mask: PathMask, further: usize) -> Ruleset {
         });
         for number in 0..further {
             let nowhere = Match::OutputInterface(format!("none{number}"));
-            leaving.push(rule(vec![nowhere], Verdict::Accept));
-            answers.push(rule(vec![Match::NewFlow], Verdict::Accept));
+            leaving.push(rule(vec![nowhere], Statement::Accept));
+            answers.push(rule(vec![Match::NewFlow], Statement::Accept));
         }
         let path = |path| match path {
             Path::Bypass => mask.bypass(),
@@ -52,11 +52,11 @@ fn policy(mask: PathMask, further: usize) -> Ruleset {
         };
         leaving.push(rule(
             vec![Match::OriginalDirection, untold],
-            Verdict::SetFlowMark(path(told)),
+            Statement::SetFlowMark(path(told)),
         ));
         for counted in Path::ALL {
             let of = |way| vec![way, Match::FlowMark(path(counted))];
-            let verdict = Verdict::Count(counted);
+            let verdict = Statement::Count(counted);
             leaving.push(rule(of(Match::OriginalDirection), verdict.clone()));
             answers.push(rule(of(Match::ReplyDirection), verdict));
         }
@@ -149,7 +149,7 @@ fn counts_outlive_rules(backend: &mut dyn FirewallBackend, strangers: &[&str]) {
     for chain in &mut mute.chains {
         chain
             .rules
-            .retain(|rule| !matches!(rule.verdict, Verdict::Count(_)));
+            .retain(|rule| !matches!(rule.verdict, Statement::Count(_)));
     }
     backend.replace(&mute).unwrap();
     assert_eq!(backend.traffic().unwrap(), None);

@@ -10,7 +10,7 @@ use lab::shell::{sh, which};
 use lab::{Isolation, isolated};
 use trailblazer::firewall::{
     BackendKind, Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Path, Ruleset,
-    Verdict,
+    Statement,
 };
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
@@ -42,7 +42,7 @@ fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-fn rule(matches: &[Match], verdict: Verdict) -> FwRule {
+fn rule(matches: &[Match], verdict: Statement) -> FwRule {
     FwRule {
         family: None,
         matches: matches.to_vec(),
@@ -78,34 +78,34 @@ fn policy() -> Ruleset {
             chain(
                 Hook::Prerouting,
                 vec![
-                    rule(&[Match::DestinationNoneOf(list.clone())], Verdict::Accept),
+                    rule(&[Match::DestinationNoneOf(list.clone())], Statement::Accept),
                     rule(
                         &[Match::NotInputInterface("eth1".into()), Match::NewFlow],
-                        Verdict::SetFlowMark(MARK),
+                        Statement::SetFlowMark(MARK),
                     ),
                 ],
             ),
             chain(
                 Hook::OutputReroute,
-                vec![rule(&[], Verdict::RestoreMark { mask: 0x3000 })],
+                vec![rule(&[], Statement::RestoreMark { mask: 0x3000 })],
             ),
             chain(
                 Hook::PostroutingNat,
                 vec![
-                    rule(&[Match::DestinationAnyOf(list)], Verdict::Masquerade),
+                    rule(&[Match::DestinationAnyOf(list)], Statement::Masquerade),
                     rule(
                         &[Match::Source(net("10.0.0.0/16"))],
-                        Verdict::Snat("10.0.0.20".parse().unwrap()),
+                        Statement::Snat("10.0.0.20".parse().unwrap()),
                     ),
                     rule(
                         &[Match::Source(net("2001:db8:1::/64"))],
-                        Verdict::Snat("2001:db8::20".parse().unwrap()),
+                        Statement::Snat("2001:db8::20".parse().unwrap()),
                     ),
                 ],
             ),
             chain(
                 Hook::PostroutingGuard,
-                vec![rule(&[Match::NotTracked], Verdict::Drop)],
+                vec![rule(&[Match::NotTracked], Statement::Drop)],
             ),
         ],
     }
@@ -163,21 +163,21 @@ fn every_match() -> Vec<Match> {
     all
 }
 
-fn every_verdict() -> Vec<Verdict> {
+fn every_verdict() -> Vec<Statement> {
     vec![
-        Verdict::SetFlowMark(MARK),
-        Verdict::SetFlowMark(Mark {
+        Statement::SetFlowMark(MARK),
+        Statement::SetFlowMark(Mark {
             value: 0,
             mask: u32::MAX,
         }),
-        Verdict::RestoreMark { mask: 0x3000 },
-        Verdict::RestoreMark { mask: u32::MAX },
-        Verdict::Count(Path::Egress),
-        Verdict::Snat("10.0.0.20".parse().unwrap()),
-        Verdict::Snat("2001:db8::20".parse().unwrap()),
-        Verdict::Masquerade,
-        Verdict::Accept,
-        Verdict::Drop,
+        Statement::RestoreMark { mask: 0x3000 },
+        Statement::RestoreMark { mask: u32::MAX },
+        Statement::Count(Path::Egress),
+        Statement::Snat("10.0.0.20".parse().unwrap()),
+        Statement::Snat("2001:db8::20".parse().unwrap()),
+        Statement::Masquerade,
+        Statement::Accept,
+        Statement::Drop,
     ]
 }
 
@@ -224,7 +224,7 @@ fn every_match_and_verdict_is_read_back_as_rendered() {
                         }
                     }
                     // At most six such rules fit one chain: accepting outside a list nests them.
-                    let most = if verdict == Verdict::Accept {
+                    let most = if verdict == Statement::Accept {
                         6
                     } else {
                         rules.len().max(1)
@@ -282,10 +282,10 @@ fn foreign_text((ipv4, ipv6): (&str, &str)) -> String {
 fn deepest_rendered_chains_are_accepted() {
     isolated(|| {
         let list = vec![net("192.0.2.0/25"), net("198.51.100.0/24")];
-        let mut rules = vec![rule(&[Match::DestinationNoneOf(list.clone())], Verdict::Accept); 6];
+        let mut rules = vec![rule(&[Match::DestinationNoneOf(list.clone())], Statement::Accept); 6];
         rules.push(rule(
             &[Match::DestinationAnyOf(list)],
-            Verdict::SetFlowMark(MARK),
+            Statement::SetFlowMark(MARK),
         ));
         let ruleset = Ruleset {
             chains: vec![chain(Hook::Prerouting, rules)],

@@ -17,7 +17,7 @@ use lab::isolated;
 use lab::shell::sh;
 use rustix::net::{AddressFamily, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use trailblazer::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use trailblazer::firewall::{Chain, FwRule, Hook, Match, Ruleset, Statement};
 use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::types::{Family, Mark};
@@ -174,7 +174,7 @@ fn ask(stream: &mut TcpStream) -> Option<IpAddr> {
     String::from_utf8(line).ok()?.parse().ok()
 }
 
-fn rule(matches: &[Match], verdict: Verdict) -> FwRule {
+fn rule(matches: &[Match], verdict: Statement) -> FwRule {
     FwRule {
         family: None,
         matches: matches.to_vec(),
@@ -222,7 +222,7 @@ fn snat_masquerade_and_accept_act_on_packets() {
                                 out.clone(),
                                 Match::DestinationAnyOf(vec![host(server(family, 1))]),
                             ],
-                            Verdict::Accept,
+                            Statement::Accept,
                         ),
                         rule(
                             &[
@@ -234,14 +234,14 @@ fn snat_masquerade_and_accept_act_on_packets() {
                                 Match::NotSource(host(client(family, 5))),
                                 Match::NotSource(host(client(family, 6))),
                             ],
-                            Verdict::Masquerade,
+                            Statement::Masquerade,
                         ),
                         rule(
                             &[
                                 Match::OutputInterface("s0".into()),
                                 Match::NotInputInterface("s0".into()),
                             ],
-                            Verdict::Snat(server(family, 11)),
+                            Statement::Snat(server(family, 11)),
                         ),
                     ],
                 )],
@@ -289,7 +289,7 @@ fn source_buckets_are_complete_and_stable() {
                             seed: 0x7472_6169,
                         },
                     ],
-                    Verdict::Snat(server(family, 11 + u8::try_from(bucket).unwrap())),
+                    Statement::Snat(server(family, 11 + u8::try_from(bucket).unwrap())),
                 )
             };
             let ruleset = Ruleset {
@@ -341,7 +341,7 @@ fn marks_reach_translation_from_prerouting() {
                                     Match::NotInputInterface("s0".into()),
                                     Match::DestinationNoneOf(bypass),
                                 ],
-                                Verdict::Accept,
+                                Statement::Accept,
                             ),
                             rule(
                                 &[
@@ -349,21 +349,24 @@ fn marks_reach_translation_from_prerouting() {
                                     Match::NewFlow,
                                     Match::Source(host(client(family, 0))),
                                 ],
-                                Verdict::SetFlowMark(path),
+                                Statement::SetFlowMark(path),
                             ),
                             rule(
                                 &[Match::FlowMark(path)],
-                                Verdict::RestoreMark { mask: 0x3000 },
+                                Statement::RestoreMark { mask: 0x3000 },
                             ),
                         ],
                     ),
                     chain(
                         Hook::PostroutingNat,
                         vec![
-                            rule(&[Match::FlowMark(path)], Verdict::Snat(server(family, 12))),
+                            rule(
+                                &[Match::FlowMark(path)],
+                                Statement::Snat(server(family, 12)),
+                            ),
                             rule(
                                 &[Match::OutputInterface("s0".into())],
-                                Verdict::Snat(server(family, 13)),
+                                Statement::Snat(server(family, 13)),
                             ),
                         ],
                     ),
@@ -421,11 +424,11 @@ fn guard_chain_drops_untracked_packets_and_spares_foreign_filters() {
                     vec![
                         rule(
                             &[Match::DestinationAnyOf(vec![host(server(family, 1))])],
-                            Verdict::Accept,
+                            Statement::Accept,
                         ),
                         rule(
                             &[Match::OutputInterface("s0".into()), Match::NotTracked],
-                            Verdict::Drop,
+                            Statement::Drop,
                         ),
                     ],
                 )],

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lab::isolated;
 use lab::shell::{run, sh};
 use trailblazer::firewall::{
-    BackendKind, Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Ruleset, Verdict,
+    BackendKind, Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Ruleset, Statement,
 };
 use trailblazer::kernel::firewall::nftables::{Nftables, Probe, probe};
 use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
@@ -25,7 +25,7 @@ fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-fn rule(matches: Vec<Match>, verdict: Verdict) -> FwRule {
+fn rule(matches: Vec<Match>, verdict: Statement) -> FwRule {
     FwRule {
         family: None,
         matches,
@@ -68,7 +68,7 @@ fn nft_rules() -> Vec<String> {
 /// out a family that it can guess, inlines sets, and masks no bits that it sets anyway.
 fn vocabulary() -> Vec<(Hook, FwRule, &'static str, &'static str)> {
     use Match as M;
-    use Verdict as V;
+    use Statement as V;
     let pre = Hook::Prerouting;
     let nat = Hook::PostroutingNat;
     let guard = Hook::PostroutingGuard;
@@ -433,7 +433,10 @@ fn replacing_is_stable_and_removing_leaves_nothing() {
 fn counter_values_are_no_drift() {
     isolated(|| {
         let mut backend = Nftables::new();
-        let ruleset = only(Hook::PostroutingGuard, vec![rule(vec![], Verdict::Accept)]);
+        let ruleset = only(
+            Hook::PostroutingGuard,
+            vec![rule(vec![], Statement::Accept)],
+        );
         backend.replace(&ruleset).unwrap();
         let before = owned(&mut backend);
         std::net::UdpSocket::bind("127.0.0.1:0")
@@ -513,7 +516,7 @@ fn restore_brings_back_the_whole_table() {
         let listed = sh("nft -s list ruleset");
         let other = only(
             Hook::Prerouting,
-            vec![rule(vec![Match::NewFlow], Verdict::SetFlowMark(INBOUND))],
+            vec![rule(vec![Match::NewFlow], Statement::SetFlowMark(INBOUND))],
         );
         backend.replace(&other).unwrap();
         backend.restore(&before.snapshot).unwrap();
@@ -522,7 +525,7 @@ fn restore_brings_back_the_whole_table() {
         // Nothing was there: nothing is put back.
         backend.restore(&Default::default()).unwrap();
         assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
-        let nonsense = trailblazer::firewall::Snapshot(vec![1; 40]);
+        let nonsense = trailblazer::firewall::SavedRules(vec![1; 40]);
         assert!(backend.restore(&nonsense).is_err());
     });
 }
@@ -587,7 +590,7 @@ fn five_thousand_prefixes_of_each_family_round_trip() {
                 Hook::PostroutingNat,
                 vec![rule(
                     vec![Match::DestinationAnyOf(prefixes)],
-                    Verdict::Accept,
+                    Statement::Accept,
                 )],
             );
             backend.replace(&ruleset).unwrap();
@@ -609,7 +612,10 @@ fn adjacent_prefixes_and_address_space_edges_round_trip() {
             let prefixes = prefixes.iter().map(|p| net(p)).collect();
             let ruleset = only(
                 Hook::PostroutingGuard,
-                vec![rule(vec![Match::DestinationAnyOf(prefixes)], Verdict::Drop)],
+                vec![rule(
+                    vec![Match::DestinationAnyOf(prefixes)],
+                    Statement::Drop,
+                )],
             );
             backend.replace(&ruleset).unwrap();
             assert_eq!(owned(backend).text, backend.render(&ruleset).unwrap());
@@ -677,14 +683,14 @@ fn matches_hold_for_exactly_their_packets() {
                 buckets: 2,
                 seed: 83,
             }],
-            verdict: Verdict::Accept,
+            verdict: Statement::Accept,
         };
         // The kernel's own multicast goes out meanwhile: only packets to the target count.
         let seen = |rules: Vec<FwRule>, source: &str, target: &str| {
             let to: std::net::SocketAddr = target.parse().unwrap();
             let mut rules: Vec<_> = rules
                 .into_iter()
-                .chain([rule(vec![], Verdict::Accept)])
+                .chain([rule(vec![], Statement::Accept)])
                 .collect();
             for rule in &mut rules {
                 rule.matches
@@ -697,13 +703,13 @@ fn matches_hold_for_exactly_their_packets() {
             socket.send_to(b"x", target).unwrap();
             counts()
         };
-        let realm = || vec![rule(vec![Match::Realm(Realm(83))], Verdict::Accept)];
+        let realm = || vec![rule(vec![Match::Realm(Realm(83))], Statement::Accept)];
         assert_eq!(seen(realm(), "10.0.0.1:0", "192.0.2.1:9"), [1, 0]);
         assert_eq!(seen(realm(), "10.0.0.1:0", "198.51.100.1:9"), [0, 1]);
         let hop = |hop: &str| {
             vec![rule(
                 vec![Match::NextHop(hop.parse().unwrap())],
-                Verdict::Accept,
+                Statement::Accept,
             )]
         };
         assert_eq!(seen(hop("10.0.0.2"), "10.0.0.1:0", "192.0.2.1:9"), [1, 0]);
@@ -746,7 +752,7 @@ fn open_connection_survives_a_replacement() {
             Hook::PostroutingNat,
             vec![rule(
                 vec![Match::DestinationAnyOf(vec![net("127.0.0.0/8")])],
-                Verdict::Snat("127.0.0.77".parse().unwrap()),
+                Statement::Snat("127.0.0.77".parse().unwrap()),
             )],
         );
         backend.replace(&ruleset).unwrap();
@@ -860,10 +866,10 @@ fn refusal_names_its_object_and_keeps_the_old_rules() {
         let misplaced = only(
             Hook::Prerouting,
             vec![
-                rule(vec![Match::NewFlow], Verdict::Accept),
+                rule(vec![Match::NewFlow], Statement::Accept),
                 rule(
                     vec![Match::OutputInterface("eth0".into())],
-                    Verdict::Masquerade,
+                    Statement::Masquerade,
                 ),
             ],
         );
@@ -885,16 +891,19 @@ fn inexpressible_rules_are_errors() {
             Match::Source(net("10.0.0.0/8")),
             Match::NextHop("::1".parse().unwrap()),
         ],
-        Verdict::Accept,
+        Statement::Accept,
     );
-    let restore = rule(vec![Match::NewFlow], Verdict::RestoreMark { mask: 0x3000 });
+    let restore = rule(
+        vec![Match::NewFlow],
+        Statement::RestoreMark { mask: 0x3000 },
+    );
     let bucket = rule(
         vec![Match::SourceBucket {
             bucket: 0,
             buckets: 2,
             seed: 1,
         }],
-        Verdict::Accept,
+        Statement::Accept,
     );
     let single = FwRule {
         family: Some(Family::Ipv4),
@@ -904,17 +913,17 @@ fn inexpressible_rules_are_errors() {
                 buckets: 1,
                 seed: 1,
             }],
-            Verdict::Accept,
+            Statement::Accept,
         )
     };
     let long = rule(
         vec![Match::NotInputInterface("sixteen-letters-".into())],
-        Verdict::Accept,
+        Statement::Accept,
     );
-    let stray = rule(vec![], Verdict::SetFlowMark(Mark { value: 4, mask: 3 }));
+    let stray = rule(vec![], Statement::SetFlowMark(Mark { value: 4, mask: 3 }));
     let realm = FwRule {
         family: Some(Family::Ipv6),
-        ..rule(vec![Match::Realm(Realm(1))], Verdict::Accept)
+        ..rule(vec![Match::Realm(Realm(1))], Statement::Accept)
     };
     for rule in [mixed, restore, bucket, single, long, stray, realm] {
         let refused = backend.render(&only(Hook::Prerouting, vec![rule.clone()]));

@@ -37,7 +37,7 @@ struct Repaired {
 
 /// An object that another program keeps changing.
 #[derive(Debug, Clone, Copy)]
-struct Conflict {
+struct Fight {
     last_repair: Instant,
     pause: Duration,
     /// The end of the current or last pause.
@@ -47,7 +47,7 @@ struct Conflict {
     repairs: u64,
 }
 
-impl Conflict {
+impl Fight {
     /// False while the object may still need the repair that the pause has delayed.
     fn is_over(&self, now: Instant) -> bool {
         !self.waiting && now >= self.last_repair.max(self.until) + OVER_AFTER
@@ -61,7 +61,7 @@ impl Conflict {
 #[derive(Debug, Clone)]
 pub struct RepairLimiter<K> {
     repaired: BTreeMap<K, Repaired>,
-    conflicts: BTreeMap<K, Conflict>,
+    conflicts: BTreeMap<K, Fight>,
     swept_at: Option<Instant>,
 }
 
@@ -110,7 +110,7 @@ impl<K: Ord + Clone> RepairLimiter<K> {
             repaired.repairs += 1;
             return true;
         }
-        let conflict = Conflict::new(now, repaired.repairs);
+        let conflict = Fight::new(now, repaired.repairs);
         self.repaired.remove(key);
         self.conflicts.insert(key.clone(), conflict);
         false
@@ -130,8 +130,7 @@ impl<K: Ord + Clone> RepairLimiter<K> {
             .repaired
             .remove(key)
             .map_or(REPAIRS, |last| last.repairs);
-        self.conflicts
-            .insert(key.clone(), Conflict::new(now, repairs));
+        self.conflicts.insert(key.clone(), Fight::new(now, repairs));
     }
 
     /// The objects whose repair waits for the end of a pause or for the following pass, with the
@@ -201,9 +200,9 @@ impl<K: Ord + Clone> RepairLimiter<K> {
     }
 }
 
-impl Conflict {
+impl Fight {
     fn new(now: Instant, repairs: u32) -> Self {
-        Conflict {
+        Fight {
             // The true time of the last repair is earlier; only the pause from now matters.
             last_repair: now,
             pause: FIRST_PAUSE,

@@ -31,7 +31,7 @@ use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A finished fetch.
-struct Fetched {
+struct EndedFetch {
     by: tokio::task::Id,
     gathered: Gathered,
     took: Duration,
@@ -63,7 +63,7 @@ pub(super) struct Agent<R> {
     debounce: Debounce,
     schedule: FetchSchedule,
     fetching: Option<AbortHandle>,
-    fetched_to: mpsc::UnboundedSender<Fetched>,
+    fetched_to: mpsc::UnboundedSender<EndedFetch>,
     /// Failed passes in a row.
     failures: u32,
     retry_at: Option<Instant>,
@@ -149,7 +149,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         shared: &Arc<Shared>,
         asked_to: mpsc::Sender<Asked>,
         ended_to: mpsc::UnboundedSender<Ended>,
-        fetched_to: mpsc::UnboundedSender<Fetched>,
+        fetched_to: mpsc::UnboundedSender<EndedFetch>,
     ) -> Result<Self, AgentError> {
         let config = &settings.config;
         // First: a second agent must not change anything.

@@ -6,7 +6,7 @@ use super::{
     gateway, landing, lookup, main_without_default, metric, place, route, rule, special,
 };
 use crate::config::WhenDown;
-use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Statement};
 use crate::objects::{Leg, RouteTarget, RuleAction, Via};
 use crate::ownership::Numbers;
 use crate::types::Family;
@@ -192,12 +192,12 @@ fn marks(inputs: &Inputs) -> Ruleset {
             Match::NewFlow,
             Match::DestinationIsLocal,
         ],
-        verdict: Verdict::SetFlowMark(inbound),
+        verdict: Statement::SetFlowMark(inbound),
     };
     let restore = FwRule {
         family: None,
         matches: vec![Match::FlowMark(inbound)],
-        verdict: Verdict::RestoreMark { mask: inbound.mask },
+        verdict: Statement::RestoreMark { mask: inbound.mask },
     };
     Ruleset {
         chains: vec![

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::config::AutoOr;
 use crate::facts::HostFacts;
-use crate::firewall::{FwRule, Match, Verdict};
+use crate::firewall::{FwRule, Match, Statement};
 use crate::objects::{Rule, RuleAction};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, Priority};
@@ -168,7 +168,7 @@ fn keep_inbound(inputs: &Inputs, family: Family, sources: &[IpNet], chains: &mut
     chains.prerouting.push(FwRule {
         family: Some(family),
         matches,
-        verdict: Verdict::SetFlowMark(inbound),
+        verdict: Statement::SetFlowMark(inbound),
     });
 }
 

@@ -11,7 +11,7 @@ use super::{
     disjoint, gateway, masquerade, special,
 };
 use crate::config::{AutoOr, NatBypass};
-use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Statement};
 use crate::objects::{BypassPath, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex};
@@ -36,7 +36,7 @@ impl Chains {
         self.prerouting.push(FwRule {
             family: None,
             matches: vec![Match::FlowMark(inbound)],
-            verdict: Verdict::RestoreMark { mask: inbound.mask },
+            verdict: Statement::RestoreMark { mask: inbound.mask },
         });
         let chains = [
             (Hook::Prerouting, self.prerouting),
@@ -60,7 +60,7 @@ struct Translation<'a> {
     family: Family,
     /// The matches for the bypass path, one list for each alternative.
     bypass: Vec<Vec<Match>>,
-    bypass_verdict: Verdict,
+    bypass_verdict: Statement,
     /// The interface of the egress path.
     out: &'a str,
     /// The egress addresses.
@@ -92,7 +92,7 @@ pub(super) fn translate(
     });
     let hops: Vec<Via> = bypass.iter().flat_map(BypassPath::vias).collect();
     let bypass_verdict = bypass_verdict(&inputs.config.nat.bypass, family);
-    if bypass_verdict == Verdict::Masquerade {
+    if bypass_verdict == Statement::Masquerade {
         let note = |via: &Via| masquerade::note(inputs.facts, family, *via, addresses);
         state.notes.extend(hops.iter().filter_map(note));
     }
@@ -101,7 +101,7 @@ pub(super) fn translate(
     chains.counting.add(inputs.config, family, matches);
     // Untranslated packets are dropped on each interface where all leaving packets are translated.
     let mut guarded_devices = vec![out_name.clone()];
-    if bypass_verdict != Verdict::Accept {
+    if bypass_verdict != Statement::Accept {
         let others = hops.iter().filter(|via| via.device != out);
         guarded_devices.extend(others.map(|via| inputs.facts.device_name(via.device)));
         guarded_devices.dedup();
@@ -142,7 +142,7 @@ impl Translation<'_> {
         for bypass in &self.bypass {
             let matches = [from.as_slice(), bypass].concat();
             let rule = rule(matches, self.bypass_verdict.clone());
-            if self.bypass_verdict == Verdict::Accept {
+            if self.bypass_verdict == Statement::Accept {
                 chains.guard.push(rule.clone());
             }
             chains.nat.push(rule);
@@ -157,13 +157,13 @@ impl Translation<'_> {
                     seed: SHARE_SEED,
                 });
             }
-            chains.nat.push(rule(matches, Verdict::Snat(*address)));
+            chains.nat.push(rule(matches, Statement::Snat(*address)));
         }
         for device in &self.guarded_devices {
             let mut matches = leaving(device);
             matches.push(Match::NotTracked);
             matches.push(Match::DestinationNoneOf(self.guarded.clone()));
-            chains.guard.push(rule(matches, Verdict::Drop));
+            chains.guard.push(rule(matches, Statement::Drop));
         }
     }
 }
@@ -187,14 +187,14 @@ fn note_addresses_elsewhere(
     }
 }
 
-fn bypass_verdict(setting: &NatBypass, family: Family) -> Verdict {
+fn bypass_verdict(setting: &NatBypass, family: Family) -> Statement {
     match setting {
-        NatBypass::Masquerade => Verdict::Masquerade,
-        NatBypass::None => Verdict::Accept,
+        NatBypass::Masquerade => Statement::Masquerade,
+        NatBypass::None => Statement::Accept,
         NatBypass::Addresses(addresses) => addresses
             .iter()
             .find(|address| Family::of(**address) == family)
-            .map_or(Verdict::Masquerade, |address| Verdict::Snat(*address)),
+            .map_or(Statement::Masquerade, |address| Statement::Snat(*address)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use rustix::fs::{FlockOperation, flock};
 use trailblazer::config::{Role, parse};
 use trailblazer::firewall::{
-    BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
+    BackendKind, ObservedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
@@ -68,7 +68,7 @@ impl FirewallBackend for NoNfTables {
     fn replace(&mut self, _: &Ruleset) -> Result<(), FirewallError> {
         panic!("nothing is written to a backend that isn't there")
     }
-    fn restore(&mut self, _: &Snapshot) -> Result<(), FirewallError> {
+    fn restore(&mut self, _: &SavedRules) -> Result<(), FirewallError> {
         panic!("nothing is written to a backend that isn't there")
     }
     fn remove(&mut self) -> Result<(), FirewallError> {

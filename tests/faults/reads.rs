@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use trailblazer::apply::Interposer;
 use trailblazer::firewall::{
-    BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
+    BackendKind, ObservedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::errno::KernelError;
@@ -98,7 +98,7 @@ impl FirewallBackend for Scripted {
         self.inner.replace(ruleset)
     }
 
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError> {
+    fn restore(&mut self, snapshot: &SavedRules) -> Result<(), FirewallError> {
         let mut script = self.script.borrow_mut();
         if script.keeps_what_it_has {
             script.refusals += 1;

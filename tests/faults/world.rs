@@ -13,7 +13,7 @@ use std::thread;
 use trailblazer::apply::{Interposer, apply};
 use trailblazer::config::{Config, Role, parse};
 use trailblazer::firewall::{
-    BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
+    BackendKind, ObservedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
 use trailblazer::journal::{Journal, PassRecord};
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
@@ -158,7 +158,7 @@ impl FirewallBackend for SharedIptables {
         self.0.borrow_mut().replace(ruleset)
     }
 
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError> {
+    fn restore(&mut self, snapshot: &SavedRules) -> Result<(), FirewallError> {
         self.0.borrow_mut().restore(snapshot)
     }
 
@@ -564,7 +564,7 @@ impl World {
 /// Without what only the backend understands (it may hold handles).
 fn comparable(mut owned: OwnedState) -> OwnedState {
     for firewall in owned.firewalls.values_mut() {
-        firewall.snapshot = Snapshot::default();
+        firewall.snapshot = SavedRules::default();
     }
     owned.rules.sort();
     owned.nexthops.sort();

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use trailblazer::config::{Config, Role, parse};
 use trailblazer::facts::{Address, HostFacts, InstanceFacts, Link, MainRoute, Sysctls};
-use trailblazer::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, Ruleset, Snapshot};
+use trailblazer::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, Ruleset, SavedRules};
 use trailblazer::objects::{NexthopObject, Route, Rule};
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
@@ -296,7 +296,7 @@ impl Case {
         if let Some((backend, ruleset)) = self.firewall_before() {
             let owned = OwnedFirewall {
                 text: pipeline::render(backend, &ruleset),
-                snapshot: Snapshot::default(),
+                snapshot: SavedRules::default(),
             };
             state
                 .firewalls

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use trailblazer::facts::HostFacts;
-use trailblazer::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, Snapshot};
+use trailblazer::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, SavedRules};
 use trailblazer::objects::{
     NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule, RuleAction,
 };
@@ -89,7 +89,7 @@ impl Model {
                     FirewallAfter::Earlier(owned) => ObservedFirewall::Owned(owned.clone()),
                     FirewallAfter::Policy(_) => ObservedFirewall::Owned(OwnedFirewall {
                         text: after_text.clone(),
-                        snapshot: Snapshot::default(),
+                        snapshot: SavedRules::default(),
                     }),
                 };
                 self.firewalls.insert(*backend, now);

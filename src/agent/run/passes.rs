@@ -8,7 +8,7 @@ use super::super::repair_log::may_wait;
 use super::super::shared::locked;
 use super::super::worker::{Ended, Order};
 use super::super::{AgentError, Settings, logging, watch};
-use super::{Agent, Fetched, Running};
+use super::{Agent, EndedFetch, Running};
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
 use crate::random;
@@ -93,7 +93,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             let gathered = gather(&config, role, &Options::default(), &asker, &own).await;
             let (by, took) = (tokio::task::id(), now.elapsed());
             // A failure means that the loop has ended.
-            let _ = to_loop.send(Fetched { by, gathered, took });
+            let _ = to_loop.send(EndedFetch { by, gathered, took });
         });
         self.fetching = Some(task.abort_handle());
     }
@@ -110,7 +110,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
     }
 
-    pub(super) fn fetch_ended(&mut self, over: Fetched) {
+    pub(super) fn fetch_ended(&mut self, over: EndedFetch) {
         // A discarded fetch may have sent a result before its end.
         if self
             .fetching

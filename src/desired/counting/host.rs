@@ -240,7 +240,7 @@ mod tests {
     use crate::config::{Role, parse};
     use crate::desired::desired;
     use crate::facts::{Address, HostFacts, Link, MainRoute};
-    use crate::firewall::{Hook, Path, Ruleset, Verdict};
+    use crate::firewall::{Hook, Path, Ruleset, Statement};
     use crate::types::{IfIndex, PerFamily, Protocol};
 
     /// One interface, the VPC router and a NAT instance, and the administrator's own routes.
@@ -294,7 +294,7 @@ mod tests {
         let chain = |hook| ruleset.chains.iter().find(|chain| chain.hook == hook);
         let rules = &chain(Hook::PostroutingCount).unwrap().rules;
         let classifies =
-            |rule: &&crate::firewall::FwRule| matches!(rule.verdict, Verdict::SetFlowMark(_));
+            |rule: &&crate::firewall::FwRule| matches!(rule.verdict, Statement::SetFlowMark(_));
         let classifying = rules.iter().filter(classifies).count();
         (classifying, rules.len() - classifying)
     }

@@ -17,7 +17,7 @@ mod host;
 mod nat;
 
 use crate::config::Config;
-use crate::firewall::{Chain, FwRule, Hook, Match, Path, Ruleset, Verdict};
+use crate::firewall::{Chain, FwRule, Hook, Match, Path, Ruleset, Statement};
 use crate::types::{Family, Mark, PathMask};
 
 pub use host::of_host;
@@ -67,13 +67,13 @@ impl Counting {
                     Match::FlowMark(no_bits(absent)),
                 ];
                 matches.extend(conditions);
-                let verdict = Verdict::SetFlowMark(mark(mask, path));
+                let verdict = Statement::SetFlowMark(mark(mask, path));
                 self.leaving.push(rule(matches, verdict));
             }
         }
         for path in Path::ALL {
             let of = |way| vec![way, Match::FlowMark(mark(mask, path))];
-            let verdict = Verdict::Count(path);
+            let verdict = Statement::Count(path);
             self.leaving
                 .push(rule(of(Match::OriginalDirection), verdict.clone()));
             self.answers.push(rule(of(Match::ReplyDirection), verdict));

@@ -1,7 +1,7 @@
 //! The operations of a firewall backend.
 
 use super::error::FirewallError;
-use crate::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Snapshot, Variant};
+use crate::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, SavedRules, Variant};
 
 /// A firewall backend: reads, renders and writes our rules. Every write is atomic, so that no
 /// packet meets a partial policy.
@@ -34,7 +34,7 @@ pub trait FirewallBackend {
 
     /// Restores exactly the state of an earlier `observe`, in one transaction. Counts since then
     /// are kept.
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError>;
+    fn restore(&mut self, snapshot: &SavedRules) -> Result<(), FirewallError>;
 
     /// Removes all our objects, in one transaction. Success if none exists.
     fn remove(&mut self) -> Result<(), FirewallError>;

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 
-use crate::firewall::{FwRule, Hook, Match, Verdict};
+use crate::firewall::{FwRule, Hook, Match, Statement};
 use crate::types::{Family, Mark, Realm};
 
 /// The allowed and the excluded values of an option such as `-s`.
@@ -82,7 +82,7 @@ pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, N
     if rule.family.is_some_and(|of_rule| of_rule != family) {
         return Err(Nothing::NeverMatches);
     }
-    if let Verdict::Snat(address) = &rule.verdict {
+    if let Statement::Snat(address) = &rule.verdict {
         same_family(rule, Family::of(*address), family)?;
     }
     let mut gathering = Gathering {

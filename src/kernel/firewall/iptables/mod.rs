@@ -17,7 +17,7 @@ use super::backend::FirewallBackend;
 use super::error::FirewallError;
 use super::nftables;
 use crate::firewall::{
-    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
+    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
 use crate::types::{Family, PerFamily};
 
@@ -308,7 +308,7 @@ impl FirewallBackend for IptablesBackend {
         })?;
         Ok(ObservedFirewall::Owned(OwnedFirewall {
             text: text(&own),
-            snapshot: Snapshot(snapshot),
+            snapshot: SavedRules(snapshot),
         }))
     }
 
@@ -336,7 +336,7 @@ impl FirewallBackend for IptablesBackend {
         self.apply("replace our rules", &goal)
     }
 
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError> {
+    fn restore(&mut self, snapshot: &SavedRules) -> Result<(), FirewallError> {
         let (ipv4, ipv6) = serde_json::from_slice(&snapshot.0).map_err(|error| {
             refused(
                 "restore our earlier rules",

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::builder::Builder;
 use super::conditions::{Nothing, checked, gather};
 use super::model::{Own, count_comment, place};
-use crate::firewall::{FwRule, Hook, Ruleset, Verdict};
+use crate::firewall::{FwRule, Hook, Ruleset, Statement};
 use crate::types::Family;
 
 /// The rules of one family; the error names a part of the policy without an iptables equivalent.
@@ -44,33 +44,33 @@ pub fn render(ruleset: &Ruleset, family: Family) -> Result<Own, String> {
 fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
     let nat = hook == Hook::PostroutingNat;
     match &rule.verdict {
-        Verdict::Snat(_) | Verdict::Masquerade if !nat => Err(format!(
+        Statement::Snat(_) | Statement::Masquerade if !nat => Err(format!(
             "source translation at {hook:?}: only the nat table translates"
         )),
-        Verdict::Drop if nat => {
+        Statement::Drop if nat => {
             // "The "nat" table is not intended for filtering" (iptables/iptables.c)
             Err("dropping in the nat table".to_owned())
         }
         // CONNMARK: ctmark = (ctmark & ~mask) ^ value (iptables-extensions(8)), which sets the masked
         // bits for a value inside the mask.
-        Verdict::SetFlowMark(mark) => match checked(*mark) {
+        Statement::SetFlowMark(mark) => match checked(*mark) {
             Ok(mark) => Ok(format!("-j CONNMARK --set-xmark {mark}")),
             Err(Nothing::Inexpressible(what)) => Err(what),
             Err(Nothing::NeverMatches) => Err(format!("mark {mark}")),
         },
-        Verdict::RestoreMark { mask } => Ok(format!(
+        Statement::RestoreMark { mask } => Ok(format!(
             "-j CONNMARK --restore-mark --nfmask {mask:#x} --ctmask {mask:#x}"
         )),
-        Verdict::Snat(address) => Ok(format!("-j SNAT --to-source {address}")),
-        Verdict::Masquerade => Ok("-j MASQUERADE".to_owned()),
+        Statement::Snat(address) => Ok(format!("-j SNAT --to-source {address}")),
+        Statement::Masquerade => Ok("-j MASQUERADE".to_owned()),
         // A rule without a target only counts.
-        Verdict::Count(path) => Ok(format!(
+        Statement::Count(path) => Ok(format!(
             "-m comment --comment \"{}\"",
             count_comment(*path, hook)
         )),
-        Verdict::Accept if nat => Ok("-j ACCEPT".to_owned()),
-        Verdict::Accept => Ok("-j RETURN".to_owned()),
-        Verdict::Drop => Ok("-j DROP".to_owned()),
+        Statement::Accept if nat => Ok("-j ACCEPT".to_owned()),
+        Statement::Accept => Ok("-j RETURN".to_owned()),
+        Statement::Drop => Ok("-j DROP".to_owned()),
     }
 }
 

@@ -8,7 +8,7 @@ use super::message::{COMMENT, RuleState, comment_userdata};
 use super::sets::destination_set;
 use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
-use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Verdict};
+use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Statement};
 use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::Attributes;
 use crate::types::{Family, Mark, Realm};
@@ -37,7 +37,7 @@ pub(super) fn table(ruleset: &Ruleset) -> Result<TableState, FirewallError> {
         table.chains.push(encoded);
     }
     let counts = |chain: &Chain| {
-        let counting = |rule: &FwRule| matches!(rule.verdict, Verdict::Count(_));
+        let counting = |rule: &FwRule| matches!(rule.verdict, Statement::Count(_));
         chain.rules.iter().any(counting)
     };
     if ruleset.chains.iter().any(counts) {
@@ -106,7 +106,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
 /// The family of a rule: explicit, or implied by the conditions and the verdict.
 fn family_of(rule: &FwRule) -> Result<Option<Family>, FirewallError> {
     let translated = match rule.verdict {
-        Verdict::Snat(to) => Some(Family::of(to)),
+        Statement::Snat(to) => Some(Family::of(to)),
         _ => None,
     };
     let implied = rule.matches.iter().flat_map(families_of);
@@ -220,16 +220,16 @@ fn encode_verdict(
 ) -> Result<Expressions, FirewallError> {
     let counted = expressions.clone().counter();
     Ok(match rule.verdict {
-        Verdict::Count(path) => {
+        Statement::Count(path) => {
             let family = family
                 .ok_or_else(|| inexpressible(format!("{rule:?}: counting needs a family")))?;
             expressions.counter_named(&counters::name(path, family))
         }
-        Verdict::SetFlowMark(mark) => {
+        Statement::SetFlowMark(mark) => {
             let mark = checked(mark)?;
             written(counted, mark, Expressions::ct, NFT_CT_MARK).set_ct(NFT_CT_MARK)
         }
-        Verdict::RestoreMark { mask } => {
+        Statement::RestoreMark { mask } => {
             // A bitwise operation on two registers needs Linux 6.13, and enterprise kernels are at
             // 6.1. The condition of the rule has compared the flow's bits with a constant, so the
             // constant replaces the second register.
@@ -244,10 +244,10 @@ fn encode_verdict(
             })?;
             written(counted, mark, Expressions::meta, NFT_META_MARK).set_meta(NFT_META_MARK)
         }
-        Verdict::Snat(to) => counted.snat(to),
-        Verdict::Masquerade => counted.masquerade(),
-        Verdict::Accept => counted.verdict(NF_ACCEPT),
-        Verdict::Drop => counted.verdict(NF_DROP),
+        Statement::Snat(to) => counted.snat(to),
+        Statement::Masquerade => counted.masquerade(),
+        Statement::Accept => counted.verdict(NF_ACCEPT),
+        Statement::Drop => counted.verdict(NF_DROP),
     })
 }
 

@@ -28,7 +28,7 @@ mod transaction;
 mod uapi;
 
 use crate::firewall::{
-    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, Snapshot, Variant,
+    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
 use crate::kernel::firewall::backend::FirewallBackend;
 use crate::kernel::firewall::error::FirewallError;
@@ -99,7 +99,7 @@ impl FirewallBackend for Nftables {
         }
         Ok(ObservedFirewall::Owned(OwnedFirewall {
             text: text::lines(&table).map_err(|error| failed(OPERATION, error))?,
-            snapshot: Snapshot(table.record()),
+            snapshot: SavedRules(table.record()),
         }))
     }
 
@@ -127,7 +127,7 @@ impl FirewallBackend for Nftables {
     }
 
     /// An empty snapshot stands for the absence of our table.
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<(), FirewallError> {
+    fn restore(&mut self, snapshot: &SavedRules) -> Result<(), FirewallError> {
         let operation = "restore table inet trailblazer";
         let messages = table::replay(&snapshot.0).map_err(|error| failed(operation, error))?;
         transaction::replace_ours(&mut open(operation)?, operation, &messages)

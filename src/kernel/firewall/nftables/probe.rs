@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::contact::{absence, contact, failed};
 use super::{encode, transaction};
-use crate::firewall::{Chain, FwRule, Hook, Match, ObservedFirewall, Path, Ruleset, Verdict};
+use crate::firewall::{Chain, FwRule, Hook, Match, ObservedFirewall, Path, Ruleset, Statement};
 use crate::kernel::firewall::error::FirewallError;
 use crate::types::{Family, Mark, Realm};
 
@@ -72,7 +72,7 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn rule(matches: Vec<Match>, verdict: Verdict) -> FwRule {
+fn rule(matches: Vec<Match>, verdict: Statement) -> FwRule {
     FwRule {
         family: None,
         matches,
@@ -80,7 +80,7 @@ fn rule(matches: Vec<Match>, verdict: Verdict) -> FwRule {
     }
 }
 
-fn rule_of(family: Family, matches: Vec<Match>, verdict: Verdict) -> FwRule {
+fn rule_of(family: Family, matches: Vec<Match>, verdict: Statement) -> FwRule {
     FwRule {
         family: Some(family),
         ..rule(matches, verdict)
@@ -101,11 +101,11 @@ fn everything() -> Ruleset {
     let prerouting = vec![
         rule(
             vec![Match::NewFlow, Match::DestinationIsLocal],
-            Verdict::SetFlowMark(mark),
+            Statement::SetFlowMark(mark),
         ),
         rule(
             vec![Match::FlowMark(mark)],
-            Verdict::RestoreMark { mask: mark.mask },
+            Statement::RestoreMark { mask: mark.mask },
         ),
     ];
     let counting = [
@@ -118,29 +118,29 @@ fn everything() -> Ruleset {
         Match::Realm(Realm(1)),
     ];
     let translation = vec![
-        rule(leaving, Verdict::Masquerade),
+        rule(leaving, Statement::Masquerade),
         rule(
             vec![Match::SourceNotLocal, Match::NextHop(v4)],
-            Verdict::Snat(v4),
+            Statement::Snat(v4),
         ),
-        rule(vec![Match::NextHop(v6)], Verdict::Snat(v6)),
-        rule_of(Family::Ipv4, vec![bucket()], Verdict::Accept),
-        rule_of(Family::Ipv6, vec![bucket()], Verdict::Accept),
+        rule(vec![Match::NextHop(v6)], Statement::Snat(v6)),
+        rule_of(Family::Ipv4, vec![bucket()], Statement::Accept),
+        rule_of(Family::Ipv6, vec![bucket()], Statement::Accept),
     ];
     let guard = vec![
         rule(
             vec![Match::DestinationAnyOf(any(Family::Ipv4))],
-            Verdict::Drop,
+            Statement::Drop,
         ),
         rule(
             vec![Match::DestinationNoneOf(any(Family::Ipv6))],
-            Verdict::Accept,
+            Statement::Accept,
         ),
     ];
     let count = rule_of(
         Family::Ipv4,
         counting.to_vec(),
-        Verdict::Count(Path::Bypass),
+        Statement::Count(Path::Bypass),
     );
     let chains = [
         (Hook::Prerouting, prerouting),

@@ -10,8 +10,8 @@ const MARK: Mark = Mark {
     mask: 0x3000,
 };
 
-fn lines(hook: Hook, rules: &[(&[Match], Verdict)], family: Family) -> Vec<String> {
-    let rule = |(matches, verdict): &(&[Match], Verdict)| FwRule {
+fn lines(hook: Hook, rules: &[(&[Match], Statement)], family: Family) -> Vec<String> {
+    let rule = |(matches, verdict): &(&[Match], Statement)| FwRule {
         family: None,
         matches: matches.to_vec(),
         verdict: verdict.clone(),
@@ -52,7 +52,7 @@ fn conditions_that_fit_become_one_rule() {
     assert_eq!(
         lines(
             Hook::PostroutingNat,
-            &[(&matches, Verdict::Masquerade)],
+            &[(&matches, Statement::Masquerade)],
             Family::Ipv4
         ),
         [
@@ -62,7 +62,7 @@ fn conditions_that_fit_become_one_rule() {
     assert!(
         lines(
             Hook::PostroutingNat,
-            &[(&matches, Verdict::Masquerade)],
+            &[(&matches, Statement::Masquerade)],
             Family::Ipv6
         )
         .is_empty()
@@ -74,7 +74,7 @@ fn counting_rule_has_no_target() {
     let rule = FwRule {
         family: Some(Family::Ipv6),
         matches: vec![Match::ReplyDirection, Match::PacketMark(MARK)],
-        verdict: Verdict::Count(Path::Egress),
+        verdict: Statement::Count(Path::Egress),
     };
     let ruleset = Ruleset {
         chains: vec![Chain {
@@ -100,7 +100,7 @@ fn lists_become_a_chain() {
     assert_eq!(
         lines(
             Hook::PostroutingNat,
-            &[(&matches, Verdict::Masquerade)],
+            &[(&matches, Statement::Masquerade)],
             Family::Ipv4
         ),
         [
@@ -122,8 +122,8 @@ fn accept_outside_nat_returns_to_the_built_in_chain() {
         lines(
             Hook::Prerouting,
             &[
-                (&none_of, Verdict::Accept),
-                (&[], Verdict::SetFlowMark(MARK))
+                (&none_of, Statement::Accept),
+                (&[], Statement::SetFlowMark(MARK))
             ],
             Family::Ipv4
         ),
@@ -139,7 +139,7 @@ fn accept_outside_nat_returns_to_the_built_in_chain() {
     assert_eq!(
         lines(
             Hook::PostroutingNat,
-            &[(&none_of, Verdict::Accept)],
+            &[(&none_of, Statement::Accept)],
             Family::Ipv4
         )
         .last()
@@ -160,7 +160,7 @@ fn each_source_has_exactly_one_bucket() {
             };
             let excluded: std::collections::BTreeSet<String> = lines(
                 Hook::PostroutingNat,
-                &[(&[share], Verdict::Masquerade)],
+                &[(&[share], Statement::Masquerade)],
                 Family::Ipv6,
             )
             .into_iter()
@@ -197,7 +197,7 @@ fn accepted_list_needs_no_chain_and_depth_is_limited() {
     assert_eq!(
         lines(
             Hook::Prerouting,
-            &[(&any_of, Verdict::Accept)],
+            &[(&any_of, Statement::Accept)],
             Family::Ipv4
         ),
         [
@@ -209,7 +209,7 @@ fn accepted_list_needs_no_chain_and_depth_is_limited() {
         "10.0.0.0/8",
         "192.0.2.0/24",
     ]))];
-    let rules: Vec<(&[Match], Verdict)> = vec![(&none_of, Verdict::Accept); MOST_NESTED + 1];
+    let rules: Vec<(&[Match], Statement)> = vec![(&none_of, Statement::Accept); MOST_NESTED + 1];
     let at = |count: usize| lines(Hook::Prerouting, &rules[..count], Family::Ipv4);
     assert!(!at(MOST_NESTED)[0].starts_with("cannot"));
     assert!(at(MOST_NESTED + 1)[0].starts_with("cannot"));
@@ -237,7 +237,7 @@ fn contradictory_conditions_render_no_rule() {
     ];
     for matches in never {
         let hook = Hook::PostroutingGuard;
-        assert!(lines(hook, &[(matches, Verdict::Drop)], Family::Ipv4).is_empty());
+        assert!(lines(hook, &[(matches, Statement::Drop)], Family::Ipv4).is_empty());
     }
     assert_eq!(
         lines(
@@ -247,7 +247,7 @@ fn contradictory_conditions_render_no_rule() {
                     Match::DestinationAnyOf(nets(&["0.0.0.0/0"])),
                     Match::DestinationNoneOf(vec![])
                 ],
-                Verdict::Drop
+                Statement::Drop
             )],
             Family::Ipv4
         ),
@@ -257,33 +257,37 @@ fn contradictory_conditions_render_no_rule() {
 
 #[test]
 fn inexpressible_rules_are_errors() {
-    let cases: [(Hook, Match, Verdict); 11] = [
+    let cases: [(Hook, Match, Statement); 11] = [
         (
             Hook::PostroutingCount,
             Match::NotNextHop("10.0.0.1".parse().unwrap()),
-            Verdict::Accept,
+            Statement::Accept,
         ),
-        (Hook::Prerouting, Match::NotRealm(Realm(1)), Verdict::Accept),
+        (
+            Hook::Prerouting,
+            Match::NotRealm(Realm(1)),
+            Statement::Accept,
+        ),
         (
             Hook::PostroutingNat,
             Match::NextHop("10.0.0.1".parse().unwrap()),
-            Verdict::Masquerade,
+            Statement::Masquerade,
         ),
-        (Hook::Prerouting, Match::Realm(Realm(1)), Verdict::Accept),
+        (Hook::Prerouting, Match::Realm(Realm(1)), Statement::Accept),
         (
             Hook::Prerouting,
             Match::OutputInterface("eth0".into()),
-            Verdict::Accept,
+            Statement::Accept,
         ),
         (
             Hook::OutputReroute,
             Match::NotInputInterface("eth0".into()),
-            Verdict::Accept,
+            Statement::Accept,
         ),
         (
             Hook::PostroutingNat,
             Match::OutputInterface("ppp+".into()),
-            Verdict::Masquerade,
+            Statement::Masquerade,
         ),
         (
             Hook::PostroutingNat,
@@ -292,15 +296,15 @@ fn inexpressible_rules_are_errors() {
                 buckets: 2,
                 seed: 1,
             },
-            Verdict::Masquerade,
+            Statement::Masquerade,
         ),
         (
             Hook::PostroutingNat,
             Match::FlowMark(Mark { value: 4, mask: 3 }),
-            Verdict::Masquerade,
+            Statement::Masquerade,
         ),
-        (Hook::PostroutingNat, Match::NewFlow, Verdict::Drop),
-        (Hook::Prerouting, Match::NewFlow, Verdict::Masquerade),
+        (Hook::PostroutingNat, Match::NewFlow, Statement::Drop),
+        (Hook::Prerouting, Match::NewFlow, Statement::Masquerade),
     ];
     for (hook, condition, verdict) in cases {
         let text = lines(hook, &[(&[condition], verdict)], Family::Ipv4);
