@@ -195,7 +195,7 @@ fn new_default_router_moves_the_bypass() {
                 .ip_batch("addr add 10.0.1.2/24 dev priv\naddr add fe80::2/64 dev priv nodad\n");
             let storage = scene.lab.stream("host1", &[S3, S3_6], PACE);
             scene.machine.ns().ip_batch(
-                "route add default via 10.0.1.2 dev priv proto dhcp metric 100\n\
+                "route add default via 10.0.1.2 dev priv proto dhcp src 10.0.1.11 metric 100\n\
                  route add default via fe80::2 dev priv proto ra metric 100\n",
             );
             // The rules that count by path may ask for the router, too.
