@@ -84,7 +84,7 @@ fn command_man_page_has_every_exit_code_and_example() {
     for part in [
         "EXIT STATUS",
         "64  wrong usage or config text",
-        "trailblazer reconcile --dry-run         what would change",
+        "trailblazer reconcile --dry-run         print the plan, change nothing",
         "trailblazer-reconcile(8)",
         "/var/lib/trailblazer",
         "TRAILBLAZER_LOG",
