@@ -1,6 +1,6 @@
 //! Text for a terminal: aligned columns, and colours.
 
-/// Whether text carries colours.
+/// The style of text: with or without colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     Plain,

@@ -12,7 +12,7 @@ pub const DEFAULT_FILE: &str = "/etc/trailblazer/trailblazer.toml";
 /// A config file has a few kB. The limit stops endless files (`-c /dev/zero`).
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Why no settings could be loaded.
+/// The failure to load settings.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file of `-c` doesn't exist.

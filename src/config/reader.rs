@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{Place, Problem};
 use crate::nearest::nearest;
 
-/// Why a value is unreadable.
+/// The fault of a value in the config.
 pub(super) enum Wrong {
     /// The TOML type is wrong.
     Type,

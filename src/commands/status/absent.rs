@@ -27,7 +27,7 @@ const EMPTY: &str = "the kernel has no objects of Trailblazer";
 
 /// The state of the host without the agent's answer.
 pub(super) struct Absent {
-    /// Why there is no answer.
+    /// The reason for a missing answer.
     pub error: AskError,
     /// `None` if the kernel can't be read.
     kernel: Option<InKernel>,

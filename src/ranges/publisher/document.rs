@@ -32,7 +32,7 @@ pub struct Row<'a> {
     pub border_group: Option<Cow<'a, str>>,
 }
 
-/// Why bytes are not a document.
+/// The fault of bytes that are no document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
     /// No bytes, or white space only.
