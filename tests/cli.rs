@@ -1,4 +1,4 @@
-//! The contract that users script against: exit codes, the JSON object, what goes where.
+//! The contract for scripts: exit codes, the JSON object, standard output and standard error.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 const BINARY: &str = env!("CARGO_BIN_EXE_trailblazer");
 /// Of `examples/ip-ranges.json`.
 const TOKEN: u64 = 1_795_021_512;
-/// What the issue promises to work on any Linux machine without a config.
+/// Commands that work on any Linux machine without a config.
 const LOOK: [&str; 8] = [
     "reconcile",
     "--dry-run",
@@ -103,7 +103,7 @@ fn withdraw(document: &mut Value) {
     rows.retain(|row| row["ip_prefix"] != "52.216.0.0/15");
 }
 
-/// The types of every field that DESIGN names; more fields may be there, fewer never.
+/// The type of every documented field; further fields may be present, and none may be missing.
 #[track_caller]
 fn check_report(report: &Value) {
     let outcomes = [
@@ -209,7 +209,7 @@ fn every_outcome_has_its_exit_code() {
         host.publish(withdraw);
         assert_eq!(host.reconcile(&["--dry-run"], 3)["outcome"], "held");
         assert_eq!(host.reconcile(&[], 3)["outcome"], "held");
-        // Held beats pending: somebody took one of our routes away meanwhile.
+        // *Held* takes precedence over *pending* (one of our routes was deleted meanwhile).
         host.bare.ns.ip("route del 3.5.0.0/19 table 1083");
         let report = host.reconcile(&["--dry-run"], 3);
         assert_eq!(report["outcome"], "held");
@@ -224,7 +224,7 @@ fn every_outcome_has_its_exit_code() {
         assert_eq!(report["outcome"], "in_sync");
         assert_eq!(report["verdicts"][0]["level"], "reject");
 
-        // 1: rejected with none in force, and a host that refuses.
+        // Exit code 1: a rejected document with none in force, and a host that refuses.
         let fresh = host.path("fresh");
         let fresh = ["--state-dir", fresh.to_str().unwrap()];
         host.bare.ns.ip("route flush table 1083");
@@ -257,7 +257,7 @@ fn first_installation_report_has_all_fields() {
         let bypass = find("2600:1fa0:8000::/39", 1083, "unicast");
         assert_eq!(bypass["gateway"], "fe80::1");
         assert_eq!(bypass["metric"], 1024);
-        // Defaults by their prefix, not by a word.
+        // The JSON shows defaults as a prefix, not as a word.
         find("0.0.0.0/0", 1084, "unicast");
         assert_eq!(find("0.0.0.0/0", 1084, "unreachable")["metric"], u32::MAX);
         find("::/0", 1084, "unreachable");
@@ -271,7 +271,7 @@ fn first_installation_report_has_all_fields() {
     });
 }
 
-/// Standard output holds the one JSON object and nothing else, however much is logged.
+/// Standard output holds the one JSON object and nothing else at any log level.
 #[test]
 fn json_goes_to_stdout_and_logs_go_to_stderr() {
     lab::isolated(|| {
@@ -286,7 +286,7 @@ fn json_goes_to_stdout_and_logs_go_to_stderr() {
         command.env("TRAILBLAZER_LOG", "trace");
         let output = host.bare.ns.exec_command(&mut command).expect_code(2);
         check_report(&output.json());
-        // A failure: the report on one, the words on the other.
+        // A failure: the report on standard output, the message on standard error.
         let mut command = host.command(&["reconcile", "-o", "json"]);
         command.args(["--source", "/nowhere.json"]);
         let output = host.bare.ns.exec_command(&mut command).expect_code(1);
@@ -301,7 +301,7 @@ fn json_goes_to_stdout_and_logs_go_to_stderr() {
     });
 }
 
-/// The last line tells what a failure means for the steps above it.
+/// The last line says what a failure means for the steps above.
 #[test]
 fn last_line_of_a_failed_pass_names_its_effect() {
     lab::isolated(|| {
@@ -329,7 +329,7 @@ fn last_line_of_a_failed_pass_names_its_effect() {
     });
 }
 
-/// A reader that goes away (`| head -1`) is no failure.
+/// A closed standard output (`| head -1`) is no failure.
 #[test]
 fn closed_pipe_is_no_failure() {
     lab::isolated(|| {

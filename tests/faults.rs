@@ -1,6 +1,6 @@
-//! The fault matrix: every class of failure at every step, real changes under a running pass,
-//! and the process killed before every step. After each, one further pass converges and nothing
-//! foreign has changed.
+//! The fault matrix: every class of failure at every step, real changes under a running pass, and
+//! the process killed before every step. After each fault, one further pass converges and foreign
+//! objects are unchanged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

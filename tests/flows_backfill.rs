@@ -1,4 +1,4 @@
-//! Connections opened from outside, and what becomes of them when our rules go in.
+//! Connections opened from outside keep their path when our rules are added.
 
 // Helpers outside of test functions are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -33,10 +33,10 @@ fn index(family: Family) -> usize {
     }
 }
 
-/// This namespace is the host. `client` is its default gateway and the outside; `sink` is where
-/// the egress table sends everything, and nothing comes back from there.
+/// The calling namespace is the host. `client` is the default gateway and the outside; `sink` is
+/// the gateway of the egress table, and answers nothing.
 fn lab() {
-    // A link-local address that is still being checked answers no neighbour for a second.
+    // During duplicate address detection a link-local address answers no neighbour for a second.
     sh("sysctl -qw net.ipv6.conf.default.accept_dad=0");
     for (name, net, host_if) in [("client", "a", "h0"), ("sink", "b", "h1")] {
         let v4 = if name == "client" { "10.0.0" } else { "10.0.1" };
@@ -137,7 +137,7 @@ fn connect(listen: SocketAddr, target: SocketAddr, source: IpAddr) -> Connection
     let client = std::thread::spawn(move || {
         let namespace = std::fs::File::open("/run/netns/client").unwrap();
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-        // The route's preferred source is what makes it "from outside": see `lab`.
+        // The route's preferred source makes the connection "from outside": see `lab`.
         run(
             "ip",
             &[
@@ -187,7 +187,7 @@ fn opened(family: Family) -> Connection {
 }
 
 impl Connection {
-    /// The host speaks first: that is the packet that a fresh conntrack misjudges.
+    /// The host sends first: a fresh conntrack takes the sender for the client.
     fn client_hears_the_host(&mut self) -> bool {
         self.server.write_all(b"host").unwrap();
         let mut buffer = [0; 4];
@@ -257,7 +257,7 @@ fn open_connection_survives_with_backfill() {
             assert!(connection.host_hears_the_client());
             assert!(connection.client_hears_the_host());
         }
-        // And new ones do as well, while what the host opens takes the egress table.
+        // New inbound connections work too, and connections from the host take the egress table.
         for family in Family::ALL {
             let mut connection = opened(family);
             assert!(connection.host_hears_the_client());
@@ -278,7 +278,7 @@ fn open_connection_survives_with_backfill() {
 fn known_flows_are_marked_and_keep_their_other_bits() {
     isolated(|| {
         lab();
-        // Somebody's rules had conntrack switched on before, and marks of their own.
+        // Foreign rules had switched conntrack on earlier, with marks of their own.
         run(
             "nft",
             &[
@@ -286,7 +286,7 @@ fn known_flows_are_marked_and_keep_their_other_bits() {
             ],
         );
         let mut connections = Family::ALL.map(opened);
-        // A flow of the host itself stays as it is.
+        // A flow opened by the host keeps its mark.
         std::net::UdpSocket::bind("10.0.0.1:0")
             .unwrap()
             .send_to(b"x", "198.51.100.9:9")

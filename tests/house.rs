@@ -14,10 +14,10 @@ use std::path::Path;
 
 use modules::Tree;
 
-/// The rooms from low to high. A room may import lower tiers and rooms of its own tier to the left.
-/// The vocabulary is lowest, so that every stage can use it; the pure core follows in the order of
-/// the data flow; then the kernel, the stages that need it, and last the programs that run all of
-/// them. A new module at the top of `src` needs a place here.
+/// The rooms from low to high. A room may import lower tiers, and rooms to the left in its own
+/// tier. The vocabulary is lowest, so that every stage can use it; the pure core follows in the
+/// order of the data flow; then the kernel, the stages above the kernel, and last the programs that
+/// run all stages. A new module at the top of `src` needs a place here.
 const ROOMS: [&[&str]; 11] = [
     &[
         "words", "types", "exit", "nearest", "columns", "random", "notes", "degraded",
@@ -34,7 +34,7 @@ const ROOMS: [&[&str]; 11] = [
     &["cli", "commands"],
 ];
 
-/// The longest function, in lines with its signature and closing brace.
+/// The longest function, in lines including signature and closing brace.
 const LONGEST_FUNCTION: usize = 80;
 
 /// The longest source file, except unit tests in a `tests.rs`.

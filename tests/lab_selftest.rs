@@ -1,4 +1,4 @@
-//! The lab proves itself: what the other tests rely on holds without Trailblazer.
+//! The lab's own test: the properties that other tests rely on hold without Trailblazer.
 
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used)]
@@ -19,7 +19,7 @@ fn lab_starts_in_under_a_second() {
         let _lab = Lab::new();
         let took = started.elapsed();
         println!("the lab was up after {took:?}");
-        // 60 ms on two idle cores; the rest is for a machine that also compiles.
+        // 60 ms on two idle cores; the rest is reserve for a machine that also compiles.
         assert!(took < Duration::from_secs(1), "the lab took {took:?}");
     });
 }
@@ -96,7 +96,7 @@ fn partner_resets_all_but_egress_addresses() {
     });
 }
 
-/// Partners see the egress address through the NAT, and S3 does too: what Trailblazer is for.
+/// Without Trailblazer partners and S3 both see the egress address of the NAT.
 fn through_the_nat(layout: NatLayout) {
     let lab = Lab::with(layout);
     for name in ["nat1", "nat2"] {
@@ -158,7 +158,7 @@ fn through_the_nat(layout: NatLayout) {
         "{layout:?}"
     );
 
-    // Its second link's gateway leads to the internet too.
+    // The second link's gateway leads to the internet too.
     ns.ip(&format!(
         "route add 54.231.0.0/16 via {} src {}",
         nat.second_gateway, nat.second
@@ -212,8 +212,8 @@ fn outside_reaches_the_hosts() {
     });
 }
 
-/// The reason for marking flows from outside: with the default through a NAT, the reply leaves
-/// from another address than the one that the operator connected to.
+/// The reason for marks on flows from outside: with the default through a NAT, the reply leaves
+/// from another address than the operator connected to.
 #[test]
 fn outside_loses_a_host_whose_default_is_the_nat() {
     lab::isolated(|| {
@@ -251,7 +251,7 @@ fn private_neighbours_see_no_translation() {
     });
 }
 
-/// One HTTP exchange by hand: status and body.
+/// One raw HTTP exchange: status and body.
 fn http(ns: &Ns, address: IpAddr, request: &str) -> (u16, String) {
     use std::io::{Read, Write};
     let answer = ns.in_thread(|| {
@@ -396,7 +396,7 @@ fn snapshot_shows_every_foreign_change_and_no_owned_one() {
         lab.who("host1", S3).unwrap();
         before.assert_same(&host1.foreign_snapshot());
 
-        // What Trailblazer owns is left out.
+        // Objects of Trailblazer are left out.
         host1.ip_batch(
             "route add 52.216.0.0/15 via 10.0.1.1 table 1083 proto 83\n\
              route add 2600:1fa0:8000::/39 via fe80::1 dev priv table 1083 proto 83\n\
@@ -408,7 +408,7 @@ fn snapshot_shows_every_foreign_change_and_no_owned_one() {
         before.assert_same(&host1.foreign_snapshot());
         assert_ne!(before, host1.snapshot());
 
-        // What others own is seen, one by one.
+        // Foreign objects are included, each kind.
         for (make, unmake) in [
             (
                 "ip route add 10.9.0.0/16 via 10.0.1.1",
@@ -550,8 +550,8 @@ fn hanging_body_is_killed_at_its_deadline() {
         .run(|| std::thread::sleep(Duration::from_secs(60)));
 }
 
-/// As root, proves that the lab needs no root: the same test program as nobody. Where the system
-/// forbids namespaces to users, the failure must say so and name the setting.
+/// Runs as root, and shows that the lab needs no root: the same test program as nobody. If the
+/// system forbids user namespaces, the failure must say so and name the setting.
 #[test]
 fn lab_works_for_an_unprivileged_user() {
     if lab::inside() || !rustix::process::geteuid().is_root() {
@@ -605,8 +605,8 @@ fn lab_works_for_an_unprivileged_user() {
     );
 }
 
-/// The design's host role set up by hand, with `ip` and `nft`: the lab can show everything that
-/// Trailblazer promises, and the promise holds on this kernel.
+/// The host role set up by hand, with `ip` and `nft`: the lab can show every promise, and the
+/// promises hold on this kernel.
 #[test]
 fn host_role_set_up_by_hand_keeps_its_promises() {
     lab::isolated(|| {
@@ -628,7 +628,7 @@ fn host_role_set_up_by_hand_keeps_its_promises() {
                }
              }",
         );
-        // Open before the rules, marked by their first packet.
+        // Opened before the rules, and marked by the first packet afterwards.
         let inbound = lab.long_flow("outside", HOST1_PUBLIC);
         let inbound6 = lab.long_flow("outside", HOST1_6);
         let egress = lab.nat1;
@@ -682,7 +682,7 @@ fn host_role_set_up_by_hand_keeps_its_promises() {
         assert_eq!(inbound.assert_alive().seen, OPERATOR);
         assert_eq!(inbound6.assert_alive().seen, OPERATOR6);
         assert_eq!(lab.leaks(), Leaks::default());
-        // S3 of a region that isn't selected takes the egress path.
+        // S3 of an unselected region takes the egress path.
         assert_eq!(lab.who("host1", S3_ELSEWHERE), Ok(egress.egress_public));
     });
 }

@@ -99,7 +99,7 @@ impl Site {
         self.ns().ip_batch(lines);
     }
 
-    /// A pass that succeeds, and one more that finds nothing to do.
+    /// Runs a pass that succeeds, and a second pass without any step.
     #[track_caller]
     fn pass(&self) -> Output {
         let first = trailblazer(self.ns(), &["reconcile", "-c", &self.config]).ok();
@@ -124,7 +124,7 @@ impl Site {
         format!("{} {gateway} {}", text("table"), text("dev"))
     }
 
-    /// The bypass route of one family as `ip -j` shows it.
+    /// The bypass route of a family, by `ip -j`.
     fn bypass(&self, family: &str) -> Value {
         let routes = self
             .ns()
@@ -132,7 +132,7 @@ impl Site {
         routes[0].clone()
     }
 
-    /// The address that the server sees in a new connection.
+    /// The source address of a new connection at the server.
     fn seen(&self, address: &str) -> Option<String> {
         let seen = self.ns().who(address.parse().unwrap());
         seen.ok().map(|source| source.to_string())
@@ -316,7 +316,7 @@ fn default_for_some_packets_or_of_low_preference_is_not_the_default() {
         site.pass();
         assert_eq!(site.way(STORAGE), "1083 10.0.1.1 eth0");
         assert_eq!(site.way(STORAGE6), "1083 fe80::bb eth0");
-        // A router that lowers its preference, under a running agent.
+        // A router lowers its preference, under a running agent.
         let agent = site.agent();
         site.defaults("route add default via 10.0.1.1 dev eth0\n");
         site.ns()
@@ -376,7 +376,7 @@ fn halves_of_a_vpn_never_see_a_packet_and_are_named() {
         }
         site.pass();
         site.assert_egress();
-        // The same scene with a rule that only passes over `0.0.0.0/0` shows the fault.
+        // The same scene with a rule that ignores only `0.0.0.0/0` shows the fault.
         site.ns()
             .ip("rule add pref 29000 lookup main suppress_prefixlength 0");
         assert!(site.way(PARTNER).ends_with("vpn0"), "{}", site.way(PARTNER));

@@ -1,4 +1,4 @@
-//! Traffic by path: what the firewalls have counted outlives the rules that counted it.
+//! Traffic by path: the counts outlive the rules that counted.
 
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -18,12 +18,12 @@ use trailblazer::types::{Family, Mark, PathMask};
 
 const MASK: PathMask = PathMask(0x3000);
 
-/// Packets and bytes of the payload that [`send`] sends.
+/// Packets and payload bytes of [`send`].
 const PACKETS: u64 = 10;
 const PAYLOAD: u64 = 1000;
 
-/// A policy that counts what goes to itself as bypass traffic, but for one port's as egress
-/// traffic; `further` rules that do nothing lie before and behind those that count.
+/// A policy that counts traffic to this host as bypass traffic, or for one port as egress traffic;
+/// `further` rules without effect surround the counting rules.
 fn policy(mask: PathMask, further: usize) -> Ruleset {
     let mut leaving = Vec::new();
     let mut answers = Vec::new();
@@ -75,7 +75,7 @@ fn policy(mask: PathMask, further: usize) -> Ruleset {
     }
 }
 
-/// Sends to a socket that nothing answers from, so that what is counted is exact.
+/// Sends to a socket that never answers, so that the counts are exact.
 fn send() {
     for address in ["127.0.0.1", "::1"] {
         let address: IpAddr = address.parse().unwrap();
@@ -89,7 +89,7 @@ fn send() {
     }
 }
 
-/// What [`send`] adds: IPv4 and IPv6 headers have 20 and 40 bytes, UDP's has 8.
+/// The counts of [`send`]: IPv4 and IPv6 headers have 20 and 40 bytes, the UDP header has 8.
 fn sent(times: u64) -> PathTraffic {
     let traffic = |header| Traffic {
         packets: times * PACKETS,
@@ -144,7 +144,7 @@ fn counts_outlive_rules(backend: &mut dyn FirewallBackend, strangers: &[&str]) {
         send();
     }
 
-    // A policy that counts nothing has no traffic, not zero.
+    // A policy without counting rules reports no traffic rather than zero.
     let mut mute = ours;
     for chain in &mut mute.chains {
         chain
@@ -171,7 +171,7 @@ fn counters_survive_rule_changes_nftables() {
                 "nft flush chain inet trailblazer count",
             ],
         );
-        // The whole table gone: what an earlier reading knows is better than nothing.
+        // The table is gone: the reading falls back to the last known values.
         backend.replace(&policy(MASK, 0)).unwrap();
         send();
         let before = owned(&mut backend);
@@ -184,7 +184,7 @@ fn counters_survive_rule_changes_nftables() {
             listed.contains(&format!("packets {PACKETS} bytes {bytes}")),
             "{listed}"
         );
-        // One of ours gone, or in its place something else.
+        // A rule of ours is missing or replaced.
         for edit in [
             "nft flush table inet trailblazer && nft delete counter inet trailblazer egress-ipv4",
             "nft flush table inet trailblazer && nft delete counter inet trailblazer egress-ipv4 && \
@@ -212,14 +212,14 @@ fn iptables(variant: (&'static str, &'static str)) {
         format!("{v4} -t mangle -D TRAILBLAZER-COUNT 1; {v6} -t mangle -D TRAILBLAZER-COUNT 1"),
         format!("{v4} -t mangle -D TRAILBLAZER-COUNT 2; {v6} -t mangle -D TRAILBLAZER-COUNT 2"),
         format!("{v4} -t mangle -D POSTROUTING 1; {v6} -t mangle -D POSTROUTING 1"),
-        // Rules that count, but have counted nothing here.
+        // Counting rules that have counted nothing here.
         format!("{v4} -t mangle -D TRAILBLAZER-PRE 3; {v6} -t mangle -D TRAILBLAZER-PRE 2"),
     ];
     let strangers: Vec<&str> = strangers.iter().map(String::as_str).collect();
     counts_outlive_rules(&mut backend, &strangers);
 
-    // Other marks: each rule that counts is another one, and carries on what the old one had.
-    // ip6tables of the nft variant forgets it (1.8.9).
+    // Other marks change every counting rule; each new rule receives the old rule's numbers.
+    // ip6tables of the nft variant loses the numbers (1.8.9).
     let forgets = v6 == "ip6tables-nft";
     backend.replace(&policy(MASK, 0)).unwrap();
     send();
@@ -228,7 +228,7 @@ fn iptables(variant: (&'static str, &'static str)) {
     let after = backend.traffic().unwrap().unwrap();
     assert_eq!(after.bypass, sent(1).bypass);
     assert!(forgets || after == sent(1), "{after:?}");
-    // All gone: what an earlier reading knows is better than nothing.
+    // Everything is gone: the reading falls back to the last known values.
     backend.remove().unwrap();
     backend.restore(&before.snapshot).unwrap();
     let after = backend.traffic().unwrap().unwrap();

@@ -66,7 +66,7 @@ fn in_sync(backend: &mut IptablesBackend, ruleset: &Ruleset) {
     assert_eq!(owned(backend).text, rendered);
 }
 
-/// A policy like that of the nat role, with helper chains in it.
+/// A policy like the nat role's, with helper chains.
 fn policy() -> Ruleset {
     let list = vec![
         net("192.0.2.0/25"),
@@ -223,7 +223,8 @@ fn every_match_and_verdict_is_read_back_as_rendered() {
                             }
                         }
                     }
-                    // At most six such rules fit one chain: accepting outside a list nests them.
+                    // At most six such rules fit one chain: an accept outside a list nests the
+                    // chains.
                     let most = if verdict == Statement::Accept {
                         6
                     } else {
@@ -261,9 +262,9 @@ fn every_match_and_verdict_is_read_back_as_rendered() {
     });
 }
 
-/// All that both tools print, counters included, without dates and without ours. Not the
-/// policies' counters: both variants set them to zero with whatever second command on a table
-/// (`iptables -A FORWARD` zeroes those of OUTPUT; tried with 1.8.9 and kernel 6.18).
+/// The output of both tools, counters included, without dates and without our chains. Policy
+/// counters are left out: both variants zero them with any second command on a table (`iptables -A
+/// FORWARD` zeroes those of OUTPUT; tried with 1.8.9 and kernel 6.18).
 fn foreign_text((ipv4, ipv6): (&str, &str)) -> String {
     let all = sh(&format!("{ipv4}-save -c; {ipv6}-save -c"));
     all.lines()
@@ -315,7 +316,7 @@ fn foreign_rules_stay_byte_for_byte() {
                      {tool} -t mangle -A PREROUTING; {tool} -t nat -A OUTPUT"
                 ));
             }
-            // Counters that must survive, too.
+            // Foreign counters must survive too.
             for target in ["127.0.0.1", "::1"] {
                 let socket = std::net::UdpSocket::bind((target, 0)).unwrap();
                 socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
@@ -363,7 +364,7 @@ fn drift_is_detected_and_repaired() {
             "T -t mangle -D PREROUTING -m comment --comment trailblazer -j TRAILBLAZER-PRE; \
              T -t mangle -A OUTPUT -m comment --comment trailblazer -j TRAILBLAZER-PRE",
             "T -t filter -F; T -t filter -X; T -t mangle -F; T -t mangle -X; T -t nat -F; T -t nat -X",
-            // Residue of a version that used another table.
+            // Remains of a version with another table.
             "T -t raw -N TRAILBLAZER-RAW; \
              T -t raw -A TRAILBLAZER-RAW -m comment --comment 'trailblazer: managed, do not edit'; \
              T -t raw -I PREROUTING -m comment --comment trailblazer -j TRAILBLAZER-RAW",
@@ -619,7 +620,7 @@ fn table_filled_by_nft_is_unreadable_and_not_empty() {
     });
 }
 
-/// Tools in a directory of their own: links to the real ones, but for those scripted.
+/// A directory of tools: links to the real ones, except for the scripted ones.
 fn tools_with(scripts: &[(&str, &str)]) -> (tempfile::TempDir, &'static str, &'static str) {
     let directory = tempfile::tempdir().unwrap();
     for name in ["iptables", "ip6tables"] {
@@ -654,7 +655,7 @@ fn tools_with(scripts: &[(&str, &str)]) -> (tempfile::TempDir, &'static str, &'s
 fn partial_failure_restores_the_previous_rules() {
     isolated(|| {
         let marker = "/run/fault-fired";
-        // The first restore of IPv6 loses its last table and fails; the later ones are real.
+        // The first restore of IPv6 loses its last table and fails; later restores are real.
         let fault = format!(
             "case \"$1\" in --version) exec REAL \"$@\";; esac\n\
              if [ -e {marker} ]; then exec REAL \"$@\"; fi\n\

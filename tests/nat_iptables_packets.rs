@@ -1,5 +1,5 @@
-//! The iptables backend under real packets: a client, a router with the rules (these namespaces
-//! themselves), a server that tells each client which address it sees. Both variants, both
+//! The iptables backend with real packets: a client, a router with the rules (the calling
+//! namespaces), and a server that reports the source address to each client. Both variants, both
 //! families.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
@@ -32,8 +32,8 @@ const PORT: u16 = 7;
 /// Clients: 10.1.0.2 to 10.1.0.33 and 2001:db8:1::2 to ::21.
 const CLIENTS: u8 = 32;
 
-/// Servers: 192.0.2.1 to .4 and 2001:db8:2::1 to ::4. The router is .20 there, and .11 to .13
-/// are its further addresses.
+/// Servers: 192.0.2.1 to .4 and 2001:db8:2::1 to ::4. The router is .20 in that network, with .11
+/// to .13 as further addresses.
 fn server(family: Family, n: u8) -> IpAddr {
     match family {
         Family::Ipv4 => Ipv4Addr::new(192, 0, 2, n).into(),
@@ -70,8 +70,8 @@ fn build() {
         "ip netns exec client sh -ec 'ip link set eth0 up; {inside} \
          ip route add default via 10.1.0.1; ip route add default via 2001:db8:1::1'"
     ));
-    // Without routes back to the clients: only those reach a server whose replies find home. So
-    // it has them, to see untranslated sources too.
+    // Without routes to the clients a server's replies would be lost, and untranslated sources
+    // invisible.
     sh(
         "ip netns exec server sh -ec 'ip link set eth0 up; ip link set lo up; \
         for n in 1 2 3 4; do ip addr add 192.0.2.$n/24 dev eth0; \
@@ -87,7 +87,7 @@ fn build() {
                     thread::spawn(move || {
                         let peer = stream.peer_addr().unwrap().ip();
                         let mut byte = [0];
-                        // One line for each byte, until the client ends.
+                        // Answers one line for each byte, until the client closes.
                         while stream.read_exact(&mut byte).is_ok() {
                             let _ = stream.write_all(format!("{peer}\n").as_bytes());
                         }
@@ -96,8 +96,7 @@ fn build() {
             });
         }
     });
-    // Fresh IPv6 links answer only once their link-local addresses are settled (one to two
-    // seconds of duplicate detection).
+    // A fresh IPv6 link answers only after duplicate address detection (one to two seconds).
     let begun = Instant::now();
     for family in Family::ALL {
         while seen(client(family, 0), server(family, 1)).is_none() {
@@ -123,7 +122,7 @@ fn listen(address: SocketAddr) -> TcpListener {
     socket.into()
 }
 
-/// Runs `work` in a thread that is inside the namespace `name`; threads started there stay there.
+/// Runs `work` in a thread inside the namespace `name`; threads started by `work` stay inside.
 fn inside_of<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let namespace = File::open(format!("/run/netns/{name}")).unwrap();
     let thread = thread::spawn(move || {
@@ -133,7 +132,8 @@ fn inside_of<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 's
     thread.join().unwrap()
 }
 
-/// Connects from a client's own address; what the server says it sees, `None` for no answer.
+/// Connects from a client's own address; returns the source seen by the server, `None` without an
+/// answer.
 fn seen(from: IpAddr, to: IpAddr) -> Option<IpAddr> {
     inside_of("client", move || {
         let mut stream = connect(from, to)?;
@@ -246,7 +246,8 @@ fn snat_masquerade_and_accept_act_on_packets() {
                     ],
                 )],
             };
-            // Somebody else's translation behind ours: "accept" keeps it away, the first one wins.
+            // A foreign translation behind ours: our "accept" ends the hook's other translation,
+            // since the first one wins.
             sh(&format!(
                 "{tool} -t nat -A POSTROUTING -o s0 -j SNAT --to-source {}",
                 server(family, 13)
@@ -372,8 +373,8 @@ fn marks_reach_translation_from_prerouting() {
                     ),
                 ],
             };
-            // A mark of others in other bits, on flow and packet, that must survive ours; the
-            // counting rule behind ours sees both together.
+            // A foreign mark in other bits of flow and packet must survive; the counting rule
+            // behind ours sees both marks together.
             sh(&format!(
                 "{tool} -t mangle -A PREROUTING -j MARK --set-xmark 0x80/0x80; \
                  {tool} -t raw -A PREROUTING -j MARK --set-xmark 0x4/0x4; \

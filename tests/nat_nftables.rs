@@ -53,7 +53,7 @@ fn foreign(backend: &mut Nftables) -> String {
     }
 }
 
-/// The rules of our table as nft lists them, without counts.
+/// The rules of our table as listed by nft, without counts.
 fn nft_rules() -> Vec<String> {
     let listing = run("nft", &["-s", "list", "table", "inet", "trailblazer"]);
     listing
@@ -64,8 +64,8 @@ fn nft_rules() -> Vec<String> {
         .collect()
 }
 
-/// Each condition and each effect, with our words for it, and nft's where they differ: it leaves
-/// out a family that it can guess, inlines sets, and masks no bits that it sets anyway.
+/// Each match and each statement, in our syntax, and in nft's where different: nft omits a family
+/// that it can infer, inlines sets, and omits masks of bits that the statement sets anyway.
 fn vocabulary() -> Vec<(Hook, FwRule, &'static str, &'static str)> {
     use Match as M;
     use Statement as V;
@@ -401,7 +401,7 @@ fn chains_have_their_hooks_and_the_table_its_ownership_comment() {
         assert!(text.contains(
             &"  chain guard type filter hook postrouting priority 150 policy accept".to_owned()
         ));
-        // What nft lists is what nft reads: an equal table by its hand.
+        // nft reads its own listing back into an equal table.
         let json = sh("nft -j list table inet trailblazer");
         assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
     });
@@ -484,7 +484,7 @@ fn every_foreign_change_is_detected_and_undone() {
             format!("add table {ours} {{ flags dormant; }}"),
         ];
         for edit in edits {
-            // The one edit that names a rule by its number finds it under a new one.
+            // The one edit with a rule's handle finds the rule under a new handle.
             let edit = match edit.split_once("handle ") {
                 Some((head, _)) => format!("{head}handle {}", handle()),
                 None => edit,
@@ -494,7 +494,7 @@ fn every_foreign_change_is_detected_and_undone() {
             assert_ne!(edited.text, wanted.text, "unseen: nft {edit}");
             backend.replace(&everything()).unwrap();
             assert_eq!(owned(&mut backend), wanted, "after: nft {edit}");
-            // And the edited state can be put back, but for objects that we never make.
+            // The edited state can be restored, except for objects that we never create.
             backend.restore(&edited.snapshot).unwrap();
             let again = owned(&mut backend);
             if edit.contains("counter inet") {
@@ -649,7 +649,7 @@ fn adjacent_prefixes_and_address_space_edges_round_trip() {
     });
 }
 
-/// Packets that a rule of the guard chain has counted, by rule.
+/// Packet counts of the guard chain, by rule.
 fn counts() -> Vec<u64> {
     let listing = sh("nft list chain inet trailblazer guard");
     let rules = listing.lines().filter(|line| line.contains("counter"));
@@ -809,8 +809,8 @@ fn concurrent_foreign_transactions_only_cause_retries() {
 #[test]
 fn backend_works_without_the_nft_program() {
     isolated(|| {
-        // In this process of its own nobody else reads the environment; and an empty directory over
-        // nft's shows it better than a changed PATH.
+        // This process is alone, so nothing else reads the environment; hiding nft below an empty
+        // directory is a better proof than a changed PATH.
         let nft = run("sh", &["-c", "command -v nft"]);
         run("mount", &["--bind", "/dev/null", nft.trim()]);
         assert!(
@@ -862,7 +862,7 @@ fn refusal_names_its_object_and_keeps_the_old_rules() {
         let mut backend = Nftables::new();
         backend.replace(&everything()).unwrap();
         let before = owned(&mut backend);
-        // Source translation belongs into a nat chain: the kernel refuses it elsewhere.
+        // Source translation belongs in a nat chain; the kernel refuses other chains.
         let misplaced = only(
             Hook::Prerouting,
             vec![

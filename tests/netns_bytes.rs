@@ -1,5 +1,5 @@
-//! Traffic by path, real packets: what was sent and fetched is counted for the path that it took,
-//! in both directions, and for no other; and the numbers outlive whatever replaces the rules.
+//! Traffic by path with real packets: bytes sent and received are counted for their path, in both
+//! directions, and for no other path; the counts outlive every replacement of the rules.
 
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -14,12 +14,12 @@ use packets::*;
 use trailblazer::firewall::{Path, PathTraffic};
 use trailblazer::types::Family;
 
-/// What one transfer moves: some hundred full segments.
+/// The payload of one transfer: about two hundred full segments.
 const PAYLOAD: usize = 300_000;
 /// Headers, handshakes and acknowledgements of one transfer: 52 or 72 bytes a segment of 1,448,
 /// acknowledged by as much at most.
 const MOST: u64 = PAYLOAD as u64 * 12 / 10 + 4096;
-/// What may come late of an earlier connection of the other path.
+/// Late bytes of an earlier connection on the other path.
 const LATE: u64 = 1024;
 
 /// The targets of each path.
@@ -43,7 +43,7 @@ fn read(machine: &Machine) -> PathTraffic {
     machine.traffic().expect("our rules count")
 }
 
-/// Does `body`; what is counted meanwhile is `counted` more, and nothing else.
+/// Runs `body` and asserts that the counts of `counted` grow, and no others.
 #[track_caller]
 fn assert_counts(machine: &Machine, counted: Option<(Path, Family)>, body: impl FnOnce()) {
     let before = read(machine);
@@ -69,7 +69,7 @@ fn transfer(lab: &Lab, from: &str, to: IpAddr, up: usize, down: usize) {
     assert_eq!(moved, Ok(()), "{from} to {to}");
 }
 
-/// Both paths, both families (`told`: those that can be told apart), both directions.
+/// Both paths, both families (`told`: the distinguishable ones), both directions.
 #[track_caller]
 fn assert_paths(lab: &Lab, machine: &Machine, told: &[Family]) {
     for (path, targets) in TARGETS {
@@ -85,7 +85,7 @@ fn assert_paths(lab: &Lab, machine: &Machine, told: &[Family]) {
     }
 }
 
-/// What goes from one to the other in both directions takes neither path.
+/// Traffic between the two takes neither path, in both directions.
 #[track_caller]
 fn assert_neither(lab: &Lab, machine: &Machine, from: &str, targets: &[IpAddr]) {
     for target in targets {
@@ -95,7 +95,7 @@ fn assert_neither(lab: &Lab, machine: &Machine, from: &str, targets: &[IpAddr]) 
     }
 }
 
-/// Does something that changes the firewall's rules; nothing is forgotten.
+/// Changes the firewall's rules and asserts that no count is lost.
 #[track_caller]
 fn assert_kept(machine: &Machine, change: impl FnOnce()) {
     let before = read(machine);
@@ -110,7 +110,7 @@ fn assert_kept(machine: &Machine, change: impl FnOnce()) {
     }
 }
 
-/// A pass that must change the firewall, or must not.
+/// Runs a pass that must change the firewall, or must not.
 #[track_caller]
 fn changes(machine: &Machine, firewall: bool) {
     let report = machine.changed();
@@ -155,8 +155,8 @@ fn host(firewall: Firewall, told: &[Family]) {
     assert_neither(&lab, &machine, "host1", &[PEER, PEER6, HOST2, HOST2_6]);
     assert_neither(&lab, &machine, "outside", &[HOST1_PUBLIC, HOST1_6]);
     assert_neither(&lab, &machine, "peer", &[HOST1, HOST1_6]);
-    // Packets that carry the mark of those past our rules, as the agent's own fetch does: on the
-    // bypass path's way, but not on the path.
+    // Packets with the mark for traffic past our rules, like the agent's own fetch: sent by the
+    // bypass path's route, but not counted.
     assert_counts(&machine, None, || {
         lab.ns("host1").in_thread(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -168,7 +168,7 @@ fn host(firewall: Firewall, told: &[Family]) {
     });
     machine.in_sync();
 
-    // Prefixes come and go without the firewall, and a flow is counted for the path that it takes.
+    // Prefixes change without a change of the firewall, and a flow is counted for its present path.
     let datagrams = lab.ns("host1").in_thread(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         socket.connect(SocketAddr::new(S3_SECOND, PORT)).unwrap();
@@ -184,7 +184,7 @@ fn host(firewall: Firewall, told: &[Family]) {
     changes(&machine, false);
     assert_counts(&machine, Some((Path::Egress, Family::Ipv4)), send);
 
-    // Each replacement keeps what was counted, and goes on counting what is open.
+    // Each replacement keeps the counts, and continues counting open flows.
     let storage = lab.long_flow("host1", S3);
     assert_kept(&machine, || {
         meddle(&machine, firewall);
@@ -212,7 +212,7 @@ fn host_traffic_is_counted_by_path_nftables() {
     isolated(|| host(Firewall::Nftables, &Family::ALL));
 }
 
-/// On one interface iptables can't ask which next hop IPv6 takes.
+/// With one interface iptables cannot match the next hop of IPv6.
 #[test]
 fn host_traffic_is_counted_by_path_iptables() {
     isolated(|| host(Firewall::Iptables, &[Family::Ipv4]));
@@ -223,7 +223,7 @@ fn host_traffic_is_counted_by_path_iptables_legacy() {
     isolated(|| host(Firewall::IptablesLegacy, &[Family::Ipv4]));
 }
 
-/// Both paths are one: nothing goes past anything, and nothing is counted.
+/// Both paths are one: no traffic is counted.
 #[test]
 fn host_without_an_egress_path_counts_nothing() {
     isolated(|| {
@@ -254,7 +254,7 @@ fn nat(case: Case) {
         meddle(&machine, firewall);
         changes(&machine, true);
     });
-    // Another source network: rules before those that count.
+    // Another source network moves rules ahead of the counting rules.
     let settings = (case.settings)(&lab.nat1);
     machine.configure(&format!(
         "sources = [\"10.0.0.0/16\", \"172.20.0.0/16\", \"2600:1f18:1000:1::/64\", \"2600:1f18:1000:7::/64\"]\n{settings}"

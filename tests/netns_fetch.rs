@@ -1,4 +1,4 @@
-//! Which way the fetch takes while the egress gateway is dead, by what the mirror sees.
+//! The path of the fetch while the egress gateway is dead, by the source address at the mirror.
 
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used)]
@@ -59,7 +59,7 @@ impl<'a> Fetching<'a> {
             .set_document(document(self.token, prefixes).into_bytes());
     }
 
-    /// A pass that must end well, and whom the mirror saw meanwhile.
+    /// Runs a pass that must succeed; returns the source addresses at the mirror.
     #[track_caller]
     fn pass(&self) -> (Value, BTreeSet<IpAddr>) {
         let before = self.lab.mirror.requests().len();
@@ -98,8 +98,8 @@ fn with_a_dead_nat(ipv6: bool) {
     let (few, more) = (&FIRST[..5], FIRST);
     host.publish(few);
 
-    // The first pass finds nothing in force: its fetch is what the host does without us. From
-    // then on the path counts.
+    // The first pass finds nothing in force and fetches as the host would without us. Afterwards
+    // the setting `path` decides.
     let (report, seen) = host.pass();
     assert_eq!(report["outcome"], "changed", "{report:#}");
     assert_eq!(seen, host.by_main_default());
@@ -134,7 +134,7 @@ fn with_a_dead_nat(ipv6: bool) {
     assert!(says(&report, &url), "{report:#}");
     assert_eq!(report["sync_token"], host.token - 1, "{report:#}");
 
-    // By the other way, for this alone, and said.
+    // The other path, for this fetch alone, with a note.
     host.path("auto");
     let (report, seen) = host.pass();
     assert_eq!(report["outcome"], "changed", "{report:#}");

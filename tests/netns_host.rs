@@ -28,7 +28,7 @@ fn lab_with_nats() -> Lab {
     lab
 }
 
-/// What the internet sees of `host1` on the bypass path.
+/// The address of `host1` on the bypass path, as seen from outside.
 fn bypass_of_host1(other: IpAddr) -> IpAddr {
     if other.is_ipv4() {
         HOST1_PUBLIC
@@ -37,7 +37,7 @@ fn bypass_of_host1(other: IpAddr) -> IpAddr {
     }
 }
 
-/// What partners see through `nat1`.
+/// The address of `nat1` that partners see.
 fn egress_of_nat1(lab: &Lab, other: IpAddr) -> IpAddr {
     if other.is_ipv4() {
         lab.nat1.egress_public
@@ -76,7 +76,7 @@ fn assert_reachable_from_outside(lab: &Lab) {
     }
 }
 
-/// Connections from outside that stay open.
+/// Opens connections from outside that stay open.
 fn open_from_outside(lab: &Lab) -> [LongFlow; 2] {
     [HOST1_PUBLIC, HOST1_6].map(|public| lab.long_flow("outside", public))
 }
@@ -87,7 +87,7 @@ fn before_and_after(firewall: Firewall) {
     machine.administrator();
     let foreign = machine.ns().foreign_snapshot();
 
-    // Before: everything leaves directly, and the partner wants none of it.
+    // Before: everything leaves directly, and the partner refuses all of it.
     assert_bypass(&lab, FIRST);
     assert_eq!(lab.who("host1", PARTNER), Err(ErrorKind::ConnectionReset));
     assert_eq!(lab.who("host1", PARTNER6), Err(ErrorKind::ConnectionReset));
@@ -150,8 +150,8 @@ fn storage_bypasses_and_partners_see_the_egress_address_iptables_legacy() {
     isolated(|| before_and_after(Firewall::IptablesLegacy));
 }
 
-/// Documents that add, withdraw, split and merge prefixes; the first and the last are `FIRST`.
-/// `KEPT` lie in each of them.
+/// Documents that add, withdraw, split and merge prefixes; the first and the last are `FIRST`, and
+/// each contains `KEPT`.
 const CHANGES: &[&[&str]] = &[
     &[
         "3.5.0.0/19",
@@ -235,7 +235,7 @@ fn document_change(firewall: Firewall) {
     let inbound = inbound.stop();
     inbound.assert_only(HOST1_PUBLIC, &[OPERATOR]);
     inbound.assert_only(HOST1_6, &[OPERATOR6]);
-    // Every packet that reached the partner's wire, and every connection that it saw.
+    // Every packet on the partner's wire, and every connection at the partner.
     let leaks = lab.leaks();
     assert_eq!((leaks.partner4, leaks.partner6, leaks.unmapped), (0, 0, 0));
     let partners = BTreeSet::from([lab.nat1.egress_public, lab.nat1.egress6]);
@@ -283,8 +283,8 @@ fn gateway_change(firewall: Firewall) {
     let inbound = inbound.stop();
     inbound.assert_only(HOST1_PUBLIC, &[OPERATOR]);
     inbound.assert_only(HOST1_6, &[OPERATOR6]);
-    // A connection in the middle of its handshake when the gateway changes may fail, since the
-    // other NAT knows nothing of it; it is never seen from a third address.
+    // A connection in the middle of its handshake may fail when the gateway changes, since the
+    // other NAT lacks the flow; no connection is seen from a third address.
     assert_eq!(lab.who("host1", PARTNER), Ok(lab.nat2.egress_public));
     assert_eq!(lab.who("host1", PARTNER6), Ok(lab.nat2.egress6));
     assert_eq!(lab.leaks(), Leaks::default());
@@ -413,7 +413,7 @@ fn dead_nat_cuts_off_partners_and_nothing_else() {
     });
 }
 
-/// Only one family is steered, or one is shut: the other settings of the matrix.
+/// Only one family is routed, or one is closed: the other settings of the matrix.
 #[test]
 fn family_without_a_gateway_keeps_its_default_unless_closed() {
     isolated(|| {
@@ -433,8 +433,8 @@ fn family_without_a_gateway_keeps_its_default_unless_closed() {
         );
 
         machine.configure(&format!("{only4}close = [\"ipv6\"]\n{kernel}"));
-        // Opened under our marks and with the sysctl: its socket carries the mark. One that was
-        // opened before would stand still, as after a flap (see `flap_without`).
+        // Opened under our marks and with the sysctl, so the socket carries the mark. A connection
+        // opened earlier would stall, as after a flap (see `flap_without`).
         let open = open_from_outside(&lab);
         machine.changed();
         machine.in_sync();
@@ -518,14 +518,14 @@ fn flush_restores_the_host_iptables() {
     isolated(|| flush(Firewall::Iptables));
 }
 
-/// What must hold straight after a flap, before anybody repairs.
+/// The state right after a flap, before any repair.
 #[track_caller]
 fn assert_closed_after_flap(lab: &Lab) {
     assert_private_networks(lab);
     for partner in [PARTNER, PARTNER6] {
         assert_eq!(lab.who("host1", partner), Err(ErrorKind::HostUnreachable));
     }
-    // An application that chose its source address itself.
+    // An application that binds its source address.
     let host1 = lab.ns("host1");
     for (own, partner) in [(HOST1, PARTNER), (HOST1_6, PARTNER6)] {
         let seen = host1.who_from(own, partner);
@@ -535,14 +535,14 @@ fn assert_closed_after_flap(lab: &Lab) {
     assert_no_leaks(lab);
 }
 
-/// A flap takes every route through the link away, and 1084 then holds only `unreachable`. An
-/// answer to a client outside must find its way before `output` can mark it, so it needs
+/// A flap removes every route through the link, and table 1084 then holds only `unreachable`. An
+/// answer to a client outside needs a route before `output` can mark the packet, and therefore
 ///
-/// - `tcp_fwmark_accept=1`: the answer to a SYN, and the socket that it becomes, take the mark
-///   that `prerouting` gave the SYN. `net.ipv4.tcp_fwmark_accept` governs both families;
-/// - with `rp_filter` 1 or 2 also `src_valid_mark=1`, since the check of the client's own address
-///   would go without the mark and find `unreachable`, which fails in the loose mode too. IPv6
-///   has no such check.
+/// - `tcp_fwmark_accept=1`: the answer to a SYN and the accepted socket take the mark that
+///   `prerouting` gave the SYN (`net.ipv4.tcp_fwmark_accept` governs both families);
+/// - with `rp_filter` 1 or 2 also `src_valid_mark=1`: the check of the client's own address would
+///   otherwise ignore the mark and find `unreachable`, which fails in the loose mode too. IPv6 has
+///   no such check.
 fn flap(firewall: Firewall, reverse_path_filter: &str) {
     let lab = lab_with_nats();
     let settings = format!("{ONE}[kernel]\nmanage = [\"tcp_fwmark_accept\", \"src_valid_mark\"]\n");
@@ -584,7 +584,7 @@ fn flap(firewall: Firewall, reverse_path_filter: &str) {
         || "a round trip of each open connection".to_owned(),
     );
 
-    // One pass, and all is well again.
+    // One pass repairs everything.
     machine.changed();
     machine.in_sync();
     assert_bypass(&lab, FIRST);
@@ -598,7 +598,7 @@ fn flap(firewall: Firewall, reverse_path_filter: &str) {
     for partner in [PARTNER, PARTNER6] {
         let counts = partners.of(partner);
         let egress = egress_of_nat1(&lab, partner).to_string();
-        // Under way when the link went: lost, or told that there is no way.
+        // Connections in flight when the link went down: lost, or refused as unreachable.
         let others = ["HostUnreachable", "NetworkUnreachable", "TimedOut"];
         let fine = |seen: &String| *seen == egress || others.contains(&seen.as_str());
         assert!(counts.keys().all(fine), "{partner}: {counts:?}");
@@ -628,8 +628,8 @@ fn after_a_flap_nothing_leaks_with_a_loose_reverse_path_filter() {
     isolated(|| flap(Firewall::Nftables, "2"));
 }
 
-/// The other side of the same coin: which sysctl is missed where, and that what was open before
-/// (its socket has no mark) goes on once a pass has repaired the routes.
+/// The effect of each missing sysctl; connections opened earlier (sockets without a mark) continue
+/// after a pass has repaired the routes.
 fn flap_without(sysctls: &[(&str, &str)], answered: [bool; 2]) {
     let lab = lab_with_nats();
     let machine = Machine::new(&lab, "host1", Firewall::Nftables, ONE);

@@ -1,4 +1,4 @@
-//! NAT role, real packets: what the servers see of the hosts behind a NAT instance.
+//! The NAT role with real packets: the servers' view of the hosts behind a NAT instance.
 
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used)]
@@ -92,7 +92,7 @@ fn assert_private(lab: &Lab) {
     assert_eq!(lab.who("peer", HOST1_6), Ok(PEER6));
 }
 
-/// Prefixes that come and go; `KEPT` stay.
+/// Prefixes that come and go, beside the constant `KEPT`.
 const MOVING: [&str; 3] = ["3.5.0.0/19", "52.217.0.0/16", "2600:1ff0:8000::/39"];
 const CHANGES: &[&[&str]] = &[
     &[
@@ -248,14 +248,14 @@ fn nat_works_with_two_gateways_on_one_interface_iptables() {
     isolated(|| whole_story(two_gateways(Firewall::Iptables)));
 }
 
-/// Bypass traffic keeps its private source: the edge behind the instance translates it.
+/// Bypass traffic keeps its private source: the edge behind the instance translates.
 fn untranslated(firewall: Firewall) {
     let case = Case {
         settings: |nat| format!("{}bypass = \"none\"\n", egress_line(nat)),
         ..one_gateway(NatLayout::OneInterface, firewall)
     };
     let lab = behind_nat1(case.layout);
-    // Their translation of everything would be in force for what ours leaves alone.
+    // The administrator's translate-all rule would catch traffic that our rules leave alone.
     let natbox = ["nft", "delete", "table", "inet", "natbox"];
     lab.ns("nat1").run(&natbox);
     let machine = case.machine(&lab);
@@ -278,7 +278,7 @@ fn bypass_traffic_keeps_its_source_iptables() {
     isolated(|| untranslated(Firewall::Iptables));
 }
 
-/// Which egress address each of many source hosts is seen from.
+/// The egress address of each of many source hosts.
 fn shares(lab: &Lab, hosts: &[IpAddr]) -> BTreeMap<IpAddr, IpAddr> {
     let seen = |own: &IpAddr| {
         let partner = pick(*own, [PARTNER, PARTNER6]);
@@ -367,7 +367,7 @@ fn sources_keep_one_of_several_egress_addresses_iptables() {
     isolated(|| several_egress_addresses(Firewall::Iptables));
 }
 
-/// Questions to a port that `nat1` doesn't track, on both paths; nobody answers.
+/// Sends requests to a port that `nat1` does not track, on both paths; nothing answers.
 fn ask_untracked(lab: &Lab) {
     let ask = |target| {
         let host1 = lab.ns("host1").clone();
@@ -377,7 +377,7 @@ fn ask_untracked(lab: &Lab) {
     assert_eq!(refused.map(|asked| asked.join().unwrap()), [true; 4]);
 }
 
-/// Packets that conntrack can't place or may not see are never translated: they must not leave
+/// Packets that conntrack cannot assign or may not track are never translated, and must not leave
 /// with their private source.
 fn untranslatable(case: Case) {
     let lab = behind_nat1(case.layout);
@@ -387,7 +387,7 @@ fn untranslatable(case: Case) {
            chain pre { type filter hook prerouting priority raw; iifname priv tcp dport 7 notrack; }
          }",
     );
-    // The administrator's translation alone lets it out: the lab sees it.
+    // The administrator's translation alone lets the packet out: the lab sees the leak.
     ask_untracked(&lab);
     let leaks = lab.leaks();
     let out4 = leaks.unmapped + leaks.partner4;

@@ -1,4 +1,4 @@
-//! The process that fetches for the agent: it comes for one question, and nothing of it stays.
+//! The agent's fetch process: one question, one answer, and nothing left afterwards.
 
 use std::fs;
 
@@ -7,8 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::host::*;
 use lab::*;
 
-/// The processes that this one has started and that are there yet, as zombies too: number, state
-/// as in proc(5), and command line.
+/// The child processes of `of`, zombies included: number, state as in proc(5), command line.
 fn children(of: u32) -> Vec<(u32, String, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -31,7 +30,7 @@ fn children(of: u32) -> Vec<(u32, String, String)> {
     found
 }
 
-/// A host whose source takes questions and says nothing, for longer than any test waits.
+/// A host whose source accepts questions and stays silent for longer than any test waits.
 fn asking() -> (Host, Agent, u32) {
     let mut host = Host::new();
     host.set("source.timeout", "\"1h\"");
@@ -89,7 +88,7 @@ fn fetch_child_ends_with_the_agent() {
     });
 }
 
-/// Settings that change ask another question: the old one is of no interest any more.
+/// A reload with other settings asks a new question; the agent drops the pending one.
 #[test]
 fn reload_ends_the_fetch_child_of_the_old_settings() {
     isolated(|| {

@@ -1,4 +1,4 @@
-//! Holds and hold-downs of a running agent: they outlast restarts and clocks that somebody sets.
+//! Holds and hold-downs of a running agent outlast restarts and changes of the wall clock.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use crate::packets::FIRST;
 use lab::*;
 
 const DAY: i64 = 86_400;
-/// What a machine that is busy may take for a few passes, in seconds.
+/// Seconds that a few passes may need on a busy machine.
 const SLACK: i64 = 60;
 
 fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
-/// Withdraws `SMALL`, which keeps its route for a while, and then `BIG`, which the guard holds.
-/// Everything stays as it is; the agent's account of both.
+/// Withdraws `SMALL` (gets a hold-down) and then `BIG` (the guard holds the document). Nothing
+/// changes in the kernel. Returns the agent's status.
 #[track_caller]
 fn withdrawn(host: &Host, agent: &Agent) -> Value {
     let kernel = host.ns.snapshot();
@@ -44,8 +44,8 @@ fn times(status: &Value) -> [i64; 3] {
     .map(|time| time.as_i64().unwrap())
 }
 
-/// Neither a restart nor a kill forgets them, nor do they begin anew: they end when they said
-/// that they would.
+/// Restarts and kills neither forget a hold or hold-down nor restart its time: the end is the
+/// announced one.
 #[test]
 fn holds_and_hold_down_keep_their_ends_across_restarts() {
     isolated(|| {
@@ -67,14 +67,13 @@ fn holds_and_hold_down_keep_their_ends_across_restarts() {
 
         let [_, hold_ends, hold_down_ends] = said;
         eventually("the hold-down ends", || !host.bypass().contains(SMALL));
-        // In whole seconds, so that the moment itself counts.
         assert!(now() >= hold_down_ends, "too early");
         eventually("the hold ends", || {
             let status = agent.status().unwrap();
             status["hold"].is_null() && status["document"]["sync_token"] == TOKEN + 2
         });
         assert!(now() >= hold_ends, "too early");
-        // What was held back has a hold-down of its own before it.
+        // The accepted withdrawal starts a hold-down of its own.
         let status = agent.status().unwrap();
         assert_eq!(status["hold_down"][0]["prefix"], BIG, "{status:#}");
         assert_eq!(host.bypass(), set(&without(FIRST, &[SMALL])));
@@ -88,8 +87,8 @@ fn set_clock(file: &Path, offset: i64) {
     std::fs::rename(&beside, file).unwrap();
 }
 
-/// Two days ahead, two days back, and right again, under the feet of the running agent: what is
-/// measured in durations goes on as if nothing had been.
+/// The wall clock jumps two days ahead, two days back and right again under a running agent:
+/// durations are unaffected.
 #[test]
 fn durations_ignore_wall_clock_jumps() {
     isolated(|| {
@@ -114,7 +113,7 @@ fn durations_ignore_wall_clock_jumps() {
             let after = agent.wait_for("the timer goes on", |status| {
                 fetches(status, &asked) >= fetches(&before, &asked) + 3
             });
-            // The lie was believed, or this proves nothing.
+            // Proof that the agent saw the false clock.
             let at = after["passes"][0]["at"].as_i64().unwrap();
             let beside = at - now() - offset;
             assert!(beside.abs() <= SLACK, "not faked by {offset} s: {after:#}");
@@ -136,7 +135,7 @@ fn durations_ignore_wall_clock_jumps() {
             assert_eq!(after["hold_down_total"], 1, "{after:#}");
             assert_eq!(after["hold"]["sync_token"], TOKEN + 2, "{after:#}");
             for (now, then) in times(&after).into_iter().zip(said) {
-                // Told in the terms of the clock as it is now.
+                // In terms of the clock as now set.
                 let moved = now - then - offset;
                 assert!(moved.abs() <= 2, "{moved} s off at {offset}: {after:#}");
             }

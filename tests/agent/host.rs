@@ -1,5 +1,5 @@
-//! A host to run an agent on: one link, and at its far end the router, the NAT instances, the
-//! mirror and the metadata service.
+//! A host for an agent: one link, and behind the link the router, the NAT instances, the mirror and
+//! the metadata service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -16,17 +16,17 @@ use lab::*;
 
 /// Of the first document.
 pub const TOKEN: u64 = 1_795_021_512;
-/// The egress gateway of the config, and another one beside it, both families.
+/// The configured egress gateways and a second pair, both families.
 pub const GATEWAYS: [&str; 2] = ["10.0.1.10", "2600:1f18:1000:1::10"];
 pub const OTHER_GATEWAYS: [&str; 2] = ["10.0.1.20", "2600:1f18:1000:1::20"];
-/// More than half of the IPv4 addresses of `FIRST`: without it, the guard holds.
+/// More than half of the IPv4 addresses of `FIRST`: a document without `BIG` is held.
 pub const BIG: &str = "52.216.0.0/15";
-/// Few enough addresses for the guard to let it go.
+/// Few enough addresses for the guard to accept the withdrawal.
 pub const SMALL: &str = "3.5.0.0/19";
 /// In no document of `FIRST`.
 pub const NEW: &str = "18.34.0.0/19";
 
-/// The host, and what it can reach.
+/// The host, and the machines in reach.
 pub struct Host {
     pub ns: Ns,
     pub far: Ns,
@@ -75,7 +75,7 @@ impl Host {
         for (key, value) in [
             ("role", "\"host\""),
             ("source.refresh", "\"1s\""),
-            // Long for a machine that is busy, short for one that waits for it.
+            // Long enough for a busy machine, short enough for a test that waits for the timeout.
             ("source.timeout", "\"500ms\""),
             ("source.state_dir", "\"$STATE\""),
             ("select.regions", "[\"us-east-1\"]"),
@@ -97,7 +97,7 @@ impl Host {
         self.settings.insert(key.to_owned(), value.to_owned());
     }
 
-    /// Writes the config; its path.
+    /// Writes the config and returns the path.
     pub fn config(&self) -> String {
         let lines = self.settings.iter();
         let text: String = lines
@@ -149,7 +149,7 @@ impl Host {
         self.ns.exec_command(&mut trailblazer_command(&words))
     }
 
-    /// A one-shot pass; its report.
+    /// Runs a one-shot pass and returns the report.
     #[track_caller]
     pub fn reconcile(&self, flags: &[&str]) -> Value {
         let words = [&["reconcile", "-o", "json"], flags].concat();
@@ -196,18 +196,17 @@ impl Host {
         })
     }
 
-    /// Everything that is promised without a document: the egress table with its gateways, and
-    /// the rules.
+    /// The promised state without a document: the egress table with its gateways, and the rules.
     pub fn egress_is_in_force(&self) -> bool {
         self.egress() == set(&GATEWAYS) && self.rules().iter().all(|rules| rules.len() > 2)
     }
 
-    /// That, and these prefixes.
+    /// The egress path and these prefixes are in force.
     pub fn has(&self, prefixes: &[&str]) -> bool {
         self.bypass() == set(prefixes) && self.egress_is_in_force()
     }
 
-    /// Whether nothing of ours lies in the tables and rules.
+    /// True if our tables and rules are empty.
     pub fn has_nothing(&self) -> bool {
         self.bypass().is_empty()
             && self.table(1084).is_empty()
@@ -232,7 +231,8 @@ impl Host {
         Some((status, body.to_owned()))
     }
 
-    /// The host's way to the mirror ends in silence; `None`: it leads there again.
+    /// Drops packets to the mirror in silence, or answers with `verdict`; `None` opens the way
+    /// again.
     pub fn cut_off(&self, verdict: Option<&str>) {
         let rules = match verdict {
             Some(verdict) => format!(
@@ -257,7 +257,7 @@ pub fn without<'p>(prefixes: &[&'p str], gone: &[&str]) -> Vec<&'p str> {
     kept.copied().collect()
 }
 
-/// How many fetches ended in one of these ways.
+/// The number of fetches with one of these results.
 pub fn fetches(status: &Value, results: &[&str]) -> u64 {
     let count = |result: &&str| status["source"]["fetches"][*result].as_u64().unwrap_or(0);
     results.iter().map(count).sum()
@@ -269,9 +269,9 @@ pub fn passes(status: &Value) -> u64 {
     outcomes.values().filter_map(Value::as_u64).sum()
 }
 
-/// The second within which a stop is promised. On a machine with more to do than three processes
-/// a core, which no test suite makes by itself, everything takes longer by that much: there, the
-/// figure says nothing of the agent.
+/// The promised second for a stop. Beyond three runnable processes a core, which the suite never
+/// causes by itself, everything takes longer in proportion, and the figure says nothing about the
+/// agent.
 pub fn a_second() -> Duration {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap();
     let load: f64 = load.split(' ').next().unwrap().parse().unwrap();

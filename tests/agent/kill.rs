@@ -12,11 +12,11 @@ use crate::packets::{FIRST, Firewall, Machine, PACE, count_from_now};
 use crate::systemd::Systemd;
 use lab::*;
 
-/// Numbers that nobody expects (SplitMix64), the same again for the same seed.
+/// Random numbers (SplitMix64), reproducible by the seed.
 struct Chance(u64);
 
 impl Chance {
-    /// From the clock, or from what an earlier run has printed.
+    /// Seeded by the clock, or by the seed that a failed run printed.
     fn new() -> Chance {
         let seed = std::env::var("TRAILBLAZER_SEED").ok();
         let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
@@ -40,7 +40,7 @@ impl Chance {
     }
 }
 
-/// Kills it, which must not have ended by itself.
+/// Kills the agent, which must still be running.
 #[track_caller]
 fn kill(mut agent: Agent, when: &str) {
     agent.signal(Signal::KILL);
@@ -49,7 +49,7 @@ fn kill(mut agent: Agent, when: &str) {
     assert!(killed, "{when}: {status}\n{}", agent.log());
 }
 
-/// Documents change and what is ours is deleted, for a while.
+/// Publishes documents and deletes our objects for a while.
 fn load(host: &Host, chance: &mut Chance, token: &mut u64, time: Duration) {
     let more = [FIRST, &[NEW]].concat();
     let began = Instant::now();
@@ -74,7 +74,7 @@ fn load(host: &Host, chance: &mut Chance, token: &mut u64, time: Duration) {
             ),
             _ => {
                 let prefix = FIRST[chance.below(FIRST.len() as u64) as usize];
-                // It may be gone already.
+                // An object that is already gone is no error.
                 drop(
                     host.ns
                         .exec(&["ip", "route", "del", prefix, "table", "1083"]),
@@ -84,14 +84,14 @@ fn load(host: &Host, chance: &mut Chance, token: &mut u64, time: Duration) {
     }
 }
 
-/// Whether one of the two documents is in force as a whole.
+/// True if exactly one of the two documents is in force completely.
 fn is_whole(host: &Host) -> bool {
     let bypass = host.bypass();
     let either = bypass == set(FIRST) || bypass == set(&[FIRST, &[NEW]].concat());
     either && host.egress_is_in_force()
 }
 
-/// Every line can be read, except those that a kill has cut short.
+/// Every line is readable, except those that a kill has cut short.
 #[track_caller]
 fn history(host: &Host) -> Value {
     let history = host
@@ -135,7 +135,7 @@ add chain inet theirs empty
                 || systemd.with("READY", 0).pop(),
                 || format!("READY in round {round}; the agent: {}", agent.condition()),
             );
-            // What was asked for before the kill may still be on its way in.
+            // A fetch that was asked for before the kill may still arrive.
             eventually("in force again", || is_whole(&host));
             let time = chance.milliseconds(30);
             load(&host, &mut chance, &mut token, time);
@@ -143,7 +143,7 @@ add chain inet theirs empty
             std::fs::remove_file(host.path("notify")).unwrap();
             if round % 10 == 9 {
                 history(&host);
-                // As a kill in the middle of a write leaves it.
+                // A line cut short, as after a kill in the middle of a write.
                 let mut journal = std::fs::OpenOptions::new()
                     .append(true)
                     .open(host.state_dir().join("journal.jsonl"))
@@ -175,7 +175,7 @@ add chain inet theirs empty
             count("interrupted")
         );
         assert!(count("interrupted") > 0, "no kill has hit a pass");
-        // The first one of all had no document to go by.
+        // The very first pass had no document.
         for pass in &passes[1..] {
             let outcome = pass["outcome"].as_str().unwrap();
             assert!(!["failed", "rolled_back"].contains(&outcome), "{pass:#}");
@@ -188,8 +188,8 @@ add chain inet theirs empty
     });
 }
 
-/// The same with partners and S3 under way all the time: whatever is deleted and whoever is
-/// killed, partners see the egress address or nobody.
+/// The same under constant traffic to partners and S3: whatever is deleted or killed, partners see
+/// the egress address or nothing.
 #[test]
 fn partners_see_the_egress_address_through_kills() {
     isolated(|| {
@@ -211,9 +211,9 @@ fn partners_see_the_egress_address_through_kills() {
             let began = Instant::now();
             let time = chance.milliseconds(80);
             while began.elapsed() < time {
-                // Without its gateway the egress table closes, by the fallback below it; without a
-                // prefix, S3 takes the NAT. Rules and fallbacks are what keeps packets from going
-                // past us: nobody deletes these here.
+                // Without its gateway the egress table closes by the fallback route; without a
+                // prefix, S3 traffic takes the NAT. Rules and fallbacks keep packets on our paths,
+                // so the load deletes none of them.
                 let words = match chance.below(3) {
                     0 => "default via 10.0.1.10 table 1084",
                     1 => "52.216.0.0/15 table 1083",

@@ -1,5 +1,5 @@
-//! SIGTERM in the middle of a big pass: the process is gone within the second that is promised,
-//! what is done stays, and the next start does the rest.
+//! SIGTERM in the middle of a big pass: the process ends within the promised second, the steps done
+//! so far stay, and the next start does the rest.
 
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use lab::*;
 
 const COUNT: usize = 50_000;
 
-/// `FIRST` and so many /28s, no two of them neighbours: nothing aggregates.
+/// `FIRST` and `many` /28s, none adjacent to another, so that nothing aggregates.
 fn many() -> Vec<u8> {
     let first = u32::from(Ipv4Addr::new(101, 0, 0, 0));
     let more: Vec<String> = (0..COUNT as u32)
@@ -29,8 +29,8 @@ fn count(host: &Host) -> usize {
     host.ns.exec(&words).stdout.lines().count()
 }
 
-/// Tells it to end, which takes less than a second: it looks for that every 4,096 routes, which
-/// are 20 ms of an unoptimized build, and waits for nothing longer than half a second.
+/// Sends SIGTERM and expects an exit within a second: a pass looks for the signal every 4,096
+/// routes (20 ms of an unoptimized build) and no wait is longer than half a second.
 #[track_caller]
 fn stop(mut agent: Agent, when: &str) {
     let began = Instant::now();
@@ -42,8 +42,7 @@ fn stop(mut agent: Agent, when: &str) {
     assert!(took < a_second(), "{when}: {took:?}");
 }
 
-/// Waits until the big pass on this document begins to change something: its line is in the
-/// journal.
+/// Waits for the journal line that marks the begin of the big pass.
 #[track_caller]
 fn begins(host: &Host, token: u64) {
     let says = [format!("\"steps_total\":{COUNT}"), token.to_string()];
@@ -65,7 +64,8 @@ fn last_pass(host: &Host) -> Value {
         .clone()
 }
 
-/// Between two steps; on a machine so busy that it gets to none within half a second, in a step.
+/// Stopped between two steps, or, on a machine too busy to finish a step in half a second, within a
+/// step.
 fn has_stopped(pass: &Value) -> bool {
     pass["outcome"] == "stopped" || pass["outcome"] == "interrupted"
 }
@@ -92,7 +92,7 @@ fn stop_during_a_large_pass_ends_in_time() {
         assert!(has_stopped(&pass), "{pass:#}");
         assert_eq!(pass["steps_total"], COUNT);
 
-        // The next one goes on from there; told to stop before it has looked, it has changed
+        // The next pass continues from there. A pass stopped before its first reading has changed
         // nothing.
         let agent = host.start();
         eventually("it is there", || host.path("control.sock").exists());

@@ -1,4 +1,4 @@
-//! What the agent logs, and where.
+//! The agent's log: lines, levels and destination.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::host::*;
 use crate::packets::FIRST;
 use lab::*;
 
-/// The log's lines, each of which is one JSON object.
+/// The log's lines, parsed: each line is one JSON object.
 #[track_caller]
 fn lines(agent: &Agent) -> Vec<Value> {
     let log = agent.log();
@@ -26,7 +26,7 @@ fn lines(agent: &Agent) -> Vec<Value> {
     log.lines().map(parse).collect()
 }
 
-/// A kick, and the pass that follows it is over.
+/// Kicks the agent and waits for the end of the pass that follows.
 #[track_caller]
 fn kick(host: &Host, agent: &Agent) {
     let before = agent.status().unwrap();
@@ -34,7 +34,7 @@ fn kick(host: &Host, agent: &Agent) {
     agent.wait_for("a pass", |status| passes(status) > passes(&before));
 }
 
-/// Waits until there are so many lines; what the last of them says. More passes add none.
+/// Waits for `count` lines and returns the message of the last line. Further passes must add none.
 #[track_caller]
 fn one_more(host: &Host, agent: &Agent, count: &mut usize) -> Value {
     *count += 1;
@@ -88,8 +88,8 @@ fn logs_one_json_line_for_each_change_and_none_without_change() {
     });
 }
 
-/// systemd names the journal in the environment; where it can't be reached, standard error is
-/// what is left.
+/// systemd names the journal's stream in the environment; if the stream cannot be reached, logs go
+/// to standard error.
 #[test]
 fn logs_to_journald_and_falls_back_to_text() {
     isolated(|| {

@@ -1,4 +1,4 @@
-//! What an operator runs beside the agent: `flush`, `kick`, `reconcile`.
+//! Commands beside the agent: `flush`, `kick`, `reconcile`.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -36,8 +36,7 @@ fn flush(host: &Host) {
     assert!(host.has_nothing());
 }
 
-/// Everything of ours is gone and stays gone, whatever happens and however long it takes, until
-/// somebody says otherwise.
+/// After a flush nothing of ours comes back, whatever happens, until the next start or kick.
 #[test]
 fn flush_pauses_until_a_kick_or_a_restart() {
     isolated(|| {
@@ -92,7 +91,7 @@ fn flush_pauses_until_a_kick_or_a_restart() {
     });
 }
 
-/// Nor does a kick wait for what was asked before the pause.
+/// A kick does not wait for a fetch that began before the pause.
 #[test]
 fn pause_discards_the_fetch_in_flight() {
     isolated(|| {
@@ -133,8 +132,8 @@ fn kick_fetches_at_once() {
     });
 }
 
-/// Two of us on one host: `reconcile` brings documents, the agent mends and goes by what the
-/// other has put in force. Neither takes the other for a stranger.
+/// `reconcile` beside an agent: `reconcile` brings documents, and the agent repairs the state that
+/// `reconcile` put in force. Neither reports the other's changes as foreign.
 #[test]
 fn reconcile_and_agent_share_a_host() {
     isolated(|| {
@@ -179,7 +178,7 @@ fn reconcile_and_agent_share_a_host() {
     });
 }
 
-/// Whatever the agent is at when it comes: a flush is a flush.
+/// A flush works in whatever state the agent is at the time.
 #[test]
 fn flush_wins_at_any_moment() {
     isolated(|| {
@@ -192,14 +191,14 @@ fn flush_wins_at_any_moment() {
             let wanted: &[&str] = if round % 2 == 0 { &more } else { FIRST };
             host.publish(TOKEN + 1 + round, wanted);
             host.run(&["kick"]).ok();
-            // Each of them twice in all: more is for the limiter of repairs.
+            // Each prefix twice in all: a third time would engage the limiter of repairs.
             let gone = FIRST[round as usize % FIRST.len()];
             let family = if round % 2 == 0 { "-4" } else { "-6" };
             let priority = 30010 + 10 * (round / 2 % 3);
             host.ns.ip(&format!("route del {gone} table 1083"));
             host.ns.ip(&format!("{family} rule del pref {priority}"));
             std::thread::sleep(Duration::from_millis(2 * round));
-            // What it removes may be more or less than all.
+            // The flush may find more or fewer objects than are in force.
             host.run(&["flush"]).ok();
             assert!(host.has_nothing(), "round {round}");
             std::thread::sleep(Duration::from_millis(150));
@@ -210,15 +209,15 @@ fn flush_wins_at_any_moment() {
         let status = agent.status().unwrap();
         assert_eq!(status["faults"]["ours"], 0, "{status:#}\n{}", agent.log());
         assert_eq!(status["faults"]["others"], 0, "{status:#}");
-        // What a flush takes is nobody's drift: that would be some 20 objects a round. What goes
-        // while a pass looks counts twice where both the watcher and the pass put it back.
+        // Objects that a flush removes (some 20 a round) must not count as drift. An object that
+        // disappears during a pass counts twice if both the watcher and the pass restore it.
         let mended = status["drift"]["mended"].as_object().unwrap().values();
         let mended: u64 = mended.filter_map(Value::as_u64).sum();
         assert!(mended <= 48, "{status:#}\n{}", agent.log());
     });
 }
 
-/// A pass that was to begin before the flush, and gets the lock after it, puts nothing back.
+/// A pass that waited for the lock during a flush restores nothing afterwards.
 #[test]
 fn pass_behind_a_flush_restores_nothing() {
     isolated(|| {
@@ -233,7 +232,7 @@ fn pass_behind_a_flush_restores_nothing() {
             let mut command = trailblazer_command(&words);
             let mut flush = host.ns.spawn(command.stdout(Stdio::null()));
             agent.wait_for("paused", |status| status["state"] == "paused");
-            // Both look every 20 ms whether it is free: either may be the first.
+            // Both processes try the lock every 20 ms, so either may be the first.
             drop(lock);
             assert!(flush.wait().unwrap().success());
             assert!(host.has_nothing(), "round {round}");
@@ -245,7 +244,7 @@ fn pass_behind_a_flush_restores_nothing() {
     });
 }
 
-/// The operator's word for a held document, given by `reconcile`: the agent goes by it.
+/// `reconcile --accept` releases a held document, and the running agent follows.
 #[test]
 fn agent_adopts_a_document_accepted_by_reconcile() {
     isolated(|| {
@@ -264,8 +263,8 @@ fn agent_adopts_a_document_accepted_by_reconcile() {
     });
 }
 
-/// Somebody clears the state dir under a running agent: what is in force stays, and the state dir
-/// is filled again.
+/// The state directory is emptied under a running agent: the state in force stays, and the agent
+/// writes the files again.
 #[test]
 fn cleared_state_dir_changes_nothing_and_is_refilled() {
     isolated(|| {

@@ -1,5 +1,5 @@
-//! What systemd hears and says: status line, watchdog, reload, stop (sd_notify(3), the protocol
-//! of `Type=notify-reload` in systemd.service(5)).
+//! The dialogue with systemd: status line, watchdog, reload, stop (sd_notify(3), and
+//! `Type=notify-reload` in systemd.service(5)).
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::packets::{FIRST, document};
 use crate::systemd::Systemd;
 use lab::*;
 
-/// Microseconds on the clock that `MONOTONIC_USEC` is read from.
+/// Microseconds of the clock behind `MONOTONIC_USEC`.
 fn monotonic_usec() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
@@ -41,8 +41,8 @@ fn status_line_follows_the_document() {
     });
 }
 
-/// Pings at half of the watchdog's patience while all is well, none while the process stands
-/// still, and after that it goes on as if nothing had been, the repairs included.
+/// Pings come at half of the watchdog's timeout, stop while the process is stopped, and resume
+/// afterwards together with the repairs.
 #[test]
 fn watchdog_pings_stop_with_the_loop_and_resume() {
     const PATIENCE: Duration = Duration::from_secs(2);
@@ -58,13 +58,12 @@ fn watchdog_pings_stop_with_the_loop_and_resume() {
         eventually("pings", || systemd.with("WATCHDOG", mark).len() >= 4);
         let pings = systemd.with("WATCHDOG", mark);
         let pace = (pings[3].at - pings[0].at) / 3;
-        // Half of the patience is the pace; never faster by much, or systemd is kept busy. The
-        // upper bound is the patience itself, which a machine busy enough to miss it would break
-        // in earnest, too.
+        // Half of the timeout is the pace; a much faster pace would keep systemd busy. The upper
+        // bound is the timeout, which would also be missed in earnest on a machine that busy.
         assert!(pace > PATIENCE / 4 && pace < PATIENCE, "{pace:?}");
 
         agent.signal(Signal::STOP);
-        // What was sent before is in the queue by now, and read out of it soon.
+        // Datagrams sent before arrive in the queue and are read within this time.
         std::thread::sleep(Duration::from_millis(300));
         let mark = systemd.mark();
         host.ns.ip(&format!("route del {BIG} table 1083"));
@@ -135,7 +134,8 @@ fn reload_puts_new_settings_in_force() {
     });
 }
 
-/// What can't be read and what doesn't fit the host is refused with a reason, and nothing changes.
+/// An unreadable config, or one that does not fit the host, is refused with a reason and changes
+/// nothing.
 #[test]
 fn invalid_reload_is_refused_and_changes_nothing() {
     isolated(|| {
@@ -180,7 +180,7 @@ fn invalid_reload_is_refused_and_changes_nothing() {
         let wrong = good.replace("\"10.0.1.10\"", "\"10.9.9.9\"");
         refused(&wrong, &["10.9.9.9"]);
 
-        // And then a good one.
+        // A valid config is accepted afterwards.
         host.set("egress.gateways", &format!("{OTHER_GATEWAYS:?}"));
         host.config();
         let mark = systemd.mark();
@@ -190,7 +190,7 @@ fn invalid_reload_is_refused_and_changes_nothing() {
     });
 }
 
-/// STOPPING=1, exit 0 and no change; what is in force stays in force.
+/// A stop sends STOPPING=1, exits 0 and leaves the state in force unchanged.
 #[test]
 fn stop_leaves_everything_in_force() {
     isolated(|| {
@@ -205,8 +205,8 @@ fn stop_leaves_everything_in_force() {
             let status = agent.wait();
             let took = began.elapsed();
             assert!(status.success(), "{signal:?}: {status}");
-            // A pass that is under way takes a few milliseconds here: the second that is
-            // promised is ten times what it needs on a busy machine.
+            // A pass takes a few milliseconds here; the promised second is ten times the need of a
+            // busy machine.
             assert!(took < a_second(), "{signal:?}: {took:?}");
             systemd.wait_for("STOPPING", 0);
             assert_eq!(
@@ -215,7 +215,7 @@ fn stop_leaves_everything_in_force() {
                 "{:#?}",
                 systemd.came()
             );
-            // A pass that ends meanwhile may change the status line, but nothing else follows.
+            // A pass that ends meanwhile may change the status line, and nothing else.
             let came = systemd.came();
             let after = came.iter().skip_while(|it| it.value("STOPPING").is_none());
             for late in after.skip(1) {
@@ -228,8 +228,8 @@ fn stop_leaves_everything_in_force() {
     });
 }
 
-/// Another region, asked of a metadata service that nobody has asked before; other numbers; and
-/// another place to be asked at.
+/// A reload with another region, other numbers and another metadata service, which nobody has asked
+/// before.
 #[test]
 fn reload_moves_region_numbers_and_sockets() {
     isolated(|| {
@@ -266,7 +266,7 @@ fn reload_moves_region_numbers_and_sockets() {
                 .all(|rule| (29000..29100).contains(rule))
         );
         assert!(!host.path("control.sock").exists());
-        // What lies under the new numbers is watched over.
+        // Objects under the new numbers are watched too.
         host.ns.ip("route del 52.218.0.0/17 table 1183");
         eventually("mended", || host.table(1183) == set(&["52.218.0.0/17"]));
         let status = agent.status().unwrap();
@@ -274,7 +274,7 @@ fn reload_moves_region_numbers_and_sockets() {
     });
 }
 
-/// In a pause nothing is put back, for new settings neither; systemd needn't wait for them.
+/// During a pause new settings restore nothing, and systemd does not wait for a pass.
 #[test]
 fn reload_during_a_pause_restores_nothing() {
     isolated(|| {
@@ -295,7 +295,7 @@ fn reload_during_a_pause_restores_nothing() {
     });
 }
 
-/// The last word counts, however many there are in one breath.
+/// Of several reloads at once the last config is in force.
 #[test]
 fn last_of_several_quick_reloads_wins() {
     isolated(|| {
@@ -327,7 +327,7 @@ fn last_of_several_quick_reloads_wins() {
     });
 }
 
-/// An operator who names another source doesn't wait for the one that hangs.
+/// A reload with another source does not wait for a fetch that hangs.
 #[test]
 fn reload_does_not_wait_for_a_hanging_fetch() {
     isolated(|| {

@@ -1,4 +1,4 @@
-//! Sources that misbehave: the agent says so, and the kernel stays as it is.
+//! Sources that misbehave: the agent reports the failure, and the kernel stays as before.
 
 use serde_json::Value;
 
@@ -6,22 +6,22 @@ use crate::host::*;
 use crate::packets::{FIRST, document};
 use lab::*;
 
-/// What the mirror does wrong.
+/// A fault of the mirror.
 enum Wrong {
     /// With a good document.
     Mode(MirrorMode),
-    /// With these documents, in turn.
+    /// Serves these documents in turn.
     Documents(Vec<Vec<u8>>),
 }
 
-/// What is wrong, how the fetch is counted, and what `last_error` says of it.
+/// The fault, the counted result of the fetch, and words of `last_error`.
 type Case = (Wrong, &'static str, &'static str);
 
 fn good() -> Vec<u8> {
     document(TOKEN, FIRST).into_bytes()
 }
 
-/// Each of them, one after the other, with a while in between in which the source is well.
+/// Runs each case, and lets the source recover between two cases.
 #[track_caller]
 fn the_kernel_stays(cases: Vec<Case>) {
     let host = Host::new();
@@ -59,7 +59,7 @@ fn failing_source_changes_nothing() {
     let mode = |mode, result, says| (Wrong::Mode(mode), result, says);
     let documents = |documents, says| (Wrong::Documents(documents), "rejected", says);
     isolated(|| {
-        // Side by side: almost all of it is waiting for timeouts.
+        // In parallel, since the cases mostly wait for timeouts.
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 the_kernel_stays(vec![
@@ -100,8 +100,8 @@ fn failing_source_changes_nothing() {
     });
 }
 
-/// Two mirrors behind one name that don't agree: the newer document is in force whichever came
-/// first, and the older one is no reason to leave the source alone.
+/// Two mirrors behind one name disagree: the newer document is in force whichever came first, and
+/// the older one causes no back-off.
 #[test]
 fn newer_of_two_alternating_documents_stays_in_force() {
     isolated(|| {
@@ -127,7 +127,7 @@ fn newer_of_two_alternating_documents_stays_in_force() {
     });
 }
 
-/// An empty selection is held: the agent is in force with what it has, and says what it holds.
+/// An empty selection is held: the last known good stays in force, and the status names the hold.
 #[test]
 fn empty_selection_is_held() {
     isolated(|| {
@@ -141,7 +141,7 @@ fn empty_selection_is_held() {
         assert_eq!(status["hold"]["guards"], serde_json::json!(["empty"]));
         assert_eq!(status["document"]["sync_token"], TOKEN);
         kernel.assert_same(&host.ns.snapshot());
-        // It goes on asking, and is none the worse for it.
+        // The agent goes on asking, without further effect.
         let status = agent.wait_for("more of the same", |status| fetches(status, &["held"]) >= 3);
         assert_eq!(status["source"]["last_error"], Value::Null, "{status:#}");
         assert_eq!(status["source"]["failures_in_a_row"], 0);
@@ -158,15 +158,15 @@ fn empty_selection_is_held() {
     });
 }
 
-/// A source that fails again and again is left alone for longer and longer, and asked as before
-/// once it has answered.
+/// A source that fails repeatedly is asked at growing intervals, and at the normal interval after a
+/// success.
 #[test]
 fn breaker_opens_after_failures_and_closes_after_an_answer() {
     isolated(|| {
         let host = Host::new();
         let agent = host.in_force();
         let kernel = host.ns.snapshot();
-        // Not worth a further try within one fetch: five failures take five refreshes.
+        // This failure is not retried within one fetch: five failures take five refreshes.
         host.mirror.set_mode(MirrorMode::Circle);
         let open = agent.wait_for("open", |status| status["source"]["breaker"] == "open");
         assert!(
@@ -180,7 +180,7 @@ fn breaker_opens_after_failures_and_closes_after_an_answer() {
         assert_eq!(log.matches("the breaker is open").count(), 1, "{log}");
         assert_eq!(log.matches("cannot fetch the document").count(), 2, "{log}");
 
-        // A trial that lasts, to be seen: one try this way, three the other.
+        // Trials that time out slowly enough to be counted: one this way, three the other.
         host.mirror.set_mode(MirrorMode::Silent);
         agent.wait_for("half open", |status| {
             status["source"]["breaker"] == "half_open"

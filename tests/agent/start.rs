@@ -1,4 +1,5 @@
-//! The first moments: what the state dir knows is in force before anybody has answered.
+//! The first moments: the last known good from the state directory is in force before any source
+//! answers.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,7 @@ fn last_known_good_is_in_force_before_any_answer() {
     isolated(|| {
         for (what, verdict) in [("hangs", "drop"), ("is down", "reject with tcp reset")] {
             let mut host = Host::new();
-            // The first fetch lasts as long as this test: what is in force is the cache's.
+            // The first fetch outlasts this test, so the state in force is the cached one.
             host.set("source.timeout", "\"60s\"");
             host.reconcile(&["--cache-only"]);
             assert!(host.has_nothing());
@@ -49,7 +50,7 @@ fn last_known_good_is_in_force_before_any_answer() {
     });
 }
 
-/// `regions = ["auto"]` with an answer of this machine's metadata service from before.
+/// `regions = ["auto"]` with a cached answer of this machine's metadata service.
 #[test]
 fn cached_facts_replace_a_silent_metadata_service() {
     isolated(|| {
@@ -104,8 +105,8 @@ fn first_boot_without_a_source_installs_the_egress_path() {
     });
 }
 
-/// Nothing is known and the source keeps the agent waiting: READY comes before the unit's
-/// `TimeoutStartSec` turns that into a restart loop. The agent's minute takes three seconds here.
+/// Without a cache and with a silent source, READY comes before the unit's `TimeoutStartSec` would
+/// cause a restart loop. Three seconds stand for the agent's minute here.
 #[test]
 fn first_boot_is_ready_despite_a_hanging_source() {
     const FASTER: u32 = 20;
@@ -158,8 +159,8 @@ fn first_boot_without_a_link_completes_with_the_link() {
     });
 }
 
-/// `reconcile --cache-only` on the machine that the image is made of; the image's first boot is
-/// on another machine and finds nobody.
+/// `reconcile --cache-only` runs on the machine where the image is built; the image boots first on
+/// another machine, without any source in reach.
 #[test]
 fn image_boots_from_its_baked_document() {
     isolated(|| {
@@ -183,7 +184,8 @@ fn image_boots_from_its_baked_document() {
     });
 }
 
-/// A NAT instance's image is made on a machine with other addresses, and nobody to ask for them.
+/// A NAT instance's image is built on a machine with other addresses and without a metadata
+/// service.
 #[test]
 fn nat_image_is_baked_without_metadata() {
     isolated(|| {
@@ -227,8 +229,7 @@ fn second_agent_refuses_to_start() {
     });
 }
 
-/// Neither a metrics address that is taken nor a control socket that can't be is a reason not to
-/// steer packets.
+/// A metrics address or control socket that cannot be bound does not prevent routing.
 #[test]
 fn busy_metrics_address_or_unusable_control_socket_costs_only_itself() {
     isolated(|| {

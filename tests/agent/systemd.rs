@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::host::Host;
 use lab::{SOON, eventually, wait_until};
 
-/// What came, and when.
+/// A received datagram and the time of its arrival.
 #[derive(Debug, Clone)]
 pub struct Datagram {
     pub at: Instant,
@@ -17,14 +17,14 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    /// The value of an assignment in it.
+    /// The value of the assignment `key` in the datagram.
     pub fn value(&self, key: &str) -> Option<&str> {
         let mut lines = self.text.lines();
         lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
     }
 }
 
-/// The socket, and all that has come.
+/// The notify socket and all datagrams received so far.
 pub struct Systemd {
     path: PathBuf,
     came: Arc<Mutex<Vec<Datagram>>>,
@@ -47,7 +47,7 @@ impl Systemd {
         Systemd { path, came }
     }
 
-    /// Tells the agent of it.
+    /// Names the socket in the environment of the agent.
     pub fn notified_by(&self, command: &mut Command) {
         command.env("NOTIFY_SOCKET", &self.path);
     }
@@ -56,14 +56,14 @@ impl Systemd {
         self.came.lock().unwrap().clone()
     }
 
-    /// Those with this assignment, from this number on.
+    /// Datagrams with the assignment `key`, from number `from` on.
     pub fn with(&self, key: &str, from: usize) -> Vec<Datagram> {
         let mut came = self.came().split_off(from);
         came.retain(|datagram| datagram.value(key).is_some());
         came
     }
 
-    /// How many have come: what comes next is counted from here.
+    /// The number of datagrams so far, as a starting point for later counts.
     pub fn mark(&self) -> usize {
         self.came.lock().unwrap().len()
     }
@@ -73,14 +73,13 @@ impl Systemd {
     pub fn wait_for(&self, key: &str, from: usize) -> Datagram {
         wait_until(
             SOON,
-            // Shorter than anything that comes after it.
             Duration::from_micros(200),
             || self.with(key, from).first().cloned(),
             || format!("{key}; came: {:#?}", self.came()),
         )
     }
 
-    /// Waits until the status line says this.
+    /// Waits for a status line that contains `text`.
     #[track_caller]
     pub fn wait_for_status(&self, says: &str, from: usize) {
         eventually(&format!("STATUS with {says:?}"), || {

@@ -1,6 +1,6 @@
-//! A wall clock that somebody sets, between two passes and by days: the real binary under
-//! libfaketime, which lies about the wall clock alone. The kernel's boot clock can't be set, and
-//! the binary asks the kernel itself for it.
+//! A wall clock that jumps by days between two passes: the real binary under libfaketime, which
+//! changes the wall clock alone. The kernel's boot clock cannot be set, and the binary reads the
+//! boot clock by a direct system call.
 
 use std::process::Command;
 use std::time::Duration;
@@ -20,10 +20,10 @@ const DAY: i64 = 86_400;
 const GONE: &str = "3.5.0.0/19";
 /// More than half of the IPv4 addresses.
 const BIG: &str = "52.216.0.0/15";
-/// What a pass may take on a busy machine, in seconds.
+/// Seconds that a pass may need on a busy machine.
 const SLACK: i64 = 30;
 
-/// `reconcile`, with the wall clock this far from the truth.
+/// `reconcile` with the wall clock off by `offset`.
 #[track_caller]
 fn reconcile_at(site: &Site, offset: i64, code: i32) -> Value {
     let mut command: Command = site.command(&[]);
@@ -38,7 +38,7 @@ fn reconcile_at(site: &Site, offset: i64, code: i32) -> Value {
         .exec_command(&mut command)
         .expect_code(code)
         .json();
-    // The lie was believed, or this proves nothing.
+    // Proof that the binary saw the false clock.
     let end = site.journal_end();
     let at: Timestamp = end["at"].as_str().unwrap().parse().unwrap();
     let beside = at.as_second() - now() - offset;
@@ -64,11 +64,11 @@ fn write_guard_state(site: &Site, state: &GuardState) {
     store.write_json(StateFile::Guard, state).unwrap();
 }
 
-/// The last time that the message names.
+/// The last time in the message.
 #[track_caller]
 fn last_time(message: &Value) -> i64 {
     let words = message.as_str().unwrap().split([' ', ':', ',', ';']);
-    // `2026-11-22T06:32:04Z` falls apart at its colons: put three words together again.
+    // Splitting at colons cuts `2026-11-22T06:32:04Z` in three: join three words again.
     let words: Vec<&str> = words.collect();
     let mut times = words
         .windows(3)
@@ -83,7 +83,8 @@ fn rows_without(prefix: &str) -> Vec<Row> {
     ROWS.into_iter().filter(|row| row.0 != prefix).collect()
 }
 
-/// A day's hold-down through two days forth and back: the route stays, and its end moves along.
+/// A hold-down of a day survives a clock that jumps two days forth and back: the route stays, and
+/// the announced end moves along.
 #[test]
 fn hold_down_survives_clock_jumps() {
     lab::isolated(|| {
@@ -107,7 +108,7 @@ fn hold_down_survives_clock_jumps() {
     });
 }
 
-/// Two seconds of hold-down end after two seconds, whatever day it is said to be.
+/// A hold-down of two seconds ends after two seconds, whatever the date.
 #[test]
 fn hold_down_ends_on_time_after_a_clock_change() {
     lab::isolated(|| {
@@ -126,8 +127,8 @@ fn hold_down_ends_on_time_after_a_clock_change() {
     });
 }
 
-/// A day's `accept_after` isn't over because the clock says so; the anchor that each of these
-/// passes writes shows the clocks as they were.
+/// An `accept_after` of a day does not end because the clock jumps; the anchor of each pass records
+/// both clocks.
 #[test]
 fn hold_survives_clock_jumps() {
     lab::isolated(|| {
@@ -169,8 +170,8 @@ fn hold_ends_on_time_after_the_clock_went_back() {
     });
 }
 
-/// A machine that was off for five days, or whose clock starts in the past: what was left of the
-/// day is left of it still.
+/// A machine that was off for five days, or whose clock starts in the past, keeps the rest of the
+/// day's hold.
 #[test]
 fn reboot_keeps_the_rest_of_a_hold_down() {
     lab::isolated(|| {
@@ -211,7 +212,7 @@ fn reboot_keeps_the_rest_of_a_hold_down() {
     });
 }
 
-/// The anchor is renewed every ten minutes while clocks run, and no pass writes it for itself.
+/// A pass renews the anchor only ten minutes after the last renewal, and never writes it alone.
 #[test]
 fn clock_anchor_is_renewed_after_ten_minutes() {
     lab::isolated(|| {
@@ -231,15 +232,15 @@ fn clock_anchor_is_renewed_after_ten_minutes() {
                 ..state.clone()
             }
         };
-        // A machine that came up minutes ago (a runner of CI) has no such past to speak of; the
-        // unit tests of the guard have it all the same.
+        // A machine that booted minutes ago (a CI runner) has no boot clock old enough; the guard's
+        // unit tests cover the case.
         let past = [(500, false), (601, true)]
             .into_iter()
             .filter(|(seconds, _)| boottime() > *seconds as i64 + 60)
             .map(|(seconds, renewed)| (aged(seconds), renewed));
         let others = [
             (aged(0), false),
-            // As an older version wrote it.
+            // In the format of an older version.
             (
                 GuardState {
                     clock: None,

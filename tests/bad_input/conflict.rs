@@ -10,7 +10,7 @@ struct Case {
     config: &'static str,
 }
 
-/// In a family without an egress gateway nothing of ours looks into that table.
+/// Without an egress gateway in a family, no rule of ours uses the family's egress table.
 const IPV6_EGRESS: &str = "egress.gateways = [\"2600:1f18:1000:1::10\"]\n";
 
 const CASES: &[Case] = &[
@@ -126,7 +126,7 @@ const CASES: &[Case] = &[
         config: "",
     },
     Case {
-        // An empty one would pass for what `iptables -F` left of ours.
+        // An empty chain would pass for our own chain after `iptables -F`.
         name: "a chain of our name with somebody's rule in it",
         make: &[
             "sh",
@@ -166,7 +166,7 @@ fn conflicts_are_refused_and_named_and_never_overwritten() {
     });
 }
 
-/// With ours in force, and the foreign route where a newer document wants one.
+/// Our state is in force, and a foreign route stands at a prefix of a newer document.
 #[test]
 fn conflict_blocks_a_newer_document_until_removed() {
     lab::isolated(|| {
@@ -182,7 +182,7 @@ fn conflict_blocks_a_newer_document_until_removed() {
             1,
             &["conflict: foreign route 16.182.0.0/16 in table 1083"],
         );
-        // The way out that the message names.
+        // The remedy that the message names.
         site.bare
             .ns
             .ip("route del 16.182.0.0/16 table 1083 metric 0");

@@ -1,4 +1,4 @@
-//! A state dir that can't be written: the kernel isn't touched, and what lies there stays.
+//! A state directory that cannot be written: the kernel and the existing files stay as before.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn full_disk_fails_the_pass_and_keeps_the_routes() {
         fill(&site.state_dir());
         site.publish(document(NEWER, &rows_and(MORE)));
         site.refuses(&[], 1, &["No space left on device", "last-known-good"]);
-        // A pass with nothing to write still works, but for its journal line.
+        // A pass without documents to write works, except for its journal line.
         site.publish(document(TOKEN, &ROWS));
         let before = site.before();
         let noted = (0..20).any(|_| {
@@ -86,7 +86,7 @@ fn read_only_state_dir_fails_the_pass_but_not_a_dry_run() {
         site.publish(document(NEWER, &rows_and(MORE)));
         let says = ["Read-only file system", "state_dir (--state-dir)"];
         site.refuses(&[], 1, &says);
-        // One that isn't there, on a file system that can't be written.
+        // A missing directory on a read-only file system.
         let below = format!("{state}/below");
         let report = site.refuses(&["--state-dir", &below], 1, &says);
         assert!(report.is_some());
@@ -160,11 +160,11 @@ fn dry_run_writes_nothing() {
     });
 }
 
-/// What lets root read every file, for `command_without`.
+/// The capabilities by which root reads every file, for `command_without`.
 const ALL_FILES: &str = "dac_override,-dac_read_search";
 
-/// Unreadable is never empty: the document's file is a source that says nothing, the guard's own
-/// state stops the pass. Without those capabilities root is refused as everybody is.
+/// An unreadable file is never treated as empty: an unreadable document is a failed source, an
+/// unreadable guard state stops the pass. Without these capabilities root is refused like any user.
 #[test]
 fn unreadable_files_are_never_treated_as_empty() {
     lab::isolated(|| {

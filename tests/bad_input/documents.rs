@@ -9,7 +9,7 @@ use lab::raw_http::{Act, Server, answer, ok, redirect};
 
 type Reply = Box<dyn Fn() -> Vec<Act> + Send>;
 
-/// An HTTP server in the site's namespace whose answer can be changed.
+/// An HTTP server in the site's namespace with changeable answers.
 struct Mirror {
     server: Server,
     reply: Arc<Mutex<Reply>>,
@@ -47,7 +47,7 @@ fn newer(rows: &[Row]) -> String {
     document(TOKEN + 100, rows)
 }
 
-/// Every way in which an answer is no document that can be used.
+/// Answers that are no usable document.
 const REJECTED: &[Case] = &[
     Case {
         name: "404",
@@ -152,7 +152,7 @@ const REJECTED: &[Case] = &[
     },
 ];
 
-/// Against a document in force, too: these need one to be compared with.
+/// Answers that need an earlier document in force for comparison.
 const REJECTED_BESIDE_ANOTHER: &[Case] = &[
     Case {
         name: "an older token",
@@ -203,7 +203,7 @@ fn bad_first_documents_fail_the_pass() {
         let mut site = Site::new();
         site.config.push_str("source.max_bytes = \"10KiB\"\n");
         let mirror = Mirror::start(&mut site);
-        // The egress path needs no document: it is in from the first pass on.
+        // The egress path needs no document and is in force from the first pass on.
         mirror.answers(|| ok(b""));
         let report = site.reconcile(&[], 1);
         assert_eq!(report["outcome"], "failed");
@@ -263,7 +263,7 @@ fn silent_source_is_noted_and_the_last_known_good_stays() {
     });
 }
 
-/// A bad row that nobody selected is worth a note, and the document goes in.
+/// A bad row outside the selection causes a note, and the document is accepted.
 #[test]
 fn bad_row_outside_the_selection_is_only_noted() {
     lab::isolated(|| {

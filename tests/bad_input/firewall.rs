@@ -1,4 +1,4 @@
-//! No firewall to be had, and a firewall that somebody else holds.
+//! No usable firewall, and a firewall that another process holds locked.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::symlink;
@@ -36,9 +36,9 @@ fn missing_iptables_binary_is_refused() {
     });
 }
 
-/// A kernel without nf_tables. This test's kernel has it and nothing can take it out, so that
-/// the backend is replaced by one that says what the real one says there; the iptables backend
-/// is the real one, looking for programs that don't exist.
+/// A kernel without nf_tables. The test's kernel has nf_tables and cannot lose it, so a fake
+/// backend gives the same answers as the real one would; the iptables backend is real and looks for
+/// programs that do not exist.
 struct NoNfTables;
 
 impl FirewallBackend for NoNfTables {
@@ -128,7 +128,7 @@ fn held_xtables_lock_fails_the_pass_within_the_wait() {
         let mut site = Site::new();
         site.config.push_str("nat.backend = \"iptables\"\n");
         site.publish(document(TOKEN, &ROWS));
-        // The legacy variant, whatever the distribution's default is.
+        // The legacy variant, independent of the distribution's default.
         let tools = site.path("tools");
         std::fs::create_dir(&tools).unwrap();
         for family in ["iptables", "ip6tables"] {

@@ -7,12 +7,12 @@ use crate::site::{ROWS, Row, Site, TOKEN, assert_verdict, document, rows_and, ve
 const GOOD: Row = ("16.182.0.0/16", "us-east-1", "S3");
 const NEWER: u64 = TOKEN + 100;
 
-/// A prefix of a document that would take away the host's own network, router, name server or a
-/// whole family is left out; the rest of the document goes in.
+/// A prefix that covers the host's own network, router, name server or a whole family is left out;
+/// the rest of the document is accepted.
 #[test]
 fn prefixes_covering_the_hosts_own_networks_are_left_out() {
     lab::isolated(|| {
-        // Public addresses all around, so that no other guard is faster.
+        // Public addresses everywhere, so that no other guard refuses first.
         let mut site = Site::new();
         site.edit("[\"10.0.1.10\"]", "[\"44.1.1.10\"]");
         site.edit("[\"10.0.0.0/16\"]", "[\"10.0.0.0/16\", \"45.0.0.0/16\"]");
@@ -45,7 +45,7 @@ fn prefixes_covering_the_hosts_own_networks_are_left_out() {
             ("prefix-own-address", "2600:1f18:1000::/40"),
             ("prefix-gateway", "44.1.1.10/32"),
             ("prefix-name-server", "46.0.0.0/16"),
-            // The metadata service lies in space that is refused as such.
+            // The metadata service is in link-local space, which is refused as a whole.
             ("prefix-link-local", "169.254.169.254/32"),
             ("prefix-unique-local", "fd00:ec2::254/128"),
         ];
@@ -70,7 +70,7 @@ fn prefixes_covering_the_hosts_own_networks_are_left_out() {
             assert!(named.is_some(), "{prefix}: {found:#?}");
             before.assert_same(&site.bare.ns.snapshot());
         }
-        // All at once, with a good one among them.
+        // All bad prefixes at once, beside a good one.
         let bad = cases.iter().map(|(_, prefix)| (*prefix, "us-east-1", "S3"));
         let rows: Vec<Row> = bad.chain([GOOD]).chain(ROWS).collect();
         site.publish(document(token + 1, &rows));
@@ -182,7 +182,7 @@ fn guards_against_whole_documents_hold_all_of_their_changes() {
                 "{guard}: the last known good changed"
             );
             before.assert_kernel(&site);
-            // The true document ends it.
+            // The true document ends the hold.
             site.publish(document(TOKEN, &ROWS));
             let report = site.reconcile(&[], 0);
             assert_eq!(report["outcome"], "in_sync");
@@ -192,7 +192,7 @@ fn guards_against_whole_documents_hold_all_of_their_changes() {
     });
 }
 
-/// `accept_after`: a hold ends by itself once every fetch has said the same for so long.
+/// `accept_after` ends a hold after every fetch has returned the same document for this time.
 #[test]
 fn hold_ends_after_accept_after() {
     lab::isolated(|| {
@@ -284,7 +284,7 @@ fn config_changes_apply_at_once_without_the_guard() {
     });
 }
 
-/// The state dir lost its documents, or they are damaged: no route goes for that.
+/// Lost or damaged documents in the state directory remove no route.
 #[test]
 fn damaged_state_dir_deletes_no_route() {
     lab::isolated(|| {
@@ -296,14 +296,14 @@ fn damaged_state_dir_deletes_no_route() {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         std::fs::write(&last_good, &bytes).unwrap();
-        // No source either: what the kernel has stays.
+        // Without a source too, the kernel's state stays.
         std::fs::remove_file(site.path("ip-ranges.json")).unwrap();
         let before = site.before();
         let report = site.reconcile(&[], 3);
         assert_verdict(&report, "last-known-good", "hold", "is damaged");
         site.assert_as(&before);
         assert_eq!(site.bypass(), table);
-        // A document that lacks one of them doesn't take it away either.
+        // A document without the prefix does not remove it either.
         let rows: Vec<Row> = ROWS
             .into_iter()
             .filter(|row| row.0 != "3.5.0.0/19")

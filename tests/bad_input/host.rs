@@ -1,4 +1,4 @@
-//! Privileges, other passes, and an interface that goes away.
+//! Privileges, concurrent passes, and an interface that disappears.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -31,7 +31,7 @@ fn pass_without_cap_net_admin_is_refused() {
             let mut command = site.command_without(capabilities, &[]);
             site.refuses_running(&mut command, 1, &says, &before);
             assert!(!site.state_dir().exists(), "a state dir was made");
-            // Looking works, as far as the kernel lets it.
+            // Reading works as far as the kernel permits.
             let mut command = site.command_without(capabilities, &["--dry-run"]);
             let output = site.bare.ns.exec_command(&mut command).expect_code(2);
             let report = output.json();
@@ -39,14 +39,14 @@ fn pass_without_cap_net_admin_is_refused() {
             assert!(report["steps"].as_array().unwrap().len() > 4, "{report:#}");
             site.assert_as(&before);
         }
-        // To fetch and to keep a document needs none either; the kernel stays as it is.
+        // Fetching and storing a document needs no privilege, and leaves the kernel alone.
         let kept = site.path("kept");
         let flags = ["--cache-only", "--state-dir", kept.to_str().unwrap()];
         let mut command = site.command_without("net_admin", &flags);
         site.bare.ns.exec_command(&mut command).expect_code(0);
         assert!(kept.join("last-known-good").exists());
         site.assert_as(&before);
-        // With ours in force, and a state dir that it may not read.
+        // Our state is in force, and the state directory is unreadable.
         site.install();
         let before = site.before();
         site.refuses_running(&mut site.command_without("all", &[]), 1, &says, &before);
@@ -97,11 +97,11 @@ fn second_pass_names_the_holder_of_the_lock() {
     });
 }
 
-/// The pause of a slow server. Two processes started together ask within this time.
+/// The delay of a slow server. Two processes started together both ask within this time.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// A one-shot pass waits for its source without the lock: another pass and `flush` succeed
-/// meanwhile, and the waiting pass sees their results afterwards.
+/// meanwhile, and the waiting pass sees the results afterwards.
 #[test]
 fn one_shot_with_silent_source_holds_no_lock() {
     lab::isolated(|| {
@@ -188,7 +188,7 @@ fn two_passes_never_overlap() {
     });
 }
 
-/// Takes a link away before a step, and remembers the namespace right after that.
+/// Removes a link before a given step, and snapshots the namespace right afterwards.
 struct Unplug {
     ns: Ns,
     at: usize,
@@ -205,9 +205,9 @@ impl Interposer for Unplug {
     }
 }
 
-/// The bypass interface goes away between observe and apply, at each of the first steps: the
-/// pass fails, nothing of ours is left, and everybody else's things are as the unplugging alone
-/// left them. With it goes what the kernel takes along, so that `Snapshot` is taken after it.
+/// The bypass interface disappears between observe and apply, at each of the first steps: the pass
+/// fails and removes everything of ours, and foreign objects are as after the removal alone. The
+/// kernel removes objects along with the link, so the snapshot is taken after the removal.
 #[test]
 fn vanished_interface_fails_the_pass_and_leaves_nothing() {
     lab::isolated(|| {
@@ -246,7 +246,7 @@ fn vanished_interface_fails_the_pass_and_leaves_nothing() {
             for words in ["no interface eth1", "it has: lo, eth0", "rolled back"] {
                 assert!(error.contains(words), "step {at}, lacks {words:?}: {error}");
             }
-            // What is ours is gone: the whole namespace is as without us.
+            // The whole namespace is as without us.
             without.assert_same(&site.bare.ns.foreign_snapshot());
             assert_eq!(site.bypass(), Vec::<String>::new(), "step {at}");
             assert!(

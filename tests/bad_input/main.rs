@@ -1,10 +1,10 @@
-//! Bad input, through the real binary in a real kernel: each case shows the message, the exit
-//! code, and that the kernel and the state dir are as before.
+//! Bad input, through the real binary in a real kernel: each case shows the message, the exit code,
+//! and an unchanged kernel and state directory.
 //!
-//! *As before* means: every link, route, rule, nexthop, firewall rule and sysctl, and every
-//! document, guard, fact and number file of the state dir, byte for byte. The journal may have
-//! grown (a pass that failed belongs into it) but has lost nothing, and the lock file is empty.
-//! What fails before the pass begins (usage, config, privileges) leaves no state dir at all.
+//! *Unchanged* means: every link, route, rule, nexthop, firewall rule and sysctl, and every
+//! document, guard, fact and number file of the state directory, byte for byte. The journal may
+//! have grown (a failed pass is recorded) and has lost nothing, and the lock file is empty.
+//! Failures before the pass (usage, config, privileges) leave no state directory at all.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,5 +1,5 @@
-//! Settings that can't be meant (64, before anything is touched), files that can't be read, and
-//! settings that this host doesn't fit (1).
+//! Impossible settings (exit 64 before anything is touched), unreadable files, and settings that do
+//! not fit this host (exit 1).
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -106,7 +106,7 @@ fn invalid_settings_are_refused_by_name() {
             site.config = good.replacen(from, to, 1);
             assert_eq!(site.refuses(&[], 64, &[key, says]), None);
         }
-        // A NAT instance without the addresses that partners see.
+        // A NAT instance without egress addresses.
         site.config = good
             .replace("\"host\"", "\"nat\"")
             .replace("egress.gateways", "#");
@@ -114,7 +114,7 @@ fn invalid_settings_are_refused_by_name() {
         // No role at all.
         site.config = good.replace("role = \"host\"\n", "");
         site.refuses(&[], 64, &["role", "--role"]);
-        // An empty one and one that is no text.
+        // An empty document and one that is not text.
         site.config = String::new();
         site.refuses(&[], 64, &["role", "--role"]);
         assert!(!site.state_dir().exists());
@@ -167,8 +167,8 @@ fn missing_or_unreadable_config_file_is_refused() {
     });
 }
 
-/// The settings are sound, but not for this host: 1, named, nothing changed. The pass had begun:
-/// the state dir holds the lock and the journal with the failure, and nothing else.
+/// Valid settings that do not fit this host: exit 1, named, nothing changed. The pass had begun, so
+/// the state directory holds the lock, the journal with the failure, and nothing else.
 #[test]
 fn settings_unfit_for_this_host_change_nothing() {
     lab::isolated(|| {

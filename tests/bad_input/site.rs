@@ -49,12 +49,12 @@ pub fn document(token: u64, rows: &[Row]) -> String {
     .to_string()
 }
 
-/// `ROWS` and these.
+/// `ROWS` and `more`.
 pub fn rows_and(more: &[Row]) -> Vec<Row> {
     [ROWS.as_slice(), more].concat()
 }
 
-/// Files and directories below one: mode and content.
+/// Files and directories below a directory: mode and content.
 pub type Files = BTreeMap<PathBuf, (u32, Vec<u8>)>;
 
 pub struct Site {
@@ -64,7 +64,7 @@ pub struct Site {
     pub config: String,
 }
 
-/// The kernel and the state dir at one time.
+/// A snapshot of the kernel and the state directory.
 pub struct Before {
     kernel: Snapshot,
     files: Files,
@@ -78,8 +78,8 @@ impl Site {
 
     pub fn with_links(links: usize) -> Site {
         let dir = tempfile::tempdir().unwrap();
-        // Tests run the binary without capabilities, which may not enter a directory of 0700
-        // that another user owns.
+        // Tests run the binary without capabilities, and then a directory of 0700 of another user
+        // is closed.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let config = format!(
             "role = \"host\"\n\
@@ -107,7 +107,7 @@ impl Site {
         self.path("state")
     }
 
-    /// Puts one value in place of another in the config.
+    /// Replaces one value in the config.
     #[track_caller]
     pub fn edit(&mut self, from: &str, to: &str) {
         assert!(
@@ -139,7 +139,7 @@ impl Site {
         command
     }
 
-    /// The same below `setpriv`, without these capabilities.
+    /// `command` under `setpriv`, without `capabilities`.
     pub fn command_without(&self, capabilities: &str, flags: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command
@@ -211,8 +211,8 @@ impl Site {
         self.journal().pop().unwrap()
     }
 
-    /// A pass that must fail with this code, say all of this on standard error, and change
-    /// nothing. Its report, where it printed one.
+    /// Runs a pass that must exit with `code`, print all of `words` on standard error, and change
+    /// nothing. Returns the report, if printed.
     #[track_caller]
     pub fn refuses(&self, flags: &[&str], code: i32, says: &[&str]) -> Option<Value> {
         let before = self.before();
@@ -288,7 +288,7 @@ pub fn all_files(dir: &Path) -> Files {
     files
 }
 
-/// The verdict of that guard.
+/// The verdict of the guard `name`.
 #[track_caller]
 pub fn verdict<'r>(report: &'r Value, guard: &str) -> &'r Value {
     let mut verdicts = report["verdicts"].as_array().unwrap().iter();
@@ -297,7 +297,7 @@ pub fn verdict<'r>(report: &'r Value, guard: &str) -> &'r Value {
         .unwrap_or_else(|| panic!("no verdict {guard}: {report:#}"))
 }
 
-/// That guard spoke at that level and said that.
+/// Asserts that the guard `name` spoke at `level` with `words`.
 #[track_caller]
 pub fn assert_verdict(report: &Value, guard: &str, level: &str, says: &str) {
     let found = verdict(report, guard);
@@ -315,14 +315,14 @@ impl Before {
         self.kernel.assert_same(&site.bare.ns.snapshot());
     }
 
-    /// This one file is as before.
+    /// True if the file is as before.
     pub fn has_file(&self, path: &Path) -> bool {
         self.files
             .get(path)
             .is_some_and(|(_, content)| std::fs::read(path).is_ok_and(|now| now == *content))
     }
 
-    /// Puts one file back.
+    /// Restores one file.
     pub fn restore_file(&self, path: &Path) {
         std::fs::write(path, &self.files[path].1).unwrap();
     }

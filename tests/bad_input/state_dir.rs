@@ -1,6 +1,6 @@
-//! A state dir whose unprivileged owner has put something else in the place of a file, and root's
-//! commands in it: a file of root's that is linked there keeps its bytes, owner and mode, no
-//! command hangs, and each command that can go on does.
+//! A state directory whose unprivileged owner has planted something in the place of a file, and
+//! root's commands: a linked file of root's keeps its bytes, owner and mode, no command hangs, and
+//! each command that can go on does.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
@@ -28,7 +28,7 @@ enum Planted {
     Directory,
 }
 
-/// With the exit codes that are right where the file is not the lock or a directory.
+/// Each command with its exit codes for a planted file other than the lock or a directory.
 const COMMANDS: [(&[&str], &[i32]); 9] = [
     (&["reconcile"], &[0, 3]),
     (&["reconcile", "--dry-run"], &[0, 2, 3]),
@@ -47,7 +47,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// A host with a document in force, another one on hold, and all files in the state dir.
+    /// A host with a document in force, another document on hold, and all files in the state
+    /// directory.
     fn new(kind: Planted) -> Scene {
         let mut site = Site::new();
         site.install();
@@ -68,7 +69,7 @@ impl Scene {
         Scene { site, kind }
     }
 
-    /// The good state dir, but for this file.
+    /// Fills the state directory, and plants `kind` in the place of `file`.
     fn plant(&self, file: StateFile) {
         let (state, victim) = (self.site.state_dir(), self.site.path("victim"));
         let _ = std::fs::remove_dir_all(&state);
@@ -119,7 +120,7 @@ impl Scene {
         assert!(!self.site.path("absent").exists(), "{scene}");
         let code = output.code.unwrap_or(-1);
         assert!(![-1, 101, 124, 137].contains(&code), "{scene}");
-        // No pass without its lock, and no change without its line in the journal.
+        // A pass needs its lock, and a change needs its journal line.
         let stops = match file {
             StateFile::Lock => arguments[0] == "reconcile" && !arguments.contains(&"--dry-run"),
             StateFile::Journal => arguments == ["reconcile"],
@@ -138,7 +139,7 @@ impl Scene {
     }
 }
 
-/// A user namespace has no user but root; `state::directory` tests the owners by itself.
+/// A user namespace has no user but root; unit tests of `state::directory` cover the owners.
 fn give_to_service(path: &Path) {
     let _ = std::os::unix::fs::chown(path, Some(SERVICE), Some(SERVICE));
 }
@@ -160,7 +161,7 @@ fn every_file_and_command(kind: Planted) {
     let scene = Scene::new(kind);
     for file in StateFile::ALL {
         for (arguments, codes) in COMMANDS {
-            // Two seconds each: the kinds that harm most.
+            // Two seconds each: only the most harmful kinds.
             if arguments == ["agent"] && ![Planted::Link, Planted::Fifo].contains(&kind) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! A host that leaves through a NAT instance.
+//! A host with a NAT instance as its egress gateway.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -29,7 +29,8 @@ fn settings(lab: &Lab) -> String {
     )
 }
 
-/// What a consumer of `network-online.target` was seen as by the partner, with its first packet.
+/// A consumer of `network-online.target`: the first packet tells the partner the consumer's source
+/// address.
 const CONSUMER: &str = "[Unit]
 Description=Talks to a partner as soon as the network is said to be there
 After=network-online.target
@@ -70,7 +71,7 @@ fn host_works_from_image_to_purge() {
         let machine = Machine::boot(&image, host1);
         machine.wait_in_force(0);
 
-        // READY came when all was in force, and before those who wait for the network.
+        // READY came with everything in force, and before consumers of the network started.
         assert_eq!(
             image.read("/var/tmp/seen").trim(),
             lab.nat1.egress_public.to_string()
@@ -148,8 +149,8 @@ fn host_works_with_a_network_configured_during_boot() {
             assert_eq!(lab.who("host1", target), Ok(seen(&lab, target)));
         }
 
-        // The package's drop-in is what networkd goes by: it leaves alone what isn't its own.
-        // (That it doesn't without: tests/netns_agent/networkd.rs.)
+        // networkd follows the package's drop-in and leaves foreign routes alone.
+        // (tests/netns_agent/networkd.rs shows the damage without the drop-in.)
         let settings = machine.ok("systemd-analyze cat-config systemd/networkd.conf");
         assert!(
             settings.contains("\nManageForeignRoutes=no\n"),
@@ -197,7 +198,7 @@ fn unconfigured_package_does_nothing() {
     });
 }
 
-/// Those who want no daemon: the timer's pass.
+/// Hosts without the daemon: the timer's pass.
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn host_works_with_the_timer_instead_of_the_agent() {
@@ -205,7 +206,7 @@ fn host_works_with_the_timer_instead_of_the_agent() {
         let lab = behind_a_nat();
         let (image, before_installation) = baked("timer", &lab);
         image.chroot("systemctl disable trailblazer; systemctl enable trailblazer-reconcile.timer");
-        // Every second instead of every five minutes, so that the timer is seen at work.
+        // Every second instead of every five minutes, so that the test sees the timer work.
         image.write(
             "/etc/systemd/system/trailblazer-reconcile.timer.d/test.conf",
             "[Timer]\nOnCalendar=*:*:0/1\nRandomizedDelaySec=0\nAccuracySec=100ms\n",
@@ -218,7 +219,7 @@ fn host_works_with_the_timer_instead_of_the_agent() {
         let unit = "trailblazer-reconcile.service";
         assert!(machine.number(unit, "ExecMainExitTimestampMonotonic") > 0);
         assert_eq!(machine.property(unit, "Result"), "success");
-        // The timer's: what has gone is back.
+        // The timer's pass restores deleted objects.
         let before = ours(lab.ns("host1"));
         lab.ns("host1").ip("route flush table 1083");
         eventually("the timer's pass", || ours(lab.ns("host1")) == before);

@@ -1,4 +1,4 @@
-//! What machines are made of: the packages, the settings and the last known good.
+//! The content of a machine's image: packages, settings and the last known good.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use crate::machine::{Image, Machine};
 use crate::packets::{FIRST, document};
 use lab::scratch;
 
-/// Where the package expects its settings.
+/// The packaged path of the settings.
 pub const SETTINGS: &str = "/etc/trailblazer/trailblazer.toml";
-/// Of the document that is baked in, and that the mirror serves.
+/// The token of the document in the image and at the mirror.
 pub const TOKEN: u64 = 1_795_021_512;
-/// The watchdog of the machines here: as a drop-in, so that the unit stays as it is shipped.
+/// A short watchdog timeout in a drop-in, so that the unit stays as shipped.
 const SHORT_WATCHDOG: &str = "[Service]\nWatchdogSec=3\n";
 
 fn repository() -> &'static Path {
@@ -23,10 +23,10 @@ fn repository() -> &'static Path {
 pub struct Package(PathBuf);
 
 impl Package {
-    /// Finds it.
+    /// Finds the package.
     ///
     /// # Panics
-    /// When there isn't exactly one.
+    /// Unless exactly one exists.
     pub fn find() -> Package {
         let directory = repository().join("target/packages");
         let found: Vec<PathBuf> = std::fs::read_dir(&directory)
@@ -49,7 +49,7 @@ impl Package {
         let next_version = format!("{}+next", field(&self.0, "Version"));
         let next = scratch().join("trailblazer-next.deb");
         let unpacked = scratch().join("next");
-        // A program may carry anything behind its last section: other bytes, the same program.
+        // Bytes after a program's last section change its digest and nothing else.
         let script = "dpkg-deb -R \"$1\" \"$2\"
             sed -i \"s/^Version: .*/Version: $3/\" \"$2/DEBIAN/control\"
             printf next >>\"$2/usr/bin/trailblazer\"
@@ -83,8 +83,8 @@ fn field(package: &Path, name: &str) -> String {
 }
 
 impl Image {
-    /// An image with the package, its settings and the last known good, as Packer bakes it; and the
-    /// files that were there before.
+    /// Builds an image with the package, its settings and the last known good, as Packer does.
+    /// Returns also the files that existed before.
     #[track_caller]
     pub fn baked(name: &str, settings: &str, package: &Package) -> (Image, BTreeSet<String>) {
         let image = Image::new(name);

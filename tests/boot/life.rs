@@ -1,4 +1,4 @@
-//! What every machine goes through, whatever its role.
+//! The life of a machine, the same for every role.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::machine::{Machine, SERVICE, wait_for_line};
 use crate::packets::{PACE, assert_no_leaks};
 use lab::*;
 
-/// A machine's whole life takes half a minute; the rest is for a busy one.
+/// The whole life takes half a minute; the rest is reserve for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Runs a test as the machine's root: services become other users, which a user namespace with
@@ -21,10 +21,10 @@ pub fn isolated_life(body: impl FnOnce()) {
     Isolation::default().as_root().deadline(DEADLINE).run(body);
 }
 
-/// The targets of the streams that judge.
+/// The targets of the traffic streams.
 pub const TARGETS: [IpAddr; 4] = [S3, S3_6, PARTNER, PARTNER6];
 
-/// The capability that the unit has: `CAP_NET_ADMIN` is number 12 (linux/capability.h).
+/// The unit's only capability: `CAP_NET_ADMIN` is number 12 (linux/capability.h).
 pub const NET_ADMIN: u64 = 1 << 12;
 /// `CAP_NET_RAW` (linux/capability.h).
 pub const NET_RAW: u64 = 1 << 13;
@@ -45,7 +45,7 @@ pub fn assert_sandboxed(machine: &Machine, capabilities: u64) {
     let user = machine.ok("id -u trailblazer").trim().to_owned();
     let users = machine.process_status(pid, "Uid");
     assert_eq!(users, [user.as_str(); 4].join(" "));
-    // Its own mounts: what it sees, and what it may write.
+    // The agent's own mount namespace: visible and writable paths.
     let may_write = |path: &str| {
         let script = format!(
             "nsenter --target {pid} --mount --wd=/ sh -c 'touch {path}/probe && rm {path}/probe'"
@@ -61,7 +61,7 @@ pub fn assert_sandboxed(machine: &Machine, capabilities: u64) {
     assert!(!devices.contains("console"), "{devices}");
 }
 
-/// Our routes and rules, a line each, as the kernel lists them.
+/// Our routes and rules, a line each, as listed by the kernel.
 pub fn ours(ns: &Ns) -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     for family in ["-4", "-6"] {
@@ -84,7 +84,7 @@ pub fn ours(ns: &Ns) -> BTreeSet<String> {
     lines
 }
 
-/// The agent's account of itself.
+/// The agent's status.
 #[track_caller]
 pub fn status(machine: &Machine) -> Value {
     machine.run("trailblazer status -o json").json()
@@ -106,7 +106,7 @@ pub fn reload(machine: &Machine) {
     assert_eq!(machine.number(SERVICE, "MainPID"), pid, "it was no restart");
 }
 
-/// `kill -9`: systemd starts another one, which finds everything in place.
+/// After `kill -9` systemd starts a new agent, which finds everything in force.
 #[track_caller]
 pub fn killed(machine: &Machine) {
     let pid = machine.number(SERVICE, "MainPID");
@@ -116,8 +116,8 @@ pub fn killed(machine: &Machine) {
     assert!(machine.number(SERVICE, "NRestarts") >= 1);
 }
 
-/// A process that stands still feeds no watchdog: it is killed and started again. The machine's
-/// watchdog was told to wait for seconds instead of minutes.
+/// A stopped process misses the watchdog and is killed and started again. The watchdog's timeout
+/// here is seconds instead of minutes.
 #[track_caller]
 pub fn frozen(machine: &Machine) {
     let pid = machine.number(SERVICE, "MainPID");
@@ -182,7 +182,7 @@ pub fn removed_and_purged(machine: &Machine, ns: &Ns, files_before: &BTreeSet<St
         let chains = ns.run(&[&format!("{family}tables-save")]);
         assert!(!chains.to_lowercase().contains("trailblazer"), "{chains}");
     }
-    // The child that fetches is called after /proc/self/exe.
+    // The fetch child's name is the one of /proc/self/exe.
     let processes = machine.run("grep -lxE 'trailblazer|exe' /proc/[0-9]*/comm");
     assert_eq!(processes.stdout, "");
     assert!(machine.image.path(SETTINGS).exists());
@@ -196,13 +196,13 @@ pub fn removed_and_purged(machine: &Machine, ns: &Ns, files_before: &BTreeSet<St
     let after = machine.image.files();
     let left: Vec<&String> = after
         .difference(files_before)
-        // The rest is what the machine wrote when it booted.
+        // The other files come from booting.
         .filter(|file| {
             ["trailblazer", "networkd", "iproute2"]
                 .iter()
                 .any(|it| file.contains(it))
         })
-        // The administrator's own, as `systemctl edit` makes them.
+        // Drop-ins of the administrator, as made by `systemctl edit`.
         .filter(|file| !file.starts_with("/etc/systemd/system/trailblazer") || !file.contains(".d"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
@@ -224,7 +224,7 @@ pub fn under_traffic(lab: &Lab, seen: impl Fn(IpAddr) -> IpAddr, steps: &[&dyn F
     assert_only(lab, &stream.stop(), seen);
 }
 
-/// The streams' verdict: each target was seen from one address only, and none failed.
+/// Asserts that each target saw one source address only and no connection failed.
 #[track_caller]
 pub fn assert_only(lab: &Lab, report: &StreamReport, seen: impl Fn(IpAddr) -> IpAddr) {
     for target in TARGETS {

@@ -1,8 +1,8 @@
 //! A machine: a Debian root, systemd as its first process, and the network of one of the lab's
 //! namespaces.
 //!
-//! systemd-nspawn gives it its own processes, mounts, users' view and control groups, and nothing
-//! that belongs to it runs outside of the test's pid namespace: it ends with the test.
+//! systemd-nspawn gives the machine its own processes, mounts, users' view and control groups. All
+//! of them are inside the test's pid namespace and end with the test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use lab::root::Root;
 use lab::{Ns, Output, eventually, scratch, wait_until};
 
-/// A root directory that becomes a machine.
+/// A root directory from which a machine boots.
 pub struct Image {
     name: String,
     root: Root,
 }
 
 impl Image {
-    /// A fresh root, by this test's name.
+    /// A fresh root, named after the test.
     #[track_caller]
     pub fn new(name: &str) -> Image {
         Image {
@@ -43,20 +43,20 @@ impl Image {
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// Reads a file of the machine; empty when it isn't there.
+    /// Reads a file of the machine; empty if missing.
     pub fn read(&self, inside: &str) -> String {
         fs::read_to_string(self.path(inside)).unwrap_or_default()
     }
 
-    /// Runs a script in the root while it is no machine, as an image's build does; no command of it
-    /// may fail.
+    /// Runs a script in the root while no machine runs, as an image build does; every command must
+    /// succeed.
     #[track_caller]
     pub fn chroot(&self, script: &str) {
         let output = self.root.sh(&format!("set -e\n{script}"));
         assert_eq!(output.code, 0, "{script}: {output}");
     }
 
-    /// Every file of the machine, without what programs log and cache.
+    /// Every file of the machine, except logs and caches.
     pub fn files(&self) -> BTreeSet<String> {
         let passing = [
             "/proc",
@@ -81,10 +81,11 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Boots it in a network namespace, and waits until systemd says that it is up.
+    /// Boots the image in a network namespace, and waits until systemd reports the boot complete.
     #[track_caller]
     pub fn boot(image: &'a Image, ns: &Ns) -> Machine<'a> {
-        // Tests run side by side, and their processes' numbers are those of their own namespaces.
+        // Tests run side by side, and process numbers are per pid namespace, so the image's name
+        // makes the group unique.
         let group = format!("trailblazer-{}", image.name);
         let console = scratch().join("console");
         let log = fs::File::create(&console).expect("/run is ours");
@@ -107,7 +108,7 @@ impl<'a> Machine<'a> {
                 "--keep-unit",
                 "--resolv-conf=off",
             ])
-            // The network is its own: a real machine's root may change it, too.
+            // The machine owns its network, and root on a real machine may change it too.
             .arg("--capability=CAP_NET_ADMIN,CAP_NET_RAW")
             .arg("--kill-signal=SIGRTMIN+4")
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
@@ -140,14 +141,14 @@ impl<'a> Machine<'a> {
         machine
     }
 
-    /// The machine's first process, as it is called here.
+    /// The machine's first process, by its number out here.
     fn find_leader(&self) -> Option<u32> {
         let pid = self.nspawn.id();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
         children.split_whitespace().next()?.parse().ok()
     }
 
-    /// Runs a shell script in the machine, whatever its exit code.
+    /// Runs a shell script in the machine, with any exit code.
     #[track_caller]
     pub fn run(&self, script: &str) -> Output {
         let mut command = Command::new("nsenter");
@@ -176,7 +177,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The same; it must succeed.
+    /// Runs a shell script in the machine, which must succeed.
     #[track_caller]
     pub fn ok(&self, script: &str) -> String {
         self.run(script).ok().stdout
@@ -189,7 +190,7 @@ impl<'a> Machine<'a> {
         value.trim().to_owned()
     }
 
-    /// A property of a unit that is a number.
+    /// A numeric property of a unit.
     #[track_caller]
     pub fn number(&self, unit: &str, name: &str) -> u64 {
         let value = self.property(unit, name);
@@ -198,7 +199,7 @@ impl<'a> Machine<'a> {
             .unwrap_or_else(|_| panic!("{name} of {unit} is {value:?}"))
     }
 
-    /// What a unit has logged.
+    /// The log of a unit.
     pub fn journal(&self, unit: &str) -> String {
         self.run(&format!(
             "journalctl --no-pager -b -o short-monotonic -u {unit}"
@@ -220,8 +221,8 @@ impl<'a> Machine<'a> {
         );
     }
 
-    /// Waits until the service is up and says that all is in force, by another process than
-    /// `before`, and gives the process.
+    /// Waits until the service reports everything in force from another process than `before`, and
+    /// returns the process.
     #[track_caller]
     pub fn wait_in_force(&self, before: u64) -> u64 {
         let in_force = || {
@@ -256,7 +257,7 @@ impl<'a> Machine<'a> {
         line.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    /// Shuts it down, as `poweroff` does.
+    /// Shuts the machine down, as `poweroff` does.
     pub fn shutdown(mut self) {
         self.end();
     }
@@ -285,11 +286,10 @@ impl Drop for Machine<'_> {
     }
 }
 
-/// The unit that it is all about.
 pub const SERVICE: &str = "trailblazer.service";
 
-/// A control group of its own, in whatever hierarchies the machine below has: systemd makes its own
-/// below it.
+/// Enters a control group of its own, in each hierarchy of the machine below: systemd makes its
+/// groups inside.
 const ENTER_GROUP: &str = "group=$1; shift
 trees=/sys/fs/cgroup
 [ -f /sys/fs/cgroup/cgroup.controllers ] || trees='/sys/fs/cgroup/*'

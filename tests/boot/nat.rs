@@ -10,7 +10,7 @@ use crate::packets::nat::{SOURCES, behind_nat1, bulk_interface, egress_line};
 use crate::packets::{FIRST, Firewall, count_from_now, document};
 use lab::*;
 
-/// What the documentation says to do for a firewall, and what the agent then may.
+/// The drop-in that the documentation gives for a firewall, and the capabilities with the drop-in.
 fn drop_in(firewall: Firewall) -> (Option<&'static str>, u64) {
     match firewall {
         Firewall::Nftables | Firewall::Iptables => (None, NET_ADMIN),
@@ -52,8 +52,8 @@ fn baked(name: &str, lab: &Lab, firewall: Firewall) -> (Image, BTreeSet<String>)
     if let (Some(name), _) = drop_in(firewall) {
         add_drop_in(&image, name);
     }
-    // The administrator's own rules, as their nftables.service loads them: a restart of it begins
-    // with `flush ruleset`.
+    // The administrator's own rules, loaded by nftables.service, whose restart begins with `flush
+    // ruleset`.
     let rules = lab.ns("nat1").run(&["nft", "list", "ruleset"]);
     image.write(
         "/etc/nftables.conf",
@@ -112,7 +112,7 @@ fn life(name: &str, firewall: Firewall) {
     machine.shutdown();
 }
 
-/// `[kernel] manage` with the drop-in that it needs: the agent writes sysctls.
+/// `[kernel] manage` with the required drop-in: the agent writes sysctls.
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn nat_instance_manages_its_sysctls() {

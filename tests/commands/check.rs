@@ -1,4 +1,4 @@
-//! `check`: each thing that is wrong is named, with what to do, and nothing is touched.
+//! `check` names each fault with a remedy, and changes nothing.
 
 use crate::setup::*;
 use lab::*;
@@ -23,7 +23,7 @@ impl Checked {
         })
     }
 
-    /// That there is such a finding.
+    /// Asserts that the report has this finding.
     #[track_caller]
     fn has(&self, name: &str, level: &str, words: &str) {
         assert!(
@@ -41,7 +41,7 @@ impl Checked {
     }
 }
 
-/// What keeps a host of the lab free of every warning.
+/// Settings that keep a host of the lab free of every warning.
 const CLEAN: [(&str, &str); 4] = [
     ("net/ipv4/tcp_fwmark_accept", "1"),
     ("net/ipv4/conf/all/src_valid_mark", "1"),

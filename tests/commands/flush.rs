@@ -4,7 +4,7 @@ use crate::setup::*;
 use lab::*;
 
 fn round_trip(ns: &Ns, setup: &Setup) {
-    // iptables-nft makes its built-in chains at the first rule in one, for good.
+    // iptables-nft creates its built-in chains at the first rule, and never removes them.
     for tool in ["iptables", "ip6tables"] {
         for (table, chain) in [
             ("mangle", "PREROUTING"),
@@ -88,7 +88,7 @@ fn flush_restores_a_nat_instance_with_iptables() {
     });
 }
 
-/// The numbers come from the state dir, and what others own stays.
+/// The numbers come from the state directory, and foreign objects stay.
 #[test]
 fn flush_finds_other_numbers_in_the_state_dir() {
     lab::isolated(|| {
@@ -132,7 +132,7 @@ fn flush_ignores_a_broken_default_config_but_not_a_named_one() {
         setup.run(ns, &["reconcile"]).ok();
         trailblazer(ns, &["flush", "-c", &broken]).expect_code(64);
         assert_ne!(ns.snapshot(), before);
-        // The lab's own /etc: nobody outside sees it.
+        // The lab's own /etc, invisible outside.
         let etc = scratch().join("etc");
         std::fs::create_dir_all(etc.join("upper")).unwrap();
         std::fs::create_dir_all(etc.join("work")).unwrap();
@@ -178,8 +178,8 @@ fn flush_leaves_foreign_objects_with_our_names() {
     });
 }
 
-/// A rule of somebody else leads into one of our chains: the rest goes all the same, and what
-/// stays is named.
+/// A foreign rule jumps to one of our chains: everything else is removed, and the chain that stays
+/// is named.
 #[test]
 fn flush_names_irremovable_objects_and_removes_the_rest() {
     lab::isolated(|| {

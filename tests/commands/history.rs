@@ -25,7 +25,7 @@ fn history_lists_passes_newest_last() {
         assert_eq!(last["passes"].as_array().unwrap().len(), 1);
         assert_eq!(last["passes"][0]["outcome"], "in_sync");
 
-        // Whoever may not read it is not told that it is empty.
+        // An unreadable journal is not reported as empty.
         ns.run(&["chmod", "000", &setup.state.display().to_string()]);
         let refused = as_nobody(ns, &["history", "-c", &setup.config]).expect_code(1);
         assert!(refused.stderr.contains("Permission denied"), "{refused}");

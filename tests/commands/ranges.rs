@@ -54,8 +54,7 @@ fn ranges_lists_the_last_known_good_or_a_source() {
     });
 }
 
-/// An older document than the one in force is rejected by a pass; whoever asks what it holds is
-/// told.
+/// A pass rejects a document older than the one in force; `ranges` still lists the content.
 #[test]
 fn ranges_reads_an_older_source() {
     lab::isolated(|| {
@@ -81,7 +80,7 @@ fn ranges_reads_an_older_source() {
             .run(ns, &["ranges", "--source", &older])
             .expect_code(1);
         assert!(empty.stderr.contains("empty document"), "{empty}");
-        // Nobody said --accept, so no message speaks of it.
+        // Without `--accept`, no message mentions the option.
         std::fs::write(&older, text.replace("54.231.0.0/16", "54.231.0.1/16")).unwrap();
         let bad = setup
             .run(ns, &["ranges", "--source", &older])

@@ -1,4 +1,4 @@
-//! Configs and runs that the tests share.
+//! Configs and runs shared by these tests.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ pub fn sample() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/ip-ranges.json")
 }
 
-/// A config file and a state dir of its own.
+/// A config file with its state directory.
 #[derive(Debug)]
 pub struct Setup {
     /// The config file.
@@ -74,7 +74,7 @@ impl Setup {
         trailblazer(ns, &all)
     }
 
-    /// Runs a command that answers in JSON with that exit code.
+    /// Runs a command that must exit with `code`, and parses the JSON.
     #[track_caller]
     pub fn json(&self, ns: &Ns, words: &[&str], code: i32) -> serde_json::Value {
         let mut all = words.to_vec();

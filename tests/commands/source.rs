@@ -1,4 +1,4 @@
-//! A source that gives a wrong answer, and one that gives none: told apart, and said once.
+//! A source with a wrong answer and a silent source: distinguished, and each reported once.
 
 use crate::setup::*;
 use lab::*;
@@ -7,7 +7,7 @@ use lab::*;
 fn wrong_answer_is_rejected_and_silence_is_noted() {
     lab::isolated(|| {
         let lab = Lab::new();
-        // The fetch leaves by the NAT, once that is in force.
+        // The fetch leaves through the NAT as soon as the egress path is in force.
         lab.plain_nat("nat1");
         let ns = lab.ns("host1");
         let setup = Setup::host("s", "");

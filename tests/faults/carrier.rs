@@ -21,7 +21,7 @@ const ONE_LINK: &str = "
     [egress]
     gateways = [\"10.0.1.10\", \"10.0.1.20\", \"2600:1f18:1000:1::10\", \"2600:1f18:1000:1::20\"]";
 
-/// Enough destinations that the hash of a multipath route takes each leg for some of them.
+/// Enough destinations for the hash of a multipath route to use each leg.
 const PARTNERS: u16 = 24;
 
 fn scenario(name: &'static str, config: &'static str) -> Scenario {
@@ -43,7 +43,7 @@ fn partners() -> Vec<IpAddr> {
     ipv4.chain(ipv6).map(|text| text.parse().unwrap()).collect()
 }
 
-/// The far end is every gateway, and every partner behind it.
+/// The far end answers as every gateway, and as every partner behind.
 fn put_gateways(far: &Ns) {
     for (link, subnet) in [(0, 1), (1, 2)] {
         for host in ["10", "20"] {
@@ -77,7 +77,7 @@ fn both_families(names: &[&str]) -> BTreeSet<(bool, String)> {
     pairs.collect()
 }
 
-/// The partners that don't answer. Nobody listens there, so an answer is a refusal.
+/// The partners without an answer. No partner listens, so an answer is a refused connection.
 fn silent(ns: &Ns) -> Vec<IpAddr> {
     let reached = |partner: &IpAddr| {
         let to = SocketAddr::new(*partner, 9);
@@ -109,7 +109,7 @@ fn leg_without_carrier_fails_no_pass_and_returns_with_the_carrier() {
         World::enter(scenario("two-links", TWO_LINKS), |world| {
             let (ns, far) = (world.ns(), world.far());
             put_gateways(&far);
-            // Without this sysctl the kernel keeps on sending to a link without carrier.
+            // Without this sysctl the kernel keeps sending to a link without carrier.
             for link in ["eth0", "eth1"] {
                 for family in ["ipv4", "ipv6"] {
                     let key = format!("net/{family}/conf/{link}/ignore_routes_with_linkdown");

@@ -1,4 +1,4 @@
-//! Real changes under a running pass: what others do between its look and its steps.
+//! Real changes by other programs between a pass's reading and its steps.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,7 +19,7 @@ use crate::world::{PARTNERS, World, at_every_step, open_kernel};
 pub struct Deed<F: FnMut()> {
     at: usize,
     deed: F,
-    /// How often it was done.
+    /// The number of interferences so far.
     pub done: usize,
 }
 
@@ -70,8 +70,8 @@ fn route_words(action: &str, kind: &str, route: &Route) -> String {
     )
 }
 
-/// Somebody else takes the place of a route or firewall just before ours goes in: it is
-/// named and not overwritten, and what was ours before is back.
+/// A foreign object takes the place of a route or firewall just before our step: the pass names the
+/// object without overwriting it, and restores our earlier state.
 fn taken_before(world: &World, at: usize) -> bool {
     let (add, remove, named) = match &world.steps[at] {
         Step::Route {
@@ -104,7 +104,7 @@ fn taken_before(world: &World, at: usize) -> bool {
     assert!(!error.contains("nothing was changed"), "{when}: {error}");
     world.assert_owned(0, &when);
     with_foreign.assert_same(&Foreign::read(Routes::All), &when);
-    // It still stands there: the next pass refuses before it changes anything.
+    // The foreign object remains: the next pass refuses before any change.
     let report = world.pass(1, None);
     let error = report.error.clone().unwrap_or_default();
     assert_eq!(report.outcome, Outcome::Failed, "{when}: {report:?}");
@@ -117,7 +117,7 @@ fn taken_before(world: &World, at: usize) -> bool {
     true
 }
 
-/// Runs a check at every step where it applies; it must apply somewhere.
+/// Runs a check at every step; `check` must apply to at least one.
 fn wherever(names: &[&str], check: fn(&World, usize) -> bool) {
     for name in names {
         let fired = AtomicUsize::new(0);
@@ -139,7 +139,7 @@ fn foreign_object_in_our_place_fails_the_pass_cleanly() {
     });
 }
 
-/// A step that somebody undid and the pass did again: the report and the journal tell of both.
+/// A foreign program undoes a step and the pass repeats it: the report and the journal name both.
 #[track_caller]
 fn assert_told_twice(world: &World, report: &Report, undone: &Step, when: &str) {
     let told = report.plan.steps.iter();
@@ -150,7 +150,8 @@ fn assert_told_twice(world: &World, report: &Report, undone: &Step, when: &str) 
     assert_eq!(pass.steps.len(), pass.steps_total, "{when}");
 }
 
-/// What we have just put in is taken out by somebody: verify finds it, the second attempt mends it.
+/// A foreign program deletes an object that we have just added: verify notices, and the second
+/// attempt restores the object.
 fn deleted_after(world: &World, at: usize) -> bool {
     let delete = match &world.steps[at] {
         Step::Route {
@@ -177,7 +178,7 @@ fn deleted_after(world: &World, at: usize) -> bool {
     let when = when(world, "deleted", at);
     world.reset();
     let report = pass_with(world, at + 1, || {
-        // `unreachable` and `throw` are part of what `ip route del` compares.
+        // `ip route del` compares the types `unreachable` and `throw` too.
         let kind = match &world.steps[at] {
             Step::Route { route, .. } => match route.target {
                 trailblazer::objects::RouteTarget::Throw => "throw",
@@ -210,7 +211,7 @@ fn new_objects_deleted_by_others_fail_the_pass_cleanly() {
     });
 }
 
-/// The defaults of the egress table vanish, as IPv4's do with their link.
+/// The defaults of the egress table vanish, as IPv4 defaults do with their link.
 fn egress_flushed(world: &World, at: usize) -> bool {
     let when = when(world, "egress table flushed", at);
     world.reset();
@@ -244,8 +245,7 @@ fn egress_defaults_vanish_at_every_step_and_the_pass_converges() {
     });
 }
 
-/// The nexthop objects of an earlier version vanish, as with their carrier, and the routes over
-/// them along.
+/// The nexthop objects of an earlier version vanish with their routes, as after a loss of carrier.
 fn nexthops_flushed(world: &World, at: usize) -> bool {
     let when = when(world, "nexthops flushed", at);
     world.reset();
@@ -263,7 +263,7 @@ fn leftover_nexthop_objects_vanish_at_every_step_of_an_upgrade() {
     lab::isolated(|| wherever(&[UPGRADE], nexthops_flushed));
 }
 
-/// `flush` finds the nexthop objects of an earlier version without any pass before it.
+/// `flush` finds the nexthop objects of an earlier version without any earlier pass.
 #[test]
 fn flush_removes_leftover_nexthop_objects() {
     lab::isolated(|| {
@@ -356,8 +356,8 @@ fn foreign_table_of_our_name_is_left_alone() {
     lab::isolated(|| wherever(&["first-ipv4", "nat-first"], table_taken));
 }
 
-/// Somebody puts a table of our name in the place of ours, and then a step fails: what was ours
-/// can't come back, and the pass must not say that it did.
+/// A foreign table takes our table's name and place, and then a step fails: our table cannot be
+/// restored, and the pass must not claim a full rollback.
 struct TakenAndFailed<'a> {
     world: &'a World,
     fired: usize,
@@ -408,7 +408,7 @@ const LINK_FAULTS: [(&str, &str); 3] = [
     ),
 ];
 
-/// eth0 as `Bare` made it, from whatever is left of it.
+/// Restores eth0 to its state after `Bare`, from any state.
 fn mend_eth0(world: &World) {
     let ns = world.ns();
     if !ns.ip("-o link show").contains("eth0") {
@@ -426,9 +426,9 @@ fn mend_eth0(world: &World) {
     );
 }
 
-/// The link of both paths fails before a step. Whatever comes of the pass: partners that were on
-/// the egress path don't see the host's own address (there is a second default in the main table
-/// that would show it), nothing foreign is lost, and with the link back one pass converges.
+/// The link of both paths fails before a step. Whatever the result of the pass, partners on the
+/// egress path never see the host's own address (a second default in the main table would show the
+/// leak), nothing foreign is lost, and after the link's return one pass converges.
 fn link_fails(world: &World, at: usize) -> bool {
     let ns = world.ns();
     ns.ip_batch("route replace default via 10.0.2.1 dev eth1 metric 1000\n");

@@ -1,9 +1,9 @@
-//! Everything of somebody else's in the calling thread's namespace, byte for byte as the kernel
-//! tells it. In our own process: a test takes it a thousand times.
+//! All foreign objects in the calling thread's namespace, byte for byte as in the kernel's
+//! messages. Read in our own process, since a test reads them a thousand times.
 
 use trailblazer::kernel::netlink::NetlinkSocket;
 
-/// The protocol numbers that the scenarios mark their objects with.
+/// The protocol numbers of our objects in the scenarios.
 const OURS: [u8; 2] = [83, 84];
 // linux/rtnetlink.h, linux/nexthop.h, linux/fib_rules.h.
 const RTM_GETROUTE: u16 = 26;
@@ -24,16 +24,16 @@ pub struct Foreign {
     messages: Vec<Vec<u8>>,
 }
 
-/// Which of the routes count.
+/// Which routes a snapshot includes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Routes {
     All,
-    /// Not those of the main table, which the kernel takes out with their link.
+    /// Without routes of the main table, which the kernel removes with their link.
     WithoutMain,
 }
 
 impl Foreign {
-    /// Reads it all.
+    /// Reads a snapshot.
     pub fn read(routes: Routes) -> Foreign {
         let mut socket = NetlinkSocket::open().expect("a route socket");
         let mut messages = Vec::new();
@@ -50,7 +50,7 @@ impl Foreign {
         Foreign { messages }
     }
 
-    /// How many messages it holds: an empty snapshot compares with anything.
+    /// The number of messages, as a safeguard: two empty snapshots are always equal.
     pub fn len(&self) -> usize {
         self.messages.len()
     }
@@ -91,7 +91,8 @@ fn dump(
         .expect("the kernel tells all")
 }
 
-/// Type and value of each attribute. Written anew: the code under test must not be its own judge.
+/// Type and value of each attribute. A decoder of its own, since the code under test cannot judge
+/// itself.
 fn attributes(mut rest: &[u8]) -> Vec<(u16, &[u8])> {
     let mut all = Vec::new();
     while rest.len() >= 4 {
@@ -116,7 +117,7 @@ fn route(payload: &[u8], routes: Routes) -> Option<Vec<u8>> {
         }
     }
     let main = routes == Routes::WithoutMain && table == 254;
-    // The kernel's own come and go with links and addresses, some of them late.
+    // The kernel's own routes appear and vanish with links and addresses, some with a delay.
     let left_out = main || payload[5] == RTPROT_KERNEL || OURS.contains(&payload[5]);
     (!left_out).then_some(kept)
 }

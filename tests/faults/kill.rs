@@ -1,5 +1,5 @@
-//! The process killed before every step: traffic is on a right path at that moment, the journal
-//! shows the interrupted pass, and one further pass converges.
+//! The process is killed before every step: traffic is on a right path at once, the journal shows
+//! the interrupted pass, and one further pass converges.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use trailblazer::reconcile::Outcome;
 use crate::scenario::{ALL, IPTABLES, Scenario, UPGRADES};
 use crate::world::{World, at_every_step, config, run_pass};
 
-/// Set in the process that dies: scenario, directory and step.
+/// Set in the process to be killed: scenario, directory and step.
 const CHILD: &str = "TRAILBLAZER_FAULT_KILLED_AT";
 
 struct Killer {
@@ -32,7 +32,7 @@ impl Interposer for Killer {
     }
 }
 
-/// Runs the pass in this process, which does not come back.
+/// Runs the pass in this process and is killed at the step.
 fn die(words: &str) {
     let mut words = words.split(' ');
     let mut word = || words.next().expect("scenario, directory and step");

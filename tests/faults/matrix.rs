@@ -1,4 +1,4 @@
-//! Every class of failure at every step: once, and each time that the step is tried.
+//! Every class of failure at every step, once and at each try.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,12 +19,12 @@ enum Times {
     Always,
 }
 
-/// Answers in the kernel's place at one step.
+/// An interposer that answers in the kernel's place at one step.
 struct Fault {
     at: usize,
     errno: Errno,
     times: Times,
-    /// The step that fails: in a later attempt it may stand elsewhere.
+    /// The failing step, by value, since a later attempt may order steps differently.
     target: Option<Step>,
     fired: usize,
 }
@@ -65,13 +65,14 @@ fn is_final(errno: Errno) -> bool {
     [Errno::PERM, Errno::OPNOTSUPP, Errno::IO].contains(&errno)
 }
 
-/// Says to a delete that the object is gone already; here it isn't, and verify finds it.
+/// True if the errno tells a delete that the object is gone already. Here the object exists, and
+/// verify finds it.
 fn says_gone(errno: Errno, action: Action) -> bool {
     action == Action::Delete && [Errno::NODEV, Errno::SRCH, Errno::NOENT].contains(&errno)
 }
 
-/// Goes away with another object that the same plan deletes: a group with its
-/// last member.
+/// True if the kernel removes the object together with another object of the same plan: a group
+/// goes with its last member.
 fn goes_with_another(step: &Step) -> bool {
     match step {
         Step::Nexthop(object) => matches!(object.kind, NexthopKind::Group(_)),
@@ -141,8 +142,7 @@ fn one_fault(world: &World, at: usize, errno: Errno, times: Times) {
     }
 }
 
-/// One error of each class, another one at each step, and of the classes that are tried again one
-/// that stays.
+/// One error of each class, rotated by step, and for retried classes a permanent one too.
 fn some_errors(at: usize) -> Vec<(Errno, Times)> {
     let turn = |errors: &[Errno]| errors[at % errors.len()];
     let exists = turn(&[Errno::EXIST]);
@@ -162,7 +162,7 @@ fn some_errors(at: usize) -> Vec<(Errno, Times)> {
     ]
 }
 
-/// Each of them, once and each time.
+/// Every error, once and permanently.
 fn all_errors(_at: usize) -> Vec<(Errno, Times)> {
     let always = ERRORS.into_iter().filter(|errno| !is_final(*errno));
     let once = ERRORS.into_iter().map(|errno| (errno, Times::Once));

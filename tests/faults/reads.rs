@@ -1,5 +1,5 @@
-//! Reads that fail, firewalls that lie, promises that don't hold, and numbers that must not be
-//! forgotten.
+//! Failing reads, firewalls that report false success, promises that fail, and numbers that must be
+//! remembered.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,14 +18,14 @@ use trailblazer::reconcile::{Outcome, Report};
 use crate::scenario::{Scenario, Stage};
 use crate::world::{SharedIptables, World, run_pass_on};
 
-/// How the firewall misbehaves, and how often it did.
+/// The firewall's scripted misbehaviour, with a counter.
 #[derive(Debug, Default)]
 struct Script {
-    /// The first reading that fails, and how many do; counted from 0.
+    /// The range of failing reads, counted from 0.
     failing_reads: std::ops::Range<usize>,
-    /// Those readings say "unreadable" instead of failing.
+    /// These reads report "unreadable" instead of an error.
     unreadable: bool,
-    /// `replace` says it succeeded and does nothing.
+    /// `replace` reports success and does nothing.
     lies: bool,
     /// `restore` and `remove` fail.
     keeps_what_it_has: bool,
@@ -117,7 +117,7 @@ impl FirewallBackend for Scripted {
     }
 }
 
-/// A pass on the scripted firewall; the report, and what the script counted.
+/// Runs a pass on the scripted firewall; returns the report and the script's counters.
 fn scripted_pass(
     world: &World,
     script: Script,
@@ -158,7 +158,7 @@ fn failed_read_deletes_nothing() {
                 assert_eq!(world.last_in_journal(), "failed", "{name}");
                 world.assert_converges(Outcome::Changed, name);
 
-                // The look after the steps fails once: back to what was there before.
+                // The reading after the steps fails once: the pass restores the earlier state.
                 world.reset();
                 let script = Script {
                     failing_reads: 1..2,
@@ -170,7 +170,8 @@ fn failed_read_deletes_nothing() {
                 world.assert_owned(0, name);
                 world.assert_converges(Outcome::Changed, name);
 
-                // … and in the rollback too, but not for good: it tries again.
+                // The reading in the rollback fails too, though not permanently: the rollback reads
+                // again.
                 world.reset();
                 let script = Script {
                     failing_reads: 1..3,
@@ -182,7 +183,8 @@ fn failed_read_deletes_nothing() {
                 world.assert_owned(0, name);
                 world.assert_converges(Outcome::Changed, name);
 
-                // It fails for good: what was put in stays in, nobody works blindly.
+                // The reading fails permanently: the new state stays, since a rollback without a
+                // reading would be blind.
                 world.reset();
                 let script = Script {
                     failing_reads: 1..100,
@@ -206,7 +208,8 @@ fn unreadable_firewall_is_not_treated_as_empty() {
     lab::isolated(|| {
         for name in SCENARIOS {
             World::enter(Scenario::named(name), |world| {
-                // Were it taken for empty, the rollback of any later trouble would remove it.
+                // Treated as empty, the table would be removed by the rollback of any later
+                // failure.
                 let script = Script {
                     failing_reads: 0..1,
                     unreadable: true,
@@ -251,7 +254,7 @@ fn lying_firewall_is_detected_and_rolled_back() {
     });
 }
 
-/// Fails one step for good.
+/// Refuses one step permanently.
 struct Refusal {
     at: usize,
     fired: usize,
@@ -298,7 +301,7 @@ fn failed_rollback_reports_both_errors() {
     });
 }
 
-/// A rule of somebody else's that sends everything past ours.
+/// A foreign rule that sends all traffic past our rules.
 fn past_us(world: &World) {
     world
         .ns()
@@ -307,8 +310,8 @@ fn past_us(world: &World) {
 
 #[test]
 fn violated_routing_promise_is_rolled_back() {
-    // Without an egress path nothing but the changed prefixes can show it, and those are changed
-    // in the first attempt only.
+    // Without an egress path only the changed prefixes can show the foreign rule, and only the
+    // first attempt changes prefixes.
     const BYPASS_ALONE: Scenario = Scenario {
         name: "bypass-alone",
         role: trailblazer::config::Role::Host,
@@ -367,7 +370,7 @@ fn old_numbers_are_remembered_until_nothing_uses_them() {
     };
     lab::isolated(|| {
         World::enter(V4, |world| {
-            // The link is down: the family keeps its old rules, whatever they are.
+            // With the link down the family keeps its old rules unchanged.
             world.ns().ip("link set eth0 down");
             let report = world.pass(1, None);
             assert_eq!(report.outcome, Outcome::Changed, "{report:?}");

@@ -1,4 +1,4 @@
-//! What the faults meet: for each scenario the settings and the document before and after.
+//! The scenarios of the fault tests: settings and documents before and after.
 
 use std::net::IpAddr;
 
@@ -15,15 +15,16 @@ pub struct Stage {
     pub prefixes: &'static [&'static str],
 }
 
-/// A pass from one state to another.
+/// A pass between two states.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
     pub name: &'static str,
     pub role: Role,
-    /// What is in force before; `None` for a host that was never touched.
+    /// The state before; `None` for an untouched host.
     pub before: Option<Stage>,
     pub after: Stage,
-    /// How many steps the plan has at least: a scenario that lost its steps shows nothing.
+    /// The least number of steps in the plan, since a scenario without its steps would show
+    /// nothing.
     pub steps: usize,
 }
 
@@ -276,7 +277,7 @@ pub const UPGRADES: &[Scenario] = &[Scenario {
 }];
 pub const UPGRADE: &str = "upgrade-from-nexthop-objects";
 
-/// The same with iptables; smaller, since each of its steps costs several processes.
+/// Scenarios with iptables; smaller, since each iptables step costs several processes.
 pub const IPTABLES: &[Scenario] = &[
     Scenario {
         name: "iptables-first",
@@ -304,7 +305,7 @@ pub const IPTABLES: &[Scenario] = &[
 ];
 
 impl Scenario {
-    /// The scenario of that name.
+    /// Returns the scenario `name`.
     pub fn named(name: &str) -> Scenario {
         *ALL.iter()
             .chain(IPTABLES)
@@ -313,7 +314,7 @@ impl Scenario {
             .unwrap_or_else(|| panic!("no scenario `{name}`"))
     }
 
-    /// The stage with that number: 0 before, 1 after.
+    /// Stage 0 is before the pass, stage 1 after.
     pub fn stage(&self, number: usize) -> Stage {
         match number {
             0 => self.before.expect("asked for only where there is one"),
@@ -334,8 +335,9 @@ impl Scenario {
         all
     }
 
-    /// Turns the egress defaults of the stage before into those of an earlier version. The IPv6
-    /// objects are `onlink`, so that a rollback gives the same legs as a pass of this version.
+    /// Turns the egress defaults of the earlier stage into the nexthop objects of an earlier
+    /// version. The IPv6 objects are `onlink`, so that a rollback produces the same legs as a pass
+    /// of this version.
     pub fn age(&self, ns: &Ns) {
         if self.name != UPGRADE {
             return;
@@ -362,7 +364,7 @@ impl Scenario {
         ns.feed(&["ip", "-6", "-batch", "-"], default);
     }
 
-    /// What somebody else has in the same namespace, some of it in our tables and our range.
+    /// Adds foreign objects, some of them in our tables and our priority range.
     pub fn add_foreign(&self, ns: &Ns) {
         ns.ip_batch(
             "route add unreachable 10.77.0.0/16 table 77\n\
@@ -381,7 +383,8 @@ impl Scenario {
         );
         ns.nft(CORP);
         if self.after.config.contains("iptables") {
-            // The base chains that iptables makes stay behind it: here they were there before.
+            // iptables leaves its base chains behind; created here, the chains are part of the
+            // earlier state.
             for rule in [
                 "-t mangle -A PREROUTING -s 10.99.0.0/16 -j ACCEPT",
                 "-t mangle -A OUTPUT -s 10.99.0.0/16 -j ACCEPT",

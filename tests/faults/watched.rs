@@ -1,4 +1,4 @@
-//! An agent's pass: while it runs, somebody hears what others take away and mends it.
+//! An agent's pass: during the pass a watcher notices deletions and repairs them.
 
 use trailblazer::apply::Interposer;
 use trailblazer::kernel::errno::KernelError;
@@ -12,7 +12,7 @@ use crate::changes::Deed;
 use crate::scenario::Scenario;
 use crate::world::World;
 
-/// Takes, in each attempt, a route of ours away that the pass doesn't touch.
+/// Deletes, in each attempt, one route of ours that the pass does not touch.
 struct Taker<'a> {
     world: &'a World,
     others: Vec<Route>,
@@ -20,7 +20,7 @@ struct Taker<'a> {
 }
 
 impl<'a> Taker<'a> {
-    /// None of the routes for private space is touched, and no packet of a promise takes one.
+    /// The pass touches no route for private space, and no promised packet takes one.
     fn new(world: &'a World) -> Self {
         let all = world.owned_now().routes;
         let private = |route: &Route| route.target == RouteTarget::Throw;
@@ -47,7 +47,7 @@ impl Interposer for Taker<'_> {
 fn watched_pass_keeps_its_work_despite_foreign_deletions() {
     lab::isolated(|| {
         World::enter(Scenario::named("document-change"), |world| {
-            // Nobody hears it: this pass answers for everything.
+            // Without a watcher the pass answers for every route.
             let mut taker = Taker::new(world);
             let report = world.pass(1, Some(&mut taker));
             assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
@@ -107,7 +107,7 @@ fn watched_pass_accepts_objects_already_present() {
     });
 }
 
-/// The kernel refuses one step each time.
+/// The kernel refuses one step at each try.
 struct Refuser<'a> {
     key: &'a ObjectKey,
     refusals: usize,
@@ -154,7 +154,7 @@ fn refused_object_is_left_out_and_named() {
     });
 }
 
-/// One that was fought over before is tried once; any other is put back by the same pass.
+/// A route with earlier fights is tried once; the same pass restores any other route.
 #[test]
 fn watched_pass_tries_contested_objects_once() {
     lab::isolated(|| {

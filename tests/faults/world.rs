@@ -1,4 +1,4 @@
-//! One scenario in a bare namespace of its own: brings the state before, runs passes, looks.
+//! One scenario in a bare namespace: builds the earlier state, runs passes, reads the outcome.
 //!
 //! Everything here runs on a thread inside the namespace (`World::enter`).
 
@@ -34,7 +34,7 @@ use crate::foreign::{Foreign, Routes};
 use crate::scenario::{Scenario, UPGRADE};
 use lab::{Bare, Ns, scratch};
 
-/// Stand for partners; not addresses of the documentation blocks, which verify itself asks about.
+/// Addresses for partners; not from the documentation blocks, which verify itself looks up.
 pub const PARTNERS: [&str; 2] = ["8.8.8.8", "2606:4700:4700::1111"];
 /// Resolver, metadata and a peered network: the main table's, always.
 const PRIVATE: [&str; 4] = [
@@ -44,16 +44,16 @@ const PRIVATE: [&str; 4] = [
     "fd00:ec2::254",
 ];
 
-/// What the kernel would do with a packet to an address.
+/// The kernel's route decision for each address.
 pub type Decisions = Vec<(IpAddr, Decision)>;
 
-/// A namespace, a scenario, and the outcome of its passes without any fault.
+/// A namespace, a scenario, and the outcome of the scenario's passes without any fault.
 pub struct World {
     pub scenario: Scenario,
     pub bare: Bare,
-    /// Its files: documents, state dir.
+    /// The directory for documents and state.
     pub directory: PathBuf,
-    /// What is ours before the pass and after it.
+    /// Our objects before the pass and after.
     pub owned: [OwnedState; 2],
     pub decisions: [Decisions; 2],
     /// Decisions before an upgrade: through nexthop objects.
@@ -105,7 +105,7 @@ fn document(stage: usize, prefixes: &[&str]) -> String {
     )
 }
 
-/// Runs one pass with settings of a stage; the interposer may interfere.
+/// Runs one pass with the settings of a stage; the interposer may interfere.
 pub fn run_pass(config: &Config, role: Role, interposer: Option<&mut dyn Interposer>) -> Report {
     run_pass_on(config, role, open_kernel, interposer)
 }
@@ -213,11 +213,12 @@ impl Interposer for Recorder {
     }
 }
 
-/// How many namespaces share the steps of a scenario. More than cores: a pass that adds or removes
-/// firewall hooks mostly sleeps (the kernel waits for all packets under way, some 30 ms).
+/// The number of namespaces that share the steps of a scenario. More than cores, since a pass that
+/// adds or removes firewall hooks mostly sleeps (the kernel waits about 30 ms for packets in
+/// flight).
 const SHARDS: usize = 6;
 
-/// Calls `body` for every step of the scenario, in namespaces that share them.
+/// Calls `body` for every step of the scenario, spread over several namespaces.
 pub fn at_every_step(scenario: Scenario, body: impl Fn(&World, usize) + Sync) {
     let visited = AtomicUsize::new(0);
     let steps = AtomicUsize::new(0);
@@ -332,12 +333,12 @@ impl World {
             .expect("the scratch directory is writable");
     }
 
-    /// One pass to the state of that stage.
+    /// Runs one pass to a stage.
     pub fn pass(&self, stage: usize, interposer: Option<&mut dyn Interposer>) -> Report {
         run_pass(&self.config(stage), self.scenario.role, interposer)
     }
 
-    /// An agent's: somebody hears what changes meanwhile.
+    /// A pass of an agent, beside a watcher that hears changes.
     pub fn watched_pass(&self, stage: usize, interposer: &mut dyn Interposer) -> Report {
         self.watched_pass_with(stage, Watched::default(), interposer)
     }
@@ -362,7 +363,7 @@ impl World {
         )
     }
 
-    /// Puts kernel and state dir back to what they were before the pass.
+    /// Restores kernel and state directory to the stage before the pass.
     pub fn reset(&self) {
         let mut kernel = open_kernel().expect("the kernel opens");
         let ownership = self.ownership();
@@ -382,7 +383,7 @@ impl World {
         copy(&self.directory.join("kept"), &self.directory.join("state"));
     }
 
-    /// Does to a route what somebody else does.
+    /// Changes a route as a foreign program would.
     pub fn write(&self, write: Write, route: &Route) {
         let mut kernel = open_kernel().expect("the kernel opens");
         let refused = kernel
@@ -406,7 +407,7 @@ impl World {
         Ownership::new(Numbers::of(&self.config(1)), earlier)
     }
 
-    /// What is ours now.
+    /// Our objects now.
     pub fn owned_now(&self) -> OwnedState {
         let mut kernel = open_kernel().expect("the kernel opens");
         let ownership = self.ownership();
@@ -416,7 +417,7 @@ impl World {
             .owned(&ownership)
     }
 
-    /// Panics unless what is ours is that of the stage.
+    /// Panics unless our objects are those of the stage.
     #[track_caller]
     pub fn assert_owned(&self, stage: usize, when: &str) {
         let (now, wanted) = (
@@ -440,7 +441,7 @@ impl World {
         assert_eq!(self.foreign_firewall, now, "{when}: the foreign firewall");
     }
 
-    /// What somebody else's packets and ours would do now.
+    /// The route decisions for foreign packets and ours now.
     pub fn decisions_now(&self) -> Decisions {
         let mut kernel = open_kernel().expect("the kernel opens");
         let mut all = self.scenario.storage();
@@ -459,7 +460,8 @@ impl World {
             .collect()
     }
 
-    /// The host asks for itself; a NAT instance for a host behind it.
+    /// The look-up for a destination: from the host itself, or on a NAT instance from a host
+    /// behind.
     fn question(&self, destination: IpAddr) -> Lookup {
         let (source, input) = match self.scenario.role {
             Role::Host => (None, None),
@@ -482,8 +484,8 @@ impl World {
         }
     }
 
-    /// Panics where a packet would take a path that is neither that of before nor that of after:
-    /// storage may also take the egress path for a while, unless it had a bypass and keeps one.
+    /// Panics if a packet takes a path of neither stage. Storage traffic may take the egress path
+    /// for a while, unless both stages have a bypass for it.
     #[track_caller]
     pub fn assert_allowed(&self, when: &str) {
         let [before, after] = &self.decisions;
@@ -520,8 +522,8 @@ impl World {
             if ownership.is_bypass_table(route.key.table) && ownership.owns_route(route))
     }
 
-    /// Panics unless one further pass converges: exit 0, our objects as after a pass without any
-    /// fault, everything foreign as before, no lock, a readable journal.
+    /// Panics unless one further pass converges: exit 0, our objects as after a pass without
+    /// faults, foreign objects unchanged, the lock released, the journal readable.
     #[track_caller]
     pub fn assert_converges(&self, expected: Outcome, when: &str) {
         let report = self.pass(1, None);
@@ -561,7 +563,7 @@ impl World {
     }
 }
 
-/// Without what only the backend understands (it may hold handles).
+/// Without data that only the backend understands (handles, for example).
 fn comparable(mut owned: OwnedState) -> OwnedState {
     for firewall in owned.firewalls.values_mut() {
         firewall.snapshot = SavedRules::default();
@@ -571,7 +573,7 @@ fn comparable(mut owned: OwnedState) -> OwnedState {
     owned
 }
 
-/// Makes `to` a copy of a directory of plain files; an absent one is copied as absent.
+/// Makes `to` a copy of a directory of plain files, absent if `from` is absent.
 fn copy(from: &Path, to: &Path) {
     if to.exists() {
         fs::remove_dir_all(to).expect("the scratch directory is writable");

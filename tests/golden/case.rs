@@ -18,15 +18,15 @@ use trailblazer::types::{Family, IfIndex, Metric, Protocol, Region};
 use crate::lines::{self, Names};
 use crate::pipeline;
 
-/// `observed.toml`: the host and what lies in its kernel, one line an object, in `ip`'s words.
+/// `observed.toml`: the host and the objects in its kernel, one line each, in the syntax of `ip`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Observed {
-    /// What the case shows: said when it fails.
+    /// A description, printed with a failure.
     pub about: String,
     /// `eth0`, or `eth1 down`.
     pub links: Vec<String>,
-    /// `10.0.1.11/24 dev eth0`; the connected routes follow from them.
+    /// `10.0.1.11/24 dev eth0`; connected routes are derived.
     pub addresses: Vec<String>,
     /// The main table, but for the connected routes.
     #[serde(default)]
@@ -34,14 +34,14 @@ pub struct Observed {
     /// `nameserver` lines of resolv.conf.
     #[serde(default)]
     pub name_servers: Vec<IpAddr>,
-    /// Path → value, as far as the case depends on them.
+    /// Path → value, as far as the case depends on sysctls.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
-    /// What the metadata service says.
+    /// The answers of the metadata service.
     pub instance: Option<Instance>,
-    /// Everything of ours lies there as this other case leaves it.
+    /// Our objects are those that another case leaves behind, …
     pub after: Option<String>,
-    /// But for these, in canonical lines.
+    /// … except these, in canonical lines.
     #[serde(default)]
     pub gone: Vec<String>,
     /// Further routes in our tables: ours by `proto 83`, or foreign.
@@ -53,10 +53,10 @@ pub struct Observed {
     /// Nexthop objects: of an earlier version of ours, or foreign.
     #[serde(default)]
     pub nexthops: Vec<String>,
-    /// What the backends hold, where it isn't what follows from `after`.
+    /// The backends' content, where different from the outcome of `after`.
     #[serde(default)]
     pub firewall: Firewall,
-    /// Why this case can't exist in the kernel that runs the tests.
+    /// The reason if the case cannot exist in the kernel that runs the tests.
     pub not_in_kernel: Option<String>,
     /// `ip route get` afterwards: `"52.216.1.1" = "via 10.0.1.1 dev eth0"`.
     #[serde(default)]
@@ -89,7 +89,7 @@ pub struct Case {
     pub document: Option<(PathBuf, Vec<u8>)>,
     pub observed: Observed,
     pub names: Names,
-    /// The case that lies in the kernel before.
+    /// The case whose outcome is in the kernel.
     pub before: Option<Box<Case>>,
 }
 
@@ -153,7 +153,7 @@ impl Case {
         self.config.role.expect("a case's config names the role")
     }
 
-    /// Our numbers, and those of the case before.
+    /// Our numbers, and those of the earlier case.
     pub fn ownership(&self) -> Ownership {
         let earlier = self.before.iter().map(|case| Numbers::of(&case.config));
         Ownership::new(Numbers::of(&self.config), earlier)
@@ -197,7 +197,7 @@ impl Case {
         self.observed.addresses.iter().map(parse).collect()
     }
 
-    /// The host's facts. `lo` has no addresses here: nothing depends on them.
+    /// The host's facts. `lo` has no addresses here, since nothing depends on them.
     pub fn facts(&self) -> HostFacts {
         let links = self.links();
         let addresses = self.addresses();
@@ -248,7 +248,7 @@ impl Case {
         }
     }
 
-    /// The policy that the case before left in its firewall.
+    /// The firewall policy that the earlier case left behind.
     pub fn firewall_before(&self) -> Option<(BackendKind, Ruleset)> {
         let before = self.before.as_deref()?;
         let outcome = pipeline::run(before);
@@ -256,7 +256,7 @@ impl Case {
         Some((outcome.backend, ruleset))
     }
 
-    /// What lies in the kernel.
+    /// The state of the kernel.
     pub fn state(&self) -> ObservedState {
         let mut state = ObservedState::empty();
         if let Some(before) = self.before.as_deref() {
@@ -318,7 +318,7 @@ impl Case {
             };
             state.firewalls.insert(backend, found);
         }
-        // As a pass does: iptables is asked only where it is used or may hold something.
+        // As in a pass: iptables is read only if chosen or possibly in use.
         let chosen = pipeline::choose(&self.config, &state).0;
         let held = matches!(
             state.firewalls.get(&BackendKind::Iptables),
@@ -331,7 +331,7 @@ impl Case {
     }
 }
 
-/// The rules that every network namespace begins with (net/ipv4/fib_rules.c and its IPv6 twin).
+/// The initial rules of every network namespace (net/ipv4/fib_rules.c and the IPv6 counterpart).
 pub const KERNEL_RULES: [&str; 5] = [
     "ipv4 0 from all lookup local proto kernel",
     "ipv4 32766 from all lookup main proto kernel",

@@ -1,5 +1,5 @@
-//! A case in a kernel: what it describes is built with `ip` in namespaces of its own, the real
-//! binary runs there, and the outcome is read with `ip` again.
+//! A case in a kernel: built with `ip` in namespaces, run with the real binary, and read back with
+//! `ip`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -118,7 +118,7 @@ fn build(case: &Case) -> Host {
     }
     ns.ip_batch(&near);
     far.ip_batch(&other);
-    // Some of them are of the links.
+    // Some settings belong to links.
     let settings: Vec<(&str, &str)> = case
         .observed
         .sysctls
@@ -167,7 +167,7 @@ fn build(case: &Case) -> Host {
     host
 }
 
-/// The case before is judged on this case's host, with this case's state dir.
+/// The earlier case is judged on this case's host, with this case's state directory.
 fn host_of(_case: &Case, host: &Host) -> Host {
     Host {
         ns: host.ns.clone(),
@@ -210,7 +210,7 @@ pub fn resolv_conf(case: &Case) -> String {
         .collect()
 }
 
-/// Routes, rules, nexthops and firewalls: what the case says lies there.
+/// Adds the case's routes, rules, nexthops and firewalls.
 fn put_objects(case: &Case, ns: &Ns) {
     let state = case.state();
     let mut nexthops = state.nexthops.clone();
@@ -315,7 +315,8 @@ fn serve_instance(case: &Case, far: &Ns) {
     }
 }
 
-/// The kernel, read by us, says what the case says: so the pure pipeline starts from what is.
+/// Our reading of the kernel equals the case's description, so the pure pipeline starts from the
+/// real state.
 fn assert_as_described(case: &Case, host: &Host) {
     let ownership = case.ownership();
     let described = case.state();
@@ -401,8 +402,8 @@ fn run(case: &Case, host: &Host, arguments: &[&str]) -> Output {
     host.ns.exec_command(&mut command)
 }
 
-/// The binary's text without what the machine and the moment decide: the version of iptables,
-/// the duration, how the missing source is missing.
+/// The binary's text without parts that depend on the machine or the moment: the version of
+/// iptables, the duration, the failure of the missing source.
 fn normal(output: &Output) -> String {
     let mut text = String::new();
     for line in output.stdout.lines() {
@@ -445,7 +446,7 @@ fn without_times(text: &str) -> String {
     kept + rest
 }
 
-/// What isn't ours, an object a line: `ip` and `nft` say it, our marks of ownership sort it.
+/// Foreign objects, one a line, printed by `ip` and `nft` and told apart by our marks of ownership.
 fn foreign(case: &Case, host: &Host) -> BTreeSet<String> {
     let ownership = case.ownership();
     let mut marks = vec![format!("proto {} ", ownership.current.protocol)];
@@ -473,8 +474,8 @@ fn foreign(case: &Case, host: &Host) -> BTreeSet<String> {
     found
 }
 
-/// The tables, rules and nexthops as `ip` reads them are the desired ones, and what a frozen
-/// family keeps; the firewall is the desired one.
+/// Tables, rules and nexthops, read by `ip`, are the desired ones plus those kept by a frozen
+/// family; the firewall is the desired one.
 fn assert_desired(case: &Case, host: &Host, expected: &pipeline::Outcome) {
     let desired = expected.desired.as_ref().expect("checked by the caller");
     let ownership = case.ownership();
@@ -549,7 +550,7 @@ fn assert_desired(case: &Case, host: &Host, expected: &pipeline::Outcome) {
             &found.join("\n")
         )
     );
-    // The bypass table never holds a default of ours, whatever was desired.
+    // The bypass table never holds a default of ours.
     let default = desired.routes.iter().any(|route| {
         route.key.table == numbers.bypass_table
             && (route.key.dst.prefix_len() == 0 || route.target == RouteTarget::Unreachable)
@@ -576,14 +577,14 @@ fn assert_desired(case: &Case, host: &Host, expected: &pipeline::Outcome) {
             Some(ruleset) if kind == expected.backend => {
                 assert_eq!(text, Some(pipeline::render(kind, ruleset)), "{kind}");
             }
-            // The marks stay with the rules that a frozen family keeps.
+            // The marks stay along with the rules of a frozen family.
             None if kept_rules => {}
             _ => assert_eq!(text, None, "{kind} holds something of ours"),
         }
     }
 }
 
-/// Whatever of ours is left under earlier numbers, the state dir still knows those.
+/// The state directory knows the numbers of all objects of ours left under earlier numbers.
 fn assert_numbers_known(case: &Case, host: &Host) {
     let store = Store::open(&host.state_dir);
     let known: Vec<Numbers> = store
@@ -670,7 +671,7 @@ fn route_of_json(family: &str, table: u32, route: &Value) -> String {
     if let Some(source) = text("prefsrc") {
         line.push_str(&format!(" src {source}"));
     }
-    // In the kernel's order, which is that of the numbers.
+    // In the kernel's order, by number.
     for name in (2..=17).filter_map(|kind| MetricKind(kind).name()) {
         if let Some(value) = text_of(&route["metrics"][0][name]) {
             line.push_str(&format!(" {name} {value}"));
@@ -724,7 +725,7 @@ fn rule_of_json(family: &str, rule: &Value) -> String {
     format!("{line} proto {}", text("protocol").unwrap_or_default())
 }
 
-/// The gateway of a route or next hop, with its family where the route has another.
+/// The gateway of a route or next hop, with a family if different from the route's.
 fn via_text(value: &Value) -> String {
     let via = &value["via"];
     if let (Some(family), Some(host)) = (text_of(&via["family"]), text_of(&via["host"])) {

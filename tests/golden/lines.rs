@@ -1,5 +1,5 @@
-//! Objects as lines in the words of `ip`, both ways: a case file is written in them, and `ip`
-//! itself takes them. A default is `default` for IPv4 and `::/0` for IPv6.
+//! Objects as lines in the syntax of `ip`, parsed and rendered: case files contain such lines, and
+//! `ip` accepts them. A default is `default` for IPv4 and `::/0` for IPv6.
 
 use std::net::IpAddr;
 
@@ -180,7 +180,7 @@ pub fn dst_text(dst: &IpNet) -> String {
     }
 }
 
-/// The canonical line: what `route` reads.
+/// The canonical line, as read by `route`.
 pub fn route_line(route: &Route, names: &Names) -> String {
     let (dst, family) = (dst_text(&route.key.dst), route.key.family());
     let mut line = match &route.target {
@@ -218,7 +218,7 @@ pub fn route_line(route: &Route, names: &Names) -> String {
     line
 }
 
-/// Where `ip route add` must differ: it wants `nexthop` behind everything else.
+/// The line for `ip route add`, which requires `nexthop` at the end.
 pub fn route_command(route: &Route, names: &Names) -> String {
     let line = route_line(route, names);
     match line.split_once(" nexthop ") {
@@ -331,7 +331,7 @@ pub fn rule(line: &str) -> Rule {
     rule
 }
 
-/// The canonical line: what `rule` reads.
+/// The canonical line, as read by `rule`.
 pub fn rule_line(rule: &Rule) -> String {
     format!(
         "{} {} {} proto {}",
@@ -384,7 +384,7 @@ pub fn nexthop(line: &str, names: &Names) -> NexthopObject {
     }
 }
 
-/// The canonical line: what `nexthop` reads.
+/// The canonical line, as read by `nexthop`.
 pub fn nexthop_line(nexthop: &NexthopObject, names: &Names) -> String {
     let what = match &nexthop.kind {
         NexthopKind::Single(via) => hop_text(via, nexthop.family, names),

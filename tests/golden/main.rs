@@ -1,7 +1,7 @@
-//! Golden plans: the exact text of a dry run for each case, and the proof in a real kernel that
-//! carrying it out leads where it should.
+//! Golden plans: the exact text of a dry run for each case, and the proof in a real kernel that the
+//! plan reaches the desired state.
 //!
-//! `TRAILBLAZER_BLESS=1 cargo test --test golden` (or `make golden`) writes the texts anew.
+//! `TRAILBLAZER_BLESS=1 cargo test --test golden` (or `make golden`) rewrites the texts.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Mutex;
 
-/// Compares a file with what should be in it, or writes it.
+/// Compares a file with the expected content, or rewrites the file.
 fn check(path: &Path, text: &str, failures: &mut String) {
     if std::env::var_os("TRAILBLAZER_BLESS").is_some() {
         std::fs::write(path, text)
@@ -60,7 +60,7 @@ fn every_plan_matches_its_golden_file() {
         let json = case.directory.join("plan.json");
         if json.exists() {
             let mut value = outcome.report.to_json();
-            // What the machine and the moment decide.
+            // Values of the machine and the moment.
             for key in ["duration_ms", "stages_ms"] {
                 value.as_object_mut().unwrap().remove(key);
             }
@@ -93,7 +93,7 @@ fn every_golden_plan_reaches_the_desired_state_in_a_kernel() {
             }
         }
         println!("{} cases carried out, {left_out} left out", cases.len());
-        // There is one resolv.conf: those with name servers go first and alone.
+        // All cases share one resolv.conf: cases with name servers run first and alone.
         let (alone, together): (Vec<_>, Vec<_>) = cases
             .into_iter()
             .partition(|case| !case.observed.name_servers.is_empty());
@@ -124,7 +124,7 @@ fn every_golden_plan_reaches_the_desired_state_in_a_kernel() {
 /// Most of a case is waiting for the kernel to make namespaces and for the disk.
 const WORKERS: usize = 6;
 
-/// Carries a case out; what went wrong, with what the case is about.
+/// Runs a case; returns the failure with the case's description.
 fn failure(case: &case::Case) -> Option<String> {
     let panic = std::panic::catch_unwind(|| in_kernel::carry_out(case)).err()?;
     let what = panic

@@ -16,18 +16,18 @@ use trailblazer::types::{Family, PerFamily};
 
 use crate::case::Case;
 
-/// What comes of a case.
+/// The outcome of a case.
 pub struct Outcome {
     /// `None` where the host doesn't fit the settings.
     pub desired: Option<DesiredState>,
     pub plan: Plan,
     pub backend: BackendKind,
     pub report: Report,
-    /// The text of the dry run, and the error as the command line says it.
+    /// The text of the dry run, and the error as printed by the command line.
     pub text: String,
 }
 
-/// How a source fails is its own business, and left out.
+/// The start of the note about a failed source, left out of comparisons.
 pub const SOURCE_NOTE: &str = "note      source:";
 
 /// A backend's own text of a policy.

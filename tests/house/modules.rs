@@ -1,4 +1,4 @@
-//! The modules of a source tree and the imports among them, read from the text.
+//! The modules of a source tree and their imports, read from the text.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::text::{code_only, without_tests};
 /// The path of a module below the crate: `["plan", "diff"]`.
 pub type Module = Vec<String>;
 
-/// Modules with the modules that each of them names, in `use` trees and in inline paths.
+/// Modules with the modules named by each, in `use` trees and in inline paths.
 pub struct Tree {
     imports: BTreeMap<Module, BTreeSet<Module>>,
 }

@@ -1,4 +1,4 @@
-//! `docs/aws.md`: its commands by AWS's own models, and the IAM policies against them.
+//! `docs/aws.md`: the commands by AWS's own models, and the IAM policies against the commands.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ fn allowed(path: &str) -> BTreeSet<String> {
     found
 }
 
-/// The calls of the page's commands; each command must get as far as one.
+/// The API calls of the page's commands; each command must get as far as a call.
 fn calls() -> BTreeSet<String> {
     let commands = ask(&["commands", "docs/aws.md"]);
     let commands = commands.as_array().unwrap();
@@ -62,7 +62,7 @@ fn calls() -> BTreeSet<String> {
 #[test]
 fn operator_policy_permits_exactly_the_commands_of_the_page() {
     let mut calls = calls();
-    // RunInstances with `--tag-specifications` asks for it too.
+    // RunInstances with `--tag-specifications` requires CreateTags too.
     calls.insert("ec2:CreateTags".to_owned());
     assert_eq!(allowed(OPERATOR), calls);
 }
@@ -83,8 +83,8 @@ fn every_policy_action_exists_in_iam() {
                     continue;
                 };
                 for key in condition["StringEquals"].as_object().unwrap().keys() {
-                    // A condition on a key that the action doesn't have never holds. The region is
-                    // a key of every action.
+                    // A condition on a key that the action lacks never holds. The region is a key
+                    // of every action.
                     let key = match key.split_once('/') {
                         Some((key, _tag)) => format!("{key}/${{TagKey}}"),
                         None => key.clone(),
@@ -114,7 +114,7 @@ fn packer_policy_terminates_only_tagged_instances() {
     assert_eq!(given, format!("\"{}\"", tag.as_str().unwrap()).as_str());
 }
 
-/// The page says that the agent needs no IAM role, and why: it must stay true.
+/// The page says why the agent needs no IAM role; the reason must stay true.
 #[test]
 fn agent_needs_no_credentials() {
     let source = read("src/source/imds.rs");

@@ -1,4 +1,4 @@
-//! What the DaemonSet lets the agent do, done here: it must be enough.
+//! The DaemonSet's permissions, applied here, are enough for the agent.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -23,8 +23,8 @@ fn probe(ns: &Ns, get: &serde_json::Value) -> String {
     answer.split_whitespace().nth(1).unwrap().to_owned()
 }
 
-/// The agent as the container runtime would start it: root, the capabilities that are added and no
-/// other, no new privileges, and a root file system that is read-only but for the volumes.
+/// The agent as a container runtime would start it: root, only the added capabilities, no new
+/// privileges, and a read-only root file system except for the volumes.
 fn caged(command: &mut Command, container: &serde_json::Value, log: &std::path::Path) {
     let context = &container["securityContext"];
     assert_eq!(context["runAsUser"], 0);
@@ -87,8 +87,7 @@ fn root_with_one_capability_suffices() {
             assert_eq!(probe(&bare.ns, get), "200", "{name}");
         }
 
-        // A pod that ends leaves the node's routes alone: there is no hook, and this is why none
-        // is needed.
+        // A pod that ends leaves the node's routes in place, so no hook is needed.
         let before = bare.ns.ip("route show table 1083");
         assert!(before.contains("52.216.0.0/15"), "{before}");
         let (ended, _) = agent.stop();

@@ -1,14 +1,15 @@
-//! Each config that a reader could copy, by the real binary, on a host with the page's addresses.
+//! Every config that a reader could copy, run by the real binary on a host with the page's
+//! addresses.
 
 use serde_json::Value;
 
 use crate::tools::*;
 use lab::{Bare, Output};
 
-/// Where the unit waits for it.
+/// The path of the config in the unit.
 pub const PLACE: &str = "/etc/trailblazer/trailblazer.toml";
 
-/// What a file of user data writes to the config's place.
+/// The config in a file of user data.
 #[track_caller]
 pub fn of_user_data(path: &str) -> String {
     let documents = ask(&["yaml", path]);
@@ -36,7 +37,7 @@ pub fn of_fleet(kind: &str) -> Value {
     object
 }
 
-/// All of them, each with the place that it is from.
+/// All configs, each with its origin.
 fn all() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for path in files("packaging/ami/cloud-init", ".yaml") {
@@ -57,8 +58,8 @@ fn all() -> Vec<(String, String)> {
     found
 }
 
-/// `reconcile --dry-run` of a config, in the page's subnet: 10.0.0.0/16 with the router at
-/// 10.0.0.1, as a host (…11) that is also the NAT (…10 and …20).
+/// `reconcile --dry-run` of a config in the page's subnet: 10.0.0.0/16 with the router at 10.0.0.1,
+/// as a host (…11) that is also the NAT (…10 and …20).
 fn plan(bare: &Bare, config: &str) -> Output {
     let file = lab::write_config("trailblazer.toml", config);
     lab::trailblazer(
@@ -70,7 +71,7 @@ fn plan(bare: &Bare, config: &str) -> Output {
             "json",
             "-c",
             &file,
-            // There is no metadata service to tell it, nor a way to the document.
+            // No metadata service names the region, and the document is out of reach.
             "--region",
             "us-east-1",
             "--source",
@@ -134,7 +135,7 @@ fn host_example_uses_the_nat_of_the_page() {
     });
 }
 
-/// That the checks above would notice: a slip in any of them is refused, with its name.
+/// The checks above notice a mistake in any config, and name the place.
 #[test]
 fn misspelt_key_is_refused() {
     lab::isolated(|| {
@@ -151,7 +152,7 @@ fn misspelt_key_is_refused() {
     });
 }
 
-/// What `bake.sh` leaves in an image, on a machine of another region whose NAT is down.
+/// The image left by `bake.sh`, on a machine of another region whose NAT is down.
 #[test]
 fn baked_document_suffices_for_a_boot_without_a_source() {
     lab::isolated(|| {
@@ -180,7 +181,7 @@ fn baked_document_suffices_for_a_boot_without_a_source() {
             .filter(|name| name != "lock" && !name.starts_with("journal."))
             .collect();
         left.sort();
-        // No facts: they would be of the machine that built the image.
+        // No facts, which would be those of the build machine.
         assert_eq!(left, ["confirmed.json", "last-known-good"]);
 
         let host = of_user_data("packaging/ami/cloud-init/host.yaml");

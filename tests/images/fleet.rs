@@ -1,5 +1,5 @@
-//! User data, the DaemonSet, the container image and the public CI: by the schemas of who reads
-//! them, and against the units of the package, whose promises they repeat.
+//! User data, the DaemonSet, the container image and the public CI: by the schemas of their
+//! readers, and against the packaged units whose settings they repeat.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn against_cloud_init(path: &str) -> (bool, String) {
 fn user_data_is_valid_for_cloud_init() {
     assert_eq!(unit("ConditionPathExists"), PLACE);
     for path in files("packaging/ami/cloud-init", ".yaml") {
-        // Without this first line cloud-init takes it for something else.
+        // cloud-init recognises its config by this first line.
         assert!(read(&path).starts_with("#cloud-config\n"), "{path}");
         let (valid, said) = against_cloud_init(&path);
         assert!(valid, "{path}:\n{said}");
@@ -50,8 +50,8 @@ fn user_data_is_valid_for_cloud_init() {
     }
 }
 
-/// What systemd says of a boot with the agent enabled, the image's drop-in, cloud-init's own units,
-/// and this line more.
+/// systemd's plan of a boot with the agent enabled, the image's drop-in, cloud-init's own units,
+/// and the extra line.
 fn boot(more: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let units = directory.path();
@@ -124,10 +124,10 @@ fn agent_starts_after_cloud_init_wrote_its_config() {
 #[test]
 fn forwarding_is_on_before_the_agent_starts() {
     let data = ask(&["yaml", "packaging/ami/cloud-init/nat.yaml"]);
-    // bootcmd is of the stage that the drop-in waits for; runcmd would be too late.
+    // bootcmd belongs to the stage that the drop-in waits for; runcmd would be too late.
     let forwarding = json!(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"]);
     assert!(data[0]["bootcmd"].as_array().unwrap().contains(&forwarding));
-    // Else it needs the drop-in that opens the sandbox, which the image doesn't have.
+    // `manage` would need the drop-in that opens the sandbox, which the image lacks.
     assert!(!of_user_data("packaging/ami/cloud-init/nat.yaml").contains("manage"));
 }
 
@@ -160,7 +160,7 @@ fn daemonset_has_the_sandbox_of_the_unit() {
     );
     let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
     assert_eq!(grace.to_string(), unit("TimeoutStopSec"));
-    // A hook that flushes would undo each node's paths at each update.
+    // A hook with a flush would remove each node's paths at each update.
     assert_eq!(container["lifecycle"], Value::Null);
 
     let context = &container["securityContext"];
@@ -237,8 +237,8 @@ fn containerfile_passes_hadolint_and_copies_all_cargo_inputs() {
             assert!(copy.status().unwrap().success(), "COPY {path}");
         }
     }
-    // It wants to see each target that Cargo.toml names before it looks for the one to build; this
-    // one isn't there, so that nothing is built here.
+    // cargo requires every target in Cargo.toml to exist before a build; the missing target makes
+    // cargo stop without building anything.
     let output = Command::new(env!("CARGO"))
         .args(["build", "--locked", "--offline", "--bin", "no-such-binary"])
         .current_dir(directory.path())
@@ -251,7 +251,7 @@ fn containerfile_passes_hadolint_and_copies_all_cargo_inputs() {
         "{said}"
     );
 
-    // What the ignore file leaves out can't be copied.
+    // Files excluded by the ignore file cannot be copied.
     let ignore = read("packaging/container/Containerfile.dockerignore");
     for line in text.lines().filter_map(|line| line.strip_prefix("COPY ")) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -329,7 +329,7 @@ fn workflow_passes_actionlint() {
     }
 }
 
-/// A step's script, as the runner gives it to bash.
+/// A step's script, as passed to bash by the runner.
 #[track_caller]
 fn shell(workflow: &str, script: &str) {
     let directory = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
-//! The images, the DaemonSet and the public CI: each file by a real parser and the schema of who
-//! reads it, each config in it by the real binary, and the pages against the files.
+//! The images, the DaemonSet and the public CI: each file by a real parser and its reader's schema,
+//! each config by the real binary, and the pages against the files.
 //!
-//! `packaging/dev/image-tools.sh` fetches the tools; where they are missing the tests fail.
+//! `packaging/dev/image-tools.sh` fetches the tools; without the tools the tests fail.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! The Packer template: the images that it builds, and what it says of each.
+//! The Packer template: the images, and the template's description of each.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::tools::*;
 
 const TEMPLATE: &str = "packaging/ami/trailblazer.pkr.hcl";
 
-/// The parser leaves a literal's quotes, which tell it from an expression.
+/// The parser keeps a literal's quotes, which distinguish literals from expressions.
 #[track_caller]
 fn literal(value: &Value) -> &str {
     value
@@ -99,7 +99,7 @@ fn every_source_matches_its_name_and_is_encrypted() {
         let expected = format!("${{var.instance_types.{architecture}}}");
         assert_eq!(source["instance_type"], expected.as_str(), "{name}");
 
-        // An image of another architecture would start on no instance of this one.
+        // An image of another architecture starts on no instance of this type.
         let filter = &source["source_ami_filter"][0];
         let filters = filter["filters"].as_str().unwrap();
         let machine = if architecture == "amd64" {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::tools::*;
 
-/// What a heading is called in a link, as GitHub names it.
+/// The anchor of a heading in a link, as made by GitHub.
 fn anchor(heading: &str) -> String {
     heading
         .trim()
@@ -73,11 +73,12 @@ fn shell_examples_pass_shellcheck() {
     for page in ["docs/aws.md", "docs/kubernetes.md"] {
         let found = blocks(&read(page), "sh");
         assert!(!found.is_empty(), "{page}");
-        // One script: later blocks use what earlier ones have set.
+        // One script, since later blocks use variables of earlier ones.
         let directory = tempfile::tempdir().unwrap();
         let script = directory.path().join("page.sh");
         std::fs::write(&script, format!("#!/bin/sh\n{}", found.join("\n"))).unwrap();
-        // A person types it and sees where `cd` failed (2164); an id is no subtraction (2100).
+        // A person types these lines and sees where `cd` failed (2164); an id is no subtraction
+        // (2100).
         let words = [
             "--norc",
             "--exclude=SC2164,SC2100",

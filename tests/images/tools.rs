@@ -1,4 +1,4 @@
-//! The tools, and the files that they read.
+//! The tools and their input files.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,7 @@ pub fn read(path: &str) -> String {
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The files of a directory with this ending, as paths in the repository; there must be some.
+/// The files of a directory with this ending, as paths in the repository; at least one must exist.
 #[track_caller]
 pub fn files(directory: &str, ending: &str) -> Vec<String> {
     let mut found: Vec<String> = std::fs::read_dir(repository().join(directory))
@@ -29,7 +29,7 @@ pub fn files(directory: &str, ending: &str) -> Vec<String> {
     found
 }
 
-/// Where `packaging/dev/image-tools.sh` puts them; never left out in silence.
+/// The directory of `packaging/dev/image-tools.sh`; a missing one fails the test.
 #[track_caller]
 fn tools() -> PathBuf {
     let tools = repository().join("target/tools/images");
@@ -46,11 +46,11 @@ pub fn cloud_init() -> PathBuf {
     tools().join("cloud-init")
 }
 
-/// A tool with these words, run in the repository: whether it succeeded, and what it said.
+/// Runs a tool in the repository; returns success and output.
 #[track_caller]
 pub fn try_tool(name: &str, words: &[&str]) -> (bool, String) {
     let own = tools().join("venv/bin").join(name);
-    // What the venv doesn't have is of the distribution.
+    // Tools outside the venv come from the distribution.
     let program = if own.exists() {
         own
     } else {
@@ -66,7 +66,7 @@ pub fn try_tool(name: &str, words: &[&str]) -> (bool, String) {
     (output.status.success(), text)
 }
 
-/// A tool with these words, which must succeed.
+/// Runs a tool that must succeed.
 #[track_caller]
 pub fn tool(name: &str, words: &[&str]) -> String {
     let (succeeded, text) = try_tool(name, words);
@@ -91,7 +91,7 @@ pub fn ask(words: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The text between the fences of each block of that language in a page.
+/// The text of each fenced block in `language` on a page.
 pub fn blocks(page: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}");
     let mut found = Vec::new();

@@ -1,5 +1,4 @@
-//! Neighbours who don't give in: they change an object of ours back whenever it is mended, or put
-//! their own in its place.
+//! Fights: other programs delete or replace an object of ours after every repair.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -14,10 +13,10 @@ use crate::packets::*;
 use crate::scene::*;
 use lab::*;
 
-/// A prefix that the streams of the scene don't ask for.
+/// A prefix without traffic in the scene.
 const FOUGHT: &str = "3.5.0.0/19";
 
-/// One process that runs the same `ip` commands every few milliseconds. Dropping it ends it.
+/// A process that repeats the same `ip` commands every few milliseconds until dropped.
 struct Neighbour {
     child: Child,
     stopping: Arc<AtomicBool>,
@@ -27,7 +26,7 @@ struct Neighbour {
 impl Neighbour {
     fn repeating(ns: &Ns, lines: String) -> Neighbour {
         let mut command = Command::new("ip");
-        // What isn't there can't be deleted: it goes on all the same, and isn't heard.
+        // `-force` continues after failures, such as a deletion of a missing object.
         command.args(["-force", "-batch", "-"]);
         command.stdin(Stdio::piped()).stderr(Stdio::null());
         let mut child = ns.spawn(&mut command);
@@ -53,13 +52,13 @@ impl Drop for Neighbour {
         if let Some(feeding) = self.feeding.take() {
             feeding.join().unwrap();
         }
-        // Its input has ended, and so does it.
+        // The process ends with its input.
         self.child.wait().unwrap();
     }
 }
 
-/// Processor time of a process so far, all threads (proc_pid_stat(5): utime and stime, in ticks
-/// of a hundredth of a second on every Linux that this runs on).
+/// Processor time of a process so far, all threads (proc_pid_stat(5): utime and stime, in ticks of
+/// a hundredth of a second on every Linux concerned).
 fn processor_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat
@@ -108,7 +107,7 @@ fn repeatedly_deleted_route_becomes_a_conflict() {
             let reason = status["reason"].as_str().unwrap();
             assert!(reason.contains(&object), "{reason}");
 
-            // What nobody fights over is mended at once, through several rounds of the fight.
+            // Objects without a fight are repaired at once during several rounds of the fight.
             let rest = || {
                 let mut ours = scene.ours();
                 ours.retain(|line| !line.contains(FOUGHT));
@@ -121,8 +120,8 @@ fn repeatedly_deleted_route_becomes_a_conflict() {
                 std::thread::sleep(Duration::from_secs(2));
             }
 
-            // A fight costs nearly nothing: five repairs, then one after each growing pause. Of
-            // the two other objects there were four each.
+            // A fight costs nearly nothing: five repairs, then one after each growing pause. The
+            // two other objects were deleted four times each.
             let status = scene.agent.status().unwrap();
             let (took, spent) = (started.elapsed(), processor_time(pid) - spent);
             let passes = passes(&status) - passes(&before);
@@ -134,7 +133,7 @@ fn repeatedly_deleted_route_becomes_a_conflict() {
             assert!(spent < took / 4, "{spent:?} of {took:?}");
             assert!(passes <= 4 * seconds, "{passes} in {took:?}");
             let repairs = mended(&status, "route") + mended(&status, "rule");
-            // Of 1, 2, 4 … seconds; a pass may have been at it when the fight began.
+            // Pauses of 1, 2, 4 … seconds; a pass may have been running when the fight began.
             let pauses = u64::from((seconds + 1).ilog2());
             assert!((13..=8 + 5 + pauses + 1).contains(&repairs), "{status:#}");
             assert_eq!(told(scene, &object), 1, "{}", scene.agent.log());
@@ -172,7 +171,7 @@ fn repeatedly_flushed_table_becomes_a_conflict() {
     });
 }
 
-/// What somebody else has put in the place of one of ours is his, until he takes it away.
+/// A foreign object in the place of one of ours stays untouched until removed by its owner.
 fn replaced(family: &str, route: &str, foreign: &str) {
     in_force(Setting::default(), |scene| {
         let ours = scene.ours();
@@ -188,7 +187,7 @@ fn replaced(family: &str, route: &str, foreign: &str) {
         let reason = status["reason"].as_str().unwrap();
         assert!(reason.contains("protocol 186"), "{reason}");
 
-        // Nothing else suffers: what a notification tells of, and what only a pass can mend.
+        // Everything else works: objects with notifications, and objects that only a pass repairs.
         let rest = || {
             let mut ours = scene.ours();
             ours.retain(|line| !line.contains(prefix));
@@ -234,7 +233,7 @@ fn foreign_route_in_our_place_is_a_conflict_ipv6() {
     });
 }
 
-/// A second default of the egress table would take what ours leaves to it.
+/// A second default in the egress table would take the traffic that should meet our default.
 #[test]
 fn foreign_default_in_the_egress_table_is_a_conflict() {
     isolated(|| {
@@ -293,7 +292,7 @@ fn deleted_every_1500_ms(delete: &str, object: &str) {
         let listed = conflicts(&status);
         let listed = listed.iter().find(|conflict| conflict["object"] == object);
         assert_eq!(listed.unwrap()["paused_for_s"], 0, "{status:#}");
-        // Several conflicts that begin together: the log names some of them, each once.
+        // Several conflicts begin together: the log names some of them, each once.
         let log = scene.agent.log();
         assert!(log.contains("each change is repaired at once"), "{log}");
         assert!(told(scene, object) <= 1, "{log}");

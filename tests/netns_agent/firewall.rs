@@ -1,5 +1,5 @@
-//! Somebody flushes the firewall, or changes single rules of ours. On a host, they mark what was
-//! opened from outside: without them, answers of such connections leave through the NAT.
+//! Another program flushes the firewall, or changes single rules of ours. On a host these rules
+//! mark flows opened from outside, whose answers would otherwise leave through the NAT.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -19,12 +19,12 @@ fn setting(firewall: Firewall, agent: &str) -> Setting {
     }
 }
 
-/// A connection from outside that says nothing until it is asked: a packet in the gap would end
-/// it, as the one of a [`LongFlow`] does.
+/// A connection from outside without unsolicited packets: a packet of a [`LongFlow`] in the gap
+/// would end the connection.
 struct Idle(TcpStream);
 
 impl Idle {
-    /// Opens it and asks once, with all the patience of the client's kernel.
+    /// Opens the connection and asks once, with the patience of the client's kernel.
     fn open(lab: &Lab, to: IpAddr) -> Idle {
         let connect = || {
             let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), SOON)?;
@@ -53,8 +53,8 @@ fn assert_reachable_from_outside(lab: &Lab) {
     }
 }
 
-/// One attack after the other, each mended, told, and blamed on the program. Connections from
-/// outside stay open, and new ones come in as before.
+/// Runs one attack after the other; each is repaired, logged, and attributed to the program.
+/// Connections from outside stay open, and new ones succeed as before.
 fn attack(scene: &Scene, program: &str, scripts: &[&str]) {
     let open = [HOST1_PUBLIC, HOST1_6].map(|public| Idle::open(scene.lab, public));
     for script in scripts {
@@ -73,7 +73,7 @@ fn attack(scene: &Scene, program: &str, scripts: &[&str]) {
         let pace = if program.is_empty() { 4000 } else { 2100 };
         std::thread::sleep(Duration::from_millis(pace).saturating_sub(started.elapsed()));
     }
-    // The journal tells of a pass when it begins to change something, the account when it has ended.
+    // The journal names a pass at its begin, the status counts at its end.
     let status = scene.agent.wait_for("all of it counted", |status| {
         mended(status, "nat") >= scripts.len() as u64
     });
@@ -88,7 +88,7 @@ fn flushed_ruleset_and_deleted_table_are_restored() {
     isolated(|| {
         in_force(setting(Firewall::Nftables, ""), |scene| {
             let scripts = [
-                // As nftables.service does it when it reloads: theirs is there again at once.
+                // Like a reload of nftables.service: foreign tables are back at once.
                 "{ echo flush ruleset; nft -s list table inet theirs; } | nft -f -",
                 "nft delete table inet trailblazer",
                 "nft flush table inet trailblazer",
@@ -115,13 +115,13 @@ fn single_rule_changes_in_our_table_are_undone() {
     });
 }
 
-/// Attacks on the iptables backend; `$P` is the program. What they take of others' they put back,
-/// as a firewall script does.
+/// Attacks on the iptables backend; `$P` is the program. Like a firewall script, each attack
+/// restores foreign rules.
 const ATTACKS: [&str; 5] = [
     "$P-save -t mangle | grep -v TRAILBLAZER > /run/lab/theirs
      $P -t mangle -F; $P-restore -n < /run/lab/theirs",
     "$P -t mangle -S PREROUTING | grep TRAILBLAZER | sed 's/^-A/-D/' | xargs $P -t mangle",
-    // netfilter-persistent: the whole table anew, and ours isn't in it.
+    // netfilter-persistent: restores the whole table without our chains.
     "$P-save -t mangle | grep -v TRAILBLAZER > /run/lab/theirs; $P-restore < /run/lab/theirs",
     "$P -t mangle -F $($P -t mangle -S | sed -n 's/^-N \\(TRAILBLAZER-.*\\)/\\1/p' | head -1)",
     "$P -t mangle -S PREROUTING | grep TRAILBLAZER | xargs $P -t mangle",
@@ -129,8 +129,8 @@ const ATTACKS: [&str; 5] = [
 
 fn attack_iptables(scene: &Scene, blamed: bool) {
     let [ip, ip6] = ["ip", "ip6"].map(|family| scene.firewall.program(family));
-    // The variant on nf_tables makes built-in chains as it needs them, and a restored table anew,
-    // behind the others: that is the attacker's doing. IPv4's is the last.
+    // The variant on nf_tables creates built-in chains on demand, and a restored table at the end
+    // of the list: an effect of the attack. IPv4's table is the last.
     for program in [&ip6, &ip] {
         scene.shell(&format!("{program}-save -t mangle | {program}-restore"));
     }
@@ -164,8 +164,7 @@ fn flushed_chains_and_deleted_jumps_are_restored_iptables_legacy() {
     });
 }
 
-/// A connection that somebody opens while the rules are away finds its flow marked when they are
-/// back.
+/// A connection opened while the rules are missing has its flow marked after the repair.
 #[test]
 fn connection_opened_without_our_rules_survives_the_repair() {
     isolated(|| {

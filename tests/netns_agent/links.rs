@@ -1,5 +1,6 @@
-//! The link goes and comes, with its addresses and the DHCP client's defaults. IPv4 routes vanish
-//! in silence then. Connections may fail meanwhile; none is seen from a wrong source.
+//! The link goes down and up, along with its addresses and the DHCP client's defaults. IPv4 routes
+//! then vanish without notification. Connections may fail meanwhile; none is seen from a wrong
+//! source.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use crate::packets::*;
 use crate::scene::*;
 use lab::*;
 
-/// One route of each family and table: what a link takes along.
+/// One route of each family and table that vanishes with the link.
 const ON_THE_LINK: [&str; 4] = [
     "add route 52.216.0.0/15 table 1083",
     "add route 2600:1fa0:8000::/39 table 1083",
@@ -16,7 +17,7 @@ const ON_THE_LINK: [&str; 4] = [
     "add route ::/0 table 1084",
 ];
 
-/// Waits until ours is back as it was and neighbours answer again.
+/// Waits until our objects are back and neighbours answer again.
 #[track_caller]
 fn wait_until_back(scene: &Scene, ours: &BTreeSet<String>) {
     eventually("ours is back as it was", || scene.ours() == *ours);
@@ -28,7 +29,8 @@ fn wait_until_back(scene: &Scene, ours: &BTreeSet<String>) {
     });
 }
 
-/// What the DHCP client and the router advertisements put back after the link was down.
+/// Restores the routes that the DHCP client and router advertisements would restore after the link
+/// was down.
 fn put_back_dhcp(scene: &Scene) {
     let [default4, _] = dhcp_routes(HOST1);
     scene.ip(&default4);
@@ -61,7 +63,7 @@ fn routes_return_after_a_link_was_down() {
     });
 }
 
-/// A link that flaps fights nobody: however often, what lay on it comes back at once.
+/// A flapping link is no fight: routes over the link come back at once, however often.
 #[test]
 fn routes_return_after_ten_flaps() {
     isolated(|| {
@@ -121,7 +123,7 @@ fn routes_return_after_an_address_was_removed() {
     });
 }
 
-/// The same name, another number: every route that named the old one is written anew.
+/// The same name, another interface index: every route over the old index is rewritten.
 #[test]
 fn routes_return_on_a_recreated_interface() {
     isolated(|| {
@@ -146,8 +148,8 @@ fn routes_return_on_a_recreated_interface() {
     });
 }
 
-/// A DHCP client that restarts takes its default away and puts it back: the bypass keeps the
-/// gateway that it knows, and no route of ours moves.
+/// A restarting DHCP client removes its default and adds it again: the bypass keeps the last known
+/// gateway, and no route of ours changes.
 #[test]
 fn lost_default_keeps_the_last_known_bypass_gateway() {
     isolated(|| {
@@ -183,7 +185,7 @@ fn lost_default_keeps_the_last_known_bypass_gateway() {
     });
 }
 
-/// A better default, through another router: the bypass goes with it, and back.
+/// A better default through another router: the bypass follows, and returns.
 #[test]
 fn new_default_router_moves_the_bypass() {
     isolated(|| {
@@ -198,7 +200,7 @@ fn new_default_router_moves_the_bypass() {
                 "route add default via 10.0.1.2 dev priv proto dhcp src 10.0.1.11 metric 100\n\
                  route add default via fe80::2 dev priv proto ra metric 100\n",
             );
-            // The rules that count by path may ask for the router, too.
+            // The rules that count by path may match the router too.
             let moved = |line: &String| {
                 let line = line.replace("10.0.1.1 ", "10.0.1.2 ");
                 line.replace("fe80::1 ", "fe80::2 ")
@@ -225,8 +227,8 @@ fn new_default_router_moves_the_bypass() {
     });
 }
 
-/// IPv6 is without its address for as long as the router announces none, and its egress gateway
-/// is on no link then: what IPv4 loses meanwhile comes back all the same.
+/// Without a router's announcements the host has no IPv6 address, and the IPv6 egress gateway is on
+/// no link; deleted IPv4 objects are repaired meanwhile all the same.
 #[test]
 fn family_without_its_address_leaves_the_other_alone() {
     isolated(|| {

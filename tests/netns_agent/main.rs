@@ -1,5 +1,5 @@
-//! The agent among neighbours, with real packets: what others take away is back, and partners see
-//! the egress address only, all the while.
+//! The agent beside other programs, with real packets: deleted objects come back, and partners see
+//! the egress address only, throughout.
 
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]

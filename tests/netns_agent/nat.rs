@@ -1,5 +1,5 @@
-//! The same on a NAT instance: its rules hold for what comes in from the hosts, its firewall
-//! translates, and its egress addresses must be there.
+//! The same on a NAT instance: its rules apply to packets from the hosts, its firewall translates,
+//! and its egress addresses must be present.
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::packets::*;
 use crate::scene::*;
 use lab::*;
 
-/// A lab whose hosts leave through `nat1`, with an agent there.
+/// A lab whose hosts use `nat1`, with an agent on `nat1`.
 fn on_nat1(case: Case, body: impl FnOnce(&Scene)) {
     let lab = behind_nat1(case.layout);
     let machine = case.machine(&lab);
@@ -26,7 +26,7 @@ fn on_nat1(case: Case, body: impl FnOnce(&Scene)) {
     watch_over(&lab, &machine, case.firewall, &seen, body);
 }
 
-/// Our rules' priorities of a family, as they are.
+/// The priorities of our rules in a family.
 fn priorities(scene: &Scene, family: &str) -> Vec<String> {
     let listing = scene.ip(&format!("{family} -N rule show"));
     let ours = listing.lines().filter(|line| line.contains("proto 83"));
@@ -34,7 +34,7 @@ fn priorities(scene: &Scene, family: &str) -> Vec<String> {
         .collect()
 }
 
-/// Runs one script after the other, each mended and told as a change of the firewall.
+/// Runs the scripts in turn; each is repaired and reported as a change of the firewall.
 fn attack(scene: &Scene, scripts: &[String]) {
     for script in scripts {
         let (story, started) = (scene.story(), Instant::now());
@@ -43,7 +43,7 @@ fn attack(scene: &Scene, scripts: &[String]) {
             let new = scene.story().split_off(story.len());
             new.iter().any(|step| step.ends_with(" nat"))
         });
-        // Who does this six times in ten seconds fights us: this one doesn't.
+        // Six repairs in ten seconds would be a conflict, so the pace is slower.
         std::thread::sleep(Duration::from_millis(2100).saturating_sub(started.elapsed()));
     }
     let status = scene.agent.status().unwrap();
@@ -81,7 +81,7 @@ fn nat_chains_are_repaired_nftables() {
             let chains = scene
                 .shell("nft list table inet trailblazer | sed -n 's/.*chain \\(.*\\) {/\\1/p'");
             let mut scripts = vec![
-                // As nftables.service does it when it reloads: theirs is there again at once.
+                // Like a reload of nftables.service: foreign tables are back at once.
                 "{ echo flush ruleset; for table in natbox letin theirs; do
                      nft -s list table inet $table; done; } | nft -f -"
                     .to_owned(),
@@ -100,8 +100,8 @@ fn nat_chains_are_repaired_iptables() {
         on_nat1(bulk_interface(Firewall::Iptables), |scene| {
             let programs = ["ip6", "ip"].map(|family| scene.firewall.program(family));
             for program in &programs {
-                // Built-in chains that a restored table has, and that it comes behind the others,
-                // are the attacker's doing.
+                // The built-in chains of a restored table, and the table's place at the end, are an
+                // effect of the attack.
                 for table in ["nat", "mangle", "filter"] {
                     scene.shell(&format!("{program}-save -t {table} | {program}-restore"));
                 }
@@ -125,8 +125,8 @@ fn nat_chains_are_repaired_iptables() {
     });
 }
 
-/// Conntrack translates a flow at its first packet or never. A client that goes on asking from
-/// the same port gets its answer all the same, when the rules are back.
+/// Conntrack translates a flow at its first packet or never. A client that keeps asking from the
+/// same port is answered all the same after the repair.
 fn flow_without_translation(firewall: Firewall, delete: &str) {
     on_nat1(bulk_interface(firewall), |scene| {
         let asking = scene.lab.ns("host1").in_thread(|| {
@@ -171,13 +171,14 @@ fn flow_opened_before_nat_is_translated_after_the_repair_iptables() {
     });
 }
 
-/// Without its address the instance can't translate to it; with it, everything is as before.
+/// Without its egress address the instance cannot translate; with the address back, everything is
+/// as before.
 #[test]
 fn lost_egress_address_degrades_until_its_return() {
     isolated(|| {
         on_nat1(bulk_interface(Firewall::Nftables), |scene| {
             let nat = scene.lab.nat1;
-            // Another address of the link, so that its default stays.
+            // Another address of the link, so that the link's default stays.
             scene
                 .machine
                 .ns()
@@ -194,7 +195,7 @@ fn lost_egress_address_degrades_until_its_return() {
                     .wait_for("it says so", |status| status["state"] == "degraded");
                 let reason = status["reason"].as_str().unwrap();
                 assert!(reason.contains("egress_addresses"), "{reason}");
-                // What else goes meanwhile comes back meanwhile.
+                // Other objects deleted meanwhile are repaired meanwhile.
                 scene.gap(|| {
                     scene.shell("ip route flush table 1083; nft delete table inet trailblazer");
                 });
@@ -210,8 +211,8 @@ fn lost_egress_address_degrades_until_its_return() {
     });
 }
 
-/// The bulk link flaps: storage takes the egress path until its routes are back, and comes from
-/// an egress address then, never from another one.
+/// The bulk link flaps: storage traffic takes the egress path until its routes are back, from an
+/// egress address, never from another one.
 #[test]
 fn flapping_bulk_link_falls_back_to_the_egress_address() {
     isolated(|| {
@@ -228,7 +229,7 @@ fn flapping_bulk_link_falls_back_to_the_egress_address() {
                     ));
                 });
                 if round == 0 {
-                    // The kernel's own routes of that link are listed last, from now on.
+                    // The kernel lists its own routes of the link last from now on.
                     scene.foreign_from_now();
                 }
             }
@@ -266,7 +267,7 @@ fn translation_deleted_every_1500_ms(firewall: Firewall, delete: &str) {
         assert!(!conflicts(&status).is_empty(), "{status:#}");
         // A flush of iptables takes the administrator's rules too.
         scene.foreign_from_now();
-        // Connections that began without a translation end with the client's patience.
+        // Connections opened without translation end after the client's patience.
         std::thread::sleep(PATIENCE * 2);
         count_from_now(scene.lab);
     });

@@ -1,6 +1,6 @@
-//! The real systemd-networkd on the host's interface, with the settings that make it delete every
-//! route and rule that isn't its own whenever it configures a link: `ManageForeignRoutes` and
-//! `ManageForeignRoutingPolicyRules`, both on by default.
+//! The real systemd-networkd on the host's interface. By default (`ManageForeignRoutes`,
+//! `ManageForeignRoutingPolicyRules`) networkd deletes every foreign route and rule whenever it
+//! configures a link.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use crate::scene::*;
 use lab::*;
 
-/// As an administrator writes it, with a rule and a route of a table of their own.
+/// An administrator's settings, with a rule and a route of a separate table.
 const NETWORK: &str = "\
 [Match]
 Name=priv
@@ -39,30 +39,31 @@ ManageForeignRoutes=yes
 ManageForeignRoutingPolicyRules=yes
 ";
 
-/// A running networkd in the namespace of `host1`. Dropping it ends it.
+/// A running networkd in the namespace of `host1`, ended when dropped.
 struct Networkd(Child);
 
 impl Networkd {
-    /// Starts it and waits until it has configured the link.
+    /// Starts networkd and waits until the link is configured.
     fn start(lab: &Lab) -> Networkd {
-        // What it says of links may be an earlier one's word.
+        // An old state file could come from an earlier networkd.
         let _absent = std::fs::remove_dir_all("/run/systemd/netif/links");
         let daemon = ["/lib/systemd", "/usr/lib/systemd"]
             .map(|place| format!("{place}/systemd-networkd"))
             .into_iter()
             .find(|path| Path::new(path).exists())
             .expect("systemd-networkd is installed (package systemd; make deps)");
-        // It drops root for a user that the lab's user namespace doesn't have: here that name
-        // means root. The machine's own settings for it are out of its sight, and with a
-        // writable /sys it doesn't take itself for a container, whose links it wouldn't wait
-        // for: it would configure them before it has seen the routes on them.
+        // networkd drops root for a user that the lab's user namespace lacks, so the user's name
+        // means root here. The machine's own settings of networkd are hidden. With a read-only /sys
+        // networkd would assume a container, whose links need no waiting, and configure links
+        // before having read their routes; so /sys is writable.
         let script = format!(
             "mount --bind /run/lab/passwd /etc/passwd
              [ ! -d /etc/systemd ] || mount -t tmpfs tmpfs /etc/systemd
              mount -o remount,bind,rw /sys
              exec env -i {daemon}"
         );
-        // `ip netns exec` gives it a mount namespace with the /sys of its network namespace.
+        // `ip netns exec` gives the process a mount namespace with the /sys of its network
+        // namespace.
         let mut command = Command::new("ip");
         command.args(["netns", "exec", "host1", "sh", "-ec", &script]);
         let log = scratch().join("networkd.log");
@@ -82,7 +83,7 @@ impl Networkd {
         networkd
     }
 
-    /// Ends it and starts it again, as `systemctl restart` does.
+    /// Ends networkd and starts it again, as `systemctl restart` does.
     fn restart(mut self, lab: &Lab) -> Networkd {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -93,19 +94,19 @@ impl Networkd {
 
 impl Drop for Networkd {
     fn drop(&mut self) {
-        // Both fail only where it has ended by itself.
+        // Both fail only if networkd has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// What networkd says of the link.
+/// networkd's state of the link.
 fn link_state(lab: &Lab) -> String {
     let index = lab.ns("host1").ip_json("link show dev priv")[0]["ifindex"].clone();
     std::fs::read_to_string(format!("/run/systemd/netif/links/{index}")).unwrap_or_default()
 }
 
-/// What the daemon needs of a running system.
+/// Parts of a running system that networkd needs.
 fn prepare(lab: &Lab) {
     let write = |path: &str, text: &str| {
         let path = Path::new(path);
@@ -133,7 +134,7 @@ fn prepare(lab: &Lab) {
 
 fn beside_networkd(body: impl FnOnce(&Scene, Networkd)) {
     let setting = Setting {
-        // It would delete theirs, too.
+        // networkd would delete the administrator's objects too.
         administrator: false,
         prepare: |lab| {
             prepare(lab);
@@ -144,9 +145,9 @@ fn beside_networkd(body: impl FnOnce(&Scene, Networkd)) {
     in_force(setting, |scene| {
         let story = scene.story();
         let mut networkd = None;
-        // It deletes all that is foreign when it starts, too.
+        // networkd deletes foreign objects at its start too.
         scene.gap(|| networkd = Some(Networkd::start(scene.lab)));
-        // Rules of kinds that it doesn't know (goto, nop) it leaves.
+        // networkd leaves rules of unknown kinds (goto, nop).
         let deleted = [
             "add rule ipv4 30010",
             "add rule ipv4 30020",
@@ -189,8 +190,8 @@ fn objects_return_after_a_flap_under_networkd() {
         beside_networkd(|scene, networkd| {
             let ours = scene.ours();
             for _ in 0..3 {
-                // One that is up again before networkd has looked leaves networkd's own default
-                // away, now and then: no fault of the agent's.
+                // If the link is up again before networkd has looked, networkd now and then omits
+                // its own default: no fault of the agent's.
                 scene.ip("link set priv down");
                 eventually("networkd has seen it go", || {
                     link_state(scene.lab).contains("OPER_STATE=off")

@@ -1,12 +1,12 @@
-//! More happens than the agent's buffer for notifications holds: the kernel drops some, and says
-//! only that it did.
+//! More changes than the agent's notification buffer holds: the kernel drops some, and reports only
+//! the loss.
 
 use serde_json::Value;
 
 use crate::scene::*;
 use lab::*;
 
-/// Every second prefix of a size, so that none can be merged.
+/// Every second prefix of a size, so that nothing aggregates.
 fn many(count: usize) -> Vec<String> {
     let ipv4 = (0..count).map(|i| format!("13.{}.{}.0/24", i / 128, i % 128 * 2));
     let ipv6 = (0..count / 4).map(|i| format!("2600:1fc0:{:x}::/48", i * 2));
@@ -51,7 +51,7 @@ fn large_flush_overruns_the_socket_and_is_repaired() {
     });
 }
 
-/// Thousands of changes of others in our tables, and in the midst of them some of ours are taken.
+/// Thousands of foreign changes in our tables, and deletions of our objects among them.
 #[test]
 fn storm_of_foreign_changes_hides_no_deletion() {
     isolated(|| {

@@ -12,23 +12,22 @@ use lab::*;
 /// One NAT instance, both families.
 pub const ONE: &str = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
 
-/// Whom the streams ask.
+/// The targets of the traffic streams.
 const TARGETS: [IpAddr; 4] = [S3, S3_6, PARTNER, PARTNER6];
 
-/// What stands for both families in `ip` commands.
+/// Both families in `ip` commands.
 pub const FAMILIES: [&str; 2] = ["-4", "-6"];
 
 /// How a scene begins.
 pub struct Setting {
-    /// Which firewall.
     pub firewall: Firewall,
-    /// The NAT instances, and what else the settings say.
+    /// The NAT instances, and further settings.
     pub config: String,
     /// Prefixes in the document beside [`FIRST`].
     pub prefixes: Vec<String>,
-    /// Whether the administrator has something in every table.
+    /// Whether the administrator has an object in every table.
     pub administrator: bool,
-    /// What is there before the agent comes.
+    /// The state before the agent starts.
     pub prepare: fn(&Lab),
 }
 
@@ -44,7 +43,7 @@ impl Default for Setting {
     }
 }
 
-/// What a test works with.
+/// A scene: lab, host, agent and streams.
 pub struct Scene<'a> {
     pub firewall: Firewall,
     pub lab: &'a Lab,
@@ -54,7 +53,7 @@ pub struct Scene<'a> {
     foreign: RefCell<Snapshot>,
 }
 
-/// What the internet sees of `host1` on the bypass path.
+/// The address of `host1` on the bypass path, as seen from outside.
 pub fn bypass_of_host1(other: IpAddr) -> IpAddr {
     if other.is_ipv4() {
         HOST1_PUBLIC
@@ -63,7 +62,7 @@ pub fn bypass_of_host1(other: IpAddr) -> IpAddr {
     }
 }
 
-/// What partners see through `nat1`.
+/// The address of `nat1` that partners see.
 pub fn egress_of_nat1(lab: &Lab, other: IpAddr) -> IpAddr {
     if other.is_ipv4() {
         lab.nat1.egress_public
@@ -72,9 +71,9 @@ pub fn egress_of_nat1(lab: &Lab, other: IpAddr) -> IpAddr {
     }
 }
 
-/// A lab, a host with an agent in force, and streams of new connections that judge in the end:
-/// whatever `body` does, everything is in force again, what is foreign is as it was, and no
-/// packet took a wrong path outside of a [`Scene::gap`].
+/// A lab, a host with an agent in force, and streams of new connections with a verdict at the end:
+/// after `body`, everything is in force again, foreign objects are unchanged, and no packet took a
+/// wrong path outside a [`Scene::gap`].
 pub fn in_force(setting: Setting, body: impl FnOnce(&Scene)) {
     let lab = Lab::new();
     lab.plain_nat("nat1");
@@ -97,7 +96,7 @@ pub fn in_force(setting: Setting, body: impl FnOnce(&Scene)) {
     watch_over(&lab, &machine, setting.firewall, &seen, body);
 }
 
-/// The same with any machine on the path of `host1`, whose connections are seen as `seen` says.
+/// The same with any machine on the path of `host1`; `seen` gives the expected source address.
 pub fn watch_over(
     lab: &Lab,
     machine: &Machine,
@@ -132,13 +131,13 @@ pub fn watch_over(
 }
 
 impl Scene<'_> {
-    /// One `ip` command on the host.
+    /// Runs one `ip` command on the host.
     #[track_caller]
     pub fn ip(&self, words: &str) -> String {
         self.machine.ns().ip(words)
     }
 
-    /// A shell script on the host; the first command that fails ends it.
+    /// Runs a shell script on the host; the first failing command ends the script.
     #[track_caller]
     pub fn shell(&self, script: &str) -> String {
         self.machine.ns().run(&["sh", "-ec", script])
@@ -160,16 +159,16 @@ impl Scene<'_> {
         }
     }
 
-    /// What is foreign by now is what must be there in the end: the test has changed it itself.
+    /// Takes the present foreign objects as the expected ones, after a change by the test.
     pub fn foreign_from_now(&self) {
         *self.foreign.borrow_mut() = self.machine.ns().foreign_snapshot();
     }
 
-    /// Takes something away that leads packets, and waits until all of ours is back as it was.
+    /// Deletes an object that routes packets, and waits for the full repair.
     ///
-    /// Between the two, the kernel does as its tables say: a new packet may take the main table's
-    /// default. That gap, which takes the agent well under a millisecond of an idle machine to
-    /// close, is the only time in which a test forgives a wrong path.
+    /// Between the two the kernel follows the remaining tables: a new packet may take the main
+    /// table's default. The agent closes the gap within a millisecond on an idle machine, and only
+    /// in the gap does a test accept a wrong path.
     #[track_caller]
     pub fn gap(&self, take: impl FnOnce()) {
         self.gap_in(|| self.ours(), take);
@@ -185,13 +184,14 @@ impl Scene<'_> {
         let leaks = self.lab.leaks();
         if leaks != Leaks::default() {
             println!("in the gap: {leaks:?}");
-            // Connections that began in it are over after the client's patience, twice.
+            // Connections opened in the gap end after the client's patience, twice.
             std::thread::sleep(PATIENCE * 2);
             count_from_now(self.lab);
         }
     }
 
-    /// Waits until what is ours is as it was; else says what is missing, and what the agent says.
+    /// Waits until our objects are as before; a failure names the missing objects and the agent's
+    /// status.
     #[track_caller]
     pub fn back_as(&self, before: &BTreeSet<String>, ours: impl Fn() -> BTreeSet<String>) {
         wait_until(
@@ -241,7 +241,7 @@ impl Scene<'_> {
         lines
     }
 
-    /// What the firewall holds of ours, each line with its place.
+    /// Our firewall lines, each with its position.
     fn our_firewall(&self) -> BTreeSet<String> {
         let ns = self.machine.ns();
         let listings = match self.firewall {
@@ -257,7 +257,7 @@ impl Scene<'_> {
             let ours = listing.stdout.lines().filter(|line| {
                 self.firewall == Firewall::Nftables || line.contains("TRAILBLAZER-")
             });
-            // The counters of a chain stand behind its name.
+            // The counters of a chain follow its name.
             let ours = ours.map(|line| line.split(" [").next().unwrap_or_default());
             lines.extend(
                 ours.enumerate()
@@ -267,8 +267,8 @@ impl Scene<'_> {
         lines
     }
 
-    /// Every step that the journal tells, in words: `add route 3.5.0.0/19 table 1083`,
-    /// `add rule ipv4 30020`, `add nat`, `replace nexthop 108400`.
+    /// Every step in the journal, in words: `add route 3.5.0.0/19 table 1083`, `add rule ipv4
+    /// 30020`, `add nat`, `replace nexthop 108400`.
     pub fn story(&self) -> Vec<String> {
         let history = self
             .machine
@@ -280,7 +280,7 @@ impl Scene<'_> {
         steps.map(step_in_words).collect()
     }
 
-    /// Waits until the journal tells of these steps since `before` (of [`Scene::story`]).
+    /// Waits until the journal holds these steps after `before` (of [`Scene::story`]).
     #[track_caller]
     pub fn told(&self, before: &[String], steps: &[String]) {
         let new = || self.story().split_off(before.len());
@@ -307,7 +307,7 @@ fn step_in_words(step: &Value) -> String {
     format!("{} {what}", text("action"))
 }
 
-/// The objects that the status names as fought over.
+/// The fights in the status.
 pub fn conflicts(status: &Value) -> Vec<&Value> {
     let conflicts = status["drift"]["conflicts"].as_array();
     conflicts.into_iter().flatten().collect()

@@ -6,7 +6,7 @@ use lab::*;
 
 /// Our rules of a family (`place` in src/desired).
 const RULES: [u32; 5] = [30000, 30010, 30020, 30030, 30099];
-/// Where the egress table doesn't lead (`special` in src/desired), of each family one.
+/// One destination of each family outside the egress table (`special` in src/desired).
 const THROWN: [&str; 2] = ["10.0.0.0/8", "fc00::/7"];
 
 fn added_rule(family: &str, priority: u32) -> String {
@@ -92,8 +92,8 @@ fn several_deleted_rules_and_routes_are_restored_at_once() {
     });
 }
 
-/// `ip rule flush` takes every rule but that of the local table: what others had, they put back
-/// themselves, as whoever types that must.
+/// `ip rule flush` removes every rule except the local table's; the foreign rules are added back by
+/// the caller, as an operator would have to.
 #[test]
 fn all_rules_are_restored_after_a_rule_flush() {
     isolated(|| {
@@ -136,7 +136,6 @@ fn five_complete_flushes_in_a_row_are_repaired() {
                             lines.push_str(&format!("ip {family} rule del pref {priority} || :\n"));
                         }
                     }
-                    // What isn't back yet can't be deleted.
                     scene.shell(&lines);
                 }
             });
