@@ -16,7 +16,7 @@ use trailblazer::plan::{Goal, plan};
 use trailblazer::ranges::{Document, PrefixSet, Selector, select};
 use trailblazer::types::{Family, IfIndex, Metric, Realm};
 
-/// Milliseconds of the one in the middle.
+/// The median of the rounds, in milliseconds.
 fn median<T>(rounds: usize, mut what: impl FnMut() -> T) -> f64 {
     let mut times: Vec<f64> = (0..rounds)
         .map(|_| {

@@ -403,7 +403,8 @@ fn untranslatable(case: Case) {
     ask_untracked(&lab);
     assert_eq!(lab.leaks(), Leaks::default());
 
-    // Invalid: the middle of a connection that conntrack has forgotten and won't pick up.
+    // Invalid packets: the middle of a connection that conntrack has forgotten and does not pick up
+    // again.
     nat1.sysctl(&[("net/netfilter/nf_conntrack_tcp_loose", "0")]);
     nat1.run(&["conntrack", "-F"]);
     std::thread::sleep(std::time::Duration::from_millis(600));

@@ -30,10 +30,10 @@ const PURE: [&str; 22] = [
     "columns",
 ];
 
-/// The one part of the settings that reads the disk.
+/// The only part of the settings that reads the disk.
 const EXEMPT: [&str; 1] = ["config/file.rs"];
 
-/// What such a module must not name, and why.
+/// Names forbidden in pure modules, with the reason.
 const FORBIDDEN: [(&str, &str); 29] = [
     ("std::{", "what can't be told: one path a `use`"),
     ("tokio", "a runtime"),
@@ -58,7 +58,7 @@ const FORBIDDEN: [(&str, &str); 29] = [
     ("UdpSocket", "sockets"),
     ("UnixStream", "sockets"),
     ("SystemTime", "the clock"),
-    // A moment that comes in as an argument is a number; reading it off a clock is not.
+    // A time as an argument is a number; reading a clock is not pure.
     ("Instant::now", "the clock"),
     ("elapsed(", "the clock"),
     ("Timestamp::now", "the clock"),
@@ -115,7 +115,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The lines that name something forbidden; comments and unit tests may.
+/// The lines with a forbidden name, outside comments and unit tests.
 fn impure(file: &Path, text: &str) -> Vec<String> {
     let mut findings = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
@@ -127,7 +127,7 @@ fn impure(file: &Path, text: &str) -> Vec<String> {
         let code = line.split("//").next().unwrap_or_default();
         for (word, what) in FORBIDDEN {
             let found = code.match_indices(word).any(|(at, _)| {
-                // A word of its own: `fs::` is not the end of `prefs::`.
+                // Whole words only: `prefs::` does not contain `fs::`.
                 let before = code[..at].chars().next_back();
                 !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
             });

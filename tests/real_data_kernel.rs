@@ -1,9 +1,9 @@
-//! Real documents of AWS, pass by pass, in a real kernel: after each pass the bypass table holds
-//! exactly what an independent computation selects, and the pass took exactly as many route
-//! changes as the two sets differ by.
+//! Real documents of AWS, pass by pass, in a real kernel: after each pass the bypass table equals
+//! an independent computation, and the pass changed exactly the routes in which the two sets
+//! differ.
 //!
-//! `TRAILBLAZER_LONG=1` (make test-long) replays all 3,023 versions and all polls; otherwise
-//! those in which something can happen.
+//! `TRAILBLAZER_LONG=1` (make test-long) replays all 3,023 versions and all polls; otherwise only
+//! the versions that can have an effect.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -24,7 +24,7 @@ use lab::replay::{Replay, ReplayRow};
 
 const REGIONS: [&str; 4] = ["us-east-1", "us-west-2", "eu-west-1", "eu-central-1"];
 const BYPASS: TableId = TableId(1083);
-/// Somebody else's, in the middle of our table: public space that no document lists under S3.
+/// Foreign routes in the middle of our table: public space that no document lists under S3.
 const FOREIGN: [&str; 2] = ["9.9.9.0/24", "2620:fe::/48"];
 /// All versions for four regions take minutes.
 const LONG_DEADLINE: Duration = Duration::from_secs(3600);
@@ -35,7 +35,8 @@ fn long() -> bool {
     std::env::var_os("TRAILBLAZER_LONG").is_some_and(|value| value == "1")
 }
 
-/// Says out loud what is not tested; real data is never part of the repository.
+/// Runs `body` with the data, or prints that the test is skipped; real data is never part of the
+/// repository.
 fn with_data<F: FnOnce(&Path)>(body: F) {
     let Some(dir) = lab::data::ip_ranges_dir() else {
         return;
@@ -63,7 +64,7 @@ fn aggregated(prefixes: &Prefixes) -> Prefixes {
     IpNet::aggregate(&prefixes).into_iter().collect()
 }
 
-/// A host of its own in a namespace of its own, which runs pass after pass.
+/// A host in a namespace of its own, for a series of passes.
 struct Host {
     bare: lab::Bare,
     config: Config,
@@ -106,7 +107,7 @@ impl Host {
         Host::new(service, region, r#"max_loss = "100%", hold_down = "0s""#)
     }
 
-    /// One pass over this document, with its route changes counted against the table.
+    /// Runs one pass over the document, and checks the reported route changes against the table.
     fn pass(&mut self, document: &[u8], accept: Option<SyncToken>) -> Report {
         std::fs::write(&self.document, document).unwrap();
         let options = Options {
@@ -190,7 +191,8 @@ fn expect(report: &Report, outcome: Outcome, place: &str) {
     assert_eq!(outcome.exit_code(), code);
 }
 
-/// Changed where the sets differ, and with nothing but those steps after the first pass.
+/// Asserts that the pass changed the table where the two sets differ, and after the first pass
+/// nothing else.
 fn expect_table(host: &Host, report: &Report, before: &Prefixes, wanted: &Prefixes, place: &str) {
     assert_eq!(host.table, *wanted, "{place}");
     let changed = before != wanted;
@@ -287,8 +289,8 @@ fn history_of_eu_central_1_replays_in_the_kernel() {
     });
 }
 
-/// Whether the guard must leave this prefix out: bogons that AWS has published, and what the
-/// namespace's own addresses lie in. Its own list, not the crate's.
+/// True if the guard must leave the prefix out: bogons published by AWS, and prefixes around the
+/// namespace's own addresses. The list is independent of the crate's.
 fn left_out(prefix: &IpNet) -> bool {
     const FORBIDDEN: [&str; 4] = [
         "fc00::/7",
@@ -302,8 +304,8 @@ fn left_out(prefix: &IpNet) -> bool {
     })
 }
 
-/// Every document in the order of publication, S3 for the four regions and all of Amazon's for
-/// one; the one that doesn't parse changes nothing.
+/// Every document in the order of publication, S3 for the four regions and all of Amazon's for one;
+/// a malformed document changes nothing.
 #[test]
 fn every_hard_document_reaches_the_kernel_as_selected() {
     with_data(|dir| {
@@ -344,13 +346,13 @@ fn every_hard_document_reaches_the_kernel_as_selected() {
     });
 }
 
-/// The last version of the replay before the one with that token.
+/// The last version of the replay before the token.
 fn version_before(dir: &Path, token: SyncToken) -> Vec<u8> {
     const WEEK: u64 = 7 * 86_400;
     let mut replay = Replay::open(dir);
     let mut before = Vec::new();
     while replay.advance() && replay.sync_token() < token.0 {
-        // Writing each of them would take seconds.
+        // Writing every document would take seconds.
         if replay.sync_token() + WEEK > token.0 {
             before = replay.document();
         }
@@ -364,7 +366,7 @@ fn token_of(document: &[u8]) -> SyncToken {
     SyncToken(value["syncToken"].as_str().unwrap().parse().unwrap())
 }
 
-/// The binary, as an operator runs it.
+/// The binary, as run by an operator.
 struct Operator {
     bare: lab::Bare,
     dir: tempfile::TempDir,
@@ -427,7 +429,7 @@ fn verdict<'r>(report: &'r Value, guard: &str) -> &'r Value {
         .unwrap_or_else(|| panic!("no verdict {guard}: {report:#}"))
 }
 
-/// One withdrawal under the default guard, from the last good document to the operator's word.
+/// One withdrawal under the default guard, from the last good document to the operator's release.
 fn withdrawal(service: &str, region: &str, guard: &str, before: &[u8], after: &[u8]) {
     let place = format!("{service} {region}");
     let value = |bytes| serde_json::from_slice::<Value>(bytes).unwrap();
@@ -444,7 +446,7 @@ fn withdrawal(service: &str, region: &str, guard: &str, before: &[u8], after: &[
 
     operator.publish(after);
     for pending in [true, false, false] {
-        // Seen first, then done; and again: the hold stays as it is.
+        // Dry run first, then the pass, then again: the hold stays.
         let flags: &[&str] = if pending { &["--dry-run"] } else { &[] };
         let report = operator.reconcile(flags, 3);
         assert_eq!(report["outcome"], "held", "{place}");
@@ -480,7 +482,8 @@ fn withdrawal(service: &str, region: &str, guard: &str, before: &[u8], after: &[
     let report = operator.reconcile(&["--accept", &held_token.to_string()], 0);
     assert_eq!(report["sync_token"], held_token.0, "{place}");
     assert_eq!(verdict(&report, guard)["level"], "note", "{place}");
-    // The hold is over; what AWS withdrew keeps its route for `hold_down`, as any withdrawal.
+    // The hold is over; withdrawn prefixes keep their routes for `hold_down`, as after any
+    // withdrawal.
     assert_eq!(verdict(&report, "hold-down")["level"], "note", "{place}");
     let covered = |prefixes: &Prefixes| aggregated(&prefixes.union(&both).copied().collect());
     assert_eq!(
@@ -547,7 +550,7 @@ fn smaller_withdrawal_is_held_down_but_not_held() {
     });
 }
 
-/// What an hourly poller received.
+/// The result of an hourly poll.
 enum Poll {
     Document(u64),
     Malformed,
@@ -571,7 +574,7 @@ fn polls(dir: &Path) -> Vec<Poll> {
         .collect()
 }
 
-/// How the poller saw the documents of one region's S3.
+/// One region's S3 as seen by the poller.
 #[derive(Debug, Default)]
 struct Seen {
     passes: usize,
@@ -582,8 +585,8 @@ struct Seen {
     changed: usize,
 }
 
-/// The polls under the default guard, but for `hold_down`: with it no route would go at all in
-/// the seconds that this takes, and a deletion too many could not show.
+/// The polls under the default guard, with `hold_down` off: otherwise no route would be deleted
+/// within the seconds of the test, and a wrong deletion could not show.
 #[test]
 fn six_years_of_polls_lose_no_wanted_route() {
     with_data(|dir| {
@@ -630,7 +633,7 @@ fn six_years_of_polls_lose_no_wanted_route() {
                     seen.malformed += usize::from(!empty);
                 }
                 Poll::Document(token) if *token < newest => {
-                    // In the short run the one in force may be older than the poller's.
+                    // In the short run the document in force may be older than the poller's.
                     assert_eq!(passed, newest, "{place}");
                     let report = host.pass(&came_back[token], None);
                     expect(&report, Outcome::InSync, &place);
@@ -664,7 +667,7 @@ fn six_years_of_polls_lose_no_wanted_route() {
                         expect(&report, Outcome::Held, &place);
                         let both = in_force.union(&selection).copied().collect();
                         assert_eq!(host.table, aggregated(&both), "{place}");
-                        // A hold outlives what is no document.
+                        // A hold survives unusable documents.
                         for nothing in [b"".as_slice(), &malformed] {
                             let report = host.pass(nothing, None);
                             expect(&report, Outcome::Held, &place);

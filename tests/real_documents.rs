@@ -64,7 +64,7 @@ fn named<'d>(documents: &'d BTreeMap<String, Vec<u8>>, part: &str) -> &'d [u8] {
     bytes
 }
 
-/// A host that believes what the guard lets it believe.
+/// A host that follows the guard's verdicts.
 struct Host {
     config: GuardConfig,
     selector: Selector,
@@ -84,7 +84,7 @@ impl Host {
         }
     }
 
-    /// One pass at the time of the document's own token.
+    /// Runs one pass at the time of the document's token.
     fn pass(&mut self, bytes: &[u8]) -> Judgement {
         let document = Document::parse(bytes).expect("a document");
         let last_good = self.last_good.clone();
@@ -198,7 +198,7 @@ fn embedded_sample_parses() {
     };
     assert!(distinct("service").len() >= 5);
     assert_eq!(distinct("region").len(), 4);
-    // The default guard takes it as it is.
+    // The default guard accepts the document unchanged.
     let judgement = Host::new(selector("S3", "us-east-1"), default_config()).pass(&bytes);
     assert_eq!(judgement.verdicts, []);
 }
@@ -299,7 +299,7 @@ fn guard_judges_hard_documents_as_expected() {
     }
     assert!(rejected > 0, "no bogon in any of the regions");
 
-    // An older one comes back.
+    // An older document returns.
     let mut host = Host::new(selector("S3", "us-east-1"), default_config());
     host.pass(named(&documents, "nbg-rolled-back"));
     let judgement = host.pass(named(&documents, "nbg-first-appears"));
@@ -379,7 +379,7 @@ fn history_of_the_selection_matches_an_independent_one() {
                 "{place}"
             );
 
-            // The defaults: additions are in at once, whatever is held.
+            // By default additions are in force at once, even during a hold.
             let judgement = careful.pass(&bytes);
             let set: PrefixSet = in_force(&judgement).iter().collect();
             assert!(rows.iter().all(|prefix| set.covers(prefix)), "{place}");

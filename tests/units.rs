@@ -1,4 +1,5 @@
-//! The units as systemd reads them: nothing unknown, nothing dangling, and a sandbox with a score.
+//! The units as systemd reads them: no unknown key, no dangling reference, and a sandbox with a
+//! score.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,13 +9,13 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// `systemd-analyze security` adds up to 10.0; this is 1.5 (issue C).
+/// `systemd-analyze security` counts up to 10.0; the promised limit is 1.5.
 const WORST_EXPOSURE: &str = "15";
 
-/// Keys that systemd before 254 ignores, with a warning: Debian 12 has 252.
+/// Keys that systemd before 254 ignores with a warning: Debian 12 has 252.
 const NEWER_KEYS: [&str; 2] = ["RestartSteps", "RestartMaxDelaySec"];
 
-/// A root with the system's units and ours, as the packages install them.
+/// A root with the system's units and ours, as installed by the packages.
 struct Root(TempDir);
 
 impl Root {
@@ -33,7 +34,7 @@ impl Root {
             .arg(root.units())
             .status();
         assert!(copied.unwrap().success());
-        // What the units start must be there and executable.
+        // The programs started by the units must exist and be executable.
         for program in ["usr/bin/trailblazer", "bin/sh"] {
             fs::copy("/bin/true", root.path(program)).unwrap();
         }
@@ -68,7 +69,7 @@ impl Root {
             .expect("systemd-analyze runs: make deps")
     }
 
-    /// What is wrong with the units, but for keys that this systemd is too old for.
+    /// The complaints about the units, except for keys newer than this systemd.
     fn complaints(&self) -> Vec<String> {
         let units: Vec<String> = ours()
             .iter()
@@ -145,7 +146,7 @@ fn sandbox_leaves_little_exposed() {
     }
 }
 
-/// One sandbox, two units: what is taken from the one is taken from the other.
+/// Both units have the same sandbox.
 #[test]
 fn both_services_share_one_sandbox() {
     let sandbox = |unit: &str| -> Vec<String> {

@@ -1,4 +1,4 @@
-//! The agent's process: started as the unit starts it, watched from outside.
+//! The agent's process: started as by the unit, measured from outside.
 
 use std::fs::File;
 use std::io;
@@ -18,16 +18,16 @@ use super::subject::BINARY;
 
 /// Another binary to measure, to compare two builds.
 const OTHER_BINARY: &str = "TRAILBLAZER_BENCH_BINARY";
-/// The unit's `WatchdogSec`, in microseconds: it is fed every half of this.
+/// The unit's `WatchdogSec`, in microseconds: the agent pings at half of the time.
 const WATCHDOG: &str = "180000000";
-/// What takes milliseconds has this long: the rest is for a busy machine.
+/// The limit for steps that take milliseconds, with reserve for a busy machine.
 const SOON: Duration = Duration::from_secs(60);
-/// Lines of a log that an error shows.
+/// The number of log lines in an error.
 const LAST_LINES: usize = 12;
-/// `USER_HZ`, which is 100 on every architecture that AWS has: the unit of `/proc/PID/stat`.
+/// `USER_HZ`, the unit of `/proc/PID/stat`: 100 on every architecture at AWS.
 const TICKS: f64 = 100.0;
 
-/// A running agent; dropping it kills it.
+/// A running agent, killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -38,7 +38,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it in the namespace of this thread.
+    /// Starts the agent in the namespace of this thread.
     pub fn start(
         config: &Path,
         socket: &Path,
@@ -69,7 +69,7 @@ impl Daemon {
         })
     }
 
-    /// Waits until it tells systemd that it is ready; milliseconds from fork until then.
+    /// Waits for READY; returns the milliseconds since fork.
     pub fn ready(&self) -> Res<f64> {
         match self.ready.recv_timeout(SOON) {
             Ok(at) => Ok(milliseconds(at - self.started)),
@@ -77,19 +77,18 @@ impl Daemon {
         }
     }
 
-    /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The end of its log.
+    /// The end of the log.
     pub fn log(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 
-    /// Its account of itself.
+    /// The agent's status.
     pub fn status(&self) -> Res<Snapshot> {
         match ask(&self.socket, Request::Status) {
             Ok(Reply::Status(snapshot)) => Ok(*snapshot),
@@ -105,7 +104,7 @@ impl Daemon {
         }
     }
 
-    /// Waits for something in its account.
+    /// Waits until the status fulfils a condition.
     pub fn wait_for(&self, what: &str, fulfilled: impl Fn(&Snapshot) -> bool) -> Res<Snapshot> {
         let started = Instant::now();
         loop {
@@ -121,8 +120,8 @@ impl Daemon {
         }
     }
 
-    /// Waits until the first fetch is over, what came of it is in force, and the rest that follows
-    /// a pass is over too: what happens next meets an agent that has nothing else to do.
+    /// Waits until the first fetch is over, its document in force, and all work after the pass
+    /// done, so that the next event meets an idle agent.
     pub fn quiet(&self) -> Res<Snapshot> {
         let status = self.wait_for("in force, and a fetch", |status| {
             status.state == State::InForce && !status.source.fetches.is_empty()
@@ -140,8 +139,8 @@ impl Daemon {
     /// Seconds of processor time so far.
     pub fn cpu(&self) -> Res<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        // The name, in parentheses, may hold anything (proc_pid_stat(5)); utime and stime are the
-        // 14th and 15th field, and the first one behind it is the third.
+        // The name, in parentheses, may contain any character (proc_pid_stat(5)); utime and stime
+        // are the 14th and 15th field, and the first field after the name is the third.
         let rest = stat.rsplit(')').next().unwrap_or("");
         let fields: Vec<f64> = rest
             .split_whitespace()
@@ -153,26 +152,26 @@ impl Daemon {
         }
     }
 
-    /// A line of its `status`, in MiB: `VmRSS`, `RssAnon`, `VmHWM`.
+    /// A line of the process's `status`, in MiB: `VmRSS`, `RssAnon`, `VmHWM`.
     pub fn memory(&self, name: &str) -> Res<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let value = field(&status, name).ok_or("no such line in its status")?;
         Ok(value / 1024.0)
     }
 
-    /// Its threads.
+    /// The number of threads.
     pub fn threads(&self) -> Res<usize> {
         Ok(entries(self.pid(), "task")?.len())
     }
 
-    /// Its open files.
+    /// The number of open files.
     pub fn files(&self) -> Res<usize> {
         Ok(entries(self.pid(), "fd")?.len())
     }
 }
 
-/// Hears what systemd would, in a thread that ends with this process, and says when it was told of
-/// readiness. All of it has to be read: the agent waits for whoever doesn't.
+/// Receives systemd's notifications in a thread, and reports the time of READY. Every datagram has
+/// to be read, since the agent waits for a slow receiver.
 fn hear(notify: UnixDatagram) -> Receiver<Instant> {
     let (to, ready) = mpsc::channel();
     thread::spawn(move || {
@@ -181,7 +180,7 @@ fn hear(notify: UnixDatagram) -> Receiver<Instant> {
             let now = Instant::now();
             let message = String::from_utf8_lossy(&message[..length]);
             if message.lines().any(|line| line == "READY=1") {
-                // Nobody may wait for it any more.
+                // The receiver may be gone.
                 let _ = to.send(now);
             }
         }
@@ -189,8 +188,8 @@ fn hear(notify: UnixDatagram) -> Receiver<Instant> {
     ready
 }
 
-/// How often the threads of a process went to sleep so far (`voluntary_ctxt_switches`): once each
-/// time that something had woken one.
+/// The number of times that threads of a process went to sleep (`voluntary_ctxt_switches`): once
+/// after each wake-up.
 pub fn sleeps(pid: u32) -> Res<f64> {
     let mut sum = 0.0;
     for task in entries(pid, "task")? {
@@ -215,7 +214,7 @@ fn field(status: &str, name: &str) -> Option<f64> {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both fail only where it has ended by itself.
+        // Both fail only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

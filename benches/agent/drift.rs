@@ -1,5 +1,5 @@
-//! One of our routes is deleted: how long until it is back. Beside it the floor, a bare listener
-//! that knows what to put back and does nothing else.
+//! One of our routes is deleted: the time until the repair. Compared with the floor, a bare
+//! listener that knows the message to send and does nothing else.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use super::{MANY, Mode, Res, documents, raw};
 
 /// Deletions of each kind.
 const DELETIONS: usize = 1000;
-/// The longest pause between two that are spread out: some fall into every stage of the passes
-/// that look at the whole after each burst.
+/// The longest pause between two spread deletions: some fall into every stage of the passes that
+/// follow each burst.
 const PAUSE_MS: f64 = 10.0;
 
 /// Measures both paces, and the floor before and after.
@@ -38,7 +38,7 @@ pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
     let rounds = if mode == Mode::Quick { 1 } else { 5 };
     let (mut floor, mut close, mut spread) = Default::default();
     for round in 0..rounds {
-        // Other routes each time: what is changed again and again is somebody else's wish.
+        // Other routes each time, since repeated changes of one route are a fight.
         let some = |offset: usize| -> Vec<&Route> {
             let step = MANY / DELETIONS;
             routes
@@ -131,7 +131,7 @@ fn one(socket: &rtnetlink::sys::Socket, listener: &mut Listener, route: &Route) 
     Ok(milliseconds(back - started))
 }
 
-/// The least that anybody needs: a thread that hears of the deletion and sends the very message.
+/// The least possible effort: a thread that receives the deletion and sends the prepared message.
 fn at_the_floor(routes: &[&Route], samples: &mut Samples) -> Res<()> {
     let mut repairs = Vec::new();
     for route in routes {

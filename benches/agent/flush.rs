@@ -1,4 +1,5 @@
-//! A whole table flushed: how long until all of it is back, beside a first installation.
+//! A whole table is flushed: the time until everything is restored, compared with a first
+//! installation.
 
 use std::net::IpAddr;
 use std::thread;
@@ -15,7 +16,7 @@ use super::raw::{self, Packed};
 use super::samples::{Samples, milliseconds};
 use super::{MANY, Mode, Res, arena, documents};
 
-/// Looks this often.
+/// The polling interval.
 const LOOK: Duration = Duration::from_micros(500);
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
@@ -87,8 +88,8 @@ fn flush_packed(routes: &[Route]) -> Res<()> {
     messages.send(&raw::socket()?)
 }
 
-/// Milliseconds from now. A few routes are asked for one by one, which costs the machine nothing;
-/// once those are there, all are counted.
+/// Milliseconds from now. A few routes are looked up one by one, at hardly any cost; once those are
+/// present, all are counted.
 fn until_all_are_back(routes: &[Route]) -> Res<f64> {
     let started = Instant::now();
     let socket = raw::socket()?;
@@ -115,7 +116,7 @@ fn until_all_are_back(routes: &[Route]) -> Res<f64> {
     }
 }
 
-/// Whether a packet to that address takes the bypass path.
+/// True if a packet to the address takes the bypass path.
 fn is_routed(kernel: &mut Kernel, destination: IpAddr) -> Res<bool> {
     let question = Lookup {
         destination,

@@ -1,4 +1,4 @@
-//! A host of its own for each agent: a namespace, documents, a state dir.
+//! A host for each agent: a namespace, documents, a state directory.
 
 use std::path::PathBuf;
 
@@ -18,16 +18,16 @@ pub const BYPASS: TableId = TableId(1083);
 /// See the module.
 #[derive(Debug)]
 pub struct Host {
-    /// The namespace, and this thread is in it once [`Host::new`] returns.
+    /// The namespace; [`Host::new`] moves the calling thread into it.
     pub ns: Ns,
-    /// Its documents and its one-shot passes.
+    /// The documents and one-shot passes.
     pub subject: Subject,
     config: PathBuf,
     variables: Vec<(&'static str, String)>,
 }
 
 impl Host {
-    /// With a document that selects so many prefixes; it is in the state dir, and nothing of it in
+    /// A host with a document of `size` selected prefixes in the state directory, and nothing in
     /// the kernel, as after a boot.
     pub fn new(name: &str, size: usize, document: String) -> Res<Host> {
         let ns = Ns::create(name)?;
@@ -51,18 +51,18 @@ impl Host {
         })
     }
 
-    /// Something in the environment of its agents.
+    /// Adds a variable to the environment of the agents.
     pub fn variable(&mut self, name: &'static str, value: String) {
         self.variables.push((name, value));
     }
 
-    /// Has its agents ask this URL.
+    /// Sets the source URL.
     pub fn source(&self, url: &str) -> Res<()> {
         let file = self.subject.directory().join("ip-ranges.json");
         self.settings(&file.display().to_string(), url)
     }
 
-    /// Replaces a part of the settings of its agents.
+    /// Replaces a part of the agents' settings.
     pub fn settings(&self, old: &str, new: &str) -> Res<()> {
         let text = std::fs::read_to_string(&self.config)?;
         if text.contains(old) {

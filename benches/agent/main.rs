@@ -1,9 +1,9 @@
-//! The agent as it is shipped: how fast it mends, what it costs at rest and in a storm.
+//! The release build of the agent: speed of repairs, cost at rest and in a storm.
 //!
-//! `cargo bench --bench agent -- --quick` (about three minutes), `-- --full` (half an hour) or
-//! `-- --soak`. Names of single measurements (`drift`, `flush`, `start`, `storm`, `rest`) leave
-//! out the others. Everything happens in namespaces of its own. Prints the figures, and PASS or
-//! FAIL for each bound; exits 1 on a FAIL.
+//! `cargo bench --bench agent -- --quick` (about three minutes), `-- --full` (half an hour) or `--
+//! --soak`. Names of single measurements (`drift`, `flush`, `start`, `storm`, `rest`) leave out the
+//! others. Everything happens in separate namespaces. Prints the figures, and PASS or FAIL for each
+//! bound; exits 1 on a FAIL.
 
 #[path = "../passes/arena.rs"]
 mod arena;
@@ -41,7 +41,7 @@ use std::time::Instant;
 
 use bounds::Bounds;
 
-/// Errors of a benchmark end it: they carry their own words.
+/// An error ends the benchmark with its message.
 type Res<T> = Result<T, Box<dyn Error>>;
 
 /// Prefixes where there are many: more than all of AWS.
@@ -49,7 +49,7 @@ const MANY: usize = 16_000;
 /// Prefixes of one region's S3, roughly.
 const REGION: usize = 21;
 
-/// How long it may take.
+/// The duration of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Quick,

@@ -1,4 +1,4 @@
-//! An agent with nothing to do: who wakes it, and what memory it holds.
+//! An idle agent: wake-ups and memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +13,16 @@ use super::{Mode, REGION, Res, documents};
 
 /// About all of AWS.
 const ALL: usize = 11_000;
-/// Passes before it is left alone: what they leave behind is part of its memory.
+/// Passes before the rest, since passes leave memory behind.
 const KICKS: usize = 10;
-/// After the last of them, threads that waited for more work end (tokio's after 10 s).
+/// Idle threads have ended by then (tokio's after 10 s).
 const SETTLED_AFTER: Duration = Duration::from_secs(15);
 /// How often the counters are looked at.
 const LOOK: Duration = Duration::from_millis(200);
-/// Sleeps within this long of one another are one wake-up: a timer, and all that it makes the
-/// threads do.
+/// Sleeps within this time count as one wake-up: a timer, and all threads that the timer wakes.
 const TOGETHER: Duration = Duration::from_secs(2);
 
-/// Agents at rest, watched while other things are measured: none of it concerns them.
+/// Idle agents, watched during other measurements, which do not concern them.
 pub struct Rest {
     subjects: Vec<Subject>,
     until: Instant,
@@ -47,7 +46,7 @@ struct Watched {
 }
 
 impl Rest {
-    /// Starts them, has each of them fetch over TLS and do some passes, and leaves them alone.
+    /// Starts the agents, lets each fetch over TLS and run some passes, and leaves them idle.
     pub fn begin(mode: Mode) -> Res<Rest> {
         let mut subjects = Vec::new();
         for (name, label, size, most_mib) in [
@@ -66,7 +65,7 @@ impl Rest {
         })
     }
 
-    /// Looks at them when they have rested for long enough.
+    /// Reads the figures after enough rest.
     pub fn end(self, bounds: &mut Bounds) -> Res<()> {
         let left = self.until.saturating_duration_since(Instant::now());
         eprintln!("agents at rest: {} s more", left.as_secs());

@@ -1,5 +1,5 @@
-//! Thousands of passes and a thousand documents, AWS's own of six years where they are there:
-//! nothing may grow, nothing may fail.
+//! Thousands of passes and a thousand documents, AWS's own of six years if available: no growth, no
+//! failure.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,15 +17,14 @@ use super::host::Host;
 use super::web::Web;
 use super::years::Years;
 
-/// Passes that are asked for, and documents that are published in between.
+/// Requested passes, with documents published in between.
 const PASSES: u64 = 10_000;
 const DOCUMENTS: usize = 1000;
-/// Figures are printed this often, in passes.
+/// Figures are printed at this interval, in passes.
 const STEP: u64 = 1000;
-/// The most that memory may grow in the second half, in MiB: an allocator's noise.
+/// The largest growth of memory in the second half, in MiB: the noise of an allocator.
 const MOST_GROWTH: f64 = 0.5;
-/// A fetch each second is the fastest that the settings know: so long for each document, and the
-/// passes in between.
+/// The limit for each document and the passes in between; the fastest setting is a fetch a second.
 const DOCUMENT_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +100,7 @@ pub fn measure(bounds: &mut Bounds) -> Res<()> {
     Ok(())
 }
 
-/// Kicks ten passes, and on until what was published is in force.
+/// Kicks ten passes, and continues until the published document is in force.
 fn kick_until(daemon: &Daemon, before: &Snapshot, published: bool) -> Res<Snapshot> {
     let changed = |status: &Snapshot| status.source.fetches.get("changed").copied();
     let started = Instant::now();
@@ -120,7 +119,7 @@ fn kick_until(daemon: &Daemon, before: &Snapshot, published: bool) -> Res<Snapsh
             return Err(format!("a document isn't in force: {status:#?}; its log:\n{log}").into());
         }
         if kicks >= 10 {
-            // The fetch is what is waited for: a pass now and then keeps the count going.
+            // The fetch takes the time; a pass now and then keeps the count going.
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -160,7 +159,7 @@ fn judge_figures(figures: &[Figures], bounds: &mut Bounds) {
     ] {
         let (least, most) = (least.unwrap_or(0), most.unwrap_or(0));
         bounds.add(
-            // One that answers a question, or reads a file, may be there at the moment.
+            // A thread that answers a question or reads a file may exist at the moment.
             most <= least + 3,
             format!("soak: {what} are constant"),
             format!("{least} to {most}"),

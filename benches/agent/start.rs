@@ -14,7 +14,7 @@ const MOST: f64 = 100.0;
 /// See [`Times::judge`].
 const MOST_RATIO: f64 = 3.5;
 
-/// Measures a boot (nothing in the kernel) and a restart (all of it there).
+/// Measures a boot (empty kernel) and a restart (everything in force).
 pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
     let rounds = if mode == Mode::Quick { 7 } else { 31 };
     println!("from exec to READY=1, from the last known good (ms; the pass is a part of it):");
@@ -45,7 +45,7 @@ pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
         }
         println!("  {name}, the same messages raw: {:.1}", least.median());
         if boot.whole.median() >= MOST {
-            // Where the time goes, as far as it is the pass's.
+            // The share of the pass's stages.
             let (report, _took) = host.subject.pass(Outcome::Changed)?;
             println!("  {name}, the stages in process: {:.1?}", report.stages);
         }
@@ -54,7 +54,7 @@ pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
     }
     Ok(())
 }
-/// What puts back what a plan takes away: the routes and rules of an installation.
+/// The plan that restores an installation: routes and rules to add instead of delete.
 fn backwards(mut plan: Plan) -> Plan {
     for step in &mut plan.steps {
         if let Step::Route { action, .. } | Step::Rule { action, .. } = step {
@@ -72,9 +72,9 @@ struct Times {
 }
 
 impl Times {
-    /// Many routes take most of the time in the kernel, and machines differ: where those raw
-    /// messages alone take a good part of it, the bound is a ratio to them, as it is for a
-    /// one-shot pass (DESIGN's machine takes 29 ms for 16,000).
+    /// With many routes the kernel takes most of the time, and machines differ: if the raw messages
+    /// alone take a good part, the bound is a ratio to them, as for a one-shot pass. (29 ms for
+    /// 16,000 routes on the machine for which the absolute bound was set.)
     fn judge(&self, name: &str, kind: &str, least: &Samples, bounds: &mut Bounds) {
         let (whole, raw) = (self.whole.median(), least.median());
         println!(

@@ -1,5 +1,4 @@
-//! Everything around the agent changes as fast as it can: what that costs, and that nothing of
-//! ours is lost in it.
+//! Everything around the agent changes as fast as possible: the cost, and no loss of our objects.
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -24,19 +23,19 @@ use super::raw::{self, Packed};
 use super::samples::{Samples, milliseconds};
 use super::{MANY, Mode, Res, documents, wire};
 
-/// Somebody else's: one that fits a byte of the message, and one that doesn't.
+/// Foreign tables: one number that fits the message's byte, and one that does not.
 const TABLES: [TableId; 2] = [TableId(200), TableId(5000)];
 /// Changes of foreign routes a second.
 const CHANGES: u64 = 10_000;
 /// So many are sent at once: a few milliseconds' worth.
 const BATCH: u64 = 50;
-/// A link goes down and comes up this often a second.
+/// Flaps of a link a second.
 const FLAPS: u32 = 10;
-/// One of ours is deleted this often.
+/// The interval between deletions of our routes.
 const DELETION: Duration = Duration::from_millis(100);
 /// Until the agent has settled.
 const SETTLING: Duration = Duration::from_secs(3);
-/// The most processor time, as a share of one core.
+/// The largest share of one core.
 const MOST: f64 = 0.1;
 
 /// Measures with a foreign link that flaps, and with ours.
@@ -57,7 +56,7 @@ pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
 fn one(name: &str, link: &str, long: Duration, bounds: &mut Bounds) -> Res<()> {
     let document = documents::document(1_700_000_000, &documents::prefixes(MANY));
     let host = Host::new(&format!("storm-{link}"), MANY, document)?;
-    // Without it IPv6 addresses go with the link, and somebody else has to bring them back.
+    // Without this sysctl IPv6 addresses vanish with the link until restored by another program.
     std::fs::write("/proc/sys/net/ipv6/conf/all/keep_addr_on_down", "1")?;
     arena::ip_batch(
         "link add flap0 type veth peer name flap1\n\
@@ -118,8 +117,7 @@ fn said(error: Box<dyn std::error::Error>) -> String {
     error.to_string()
 }
 
-/// Processor seconds of the agent, the seconds in which it used them, and how long deletions took
-/// to be mended.
+/// Processor seconds of the agent, elapsed seconds, and the time of each repair.
 fn during(
     daemon: &Daemon,
     routes: &[Route],
@@ -160,7 +158,7 @@ fn during(
     ))
 }
 
-/// Routes that come into our table, from a thread that ends with the process.
+/// Routes added to our table, received in a background thread.
 fn listen() -> Res<Receiver<(Route, Instant)>> {
     let mut listener = Listener::open(1 << 20)?;
     listener.filter(&[BYPASS])?;
@@ -214,7 +212,7 @@ fn foreign_route(table: TableId, number: u32) -> Route {
             tos: 0,
             metric: Metric(0),
         },
-        // Needs no device, so that no flap takes it away.
+        // A route without a device survives every flap.
         target: RouteTarget::Unreachable,
         realm: Realm(0),
         options: None,
@@ -242,7 +240,8 @@ fn flap(link: &str, stop: &AtomicBool) -> Res<()> {
     ip.end()
 }
 
-/// One `ip` that is fed line by line: a process for each would be half of the load.
+/// One `ip` process that reads commands line by line: a process for each command would be half of
+/// the load.
 struct Ip {
     child: Child,
     stdin: ChildStdin,
@@ -272,7 +271,7 @@ impl Ip {
     }
 }
 
-/// Waits until exactly the routes of before are there and the agent says that they are in force;
+/// Waits until exactly the earlier routes are present and the agent reports them in force; returns
 /// the seconds.
 fn until_correct(host: &Host, daemon: &Daemon, routes: &[Route]) -> Res<f64> {
     let started = Instant::now();

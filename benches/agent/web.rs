@@ -1,4 +1,4 @@
-//! A source over TLS on loopback: what it costs the agent to have asked one belongs to its rest.
+//! A source over TLS on loopback: the memory of a TLS fetch belongs to the agent's rest.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,10 +12,10 @@ use lab::raw_http::{Server, answer};
 /// The system's authorities, which a real agent reads too (Debian's and Ubuntu's place).
 const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// A server of one document, conditional requests included.
+/// A server of one document, with conditional requests.
 pub struct Web {
     server: Server,
-    /// With its number.
+    /// The document, with its number.
     document: Arc<Mutex<(u64, String)>>,
     authorities: PathBuf,
 }
@@ -62,12 +62,12 @@ impl Web {
         })
     }
 
-    /// Where the document is.
+    /// The document's URL.
     pub fn url(&self) -> String {
         self.server.url("/ip-ranges.json")
     }
 
-    /// What to trust.
+    /// The certificate authority of the server.
     pub fn authorities(&self) -> String {
         self.authorities.display().to_string()
     }
@@ -78,13 +78,13 @@ impl Web {
         *served = (served.0 + 1, document);
     }
 
-    /// How often it was asked.
+    /// The number of requests so far.
     pub fn asked(&self) -> usize {
         self.server.seen().len()
     }
 }
 
-/// A value that is whole wherever a holder panicked.
+/// A lock of a value that stays valid if a holder panics.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Raw netlink for one route at a time: deleted, heard of, put back.
+//! Raw netlink for one route at a time: delete, receive, restore.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -20,10 +20,10 @@ const GROUPS: [u32; 2] = [7, 11];
 /// Length of `struct rtmsg`.
 const RTMSG: usize = 12;
 const RTA_DST: u16 = 1;
-/// A route that isn't back by then is lost.
+/// A route still missing after this time is lost.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
-/// The message that puts a route or takes it away, without an ACK.
+/// The message that adds or deletes a route, without an ACK.
 pub fn message(write: Write, route: &Route) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_message(&mut bytes, 1, |bytes| {
@@ -33,13 +33,13 @@ pub fn message(write: Write, route: &Route) -> Vec<u8> {
     bytes
 }
 
-/// Sends it; the kernel has done it on return.
+/// Sends a message; the kernel has executed it on return.
 pub fn send(socket: &Socket, message: &[u8]) -> Res<()> {
     socket.send_to(message, &SocketAddr::new(0, 0), 0)?;
     Ok(())
 }
 
-/// A socket that hears of every route.
+/// A socket subscribed to all routes.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
@@ -61,7 +61,7 @@ impl Listener {
         })
     }
 
-    /// Waits until this happens to a route of that destination; when it was heard.
+    /// Waits for a notification of a kind about a destination; returns the time of arrival.
     pub fn wait(&mut self, kind: u16, destination: IpAddr) -> Res<Instant> {
         let octets = match destination {
             IpAddr::V4(address) => address.octets().to_vec(),

@@ -1,4 +1,4 @@
-//! Documents for the soak, one after the other: AWS's own of six years, or some made on the spot.
+//! Documents for the soak: AWS's own of six years, or generated ones.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,15 @@ use super::documents;
 use lab::data::ip_ranges_dir;
 use lab::replay::{Replay, ReplayRow};
 
-/// What of AWS's is selected: much, so that much changes. Not the region that the address of the
-/// benchmark's own VPC is of: the guard keeps that one.
+/// The selected services of AWS's documents, many, for many changes. The benchmark's VPC address
+/// lies in another region, since the guard leaves out prefixes around own addresses.
 const SERVICES: [&str; 3] = ["AMAZON", "EC2", "S3"];
 const REGIONS: [&str; 3] = ["us-west-2", "eu-west-1", "eu-central-1"];
-/// Without AWS's: so many prefixes, of which each document lacks another one.
+/// Without AWS's documents: the number of prefixes; each document lacks another prefix.
 const MADE: usize = 3000;
 const MADE_TOKEN: u64 = 1_700_000_000;
-/// The last ones, which come again and again under new tokens: AWS grows, and what is to show that
-/// nothing else does must not.
+/// The last documents, repeated under new tokens: AWS's list grows, and a search for leaks needs a
+/// constant size.
 const LAST: usize = 10;
 
 /// See the module.
@@ -26,7 +26,7 @@ pub struct Years {
     given: usize,
     /// How many there shall be.
     most: usize,
-    /// What the last one selects, as routes.
+    /// The last document's selection, as routes.
     routes: BTreeSet<IpNet>,
 }
 
@@ -37,7 +37,7 @@ enum Source {
 
 struct Real {
     replay: Replay,
-    /// Versions that change something, and how many of them were passed.
+    /// Versions with a change, and the number already served.
     changes: usize,
     passed: usize,
     last: Vec<Version>,
@@ -54,7 +54,7 @@ fn is_wanted(row: &ReplayRow) -> bool {
 }
 
 impl Years {
-    /// So many documents: the first half of them spread over all versions that change something.
+    /// `most` documents: the first half spread over all versions with a change.
     pub fn open(most: usize) -> Years {
         let source = match ip_ranges_dir() {
             None => Source::Made,
@@ -80,7 +80,7 @@ impl Years {
         }
     }
 
-    /// What they are.
+    /// The name of the documents.
     pub fn name(&self) -> String {
         match &self.source {
             Source::Real(real) => format!(
@@ -93,7 +93,7 @@ impl Years {
         }
     }
 
-    /// What to select of them: regions and services, as lists in the settings.
+    /// Regions and services to select, as lists in the settings.
     pub fn selection(&self) -> [String; 2] {
         match self.source {
             Source::Real(_) => [format!("{REGIONS:?}"), format!("{SERVICES:?}")],
@@ -103,7 +103,7 @@ impl Years {
         }
     }
 
-    /// What the last one selects, as routes.
+    /// The last document's selection, as routes.
     pub fn routes(&self) -> &BTreeSet<IpNet> {
         &self.routes
     }
@@ -144,7 +144,7 @@ impl Real {
                 routes: again.routes.clone(),
             });
         }
-        // The last one of this half is the last of all.
+        // The last document of the first half is the last version.
         while self.passed < number * self.changes / half {
             self.passed += 1;
             if !self.replay.advance_to_change(is_wanted) {

@@ -12,20 +12,20 @@ use super::Res;
 
 const INSIDE: &str = "TRAILBLAZER_BENCH_ISOLATED";
 
-/// The gateways that the routes go through, and the NAT of the egress path.
+/// The gateways of the routes, and the NAT of the egress path.
 pub const GATEWAY4: &str = "10.0.1.1";
 /// As above.
 pub const GATEWAY6: &str = "2600:1f18:1000:1::1";
 
-/// A directory on a tmpfs: `fsync` costs nothing there, so that the disk is not what is measured.
+/// A directory on a tmpfs, where `fsync` is free, so that the disk is not measured.
 pub const DIRECTORY: &str = "/run/bench";
 
-/// Whether this process is already in namespaces of its own.
+/// True if this process is already in separate namespaces.
 pub fn inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Starts this program again in fresh user, network, mount and process namespaces.
+/// Restarts this program in fresh user, network, mount and process namespaces.
 pub fn enter() -> ExitCode {
     let started = std::env::current_exe().and_then(|own| {
         Command::new("unshare")
@@ -81,12 +81,12 @@ pub fn ip_batch(lines: &str) -> Res<()> {
     Err("ip -batch failed".into())
 }
 
-/// A network namespace with one link that leads to a gateway nobody answers for.
+/// A network namespace with one link to a gateway that never answers.
 #[derive(Debug)]
 pub struct Ns(File);
 
 impl Ns {
-    /// Makes it.
+    /// Creates the namespace.
     pub fn create(name: &str) -> Res<Ns> {
         command("ip", &["netns", "add", name])?;
         let ns = Ns(File::open(format!("/run/netns/{name}"))?);
@@ -105,20 +105,20 @@ impl Ns {
         Ok(ns)
     }
 
-    /// This thread, and the processes and sockets that it makes from now on, live in it.
+    /// Moves this thread into the namespace, along with later processes and sockets.
     pub fn enter(&self) -> Res<()> {
         move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(())
     }
 }
 
-/// Waits until the kernel has freed what the last contender removed (after a grace period of
-/// RCU), so that nobody pays for somebody else's routes.
+/// Waits until the kernel has freed the last contender's routes (after an RCU grace period), so
+/// that no contender pays for another's routes.
 pub fn settle(routes: usize) {
     std::thread::sleep(Duration::from_millis(10 + routes as u64 / 500));
 }
 
-/// What it ran on.
+/// A description of the machine.
 pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The binary as it is shipped.
+//! The release binary.
 
 use super::Res;
 use super::bounds::Bounds;
@@ -43,7 +43,7 @@ pub fn inspect(bounds: &mut Bounds) -> Res<()> {
     Ok(())
 }
 
-/// Whether a section of type `SHT_SYMTAB` is there (elf(5), 64 bits, little endian).
+/// True if a section of type `SHT_SYMTAB` exists (elf(5), 64 bits, little endian).
 fn has_symbols(elf: &[u8]) -> Option<bool> {
     const SHT_SYMTAB: u32 = 2;
     if elf.get(..6)? != b"\x7fELF\x02\x01" {

@@ -2,7 +2,7 @@
 
 use super::samples::{Rows, Samples};
 
-/// What was found about each bound.
+/// The results of all bounds.
 #[derive(Debug, Default)]
 pub struct Bounds(Vec<Bound>);
 
@@ -23,7 +23,7 @@ impl Bounds {
         });
     }
 
-    /// A ratio, round by round, whose median is bounded.
+    /// A ratio, round by round, with a bound on the median.
     pub fn ratio(&mut self, what: impl Into<String>, ratio: &Samples, most: f64) {
         let median = ratio.median();
         self.add(
@@ -38,7 +38,7 @@ impl Bounds {
         );
     }
 
-    /// The change of one prefix: one step, and one notification by the kernel, each time.
+    /// A change of one prefix: one step and one kernel notification, each time.
     pub fn exactly_one_message(&mut self, size: usize, counts: &[(usize, usize)]) {
         self.add(
             !counts.is_empty() && counts.iter().all(|count| *count == (1, 1)),
@@ -50,7 +50,7 @@ impl Bounds {
         );
     }
 
-    /// The bounds about routes, at the size that they speak of.
+    /// The bounds about routes, at the size of the promise.
     pub fn of_routes(&mut self, rows: &Rows) {
         let floor = rows.get("floor", "first");
         self.ratio(
@@ -87,7 +87,7 @@ impl Bounds {
         );
     }
 
-    /// Whether everything holds.
+    /// True if every bound holds.
     pub fn all_hold(&self) -> bool {
         self.0.iter().all(|bound| bound.holds)
     }

@@ -1,30 +1,30 @@
-//! Documents in AWS's format, made on the spot: the same ones in every run.
+//! Documents in AWS's format, generated, the same in every run.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The one service that is selected.
+/// The selected service.
 pub const SERVICE: &str = "S3";
-/// The one region that is selected.
+/// The selected region.
 pub const REGION: &str = "us-east-1";
 
-/// So many prefixes, three quarters of them IPv4 as in AWS's own document, with a gap behind
-/// each: nothing aggregates, so that so many prefixes are so many routes.
+/// `count` prefixes, three quarters of them IPv4 as in AWS's own document, with a gap behind each:
+/// nothing aggregates, so each prefix becomes a route.
 pub fn prefixes(count: usize) -> Vec<IpNet> {
     let ipv6 = count / 4;
     let v4 = (0..count - ipv6).map(v4);
     v4.chain((0..ipv6).map(v6)).collect()
 }
 
-/// A prefix that `prefixes(count)` hasn't.
+/// A prefix outside `prefixes(count)`.
 pub fn another(count: usize) -> IpNet {
     v4(count)
 }
 
 fn v4(index: usize) -> IpNet {
-    // From 44.0.0.0 on, every second /24: 100,000 of them end in 47/8.
+    // From 44.0.0.0 on, every second /24: 100,000 prefixes end in 47/8.
     let bits = (44 << 24) + ((index as u32) << 9);
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_bits(bits), 24))
 }
@@ -35,14 +35,13 @@ fn v6(index: usize) -> IpNet {
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from_bits(bits), 48))
 }
 
-/// A document with these prefixes of the selected service and region.
+/// A document with the prefixes under the selected service and region.
 pub fn document(token: u64, prefixes: &[IpNet]) -> String {
     let rows = prefixes.iter().map(|prefix| (*prefix, REGION, SERVICE));
     write_document(token, rows)
 }
 
-/// A document as large as AWS's own (17,000 rows, 2.6 MB), of which the selection is one
-/// region's S3: `count` prefixes.
+/// A document as large as AWS's own (17,000 rows, 2.6 MB), with `count` prefixes in the selection.
 pub fn large_document(token: u64, count: usize) -> String {
     const OTHERS: [(&str, &str); 6] = [
         ("eu-west-1", "AMAZON"),

@@ -10,8 +10,7 @@ use super::raw::{self, Packed};
 use super::samples::{Rows, timed};
 use super::subject::Subject;
 
-/// The netlink messages of a plan, in the order in which the kernel is fastest with them: nobody
-/// routes by them yet.
+/// The netlink messages of a plan, in the kernel's fastest order: no traffic uses the routes yet.
 fn packed(plan: &Plan) -> Packed {
     let mut messages = Packed::default();
     for place in spread(&plan.steps) {
@@ -28,8 +27,8 @@ fn packed(plan: &Plan) -> Packed {
     messages
 }
 
-/// The messages that take it all away again, last first: ascending deletes of IPv4 cost the
-/// kernel several times as much.
+/// The messages that remove everything, last first: ascending deletes of IPv4 cost the kernel
+/// several times as much.
 fn packed_removal(plan: &Plan) -> Packed {
     let mut messages = Packed::default();
     for step in plan.steps.iter().rev() {
@@ -61,7 +60,7 @@ pub fn install(plan: &Plan) -> Res<f64> {
     Ok(took)
 }
 
-/// First installation, dump, one more and removal at the floor.
+/// First installation, dump, one more prefix and removal at the floor.
 pub fn live(plan: &Plan, subject: &Subject, rows: &mut Rows) -> Res<()> {
     const NAME: &str = "floor";
     rows.push(NAME, "first", install(plan)?);

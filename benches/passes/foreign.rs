@@ -17,7 +17,7 @@ use super::{BOUND_SIZE, Mode, Res, arena};
 
 const TABLE: TableId = TableId(999);
 
-/// Measures passes with and without it, taking turns.
+/// Measures passes with and without foreign routes, alternating.
 pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
     let (count, rounds) = match mode {
         Mode::Quick => (200_000, 25),
@@ -67,7 +67,7 @@ impl Side {
         Ok(Side { ns, subject })
     }
 
-    /// A first installation and a pass that finds nothing to do, in milliseconds.
+    /// A first installation and a pass without changes, in milliseconds.
     fn passes(&self) -> Res<(f64, f64)> {
         self.ns.enter()?;
         self.subject.forget()?;

@@ -1,9 +1,9 @@
-//! Whole passes against the kernel, beside `ip -batch`, BIRD 2 and the floor: the same netlink
-//! messages packed beforehand and sent raw.
+//! Whole passes against the kernel, compared with `ip -batch`, BIRD 2 and the floor: the same
+//! netlink messages, prepared and sent raw.
 //!
-//! `cargo bench --bench passes -- --quick` (under three minutes) or `-- --full`. Everything
-//! happens in namespaces of its own. Prints a table and PASS or FAIL for each bound; exits 1 on
-//! a FAIL. The bounds are ratios within one run: machines differ, and so does their noise.
+//! `cargo bench --bench passes -- --quick` (under three minutes) or `-- --full`. Everything happens
+//! in separate namespaces. Prints a table and PASS or FAIL for each bound; exits 1 on a FAIL. The
+//! bounds are ratios within one run, since machines and their noise differ.
 
 mod arena;
 mod binary;
@@ -24,10 +24,10 @@ use std::time::Instant;
 use bounds::Bounds;
 use samples::Table;
 
-/// Errors of a benchmark end it: they carry their own words.
+/// An error ends the benchmark with its message.
 type Res<T> = Result<T, Box<dyn Error>>;
 
-/// How long it may take.
+/// The duration of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Quick,
@@ -52,7 +52,7 @@ impl Mode {
     }
 }
 
-/// The size that the bounds speak of: about all of AWS.
+/// The size of the bounds: about all of AWS.
 const BOUND_SIZE: usize = 11_000;
 
 fn main() -> ExitCode {
@@ -92,8 +92,8 @@ fn run(mode: Mode) -> Res<Bounds> {
     Ok(bounds)
 }
 
-/// One size: each round is a whole life (first installation, no-op, one prefix more, removal)
-/// of every contender, one after the other, so that the machine's moods hit all of them.
+/// One size: each round is a whole life (first installation, no-op, one prefix more, removal) of
+/// every contender in turn, so that disturbances of the machine affect all of them.
 fn compare(
     size: usize,
     rounds: usize,
@@ -106,7 +106,7 @@ fn compare(
     let mut subject = subject::Subject::new(&format!("size{size}"), size)?;
     let mut rows = samples::Rows::default();
     let mut messages = Vec::new();
-    // The first round warms caches and the kernel's slabs; nothing of it counts.
+    // The first round warms caches and the kernel's slabs, and does not count.
     for round in 0..=rounds {
         let mut life = samples::Rows::default();
         let plan = subject.live(&mut life, &mut messages)?;

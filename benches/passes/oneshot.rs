@@ -1,4 +1,4 @@
-//! The whole process of a pass without changes: what a timer costs a host every few minutes.
+//! The whole process of a pass without changes: the cost of the timer every few minutes.
 
 use std::process::Stdio;
 use std::thread;
@@ -11,7 +11,7 @@ use super::samples::Samples;
 use super::subject::Subject;
 use super::{Mode, Res, arena, documents};
 
-/// How many prefixes one region's S3 has, roughly.
+/// Prefixes of one region's S3, roughly.
 const PREFIXES: usize = 21;
 /// Bytes in a MiB.
 const MIB: f64 = 1_048_576.0;
@@ -55,15 +55,15 @@ pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
     Ok(())
 }
 
-/// The most memory that the process had resident, in MiB, as the kernel counts it (`VmHWM`).
-/// Read over and over until it ends: its peak lies in the middle, where the documents are.
+/// The peak of resident memory in MiB, by the kernel's count (`VmHWM`). Read repeatedly until the
+/// process ends, since the peak comes in the middle, with the documents.
 fn peak(subject: &Subject) -> Res<f64> {
     let mut child = subject.command().stderr(Stdio::null()).spawn()?;
     let path = format!("/proc/{}/status", child.id());
     let mut peak = 0.0f64;
     while child.try_wait()?.is_none() {
         let status = std::fs::read_to_string(&path).unwrap_or_default();
-        // Between fork and exec it is still a copy of this benchmark.
+        // Between fork and exec the child is still a copy of this benchmark.
         let ours = status.starts_with("Name:\ttrailblazer");
         let high = status
             .lines()

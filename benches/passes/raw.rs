@@ -1,4 +1,4 @@
-//! Raw netlink messages: packed beforehand, sent in large batches, and read by their headers alone.
+//! Raw netlink messages: prepared, sent in large batches, and read by their headers alone.
 
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
@@ -23,7 +23,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Packs one more; `body` writes what follows the header, and gives type and flags.
+    /// Adds a message; `body` writes the part after the header, and returns type and flags.
     pub fn push(&mut self, body: impl FnOnce(&mut Vec<u8>) -> (u16, u16)) {
         if self.batches.last().is_none_or(|last| last.len() > BATCH) {
             self.batches.push(Vec::with_capacity(BATCH + 256));
@@ -78,7 +78,7 @@ fn pack(batch: &mut Vec<u8>, sequence: u32, body: impl FnOnce(&mut Vec<u8>) -> (
     batch.resize(batch.len().next_multiple_of(4), 0);
 }
 
-/// A route socket with strict checking, so that dumps are filtered by table.
+/// A route socket with strict checking, so that the kernel filters dumps by table.
 pub fn socket() -> Res<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
@@ -114,7 +114,7 @@ pub fn dump(socket: &Socket, table: u32) -> Res<usize> {
                 let message = NetlinkBuffer::new_checked(rest)?;
                 match message.message_type() {
                     RTM_NEWROUTE => count += 1,
-                    // A table that was never used is refused with ENOENT.
+                    // The dump of a table that was never used is refused with ENOENT.
                     NLMSG_DONE | NLMSG_ERROR => break 'dump,
                     _ => {}
                 }

@@ -1,4 +1,4 @@
-//! What people use today: `ip -batch`, and BIRD 2 with static routes.
+//! The usual tools: `ip -batch`, and BIRD 2 with static routes.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -11,17 +11,17 @@ use super::samples::{Rows, milliseconds, timed};
 use super::subject::Subject;
 use super::{Res, arena, documents, raw};
 
-/// After this long BIRD has failed.
+/// The time after which BIRD has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Those that are installed.
+/// The installed rivals.
 #[derive(Debug)]
 pub struct Rivals {
     bird: bool,
 }
 
 impl Rivals {
-    /// Looks for them.
+    /// Finds the installed rivals.
     pub fn find() -> Rivals {
         let bird = Command::new("bird")
             .arg("--version")
@@ -74,7 +74,7 @@ fn ip(subject: &Subject, rows: &mut Rows) -> Res<()> {
         done
     };
     run("first", "add", &prefixes)?;
-    // Who scripts this doesn't look, but puts everything again.
+    // A script does not compare, and replaces every route again.
     run("no-op", "replace", &prefixes)?;
     run("one more", "replace", &[documents::another(subject.size())])?;
     let table = table.to_string();
@@ -108,7 +108,7 @@ struct Bird {
 }
 
 impl Bird {
-    /// Starts one without routes and waits until it answers.
+    /// Starts BIRD without routes, and waits for an answer.
     fn start(subject: &Subject) -> Res<Bird> {
         let directory = subject.directory();
         let config = directory.join("bird.conf");
@@ -147,7 +147,7 @@ impl Bird {
         let socket = raw::socket()?;
         let started = Instant::now();
         self.tell("configure")?;
-        // Looking slows it down: seldom for many routes.
+        // Polling slows BIRD down: longer pauses for many routes.
         let pause = Duration::from_micros(500 + count as u64 / 10);
         while raw::dump(&socket, self.table)? != count {
             if started.elapsed() > PATIENCE {

@@ -1,4 +1,4 @@
-//! Measured times, and what they come to.
+//! Measured times and their statistics.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,19 +14,18 @@ impl Samples {
         sorted
     }
 
-    /// The value below which this share of them lies; not a number when there are none.
+    /// The quantile of a share; NaN without samples.
     pub fn quantile(&self, share: f64) -> f64 {
         let sorted = self.sorted();
         let place = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
         sorted.get(place).copied().unwrap_or(f64::NAN)
     }
 
-    /// The one in the middle.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }
 
-    /// The ratios round by round: what hits the machine hits both of a round.
+    /// The ratios round by round, since a disturbance affects both values of a round.
     pub fn over(&self, other: &Samples) -> Samples {
         Samples(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
     }
@@ -42,7 +41,7 @@ impl Samples {
     }
 }
 
-/// Milliseconds that something takes.
+/// Runs `what`, and measures the milliseconds.
 pub fn timed<T>(what: impl FnOnce() -> T) -> (T, f64) {
     let started = Instant::now();
     let result = what();
@@ -54,7 +53,7 @@ pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// What was measured: contender and operation.
+/// A measurement: contender and operation.
 pub type Key = (&'static str, &'static str);
 
 /// Samples by contender and operation.
@@ -84,7 +83,7 @@ impl Rows {
     }
 }
 
-/// The operations that everybody does, in the order of a life.
+/// The operations of every contender, in order.
 const OPERATIONS: [&str; 4] = ["first", "no-op", "one more", "removal"];
 /// The contenders, best known last.
 pub const CONTENDERS: [&str; 5] = ["floor", "trailblazer", "process", "ip -batch", "BIRD 2"];
@@ -131,7 +130,7 @@ impl Table {
         text
     }
 
-    /// How far the samples of one thing lie apart.
+    /// The spread of the samples of one measurement.
     pub fn noise(&self) -> String {
         let mut text =
             "noise (distance between the quartiles, in % of the median, of `first`):".to_owned();

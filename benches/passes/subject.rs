@@ -1,4 +1,4 @@
-//! Trailblazer itself: the library's pass in this process, and the binary in its own.
+//! Trailblazer: the library's pass in this process, and the binary in a process of its own.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ use trailblazer::types::Family;
 use super::samples::{Rows, milliseconds, timed};
 use super::{Res, arena, documents, raw};
 
-/// The binary under test, of the profile that the benchmark was built with.
+/// The binary under test, of the benchmark's own profile.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_trailblazer");
 
 /// Published in 2023: not in the future of any clock.
@@ -37,7 +37,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Makes its files.
+    /// Writes config and documents.
     pub fn new(name: &str, size: usize) -> Res<Subject> {
         let prefixes = documents::prefixes(size);
         let mut more = prefixes.clone();
@@ -50,7 +50,7 @@ impl Subject {
         )
     }
 
-    /// With a document, and another one that selects one prefix more.
+    /// With a given document, and a second one with one prefix more.
     pub fn with_documents(name: &str, size: usize, before: String, after: String) -> Res<Subject> {
         let directory = PathBuf::from(arena::DIRECTORY).join(name);
         std::fs::create_dir_all(&directory)?;
@@ -91,12 +91,12 @@ impl Subject {
         self.config.bypass.table.0
     }
 
-    /// Where its files lie.
+    /// The directory of config and documents.
     pub fn directory(&self) -> &std::path::Path {
         &self.directory
     }
 
-    /// The route of the prefix that the second document has more.
+    /// The route of the second document's additional prefix.
     #[allow(clippy::expect_used)]
     pub fn another_route(&self) -> Route {
         let mut route = self
@@ -116,7 +116,7 @@ impl Subject {
         self.publish(&self.before)
     }
 
-    /// Publishes the document with one prefix more.
+    /// Publishes the second document.
     pub fn publish_another(&self) -> Res<()> {
         self.publish(&self.after)
     }
@@ -128,7 +128,7 @@ impl Subject {
         )?)
     }
 
-    /// One pass, which must end like this. Gives its milliseconds too.
+    /// Runs one pass that must end with `outcome`; returns also the milliseconds.
     pub fn pass(&self, outcome: Outcome) -> Res<(Report, f64)> {
         let options = Options {
             sync: false,
@@ -142,7 +142,7 @@ impl Subject {
         Ok((report, took))
     }
 
-    /// Takes everything of ours away, as `flush` does; gives the steps of that.
+    /// Removes all our objects, as `flush` does; returns the plan.
     pub fn remove(&self) -> Res<Plan> {
         let ownership = Ownership::new(Numbers::of(&self.config), []);
         let mut kernel = Kernel::open()?;
@@ -158,8 +158,8 @@ impl Subject {
         }
     }
 
-    /// The whole life, once in this process and once by the binary. Adds to `messages` how many
-    /// netlink messages of any kind the change of one prefix caused, with its number of steps.
+    /// The whole life, once in this process and once by the binary. Adds to `messages` the number
+    /// of netlink notifications for the change of one prefix, with the number of steps.
     pub fn live(&mut self, rows: &mut Rows, messages: &mut Vec<(usize, usize)>) -> Res<Plan> {
         const NAME: &str = "trailblazer";
         self.forget()?;
@@ -182,7 +182,7 @@ impl Subject {
         if routes != self.size {
             return Err(format!("{} prefixes became {routes} routes", self.size).into());
         }
-        // Short ones are disturbed more: several a round.
+        // Short measurements are disturbed more: several a round.
         let repeated = if self.size > 11_000 { 1 } else { 5 };
         for _ in 0..repeated {
             self.no_op(rows)?;
@@ -206,8 +206,8 @@ impl Subject {
         Ok(first.plan)
     }
 
-    /// A pass that finds nothing to do, and right beside it what it can't do without: reading
-    /// the routes off the kernel, and the stored document.
+    /// A pass without changes, together with its indispensable parts: reading the routes from the
+    /// kernel, and the stored document.
     pub fn no_op(&self, rows: &mut Rows) -> Res<()> {
         let (report, took) = self.pass(Outcome::InSync)?;
         rows.push("trailblazer", "no-op", took);
@@ -254,7 +254,7 @@ impl Subject {
     }
 }
 
-/// Hears everything that is said about changes in this network namespace.
+/// Receives every notification in this network namespace.
 struct Watcher(Socket);
 
 impl Watcher {
@@ -277,7 +277,7 @@ impl Watcher {
         loop {
             received.clear();
             match self.0.recv_from(&mut received, 0) {
-                // Notifications come one a datagram.
+                // One notification a datagram.
                 Ok(_) => count += 1,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(count),
                 Err(error) => return Err(error.into()),

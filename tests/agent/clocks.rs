@@ -67,6 +67,7 @@ fn holds_and_hold_down_keep_their_ends_across_restarts() {
 
         let [_, hold_ends, hold_down_ends] = said;
         eventually("the hold-down ends", || !host.bypass().contains(SMALL));
+        // Whole seconds: the announced second itself is late enough.
         assert!(now() >= hold_down_ends, "too early");
         eventually("the hold ends", || {
             let status = agent.status().unwrap();

@@ -73,6 +73,7 @@ impl Systemd {
     pub fn wait_for(&self, key: &str, from: usize) -> Datagram {
         wait_until(
             SOON,
+            // Polls faster than the agent can send the next datagram.
             Duration::from_micros(200),
             || self.with(key, from).first().cloned(),
             || format!("{key}; came: {:#?}", self.came()),

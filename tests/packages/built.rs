@@ -1,4 +1,4 @@
-//! The packages under test: what `make packages` makes, once a process.
+//! The packages under test: built by `make packages`, once a process.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,7 +35,7 @@ pub fn packages() -> &'static Packages {
     })
 }
 
-/// The same with revision 2: what an upgrade brings.
+/// The same packages with revision 2, for upgrades.
 #[track_caller]
 pub fn next_packages() -> &'static Packages {
     static PACKAGES: OnceLock<Packages> = OnceLock::new();
@@ -75,7 +75,7 @@ pub fn build(
 
 fn script(name: &str) -> Command {
     let mut command = Command::new(repository().join("packaging").join(name));
-    // What cargo tells the tests of this package would make a cargo that they start build anew.
+    // The environment that cargo gives to tests would make a nested cargo rebuild everything.
     for (key, _) in std::env::vars_os() {
         let key = key.to_string_lossy().into_owned();
         if [

@@ -1,4 +1,4 @@
-//! What lies in the packages, file by file.
+//! The content of the packages, file by file.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -105,7 +105,7 @@ fn rpm_holds_exactly_its_files() {
         }
     }
     assert_eq!(files, expected([BOTH, RPM_ALONE]));
-    // An erasure removes only directories that are listed.
+    // An erasure removes only listed directories.
     for ours in [
         "/etc/trailblazer",
         "/usr/share/doc/trailblazer",

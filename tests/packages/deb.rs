@@ -1,12 +1,11 @@
-//! A .deb's whole life in a fresh root, by dpkg and apt, without systemd: an image build. (With
-//! systemd as the first process it is the boot test's.)
+//! A .deb's whole life in a fresh root, by dpkg and apt, without systemd, as in an image build.
+//! (The boot test has systemd as the first process.)
 
 use crate::built::{next_packages, packages};
 use crate::inside::{configure, every_command_works, in_network, ip_knows_our_names, must_sh};
 use lab::root::{Root, differences};
 
-/// What dpkg and apt write for any package, and what shadow's tools leave beside the files that they
-/// edit.
+/// Files that dpkg and apt write for any package, and backups left by shadow's tools.
 const THEIRS: &[&str] = &[
     "/var/lib/dpkg/",
     "/var/lib/apt/",
@@ -25,7 +24,7 @@ const THEIRS: &[&str] = &[
 
 const INSTALL: &str = "apt-get install --yes -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold";
 
-/// Who is enabled to start at boot.
+/// The units enabled at boot.
 const LINKS: &str = "find /etc/systemd/system -name 'trailblazer*' | sort";
 
 fn with_packages(name: &str) -> Root {
@@ -82,7 +81,7 @@ fn deb_removal_and_purge_leave_nothing() {
         "echo '# mine' >>/etc/trailblazer/trailblazer.toml.example",
     );
 
-    // Upgrade: what the administrator chose stays.
+    // Upgrade: the administrator's choices stay.
     let mine = [
         "/etc/trailblazer",
         "/etc/systemd",
@@ -101,7 +100,7 @@ fn deb_removal_and_purge_leave_nothing() {
     assert!(version.ends_with("-2"), "{version}");
     assert_eq!(differences(&chosen, &kept(&root)), "");
 
-    // Removal: config and state stay for a later installation, and it finds the unit enabled.
+    // Removal: config and state stay for a later installation, along with the enabled unit.
     must_sh(&root, "dpkg --remove trailblazer");
     let gone = root.sh("command -v trailblazer");
     assert_ne!(gone.code, 0, "{gone}");
@@ -109,12 +108,12 @@ fn deb_removal_and_purge_leave_nothing() {
     must_sh(&root, &format!("{INSTALL} /tmp/second.deb"));
     assert_eq!(must_sh(&root, LINKS), enabled);
 
-    // Purge, in two steps as most do it.
+    // Purge, in the usual two steps.
     must_sh(&root, "dpkg --remove trailblazer");
     must_sh(&root, "dpkg --purge trailblazer");
     assert_eq!(differences(&before, &root.files(THEIRS)), "");
 
-    // And in one.
+    // Purge in one step.
     must_sh(&root, &format!("{INSTALL} /tmp/first.deb"));
     configure(&root);
     must_sh(
@@ -130,7 +129,8 @@ fn image_build_leaves_the_build_machines_kernel_alone() {
     let root = with_packages("deb-kernel");
     must_sh(&root, &format!("{INSTALL} /tmp/first.deb"));
     configure(&root);
-    // Its routes aren't the image's: neither the upgrade nor the removal there may flush them.
+    // In an image build the routes belong to the build host: neither upgrade nor removal may flush
+    // them.
     let said = in_network(
         &root,
         &format!(

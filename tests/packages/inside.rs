@@ -1,9 +1,9 @@
-//! What an installed package must do, whichever way it came.
+//! Checks of an installed package, the same for .deb and .rpm.
 
 use crate::built::repository;
 use lab::root::Root;
 
-/// A config as an administrator writes it; the document comes from a file.
+/// An administrator's config; the document comes from a file.
 const CONFIG: &str = "\
 role = \"host\"
 [source]
@@ -25,7 +25,7 @@ ip link set vpc up
 ip route add default via 10.0.1.1
 ";
 
-/// Runs a script in a network of its own.
+/// Runs a script in a fresh network namespace.
 #[track_caller]
 pub fn in_network(root: &Root, script: &str) -> String {
     let output = root.sh(&format!("{NETWORK}{script}"));
@@ -41,7 +41,7 @@ pub fn must_sh(root: &Root, script: &str) -> String {
     output.stdout
 }
 
-/// Writes the config and the document that the steps below use.
+/// Writes the config and the document for the steps below.
 #[track_caller]
 pub fn configure(root: &Root) {
     let document = repository().join("examples/ip-ranges.json");
@@ -52,7 +52,7 @@ pub fn configure(root: &Root) {
     );
 }
 
-/// The commands that need no running system, without a config and with one.
+/// Commands that need no running system, without a config and with one.
 #[track_caller]
 pub fn every_command_works(root: &Root) {
     let version = must_sh(root, "trailblazer --version");
@@ -67,7 +67,7 @@ pub fn every_command_works(root: &Root) {
     assert!(!check.contains("\"fail\""), "{check}");
 
     let plan = in_network(root, "trailblazer reconcile --dry-run || test $? = 2");
-    // Its columns are as wide as they must be.
+    // Columns are as wide as their content requires.
     let plan = plan.split_whitespace().collect::<Vec<_>>().join(" ");
     for part in [
         "+ 52.216.0.0/15 via 10.0.1.1 dev priv",
@@ -76,7 +76,7 @@ pub fn every_command_works(root: &Root) {
     ] {
         assert!(plan.contains(part), "{part}\n{plan}");
     }
-    // An image is baked like this, and the agent's user must be able to go on from there.
+    // As in an image build: the agent's user must be able to continue from the files.
     must_sh(root, "trailblazer reconcile --cache-only");
     let owners = must_sh(
         root,
@@ -88,7 +88,7 @@ pub fn every_command_works(root: &Root) {
     assert!(owners.contains(" 750 /var/lib/trailblazer\n"), "{owners}");
 }
 
-/// The names of our tables and protocol, by the system's own `ip`; the pass runs as the unit runs it,
+/// The names of our tables and protocol, by the system's own `ip`; the pass runs as in the unit,
 /// under the package's user with one capability.
 #[track_caller]
 pub fn ip_knows_our_names(root: &Root) {

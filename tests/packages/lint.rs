@@ -1,4 +1,4 @@
-//! The distributions' own checkers have nothing to say that isn't explained beside the package.
+//! The distributions' own checkers find nothing except the exceptions explained beside the package.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use lab::root::{must, run};
 #[test]
 fn deb_passes_lintian() {
     let mut lintian = Command::new("lintian");
-    // As root it says so, and that is no tag.
+    // lintian comments on running as root, outside of any tag.
     if rustix::process::geteuid().is_root() {
         lintian.arg("--allow-root");
     }
@@ -32,7 +32,7 @@ fn rpm_passes_rpmlint() {
     assert!(output.stdout.contains("0 errors, 0 warnings"), "{output}");
 }
 
-/// Reasons are part of the exceptions: each line of them has a comment above it.
+/// Exceptions need reasons: each line has a comment above.
 #[test]
 fn every_lint_exception_has_a_reason() {
     for file in ["deb/lintian-overrides", "rpm/rpmlint.toml"] {

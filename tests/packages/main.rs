@@ -1,5 +1,5 @@
-//! The packages, as a machine gets them: built by the project's own scripts, listed, checked by the
-//! distributions' checkers, and installed into fresh roots by the real dpkg, apt and rpm.
+//! The packages as installed on a machine: built by the project's own scripts, listed, checked by
+//! the distributions' checkers, and installed into fresh roots by the real dpkg, apt and rpm.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! What the packages say of themselves: dependencies, configuration files, licences, dates.
+//! The packages' metadata: dependencies, configuration files, licences, dates.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -53,7 +53,8 @@ fn deb_names_its_dependencies() {
             "systemd | systemd-standalone-sysusers | systemd-sysusers"
         ]
     );
-    // The binary needs no program: these are for people, and for the second backend.
+    // The binary needs no program: `ip` and `nft` are for people, `iptables` for the second
+    // backend.
     assert_eq!(field("Recommends"), "nftables | iptables, iproute2");
     let size: u64 = field("Installed-Size").parse().expect("a number");
     let binary = std::fs::metadata(&packages().binary).expect("built").len() / 1024;
@@ -94,9 +95,9 @@ fn rpm_names_its_dependencies() {
     ] {
         assert!(requires.contains(need), "{need}: {requires:?}");
     }
-    // Amazon Linux 2023 has glibc 2.34: with a newer symbol the package is of no use there. What is
-    // linked on a newer system than Debian 12 may ask for that one's; releases are built on Debian 12
-    // and checked there (.github/workflows/ci.yml).
+    // Amazon Linux 2023 has glibc 2.34 and cannot load a binary with newer symbols. A binary linked
+    // on a system newer than Debian 12 may need that system's glibc; releases are built and checked
+    // on Debian 12 (.github/workflows/ci.yml).
     let newest = local_glibc().max(34);
     for line in &requires {
         if let Some(version) = line.strip_prefix("libc.so.6(GLIBC_2.") {
@@ -138,7 +139,7 @@ fn rpm_marks_configuration_documentation_and_licences() {
     assert!(changelog.contains("\n- First packages"), "{changelog}");
 }
 
-/// `name-version` of everything that cargo links in.
+/// `name-version` of every crate linked by cargo.
 fn linked() -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut tree = Command::new(cargo);
@@ -207,7 +208,7 @@ fn both_packages_hold_the_licence_of_every_linked_crate() {
     );
 }
 
-/// The minor version of this machine's C library, which is 2.something.
+/// The minor version of this machine's C library (2.x).
 fn local_glibc() -> u32 {
     let said = must(Command::new("getconf").arg("GNU_LIBC_VERSION"));
     let minor = said.trim().strip_prefix("glibc 2.");

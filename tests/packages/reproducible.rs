@@ -5,9 +5,9 @@ use std::process::Command;
 
 use crate::built::{build, packages, repository};
 
-/// Another directory, time zone, language, umask and user environment; later, too. The binary is the
-/// same one here: that two compilations agree is shown by `packaging/build-binary.sh` in two
-/// directories, which takes two link-time optimisations (docs/packages.md).
+/// Another directory, time zone, language, umask, user environment and time. The binary is the same
+/// file in both builds: `packaging/build-binary.sh` in two directories shows that two compilations
+/// agree, at the cost of two link-time optimisations (docs/packages.md).
 #[test]
 fn two_package_builds_give_the_same_bytes() {
     let first = packages();

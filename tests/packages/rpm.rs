@@ -1,6 +1,6 @@
-//! An .rpm's whole life in a fresh root. The root is Debian's, for lack of another distribution's
-//! mirror: its rpm database knows nothing of what is installed, hence `--nodeps` (what it needs is
-//! looked at in `metadata`).
+//! An .rpm's whole life in a fresh root. The root is Debian's, since no other distribution's mirror
+//! is in reach: the rpm database there lists no installed package, hence `--nodeps` (`metadata`
+//! checks the dependencies).
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::built::{next_packages, packages};
 use crate::inside::{configure, every_command_works, ip_knows_our_names, must_sh};
 use lab::root::{Output, Root, as_root, differences, run};
 
-/// What rpm and shadow's tools write for any package, and what the tests put there.
+/// Files that rpm and shadow's tools write for any package, and the tests' own.
 const THEIRS: &[&str] = &[
     "/root/.rpmdb",
     "/var/cache/",
@@ -25,7 +25,7 @@ const THEIRS: &[&str] = &[
     "/tmp",
 ];
 
-/// What stays after an erasure, as docs/packages.md says.
+/// Files that stay after an erasure (docs/packages.md).
 const KEPT: &[&str] = &[
     "/etc/trailblazer",
     "/var/lib/trailblazer",
@@ -40,14 +40,14 @@ fn rpm(root: &Root, action: &str, package: &Path) -> Output {
     let mut command = as_root("unshare");
     command
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child"])
-        // As dnf has it there, for the scripts' sake.
+        // Package scripts find /proc, as under dnf.
         .args(["sh", "-c", "mount -t proc proc \"$3/proc\" && exec \"$@\""])
         .args(["rpm", "rpm", "--root"])
         .arg(root.path())
         .args(["--nodeps", action])
         .arg(package);
     if action != "-e" {
-        // Debian's rpm wants to be sure that nobody mistakes it for dpkg.
+        // Debian's rpm refuses to install packages without this flag.
         command.arg("--force-debian");
     }
     let output = run(&mut command);
@@ -74,7 +74,7 @@ fn rpm_installs_upgrades_and_erases() {
     let configured = root.files(THEIRS);
     rpm(&root, "-U", &next_packages().rpm);
     let mut changed = root.files(THEIRS);
-    // Only the version differs, and it is in no file.
+    // Only the version differs, and no file contains the version.
     assert_eq!(differences(&configured, &changed), "");
 
     rpm(&root, "-e", Path::new("trailblazer"));

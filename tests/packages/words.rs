@@ -1,4 +1,4 @@
-//! Man pages and completions, by the programs that show them.
+//! Man pages and completions, by their real viewers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ fn man_pages_render_without_a_warning() {
             let output = run(&mut man);
             assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{path:?}");
             assert!(output.stdout.contains("NAME"), "{path:?}: {output}");
-            // The index (`man -k`) needs this line, and nothing else.
+            // The index (`man -k`) needs exactly this line.
             let index = must(Command::new("lexgrog").arg(&path));
             assert!(index.contains(" - "), "{index}");
             pages += 1;
@@ -47,7 +47,7 @@ fn man_pages_render_without_a_warning() {
     fs::remove_dir_all(tree).expect("ours");
 }
 
-/// What a reader of a page sees.
+/// The page as displayed by man.
 fn rendered(page: &str) -> String {
     let tree = unpacked(&page.replace('/', "-"));
     let mut man = Command::new("man");

@@ -1,7 +1,7 @@
-//! What the packet tests of both roles share: documents, a machine that runs Trailblazer, and the
-//! judgement of what servers saw.
+//! Shared by the packet tests of both roles: documents, a machine with Trailblazer, and the verdict
+//! on source addresses at the servers.
 
-// Both test binaries include all of this and use a part.
+// Both test binaries include this file, and each uses a part.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod nat;
@@ -19,7 +19,8 @@ use trailblazer::kernel::firewall::nftables::Nftables;
 
 use lab::*;
 
-/// The prefixes of us-east-1 in the first document: all of them are served from the start.
+/// The prefixes of us-east-1 in the first document; the lab serves an address in each from the
+/// start.
 pub const FIRST: &[&str] = &[
     "3.5.0.0/19",
     "16.182.0.0/16",
@@ -28,10 +29,10 @@ pub const FIRST: &[&str] = &[
     "2600:1fa0:8000::/39",
     "2600:1ff8:8000::/40",
 ];
-/// New connections a second to each target of a stream: several in the time of one pass.
+/// New connections a second to each target of a stream: several during one pass.
 pub const PACE: u32 = 25;
 
-/// A document with the prefixes as S3 of us-east-1, and S3 of another region beside them.
+/// A document with the prefixes as S3 of us-east-1, beside S3 of another region.
 pub fn document(token: u64, prefixes: &[&str]) -> String {
     let row = |region: &str, key: &str, prefix: &str| {
         serde_json::json!({
@@ -54,7 +55,7 @@ pub fn document(token: u64, prefixes: &[&str]) -> String {
     .to_string()
 }
 
-/// Which firewall, and which of its programs.
+/// The firewall backend, and the variant of its programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firewall {
     /// Over netlink.
@@ -74,7 +75,7 @@ impl Firewall {
         }
     }
 
-    /// The program that an administrator of this machine types.
+    /// The program on this machine's command line.
     pub fn program(self, family: &str) -> String {
         match self {
             Firewall::IptablesLegacy => format!("{family}tables-legacy"),
@@ -83,7 +84,7 @@ impl Firewall {
     }
 }
 
-/// A machine of the lab that runs Trailblazer on a document of its own.
+/// A machine of the lab with Trailblazer and a document.
 pub struct Machine<'a> {
     lab: &'a Lab,
     name: &'static str,
@@ -95,7 +96,7 @@ pub struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// Writes config and first document. `settings` follow `role`, `[source]`, `[select]` and
-    /// `[guard]`; they begin with the keys of `[nat]`.
+    /// `[guard]`, and begin with the keys of `[nat]`.
     pub fn new(lab: &'a Lab, name: &'static str, firewall: Firewall, settings: &str) -> Self {
         let document = scratch().join(format!("{name}-ip-ranges.json"));
         let mut machine = Machine {
@@ -135,13 +136,12 @@ impl<'a> Machine<'a> {
         self.config = self.lab.config(self.name, &text);
     }
 
-    /// The next document, with these prefixes.
+    /// Publishes the next document, with these prefixes.
     pub fn publish(&mut self, prefixes: &[&str]) {
         self.token += 1;
         std::fs::write(&self.document, document(self.token, prefixes)).unwrap();
     }
 
-    /// Its namespace.
     pub fn ns(&self) -> &Ns {
         self.lab.ns(self.name)
     }
@@ -158,7 +158,7 @@ impl<'a> Machine<'a> {
         self.ns().exec_command(&mut command)
     }
 
-    /// Starts the agent; its log lies beside the config. One agent a lab, or `[agent] socket` set.
+    /// Starts the agent, with a log beside the config. Two agents in one lab need `[agent] socket`.
     pub fn agent(&self) -> Agent {
         let log = scratch().join(format!("{}-agent.log", self.name));
         Agent::start_with(self.ns(), &self.config, &log, |command| {
@@ -169,13 +169,13 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// A pass that must succeed; what it prints.
+    /// Runs a pass that must succeed; returns standard output.
     #[track_caller]
     pub fn reconcile(&self) -> Value {
         self.run(&["reconcile", "-o", "json"]).ok().json()
     }
 
-    /// A pass that must change something.
+    /// Runs a pass that must change something.
     #[track_caller]
     pub fn changed(&self) -> Value {
         let report = self.reconcile();
@@ -183,14 +183,14 @@ impl<'a> Machine<'a> {
         report
     }
 
-    /// A pass that must find nothing to do.
+    /// Runs a pass that must find nothing to do.
     #[track_caller]
     pub fn in_sync(&self) {
         let report = self.reconcile();
         assert_eq!(report["outcome"], "in_sync", "{report:#}");
     }
 
-    /// What its firewall has counted by path.
+    /// The firewall's counts by path.
     pub fn traffic(&self) -> Option<PathTraffic> {
         let mut backend: Box<dyn FirewallBackend + Send> = match self.firewall {
             Firewall::Nftables => Box::new(Nftables::new()),
@@ -210,8 +210,8 @@ impl<'a> Machine<'a> {
         self.run(&["flush"]).ok();
     }
 
-    /// A rule of the administrator in every table and family that Trailblazer may write to, so
-    /// that nothing but its own objects comes or goes.
+    /// Adds a rule of the administrator to every table and family that Trailblazer may write to, so
+    /// that no foreign table or base chain appears or vanishes.
     pub fn administrator(&self) {
         let ns = self.ns();
         ns.ip_batch(
@@ -286,12 +286,12 @@ pub fn assert_private_networks(lab: &Lab) {
     }
 }
 
-/// The address of `host1` of the same family, as its private neighbours see it.
+/// The private address of `host1` in the same family.
 pub fn own_of_host1(other: IpAddr) -> IpAddr {
     if other.is_ipv4() { HOST1 } else { HOST1_6 }
 }
 
-/// Asks the metadata service for a token; the status that it answers.
+/// Requests a token of the metadata service; returns the status line.
 fn metadata_status(ns: &Ns, endpoint: IpAddr) -> Result<String, ErrorKind> {
     let asked = ns.in_thread(|| -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&SocketAddr::new(endpoint, 80), PATIENCE)?;
@@ -314,7 +314,7 @@ pub fn assert_no_leaks(lab: &Lab) {
     assert_eq!(lab.partner.refused(), BTreeSet::new());
 }
 
-/// From now on, what the gateway and the partner saw counts.
+/// Forgets all earlier observations at the gateway and the partner.
 pub fn count_from_now(lab: &Lab) {
     lab.reset_leaks();
     lab.partner.clear();

@@ -8,15 +8,14 @@ use lab::*;
 /// The private networks behind the instance.
 pub const SOURCES: &str = "sources = [\"10.0.0.0/16\", \"2600:1f18:1000:1::/64\"]\n";
 
-/// One way to connect and configure an instance.
+/// A way to connect and configure an instance.
 pub struct Case {
-    /// How it is connected.
+    /// The network of the instance.
     pub layout: NatLayout,
-    /// Which firewall it uses.
     pub firewall: Firewall,
-    /// What follows `sources` in `[nat]`, and further sections.
+    /// The text after `sources` in `[nat]`, and further sections.
     pub settings: fn(&NatAddresses) -> String,
-    /// What storage sees of `host1`, both families.
+    /// The address of `host1` as seen by storage, both families.
     pub bypass: fn(&NatAddresses) -> [IpAddr; 2],
 }
 
@@ -28,7 +27,7 @@ impl Case {
     }
 }
 
-/// Its fixed addresses, as `[nat]` names them.
+/// The instance's fixed addresses, as a line of `[nat]`.
 pub fn egress_line(nat: &NatAddresses) -> String {
     format!(
         "egress_addresses = [\"{}\", \"{}\"]\n",
@@ -36,12 +35,12 @@ pub fn egress_line(nat: &NatAddresses) -> String {
     )
 }
 
-/// Its other addresses, as the internet sees them.
+/// The instance's other addresses, as seen from outside.
 pub fn second(nat: &NatAddresses) -> [IpAddr; 2] {
     [nat.second_public, nat.second6]
 }
 
-/// A bulk interface with a gateway of its own; its address by masquerading.
+/// A bulk interface with a separate gateway, and an address by masquerading.
 pub fn bulk_interface(firewall: Firewall) -> Case {
     Case {
         layout: NatLayout::BulkInterface,
@@ -51,7 +50,7 @@ pub fn bulk_interface(firewall: Firewall) -> Case {
     }
 }
 
-/// One interface to the internet with one gateway: nothing but the destination tells the paths apart.
+/// One interface to the internet with one gateway: only the destination distinguishes the paths.
 pub fn one_gateway(layout: NatLayout, firewall: Firewall) -> Case {
     Case {
         layout,
@@ -68,7 +67,7 @@ pub fn one_gateway(layout: NatLayout, firewall: Firewall) -> Case {
     }
 }
 
-/// Two gateways on one interface: nftables asks for the next hop, iptables can't.
+/// Two gateways on one interface: nftables matches the next hop, iptables cannot.
 pub fn two_gateways(firewall: Firewall) -> Case {
     Case {
         layout: NatLayout::TwoInterfaces,
@@ -85,8 +84,8 @@ pub fn two_gateways(firewall: Firewall) -> Case {
     }
 }
 
-/// A lab whose hosts leave through `nat1`, where the administrator translates as they did
-/// before Trailblazer came, and lets clients outside in to `host1`.
+/// A lab whose hosts use `nat1`. The administrator translates as before Trailblazer, and admits
+/// clients outside to `host1`.
 pub fn behind_nat1(layout: NatLayout) -> Lab {
     let lab = Lab::with(layout);
     lab.plain_nat("nat1");
@@ -102,7 +101,7 @@ pub fn behind_nat1(layout: NatLayout) -> Lab {
         NatLayout::TwoInterfaces | NatLayout::BulkInterface => PUBLIC_LINK,
     };
     if layout == NatLayout::TwoInterfaces {
-        // A second gateway on the same link, for those who configure it.
+        // A second gateway on the same link, for configs that name one.
         lab.ns("vpc").ip_batch(
             "addr add 198.51.100.2/29 dev nat1-pub\naddr add fe80::1:2/64 dev nat1-pub nodad\n",
         );

@@ -1,4 +1,4 @@
-//! What must hold of every plan, shown on random worlds in a model of the kernel.
+//! Properties of every plan, on random worlds in a model of the kernel.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
@@ -26,7 +26,7 @@ fn cases() -> u32 {
     set.and_then(|text| text.parse().ok()).unwrap_or(800)
 }
 
-/// Properties of worlds that never get far prove nothing: here is how far they get.
+/// Worlds that never progress would prove nothing: a count of the stages reached.
 #[test]
 fn the_worlds_are_worth_trying() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -112,7 +112,7 @@ fn carry_out(model: &Model, plan: &Plan) -> Result<Model, TestCaseError> {
     Ok(model)
 }
 
-/// What is ours afterwards: the desired state, and what a frozen family keeps.
+/// Our objects afterwards: the desired state, plus the objects of a frozen family.
 fn expected(start: &Start, desired: &DesiredState) -> (Vec<Route>, Vec<Rule>) {
     let owns = &start.ownership;
     let keys: BTreeSet<_> = desired.routes.iter().map(|route| route.key).collect();
@@ -234,7 +234,7 @@ proptest! {
     ) {
         let origins = BTreeMap::from([(Origin::Include, listed.clone())]);
         let ranges = RangeSet::build(None, String::new(), origins, &excluded);
-        // Every edge of every prefix, and its neighbours: where a mistake would show.
+        // Every edge of every prefix, with its neighbours: the likeliest places of a mistake.
         let mut edges = Vec::new();
         for prefix in listed.iter().chain(&excluded) {
             edges.extend([prefix.network(), prefix.broadcast()]);
@@ -255,7 +255,7 @@ proptest! {
             let prefixes = ranges.prefixes.get(family);
             let routes: PrefixSet = prefixes.iter().collect();
             prop_assert_eq!(routes.address_count(family), left.address_count(family));
-            // Disjoint, and no two could be one.
+            // Disjoint, and no two could be merged.
             let sum: u128 = prefixes.iter().map(|prefix| {
                 PrefixSet::from_iter([prefix]).address_count(family)
             }).sum();
@@ -269,11 +269,11 @@ proptest! {
     }
 }
 
-/// Whether each rule of ours that leads to one of our tables has, or is about to get, those that
-/// keep it in bounds: the way for marked packets, its landing place, the main table without its
-/// default. Where one of them is missing beside rules of earlier settings (another priority,
-/// another role), nothing puts it back: those rules stand until the end, and lead packets that
-/// should pass them by to what the plan adds.
+/// True if each rule of ours into one of our tables has, or is about to get, its guarding rules:
+/// the rule for marked packets, the `goto` target, the main table without its default. If such a
+/// rule is missing beside rules of earlier settings (another priority, another role), no step
+/// restores it: the old rules stay until the end, and send packets that should skip them to the
+/// plan's new routes.
 fn protected(start: &Start, desired: &DesiredState) -> bool {
     let rules = &start.model.rules;
     let ours = |rule: &&Rule| start.ownership.owns_rule(rule);
@@ -311,7 +311,7 @@ fn protected(start: &Start, desired: &DesiredState) -> bool {
     })
 }
 
-/// Short prefixes near each other, so that they meet.
+/// Short prefixes near each other, so that they overlap.
 fn any_prefix() -> impl Strategy<Value = IpNet> {
     prop_oneof![
         (0u32..1 << 12, 20u8..=32).prop_map(|(low, length)| {
@@ -343,11 +343,11 @@ fn neighbours(prefix: &IpNet) -> Vec<std::net::IpAddr> {
     }
 }
 
-/// The way of each packet after each step. A packet that is on the same path before and after
-/// all is on it all the time: so a selected address that keeps its bypass never loses it, no
-/// partner sees the host's own address while the egress path is in force, and a marked packet
-/// always skips us. Where only the document changes, or nothing of ours was there, a packet that
-/// changes its path does so at once, without a third one in between.
+/// The path of each packet after each step. A packet with the same path before and after the plan
+/// keeps the path throughout: a selected address never loses its bypass, no partner sees the host's
+/// own address while the egress path is in force, and a marked packet always skips our tables. If
+/// only the document changes, or nothing of ours existed, a packet changes its path in one move,
+/// without a third path in between.
 fn walk(start: &Start, steps: &[Step]) -> Result<(), TestCaseError> {
     let packets = packets();
     let ways = |model: &Model| -> Vec<Way> {
@@ -377,9 +377,9 @@ fn walk(start: &Start, steps: &[Step]) -> Result<(), TestCaseError> {
             } else {
                 true
             };
-            // A change of role may steer storage traffic for a moment that neither role steers,
-            // and a missing rule may come back before a withdrawn prefix goes: the path of
-            // storage all the same.
+            // A change of role may route storage traffic for a moment by a path of neither role,
+            // and a missing rule may return before a withdrawn prefix goes. Both are paths of
+            // storage.
             let storage = is == Way::Bypass
                 && packet.mark == 0
                 && (holds(start, &start.model, packet) || holds(start, end, packet));
@@ -399,7 +399,7 @@ fn walk(start: &Start, steps: &[Step]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Whether a bypass route of ours holds the packet's destination.
+/// True if a bypass route of ours covers the packet's destination.
 fn holds(start: &Start, model: &Model, packet: &Packet) -> bool {
     model.routes.values().any(|route| {
         start.ownership.owns_route(route)

@@ -1,5 +1,5 @@
-//! A small, strict kernel: what a step does to tables, rules and nexthop objects, and the way a
-//! packet takes through them.
+//! A small, strict kernel: the effect of a step on tables, rules and nexthop objects, and the path
+//! of a packet through them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -49,7 +49,7 @@ impl Model {
         }
     }
 
-    /// What isn't ours.
+    /// The foreign objects.
     pub fn foreign(&self, ownership: &Ownership) -> (Vec<Route>, Vec<Rule>, Vec<NexthopObject>) {
         let routes = self.routes.values().filter(|r| !ownership.owns_route(r));
         let rules = self.rules.iter().filter(|r| !ownership.owns_rule(r));
@@ -62,8 +62,8 @@ impl Model {
         )
     }
 
-    /// Carries a step out as the kernel would, refusing what the kernel refuses and what would
-    /// take something else along.
+    /// Applies a step as the kernel would. Steps that the kernel refuses, or that would remove
+    /// another object too, are errors.
     pub fn apply(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Sysctl(_) => Ok(()),
@@ -126,7 +126,7 @@ impl Model {
             self.rules.remove(place);
             return Ok(());
         }
-        // Behind those of the same priority (fib_nl_newrule, net/core/fib_rules.c).
+        // Behind rules of the same priority (fib_nl_newrule, net/core/fib_rules.c).
         let place = self
             .rules
             .iter()
@@ -176,7 +176,7 @@ impl Model {
             match rule.action {
                 RuleAction::Nop | RuleAction::Other(_) => {}
                 RuleAction::Goto(target) => {
-                    // Without its target a goto doesn't match.
+                    // A goto without its target does not match.
                     let place = rules.iter().position(|rule| rule.priority == target);
                     at = place.unwrap_or(at);
                 }
@@ -217,7 +217,7 @@ impl Model {
             RouteTarget::Throw => None,
             _ if !ownership.owns_route(found) => Some(Way::Foreign),
             RouteTarget::Unreachable => Some(Way::Closed),
-            // A default is the egress path's, wherever it lies.
+            // A default belongs to the egress path, in any table.
             _ if found.key.dst.prefix_len() == 0 => Some(Way::Egress),
             _ => Some(Way::Bypass),
         }
@@ -242,7 +242,7 @@ pub struct Packet {
     pub input: Option<String>,
 }
 
-/// Which path a packet is on.
+/// The path of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// The main table: as without us.
@@ -251,7 +251,7 @@ pub enum Way {
     Egress,
     /// The egress path is shut.
     Closed,
-    /// A route of somebody else in one of our tables.
+    /// A foreign route in one of our tables.
     Foreign,
 }
 

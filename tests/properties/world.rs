@@ -1,5 +1,5 @@
-//! Random worlds: a config, a host, prefixes; what an earlier world left in the kernel, what
-//! happened to it since, and what others put beside it.
+//! Random worlds: a config, a host and prefixes; the kernel as left by an earlier world; later
+//! damage; and foreign objects.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -230,13 +230,13 @@ impl World {
     }
 
     pub fn goal(&self, desired: DesiredState) -> Goal {
-        // The words of a backend don't matter here, only whether they are the same.
+        // Only equality of a backend's text matters here.
         let text = vec![format!("{:?}", desired.firewall)];
         Goal::of(desired, self.backend, text)
     }
 }
 
-/// What happened to our objects behind our back.
+/// Damage to our objects between two passes.
 #[derive(Debug, Clone)]
 pub enum Drift {
     DropRoute(Index),
@@ -247,9 +247,10 @@ pub enum Drift {
     ExtraRule(Index),
     DropFirewall,
     DropNexthop(Index),
-    /// `ip route flush table` of one of them.
+    /// `ip route flush table` of one of our tables.
     EmptyTable(Index),
-    /// The link went down and up: IPv4 routes through it have gone, those without a device stay.
+    /// The link went down and up: IPv4 routes through the link are gone, routes without a device
+    /// stay.
     Flap,
 }
 
@@ -268,7 +269,7 @@ fn drift() -> impl Strategy<Value = Drift> {
     ]
 }
 
-/// What others put there.
+/// Foreign objects.
 #[derive(Debug, Clone)]
 pub enum Foreign {
     Route(Route),
@@ -328,7 +329,7 @@ fn foreign() -> impl Strategy<Value = Foreign> {
                     true => Vec::new(),
                     false => vec!["from 10.9.9.9/32".to_owned()],
                 },
-                // A twin of one of ours, or somebody's source rule.
+                // A copy of one of our rules, or a foreign source rule.
                 action: RuleAction::Lookup {
                     table: TableId(if twin { 254 } else { 1083 }),
                     suppress_prefixlength: twin.then_some(u32::from(family.default_length())),
@@ -351,7 +352,8 @@ fn foreign() -> impl Strategy<Value = Foreign> {
     prop_oneof![3 => route, 2 => rule, 1 => nexthop]
 }
 
-/// Where a pass begins: the world now, and the kernel as an earlier world and others left it.
+/// The start of a pass: the world now, and the kernel as an earlier world and other programs left
+/// it.
 #[derive(Debug, Clone)]
 pub struct Start {
     pub world: World,
@@ -369,7 +371,7 @@ pub fn start() -> impl Strategy<Value = Start> {
     let drifts = prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(drift(), 1..4)];
     let others = prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(foreign(), 1..4)];
     let parts = (before, world(), drifts, others, 0..4u8, any::<bool>());
-    // Often the same host and config but for one part.
+    // Often the same host and config, except for one part.
     parts.prop_map(|(before, mut now, drifts, others, same, upgraded)| {
         if let Some(before) = &before {
             match same {
@@ -406,7 +408,7 @@ pub fn start() -> impl Strategy<Value = Start> {
 
 /// The events between the pass before and the pass at hand.
 struct Happened<'a> {
-    /// The pass before was one of a version with nexthop objects.
+    /// The earlier pass was one of a version with nexthop objects.
     upgraded: bool,
     drifts: &'a [Drift],
     others: &'a [Foreign],
@@ -598,7 +600,7 @@ fn use_nexthop_objects(model: &mut Model) {
     }
 }
 
-/// As the kernel does: out of its groups, empty groups too, and their routes.
+/// Like the kernel: the object leaves its groups, and empty groups vanish with their routes.
 fn drop_nexthop(model: &mut Model, id: NexthopId) {
     model.nexthops.remove(&id);
     let mut gone = vec![id];

@@ -64,7 +64,7 @@ async fn validators_are_sent_only_to_their_source() {
     assert_eq!(body(fetched.unwrap()), b"other");
     assert_eq!(other.seen()[0].header("if-none-match"), None);
 
-    // Nor to where their URL redirects to now.
+    // The redirect's new target is not trusted either.
     let to = other.url("/");
     let moved = Server::start(move |_, _| redirect(&to));
     let mut moved_known = known.clone();
@@ -310,7 +310,7 @@ async fn retry_after_delays_the_retry() {
 async fn retry_after_as_a_date_delays_the_retry() {
     let server = Server::start(|number, _| match number {
         0 => {
-            // A date has whole seconds: two ahead are one to two seconds from now.
+            // An HTTP date has whole seconds: two ahead means one to two seconds from now.
             let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
             let date = jiff::fmt::rfc2822::DateTimePrinter::new()
                 .timestamp_to_rfc9110_string(&at)
@@ -405,7 +405,7 @@ async fn empty_200_is_an_error() {
 
 #[tokio::test]
 async fn too_short_content_length_cuts_the_body() {
-    // What follows is not part of the answer (RFC 9112, 6.3); the parser sees the cut.
+    // Bytes behind the body are not part of the answer (RFC 9112, 6.3); the parser sees the cut.
     let server = Server::start(|_, _| {
         vec![Act::Send(
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{\"prefixes\": []}".to_vec(),
@@ -453,7 +453,7 @@ async fn every_failure_is_reported_without_credentials() {
         text.contains("none of 2 sources answered") && text.contains("/nowhere/"),
         "{text}"
     );
-    // They are used, though: base64 of me:hidden.
+    // The credentials are sent, though: base64 of me:hidden.
     assert_eq!(
         broken.seen()[0].header("authorization"),
         Some("Basic bWU6aGlkZGVu")

@@ -1,4 +1,4 @@
-//! A metadata service of our own, by AWS's description, and ones that are broken.
+//! A metadata service by AWS's description, and broken ones.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
-//! The source against real servers on loopback: HTTP that misbehaves, HTTPS, and a metadata
-//! service.
+//! The source against real servers on loopback: misbehaving HTTP, HTTPS, and a metadata service.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod http;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use trailblazer::source::{FetchSettings, Fetched, SourceError, SourceFailure, Validators, fetch};
 
-/// Quick, but not so quick that a busy machine fails a test for no fault of the code.
+/// Short, with reserve for a busy machine.
 fn settings() -> FetchSettings {
     FetchSettings {
         timeout: Duration::from_secs(5),

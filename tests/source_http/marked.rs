@@ -1,5 +1,4 @@
-//! A mark that decides the way: in a network namespace of its own, where only marked packets reach
-//! the server.
+//! A mark that decides the path: in a network namespace where only marked packets reach the server.
 
 use std::process::Command;
 
@@ -9,8 +8,8 @@ use super::{body, failure, settings, tls};
 use lab::isolated;
 use lab::raw_http::{Server, ok, redirect};
 
-/// Packets to the server's port need the mark; the local table's own rule, which comes before
-/// all others, makes room for that one.
+/// Packets to the server's port need the mark. The local table's own rule moves back, behind the
+/// new rule.
 const SETUP: &str = r#"
 for family in -4 -6; do
     ip $family rule add pref 10 fwmark 0/0x40 ipproto tcp dport 8083 prohibit
@@ -68,7 +67,7 @@ async fn with_and_without() {
         );
     }
 
-    // TLS goes through the marked connection as it goes through any other.
+    // TLS works through the marked connection.
     let authority = tls::authority("ours");
     let roots = tls::roots_file(&authority.pem());
     let config = tls::server_config(&authority, "127.0.0.1", false);

@@ -1,5 +1,5 @@
-//! Certificates are checked against what the operator gives in `SSL_CERT_FILE`. The variable
-//! belongs to a process, so each test fetches in a process of its own: this binary again.
+//! Certificates are checked against the file in `SSL_CERT_FILE`. The variable belongs to a process,
+//! so each test fetches in a child process, the same test binary.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -51,7 +51,7 @@ pub fn server_config(
     Arc::new(config)
 }
 
-/// Fetches in a child process that trusts `roots`; returns what it printed.
+/// Fetches in a child process that trusts `roots`; returns the child's output.
 pub fn fetch_trusting(roots: &Path, url: &str, mark: Option<u32>) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "tls::child_fetches", "--ignored", "--nocapture"])
@@ -131,7 +131,7 @@ fn bad_certificates_are_refused_and_not_retried() {
 fn server_without_tls_is_a_tls_error() {
     let authority = authority("ours");
     let roots = roots_file(&authority.pem());
-    // What nginx says to a ClientHello on a plain port.
+    // nginx's answer to a ClientHello on a plain port.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
     let answering = std::thread::spawn(move || {

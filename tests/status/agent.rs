@@ -1,4 +1,4 @@
-//! A fake loop behind the real servers, on a thread of its own.
+//! A fake loop behind the real servers, on a separate thread.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,21 @@ use trailblazer::status::control::*;
 use trailblazer::status::snapshot::*;
 use trailblazer::types::{Family, PerFamily, SyncToken};
 
-/// What the fake loop does with a question.
+/// The fake loop's answer to a question.
 pub type Behaviour = Box<dyn Fn(&Request) -> Option<Reply> + Send>;
 
-/// A fake agent; it ends when it is dropped.
+/// A fake agent, ended when dropped.
 #[derive(Debug)]
 pub struct FakeAgent {
     pub at: SocketAddr,
-    /// What it was asked.
+    /// The questions so far.
     pub asked: Arc<Mutex<Vec<Request>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl FakeAgent {
-    /// Answers `snapshot` and does what it is told.
+    /// Starts an agent that answers every question with success, and status with `snapshot`.
     pub fn start(socket: &Path, snapshot: Snapshot) -> FakeAgent {
         FakeAgent::behaving(
             socket,
@@ -38,7 +38,7 @@ impl FakeAgent {
         )
     }
 
-    /// `None` of `behaviour` is a question that is never answered.
+    /// A `None` of `behaviour` leaves the question without an answer.
     pub fn behaving(socket: &Path, behaviour: Behaviour) -> FakeAgent {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = oneshot::channel();
@@ -92,17 +92,17 @@ impl Drop for FakeAgent {
     }
 }
 
-/// A directory and a path for a socket in it.
+/// A directory, and a path for a socket inside.
 pub fn place() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run/control.sock");
     (directory, path)
 }
 
-/// The time that the filled snapshot speaks of: 2026-11-20 12:00:00 UTC.
+/// The time of the filled snapshot: 2026-11-20 12:00:00 UTC.
 pub const NOW: i64 = 1_795_176_000;
 
-/// An agent that has seen everything.
+/// A snapshot with every field filled.
 pub fn filled() -> Snapshot {
     let mut latency = Histogram::new(&[0.05, 0.25, 1.0, 5.0]);
     for seconds in [0.04, 0.1, 0.2, 3.0, 7.5] {

@@ -13,7 +13,7 @@ use trailblazer::status::snapshot::*;
 use crate::agent::*;
 use lab::Output;
 
-/// A host with a config, a state dir and a place for the socket, all of its own.
+/// A host with a config, a state directory and a path for the socket.
 struct Host {
     bare: lab::Bare,
     dir: tempfile::TempDir,
@@ -143,7 +143,8 @@ fn status_without_an_agent_reads_the_kernel() {
     });
 }
 
-/// Without a role there is nothing to compare with, but ours is found by its numbers.
+/// Without a role there is no desired state to compare with; our objects are found by their
+/// numbers.
 #[test]
 fn status_without_an_agent_and_a_role_finds_our_objects() {
     lab::isolated(|| {
@@ -186,7 +187,7 @@ fn status_shows_the_agents_answer() {
     });
 }
 
-/// Somebody is there and can't be asked: that isn't "not running".
+/// An agent that does not answer is not reported as "not running".
 #[test]
 fn status_reports_an_unreachable_agent() {
     lab::isolated(|| {
@@ -230,7 +231,7 @@ fn status_watch_prints_json_until_the_pipe_closes() {
             let document: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
             assert_eq!(document["agent"], "running");
         }
-        // Nobody reads any more: it ends, with what it saw last.
+        // With the reader gone, `watch` ends after the last state.
         drop(lines);
         assert_eq!(child.wait().unwrap().code(), Some(0));
     });
@@ -263,7 +264,7 @@ fn status_watch_redraws_a_terminal() {
         until(&mut shown, "Ctrl-C ends");
         assert!(shown.contains("\x1b[H\x1b[2J"), "{shown:?}");
         assert!(shown.contains("IN FORCE"), "{shown:?}");
-        // The next picture shows what has changed.
+        // The next screen shows the change.
         drop(agent);
         let _agent = FakeAgent::start(&host.socket(), in_state(State::Paused, "by flush"));
         until(&mut shown, "PAUSED");
@@ -324,14 +325,14 @@ fn flush_pauses_a_running_agent() {
         assert_eq!(host.json(&["flush"], 0)["agent"], "paused");
         drop(agent);
 
-        // Without an agent nothing is said about one.
+        // Without an agent no message mentions one.
         let flushed = host.run(&["flush"]).ok();
         assert!(!flushed.stdout.contains("agent"), "{flushed}");
         assert_eq!(host.json(&["flush"], 0)["agent"], "not_running");
     });
 }
 
-/// Everything is removed all the same, and the operator is told that it may not last.
+/// Everything is removed all the same, with a warning that a running agent may restore it.
 #[test]
 fn flush_reports_an_agent_refusing_to_pause() {
     lab::isolated(|| {

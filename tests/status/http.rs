@@ -129,12 +129,12 @@ fn stuck_loop_is_unhealthy() {
     );
 }
 
-/// What comes back for these bytes, sent one piece after the other.
+/// The answer to these bytes, sent piece by piece.
 fn say(agent: &FakeAgent, pieces: &[&[u8]]) -> String {
     let mut stream = TcpStream::connect(agent.at).unwrap();
     stream.set_nodelay(true).unwrap();
-    // A server that has seen enough closes, and what it didn't read resets the connection: the
-    // answer is there all the same.
+    // A server may close early, and unread bytes then reset the connection: the answer is there all
+    // the same.
     for piece in pieces {
         if stream.write_all(piece).is_err() {
             break;

@@ -1,7 +1,6 @@
-//! The running agent, asked: over its control socket, over HTTP, and by the commands.
+//! Questions to the running agent: over its control socket, over HTTP, and by the commands.
 //!
-//! A fake loop answers behind the real servers; what the real loop answers is its own tests'
-//! business.
+//! A fake loop answers behind the real servers; the real loop has its own tests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

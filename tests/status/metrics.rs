@@ -1,5 +1,4 @@
-//! The metrics: the format, the page that lists them, and the rules and the dashboard that name
-//! them.
+//! The metrics: the format, the page of all metrics, and the rules and the dashboard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -21,10 +20,10 @@ fn read(path: &str) -> String {
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// `promtool` with these words, which must succeed; never left out in silence.
+/// Runs `promtool`, which must succeed; a missing promtool fails the test.
 #[track_caller]
 fn promtool(words: &[&str], input: &str) -> String {
-    // Where packaging/dev/install-deps.sh puts it, else the machine's own.
+    // Installed by packaging/dev/install-deps.sh, else the machine's own.
     let own = repository().join("target/tools/promtool");
     let program = if own.exists() {
         own
@@ -115,7 +114,7 @@ fn metrics_carry_the_snapshots_values() {
     }
 }
 
-/// What isn't known has no sample, rather than a wrong one.
+/// Unknown values have no sample, rather than a wrong one.
 #[test]
 fn unknown_values_have_no_sample() {
     let empty = Snapshot {
@@ -170,8 +169,8 @@ fn label_values_are_escaped_and_unknown_words_are_counted() {
     promtool(&["check", "metrics"], &text);
 }
 
-/// Every series once, each under the HELP and TYPE of its metric; and Prometheus's own parser
-/// and lint agree.
+/// Every series appears once, under the HELP and TYPE of its metric; Prometheus's own parser and
+/// lint agree.
 #[test]
 fn metrics_format_is_valid_for_prometheus() {
     let text = encode(CATALOGUE, &filled());
@@ -248,7 +247,7 @@ fn names_in(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether the agent has a series of that name, or a histogram.
+/// True if the agent has a series or histogram of the name.
 fn exists(name: &str) -> bool {
     CATALOGUE.iter().any(|metric| metric.name == name)
         || samples(&encode(CATALOGUE, &filled()))
@@ -278,7 +277,7 @@ fn alert_rules_pass_promtool() {
     assert!(report.contains("SUCCESS"), "{report}");
 }
 
-/// Each alert is unit-tested, says what is wrong, what to do, and where that is written.
+/// Each alert is unit-tested, and names the fault, the remedy and the documentation.
 #[test]
 fn every_alert_has_a_test_and_advice() {
     let rules = read("packaging/prometheus/alerts.yml");

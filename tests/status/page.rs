@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::agent::*;
 
-/// Objects that the page describes as a whole.
+/// Objects described as a whole on the page.
 const WHOLE: [&str; 8] = [
     "source.fetches",
     "source.latency",
@@ -35,7 +35,7 @@ fn listed(heading: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Paths of the fields that have no fields of their own.
+/// Paths of the fields without fields of their own.
 fn leaves(path: &str, value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) if !WHOLE.contains(&path) && path != "faults" => {

@@ -1,4 +1,4 @@
-//! The control socket: who may ask, who may listen, and clients that misbehave.
+//! The control socket: permissions, and clients that misbehave.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,7 +25,7 @@ fn listen(path: &Path) -> Result<(), ControlError> {
     serve_socket(path, to_loop).map(drop)
 }
 
-/// What comes back for these bytes.
+/// The answer to these bytes.
 fn say(path: &Path, bytes: &[u8]) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.write_all(bytes).unwrap();
@@ -50,7 +50,7 @@ fn socket_answers_its_three_requests() {
     }
 }
 
-/// The protocol as it is documented, without our own client.
+/// The documented protocol, without our own client.
 #[test]
 fn socket_speaks_the_documented_protocol() {
     let (_directory, path) = place();
@@ -91,7 +91,8 @@ fn abandoned_socket_is_replaced() {
     assert!(ask(&path, Request::Status).is_ok());
 }
 
-/// `kill -9` while an agent starts a program: the copy that becomes it has the socket until then.
+/// After `kill -9` during the start of a child program, the forked copy keeps the socket until its
+/// exec.
 #[test]
 fn socket_held_by_a_dying_copy_is_replaced() {
     let (_directory, path) = place();
@@ -132,7 +133,7 @@ fn non_socket_file_is_left_alone() {
     assert!(matches!(error, ControlError::Refused { .. }), "{error}");
 }
 
-/// The first agent's end doesn't take away the socket of the one after it.
+/// The end of the first agent does not remove the socket of the next one.
 #[test]
 fn successors_socket_stays() {
     let (_directory, path) = place();
@@ -177,7 +178,7 @@ fn garbage_is_refused_and_affects_no_other_client() {
     assert!(ask(&path, Request::Status).is_ok());
 }
 
-/// More silent clients than are served at a time, and then an honest one.
+/// More silent clients than the server's limit, and then an honest one.
 #[test]
 fn silent_clients_block_no_other_client() {
     let (_directory, path) = place();
@@ -221,7 +222,7 @@ fn client_distinguishes_stuck_ended_and_refusing_agents() {
     );
 }
 
-/// The client's own words for what isn't our server.
+/// The client's messages for answers of a foreign server.
 #[test]
 fn client_distinguishes_failures() {
     let (directory, path) = place();

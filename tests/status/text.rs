@@ -1,4 +1,4 @@
-//! `status` for people, as it is printed.
+//! The text of `status`.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use trailblazer::status::text::to_text;
 
 use crate::agent::*;
 
-/// Compares with the file, or writes it where TRAILBLAZER_BLESS is set.
+/// Compares with the file, or rewrites the file if TRAILBLAZER_BLESS is set.
 #[track_caller]
 fn golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -37,7 +37,7 @@ fn text_of_a_healthy_agent_is_as_expected() {
     golden("well.txt", &to_text(&snapshot, NOW, Style::Plain));
 }
 
-/// What the operation page shows is what is printed.
+/// The operation page shows the real output.
 #[test]
 fn text_matches_the_operation_page() {
     let page = include_str!("../../docs/operation.md");
