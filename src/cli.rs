@@ -1,14 +1,23 @@
 //! The command line, a contract for scripts.
 
+mod values;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 
 use crate::config::{Overrides, Role};
-use crate::exit;
 use crate::types::SyncToken;
+pub use values::exit_code;
+use values::{address, moment, sync_token};
+
+/// The version, with the commit and its date if packaging/build-binary.sh sets them.
+const LONG_VERSION: &str = match option_env!("TRAILBLAZER_COMMIT") {
+    Some(text) => text,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -52,13 +61,16 @@ Examples:
     name = "trailblazer",
     version,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
+    long_version = LONG_VERSION,
     after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"),
     max_term_width = 100
 )]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+    /// Declared here for flags before the command; clap copies the values to the command's own.
+    #[command(flatten)]
+    pub base: BaseArgs,
     /// Log more on standard error; twice for debug messages. TRAILBLAZER_LOG sets levels by module.
     #[arg(short, long, global = true, display_order = 100, action = ArgAction::Count)]
     pub verbose: u8,
@@ -100,7 +112,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   trailblazer history
-  trailblazer history --last 100 -o json | jq '.passes[] | select(.outcome != \"in_sync\")'")]
+  trailblazer history --since 2h
+  trailblazer history --all -o json | jq '.passes[] | select(.outcome != \"in_sync\")'")]
     History(HistoryArgs),
     /// Check the config and the host without any change.
     #[command(after_help = "\
@@ -121,15 +134,25 @@ Exit codes: 0 in force, 1 not in force or no agent, 64 wrong usage or config tex
     Status(StatusArgs),
     /// Make the running agent start a pass now; also ends the pause after a flush.
     #[command(after_help = "\
-Exit codes: 0 the agent starts a pass, 1 no pass or no agent, 64 wrong usage or config text")]
-    Kick(BaseArgs),
+Examples:
+  trailblazer kick
+  trailblazer kick --wait
+
+Exit codes: 0 the agent starts a pass (with --wait: the pass succeeded), 1 no pass or no agent
+(with --wait: the pass failed), 64 wrong usage")]
+    Kick(KickArgs),
     /// Remove all of Trailblazer's objects, rules first (kill switch).
     #[command(after_help = "\
 Works without a config: the table numbers come from -c, else from the state dir, else from the
 defaults. Trailblazer never changes the main table, so the host is as before its installation.
 A running agent pauses first, until `trailblazer kick` or a restart.
 
-Exit codes: 0 removed or nothing found, 1 some objects are left, 64 wrong usage or config text")]
+Examples:
+  trailblazer flush --dry-run             print the objects that a flush removes
+  trailblazer flush
+
+Exit codes: 0 removed or nothing found, 1 some objects are left, 2 objects found (dry run),
+64 wrong usage or config text")]
     Flush(FlushArgs),
 }
 
@@ -156,13 +179,20 @@ pub struct CommonArgs {
 #[derive(Debug, Clone, Args)]
 pub struct BaseArgs {
     /// The config file [default: /etc/trailblazer/trailblazer.toml if it exists]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// The directory of the last known good, the journal and the lock; beats the config file.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub state_dir: Option<PathBuf>,
     /// The output format.
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        global = true
+    )]
     pub output: Output,
 }
 
@@ -222,6 +252,12 @@ pub struct HistoryArgs {
     /// The number of passes to print, the newest last.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     pub last: usize,
+    /// Print every pass in the journal.
+    #[arg(long, conflicts_with = "last")]
+    pub all: bool,
+    /// Print the passes since this time: a span before now (90min, 2h, 3d) or an RFC 3339 time.
+    #[arg(long, value_name = "SPAN|TIME", value_parser = moment, conflicts_with_all = ["all", "last"])]
+    pub since: Option<Timestamp>,
     #[command(flatten)]
     pub base: BaseArgs,
 }
@@ -236,9 +272,22 @@ pub struct StatusArgs {
     pub base: BaseArgs,
 }
 
+/// `kick`
+#[derive(Debug, Clone, Args)]
+pub struct KickArgs {
+    /// Wait for the end of the pass and print the outcome.
+    #[arg(short, long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
 /// `flush`
 #[derive(Debug, Clone, Args)]
 pub struct FlushArgs {
+    /// Print the objects to remove; change nothing and leave the agent running.
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub base: BaseArgs,
 }
@@ -329,7 +378,7 @@ impl Command {
             Command::Ranges(args) | Command::Check(args) => &args.base,
             Command::History(args) => &args.base,
             Command::Status(args) => &args.base,
-            Command::Kick(args) => args,
+            Command::Kick(args) => &args.base,
             Command::Flush(args) => &args.base,
         }
     }
@@ -341,38 +390,6 @@ impl Command {
             None => self.base().overrides(),
         }
     }
-}
-
-/// The exit code after an error or a help text from clap. The default of clap for wrong usage, 2,
-/// means "changes pending" here.
-pub fn exit_code(error: &clap::Error) -> u8 {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit::OK,
-        _ => exit::USAGE,
-    }
-}
-
-fn address(text: &str) -> Result<IpAddr, String> {
-    let address: IpAddr = text.parse().map_err(|_| {
-        "not an IP address; names are not resolved: pass one address of the name \
-         (`getent ahosts NAME` lists them)"
-            .to_owned()
-    })?;
-    // Programs with IPv6 sockets log an IPv4 peer as ::ffff:192.0.2.1; the packets are IPv4.
-    match address.to_canonical() {
-        address if address.is_unspecified() => {
-            Err("the unspecified address is no destination of packets".to_owned())
-        }
-        address => Ok(address),
-    }
-}
-
-fn sync_token(text: &str) -> Result<SyncToken, String> {
-    text.parse().map(SyncToken).map_err(|_| {
-        "a sync token is the number in the hold's message and in `syncToken` of the document, \
-         such as 1710355389"
-            .to_owned()
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The command line as users type it.
 
 use super::*;
+use crate::exit;
 use clap::CommandFactory as _;
 
 fn parsed(line: &str) -> Result<Cli, clap::Error> {
@@ -120,4 +121,51 @@ fn long_help_has_examples_and_exit_codes() {
     ] {
         assert!(help.contains(part), "{help}\nlacks {part}");
     }
+}
+
+#[test]
+fn common_flags_work_before_and_after_the_command() {
+    for command in [
+        "status",
+        "kick",
+        "flush",
+        "history",
+        "check",
+        "explain 192.0.2.1",
+    ] {
+        for line in [
+            format!("trailblazer -c a.toml -o json --state-dir /s {command}"),
+            format!("trailblazer {command} -c a.toml -o json --state-dir /s"),
+        ] {
+            let cli = parsed(&line).expect(&line);
+            let base = cli.command.base();
+            assert_eq!(base.config, Some(PathBuf::from("a.toml")), "{line}");
+            assert_eq!(base.output, Output::Json, "{line}");
+            assert_eq!(base.state_dir, Some(PathBuf::from("/s")), "{line}");
+        }
+    }
+}
+
+#[test]
+fn history_reads_spans_and_times() {
+    let since = |text: &str| match parsed(&format!("trailblazer history --since {text}")) {
+        Ok(cli) => match cli.command {
+            Command::History(arguments) => arguments.since,
+            _ => None,
+        },
+        Err(_) => None,
+    };
+    for (text, hours) in [("90min", 1), ("2h", 2), ("3d", 72), ("1w", 168)] {
+        let at = since(text).expect(text);
+        let before = Timestamp::now().duration_since(at);
+        assert_eq!(before.as_hours(), hours, "{text}");
+    }
+    assert_eq!(
+        since("2026-11-28T03:00:00Z"),
+        "2026-11-28T03:00:00Z".parse().ok()
+    );
+    for refused in ["2", "-2h", "0h", "yesterday", "1month", "99999999999h"] {
+        assert_eq!(since(refused), None, "{refused}");
+    }
+    assert!(parsed("trailblazer history --all --last 3").is_err());
 }

@@ -42,7 +42,11 @@ pub async fn run(arguments: &FlushArgs) -> u8 {
             return wrong.exit_code();
         }
     };
-    let flushed = flush(&known);
+    let flushed = if arguments.dry_run {
+        preview(&known)
+    } else {
+        flush(&known)
+    };
     print(
         arguments.base.output,
         || flushed.to_text(&known.ownership, style()),
@@ -52,6 +56,32 @@ pub async fn run(arguments: &FlushArgs) -> u8 {
         complain(error);
     }
     flushed.exit_code()
+}
+
+/// Reads the objects that a flush removes. Changes no kernel object and no file.
+fn preview(known: &Known) -> Flushed {
+    let mut flushed = Flushed::preview(known.notes.clone());
+    let mut kernel = match Kernel::open() {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            flushed.errors.push(error.to_string());
+            return flushed;
+        }
+    };
+    let mut notes = Vec::new();
+    match observe(
+        &mut kernel,
+        &known.ownership,
+        &mut notes,
+        &mut flushed.errors,
+    ) {
+        Ok(observed) => {
+            let steps = plan(&Goal::nothing(), &observed, &known.ownership);
+            flushed.take_first(&mut kernel, steps, notes);
+        }
+        Err(error) => flushed.errors.push(error.to_string()),
+    }
+    flushed
 }
 
 fn flush(known: &Known) -> Flushed {
@@ -297,10 +327,10 @@ fn partly_foreign(observed: &ObservedState) -> Vec<BackendKind> {
 
 impl Flushed {
     fn exit_code(&self) -> u8 {
-        if self.errors.is_empty() {
-            crate::exit::OK
-        } else {
-            exit::FAILED
+        match self.outcome() {
+            "failed" => exit::FAILED,
+            "pending" => exit::PENDING,
+            _ => exit::OK,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{complain, print, settings};
+use super::{complain, print, settings_for_display};
 use crate::cli::{HistoryArgs, Output};
 use crate::exit;
 use crate::journal::{History, Journal, history_json, history_text};
@@ -12,13 +12,17 @@ use crate::state::lock;
 /// Runs `history` and returns the exit code.
 pub async fn run(arguments: &HistoryArgs) -> u8 {
     let base = &arguments.base;
-    let loaded = match settings(base, &base.overrides()) {
+    let loaded = match settings_for_display(base) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     let state_dir = &loaded.config.source.state_dir;
     let history = match read(state_dir) {
-        Ok(history) => history.last(arguments.last),
+        Ok(history) => match arguments.since {
+            Some(since) => history.since(since),
+            None if arguments.all => history,
+            None => history.last(arguments.last),
+        },
         Err(error) => {
             complain(&error);
             return exit::FAILED;

@@ -1,42 +1,130 @@
 //! `trailblazer kick`: starts a pass of the agent and ends a pause.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
-use super::{complain, print, settings};
-use crate::cli::BaseArgs;
+use super::{complain, print, settings_for_display};
+use crate::cli::KickArgs;
 use crate::exit;
 use crate::status::control::{Reply, Request, ask};
+use crate::status::snapshot::{PassStatus, Snapshot};
+
+/// Longest wait for the pass: a fetch over several silent sources takes under a minute, and a pass
+/// that hangs has its own alarm.
+const WAIT: Duration = Duration::from_secs(120);
+/// The interval of the questions during the wait.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs `kick` and returns the exit code.
-pub async fn run(base: &BaseArgs) -> u8 {
-    let loaded = match settings(base, &base.overrides()) {
+pub async fn run(arguments: &KickArgs) -> u8 {
+    let base = &arguments.base;
+    let loaded = match settings_for_display(base) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let error = match ask(&loaded.config.agent.socket, Request::Kick) {
-        Ok(Reply::Done) => None,
-        Ok(Reply::Refused(why)) => Some(format!("the agent refused: {why}")),
-        Ok(Reply::Status(_)) => Some("unexpected reply from the agent".to_owned()),
-        Err(error) => Some(error.to_string()),
+    let socket = &loaded.config.agent.socket;
+    let kicked = if arguments.wait {
+        kick_and_wait(socket).await
+    } else {
+        kick(socket).map(|()| None)
     };
-    let outcome = match error {
-        None => "asked",
-        Some(_) => "failed",
+    let (text, value, code) = match &kicked {
+        Ok(None) => (
+            "The agent starts a pass; `trailblazer status` shows the result.".to_owned(),
+            json!({"outcome": "asked", "error": null}),
+            exit::OK,
+        ),
+        Ok(Some(pass)) => (
+            ended_text(pass),
+            json!({"outcome": pass.outcome, "error": pass.error, "pass": pass}),
+            ended_code(pass),
+        ),
+        Err(error) => (
+            "Failed: the agent did not start a pass.".to_owned(),
+            json!({"outcome": "failed", "error": error}),
+            exit::FAILED,
+        ),
     };
-    let text = match error {
-        None => "The agent starts a pass; `trailblazer status` shows the result.",
-        Some(_) => "Failed: the agent did not start a pass.",
-    };
-    print(
-        base.output,
-        || text.to_owned(),
-        || json!({"outcome": outcome, "error": error}),
-    );
-    match error {
-        None => exit::OK,
-        Some(error) => {
-            complain(&error);
-            exit::FAILED
-        }
+    print(base.output, || text, || value);
+    if let Err(error) = &kicked {
+        complain(error);
     }
+    code
+}
+
+fn kick(socket: &Path) -> Result<(), String> {
+    match ask(socket, Request::Kick) {
+        Ok(Reply::Done) => Ok(()),
+        Ok(Reply::Refused(why)) => Err(format!("the agent refused: {why}")),
+        Ok(Reply::Status(_)) => Err("unexpected reply from the agent".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Kicks the agent and returns the first pass that started after the kick.
+async fn kick_and_wait(socket: &Path) -> Result<Option<PassStatus>, String> {
+    let before = snapshot(socket)?.pass_totals.duration.count;
+    kick(socket)?;
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let now = snapshot(socket)?;
+        if let Some(pass) = pass_after_kick(&now, before) {
+            return Ok(Some(pass.clone()));
+        }
+        if Instant::now() >= deadline {
+            return Err(format!(
+                "no pass ended within {} s; see `trailblazer status`",
+                WAIT.as_secs()
+            ));
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn snapshot(socket: &Path) -> Result<Box<Snapshot>, String> {
+    match ask(socket, Request::Status) {
+        Ok(Reply::Status(snapshot)) => Ok(snapshot),
+        Ok(Reply::Refused(why)) => Err(format!("the agent refused: {why}")),
+        Ok(Reply::Done) => Err("unexpected reply from the agent".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The pass of the kick among the passes that ended after `before` passes. The first of these may
+/// have started before the kick, unless the kick caused that pass.
+fn pass_after_kick(now: &Snapshot, before: u64) -> Option<&PassStatus> {
+    let ended = now.pass_totals.duration.count.saturating_sub(before);
+    let ended = usize::try_from(ended).unwrap_or(usize::MAX);
+    let mut new = now.passes.iter().take(ended).rev();
+    let first = new.next()?;
+    if first.cause == KICK {
+        return Some(first);
+    }
+    new.next()
+}
+
+/// The cause of a pass after a kick, in the snapshot and in the journal.
+const KICK: &str = "kick";
+
+fn ended_code(pass: &PassStatus) -> u8 {
+    match pass.outcome.as_str() {
+        "in_sync" | "changed" => exit::OK,
+        "held" => exit::HELD,
+        _ => exit::FAILED,
+    }
+}
+
+fn ended_text(pass: &PassStatus) -> String {
+    let outcome = pass.outcome.replace('_', " ");
+    let mut text = format!(
+        "Pass ended: {outcome}, {} steps ({:.1} ms).",
+        pass.steps, pass.duration_ms
+    );
+    if let Some(error) = &pass.error {
+        text.push('\n');
+        text.push_str(error);
+    }
+    text
 }

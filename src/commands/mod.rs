@@ -21,7 +21,7 @@ use tracing::error;
 use crate::cli::{BaseArgs, Cli, Command, Output};
 use crate::columns::Style;
 use crate::config::Overrides;
-use crate::config::file::{Loaded, load};
+use crate::config::file::{Loaded, load, load_for_display};
 use crate::exit;
 
 /// Runs the command and returns the exit code.
@@ -47,6 +47,24 @@ fn settings(base: &BaseArgs, overrides: &Overrides) -> Result<Loaded, u8> {
         complain(&wrong);
         wrong.exit_code()
     })
+}
+
+/// Loads the settings for a command that shows or asks. Prints the fault of a broken file and
+/// continues with the readable part. On failure prints the error and returns the exit code.
+fn settings_for_display(base: &BaseArgs) -> Result<Loaded, u8> {
+    let found = load_for_display(base.config.as_deref(), &base.overrides()).map_err(|missing| {
+        complain(&missing);
+        missing.exit_code()
+    })?;
+    if let Some(fault) = &found.fault {
+        let source = &found.loaded.config.source;
+        complain(&format_args!(
+            "{fault}\nThis command continues with the state dir {} and the agent at {}",
+            source.state_dir.display(),
+            found.loaded.config.agent.socket.display()
+        ));
+    }
+    Ok(found.loaded)
 }
 
 /// Loads the settings, which must name a role.

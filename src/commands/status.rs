@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{complain, settings, style};
+use super::{complain, settings_for_display, style};
 use crate::cli::{Output, StatusArgs};
 use crate::columns::Style;
 use crate::config::file::Loaded;
@@ -34,7 +34,7 @@ enum Seen {
 /// Runs `status` and returns the exit code; with `--watch`, of the last page.
 pub async fn run(arguments: &StatusArgs) -> u8 {
     let base = &arguments.base;
-    let loaded = match settings(base, &base.overrides()) {
+    let loaded = match settings_for_display(base) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::{Config, ConfigError, Overrides, Problem, Role, parse_with};
+use super::{Config, ConfigError, Overrides, Problem, Role, parse_readable_part, parse_with};
 
 /// The config file without `-c`; may be absent.
 pub const DEFAULT_FILE: &str = "/etc/trailblazer/trailblazer.toml";
@@ -81,6 +81,43 @@ impl Loaded {
 /// See [`LoadError`]; an unreadable default file is an error too.
 pub fn load(explicit: Option<&Path>, flags: &Overrides) -> Result<Loaded, LoadError> {
     load_from(explicit, Path::new(DEFAULT_FILE), flags)
+}
+
+/// Settings of the commands that show or ask: a broken file must not hide the running agent.
+#[derive(Debug)]
+pub struct LoadedForDisplay {
+    pub loaded: Loaded,
+    /// The fault of the file; every setting with a fault has its default.
+    pub fault: Option<LoadError>,
+}
+
+/// Reads the settings as [`load`], and continues with the readable part of a broken file.
+///
+/// # Errors
+/// The file of `-c` doesn't exist.
+pub fn load_for_display(
+    explicit: Option<&Path>,
+    flags: &Overrides,
+) -> Result<LoadedForDisplay, LoadError> {
+    let fault = match load(explicit, flags) {
+        Ok(loaded) => {
+            return Ok(LoadedForDisplay {
+                loaded,
+                fault: None,
+            });
+        }
+        Err(missing @ LoadError::Missing(_)) => return Err(missing),
+        Err(fault) => fault,
+    };
+    let path = explicit.unwrap_or(Path::new(DEFAULT_FILE));
+    let text = read(path).ok().flatten().unwrap_or_default();
+    Ok(LoadedForDisplay {
+        loaded: Loaded {
+            config: parse_readable_part(&text, flags),
+            file: Some(path.to_owned()),
+        },
+        fault: Some(fault),
+    })
 }
 
 fn load_from(
@@ -171,6 +208,32 @@ mod tests {
         let error = load(Some(Path::new("/dev/zero")), &Overrides::default());
         let error = error.expect_err("endless");
         assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
+    }
+
+    #[test]
+    fn readable_part_of_a_broken_file_names_the_agent() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.toml");
+        for broken in [
+            "role = \"host",
+            "gateways = [",
+            "egress.gateways = [\"nat\"]",
+            "rolle = 1",
+        ] {
+            let text = format!(
+                "source.state_dir = \"/run/tb\"\nagent.socket = \"/run/tb.sock\"\n{broken}\n"
+            );
+            std::fs::write(&path, text).expect("written");
+            let flags = Overrides::default();
+            let found = load_for_display(Some(&path), &flags).expect("shown");
+            assert!(found.fault.is_some(), "{broken}");
+            let config = &found.loaded.config;
+            assert_eq!(config.source.state_dir, Path::new("/run/tb"), "{broken}");
+            assert_eq!(config.agent.socket, Path::new("/run/tb.sock"), "{broken}");
+        }
+        let absent = dir.path().join("absent.toml");
+        let missing = load_for_display(Some(&absent), &Overrides::default());
+        assert!(matches!(missing, Err(LoadError::Missing(_))));
     }
 
     #[test]

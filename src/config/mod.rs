@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Place, Problem};
-pub use parse::{Overrides, keys, parse, parse_with};
+pub use parse::{Overrides, keys, parse, parse_readable_part, parse_with};
 
 use crate::types::{
     BackendKind, Family, PathMask, PerFamily, Priority, Protocol, Region, Service, TableId,

@@ -53,6 +53,16 @@ pub fn parse_with(text: &str, origin: &str, flags: &Overrides) -> Result<Config,
     }
 }
 
+/// Reads the settings of a text with problems, as far as possible; a setting with a problem keeps
+/// its default. For commands that only need to find the agent and the state dir.
+pub fn parse_readable_part(text: &str, flags: &Overrides) -> Config {
+    let mut reader = Reader::parse_readable_part(text);
+    let mut config = Config::default();
+    read(&mut reader, &mut config);
+    override_with(&mut reader, &mut config, flags);
+    config
+}
+
 /// Every known key, with its table.
 pub fn keys() -> Vec<&'static str> {
     let Ok(mut reader) = Reader::parse("") else {

@@ -50,6 +50,15 @@ impl<'t> Reader<'t> {
         if !errors.is_empty() {
             return Err(syntax_problems(text, errors));
         }
+        Ok(Reader::of(text, root.into_inner()))
+    }
+
+    /// Parses the text and skips unparsable lines.
+    pub(super) fn parse_readable_part(text: &'t str) -> Reader<'t> {
+        Reader::of(text, DeTable::parse_recoverable(text).0.into_inner())
+    }
+
+    fn of(text: &'t str, root: DeTable<'t>) -> Reader<'t> {
         let mut reader = Reader {
             text,
             values: BTreeMap::new(),
@@ -59,8 +68,8 @@ impl<'t> Reader<'t> {
             places: BTreeMap::new(),
             problems: Vec::new(),
         };
-        reader.flatten("", root.into_inner());
-        Ok(reader)
+        reader.flatten("", root);
+        reader
     }
 
     fn flatten(&mut self, prefix: &str, table: DeTable<'t>) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -65,6 +66,16 @@ impl History {
         if let Some(pass) = last.filter(|pass| pass.outcome == INTERRUPTED) {
             pass.outcome = RUNNING.to_owned();
         }
+        self
+    }
+
+    /// Keeps only the passes that ended at `since` or later, and those without an end.
+    pub fn since(mut self, since: Timestamp) -> History {
+        self.passes.retain(|pass| {
+            let at = pass.ended_at.as_ref().unwrap_or(&pass.at);
+            // A time that nobody can read is no reason to hide a pass.
+            at.parse::<Timestamp>().map_or(true, |at| at >= since)
+        });
         self
     }
 
@@ -213,7 +224,7 @@ pub fn history_text(history: &History) -> String {
 
 /// The lines below a pass: verdicts other than notes, the error, the remedy for an interruption.
 fn details(pass: &PassRecord) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines = changes(pass);
     for verdict in &pass.verdicts {
         let part = |name: &str| verdict.get(name).and_then(Value::as_str).unwrap_or("");
         if part("level") != "note" {
@@ -235,6 +246,71 @@ fn details(pass: &PassRecord) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// One line for the objects with the same action and kind: their number and the first names.
+fn changes(pass: &PassRecord) -> Vec<String> {
+    const NAMED: usize = 4;
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for step in &pass.steps {
+        let part = |name: &str| step.get(name).and_then(Value::as_str).unwrap_or("");
+        let title = format!("{} {}", part("action"), part("object"));
+        let name = name_of(step);
+        match groups.iter_mut().find(|(known, _)| *known == title) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((title, vec![name])),
+        }
+    }
+    let mut lines: Vec<String> = groups
+        .into_iter()
+        .map(|(title, names)| {
+            let more = match names.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!(", {more} more"),
+            };
+            let first = &names[..names.len().min(NAMED)];
+            format!("{title}: {}{more}", first.join(", "))
+        })
+        .collect();
+    let unlisted = pass.steps_total.saturating_sub(pass.steps.len());
+    if unlisted > 0 {
+        lines.push(format!("{unlisted} more steps"));
+    }
+    lines
+}
+
+/// The name of an object in a step, as an operator searches for the object.
+fn name_of(step: &Value) -> String {
+    let text = |name: &str| match step.get(name) {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Number(number)) => Some(number.to_string()),
+        _ => None,
+    };
+    let named = |name: &str, word: &str| text(name).map(|value| format!("{word}{value}"));
+    let parts: Vec<String> = match step.get("object").and_then(Value::as_str) {
+        Some("route") => [
+            text("dst"),
+            named("gateway", "via "),
+            named("device", "dev "),
+            named("table", "table "),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+        Some("rule") => [text("family"), named("priority", "priority ")]
+            .into_iter()
+            .flatten()
+            .collect(),
+        Some("sysctl") => [
+            text("path").map(|path| path.replace('/', ".")),
+            named("to", "to "),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+        _ => ["backend", "id"].into_iter().filter_map(text).collect(),
+    };
+    parts.join(" ")
 }
 
 fn took(milliseconds: u64) -> String {

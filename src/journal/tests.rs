@@ -22,7 +22,10 @@ fn pass(number: i64) -> PassId {
 fn begin(number: i64) -> Record {
     Record::begin(time(number), pass(number), "reconcile")
         .with_sync_token(Some(1_710_355_389))
-        .with_steps([json!({"action": "add", "object": "route"})])
+        .with_steps([json!({
+            "action": "add", "object": "route", "dst": "3.5.0.0/19",
+            "gateway": "10.0.1.1", "device": "eth0", "table": 1083,
+        })])
 }
 
 fn end(number: i64, outcome: &str) -> Record {
@@ -259,6 +262,7 @@ fn the_table_and_its_json() {
         "\
 WHEN                      CAUSE      OUTCOME  TOKEN       STEPS   TOOK
 2025-11-24T16:00:01.000Z  reconcile  changed  1710355389      1  42 ms
+  add route: 3.5.0.0/19 via 10.0.1.1 dev eth0 table 1083
 2025-11-24T16:01:01.000Z  reconcile  held     -               0  42 ms
   hold (max_loss): S3 us-east-1 ipv4 lost 31%
 2025-11-24T16:02:01.000Z  reconcile  failed   -               0  42 ms

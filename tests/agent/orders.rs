@@ -91,6 +91,35 @@ fn flush_pauses_until_a_kick_or_a_restart() {
     });
 }
 
+#[test]
+fn kick_waits_for_the_pass_and_works_with_a_broken_config() {
+    isolated(|| {
+        let host = Host::new();
+        let agent = host.in_force();
+        host.ns.ip("route del 3.5.0.0/19 table 1083");
+        let kicked = host.run(&["kick", "--wait", "-o", "json"]).ok().json();
+        let outcome = kicked["outcome"].as_str().unwrap();
+        assert!(["in_sync", "changed"].contains(&outcome), "{kicked:#}");
+        assert!(host.has(FIRST), "the pass has ended: {kicked:#}");
+
+        let config = host.config();
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("{text}\n[egress\n")).unwrap();
+        for words in [
+            &["status"][..],
+            &["history"],
+            &["kick"],
+            &["kick", "--wait"],
+        ] {
+            let words = [words, &["-c", &config]].concat();
+            let shown = host.ns.exec_command(&mut trailblazer_command(&words)).ok();
+            let continues = "continues with the state dir";
+            assert!(shown.stderr.contains(continues), "{shown}");
+        }
+        drop(agent);
+    });
+}
+
 /// A kick does not wait for a fetch that began before the pause.
 #[test]
 fn pause_discards_the_fetch_in_flight() {

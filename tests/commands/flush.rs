@@ -20,12 +20,17 @@ fn round_trip(ns: &Ns, setup: &Setup) {
     }
     let before = ns.snapshot();
     setup.run(ns, &["reconcile"]).ok();
-    assert_ne!(ns.snapshot(), before);
+    let installed = ns.snapshot();
+    assert_ne!(installed, before);
+    let preview = setup.json(ns, &["flush", "--dry-run"], 2);
+    assert_eq!(preview["outcome"], "pending", "{preview}");
+    installed.assert_same(&ns.snapshot());
     let report = setup.json(ns, &["flush"], 0);
     assert_eq!(report["outcome"], "changed", "{report}");
     assert_eq!(report["error"], serde_json::Value::Null);
     let steps = report["steps"].as_array().unwrap();
     assert!(steps.iter().all(|step| step["action"] == "delete"));
+    assert_eq!(preview["steps"], report["steps"]);
     let last_rule = steps.iter().rposition(|s| s["object"] == "rule").unwrap();
     assert!(
         steps[..last_rule].iter().all(|s| s["object"] == "rule"),
@@ -35,6 +40,8 @@ fn round_trip(ns: &Ns, setup: &Setup) {
     before.assert_same(&ns.snapshot());
     assert!(!setup.state.join("numbers.json").exists());
 
+    let nothing = setup.json(ns, &["flush", "--dry-run"], 0);
+    assert_eq!(nothing["outcome"], "in_sync", "{nothing}");
     let again = setup.run(ns, &["flush"]).ok();
     let last = again.stdout.trim_end().lines().last().unwrap();
     assert!(

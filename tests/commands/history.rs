@@ -18,12 +18,31 @@ fn history_lists_passes_newest_last() {
         setup.run(ns, &["reconcile"]).ok();
         setup.run(ns, &["reconcile"]).ok();
         let text = setup.run(ns, &["history"]).ok().stdout;
-        let lines: Vec<&str> = text.lines().collect();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ')).collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert!(lines[1].contains("changed") && lines[2].contains("in_sync"));
+        assert!(
+            text.contains("add route: "),
+            "names of changed objects: {text}"
+        );
+        assert!(text.contains("52.216."), "{text}");
+        assert!(text.contains("add rule: ipv4 priority "), "{text}");
+        let recent = setup.json(ns, &["history", "--since", "1h"], 0);
+        assert_eq!(recent["passes"].as_array().unwrap().len(), 2);
+        let later = setup.json(ns, &["history", "--since", "2200-01-01T00:00:00Z"], 0);
+        assert_eq!(later["passes"], serde_json::json!([]));
         let last = setup.json(ns, &["history", "-n", "1"], 0);
         assert_eq!(last["passes"].as_array().unwrap().len(), 1);
         assert_eq!(last["passes"][0]["outcome"], "in_sync");
+
+        std::fs::write(
+            &setup.config,
+            format!("role = \"hots\"\nsource.state_dir = {:?}\n", setup.state),
+        )
+        .unwrap();
+        let broken = setup.run(ns, &["history"]).ok();
+        assert!(broken.stdout.contains("in_sync"), "{broken}");
+        assert!(broken.stderr.contains("role"), "{broken}");
 
         // An unreadable journal is not reported as empty.
         ns.run(&["chmod", "000", &setup.state.display().to_string()]);

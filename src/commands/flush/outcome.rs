@@ -24,6 +24,8 @@ pub(super) struct Flushed {
     /// `paused`, `not_running` or `unreachable`; `None` if not asked.
     pub agent: Option<&'static str>,
     pub duration: Duration,
+    /// True for a dry run.
+    preview: bool,
     devices: BTreeMap<IfIndex, String>,
 }
 
@@ -35,7 +37,16 @@ impl Flushed {
             errors: Vec::new(),
             agent: None,
             duration: Duration::ZERO,
+            preview: false,
             devices: BTreeMap::new(),
+        }
+    }
+
+    /// The report of a dry run.
+    pub(super) fn preview(notes: Vec<String>) -> Flushed {
+        Flushed {
+            preview: true,
+            ..Flushed::new(notes)
         }
     }
 
@@ -57,11 +68,12 @@ impl Flushed {
         !self.plan.is_empty() && self.plan.steps.iter().all(is_firewall)
     }
 
-    /// `changed`, `in_sync` or `failed`.
+    /// `changed`, `in_sync` or `failed`; `pending` for a dry run with objects.
     pub(super) fn outcome(&self) -> &'static str {
         match (self.errors.is_empty(), self.plan.is_empty()) {
             (false, _) => "failed",
             (true, true) => "in_sync",
+            (true, false) if self.preview => "pending",
             (true, false) => "changed",
         }
     }
@@ -122,11 +134,17 @@ impl Flushed {
         let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
         let _ = match self.outcome() {
             "in_sync" => writeln!(text, "No objects of Trailblazer found ({took})."),
+            "pending" => writeln!(
+                text,
+                "To remove: {}. Nothing was changed.",
+                totals(&self.plan)
+            ),
             "changed" => writeln!(
                 text,
                 "Removed: {} ({took}). The host is as it was before Trailblazer.",
                 totals(&self.plan)
             ),
+            _ if self.preview => writeln!(text, "Failed: some objects could not be read."),
             _ => writeln!(
                 text,
                 "Failed: correct the errors above, then run flush again."
