@@ -4,6 +4,8 @@
 //! canonical text, for the plan and for the comparison with the kernel's state, and in the wire
 //! format of the backend.
 
+pub mod marks;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;

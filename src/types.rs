@@ -207,6 +207,18 @@ impl PathMask {
     pub fn inbound(self) -> Mark {
         self.with(3)
     }
+
+    /// The mark of packets that pass over our rules: those of inbound flows, and those of the
+    /// agent's own fetch. Only the lower bit is ever written to a packet, since many programs read
+    /// packet marks. A foreign `CONNMARK --restore-mark` without a mask copies the flow's bits to
+    /// the packet: egress flows carry the higher bit alone, so they stay on the egress path.
+    pub fn packet(self) -> Mark {
+        let bit = self.0 & self.0.wrapping_neg();
+        Mark {
+            value: bit,
+            mask: bit,
+        }
+    }
 }
 
 /// One value for each address family.
@@ -267,11 +279,24 @@ mod tests {
 
     #[test]
     fn path_values_stay_inside_the_default_mask() {
-        let path = PathMask(0x3000);
+        let path = PathMask(0x0030);
         let value = |mark: Mark| (mark.value, mark.mask);
-        assert_eq!(value(path.bypass()), (0x1000, 0x3000));
-        assert_eq!(value(path.egress()), (0x2000, 0x3000));
-        assert_eq!(value(path.inbound()), (0x3000, 0x3000));
-        assert_eq!(path.inbound().to_string(), "0x3000/0x3000");
+        assert_eq!(value(path.bypass()), (0x10, 0x30));
+        assert_eq!(value(path.egress()), (0x20, 0x30));
+        assert_eq!(value(path.inbound()), (0x30, 0x30));
+        assert_eq!(path.inbound().to_string(), "0x30/0x30");
+    }
+
+    #[test]
+    fn an_egress_mark_copied_to_a_packet_does_not_pass_over_our_rules() {
+        for mask in [0x0030, 0x3000, 0xc000_0000] {
+            let path = PathMask(mask);
+            let passes = |flow: Mark| flow.value & path.packet().mask == path.packet().value;
+            assert!(
+                passes(path.inbound()) && !passes(path.egress()),
+                "{mask:#x}"
+            );
+            assert_eq!(path.packet().mask.count_ones(), 1);
+        }
     }
 }

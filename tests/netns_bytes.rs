@@ -160,7 +160,7 @@ fn host(firewall: Firewall, told: &[Family]) {
     assert_counts(&machine, None, || {
         lab.ns("host1").in_thread(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            socket2::SockRef::from(&socket).set_mark(0x3000).unwrap();
+            socket2::SockRef::from(&socket).set_mark(0x10).unwrap();
             socket
                 .send_to(&[b'x'; 1400], SocketAddr::new(S3_ELSEWHERE, PORT))
                 .unwrap();

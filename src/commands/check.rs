@@ -3,6 +3,7 @@
 mod agent;
 mod data;
 mod host;
+mod marks;
 mod networkd;
 mod paths;
 mod report;
@@ -72,6 +73,7 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
         data::metadata(examined, &mut report);
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
         rules::all(&examined.view, desired.as_ref(), &mut report);
+        marks::all(config, &examined.view, &mut report);
         sysctls::all(config, role, &examined.view, desired.as_ref(), &mut report);
     }
     networkd::all(std::path::Path::new("/"), &mut report);

@@ -319,10 +319,11 @@ impl Default for KernelConfig {
             protocol: Protocol(83),
             // After the rules of multi-interface hosts (10000 and up), before main (32766).
             priority: Priority(30_000),
-            // Bits that kube-proxy (0xc000), Cilium (0x0f00), the AWS VPC CNI (0x80), Tailscale
-            // (0xff0000) and Calico (0xffff0000) leave free.
-            path_mask: PathMask(0x3000),
-            gateway_mask: 0x0070,
+            // Bits that Podman's netavark and CNI portmap (0x2000), kube-proxy (0xc000), Cilium
+            // (0x0f00), the AWS VPC CNI (0x80), mwan3 (0x3f00), Tailscale (0xff0000) and Calico
+            // (0xffff0000) leave free. The mark of wg-quick (0xca6c) lacks both bits too.
+            path_mask: PathMask(0x0030),
+            gateway_mask: 0x000e,
             manage: BTreeSet::new(),
         }
     }

@@ -422,7 +422,7 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "egress.gateways = [\"10.0.0.1\",\"10.0.0.2\",\"10.0.0.3\",\"10.0.0.4\",\"10.0.0.5\",\"10.0.0.6\",\"10.0.0.7\",\"10.0.0.8\"]",
-        &["8 ipv4 gateways, but kernel.marks.gateway 0x70 has room for 7"],
+        &["8 ipv4 gateways, but kernel.marks.gateway 0xe has room for 7"],
     ),
     (
         "egress = { gateways = [\"fd00::1\"], close = [\"ipv6\"] }",
@@ -476,7 +476,10 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "kernel.marks.path = \"0x5000\"",
-        &["0x5000 is not two adjacent bits"],
+        &[
+            "0x5000 is not two adjacent bits",
+            "free of the marks of Kubernetes, Podman, Tailscale",
+        ],
     ),
     (
         "kernel.marks.path = \"0x7000\"",
@@ -488,7 +491,7 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "kernel.marks.path = \"three\"",
-        &["expected mark bits such as \"0x3000\", found the string \"three\""],
+        &["expected mark bits such as \"0x0030\", found the string \"three\""],
     ),
     (
         "kernel.marks.path = \"0x300000000\"",
@@ -496,8 +499,8 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     ("kernel.marks.gateway = \"0x50\"", &["0x50 has a hole"]),
     (
-        "kernel.marks.gateway = \"0x1800\"",
-        &["0x1800 shares the bits 0x1000 with kernel.marks.path"],
+        "kernel.marks.gateway = \"0x0070\"",
+        &["0x70 shares the bits 0x30 with kernel.marks.path 0x30: the masks must not overlap"],
     ),
     // NAT.
     (

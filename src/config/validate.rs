@@ -179,20 +179,23 @@ impl Mistakes {
         if path.count_ones() != 2 || !contiguous(path) {
             self.add(
                 &["kernel.marks.path"],
-                format!("{path:#x} is not two adjacent bits, which the three paths need: write a mask such as \"0x3000\""),
+                format!(
+                    "{path:#x} is not two adjacent bits, which the three paths need: write a mask such as \
+                     \"0x0030\", which is free of the marks of Kubernetes, Podman, Tailscale and mwan3"
+                ),
             );
         }
         if !contiguous(gateway) {
             self.add(
                 &["kernel.marks.gateway"],
-                format!("{gateway:#x} has a hole: write adjacent bits, such as \"0x0070\""),
+                format!("{gateway:#x} has a hole: write adjacent bits, such as \"0x000e\""),
             );
         }
         if path & gateway != 0 {
             self.add(
                 &["kernel.marks.gateway", "kernel.marks.path"],
                 format!(
-                    "{gateway:#x} shares the bits {:#x} with kernel.marks.path: the masks must not overlap",
+                    "{gateway:#x} shares the bits {:#x} with kernel.marks.path {path:#x}: the masks must not overlap",
                     path & gateway
                 ),
             );

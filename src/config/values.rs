@@ -155,7 +155,7 @@ pub(super) fn table(reader: &mut Reader<'_>, key: &'static str, setting: &mut Ta
 pub(super) fn mask(reader: &mut Reader<'_>, key: &'static str, setting: &mut u32) {
     reader.value(
         key,
-        "mark bits such as \"0x3000\"",
+        "mark bits such as \"0x0030\"",
         setting,
         integer(1, u64::from(u32::MAX), ": a mark has 32 bits"),
     );

@@ -37,7 +37,7 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
             place::INBOUND,
             RuleAction::Goto(numbers.landing()),
         );
-        inbound.mark = Some(inputs.config.kernel.path_mask.inbound());
+        inbound.mark = Some(inputs.config.kernel.path_mask.packet());
         state.rules.push(inbound);
         state.rules.push(rule(
             &numbers,
@@ -197,7 +197,9 @@ fn marks(inputs: &Inputs) -> Ruleset {
     let restore = FwRule {
         family: None,
         matches: vec![Match::FlowMark(inbound)],
-        verdict: Statement::RestoreMark { mask: inbound.mask },
+        verdict: Statement::RestoreMark {
+            mask: inputs.config.kernel.path_mask.packet().mask,
+        },
     };
     Ruleset {
         chains: vec![

@@ -117,7 +117,7 @@ fn steer(
             ..rule(numbers, family, at, action)
         };
         let mut inbound = incoming(place::INBOUND, RuleAction::Goto(numbers.landing()));
-        inbound.mark = Some(inputs.config.kernel.path_mask.inbound());
+        inbound.mark = Some(inputs.config.kernel.path_mask.packet());
         state.rules.push(inbound);
         state
             .rules

@@ -36,7 +36,9 @@ impl Chains {
         self.prerouting.push(FwRule {
             family: None,
             matches: vec![Match::FlowMark(inbound)],
-            verdict: Statement::RestoreMark { mask: inbound.mask },
+            verdict: Statement::RestoreMark {
+                mask: inputs.config.kernel.path_mask.packet().mask,
+            },
         });
         let chains = [
             (Hook::Prerouting, self.prerouting),

@@ -24,7 +24,7 @@ pub(super) async fn fetch_document(
     // The mark of inbound flows leads past our rules to the default of the main table. No other
     // socket is exempt from the egress path.
     let past_the_egress = FetchSettings {
-        mark: Some(config.kernel.path_mask.inbound().value),
+        mark: Some(config.kernel.path_mask.packet().value),
         ..by_default.clone()
     };
     if source.path == FetchPath::Bypass {

@@ -646,7 +646,7 @@ pub fn packets() -> Vec<Packet> {
     ];
     let mut packets = Vec::new();
     for destination in destinations {
-        for mark in [0, 0x3000] {
+        for mark in [0, 0x10] {
             for input in [None, Some("eth0".to_owned()), Some("eth1".to_owned())] {
                 packets.push(Packet {
                     destination: address(destination),

@@ -63,7 +63,7 @@ impl Counting {
                 let mut matches = vec![
                     Match::OriginalDirection,
                     // A packet with a mark goes past our rules, such as the agent's own fetch.
-                    Match::PacketMark(no_bits(mask.0)),
+                    Match::PacketMark(no_bits(mask.packet().mask)),
                     Match::FlowMark(no_bits(absent)),
                 ];
                 matches.extend(conditions);

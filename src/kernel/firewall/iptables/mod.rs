@@ -8,6 +8,7 @@
 use std::cell::OnceCell;
 use std::time::Duration;
 
+pub use self::marks::foreign_marks;
 pub use self::model::PREFIX as CHAIN_PREFIX;
 use self::model::{Own, command};
 use self::read::Reading;
@@ -23,6 +24,7 @@ use crate::types::{Family, PerFamily};
 
 mod builder;
 mod conditions;
+mod marks;
 mod model;
 mod read;
 mod render;

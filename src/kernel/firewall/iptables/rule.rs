@@ -56,15 +56,15 @@ impl Rule {
 
 /// A word of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Token {
-    text: String,
+pub(super) struct Token {
+    pub(super) text: String,
     /// A quoted word is a value, even with a leading dash.
-    quoted: bool,
+    pub(super) quoted: bool,
 }
 
 /// Splits text with the quoting of `xtables_save_string` (iptables, libxtables/xtables.c): double
 /// quotes around, a backslash before `"`, `\` and `'` inside.
-fn tokens(text: &str) -> Vec<Token> {
+pub(super) fn tokens(text: &str) -> Vec<Token> {
     let mut found = Vec::new();
     let mut chars = text.chars().peekable();
     while let Some(first) = chars.next() {

@@ -234,7 +234,10 @@ fn encode_verdict(
             // 6.1. The condition of the rule has compared the flow's bits with a constant, so the
             // constant replaces the second register.
             let known = rule.matches.iter().find_map(|condition| match condition {
-                Match::FlowMark(mark) if mark.mask == mask => Some(*mark),
+                Match::FlowMark(mark) if mark.mask & mask == mask => Some(Mark {
+                    value: mark.value & mask,
+                    mask,
+                }),
                 _ => None,
             });
             let mark = known.ok_or_else(|| {

@@ -17,6 +17,7 @@ mod counters;
 mod decode;
 mod encode;
 mod expression;
+mod marks;
 mod message;
 mod probe;
 mod read;
@@ -27,6 +28,9 @@ mod text;
 mod transaction;
 mod uapi;
 
+use std::collections::BTreeSet;
+
+use crate::firewall::marks::MarkUse;
 use crate::firewall::{
     BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
@@ -59,6 +63,20 @@ pub fn holds_iptables_chains(prefix: &str) -> Result<bool, FirewallError> {
         Ok(found) => Ok(found),
         Err(error) if absence(&error).is_some() => Ok(false),
         Err(error) => Err(failed("look for chains of iptables", error)),
+    }
+}
+
+/// The foreign rules of nf_tables that read or write marks. Empty without nf_tables.
+///
+/// # Errors
+/// When the rules remain unknown.
+pub fn foreign_marks() -> Result<BTreeSet<MarkUse>, FirewallError> {
+    match contact().and_then(|mut wire| marks::foreign(&mut wire)) {
+        Ok(found) => Ok(found),
+        Err(error) => match absence(&error) {
+            Some(ObservedFirewall::Unavailable(_)) => Ok(BTreeSet::new()),
+            _ => Err(failed("read the marks of foreign rules", error)),
+        },
     }
 }
 

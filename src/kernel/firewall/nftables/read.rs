@@ -20,14 +20,14 @@ pub(super) struct Reading {
     pub(super) generation: u32,
 }
 
-fn body(family: u8, attributes: Attributes) -> Vec<u8> {
+pub(super) fn body(family: u8, attributes: Attributes) -> Vec<u8> {
     let mut body = nfgen(family).to_vec();
     body.extend(attributes.into_bytes());
     body
 }
 
 /// The attributes after the `nfgenmsg`.
-fn list(body: &[u8]) -> Result<Vec<Attribute<'_>>, WireError> {
+pub(super) fn list(body: &[u8]) -> Result<Vec<Attribute<'_>>, WireError> {
     let (_, list) = body
         .split_at_checked(NFGEN_LEN)
         .ok_or(WireError::Malformed("a message without its nfgenmsg"))?;
@@ -160,7 +160,7 @@ pub(super) fn read_counters(wire: &mut Wire) -> Result<Vec<CounterState>, WireEr
     Ok(found)
 }
 
-fn text(list: &[Attribute<'_>], kind: u16) -> Option<String> {
+pub(super) fn text(list: &[Attribute<'_>], kind: u16) -> Option<String> {
     find(list, kind).map(|attribute| attribute.text())
 }
 
