@@ -50,7 +50,7 @@ fn within_a_boot_a_jump_moves_every_time() {
 }
 
 #[test]
-fn a_second_is_rounding_and_stays_in_the_anchor() {
+fn a_second_of_drift_moves_no_time() {
     let mut state = stored();
     for round in 1..100i64 {
         let boottime_s = 5000 + 60 * round as u64;
@@ -95,7 +95,7 @@ fn without_an_anchor_the_times_stay() {
 }
 
 #[test]
-fn the_clocks_alone_are_no_difference() {
+fn states_with_other_clocks_only_are_equal() {
     for now in [
         anchor("a", 5060, NOW + 60),
         anchor("a", 5060, NOW - DAY),
@@ -139,7 +139,7 @@ fn an_anchor_is_renewed_while_clocks_run() {
 }
 
 #[test]
-fn numbers_out_of_all_bounds_do_no_harm() {
+fn extreme_clocks_do_not_overflow() {
     let mut state = stored();
     for (boottime, wall) in [(u64::MAX, i64::MAX), (0, i64::MIN), (u64::MAX, 0)] {
         state = state.rebase(&anchor("a", boottime, wall));
