@@ -4,6 +4,8 @@
 //! the counts. If another program removes our rules, the counters start again from zero: the meter
 //! adds the last reading to later readings, and stores the sum in the state directory.
 
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::firewall::{BackendKind, PathTraffic, Traffic};
@@ -16,8 +18,86 @@ use crate::types::{Family, PerFamily};
 /// last reading.
 const COSTLY_EVERY: Duration = Duration::from_secs(10);
 
-/// Reads the counters of the firewall in use.
+/// Longest wait of the agent's loop for a reading. nftables needs under a millisecond, iptables
+/// some ten milliseconds; an iptables that hangs must not delay `/healthz` or SIGTERM.
+const LOOP_WAITS: Duration = Duration::from_millis(250);
+
+/// A message to the meter's thread.
+enum Order {
+    Use(BackendKind),
+    Read,
+}
+
+/// The loop's side of the meter: the thread reads counters, starts processes and writes the file.
 pub(super) struct Meter {
+    orders: Sender<Order>,
+    readings: Receiver<Option<PathTraffic>>,
+    /// True between [`Order::Read`] and the reading.
+    asked: bool,
+    last: Option<PathTraffic>,
+}
+
+impl Meter {
+    /// Starts the thread, which ends when the meter is dropped.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn start(store: Store) -> io::Result<Self> {
+        let (orders, waiting) = mpsc::channel();
+        let (done, readings) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("meter".to_owned())
+            .spawn(move || {
+                let mut counters = Counters::new(store);
+                for order in waiting {
+                    match order {
+                        Order::Use(kind) => counters.use_backend(kind),
+                        Order::Read => {
+                            if done.send(counters.read()).is_err() {
+                                return;
+                            }
+                        }
+                    }
+                }
+            })?;
+        Ok(Meter {
+            orders,
+            readings,
+            asked: false,
+            last: None,
+        })
+    }
+
+    /// Selects the firewall in use.
+    pub fn use_backend(&mut self, kind: BackendKind) {
+        // The thread ends only with the meter.
+        let _ = self.orders.send(Order::Use(kind));
+    }
+
+    /// The counts so far; `None` before the first reading. A reading that takes longer than
+    /// [`LOOP_WAITS`] is delivered by a later call.
+    pub fn read(&mut self) -> Option<PathTraffic> {
+        let wait = if self.asked {
+            Duration::ZERO
+        } else {
+            LOOP_WAITS
+        };
+        if !self.asked {
+            self.asked = self.orders.send(Order::Read).is_ok();
+        }
+        match self.readings.recv_timeout(wait) {
+            Ok(reading) => {
+                self.asked = false;
+                self.last = reading;
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        self.last
+    }
+}
+
+/// The thread's side: the counters of the firewall in use.
+struct Counters {
     store: Store,
     backend: Option<Box<dyn FirewallBackend>>,
     /// The counts of lost counters.
@@ -26,10 +106,10 @@ pub(super) struct Meter {
     read_at: Option<Instant>,
 }
 
-impl Meter {
-    /// A meter that continues the counts of the state directory.
-    pub fn new(store: Store) -> Self {
-        Meter {
+impl Counters {
+    /// Continues the counts of the state directory.
+    fn new(store: Store) -> Self {
+        Counters {
             // The counts are for people only, so that a damaged file does no other harm.
             lost: store.read_json(StateFile::Traffic).unwrap_or_default(),
             store,
@@ -39,16 +119,14 @@ impl Meter {
         }
     }
 
-    /// Selects the firewall in use.
-    pub fn use_backend(&mut self, kind: BackendKind) {
+    fn use_backend(&mut self, kind: BackendKind) {
         if self.backend.as_ref().map(|backend| backend.kind()) != Some(kind) {
             self.backend = Some(firewall::backend(kind));
             self.read_at = None;
         }
     }
 
-    /// The counts so far; `None` before the first reading.
-    pub fn read(&mut self) -> Option<PathTraffic> {
+    fn read(&mut self) -> Option<PathTraffic> {
         let backend = self.backend.as_mut()?;
         let recent = self.read_at.is_some_and(|at| at.elapsed() < COSTLY_EVERY);
         if backend.kind().counters_are_cheap() || !recent {
@@ -133,7 +211,7 @@ mod tests {
     #[test]
     fn counts_of_lost_counters_survive_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let mut meter = Meter::new(Store::open(dir.path()));
+        let mut meter = Counters::new(Store::open(dir.path()));
         meter.take(Some(traffic(10, 1000)));
         // Another program flushed our table, and a pass restored the table.
         meter.take(None);
@@ -143,7 +221,7 @@ mod tests {
             1300
         );
 
-        let mut next = Meter::new(Store::open(dir.path()));
+        let mut next = Counters::new(Store::open(dir.path()));
         next.take(Some(traffic(4, 400)));
         let total = sum(&next.lost, &next.last.unwrap());
         assert_eq!(

@@ -29,6 +29,7 @@ use thiserror::Error;
 
 use crate::config::{Config, Role};
 use crate::kernel::events::ListenError;
+use crate::state::agent_lock::AgentLockError;
 use crate::status::control::ControlError;
 
 pub use debounce::Debounce;
@@ -52,6 +53,8 @@ pub enum AgentError {
     NoPrivilege,
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Lock(#[from] AgentLockError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The kernel's notifications ended after the start.

@@ -4,6 +4,7 @@ mod passes;
 mod requests;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
 use crate::reconcile::{Cause, Gathered};
 use crate::source::child::Asker;
+use crate::state::agent_lock::{AgentLock, AgentLockError};
 use crate::state::store::Store;
 use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
 
@@ -74,6 +76,8 @@ pub(super) struct Agent<R> {
     watchdog: Option<(Duration, Instant)>,
     asked_to: mpsc::Sender<Asked>,
     control: Option<ControlSocket>,
+    /// `None` if the state dir has no place for the lock.
+    _lock: Option<AgentLock>,
     metrics: Option<MetricsServer>,
     firewall_poll: Option<watch::FirewallPoll>,
     /// The host's addresses at the last pass.
@@ -134,6 +138,19 @@ where
     }
 }
 
+/// Takes the agent's lock of the state dir. A disk fault is a warning: the egress path must not
+/// depend on a disk.
+fn exclude_other_agents(state_dir: &Path) -> Result<Option<AgentLock>, AgentLockError> {
+    match AgentLock::acquire(state_dir) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(held @ AgentLockError::Held { .. }) => Err(held),
+        Err(AgentLockError::State(error)) => {
+            tracing::warn!("{error}; a second agent on this state directory stays unnoticed");
+            Ok(None)
+        }
+    }
+}
+
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -154,6 +171,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let config = &settings.config;
         // First: a second agent must not change anything.
         let control = logging::or_warn(serve_socket(&config.agent.socket, asked_to.clone()))?;
+        let lock = exclude_other_agents(&config.source.state_dir)?;
         let metrics = requests::metrics(config, &asked_to);
         // Before the first pass reads the kernel: no later change is missed.
         let tables = Ownership::new(Numbers::of(config), []).tables();
@@ -167,7 +185,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let watchdog = Notifier::watchdog_interval().map(|interval| (interval, now + interval));
         Ok(Agent {
             account: Account::new(&settings, confirmed),
-            meter: Meter::new(store),
+            meter: Meter::start(store).map_err(AgentError::Thread)?,
             schedule: FetchSchedule::new(config.source.refresh, now),
             resync_at: now + config.agent.resync,
             settings,
@@ -189,6 +207,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             watchdog,
             asked_to,
             control,
+            _lock: lock,
             metrics,
             firewall_poll: None,
             own_addresses: Vec::new(),

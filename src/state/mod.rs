@@ -12,10 +12,12 @@
 //! | `journal.jsonl` | one line for each begin and end of a pass | `journal` |
 //! | `journal.jsonl.1` | the journal before the last rotation | `journal` |
 //! | `lock` | the mutual exclusion of passes | [`lock`] |
+//! | `agent.lock` | the mutual exclusion of agents | [`agent_lock`] |
 //!
 //! The directory may belong to an unprivileged service user while root runs commands there, so
 //! every open, rename and removal goes through [`directory::StateDir`].
 
+pub mod agent_lock;
 pub mod directory;
 pub mod error;
 mod file;
@@ -36,11 +38,12 @@ pub enum StateFile {
     Journal,
     RotatedJournal,
     Lock,
+    AgentLock,
 }
 
 impl StateFile {
     /// Every file, in the order of the table above.
-    pub const ALL: [StateFile; 10] = [
+    pub const ALL: [StateFile; 11] = [
         StateFile::LastKnownGood,
         StateFile::Held,
         StateFile::Confirmed,
@@ -51,6 +54,7 @@ impl StateFile {
         StateFile::Journal,
         StateFile::RotatedJournal,
         StateFile::Lock,
+        StateFile::AgentLock,
     ];
 
     /// The file's name in the directory.
@@ -66,6 +70,7 @@ impl StateFile {
             StateFile::Journal => "journal.jsonl",
             StateFile::RotatedJournal => "journal.jsonl.1",
             StateFile::Lock => "lock",
+            StateFile::AgentLock => "agent.lock",
         }
     }
 }

@@ -110,3 +110,55 @@ fn metrics_follow_drift_fetches_and_documents() {
         assert_eq!(host.http(PORT, "/healthz"), None, "nobody listens any more");
     });
 }
+
+/// Puts scripts in front of the iptables programs: a script sleeps while the file `hang` exists.
+fn hanging_iptables(host: &Host) -> (String, std::path::PathBuf) {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = host.path("bin");
+    std::fs::create_dir_all(&directory).unwrap();
+    let hang = host.path("hang");
+    for variant in ["", "-nft", "-legacy"] {
+        for program in ["iptables", "ip6tables"] {
+            for action in ["", "-save", "-restore"] {
+                let name = format!("{program}{variant}{action}");
+                let Some(real) = ["/usr/sbin", "/sbin", "/usr/bin"]
+                    .map(|place| std::path::Path::new(place).join(&name))
+                    .into_iter()
+                    .find(|path| path.exists())
+                else {
+                    continue;
+                };
+                let script =
+                    format!("#!/bin/sh\n[ -e {hang:?} ] && exec sleep 20\nexec {real:?} \"$@\"\n");
+                let path = directory.join(&name);
+                std::fs::write(&path, script).unwrap();
+                std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            }
+        }
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    (format!("{}:{path}", directory.display()), hang)
+}
+
+#[test]
+fn hanging_iptables_delays_neither_health_nor_the_end() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("agent.metrics", &format!("\"127.0.0.1:{PORT}\""));
+        host.set("nat.backend", "\"iptables\"");
+        let (path, hang) = hanging_iptables(&host);
+        let agent = host.start_with(|command| {
+            command.env("PATH", &path);
+        });
+        agent.wait_in_force();
+        std::fs::write(&hang, "").unwrap();
+        for _ in 0..12 {
+            assert_eq!(host.http(PORT, "/healthz").unwrap(), (200, "ok\n".into()));
+            assert_eq!(host.http(PORT, "/metrics").unwrap().0, 200);
+        }
+        assert!(agent.status().is_some());
+        let (status, took) = agent.stop();
+        assert!(status.success());
+        assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+    });
+}

@@ -229,6 +229,25 @@ fn second_agent_refuses_to_start() {
     });
 }
 
+#[test]
+fn second_agent_on_the_same_state_dir_refuses_to_start() {
+    isolated(|| {
+        let mut host = Host::new();
+        let agent = host.in_force();
+        let before = host.ns.snapshot();
+        let other = format!("{:?}", host.path("other.sock"));
+        host.set("agent.socket", &other);
+        let second = host.run(&["agent"]).expect_code(1);
+        let pid = format!("another agent (pid {}) uses the state dir", agent.pid());
+        assert!(second.stderr.contains(&pid), "{second}");
+        before.assert_same(&host.ns.snapshot());
+        // The kernel releases the lock of a killed agent.
+        agent.kill();
+        let next = host.start();
+        next.wait_in_force();
+    });
+}
+
 /// A metrics address or control socket that cannot be bound does not prevent routing.
 #[test]
 fn busy_metrics_address_or_unusable_control_socket_costs_only_itself() {

@@ -139,10 +139,10 @@ fn collect(child: &mut Child, input: &str, deadline: Instant) -> std::io::Result
     if let Some(mut stdin) = child.stdin.take() {
         let input = input.to_owned();
         // A write error means an early exit of the program; the exit status has the reason.
-        thread::spawn(move || stdin.write_all(input.as_bytes()));
+        thread::Builder::new().spawn(move || stdin.write_all(input.as_bytes()))?;
     }
-    let stdout = reader(child.stdout.take());
-    let stderr = reader(child.stderr.take());
+    let stdout = reader(child.stdout.take())?;
+    let stderr = reader(child.stderr.take())?;
     let left = || deadline.saturating_duration_since(Instant::now());
     let too_late = |_| std::io::Error::new(ErrorKind::TimedOut, "killed after the time limit");
     let stdout = stdout.recv_timeout(left()).map_err(too_late)??;
@@ -163,9 +163,14 @@ fn collect(child: &mut Child, input: &str, deadline: Instant) -> std::io::Result
     }
 }
 
-fn reader(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+/// The content of a pipe, from a thread.
+type PipeContent = mpsc::Receiver<std::io::Result<Vec<u8>>>;
+
+/// # Errors
+/// The system refuses a thread.
+fn reader(pipe: Option<impl Read + Send + 'static>) -> std::io::Result<PipeContent> {
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
+    thread::Builder::new().spawn(move || {
         let mut bytes = Vec::new();
         let read = match pipe {
             Some(mut pipe) => pipe.read_to_end(&mut bytes).map(|_| bytes),
@@ -173,8 +178,8 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<std::io::R
         };
         // After a timeout the receiver is gone.
         let _ = sender.send(read);
-    });
-    receiver
+    })?;
+    Ok(receiver)
 }
 
 /// The error for a failure of `-restore`, with a remedy if known.
