@@ -43,6 +43,9 @@ pub mod guard;
 pub mod observed;
 pub mod plan;
 
+// The judgement of the kernel's answers. Pure too.
+pub mod judge;
+
 pub mod kernel;
 
 // Stages with access to the kernel.

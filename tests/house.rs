@@ -25,7 +25,7 @@ const ROOMS: [&[&str]; 11] = [
     &["config"],
     &["objects", "facts", "firewall", "ownership"],
     &["ranges", "source", "state"],
-    &["guard", "clock", "desired", "observed", "plan"],
+    &["guard", "clock", "desired", "observed", "plan", "judge"],
     &["kernel"],
     &["apply", "verify", "journal"],
     &["reconcile"],

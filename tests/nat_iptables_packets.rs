@@ -190,14 +190,14 @@ fn host(address: IpAddr) -> IpNet {
     address.into()
 }
 
-fn for_all(mut test: impl FnMut(&mut IptablesBackend, &'static str, Family)) {
+fn for_all(mut test: impl FnMut(&mut IptablesBackend, (&'static str, &'static str), Family)) {
     build();
-    for (ipv4, ipv6) in VARIANTS {
-        let mut backend = IptablesBackend::with_tools(ipv4, ipv6, 1);
-        for (family, tool) in [(Family::Ipv4, ipv4), (Family::Ipv6, ipv6)] {
+    for variant in VARIANTS {
+        let mut backend = IptablesBackend::with_tools(variant.0, variant.1, 1);
+        for family in Family::ALL {
             let bare = seen(client(family, 0), server(family, 1));
             assert_eq!(bare, Some(client(family, 0)), "before: untranslated");
-            test(&mut backend, tool, family);
+            test(&mut backend, variant, family);
             backend.remove().unwrap();
         }
     }
@@ -206,7 +206,12 @@ fn for_all(mut test: impl FnMut(&mut IptablesBackend, &'static str, Family)) {
 #[test]
 fn snat_masquerade_and_accept_act_on_packets() {
     isolated(|| {
-        for_all(|backend, tool, family| {
+        for_all(|backend, variant, family| {
+            let tool = if family == Family::Ipv4 {
+                variant.0
+            } else {
+                variant.1
+            };
             let out = Match::OutputInterface("s0".into());
             let ruleset = Ruleset {
                 chains: vec![chain(
@@ -316,7 +321,12 @@ fn source_buckets_are_complete_and_stable() {
 #[test]
 fn marks_reach_translation_from_prerouting() {
     isolated(|| {
-        for_all(|backend, tool, family| {
+        for_all(|backend, variant, family| {
+            let tool = if family == Family::Ipv4 {
+                variant.0
+            } else {
+                variant.1
+            };
             let path = Mark {
                 value: 0x1000,
                 mask: 0x3000,
@@ -403,7 +413,12 @@ fn marks_reach_translation_from_prerouting() {
 #[test]
 fn guard_chain_drops_untracked_packets_and_spares_foreign_filters() {
     isolated(|| {
-        for_all(|backend, tool, family| {
+        for_all(|backend, variant, family| {
+            let tool = if family == Family::Ipv4 {
+                variant.0
+            } else {
+                variant.1
+            };
             let ruleset = Ruleset {
                 chains: vec![chain(
                     Hook::PostroutingGuard,

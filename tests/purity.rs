@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 22] = [
+const PURE: [&str; 23] = [
     "words",
     "types",
     "degraded",
@@ -21,6 +21,7 @@ const PURE: [&str; 22] = [
     "guard",
     "desired",
     "plan",
+    "judge",
     "agent/repair_limiter",
     "agent/schedule",
     "agent/debounce",

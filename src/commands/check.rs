@@ -3,10 +3,12 @@
 mod agent;
 mod data;
 mod host;
+mod judged;
 mod marks;
 mod networkd;
 mod paths;
 mod report;
+mod reverse_path;
 mod rules;
 mod sysctls;
 
@@ -74,7 +76,17 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
         rules::all(&examined.view, desired.as_ref(), &mut report);
         marks::all(config, &examined.view, &mut report);
-        sysctls::all(config, role, &examined.view, desired.as_ref(), &mut report);
+        if let Some(desired) = &desired {
+            judged::all(&examined.view, desired, &mut kernel, &mut report);
+        }
+        sysctls::all(
+            config,
+            role,
+            &examined.view,
+            desired.as_ref(),
+            &mut kernel,
+            &mut report,
+        );
     }
     networkd::all(std::path::Path::new("/"), &mut report);
     agent::all(config, &mut report);

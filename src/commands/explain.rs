@@ -10,15 +10,17 @@ use ipnet::IpNet;
 use super::{complain, print, settings_with_role};
 use crate::cli::ExplainArgs;
 use crate::config::{Config, Role};
-use crate::desired::{DesiredState, EgressPath};
+use crate::degraded::{Degradation, Part};
+use crate::desired::{DesiredState, EgressPath, special};
 use crate::exit;
+use crate::judge::{self, Agreement, Expected, table_text};
 use crate::kernel::Kernel;
 use crate::objects::Via;
 use crate::ownership::Numbers;
 use crate::ranges::{Document, Origin};
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, View, examine};
-use crate::types::{Family, SyncToken, TableId};
-use crate::verify::{self, Agreement, Expected};
+use crate::types::{Family, SyncToken};
+use crate::verify::judge_kernel;
 use answer::KernelAnswer;
 
 /// Runs `explain` and returns the exit code.
@@ -92,11 +94,18 @@ struct Explanation {
     answers: Vec<KernelAnswer>,
     /// True if the kernel has a rule of ours in the address's family.
     in_force: bool,
+    /// Obstacles behind the routing decision, in the way of forwarded packets.
+    obstacles: Vec<Degradation>,
     notes: Vec<String>,
 }
 
 impl Explanation {
     fn agrees(&self) -> bool {
+        self.is_routed() && self.obstacles.is_empty()
+    }
+
+    /// True if each routing decision is the promised one.
+    fn is_routed(&self) -> bool {
         self.answers
             .iter()
             .all(|answer| answer.agreement == Agreement::Yes)
@@ -127,6 +136,18 @@ async fn explain(
     notes.extend(desired.notes.iter().cloned());
     let expected = expected(view, &desired, address);
     let answers = answer::ask(view, &desired, &expected, address, &mut kernel)?;
+    let verdicts = judge_kernel(&view.promise(&desired), std::iter::empty(), &mut kernel)?;
+    let home = special::thrown(family, &view.vpc_cidrs);
+    let leaves =
+        !home.iter().any(|prefix| prefix.contains(&address)) && !view.facts.is_own(address);
+    let translated = expected == Expected::Main;
+    let concerns = |found: &Degradation| {
+        let part = found.part == Part::Forwarding || translated && found.part == Part::Translation;
+        leaves && part && found.family.is_none_or(|other| other == family)
+    };
+    let obstacles = verdicts.degraded.into_iter().filter(concerns).collect();
+    let doubts = verdicts.doubts.iter().filter(|found| concerns(found));
+    notes.extend(doubts.map(ToString::to_string));
     let ranges = &examined.judgement.ranges;
     notes.dedup();
     Ok(Explanation {
@@ -149,11 +170,12 @@ async fn explain(
             .rules
             .iter()
             .any(|rule| rule.family == family && view.ownership.owns_rule(rule)),
+        obstacles,
         notes,
     })
 }
 
-/// The expectation of verify. While the bypass gateway is unavailable, a pass keeps the existing
+/// The expectation of the judge. While the bypass gateway is unavailable, a pass keeps the existing
 /// bypass routes, so the existing routes are the expectation.
 fn expected(view: &View, desired: &DesiredState, address: IpAddr) -> Expected {
     let family = Family::of(address);
@@ -168,7 +190,7 @@ fn expected(view: &View, desired: &DesiredState, address: IpAddr) -> Expected {
         return Expected::Bypass(*prefix);
     }
     let numbers = &view.ownership.current;
-    verify::expected(desired, numbers, &view.vpc_cidrs, address)
+    judge::expected(desired, numbers, &view.vpc_cidrs, address)
 }
 
 fn path(
@@ -191,7 +213,7 @@ fn path(
             EgressPath::Main | EgressPath::Closed => ExpectedPath::Egress(Vec::new()),
         },
         Expected::Main => {
-            let home = crate::desired::special::thrown(family, &view.vpc_cidrs);
+            let home = special::thrown(family, &view.vpc_cidrs);
             let inside = home.iter().any(|prefix| prefix.contains(&address));
             let translated = role == Role::Nat && !inside;
             let addresses = config.nat.egress_addresses.iter().copied();
@@ -248,12 +270,4 @@ fn rows(examined: &Examined, address: IpAddr) -> Vec<ListedPrefix> {
     rows.sort();
     rows.dedup();
     rows
-}
-
-fn table_name(table: TableId) -> String {
-    match table {
-        TableId::MAIN => "main".to_owned(),
-        TableId::LOCAL => "local".to_owned(),
-        other => other.to_string(),
-    }
 }

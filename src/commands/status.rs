@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_secs(2);
 const REDRAW: &str = "\x1b[H\x1b[2J";
 
 /// The source of the page.
-enum StatusView {
+enum Seen {
     Running(Box<Snapshot>),
     Absent(Box<Absent>),
 }
@@ -65,15 +65,15 @@ fn write(page: &str) -> io::Result<()> {
     out.flush()
 }
 
-async fn look(loaded: &Loaded) -> StatusView {
+async fn look(loaded: &Loaded) -> Seen {
     let path = &loaded.config.agent.socket;
     let error = match ask(path, Request::Status) {
-        Ok(Reply::Status(snapshot)) => return StatusView::Running(snapshot),
+        Ok(Reply::Status(snapshot)) => return Seen::Running(snapshot),
         Ok(Reply::Refused(why)) => unexpected(path, format!("status refused: {why}")),
         Ok(Reply::Done) => unexpected(path, "no status in the reply".to_owned()),
         Err(error) => error,
     };
-    StatusView::Absent(Box::new(absent::look(loaded, error).await))
+    Seen::Absent(Box::new(absent::look(loaded, error).await))
 }
 
 fn unexpected(path: &Path, reason: String) -> AskError {
@@ -83,23 +83,21 @@ fn unexpected(path: &Path, reason: String) -> AskError {
     }
 }
 
-impl StatusView {
+impl Seen {
     fn page(&self, output: Output, style: Style) -> String {
         match (self, output) {
-            (StatusView::Running(snapshot), Output::Text) => {
+            (Seen::Running(snapshot), Output::Text) => {
                 to_text(snapshot, Timestamp::now().as_second(), style)
             }
-            (StatusView::Running(snapshot), Output::Json) => {
-                format!("{}\n", running_json(snapshot))
-            }
-            (StatusView::Absent(absent), Output::Text) => absent.to_text(style),
-            (StatusView::Absent(absent), Output::Json) => format!("{}\n", absent.to_json()),
+            (Seen::Running(snapshot), Output::Json) => format!("{}\n", running_json(snapshot)),
+            (Seen::Absent(absent), Output::Text) => absent.to_text(style),
+            (Seen::Absent(absent), Output::Json) => format!("{}\n", absent.to_json()),
         }
     }
 
     /// Reports an unreachable agent as an error. A missing agent only shows on the page.
     fn complain(&self) {
-        if let StatusView::Absent(absent) = self
+        if let Seen::Absent(absent) = self
             && !absent.certainly()
         {
             complain(&absent.error);
@@ -108,8 +106,8 @@ impl StatusView {
 
     fn exit_code(&self) -> u8 {
         match self {
-            StatusView::Running(snapshot) if snapshot.state == State::InForce => exit::OK,
-            StatusView::Running(_) | StatusView::Absent(_) => exit::FAILED,
+            Seen::Running(snapshot) if snapshot.state == State::InForce => exit::OK,
+            Seen::Running(_) | Seen::Absent(_) => exit::FAILED,
         }
     }
 }

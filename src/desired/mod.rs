@@ -21,7 +21,7 @@ use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, Ruleset};
 use crate::objects::{BypassPath, Route, RouteKey, RouteTarget, Rule, RuleAction};
 use crate::ownership::Numbers;
-use crate::types::{Family, Metric, PerFamily, Priority, Realm, TableId};
+use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, TableId};
 
 pub use sysctl::SysctlSetting;
 
@@ -134,6 +134,8 @@ pub struct Paths {
     pub egress: EgressPath,
     /// NAT role: the incoming interfaces of our sources.
     pub inputs: Vec<InputPath>,
+    /// NAT role: the interface of the translation for partners; `None` without a translation.
+    pub leaves_by: Option<IfIndex>,
 }
 
 /// The egress path of a family.

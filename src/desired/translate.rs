@@ -121,7 +121,9 @@ pub(super) fn translate(
     for source in sources {
         translation.add(*source, chains);
     }
-    state.paths.get_mut(family).egress = EgressPath::Main;
+    let paths = state.paths.get_mut(family);
+    paths.egress = EgressPath::Main;
+    paths.leaves_by = Some(out);
     Ok(())
 }
 

@@ -1,17 +1,21 @@
 //! The documents of a pass: the last known good, and the candidate for its place.
 
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
 use super::figures;
 use super::inputs::{Fetch, Inputs, LastGood};
 use super::outcome::{AcceptError, Whose};
 use super::screen::{Rejects, Screen};
 use super::verdict::{Level, Verdict};
-use crate::ranges::{Document, Groups, Selection, select, select_lenient};
+use crate::ranges::{Document, Group, Selection, select, select_lenient};
 
 /// A document with its selection, before and after the prefix rejects.
 pub(super) struct Judged<'a> {
     pub(super) document: &'a Document<'a>,
     pub(super) selection: Selection,
-    pub(super) groups: Groups,
+    pub(super) groups: BTreeMap<Group, Vec<IpNet>>,
     pub(super) rejects: Rejects,
 }
 

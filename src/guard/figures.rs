@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_counted_in_addresses_or_networks_with_a_share() {
+    fn amounts() {
         assert_eq!(
             share(Family::Ipv4, 65_536, 131_072),
             "65536 of 131072 addresses (50.0 %)"
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_dated_and_durations_have_one_unit() {
+    fn times() {
         assert_eq!(
             token(SyncToken(1_703_850_787)),
             "1703850787 (2023-12-29T11:53:07Z)"
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_beyond_five_entries_are_cut_with_a_count() {
+    fn lists_are_cut() {
         assert_eq!(first_few([1, 2]), "1, 2");
         assert_eq!(first_few(1..=7), "1, 2, 3, 4, 5 and 2 more");
     }

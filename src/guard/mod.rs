@@ -24,7 +24,11 @@ mod state;
 mod tests;
 mod verdict;
 
-use crate::ranges::{Document, Groups, Origin, PrefixSet, RangeSet, bad_rows_outside};
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::ranges::{Document, Group, Origin, PrefixSet, RangeSet, bad_rows_outside};
 use candidate::{Candidate, Judged};
 use hold_down::Origins;
 use objections::{Objection, Scope};
@@ -253,7 +257,7 @@ fn in_force<'a>(
     last: Option<Judged<'a>>,
     rejects: &mut Rejects,
 ) -> (Option<&'a Document<'a>>, Origins) {
-    let selected = |groups: Groups| -> Origins {
+    let selected = |groups: BTreeMap<Group, Vec<IpNet>>| -> Origins {
         groups
             .into_iter()
             .map(|(group, prefixes)| (Origin::Selected(group), prefixes))

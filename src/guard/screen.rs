@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::figures;
 use super::verdict::Verdict;
-use crate::ranges::{Groups, PrefixSet};
+use crate::ranges::{Group, PrefixSet};
 
 /// Addresses that this host must keep reaching through the main table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -142,7 +142,11 @@ impl Screen {
     }
 
     /// As [`Screen::apply`], for all groups; empty groups are removed.
-    pub(super) fn apply_groups(&self, groups: &Groups, rejects: &mut Rejects) -> Groups {
+    pub(super) fn apply_groups(
+        &self,
+        groups: &BTreeMap<Group, Vec<IpNet>>,
+        rejects: &mut Rejects,
+    ) -> BTreeMap<Group, Vec<IpNet>> {
         groups
             .iter()
             .map(|(group, prefixes)| (group.clone(), self.apply(prefixes, group, rejects)))
@@ -210,7 +214,6 @@ fn why(guard: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ranges::Group;
     use crate::types::Family;
 
     fn guard_of(environment: &Environment, prefix: &str) -> Option<&'static str> {
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn special_blocks_and_their_supernets_are_refused() {
+    fn each_special_block_in_either_direction() {
         let nothing = Environment::default();
         for (prefix, guard) in [
             ("0.0.0.0/0", "prefix-default"),
@@ -264,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_published_by_amazon_are_accepted() {
+    fn amazons_own_space_passes() {
         for prefix in [
             "3.5.0.0/19",
             "52.216.0.0/15",
@@ -288,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_around_own_networks_and_addresses_are_refused() {
+    fn the_hosts_own_surroundings() {
         let environment = Environment {
             vpc_cidrs: vec!["52.95.0.0/16".parse().unwrap()],
             own_addresses: vec!["18.1.1.1".parse().unwrap()],
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn each_guard_gives_one_verdict_listing_its_prefixes() {
+    fn one_verdict_a_guard_with_its_prefixes() {
         let screen = Screen::new(&Environment::default());
         let group = Group {
             service: "EC2".into(),

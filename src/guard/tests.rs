@@ -1,9 +1,8 @@
 //! Each rule of the guard, with its figures.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
@@ -193,7 +192,7 @@ fn says(judgement: &Judgement, guard: &str, words: &[&str]) {
 const FOUR: [&str; 4] = ["3.5.0.0/24", "3.5.2.0/24", "3.5.4.0/24", "3.5.6.0/24"];
 
 #[test]
-fn first_document_is_accepted() {
+fn a_first_document_goes_in() {
     let mut host = Host::empty();
     let judgement = host.pass(doc(1000, BASE));
     assert_eq!(judgement.decision, Decision::Accept(Whose::Fetched));
@@ -209,7 +208,7 @@ fn first_document_is_accepted() {
 }
 
 #[test]
-fn identical_document_changes_nothing() {
+fn the_same_bytes_change_nothing() {
     let mut host = Host::new();
     let judgement = host.pass(Fetch::Unchanged);
     assert_eq!(judgement.decision, Decision::Keep);
@@ -224,7 +223,7 @@ fn identical_document_changes_nothing() {
 }
 
 #[test]
-fn failed_first_fetch_puts_nothing_in_force() {
+fn first_failed_fetch_puts_nothing_in_force() {
     for (fetch, guard, level) in [
         (
             Fetch::Rejected("the document is empty".into()),
@@ -346,7 +345,7 @@ fn bad_prefixes_are_left_out_and_the_rest_kept() {
 }
 
 #[test]
-fn included_prefixes_pass_the_guard_and_excluded_ones_never_do() {
+fn include_passes_and_exclude_wins() {
     let mut host = Host::new();
     host.include = nets(&["10.9.0.0/16", "3.5.1.0/24", "3.6.0.0/24"]);
     host.exclude = nets(&["3.5.4.128/25", "3.6.0.0/25"]);
@@ -674,7 +673,7 @@ fn hold_down_keeps_the_route_of_a_flapping_prefix() {
 }
 
 #[test]
-fn additions_in_force_during_a_hold_are_held_down_later() {
+fn additions_that_were_in_force_under_a_hold_are_held_down_too() {
     let mut host = Host::new();
     let rows = with(
         &without(BASE, &["3.5.6.0/24"]),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Boundary, PassId, Record};
+use super::{Event, PassId, Record};
 use crate::columns::aligned;
 
 /// The outcome of a pass without an `end`.
@@ -163,7 +163,7 @@ impl Collector {
         if record.error.is_some() {
             pass.error = record.error;
         }
-        if record.event == Boundary::End {
+        if record.event == Event::End {
             pass.ended_at = Some(record.at);
             pass.duration_ms = record.duration_ms;
             pass.outcome = record.outcome.unwrap_or_else(|| "unknown".to_owned());

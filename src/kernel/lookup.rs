@@ -4,39 +4,23 @@ use std::net::IpAddr;
 
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{Header, RTA_DST, RTM_GETROUTE, decode, family_number, put_header};
-use super::wire::{Frame, put_address, put_u32};
-use crate::objects::Route;
-use crate::types::{Family, IfIndex, TableId};
+use super::wire::{Frame, WireError, each_attribute, put_address, put_u32};
+pub use crate::judge::{Decision, Lookup};
+use crate::types::{Family, TableId};
 
 // linux/rtnetlink.h.
 const RTA_SRC: u16 = 2;
 const RTA_IIF: u16 = 3;
+const RTA_PREFSRC: u16 = 7;
 const RTA_MARK: u16 = 16;
+/// Length of `struct rtmsg`.
+const RTMSG: usize = 12;
 /// Answers a look-up with the matching route instead of a host route derived from it.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 /// Adds the route's table to the answer; without the flag, IPv4 answers `main` for every table.
 /// IPv6 always names the table and refuses the flag (`inet6_rtm_valid_getroute_req`,
 /// net/ipv6/route.c).
 const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
-
-/// The packet of a route look-up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lookup {
-    pub destination: IpAddr,
-    /// Set for forwarded packets.
-    pub source: Option<IpAddr>,
-    /// The incoming interface; set for forwarded packets.
-    pub input: Option<IfIndex>,
-    pub mark: u32,
-}
-
-/// The kernel's routing decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    Route(Route),
-    /// `unreachable` and the like: the errno as the application gets it.
-    Errno(i32),
-}
 
 /// Asks the kernel for its routing decision about a packet.
 pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision, NetlinkError> {
@@ -81,4 +65,45 @@ pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision,
             Err(error) => Decision::Errno(error.errno),
         },
     )
+}
+
+/// The source address that the kernel chooses for packets to a destination from a socket without
+/// an address; `None` if no route leads there.
+pub fn chosen_source(
+    socket: &mut NetlinkSocket,
+    destination: IpAddr,
+) -> Result<Option<IpAddr>, NetlinkError> {
+    let family = Family::of(destination);
+    let operation = format!("look up the source for {destination}");
+    let request = |buffer: &mut Vec<u8>| {
+        put_header(
+            buffer,
+            &Header {
+                family: family_number(family),
+                prefix_len: family.bits(),
+                source_len: 0,
+                table: TableId(0),
+                protocol: 0,
+                scope: 0,
+                kind: 0,
+                flags: 0,
+            },
+        );
+        put_address(buffer, RTA_DST, destination);
+    };
+    let decode = |frame: &Frame<'_>| {
+        let list = frame
+            .body
+            .get(RTMSG..)
+            .ok_or(WireError::Malformed("route header"))?;
+        for attribute in each_attribute(list) {
+            let attribute = attribute?;
+            if attribute.kind == RTA_PREFSRC {
+                return Ok(Some(Some(attribute.address()?)));
+            }
+        }
+        Ok(Some(None))
+    };
+    let answer = socket.ask(&operation, RTM_GETROUTE, request, decode)?;
+    Ok(answer.ok().flatten())
 }

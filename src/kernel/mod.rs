@@ -21,9 +21,11 @@ use thiserror::Error;
 
 use crate::facts::{HostFacts, Sysctls};
 use crate::firewall::{BackendKind, ObservedFirewall};
+use crate::judge::chain::BaseChain;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::types::{Family, PerFamily};
+use firewall::nftables::ForeignChains;
 use firewall::{FirewallBackend, FirewallError};
 use netlink::{NetlinkError, NetlinkSocket};
 
@@ -41,6 +43,7 @@ pub struct Kernel {
     socket: NetlinkSocket,
     nftables: Box<dyn FirewallBackend>,
     iptables: Box<dyn FirewallBackend>,
+    foreign: ForeignChains,
     /// The families that the kernel has.
     pub available: PerFamily<bool>,
 }
@@ -63,6 +66,7 @@ impl Kernel {
             socket: NetlinkSocket::open()?,
             nftables,
             iptables,
+            foreign: ForeignChains::default(),
             available: PerFamily {
                 ipv4: true,
                 ipv6: sysctl::has_ipv6(),
@@ -81,6 +85,16 @@ impl Kernel {
             BackendKind::Nftables => self.nftables.as_mut(),
             BackendKind::Iptables => self.iptables.as_mut(),
         }
+    }
+
+    /// The foreign chains in the path of forwarded packets, of nf_tables and of iptables-legacy.
+    ///
+    /// # Errors
+    /// When the chains remain unknown: an unreadable chain may stop packets.
+    pub fn foreign_chains(&mut self) -> Result<Vec<BaseChain>, FirewallError> {
+        let mut chains = self.foreign.look()?.to_vec();
+        chains.append(&mut firewall::iptables::foreign_chains()?);
+        Ok(chains)
     }
 
     fn families(&self) -> impl Iterator<Item = Family> + use<> {

@@ -50,13 +50,11 @@ impl fmt::Display for Group {
     }
 }
 
-/// Listed prefixes by group: sorted and distinct, and no group is empty.
-pub type Groups = BTreeMap<Group, Vec<IpNet>>;
-
-/// The selected prefixes as the document lists them.
+/// The selected prefixes as the document lists them, by group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
-    pub groups: Groups,
+    /// Sorted and distinct within a group; a group without prefixes is absent.
+    pub groups: BTreeMap<Group, Vec<IpNet>>,
     /// Configured names that the document lacks: possible typing errors.
     pub hints: Vec<Hint>,
 }

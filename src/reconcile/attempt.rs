@@ -12,10 +12,9 @@ use crate::apply::{ApplyError, Interposer, apply};
 use crate::desired::DesiredState;
 use crate::kernel::Kernel;
 use crate::notes::Notes;
-use crate::plan::text::rule_text;
 use crate::plan::{Goal, ObjectKey, Plan, Step};
 use crate::state::error::StateError;
-use crate::verify::{Promise, ask_kernel};
+use crate::verify::judge_kernel;
 
 /// Attempts before objects are given up or the part is rolled back.
 const ATTEMPTS: usize = 3;
@@ -67,7 +66,7 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Makes attempts, each after a setback with a new view and a new plan. Returns the goal
+    /// Makes attempts, each after a setback with a new view and a new plan. Returns the aim
     /// reached. `begin` is called before each further attempt with the steps of all attempts so
     /// far.
     pub fn reach(
@@ -76,13 +75,13 @@ impl Work<'_> {
         mut aim: Aim,
         mut steps: Plan,
         begin: &mut dyn FnMut(&Plan) -> Result<(), StateError>,
-    ) -> Result<Goal, PassError> {
+    ) -> Result<Aim, PassError> {
         let mut told = steps.clone();
         let mut tried: Vec<Step> = Vec::new();
         let mut number = 1;
         loop {
             let setback = match self.attempt(machine, &aim, &steps, &tried) {
-                Ok(()) => return Ok(aim.goal),
+                Ok(()) => return Ok(aim),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Setback(setback)) => setback,
             };
@@ -186,35 +185,30 @@ impl Work<'_> {
         }
     }
 
-    /// Asks the kernel for the path of sample addresses, which must be the desired one.
+    /// Asks the kernel for the path of sample addresses, which must be the desired one. A difference
+    /// with a foreign cause is no failure of the attempt: our objects are in, and the judgement at
+    /// the end of the pass names the cause.
     fn ask_for_routes(
         &mut self,
         machine: &mut Machine<'_>,
         aim: &Aim,
         tried: &[&Step],
     ) -> Result<(), Failure> {
-        let view = &machine.view;
-        let promise = Promise {
-            desired: &aim.desired,
-            facts: &view.facts,
-            ownership: &view.ownership,
-            vpc_cidrs: &view.vpc_cidrs,
-        };
-        let mut findings = ask_kernel(&promise, tried.iter().copied(), machine.kernel)?;
-        self.notes.extend(findings.notes.drain(..));
-        let Some(first) = findings.mismatches.first() else {
+        let promise = machine.view.promise(&aim.desired);
+        let verdicts = judge_kernel(&promise, tried.iter().copied(), machine.kernel)?;
+        self.notes.extend(verdicts.exempt);
+        let Some(first) = verdicts.mismatches.first() else {
             return Ok(());
         };
         if self.fights.leaves_any_alone() {
             // Probably the fault of an object that is left alone; the others must not suffer.
-            self.notes.push(format!("verify: {first}"));
             return Ok(());
         }
-        let more = match findings.mismatches.len() {
+        let more = match verdicts.mismatches.len() {
             1 => String::new(),
             count => format!(" (and {} more)", count - 1),
         };
-        Err(undone(format!("verify: {first}{more}{}", passed_by(view))))
+        Err(undone(format!("verify: {}{more}", first.reason)))
     }
 }
 
@@ -244,22 +238,4 @@ impl<E: Into<PassError>> From<E> for Failure {
 
 fn undone(difference: String) -> Failure {
     Failure::Setback(Setback::Undone(difference))
-}
-
-/// The likely cause of a failed look-up: foreign rules before ours.
-fn passed_by(view: &View) -> String {
-    let rules: Vec<String> = view
-        .observed
-        .rules
-        .iter()
-        .filter(|rule| view.ownership.is_passed_by(rule))
-        .map(|rule| format!("{} {}: {}", rule.family, rule.priority, rule_text(rule)))
-        .collect();
-    if rules.is_empty() {
-        return String::new();
-    }
-    format!(
-        "; foreign rules that come before ours: {}",
-        rules.join(", ")
-    )
 }

@@ -7,6 +7,7 @@
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
 //! | `view.rs` | readings of the kernel, goals and plans |
 //! | `attempt.rs`, `fights.rs`, `flows.rs`, `rollback.rs`, `restore.rs` | changes to the kernel |
+//! | `judged.rs` | the kernel's answers, compared with the promise |
 //! | `persist.rs`, `pass_journal.rs`, `report.rs`, `in_force.rs` | results |
 //! | `examine.rs` | the first stages alone, for commands that explain |
 
@@ -20,6 +21,7 @@ mod flows;
 mod gather;
 mod in_force;
 pub mod instance;
+mod judged;
 mod memory;
 mod options;
 mod pass;

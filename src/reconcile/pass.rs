@@ -23,7 +23,7 @@ use crate::config::Role;
 use crate::firewall::ObservedFirewall;
 use crate::kernel::{Kernel, ObserveError};
 use crate::notes::Notes;
-use crate::plan::{Goal, Plan};
+use crate::plan::Plan;
 use crate::state::lock::PassLock;
 use crate::state::store::Store;
 
@@ -61,7 +61,7 @@ use crate::state::store::Store;
 /// 4. [`Pass::carry_out`]: apply and verify a part with a few attempts, or roll the part back.
 /// 5. [`Pass::end`]: settle the report and write the journal.
 pub(super) struct Pass<'a> {
-    job: Job<'a>,
+    pub(super) job: Job<'a>,
     started: Instant,
     store: Store,
     journal: PassJournal<'a>,
@@ -70,7 +70,7 @@ pub(super) struct Pass<'a> {
     numbers: StoredNumbers,
     fights: Fights,
     locked: bool,
-    laps: Laps,
+    pub(super) laps: Laps,
     pub(super) report: Report,
 }
 
@@ -217,14 +217,16 @@ impl<'a> Pass<'a> {
             Err(refused) => return Err(self.restore(machine, refused)),
         };
         if self.job.options.mode == Mode::DryRun {
+            self.judge_unless_pending(machine, &aim, &steps);
             return Ok(());
         }
         self.store_documents(documents)?;
         self.numbers.store(&self.store, &machine.view, false)?;
-        let goal = self.carry_out(machine, &whole, aim, steps)?;
+        let aim = self.carry_out(machine, &whole, aim, steps)?;
+        self.judge(machine, &aim);
         self.numbers.store(&self.store, &machine.view, true)?;
         self.report.in_force = Some(Box::new(InForce {
-            goal,
+            goal: aim.goal,
             ownership: machine.view.ownership.clone(),
             facts: machine.view.facts.clone(),
         }));
@@ -272,7 +274,7 @@ impl<'a> Pass<'a> {
         Ok((aim, steps))
     }
 
-    /// Carries a part out and verifies the result, or rolls the part back. Returns the goal
+    /// Carries a part out and verifies the result, or rolls the part back. Returns the aim
     /// reached.
     fn carry_out(
         &mut self,
@@ -280,9 +282,9 @@ impl<'a> Pass<'a> {
         part: Part<'_>,
         aim: Aim,
         steps: Plan,
-    ) -> Result<Goal, PassError> {
+    ) -> Result<Aim, PassError> {
         if steps.is_empty() {
-            return Ok(aim.goal);
+            return Ok(aim);
         }
         let before = machine.view.observed.owned(&machine.view.ownership);
         let (journal, report) = (&self.journal, &mut self.report);
@@ -303,10 +305,10 @@ impl<'a> Pass<'a> {
         let notes = work.notes;
         self.note(notes);
         let reason = match reached {
-            Ok(goal) => {
+            Ok(reached) => {
                 self.report.outcome = Outcome::Changed;
                 self.laps.end("verify");
-                return Ok(goal);
+                return Ok(reached);
             }
             Err(PassError::Stopped) => return Err(PassError::Stopped),
             Err(PassError::RolledBack { reason }) => reason,

@@ -8,6 +8,7 @@ use crate::config::{AutoOr, Config, Role};
 use crate::desired::{DesiredState, Inputs, desired};
 use crate::facts::{HostFacts, InstanceFacts};
 use crate::firewall::{BackendKind, ObservedFirewall, Variant};
+use crate::judge::Promise;
 use crate::kernel::{Kernel, ObserveError};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
@@ -149,6 +150,18 @@ impl View {
     /// The steps to a desired state.
     pub fn plan(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Plan, PassError> {
         Ok(self.plan_to(&self.goal(kernel, desired)?))
+    }
+
+    /// The promise of a desired state, to compare the kernel's answers with.
+    pub fn promise<'v>(&'v self, desired: &'v DesiredState) -> Promise<'v> {
+        Promise {
+            desired,
+            facts: &self.facts,
+            ownership: &self.ownership,
+            vpc_cidrs: &self.vpc_cidrs,
+            rules: &self.observed.rules,
+            chains: &[],
+        }
     }
 
     /// The steps to a goal.

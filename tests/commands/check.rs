@@ -197,8 +197,21 @@ fn check_covers_the_nat_role() {
         ]);
         let off = Checked::run(&setup, ns, 1);
         off.has("forwarding", "fail", "net.ipv4.ip_forward is off");
-        off.has("rp_filter", "fail", "bulk is strict");
+        // The rules of a pass lead the look-up back out by the interface that the reply came in by.
+        off.has("rp_filter", "ok", "bulk is strict; the next pass");
         off.has("ip_local_port_range", "warn", "1001 ports");
+        ns.sysctl(&[("net/ipv4/ip_forward", "1")]);
+        setup.run(ns, &["reconcile"]).ok();
+        let strict = Checked::run(&setup, ns, 0);
+        strict.has("rp_filter", "ok", "bulk is strict, and accepts replies");
+        // A foreign rule leads the look-up back elsewhere.
+        ns.ip("rule add pref 1000 iif priv lookup main");
+        let foreign = Checked::run(&setup, ns, 1);
+        foreign.has(
+            "rp_filter",
+            "fail",
+            "bulk is strict: the kernel drops replies",
+        );
     });
 }
 

@@ -61,6 +61,8 @@ pub struct Observed {
     /// `ip route get` afterwards: `"52.216.1.1" = "via 10.0.1.1 dev eth0"`.
     #[serde(default)]
     pub answers: BTreeMap<String, String>,
+    /// Words of the degradation by foreign state, which the kernel's answers show after the pass.
+    pub defeated: Option<String>,
 }
 
 /// The metadata service's facts.

@@ -54,7 +54,10 @@ pub fn carry_out(case: &Case) {
     let refused = expected.desired.is_none() || !expected.plan.conflicts.is_empty();
     let real = run(case, &host, &[]);
     // Without a document the egress goes in all the same, and the pass fails after.
-    let fails = expected.report.error.is_some();
+    let defeated = case.observed.defeated.as_deref();
+    let fails = expected.report.error.is_some() || defeated.is_some();
+    let named = defeated.is_none_or(|words| real.stdout.contains(words));
+    assert!(named, "{defeated:?} is not in the report: {real}");
     assert_eq!(real.code, Some(i32::from(fails)), "{real}");
     if refused {
         everything.assert_same(&host.ns.snapshot());
@@ -74,6 +77,7 @@ pub fn carry_out(case: &Case) {
     }
     let again = run(case, &host, &["--dry-run"]);
     let quiet = again.stdout.contains("In sync: nothing to do")
+        || again.stdout.contains("the rest is in sync")
         || (fails && !again.stdout.lines().any(|line| line.starts_with("  ")));
     assert!(quiet, "a second pass still has something to do:\n{again}");
 }

@@ -6,7 +6,7 @@ use crate::objects::{Rule, RuleAction};
 use crate::ownership::Ownership;
 use crate::plan::text::rule_text;
 use crate::reconcile::View;
-use crate::types::{Family, Priority};
+use crate::types::{Family, Priority, TableId};
 
 /// The kernel's own rule for the main table (`fib_default_rules_init`, net/ipv4/fib_rules.c).
 const MAIN: Priority = Priority(32_766);
@@ -66,13 +66,24 @@ fn lies_behind(rule: &Rule, ownership: &Ownership) -> bool {
         && rule.priority > ownership.current.landing()
         && rule.priority < MAIN
         && rule.action != RuleAction::Nop
+        && !is_mains_own(rule)
+}
+
+/// The kernel's rule for the main table, which somebody moved. Everything without a path of ours
+/// depends on the rule, so advice to move it to the front would defeat ours.
+fn is_mains_own(rule: &Rule) -> bool {
+    let leads_to_main = RuleAction::Lookup {
+        table: TableId::MAIN,
+        suppress_prefixlength: None,
+    };
+    let selects = rule.iif.is_some() || rule.mark.is_some() || !rule.foreign_selectors.is_empty();
+    rule.action == leads_to_main && !selects
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ownership::Numbers;
-    use crate::types::TableId;
     use crate::types::{Mark, Protocol};
 
     fn rule(priority: u32, action: RuleAction) -> Rule {
@@ -98,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_rules_ahead_of_ours_divert_packets() {
+    fn foreign_rules_before_ours_that_divert_packets() {
         let ownership = Ownership::new(Numbers::default(), []);
         let diverts = |rule: &Rule| ownership.is_passed_by(rule);
         assert!(!diverts(&rule(0, lookup(255, None))));
@@ -116,7 +127,17 @@ mod tests {
     }
 
     #[test]
-    fn rules_between_ours_and_the_main_table_lie_behind() {
+    fn the_main_rule_behind_ours_gets_no_advice() {
+        let ownership = Ownership::new(Numbers::default(), []);
+        let mut main = rule(32_700, lookup(254, None));
+        main.mark = None;
+        assert!(!lies_behind(&main, &ownership));
+        main.iif = Some("eth1".to_owned());
+        assert!(lies_behind(&main, &ownership));
+    }
+
+    #[test]
+    fn foreign_rules_behind_ours() {
         let ownership = Ownership::new(Numbers::default(), []);
         let behind = |priority| lies_behind(&rule(priority, lookup(52, None)), &ownership);
         assert!(behind(30_100) && behind(32_765));

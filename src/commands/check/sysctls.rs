@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use super::report::CheckReport;
 use crate::config::{Config, ManagedSysctl, Role, WhenDown};
 use crate::desired::{DesiredState, EgressPath};
-use crate::kernel::sysctl;
-use crate::objects::BypassPath;
+use crate::judge::is_forwarding;
+use crate::kernel::{Kernel, sysctl};
 use crate::reconcile::View;
-use crate::types::{Family, IfIndex, Protocol};
-use crate::verify::forwarding;
+use crate::types::{Family, Protocol};
 
 /// Routes from router advertisements (`RTPROT_RA`, linux/rtnetlink.h).
 const RTPROT_RA: Protocol = Protocol(9);
@@ -28,6 +27,7 @@ pub(super) fn all(
     role: Role,
     view: &View,
     desired: Option<&DesiredState>,
+    kernel: &mut Kernel,
     report: &mut CheckReport,
 ) {
     let check = Check {
@@ -39,7 +39,7 @@ pub(super) fn all(
     match role {
         Role::Nat => {
             check.forwarding(desired, report);
-            check.reverse_path_of_nat(desired, report);
+            check.reverse_path_of_nat(desired, kernel, report);
             check.ports(report);
         }
         Role::Host => check.reverse_path_of_host(desired, report),
@@ -58,14 +58,14 @@ fn paths(view: &View) -> Vec<String> {
     paths
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     config: &'a Config,
-    view: &'a View,
+    pub(super) view: &'a View,
     values: BTreeMap<String, String>,
 }
 
 impl Check<'_> {
-    fn manages(&self, name: ManagedSysctl) -> bool {
+    pub(super) fn manages(&self, name: ManagedSysctl) -> bool {
         self.config.kernel.manage.contains(&name)
     }
 
@@ -77,7 +77,7 @@ impl Check<'_> {
 
     /// The effective `rp_filter`: the larger of `all` and the interface's own
     /// (Documentation/networking/ip-sysctl.rst).
-    fn rp_filter(&self, device: &str) -> u64 {
+    pub(super) fn rp_filter(&self, device: &str) -> u64 {
         let own = self.number(&format!("net/ipv4/conf/{device}/rp_filter"));
         own.unwrap_or(0).max(self.number(ALL).unwrap_or(0))
     }
@@ -92,7 +92,7 @@ impl Check<'_> {
                 Family::Ipv4 => "net.ipv4.ip_forward",
                 Family::Ipv6 => "net.ipv6.conf.all.forwarding",
             };
-            match forwarding(&self.view.facts, family) {
+            match is_forwarding(&self.view.facts, family) {
                 Some(true) => report.ok(name, format!("{path} is on")),
                 Some(false) if self.manages(ManagedSysctl::IpForward) => report.warn(
                     name,
@@ -114,7 +114,7 @@ impl Check<'_> {
     /// unless accept_ra is 2.
     fn router_advertisements(&self, report: &mut CheckReport) {
         let facts = &self.view.facts;
-        if forwarding(facts, Family::Ipv6) != Some(true) {
+        if is_forwarding(facts, Family::Ipv6) != Some(true) {
             return;
         }
         for route in facts.defaults(Family::Ipv6) {
@@ -129,48 +129,6 @@ impl Check<'_> {
                     format!("sysctl -w net.ipv6.conf.{device}.accept_ra=2, or [kernel] manage = [\"ip_forward\"]"),
                 );
             }
-        }
-    }
-
-    /// Storage replies arrive on the bypass interface. The reverse path check looks up the route
-    /// back to storage; our rules only match packets from the hosts' interfaces, so the check finds
-    /// the main table's default.
-    fn reverse_path_of_nat(&self, desired: &DesiredState, report: &mut CheckReport) {
-        let Some(path) = &desired.paths.get(Family::Ipv4).bypass else {
-            return;
-        };
-        let mut devices: Vec<IfIndex> = path.vias().map(|via| via.device).collect();
-        devices.sort();
-        devices.dedup();
-        for device in devices {
-            self.reverse_path_of_nat_on(device, report);
-        }
-    }
-
-    fn reverse_path_of_nat_on(&self, index: IfIndex, report: &mut CheckReport) {
-        let name = "rp_filter";
-        let facts = &self.view.facts;
-        let device = facts.device_name(index);
-        let default = facts.default_path(Family::Ipv4, None);
-        let mut back = default.iter().flat_map(BypassPath::vias);
-        if back.any(|via| via.device == index) || self.rp_filter(&device) != 1 {
-            report.ok(name, format!("{device} accepts replies from storage"));
-            return;
-        }
-        let text = format!(
-            "{device} is strict: the kernel drops replies from storage, since the main table's default leaves through another interface"
-        );
-        if self.manages(ManagedSysctl::RpFilter) {
-            report.warn(
-                name,
-                text,
-                "the next pass sets net.ipv4.conf.all.rp_filter=2",
-            );
-        } else {
-            let advice = format!(
-                "sysctl -w net.ipv4.conf.{device}.rp_filter=2, or [kernel] manage = [\"rp_filter\"]"
-            );
-            report.fail(name, text, advice);
         }
     }
 

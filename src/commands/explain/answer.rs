@@ -3,19 +3,22 @@
 use std::net::IpAddr;
 
 use crate::desired::DesiredState;
+use crate::judge::{
+    Agreement, Decision, Expected, Lookup, Question, agreement, forwarded, is_forwarding,
+};
 use crate::kernel::Kernel;
-use crate::kernel::lookup::{Decision, Lookup, lookup};
+use crate::kernel::lookup::{chosen_source, lookup};
 use crate::kernel::netlink::NetlinkError;
 use crate::objects::RouteTarget;
 use crate::reconcile::View;
 use crate::types::{Family, TableId};
-use crate::verify::{Agreement, Expected, UNREACHABLE, compare, forwarded, forwarding};
 
 /// The decision for one kind of packet.
 #[derive(Debug)]
 pub(super) struct KernelAnswer {
-    /// Source and incoming interface of a forwarded packet; `None` for the host's own.
-    pub from: Option<(Option<IpAddr>, String)>,
+    /// Source and incoming interface of a forwarded packet, or the source of a socket; `None` for
+    /// a socket without an address.
+    pub from: Option<(Option<IpAddr>, Option<String>)>,
     /// `None` if the kernel was not asked.
     pub decision: Option<Decision>,
     pub device: Option<String>,
@@ -35,21 +38,14 @@ pub(super) fn ask(
     let family = Family::of(address);
     let inputs = &desired.paths.get(family).inputs;
     if inputs.is_empty() || view.facts.is_own(address) {
-        let question = Lookup {
-            destination: address,
-            source: None,
-            input: None,
-            mark: 0,
-        };
-        let decision = lookup(kernel.socket(), &question)?;
-        return Ok(vec![judge(view, expected, address, None, decision)]);
+        return from_sockets(view, desired, expected, address, kernel);
     }
     let mut answers = Vec::new();
     for input in inputs {
         let question = forwarded(&view.facts, input, address);
         let from = (
             question.as_ref().and_then(|question| question.source),
-            input.device.clone(),
+            Some(input.device.clone()),
         );
         let silent = |reason: String| KernelAnswer {
             from: Some(from.clone()),
@@ -58,7 +54,7 @@ pub(super) fn ask(
             agreement: Agreement::No,
             reason: Some(reason),
         };
-        if forwarding(&view.facts, family) == Some(false) {
+        if is_forwarding(&view.facts, family) == Some(false) {
             answers.push(silent(format!(
                 "{family} forwarding is off, so the kernel forwards no packet: enable it, or set [kernel] manage = [\"ip_forward\"]"
             )));
@@ -72,36 +68,64 @@ pub(super) fn ask(
             continue;
         };
         let decision = lookup(kernel.socket(), &question)?;
-        answers.push(judge(view, expected, address, Some(from), decision));
+        answers.push(judge(view, desired, expected, question, decision));
+    }
+    Ok(answers)
+}
+
+/// A socket without an address, and one with the address that the kernel chooses: the kernel routes
+/// a TCP connection again after the choice. The second answer is shown if only that one differs.
+fn from_sockets(
+    view: &View,
+    desired: &DesiredState,
+    expected: &Expected,
+    address: IpAddr,
+    kernel: &mut Kernel,
+) -> Result<Vec<KernelAnswer>, NetlinkError> {
+    let question = Lookup::from_socket(address);
+    let decision = lookup(kernel.socket(), &question)?;
+    let mut answers = vec![judge(view, desired, expected, question.clone(), decision)];
+    if answers[0].agreement == Agreement::Yes
+        && !view.facts.is_own(address)
+        && let Some(source) = chosen_source(kernel.socket(), address)?
+    {
+        let bound = Lookup {
+            source: Some(source),
+            ..question
+        };
+        let decision = lookup(kernel.socket(), &bound)?;
+        let answer = judge(view, desired, expected, bound, decision);
+        if answer.agreement != Agreement::Yes {
+            answers.push(answer);
+        }
     }
     Ok(answers)
 }
 
 fn judge(
     view: &View,
+    desired: &DesiredState,
     expected: &Expected,
-    address: IpAddr,
-    from: Option<(Option<IpAddr>, String)>,
+    lookup: Lookup,
     decision: Decision,
 ) -> KernelAnswer {
-    let own = view.facts.is_own(address);
+    let own = view.facts.is_own(lookup.destination);
     let local = matches!(&decision, Decision::Route(route) if route.key.table == TableId::LOCAL);
+    let promise = view.promise(desired);
+    let question = Question {
+        expected: expected.clone(),
+        ..Question::about(&promise, lookup.clone())
+    };
     let agreement = if own && local {
         Agreement::Yes
     } else {
-        compare(&view.ownership, expected, &decision)
+        agreement(&promise, &question, &decision)
     };
-    let reason = match (&decision, &agreement) {
-        (_, Agreement::Foreign(what)) => Some(what.clone()),
-        (Decision::Errno(errno), Agreement::No)
-            if from.is_some() && !UNREACHABLE.contains(errno) =>
-        {
-            Some(
-                "the kernel rejects the packet's source: check rp_filter and the route back"
-                    .to_owned(),
-            )
-        }
-        _ => None,
+    let reason = match &agreement {
+        Agreement::Foreign(what) => Some(what.clone()),
+        Agreement::Defeated { reason, advice } if advice.is_empty() => Some(reason.clone()),
+        Agreement::Defeated { reason, advice } => Some(format!("{reason}; {advice}")),
+        Agreement::Yes | Agreement::No => None,
     };
     let device = match &decision {
         Decision::Route(route) => match &route.target {
@@ -110,6 +134,8 @@ fn judge(
         },
         Decision::Errno(_) => None,
     };
+    let input = lookup.input.map(|index| view.facts.device_name(index));
+    let from = (lookup.source.is_some() || input.is_some()).then_some((lookup.source, input));
     KernelAnswer {
         from,
         decision: Some(decision),

@@ -6,12 +6,11 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 
 use super::answer::KernelAnswer;
-use super::{ExpectedPath, Explanation, table_name};
+use super::{ExpectedPath, Explanation, table_text};
 use crate::commands::origins;
-use crate::kernel::lookup::Decision;
+use crate::judge::{Agreement, Decision, errno_text};
 use crate::objects::RouteTarget;
 use crate::types::Family;
-use crate::verify::Agreement;
 
 impl Explanation {
     /// The text for people. The last line is a sentence with the answer.
@@ -108,7 +107,20 @@ impl Explanation {
             self.answers.iter().find(|answer| found(&answer.agreement))
         };
         let should = format!("{address} should {}", self.verb(Mood::Should));
-        let foreign = wrong(|agreement| matches!(agreement, Agreement::Foreign(_)));
+        if self.is_routed()
+            && let Some(obstacle) = self.obstacles.first()
+        {
+            return match obstacle.advice.as_str() {
+                "" => format!("{should}, but {}.", obstacle.reason),
+                advice => format!("{should}, but {}; {advice}.", obstacle.reason),
+            };
+        }
+        let foreign = wrong(|agreement| {
+            matches!(
+                agreement,
+                Agreement::Foreign(_) | Agreement::Defeated { .. }
+            )
+        });
         if let Some(reason) = foreign.and_then(|answer| answer.reason.as_ref()) {
             return format!("{should}, but {reason}.");
         }
@@ -176,6 +188,7 @@ impl Explanation {
             "kernel": self.answers.iter().map(answer_json).collect::<Vec<_>>(),
             "in_force": self.in_force,
             "agrees": self.agrees(),
+            "obstacles": self.obstacles,
             "summary": self.summary(),
             "notes": self.notes,
         })
@@ -220,7 +233,11 @@ fn answer_text(answer: &KernelAnswer) -> String {
         if let Some(source) = source {
             let _ = write!(text, "from {source} ");
         }
-        let _ = write!(text, "on {device}: ");
+        if let Some(device) = device {
+            let _ = write!(text, "on {device}");
+        }
+        text.truncate(text.trim_end().len());
+        text.push_str(": ");
     }
     match &answer.decision {
         Some(Decision::Route(route)) => {
@@ -245,18 +262,20 @@ fn answer_text(answer: &KernelAnswer) -> String {
             let _ = write!(
                 text,
                 " (table {}, protocol {})",
-                table_name(route.key.table),
+                table_text(route.key.table),
                 route.protocol
             );
         }
         Some(Decision::Errno(errno)) => {
-            let _ = write!(text, "{}", std::io::Error::from_raw_os_error(*errno));
+            text.push_str(&errno_text(*errno));
         }
         None => text.push_str("not asked"),
     }
     match (&answer.agreement, &answer.reason) {
         (Agreement::Yes, _) => text.push_str(": agrees"),
-        (Agreement::Foreign(_), _) => text.push_str(": a foreign route or rule comes first"),
+        (Agreement::Foreign(_) | Agreement::Defeated { .. }, _) => {
+            text.push_str(": a foreign route or rule comes first")
+        }
         (_, Some(reason)) => {
             let _ = write!(text, ": {reason}");
         }
@@ -290,14 +309,13 @@ fn answer_json(answer: &KernelAnswer) -> Value {
         }
         Some(Decision::Errno(errno)) => {
             put("errno", json!(errno));
-            let words = std::io::Error::from_raw_os_error(*errno).to_string();
-            put("error", json!(words));
+            put("error", json!(errno_text(*errno)));
         }
         None => {}
     }
     let agreement = match &answer.agreement {
         Agreement::Yes => "yes",
-        Agreement::Foreign(_) => "foreign",
+        Agreement::Foreign(_) | Agreement::Defeated { .. } => "foreign",
         Agreement::No => "no",
     };
     put("agreement", json!(agreement));

@@ -2,7 +2,7 @@
 
 use super::entry::{self, Tracked};
 use super::error::{FlowError, failed};
-use super::request::{self, FlowRequest};
+use super::request::{self, Request};
 use super::sockets::Socket;
 use crate::kernel::wire::{
     ACK, Attributes, CREATE, DUMP, EXCL, NFGEN_LEN, REQUEST, Wire, WireError, attributes, find,
@@ -51,8 +51,8 @@ impl Written {
         }
     }
 
-    fn fail(&mut self, request: Option<&FlowRequest>, error: WireError) {
-        let operation = request.map_or_else(|| "change flows".to_owned(), FlowRequest::operation);
+    fn fail(&mut self, request: Option<&Request>, error: WireError) {
+        let operation = request.map_or_else(|| "change flows".to_owned(), Request::operation);
         self.failure.get_or_insert_with(|| failed(operation)(error));
     }
 }
@@ -166,7 +166,7 @@ impl Conntrack {
     fn send(
         &mut self,
         (kind, flags): (u16, u16),
-        requests: &[FlowRequest],
+        requests: &[Request],
         written: &mut Written,
     ) -> Vec<i32> {
         let mut answers = Vec::with_capacity(requests.len());

@@ -8,6 +8,7 @@
 use std::cell::OnceCell;
 use std::time::Duration;
 
+pub use self::foreign::foreign_chains;
 pub use self::marks::foreign_marks;
 pub use self::model::PREFIX as CHAIN_PREFIX;
 use self::model::{Own, command};
@@ -24,6 +25,7 @@ use crate::types::{Family, PerFamily};
 
 mod builder;
 mod conditions;
+mod foreign;
 mod marks;
 mod model;
 mod read;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::{self, ChainRule};
+use super::rule::{self, Rule};
 use crate::firewall::{Hook, Path, Traffic};
 use crate::types::Family;
 
@@ -45,13 +45,13 @@ pub struct Jump {
     pub from: String,
     /// Counted from 1.
     pub position: usize,
-    pub rule: ChainRule,
+    pub rule: Rule,
 }
 
 /// Our objects in one table.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OwnTable {
-    pub chains: BTreeMap<String, Vec<ChainRule>>,
+    pub chains: BTreeMap<String, Vec<Rule>>,
     /// Ordered by chain and position.
     pub jumps: Vec<Jump>,
 }
@@ -86,8 +86,7 @@ impl OwnTable {
     /// True if chains, rules and jumps are equal in canonical text.
     pub fn same_as(&self, other: &OwnTable) -> bool {
         let rules = |table: &OwnTable| -> Vec<(String, Vec<String>)> {
-            let texts =
-                |rules: &Vec<ChainRule>| rules.iter().map(|r| r.canonical.clone()).collect();
+            let texts = |rules: &Vec<Rule>| rules.iter().map(|r| r.canonical.clone()).collect();
             table
                 .chains
                 .iter()

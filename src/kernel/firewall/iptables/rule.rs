@@ -13,7 +13,7 @@ use crate::firewall::Traffic;
 
 /// A rule without the chain: the text after `-A CHAIN `.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChainRule {
+pub struct Rule {
     /// The text of the tool, for `-D` and rollbacks.
     pub raw: String,
     /// The canonical form, for comparisons and plans.
@@ -23,10 +23,10 @@ pub struct ChainRule {
     pub counted: Option<Traffic>,
 }
 
-impl ChainRule {
+impl Rule {
     /// A rule with the text as printed by the tool.
-    pub fn parse(raw: &str) -> ChainRule {
-        ChainRule {
+    pub fn parse(raw: &str) -> Rule {
+        Rule {
             raw: raw.to_owned(),
             canonical: canonical(raw),
             counted: None,
@@ -34,9 +34,9 @@ impl ChainRule {
     }
 
     /// A rule of ours, fed to the tool in canonical form.
-    pub fn spelled(words: &str) -> ChainRule {
+    pub fn spelled(words: &str) -> Rule {
         let canonical = canonical(words);
-        ChainRule {
+        Rule {
             raw: canonical.clone(),
             canonical,
             counted: None,
@@ -111,10 +111,10 @@ fn quote(word: &str) -> String {
 
 /// An option with values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Opt {
-    name: String,
-    negated: bool,
-    values: Vec<String>,
+pub(super) struct Opt {
+    pub(super) name: String,
+    pub(super) negated: bool,
+    pub(super) values: Vec<String>,
 }
 
 impl Opt {
@@ -123,7 +123,8 @@ impl Opt {
     }
 }
 
-fn options(text: &str) -> Vec<Opt> {
+/// The options of a rule, in order.
+pub(super) fn options(text: &str) -> Vec<Opt> {
     let mut found: Vec<Opt> = Vec::new();
     let mut negated = false;
     for token in tokens(text) {

@@ -17,6 +17,7 @@ mod counters;
 mod decode;
 mod encode;
 mod expression;
+mod foreign;
 mod marks;
 mod message;
 mod probe;
@@ -34,6 +35,7 @@ use crate::firewall::marks::MarkUse;
 use crate::firewall::{
     BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
+use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::backend::FirewallBackend;
 use crate::kernel::firewall::error::FirewallError;
 
@@ -77,6 +79,33 @@ pub fn foreign_marks() -> Result<BTreeSet<MarkUse>, FirewallError> {
             Some(ObservedFirewall::Unavailable(_)) => Ok(BTreeSet::new()),
             _ => Err(failed("read the marks of foreign rules", error)),
         },
+    }
+}
+
+/// The foreign chains in the path of forwarded packets, as far as nf_tables holds them.
+#[derive(Debug, Default)]
+pub struct ForeignChains {
+    read: Option<(Vec<BaseChain>, u32)>,
+}
+
+impl ForeignChains {
+    /// Reads the chains again if any table has changed since the last reading. Empty without
+    /// nf_tables.
+    ///
+    /// # Errors
+    /// When the chains remain unknown.
+    pub fn look(&mut self) -> Result<&[BaseChain], FirewallError> {
+        let known = self.read.as_ref().map(|(_, generation)| *generation);
+        let changed = contact().and_then(|mut wire| foreign::changed_chains(&mut wire, known));
+        match changed {
+            Ok(None) => {}
+            Ok(Some(read)) => self.read = Some(read),
+            Err(error) => match absence(&error) {
+                Some(ObservedFirewall::Unavailable(_)) => self.read = None,
+                _ => return Err(failed("read the foreign chains of nf_tables", error)),
+            },
+        }
+        Ok(self.read.as_ref().map_or(&[], |(chains, _)| chains))
     }
 }
 

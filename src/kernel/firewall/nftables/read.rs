@@ -15,7 +15,7 @@ const ENOENT: i32 = 2;
 
 /// The table, and the generation of the whole nf_tables state at the time of reading.
 #[derive(Debug)]
-pub(super) struct ReadTable {
+pub(super) struct Reading {
     pub(super) table: Option<TableState>,
     pub(super) generation: u32,
 }
@@ -46,7 +46,7 @@ pub(super) fn generation(wire: &mut Wire) -> Result<u32, WireError> {
 }
 
 /// Repeats `read` until the generation is the same before and after.
-fn consistently<T>(
+pub(super) fn consistently<T>(
     wire: &mut Wire,
     read: fn(&mut Wire) -> Result<T, WireError>,
 ) -> Result<(T, u32), WireError> {
@@ -69,16 +69,16 @@ fn consistently<T>(
 }
 
 /// Our table with all objects.
-pub(super) fn whole(wire: &mut Wire) -> Result<ReadTable, WireError> {
+pub(super) fn whole(wire: &mut Wire) -> Result<Reading, WireError> {
     let (table, generation) = consistently(wire, read_whole)?;
-    Ok(ReadTable { table, generation })
+    Ok(Reading { table, generation })
 }
 
 /// Our table without objects: enough to check the mark of ownership.
-pub(super) fn head(wire: &mut Wire) -> Result<ReadTable, WireError> {
+pub(super) fn head(wire: &mut Wire) -> Result<Reading, WireError> {
     let (table, generation) = consistently(wire, read_head)?;
     let table = table.map(|(table, _)| table);
-    Ok(ReadTable { table, generation })
+    Ok(Reading { table, generation })
 }
 
 /// Our counters, with the table to check the mark of ownership; `None` without a table.

@@ -1,0 +1,265 @@
+//! Promise and decision, compared for one question.
+
+use super::culprit::{Culprit, culprit, named_rule, route_text};
+use super::expected::{Expected, Promise};
+use super::packet::Decision;
+use super::probes::Question;
+use super::words::errno_text;
+use crate::degraded::Part;
+use crate::desired::EgressPath;
+use crate::objects::{RouteTarget, Rule, RuleAction, Via};
+use crate::types::{Family, IfIndex, TableId};
+
+/// The errnos of an `unreachable` route for IPv4 and IPv6 programs: `EHOSTUNREACH`, `ENETUNREACH`.
+const UNREACHABLE: [i32; 2] = [113, 101];
+
+/// The agreement of promise and decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Agreement {
+    Yes,
+    /// Foreign state takes these packets first, on purpose.
+    Foreign(String),
+    /// Foreign state takes ordinary packets.
+    Defeated {
+        reason: String,
+        /// Empty if no remedy is known to help.
+        advice: String,
+    },
+    /// Our own objects are not as planned.
+    No,
+}
+
+/// Compares an expectation with the kernel's decision.
+pub fn agreement(promise: &Promise<'_>, question: &Question, decision: &Decision) -> Agreement {
+    let Question {
+        lookup, expected, ..
+    } = question;
+    if question.part == Part::Translation {
+        return translated(promise, question, decision);
+    }
+    let agrees = match decision {
+        Decision::Errno(errno) => match expected {
+            Expected::Closed => UNREACHABLE.contains(errno),
+            // Without a route of its own the main table refuses too.
+            Expected::Main => true,
+            Expected::Bypass(_) | Expected::Egress => false,
+        },
+        Decision::Route(route) => {
+            let numbers = promise.numbers();
+            let ours = promise.ownership.owns_route(route);
+            match expected {
+                Expected::Bypass(prefix) => {
+                    ours && route.key.table == numbers.bypass_table && route.key.dst == *prefix
+                        || leaves_as_promised(promise, question, &route.target)
+                }
+                Expected::Egress => {
+                    ours && route.key.table == numbers.egress_table
+                        && route.key.dst.prefix_len() == 0
+                        || leaves_as_promised(promise, question, &route.target)
+                }
+                Expected::Closed => false,
+                Expected::Main => {
+                    ![numbers.bypass_table, numbers.egress_table].contains(&route.key.table)
+                }
+            }
+        }
+    };
+    if agrees {
+        return Agreement::Yes;
+    }
+    if let (Some(_), Decision::Errno(errno)) = (lookup.input, decision)
+        && !UNREACHABLE.contains(errno)
+        && culprit(promise, lookup, expected, decision).is_none()
+    {
+        return refused_source(promise, question, *errno);
+    }
+    let effect = match expected {
+        Expected::Bypass(_) => "takes packets to selected prefixes",
+        Expected::Egress | Expected::Closed => "takes packets to partners",
+        Expected::Main => "takes packets",
+    };
+    let Some(found) = culprit(promise, lookup, expected, decision) else {
+        return Agreement::No;
+    };
+    explained(promise, &found, effect, question.family())
+}
+
+fn explained(promise: &Promise<'_>, found: &Culprit, effect: &str, family: Family) -> Agreement {
+    let flag = match family {
+        Family::Ipv4 => "-4",
+        Family::Ipv6 => "-6",
+    };
+    let defeated = |what: &str, reason: String, advice: String| Agreement::Defeated {
+        reason: format!("foreign {what} {reason} before ours"),
+        advice,
+    };
+    match found {
+        Culprit::SelectiveRule(named) => Agreement::Foreign(format!(
+            "foreign {named} takes precedence for its own packets"
+        )),
+        Culprit::NarrowRoute(named) => {
+            Agreement::Foreign(format!("foreign {named} takes precedence"))
+        }
+        Culprit::Rule(named) => {
+            let advice = rule_advice(promise, named, family, flag);
+            defeated(named, effect.to_owned(), advice)
+        }
+        Culprit::WideRoute(named) => defeated(
+            named,
+            effect.to_owned(),
+            "let its program add routes of its own networks only, not one for every address"
+                .to_owned(),
+        ),
+        Culprit::RejectingDefault(named) => Agreement::Defeated {
+            reason: format!(
+                "foreign {named} rejects the packets before ours: the main table has no better default, and no rule can skip a route that rejects"
+            ),
+            advice: format!(
+                "restore the default of the main table, or move this route into a table of its own behind ours (ip {flag} rule add pref 32800 lookup TABLE)"
+            ),
+        },
+    }
+}
+
+/// The remedy for a rule. The only rule that leads to the main table must not go.
+fn rule_advice(promise: &Promise<'_>, named: &str, family: Family, flag: &str) -> String {
+    let is_main = |rule: &&Rule| {
+        rule.family == family
+            && matches!(
+                rule.action,
+                RuleAction::Lookup {
+                    table: TableId::MAIN,
+                    suppress_prefixlength: None
+                }
+            )
+    };
+    let (Some(rule), landing) = (
+        promise.rules.iter().find(|rule| named_rule(rule) == named),
+        promise.numbers().landing(),
+    ) else {
+        return String::new();
+    };
+    let priority = rule.priority;
+    let others = promise
+        .rules
+        .iter()
+        .filter(is_main)
+        .filter(|other| *other != rule);
+    if is_main(&rule) && others.count() == 0 {
+        return format!(
+            "no other rule leads to the main table: add `ip {flag} rule add pref 32766 lookup main` first, then remove this one (ip {flag} rule del pref {priority})"
+        );
+    }
+    format!(
+        "give the rule a selector for its own packets or a priority above {landing}, or remove the rule (ip {flag} rule del pref {priority})"
+    )
+}
+
+/// True if the packet leaves by the promised gateway, whatever route leads there. Only the host
+/// role looks at the result alone: the translation of a NAT depends on the table.
+fn leaves_as_promised(promise: &Promise<'_>, question: &Question, target: &RouteTarget) -> bool {
+    let family = question.family();
+    let forwarded = promise.forwards(family) || question.lookup.input.is_some();
+    if forwarded || !promise.is_installed(family) {
+        return false;
+    }
+    let paths = promise.desired.paths.get(family);
+    let hops = hops(target);
+    if hops.is_empty() {
+        return false;
+    }
+    match &question.expected {
+        Expected::Bypass(_) => paths.bypass.as_ref().is_some_and(|bypass| {
+            let promised = |via: &Via| {
+                bypass
+                    .vias()
+                    .any(|leg| (leg.gateway, leg.device) == (via.gateway, via.device))
+            };
+            hops.iter().all(promised)
+        }),
+        Expected::Egress => match &paths.egress {
+            EgressPath::Gateways(gateways) => hops.iter().all(|via| {
+                via.gateway
+                    .is_some_and(|gateway| gateways.contains(&gateway))
+            }),
+            _ => false,
+        },
+        Expected::Closed | Expected::Main => false,
+    }
+}
+
+fn hops(target: &RouteTarget) -> Vec<Via> {
+    match target {
+        RouteTarget::Via(via) => vec![*via],
+        RouteTarget::Multipath(legs) => legs.iter().map(|leg| leg.via).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// NAT role: packets to partners must leave by the interface of the translation.
+fn translated(promise: &Promise<'_>, question: &Question, decision: &Decision) -> Agreement {
+    let family = question.family();
+    let Some(out) = promise.desired.paths.get(family).leaves_by else {
+        return Agreement::Yes;
+    };
+    let found = culprit(promise, &question.lookup, &question.expected, decision);
+    let route = match decision {
+        Decision::Errno(errno) if found.is_none() && !UNREACHABLE.contains(errno) => {
+            return refused_source(promise, question, *errno);
+        }
+        Decision::Errno(_) => {
+            return match found {
+                Some(found) => explained(promise, &found, "takes packets to partners", family),
+                None => Agreement::Yes,
+            };
+        }
+        Decision::Route(route) => route,
+    };
+    let numbers = promise.numbers();
+    if promise.ownership.owns_route(route) && route.key.table == numbers.bypass_table {
+        return Agreement::No;
+    }
+    let elsewhere: Vec<IfIndex> = hops(&route.target)
+        .iter()
+        .map(|via| via.device)
+        .filter(|device| *device != out)
+        .collect();
+    let Some(device) = elsewhere.first() else {
+        return Agreement::Yes;
+    };
+    let name = |index| promise.facts.device_name(index);
+    let effect = format!(
+        "leads packets to partners out by {}, where nothing is translated: only {} translates",
+        name(*device),
+        name(out)
+    );
+    match found {
+        Some(Culprit::NarrowRoute(named)) => Agreement::Foreign(format!(
+            "foreign {named} takes precedence: the packet leaves by {}, untranslated",
+            name(*device)
+        )),
+        Some(found) => explained(promise, &found, &effect, family),
+        None => Agreement::Defeated {
+            reason: format!("{} {effect}", route_text(route, promise.facts)),
+            advice: format!(
+                "set [nat] egress_interface, or let the default of the main table leave by {} alone",
+                name(out)
+            ),
+        },
+    }
+}
+
+/// The kernel refuses the source of a forwarded packet, for example by rp_filter.
+fn refused_source(promise: &Promise<'_>, question: &Question, errno: i32) -> Agreement {
+    let reason = format!(
+        "the kernel refuses packets{}: {}",
+        question.sender_text(promise),
+        errno_text(errno)
+    );
+    let advice = "check rp_filter and the route back to the hosts".to_owned();
+    if question.connected {
+        Agreement::Defeated { reason, advice }
+    } else {
+        Agreement::Foreign(format!("{reason}; {advice}"))
+    }
+}

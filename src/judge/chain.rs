@@ -1,0 +1,248 @@
+//! Foreign firewall chains as values, and the packets in them.
+//!
+//! Both readers (nf_tables over netlink, the text of iptables-legacy) give the same values. A
+//! condition compares bytes of the packet, so no reader needs to know the meaning of a rule. A
+//! comparison has three values: a condition outside our knowledge (a set of addresses by country,
+//! a port, a limit) is *unknown*, and a rule with such a condition neither certainly matches nor
+//! certainly fails.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::types::{Family, IfIndex};
+
+/// The bits of the flow's state in both interfaces (`NF_CT_STATE_BIT`,
+/// linux/netfilter/nf_conntrack_common.h).
+const ESTABLISHED: u32 = 2;
+const NEW: u32 = 8;
+
+/// A part of a packet that a condition reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    InputName,
+    OutputName,
+    InputIndex,
+    OutputIndex,
+    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`, one byte.
+    Family,
+    /// The protocol in the IP header.
+    Protocol,
+    /// Bytes of an address of that family; conditions fail for the other family.
+    Source(Family),
+    Destination(Family),
+    /// The state of the flow, in the host's byte order.
+    FlowState,
+    /// The packet's mark, in the host's byte order.
+    Mark,
+    Unknown,
+}
+
+/// The comparison of a condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Test {
+    /// The value begins with these bytes.
+    Equals(Vec<u8>),
+    /// The value lies in one of the ranges; both ends belong to a range.
+    InRanges(Vec<(Vec<u8>, Vec<u8>)>),
+    Unknown,
+}
+
+/// A condition of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    pub field: Field,
+    /// Bits of the value that count; empty for all.
+    pub mask: Vec<u8>,
+    pub test: Test,
+    pub negated: bool,
+}
+
+impl Condition {
+    /// A condition outside our knowledge.
+    pub fn unknown() -> Condition {
+        Condition {
+            field: Field::Unknown,
+            mask: Vec::new(),
+            test: Test::Unknown,
+            negated: false,
+        }
+    }
+
+    /// A comparison with bytes.
+    pub fn equals(field: Field, bytes: Vec<u8>, negated: bool) -> Condition {
+        Condition {
+            field,
+            mask: Vec::new(),
+            test: Test::Equals(bytes),
+            negated,
+        }
+    }
+
+    /// `None` for unknown.
+    pub(super) fn holds(&self, packet: &Packet) -> Option<bool> {
+        let value = match packet.value(self.field) {
+            Value::Bytes(bytes) => bytes,
+            Value::OtherFamily => return Some(false),
+            Value::Unknown => return None,
+        };
+        let value = masked(value, &self.mask);
+        let found = match &self.test {
+            Test::Equals(bytes) => value.get(..bytes.len()).map(|part| part == bytes)?,
+            Test::InRanges(ranges) => ranges.iter().any(|(first, last)| {
+                let part = &value[..value.len().min(first.len())];
+                part >= first.as_slice() && part <= last.as_slice()
+            }),
+            Test::Unknown => return None,
+        };
+        Some(found != self.negated)
+    }
+}
+
+fn masked(mut value: Vec<u8>, mask: &[u8]) -> Vec<u8> {
+    for (byte, mask) in value.iter_mut().zip(mask) {
+        *byte &= mask;
+    }
+    value
+}
+
+/// The effect of a rule on a packet that matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The next rule follows: counters, logs, marks.
+    Continue,
+    Accept,
+    Drop,
+    Reject,
+    Return,
+    Jump(String),
+    Goto(String),
+    /// Source translation to an address; `None` for the address of the interface or one unknown.
+    Translate(Option<IpAddr>),
+    /// A map from the value of a field to effects.
+    Map(Field, Vec<(Vec<u8>, Vec<u8>, Effect)>),
+    /// A jump to a chain of ours.
+    Ours,
+}
+
+/// A rule of a foreign chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignRule {
+    pub conditions: Vec<Condition>,
+    pub effect: Effect,
+}
+
+impl ForeignRule {
+    /// `None` for unknown. One failed condition decides.
+    pub(super) fn matches(&self, packet: &Packet) -> Option<bool> {
+        let mut all = Some(true);
+        for condition in &self.conditions {
+            match condition.holds(packet) {
+                Some(true) => {}
+                Some(false) => return Some(false),
+                None => all = None,
+            }
+        }
+        all
+    }
+}
+
+/// The place of a base chain in the path of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The forward hook: decides whether a packet is forwarded.
+    Forward,
+    /// Source translation.
+    Translation,
+}
+
+/// A base chain with all chains that its rules reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseChain {
+    /// As the tool of the interface names the table: `table ip filter`, `iptables-legacy table
+    /// filter`.
+    pub table: String,
+    pub name: String,
+    pub place: Place,
+    /// The families that pass the chain.
+    pub families: Vec<Family>,
+    /// Lower priorities come first.
+    pub priority: i32,
+    /// The policy is drop.
+    pub drops: bool,
+    pub chains: BTreeMap<String, Vec<ForeignRule>>,
+}
+
+/// A forwarded packet at one of the hooks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    pub input: (IfIndex, String),
+    pub output: (IfIndex, String),
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// The first packet of a flow; otherwise a later one.
+    pub opens: bool,
+}
+
+enum Value {
+    Bytes(Vec<u8>),
+    OtherFamily,
+    Unknown,
+}
+
+impl Packet {
+    /// The family of the packet.
+    pub fn family(&self) -> Family {
+        Family::of(self.destination)
+    }
+
+    fn value(&self, field: Field) -> Value {
+        /// `IPPROTO_TCP`: the packet stands for a connection.
+        const TCP: u8 = 6;
+        let of = |family: Family, address: IpAddr| {
+            if family == Family::of(address) {
+                Value::Bytes(octets(address))
+            } else {
+                Value::OtherFamily
+            }
+        };
+        match field {
+            Field::InputName => Value::Bytes(padded(&self.input.1)),
+            Field::OutputName => Value::Bytes(padded(&self.output.1)),
+            Field::InputIndex => Value::Bytes(self.input.0.0.to_ne_bytes().into()),
+            Field::OutputIndex => Value::Bytes(self.output.0.0.to_ne_bytes().into()),
+            Field::Family => Value::Bytes(vec![protocol_family(self.family())]),
+            Field::Protocol => Value::Bytes(vec![TCP]),
+            Field::Source(family) => of(family, self.source),
+            Field::Destination(family) => of(family, self.destination),
+            Field::FlowState => {
+                let state = if self.opens { NEW } else { ESTABLISHED };
+                Value::Bytes(state.to_ne_bytes().into())
+            }
+            Field::Mark => Value::Bytes(vec![0; 4]),
+            Field::Unknown => Value::Unknown,
+        }
+    }
+}
+
+/// The number of a family in netfilter (`NFPROTO_*`, linux/netfilter.h).
+fn protocol_family(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => 2,
+        Family::Ipv6 => 10,
+    }
+}
+
+/// The bytes of an address.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().into(),
+        IpAddr::V6(v6) => v6.octets().into(),
+    }
+}
+
+/// An interface name as the kernel compares it: 16 bytes (`IFNAMSIZ`), zeros at the end.
+fn padded(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes
+}

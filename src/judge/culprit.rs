@@ -1,0 +1,337 @@
+//! The foreign rule or route behind a decision, named as `ip rule` and `ip route` print it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::expected::{Expected, Promise};
+use super::packet::{Decision, Lookup};
+use crate::facts::{HostFacts, MainRoute};
+use crate::objects::{Route, RouteTarget, Rule, RuleAction, Via};
+use crate::plan::text::rule_text;
+use crate::types::{Family, Priority, TableId};
+
+/// The kernel's own rule for the main table (`fib_default_rules_init`, net/ipv4/fib_rules.c).
+const KERNELS_MAIN: Priority = Priority(32_766);
+
+/// The cause of a decision that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Culprit {
+    /// A rule that takes ordinary packets before ours.
+    Rule(String),
+    /// A rule with a selector that ordinary packets don't match.
+    SelectiveRule(String),
+    /// A route of the main table, or a foreign one in ours, as wide as a default.
+    WideRoute(String),
+    /// A route that somebody added for a few addresses.
+    NarrowRoute(String),
+    /// A default of the main table that refuses packets: `suppress_prefixlength` suppresses no
+    /// errors (`fib_rules_lookup`, net/core/fib_rules.c).
+    RejectingDefault(String),
+}
+
+/// True for a route that takes ordinary traffic like a default: `0.0.0.0/1` of a VPN, `2000::/3`,
+/// a list of everything except private networks. Registries allocate nothing wider than /8 and
+/// /12, so that no route for somebody's own network is this wide.
+pub fn is_wide(prefix: &IpNet) -> bool {
+    match prefix {
+        IpNet::V4(v4) => v4.prefix_len() < 8,
+        IpNet::V6(v6) => v6.prefix_len() < 12,
+    }
+}
+
+/// The foreign cause of a decision that differs from the expectation; `None` without one.
+pub fn culprit(
+    promise: &Promise<'_>,
+    question: &Lookup,
+    expected: &Expected,
+    decision: &Decision,
+) -> Option<Culprit> {
+    match decision {
+        Decision::Route(route) => of_route(promise, question, expected, route),
+        Decision::Errno(errno) => of_errno(promise, question, expected, *errno),
+    }
+}
+
+fn of_route(
+    promise: &Promise<'_>,
+    question: &Lookup,
+    expected: &Expected,
+    route: &Route,
+) -> Option<Culprit> {
+    let numbers = promise.numbers();
+    let table = route.key.table;
+    let ours = [numbers.bypass_table, numbers.egress_table].contains(&table);
+    let named = |route: &Route| route_text(route, promise.facts);
+    if ours && !promise.ownership.owns_route(route) {
+        return Some(by_width(&route.key.dst, named(route)));
+    }
+    let leads = |rule: &&Rule| leads_to(rule, table, promise);
+    let by_rule = precedents(promise, question, expected).find(leads);
+    if table == TableId::MAIN && !promise.is_default(&route.key.dst) {
+        // Our own rule leads to the main table's routes too: the route decides.
+        return Some(by_width(&route.key.dst, named(route)));
+    }
+    if let Some(rule) = by_rule {
+        return Some(by_selectors(rule, question, promise));
+    }
+    (table == TableId::LOCAL).then(|| by_width(&route.key.dst, named(route)))
+}
+
+fn of_errno(
+    promise: &Promise<'_>,
+    question: &Lookup,
+    expected: &Expected,
+    errno: i32,
+) -> Option<Culprit> {
+    let address = question.destination;
+    let rejecting = precedents(promise, question, expected)
+        .find(|rule| matches!(rule.action, RuleAction::Other(_)));
+    if let Some(rule) = rejecting {
+        return Some(by_selectors(rule, question, promise));
+    }
+    let kind = kind_of(errno);
+    if let Some(route) = promise.facts.main_lookup(address)
+        && !route.unicast
+    {
+        let named = main_route_text(route, kind, promise.facts);
+        return Some(if promise.is_default(&route.dst) {
+            Culprit::RejectingDefault(named)
+        } else {
+            by_width(&route.dst, named)
+        });
+    }
+    // The table of a foreign rule may refuse the packet.
+    let elsewhere = |rule: &&Rule| {
+        matches!(rule.action, RuleAction::Lookup { table, .. }
+            if table != TableId::MAIN && table != TableId::LOCAL)
+    };
+    let rule = precedents(promise, question, expected).find(elsewhere)?;
+    Some(by_selectors(rule, question, promise))
+}
+
+fn by_width(dst: &IpNet, named: String) -> Culprit {
+    if is_wide(dst) {
+        Culprit::WideRoute(named)
+    } else {
+        Culprit::NarrowRoute(named)
+    }
+}
+
+/// True if the packets of ordinary programs match the rule: everything in the host role, the
+/// packets of hosts in the NAT role.
+fn by_selectors(rule: &Rule, question: &Lookup, promise: &Promise<'_>) -> Culprit {
+    let named = named_rule(rule);
+    if takes_ordinary_packets(rule, question, promise) {
+        Culprit::Rule(named)
+    } else {
+        Culprit::SelectiveRule(named)
+    }
+}
+
+/// A rule as `ip rule` prints it.
+pub fn named_rule(rule: &Rule) -> String {
+    format!("rule {}: {}", rule.priority, rule_text(rule))
+}
+
+/// The kernel's answer comes from the rule, so that the packet of the question matches. Whether
+/// ordinary packets match too depends on the selectors.
+pub(super) fn takes_ordinary_packets(
+    rule: &Rule,
+    question: &Lookup,
+    promise: &Promise<'_>,
+) -> bool {
+    if is_inverted(rule) {
+        // `not fwmark X`: everything without the mark.
+        return true;
+    }
+    if rule.mark.is_some_and(|mark| mark.value & mark.mask != 0) {
+        return false;
+    }
+    rule.foreign_selectors
+        .iter()
+        .all(|selector| match selector.split_once(' ') {
+            Some(("to", prefix)) => prefix.parse().is_ok_and(|prefix| is_wide(&prefix)),
+            Some(("from", prefix)) => prefix
+                .parse()
+                .is_ok_and(|prefix| is_ordinary_source(&prefix, question, promise)),
+            _ => false,
+        })
+}
+
+fn is_inverted(rule: &Rule) -> bool {
+    rule.foreign_selectors
+        .iter()
+        .any(|selector| selector == "not")
+}
+
+/// The source of a question from a socket is the address that the kernel chooses for sockets
+/// without one. For a forwarded packet, the selector must hold a whole network of hosts.
+fn is_ordinary_source(selector: &IpNet, question: &Lookup, promise: &Promise<'_>) -> bool {
+    let family = Family::of_net(selector);
+    match (question.source, question.input) {
+        (Some(source), None) => selector.contains(&source),
+        (Some(_), Some(_)) => promise
+            .desired
+            .paths
+            .get(family)
+            .inputs
+            .iter()
+            .any(|input| selector.contains(&input.source)),
+        (None, _) => is_wide(selector),
+    }
+}
+
+/// True if the packet of the question may match the rule; the kernel says whether it does.
+fn may_match(rule: &Rule, question: &Lookup, promise: &Promise<'_>) -> bool {
+    if is_inverted(rule) {
+        return true;
+    }
+    let input = match question.input {
+        Some(index) => promise.facts.device_name(index),
+        // The kernel's look-ups for its own packets carry the loopback interface.
+        None => "lo".to_owned(),
+    };
+    if rule.iif.as_ref().is_some_and(|iif| *iif != input) {
+        return false;
+    }
+    if rule
+        .mark
+        .is_some_and(|mark| mark.value & mark.mask != question.mark & mark.mask)
+    {
+        return false;
+    }
+    rule.foreign_selectors
+        .iter()
+        .all(|selector| match selector.split_once(' ') {
+            Some(("to", prefix)) => holds(prefix, Some(question.destination)),
+            Some(("from", prefix)) => holds(prefix, question.source),
+            // Ports, protocols, users, output interfaces: none of them is in a question.
+            Some(("oif" | "uidrange" | "ipproto" | "sport" | "dport" | "tos" | "dscp", _)) => false,
+            _ => true,
+        })
+}
+
+fn holds(prefix: &str, address: Option<IpAddr>) -> bool {
+    match (prefix.parse::<IpNet>(), address) {
+        (Ok(prefix), Some(address)) => prefix.contains(&address),
+        (Ok(prefix), None) => prefix.prefix_len() == 0,
+        (Err(_), _) => false,
+    }
+}
+
+/// The foreign rules that a packet of the question meets before the rule of ours that should
+/// decide.
+fn precedents<'p>(
+    promise: &Promise<'p>,
+    question: &'p Lookup,
+    expected: &Expected,
+) -> impl Iterator<Item = &'p Rule> {
+    let promise = *promise;
+    let family = Family::of(question.destination);
+    let numbers = promise.numbers();
+    let table = match expected {
+        Expected::Bypass(_) => Some(numbers.bypass_table),
+        Expected::Egress | Expected::Closed => Some(numbers.egress_table),
+        Expected::Main => None,
+    };
+    let deciding = promise
+        .desired
+        .rules
+        .iter()
+        .filter(|rule| {
+            rule.family == family
+                && matches!(rule.action, RuleAction::Lookup { table: found, .. } if Some(found) == table)
+        })
+        .map(|rule| rule.priority)
+        .max();
+    let before = deciding.unwrap_or(KERNELS_MAIN);
+    promise.rules.iter().filter(move |rule| {
+        rule.family == family
+            && rule.priority <= before
+            && !promise.ownership.owns_rule(rule)
+            && !is_kernels_own(rule)
+            && may_match(rule, question, &promise)
+    })
+}
+
+fn is_kernels_own(rule: &Rule) -> bool {
+    rule.priority.0 == 0 || rule.priority >= KERNELS_MAIN
+}
+
+/// True if the rule leads packets to a table, or past our rules to the main table.
+fn leads_to(rule: &Rule, table: TableId, promise: &Promise<'_>) -> bool {
+    match rule.action {
+        RuleAction::Lookup { table: found, .. } => found == table,
+        RuleAction::Goto(target) => target > promise.numbers().priority,
+        RuleAction::Nop | RuleAction::Other(_) => false,
+    }
+}
+
+/// The type of route behind an errno (`fib_props`, net/ipv4/fib_semantics.c).
+fn kind_of(errno: i32) -> &'static str {
+    const EACCES: i32 = 13;
+    const EINVAL: i32 = 22;
+    match errno {
+        EACCES => "prohibit",
+        EINVAL => "blackhole",
+        _ => "unreachable",
+    }
+}
+
+fn hop(via: &Via, facts: &HostFacts) -> String {
+    let gateway = via.gateway.map(|gateway| format!(" via {gateway}"));
+    let device = facts.device_name(via.device);
+    format!("{} dev {device}", gateway.unwrap_or_default())
+}
+
+fn destination(dst: &IpNet) -> String {
+    if dst.prefix_len() == 0 {
+        "default".to_owned()
+    } else {
+        dst.to_string()
+    }
+}
+
+/// A route as `ip route` prints it, with its table.
+pub fn route_text(route: &Route, facts: &HostFacts) -> String {
+    let via = match &route.target {
+        RouteTarget::Via(via) => hop(via, facts),
+        RouteTarget::Multipath(legs) => {
+            let legs = legs.iter().map(|leg| hop(&leg.via, facts));
+            legs.collect::<Vec<_>>().join(" or")
+        }
+        RouteTarget::Nexthop(id) => format!(" nhid {id}"),
+        _ => String::new(),
+    };
+    format!(
+        "route {}{via} of table {}",
+        destination(&route.key.dst),
+        table_text(route.key.table)
+    )
+}
+
+fn main_route_text(route: &MainRoute, kind: &str, facts: &HostFacts) -> String {
+    let device = route
+        .device
+        .filter(|_| route.unicast)
+        .map(|device| format!(" dev {}", facts.device_name(device)));
+    let metric = match route.metric.0 {
+        0 => String::new(),
+        metric => format!(" metric {metric}"),
+    };
+    format!(
+        "route {kind} {}{}{metric} of table main",
+        destination(&route.dst),
+        device.unwrap_or_default()
+    )
+}
+
+/// The name of a table, as `ip route` prints it.
+pub fn table_text(table: TableId) -> String {
+    match table {
+        TableId::MAIN => "main".to_owned(),
+        TableId::LOCAL => "local".to_owned(),
+        other => other.to_string(),
+    }
+}

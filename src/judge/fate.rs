@@ -1,0 +1,195 @@
+//! The fate of a packet in a foreign chain.
+
+use std::net::IpAddr;
+
+use super::chain::{BaseChain, Condition, Effect, Field, Packet, Place, Test};
+
+/// Depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
+const DEEPEST: usize = 16;
+
+/// Bound of the rules visited for one packet: chains of a cluster network call each other in
+/// thousands, and an endless evaluation would stop the pass.
+const MOST_STEPS: usize = 20_000;
+/// The fate of a packet in a base chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    Passes,
+    /// A rule with a condition outside our knowledge may accept the packet; otherwise the culprit
+    /// stops it.
+    MayStop(Culprit),
+    Stopped(Culprit),
+    /// Translated to an address; `None` for the address of the interface.
+    Translated(Option<IpAddr>, Culprit),
+}
+
+/// The chain that decides a packet's fate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Culprit {
+    pub table: String,
+    pub chain: String,
+    /// `policy drop`, `drop`, `reject`, `snat`.
+    pub verdict: &'static str,
+}
+
+impl std::fmt::Display for Culprit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, chain {}: {}", self.table, self.chain, self.verdict)
+    }
+}
+
+/// The state of an evaluation.
+struct Run<'a> {
+    base: &'a BaseChain,
+    packet: &'a Packet,
+    steps: usize,
+    /// A rule with an unknown condition may have accepted the packet.
+    perhaps_accepted: bool,
+}
+
+/// The end of a chain.
+enum End {
+    /// The last rule was reached, or a return.
+    Through,
+    Accepted,
+    Stopped(Culprit),
+    Translated(Option<IpAddr>, Culprit),
+    /// Our own chain is reached: later rules don't matter.
+    Ours,
+}
+
+impl BaseChain {
+    /// The fate of a packet in this chain alone.
+    pub fn fate(&self, packet: &Packet) -> Fate {
+        if !self.families.contains(&packet.family()) {
+            return Fate::Passes;
+        }
+        let mut run = Run {
+            base: self,
+            packet,
+            steps: 0,
+            perhaps_accepted: false,
+        };
+        let end = run.chain(&self.name, 0, true);
+        let stopped = match end {
+            End::Accepted | End::Ours => return Fate::Passes,
+            End::Translated(to, culprit) => return Fate::Translated(to, culprit),
+            End::Stopped(culprit) => culprit,
+            End::Through if self.drops => self.culprit(&self.name, "policy drop"),
+            End::Through => return Fate::Passes,
+        };
+        if run.perhaps_accepted {
+            Fate::MayStop(stopped)
+        } else {
+            Fate::Stopped(stopped)
+        }
+    }
+
+    fn culprit(&self, chain: &str, verdict: &'static str) -> Culprit {
+        Culprit {
+            table: self.table.clone(),
+            chain: chain.to_owned(),
+            verdict,
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Walks a chain. Below a rule with an unknown condition (`certain` is false) only a possible
+    /// acceptance is noted: nothing else certainly happens there.
+    fn chain(&mut self, name: &str, depth: usize, certain: bool) -> End {
+        let base = self.base;
+        let Some(rules) = base.chains.get(name).filter(|_| depth <= DEEPEST) else {
+            // An unread chain may do anything.
+            self.perhaps_accepted = true;
+            return End::Through;
+        };
+        let mut certain = certain;
+        for rule in rules {
+            self.steps += 1;
+            if self.steps > MOST_STEPS {
+                self.perhaps_accepted = true;
+                return End::Through;
+            }
+            let matches = match rule.matches(self.packet) {
+                Some(false) => continue,
+                Some(true) => certain,
+                None => false,
+            };
+            match self.effect(&rule.effect, name, depth, matches) {
+                Flow::Next => {
+                    // A packet that perhaps left the chain perhaps sees no later rule.
+                    certain &= matches || !matches!(rule.effect, Effect::Return | Effect::Goto(_));
+                }
+                Flow::Return => return End::Through,
+                Flow::End(end) => return end,
+            }
+        }
+        End::Through
+    }
+
+    fn effect(&mut self, effect: &Effect, chain: &str, depth: usize, certain: bool) -> Flow {
+        let base = self.base;
+        let stops = |verdict| End::Stopped(base.culprit(chain, verdict));
+        let end = match effect {
+            Effect::Continue => return Flow::Next,
+            Effect::Return => return if certain { Flow::Return } else { Flow::Next },
+            Effect::Accept => End::Accepted,
+            Effect::Drop => stops("drop"),
+            Effect::Reject => stops("reject"),
+            Effect::Translate(to) => End::Translated(*to, base.culprit(chain, "snat")),
+            Effect::Ours if base.place == Place::Translation => End::Ours,
+            Effect::Ours => return Flow::Next,
+            Effect::Jump(target) => match self.chain(target, depth + 1, certain) {
+                End::Through => return Flow::Next,
+                end => end,
+            },
+            Effect::Goto(target) => match self.chain(target, depth + 1, certain) {
+                End::Through if certain => return Flow::Return,
+                End::Through => return Flow::Next,
+                end => end,
+            },
+            Effect::Map(field, elements) => {
+                return self.map(*field, elements, chain, depth, certain);
+            }
+        };
+        if certain {
+            return Flow::End(end);
+        }
+        self.perhaps_accepted |= matches!(end, End::Accepted);
+        Flow::Next
+    }
+
+    fn map(
+        &mut self,
+        field: Field,
+        elements: &[(Vec<u8>, Vec<u8>, Effect)],
+        chain: &str,
+        depth: usize,
+        certain: bool,
+    ) -> Flow {
+        for (first, last, effect) in elements {
+            let key = Condition {
+                field,
+                mask: Vec::new(),
+                test: Test::InRanges(vec![(first.clone(), last.clone())]),
+                negated: false,
+            };
+            match key.holds(self.packet) {
+                Some(false) => {}
+                Some(true) => return self.effect(effect, chain, depth, certain),
+                None => {
+                    // One of the elements, or none.
+                    self.effect(effect, chain, depth, false);
+                }
+            }
+        }
+        Flow::Next
+    }
+}
+
+/// The step after a rule.
+enum Flow {
+    Next,
+    Return,
+    End(End),
+}

@@ -1,0 +1,241 @@
+//! NAT role: the whole path of a forwarded packet, beyond the routes: the forwarding sysctl, foreign
+//! chains at the forward hook, and foreign translation before ours.
+
+use std::net::IpAddr;
+
+use super::Verdicts;
+use super::chain::{BaseChain, Effect, Packet, Place};
+use super::expected::Promise;
+use super::fate::Fate;
+use super::probes::{forwarded, inside, ordinary_partner};
+use crate::degraded::{Degradation, Part};
+use crate::desired::InputPath;
+use crate::facts::HostFacts;
+use crate::firewall::Statement;
+use crate::objects::RouteTarget;
+use crate::types::{Family, IfIndex};
+
+/// The priority of our translation with nftables.
+const OURS: i32 = 95;
+
+/// True if the kernel forwards packets of a family; `None` without an answer.
+pub fn is_forwarding(facts: &HostFacts, family: Family) -> Option<bool> {
+    let path = match family {
+        Family::Ipv4 => "net/ipv4/ip_forward",
+        Family::Ipv6 => "net/ipv6/conf/all/forwarding",
+    };
+    facts.sysctls.values.get(path).map(|value| value != "0")
+}
+
+/// Adds the obstacles in the path of forwarded packets.
+pub(super) fn judge(promise: &Promise<'_>, verdicts: &mut Verdicts) {
+    for family in Family::ALL {
+        if !promise.forwards(family) {
+            continue;
+        }
+        if is_forwarding(promise.facts, family) == Some(false) {
+            verdicts.degraded.push(switched_off(family));
+        }
+        for input in &promise.desired.paths.get(family).inputs {
+            for (out, destination) in ways(promise, family) {
+                let Some(packet) = packet(promise, input, out, destination) else {
+                    continue;
+                };
+                for chain in promise.chains {
+                    judge_chain(promise, chain, &packet, verdicts);
+                }
+            }
+        }
+    }
+}
+
+fn switched_off(family: Family) -> Degradation {
+    let name = match family {
+        Family::Ipv4 => "net.ipv4.ip_forward",
+        Family::Ipv6 => "net.ipv6.conf.all.forwarding",
+    };
+    Degradation::new(
+        Part::Forwarding,
+        family,
+        format!("{name} is off: no packet of a host is forwarded"),
+    )
+    .with_advice(format!(
+        "sysctl -w {name}=1 (and in /etc/sysctl.d), or [kernel] manage = [\"ip_forward\"]"
+    ))
+}
+
+/// The interfaces by which packets leave, each with a destination.
+fn ways(promise: &Promise<'_>, family: Family) -> Vec<(IfIndex, IpAddr)> {
+    let paths = promise.desired.paths.get(family);
+    let egress = paths.leaves_by.zip(ordinary_partner(promise, family));
+    let table = promise.numbers().bypass_table;
+    let storage = promise.desired.routes.iter().find_map(|route| {
+        let leads = matches!(
+            route.target,
+            RouteTarget::Via(_) | RouteTarget::Multipath(_)
+        );
+        (leads && route.key.table == table && route.key.family() == family)
+            .then(|| inside(route.key.dst))
+    });
+    let mut devices: Vec<IfIndex> = match &paths.bypass {
+        Some(path) => path.vias().map(|via| via.device).collect(),
+        None => Vec::new(),
+    };
+    devices.sort();
+    devices.dedup();
+    let bypass = devices
+        .into_iter()
+        .filter_map(|device| Some((device, storage?)));
+    egress.into_iter().chain(bypass).collect()
+}
+
+fn packet(
+    promise: &Promise<'_>,
+    input: &InputPath,
+    out: IfIndex,
+    destination: IpAddr,
+) -> Option<Packet> {
+    let lookup = forwarded(promise.facts, input, destination)?;
+    Some(Packet {
+        input: (lookup.input?, input.device.clone()),
+        output: (out, promise.facts.device_name(out)),
+        source: lookup.source?,
+        destination,
+        opens: true,
+    })
+}
+
+fn judge_chain(promise: &Promise<'_>, chain: &BaseChain, packet: &Packet, verdicts: &mut Verdicts) {
+    match chain.place {
+        Place::Forward => {
+            // Both directions must pass: the answer of a partner is a later packet of the flow.
+            let answer = Packet {
+                input: packet.output.clone(),
+                output: packet.input.clone(),
+                source: packet.destination,
+                destination: packet.source,
+                opens: false,
+            };
+            if !stopped(chain, packet, packet, verdicts) {
+                stopped(chain, &answer, packet, verdicts);
+            }
+        }
+        Place::Translation => translated_before_us(promise, chain, packet, verdicts),
+    }
+}
+
+/// Adds a finding if the chain stops the packet. `opening` is the first packet of the same flow.
+fn stopped(chain: &BaseChain, packet: &Packet, opening: &Packet, verdicts: &mut Verdicts) -> bool {
+    let (list, culprit, verb) = match chain.fate(packet) {
+        Fate::Stopped(culprit) => (&mut verdicts.degraded, culprit, "stops"),
+        Fate::MayStop(culprit) => (&mut verdicts.doubts, culprit, "perhaps stops"),
+        Fate::Passes | Fate::Translated(..) => return false,
+    };
+    let what = if packet.opens { "packets" } else { "answers" };
+    let (input, output) = (&packet.input.1, &packet.output.1);
+    list.push(
+        Degradation::new(
+            Part::Forwarding,
+            packet.family(),
+            format!("{culprit} {verb} {what} from {input} to {output}"),
+        )
+        .with_advice(accept(chain, &opening.input.1, &opening.output.1)),
+    );
+    true
+}
+
+/// The rules that let packets and answers pass, in the syntax of the table's tool.
+fn accept(chain: &BaseChain, input: &str, output: &str) -> String {
+    let name = &chain.name;
+    let table = chain.table.trim_start_matches("table ");
+    if table.starts_with("inet firewalld") {
+        return format!(
+            "add a firewalld policy from the zone of {input} to the zone of {output} with target ACCEPT"
+        );
+    }
+    // The chains of iptables, by either interface.
+    if name == "FORWARD" && !table.starts_with("inet") {
+        let program = match (table.split_once(" table "), chain.families.as_slice()) {
+            (Some((program, _)), _) => program,
+            (None, [Family::Ipv6]) => "ip6tables",
+            (None, _) => "iptables",
+        };
+        // Docker keeps this chain for the administrator, before its own.
+        let first = if chain.chains.contains_key("DOCKER-USER") {
+            "DOCKER-USER"
+        } else {
+            name
+        };
+        return format!(
+            "accept both directions: {program} -I {first} -i {input} -o {output} -j ACCEPT; {program} -I {first} -i {output} -o {input} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+        );
+    }
+    format!(
+        "accept both directions: nft insert rule {table} {name} iifname {input} oifname {output} accept; nft insert rule {table} {name} iifname {output} oifname {input} ct state established,related accept"
+    )
+}
+
+fn translated_before_us(
+    promise: &Promise<'_>,
+    chain: &BaseChain,
+    packet: &Packet,
+    verdicts: &mut Verdicts,
+) {
+    let family = packet.family();
+    let leaves_by = promise.desired.paths.get(family).leaves_by;
+    let before = chain.priority < OURS || holds_ours(chain);
+    if leaves_by != Some(packet.output.0) || !before {
+        return;
+    }
+    // Storage sees any address of this host; partners know the egress addresses.
+    if ordinary_partner(promise, family) != Some(packet.destination) {
+        return;
+    }
+    let Fate::Translated(to, culprit) = chain.fate(packet) else {
+        return;
+    };
+    let promised = egress_addresses(promise, family);
+    let primary = || {
+        let mut own = promise.facts.addresses.iter();
+        let first =
+            own.find(|own| own.link == packet.output.0 && Family::of(own.net.addr()) == family);
+        first.map(|own| own.net.addr())
+    };
+    if to.or_else(primary).is_some_and(|to| promised == [to]) {
+        return;
+    }
+    verdicts.degraded.push(
+        Degradation::new(
+            Part::Translation,
+            family,
+            format!(
+                "{culprit} translates packets from {} to partners before our rules",
+                packet.input.1
+            ),
+        )
+        .with_advice(format!(
+            "exclude packets from {} there, or remove the rule",
+            packet.input.1
+        )),
+    );
+}
+
+fn holds_ours(chain: &BaseChain) -> bool {
+    let mut rules = chain.chains.values().flatten();
+    rules.any(|rule| rule.effect == Effect::Ours)
+}
+
+/// The addresses of our translation of a family, sorted.
+fn egress_addresses(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
+    let chains = promise.desired.firewall.iter().flat_map(|it| &it.chains);
+    let mut found: Vec<IpAddr> = chains
+        .flat_map(|chain| &chain.rules)
+        .filter_map(|rule| match rule.verdict {
+            Statement::Snat(address) if Family::of(address) == family => Some(address),
+            _ => None,
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}

@@ -1,0 +1,37 @@
+//! The questions to the kernel's routing decision, and its answers.
+
+use std::net::IpAddr;
+
+use crate::objects::Route;
+use crate::types::IfIndex;
+
+/// The packet of a route look-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    pub destination: IpAddr,
+    /// Set for forwarded packets and for sockets with an address of their own.
+    pub source: Option<IpAddr>,
+    /// The incoming interface; set for forwarded packets.
+    pub input: Option<IfIndex>,
+    pub mark: u32,
+}
+
+impl Lookup {
+    /// A packet from a socket without an address of its own.
+    pub fn from_socket(destination: IpAddr) -> Lookup {
+        Lookup {
+            destination,
+            source: None,
+            input: None,
+            mark: 0,
+        }
+    }
+}
+
+/// The kernel's routing decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    Route(Route),
+    /// `unreachable` and the like: the errno as the application gets it.
+    Errno(i32),
+}

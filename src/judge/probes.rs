@@ -1,0 +1,291 @@
+//! The few questions about ordinary packets: an address in each of some selected prefixes, and
+//! addresses that stand for partners.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::culprit::is_wide;
+use super::expected::{Expected, Promise};
+use super::packet::Lookup;
+use crate::degraded::Part;
+use crate::desired::{EgressPath, InputPath, special};
+use crate::facts::HostFacts;
+use crate::objects::RouteTarget;
+use crate::types::{Family, PerFamily};
+
+/// Bound of the wide routes to ask about, one address each.
+const WIDE: usize = 16;
+
+/// A question to the kernel, with the promised answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    pub part: Part,
+    pub expected: Expected,
+    pub lookup: Lookup,
+    /// False for a forwarded packet whose source no connected network holds: the kernel may refuse
+    /// such a source rightly.
+    pub connected: bool,
+}
+
+impl Question {
+    /// The question about an address, with the part of the promise that the answer concerns.
+    pub fn about(promise: &Promise<'_>, lookup: Lookup) -> Question {
+        let expected = promise.expected(lookup.destination);
+        let family = Family::of(lookup.destination);
+        let thrown = special::thrown(family, promise.vpc_cidrs);
+        let home = thrown.iter().any(|net| net.contains(&lookup.destination));
+        let part = match expected {
+            Expected::Bypass(_) => Part::Bypass,
+            Expected::Main if lookup.input.is_some() && !home => Part::Translation,
+            Expected::Main | Expected::Egress | Expected::Closed => Part::Egress,
+        };
+        let connected = match (lookup.source, lookup.input) {
+            (Some(source), Some(input)) => promise.facts.on_link(source, Some(input)).is_some(),
+            _ => true,
+        };
+        Question {
+            part,
+            expected,
+            lookup,
+            connected,
+        }
+    }
+
+    /// The family of the question.
+    pub fn family(&self) -> Family {
+        Family::of(self.lookup.destination)
+    }
+
+    /// ` from SOURCE on DEVICE`, as far as the question names them.
+    pub(super) fn sender_text(&self, promise: &Promise<'_>) -> String {
+        let source = self.lookup.source.map(|source| format!(" from {source}"));
+        let device = self
+            .lookup
+            .input
+            .map(|index| format!(" on {}", promise.facts.device_name(index)));
+        source.unwrap_or_default() + &device.unwrap_or_default()
+    }
+}
+
+/// The questions of a pass. `own` are the addresses that the kernel chooses for sockets without
+/// one, for packets to partners: after the choice, the kernel routes a TCP connection again by
+/// that address (`ip_route_connect`, include/net/route.h).
+pub fn questions(promise: &Promise<'_>, own: &PerFamily<Option<IpAddr>>) -> Vec<Question> {
+    let mut all = Vec::new();
+    for family in Family::ALL {
+        let addresses = addresses(promise, family);
+        if promise.forwards(family) {
+            for input in &promise.desired.paths.get(family).inputs {
+                let asks = addresses
+                    .iter()
+                    .filter_map(|address| forwarded(promise.facts, input, *address));
+                all.extend(asks.map(|lookup| Question::about(promise, lookup)));
+            }
+            continue;
+        }
+        for address in addresses {
+            let mut lookup = Lookup::from_socket(address);
+            all.push(Question::about(promise, lookup.clone()));
+            if let Some(own) = own.get(family) {
+                lookup.source = Some(*own);
+                all.push(Question::about(promise, lookup));
+            }
+        }
+    }
+    all
+}
+
+/// The address that stands for partners of a family; `None` without a promise about partners.
+pub fn ordinary_partner(promise: &Promise<'_>, family: Family) -> Option<IpAddr> {
+    partners(promise, family).first().copied()
+}
+
+fn addresses(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
+    let mut all = bypass(promise, family);
+    all.extend(partners(promise, family));
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// The first, the middle and the last selected prefix, and one inside each wide route of the main
+/// table.
+fn bypass(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
+    if promise.desired.paths.get(family).bypass.is_none() {
+        return Vec::new();
+    }
+    let table = promise.numbers().bypass_table;
+    let routes: Vec<IpNet> = promise
+        .desired
+        .routes
+        .iter()
+        .filter(|route| route.key.table == table && route.key.family() == family)
+        .filter(|route| {
+            matches!(
+                route.target,
+                RouteTarget::Via(_) | RouteTarget::Multipath(_)
+            )
+        })
+        .map(|route| route.key.dst)
+        .collect();
+    // Prefixes with a narrower or equal foreign route are somebody's own choice.
+    let free = |prefix: &&IpNet| {
+        promise
+            .facts
+            .main_lookup(inside(**prefix))
+            .is_none_or(|found| is_wide(&found.dst))
+    };
+    let last = routes.len().saturating_sub(1);
+    let spread = [0, routes.len() / 2, last];
+    let some = spread
+        .iter()
+        .filter_map(|index| routes.get(*index))
+        .filter(free);
+    let of_wide = wide(promise, family).into_iter().filter_map(|wide| {
+        let mut held = routes.iter().filter(|prefix| wide.contains(*prefix));
+        held.find(free)
+    });
+    some.chain(of_wide).map(|prefix| inside(*prefix)).collect()
+}
+
+/// The wide routes of the main table, those that refuse packets included.
+fn wide(promise: &Promise<'_>, family: Family) -> Vec<IpNet> {
+    let mut found: Vec<IpNet> = promise
+        .facts
+        .main_routes
+        .iter()
+        .map(|route| route.dst)
+        .filter(|dst| Family::of_net(dst) == family && dst.prefix_len() > 0 && is_wide(dst))
+        .collect();
+    found.sort();
+    found.dedup();
+    found.truncate(WIDE);
+    found
+}
+
+/// An address inside a prefix: the second where there is one, since the first may be special.
+pub(crate) fn inside(prefix: IpNet) -> IpAddr {
+    match prefix {
+        IpNet::V4(v4) if v4.prefix_len() < 32 => {
+            IpAddr::V4(Ipv4Addr::from_bits(v4.network().to_bits() | 1))
+        }
+        IpNet::V6(v6) if v6.prefix_len() < 128 => {
+            IpAddr::V6(Ipv6Addr::from_bits(v6.network().to_bits() | 1))
+        }
+        single => single.addr(),
+    }
+}
+
+/// Addresses that stand for partners: public, in no bypass prefix, without a narrow route in the
+/// main table. One from the documentation blocks (RFC 5737, RFC 3849), or any, and one inside each
+/// wide route.
+fn partners(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
+    let paths = promise.desired.paths.get(family);
+    let promised = match paths.egress {
+        EgressPath::Main => promise.forwards(family) && paths.leaves_by.is_some(),
+        EgressPath::Gateways(_) | EgressPath::Closed => true,
+    };
+    if !promised {
+        return Vec::new();
+    }
+    let thrown = special::thrown(family, promise.vpc_cidrs);
+    let free = |address: &IpAddr| {
+        !is_reserved(*address)
+            && !thrown.iter().any(|net| net.contains(address))
+            && !matches!(promise.expected(*address), Expected::Bypass(_))
+    };
+    let led_by = |address: &IpAddr| promise.facts.main_lookup(*address).map(|route| route.dst);
+    let examples: &[&str] = match family {
+        Family::Ipv4 => &["203.0.113.1", "192.0.2.1", "198.51.100.1"],
+        Family::Ipv6 => &["2001:db8::1", "2001:db8:ffff::1"],
+    };
+    let examples = examples.iter().filter_map(|text| text.parse().ok());
+    let general = match family {
+        Family::Ipv4 => family.default_prefix(),
+        Family::Ipv6 => IpNet::V6(ipnet::Ipv6Net::new_assert(
+            Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0),
+            3,
+        )),
+    };
+    let unled = |address: &IpAddr| led_by(address).is_none_or(|dst| promise.is_default(&dst));
+    let mut found: Vec<IpAddr> = examples
+        .chain(spread(general))
+        .find(|address| free(address) && unled(address))
+        .into_iter()
+        .collect();
+    found.extend(wide(promise, family).into_iter().filter_map(|wide| {
+        spread(wide).find(|address| free(address) && led_by(address) == Some(wide))
+    }));
+    found
+}
+
+/// Space that no partner has: `0.0.0.0/8`, `127.0.0.0/8` and `240.0.0.0/4`, and for IPv6 everything
+/// outside of `2000::/3`.
+fn is_reserved(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => matches!(v4.octets()[0], 0 | 127 | 240..),
+        IpAddr::V6(v6) => v6.segments()[0] & 0xe000 != 0x2000,
+    }
+}
+
+/// Addresses spread evenly over a prefix.
+fn spread(prefix: IpNet) -> impl Iterator<Item = IpAddr> {
+    const COUNT: u128 = 64;
+    (0..COUNT).map(move |part| match prefix {
+        IpNet::V4(v4) => {
+            let size = 1u128 << (32 - v4.prefix_len());
+            let offset = (size / COUNT * part + 1) as u32;
+            IpAddr::V4(Ipv4Addr::from_bits(
+                v4.network().to_bits().wrapping_add(offset),
+            ))
+        }
+        IpNet::V6(v6) => {
+            let step = (u128::MAX >> v6.prefix_len()) / COUNT;
+            let offset = step.wrapping_mul(part) + 1;
+            IpAddr::V6(Ipv6Addr::from_bits(
+                v6.network().to_bits().wrapping_add(offset),
+            ))
+        }
+    })
+}
+
+/// The question about a packet of one of our sources; `None` if the interface is missing, or if
+/// this host owns each address tried.
+pub fn forwarded(facts: &HostFacts, path: &InputPath, destination: IpAddr) -> Option<Lookup> {
+    let device = facts.link_named(&path.device)?.index;
+    // A connected part of the source network passes the reverse path check for certain.
+    let network = facts
+        .main_routes
+        .iter()
+        .filter(|route| route.device == Some(device) && route.gateway.is_none())
+        .map(|route| route.dst)
+        .find(|dst| path.source.contains(dst))
+        .unwrap_or(path.source);
+    let source = first_hosts(network).find(|candidate| !facts.is_own(*candidate))?;
+    Some(Lookup {
+        destination,
+        source: Some(source),
+        input: Some(device),
+        mark: 0,
+    })
+}
+
+/// Some host addresses from the middle of a network: its ends are routers and broadcasts.
+fn first_hosts(network: IpNet) -> impl Iterator<Item = IpAddr> {
+    (0..64u128)
+        .map(move |offset| match network {
+            IpNet::V4(v4) => {
+                let half = (1u64 << (32 - v4.prefix_len())) / 2;
+                IpAddr::V4(Ipv4Addr::from_bits(
+                    v4.network()
+                        .to_bits()
+                        .wrapping_add((half + offset as u64) as u32),
+                ))
+            }
+            IpNet::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(
+                v6.network().to_bits().wrapping_add(0xffff + offset),
+            )),
+        })
+        .filter(move |address| network.contains(address))
+}

@@ -1,0 +1,370 @@
+//! Foreign chains in the path of forwarded packets: base chains at the forward hook and those that
+//! translate sources, in all tables except ours. The tables of iptables-nft are among them.
+//!
+//! Rules are read chain by chain from the base chains on, since a cluster node holds thousands of
+//! chains that no forwarded packet of ours meets.
+
+mod elements;
+mod fields;
+mod xtables;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::message::TABLE;
+use super::read::{body, consistently, generation, list, text};
+use super::uapi::*;
+use crate::judge::chain::{BaseChain, Condition, Effect, Field, ForeignRule, Place, Test};
+use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find};
+use crate::types::Family;
+use elements::{elements, verdict};
+use fields::{flow, meta, payload};
+use xtables::{flow_state, range_start};
+
+// linux/netfilter.h, linux/netfilter/nf_tables.h and nf_tables_compat.h.
+const NF_INET_FORWARD: u32 = 2;
+const NFTA_RULE_EXPRESSIONS_OF_XT: [&str; 2] = ["match", "target"];
+const NFTA_XT_NAME: u16 = 1;
+const NFTA_XT_REV: u16 = 2;
+const NFTA_XT_INFO: u16 = 3;
+const NFTA_LOOKUP_DREG: u16 = 3;
+/// Bound of the chains read: enough for every firewall that people write, and for the chains of a
+/// container host that a forwarded packet meets.
+const MOST_CHAINS: usize = 512;
+
+/// Identity of a table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct TableKey {
+    family: u8,
+    name: String,
+}
+
+/// Reads the foreign chains, with the generation of the reading. `known` is the generation of the
+/// last reading: `None` if nothing has changed since.
+pub(super) fn changed_chains(
+    wire: &mut Wire,
+    known: Option<u32>,
+) -> Result<Option<(Vec<BaseChain>, u32)>, WireError> {
+    if known.is_some() && known == Some(generation(wire)?) {
+        return Ok(None);
+    }
+    consistently(wire, read_all).map(Some)
+}
+
+fn read_all(wire: &mut Wire) -> Result<Vec<BaseChain>, WireError> {
+    let mut bases = base_chains(wire)?;
+    let mut left = MOST_CHAINS;
+    for (key, base) in &mut bases {
+        let mut open = vec![base.name.clone()];
+        let mut seen: BTreeSet<String> = open.iter().cloned().collect();
+        while let Some(name) = open.pop() {
+            if left == 0 {
+                // An unread chain counts as unknown.
+                break;
+            }
+            left -= 1;
+            let rules = rules(wire, key, &name)?;
+            let mut targets = Vec::new();
+            for rule in &rules {
+                targets_of(&rule.effect, &mut targets);
+            }
+            open.extend(targets.into_iter().filter(|name| seen.insert(name.clone())));
+            base.chains.insert(name, rules);
+        }
+    }
+    Ok(bases.into_iter().map(|(_, base)| base).collect())
+}
+
+fn targets_of(effect: &Effect, targets: &mut Vec<String>) {
+    match effect {
+        Effect::Jump(name) | Effect::Goto(name) => targets.push(name.clone()),
+        Effect::Map(_, elements) => {
+            for (_, _, effect) in elements {
+                targets_of(effect, targets);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The base chains of interest, without rules.
+fn base_chains(wire: &mut Wire) -> Result<Vec<(TableKey, BaseChain)>, WireError> {
+    let mut found = Vec::new();
+    let request = body(NFPROTO_UNSPEC, Attributes::new());
+    wire.ask(msg::GETCHAIN, DUMP, &request, |frame| {
+        let family = frame.body.first().copied().unwrap_or_default();
+        found.extend(base_chain(family, &list(frame.body)?));
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain)> {
+    let hook = attributes(find(list, NFTA_CHAIN_HOOK)?.payload).ok()?;
+    let number = find(&hook, NFTA_HOOK_HOOKNUM)?.be32()?;
+    let priority = find(&hook, NFTA_HOOK_PRIORITY)?.be32()?.cast_signed();
+    let kind = text(list, NFTA_CHAIN_TYPE)?;
+    let place = match (number, kind.as_str()) {
+        (NF_INET_FORWARD, _) => Place::Forward,
+        (NF_INET_POST_ROUTING, "nat") => Place::Translation,
+        _ => return None,
+    };
+    let (word, families) = match family {
+        NFPROTO_INET => ("inet", Family::ALL.to_vec()),
+        NFPROTO_IPV4 => ("ip", vec![Family::Ipv4]),
+        NFPROTO_IPV6 => ("ip6", vec![Family::Ipv6]),
+        _ => return None,
+    };
+    let table = text(list, NFTA_CHAIN_TABLE)?;
+    if family == NFPROTO_INET && table == TABLE {
+        return None;
+    }
+    let policy = find(list, NFTA_CHAIN_POLICY).and_then(|policy| policy.be32());
+    let base = BaseChain {
+        table: format!("table {word} {table}"),
+        name: text(list, NFTA_CHAIN_NAME)?,
+        place,
+        families,
+        priority,
+        drops: policy == Some(NF_DROP),
+        chains: BTreeMap::new(),
+    };
+    let key = TableKey {
+        family,
+        name: table,
+    };
+    Some((key, base))
+}
+
+fn rules(wire: &mut Wire, table: &TableKey, chain: &str) -> Result<Vec<ForeignRule>, WireError> {
+    let request = body(
+        table.family,
+        Attributes::new()
+            .put_text(NFTA_RULE_TABLE, &table.name)
+            .put_text(NFTA_RULE_CHAIN, chain),
+    );
+    let mut raw = Vec::new();
+    wire.ask(msg::GETRULE, DUMP, &request, |frame| {
+        let list = list(frame.body)?;
+        // Old kernels ignore the filter by chain.
+        let same = text(&list, NFTA_RULE_TABLE).as_deref() == Some(&table.name)
+            && text(&list, NFTA_RULE_CHAIN).as_deref() == Some(chain);
+        if same && let Some(expressions) = find(&list, NFTA_RULE_EXPRESSIONS) {
+            raw.push(expressions.payload.to_vec());
+        }
+        Ok(())
+    })?;
+    raw.iter()
+        .map(|expressions| {
+            let mut reader = RuleReader {
+                wire: &mut *wire,
+                table,
+                registers: BTreeMap::new(),
+                conditions: Vec::new(),
+                effect: Effect::Continue,
+            };
+            reader.read(expressions)?;
+            Ok(ForeignRule {
+                conditions: reader.conditions,
+                effect: reader.effect,
+            })
+        })
+        .collect()
+}
+
+/// The content of a register.
+#[derive(Debug, Clone)]
+enum Slot {
+    Loaded { field: Field, mask: Vec<u8> },
+    Data(Vec<u8>),
+}
+
+struct RuleReader<'a> {
+    wire: &'a mut Wire,
+    table: &'a TableKey,
+    registers: BTreeMap<u32, Slot>,
+    conditions: Vec<Condition>,
+    effect: Effect,
+}
+
+fn number(list: &[Attribute<'_>], kind: u16) -> Option<u32> {
+    find(list, kind)?.be32()
+}
+
+fn data(list: &[Attribute<'_>], kind: u16) -> Option<Vec<u8>> {
+    let outer = attributes(find(list, kind)?.payload).ok()?;
+    Some(find(&outer, NFTA_DATA_VALUE)?.payload.to_vec())
+}
+
+impl RuleReader<'_> {
+    fn read(&mut self, expressions: &[u8]) -> Result<(), WireError> {
+        for expression in attributes(expressions)? {
+            let parts = attributes(expression.payload)?;
+            let name = text(&parts, NFTA_EXPR_NAME).unwrap_or_default();
+            let body = find(&parts, NFTA_EXPR_DATA).map_or(&[][..], |data| data.payload);
+            let list = attributes(body)?;
+            if NFTA_RULE_EXPRESSIONS_OF_XT.contains(&name.as_str()) {
+                self.extension(&name, &list);
+            } else {
+                self.expression(&name, &list)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn expression(&mut self, name: &str, list: &[Attribute<'_>]) -> Result<(), WireError> {
+        match name {
+            "meta" => self.load(list, NFTA_META_DREG, meta(number(list, NFTA_META_KEY))),
+            "ct" => self.load(list, NFTA_CT_DREG, flow(number(list, NFTA_CT_KEY))),
+            "payload" => self.load(list, NFTA_PAYLOAD_DREG, payload(list)),
+            "bitwise" => self.bitwise(list),
+            "cmp" => self.compare(list),
+            "lookup" => self.lookup(list)?,
+            "immediate" => self.immediate(list),
+            "reject" => self.effect = Effect::Reject,
+            "masq" => self.effect = Effect::Translate(None),
+            "nat" => self.translate(list),
+            // Without influence on the path of a packet.
+            "counter" | "log" | "objref" | "notrack" | "flow_offload" | "dup" | "last" => {}
+            // Loads a value outside our knowledge, which a comparison follows.
+            "rt" | "fib" | "hash" | "numgen" | "socket" | "osf" | "exthdr" | "xfrm" | "tunnel"
+            | "byteorder" | "range" => self.conditions.push(Condition::unknown()),
+            _ => self.conditions.push(Condition::unknown()),
+        }
+        Ok(())
+    }
+
+    /// A load into a register; a set (without the destination) changes no path.
+    fn load(&mut self, list: &[Attribute<'_>], register: u16, field: Field) {
+        if let Some(register) = number(list, register) {
+            let mask = Vec::new();
+            self.registers
+                .insert(register, Slot::Loaded { field, mask });
+        }
+    }
+
+    fn loaded(&self, register: Option<u32>) -> (Field, Vec<u8>) {
+        match register.and_then(|register| self.registers.get(&register)) {
+            Some(Slot::Loaded { field, mask }) => (*field, mask.clone()),
+            Some(Slot::Data(_)) | None => (Field::Unknown, Vec::new()),
+        }
+    }
+
+    fn bitwise(&mut self, list: &[Attribute<'_>]) {
+        let (field, _) = self.loaded(number(list, NFTA_BITWISE_SREG));
+        let mask = data(list, NFTA_BITWISE_MASK);
+        let plain = data(list, NFTA_BITWISE_XOR).is_none_or(|xor| xor.iter().all(|b| *b == 0));
+        let slot = match mask {
+            Some(mask) if plain => Slot::Loaded { field, mask },
+            _ => Slot::Loaded {
+                field: Field::Unknown,
+                mask: Vec::new(),
+            },
+        };
+        if let Some(register) = number(list, NFTA_BITWISE_DREG) {
+            self.registers.insert(register, slot);
+        }
+    }
+
+    fn compare(&mut self, list: &[Attribute<'_>]) {
+        let (field, mask) = self.loaded(number(list, NFTA_CMP_SREG));
+        let negated = match number(list, NFTA_CMP_OP) {
+            Some(NFT_CMP_EQ) => Some(false),
+            Some(NFT_CMP_NEQ) => Some(true),
+            _ => None,
+        };
+        let condition = match (data(list, NFTA_CMP_DATA), negated) {
+            (Some(bytes), Some(negated)) => Condition {
+                field,
+                mask,
+                test: Test::Equals(bytes),
+                negated,
+            },
+            _ => Condition::unknown(),
+        };
+        self.conditions.push(condition);
+    }
+
+    fn lookup(&mut self, list: &[Attribute<'_>]) -> Result<(), WireError> {
+        let (field, mask) = self.loaded(number(list, NFTA_LOOKUP_SREG));
+        let name = text(list, NFTA_LOOKUP_SET).unwrap_or_default();
+        let negated = number(list, NFTA_LOOKUP_FLAGS).unwrap_or(0) & NFT_LOOKUP_F_INV != 0;
+        if field == Field::Unknown {
+            self.conditions.push(Condition::unknown());
+            // A map may still lead to an acceptance.
+            if number(list, NFTA_LOOKUP_DREG) == Some(NFT_REG_VERDICT) {
+                let elements = elements(self.wire, self.table, &name)?;
+                self.effect = Effect::Map(Field::Unknown, elements);
+            }
+            return Ok(());
+        }
+        let found = elements(self.wire, self.table, &name)?;
+        match number(list, NFTA_LOOKUP_DREG) {
+            Some(NFT_REG_VERDICT) => self.effect = Effect::Map(field, found),
+            Some(register) => {
+                let unknown = Slot::Loaded {
+                    field: Field::Unknown,
+                    mask: Vec::new(),
+                };
+                self.registers.insert(register, unknown);
+            }
+            None => {
+                let ranges = found.into_iter().map(|(first, last, _)| (first, last));
+                self.conditions.push(Condition {
+                    field,
+                    mask,
+                    test: Test::InRanges(ranges.collect()),
+                    negated,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn immediate(&mut self, list: &[Attribute<'_>]) {
+        let register = number(list, NFTA_IMMEDIATE_DREG);
+        if register != Some(NFT_REG_VERDICT) {
+            if let (Some(register), Some(bytes)) = (register, data(list, NFTA_IMMEDIATE_DATA)) {
+                self.registers.insert(register, Slot::Data(bytes));
+            }
+            return;
+        }
+        if let Some(data) = find(list, NFTA_IMMEDIATE_DATA) {
+            self.effect = verdict(data.payload).unwrap_or(Effect::Continue);
+        }
+    }
+
+    fn translate(&mut self, list: &[Attribute<'_>]) {
+        if number(list, NFTA_NAT_TYPE) != Some(NFT_NAT_SNAT) {
+            return;
+        }
+        let register = number(list, NFTA_NAT_REG_ADDR_MIN);
+        let bytes = match register.and_then(|register| self.registers.get(&register)) {
+            Some(Slot::Data(bytes)) => bytes.as_slice(),
+            _ => &[],
+        };
+        self.effect = Effect::Translate(super::register::address(bytes));
+    }
+
+    /// A match or target of xtables, which iptables-nft embeds.
+    fn extension(&mut self, kind: &str, list: &[Attribute<'_>]) {
+        let name = text(list, NFTA_XT_NAME).unwrap_or_default();
+        let revision = number(list, NFTA_XT_REV).unwrap_or(0);
+        let info = find(list, NFTA_XT_INFO).map_or(&[][..], |info| info.payload);
+        if kind == "match" {
+            match name.as_str() {
+                "comment" => {}
+                "conntrack" | "state" => self.conditions.push(flow_state(info, revision)),
+                _ => self.conditions.push(Condition::unknown()),
+            }
+            return;
+        }
+        self.effect = match name.as_str() {
+            "REJECT" => Effect::Reject,
+            "DROP" => Effect::Drop,
+            "ACCEPT" => Effect::Accept,
+            "MASQUERADE" => Effect::Translate(None),
+            "SNAT" | "NETMAP" => Effect::Translate(range_start(info, revision, self.table.family)),
+            _ => Effect::Continue,
+        };
+    }
+}

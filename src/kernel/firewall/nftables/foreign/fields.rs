@@ -1,0 +1,52 @@
+//! The parts of a packet that an expression loads.
+
+use crate::judge::chain::Field;
+use crate::kernel::firewall::nftables::uapi::*;
+use crate::kernel::wire::{Attribute, find};
+use crate::types::Family;
+
+const NFT_META_IIF: u32 = 4;
+const NFT_META_OIF: u32 = 5;
+
+fn number(list: &[Attribute<'_>], kind: u16) -> Option<u32> {
+    find(list, kind)?.be32()
+}
+
+/// The field behind a key of `meta`.
+pub(super) fn meta(key: Option<u32>) -> Field {
+    match key {
+        Some(NFT_META_IIFNAME) => Field::InputName,
+        Some(NFT_META_OIFNAME) => Field::OutputName,
+        Some(NFT_META_IIF) => Field::InputIndex,
+        Some(NFT_META_OIF) => Field::OutputIndex,
+        Some(NFT_META_NFPROTO) => Field::Family,
+        Some(NFT_META_L4PROTO) => Field::Protocol,
+        Some(NFT_META_MARK) => Field::Mark,
+        _ => Field::Unknown,
+    }
+}
+
+/// The field behind a key of `ct`.
+pub(super) fn flow(key: Option<u32>) -> Field {
+    match key {
+        Some(NFT_CT_STATE) => Field::FlowState,
+        _ => Field::Unknown,
+    }
+}
+
+/// The addresses in the IP headers, or their first bytes.
+pub(super) fn payload(list: &[Attribute<'_>]) -> Field {
+    let base = number(list, NFTA_PAYLOAD_BASE);
+    let place = number(list, NFTA_PAYLOAD_OFFSET).zip(number(list, NFTA_PAYLOAD_LEN));
+    match (base, place) {
+        (Some(NFT_PAYLOAD_NETWORK_HEADER), Some((offset, length))) => match (offset, length) {
+            (9, 1) => Field::Protocol,
+            (12, 1..=4) => Field::Source(Family::Ipv4),
+            (16, 1..=4) => Field::Destination(Family::Ipv4),
+            (8, 1..=16) => Field::Source(Family::Ipv6),
+            (24, 1..=16) => Field::Destination(Family::Ipv6),
+            _ => Field::Unknown,
+        },
+        _ => Field::Unknown,
+    }
+}

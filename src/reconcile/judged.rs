@@ -1,0 +1,58 @@
+//! The judgement at the end of a pass: one value for report, status, health and metrics.
+
+use super::Mode;
+use super::attempt::{Aim, Machine};
+use super::pass::Pass;
+use crate::degraded::{Degradation, Part};
+use crate::plan::Plan;
+use crate::verify::judge_kernel;
+
+impl Pass<'_> {
+    /// The judgement of a dry run. Answers about pending objects would mean nothing.
+    pub(super) fn judge_unless_pending(
+        &mut self,
+        machine: &mut Machine<'_>,
+        aim: &Aim,
+        steps: &Plan,
+    ) {
+        if steps.is_empty() {
+            self.judge(machine, aim);
+        }
+    }
+
+    /// Asks the kernel whether the promise holds now, also if the pass has changed nothing. Foreign
+    /// state that defeats the promise makes the state degraded; the objects of the pass stay.
+    pub(super) fn judge(&mut self, machine: &mut Machine<'_>, aim: &Aim) {
+        let promise = machine.view.promise(&aim.desired);
+        let verdicts = match judge_kernel(&promise, std::iter::empty(), machine.kernel) {
+            Ok(verdicts) => verdicts,
+            Err(error) => {
+                let reason = format!("the kernel's routing decisions are unknown: {error}");
+                self.report
+                    .degrade(&[Degradation::new(Part::Egress, None, reason)]);
+                return;
+            }
+        };
+        for exempt in &verdicts.exempt {
+            self.report.notes.push(exempt.clone());
+        }
+        for doubt in &verdicts.doubts {
+            self.report.notes.push(doubt.to_string());
+        }
+        self.report.degrade(&verdicts.degraded);
+        if !verdicts.mismatches.is_empty() && !self.is_drifting(machine, aim) {
+            self.report.degrade(&verdicts.mismatches);
+        }
+        self.laps.end("verify");
+    }
+
+    /// True if a watched object has changed since the last reading: the watcher restores the object
+    /// and requests another pass.
+    fn is_drifting(&self, machine: &mut Machine<'_>, aim: &Aim) -> bool {
+        if self.job.options.watched.is_none() || self.job.options.mode != Mode::Apply {
+            return false;
+        }
+        let looked = machine.view.refresh(machine.kernel);
+        looked.is_ok() && !machine.view.plan_to(&aim.goal).is_empty()
+    }
+}
