@@ -118,6 +118,11 @@ impl HostFacts {
         self.addresses.iter().map(|own| own.net.addr()).collect()
     }
 
+    /// The addresses of all links, each with the network on the link.
+    pub fn own_networks(&self) -> Vec<IpNet> {
+        self.addresses.iter().map(|own| own.net).collect()
+    }
+
     /// The next hops of the main table's default routes, best first ([`MainRoute`] tells the
     /// order). A hop that the kernel never uses (`dead`) is left out.
     pub fn defaults(&self, family: Family) -> Vec<&MainRoute> {

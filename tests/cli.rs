@@ -224,7 +224,7 @@ fn every_outcome_has_its_exit_code() {
         assert_eq!(report["outcome"], "in_sync");
         assert_eq!(report["verdicts"][0]["level"], "reject");
 
-        // Exit code 1: a rejected document with none in force, and a host that refuses.
+        // Exit code 1: a rejected document with none in force, and a part that this host cannot have.
         let fresh = host.path("fresh");
         let fresh = ["--state-dir", fresh.to_str().unwrap()];
         host.bare.ns.ip("route flush table 1083");
@@ -232,8 +232,11 @@ fn every_outcome_has_its_exit_code() {
         assert_eq!(report["outcome"], "failed");
         assert!(report["error"].is_string());
         host.configure("bypass.gateway = \"10.77.0.1\"\n");
-        let report = host.reconcile(&["--dry-run"], 1);
-        assert!(report["error"].as_str().unwrap().contains("on-link"));
+        let report = host.reconcile(&[], 1);
+        assert_eq!(report["outcome"], "changed");
+        let missing = &report["degraded"][0];
+        assert_eq!(missing["part"], "bypass");
+        assert!(missing["reason"].as_str().unwrap().contains("on-link"));
     });
 }
 

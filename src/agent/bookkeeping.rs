@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use super::shared::{Noticed, Shared, locked};
 use super::worker::Ended;
 use super::{FetchSchedule, Settings};
+use crate::degraded::Part;
 use crate::reconcile::report::Applied;
 use crate::reconcile::{FetchOutcome, Outcome, Report};
 use crate::status::snapshot::{
     ConflictStatus, DocumentStatus, DriftStatus, Freshness, GroupCount, Histogram, HoldDownStatus,
     HoldStatus, PassStatus, PassTotals, Snapshot, SourceStatus, State,
 };
-use crate::types::PerFamily;
+use crate::types::{Family, PerFamily};
 
 /// Histogram bounds of a pass in seconds: from reading an empty table to installing all of AWS's
 /// prefixes on a busy machine.
@@ -59,6 +60,7 @@ impl Account {
                 role: settings.role,
                 state: State::Starting,
                 reason: Some("the first pass has not ended yet".to_owned()),
+                degraded: Vec::new(),
                 started_at: now_s(),
                 in_force_since: None,
                 in_force_s: 0.0,
@@ -102,6 +104,12 @@ impl Account {
     /// The reason of a state other than in force.
     pub fn reason(&self) -> Option<&str> {
         self.snapshot.reason.as_deref()
+    }
+
+    /// True if the last pass left out this part.
+    pub fn lacks(&self, part: Part, family: Option<Family>) -> bool {
+        let mut missing = self.snapshot.degraded.iter();
+        missing.any(|missing| missing.part == part && missing.family == family)
     }
 
     /// Enters a state and adds up the time in force.
@@ -175,6 +183,7 @@ impl Account {
             }
             _ => {}
         }
+        self.snapshot.degraded.clone_from(&report.degraded);
         self.snapshot.notes = report.notes.texts().map(str::to_owned).collect();
         self.snapshot.firewall = report
             .backend

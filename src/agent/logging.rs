@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::bookkeeping::Account;
 use super::worker::Ended;
 use super::{AgentError, FetchSchedule, Settings};
+use crate::degraded::Degradation;
 use crate::guard::Level;
 use crate::notes::Notes;
 use crate::plan::ObjectKey;
@@ -59,6 +60,7 @@ pub(super) fn conflicts(fought: &[(&ObjectKey, String, bool)]) {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     error: Option<String>,
+    degraded: Vec<Degradation>,
     notes: Notes,
     verdicts: Vec<String>,
     /// Objects that another program keeps changing.
@@ -100,6 +102,7 @@ impl Told {
             );
         }
         self.error(report);
+        self.degraded(report);
         self.notes(report);
     }
 
@@ -117,6 +120,18 @@ impl Told {
             None => tracing::info!("in force again"),
         }
         self.error.clone_from(&report.error);
+    }
+
+    fn degraded(&mut self, report: &Report) {
+        for missing in &report.degraded {
+            if !self.degraded.contains(missing) {
+                tracing::warn!(part = missing.part.as_str(), "degraded: {missing}");
+            }
+        }
+        if report.degraded.is_empty() && !self.degraded.is_empty() {
+            tracing::info!("no part is missing any more");
+        }
+        self.degraded.clone_from(&report.degraded);
     }
 
     fn notes(&mut self, report: &Report) {

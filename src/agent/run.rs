@@ -3,12 +3,12 @@
 mod passes;
 mod requests;
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -81,7 +81,7 @@ pub(super) struct Agent<R> {
     metrics: Option<MetricsServer>,
     firewall_poll: Option<watch::FirewallPoll>,
     /// The host's addresses at the last pass.
-    own_addresses: Vec<IpAddr>,
+    own_networks: Vec<IpNet>,
     first_pass_over: bool,
     first_fetch_over: bool,
     /// Time of READY if no source answers.
@@ -210,7 +210,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             _lock: lock,
             metrics,
             firewall_poll: None,
-            own_addresses: Vec::new(),
+            own_networks: Vec::new(),
             first_pass_over: false,
             first_fetch_over: false,
             ready_by: now + READY_WITHIN,

@@ -74,16 +74,14 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
     if let Some(examined) = &examined {
         data::metadata(examined, &mut report);
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
-        rules::all(&examined.view, desired.as_ref(), &mut report);
+        rules::all(&examined.view, Some(&desired), &mut report);
         marks::all(config, &examined.view, &mut report);
-        if let Some(desired) = &desired {
-            judged::all(&examined.view, desired, &mut kernel, &mut report);
-        }
+        judged::all(&examined.view, &desired, &mut kernel, &mut report);
         sysctls::all(
             config,
             role,
             &examined.view,
-            desired.as_ref(),
+            Some(&desired),
             &mut kernel,
             &mut report,
         );

@@ -132,8 +132,10 @@ async fn explain(
         examined.view.prefixes = Some(examined.view.kernel_prefixes());
     }
     let view = &examined.view;
-    let desired = view.desired(config, role)?;
+    let desired = view.desired(config, role);
     notes.extend(desired.notes.iter().cloned());
+    let degraded = examined.judgement.degraded.iter().chain(&desired.degraded);
+    notes.extend(degraded.map(|missing| format!("degraded: {missing}")));
     let expected = expected(view, &desired, address);
     let answers = answer::ask(view, &desired, &expected, address, &mut kernel)?;
     let verdicts = judge_kernel(&view.promise(&desired), std::iter::empty(), &mut kernel)?;
@@ -179,8 +181,7 @@ async fn explain(
 /// bypass routes, so the existing routes are the expectation.
 fn expected(view: &View, desired: &DesiredState, address: IpAddr) -> Expected {
     let family = Family::of(address);
-    let frozen = *desired.frozen.get(family) && desired.paths.get(family).bypass.is_none();
-    if frozen
+    if *desired.frozen.get(family)
         && let Some(prefix) = view
             .kernel_prefixes()
             .get(family)

@@ -37,5 +37,8 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
     if let Some(error) = &report.error {
         complain(error);
     }
+    for missing in &report.degraded {
+        complain(&format!("degraded: {missing}"));
+    }
     report.exit_code()
 }

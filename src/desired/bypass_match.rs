@@ -14,7 +14,7 @@ pub fn ask(
     numbers: &Numbers,
     family: Family,
     bypass: &BypassPath,
-    out: IfIndex,
+    out: Option<IfIndex>,
     state: &mut DesiredState,
 ) -> Vec<Vec<Match>> {
     if let Some(differs) = differs(inputs, family, bypass, out) {
@@ -45,12 +45,13 @@ pub fn ask(
 }
 
 /// Matches on the routing decision that hold for the bypass path only, one list for each next hop;
-/// `None` if a decision is equal on both paths, or if the backend cannot match the difference.
+/// `None` if a decision is equal on both paths, or if the backend cannot match the difference. While
+/// the egress interface `out` is unknown, only the next hop counts as a difference.
 pub fn differs(
     inputs: &Inputs,
     family: Family,
     bypass: &BypassPath,
-    out: IfIndex,
+    out: Option<IfIndex>,
 ) -> Option<Vec<Vec<Match>>> {
     let mut found: Vec<Vec<Match>> = Vec::new();
     for via in bypass.vias() {
@@ -62,9 +63,14 @@ pub fn differs(
     Some(found)
 }
 
-fn hop_differs(inputs: &Inputs, family: Family, via: Via, out: IfIndex) -> Option<Vec<Match>> {
+fn hop_differs(
+    inputs: &Inputs,
+    family: Family,
+    via: Via,
+    out: Option<IfIndex>,
+) -> Option<Vec<Match>> {
     let leaves = Match::OutputInterface(inputs.facts.device_name(via.device));
-    if via.device != out {
+    if out.is_some_and(|out| out != via.device) {
         return Some(vec![leaves]);
     }
     let default = inputs.facts.default_path(family, None);

@@ -2,18 +2,21 @@
 
 use std::net::IpAddr;
 
-use super::{DesiredError, Inputs};
+use super::{Inputs, fault::Fault, presence};
 use crate::config::AutoOr;
 use crate::facts::{HostFacts, Link};
 use crate::objects::{BypassPath, Via};
 use crate::types::{Family, IfIndex};
 
-/// A family's bypass path; `None`, with a note, without any.
+/// A family's bypass path.
+///
+/// # Errors
+/// The family has no such path now.
 pub fn bypass(
     inputs: &Inputs,
     family: Family,
     notes: &mut Vec<String>,
-) -> Result<Option<BypassPath>, DesiredError> {
+) -> Result<BypassPath, Fault> {
     let facts = inputs.facts;
     let device = match &inputs.config.bypass.interface {
         AutoOr::Auto => None,
@@ -21,31 +24,33 @@ pub fn bypass(
     };
     if let AutoOr::Set(gateway) = inputs.config.bypass.gateway.get(family) {
         let path = configured(inputs, *gateway, device, notes)?;
-        return Ok(Some(with_own_source(facts, family, path, notes)));
+        return Ok(with_own_source(facts, family, path, notes));
     }
     if let Some(path) = facts.default_path(family, device) {
         let path = without_egress(inputs, family, path, notes)?;
-        return Ok(Some(with_own_source(facts, family, path, notes)));
+        return Ok(with_own_source(facts, family, path, notes));
     }
-    // The last path is read from our routes: without routes, this pass would know the path and the
-    // next pass would not.
-    let has_routes = inputs
-        .prefixes
-        .is_none_or(|prefixes| !prefixes.get(family).is_empty());
-    let last = inputs.last_bypass.get(family).as_ref();
-    if let Some(path) = last.and_then(|last| reachable(facts, last))
-        && has_routes
-    {
+    if let Some(path) = last_bypass(inputs, family) {
         notes.push(format!(
             "{family}: the main table has no default route at the moment; the last known bypass gateway {} stays in use",
             describe(facts, &path)
         ));
-        return Ok(Some(with_own_source(facts, family, path, notes)));
+        return Ok(with_own_source(facts, family, path, notes));
     }
-    notes.push(format!(
-        "{family}: skipped: no default route in the main table and no [bypass] gateway; storage traffic over {family} is not steered"
-    ));
-    Ok(None)
+    Err(Fault::NoBypassGateway { family })
+}
+
+/// The present path of our bypass routes, as far as the kernel still accepts routes through it.
+///
+/// The path is read from our routes: without routes, this pass would know the path and the next
+/// pass would not.
+pub fn last_bypass(inputs: &Inputs, family: Family) -> Option<BypassPath> {
+    let has_routes = inputs
+        .prefixes
+        .is_none_or(|prefixes| !prefixes.get(family).is_empty());
+    let last = inputs.last_bypass.get(family).as_ref();
+    last.filter(|_| has_routes)
+        .and_then(|last| reachable(inputs.facts, last))
 }
 
 /// The path through the gateway of the settings. The options of a main default belong to its next
@@ -55,7 +60,7 @@ fn configured(
     gateway: IpAddr,
     device: Option<IfIndex>,
     notes: &mut Vec<String>,
-) -> Result<BypassPath, DesiredError> {
+) -> Result<BypassPath, Fault> {
     let (facts, family) = (inputs.facts, Family::of(gateway));
     let named = Named {
         key: "[bypass] gateway",
@@ -74,7 +79,7 @@ fn configured(
                 default.and_then(|path| path.options),
             ));
         }
-        Err(refused @ DesiredError::NotOnLink { .. }) => refused,
+        Err(refused) if refused.is_off_link() => refused,
         Err(refused) => return Err(refused),
     };
     // The default that shows the gateway as onlink may be gone for a moment (a DHCP restart).
@@ -100,7 +105,7 @@ fn without_egress(
     family: Family,
     path: BypassPath,
     notes: &mut Vec<String>,
-) -> Result<BypassPath, DesiredError> {
+) -> Result<BypassPath, Fault> {
     let egress = &inputs.config.egress.gateways;
     let nat = |via: Via| via.gateway.filter(|gateway| egress.contains(gateway));
     let Some(gateway) = path.vias().find_map(nat) else {
@@ -108,7 +113,7 @@ fn without_egress(
     };
     let legs = path.legs().iter().filter(|leg| nat(leg.via).is_none());
     let left = BypassPath::new(legs.copied().collect(), path.options.clone())
-        .ok_or(DesiredError::BypassIsEgress { gateway })?;
+        .ok_or(Fault::BypassIsEgress { gateway })?;
     notes.push(format!(
         "{family}: the main default also leaves through {gateway}, an egress gateway: the bypass path leaves this next hop out"
     ));
@@ -148,7 +153,8 @@ fn with_own_source(
     path
 }
 
-fn describe(facts: &HostFacts, path: &BypassPath) -> String {
+/// A path for people.
+pub fn describe(facts: &HostFacts, path: &BypassPath) -> String {
     let hops = path.vias().map(|via| match via.gateway {
         Some(gateway) => format!("{gateway} on {}", facts.device_name(via.device)),
         None => facts.device_name(via.device),
@@ -157,15 +163,11 @@ fn describe(facts: &HostFacts, path: &BypassPath) -> String {
 }
 
 /// The interface named in the settings.
-pub fn interface(
-    facts: &HostFacts,
-    key: &'static str,
-    name: &str,
-) -> Result<IfIndex, DesiredError> {
+pub fn interface(facts: &HostFacts, key: &'static str, name: &str) -> Result<IfIndex, Fault> {
     facts
         .link_named(name)
         .map(|link| link.index)
-        .ok_or_else(|| DesiredError::NoInterface {
+        .ok_or_else(|| Fault::NoInterface {
             key,
             name: name.to_owned(),
             present: facts
@@ -189,11 +191,11 @@ struct Named {
 
 /// The next hop for a gateway from the settings: on the link of the connected network that contains
 /// the gateway, or onlink if a main default or the settings say so.
-fn explicit(inputs: &Inputs, named: &Named) -> Result<Via, DesiredError> {
+fn explicit(inputs: &Inputs, named: &Named) -> Result<Via, Fault> {
     let (facts, key, gateway) = (inputs.facts, named.key, named.gateway);
     // The kernel accepts such a route outside the main table, and the packets are lost.
     if facts.is_own(gateway) {
-        return Err(DesiredError::OwnGateway { key, gateway });
+        return Err(Fault::OwnGateway { key, gateway });
     }
     let via = |device, onlink| Via {
         gateway: Some(gateway),
@@ -205,7 +207,7 @@ fn explicit(inputs: &Inputs, named: &Named) -> Result<Via, DesiredError> {
     {
         let device = named
             .device
-            .ok_or(DesiredError::LinkLocalNeedsInterface { key, gateway })?;
+            .ok_or(Fault::LinkLocalNeedsInterface { key, gateway })?;
         return Ok(via(device, false));
     }
     if let Some(device) = facts.on_link(gateway, named.device) {
@@ -223,16 +225,59 @@ fn explicit(inputs: &Inputs, named: &Named) -> Result<Via, DesiredError> {
         let device = named.device.or_else(|| onlink_device(inputs, gateway));
         return device
             .map(|device| via(device, true))
-            .ok_or(DesiredError::OnlinkWithoutLink { key, gateway });
+            .ok_or(Fault::OnlinkWithoutLink { key, gateway });
     }
-    Err(DesiredError::NotOnLink {
+    Err(off_link(facts, key, gateway, named.device))
+}
+
+/// The reason for which no connected network holds a gateway.
+fn off_link(
+    facts: &HostFacts,
+    key: &'static str,
+    gateway: IpAddr,
+    device: Option<IfIndex>,
+) -> Fault {
+    let family = Family::of(gateway);
+    let on_device = |link| device.is_none_or(|device| device == link);
+    let near = facts.addresses.iter();
+    let near = near
+        .filter(|own| on_device(own.link) && own.net.contains(&gateway))
+        .max_by_key(|own| own.net.prefix_len());
+    if let Some(near) = near {
+        let device = facts.device_name(near.link);
+        return if facts.link(near.link).is_some_and(|link| link.up) {
+            Fault::NoConnectedRoute {
+                key,
+                gateway,
+                network: near.net.trunc(),
+                device,
+            }
+        } else {
+            Fault::LinkDown {
+                key,
+                gateway,
+                device,
+            }
+        };
+    }
+    let disabled = presence::links_without_ipv6(facts);
+    if family == Family::Ipv6 && !disabled.is_empty() {
+        return Fault::Ipv6Disabled {
+            key,
+            gateway,
+            devices: disabled.join(", "),
+        };
+    }
+    if !presence::in_use(facts, family) {
+        return Fault::NoAddressYet { key, gateway };
+    }
+    Fault::NotOnLink {
         key,
         gateway,
-        device: named
-            .device
+        device: device
             .map(|device| format!(" on {}", facts.device_name(device)))
             .unwrap_or_default(),
-    })
+    }
 }
 
 /// The link of an onlink gateway without an interface in the settings: the link of the main default;
@@ -266,9 +311,11 @@ fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// The state of an egress gateway: usable, or out of reach behind the named link, which is down. An
-/// address outside all networks of this host, up or down, is an error in the settings.
-pub fn egress(inputs: &Inputs, gateway: IpAddr) -> Result<Result<Via, String>, DesiredError> {
+/// The next hop through an egress gateway.
+///
+/// # Errors
+/// The gateway is unusable now.
+pub fn egress(inputs: &Inputs, gateway: IpAddr) -> Result<Via, Fault> {
     let facts = inputs.facts;
     let named = Named {
         key: "[egress] gateways",
@@ -276,21 +323,26 @@ pub fn egress(inputs: &Inputs, gateway: IpAddr) -> Result<Result<Via, String>, D
         device: None,
         onlink: inputs.config.egress.onlink,
     };
-    let refused = match explicit(inputs, &named) {
-        // Nothing but the state of the link tells about an onlink gateway.
-        Ok(via) if via.onlink && !facts.reaches(&via) => {
-            return Ok(Err(facts.device_name(via.device)));
+    let via = explicit(inputs, &named)?;
+    // Only the state of the link shows that an onlink gateway is out of reach.
+    if via.onlink && !facts.reaches(&via) {
+        return Err(Fault::LinkDown {
+            key: named.key,
+            gateway,
+            device: facts.device_name(via.device),
+        });
+    }
+    Ok(via)
+}
+
+/// The link of an egress gateway, usable now or not; `None` for an address outside all networks of
+/// this host.
+pub fn egress_device(inputs: &Inputs, gateway: IpAddr) -> Option<String> {
+    match egress(inputs, gateway) {
+        Ok(via) => Some(inputs.facts.device_name(via.device)),
+        Err(Fault::LinkDown { device, .. } | Fault::NoConnectedRoute { device, .. }) => {
+            Some(device)
         }
-        Ok(via) => return Ok(Ok(via)),
-        Err(refused @ DesiredError::NotOnLink { .. }) => refused,
-        Err(refused) => return Err(refused),
-    };
-    let down = facts
-        .addresses
-        .iter()
-        .find(|own| own.net.contains(&gateway) && own.net.addr() != gateway);
-    match down {
-        Some(own) => Ok(Err(facts.device_name(own.link))),
-        None => Err(refused),
+        Err(_) => None,
     }
 }

@@ -1,18 +1,21 @@
 //! The host role: a server whose internet traffic leaves through NAT instances.
 
+use std::net::IpAddr;
+
 use super::{
-    DesiredError, DesiredState, EgressPath, Inputs, WORST_METRIC,
+    DesiredState, EgressPath, Inputs, WORST_METRIC,
     counting::{self, Counting},
-    gateway, landing, lookup, main_without_default, metric, place, route, rule, special,
+    gateway, landing, lookup, main_without_default, metric, place, presence, route, rule, special,
 };
 use crate::config::WhenDown;
+use crate::degraded::Part;
 use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Statement};
 use crate::objects::{Leg, RouteTarget, RuleAction, Via};
 use crate::ownership::Numbers;
 use crate::types::Family;
 
 /// Adds the egress path, the rules and the marks to a state with bypass routes.
-pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), DesiredError> {
+pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
     let numbers = Numbers::of(inputs.config);
     let mut counting = Counting::default();
     for family in Family::ALL {
@@ -24,7 +27,7 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
             }
             continue;
         }
-        egress(inputs, &numbers, family, state)?;
+        egress(inputs, &numbers, family, state);
         let bypasses = inputs.config.select.families.contains(&family)
             && state.paths.get(family).bypass.is_some();
         let egresses = state.paths.get(family).egress != EgressPath::Main;
@@ -71,15 +74,9 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), Desired
         counting.complete(&mut policy);
         state.firewall = Some(policy);
     }
-    Ok(())
 }
 
-fn egress(
-    inputs: &Inputs,
-    numbers: &Numbers,
-    family: Family,
-    state: &mut DesiredState,
-) -> Result<(), DesiredError> {
+fn egress(inputs: &Inputs, numbers: &Numbers, family: Family, state: &mut DesiredState) {
     let config = &inputs.config.egress;
     let gateways = config.gateways_of(family);
     let closed = config.close.contains(&family);
@@ -90,17 +87,9 @@ fn egress(
                  [egress] close = [\"{family}\"] blocks the family"
             ));
         }
-        return Ok(());
+        return;
     }
-    let mut usable = Vec::new();
-    for gateway in &gateways {
-        match gateway::egress(inputs, *gateway)? {
-            Ok(via) => usable.push(via),
-            Err(device) => state.notes.push(format!(
-                "[egress] gateways: {gateway} is out of reach: {device} is down"
-            )),
-        }
-    }
+    let mut usable = usable(inputs, family, &gateways, state);
     leave_out_legs_without_carrier(inputs, &mut usable, state);
     let table = numbers.egress_table;
     let default = family.default_prefix();
@@ -149,7 +138,47 @@ fn egress(
     } else {
         EgressPath::Closed
     };
-    Ok(())
+}
+
+/// The next hops through the usable gateways. The other gateways are named, with the consequence.
+fn usable(
+    inputs: &Inputs,
+    family: Family,
+    gateways: &[IpAddr],
+    state: &mut DesiredState,
+) -> Vec<Via> {
+    let config = &inputs.config.egress;
+    let mut usable = Vec::new();
+    let mut faults = Vec::new();
+    for gateway in gateways {
+        match gateway::egress(inputs, *gateway) {
+            Ok(via) => usable.push(via),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if family == Family::Ipv6 && presence::ipv6_is_off(inputs.facts) && !faults.is_empty() {
+        // The egress is closed in case IPv6 is switched on; until then no packet can leave.
+        state.notes.push(format!(
+            "{family}: {}; the {family} egress gateways are not used",
+            presence::IPV6_IS_OFF
+        ));
+        return usable;
+    }
+    let consequence = if !usable.is_empty() {
+        "the other gateways are used".to_owned()
+    } else if config.when_down == WhenDown::Bypass && !config.close.contains(&family) {
+        format!("{family} partners see this host's own address ([egress] when_down = \"bypass\")")
+    } else if state.paths.get(family).bypass.is_some() {
+        format!("all {family} traffic except storage is refused")
+    } else {
+        format!("all {family} traffic to the internet is refused")
+    };
+    state.degraded.extend(
+        faults
+            .iter()
+            .map(|fault| fault.degrades(Part::Egress, family, &consequence)),
+    );
+    usable
 }
 
 /// Removes gateways behind a link without carrier, as long as another gateway has a link with carrier.

@@ -1,11 +1,14 @@
 //! Computes the wanted kernel state from prefixes, settings and host facts. Pure.
 
+mod addresses;
 mod bypass_match;
 mod counting;
+mod fault;
 mod gateway;
 mod host;
 mod masquerade;
 mod nat;
+mod presence;
 mod realm;
 pub mod special;
 mod sysctl;
@@ -14,15 +17,16 @@ mod translate;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use thiserror::Error;
 
 use crate::config::{Config, Role};
+use crate::degraded::{self, Degradation, Part};
 use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, Ruleset};
 use crate::objects::{BypassPath, Route, RouteKey, RouteTarget, Rule, RuleAction};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, TableId};
 
+use fault::Fault;
 pub use sysctl::SysctlSetting;
 
 /// The inputs of the desired state.
@@ -43,71 +47,6 @@ pub struct Inputs<'a> {
     pub available: PerFamily<bool>,
 }
 
-/// A contradiction between the host and the settings: there is no desired state.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum DesiredError {
-    /// No connected network contains the gateway.
-    #[error(
-        "{key}: gateway {gateway} is not on-link: no connected network of this host{device} holds it; check the address, or the interface's own"
-    )]
-    NotOnLink {
-        key: &'static str,
-        gateway: IpAddr,
-        /// ` on NAME` where an interface is set.
-        device: String,
-    },
-    /// The gateway is an address of this host.
-    #[error(
-        "{key}: gateway {gateway} is an address of this host itself: nothing sent there leaves; write the router's address, and on the NAT instance itself set role = \"nat\""
-    )]
-    OwnGateway { key: &'static str, gateway: IpAddr },
-    /// The named interface does not exist.
-    #[error("{key}: this host has no interface {name}; it has: {present}")]
-    NoInterface {
-        key: &'static str,
-        name: String,
-        present: String,
-    },
-    /// `onlink` is set, and neither a setting nor a default route shows the link.
-    #[error(
-        "{key}: the interface of onlink gateway {gateway} is not known: the main table has no default route, and several interfaces have addresses; add a default route{}",
-        if *.key == "[bypass] gateway" { ", or set [bypass] interface" } else { "" }
-    )]
-    OnlinkWithoutLink { key: &'static str, gateway: IpAddr },
-    /// An IPv6 link-local gateway is ambiguous without an interface.
-    #[error("{key}: link-local gateway {gateway} needs an interface: set [bypass] interface")]
-    LinkLocalNeedsInterface { key: &'static str, gateway: IpAddr },
-    /// `auto` found the NAT instance.
-    #[error(
-        "[bypass] gateway: auto finds {gateway}, which is an egress gateway: the bypass would silently go through the NAT; set [bypass] gateway to the VPC router (the first address of the subnet)"
-    )]
-    BypassIsEgress { gateway: IpAddr },
-    /// The egress address is not an address of this host.
-    #[error(
-        "[nat] egress_addresses: {address} is no address of this host{hint}; assign it to an interface, or name the private address behind it"
-    )]
-    NotOurAddress {
-        address: IpAddr,
-        /// The answer of the metadata service.
-        hint: String,
-    },
-    /// `sources = "auto"` without an answer.
-    #[error(
-        "[nat] sources: auto needs the VPC's CIDRs, and neither the metadata service nor [vpc] cidrs gives any; set sources, for example [\"10.0.0.0/16\"]"
-    )]
-    NoSources,
-    /// No interface for the translation.
-    #[error(
-        "[nat] egress_interface: auto needs a default route in the main table, and there is none; set egress_interface"
-    )]
-    NoEgressInterface,
-    /// More incoming interfaces than reserved priorities.
-    #[error(
-        "[nat] sources are reached through {count} interfaces; at most {most} are supported; set sources to fewer networks"
-    )]
-    TooManyInputs { count: usize, most: usize },
-}
-
 /// The state that a pass establishes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DesiredState {
@@ -124,6 +63,8 @@ pub struct DesiredState {
     pub paths: PerFamily<Paths>,
     /// Messages for the operator.
     pub notes: Vec<String>,
+    /// The parts left out, the most important part first.
+    pub degraded: Vec<Degradation>,
 }
 
 /// The two paths of a family.
@@ -155,20 +96,18 @@ pub struct InputPath {
     pub source: IpNet,
 }
 
-/// Computes the desired state.
-///
-/// # Errors
-/// A contradiction between the host and the settings; the pass must change nothing then.
-pub fn desired(inputs: &Inputs) -> Result<DesiredState, DesiredError> {
+/// Computes the desired state: all parts that this host can have. The parts left out are named in
+/// [`DesiredState::degraded`], so a fault of one part or family never stops another one.
+pub fn desired(inputs: &Inputs) -> DesiredState {
     let mut state = DesiredState::default();
     for family in Family::ALL {
         if *inputs.available.get(family) {
-            bypass_routes(inputs, family, &mut state)?;
+            bypass_routes(inputs, family, &mut state);
         }
     }
     match inputs.role {
-        Role::Host => host::complete(inputs, &mut state)?,
-        Role::Nat => nat::complete(inputs, &mut state)?,
+        Role::Host => host::complete(inputs, &mut state),
+        Role::Nat => nat::complete(inputs, &mut state),
     }
     for family in Family::ALL {
         note_disguised_defaults(inputs.facts, family, &mut state);
@@ -176,7 +115,8 @@ pub fn desired(inputs: &Inputs) -> Result<DesiredState, DesiredError> {
     state.sysctls = sysctl::settings(inputs, &state);
     state.routes.sort();
     state.rules.sort();
-    Ok(state)
+    degraded::merge(&mut state.degraded, []);
+    state
 }
 
 /// Names halves of the default (`0.0.0.0/1`, `::/1`), which a full-tunnel VPN installs. Our rules
@@ -221,24 +161,31 @@ pub fn metric(family: Family) -> Metric {
 /// The worst possible metric: for the fallback below every other default.
 pub const WORST_METRIC: Metric = Metric(u32::MAX);
 
-fn bypass_routes(
-    inputs: &Inputs,
-    family: Family,
-    state: &mut DesiredState,
-) -> Result<(), DesiredError> {
+fn bypass_routes(inputs: &Inputs, family: Family, state: &mut DesiredState) {
     if !inputs.config.select.families.contains(&family) {
-        return Ok(());
+        return;
     }
-    let Some(path) = gateway::bypass(inputs, family, &mut state.notes)? else {
+    let path = gateway::bypass(inputs, family, &mut state.notes)
+        .or_else(|fault| without_bypass(inputs, family, &fault, state).ok_or(fault));
+    let Ok(path) = path else {
         *state.frozen.get_mut(family) = true;
-        return Ok(());
+        return;
     };
     let (target, options) = (path.target(), path.options.clone());
     state.paths.get_mut(family).bypass = Some(path);
     let Some(prefixes) = inputs.prefixes else {
         *state.frozen.get_mut(family) = true;
-        return Ok(());
+        return;
     };
+    let some = |family| !prefixes.get(family).is_empty();
+    // A selection without any prefix is the guard's finding.
+    if !some(family) && Family::ALL.into_iter().any(some) && presence::in_use(inputs.facts, family)
+    {
+        let fault = Fault::NoPrefixes { family };
+        state
+            .degraded
+            .push(fault.degrades(Part::Selection, family, ""));
+    }
     let numbers = Numbers::of(inputs.config);
     state
         .routes
@@ -254,7 +201,45 @@ fn bypass_routes(
             options: options.clone(),
             protocol: numbers.protocol,
         }));
-    Ok(())
+}
+
+/// Names the missing bypass path of a family. Returns the path of our present bypass routes if
+/// the kernel still accepts routes through it: a mistake in the settings breaks no working path.
+fn without_bypass(
+    inputs: &Inputs,
+    family: Family,
+    fault: &Fault,
+    state: &mut DesiredState,
+) -> Option<BypassPath> {
+    let facts = inputs.facts;
+    let elsewhere = Family::ALL
+        .into_iter()
+        .any(|other| other != family && presence::in_use(facts, other));
+    let unused = !presence::in_use(facts, family) && elsewhere;
+    if unused && matches!(fault, Fault::NoBypassGateway { .. }) {
+        // No packet of the family leaves this host, so the bypass path lacks nothing.
+        state.notes.push(format!("{family}: {fault}"));
+        return None;
+    }
+    if family == Family::Ipv6 && presence::ipv6_is_off(facts) {
+        state
+            .notes
+            .push(format!("{family}: {}", presence::IPV6_IS_OFF));
+        return None;
+    }
+    let last = gateway::last_bypass(inputs, family);
+    let consequence = match (&last, fault) {
+        (Some(last), _) => format!(
+            "the last known gateway {} stays in use",
+            gateway::describe(facts, last)
+        ),
+        (None, Fault::NoBypassGateway { .. }) => String::new(),
+        (None, _) => format!("{family} storage traffic is not steered"),
+    };
+    state
+        .degraded
+        .push(fault.degrades(Part::Bypass, family, &consequence));
+    last
 }
 
 fn route(

@@ -1,17 +1,17 @@
 //! The NAT role: an instance that forwards and translates packets of private networks.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::{
-    DesiredError, DesiredState, InputPath, Inputs,
-    bypass_match::differs,
-    counting, landing, lookup, main_without_default, place, rule,
-    translate::{Chains, egress_device, private, translate},
+    DesiredState, InputPath, Inputs,
+    fault::Fault,
+    landing, lookup, main_without_default, place, rule, special,
+    translate::{Chains, close, translate},
 };
 use crate::config::AutoOr;
+use crate::degraded::Part;
 use crate::facts::HostFacts;
 use crate::firewall::{FwRule, Match, Statement};
 use crate::objects::{Rule, RuleAction};
@@ -19,56 +19,65 @@ use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, Priority};
 
 /// Adds the rules and the translation to a state with bypass routes.
-pub fn complete(inputs: &Inputs, state: &mut DesiredState) -> Result<(), DesiredError> {
+pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
     let numbers = Numbers::of(inputs.config);
-    let sources = sources(inputs)?;
     let mut chains = Chains::default();
+    let all = sources(inputs).unwrap_or_else(|fault| {
+        without_sources(inputs, &fault, state, &mut chains);
+        Vec::new()
+    });
     for family in Family::ALL {
-        let sources: Vec<IpNet> = sources
+        let sources: Vec<IpNet> = all
             .iter()
             .copied()
             .filter(|source| Family::of_net(source) == family)
             .collect();
         if sources.is_empty() || !inputs.available.get(family) {
-            // Routes without rules have no effect.
+            // Routes without rules have no effect, so the bypass path lacks nothing either.
             state.routes.retain(|route| route.key.family() != family);
             state.paths.get_mut(family).bypass = None;
+            state.degraded.retain(|missing| {
+                missing.family != Some(family)
+                    || !matches!(missing.part, Part::Bypass | Part::Selection)
+            });
             continue;
         }
-        steer(inputs, &numbers, family, &sources, state)?;
+        steer(inputs, &numbers, family, &sources, state);
         keep_inbound(inputs, family, &sources, &mut chains);
-        let addresses = egress_addresses(inputs, family, state)?;
-        if addresses.is_empty() {
-            state.notes.push(format!(
-                "{family}: no egress address: forwarded {family} traffic is steered but not translated"
-            ));
-            // Without translation the addresses are equal on both paths: count only if the routing
-            // decisions differ.
-            if let Some(bypass) = &state.paths.get(family).bypass
-                && let Ok(out) = egress_device(inputs, family)
-                && let Some(asks) = differs(inputs, family, bypass, out)
-            {
-                let out = inputs.facts.device_name(out);
-                let private = private(inputs, family, &sources);
-                let matches = counting::of_nat(&sources, &asks, &out, &private);
-                chains.counting.add(inputs.config, family, matches);
-            }
-            continue;
-        }
-        translate(inputs, family, &sources, &addresses, state, &mut chains)?;
+        translate(inputs, family, &sources, state, &mut chains);
     }
     // Translation is independent of steering: [select] families may omit a family.
-    if !state.rules.is_empty() || !chains.nat.is_empty() {
+    if !state.rules.is_empty() || !chains.nat.is_empty() || !chains.guard.is_empty() {
         state.firewall = Some(chains.into_ruleset(inputs));
     }
-    Ok(())
+}
+
+/// Closes the egress path while the sources are unknown: packets from private space must not leave
+/// untranslated.
+fn without_sources(inputs: &Inputs, fault: &Fault, state: &mut DesiredState, chains: &mut Chains) {
+    let closed = "forwarded packets from private networks to the internet are dropped";
+    state
+        .degraded
+        .push(fault.degrades(Part::Translation, None, closed));
+    for family in Family::ALL {
+        let mut egress = inputs.config.nat.egress_addresses.iter();
+        let translates = egress.any(|address| Family::of(*address) == family);
+        if translates && *inputs.available.get(family) {
+            let private = special::local_space(family);
+            keep_inbound(inputs, family, &private, chains);
+            for source in &private {
+                close(family, *source, None, &private, chains);
+            }
+        }
+        *state.frozen.get_mut(family) = true;
+    }
 }
 
 /// The private networks for which this host forwards packets.
-fn sources(inputs: &Inputs) -> Result<Vec<IpNet>, DesiredError> {
+fn sources(inputs: &Inputs) -> Result<Vec<IpNet>, Fault> {
     let mut sources: Vec<IpNet> = match &inputs.config.nat.sources {
         AutoOr::Set(sources) => sources.clone(),
-        AutoOr::Auto if inputs.vpc_cidrs.is_empty() => return Err(DesiredError::NoSources),
+        AutoOr::Auto if inputs.vpc_cidrs.is_empty() => return Err(Fault::NoSources),
         AutoOr::Auto => inputs.vpc_cidrs.to_vec(),
     };
     sources.sort();
@@ -84,9 +93,9 @@ fn steer(
     family: Family,
     sources: &[IpNet],
     state: &mut DesiredState,
-) -> Result<(), DesiredError> {
+) {
     if !inputs.config.select.families.contains(&family) {
-        return Ok(());
+        return;
     }
     let mut paths: Vec<InputPath> = Vec::new();
     for source in sources {
@@ -101,19 +110,28 @@ fn steer(
             source: *source,
         }));
     }
-    let mut devices: Vec<&str> = paths.iter().map(|path| path.device.as_str()).collect();
+    let mut devices: Vec<String> = paths.iter().map(|path| path.device.clone()).collect();
     devices.sort_unstable();
     devices.dedup();
     if devices.len() > place::MOST {
-        return Err(DesiredError::TooManyInputs {
+        let fault = Fault::TooManyInputs {
             count: devices.len(),
             most: place::MOST,
-        });
+        };
+        let left_out = devices.split_off(place::MOST);
+        let consequence = format!(
+            "storage traffic from {} takes the egress path",
+            left_out.join(", ")
+        );
+        state
+            .degraded
+            .push(fault.degrades(Part::Bypass, family, &consequence));
+        paths.retain(|path| devices.contains(&path.device));
     }
     for (index, device) in devices.iter().enumerate() {
         let incoming = |at: u32, action: RuleAction| Rule {
             priority: Priority(numbers.priority.0 + at + index as u32),
-            iif: Some((*device).to_owned()),
+            iif: Some(device.clone()),
             ..rule(numbers, family, at, action)
         };
         let mut inbound = incoming(place::INBOUND, RuleAction::Goto(numbers.landing()));
@@ -130,7 +148,6 @@ fn steer(
         state.rules.push(landing(numbers, family));
     }
     state.paths.get_mut(family).inputs = paths;
-    Ok(())
 }
 
 /// The incoming interfaces of a network: those by which the main table sends answers. Several
@@ -170,56 +187,4 @@ fn keep_inbound(inputs: &Inputs, family: Family, sources: &[IpNet], chains: &mut
         matches,
         verdict: Statement::SetFlowMark(inbound),
     });
-}
-
-/// The addresses of this host behind the configured egress addresses, sorted.
-fn egress_addresses(
-    inputs: &Inputs,
-    family: Family,
-    state: &mut DesiredState,
-) -> Result<Vec<IpAddr>, DesiredError> {
-    let mut found = Vec::new();
-    for address in inputs
-        .config
-        .nat
-        .egress_addresses
-        .iter()
-        .filter(|a| Family::of(**a) == family)
-    {
-        if inputs.facts.is_own(*address) {
-            found.push(*address);
-            continue;
-        }
-        let instance = inputs.facts.instance.as_ref();
-        match instance.and_then(|instance| instance.public_addresses.get(address)) {
-            Some(private) if inputs.facts.is_own(*private) => {
-                state.notes.push(format!(
-                    "[nat] egress_addresses: {address} is {private} on this host"
-                ));
-                found.push(*private);
-            }
-            Some(private) => {
-                return Err(DesiredError::NotOurAddress {
-                    address: *address,
-                    hint: format!(
-                        " (the metadata service maps it to {private}, which no interface has)"
-                    ),
-                });
-            }
-            None => {
-                return Err(DesiredError::NotOurAddress {
-                    address: *address,
-                    hint: match instance {
-                        Some(_) => {
-                            " (nor does the metadata service list it for this instance)".to_owned()
-                        }
-                        None => " (the metadata service did not answer)".to_owned(),
-                    },
-                });
-            }
-        }
-    }
-    found.sort();
-    found.dedup();
-    Ok(found)
 }

@@ -1,5 +1,7 @@
 //! Address space that no default of ours applies to: the main table decides there.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::types::Family;
@@ -22,6 +24,13 @@ pub fn local_space(family: Family) -> Vec<IpNet> {
         ],
     };
     texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// True for addresses that the host has or may get by itself: those of its networks and of private
+/// space. Any other address, such as an Elastic IP, stands on another machine.
+pub fn is_near(own: &[IpNet], address: IpAddr) -> bool {
+    let space = local_space(Family::of(address));
+    own.iter().chain(&space).any(|net| net.contains(&address))
 }
 
 /// The prefixes that the egress table throws back to the main table: local space and the VPC's

@@ -5,12 +5,16 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    DesiredError, DesiredState, EgressPath, Inputs,
-    bypass_match::ask,
+    DesiredState, EgressPath, Inputs,
+    addresses::{self, CLOSED, Resolved, resolve},
+    bypass_match::{ask, differs},
     counting::{self, Counting},
-    disjoint, gateway, masquerade, special,
+    disjoint,
+    fault::Fault,
+    gateway, masquerade, special,
 };
 use crate::config::{AutoOr, NatBypass};
+use crate::degraded::Part;
 use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Statement};
 use crate::objects::{BypassPath, Via};
 use crate::ownership::Numbers;
@@ -63,9 +67,10 @@ struct Translation<'a> {
     /// The matches for the bypass path, one list for each alternative.
     bypass: Vec<Vec<Match>>,
     bypass_verdict: Statement,
-    /// The interface of the egress path.
-    out: &'a str,
-    /// The egress addresses.
+    /// The interface of the egress path; `None` while unknown.
+    out: Option<&'a str>,
+    /// The egress addresses; empty while none can be used. The egress path is closed then, as it is
+    /// without an interface.
     addresses: &'a [IpAddr],
     /// The sources' own networks and the VPC: no translation on the way there.
     home: Vec<IpNet>,
@@ -75,36 +80,49 @@ struct Translation<'a> {
     guarded: Vec<IpNet>,
 }
 
-/// Adds the translation of one family.
+/// Adds the translation of one family. What cannot be translated does not leave.
 pub(super) fn translate(
     inputs: &Inputs,
     family: Family,
     sources: &[IpNet],
-    addresses: &[IpAddr],
     state: &mut DesiredState,
     chains: &mut Chains,
-) -> Result<(), DesiredError> {
-    let out = egress_device(inputs, family)?;
-    let out_name = inputs.facts.device_name(out);
-    note_addresses_elsewhere(inputs, addresses, out, state);
+) {
+    if addresses::configured(inputs, family).next().is_none() {
+        return count_only(inputs, family, sources, state, chains);
+    }
+    let addresses = addresses::egress(inputs, family, state);
+    let out = egress_device(inputs, family)
+        .inspect_err(|fault| {
+            let missing = fault.degrades(Part::Translation, family, CLOSED);
+            state.degraded.push(missing);
+        })
+        .ok();
+    let out_name = out.map(|out| inputs.facts.device_name(out));
+    if let Some(out) = out {
+        note_addresses_elsewhere(inputs, &addresses, out, state);
+    }
+    let bypass_verdict = bypass_verdict(inputs, family, state);
     let bypass = state.paths.get(family).bypass.clone();
     let numbers = Numbers::of(inputs.config);
     let asks = bypass.as_ref().map_or_else(Vec::new, |bypass| {
         ask(inputs, &numbers, family, bypass, out, state)
     });
     let hops: Vec<Via> = bypass.iter().flat_map(BypassPath::vias).collect();
-    let bypass_verdict = bypass_verdict(&inputs.config.nat.bypass, family);
     if bypass_verdict == Statement::Masquerade {
-        let note = |via: &Via| masquerade::note(inputs.facts, family, *via, addresses);
+        let note = |via: &Via| masquerade::note(inputs.facts, family, *via, &addresses);
         state.notes.extend(hops.iter().filter_map(note));
     }
     let guarded = private(inputs, family, sources);
-    let matches = counting::of_nat(sources, &asks, &out_name, &guarded);
-    chains.counting.add(inputs.config, family, matches);
+    let open = out_name.as_deref().filter(|_| !addresses.is_empty());
+    if let Some(out) = open {
+        let matches = counting::of_nat(sources, &asks, out, &guarded);
+        chains.counting.add(inputs.config, family, matches);
+    }
     // Untranslated packets are dropped on each interface where all leaving packets are translated.
-    let mut guarded_devices = vec![out_name.clone()];
+    let mut guarded_devices: Vec<String> = open.map(str::to_owned).into_iter().collect();
     if bypass_verdict != Statement::Accept {
-        let others = hops.iter().filter(|via| via.device != out);
+        let others = hops.iter().filter(|via| Some(via.device) != out);
         guarded_devices.extend(others.map(|via| inputs.facts.device_name(via.device)));
         guarded_devices.dedup();
     }
@@ -112,8 +130,8 @@ pub(super) fn translate(
         family,
         bypass: asks,
         bypass_verdict,
-        out: &out_name,
-        addresses,
+        out: out_name.as_deref(),
+        addresses: &addresses,
         home: home(inputs, family, sources),
         guarded_devices,
         guarded,
@@ -123,8 +141,52 @@ pub(super) fn translate(
     }
     let paths = state.paths.get_mut(family);
     paths.egress = EgressPath::Main;
-    paths.leaves_by = Some(out);
-    Ok(())
+    paths.leaves_by = out.filter(|_| !addresses.is_empty());
+}
+
+/// Steers and counts packets of a family without egress addresses.
+fn count_only(
+    inputs: &Inputs,
+    family: Family,
+    sources: &[IpNet],
+    state: &mut DesiredState,
+    chains: &mut Chains,
+) {
+    state.notes.push(format!(
+        "{family}: no egress address: forwarded {family} traffic is steered but not translated"
+    ));
+    // Without translation the addresses are equal on both paths: count only if the routing
+    // decisions differ.
+    if let Some(bypass) = &state.paths.get(family).bypass
+        && let Ok(out) = egress_device(inputs, family)
+        && let Some(asks) = differs(inputs, family, bypass, Some(out))
+    {
+        let out = inputs.facts.device_name(out);
+        let private = private(inputs, family, sources);
+        let matches = counting::of_nat(sources, &asks, &out, &private);
+        chains.counting.add(inputs.config, family, matches);
+    }
+}
+
+/// Drops new flows from `source` that would leave untranslated: through `out`, or through any
+/// interface while the egress interface is unknown. Flows translated before go on.
+pub(super) fn close(
+    family: Family,
+    source: IpNet,
+    out: Option<&str>,
+    exempt: &[IpNet],
+    chains: &mut Chains,
+) {
+    for flow in [Match::NewFlow, Match::NotTracked] {
+        let mut matches = vec![Match::Source(source), Match::SourceNotLocal];
+        matches.extend(out.map(|out| Match::OutputInterface(out.to_owned())));
+        matches.extend([flow, Match::DestinationNoneOf(exempt.to_vec())]);
+        chains.guard.push(FwRule {
+            family: Some(family),
+            matches,
+            verdict: Statement::Drop,
+        });
+    }
 }
 
 impl Translation<'_> {
@@ -143,17 +205,44 @@ impl Translation<'_> {
             matches.push(Match::OutputInterface(device.to_owned()));
             matches
         };
-        for bypass in &self.bypass {
-            let matches = [from.as_slice(), bypass].concat();
-            let rule = rule(matches, self.bypass_verdict.clone());
-            if self.bypass_verdict == Statement::Accept {
-                chains.guard.push(rule.clone());
-            }
-            chains.nat.push(rule);
+        let bypass = self.bypass.iter();
+        let bypass = bypass.map(|bypass| [from.as_slice(), bypass].concat());
+        let bypass: Vec<Vec<Match>> = bypass.collect();
+        let verdict = |verdict: &Statement| -> Vec<FwRule> {
+            let all = bypass.iter().cloned();
+            all.map(|matches| rule(matches, verdict.clone())).collect()
+        };
+        chains.nat.extend(verdict(&self.bypass_verdict));
+        let untranslated = self.bypass_verdict == Statement::Accept;
+        if untranslated {
+            chains.guard.extend(verdict(&Statement::Accept));
         }
+        for device in &self.guarded_devices {
+            let mut matches = leaving(device);
+            matches.push(Match::NotTracked);
+            matches.push(Match::DestinationNoneOf(self.guarded.clone()));
+            chains.guard.push(rule(matches, Statement::Drop));
+        }
+        match self.out.filter(|_| !self.addresses.is_empty()) {
+            Some(out) => self.share_out(source, out, chains),
+            None => {
+                if !untranslated {
+                    chains.guard.extend(verdict(&Statement::Accept));
+                }
+                close(self.family, source, self.out, &self.guarded, chains);
+            }
+        }
+    }
+
+    /// Translates a source's packets on the egress path to the egress addresses.
+    fn share_out(&self, source: IpNet, out: &str, chains: &mut Chains) {
         for (bucket, address) in self.addresses.iter().enumerate() {
-            let mut matches = leaving(self.out);
-            matches.push(Match::DestinationNoneOf(self.home.clone()));
+            let mut matches = vec![
+                Match::Source(source),
+                Match::SourceNotLocal,
+                Match::OutputInterface(out.to_owned()),
+                Match::DestinationNoneOf(self.home.clone()),
+            ];
             if self.addresses.len() > 1 {
                 matches.push(Match::SourceBucket {
                     bucket: bucket as u32,
@@ -161,13 +250,11 @@ impl Translation<'_> {
                     seed: SHARE_SEED,
                 });
             }
-            chains.nat.push(rule(matches, Statement::Snat(*address)));
-        }
-        for device in &self.guarded_devices {
-            let mut matches = leaving(device);
-            matches.push(Match::NotTracked);
-            matches.push(Match::DestinationNoneOf(self.guarded.clone()));
-            chains.guard.push(rule(matches, Statement::Drop));
+            chains.nat.push(FwRule {
+                family: Some(self.family),
+                matches,
+                verdict: Statement::Snat(*address),
+            });
         }
     }
 }
@@ -183,7 +270,8 @@ fn note_addresses_elsewhere(
         let mut own = facts.addresses.iter();
         own.any(|own| own.net.addr() == *address && own.link == out)
     };
-    for address in addresses.iter().filter(|address| !on_out(address)) {
+    let here = addresses.iter().filter(|address| facts.is_own(**address));
+    for address in here.filter(|address| !on_out(address)) {
         let out = facts.device_name(out);
         state.notes.push(format!(
             "[nat] egress_addresses: {address} is not on {out}, the interface of the egress path; the network may drop packets from {address}"
@@ -191,14 +279,29 @@ fn note_addresses_elsewhere(
     }
 }
 
-fn bypass_verdict(setting: &NatBypass, family: Family) -> Statement {
-    match setting {
-        NatBypass::Masquerade => Statement::Masquerade,
-        NatBypass::None => Statement::Accept,
-        NatBypass::Addresses(addresses) => addresses
-            .iter()
-            .find(|address| Family::of(**address) == family)
-            .map_or(Statement::Masquerade, |address| Statement::Snat(*address)),
+/// The verdict for packets on the bypass path. If the host lacks the configured address, answers
+/// would never arrive, so the family's bypass path is left out.
+fn bypass_verdict(inputs: &Inputs, family: Family, state: &mut DesiredState) -> Statement {
+    let addresses = match &inputs.config.nat.bypass {
+        NatBypass::Masquerade => return Statement::Masquerade,
+        NatBypass::None => return Statement::Accept,
+        NatBypass::Addresses(addresses) => addresses,
+    };
+    let Some(address) = addresses.iter().find(|a| Family::of(**a) == family) else {
+        return Statement::Masquerade;
+    };
+    match resolve(inputs, "[nat] bypass", *address) {
+        Resolved::Here(own) => Statement::Snat(own),
+        Resolved::Later(_, fault) | Resolved::Unknown(fault) => {
+            let consequence = format!("{family} storage traffic takes the egress path");
+            state
+                .degraded
+                .push(fault.degrades(Part::Bypass, family, &consequence));
+            state.routes.retain(|route| route.key.family() != family);
+            state.paths.get_mut(family).bypass = None;
+            *state.frozen.get_mut(family) = false;
+            Statement::Masquerade
+        }
     }
 }
 
@@ -210,7 +313,7 @@ fn home(inputs: &Inputs, family: Family, sources: &[IpNet]) -> Vec<IpNet> {
 }
 
 /// The interface of a family's egress path.
-pub(super) fn egress_device(inputs: &Inputs, family: Family) -> Result<IfIndex, DesiredError> {
+fn egress_device(inputs: &Inputs, family: Family) -> Result<IfIndex, Fault> {
     if let AutoOr::Set(name) = &inputs.config.nat.egress_interface {
         return gateway::interface(inputs.facts, "[nat] egress_interface", name);
     }
@@ -219,11 +322,11 @@ pub(super) fn egress_device(inputs: &Inputs, family: Family) -> Result<IfIndex, 
         .defaults(family)
         .first()
         .and_then(|route| route.device)
-        .ok_or(DesiredError::NoEgressInterface)
+        .ok_or(Fault::NoEgressInterface)
 }
 
 /// Destinations that neither path applies to: private space, the sources' own networks and the VPC.
-pub(super) fn private(inputs: &Inputs, family: Family, sources: &[IpNet]) -> Vec<IpNet> {
+fn private(inputs: &Inputs, family: Family, sources: &[IpNet]) -> Vec<IpNet> {
     let mut private = special::thrown(family, inputs.vpc_cidrs);
     private.extend(sources);
     disjoint(private)

@@ -19,6 +19,7 @@ mod inputs;
 mod objections;
 mod outcome;
 mod screen;
+mod selection;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::ranges::{Document, Group, Origin, PrefixSet, RangeSet, bad_rows_outside};
+use crate::ranges::{Document, Group, Hint, Origin, PrefixSet, RangeSet, bad_rows_outside};
 use candidate::{Candidate, Judged};
 use hold_down::Origins;
 use objections::{Objection, Scope};
@@ -66,14 +67,7 @@ pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
     {
         note_bad_rows_outside(inputs, candidate.judged.document, &mut verdicts);
     }
-    let hints = candidate
-        .as_ref()
-        .map(|candidate| &candidate.judged)
-        .or(last.as_ref())
-        .map(|judged| judged.selection.hints.clone());
-    for hint in hints.into_iter().flatten() {
-        verdicts.push(Verdict::note(SELECTION, hint.to_string()));
-    }
+    let hints = note_hints(decision, candidate.as_ref(), last.as_ref(), &mut verdicts);
 
     let listed_before = hold_down::in_force_before(inputs, decision, last.as_ref(), &screen);
     let mut rejects = Rejects::default();
@@ -101,6 +95,11 @@ pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
         origins,
         inputs.exclude,
     );
+    let degraded = if document.is_some() {
+        selection::missing(inputs, &hints, &ranges)
+    } else {
+        Vec::new()
+    };
     if decision == Decision::Keep {
         note_too_many(inputs, &ranges, &mut verdicts);
     }
@@ -111,6 +110,7 @@ pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
         held: verdicts.iter().any(|verdict| verdict.level == Level::Hold),
         nothing_in_force: document.is_none(),
         verdicts,
+        degraded,
         ranges,
         state: GuardState {
             clock: inputs.state.clock.clone(),
@@ -118,6 +118,23 @@ pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
             hold_down: kept,
         },
     })
+}
+
+/// Notes the hints about the newest document. Returns those about the document in force.
+fn note_hints(
+    decision: Decision,
+    candidate: Option<&Candidate<'_>>,
+    last: Option<&Judged<'_>>,
+    verdicts: &mut Vec<Verdict>,
+) -> Vec<Hint> {
+    let of = |judged: &Judged<'_>| judged.selection.hints.clone();
+    let candidate = candidate.map(|candidate| of(&candidate.judged));
+    let last = last.map(of);
+    let newest = candidate.clone().or(last.clone()).unwrap_or_default();
+    let hints = newest.iter().map(ToString::to_string);
+    verdicts.extend(hints.map(|hint| Verdict::note(SELECTION, hint)));
+    let keeps = matches!(decision, Decision::Keep | Decision::HoldAll(_));
+    last.filter(|_| keeps).unwrap_or(newest)
 }
 
 fn decide(

@@ -2,6 +2,7 @@
 
 use super::state::GuardState;
 use super::verdict::Verdict;
+use crate::degraded::Degradation;
 use crate::ranges::RangeSet;
 use crate::types::SyncToken;
 
@@ -30,6 +31,8 @@ pub enum Decision {
 pub struct Judgement {
     /// Rejects first, notes last.
     pub verdicts: Vec<Verdict>,
+    /// Missing parts of the selection.
+    pub degraded: Vec<Degradation>,
     pub decision: Decision,
     /// The prefixes to put in force.
     pub ranges: RangeSet,

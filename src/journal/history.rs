@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
 use super::{Event, PassId, Record};
 use crate::columns::aligned;
+use crate::degraded::Degradation;
 
 /// The outcome of a pass without an `end`.
 const INTERRUPTED: &str = "interrupted";
@@ -34,6 +35,8 @@ pub struct PassRecord {
     /// As in the `end` line; `interrupted` without an `end`, `running` while in progress.
     pub outcome: String,
     pub duration_ms: Option<u64>,
+    /// The missing parts (`part`, `family`, `reason`, `advice`).
+    pub degraded: Vec<Value>,
     pub error: Option<String>,
 }
 
@@ -142,6 +145,7 @@ impl Collector {
                     steps_total: 0,
                     outcome: INTERRUPTED.to_owned(),
                     duration_ms: None,
+                    degraded: Vec::new(),
                     error: None,
                 });
                 place
@@ -166,6 +170,7 @@ impl Collector {
         if record.event == Event::End {
             pass.ended_at = Some(record.at);
             pass.duration_ms = record.duration_ms;
+            pass.degraded = record.degraded;
             pass.outcome = record.outcome.unwrap_or_else(|| "unknown".to_owned());
         }
     }
@@ -222,7 +227,8 @@ pub fn history_text(history: &History) -> String {
     out
 }
 
-/// The lines below a pass: verdicts other than notes, the error, the remedy for an interruption.
+/// The lines below a pass: verdicts other than notes, missing parts, the error, the remedy for an
+/// interruption.
 fn details(pass: &PassRecord) -> Vec<String> {
     let mut lines = changes(pass);
     for verdict in &pass.verdicts {
@@ -236,6 +242,9 @@ fn details(pass: &PassRecord) -> Vec<String> {
             ));
         }
     }
+    let missing = pass.degraded.iter();
+    let missing = missing.filter_map(|value| Degradation::deserialize(value).ok());
+    lines.extend(missing.map(|missing| format!("degraded: {missing}")));
     if let Some(error) = &pass.error {
         lines.extend(error.lines().map(str::to_owned));
     }

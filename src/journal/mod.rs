@@ -85,6 +85,9 @@ pub struct Record {
     /// From the start of the pass to the `end` line; in an `end` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+    /// The missing parts (`part`, `family`, `reason`, `advice`); in an `end` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -105,6 +108,7 @@ impl Record {
             steps_total: 0,
             outcome: None,
             duration_ms: None,
+            degraded: Vec::new(),
             error: None,
         }
     }
@@ -123,6 +127,12 @@ impl Record {
             duration_ms: Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
             ..Record::begin(at, pass, cause)
         }
+    }
+
+    /// Sets the missing parts.
+    pub fn with_degraded(mut self, degraded: impl IntoIterator<Item = Value>) -> Record {
+        self.degraded = degraded.into_iter().collect();
+        self
     }
 
     /// Sets the document's sync token.

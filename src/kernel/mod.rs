@@ -175,6 +175,9 @@ impl Kernel {
     }
 }
 
+/// Most interfaces whose IPv6 switch is read.
+const MOST_LINKS: usize = 16;
+
 /// The sysctls that affect our routing, those of interfaces with a default route included.
 fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
     let mut paths: Vec<String> = [
@@ -184,6 +187,7 @@ fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
         "net/ipv4/conf/all/rp_filter",
         "net/ipv4/conf/all/src_valid_mark",
         "net/ipv6/conf/all/forwarding",
+        "net/ipv6/conf/all/disable_ipv6",
         "net/netfilter/nf_conntrack_max",
         "net/netfilter/nf_conntrack_count",
     ]
@@ -202,5 +206,18 @@ fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
         paths.push(format!("net/ipv4/conf/{device}/rp_filter"));
         paths.push(format!("net/ipv6/conf/{device}/accept_ra"));
     }
+    let single_family = facts.links.iter().filter(|link| {
+        let has = |family| {
+            let own = facts.addresses.iter().filter(|own| own.link == link.index);
+            own.map(|own| Family::of_net(&own.net))
+                .any(|it| it == family)
+        };
+        !link.loopback && has(Family::Ipv4) && !has(Family::Ipv6)
+    });
+    paths.extend(
+        single_family
+            .take(MOST_LINKS)
+            .map(|link| format!("net/ipv6/conf/{}/disable_ipv6", link.name)),
+    );
     paths
 }

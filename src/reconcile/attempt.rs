@@ -39,7 +39,7 @@ impl Machine<'_> {
 ///
 /// A pass may have several parts, each with attempts and a rollback of its own, so that the
 /// failure of a later part leaves an earlier one in force.
-pub(super) type Part<'p> = &'p dyn Fn(&View) -> Result<DesiredState, PassError>;
+pub(super) type Part<'p> = &'p dyn Fn(&View) -> DesiredState;
 
 /// A desired state, and the same as the goal of a plan.
 pub(super) struct Aim {
@@ -50,7 +50,7 @@ pub(super) struct Aim {
 impl Aim {
     /// The aim of a part, by the present view.
     pub fn of(part: Part<'_>, machine: &mut Machine<'_>) -> Result<Aim, PassError> {
-        let desired = part(&machine.view)?;
+        let desired = part(&machine.view);
         let goal = machine.view.goal(machine.kernel, desired.clone())?;
         Ok(Aim { desired, goal })
     }

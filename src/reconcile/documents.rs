@@ -213,13 +213,18 @@ fn judge_documents(
     let fetch = answer.for_guard(fetched.as_ref());
     let candidates = (fetch, held.as_ref(), last_good);
     let mut judgement = ask_guard(job, view, &selector, &on_disk, candidates, token)?;
-    let complaint = complaint(view, &judgement, &answer);
     let region_is_known = instance::regions(job.config, view.instance.as_ref()).is_some();
+    let complaint = if let (false, Some(error)) = (region_is_known, &view.instance_error) {
+        Some(PassError::NoRegion(error.to_string()))
+    } else {
+        complaint(&judgement, &answer)
+    };
     if !region_is_known {
         // An unknown region selects no prefix, which must not pass for an empty selection.
         judgement.nothing_in_force = true;
         judgement.decision = Decision::Keep;
         judgement.held = false;
+        judgement.degraded.clear();
         judgement.state = rebased(&on_disk.guard);
     }
     if let (Some(memory), Some(file), Some(selected), Some(Ok(document))) =
@@ -313,10 +318,7 @@ fn rejection(judgement: &Judgement) -> Option<String> {
     rejected.map(|verdict| verdict.message.clone())
 }
 
-fn complaint(view: &View, judgement: &Judgement, answer: &Answer) -> Option<PassError> {
-    if let Some(error) = &view.instance_error {
-        return Some(PassError::NoRegion(error.to_string()));
-    }
+fn complaint(judgement: &Judgement, answer: &Answer) -> Option<PassError> {
     if !judgement.nothing_in_force {
         return None;
     }

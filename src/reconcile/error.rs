@@ -2,7 +2,6 @@
 
 use thiserror::Error;
 
-use crate::desired::DesiredError;
 use crate::guard::AcceptError;
 use crate::kernel::ObserveError;
 use crate::kernel::firewall::FirewallError;
@@ -36,9 +35,6 @@ pub enum PassError {
         /// The setting, and a way to do without the service.
         setting: &'static str,
     },
-    /// The host doesn't fit the settings.
-    #[error(transparent)]
-    Desired(#[from] DesiredError),
     #[error(transparent)]
     Firewall(#[from] FirewallError),
     #[error("no usable firewall: {0}")]

@@ -1,8 +1,9 @@
 //! Questions to remote services, asked before the pass. The pass holds the state lock, and a slow
 //! server must not delay other holders.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
 
 use super::instance::{self, Metadata};
 use super::stored::ReadAhead;
@@ -35,13 +36,14 @@ pub struct Gathered {
 }
 
 /// Asks the metadata service and, unless `options` exclude it, the source. Timeouts bound both
-/// questions. Writes nothing and takes no lock. `own` are the addresses of the host.
+/// questions. Writes nothing and takes no lock. `own` are the addresses of the host,
+/// with their networks.
 pub async fn gather(
     config: &Config,
     role: Role,
     options: &Options,
     asker: &Asker,
-    own: &[IpAddr],
+    own: &[IpNet],
 ) -> Gathered {
     let job = Job {
         config,
@@ -77,6 +79,6 @@ pub(super) async fn for_this_host(
     kernel: &mut Kernel,
 ) -> Result<Gathered, NetlinkError> {
     let addresses = link::dump_addresses(kernel.socket())?;
-    let own: Vec<IpAddr> = addresses.iter().map(|own| own.net.addr()).collect();
+    let own: Vec<IpNet> = addresses.iter().map(|own| own.net).collect();
     Ok(gather(job.config, job.role, job.options, &Asker::This, &own).await)
 }

@@ -1,6 +1,5 @@
 //! Facts from the instance metadata service, and the cached answer for times without the service.
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -9,6 +8,7 @@ use super::memory::Memory;
 use super::{Job, Mode, PassError};
 use crate::clock;
 use crate::config::{AutoOr, Config, Role};
+use crate::desired::special;
 use crate::facts::{HostFacts, InstanceFacts, Link};
 use crate::notes::Notes;
 use crate::source::imds::{self, ImdsError, ImdsSettings, Wanted};
@@ -29,7 +29,7 @@ pub(super) enum Metadata {
 }
 
 /// The setting that can't do without the service, with advice for the operator.
-fn needed(config: &Config, role: Role, own: &[IpAddr]) -> Option<&'static str> {
+fn needed(config: &Config, role: Role, own: &[IpNet]) -> Option<&'static str> {
     let explicit_vpc = config.vpc_cidrs.iter().any(|cidr| cidr.set().is_some());
     if config.select.regions.contains(&AutoOr::Auto) {
         return Some("[select] regions = [\"auto\"]; set the region");
@@ -41,13 +41,14 @@ fn needed(config: &Config, role: Role, own: &[IpAddr]) -> Option<&'static str> {
         .then_some("[nat] egress_addresses with an address that this host doesn't have; set the private one behind it")
 }
 
-/// True if an egress address is not an address of the host, as with an Elastic IP.
-fn foreign_egress(config: &Config, own: &[IpAddr]) -> bool {
+/// True if an egress address may be an Elastic IP: an address outside private space and outside the
+/// host's networks. The address of a standby instance lies inside, and needs no answer.
+fn foreign_egress(config: &Config, own: &[IpNet]) -> bool {
     let mut egress = config.nat.egress_addresses.iter();
-    egress.any(|address| !own.contains(address))
+    egress.any(|address| !special::is_near(own, *address))
 }
 
-fn wanted(config: &Config, role: Role, own: &[IpAddr]) -> Wanted {
+fn wanted(config: &Config, role: Role, own: &[IpNet]) -> Wanted {
     let nat_auto = role == Role::Nat && config.nat.sources == AutoOr::Auto;
     let mut wanted = Wanted {
         region: config.select.regions.contains(&AutoOr::Auto),
@@ -60,7 +61,7 @@ fn wanted(config: &Config, role: Role, own: &[IpAddr]) -> Wanted {
 }
 
 /// Asks for the facts that the settings need.
-pub(super) async fn ask(job: Job<'_>, own: &[IpAddr]) -> Metadata {
+pub(super) async fn ask(job: Job<'_>, own: &[IpNet]) -> Metadata {
     let asked_for = wanted(job.config, job.role_of_facts(), own);
     if asked_for.is_nothing() {
         return Metadata::NotAsked;
@@ -82,7 +83,7 @@ pub(super) fn learn(
     memory: Option<&mut Memory>,
 ) -> (Result<Option<InstanceFacts>, PassError>, Notes) {
     let (config, role) = (job.config, job.role_of_facts());
-    let own = facts.own_addresses();
+    let own = facts.own_networks();
     let wanted = wanted(config, role, &own);
     let mut notes = Notes::default();
     if wanted.is_nothing() {

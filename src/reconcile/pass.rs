@@ -19,7 +19,6 @@ use super::rollback::roll_back;
 use super::view::{Firewalls, View};
 use super::{Job, LOCK_WAIT, Mode, PassError};
 use crate::apply::Interposer;
-use crate::config::Role;
 use crate::firewall::ObservedFirewall;
 use crate::kernel::{Kernel, ObserveError};
 use crate::notes::Notes;
@@ -156,9 +155,7 @@ impl<'a> Pass<'a> {
         firewalls: Firewalls,
     ) -> Result<Seen, PassError> {
         let Job {
-            config,
-            role,
-            options,
+            config, options, ..
         } = self.job;
         self.note(gathered.notes);
         let notes = self.numbers.read(&self.store, options)?;
@@ -168,13 +165,9 @@ impl<'a> Pass<'a> {
         let (instance, notes) =
             instance::learn(gathered.metadata, self.job, &self.store, &facts, memory);
         self.note(notes);
-        // Neither the egress path of a host nor the objects of an earlier pass need the answer, so
-        // the pass takes care of both before it fails.
-        let goes_on = role == Role::Host || self.earlier().is_some();
         let (instance, instance_error) = match instance {
             Ok(instance) => (instance, None),
-            Err(error) if goes_on => (None, Some(error)),
-            Err(error) => return Err(error),
+            Err(error) => (None, Some(error)),
         };
         let ownership = self.numbers.ownership(config);
         let mut view = View::open(kernel, config, ownership, firewalls, facts)?;
@@ -246,15 +239,11 @@ impl<'a> Pass<'a> {
         machine: &mut Machine<'_>,
         part: Part<'_>,
     ) -> Result<(Aim, Plan), PassError> {
-        if self.job.role == Role::Nat
-            && let Some(refused) = machine.view.instance_error.take()
-        {
-            return Err(refused);
-        }
         let aim = Aim::of(part, machine)?;
         let mut steps = machine.view.plan_to(&aim.goal);
         self.fights.strip_and_report(&mut steps);
         self.report.notes.extend(aim.desired.notes.iter().cloned());
+        self.report.degrade(&aim.desired.degraded);
         self.report.notes.extend(steps.notes.iter().cloned());
         self.report.take_plan(steps.clone());
         self.laps.end("plan");
@@ -286,6 +275,7 @@ impl<'a> Pass<'a> {
         if steps.is_empty() {
             return Ok(aim);
         }
+        let planned = aim.desired.degraded.clone();
         let before = machine.view.observed.owned(&machine.view.ownership);
         let (journal, report) = (&self.journal, &mut self.report);
         let mut begin = |steps: &Plan| {
@@ -305,10 +295,13 @@ impl<'a> Pass<'a> {
         let notes = work.notes;
         self.note(notes);
         let reason = match reached {
-            Ok(reached) => {
+            Ok(aim) => {
                 self.report.outcome = Outcome::Changed;
+                // The host may have changed since the first attempt.
+                self.report.degraded.retain(|it| !planned.contains(it));
+                self.report.degrade(&aim.desired.degraded);
                 self.laps.end("verify");
-                return Ok(reached);
+                return Ok(aim);
             }
             Err(PassError::Stopped) => return Err(PassError::Stopped),
             Err(PassError::RolledBack { reason }) => reason,

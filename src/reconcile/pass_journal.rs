@@ -64,7 +64,10 @@ impl<'a> PassJournal<'a> {
             report.outcome.as_str(),
             report.duration,
         );
-        let record = filled(record, report).with_error(report.error.clone());
+        let degraded = report.degraded.iter();
+        let record = filled(record, report)
+            .with_degraded(degraded.filter_map(|missing| serde_json::to_value(missing).ok()))
+            .with_error(report.error.clone());
         self.journal.append(&record)
     }
 }

@@ -218,6 +218,7 @@ impl Report {
         self.held = judgement.held;
         self.groups = judgement.ranges.selected_groups();
         self.guard_state.clone_from(&judgement.state);
+        self.degrade(&judgement.degraded);
         if self.held {
             self.outcome = Outcome::Held;
         }

@@ -52,8 +52,8 @@ pub struct View {
     pub prefixes: Option<PerFamily<Vec<IpNet>>>,
     /// Facts of the metadata service.
     pub instance: Option<InstanceFacts>,
-    /// The failure of the metadata service where a setting needs an answer. The egress path needs
-    /// none, so the pass brings the egress about and fails afterwards.
+    /// The failure of the metadata service where a setting needs an answer. The desired state
+    /// leaves out the parts concerned.
     pub instance_error: Option<PassError>,
     available: PerFamily<bool>,
 }
@@ -125,8 +125,8 @@ impl View {
     }
 
     /// The desired state on this host.
-    pub fn desired(&self, config: &Config, role: Role) -> Result<DesiredState, PassError> {
-        Ok(desired(&Inputs {
+    pub fn desired(&self, config: &Config, role: Role) -> DesiredState {
+        desired(&Inputs {
             config,
             role,
             prefixes: self.prefixes.as_ref(),
@@ -135,7 +135,7 @@ impl View {
             backend: self.backend.kind,
             last_bypass: self.observed.last_bypass(&self.ownership),
             available: self.available,
-        })?)
+        })
     }
 
     /// The goal of a desired state.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Role;
+use crate::degraded::Degradation;
 pub use crate::firewall::{PathTraffic, Traffic};
 use crate::types::{Family, PerFamily, SyncToken};
 
@@ -18,8 +19,7 @@ pub enum State {
     Starting,
     /// The last pass succeeded, and no change has been seen since.
     InForce,
-    /// The last pass failed, or another program keeps changing an object: some routes or rules
-    /// may be missing.
+    /// The last pass failed, a part is missing, or another program keeps changing an object.
     Degraded,
     /// After `flush`; a kick or a restart restores everything.
     Paused,
@@ -222,6 +222,9 @@ pub struct Snapshot {
     pub state: State,
     /// The cause of any state but `InForce`.
     pub reason: Option<String>,
+    /// The missing parts as of the last pass, the most important part first.
+    #[serde(default)]
+    pub degraded: Vec<Degradation>,
     pub started_at: i64,
     /// Start of the current, unbroken time in force.
     pub in_force_since: Option<i64>,

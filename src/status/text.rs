@@ -21,6 +21,9 @@ const NAMED: usize = 5;
 /// The page. `now` is in seconds since the epoch.
 pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
     let mut lines = Lines::after(headline(snapshot, now, style), style);
+    for missing in &snapshot.degraded {
+        lines.worrying("degraded", &missing.to_string());
+    }
     agent(snapshot, now, &mut lines);
     document(snapshot, &mut lines);
     source(&snapshot.source, &mut lines);

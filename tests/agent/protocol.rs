@@ -270,7 +270,11 @@ fn reload_moves_region_numbers_and_sockets() {
         host.ns.ip("route del 52.218.0.0/17 table 1183");
         eventually("mended", || host.table(1183) == set(&["52.218.0.0/17"]));
         let status = agent.status().unwrap();
-        assert_eq!(status["state"], "in_force", "{status:#}");
+        // The other region lists no IPv6 prefix.
+        assert_eq!(status["state"], "degraded", "{status:#}");
+        assert_eq!(status["degraded"].as_array().unwrap().len(), 1);
+        assert_eq!(status["degraded"][0]["part"], "selection");
+        assert_eq!(status["degraded"][0]["family"], "ipv6");
     });
 }
 

@@ -265,9 +265,12 @@ fn config_changes_apply_at_once_without_the_guard() {
             "split by the exclude"
         );
         // Another region: everything of the first goes, above any max_loss.
+        // The new region has no IPv6 prefix, which must not look like success.
         site.edit("us-east-1", "eu-west-1");
-        let report = site.reconcile(&[], 0);
+        let report = site.reconcile(&[], 1);
         assert_eq!(report["outcome"], "changed");
+        assert_eq!(report["degraded"][0]["part"], "selection");
+        assert_eq!(report["degraded"][0]["family"], "ipv6");
         assert_eq!(
             site.bypass(),
             ["172.16.5.0/24", "52.218.0.0/17", "9.9.0.0/16"]

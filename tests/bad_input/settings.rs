@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::site::{BINARY, ROWS, Site, TOKEN, document, state_files};
+use crate::site::{BINARY, ROWS, Site, TOKEN, document};
 
 #[test]
 fn invalid_settings_are_refused_by_name() {
@@ -167,65 +167,121 @@ fn missing_or_unreadable_config_file_is_refused() {
     });
 }
 
-/// Valid settings that do not fit this host: exit 1, named, nothing changed. The pass had begun, so
-/// the state directory holds the lock, the journal with the failure, and nothing else.
+/// Valid settings with a part that this host cannot have: the part is left out and named, the exit
+/// code is 1, and everything else goes in.
 #[test]
-fn settings_unfit_for_this_host_change_nothing() {
+fn settings_unfit_for_this_host_cost_only_their_part() {
+    const EGRESS: &str = "via 10.0.1.10";
+    const ROUTER: &str = "via 10.0.1.1 ";
+    const CLOSED: &str = "No route to host";
     lab::isolated(|| {
         let mut site = Site::new();
         site.publish(document(TOKEN, &ROWS));
         let good = site.config.clone();
-        let nat = good
-            .replace("\"host\"", "\"nat\"")
-            .replace("egress.gateways", "nat.egress_addresses");
-        for (config, says) in [
+        let before = site.bare.ns.snapshot();
+        for (config, part, says, partner, storage) in [
             (
                 good.replace("10.0.1.10", "10.9.9.9"),
-                &["[egress] gateways", "gateway 10.9.9.9 is not on-link"][..],
+                "egress",
+                "gateway 10.9.9.9 is not on-link",
+                CLOSED,
+                ROUTER,
             ),
             (
                 good.clone() + "bypass.gateway = \"10.9.9.1\"\n",
-                &["[bypass] gateway", "10.9.9.1 is not on-link"],
+                "bypass",
+                "10.9.9.1 is not on-link",
+                EGRESS,
+                EGRESS,
             ),
             (
                 good.replace("10.0.1.10", "10.0.1.11"),
-                &["[egress] gateways", "10.0.1.11 is an address of this host"],
+                "egress",
+                "10.0.1.11 is an address of this host",
+                CLOSED,
+                ROUTER,
             ),
             (
                 good.clone() + "bypass.gateway = \"10.0.1.11\"\n",
-                &["[bypass] gateway", "10.0.1.11 is an address of this host"],
+                "bypass",
+                "10.0.1.11 is an address of this host",
+                EGRESS,
+                EGRESS,
             ),
             (
+                // IPv4 lacks nothing.
                 good.clone() + "bypass.gateway = \"fe80::7\"\n",
-                &["link-local gateway fe80::7 needs an interface"],
+                "bypass",
+                "link-local gateway fe80::7 needs an interface",
+                EGRESS,
+                ROUTER,
             ),
             (
                 good.clone() + "bypass.interface = \"ens99\"\n",
-                &["[bypass] interface", "no interface ens99", "eth0"],
+                "bypass",
+                "no interface ens99; it has: lo, eth0",
+                EGRESS,
+                EGRESS,
             ),
             (
                 // The main table's default goes through the NAT already.
                 good.replace("10.0.1.10", "10.0.1.1"),
-                &["10.0.1.1, which is an egress gateway", "silently"],
-            ),
-            (
-                // Asked of the metadata service, which isn't there.
-                nat + "nat.sources = [\"10.0.2.0/24\"]\n",
-                &["metadata service", "needed for [nat] egress_addresses"],
+                "bypass",
+                "10.0.1.1, which is an egress gateway",
+                ROUTER,
+                ROUTER,
             ),
         ] {
             site.config = config;
-            let report = site.refuses(&["--dry-run"], 1, says).expect("a report");
-            assert_eq!(report["steps"], serde_json::json!([]));
-            assert!(!site.state_dir().exists() || !site.state_dir().join("numbers.json").exists());
-            site.refuses(&[], 1, says);
-            assert_eq!(state_files(&site.state_dir()).len(), 0, "{}", site.config);
-            assert_eq!(site.journal_end()["outcome"], "failed");
+            site.reconcile(&["--dry-run"], 2);
+            let report = site.reconcile(&[], 1);
+            assert_eq!(report["outcome"], "changed", "{report:#}");
+            let missing = &report["degraded"][0];
+            assert_eq!(missing["part"], part, "{report:#}");
+            let reason = missing["reason"].as_str().unwrap();
+            assert!(reason.contains(says), "lacks {says:?}: {reason}");
+            assert_eq!(site.journal_end()["degraded"][0]["reason"], reason);
+            for (address, way) in [("203.0.113.9", partner), ("52.216.1.1", storage)] {
+                let seen = site.way(address);
+                assert!(seen.contains(way), "{says}: {address}: {seen}");
+            }
+            let again = site.reconcile(&[], 1);
+            assert_eq!(again["outcome"], "in_sync", "{again:#}");
+            assert_eq!(again["degraded"], report["degraded"]);
+            site.flush();
+            before.assert_same(&site.bare.ns.snapshot());
         }
-        // And with ours in force already: everything stays.
-        site.config = good.clone();
+    });
+}
+
+/// A mistake about the bypass breaks no bypass path that works.
+#[test]
+fn unfit_bypass_settings_leave_the_working_bypass_routes() {
+    lab::isolated(|| {
+        let mut site = Site::new();
         site.install();
+        let (good, routes) = (site.config.clone(), site.bypass());
+        for mistake in [
+            "bypass.gateway = \"10.9.9.1\"\n",
+            "bypass.gateway = \"10.0.1.11\"\n",
+            "bypass.interface = \"ens99\"\n",
+        ] {
+            site.config = good.clone() + mistake;
+            let report = site.reconcile(&[], 1);
+            assert_eq!(report["outcome"], "in_sync", "{report:#}");
+            assert_eq!(report["degraded"][0]["part"], "bypass");
+            assert_eq!(site.bypass(), routes, "{mistake}");
+            let seen = site.way("52.216.1.1");
+            assert!(seen.contains("via 10.0.1.1 "), "{mistake}: {seen}");
+        }
+        // The egress of a wrong gateway is closed, and the bypass stays.
         site.config = good.replace("10.0.1.10", "10.9.9.9");
-        site.refuses(&[], 1, &["gateway 10.9.9.9 is not on-link"]);
+        let report = site.reconcile(&[], 1);
+        assert_eq!(report["degraded"][0]["part"], "egress");
+        assert_eq!(site.bypass(), routes);
+        let seen = site.way("203.0.113.9");
+        assert!(seen.contains("No route to host"), "{seen}");
+        site.config = good;
+        assert_eq!(site.reconcile(&[], 0)["degraded"], serde_json::json!([]));
     });
 }

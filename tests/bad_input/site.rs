@@ -160,6 +160,20 @@ impl Site {
         self.run(flags).expect_code(code).json()
     }
 
+    /// The kernel's route to an address, or the kernel's refusal.
+    pub fn way(&self, address: &str) -> String {
+        let output = self.bare.ns.exec(&["ip", "route", "get", address]);
+        output.stdout + &output.stderr
+    }
+
+    #[track_caller]
+    pub fn flush(&self) {
+        let config = self.path("trailblazer.toml");
+        self.bare
+            .ns
+            .run(&[BINARY, "flush", "-c", config.to_str().unwrap()]);
+    }
+
     pub fn before(&self) -> Before {
         Before {
             kernel: self.bare.ns.snapshot(),

@@ -114,7 +114,7 @@ fn check_covers_the_host_role() {
 }
 
 #[test]
-fn check_fails_for_settings_refused_by_a_pass() {
+fn check_fails_for_settings_that_cost_a_part() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
@@ -125,7 +125,7 @@ fn check_fails_for_settings_refused_by_a_pass() {
             );
             Setup::new("s", &text)
         };
-        Checked::run(&config("\"192.0.2.9\""), ns, 1).has("paths", "fail", "192.0.2.9");
+        Checked::run(&config("\"192.0.2.9\""), ns, 1).has("egress", "fail", "192.0.2.9");
         let one = Checked::run(&config("\"10.0.1.10\""), ns, 0);
         one.has("paths", "warn", "ipv6: no egress gateway");
         ns.sysctl(&[

@@ -254,7 +254,7 @@ impl Case {
     pub fn firewall_before(&self) -> Option<(BackendKind, Ruleset)> {
         let before = self.before.as_deref()?;
         let outcome = pipeline::run(before);
-        let ruleset = outcome.desired?.firewall?;
+        let ruleset = outcome.desired.firewall?;
         Some((outcome.backend, ruleset))
     }
 
@@ -262,9 +262,7 @@ impl Case {
     pub fn state(&self) -> ObservedState {
         let mut state = ObservedState::empty();
         if let Some(before) = self.before.as_deref() {
-            let desired = pipeline::run(before)
-                .desired
-                .unwrap_or_else(|| panic!("{}: {} has no desired state", self.name, before.name));
+            let desired = pipeline::run(before).desired;
             state.routes = desired.routes;
             state.rules = desired.rules;
         }

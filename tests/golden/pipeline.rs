@@ -18,8 +18,7 @@ use crate::case::Case;
 
 /// The outcome of a case.
 pub struct Outcome {
-    /// `None` where the host doesn't fit the settings.
-    pub desired: Option<DesiredState>,
+    pub desired: DesiredState,
     pub plan: Plan,
     pub backend: BackendKind,
     pub report: Report,
@@ -158,34 +157,25 @@ pub fn run(case: &Case) -> Outcome {
             ipv6: true,
         },
     });
-    let mut steps = Plan::default();
-    let wanted = match wanted {
-        Ok(wanted) => {
-            report.notes.extend(wanted.notes.iter().cloned());
-            let text = wanted
-                .firewall
-                .as_ref()
-                .map(|ruleset| render(backend, ruleset))
-                .unwrap_or_default();
-            let goal = Goal::of(wanted.clone(), backend, text);
-            steps = plan(&goal, &state, &ownership);
-            report.notes.extend(steps.notes.iter().cloned());
-            report.take_plan(steps.clone());
-            if !steps.conflicts.is_empty() {
-                let messages = steps.conflicts.iter().map(|c| c.message.clone()).collect();
-                report.fail(&PassError::Conflict(messages));
-            } else if judgement.nothing_in_force {
-                report.fail(&PassError::NoDocument(
-                    "the source doesn't answer".to_owned(),
-                ));
-            }
-            Some(wanted)
-        }
-        Err(error) => {
-            report.fail(&PassError::Desired(error));
-            None
-        }
-    };
+    report.notes.extend(wanted.notes.iter().cloned());
+    report.degrade(&wanted.degraded);
+    let text = wanted
+        .firewall
+        .as_ref()
+        .map(|ruleset| render(backend, ruleset))
+        .unwrap_or_default();
+    let goal = Goal::of(wanted.clone(), backend, text);
+    let steps = plan(&goal, &state, &ownership);
+    report.notes.extend(steps.notes.iter().cloned());
+    report.take_plan(steps.clone());
+    if !steps.conflicts.is_empty() {
+        let messages = steps.conflicts.iter().map(|c| c.message.clone()).collect();
+        report.fail(&PassError::Conflict(messages));
+    } else if judgement.nothing_in_force {
+        report.fail(&PassError::NoDocument(
+            "the source doesn't answer".to_owned(),
+        ));
+    }
     report.settle();
     let current = trailblazer::ownership::Ownership::new(ownership.current, []);
     let mut text: String = report

@@ -67,7 +67,7 @@ fn the_worlds_are_worth_trying() {
     println!("{seen:?}");
     for (name, least) in [
         ("planned", 500),
-        ("refused", 20),
+        ("refused", 5),
         ("calm", 100),
         ("protected", 400),
         ("frozen", 50),
@@ -88,11 +88,11 @@ fn the_worlds_are_worth_trying() {
     }
 }
 
-/// The desired state and the plan; `None` where the host doesn't fit the settings, or something
-/// foreign is in the way (then nothing is carried out).
+/// The desired state and the plan; `None` where a foreign object is in the way (then nothing is
+/// carried out).
 fn planned(start: &Start) -> Option<(DesiredState, Plan)> {
     let observed = start.model.observed();
-    let desired = start.world.desired(&observed, &start.ownership).ok()?;
+    let desired = start.world.desired(&observed, &start.ownership);
     let goal = start.world.goal(desired.clone());
     let plan = plan(&goal, &observed, &start.ownership);
     plan.conflicts.is_empty().then_some((desired, plan))

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 use trailblazer::config::{Config, Role, parse};
-use trailblazer::desired::{DesiredError, DesiredState, Inputs, desired};
+use trailblazer::desired::{DesiredState, Inputs, desired};
 use trailblazer::facts::{Address, HostFacts, Link, MainRoute};
 use trailblazer::firewall::{BackendKind, ObservedFirewall};
 use trailblazer::objects::{
@@ -203,11 +203,7 @@ pub fn world() -> impl Strategy<Value = World> {
 }
 
 impl World {
-    pub fn desired(
-        &self,
-        state: &ObservedState,
-        ownership: &Ownership,
-    ) -> Result<DesiredState, DesiredError> {
+    pub fn desired(&self, state: &ObservedState, ownership: &Ownership) -> DesiredState {
         let vpc_cidrs: Vec<IpNet> = self
             .config
             .vpc_cidrs
@@ -429,12 +425,10 @@ fn build(
     let mut model = Model::of(&state);
     if let Some(before) = before {
         let its = Ownership::new(Numbers::of(&before.config), []);
-        if let Ok(desired) = before.desired(&state, &its) {
-            let goal = before.goal(desired);
-            let plan = trailblazer::plan::plan(&goal, &state, &its);
-            for step in &plan.steps {
-                model.apply(step).expect("a first installation goes in");
-            }
+        let goal = before.goal(before.desired(&state, &its));
+        let plan = trailblazer::plan::plan(&goal, &state, &its);
+        for step in &plan.steps {
+            model.apply(step).expect("a first installation goes in");
         }
     }
     if happened.upgraded {

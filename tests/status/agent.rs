@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 use trailblazer::config::Role;
+use trailblazer::degraded::{Degradation, Part};
 use trailblazer::status::control::*;
 use trailblazer::status::snapshot::*;
 use trailblazer::types::{Family, PerFamily, SyncToken};
@@ -102,6 +103,12 @@ pub fn place() -> (tempfile::TempDir, PathBuf) {
 /// The time of the filled snapshot: 2026-11-20 12:00:00 UTC.
 pub const NOW: i64 = 1_795_176_000;
 
+/// A missing part, absent from the filled snapshot.
+pub fn missing_part() -> Degradation {
+    let reason = "[bypass] gateway: gateway fe80::7 needs an interface";
+    Degradation::new(Part::Bypass, Family::Ipv6, reason).with_advice("set [bypass] interface")
+}
+
 /// A snapshot with every field filled.
 pub fn filled() -> Snapshot {
     let mut latency = Histogram::new(&[0.05, 0.25, 1.0, 5.0]);
@@ -139,6 +146,7 @@ pub fn filled() -> Snapshot {
         role: Role::Host,
         state: State::InForce,
         reason: None,
+        degraded: Vec::new(),
         started_at: NOW - 86_420,
         in_force_since: Some(NOW - 600),
         in_force_s: 86_350.5,

@@ -64,13 +64,20 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn metrics_carry_the_snapshots_values() {
-    let samples = samples(&encode(CATALOGUE, &filled()));
+    let snapshot = Snapshot {
+        degraded: vec![missing_part()],
+        ..filled()
+    };
+    let samples = samples(&encode(CATALOGUE, &snapshot));
     for (series, value) in [
         (
             "trailblazer_build_info{version=\"0.1.0\",role=\"host\",firewall=\"nftables\"}",
             1.0,
         ),
         ("trailblazer_in_force", 1.0),
+        ("trailblazer_degraded{part=\"bypass\",family=\"ipv6\"}", 1.0),
+        ("trailblazer_degraded{part=\"bypass\",family=\"\"}", 0.0),
+        ("trailblazer_degraded{part=\"egress\",family=\"ipv4\"}", 0.0),
         ("trailblazer_in_force_seconds_total", 86_350.5),
         ("trailblazer_uptime_seconds_total", 86_420.25),
         ("trailblazer_state{state=\"in_force\"}", 1.0),

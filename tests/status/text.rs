@@ -61,6 +61,7 @@ fn text_shows_a_state_out_of_force() {
     let mut snapshot = filled();
     snapshot.state = State::Degraded;
     snapshot.reason = Some("conflict: route 3.5.0.0/19 in table 1083 is not ours".to_owned());
+    snapshot.degraded = vec![missing_part()];
     snapshot.in_force_since = None;
     let document = snapshot.document.as_mut().unwrap();
     document.freshness = Freshness::Alarm;

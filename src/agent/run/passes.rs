@@ -88,7 +88,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.schedule.started(now);
         let (config, role) = (Arc::clone(&self.settings.config), self.settings.role);
         let asker = self.asker.clone();
-        let (own, to_loop) = (self.own_addresses.clone(), self.fetched_to.clone());
+        let (own, to_loop) = (self.own_networks.clone(), self.fetched_to.clone());
         let task = tokio::spawn(async move {
             let gathered = gather(&config, role, &Options::default(), &asker, &own).await;
             let (by, took) = (tokio::task::id(), now.elapsed());
@@ -201,7 +201,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             self.judge_fetch(&report.fetch, took, ended.ended);
         }
         if let Some(in_force) = &ended.in_force {
-            self.own_addresses = in_force.facts.own_addresses();
+            self.own_networks = in_force.facts.own_networks();
         }
         if let Some(backend) = &report.backend {
             self.meter.use_backend(backend.kind);
@@ -209,10 +209,13 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             self.meter.read();
         }
         match report.error {
-            None => (self.failures, self.retry_at) = (0, None),
+            // No event announces some remedies, such as a sysctl.
+            None if report.degraded.is_empty() => (self.failures, self.retry_at) = (0, None),
             // Only the next fetch can bring another document.
-            Some(_) if report.without_document => self.retry_at = None,
-            Some(_) => {
+            Some(_) if report.without_document && report.degraded.is_empty() => {
+                self.retry_at = None;
+            }
+            _ => {
                 let pause = RETRY.saturating_mul(2u32.saturating_pow(self.failures.min(6)));
                 self.failures += 1;
                 self.retry_at = Some(ended.ended + pause.min(LONGEST_RETRY));
@@ -318,7 +321,15 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
                 State::Starting => State::Starting,
                 _ => State::Degraded,
             };
-            (state, Some(error.clone()))
+            let missing = report.degraded.first().filter(|_| report.without_document);
+            let missing = missing.map_or_else(String::new, |missing| format!("{missing}; "));
+            (state, Some(format!("{missing}{error}")))
+        } else if let Some(missing) = report.degraded.first() {
+            let more = match report.degraded.len() {
+                1 => String::new(),
+                count => format!(" (and {} more)", count - 1),
+            };
+            (State::Degraded, Some(format!("{missing}{more}")))
         } else if !fought.is_empty() {
             let reason = format!("other programs keep changing {}", fought.join(", "));
             (State::Degraded, Some(reason))

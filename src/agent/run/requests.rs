@@ -9,6 +9,7 @@ use super::super::worker::Ended;
 use super::super::{Settings, meter};
 use super::Agent;
 use crate::config::Config;
+use crate::degraded::Part;
 use crate::random;
 use crate::reconcile::Cause;
 use crate::status::control::{Asked, MetricsServer, Reply, Request, serve_metrics, serve_socket};
@@ -78,7 +79,14 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     pub(super) fn probed(&mut self, settings: Settings, ended: &Ended) {
         let report = &ended.report;
-        if let (Some(error), false) = (&report.error, report.without_document) {
+        let error = report.error.clone().filter(|_| !report.without_document);
+        // A mistake in the new config must not cost a part that works.
+        let lost = report.degraded.iter().find(|missing| {
+            let part = missing.part;
+            let affects_paths = matches!(part, Part::Egress | Part::Translation | Part::Bypass);
+            affects_paths && !self.account.lacks(part, missing.family)
+        });
+        if let Some(error) = error.or(lost.map(ToString::to_string)) {
             tracing::error!("invalid config, the previous config stays in force: {error}");
             self.notifier.ready();
             return;

@@ -11,25 +11,29 @@ use crate::objects::Via;
 use crate::reconcile::Examined;
 use crate::types::Family;
 
-/// Computes the desired state of a pass: each refusal is a failure, each note a warning.
+/// Computes the desired state of a pass: each missing part is a failure, each note a warning.
 pub(super) fn all(
     config: &Config,
     role: Role,
     examined: &Examined,
     kernel: &mut Kernel,
     report: &mut CheckReport,
-) -> Option<DesiredState> {
+) -> DesiredState {
     let view = &examined.view;
-    let desired = match view.desired(config, role) {
-        Ok(desired) => desired,
-        Err(error) => {
-            report.fail_plain("paths", error.to_string());
-            return None;
-        }
-    };
+    let desired = view.desired(config, role);
     for family in Family::ALL {
         bypass(config, examined, &desired, family, report);
         egress(config, role, &desired, family, report);
+    }
+    for missing in examined.judgement.degraded.iter().chain(&desired.degraded) {
+        let part = missing.part.as_str();
+        let family = missing.family.map(|family| format!("{family}: "));
+        let text = format!("{}{}", family.unwrap_or_default(), missing.reason);
+        if missing.advice.is_empty() {
+            report.fail_plain(part, text);
+        } else {
+            report.fail(part, text, missing.advice.clone());
+        }
     }
     for note in &desired.notes {
         report.warn_plain("paths", note.clone());
@@ -41,7 +45,7 @@ pub(super) fn all(
         }
     }
     conflicts(examined, &desired, kernel, report);
-    Some(desired)
+    desired
 }
 
 fn bypass(

@@ -178,8 +178,11 @@ impl Absent {
         self.notes.extend(verdicts.map(ToString::to_string));
         self.notes
             .extend(examined.complaint.as_ref().map(ToString::to_string));
-        let desired = view.desired(config, role)?;
+        let desired = view.desired(config, role);
         self.notes.extend(desired.notes.iter().cloned());
+        let degraded = examined.judgement.degraded.iter().chain(&desired.degraded);
+        self.notes
+            .extend(degraded.map(|missing| format!("degraded: {missing}")));
         let mut plan = view.plan(kernel, desired)?;
         if !readable(&view.observed) {
             // The plan would add every unread firewall object.

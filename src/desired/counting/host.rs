@@ -130,13 +130,9 @@ impl Teller<'_> {
         let config = &self.inputs.config.egress;
         if self.through_ours {
             let hop = |address| {
-                let device = match gateway::egress(self.inputs, address).ok()? {
-                    Ok(via) => facts.device_name(via.device),
-                    Err(down) => down,
-                };
                 Some(Hop {
                     gateway: Some(address),
-                    device,
+                    device: gateway::egress_device(self.inputs, address)?,
                 })
             };
             let gateways = config.gateways_of(self.family);
@@ -284,8 +280,7 @@ mod tests {
                 ipv4: true,
                 ipv6: false,
             },
-        })
-        .unwrap();
+        });
         (state.firewall.unwrap(), state.notes)
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::encode::{Kind, Metric, Samples};
+use crate::degraded::Part;
 use crate::status::snapshot::{BreakerState, Freshness, PathTraffic, Snapshot, State, Traffic};
 use crate::types::Family;
 
@@ -52,6 +53,24 @@ pub const CATALOGUE: &[Metric] = &[
         labels: &[],
         help: "1 while the kernel holds all routes and rules of the config, else 0.",
         samples: |snapshot, out| out.value(&[], flag(snapshot.state == State::InForce)),
+    },
+    Metric {
+        name: "trailblazer_degraded",
+        kind: Kind::Gauge,
+        labels: &["part", "family"],
+        help: "Number of faults that leave a part out; the family is empty for a part of both families.",
+        samples: |snapshot, out| {
+            let families = std::iter::once(None).chain(Family::ALL.map(Some));
+            for (part, family) in Part::ALL
+                .iter()
+                .flat_map(|part| families.clone().map(move |family| (part, family)))
+            {
+                let missing = snapshot.degraded.iter();
+                let count = missing.filter(|it| it.part == *part && it.family == family);
+                let family = family.map_or("", Family::as_str);
+                out.value(&[part.as_str(), family], count.count());
+            }
+        },
     },
     Metric {
         name: "trailblazer_in_force_seconds_total",
