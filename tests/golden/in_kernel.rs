@@ -58,6 +58,7 @@ pub fn carry_out(case: &Case) {
     let named = defeated.is_none_or(|words| real.stdout.contains(words));
     assert!(named, "{defeated:?} is not in the report: {real}");
     assert_eq!(real.code, Some(i32::from(fails)), "{real}");
+    assert!(!real.stdout.contains("Rolled back"), "{real}");
     if refused {
         everything.assert_same(&host.ns.snapshot());
         return;
