@@ -243,10 +243,18 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if self.waits_for_ready() && now >= self.ready_by {
             self.notifier.ready();
         }
-        let may_fetch = self.first_pass_over && self.fetching.is_none() && !self.shared.is_paused();
-        if may_fetch && self.gathered.is_none() && now >= self.schedule.due() {
+        if self.may_fetch() && now >= self.schedule.due() {
             self.start_fetch(now);
         }
+    }
+
+    /// False while an answer waits for its pass: a pass that waits for the lock must not turn the
+    /// due fetch into a busy loop.
+    fn may_fetch(&self) -> bool {
+        self.first_pass_over
+            && self.fetching.is_none()
+            && self.gathered.is_none()
+            && !self.shared.is_paused()
     }
 
     /// True while only the sources delay READY. A first pass that hangs delays READY without limit.
@@ -297,16 +305,14 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if self.waits_for_ready() {
             deadlines.push(Some(self.ready_by));
         }
-        if !self.shared.is_paused() {
-            if self.running.is_none() {
-                deadlines.push(self.debounce.due());
-                deadlines.push(self.retry_at);
-                deadlines.push(self.conflict_due());
-                deadlines.push(Some(self.resync_at));
-            }
-            if self.fetching.is_none() && self.first_pass_over {
-                deadlines.push(Some(self.schedule.due()));
-            }
+        if !self.shared.is_paused() && self.running.is_none() {
+            deadlines.push(self.debounce.due());
+            deadlines.push(self.retry_at);
+            deadlines.push(self.conflict_due());
+            deadlines.push(Some(self.resync_at));
+        }
+        if self.may_fetch() {
+            deadlines.push(Some(self.schedule.due()));
         }
         deadlines.into_iter().flatten().min()
     }

@@ -321,3 +321,36 @@ fn cleared_state_dir_changes_nothing_and_is_refilled() {
         eventually("mended", || host.has(FIRST));
     });
 }
+
+/// The CPU time of a process, in clock ticks (proc_pid_stat(5), fields 14 and 15).
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let mut fields = fields
+        .split(' ')
+        .skip(11)
+        .map(|field| field.parse::<u64>().unwrap());
+    fields.next().unwrap() + fields.next().unwrap()
+}
+
+#[test]
+fn agent_waits_for_the_lock_without_a_busy_loop() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("source.refresh", "\"1s\"");
+        let agent = host.in_force();
+        let lock = std::fs::File::open(host.state_dir().join("lock")).unwrap();
+        lock.lock().unwrap();
+        // The fetch after the next one is due while an answer waits for its pass.
+        let asked = host.mirror.requests().len();
+        eventually("two fetches", || host.mirror.requests().len() >= asked + 2);
+        let before = cpu_ticks(agent.pid());
+        std::thread::sleep(4 * A_WHILE);
+        let used = cpu_ticks(agent.pid()) - before;
+        // 2.8 s are 280 ticks of a busy core; a waiting agent uses about 20 in a debug build. On a
+        // busy machine a busy loop may stay unnoticed, but a waiting agent never fails.
+        assert!(used < 100, "{used} ticks");
+        lock.unlock().unwrap();
+        agent.wait_in_force();
+    });
+}
