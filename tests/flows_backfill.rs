@@ -373,7 +373,8 @@ fn thousands_of_flows_are_marked_quickly() {
         assert!(took < Duration::from_secs(2), "{took:?}");
         assert_eq!(
             backfill_inbound(INBOUND, &own()).unwrap(),
-            counts(0, 0, 5000)
+            counts(0, 0, 0),
+            "the kernel's filter leaves marked flows out"
         );
     });
 }

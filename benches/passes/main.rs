@@ -10,6 +10,7 @@ mod binary;
 mod bounds;
 mod documents;
 mod floor;
+mod flows;
 mod foreign;
 mod oneshot;
 mod raw;
@@ -82,6 +83,7 @@ fn run(mode: Mode) -> Res<Bounds> {
     println!("{}", table.noise());
     foreign::measure(mode, &mut bounds)?;
     oneshot::measure(mode, &mut bounds)?;
+    flows::measure(mode, &mut bounds)?;
     binary::inspect(&mut bounds)?;
     println!("{}", bounds.text());
     println!(

@@ -1,14 +1,16 @@
-//! Connections that are open when our firewall rules come in.
+//! Connections that are open when our firewall rules come in, or when an address goes.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::Job;
+use super::memory::Memory;
 use super::view::View;
-use crate::config::{AutoOr, Role};
+use crate::config::{AutoOr, NatBypass, Role};
 use crate::desired::special;
-use crate::kernel::flows::{backfill_inbound, forget_untranslated};
+use crate::kernel::flows::{backfill_inbound, forget_dead, forget_untranslated};
 use crate::notes::Notes;
 use crate::types::{Family, Mark};
 
@@ -33,10 +35,7 @@ impl OpenFlows {
             role,
             inbound: config.kernel.path_mask.inbound(),
             own: view.facts.own_addresses(),
-            sources: match &config.nat.sources {
-                AutoOr::Set(sources) => sources.clone(),
-                AutoOr::Auto => view.vpc_cidrs.clone(),
-            },
+            sources: sources(job, view),
             private: families
                 .flat_map(|family| special::thrown(family, &view.vpc_cidrs))
                 .collect(),
@@ -67,4 +66,62 @@ impl OpenFlows {
             self.notes.push(format!("{consequence}: {error}"));
         }
     }
+}
+
+fn sources(job: Job<'_>, view: &View) -> Vec<IpNet> {
+    match &job.config.nat.sources {
+        AutoOr::Set(sources) => sources.clone(),
+        AutoOr::Auto => view.vpc_cidrs.clone(),
+    }
+}
+
+/// Ends the flows that keep a dead translation: the address is neither configured nor an address of
+/// this host. Conntrack translates each packet of a flow like the first one, so a flow that never
+/// idles would lose its packets for ever. Without a memory the flows are listed in every pass, else
+/// only after a change of the addresses.
+pub(super) fn end_dead(job: Job<'_>, view: &View, memory: Option<&mut Memory>) -> Notes {
+    let mut notes = Notes::default();
+    let config = job.config;
+    if job.role != Role::Nat {
+        return notes;
+    }
+    let mut kept: BTreeSet<IpAddr> = view.facts.own_addresses().into_iter().collect();
+    kept.extend(&config.nat.egress_addresses);
+    if let Some(instance) = &view.facts.instance {
+        let configured = config.nat.egress_addresses.iter();
+        kept.extend(configured.filter_map(|public| instance.public_addresses.get(public)));
+    }
+    let path = config.kernel.path_mask;
+    let mut marks = vec![path.egress()];
+    match &config.nat.bypass {
+        NatBypass::Masquerade => marks.push(path.bypass()),
+        NatBypass::Addresses(addresses) => {
+            marks.push(path.bypass());
+            kept.extend(addresses);
+        }
+        // Bypass traffic is translated by another program, if at all.
+        NatBypass::None => {}
+    }
+    if memory
+        .as_ref()
+        .is_some_and(|memory| memory.kept.as_ref() == Some(&kept))
+    {
+        return notes;
+    }
+    match forget_dead(&marks, &sources(job, view), &kept) {
+        Ok(ended) => {
+            if ended > 0 {
+                notes.push(format!(
+                    "{ended} flows were ended, since the address of their translation is gone from this host"
+                ));
+            }
+            if let Some(memory) = memory {
+                memory.kept = Some(kept);
+            }
+        }
+        Err(error) => notes.push(format!(
+            "flows with a translation to an address that is gone lose their packets: {error}"
+        )),
+    }
+    notes
 }

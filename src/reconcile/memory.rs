@@ -3,6 +3,8 @@
 //! matter.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -17,6 +19,9 @@ pub struct Memory {
     /// The last failure of the metadata service. A pass without a question repeats the note of
     /// the pass before.
     pub(super) metadata_failure: Option<String>,
+    /// The addresses that flows could be translated to when the flows were listed last, see
+    /// [`super::flows::end_dead`].
+    pub(super) kept: Option<BTreeSet<IpAddr>>,
 }
 
 #[derive(Debug)]

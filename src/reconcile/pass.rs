@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::attempt::{Aim, Machine, Part, Work};
 use super::documents::{self, Documents};
 use super::fights::Fights;
+use super::flows;
 use super::gather::Gathered;
 use super::in_force::InForce;
 use super::instance;
@@ -130,7 +131,13 @@ impl<'a> Pass<'a> {
             view,
             interposer: interposer.map(|it| it as &mut dyn Interposer),
         };
-        self.bring_about(&mut machine, &documents)?;
+        let brought_about = self.bring_about(&mut machine, &documents);
+        if self.job.options.mode.writes() {
+            let memory = self.memory.as_deref_mut();
+            let notes = flows::end_dead(self.job, &machine.view, memory);
+            self.note(notes);
+        }
+        brought_about?;
         documents.complain()
     }
 

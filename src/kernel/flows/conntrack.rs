@@ -1,7 +1,9 @@
 //! Reads and writes conntrack entries over netlink.
 
+use super::ends::Ends;
 use super::entry::{self, Tracked};
 use super::error::{FlowError, failed};
+use super::filter::Filter;
 use super::request::{self, Request};
 use super::sockets::Socket;
 use crate::kernel::wire::{
@@ -36,11 +38,24 @@ pub(super) struct Written {
     pub(super) inserted: u32,
     /// Ended meanwhile.
     pub(super) gone: u32,
+    /// Marked before.
+    pub(super) marked: u32,
     /// The first error other than "gone" and "exists".
     pub(super) failure: Option<FlowError>,
 }
 
 impl Written {
+    /// Adds the counts of a further change.
+    pub(super) fn add(&mut self, more: Written) {
+        self.updated += more.updated;
+        self.inserted += more.inserted;
+        self.gone += more.gone;
+        self.marked += more.marked;
+        if self.failure.is_none() {
+            self.failure = more.failure;
+        }
+    }
+
     fn count_updates(&mut self, answers: &[i32]) {
         for errno in answers {
             match *errno {
@@ -57,8 +72,14 @@ impl Written {
     }
 }
 
-/// An open conversation with conntrack.
-pub(super) struct Conntrack(Wire);
+/// Open conversations with conntrack: one for the listing, one for the changes meanwhile.
+///
+/// A listing is handed on entry by entry, and the chosen entries are changed in batches, so that
+/// the memory in use doesn't grow with the table.
+pub(super) struct Conntrack {
+    listing: Wire,
+    changes: Wire,
+}
 
 fn unavailable(error: &WireError) -> Option<FlowError> {
     // EINVAL: the kernel has no conntrack subsystem. EPROTONOSUPPORT: no netfilter over netlink.
@@ -67,32 +88,80 @@ fn unavailable(error: &WireError) -> Option<FlowError> {
     })
 }
 
+fn refused(error: WireError) -> FlowError {
+    unavailable(&error).unwrap_or_else(|| failed("list the open flows")(error))
+}
+
 impl Conntrack {
     pub(super) fn open() -> Result<Self, FlowError> {
-        let wire = Wire::open(NETLINK_NETFILTER).map_err(WireError::from);
-        wire.map(Conntrack).map_err(|error| {
-            unavailable(&error).unwrap_or_else(|| failed("open a netfilter socket")(error))
+        let wire = || {
+            let wire = Wire::open(NETLINK_NETFILTER).map_err(WireError::from);
+            wire.map_err(|error| {
+                unavailable(&error).unwrap_or_else(|| failed("open a netfilter socket")(error))
+            })
+        };
+        Ok(Conntrack {
+            listing: wire()?,
+            changes: wire()?,
         })
     }
 
-    /// Reads all entries of both families. For a dump the kernel walks its table of all namespaces
-    /// (often 262,144 buckets), so that a namespace without entries is not dumped.
-    pub(super) fn read(&mut self) -> Result<Vec<Tracked>, FlowError> {
-        let mut tracked = Vec::new();
-        let refused = |error: WireError| {
-            unavailable(&error).unwrap_or_else(|| failed("list the open flows")(error))
-        };
+    /// Marks the listed flows that `choose` accepts.
+    pub(super) fn mark_listed(
+        &mut self,
+        filter: Filter,
+        mark: Mark,
+        choose: impl Fn(&Tracked) -> bool,
+    ) -> Result<Written, FlowError> {
+        self.change_listed(filter, choose, CT_NEW, |flow| request::mark(flow, mark))
+    }
+
+    /// Deletes the entries of the listed flows that `choose` accepts, and counts them as updated:
+    /// the next packet of a flow makes a new entry.
+    pub(super) fn forget_listed(
+        &mut self,
+        filter: Filter,
+        choose: impl Fn(&Tracked) -> bool,
+    ) -> Result<Written, FlowError> {
+        self.change_listed(filter, choose, CT_DELETE, request::delete)
+    }
+
+    fn change_listed(
+        &mut self,
+        filter: Filter,
+        choose: impl Fn(&Tracked) -> bool,
+        kind: u16,
+        change: impl Fn(&Tracked) -> Request,
+    ) -> Result<Written, FlowError> {
+        let mut written = Written::default();
+        // For a dump the kernel walks its table of all namespaces (often 262,144 buckets), so a
+        // namespace without entries is not dumped.
         if self.entry_count().map_err(refused)? == Some(0) {
-            return Ok(tracked);
+            return Ok(written);
         }
-        let request = request::body(AF_UNSPEC, Attributes::new());
-        self.0
+        let mut batch = Vec::with_capacity(MESSAGES_A_DATAGRAM);
+        let Conntrack { listing, changes } = self;
+        let mut flush = |batch: &mut Vec<Request>| {
+            let answers = send(changes, (kind, 0), batch, &mut written);
+            written.count_updates(&answers);
+            batch.clear();
+        };
+        let request = request::body(AF_UNSPEC, filter.attributes());
+        listing
             .ask(CT_GET, DUMP, &request, |frame| {
-                tracked.push(entry::parse(frame.body)?);
+                let flow = entry::parse(frame.body)?;
+                // The kernel ignores a filter that it doesn't know.
+                if filter.accepts(&flow) && choose(&flow) {
+                    batch.push(change(&flow));
+                }
+                if batch.len() == MESSAGES_A_DATAGRAM {
+                    flush(&mut batch);
+                }
                 Ok(())
             })
             .map_err(refused)?;
-        Ok(tracked)
+        flush(&mut batch);
+        Ok(written)
     }
 
     /// The number of entries in this namespace; `None` if the kernel doesn't say. /proc has the
@@ -101,7 +170,7 @@ impl Conntrack {
     fn entry_count(&mut self) -> Result<Option<u32>, WireError> {
         let mut count = None;
         let request = request::body(AF_UNSPEC, Attributes::new());
-        self.0.ask(CT_GET_STATS, 0, &request, |frame| {
+        self.listing.ask(CT_GET_STATS, 0, &request, |frame| {
             let list = attributes(frame.body.get(NFGEN_LEN..).unwrap_or(&[]))?;
             count = find(&list, CTA_STATS_GLOBAL_ENTRIES).and_then(|entries| entries.be32());
             Ok(())
@@ -109,30 +178,36 @@ impl Conntrack {
         Ok(count)
     }
 
-    /// Marks known flows and inserts unknown ones.
-    pub(super) fn write(
-        &mut self,
-        updates: &[&Tracked],
-        inserts: &[&Socket],
-        mark: Mark,
-    ) -> Written {
+    /// Marks the flows of TCP connections opened from outside, and inserts entries for those
+    /// unknown to conntrack.
+    pub(super) fn mark_connections(&mut self, sockets: &[Socket], mark: Mark) -> Written {
         let mut written = Written::default();
-        let requests: Vec<_> = updates
-            .iter()
-            .map(|flow| request::mark(flow, mark))
-            .collect();
-        let answers = self.send((CT_NEW, 0), &requests, &mut written);
+        let mut updates = Vec::new();
+        let mut unknown = Vec::new();
+        for socket in sockets {
+            match self.known(socket.ends) {
+                Ok(Some(flow)) if flow.mark & mark.mask == mark.value => written.marked += 1,
+                Ok(Some(flow)) => updates.push(request::mark(&flow, mark)),
+                Ok(None) => unknown.push(socket),
+                Err(error) => {
+                    written.fail(None, error);
+                    return written;
+                }
+            }
+        }
+        let answers = send(&mut self.changes, (CT_NEW, 0), &updates, &mut written);
         written.count_updates(&answers);
         let timeout = request::established_timeout();
-        let requests: Vec<_> = inserts
+        let inserts: Vec<_> = unknown
             .iter()
             .map(|socket| request::insert(socket, mark, timeout))
             .collect();
-        let answers = self.send((CT_NEW, CREATE | EXCL), &requests, &mut written);
-        for (errno, socket) in answers.into_iter().zip(inserts) {
+        let flags = (CT_NEW, CREATE | EXCL);
+        let answers = send(&mut self.changes, flags, &inserts, &mut written);
+        for (errno, socket) in answers.into_iter().zip(unknown) {
             match errno {
                 0 => written.inserted += 1,
-                // Conntrack saw a packet of the connection since the entries were read.
+                // Conntrack saw a packet of the connection meanwhile.
                 EEXIST => self.mark_known(socket, mark, &mut written),
                 _ => {}
             }
@@ -140,73 +215,84 @@ impl Conntrack {
         written
     }
 
-    /// Deletes entries and counts them as updated: the next packet of a flow makes a new entry.
-    pub(super) fn forget(&mut self, flows: &[&Tracked]) -> Written {
-        let mut written = Written::default();
-        let requests: Vec<_> = flows.iter().map(|flow| request::delete(flow)).collect();
-        let answers = self.send((CT_DELETE, 0), &requests, &mut written);
-        written.count_updates(&answers);
-        written
+    /// The entry of a connection. Conntrack switched on in the middle of a connection may have
+    /// swapped the directions, and the socket of a translated connection knows the ends of the
+    /// reply only: a look-up compares both directions of an entry.
+    fn known(&mut self, ends: Ends) -> Result<Option<Tracked>, WireError> {
+        for ends in [ends, ends.reversed()] {
+            let mut found = None;
+            let request = request::by_ends(ends);
+            let answer = self.listing.ask(CT_GET, 0, &request, |frame| {
+                found = Some(entry::parse(frame.body)?);
+                Ok(())
+            });
+            match answer {
+                Ok(()) if found.is_some() => return Ok(found),
+                Ok(()) | Err(WireError::Kernel { errno: ENOENT, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Marks the entry of a connection, whose direction is unknown.
     fn mark_known(&mut self, socket: &Socket, mark: Mark, written: &mut Written) {
         let either =
             [socket.ends, socket.ends.reversed()].map(|ends| request::mark_by_ends(ends, mark));
-        let answers = self.send((CT_NEW, 0), &either, written);
+        let answers = send(&mut self.changes, (CT_NEW, 0), &either, written);
         if answers.contains(&0) {
             written.updated += 1;
         } else {
             written.gone += 1;
         }
     }
+}
 
-    /// Sends requests and returns an answer for each: 0 or an errno. After a failed exchange the
-    /// answers end early.
-    fn send(
-        &mut self,
-        (kind, flags): (u16, u16),
-        requests: &[Request],
-        written: &mut Written,
-    ) -> Vec<i32> {
-        let mut answers = Vec::with_capacity(requests.len());
-        for chunk in requests.chunks(MESSAGES_A_DATAGRAM) {
-            let mut bytes = Vec::new();
-            let mut sequences = Vec::with_capacity(chunk.len());
-            for (index, request) in chunk.iter().enumerate() {
-                let sequence = self.0.next_sequence();
-                let ack = if index + 1 == chunk.len() { ACK } else { 0 };
-                let flags = REQUEST | flags | ack;
-                push_message(&mut bytes, kind, flags, sequence, &request.body);
-                sequences.push(sequence);
+/// Sends requests and returns an answer for each: 0 or an errno. After a failed exchange the
+/// answers end early.
+fn send(
+    wire: &mut Wire,
+    (kind, flags): (u16, u16),
+    requests: &[Request],
+    written: &mut Written,
+) -> Vec<i32> {
+    let mut answers = Vec::with_capacity(requests.len());
+    for chunk in requests.chunks(MESSAGES_A_DATAGRAM) {
+        let mut bytes = Vec::new();
+        let mut sequences = Vec::with_capacity(chunk.len());
+        for (index, request) in chunk.iter().enumerate() {
+            let sequence = wire.next_sequence();
+            let ack = if index + 1 == chunk.len() { ACK } else { 0 };
+            let flags = REQUEST | flags | ack;
+            push_message(&mut bytes, kind, flags, sequence, &request.body);
+            sequences.push(sequence);
+        }
+        let last = sequences.last().copied().unwrap_or_default();
+        let settled = wire.send(&bytes).and_then(|()| wire.settle(last, None));
+        let refusals = match settled {
+            Ok(refusals) => refusals,
+            Err(error) => {
+                written.fail(chunk.first(), error);
+                return answers;
             }
-            let last = sequences.last().copied().unwrap_or_default();
-            let settled = self.0.send(&bytes).and_then(|()| self.0.settle(last, None));
-            let refusals = match settled {
-                Ok(refusals) => refusals,
-                Err(error) => {
-                    written.fail(chunk.first(), error);
-                    return answers;
-                }
+        };
+        let first = answers.len();
+        answers.resize(first + chunk.len(), 0);
+        for refusal in refusals {
+            let WireError::Kernel {
+                errno, sequence, ..
+            } = refusal
+            else {
+                continue;
             };
-            let first = answers.len();
-            answers.resize(first + chunk.len(), 0);
-            for refusal in refusals {
-                let WireError::Kernel {
-                    errno, sequence, ..
-                } = refusal
-                else {
-                    continue;
-                };
-                let Some(index) = sequences.iter().position(|s| *s == sequence) else {
-                    continue;
-                };
-                answers[first + index] = errno;
-                if ![ENOENT, EEXIST].contains(&errno) {
-                    written.fail(chunk.get(index), refusal);
-                }
+            let Some(index) = sequences.iter().position(|s| *s == sequence) else {
+                continue;
+            };
+            answers[first + index] = errno;
+            if ![ENOENT, EEXIST].contains(&errno) {
+                written.fail(chunk.get(index), refusal);
             }
         }
-        answers
     }
+    answers
 }

@@ -13,18 +13,27 @@ mod conntrack;
 mod ends;
 mod entry;
 mod error;
+mod filter;
 mod request;
 mod select;
 mod sockets;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::types::Mark;
+use conntrack::{Conntrack, Written};
 use error::failed;
+use filter::Filter;
+use select::Own;
+use sockets::Socket;
 
 pub use error::FlowError;
+
+/// The number of connections handled at once.
+const BATCH: usize = 200;
 
 /// The result of marking open flows; all counts are flows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,7 +42,7 @@ pub struct Backfilled {
     pub updated: u32,
     /// Open TCP connections unknown to conntrack, now inserted with the mark.
     pub inserted: u32,
-    /// Flows opened from outside and left alone: marked before, or ended meanwhile.
+    /// Connections opened from outside and left alone: marked before, or ended meanwhile.
     pub skipped: u32,
     /// The reason if the kernel can't list TCP sockets (no `tcp_diag`): connections unknown to
     /// conntrack were left out.
@@ -47,38 +56,56 @@ pub struct Backfilled {
 /// opened from outside if a foreign source sends to one of these addresses (directly, or translated
 /// by conntrack), and a TCP connection if a process listens at its local port.
 ///
-/// Blocks; works on the network namespace of the calling thread. Needs CAP_NET_ADMIN.
+/// Blocks; works on the network namespace of the calling thread. Needs CAP_NET_ADMIN. The memory in
+/// use doesn't grow with the number of flows and connections: both lists are handled in batches
+/// while the kernel sends them.
 ///
 /// # Errors
 /// [`FlowError::Unavailable`] without conntrack over netlink; else the first refusal, after all
 /// other flows were marked.
 pub fn backfill_inbound(mark: Mark, own_addresses: &[IpAddr]) -> Result<Backfilled, FlowError> {
-    // Sockets first: conntrack or the rules find a connection opened in between.
-    let mut sockets_unread = None;
-    let sockets = match sockets::read() {
-        Ok(sockets) => sockets,
+    let own = Own::new(own_addresses);
+    let mut conntrack = Conntrack::open()?;
+    let mut written = Written::default();
+    let sockets_unread = match connections(&mut conntrack, &own, mark, &mut written) {
+        Ok(()) => None,
         Err(error) if sockets::is_absent(&error) => {
-            sockets_unread = Some(format!("the kernel can't list TCP sockets: {error}"));
-            sockets::Sockets::default()
+            Some(format!("the kernel can't list TCP sockets: {error}"))
         }
         Err(error) => return Err(failed("list TCP sockets")(error)),
     };
-    let mut conntrack = conntrack::Conntrack::open()?;
-    let tracked = conntrack.read()?;
-    let chosen = select::inbound(&tracked, &sockets, own_addresses, mark);
-    let mut done = Backfilled {
-        skipped: chosen.marked,
+    // The connections above are marked now, so the filter of the kernel leaves them out.
+    let unmarked = Filter::marked(Mark { value: 0, ..mark });
+    written.add(conntrack.mark_listed(unmarked, mark, |flow| own.is_opened_from_outside(flow))?);
+    let done = Backfilled {
+        updated: written.updated,
+        inserted: written.inserted,
+        skipped: written.marked + written.gone,
         sockets_unread,
-        ..Backfilled::default()
     };
-    let outcome = conntrack.write(&chosen.updates, &chosen.inserts, mark);
-    done.updated = outcome.updated;
-    done.inserted = outcome.inserted;
-    done.skipped += outcome.gone;
-    match outcome.failure {
-        None => Ok(done),
-        Some(failure) => Err(failure),
-    }
+    written.failure.map_or(Ok(done), Err)
+}
+
+/// Marks the TCP connections that a listening socket has accepted.
+fn connections(
+    conntrack: &mut Conntrack,
+    own: &Own,
+    mark: Mark,
+    written: &mut Written,
+) -> Result<(), crate::kernel::wire::WireError> {
+    let listeners = sockets::listeners()?;
+    let mut batch: Vec<Socket> = Vec::with_capacity(BATCH);
+    sockets::each_connection(|socket| {
+        if own.is_accepted(&socket, &listeners) {
+            batch.push(socket);
+        }
+        if batch.len() == BATCH {
+            written.add(conntrack.mark_connections(&batch, mark));
+            batch.clear();
+        }
+    })?;
+    written.add(conntrack.mark_connections(&batch, mark));
+    Ok(())
 }
 
 /// Forgets the untranslated and unanswered flows from `sources`, and returns their number.
@@ -91,11 +118,34 @@ pub fn backfill_inbound(mark: Mark, own_addresses: &[IpAddr]) -> Result<Backfill
 /// # Errors
 /// As [`backfill_inbound`].
 pub fn forget_untranslated(sources: &[IpNet], private: &[IpNet]) -> Result<u32, FlowError> {
-    let mut conntrack = conntrack::Conntrack::open()?;
-    let tracked = conntrack.read()?;
-    let forgotten = conntrack.forget(&select::untranslated(&tracked, sources, private));
-    match forgotten.failure {
-        None => Ok(forgotten.updated),
-        Some(failure) => Err(failure),
+    let filter = Filter::unanswered_untranslated();
+    let chosen = |flow: &entry::Tracked| select::is_untranslated(flow, sources, private);
+    forgotten(Conntrack::open()?.forget_listed(filter, chosen)?)
+}
+
+/// Forgets the flows from `sources` whose source was translated to an address outside `kept`, and
+/// returns their number. Such a flow keeps the dead address for as long as its client sends; a new
+/// entry gets an address that exists. `marks` are the marks of our paths: translations by other
+/// programs stay.
+///
+/// Blocks; works on the network namespace of the calling thread. Needs CAP_NET_ADMIN.
+///
+/// # Errors
+/// As [`backfill_inbound`].
+pub fn forget_dead(
+    marks: &[Mark],
+    sources: &[IpNet],
+    kept: &BTreeSet<IpAddr>,
+) -> Result<u32, FlowError> {
+    let mut conntrack = Conntrack::open()?;
+    let mut written = Written::default();
+    for mark in marks {
+        let chosen = |flow: &entry::Tracked| select::is_dead(flow, *mark, sources, kept);
+        written.add(conntrack.forget_listed(Filter::translated(*mark), chosen)?);
     }
+    forgotten(written)
+}
+
+fn forgotten(written: Written) -> Result<u32, FlowError> {
+    written.failure.map_or(Ok(written.updated), Err)
 }

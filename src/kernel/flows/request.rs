@@ -13,7 +13,7 @@ use crate::types::{Family, Mark};
 // linux/netfilter/nfnetlink_conntrack.h.
 const CTA_PROTOINFO: u16 = 4;
 const CTA_TIMEOUT: u16 = 7;
-const CTA_MARK_MASK: u16 = 21;
+pub(super) const CTA_MARK_MASK: u16 = 21;
 const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
@@ -73,6 +73,12 @@ pub(super) fn mark(flow: &Tracked, mark: Mark) -> Request {
 pub(super) fn mark_by_ends(ends: Ends, mark: Mark) -> Request {
     let list = Attributes::new().nest(CTA_TUPLE_ORIG, tuple(ends));
     Request::new("mark", ends, marked(list, mark))
+}
+
+/// Asks for the entry of a TCP connection, by its ends.
+pub(super) fn by_ends(ends: Ends) -> Vec<u8> {
+    let list = Attributes::new().nest(CTA_TUPLE_ORIG, tuple(ends));
+    body(family_number(Family::of(ends.source.ip())), list)
 }
 
 /// Deletes the entry of a flow.

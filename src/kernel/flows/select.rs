@@ -1,115 +1,84 @@
 //! Selects open flows by their origin. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::ends::Ends;
 use super::entry::Tracked;
-use super::sockets::{Socket, Sockets};
+use super::sockets::{Listeners, Socket};
 use crate::types::Mark;
 
-/// `IPPROTO_TCP` (RFC 9293 §3.1, IANA protocol numbers).
-const TCP: u8 = 6;
+/// The addresses of this host, without loopback addresses.
+pub(super) struct Own(BTreeSet<IpAddr>);
 
-/// The flows to mark.
-#[derive(Debug, Default)]
-pub(super) struct Chosen<'a> {
-    /// Flows known to conntrack.
-    pub(super) updates: Vec<&'a Tracked>,
-    /// Connections unknown to conntrack.
-    pub(super) inserts: Vec<&'a Socket>,
-    /// The number of flows opened from outside that carry the mark already.
-    pub(super) marked: u32,
-}
+impl Own {
+    pub(super) fn new(addresses: &[IpAddr]) -> Own {
+        let addresses = addresses.iter().copied();
+        Own(addresses.filter(|own| !own.is_loopback()).collect())
+    }
 
-/// Selects the flows that were opened from outside.
-pub(super) fn inbound<'a>(
-    tracked: &'a [Tracked],
-    sockets: &'a Sockets,
-    own: &[IpAddr],
-    mark: Mark,
-) -> Chosen<'a> {
-    let own: BTreeSet<IpAddr> = own
-        .iter()
-        .copied()
-        .filter(|own| !own.is_loopback())
-        .collect();
-    let outside = |peer: SocketAddr| !peer.ip().is_loopback() && !own.contains(&peer.ip());
-    let mut from_outside: BTreeSet<usize> = BTreeSet::new();
-    let mut known: HashMap<Ends, usize> = HashMap::new();
-    for (index, flow) in tracked.iter().enumerate() {
-        // The target is an own address, directly or after translation.
+    fn is_outside(&self, peer: SocketAddr) -> bool {
+        !peer.ip().is_loopback() && !self.0.contains(&peer.ip())
+    }
+
+    /// True if a client outside opened the flow to this host: the target is an own address,
+    /// directly or after translation.
+    pub(super) fn is_opened_from_outside(&self, flow: &Tracked) -> bool {
         let to_us =
-            own.contains(&flow.original.target.ip()) || own.contains(&flow.reply.source.ip());
-        if to_us && outside(flow.original.source) {
-            from_outside.insert(index);
-        }
-        if flow.protocol == TCP {
-            // A socket sees the translated ends, as in the reply.
-            for ends in [flow.original, flow.reply.reversed()] {
-                known.insert(ends, index);
-                known.entry(ends.reversed()).or_insert(index);
-            }
-        }
+            self.0.contains(&flow.original.target.ip()) || self.0.contains(&flow.reply.source.ip());
+        to_us && self.is_outside(flow.original.source)
     }
-    let mut chosen = Chosen::default();
-    for socket in &sockets.connections {
-        let peer = socket.ends.source;
-        if !outside(peer) || !sockets.listens(socket.ends.target) {
-            continue;
-        }
-        // Conntrack switched on in the middle of a connection may have swapped the directions:
-        // the listening socket is right.
-        match known.get(&socket.ends) {
-            Some(index) => {
-                from_outside.insert(*index);
-            }
-            None => chosen.inserts.push(socket),
-        }
+
+    /// True if a client outside opened the connection. The listening socket is a better witness
+    /// than conntrack, which may have swapped the directions.
+    pub(super) fn is_accepted(&self, socket: &Socket, listeners: &Listeners) -> bool {
+        self.is_outside(socket.ends.source) && listeners.listens(socket.ends.target)
     }
-    for flow in from_outside
-        .into_iter()
-        .filter_map(|index| tracked.get(index))
-    {
-        // The marks of the two paths serve the byte counters only: the inbound mark replaces them.
-        if flow.mark & mark.mask != mark.value {
-            chosen.updates.push(flow);
-        } else {
-            chosen.marked += 1;
-        }
-    }
-    chosen
 }
 
-/// Selects the unanswered flows from `sources` to other networks, except `private` ones, whose
-/// source is not translated.
-pub(super) fn untranslated<'a>(
-    tracked: &'a [Tracked],
+fn in_one(nets: &[IpNet], address: IpAddr) -> bool {
+    nets.iter().any(|net| net.contains(&address))
+}
+
+/// True for an unanswered flow from `sources` to another network without translation. The source of
+/// flows to `private` networks is never translated.
+pub(super) fn is_untranslated(flow: &Tracked, sources: &[IpNet], private: &[IpNet]) -> bool {
+    let (source, target) = (flow.original.source, flow.original.target.ip());
+    !flow.answered
+        && flow.reply.target == source
+        && in_one(sources, source.ip())
+        && !in_one(sources, target)
+        && !in_one(private, target)
+}
+
+/// True for a flow from `sources` whose answers go to an address outside `kept`: the address of the
+/// translation is gone. `mark` is the mark of our paths, which only flows translated by our rules
+/// carry.
+pub(super) fn is_dead(
+    flow: &Tracked,
+    mark: Mark,
     sources: &[IpNet],
-    private: &[IpNet],
-) -> Vec<&'a Tracked> {
-    let in_one = |nets: &[IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
-    let chosen = |flow: &&Tracked| {
-        let (source, target) = (flow.original.source, flow.original.target.ip());
-        !flow.answered
-            && flow.reply.target == source
-            && in_one(sources, source.ip())
-            && !in_one(sources, target)
-            && !in_one(private, target)
-    };
-    tracked.iter().filter(chosen).collect()
+    kept: &BTreeSet<IpAddr>,
+) -> bool {
+    let (source, answered_to) = (flow.original.source.ip(), flow.reply.target.ip());
+    flow.mark & mark.mask == mark.value
+        && answered_to != source
+        && in_one(sources, source)
+        && !kept.contains(&answered_to)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ends::Ends;
     use super::*;
 
-    const MARK: Mark = Mark {
-        value: 0x3000,
-        mask: 0x3000,
+    const EGRESS: Mark = Mark {
+        value: 0x20,
+        mask: 0x30,
     };
+    /// `IPPROTO_TCP`.
+    const TCP: u8 = 6;
 
     fn ends(source: &str, target: &str) -> Ends {
         Ends {
@@ -143,105 +112,72 @@ mod tests {
         }
     }
 
-    fn own() -> Vec<IpAddr> {
-        ["10.0.0.1", "2001:db8::1", "127.0.0.1", "::1"]
-            .map(|text| text.parse().unwrap())
-            .to_vec()
-    }
-
-    fn listening(connections: Vec<Socket>, listeners: &[&str]) -> Sockets {
-        Sockets {
-            connections,
-            listeners: listeners.iter().map(|text| text.parse().unwrap()).collect(),
-        }
+    fn own() -> Own {
+        Own::new(&["10.0.0.1", "2001:db8::1", "127.0.0.1", "::1"].map(|text| text.parse().unwrap()))
     }
 
     #[test]
     fn selects_tracked_flows_opened_from_outside() {
-        let inside_out = plain("10.0.0.1:40000", "192.0.2.9:443", 0);
-        let outside_in = plain("192.0.2.9:50000", "10.0.0.1:22", 0x4);
-        let in_v6 = plain("[2001:db8:9::9]:50000", "[2001:db8::1]:22", 0);
-        let marked = plain("192.0.2.9:50001", "10.0.0.1:22", 0x3004);
-        let counted = plain("192.0.2.9:50003", "10.0.0.1:23", 0x1000);
-        let to_itself = plain("10.0.0.1:50001", "10.0.0.1:22", 0);
-        let forwarded = plain("10.9.9.9:50001", "192.0.2.9:22", 0);
-        let loopback = plain("127.0.0.1:50001", "127.0.0.1:22", 0);
-        // A virtual address in front of the host, translated to an own address.
-        let translated = tracked(
-            ends("192.0.2.9:50002", "198.51.100.1:80"),
-            ends("10.0.0.1:8080", "192.0.2.9:50002"),
-            0,
-        );
-        let flows = [
-            inside_out, outside_in, in_v6, marked, counted, to_itself, forwarded, loopback,
-            translated,
+        let from_outside = [
+            plain("192.0.2.9:50000", "10.0.0.1:22", 0x4),
+            plain("[2001:db8:9::9]:50000", "[2001:db8::1]:22", 0),
+            plain("192.0.2.9:50003", "10.0.0.1:23", 0x10),
+            // A virtual address in front of the host, translated to an own address.
+            tracked(
+                ends("192.0.2.9:50002", "198.51.100.1:80"),
+                ends("10.0.0.1:8080", "192.0.2.9:50002"),
+                0,
+            ),
         ];
-        let sockets = Sockets::default();
-        let chosen = inbound(&flows, &sockets, &own(), MARK);
-        let targets: Vec<_> = chosen
-            .updates
-            .iter()
-            .map(|flow| flow.original.target.to_string())
-            .collect();
-        assert_eq!(
-            targets,
-            [
-                "10.0.0.1:22",
-                "[2001:db8::1]:22",
-                "10.0.0.1:23",
-                "198.51.100.1:80"
-            ]
-        );
-        assert_eq!(chosen.marked, 1);
-        assert!(chosen.inserts.is_empty());
+        for flow in from_outside {
+            assert!(own().is_opened_from_outside(&flow), "{flow:?}");
+        }
+        let others = [
+            plain("10.0.0.1:40000", "192.0.2.9:443", 0),
+            plain("10.0.0.1:50001", "10.0.0.1:22", 0),
+            plain("10.9.9.9:50001", "192.0.2.9:22", 0),
+            plain("127.0.0.1:50001", "127.0.0.1:22", 0),
+        ];
+        for flow in others {
+            assert!(!own().is_opened_from_outside(&flow), "{flow:?}");
+        }
     }
 
     #[test]
-    fn connections_at_a_listening_port_are_inserted_unless_known() {
-        let sockets = listening(
-            vec![
-                socket("192.0.2.9:1", "10.0.0.1:22"),
-                socket("192.0.2.9:2", "10.0.0.1:22"),
-                socket("192.0.2.9:443", "10.0.0.1:40000"),
-                socket("10.0.0.1:5", "10.0.0.1:22"),
-                socket("127.0.0.1:5", "127.0.0.1:22"),
-                socket("192.0.2.9:3", "10.0.0.1:8080"),
-            ],
-            &["0.0.0.0:22", "10.0.0.2:8080"],
-        );
-        let known = [plain("192.0.2.9:2", "10.0.0.1:22", 0)];
-        let chosen = inbound(&known, &sockets, &own(), MARK);
-        let inserted: Vec<_> = chosen
-            .inserts
-            .iter()
-            .map(|s| s.ends.source.to_string())
-            .collect();
-        assert_eq!(inserted, ["192.0.2.9:1"]);
-        assert_eq!(chosen.updates.len(), 1);
+    fn selects_connections_at_listening_ports() {
+        let listeners = Listeners::at(&["0.0.0.0:22", "10.0.0.2:8080"]);
+        let accepted =
+            |remote: &str, local: &str| own().is_accepted(&socket(remote, local), &listeners);
+        assert!(accepted("192.0.2.9:1", "10.0.0.1:22"));
+        assert!(!accepted("192.0.2.9:443", "10.0.0.1:40000"));
+        assert!(!accepted("10.0.0.1:5", "10.0.0.1:22"));
+        assert!(!accepted("127.0.0.1:5", "127.0.0.1:22"));
+        assert!(!accepted("192.0.2.9:3", "10.0.0.1:8080"));
     }
 
     #[test]
-    fn a_flow_with_swapped_directions_is_marked_too() {
-        let sockets = listening(vec![socket("192.0.2.9:1", "10.0.0.1:22")], &["[::]:22"]);
-        let known = [plain("10.0.0.1:22", "192.0.2.9:1", 0)];
-        let chosen = inbound(&known, &sockets, &own(), MARK);
-        assert_eq!(chosen.updates.len(), 1);
-        assert!(chosen.inserts.is_empty());
-    }
-
-    #[test]
-    fn a_translated_flow_is_matched_by_the_sockets_ends() {
-        let sockets = listening(
-            vec![socket("192.0.2.9:1", "10.0.0.1:8080")],
-            &["10.0.0.1:8080"],
-        );
-        let known = [tracked(
-            ends("192.0.2.9:1", "198.51.100.1:80"),
-            ends("10.0.0.1:8080", "192.0.2.9:1"),
-            0,
-        )];
-        let chosen = inbound(&known, &sockets, &own(), MARK);
-        assert_eq!((chosen.updates.len(), chosen.inserts.len()), (1, 0));
+    fn selects_only_translations_of_ours_to_addresses_that_are_gone() {
+        let flow = |source: &str, translated: &str, mark| {
+            tracked(
+                ends(source, "192.0.2.9:443"),
+                ends("192.0.2.9:443", translated),
+                mark,
+            )
+        };
+        let sources = ["10.0.0.0/16".parse().unwrap()];
+        let kept = BTreeSet::from(["198.51.100.21".parse().unwrap()]);
+        let dead = |flow: &Tracked| is_dead(flow, EGRESS, &sources, &kept);
+        assert!(dead(&flow("10.0.1.11:5", "198.51.100.20:5", 0x20)));
+        assert!(dead(&flow("10.0.1.11:5", "198.51.100.20:5", 0x60)));
+        for alive in [
+            flow("10.0.1.11:5", "198.51.100.21:5", 0x20),
+            flow("10.0.1.11:5", "10.0.1.11:5", 0x20),
+            flow("10.0.1.11:5", "198.51.100.20:5", 0x30),
+            flow("10.0.1.11:5", "198.51.100.20:5", 0),
+            flow("172.16.0.1:5", "198.51.100.20:5", 0x20),
+        ] {
+            assert!(!dead(&alive), "{alive:?}");
+        }
     }
 
     #[test]
@@ -268,7 +204,11 @@ mod tests {
             of_another,
         ];
         let nets = |text: &str| vec![text.parse::<IpNet>().unwrap()];
-        let chosen = untranslated(&flows, &nets("10.0.0.0/16"), &nets("172.16.0.0/12"));
+        let (sources, private) = (nets("10.0.0.0/16"), nets("172.16.0.0/12"));
+        let chosen: Vec<_> = flows
+            .iter()
+            .filter(|flow| is_untranslated(flow, &sources, &private))
+            .collect();
         assert_eq!(chosen, [&flows[0]]);
     }
 }

@@ -48,14 +48,16 @@ pub(super) struct Socket {
     pub(super) state: u8,
 }
 
-/// The connections and listening sockets of the host.
+/// The listening sockets of the host.
 #[derive(Debug, Default)]
-pub(super) struct Sockets {
-    pub(super) connections: Vec<Socket>,
-    pub(super) listeners: HashSet<SocketAddr>,
-}
+pub(super) struct Listeners(HashSet<SocketAddr>);
 
-impl Sockets {
+impl Listeners {
+    #[cfg(test)]
+    pub(super) fn at(addresses: &[&str]) -> Listeners {
+        Listeners(addresses.iter().map(|text| text.parse().unwrap()).collect())
+    }
+
     /// True if a socket listens at this address, or at all addresses. A socket at `::` accepts IPv4
     /// too.
     pub(super) fn listens(&self, local: SocketAddr) -> bool {
@@ -66,11 +68,8 @@ impl Sockets {
             ],
             SocketAddr::V6(_) => &[IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
         };
-        let any = |address: &IpAddr| {
-            self.listeners
-                .contains(&SocketAddr::new(*address, local.port()))
-        };
-        self.listeners.contains(&local) || anywhere.iter().any(any)
+        let any = |address: &IpAddr| self.0.contains(&SocketAddr::new(*address, local.port()));
+        self.0.contains(&local) || anywhere.iter().any(any)
     }
 }
 
@@ -80,13 +79,26 @@ pub(super) fn is_absent(error: &WireError) -> bool {
     matches!(error.errno(), Some(2 | 22 | 93 | 95))
 }
 
-/// Reads the TCP sockets of both families.
-pub(super) fn read() -> Result<Sockets, WireError> {
+/// Reads the listening TCP sockets of both families.
+pub(super) fn listeners() -> Result<Listeners, WireError> {
+    let mut found = HashSet::new();
+    each(1 << state::LISTEN, |_, local, _| {
+        found.insert(local);
+    })?;
+    Ok(Listeners(found))
+}
+
+/// Hands the open TCP connections of both families on, one by one.
+pub(super) fn each_connection(mut hand_on: impl FnMut(Socket)) -> Result<(), WireError> {
+    let states = OPEN.iter().fold(0, |bits: u32, state| bits | 1 << state);
+    each(states, |state, target, source| {
+        let ends = Ends { source, target };
+        hand_on(Socket { ends, state });
+    })
+}
+
+fn each(states: u32, mut hand_on: impl FnMut(u8, SocketAddr, SocketAddr)) -> Result<(), WireError> {
     let mut wire = Wire::open(NETLINK_SOCK_DIAG)?;
-    let mut sockets = Sockets::default();
-    let states = OPEN
-        .iter()
-        .fold(1 << state::LISTEN, |bits: u32, state| bits | 1 << state);
     for family in Family::ALL {
         let mut request = vec![0; REQUEST_LEN];
         request[0] = family_number(family);
@@ -95,19 +107,11 @@ pub(super) fn read() -> Result<Sockets, WireError> {
         wire.ask(SOCK_DIAG_BY_FAMILY, DUMP, &request, |frame| {
             let (state, local, remote) =
                 parse(frame.body).ok_or(WireError::Malformed("a TCP socket"))?;
-            if state == state::LISTEN {
-                sockets.listeners.insert(local);
-            } else {
-                let ends = Ends {
-                    source: remote,
-                    target: local,
-                };
-                sockets.connections.push(Socket { ends, state });
-            }
+            hand_on(state, local, remote);
             Ok(())
         })?;
     }
-    Ok(sockets)
+    Ok(())
 }
 
 /// State, local and remote end out of a `struct inet_diag_msg` (linux/inet_diag.h).
@@ -155,11 +159,8 @@ mod tests {
 
     #[test]
     fn an_ipv6_wildcard_accepts_ipv4_and_not_vice_versa() {
-        let at = |text: &str| Sockets {
-            listeners: HashSet::from([text.parse().unwrap()]),
-            ..Sockets::default()
-        };
-        let listens = |sockets: Sockets, local: &str| sockets.listens(local.parse().unwrap());
+        let at = |text: &str| Listeners(HashSet::from([text.parse().unwrap()]));
+        let listens = |found: Listeners, local: &str| found.listens(local.parse().unwrap());
         assert!(listens(at("[::]:22"), "10.0.0.1:22"));
         assert!(listens(at("[::]:22"), "[2001:db8::1]:22"));
         assert!(listens(at("0.0.0.0:22"), "10.0.0.1:22"));
