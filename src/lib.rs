@@ -18,6 +18,7 @@ pub mod columns;
 pub mod exit;
 pub mod nearest;
 pub mod notes;
+pub mod printable;
 pub mod types;
 
 pub mod degraded;

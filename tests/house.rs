@@ -20,7 +20,15 @@ use modules::Tree;
 /// run all stages. A new module at the top of `src` needs a place here.
 const ROOMS: [&[&str]; 11] = [
     &[
-        "words", "types", "exit", "nearest", "columns", "random", "notes", "degraded",
+        "words",
+        "types",
+        "exit",
+        "nearest",
+        "columns",
+        "printable",
+        "random",
+        "notes",
+        "degraded",
     ],
     &["config"],
     &["objects", "facts", "firewall", "ownership"],

@@ -95,6 +95,7 @@ impl Host {
         let held = held.as_ref().map(|bytes| Document::parse(bytes).unwrap());
         let judgement = judge(&Inputs {
             fetch: Fetch::Document(&document),
+            source: None,
             held: held.as_ref(),
             last_good: last_good
                 .as_ref()

@@ -6,10 +6,12 @@ use ipnet::IpNet;
 
 use super::figures;
 use super::inputs::{Fetch, Inputs, LastGood};
+use super::objections;
 use super::outcome::{AcceptError, Whose};
 use super::screen::{Rejects, Screen};
 use super::verdict::{Level, Verdict};
-use crate::ranges::{Document, Group, Selection, select, select_lenient};
+use crate::ranges::{Document, Group, Selection, Selector, select, select_lenient};
+use crate::types::SyncToken;
 
 /// A document with its selection, before and after the prefix rejects.
 pub(super) struct Judged<'a> {
@@ -103,7 +105,7 @@ pub(super) fn find_candidate<'a>(
             }
             Checked::Same => return None,
             Checked::Rejected(verdict) => verdicts.push(Verdict {
-                message: format!("{}; {}", verdict.message, stays()),
+                message: format!("{}{}; {}", inputs.origin(), verdict.message, stays()),
                 ..verdict
             }),
         },
@@ -146,53 +148,94 @@ fn check<'a>(
     last: Option<&Judged<'a>>,
     screen: &Screen,
 ) -> Checked<'a> {
-    // `--accept` is the operator's way out of a token in the future that was accepted by mistake,
-    // and of a document altered under its true token.
-    let meant = inputs.accept == Some(document.sync_token);
-    if let Some(last) = last {
-        let in_force = last.document.sync_token;
-        if document.sync_token < in_force && !meant {
-            return Checked::Rejected(Verdict::reject(
-                "older-token",
-                format!(
-                    "sync token {} is older than the one in force, {}; to accept the older document, run \
-                     `trailblazer reconcile --accept {}`",
-                    figures::token(document.sync_token),
-                    figures::token(in_force),
-                    document.sync_token,
-                ),
-            ));
-        }
-        if document.sync_token == in_force {
-            if document.same_rows(last.document) {
-                return Checked::Same;
-            }
-            if !meant {
-                return Checked::Rejected(Verdict::reject(
-                    "same-token",
-                    format!(
-                        "sync token {} is the one in force, but with other rows ({} instead of \
-                         {}): the document was altered; to accept the altered document, run \
-                         `trailblazer reconcile --accept {}`",
-                        figures::token(in_force),
-                        document.rows.len(),
-                        last.document.rows.len(),
-                        document.sync_token,
-                    ),
-                ));
-            }
-        }
+    let in_force = last.map(|last| last.document);
+    if let Some(in_force) = in_force
+        && document.sync_token == in_force.sync_token
+        && document.same_rows(in_force)
+    {
+        return Checked::Same;
     }
-    match select(document, inputs.selector) {
+    if let Some(verdict) = misplaced(document, in_force, inputs.accept) {
+        return Checked::Rejected(verdict);
+    }
+    match usable_selection(document, inputs.selector) {
         Ok(selection) => Checked::Candidate(Judged::new(document, selection, screen)),
-        Err(error) => Checked::Rejected(Verdict::reject(
+        Err(verdict) => Checked::Rejected(verdict),
+    }
+}
+
+/// Why a source's document can't be used: the guard would reject the document, or hold it for a
+/// token in the future. The next source of the list may have a better one.
+pub fn refusal(
+    document: &Document<'_>,
+    in_force: Option<&Document<'_>>,
+    selector: &Selector,
+    accept: Option<SyncToken>,
+    now: i64,
+) -> Option<String> {
+    let same = in_force.is_some_and(|in_force| {
+        document.sync_token == in_force.sync_token && document.same_rows(in_force)
+    });
+    if same {
+        return None;
+    }
+    let verdict = misplaced(document, in_force, accept)
+        .or_else(|| usable_selection(document, selector).err())
+        .map(|verdict| verdict.message);
+    let future = || {
+        let objection = objections::future_token(document.sync_token, now);
+        objection.filter(|_| accept != Some(document.sync_token))
+    };
+    verdict.or_else(|| future().map(|objection| objection.message))
+}
+
+/// A token that doesn't follow the one in force. `--accept` is the operator's way out of a token
+/// in the future that was accepted by mistake, and of a document altered under its true token.
+fn misplaced(
+    document: &Document<'_>,
+    in_force: Option<&Document<'_>>,
+    accept: Option<SyncToken>,
+) -> Option<Verdict> {
+    let last = in_force.filter(|_| accept != Some(document.sync_token))?;
+    let in_force = last.sync_token;
+    if document.sync_token < in_force {
+        return Some(Verdict::reject(
+            "older-token",
+            format!(
+                "sync token {} is older than the one in force, {}; to accept the older document, run \
+                 `trailblazer reconcile --accept {}`",
+                figures::token(document.sync_token),
+                figures::token(in_force),
+                document.sync_token,
+            ),
+        ));
+    }
+    (document.sync_token == in_force).then(|| {
+        Verdict::reject(
+            "same-token",
+            format!(
+                "sync token {} is the one in force, but with other rows ({} instead of {}): the \
+                 document was altered; to accept the altered document, run `trailblazer reconcile \
+                 --accept {}`",
+                figures::token(in_force),
+                document.rows.len(),
+                last.rows.len(),
+                document.sync_token,
+            ),
+        )
+    })
+}
+
+fn usable_selection(document: &Document<'_>, selector: &Selector) -> Result<Selection, Verdict> {
+    select(document, selector).map_err(|error| {
+        Verdict::reject(
             "bad-row",
             format!(
                 "a selected row of {} can't be used: {error}; check the source",
                 figures::document(document)
             ),
-        )),
-    }
+        )
+    })
 }
 
 /// True if `--accept` names the candidate, or the document in force.

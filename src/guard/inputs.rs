@@ -46,6 +46,8 @@ pub enum LastGood<'a> {
 #[derive(Debug, Clone)]
 pub struct Inputs<'a> {
     pub fetch: Fetch<'a>,
+    /// The source of the fetched document, else of the held one, for messages.
+    pub source: Option<&'a str>,
     /// The document held by an earlier pass. Needed whatever the outcome of the fetch: the
     /// document's additions are in force.
     pub held: Option<&'a Document<'a>>,
@@ -68,4 +70,12 @@ pub struct Inputs<'a> {
     /// The destinations of our own routes in the bypass table. Used only if the last known good
     /// or the state can't be read.
     pub kernel_prefixes: &'a PerFamily<Vec<IpNet>>,
+}
+
+impl Inputs<'_> {
+    /// The source of the candidate at the start of a message.
+    pub(super) fn origin(&self) -> String {
+        self.source
+            .map_or_else(String::new, |source| format!("{source}: "))
+    }
 }

@@ -13,7 +13,7 @@
 
 mod anchor;
 mod candidate;
-mod figures;
+pub mod figures;
 mod hold_down;
 mod inputs;
 mod objections;
@@ -36,6 +36,7 @@ use objections::{Objection, Scope};
 use screen::{Rejects, Screen};
 
 pub use anchor::{Anchor, RENEW_AFTER};
+pub use candidate::refusal;
 pub use inputs::{Fetch, Inputs, LastGood};
 pub use outcome::{AcceptError, Decision, Judgement, Whose};
 pub use screen::Environment;
@@ -194,7 +195,11 @@ fn decide(
         };
         verdicts.push(Verdict::hold(
             objection.guard,
-            format!("{}; {what}; {way_out}", objection.message),
+            format!(
+                "{}{}; {what}; {way_out}",
+                inputs.origin(),
+                objection.message
+            ),
         ));
     }
     let decision = if hold.additions_in_force {

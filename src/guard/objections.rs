@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::figures;
 use crate::config::GuardConfig;
 use crate::ranges::{Document, Group, PrefixSet};
+use crate::types::SyncToken;
 
 /// A sync token more than a day (in seconds) in the future cannot be clock skew. Amazon's token is
 /// the time of publication, so a true token is never in the future.
@@ -40,7 +41,7 @@ pub(super) fn objections(
     now: i64,
 ) -> Vec<Objection> {
     let mut found = Vec::new();
-    found.extend(future_token(candidate, now));
+    found.extend(future_token(candidate.sync_token, now));
     found.extend(too_many(groups, config));
     for (group, prefixes) in last.into_iter().flatten() {
         found.extend(loss(group, prefixes, groups.get(group), config));
@@ -50,16 +51,16 @@ pub(super) fn objections(
 
 /// Compares the token with the wall clock itself, since the token is a time of the outside world.
 /// On a host with a clock days behind, every true document waits until the clock is set.
-fn future_token(candidate: &Document<'_>, now: i64) -> Option<Objection> {
+pub(super) fn future_token(token: SyncToken, now: i64) -> Option<Objection> {
     let clock = u64::try_from(now).unwrap_or(0);
-    let ahead = candidate.sync_token.0.saturating_sub(clock);
+    let ahead = token.0.saturating_sub(clock);
     (ahead > TOKEN_AHEAD).then(|| Objection {
         guard: "future-token",
         scope: Scope::Everything,
         message: format!(
             "its sync token {} is {} ahead of this host's clock ({}); in force, it would make \
              every true document look older for ever; check the source and the clock",
-            figures::token(candidate.sync_token),
+            figures::token(token),
             days(ahead),
             figures::time(now),
         ),

@@ -118,6 +118,7 @@ impl Host {
     fn judge(&self, fetch: Fetch<'static>) -> Result<Judgement, AcceptError> {
         judge(&Inputs {
             fetch,
+            source: None,
             held: self.held,
             last_good: self.last_good.clone(),
             state: &self.state,

@@ -75,14 +75,14 @@ impl Occurrences {
     ) -> Vec<Hint> {
         let mut hints = Vec::new();
         for service in unseen(services, &self.services) {
-            let existing: BTreeSet<&str> = document.rows.iter().map(|row| &*row.service).collect();
+            let existing = names(document.rows.iter().map(|row| &*row.service));
             hints.push(Hint::UnknownService {
                 service: service.clone(),
                 nearest: nearest(service.as_str(), existing).map(str::to_owned),
             });
         }
         for region in unseen(regions, &self.regions) {
-            let existing: BTreeSet<&str> = document.rows.iter().map(|row| &*row.region).collect();
+            let existing = names(document.rows.iter().map(|row| &*row.region));
             hints.push(Hint::UnknownRegion {
                 region: region.clone(),
                 nearest: nearest(region.as_str(), existing).map(str::to_owned),
@@ -101,6 +101,11 @@ impl Occurrences {
         }
         hints
     }
+}
+
+/// The distinct names of plausible length: a comparison takes time by the product of both lengths.
+fn names<'d>(all: impl Iterator<Item = &'d str>) -> BTreeSet<&'d str> {
+    all.filter(|name| name.len() <= 64).collect()
 }
 
 fn unseen<'n, T>(names: &'n [T], seen: &'n [bool]) -> impl Iterator<Item = &'n T> {

@@ -29,10 +29,14 @@ impl Selector {
             && self.regions.contains(&group.region)
     }
 
-    fn wants_row(&self, row: &Row<'_>) -> bool {
+    /// True if the config selects the row, or would select the row if the row had the fields that
+    /// are missing.
+    fn may_want(&self, row: &Row<'_>) -> bool {
+        let service = |name: &Service| row.service.is_empty() || name.0 == *row.service;
+        let region = |name: &Region| row.region.is_empty() || name.0 == *row.region;
         self.families.contains(&row.family)
-            && self.services.iter().any(|name| name.0 == *row.service)
-            && self.regions.iter().any(|name| name.0 == *row.region)
+            && self.services.iter().any(service)
+            && self.regions.iter().any(region)
     }
 }
 
@@ -112,6 +116,10 @@ pub fn select_lenient(document: &Document<'_>, selector: &Selector) -> (Selectio
         let region = regions.iter().position(|name| name.0 == *row.region);
         seen.note(service, region);
         let (Some(service), Some(region)) = (service, region) else {
+            let incomplete = row.service.is_empty() || row.region.is_empty();
+            if incomplete && selector.may_want(row) {
+                bad.extend(parse_prefix(row).err());
+            }
             continue;
         };
         if !selector.families.contains(&row.family) {
@@ -148,7 +156,7 @@ pub fn bad_rows_outside(document: &Document<'_>, selector: &Selector) -> Vec<Bad
     document
         .rows
         .iter()
-        .filter(|row| !selector.wants_row(row))
+        .filter(|row| !selector.may_want(row))
         .filter_map(|row| parse_prefix(row).err())
         .collect()
 }
@@ -180,6 +188,27 @@ mod tests {
             .prefixes()
             .map(|(group, prefix)| format!("{group} {prefix}"))
             .collect()
+    }
+
+    #[test]
+    fn incomplete_row_counts_as_selected_only_if_its_names_allow_it() {
+        let wanted = selector(&["S3"], &["us-east-1"], &Family::ALL);
+        for (row, is_selected) in [
+            (r#"{"ip_prefix": "3.5.0.0/19", "service": "S3"}"#, true),
+            (r#"{"region": "us-east-1", "service": "S3"}"#, true),
+            (r#"{}"#, true),
+            (
+                r#"{"ip_prefix": 5, "region": "eu-west-1", "service": "S3"}"#,
+                false,
+            ),
+            (r#"{"region": null, "service": "EC2"}"#, false),
+        ] {
+            let text = format!(r#"{{"syncToken": "1", "prefixes": [{row}]}}"#);
+            let document = Document::parse(text.as_bytes()).unwrap();
+            assert_eq!(select(&document, &wanted).is_err(), is_selected, "{row}");
+            let outside = bad_rows_outside(&document, &wanted).len();
+            assert_eq!(outside, usize::from(!is_selected), "{row}");
+        }
     }
 
     #[test]
@@ -240,7 +269,7 @@ mod tests {
                 "a number begins with 0, which some readers take for octal",
             ),
             ("52.216.0.0/33", "not an IPv4 prefix"),
-            ("", "not an IPv4 prefix"),
+            ("", "the row has no prefix"),
             ("2600::/12", "not an IPv4 prefix"),
             (" 52.216.0.0/15", "not an IPv4 prefix"),
         ] {

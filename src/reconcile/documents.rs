@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::gather::SourceAnswer;
 use super::memory::Memory;
 use super::report::Laps;
+use super::sources::SourceAnswer;
 use super::stored::{LastKnownGood, OnDisk, ReadAhead};
 use super::{Asking, FetchOutcome, Job, PassError, View, instance};
 use crate::clock;
@@ -91,6 +91,9 @@ impl Answer {
     fn for_guard<'d>(&self, parsed: Option<&'d Result<Document<'d>, DocumentError>>) -> Fetch<'d> {
         match (self, parsed) {
             (_, Some(Ok(document))) => Fetch::Document(document),
+            (Answer::Document(meta, _), Some(Err(error))) => {
+                Fetch::Rejected(format!("{}: {error}", meta.url))
+            }
             (_, Some(Err(error))) => Fetch::Rejected(error.to_string()),
             (Answer::Document(..), None) => Fetch::Failed("no document".to_owned()),
             (Answer::NotAsked, _) => Fetch::NotAsked,
@@ -160,13 +163,7 @@ pub(super) fn find(
     memory: Option<&mut Memory>,
     laps: &mut Laps,
 ) -> Result<(Documents, Notes), PassError> {
-    let select = &job.config.select;
-    let selector = Selector {
-        services: select.services.clone(),
-        // No region is known as long as `auto` has no answer.
-        regions: instance::regions(job.config, view.instance.as_ref()).unwrap_or_default(),
-        families: select.families.clone(),
-    };
+    let selector = instance::selector(job.config, view.instance.as_ref());
     let recalling = memory.as_deref().filter(|_| source.is_none());
     let recalling = recalling.map(|memory| (memory, &selector));
     let (on_disk, notes) = OnDisk::read(store, job.options, read_ahead, recalling)?;
@@ -212,7 +209,11 @@ fn judge_documents(
     let held = held.and_then(|stored| Document::parse(stored.body()).ok());
     let fetch = answer.for_guard(fetched.as_ref());
     let candidates = (fetch, held.as_ref(), last_good);
-    let mut judgement = ask_guard(job, view, &selector, &on_disk, candidates, token)?;
+    let source = match &answer {
+        Answer::Document(meta, _) => Some(meta.url.as_str()),
+        _ => on_disk.held.as_ref().map(|held| held.meta().url.as_str()),
+    };
+    let mut judgement = ask_guard(job, view, &selector, &on_disk, candidates, (source, token))?;
     let region_is_known = instance::regions(job.config, view.instance.as_ref()).is_some();
     let complaint = if let (false, Some(error)) = (region_is_known, &view.instance_error) {
         Some(PassError::NoRegion(error.to_string()))
@@ -256,7 +257,7 @@ fn ask_guard(
     selector: &Selector,
     on_disk: &OnDisk,
     (fetch, held, last_good): (Fetch<'_>, Option<&Document<'_>>, LastGood<'_>),
-    fetched: Option<SyncToken>,
+    (source, fetched): (Option<&str>, Option<SyncToken>),
 ) -> Result<Judgement, PassError> {
     let Job {
         config, options, ..
@@ -269,6 +270,7 @@ fn ask_guard(
     };
     judge(&Inputs {
         fetch,
+        source,
         held,
         last_good,
         state: &rebased(&on_disk.guard),

@@ -12,13 +12,13 @@ pub(super) async fn fetch_document(
     config: &Config,
     role: Role,
     asker: &Asker,
+    urls: &[String],
     validators: Option<&Validators>,
 ) -> (Result<Fetched, SourceError>, Notes) {
     let source = &config.source;
     let by_default = FetchSettings::from_config(source);
-    let fetch =
-        async |settings: &FetchSettings| asker.fetch(&source.urls, settings, validators).await;
-    if !egress_is_steered(config, role) || source.path == FetchPath::Egress {
+    let fetch = async |settings: &FetchSettings| asker.fetch(urls, settings, validators).await;
+    if !egress_is_steered(config, role, urls) || source.path == FetchPath::Egress {
         return (fetch(&by_default).await, Notes::default());
     }
     // The mark of inbound flows leads past our rules to the default of the main table. No other
@@ -51,8 +51,8 @@ pub(super) async fn fetch_document(
 }
 
 /// True if our rules send the fetch to the gateways and the process may mark its sockets.
-fn egress_is_steered(config: &Config, role: Role) -> bool {
-    let remote = any_is_remote(&config.source.urls);
+fn egress_is_steered(config: &Config, role: Role, urls: &[String]) -> bool {
+    let remote = any_is_remote(urls);
     let gateways = !config.egress.gateways.is_empty();
     role == Role::Host && gateways && remote && has_net_admin() != Some(false)
 }

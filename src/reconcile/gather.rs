@@ -6,23 +6,16 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::instance::{self, Metadata};
+use super::sources::{SilencesSeen, SourceAnswer, Sources};
 use super::stored::ReadAhead;
-use super::{Asking, Job, Options, fetch_path};
+use super::{Asking, Job, Options};
 use crate::config::{Config, Role};
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::{Kernel, link};
 use crate::notes::Notes;
 use crate::source::child::Asker;
-use crate::source::{Fetched, SourceError, Validators};
+use crate::state::StateFile;
 use crate::state::store::Store;
-
-/// The answer of the source.
-#[derive(Debug)]
-pub(super) struct SourceAnswer {
-    /// The validators of the request. "Not modified" refers to the document with the same ones.
-    pub validators: Option<Validators>,
-    pub fetched: Result<Fetched, SourceError>,
-}
 
 /// Answers for one pass. The default has none: the pass uses the state dir alone.
 #[derive(Debug, Default)]
@@ -31,6 +24,7 @@ pub struct Gathered {
     pub(super) source: Option<SourceAnswer>,
     /// Documents read for the sake of validators. The pass need not read the files again.
     pub(super) read_ahead: ReadAhead,
+    pub(super) silences: SilencesSeen,
     pub(super) notes: Notes,
     pub(super) took: Duration,
 }
@@ -56,18 +50,27 @@ pub async fn gather(
         ..Gathered::default()
     };
     if options.asking != Asking::Nobody {
+        let store = Store::open(&config.source.state_dir);
         if options.asking == Asking::Source {
-            gathered.read_ahead = ReadAhead::read(&Store::open(&config.source.state_dir));
+            // An unreadable document has no validators here, so the source sends the whole one.
+            gathered.read_ahead = ReadAhead::read(&store);
+            gathered.silences.before = store.read_json(StateFile::Silences).unwrap_or_default();
         }
-        // An unreadable document has no validators here, so the source sends the whole document.
-        let validators = gathered.read_ahead.validators();
-        let (fetched, mut notes) =
-            fetch_path::fetch_document(config, role, asker, validators.as_ref()).await;
+        let answered = match &gathered.metadata {
+            Metadata::Answer { answer, .. } => answer.as_ref().ok(),
+            Metadata::NotAsked => None,
+        };
+        let sources = Sources {
+            job,
+            asker,
+            selector: &instance::selector(config, answered),
+            read_ahead: &gathered.read_ahead,
+            silences: gathered.silences.before.clone(),
+        };
+        let (answer, silences, mut notes) = sources.ask().await;
         gathered.notes.append(&mut notes);
-        gathered.source = Some(SourceAnswer {
-            validators,
-            fetched,
-        });
+        gathered.silences.now = silences;
+        gathered.source = Some(answer);
     }
     gathered.took = started.elapsed();
     gathered

@@ -11,6 +11,7 @@ use crate::config::{AutoOr, Config, Role};
 use crate::desired::special;
 use crate::facts::{HostFacts, InstanceFacts, Link};
 use crate::notes::Notes;
+use crate::ranges::Selector;
 use crate::source::imds::{self, ImdsError, ImdsSettings, Wanted};
 use crate::state::instance_facts::{self, DMI_ASSET_TAG, MachineKey};
 use crate::state::store::Store;
@@ -201,4 +202,14 @@ pub fn regions(config: &Config, instance: Option<&InstanceFacts>) -> Option<Vec<
         }
     }
     Some(regions)
+}
+
+/// The selection of the settings. Without an answer, `auto` selects no region.
+pub fn selector(config: &Config, instance: Option<&InstanceFacts>) -> Selector {
+    let select = &config.select;
+    Selector {
+        services: select.services.clone(),
+        regions: regions(config, instance).unwrap_or_default(),
+        families: select.families.clone(),
+    }
 }

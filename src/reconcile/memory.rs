@@ -157,6 +157,7 @@ mod tests {
         let memory = remembering(&selector);
         let judged = |last_good| {
             judge(&Inputs {
+                source: None,
                 fetch: Fetch::NotAsked,
                 held: None,
                 last_good,

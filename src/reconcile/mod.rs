@@ -30,6 +30,7 @@ mod persist;
 pub mod report;
 mod restore;
 mod rollback;
+mod sources;
 mod stored;
 mod view;
 

@@ -13,7 +13,7 @@ use super::in_force::InForce;
 use super::instance;
 use super::memory::Memory;
 use super::pass_journal::PassJournal;
-use super::persist::{StoredNumbers, store_documents};
+use super::persist::{StoredNumbers, store_documents, store_silences};
 use super::report::{Applied, Laps, Outcome, Report};
 use super::restore::{add_missing, not_restored, plan_missing};
 use super::rollback::roll_back;
@@ -183,8 +183,7 @@ impl<'a> Pass<'a> {
         if firewalls == Firewalls::Chosen {
             self.report.backend = Some(view.backend.clone());
         }
-        let links = view.facts.links.iter();
-        self.report.devices = links.map(|link| (link.index, link.name.clone())).collect();
+        self.report.devices = view.devices();
         self.laps.end("observe");
         if options.mode.writes() {
             self.journal.write_repairs(&self.report)?;
@@ -198,6 +197,7 @@ impl<'a> Pass<'a> {
             &mut self.laps,
         )?;
         self.note(notes);
+        self.note(store_silences(&self.store, options, &gathered.silences));
         self.report.take_judgement(&documents.judgement);
         self.report.fetch = documents.fetch.clone();
         view.prefixes = documents.prefixes_in_force();

@@ -3,6 +3,7 @@
 use super::Options;
 use super::documents::{Answer, Documents};
 use super::report::FetchOutcome;
+use super::sources::SilencesSeen;
 use super::stored::read_optional;
 use super::view::View;
 use crate::clock;
@@ -77,6 +78,20 @@ pub(super) fn store_documents(store: &Store, documents: &Documents) -> Result<No
         ));
     }
     Ok(notes)
+}
+
+/// Stores which sources asked for silence. Returns a note about a failure: the next pass would ask
+/// those sources too early, no more.
+pub(super) fn store_silences(store: &Store, options: &Options, silences: &SilencesSeen) -> Notes {
+    if !options.mode.writes() || silences.now == silences.before {
+        return Notes::default();
+    }
+    let stored = store
+        .create_directory()
+        .and_then(|()| store.write_json(StateFile::Silences, &silences.now));
+    let mut notes = Notes::default();
+    notes.extend(stored.err().map(|error| error.to_string()));
+    notes
 }
 
 /// The content of `numbers.json`: the numbers (tables, priorities, protocol) that a later pass must

@@ -9,6 +9,7 @@ use crate::source::Validators;
 use crate::state::StateFile;
 use crate::state::error::ReadError;
 use crate::state::store::{Slot, Store, Stored};
+use crate::types::SyncToken;
 
 /// Documents read before the pass has the lock. Each counts only while its file is unchanged.
 #[derive(Debug, Default)]
@@ -33,8 +34,29 @@ impl ReadAhead {
 
     /// The validators of the newest document, for a conditional request.
     pub fn validators(&self) -> Option<Validators> {
+        self.newest()?.meta().validators.clone()
+    }
+
+    fn newest(&self) -> Option<&Stored> {
         let (_, newest) = self.held.as_ref().or(self.last_good.as_ref())?;
-        newest.meta().validators.clone()
+        Some(newest)
+    }
+
+    /// The token of the newest document.
+    pub fn newest_token(&self) -> Option<SyncToken> {
+        self.newest()?.meta().sync_token
+    }
+
+    /// The bytes of the last known good.
+    pub fn last_good(&self) -> Option<&[u8]> {
+        self.last_good.as_ref().map(|(_, stored)| stored.body())
+    }
+
+    /// The document with these bytes, if one of the two has them.
+    pub fn find(&self, bytes: &[u8]) -> Option<&Stored> {
+        let known = self.held.iter().chain(&self.last_good);
+        let mut known = known.map(|(_, stored)| stored);
+        known.find(|stored| stored.body() == bytes)
     }
 
     /// The document of a slot, read from the disk only if the file was replaced since.

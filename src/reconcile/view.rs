@@ -1,6 +1,8 @@
 //! One reading of the host and of the kernel, and plans made from it. A failed attempt is followed
 //! by a new reading.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 
 use super::{PassError, instance};
@@ -13,7 +15,7 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::plan::{Goal, Plan, plan};
-use crate::types::PerFamily;
+use crate::types::{IfIndex, PerFamily};
 
 /// The firewall in use, and the reason for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +91,12 @@ impl View {
             instance_error: None,
             available: kernel.available,
         })
+    }
+
+    /// The names of the interfaces.
+    pub(super) fn devices(&self) -> BTreeMap<IfIndex, String> {
+        let links = self.facts.links.iter();
+        links.map(|link| (link.index, link.name.clone())).collect()
     }
 
     /// Adds the facts of the metadata service.

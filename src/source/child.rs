@@ -93,6 +93,7 @@ impl Asker {
             let url = urls.first().map(|url| redacted(url)).unwrap_or_default();
             Err(SourceError::Failed(vec![SourceFailure {
                 url,
+                proxy: None,
                 tries: 1,
                 cause: Failure::Child(error.to_string()),
             }]))
@@ -303,6 +304,10 @@ mod tests {
         let failures = [
             Failure::BadUrl(text()),
             Failure::Client(text()),
+            Failure::NoAuthorities(text()),
+            Failure::Proxy(text()),
+            Failure::Unusable(text()),
+            Failure::Quiet { until: text() },
             Failure::Timeout(Duration::from_millis(1500)),
             Failure::Connect(text()),
             Failure::Tls(text()),

@@ -19,6 +19,15 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// The error of the failures of all sources.
+    pub fn of(failures: Vec<SourceFailure>) -> SourceError {
+        if failures.is_empty() {
+            SourceError::NoSource
+        } else {
+            SourceError::Failed(failures)
+        }
+    }
+
     /// True if any source answered, although without a document.
     pub fn is_answer(&self) -> bool {
         match self {
@@ -33,7 +42,7 @@ fn failures(all: &[SourceFailure]) -> String {
     match each.as_slice() {
         [one] => one.clone(),
         many => format!(
-            "none of {} sources answered: {}",
+            "none of {} sources has a usable document: {}",
             many.len(),
             many.join("; ")
         ),
@@ -45,6 +54,9 @@ fn failures(all: &[SourceFailure]) -> String {
 pub struct SourceFailure {
     /// The source, as configured but without credentials.
     pub url: String,
+    /// The proxy between this host and the source, without credentials.
+    #[serde(default)]
+    pub proxy: Option<String>,
     /// How often it was asked.
     pub tries: u32,
     pub cause: Failure,
@@ -52,7 +64,11 @@ pub struct SourceFailure {
 
 impl fmt::Display for SourceFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.url, self.cause)?;
+        f.write_str(&self.url)?;
+        if let Some(proxy) = &self.proxy {
+            write!(f, " through the proxy {proxy}")?;
+        }
+        write!(f, ": {}", self.cause)?;
         if self.tries > 1 {
             write!(f, " (the last of {} tries)", self.tries)?;
         }
@@ -72,11 +88,25 @@ pub enum Failure {
     /// The URL or path cannot be fetched.
     #[error("not a usable source: {0}")]
     BadUrl(String),
-    /// The HTTP client could not be set up; HTTPS clients read the root certificates at set-up.
-    #[error(
-        "cannot set up the HTTP client: {0}: check that CA certificates are installed (package ca-certificates) or that SSL_CERT_FILE names a readable PEM file"
-    )]
+    /// The HTTP client could not be set up.
+    #[error("cannot set up the HTTP client: {0}")]
     Client(String),
+    /// HTTPS clients read the certificates of the trusted authorities at set-up.
+    #[error("no certificate of a trusted authority can be read: {0}")]
+    NoAuthorities(String),
+    /// The proxy stands in the way.
+    #[error("{0}")]
+    Proxy(String),
+    /// The source answered with text that is no document, or with a document that would be
+    /// rejected.
+    #[error("{0}")]
+    Unusable(String),
+    /// The server asked for silence (`Retry-After`), so the server was not asked.
+    #[error("not asked: the server allows no request before {until} (Retry-After)")]
+    Quiet {
+        /// A time for people.
+        until: String,
+    },
     /// No complete answer in time.
     #[error(
         "no complete answer within {0:?}: check the route to the server, or raise [source] timeout"
@@ -85,9 +115,7 @@ pub enum Failure {
     #[error("cannot connect: {0}: check the name, the address and the route to the server")]
     Connect(String),
     /// The server's certificate, or TLS itself.
-    #[error(
-        "TLS failed: {0}: check the server's certificate, this host's clock and its CA certificates (SSL_CERT_FILE adds none, it replaces them)"
-    )]
+    #[error("TLS failed: {0}")]
     Tls(String),
     /// The connection ended within the answer, or the answer isn't HTTP.
     #[error("the answer broke off or is not HTTP: {0}: the part received is ignored")]
@@ -112,7 +140,7 @@ pub enum Failure {
     UnaskedNotModified,
     /// An unrequested content coding.
     #[error(
-        "the body is encoded as {0:?}, which was not requested: configure the server to send the body plain or as gzip"
+        "the body is encoded as {0:?}, which was not requested: configure the server to send the body as it is, or in one or two layers of gzip"
     )]
     Encoding(String),
     #[error("the document is larger than {limit} bytes{}: if the size is right, raise [source] max_bytes", announced_size(.announced))]
@@ -148,9 +176,13 @@ impl Failure {
             | Failure::UnaskedNotModified
             | Failure::Encoding(_)
             | Failure::TooLarge { .. }
+            | Failure::Unusable(_)
             | Failure::Empty => true,
             Failure::BadUrl(_)
             | Failure::Client(_)
+            | Failure::NoAuthorities(_)
+            | Failure::Proxy(_)
+            | Failure::Quiet { .. }
             | Failure::Timeout(_)
             | Failure::Connect(_)
             | Failure::Tls(_)
@@ -196,6 +228,7 @@ mod tests {
         let failed = |causes: Vec<Failure>| {
             let failure = |cause| SourceFailure {
                 url: String::new(),
+                proxy: None,
                 tries: 1,
                 cause,
             };

@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use super::answer::Content;
+use super::coding;
 use super::error::Failure;
 
 /// Reads a whole file, up to `max_bytes`.
@@ -44,6 +45,7 @@ pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Content, Failure> {
             announced: None,
         });
     }
+    let bytes = coding::decode(bytes, max_bytes)?;
     if bytes.is_empty() {
         return Err(Failure::Empty);
     }

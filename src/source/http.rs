@@ -2,21 +2,23 @@
 //! transient failures.
 
 use std::error::Error as _;
-use std::io;
 use std::sync::OnceLock;
 
 use reqwest::header::{
-    CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
-    LOCATION, RETRY_AFTER,
+    ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED, LOCATION, RETRY_AFTER,
 };
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 
 use super::answer::{Content, Validators};
+use super::coding;
 use super::error::Failure;
 use super::locator::redacted;
 use super::marked::Relay;
+use super::proxy::Proxy;
 use super::retry;
 use super::settings::{FetchSettings, MAX_REDIRECTS};
+use super::tls;
 
 /// The HTTP clients of one fetch, built at the first use: reading the system's root certificates
 /// takes longer than a whole pass without changes, and files and plain HTTP need no certificates.
@@ -73,7 +75,16 @@ impl<'a> Clients<'a> {
         }
         builder
             .build()
-            .map_err(|error| Failure::Client(chain(&error)))
+            .map_err(|error| match tls::fault_of_variables() {
+                Some(fault) if url.scheme() == "https" => Failure::NoAuthorities(format!(
+                    "{fault}: correct the variable, or remove it to trust the system's list"
+                )),
+                None if url.scheme() == "https" => Failure::NoAuthorities(format!(
+                    "{}: install the package ca-certificates, or name a PEM file in SSL_CERT_FILE",
+                    chain(&error)
+                )),
+                _ => Failure::Client(chain(&error)),
+            })
     }
 }
 
@@ -81,6 +92,7 @@ impl<'a> Clients<'a> {
 pub(super) async fn fetch(
     clients: &Clients<'_>,
     url: &Url,
+    proxy: Option<&Proxy>,
     previous: Option<&Validators>,
 ) -> (u32, Result<Content, Failure>) {
     let settings = clients.settings;
@@ -93,6 +105,11 @@ pub(super) async fn fetch(
                 Ok(Err(failure)) => failure,
                 Err(_elapsed) => Failure::Timeout(settings.timeout),
             };
+        if let (Some(proxy), Failure::Connect(_)) = (proxy, &failure)
+            && let Some(refusal) = proxy.refusal(url, settings.connect_timeout).await
+        {
+            return (tries, Err(Failure::Proxy(refusal)));
+        }
         let retry_after = match &failure {
             Failure::Timeout(_) | Failure::Connect(_) if !settings.retry_silence => {
                 return (tries, Err(failure));
@@ -130,7 +147,7 @@ async fn one_try(
     loop {
         // The relay must live until the body is read.
         let (client, _relay) = clients.of(&url).await?;
-        let mut request = client.get(url.clone());
+        let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "gzip");
         let mut conditional = false;
         if let Some(known) = previous.filter(|known| known.url == url.as_str()) {
             if let Some(etag) = &known.etag {
@@ -215,19 +232,15 @@ fn unavailable(response: &Response) -> Failure {
     }
 }
 
-/// Reads the body, at most `max_bytes` after decoding: a small gzip body can expand to any size.
+/// Reads the body, at most `max_bytes` before and after decoding.
 async fn document(
     settings: &FetchSettings,
     mut response: Response,
     url: &Url,
 ) -> Result<Content, Failure> {
     let limit = settings.max_bytes;
-    // reqwest removes the header when decoding: a remaining header names an unknown coding.
-    if let Some(coding) = header(response.headers(), CONTENT_ENCODING)
-        && !coding.eq_ignore_ascii_case("identity")
-    {
-        return Err(Failure::Encoding(coding));
-    }
+    let codings = response.headers().get_all(CONTENT_ENCODING);
+    coding::check(codings.iter().map(|value| value.to_str().unwrap_or("?")))?;
     let announced = response.content_length();
     if announced.is_some_and(|length| length > limit) {
         return Err(Failure::TooLarge { limit, announced });
@@ -251,6 +264,7 @@ async fn document(
         }
         bytes.extend_from_slice(&chunk);
     }
+    let bytes = coding::decode(bytes, limit)?;
     if bytes.is_empty() {
         return Err(Failure::Empty);
     }
@@ -264,8 +278,8 @@ async fn document(
 /// The class of a failure below HTTP.
 fn transport(settings: &FetchSettings, error: &reqwest::Error) -> Failure {
     if error.is_connect() {
-        return if is_tls(error) {
-            Failure::Tls(chain(error))
+        return if let Some(reason) = tls::reason(error) {
+            Failure::Tls(reason)
         } else if error.is_timeout() {
             Failure::Connect(format!("no answer within {:?}", settings.connect_timeout))
         } else {
@@ -273,22 +287,6 @@ fn transport(settings: &FetchSettings, error: &reqwest::Error) -> Failure {
         };
     }
     Failure::Broken(chain(error))
-}
-
-/// tokio-rustls reports every TLS error as `InvalidData`; a connection broken during the connect has
-/// another kind.
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        cause = match error.downcast_ref::<io::Error>() {
-            Some(io) if io.kind() == io::ErrorKind::InvalidData => return true,
-            // `source` of an io::Error skips the inner error, and hyper-rustls wraps the error of
-            // tokio-rustls in another io::Error.
-            Some(io) => io.get_ref().map(|inner| inner as _),
-            None => error.source(),
-        };
-    }
-    false
 }
 
 /// The causes of an error, without the first line: the first line repeats the URL with its

@@ -5,14 +5,17 @@
 
 mod answer;
 pub mod child;
+mod coding;
 mod error;
 mod file;
 mod http;
 pub mod imds;
 mod locator;
 mod marked;
+mod proxy;
 mod retry;
 mod settings;
+mod tls;
 
 use answer::Content;
 use locator::Locator;
@@ -43,10 +46,14 @@ pub async fn fetch(
     let clients = http::Clients::new(settings);
     let mut failed = Vec::new();
     for configured in urls {
+        let mut proxy = None;
         let (tries, outcome) = match Locator::parse(configured) {
             Err(cause) => (0, Err(cause)),
             Ok(Locator::File(path)) => (1, file::read(&path, settings.max_bytes)),
-            Ok(Locator::Http(url)) => http::fetch(&clients, &url, previous).await,
+            Ok(Locator::Http(url)) => {
+                proxy = settings.proxy_of(&url);
+                http::fetch(&clients, &url, proxy.as_ref(), previous).await
+            }
         };
         let url = redacted(configured);
         match outcome {
@@ -58,13 +65,15 @@ pub async fn fetch(
                     validators,
                 });
             }
-            Err(cause) => failed.push(SourceFailure { url, tries, cause }),
+            Err(cause) => failed.push(SourceFailure {
+                url,
+                proxy: proxy.map(|proxy| proxy.shown()),
+                tries,
+                cause,
+            }),
         }
     }
-    if failed.is_empty() {
-        return Err(SourceError::NoSource);
-    }
-    Err(SourceError::Failed(failed))
+    Err(SourceError::of(failed))
 }
 
 #[cfg(test)]

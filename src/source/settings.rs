@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
+use super::proxy::Proxy;
 use crate::config::SourceConfig;
 
 /// The largest number of redirects. Browsers and curl allow 20 and 50, but each redirect is a round
@@ -61,6 +63,15 @@ impl FetchSettings {
             user_agent: concat!("trailblazer/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxies: true,
             mark: None,
+        }
+    }
+
+    /// The proxy of a URL under these settings.
+    pub(super) fn proxy_of(&self, url: &Url) -> Option<Proxy> {
+        if self.proxies && self.mark.is_none() {
+            Proxy::of(url)
+        } else {
+            None
         }
     }
 }

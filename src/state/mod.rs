@@ -5,6 +5,7 @@
 //! | `last-known-good` | the document in force, with validators | [`store`] |
 //! | `held` | a newer document, held by the guard | [`store`] |
 //! | `confirmed.json` | the last confirmation of the document in force by a source | [`store`] |
+//! | `silences.json` | sources that asked for no request (`Retry-After`) | `reconcile` |
 //! | `guard.json` | hold, hold-downs and the anchor of the guard's clock | `reconcile::persist` |
 //! | `numbers.json` | tables, protocol, priorities and marks of the last passes | `reconcile` |
 //! | `facts.json` | the metadata service's last answer for this machine | [`instance_facts`] |
@@ -31,6 +32,7 @@ pub enum StateFile {
     LastKnownGood,
     Held,
     Confirmed,
+    Silences,
     Guard,
     Numbers,
     Facts,
@@ -43,10 +45,11 @@ pub enum StateFile {
 
 impl StateFile {
     /// Every file, in the order of the table above.
-    pub const ALL: [StateFile; 11] = [
+    pub const ALL: [StateFile; 12] = [
         StateFile::LastKnownGood,
         StateFile::Held,
         StateFile::Confirmed,
+        StateFile::Silences,
         StateFile::Guard,
         StateFile::Numbers,
         StateFile::Facts,
@@ -63,6 +66,7 @@ impl StateFile {
             StateFile::LastKnownGood => "last-known-good",
             StateFile::Held => "held",
             StateFile::Confirmed => "confirmed.json",
+            StateFile::Silences => "silences.json",
             StateFile::Guard => "guard.json",
             StateFile::Numbers => "numbers.json",
             StateFile::Facts => "facts.json",

@@ -91,7 +91,7 @@ fn failing_source_changes_nothing() {
                     documents(vec![yesterday()], "older"),
                     documents(vec![good(), yesterday()], "older"),
                     documents(vec![good(), other_rows], "other rows"),
-                    documents(vec![b"<html>sign in</html>".to_vec()], "not JSON"),
+                    documents(vec![b"<html>sign in</html>".to_vec()], "web page"),
                     documents(vec![no_prefixes.into_bytes()], "prefixes"),
                     documents(vec![Vec::new()], "empty document"),
                 ]);

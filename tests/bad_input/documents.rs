@@ -74,12 +74,6 @@ const REJECTED: &[Case] = &[
         says: "(the last of 3 tries)",
     },
     Case {
-        name: "503 that asks for an hour",
-        reply: || answer("503 Service Unavailable", &["Retry-After: 3600"], b""),
-        guard: "document",
-        says: "it asks for no request within the next 3600 s",
-    },
-    Case {
         name: "redirected elsewhere",
         reply: || redirect("ftp://127.0.0.1/ip-ranges.json"),
         guard: "document",
@@ -118,7 +112,7 @@ const REJECTED: &[Case] = &[
         name: "a login page",
         reply: || ok(b"<html><body>Log in to the guest network</body></html>"),
         guard: "document",
-        says: "not JSON",
+        says: "web page",
     },
     Case {
         name: "JSON of another kind",

@@ -17,4 +17,5 @@ mod guard;
 mod host;
 mod settings;
 mod site;
+mod sources;
 mod state_dir;

@@ -113,6 +113,7 @@ pub fn run(case: &Case) -> Outcome {
         families: config.select.families.clone(),
     };
     let judgement = judge(&guard::Inputs {
+        source: None,
         fetch: match &fetched {
             Some(document) => Fetch::Document(document),
             None => Fetch::Failed("no document".to_owned()),

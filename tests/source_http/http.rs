@@ -450,7 +450,7 @@ async fn every_failure_is_reported_without_credentials() {
     let text = format!("{error} {error:?}");
     assert!(!text.contains("hidden"), "{text}");
     assert!(
-        text.contains("none of 2 sources answered") && text.contains("/nowhere/"),
+        text.contains("none of 2 sources has a usable document") && text.contains("/nowhere/"),
         "{text}"
     );
     // The credentials are sent, though: base64 of me:hidden.

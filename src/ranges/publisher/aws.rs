@@ -11,10 +11,17 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::document::{Document, DocumentError, Row};
+use crate::printable::shortened;
 use crate::types::{Family, SyncToken};
+
+/// The longest `createDate`, in bytes. Amazon's has 19.
+const LONGEST_DATE: usize = 40;
+
+/// The longest quotation of the document in an error, in characters.
+const LONGEST_QUOTE: usize = 200;
 
 impl<'a> Document<'a> {
     /// Parses the bytes of an `ip-ranges.json`.
@@ -22,11 +29,20 @@ impl<'a> Document<'a> {
     /// # Errors
     /// The bytes are not a complete, well-formed document.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DocumentError> {
+        if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = bytes {
+            return Err(DocumentError::Utf16);
+        }
+        // Editors and shells of Windows write a byte order mark, which JSON forbids and RFC 8259
+        // (section 8.1) lets a reader ignore.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let text = std::str::from_utf8(bytes).map_err(|error| DocumentError::NotUtf8 {
             offset: error.valid_up_to(),
         })?;
         if text.trim().is_empty() {
             return Err(DocumentError::Empty);
+        }
+        if text.trim_start().starts_with('<') {
+            return Err(DocumentError::Html);
         }
         let mut json = serde_json::Deserializer::from_str(text);
         let Object(raw) =
@@ -46,8 +62,8 @@ impl DocumentError {
         let reason = error.to_string();
         let reason = reason
             .strip_suffix(&format!(" at line {line} column {column}"))
-            .unwrap_or(&reason)
-            .to_owned();
+            .unwrap_or(&reason);
+        let reason = shortened(reason, LONGEST_QUOTE);
         match error.classify() {
             serde_json::error::Category::Eof => DocumentError::Truncated {
                 line,
@@ -97,12 +113,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 struct RawDocument<'a> {
     #[serde(rename = "syncToken", default)]
     sync_token: Option<RawToken>,
+    /// For display only, so a date of another type counts as absent.
     #[serde(rename = "createDate", borrow, default)]
-    create_date: Text<'a>,
+    create_date: Field<'a>,
     #[serde(borrow, default)]
     prefixes: Option<Rows<'a, false>>,
+    /// Documents of 2015 have no such list; a mirror that re-encodes them writes `null`.
     #[serde(borrow, default)]
-    ipv6_prefixes: Rows<'a, true>,
+    ipv6_prefixes: Option<Rows<'a, true>>,
 }
 
 /// One of the two lists, collected straight into rows: an intermediate list of rows without a
@@ -124,8 +142,10 @@ impl<'de: 'a, 'a, const IPV6: bool> Deserialize<'de> for Rows<'a, IPV6> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let family = if IPV6 { Family::Ipv6 } else { Family::Ipv4 };
                 let mut rows = Vec::new();
-                while let Some(Object(row)) = list.next_element::<Object<RawRow<'de>>>()? {
-                    rows.push(row.into_row(family));
+                // A filter such as `jq 'map(if … then . else null end)'` leaves `null` in place of a
+                // row.
+                while let Some(row) = list.next_element::<Option<Object<RawRow<'de>>>>()? {
+                    rows.extend(row.map(|Object(row)| row.into_row(family)));
                 }
                 Ok(Rows(rows))
             }
@@ -135,26 +155,36 @@ impl<'de: 'a, 'a, const IPV6: bool> Deserialize<'de> for Rows<'a, IPV6> {
     }
 }
 
+/// A row whose fields may be absent, `null`, or of another type: a mirror that re-encodes the
+/// document may give each row the fields of both families. Such a field reads as empty text, and
+/// only a selected row with one rejects the document.
 #[derive(Deserialize)]
 struct RawRow<'a> {
-    #[serde(rename = "ip_prefix", alias = "ipv6_prefix", borrow, default)]
-    prefix: Text<'a>,
-    #[serde(borrow)]
-    region: Text<'a>,
-    #[serde(borrow)]
-    service: Text<'a>,
     #[serde(borrow, default)]
-    network_border_group: Option<Text<'a>>,
+    ip_prefix: Field<'a>,
+    #[serde(borrow, default)]
+    ipv6_prefix: Field<'a>,
+    #[serde(borrow, default)]
+    region: Field<'a>,
+    #[serde(borrow, default)]
+    service: Field<'a>,
+    #[serde(borrow, default)]
+    network_border_group: Field<'a>,
 }
 
 impl<'a> RawRow<'a> {
     fn into_row(self, family: Family) -> Row<'a> {
+        let (own, other) = match family {
+            Family::Ipv4 => (self.ip_prefix, self.ipv6_prefix),
+            Family::Ipv6 => (self.ipv6_prefix, self.ip_prefix),
+        };
+        let border_group = self.network_border_group.0;
         Row {
             family,
-            prefix: self.prefix.0,
+            prefix: if own.0.is_empty() { other.0 } else { own.0 },
             region: self.region.0,
             service: self.service.0,
-            border_group: self.network_border_group.map(|text| text.0),
+            border_group: (!border_group.is_empty()).then_some(border_group),
         }
     }
 }
@@ -167,41 +197,77 @@ impl<'a> RawDocument<'a> {
             RawToken::Other(text) => return Err(DocumentError::BadToken(text)),
         };
         let mut rows = prefixes.0;
-        rows.extend(self.ipv6_prefixes.0);
+        rows.extend(self.ipv6_prefixes.into_iter().flat_map(|list| list.0));
+        let mut create_date = self.create_date.0;
+        // The date goes into messages, the journal and metrics.
+        if create_date.len() > LONGEST_DATE {
+            create_date = Cow::Borrowed("");
+        }
         Ok(Document {
             sync_token,
-            create_date: self.create_date.0,
+            create_date,
             rows,
         })
     }
 }
 
-/// Text borrowed from the JSON string unless the string has escapes. serde borrows a plain
-/// `Cow<str>` only, and copies inside an `Option`; `&str` rejects strings with escapes.
+/// Text borrowed from the JSON string unless the string has escapes; empty for a value that is no
+/// string. serde borrows a plain `Cow<str>` only, and copies inside an `Option`; `&str` rejects
+/// strings with escapes.
 #[derive(Default)]
-struct Text<'a>(Cow<'a, str>);
+struct Field<'a>(Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
+        struct FieldVisitor;
 
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
+        impl<'de> Visitor<'de> for FieldVisitor {
+            type Value = Field<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
             fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
+                Ok(Field(Cow::Borrowed(text)))
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
+                Ok(Field(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+                Ok(Field::default())
+            }
+
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(Field::default())
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
+                Ok(Field::default())
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
+                Ok(Field::default())
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
+                Ok(Field::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Field::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Field::default())
             }
         }
 
-        deserializer.deserialize_str(TextVisitor)
+        deserializer.deserialize_any(FieldVisitor)
     }
 }
 
@@ -227,7 +293,7 @@ impl<'de> Deserialize<'de> for RawToken {
                 let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                 Ok(match text.parse() {
                     Ok(number) if digits => RawToken::Number(number),
-                    _ => RawToken::Other(text.to_owned()),
+                    _ => RawToken::Other(shortened(text, LONGEST_QUOTE)),
                 })
             }
 
@@ -241,144 +307,4 @@ impl<'de> Deserialize<'de> for RawToken {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SMALL: &str = r#"{
-  "syncToken": "1700000000",
-  "createDate": "2023-11-14-22-13-20",
-  "prefixes": [
-    {"ip_prefix": "3.5.0.0/19", "region": "us-east-1", "service": "S3", "network_border_group": "us-east-1"}
-  ],
-  "ipv6_prefixes": [
-    {"service": "S3", "new_field": [1, {"a": null}], "region": "us-east-1", "ipv6_prefix": "2600:1fa0:8000::/39"}
-  ],
-  "unknown": {"deep": [true]}
-}"#;
-
-    fn error(text: &str) -> DocumentError {
-        Document::parse(text.as_bytes()).unwrap_err()
-    }
-
-    #[test]
-    fn unescaped_text_is_borrowed_from_the_bytes() {
-        let document = Document::parse(SMALL.as_bytes()).unwrap();
-        assert_eq!(document.sync_token, SyncToken(1_700_000_000));
-        assert_eq!(document.create_date, "2023-11-14-22-13-20");
-        assert_eq!(document.rows.len(), 2);
-        let [v4, v6] = &document.rows[..] else {
-            panic!()
-        };
-        assert_eq!((v4.family, v6.family), (Family::Ipv4, Family::Ipv6));
-        assert_eq!(v6.prefix, "2600:1fa0:8000::/39");
-        assert_eq!(v6.border_group, None);
-        assert_eq!(v4.border_group.as_deref(), Some("us-east-1"));
-        for text in [&v4.prefix, &v4.region, v4.border_group.as_ref().unwrap()] {
-            assert!(matches!(text, Cow::Borrowed(_)), "{text} was copied");
-        }
-    }
-
-    #[test]
-    fn escaped_strings_are_unescaped() {
-        let text = SMALL.replace("3.5.0.0/19", r"3.5.0.0\/19");
-        let document = Document::parse(text.as_bytes()).unwrap();
-        assert_eq!(document.rows[0].prefix, "3.5.0.0/19");
-        let text = SMALL.replace("\"S3\", \"network", "\"\\u00533\", \"network");
-        assert_ne!(text, SMALL);
-        let document = Document::parse(text.as_bytes()).unwrap();
-        assert_eq!(document.rows[0].service, "S3");
-    }
-
-    #[test]
-    fn ipv6_prefixes_and_create_date_may_be_missing() {
-        let document = Document::parse(br#"{"prefixes": [], "syncToken": 12}"#).unwrap();
-        assert_eq!(document.sync_token, SyncToken(12));
-        assert_eq!(document.create_date, "");
-        assert!(document.rows.is_empty());
-    }
-
-    #[test]
-    fn each_malformed_document_gets_its_own_error() {
-        assert_eq!(error(""), DocumentError::Empty);
-        assert_eq!(error(" \n\t"), DocumentError::Empty);
-        assert_eq!(
-            Document::parse(b"{\"a\": \"\xff\"}"),
-            Err(DocumentError::NotUtf8 { offset: 7 })
-        );
-        assert!(matches!(
-            error("<html>"),
-            DocumentError::NotJson {
-                line: 1,
-                column: 1,
-                ..
-            }
-        ));
-        assert!(matches!(
-            error("{\n\"prefixes\": nope}"),
-            DocumentError::NotJson { line: 2, .. }
-        ));
-        assert!(matches!(error("[]"), DocumentError::Shape { .. }));
-        assert!(matches!(error("null"), DocumentError::Shape { .. }));
-        // serde's derive alone would accept both arrays as lists of fields.
-        for arrays in [
-            r#"["1", "", [], []]"#,
-            r#"{"syncToken": "1", "prefixes": [["3.5.0.0/19", "us-east-1", "S3", null]]}"#,
-        ] {
-            assert!(matches!(error(arrays), DocumentError::Shape { .. }));
-        }
-        assert_eq!(error(r#"{"syncToken": "1"}"#), DocumentError::NoPrefixes);
-        assert_eq!(error(r#"{"prefixes": []}"#), DocumentError::NoToken);
-        for bad in ["", "+1", "-1", "1.5", "now", "99999999999999999999999"] {
-            let text = format!(r#"{{"prefixes": [], "syncToken": "{bad}"}}"#);
-            assert_eq!(error(&text), DocumentError::BadToken(bad.to_owned()));
-        }
-        for bad in ["1.5", "true", "-4"] {
-            let text = format!(r#"{{"prefixes": [], "syncToken": {bad}}}"#);
-            assert!(matches!(error(&text), DocumentError::Shape { .. }), "{bad}");
-        }
-        assert!(matches!(
-            error(
-                r#"{"syncToken": "1", "prefixes": [{"ip_prefix": "1.2.3.0/24", "region": "x"}]}"#
-            ),
-            DocumentError::Shape { .. }
-        ));
-        assert!(matches!(
-            error(r#"{"syncToken": "1", "prefixes": {"a": 1}}"#),
-            DocumentError::Shape { .. }
-        ));
-    }
-
-    #[test]
-    fn every_truncation_is_reported_as_truncated() {
-        for end in 1..SMALL.len() {
-            let found = error(&SMALL[..end]);
-            assert!(
-                matches!(found, DocumentError::Truncated { .. }),
-                "cut at {end}: {found}"
-            );
-        }
-    }
-
-    #[test]
-    fn text_after_the_end_is_an_error_with_its_place() {
-        assert_eq!(
-            error(&format!("{SMALL}\n}}")),
-            DocumentError::TrailingGarbage {
-                line: 12,
-                column: 1
-            }
-        );
-        assert!(Document::parse(format!("{SMALL}\n\n").as_bytes()).is_ok());
-        assert!(matches!(
-            error(&format!("{SMALL}{SMALL}")),
-            DocumentError::TrailingGarbage { .. }
-        ));
-    }
-
-    #[test]
-    fn messages_name_the_place_once() {
-        let message = error("{\n\"prefixes\": nope}").to_string();
-        assert!(message.contains("line 2, column"), "{message}");
-        assert_eq!(message.matches("line").count(), 1, "{message}");
-    }
-}
+mod tests;

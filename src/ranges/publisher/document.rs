@@ -24,7 +24,7 @@ pub struct Document<'a> {
 pub struct Row<'a> {
     /// The family of the list that held the row (`prefixes` or `ipv6_prefixes`).
     pub family: Family,
-    /// The prefix as written; empty when missing.
+    /// The prefix as written. This field and the two below are empty when missing.
     pub prefix: Cow<'a, str>,
     pub region: Cow<'a, str>,
     pub service: Cow<'a, str>,
@@ -43,6 +43,14 @@ pub enum DocumentError {
         /// The number of valid bytes before the error.
         offset: usize,
     },
+    /// The text begins with the byte order mark of UTF-16, as PowerShell writes by default.
+    #[error("the document is UTF-16 text; save it as UTF-8")]
+    Utf16,
+    /// A page of a proxy, a portal or a fresh web server in place of the document.
+    #[error(
+        "the source serves a web page (HTML) and not ip-ranges.json; check the URL, and whether a proxy or a login page answers in its place"
+    )]
+    Html,
     /// The text ends inside a JSON value.
     #[error(
         "the document is truncated: it ends at line {line}, column {column} ({reason}); \

@@ -25,6 +25,7 @@ impl Request {
 }
 
 /// What the server does after a request, in order; then it closes the connection.
+#[derive(Clone)]
 pub enum Act {
     Send(Vec<u8>),
     Sleep(Duration),

@@ -1,0 +1,196 @@
+//! The list of sources: one after the other until one has a usable document.
+//!
+//! An answer alone is not enough. A proxy answers with a page, a mirror that has stopped answers
+//! with an old document, and a damaged copy answers with rows that the guard rejects. The next
+//! source of the list may know better.
+
+use std::collections::BTreeMap;
+
+use super::Job;
+use super::fetch_path::fetch_document;
+use super::stored::ReadAhead;
+use crate::clock;
+use crate::guard::{figures, refusal};
+use crate::notes::Notes;
+use crate::ranges::{Document, Selector};
+use crate::source::child::Asker;
+use crate::source::{Failure, Fetched, SourceError, SourceFailure, Validators, redacted};
+use crate::types::SyncToken;
+
+/// A document of this age, in seconds, may come from a mirror that has stopped: the next sources
+/// are asked too, and the newest document wins. From 2017 to 2023 Amazon left 16 days between two
+/// documents at most, but for one pause of 54 days, and rarely more than a week.
+const PERHAPS_STOPPED: u64 = 7 * 86_400;
+
+/// The longest silence that a server can ask for, in seconds.
+const LONGEST_SILENCE: u64 = 86_400;
+
+/// Sources that asked for silence (`Retry-After`), without credentials, each with the end of the
+/// silence in seconds since the epoch.
+pub(super) type Silences = BTreeMap<String, u64>;
+
+/// The answer of the source.
+#[derive(Debug)]
+pub(super) struct SourceAnswer {
+    /// The validators of the request. "Not modified" refers to the document with the same ones.
+    pub validators: Option<Validators>,
+    pub fetched: Result<Fetched, SourceError>,
+}
+
+/// The sources that asked for silence.
+#[derive(Debug, Default)]
+pub(super) struct SilencesSeen {
+    /// As stored.
+    pub before: Silences,
+    pub now: Silences,
+}
+
+/// One look at the list of sources.
+pub(super) struct Sources<'s> {
+    pub job: Job<'s>,
+    pub asker: &'s Asker,
+    pub selector: &'s Selector,
+    pub read_ahead: &'s ReadAhead,
+    /// From the state dir.
+    pub silences: Silences,
+}
+
+/// The results of the sources so far.
+#[derive(Default)]
+struct Found {
+    failures: Vec<SourceFailure>,
+    /// The usable answer with the highest token.
+    best: Option<(SyncToken, Fetched)>,
+    /// The newest of the documents that the guard would reject. With nothing better, the guard
+    /// receives the document and names the reason.
+    refused: Option<(SyncToken, Fetched)>,
+}
+
+impl Sources<'_> {
+    /// Asks the sources in order. Returns the answer, the silences now in force, and notes.
+    pub async fn ask(mut self) -> (SourceAnswer, Silences, Notes) {
+        let (config, accept) = (self.job.config, self.job.options.accept);
+        let now = clock::unix_seconds();
+        self.silences
+            .retain(|_, until| (now..=now + LONGEST_SILENCE).contains(until));
+        let validators = self.read_ahead.validators();
+        let mut notes = Notes::default();
+        let mut found = Found::default();
+        for configured in &config.source.urls {
+            let url = redacted(configured);
+            if let Some(until) = self.silences.get(&url) {
+                let until = figures::time(i64::try_from(*until).unwrap_or(i64::MAX));
+                found.failures.push(failure(url, Failure::Quiet { until }));
+                continue;
+            }
+            let one = std::slice::from_ref(configured);
+            let (answer, mut more) =
+                fetch_document(config, self.job.role, self.asker, one, validators.as_ref()).await;
+            notes.append(&mut more);
+            match answer {
+                Ok(fetched) => self.take(url, fetched, now, &mut found),
+                Err(SourceError::NoSource) => {}
+                Err(SourceError::Failed(failures)) => {
+                    self.obey(&url, &failures, now);
+                    found.failures.extend(failures);
+                }
+            }
+            let done = found.best.as_ref().is_some_and(|(token, _)| match accept {
+                Some(asked) => *token == asked,
+                None => token.0.saturating_add(PERHAPS_STOPPED) > now,
+            });
+            if done {
+                break;
+            }
+        }
+        let answer = SourceAnswer {
+            validators,
+            fetched: found.into_answer(&mut notes),
+        };
+        (answer, self.silences, notes)
+    }
+
+    /// Sorts an answer into the usable and the refused ones.
+    fn take(&self, url: String, fetched: Fetched, now: u64, found: &mut Found) {
+        let Fetched::Document { bytes, .. } = &fetched else {
+            found.offer(self.read_ahead.newest_token(), fetched);
+            return;
+        };
+        if let Some(stored) = self.read_ahead.find(bytes) {
+            found.offer(stored.meta().sync_token, fetched);
+            return;
+        }
+        let document = match Document::parse(bytes) {
+            Ok(document) => document,
+            Err(error) => {
+                let cause = Failure::Unusable(error.to_string());
+                found.failures.push(failure(url, cause));
+                return;
+            }
+        };
+        let token = document.sync_token;
+        let in_force = self.read_ahead.last_good();
+        let in_force = in_force.and_then(|body| Document::parse(body).ok());
+        let accept = self.job.options.accept;
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        match refusal(&document, in_force.as_ref(), self.selector, accept, now) {
+            None => found.offer(Some(token), fetched),
+            Some(reason) => {
+                found.failures.push(failure(url, Failure::Unusable(reason)));
+                let newer = |(known, _): &(SyncToken, Fetched)| *known < token;
+                if found.refused.as_ref().is_none_or(newer) {
+                    found.refused = Some((token, fetched));
+                }
+            }
+        }
+    }
+
+    /// Remembers how long a server wants no further request.
+    fn obey(&mut self, url: &str, failures: &[SourceFailure], now: u64) {
+        for failure in failures {
+            if let Failure::Unavailable {
+                retry_after: Some(after),
+                ..
+            } = &failure.cause
+            {
+                let until = now + after.as_secs().min(LONGEST_SILENCE);
+                self.silences.insert(url.to_owned(), until);
+            }
+        }
+    }
+}
+
+impl Found {
+    fn offer(&mut self, token: Option<SyncToken>, fetched: Fetched) {
+        let token = token.unwrap_or(SyncToken(0));
+        if self.best.as_ref().is_none_or(|(known, _)| *known < token) {
+            self.best = Some((token, fetched));
+        }
+    }
+
+    fn into_answer(self, notes: &mut Notes) -> Result<Fetched, SourceError> {
+        let (taken, is_usable) = match (self.best, self.refused) {
+            (Some((_, best)), _) => (best, true),
+            (None, Some((_, refused))) => (refused, false),
+            (None, None) => return Err(SourceError::of(self.failures)),
+        };
+        let (Fetched::NotModified { url } | Fetched::Document { url, .. }) = &taken;
+        for failure in &self.failures {
+            if is_usable {
+                notes.push(format!("source: {failure}; {url} is used"));
+            } else if failure.url != *url {
+                notes.push(format!("source: {failure}"));
+            }
+        }
+        Ok(taken)
+    }
+}
+
+fn failure(url: String, cause: Failure) -> SourceFailure {
+    SourceFailure {
+        url,
+        proxy: None,
+        tries: 1,
+        cause,
+    }
+}
