@@ -1,5 +1,6 @@
 # make demo       shows the plan and the flows in a small VPC of network namespaces, in seconds
 # make test       runs all tests that a change must pass; installs the tools for the tests
+# make test-images  checks the images, the DaemonSet and the public CI; fetches 400 MB of checkers
 # make test-boot  boots machines with the package under systemd-nspawn; as root or with sudo
 # make test-long  also runs the tests that take minutes
 # make golden     rewrites the golden plans; read the diff before a commit
@@ -14,7 +15,7 @@
 CARGO ?= cargo
 DEPS  := packaging/dev/install-deps.sh
 
-.PHONY: build packages demo test test-boot test-long golden bench bench-agent soak lint deny deps
+.PHONY: build packages demo test test-images test-boot test-long golden bench bench-agent soak lint deny deps
 
 build:
 	@$(DEPS) build
@@ -35,7 +36,11 @@ test: deps
 	@mkdir -p target
 	@nice -n 19 packaging/build-binary.sh >target/binary.log 2>&1 & \
 	nice -n 19 packaging/dev/as-root.sh packaging/dev/debian-root.sh >target/root.log 2>&1 & \
-	$(CARGO) test --locked; status=$$?; wait; exit $$status
+	$(CARGO) test --locked --no-fail-fast; status=$$?; wait; exit $$status
+
+test-images: deps
+	@packaging/dev/image-tools.sh
+	$(CARGO) test --locked --test images -- --include-ignored
 
 test-boot:
 	@$(DEPS) boot
@@ -46,8 +51,9 @@ test-boot:
 
 test-long: deps packages
 	@$(DEPS) boot
+	@packaging/dev/image-tools.sh
 	@packaging/dev/as-root.sh packaging/dev/debian-root.sh
-	TRAILBLAZER_LONG=1 $(CARGO) test --locked -- --include-ignored \
+	TRAILBLAZER_LONG=1 $(CARGO) test --locked --no-fail-fast -- --include-ignored \
 		--skip child_fetches # run by other tests
 
 golden:
@@ -77,4 +83,3 @@ deny:
 
 deps:
 	@$(DEPS) test
-	@packaging/dev/image-tools.sh

@@ -21,9 +21,9 @@ test="$demo iptables:iptables iptables-restore:iptables \
 boot="$demo ${packages#"$build "} debootstrap:debootstrap systemd-nspawn:systemd-container"
 bench="$test bird:bird2 birdc:bird2"
 
-# The tests check the alert rules with promtool. The package of promtool contains the Prometheus
-# daemon, which must not be installed here, so the script extracts only this one file, into a
-# directory that `cargo clean` deletes.
+# The tests check the alert rules with promtool. Debian 13 has a package of that name; before,
+# promtool is part of the package prometheus, whose daemon must not be installed here. The script
+# extracts only this one file, into a directory that `cargo clean` deletes.
 promtool=$(cd "$(dirname "$0")/../.." && pwd)/target/tools/promtool
 
 case "${1:-test}" in
@@ -142,9 +142,13 @@ has_promtool() {
 
 # Needs no root if apt's package lists exist.
 download_promtool() {
-    (cd "$1" && apt-get download -qq prometheus) &&
-        dpkg-deb --fsys-tarfile "$1"/prometheus_*.deb | tar -xO ./usr/bin/promtool >"$1/promtool" &&
-        chmod 755 "$1/promtool" && "$1/promtool" --version >/dev/null
+    for package in promtool prometheus; do
+        (cd "$1" && apt-get download -qq "$package") &&
+            dpkg-deb --fsys-tarfile "$1/$package"_*.deb |
+            tar -xO ./usr/bin/promtool >"$1/promtool" &&
+            chmod 755 "$1/promtool" && "$1/promtool" --version >/dev/null && return
+    done
+    return 1
 }
 
 fetch_promtool() {
@@ -157,9 +161,9 @@ fetch_promtool() {
         rm -rf "$fetched"
     else
         rm -rf "$fetched"
-        echo "missing: promtool; install it on the PATH, from Debian's package prometheus or from" \
-            "https://prometheus.io/download" >&2
-        exit 1
+        echo "NOT TESTED without promtool: alert rules, dashboard and the format of the metrics;" \
+            "install promtool on the PATH, from Debian's package promtool (12 and older:" \
+            "prometheus) or from https://prometheus.io/download" >&2
     fi
 }
 

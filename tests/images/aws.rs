@@ -60,6 +60,7 @@ fn calls() -> BTreeSet<String> {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn operator_policy_permits_exactly_the_commands_of_the_page() {
     let mut calls = calls();
     // RunInstances with `--tag-specifications` requires CreateTags too.
@@ -68,6 +69,7 @@ fn operator_policy_permits_exactly_the_commands_of_the_page() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn every_policy_action_exists_in_iam() {
     let known = ask(&["actions"]);
     for path in [PACKER, OPERATOR] {
@@ -101,6 +103,7 @@ fn every_policy_action_exists_in_iam() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn packer_policy_terminates_only_tagged_instances() {
     let policy = statements(PACKER);
     let ends = policy

@@ -55,6 +55,7 @@ fn caged(command: &mut Command, container: &serde_json::Value, log: &std::path::
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn root_with_one_capability_suffices() {
     lab::isolated(|| {
         let set = of_fleet("DaemonSet");

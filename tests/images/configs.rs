@@ -86,6 +86,7 @@ fn plan(bare: &Bare, config: &str) -> Output {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn every_example_config_is_valid_and_applies() {
     lab::isolated(|| {
         let configs = all();
@@ -109,6 +110,7 @@ fn every_example_config_is_valid_and_applies() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn host_example_uses_the_nat_of_the_page() {
     lab::isolated(|| {
         let page = read("docs/aws.md");
@@ -137,6 +139,7 @@ fn host_example_uses_the_nat_of_the_page() {
 
 /// The checks above notice a mistake in any config, and name the place.
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn misspelt_key_is_refused() {
     lab::isolated(|| {
         for (place, config) in all() {

@@ -33,6 +33,7 @@ fn against_cloud_init(path: &str) -> (bool, String) {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn user_data_is_valid_for_cloud_init() {
     assert_eq!(unit("ConditionPathExists"), PLACE);
     for path in files("packaging/ami/cloud-init", ".yaml") {
@@ -95,6 +96,7 @@ fn boot(more: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn agent_starts_after_cloud_init_wrote_its_config() {
     let text = read("packaging/ami/files/cloud-init.conf");
     assert!(
@@ -122,6 +124,7 @@ fn agent_starts_after_cloud_init_wrote_its_config() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn forwarding_is_on_before_the_agent_starts() {
     let data = ask(&["yaml", "packaging/ami/cloud-init/nat.yaml"]);
     // bootcmd belongs to the stage that the drop-in waits for; runcmd would be too late.
@@ -132,6 +135,7 @@ fn forwarding_is_on_before_the_agent_starts() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn daemonset_is_valid_for_kubernetes() {
     let file = "packaging/kubernetes/daemonset.yaml";
     for version in ["1.29", "1.37"] {
@@ -146,6 +150,7 @@ fn daemonset_is_valid_for_kubernetes() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn daemonset_has_the_sandbox_of_the_unit() {
     let set = of_fleet("DaemonSet");
     let pod = &set["spec"]["template"]["spec"];
@@ -196,6 +201,7 @@ fn daemonset_has_the_sandbox_of_the_unit() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn daemonset_probes_use_the_configured_address() {
     let map = of_fleet("ConfigMap");
     let config = map["data"]["trailblazer.toml"].as_str().unwrap();
@@ -217,6 +223,7 @@ fn daemonset_probes_use_the_configured_address() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn containerfile_passes_hadolint_and_copies_all_cargo_inputs() {
     let file = "packaging/container/Containerfile";
     tool("hadolint", &["--no-color", file]);
@@ -270,6 +277,7 @@ fn containerfile_passes_hadolint_and_copies_all_cargo_inputs() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn forms_and_dependency_bot_match_their_schemas() {
     let forms = files(".github/ISSUE_TEMPLATE", ".yml");
     assert_eq!(forms.len(), 3, "{forms:?}");
@@ -289,6 +297,7 @@ fn forms_and_dependency_bot_match_their_schemas() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn workflow_passes_actionlint() {
     for workflow in files(".github/workflows", ".yml") {
         for schema in [

@@ -51,6 +51,7 @@ fn images() -> BTreeSet<(String, String)> {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn every_packer_file_is_valid_hcl() {
     for file in files("packaging/ami", ".pkr.hcl") {
         ask(&["hcl", &file]);
@@ -58,6 +59,7 @@ fn every_packer_file_is_valid_hcl() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn images_match_the_list_of_the_page() {
     let page = read("docs/aws.md");
     let mut listed = BTreeSet::new();
@@ -89,6 +91,7 @@ fn images_match_the_list_of_the_page() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn every_source_matches_its_name_and_is_encrypted() {
     let build = build();
     for (of, source) in inner(&build, "source") {
@@ -131,6 +134,7 @@ fn every_source_matches_its_name_and_is_encrypted() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn every_image_installs_one_package_of_its_format() {
     let build = build();
     let provisioners = inner(&build, "provisioner");
@@ -159,6 +163,7 @@ fn every_image_installs_one_package_of_its_format() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn images_require_version_two_of_the_metadata_service() {
     let template = ask(&["hcl", TEMPLATE]);
     let of_all = &template["source"][0]["\"amazon-ebs\""]["\"trailblazer\""];

@@ -35,7 +35,7 @@ fn tools() -> PathBuf {
     let tools = repository().join("target/tools/images");
     assert!(
         tools.join(".complete").exists(),
-        "packaging/dev/image-tools.sh fetches what this test needs (`make test` does)"
+        "packaging/dev/image-tools.sh fetches the tools of this test (`make test-images` runs both)"
     );
     tools
 }
@@ -49,7 +49,7 @@ pub fn cloud_init() -> PathBuf {
 /// Runs a tool in the repository; returns success and output.
 #[track_caller]
 pub fn try_tool(name: &str, words: &[&str]) -> (bool, String) {
-    let own = tools().join("venv/bin").join(name);
+    let own = repository().join("target/tools/images/venv/bin").join(name);
     // Tools outside the venv come from the distribution.
     let program = if own.exists() {
         own

@@ -1,7 +1,7 @@
 //! The metrics: the format, the page of all metrics, and the rules and the dashboard.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -20,9 +20,9 @@ fn read(path: &str) -> String {
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Runs `promtool`, which must succeed; a missing promtool fails the test.
+/// Runs `promtool`, which must succeed. `None` with a message on standard error if missing.
 #[track_caller]
-fn promtool(words: &[&str], input: &str) -> String {
+fn promtool(words: &[&str], input: &str) -> Option<String> {
     // Installed by packaging/dev/install-deps.sh, else the machine's own.
     let own = repository().join("target/tools/promtool");
     let program = if own.exists() {
@@ -30,14 +30,23 @@ fn promtool(words: &[&str], input: &str) -> String {
     } else {
         PathBuf::from("promtool")
     };
-    let mut child = Command::new(program)
+    let child = Command::new(program)
         .args(words)
         .current_dir(repository().join("packaging/prometheus"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool must be there: packaging/dev/install-deps.sh test fetches it");
+        .spawn();
+    let mut child = match child {
+        // Some distributions lack promtool. CI must have it.
+        Err(error) if error.kind() == ErrorKind::NotFound && std::env::var_os("CI").is_none() => {
+            // libtest captures `eprintln!` of a passing test, but not a write to standard error.
+            let line = format!("NOT TESTED without promtool: promtool {}\n", words.join(" "));
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            return None;
+        }
+        started => started.expect("promtool starts (packaging/dev/install-deps.sh test fetches it)"),
+    };
     child
         .stdin
         .take()
@@ -48,7 +57,7 @@ fn promtool(words: &[&str], input: &str) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "promtool {words:?}:\n{text}");
-    text
+    Some(text)
 }
 
 /// The samples of the text: name and labels, and the value.
@@ -281,7 +290,8 @@ fn alerts_and_dashboard_name_existing_metrics() {
 fn alert_rules_pass_promtool() {
     promtool(&["check", "rules", "alerts.yml"], "");
     let report = promtool(&["test", "rules", "alerts_test.yml"], "");
-    assert!(report.contains("SUCCESS"), "{report}");
+    let succeeded = |report: String| report.contains("SUCCESS");
+    assert!(report.is_none_or(succeeded), "no success");
 }
 
 /// Each alert is unit-tested, and names the fault, the remedy and the documentation.
