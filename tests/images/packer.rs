@@ -175,6 +175,7 @@ fn images_require_version_two_of_the_metadata_service() {
 }
 
 #[test]
+#[ignore = "needs the image tools: make test-images"]
 fn provisioning_scripts_exist_and_pass_shellcheck() {
     let build = build();
     let (_, shell) = inner(&build, "provisioner")
