@@ -1,4 +1,4 @@
-//! Every key of the config file with the reader of its value: one statement for each key.
+//! Every key of the config file with the reader of its value: one row for each key.
 
 use std::time::Duration;
 
@@ -19,118 +19,68 @@ const PREFIXES: &str = "a list of prefixes such as [\"203.0.113.0/24\", \"2001:d
 const INTERFACE: &str = "the name of an interface such as \"eth1\", or \"auto\"";
 const FAMILIES: &str = "a list of \"ipv4\" and \"ipv6\"";
 
+const SECOND: Duration = Duration::from_secs(1);
+const BOOLEAN: &str = "true or false";
+
+/// Reads keys by rows of `key => setting, kind(…)`. The kinds `value`, `each` (a list) and
+/// `one_or_more` (a list or a value) have the expected form for messages and the reader of a value.
+macro_rules! keys {
+    ($reader:ident; $($key:literal => $setting:expr, $kind:ident($($rest:expr),*);)*) => {
+        $(keys!(@$kind $reader, $key, &mut $setting, $($rest),*);)*
+    };
+    (@value $reader:ident, $key:literal, $setting:expr, $expected:expr, $read:expr) => {
+        $reader.value($key, $expected, $setting, $read)
+    };
+    (@each $reader:ident, $key:literal, $setting:expr, $expected:expr, $read:expr) => {
+        $reader.collect($key, $expected, false, $setting, $read)
+    };
+    (@one_or_more $reader:ident, $key:literal, $setting:expr, $expected:expr, $read:expr) => {
+        $reader.collect($key, $expected, true, $setting, $read)
+    };
+    (@time $reader:ident, $key:literal, $setting:expr, $least:expr) => {
+        time($reader, $key, $setting, $least)
+    };
+    (@table $reader:ident, $key:literal, $setting:expr,) => { table($reader, $key, $setting) };
+    (@mask $reader:ident, $key:literal, $setting:expr,) => { mask($reader, $key, $setting) };
+}
+
 /// Reads every key into the settings; problems stay in the reader.
 pub(super) fn read(reader: &mut Reader<'_>, config: &mut Config) {
     reader.value("role", "\"host\" or \"nat\"", &mut config.role, |value| {
         word::<Role>(value).map(Some)
     });
-    read_source(reader, config);
-    read_select(reader, config);
-    read_guard(reader, config);
+    read_document(reader, config);
     read_paths(reader, config);
     read_nat(reader, config);
     read_kernel(reader, config);
     read_agent(reader, config);
 }
 
-fn read_source(reader: &mut Reader<'_>, config: &mut Config) {
-    let settings = &mut config.source;
-    reader.collect(
-        "source.url",
-        "a URL or path, or a list of them",
-        true,
-        &mut settings.urls,
-        text(|url| source(url, false)),
-    );
-    let second = Duration::from_secs(1);
-    time(reader, "source.refresh", &mut settings.refresh, second);
-    let millisecond = Duration::from_millis(1);
-    time(reader, "source.timeout", &mut settings.timeout, millisecond);
-    reader.value(
-        "source.max_bytes",
-        "a size such as \"64MiB\"",
-        &mut settings.max_bytes,
-        with_unit(size, bare_size),
-    );
-    reader.value(
-        "source.state_dir",
-        "an absolute path such as \"/var/lib/trailblazer\"",
-        &mut settings.state_dir,
-        text(absolute_path),
-    );
-    reader.value(
-        "source.path",
-        "\"auto\", \"egress\" or \"bypass\"",
-        &mut settings.path,
-        word,
-    );
-}
-
-fn read_select(reader: &mut Reader<'_>, config: &mut Config) {
-    let select = &mut config.select;
-    reader.collect(
-        "select.services",
-        "a list such as [\"S3\"]",
-        false,
-        &mut select.services,
-        text(service),
-    );
-    reader.collect(
-        "select.regions",
-        "a list such as [\"auto\"] or [\"us-east-1\", \"eu-west-1\"]",
-        false,
-        &mut select.regions,
-        auto_or(region),
-    );
-    reader.collect(
-        "select.families",
-        FAMILIES,
-        false,
-        &mut select.families,
-        word::<Family>,
-    );
-    reader.collect(
-        "select.include",
-        PREFIXES,
-        false,
-        &mut select.include,
-        text(narrow_prefix),
-    );
-    reader.collect(
-        "select.exclude",
-        PREFIXES,
-        false,
-        &mut select.exclude,
-        text(prefix),
-    );
-}
-
-fn read_guard(reader: &mut Reader<'_>, config: &mut Config) {
-    let guard = &mut config.guard;
-    reader.value(
-        "guard.max_loss",
-        "a share such as \"20%\"",
-        &mut guard.max_loss,
-        with_unit(percent, bare_percent),
-    );
-    reader.value(
-        "guard.max_prefixes",
-        "a whole number such as 5000",
-        &mut guard.max_prefixes,
-        integer(1, 10_000_000, ""),
-    );
-    time(
-        reader,
-        "guard.accept_after",
-        &mut guard.accept_after,
-        Duration::ZERO,
-    );
-    time(
-        reader,
-        "guard.hold_down",
-        &mut guard.hold_down,
-        Duration::ZERO,
-    );
+fn read_document(reader: &mut Reader<'_>, config: &mut Config) {
+    let (source, select, guard) = (&mut config.source, &mut config.select, &mut config.guard);
+    keys! { reader;
+        "source.url" => source.urls,
+            one_or_more("a URL or path, or a list of them", text(|url| self::source(url, false)));
+        "source.refresh" => source.refresh, time(SECOND);
+        "source.timeout" => source.timeout, time(Duration::from_millis(1));
+        "source.max_bytes" => source.max_bytes,
+            value("a size such as \"64MiB\"", with_unit(size, bare_size));
+        "source.state_dir" => source.state_dir,
+            value("an absolute path such as \"/var/lib/trailblazer\"", text(absolute_path));
+        "source.path" => source.path, value("\"auto\", \"egress\" or \"bypass\"", word);
+        "select.services" => select.services, each("a list such as [\"S3\"]", text(service));
+        "select.regions" => select.regions,
+            each("a list such as [\"auto\"] or [\"us-east-1\", \"eu-west-1\"]", auto_or(region));
+        "select.families" => select.families, each(FAMILIES, word::<Family>);
+        "select.include" => select.include, each(PREFIXES, text(narrow_prefix));
+        "select.exclude" => select.exclude, each(PREFIXES, text(prefix));
+        "guard.max_loss" => guard.max_loss,
+            value("a share such as \"20%\"", with_unit(percent, bare_percent));
+        "guard.max_prefixes" => guard.max_prefixes,
+            value("a whole number such as 5000", integer(1, 10_000_000, ""));
+        "guard.accept_after" => guard.accept_after, time(Duration::ZERO);
+        "guard.hold_down" => guard.hold_down, time(Duration::ZERO);
+    }
 }
 
 fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
@@ -154,53 +104,20 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
         }
         *slot = AutoOr::Set(address);
     }
-    reader.value(
-        "bypass.interface",
-        INTERFACE,
-        &mut config.bypass.interface,
-        auto_or(interface),
-    );
-    reader.value(
-        "bypass.onlink",
-        "true or false",
-        &mut config.bypass.onlink,
-        boolean,
-    );
-    table(reader, "bypass.table", &mut config.bypass.table);
-    reader.collect(
-        "egress.gateways",
-        "a list of addresses such as [\"10.0.1.10\"]",
-        false,
-        &mut config.egress.gateways,
-        text(address),
-    );
-    reader.value(
-        "egress.onlink",
-        "true or false",
-        &mut config.egress.onlink,
-        boolean,
-    );
-    table(reader, "egress.table", &mut config.egress.table);
-    reader.value(
-        "egress.when_down",
-        "\"unreachable\" or \"bypass\"",
-        &mut config.egress.when_down,
-        word,
-    );
-    reader.collect(
-        "egress.close",
-        FAMILIES,
-        false,
-        &mut config.egress.close,
-        word::<Family>,
-    );
-    reader.collect(
-        "vpc.cidrs",
-        "a list such as [\"auto\"] or [\"10.0.0.0/16\"]",
-        false,
-        &mut config.vpc_cidrs,
-        auto_or(narrow_prefix),
-    );
+    let (bypass, egress) = (&mut config.bypass, &mut config.egress);
+    keys! { reader;
+        "bypass.interface" => bypass.interface, value(INTERFACE, auto_or(interface));
+        "bypass.onlink" => bypass.onlink, value(BOOLEAN, boolean);
+        "bypass.table" => bypass.table, table();
+        "egress.gateways" => egress.gateways,
+            each("a list of addresses such as [\"10.0.1.10\"]", text(address));
+        "egress.onlink" => egress.onlink, value(BOOLEAN, boolean);
+        "egress.table" => egress.table, table();
+        "egress.when_down" => egress.when_down, value("\"unreachable\" or \"bypass\"", word);
+        "egress.close" => egress.close, each(FAMILIES, word::<Family>);
+        "vpc.cidrs" => config.vpc_cidrs,
+            each("a list such as [\"auto\"] or [\"10.0.0.0/16\"]", auto_or(narrow_prefix));
+    }
 }
 
 fn read_nat(reader: &mut Reader<'_>, config: &mut Config) {
@@ -227,90 +144,49 @@ fn read_nat(reader: &mut Reader<'_>, config: &mut Config) {
     if let Some(sources) = sources {
         nat.sources = all_or_auto(reader, "nat.sources", sources);
     }
-    reader.value(
-        "nat.egress_interface",
-        INTERFACE,
-        &mut nat.egress_interface,
-        auto_or(interface),
-    );
-    reader.collect(
-        "nat.egress_addresses",
-        "a list of addresses such as [\"10.0.0.20\"]",
-        false,
-        &mut nat.egress_addresses,
-        text(address),
-    );
+    keys! { reader;
+        "nat.egress_interface" => nat.egress_interface, value(INTERFACE, auto_or(interface));
+        "nat.egress_addresses" => nat.egress_addresses,
+            each("a list of addresses such as [\"10.0.0.20\"]", text(address));
+    }
     nat.egress_addresses.sort();
     nat_bypass(reader, &mut nat.bypass);
 }
 
 fn read_kernel(reader: &mut Reader<'_>, config: &mut Config) {
     let kernel = &mut config.kernel;
-    reader.value(
-        "kernel.protocol",
-        "a whole number such as 83",
-        &mut kernel.protocol.0,
-        integer(
-            1,
-            u64::from(u8::MAX),
-            ": the kernel stores the protocol in one byte, and 0 means none",
-        ),
-    );
-    reader.value(
-        "kernel.priority",
-        "a whole number such as 30000",
-        &mut kernel.priority.0,
-        integer(
-            1,
-            u64::from(validate::LAST_PRIORITY),
-            ": 100 numbers from there on are for our rules, and the kernel's rule for the main \
-             table is at 32766",
-        ),
-    );
-    mask(reader, "kernel.marks.path", &mut kernel.path_mask.0);
-    mask(reader, "kernel.marks.gateway", &mut kernel.gateway_mask);
-    reader.collect(
-        "kernel.manage",
-        "a list of sysctls such as [\"ip_forward\"]",
-        false,
-        &mut kernel.manage,
-        word,
-    );
+    let protocol = ": the kernel stores the protocol in one byte, and 0 means none";
+    let priority = ": 100 numbers from there on are for our rules, and the kernel's rule for the \
+                    main table is at 32766";
+    let last_priority = u64::from(validate::LAST_PRIORITY);
+    keys! { reader;
+        "kernel.protocol" => kernel.protocol.0,
+            value("a whole number such as 83", integer(1, u64::from(u8::MAX), protocol));
+        "kernel.priority" => kernel.priority.0,
+            value("a whole number such as 30000", integer(1, last_priority, priority));
+        "kernel.marks.path" => kernel.path_mask.0, mask();
+        "kernel.marks.gateway" => kernel.gateway_mask, mask();
+        "kernel.manage" => kernel.manage,
+            each("a list of sysctls such as [\"ip_forward\"]", word);
+    }
 }
 
 fn read_agent(reader: &mut Reader<'_>, config: &mut Config) {
     let agent = &mut config.agent;
-    reader.value(
-        "agent.socket",
-        "an absolute path such as \"/run/trailblazer/control.sock\"",
-        &mut agent.socket,
-        text(absolute_path),
-    );
-    reader.value(
-        "agent.metrics",
-        "an address with a port such as \"127.0.0.1:9683\", or \"\" for none",
-        &mut agent.metrics,
-        text(listener),
-    );
-    time(
-        reader,
-        "agent.resync",
-        &mut agent.resync,
-        Duration::from_secs(1),
-    );
-    let second = Duration::from_secs(1);
-    time(reader, "agent.stale.warn", &mut agent.stale_warn, second);
-    time(reader, "agent.stale.alarm", &mut agent.stale_alarm, second);
-    reader.value(
-        "agent.nat_price_per_gb",
-        "a price in dollars such as 0.045",
-        &mut agent.nat_price_per_gb,
-        price,
-    );
-    reader.value(
-        "agent.event_buffer",
-        "a size such as \"8MiB\"",
-        &mut agent.event_buffer,
-        with_unit(size, bare_size),
-    );
+    keys! { reader;
+        "agent.socket" => agent.socket,
+            value("an absolute path such as \"/run/trailblazer/control.sock\"", text(absolute_path));
+        "agent.metrics" => agent.metrics,
+            value(
+                "an address with a port such as \"127.0.0.1:9683\", or \"\" for none",
+                text(listener)
+            );
+        "agent.resync" => agent.resync, time(SECOND);
+        "agent.stale.warn" => agent.stale_warn, time(SECOND);
+        "agent.stale.alarm" => agent.stale_alarm, time(SECOND);
+        "agent.nat_price_per_gb" => agent.nat_price_per_gb,
+            value("a price in dollars such as 0.045", price);
+        "agent.event_buffer" => agent.event_buffer,
+            value("a size such as \"8MiB\"", with_unit(size, bare_size));
+    }
 }
