@@ -41,11 +41,16 @@ fn promtool(words: &[&str], input: &str) -> Option<String> {
         // Some distributions lack promtool. CI must have it.
         Err(error) if error.kind() == ErrorKind::NotFound && std::env::var_os("CI").is_none() => {
             // libtest captures `eprintln!` of a passing test, but not a write to standard error.
-            let line = format!("NOT TESTED without promtool: promtool {}\n", words.join(" "));
+            let line = format!(
+                "NOT TESTED without promtool: promtool {}\n",
+                words.join(" ")
+            );
             std::io::stderr().write_all(line.as_bytes()).unwrap();
             return None;
         }
-        started => started.expect("promtool starts (packaging/dev/install-deps.sh test fetches it)"),
+        started => {
+            started.expect("promtool starts (packaging/dev/install-deps.sh test fetches it)")
+        }
     };
     child
         .stdin
