@@ -28,7 +28,8 @@ pub fn judge_kernel<'a>(
     steps: impl Iterator<Item = &'a Step>,
     kernel: &mut Kernel,
 ) -> Result<Verdicts, NetlinkError> {
-    let mut asked = questions(promise, &own_sources(promise, kernel)?);
+    let own = own_sources(promise, kernel)?;
+    let mut asked = questions(promise, &own);
     let changed = sample(changed(steps, promise.ownership));
     asked.extend(changed.flat_map(|prefix| about(promise, prefix)));
     let mut answers: Vec<(Question, Decision)> = Vec::with_capacity(asked.len());
@@ -41,7 +42,7 @@ pub fn judge_kernel<'a>(
         chains: &chains,
         ..*promise
     };
-    let mut verdicts = judge(&promise, &answers);
+    let mut verdicts = judge(&promise, &own, &answers);
     verdicts.doubts.extend(unread);
     Ok(verdicts)
 }

@@ -1,6 +1,7 @@
 //! Promise and decision, compared for one question.
 
 use super::culprit::{Culprit, culprit, named_rule, route_text};
+use super::exemption::Exemption;
 use super::expected::{Expected, Promise};
 use super::packet::Decision;
 use super::probes::Question;
@@ -18,7 +19,7 @@ const UNREACHABLE: [i32; 2] = [113, 101];
 pub enum Agreement {
     Yes,
     /// Foreign state takes these packets first, on purpose.
-    Foreign(String),
+    Foreign(Exemption),
     /// Foreign state takes ordinary packets.
     Defeated {
         reason: String,
@@ -81,10 +82,16 @@ pub fn agreement(promise: &Promise<'_>, question: &Question, decision: &Decision
     let Some(found) = culprit(promise, lookup, expected, decision) else {
         return Agreement::No;
     };
-    explained(promise, &found, effect, question.family())
+    explained(promise, &found, effect, decision, question.family())
 }
 
-fn explained(promise: &Promise<'_>, found: &Culprit, effect: &str, family: Family) -> Agreement {
+fn explained(
+    promise: &Promise<'_>,
+    found: &Culprit,
+    effect: &str,
+    decision: &Decision,
+    family: Family,
+) -> Agreement {
     let flag = match family {
         Family::Ipv4 => "-4",
         Family::Ipv6 => "-6",
@@ -94,22 +101,25 @@ fn explained(promise: &Promise<'_>, found: &Culprit, effect: &str, family: Famil
         advice,
     };
     match found {
-        Culprit::SelectiveRule(named) => Agreement::Foreign(format!(
-            "foreign {named} takes precedence for its own packets"
-        )),
-        Culprit::NarrowRoute(named) => {
-            Agreement::Foreign(format!("foreign {named} takes precedence"))
-        }
+        Culprit::SelectiveRule(named) => Agreement::Foreign(Exemption::Rule(named.clone())),
+        Culprit::NarrowRoute(named) => Agreement::Foreign(Exemption::Route(named.clone())),
         Culprit::Rule(named) => {
             let advice = rule_advice(promise, named, family, flag);
             defeated(named, effect.to_owned(), advice)
         }
-        Culprit::WideRoute(named) => defeated(
-            named,
-            effect.to_owned(),
-            "let its program add routes of its own networks only, not one for every address"
-                .to_owned(),
-        ),
+        Culprit::WideRoute(named) => {
+            let advice = match decision {
+                Decision::Route(route) if route.key.table != TableId::MAIN => format!(
+                    "remove the route (ip {flag} route del {} table {})",
+                    route.key.dst, route.key.table
+                ),
+                _ => {
+                    "let its program add routes of its own networks only, not one for every address"
+                        .to_owned()
+                }
+            };
+            defeated(named, effect.to_owned(), advice)
+        }
         Culprit::RejectingDefault(named) => Agreement::Defeated {
             reason: format!(
                 "foreign {named} rejects the packets before ours: the main table has no better default, and no rule can skip a route that rejects"
@@ -148,6 +158,15 @@ fn rule_advice(promise: &Promise<'_>, named: &str, family: Family, flag: &str) -
     if is_main(&rule) && others.count() == 0 {
         return format!(
             "no other rule leads to the main table: add `ip {flag} rule add pref 32766 lookup main` first, then remove this one (ip {flag} rule del pref {priority})"
+        );
+    }
+    if rule
+        .foreign_selectors
+        .iter()
+        .any(|selector| selector.starts_with("to "))
+    {
+        return format!(
+            "remove the rule (ip {flag} rule del pref {priority}); for an exemption on purpose, use a route of the main table instead"
         );
     }
     format!(
@@ -209,7 +228,13 @@ fn translated(promise: &Promise<'_>, question: &Question, decision: &Decision) -
         }
         Decision::Errno(_) => {
             return match found {
-                Some(found) => explained(promise, &found, "takes packets to partners", family),
+                Some(found) => explained(
+                    promise,
+                    &found,
+                    "takes packets to partners",
+                    decision,
+                    family,
+                ),
                 None => Agreement::Yes,
             };
         }
@@ -234,15 +259,15 @@ fn translated(promise: &Promise<'_>, question: &Question, decision: &Decision) -
         name(out)
     );
     match found {
-        Some(Culprit::NarrowRoute(named)) => Agreement::Foreign(format!(
-            "foreign {named} takes precedence: the packet leaves by {}, untranslated",
+        Some(Culprit::NarrowRoute(named)) => Agreement::Foreign(Exemption::Route(format!(
+            "{named} (out by {}, untranslated)",
             name(*device)
-        )),
-        Some(found) => explained(promise, &found, &effect, family),
+        ))),
+        Some(found) => explained(promise, &found, &effect, decision, family),
         None => Agreement::Defeated {
             reason: format!("{} {effect}", route_text(route, promise.facts)),
             advice: format!(
-                "set [nat] egress_interface, or let the default of the main table leave by {} alone",
+                "let the routes of the main table to partners leave by {} alone",
                 name(out)
             ),
         },
@@ -260,6 +285,6 @@ fn refused_source(promise: &Promise<'_>, question: &Question, errno: i32) -> Agr
     if question.connected {
         Agreement::Defeated { reason, advice }
     } else {
-        Agreement::Foreign(format!("{reason}; {advice}"))
+        Agreement::Foreign(Exemption::Refused(format!("{reason}; {advice}")))
     }
 }

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::ordinary::{PORT, PROTOCOL};
 use crate::types::{Family, IfIndex};
 
 /// The bits of the flow's state in both interfaces (`NF_CT_STATE_BIT`,
@@ -25,8 +26,12 @@ pub enum Field {
     OutputIndex,
     /// `NFPROTO_IPV4` or `NFPROTO_IPV6`, one byte.
     Family,
+    /// The protocol of the frame (`ETH_P_*`), in the order of the network.
+    EtherType,
     /// The protocol in the IP header.
     Protocol,
+    SourcePort,
+    DestinationPort,
     /// Bytes of an address of that family; conditions fail for the other family.
     Source(Family),
     Destination(Family),
@@ -35,6 +40,19 @@ pub enum Field {
     /// The packet's mark, in the host's byte order.
     Mark,
     Unknown,
+}
+
+impl Field {
+    /// The bytes of a value. A longer key joins several fields.
+    pub fn width(self) -> usize {
+        match self {
+            Field::InputName | Field::OutputName => 16,
+            Field::Family | Field::Protocol => 1,
+            Field::EtherType | Field::SourcePort | Field::DestinationPort => 2,
+            Field::Source(Family::Ipv6) | Field::Destination(Family::Ipv6) => 16,
+            _ => 4,
+        }
+    }
 }
 
 /// The comparison of a condition.
@@ -118,6 +136,8 @@ pub enum Effect {
     Goto(String),
     /// Source translation to an address; `None` for the address of the interface or one unknown.
     Translate(Option<IpAddr>),
+    /// conntrack ignores the packet: nothing translates the packet. The next rule follows.
+    Untrack,
     /// A map from the value of a field to effects.
     Map(Field, Vec<(Vec<u8>, Vec<u8>, Effect)>),
     /// A jump to a chain of ours.
@@ -149,8 +169,16 @@ impl ForeignRule {
 /// The place of a base chain in the path of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
+    /// The ingress hook of an interface, before everything else.
+    Ingress,
+    /// Before the routing decision.
+    Prerouting,
     /// The forward hook: decides whether a packet is forwarded.
     Forward,
+    /// After the routing decision, except translation.
+    Postrouting,
+    /// The egress hook of an interface, after everything else.
+    Egress,
     /// Source translation.
     Translation,
 }
@@ -167,6 +195,8 @@ pub struct BaseChain {
     pub families: Vec<Family>,
     /// Lower priorities come first.
     pub priority: i32,
+    /// The interfaces of an ingress or egress hook; empty elsewhere.
+    pub devices: Vec<String>,
     /// The policy is drop.
     pub drops: bool,
     pub chains: BTreeMap<String, Vec<ForeignRule>>,
@@ -181,6 +211,9 @@ pub struct Packet {
     pub destination: IpAddr,
     /// The first packet of a flow; otherwise a later one.
     pub opens: bool,
+    /// The fields that the hook of the chain does not see as the packet has them, such as the output
+    /// interface before the routing decision.
+    pub unseen: Vec<Field>,
 }
 
 enum Value {
@@ -196,8 +229,9 @@ impl Packet {
     }
 
     fn value(&self, field: Field) -> Value {
-        /// `IPPROTO_TCP`: the packet stands for a connection.
-        const TCP: u8 = 6;
+        if self.unseen.contains(&field) {
+            return Value::Unknown;
+        }
         let of = |family: Family, address: IpAddr| {
             if family == Family::of(address) {
                 Value::Bytes(octets(address))
@@ -211,7 +245,12 @@ impl Packet {
             Field::InputIndex => Value::Bytes(self.input.0.0.to_ne_bytes().into()),
             Field::OutputIndex => Value::Bytes(self.output.0.0.to_ne_bytes().into()),
             Field::Family => Value::Bytes(vec![protocol_family(self.family())]),
-            Field::Protocol => Value::Bytes(vec![TCP]),
+            Field::EtherType => Value::Bytes(ether_type(self.family()).to_be_bytes().into()),
+            Field::Protocol => Value::Bytes(vec![PROTOCOL]),
+            // The other port is any.
+            Field::DestinationPort if self.opens => Value::Bytes(PORT.to_be_bytes().into()),
+            Field::SourcePort if !self.opens => Value::Bytes(PORT.to_be_bytes().into()),
+            Field::SourcePort | Field::DestinationPort => Value::Unknown,
             Field::Source(family) => of(family, self.source),
             Field::Destination(family) => of(family, self.destination),
             Field::FlowState => {
@@ -221,6 +260,14 @@ impl Packet {
             Field::Mark => Value::Bytes(vec![0; 4]),
             Field::Unknown => Value::Unknown,
         }
+    }
+}
+
+/// `ETH_P_IP` and `ETH_P_IPV6` (linux/if_ether.h).
+fn ether_type(family: Family) -> u16 {
+    match family {
+        Family::Ipv4 => 0x0800,
+        Family::Ipv6 => 0x86dd,
     }
 }
 

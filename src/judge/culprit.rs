@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::expected::{Expected, Promise};
+use super::ordinary;
 use super::packet::{Decision, Lookup};
 use crate::facts::{HostFacts, MainRoute};
 use crate::objects::{Route, RouteTarget, Rule, RuleAction, Via};
@@ -151,11 +152,14 @@ pub(super) fn takes_ordinary_packets(
     rule.foreign_selectors
         .iter()
         .all(|selector| match selector.split_once(' ') {
-            Some(("to", prefix)) => prefix.parse().is_ok_and(|prefix| is_wide(&prefix)),
+            // Every socket without an address may send there.
+            Some(("to", _)) => true,
             Some(("from", prefix)) => prefix
                 .parse()
                 .is_ok_and(|prefix| is_ordinary_source(&prefix, question, promise)),
-            _ => false,
+            Some(("uidrange", users)) => ordinary::is_everybody(users),
+            Some((name, value)) => ordinary::matches_selector(name, value).unwrap_or(false),
+            None => false,
         })
 }
 
@@ -166,7 +170,9 @@ fn is_inverted(rule: &Rule) -> bool {
 }
 
 /// The source of a question from a socket is the address that the kernel chooses for sockets
-/// without one. For a forwarded packet, the selector must hold a whole network of hosts.
+/// without one. After the choice, the kernel routes connected IPv4 sockets again by that address
+/// (`ip_route_connect`, include/net/route.h), and IPv6 connections at the next change of any route
+/// (`inet6_sk_rebuild_header`, net/ipv6/af_inet6.c). For a forwarded packet, the selector must hold a whole network of hosts.
 fn is_ordinary_source(selector: &IpNet, question: &Lookup, promise: &Promise<'_>) -> bool {
     let family = Family::of_net(selector);
     match (question.source, question.input) {
@@ -206,9 +212,8 @@ fn may_match(rule: &Rule, question: &Lookup, promise: &Promise<'_>) -> bool {
         .all(|selector| match selector.split_once(' ') {
             Some(("to", prefix)) => holds(prefix, Some(question.destination)),
             Some(("from", prefix)) => holds(prefix, question.source),
-            // Ports, protocols, users, output interfaces: none of them is in a question.
-            Some(("oif" | "uidrange" | "ipproto" | "sport" | "dport" | "tos" | "dscp", _)) => false,
-            _ => true,
+            Some((name, value)) => ordinary::matches_selector(name, value).unwrap_or(true),
+            None => true,
         })
 }
 
@@ -311,7 +316,7 @@ pub fn route_text(route: &Route, facts: &HostFacts) -> String {
     )
 }
 
-fn main_route_text(route: &MainRoute, kind: &str, facts: &HostFacts) -> String {
+pub(super) fn main_route_text(route: &MainRoute, kind: &str, facts: &HostFacts) -> String {
     let device = route
         .device
         .filter(|_| route.unicast)
@@ -320,8 +325,13 @@ fn main_route_text(route: &MainRoute, kind: &str, facts: &HostFacts) -> String {
         0 => String::new(),
         metric => format!(" metric {metric}"),
     };
+    let kind = if route.unicast {
+        String::new()
+    } else {
+        format!("{kind} ")
+    };
     format!(
-        "route {kind} {}{}{metric} of table main",
+        "route {kind}{}{}{metric} of table main",
         destination(&route.dst),
         device.unwrap_or_default()
     )

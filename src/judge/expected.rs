@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::chain::BaseChain;
 use crate::desired::{DesiredState, EgressPath, special};
 use crate::facts::HostFacts;
+use crate::firewall::BackendKind;
 use crate::objects::{Route, Rule, RuleAction};
 use crate::ownership::{Numbers, Ownership};
 use crate::types::{Family, TableId};
@@ -21,6 +22,8 @@ pub struct Promise<'a> {
     pub vpc_cidrs: &'a [IpNet],
     /// All policy rules, in the kernel's order.
     pub rules: &'a [Rule],
+    /// The firewall of our translation.
+    pub backend: BackendKind,
     /// NAT role: the foreign chains in the way of forwarded packets.
     pub chains: &'a [BaseChain],
 }

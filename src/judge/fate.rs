@@ -20,6 +20,8 @@ pub enum Fate {
     Stopped(Culprit),
     /// Translated to an address; `None` for the address of the interface.
     Translated(Option<IpAddr>, Culprit),
+    /// The packet passes, and conntrack ignores the packet.
+    Untracked(Culprit),
 }
 
 /// The chain that decides a packet's fate.
@@ -44,6 +46,8 @@ struct Run<'a> {
     steps: usize,
     /// A rule with an unknown condition may have accepted the packet.
     perhaps_accepted: bool,
+    /// The chain that told conntrack to ignore the packet.
+    untracked: Option<Culprit>,
 }
 
 /// The end of a chain.
@@ -68,14 +72,16 @@ impl BaseChain {
             packet,
             steps: 0,
             perhaps_accepted: false,
+            untracked: None,
         };
         let end = run.chain(&self.name, 0, true);
         let stopped = match end {
-            End::Accepted | End::Ours => return Fate::Passes,
             End::Translated(to, culprit) => return Fate::Translated(to, culprit),
             End::Stopped(culprit) => culprit,
             End::Through if self.drops => self.culprit(&self.name, "policy drop"),
-            End::Through => return Fate::Passes,
+            End::Accepted | End::Ours | End::Through => {
+                return run.untracked.map_or(Fate::Passes, Fate::Untracked);
+            }
         };
         if run.perhaps_accepted {
             Fate::MayStop(stopped)
@@ -136,7 +142,16 @@ impl Run<'_> {
             Effect::Accept => End::Accepted,
             Effect::Drop => stops("drop"),
             Effect::Reject => stops("reject"),
-            Effect::Translate(to) => End::Translated(*to, base.culprit(chain, "snat")),
+            Effect::Translate(to) if base.place == Place::Translation => {
+                End::Translated(*to, base.culprit(chain, "snat"))
+            }
+            Effect::Translate(_) => return Flow::Next,
+            Effect::Untrack => {
+                if certain {
+                    self.untracked = Some(base.culprit(chain, "notrack"));
+                }
+                return Flow::Next;
+            }
             Effect::Ours if base.place == Place::Translation => End::Ours,
             Effect::Ours => return Flow::Next,
             Effect::Jump(target) => match self.chain(target, depth + 1, certain) {

@@ -4,19 +4,29 @@
 use std::net::IpAddr;
 
 use super::Verdicts;
-use super::chain::{BaseChain, Effect, Packet, Place};
+use super::chain::{BaseChain, Effect, Field, Packet, Place};
 use super::expected::Promise;
 use super::fate::Fate;
 use super::probes::{forwarded, inside, ordinary_partner};
 use crate::degraded::{Degradation, Part};
 use crate::desired::InputPath;
 use crate::facts::HostFacts;
-use crate::firewall::Statement;
+use crate::firewall::{BackendKind, Statement};
 use crate::objects::RouteTarget;
 use crate::types::{Family, IfIndex};
 
-/// The priority of our translation with nftables.
-const OURS: i32 = 95;
+/// The priority of our translation: `srcnat - 5` with nftables, the table nat with iptables.
+fn our_priority(promise: &Promise<'_>) -> i32 {
+    match promise.backend {
+        BackendKind::Nftables => 95,
+        BackendKind::Iptables => 100,
+    }
+}
+
+/// The priorities of conntrack before the routing decision, and of source translation
+/// (linux/netfilter_ipv4.h).
+const CONNTRACK: i32 = -200;
+const SOURCE_NAT: i32 = 100;
 
 /// True if the kernel forwards packets of a family; `None` without an answer.
 pub fn is_forwarding(facts: &HostFacts, family: Family) -> Option<bool> {
@@ -102,44 +112,116 @@ fn packet(
         source: lookup.source?,
         destination,
         opens: true,
+        unseen: Vec::new(),
     })
 }
 
-fn judge_chain(promise: &Promise<'_>, chain: &BaseChain, packet: &Packet, verdicts: &mut Verdicts) {
-    match chain.place {
-        Place::Forward => {
-            // Both directions must pass: the answer of a partner is a later packet of the flow.
-            let answer = Packet {
-                input: packet.output.clone(),
-                output: packet.input.clone(),
-                source: packet.destination,
-                destination: packet.source,
-                opens: false,
-            };
-            if !stopped(chain, packet, packet, verdicts) {
-                stopped(chain, &answer, packet, verdicts);
-            }
+fn judge_chain(
+    promise: &Promise<'_>,
+    chain: &BaseChain,
+    opening: &Packet,
+    verdicts: &mut Verdicts,
+) {
+    if chain.place == Place::Translation {
+        return translated_before_us(promise, chain, opening, verdicts);
+    }
+    // Both directions must pass: the answer of a partner is a later packet of the flow.
+    let answer = Packet {
+        input: opening.output.clone(),
+        output: opening.input.clone(),
+        source: opening.destination,
+        destination: opening.source,
+        opens: false,
+        unseen: Vec::new(),
+    };
+    for packet in [opening, &answer] {
+        if meets(chain, packet) && stopped(chain, packet, opening, verdicts) {
+            break;
         }
-        Place::Translation => translated_before_us(promise, chain, packet, verdicts),
     }
 }
 
-/// Adds a finding if the chain stops the packet. `opening` is the first packet of the same flow.
-fn stopped(chain: &BaseChain, packet: &Packet, opening: &Packet, verdicts: &mut Verdicts) -> bool {
-    let (list, culprit, verb) = match chain.fate(packet) {
-        Fate::Stopped(culprit) => (&mut verdicts.degraded, culprit, "stops"),
-        Fate::MayStop(culprit) => (&mut verdicts.doubts, culprit, "perhaps stops"),
-        Fate::Passes | Fate::Translated(..) => return false,
+/// False for the ingress or egress of other interfaces.
+fn meets(chain: &BaseChain, packet: &Packet) -> bool {
+    let device = match chain.place {
+        Place::Ingress => &packet.input.1,
+        Place::Egress => &packet.output.1,
+        _ => return true,
     };
+    chain.devices.contains(device)
+}
+
+/// The packet as the hook sees it: before the routing decision without an output interface, before
+/// conntrack without a state, and between two translations with another address.
+fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {
+    let (source, destination) = (
+        Field::Source(packet.family()),
+        Field::Destination(packet.family()),
+    );
+    let no_output = [Field::OutputName, Field::OutputIndex];
+    let mut unseen = Vec::new();
+    match chain.place {
+        Place::Ingress => unseen.extend(no_output),
+        Place::Prerouting => unseen.extend(no_output),
+        Place::Egress => unseen.push(source),
+        Place::Postrouting if chain.priority >= SOURCE_NAT => unseen.push(source),
+        Place::Postrouting | Place::Forward | Place::Translation => {}
+    }
+    let untracked = match chain.place {
+        Place::Ingress => true,
+        Place::Prerouting => chain.priority <= CONNTRACK,
+        _ => false,
+    };
+    if untracked {
+        unseen.push(Field::FlowState);
+    }
+    if !packet.opens && matches!(chain.place, Place::Ingress | Place::Prerouting) {
+        unseen.push(destination);
+    }
+    Packet {
+        unseen,
+        ..packet.clone()
+    }
+}
+
+/// Adds a finding if the chain stops the packet, or keeps conntrack from the packet. `opening` is
+/// the first packet of the same flow.
+fn stopped(chain: &BaseChain, packet: &Packet, opening: &Packet, verdicts: &mut Verdicts) -> bool {
+    let before_conntrack = chain.place == Place::Prerouting && chain.priority < CONNTRACK;
     let what = if packet.opens { "packets" } else { "answers" };
     let (input, output) = (&packet.input.1, &packet.output.1);
+    let (list, culprit, verb) = match chain.fate(&seen_at(chain, packet)) {
+        Fate::Untracked(culprit) if before_conntrack => {
+            verdicts.degraded.push(
+                Degradation::new(
+                    Part::Translation,
+                    packet.family(),
+                    format!(
+                        "{culprit} keeps {what} from {input} away from conntrack, so that nothing translates them and the guard drops them"
+                    ),
+                )
+                .with_advice(format!("exclude packets from {input} there, or remove the rule")),
+            );
+            return true;
+        }
+        Fate::Stopped(culprit) => (&mut verdicts.degraded, culprit, "stops"),
+        Fate::MayStop(culprit) => (&mut verdicts.doubts, culprit, "perhaps stops"),
+        Fate::Passes | Fate::Translated(..) | Fate::Untracked(_) => return false,
+    };
+    let advice = match chain.place {
+        Place::Forward => accept(chain, &opening.input.1, &opening.output.1),
+        _ => format!(
+            "let packets between {} and {} pass there, or remove the rule",
+            opening.input.1, opening.output.1
+        ),
+    };
     list.push(
         Degradation::new(
             Part::Forwarding,
             packet.family(),
             format!("{culprit} {verb} {what} from {input} to {output}"),
         )
-        .with_advice(accept(chain, &opening.input.1, &opening.output.1)),
+        .with_advice(advice),
     );
     true
 }
@@ -183,7 +265,11 @@ fn translated_before_us(
 ) {
     let family = packet.family();
     let leaves_by = promise.desired.paths.get(family).leaves_by;
-    let before = chain.priority < OURS || holds_ours(chain);
+    // The chain registered last comes first among chains with equal priority.
+    let ours = our_priority(promise);
+    let before = holds_ours(chain)
+        || chain.priority < ours
+        || (chain.priority == ours && promise.backend == BackendKind::Nftables);
     if leaves_by != Some(packet.output.0) || !before {
         return;
     }

@@ -7,28 +7,35 @@
 //! | file | content |
 //! |---|---|
 //! | `expected.rs` | the promise for an address |
+//! | `ordinary.rs` | protocol, port and user of the ordinary packet |
 //! | `packet.rs` | questions to the kernel and its answers |
 //! | `probes.rs` | the few addresses and packets to ask about |
 //! | `agreement.rs` | promise and decision, compared for one question |
 //! | `culprit.rs` | the foreign rule or route behind an answer |
+//! | `exemption.rs` | foreign state that wins on purpose |
 //! | `chain.rs`, `fate.rs` | foreign firewall chains, and the fate of a packet in them |
 //! | `forwarding.rs` | NAT role: obstacles in the path of a forwarded packet |
 
 mod agreement;
 pub mod chain;
 mod culprit;
+mod exemption;
 mod expected;
 pub mod fate;
 mod forwarding;
+pub mod ordinary;
 mod packet;
 mod probes;
 mod words;
 
+use std::net::IpAddr;
+
 use crate::degraded::{Degradation, Part, merge};
-use crate::types::Family;
+use crate::types::{Family, PerFamily};
 
 pub use agreement::{Agreement, agreement};
 pub use culprit::{Culprit, is_wide, named_rule, route_text, table_text};
+pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};
 pub use forwarding::is_forwarding;
 pub use packet::{Decision, Lookup};
@@ -42,7 +49,7 @@ pub struct Verdicts {
     /// Parts and families with at least one answer, all as promised.
     pub in_force: Vec<(Part, Family)>,
     /// Foreign state that wins on purpose for its own packets.
-    pub exempt: Vec<String>,
+    pub exempt: Vec<Exemption>,
     /// Promises that foreign state defeats for ordinary traffic.
     pub degraded: Vec<Degradation>,
     /// Obstacles that perhaps stop ordinary packets: the reader does not know a condition.
@@ -51,8 +58,12 @@ pub struct Verdicts {
     pub mismatches: Vec<Degradation>,
 }
 
-/// Judges answers to questions, and the foreign chains in the way of forwarded packets.
-pub fn judge(promise: &Promise<'_>, answers: &[(Question, Decision)]) -> Verdicts {
+/// Judges answers to questions, foreign rules with selectors, and the foreign chains in the way of forwarded packets.
+pub fn judge(
+    promise: &Promise<'_>,
+    own: &PerFamily<Option<IpAddr>>,
+    answers: &[(Question, Decision)],
+) -> Verdicts {
     let mut verdicts = Verdicts::default();
     let mut judged: Vec<(Part, Family)> = Vec::new();
     for (question, decision) in answers {
@@ -67,6 +78,7 @@ pub fn judge(promise: &Promise<'_>, answers: &[(Question, Decision)]) -> Verdict
         verdicts.take(promise, question, decision, found);
     }
     forwarding::judge(promise, &mut verdicts);
+    verdicts.exempt.extend(exemption::all(promise, own));
     verdicts.exempt.sort();
     verdicts.exempt.dedup();
     for list in [

@@ -11,8 +11,8 @@ use super::packet::Lookup;
 use crate::degraded::Part;
 use crate::desired::{EgressPath, InputPath, special};
 use crate::facts::HostFacts;
-use crate::objects::RouteTarget;
-use crate::types::{Family, PerFamily};
+use crate::objects::{RouteTarget, Rule, RuleAction};
+use crate::types::{Family, PerFamily, Priority};
 
 /// Bound of the wide routes to ask about, one address each.
 const WIDE: usize = 16;
@@ -101,12 +101,99 @@ pub fn ordinary_partner(promise: &Promise<'_>, family: Family) -> Option<IpAddr>
     partners(promise, family).first().copied()
 }
 
+/// The priority of our last rule that leads to a path; `None` without one.
+pub(super) fn deciding(promise: &Promise<'_>, family: Family) -> Option<Priority> {
+    let tables = [
+        promise.numbers().bypass_table,
+        promise.numbers().egress_table,
+    ];
+    let leads = |rule: &&Rule| {
+        rule.family == family
+            && matches!(rule.action, RuleAction::Lookup { table, .. } if tables.contains(&table))
+    };
+    let rules = promise.desired.rules.iter().filter(leads);
+    rules.map(|rule| rule.priority).max()
+}
+
+/// The foreign rules before our last one, except the kernel's own.
+pub(super) fn foreign_before<'p>(
+    promise: &Promise<'p>,
+    family: Family,
+) -> impl Iterator<Item = &'p Rule> {
+    let promise = *promise;
+    let last = deciding(&promise, family);
+    promise.rules.iter().filter(move |rule| {
+        rule.family == family
+            && rule.priority.0 != 0
+            && last.is_some_and(|last| rule.priority <= last)
+            && !promise.ownership.owns_rule(rule)
+    })
+}
+
+/// The source of an ordinary packet: the address that sockets get, or a host of the first input.
+pub(super) fn own_source(
+    promise: &Promise<'_>,
+    family: Family,
+    own: &PerFamily<Option<IpAddr>>,
+) -> Option<IpAddr> {
+    let inputs = &promise.desired.paths.get(family).inputs;
+    match inputs.first() {
+        Some(input) => forwarded(promise.facts, input, family.default_prefix().addr())?.source,
+        None => *own.get(family),
+    }
+}
+
+/// Addresses inside the destinations of foreign rules before ours: a selected one, and a partner's.
+fn named_by_rules(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
+    let destinations = foreign_before(promise, family)
+        .flat_map(|rule| &rule.foreign_selectors)
+        .filter_map(|selector| selector.strip_prefix("to ")?.parse::<IpNet>().ok())
+        .take(WIDE);
+    let mut found = Vec::new();
+    for net in destinations {
+        let free = |address: &IpAddr| {
+            promise
+                .facts
+                .main_lookup(*address)
+                .is_none_or(|route| is_wide(&route.dst) || promise.is_default(&route.dst))
+        };
+        let partner = spread(net).find(|address| is_partner(promise, *address) && free(address));
+        found.extend(partner.filter(|_| promises_partners(promise, family)));
+        let inner = selected(promise, family).find_map(|prefix| match prefix {
+            _ if net.contains(&prefix) => Some(prefix),
+            _ if prefix.contains(&net) => Some(net),
+            _ => None,
+        });
+        found.extend(inner.map(inside).filter(free));
+    }
+    found
+}
+
 fn addresses(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
     let mut all = bypass(promise, family);
     all.extend(partners(promise, family));
+    all.extend(named_by_rules(promise, family));
     all.sort();
     all.dedup();
     all
+}
+
+/// The prefixes of the bypass routes, sorted.
+pub(super) fn selected<'p>(
+    promise: &Promise<'p>,
+    family: Family,
+) -> impl Iterator<Item = IpNet> + use<'p> {
+    let table = promise.numbers().bypass_table;
+    let routes = promise.desired.routes.iter();
+    routes
+        .filter(move |route| route.key.table == table && route.key.family() == family)
+        .filter(|route| {
+            matches!(
+                route.target,
+                RouteTarget::Via(_) | RouteTarget::Multipath(_)
+            )
+        })
+        .map(|route| route.key.dst)
 }
 
 /// The first, the middle and the last selected prefix, and one inside each wide route of the main
@@ -115,20 +202,7 @@ fn bypass(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
     if promise.desired.paths.get(family).bypass.is_none() {
         return Vec::new();
     }
-    let table = promise.numbers().bypass_table;
-    let routes: Vec<IpNet> = promise
-        .desired
-        .routes
-        .iter()
-        .filter(|route| route.key.table == table && route.key.family() == family)
-        .filter(|route| {
-            matches!(
-                route.target,
-                RouteTarget::Via(_) | RouteTarget::Multipath(_)
-            )
-        })
-        .map(|route| route.key.dst)
-        .collect();
+    let routes: Vec<IpNet> = selected(promise, family).collect();
     // Prefixes with a narrower or equal foreign route are somebody's own choice.
     let free = |prefix: &&IpNet| {
         promise
@@ -181,20 +255,10 @@ pub(crate) fn inside(prefix: IpNet) -> IpAddr {
 /// main table. One from the documentation blocks (RFC 5737, RFC 3849), or any, and one inside each
 /// wide route.
 fn partners(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
-    let paths = promise.desired.paths.get(family);
-    let promised = match paths.egress {
-        EgressPath::Main => promise.forwards(family) && paths.leaves_by.is_some(),
-        EgressPath::Gateways(_) | EgressPath::Closed => true,
-    };
-    if !promised {
+    if !promises_partners(promise, family) {
         return Vec::new();
     }
-    let thrown = special::thrown(family, promise.vpc_cidrs);
-    let free = |address: &IpAddr| {
-        !is_reserved(*address)
-            && !thrown.iter().any(|net| net.contains(address))
-            && !matches!(promise.expected(*address), Expected::Bypass(_))
-    };
+    let free = |address: &IpAddr| is_partner(promise, *address);
     let led_by = |address: &IpAddr| promise.facts.main_lookup(*address).map(|route| route.dst);
     let examples: &[&str] = match family {
         Family::Ipv4 => &["203.0.113.1", "192.0.2.1", "198.51.100.1"],
@@ -218,6 +282,22 @@ fn partners(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
         spread(wide).find(|address| free(address) && led_by(address) == Some(wide))
     }));
     found
+}
+
+fn promises_partners(promise: &Promise<'_>, family: Family) -> bool {
+    let paths = promise.desired.paths.get(family);
+    match paths.egress {
+        EgressPath::Main => promise.forwards(family) && paths.leaves_by.is_some(),
+        EgressPath::Gateways(_) | EgressPath::Closed => true,
+    }
+}
+
+/// True for a public address in no bypass prefix.
+fn is_partner(promise: &Promise<'_>, address: IpAddr) -> bool {
+    let thrown = special::thrown(Family::of(address), promise.vpc_cidrs);
+    !is_reserved(address)
+        && !thrown.iter().any(|net| net.contains(&address))
+        && !matches!(promise.expected(address), Expected::Bypass(_))
 }
 
 /// Space that no partner has: `0.0.0.0/8`, `127.0.0.0/8` and `240.0.0.0/4`, and for IPv6 everything

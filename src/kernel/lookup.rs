@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{Header, RTA_DST, RTM_GETROUTE, decode, family_number, put_header};
-use super::wire::{Frame, WireError, each_attribute, put_address, put_u32};
+use super::wire::{Frame, WireError, each_attribute, put, put_address, put_u32};
+use crate::judge::ordinary::{PORT, PROTOCOL, USER};
 pub use crate::judge::{Decision, Lookup};
 use crate::types::{Family, TableId};
 
@@ -13,6 +14,9 @@ const RTA_SRC: u16 = 2;
 const RTA_IIF: u16 = 3;
 const RTA_PREFSRC: u16 = 7;
 const RTA_MARK: u16 = 16;
+const RTA_UID: u16 = 25;
+const RTA_IP_PROTO: u16 = 27;
+const RTA_DPORT: u16 = 29;
 /// Length of `struct rtmsg`.
 const RTMSG: usize = 12;
 /// Answers a look-up with the matching route instead of a host route derived from it.
@@ -22,7 +26,9 @@ const RTM_F_FIB_MATCH: u32 = 0x2000;
 /// net/ipv6/route.c).
 const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 
-/// Asks the kernel for its routing decision about a packet.
+/// Asks the kernel for its routing decision about a packet of a TCP connection to port 443. A packet
+/// from a socket belongs to the user 0: the service and an administrator's command ask the same
+/// question. Kernels before 4.17 ignore protocol and port.
 pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision, NetlinkError> {
     let family = Family::of(question.destination);
     let operation = format!("look up the route to {}", question.destination);
@@ -57,6 +63,11 @@ pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision,
         if question.mark != 0 {
             put_u32(buffer, RTA_MARK, question.mark);
         }
+        if question.input.is_none() {
+            put_u32(buffer, RTA_UID, USER);
+        }
+        put(buffer, RTA_IP_PROTO, &[PROTOCOL]);
+        put(buffer, RTA_DPORT, &PORT.to_be_bytes());
     };
     let decode = |frame: &Frame<'_>| Ok(decode(frame.body)?.map(|decoded| decoded.into_route()));
     Ok(

@@ -326,6 +326,10 @@ pub fn rule_text(rule: &Rule) -> String {
             let _ = write!(text, " goto {target}");
         }
         RuleAction::Nop => text.push_str(" nop"),
+        // `FR_ACT_BLACKHOLE`, `FR_ACT_UNREACHABLE`, `FR_ACT_PROHIBIT` (linux/fib_rules.h).
+        RuleAction::Other(6) => text.push_str(" blackhole"),
+        RuleAction::Other(7) => text.push_str(" unreachable"),
+        RuleAction::Other(8) => text.push_str(" prohibit"),
         RuleAction::Other(action) => {
             let _ = write!(text, " action {action}");
         }

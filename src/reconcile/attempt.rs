@@ -196,7 +196,8 @@ impl Work<'_> {
     ) -> Result<(), Failure> {
         let promise = machine.view.promise(&aim.desired);
         let verdicts = judge_kernel(&promise, tried.iter().copied(), machine.kernel)?;
-        self.notes.extend(verdicts.exempt);
+        let exempt = verdicts.exempt.iter().map(ToString::to_string);
+        self.notes.extend(exempt);
         let Some(first) = verdicts.mismatches.first() else {
             return Ok(());
         };

@@ -34,7 +34,7 @@ impl Pass<'_> {
             }
         };
         for exempt in &verdicts.exempt {
-            self.report.notes.push(exempt.clone());
+            self.report.notes.push(exempt.to_string());
         }
         for doubt in &verdicts.doubts {
             self.report.notes.push(doubt.to_string());

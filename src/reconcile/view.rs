@@ -168,6 +168,7 @@ impl View {
             ownership: &self.ownership,
             vpc_cidrs: &self.vpc_cidrs,
             rules: &self.observed.rules,
+            backend: self.backend.kind,
             chains: &[],
         }
     }

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::report::CheckReport;
 use crate::degraded::{Degradation, Part};
 use crate::desired::{DesiredState, special};
-use crate::judge::{is_forwarding, is_wide};
+use crate::judge::{Exemption, is_forwarding, is_wide};
 use crate::kernel::Kernel;
 use crate::reconcile::View;
 use crate::types::Family;
@@ -52,7 +52,14 @@ pub(super) fn all(
         report.ok(NAME, "nothing foreign defeats the promise");
     }
     for exempt in verdicts.exempt {
-        report.warn(NAME, exempt, "remove it unless it is intended");
+        // The check of the rules names each foreign rule.
+        if !matches!(exempt, Exemption::Rule(_)) {
+            report.warn(
+                NAME,
+                exempt.to_string(),
+                "intended for its own packets; otherwise remove it",
+            );
+        }
     }
     other_exits(view, desired, report);
 }

@@ -122,7 +122,7 @@ fn judge(
         agreement(&promise, &question, &decision)
     };
     let reason = match &agreement {
-        Agreement::Foreign(what) => Some(what.clone()),
+        Agreement::Foreign(what) => Some(what.to_string()),
         Agreement::Defeated { reason, advice } if advice.is_empty() => Some(reason.clone()),
         Agreement::Defeated { reason, advice } => Some(format!("{reason}; {advice}")),
         Agreement::Yes | Agreement::No => None,

@@ -17,9 +17,13 @@ use crate::types::Family;
 
 /// The tables with the base chains of interest: table, chain, place, priority of the hook
 /// (linux/netfilter_ipv4.h).
-const BASES: [(&str, &str, Place, i32); 3] = [
+const BASES: [(&str, &str, Place, i32); 7] = [
+    ("raw", "PREROUTING", Place::Prerouting, -300),
+    ("mangle", "PREROUTING", Place::Prerouting, -150),
     ("mangle", "FORWARD", Place::Forward, -150),
     ("filter", "FORWARD", Place::Forward, 0),
+    ("security", "FORWARD", Place::Forward, 50),
+    ("mangle", "POSTROUTING", Place::Postrouting, -150),
     ("nat", "POSTROUTING", Place::Translation, 100),
 ];
 
@@ -69,21 +73,26 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FirewallError> {
             let reason = "legacy tables are in use, and no iptables-legacy is installed";
             return Err(refused(&operation, reason.to_owned()));
         };
+        let mut listed: BTreeMap<&str, (Chains, BTreeMap<String, String>)> = BTreeMap::new();
         for (table, chain, place, priority) in bases {
-            let output = tool::run(program, &["-w", "5", "-t", table, "-S"], "", WAIT)
-                .map_err(|source| io(&operation, source))?;
-            if !output.status.success() {
-                let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                return Err(refused(&operation, reason));
+            if !listed.contains_key(table) {
+                let output = tool::run(program, &["-w", "5", "-t", table, "-S"], "", WAIT)
+                    .map_err(|source| io(&operation, source))?;
+                if !output.status.success() {
+                    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                    return Err(refused(&operation, reason));
+                }
+                let text = String::from_utf8_lossy(&output.stdout);
+                listed.insert(table, parse(&text, family));
             }
-            let text = String::from_utf8_lossy(&output.stdout);
-            let (chains, policies) = parse(&text, family);
+            let (chains, policies) = listed.get(table).cloned().unwrap_or_default();
             found.push(BaseChain {
                 table: format!("{program} table {table}"),
                 name: (*chain).to_owned(),
                 place: *place,
                 families: vec![family],
                 priority: *priority,
+                devices: Vec::new(),
                 drops: policies.get(*chain).is_some_and(|policy| policy == "DROP"),
                 chains,
             });
@@ -132,12 +141,18 @@ fn rule(words: &str, family: Family) -> ForeignRule {
         match option.name.as_str() {
             "-j" => {
                 effect = target(value);
+                if value == "NFQUEUE" {
+                    // A program decides, perhaps for an acceptance.
+                    conditions.push(Condition::unknown());
+                    effect = Effect::Accept;
+                }
                 of_target = true;
             }
             "-g" => {
                 effect = Effect::Goto(value.to_owned());
                 of_target = true;
             }
+            "--notrack" if of_target => effect = Effect::Untrack,
             "--to-source" if of_target => effect = Effect::Translate(first_address(value)),
             // Matches follow with options of their own.
             "-m" | "--comment" => {}
@@ -154,6 +169,7 @@ fn target(name: &str) -> Effect {
         "DROP" => Effect::Drop,
         "REJECT" => Effect::Reject,
         "RETURN" => Effect::Return,
+        "NOTRACK" => Effect::Untrack,
         "MASQUERADE" | "SNAT" | "NETMAP" => Effect::Translate(None),
         name if name.starts_with(CHAIN_PREFIX) => Effect::Ours,
         // Names of extensions: their chains don't exist, and no rule ends with them.
@@ -184,6 +200,8 @@ fn condition(option: &Opt, value: &str, family: Family) -> Condition {
         "-s" => network(Field::Source(family), value, negated),
         "-d" => network(Field::Destination(family), value, negated),
         "-p" => protocol(value, negated),
+        "--sport" | "--sports" => ports(Field::SourcePort, value, negated),
+        "--dport" | "--dports" => ports(Field::DestinationPort, value, negated),
         "--ctstate" | "--state" => states(value, negated),
         _ => Condition::unknown(),
     }
@@ -226,6 +244,34 @@ fn protocol(value: &str, negated: bool) -> Condition {
     Condition::equals(Field::Protocol, vec![number], negated)
 }
 
+/// `443`, `80:443`, `80,443,8000:8999`.
+fn ports(field: Field, value: &str, negated: bool) -> Condition {
+    let end = |text: &str, open: u16| {
+        let number = if text.is_empty() {
+            Ok(open)
+        } else {
+            text.parse()
+        };
+        number.ok().map(|port: u16| port.to_be_bytes().to_vec())
+    };
+    let ranges: Option<Vec<(Vec<u8>, Vec<u8>)>> = value
+        .split(',')
+        .map(|part| {
+            let (first, last) = part.split_once(':').unwrap_or((part, part));
+            Some((end(first, 0)?, end(last, u16::MAX)?))
+        })
+        .collect();
+    match ranges {
+        Some(ranges) => Condition {
+            field,
+            mask: Vec::new(),
+            test: Test::InRanges(ranges),
+            negated,
+        },
+        None => Condition::unknown(),
+    }
+}
+
 fn states(value: &str, negated: bool) -> Condition {
     let bits: Option<u32> = value
         .split(',')
@@ -250,116 +296,4 @@ fn states(value: &str, negated: bool) -> Condition {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::judge::chain::Packet;
-    use crate::judge::fate::{Culprit, Fate};
-    use crate::types::IfIndex;
-
-    fn packet(opens: bool) -> Packet {
-        Packet {
-            input: (IfIndex(2), "priv".to_owned()),
-            output: (IfIndex(3), "pub".to_owned()),
-            source: "10.0.1.11".parse().unwrap(),
-            destination: "203.0.113.1".parse().unwrap(),
-            opens,
-        }
-    }
-
-    fn fate(text: &str, base: (&str, Place), opens: bool) -> Fate {
-        let (chains, policies) = parse(text, Family::Ipv4);
-        BaseChain {
-            table: "iptables-legacy table filter".to_owned(),
-            name: base.0.to_owned(),
-            place: base.1,
-            families: vec![Family::Ipv4],
-            priority: 0,
-            drops: policies.get(base.0).is_some_and(|policy| policy == "DROP"),
-            chains,
-        }
-        .fate(&packet(opens))
-    }
-
-    fn stopped(chain: &str, verdict: &'static str) -> Fate {
-        Fate::Stopped(Culprit {
-            table: "iptables-legacy table filter".to_owned(),
-            chain: chain.to_owned(),
-            verdict,
-        })
-    }
-
-    const FORWARD: (&str, Place) = ("FORWARD", Place::Forward);
-
-    #[test]
-    fn docker_stops_packets_of_hosts_by_its_policy() {
-        let docker = "-P INPUT ACCEPT\n-P FORWARD DROP\n-P OUTPUT ACCEPT\n-N DOCKER\n-N DOCKER-USER\n\
-            -A FORWARD -j DOCKER-USER\n\
-            -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
-            -A FORWARD -o docker0 -j DOCKER\n\
-            -A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n\
-            -A DOCKER-USER -j RETURN\n";
-        assert_eq!(
-            fate(docker, FORWARD, true),
-            stopped("FORWARD", "policy drop")
-        );
-        let allowed = docker.replace(
-            "-A DOCKER-USER -j RETURN\n",
-            "-A DOCKER-USER -i priv -o pub -j ACCEPT\n",
-        );
-        assert_eq!(fate(&allowed, FORWARD, true), Fate::Passes);
-    }
-
-    #[test]
-    fn ufw_rules_of_the_administrator_let_packets_pass() {
-        let ufw = "-P FORWARD DROP\n-N ufw-before-forward\n-N ufw-user-forward\n\
-            -A FORWARD -j ufw-before-forward\n\
-            -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
-            -A ufw-before-forward -p icmp -m icmp --icmp-type 3 -j ACCEPT\n\
-            -A ufw-before-forward -j ufw-user-forward\n";
-        assert_eq!(fate(ufw, FORWARD, true), stopped("FORWARD", "policy drop"));
-        assert_eq!(fate(ufw, FORWARD, false), Fate::Passes);
-        let allowed = format!("{ufw}-A ufw-user-forward -s 10.0.0.0/16 -o pub -j ACCEPT\n");
-        assert_eq!(fate(&allowed, FORWARD, true), Fate::Passes);
-        let other = format!("{ufw}-A ufw-user-forward -s 10.9.0.0/16 -o p+ -j ACCEPT\n");
-        assert_eq!(
-            fate(&other, FORWARD, true),
-            stopped("FORWARD", "policy drop")
-        );
-    }
-
-    #[test]
-    fn an_unknown_condition_of_an_acceptance_leaves_a_doubt() {
-        let text = "-P FORWARD DROP\n-A FORWARD -m set --match-set hosts src -j ACCEPT\n";
-        assert!(matches!(fate(text, FORWARD, true), Fate::MayStop(_)));
-        // A rule against some addresses says nothing about ordinary ones.
-        let text = "-P FORWARD ACCEPT\n-A FORWARD -m set --match-set bad src -j DROP\n";
-        assert_eq!(fate(text, FORWARD, true), Fate::Passes);
-    }
-
-    #[test]
-    fn rejections_in_called_chains_name_the_chain() {
-        let text = "-P FORWARD ACCEPT\n-N late\n-A FORWARD -m state --state ESTABLISHED -j ACCEPT\n\
-            -A FORWARD -j late\n-A late -j REJECT --reject-with icmp-port-unreachable\n";
-        assert_eq!(fate(text, FORWARD, true), stopped("late", "reject"));
-        assert_eq!(fate(text, FORWARD, false), Fate::Passes);
-    }
-
-    #[test]
-    fn translation_before_our_chain_is_found_and_behind_it_is_not() {
-        const POST: (&str, Place) = ("POSTROUTING", Place::Translation);
-        let before = "-P POSTROUTING ACCEPT\n-N TRAILBLAZER-POST\n\
-            -A POSTROUTING -o pub -j SNAT --to-source 198.51.100.7\n\
-            -A POSTROUTING -j TRAILBLAZER-POST\n";
-        assert!(matches!(
-            fate(before, POST, true),
-            Fate::Translated(Some(to), _) if to.to_string() == "198.51.100.7"
-        ));
-        let behind = "-P POSTROUTING ACCEPT\n-N TRAILBLAZER-POST\n\
-            -A POSTROUTING -j TRAILBLAZER-POST\n\
-            -A POSTROUTING -o pub -j MASQUERADE\n";
-        assert_eq!(fate(behind, POST, true), Fate::Passes);
-        let docker =
-            "-P POSTROUTING ACCEPT\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n";
-        assert_eq!(fate(docker, POST, true), Fate::Passes);
-    }
-}
+mod tests;

@@ -1,32 +1,38 @@
-//! Foreign chains in the path of forwarded packets: base chains at the forward hook and those that
-//! translate sources, in all tables except ours. The tables of iptables-nft are among them.
+//! Foreign chains in the path of forwarded packets, from ingress to egress, in all tables except ours. The tables of iptables-nft are among them.
 //!
 //! Rules are read chain by chain from the base chains on, since a cluster node holds thousands of
 //! chains that no forwarded packet of ours meets.
 
+mod bases;
 mod elements;
 mod fields;
 mod xtables;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::message::TABLE;
 use super::read::{body, consistently, generation, list, text};
 use super::uapi::*;
-use crate::judge::chain::{BaseChain, Condition, Effect, Field, ForeignRule, Place, Test};
+use crate::judge::chain::{BaseChain, Condition, Effect, Field, ForeignRule, Test};
 use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find};
-use crate::types::Family;
+use bases::base_chains;
 use elements::{elements, verdict};
 use fields::{flow, meta, payload};
-use xtables::{flow_state, range_start};
+use xtables::{flow_state, multiport, not_tcp, range_start, tcp, untracks};
 
 // linux/netfilter.h, linux/netfilter/nf_tables.h and nf_tables_compat.h.
-const NF_INET_FORWARD: u32 = 2;
 const NFTA_RULE_EXPRESSIONS_OF_XT: [&str; 2] = ["match", "target"];
 const NFTA_XT_NAME: u16 = 1;
 const NFTA_XT_REV: u16 = 2;
 const NFTA_XT_INFO: u16 = 3;
 const NFTA_LOOKUP_DREG: u16 = 3;
+const NFTA_RANGE_SREG: u16 = 1;
+const NFTA_RANGE_OP: u16 = 2;
+const NFTA_RANGE_FROM_DATA: u16 = 3;
+const NFTA_RANGE_TO_DATA: u16 = 4;
+const NFT_CMP_LT: u32 = 2;
+const NFT_CMP_LTE: u32 = 3;
+const NFT_CMP_GT: u32 = 4;
+const NFT_CMP_GTE: u32 = 5;
 /// Bound of the chains read: enough for every firewall that people write, and for the chains of a
 /// container host that a forwarded packet meets.
 const MOST_CHAINS: usize = 512;
@@ -84,55 +90,6 @@ fn targets_of(effect: &Effect, targets: &mut Vec<String>) {
         }
         _ => {}
     }
-}
-
-/// The base chains of interest, without rules.
-fn base_chains(wire: &mut Wire) -> Result<Vec<(TableKey, BaseChain)>, WireError> {
-    let mut found = Vec::new();
-    let request = body(NFPROTO_UNSPEC, Attributes::new());
-    wire.ask(msg::GETCHAIN, DUMP, &request, |frame| {
-        let family = frame.body.first().copied().unwrap_or_default();
-        found.extend(base_chain(family, &list(frame.body)?));
-        Ok(())
-    })?;
-    Ok(found)
-}
-
-fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain)> {
-    let hook = attributes(find(list, NFTA_CHAIN_HOOK)?.payload).ok()?;
-    let number = find(&hook, NFTA_HOOK_HOOKNUM)?.be32()?;
-    let priority = find(&hook, NFTA_HOOK_PRIORITY)?.be32()?.cast_signed();
-    let kind = text(list, NFTA_CHAIN_TYPE)?;
-    let place = match (number, kind.as_str()) {
-        (NF_INET_FORWARD, _) => Place::Forward,
-        (NF_INET_POST_ROUTING, "nat") => Place::Translation,
-        _ => return None,
-    };
-    let (word, families) = match family {
-        NFPROTO_INET => ("inet", Family::ALL.to_vec()),
-        NFPROTO_IPV4 => ("ip", vec![Family::Ipv4]),
-        NFPROTO_IPV6 => ("ip6", vec![Family::Ipv6]),
-        _ => return None,
-    };
-    let table = text(list, NFTA_CHAIN_TABLE)?;
-    if family == NFPROTO_INET && table == TABLE {
-        return None;
-    }
-    let policy = find(list, NFTA_CHAIN_POLICY).and_then(|policy| policy.be32());
-    let base = BaseChain {
-        table: format!("table {word} {table}"),
-        name: text(list, NFTA_CHAIN_NAME)?,
-        place,
-        families,
-        priority,
-        drops: policy == Some(NF_DROP),
-        chains: BTreeMap::new(),
-    };
-    let key = TableKey {
-        family,
-        name: table,
-    };
-    Some((key, base))
 }
 
 fn rules(wire: &mut Wire, table: &TableKey, chain: &str) -> Result<Vec<ForeignRule>, WireError> {
@@ -224,10 +181,17 @@ impl RuleReader<'_> {
             "masq" => self.effect = Effect::Translate(None),
             "nat" => self.translate(list),
             // Without influence on the path of a packet.
-            "counter" | "log" | "objref" | "notrack" | "flow_offload" | "dup" | "last" => {}
+            "counter" | "log" | "objref" | "flow_offload" | "dup" | "last" => {}
+            "notrack" => self.effect = Effect::Untrack,
+            // A program decides, perhaps for an acceptance.
+            "queue" => {
+                self.conditions.push(Condition::unknown());
+                self.effect = Effect::Accept;
+            }
+            "range" => self.range(list),
             // Loads a value outside our knowledge, which a comparison follows.
             "rt" | "fib" | "hash" | "numgen" | "socket" | "osf" | "exthdr" | "xfrm" | "tunnel"
-            | "byteorder" | "range" => self.conditions.push(Condition::unknown()),
+            | "byteorder" => self.conditions.push(Condition::unknown()),
             _ => self.conditions.push(Condition::unknown()),
         }
         Ok(())
@@ -267,17 +231,41 @@ impl RuleReader<'_> {
 
     fn compare(&mut self, list: &[Attribute<'_>]) {
         let (field, mask) = self.loaded(number(list, NFTA_CMP_SREG));
-        let negated = match number(list, NFTA_CMP_OP) {
-            Some(NFT_CMP_EQ) => Some(false),
-            Some(NFT_CMP_NEQ) => Some(true),
-            _ => None,
+        let operator = number(list, NFTA_CMP_OP);
+        let Some(bytes) = data(list, NFTA_CMP_DATA).filter(|it| it.len() <= field.width()) else {
+            self.conditions.push(Condition::unknown());
+            return;
         };
-        let condition = match (data(list, NFTA_CMP_DATA), negated) {
-            (Some(bytes), Some(negated)) => Condition {
+        let (low, high) = (vec![0; bytes.len()], vec![0xff; bytes.len()]);
+        let (test, negated) = match operator {
+            Some(NFT_CMP_EQ) => (Test::Equals(bytes), false),
+            Some(NFT_CMP_NEQ) => (Test::Equals(bytes), true),
+            Some(NFT_CMP_LT) => (Test::InRanges(vec![(bytes, high)]), true),
+            Some(NFT_CMP_LTE) => (Test::InRanges(vec![(low, bytes)]), false),
+            Some(NFT_CMP_GT) => (Test::InRanges(vec![(low, bytes)]), true),
+            Some(NFT_CMP_GTE) => (Test::InRanges(vec![(bytes, high)]), false),
+            _ => (Test::Unknown, false),
+        };
+        self.conditions.push(Condition {
+            field,
+            mask,
+            test,
+            negated,
+        });
+    }
+
+    fn range(&mut self, list: &[Attribute<'_>]) {
+        let (field, mask) = self.loaded(number(list, NFTA_RANGE_SREG));
+        let ends = (
+            data(list, NFTA_RANGE_FROM_DATA),
+            data(list, NFTA_RANGE_TO_DATA),
+        );
+        let condition = match ends {
+            (Some(first), Some(last)) if first.len() <= field.width() => Condition {
                 field,
                 mask,
-                test: Test::Equals(bytes),
-                negated,
+                test: Test::InRanges(vec![(first, last)]),
+                negated: number(list, NFTA_RANGE_OP) == Some(NFT_CMP_NEQ),
             },
             _ => Condition::unknown(),
         };
@@ -298,6 +286,8 @@ impl RuleReader<'_> {
             return Ok(());
         }
         let found = elements(self.wire, self.table, &name)?;
+        let joins = found.iter().any(|(key, ..)| key.len() > field.width());
+        let field = if joins { Field::Unknown } else { field };
         match number(list, NFTA_LOOKUP_DREG) {
             Some(NFT_REG_VERDICT) => self.effect = Effect::Map(field, found),
             Some(register) => {
@@ -354,6 +344,9 @@ impl RuleReader<'_> {
             match name.as_str() {
                 "comment" => {}
                 "conntrack" | "state" => self.conditions.push(flow_state(info, revision)),
+                "tcp" => self.conditions.extend(tcp(info)),
+                "udp" => self.conditions.push(not_tcp()),
+                "multiport" => self.conditions.push(multiport(info, revision)),
                 _ => self.conditions.push(Condition::unknown()),
             }
             return;
@@ -362,6 +355,12 @@ impl RuleReader<'_> {
             "REJECT" => Effect::Reject,
             "DROP" => Effect::Drop,
             "ACCEPT" => Effect::Accept,
+            "NOTRACK" => Effect::Untrack,
+            "CT" if untracks(info) => Effect::Untrack,
+            "NFQUEUE" => {
+                self.conditions.push(Condition::unknown());
+                Effect::Accept
+            }
             "MASQUERADE" => Effect::Translate(None),
             "SNAT" | "NETMAP" => Effect::Translate(range_start(info, revision, self.table.family)),
             _ => Effect::Continue,

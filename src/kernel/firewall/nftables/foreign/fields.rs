@@ -5,8 +5,11 @@ use crate::kernel::firewall::nftables::uapi::*;
 use crate::kernel::wire::{Attribute, find};
 use crate::types::Family;
 
+const NFT_META_PROTOCOL: u32 = 1;
 const NFT_META_IIF: u32 = 4;
 const NFT_META_OIF: u32 = 5;
+const NFT_PAYLOAD_LL_HEADER: u32 = 0;
+const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 
 fn number(list: &[Attribute<'_>], kind: u16) -> Option<u32> {
     find(list, kind)?.be32()
@@ -19,6 +22,7 @@ pub(super) fn meta(key: Option<u32>) -> Field {
         Some(NFT_META_OIFNAME) => Field::OutputName,
         Some(NFT_META_IIF) => Field::InputIndex,
         Some(NFT_META_OIF) => Field::OutputIndex,
+        Some(NFT_META_PROTOCOL) => Field::EtherType,
         Some(NFT_META_NFPROTO) => Field::Family,
         Some(NFT_META_L4PROTO) => Field::Protocol,
         Some(NFT_META_MARK) => Field::Mark,
@@ -47,6 +51,9 @@ pub(super) fn payload(list: &[Attribute<'_>]) -> Field {
             (24, 1..=16) => Field::Destination(Family::Ipv6),
             _ => Field::Unknown,
         },
+        (Some(NFT_PAYLOAD_TRANSPORT_HEADER), Some((0, 2))) => Field::SourcePort,
+        (Some(NFT_PAYLOAD_TRANSPORT_HEADER), Some((2, 2))) => Field::DestinationPort,
+        (Some(NFT_PAYLOAD_LL_HEADER), Some((12, 2))) => Field::EtherType,
         _ => Field::Unknown,
     }
 }

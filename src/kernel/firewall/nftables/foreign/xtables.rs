@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::judge::chain::{Condition, Field, Test};
+use crate::judge::ordinary::PROTOCOL;
 use crate::kernel::firewall::nftables::register;
 use crate::kernel::firewall::nftables::uapi::{NFPROTO_IPV4, NFPROTO_IPV6};
 
@@ -30,6 +31,99 @@ pub(super) fn flow_state(info: &[u8], revision: u32) -> Condition {
         },
         _ => Condition::unknown(),
     }
+}
+
+/// The port conditions of `xt_tcp` (`struct xt_tcp`, linux/netfilter/xt_tcpudp.h): two ranges of
+/// ports in the host's order, an option, two bytes of flags, and the inverted parts.
+pub(super) fn tcp(info: &[u8]) -> Vec<Condition> {
+    /// `XT_TCP_INV_SRCPT`, `XT_TCP_INV_DSTPT`.
+    const INVERTED: [u8; 2] = [1, 2];
+    let (Some(option), Some(flags), Some(inverted)) = (info.get(8), info.get(9), info.get(11))
+    else {
+        return vec![Condition::unknown()];
+    };
+    let mut found = vec![protocol_is_tcp()];
+    for (place, field) in [Field::SourcePort, Field::DestinationPort]
+        .into_iter()
+        .enumerate()
+    {
+        let ends = port(info, 4 * place).zip(port(info, 4 * place + 2));
+        match ends {
+            Some((0, u16::MAX)) => {}
+            Some((first, last)) => found.push(Condition {
+                field,
+                mask: Vec::new(),
+                test: Test::InRanges(vec![(bytes(first), bytes(last))]),
+                negated: inverted & INVERTED[place] != 0,
+            }),
+            None => found.push(Condition::unknown()),
+        }
+    }
+    if *option != 0 || *flags != 0 {
+        found.push(Condition::unknown());
+    }
+    found
+}
+
+/// The ordinary packet is TCP.
+pub(super) fn not_tcp() -> Condition {
+    Condition {
+        negated: true,
+        ..protocol_is_tcp()
+    }
+}
+
+fn protocol_is_tcp() -> Condition {
+    Condition::equals(Field::Protocol, vec![PROTOCOL], false)
+}
+
+fn port(info: &[u8], offset: usize) -> Option<u16> {
+    let bytes = info.get(offset..offset + 2)?;
+    Some(u16::from_ne_bytes([bytes[0], bytes[1]]))
+}
+
+fn bytes(port: u16) -> Vec<u8> {
+    port.to_be_bytes().into()
+}
+
+/// The condition of `xt_multiport` (`struct xt_multiport_v1`, linux/netfilter/xt_multiport.h).
+pub(super) fn multiport(info: &[u8], revision: u32) -> Condition {
+    /// `XT_MULTIPORT_SOURCE`, `XT_MULTIPORT_DESTINATION`.
+    const FIELDS: [Field; 2] = [Field::SourcePort, Field::DestinationPort];
+    const PORTS: usize = 15;
+    let (Some(flags), Some(count)) = (info.first(), info.get(1)) else {
+        return Condition::unknown();
+    };
+    let field = FIELDS.get(usize::from(*flags));
+    let (Some(field), 1) = (field, revision) else {
+        return Condition::unknown();
+    };
+    let is_first = |place: usize| {
+        info.get(2 + 2 * PORTS + place)
+            .is_some_and(|flag| *flag != 0)
+    };
+    let negated = info.get(2 + 3 * PORTS).is_some_and(|invert| *invert != 0);
+    let mut ranges = Vec::new();
+    let mut place = 0;
+    while place < usize::from(*count).min(PORTS) {
+        let last = if is_first(place) { place + 1 } else { place };
+        let ends = port(info, 2 + 2 * place).zip(port(info, 2 + 2 * last));
+        ranges.extend(ends.map(|(first, last)| (bytes(first), bytes(last))));
+        place = last + 1;
+    }
+    Condition {
+        field: *field,
+        mask: Vec::new(),
+        test: Test::InRanges(ranges),
+        negated,
+    }
+}
+
+/// True for the target `CT --notrack` (`struct xt_ct_target_info`, linux/netfilter/xt_CT.h).
+pub(super) fn untracks(info: &[u8]) -> bool {
+    /// `XT_CT_NOTRACK`.
+    const NOTRACK: u16 = 1;
+    port(info, 0).is_some_and(|flags| flags & NOTRACK != 0)
 }
 
 /// The first address of a translation's range (`struct nf_nat_range`; revision 0:
@@ -60,5 +154,36 @@ mod tests {
         info[146] = 3;
         assert_eq!(flow_state(&info, 3), Condition::unknown());
         assert_eq!(flow_state(&[], 3), Condition::unknown());
+    }
+
+    #[test]
+    fn ports_of_xtables_are_read() {
+        let mut info = vec![0, 0, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0];
+        info[4..6].copy_from_slice(&443u16.to_ne_bytes());
+        info[6..8].copy_from_slice(&444u16.to_ne_bytes());
+        info[2..4].copy_from_slice(&u16::MAX.to_ne_bytes());
+        let found = tcp(&info);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found[1].field, Field::DestinationPort);
+        let range = vec![(443u16.to_be_bytes().into(), 444u16.to_be_bytes().into())];
+        assert_eq!(found[1].test, Test::InRanges(range));
+        assert_eq!(tcp(&info[..5]), [Condition::unknown()]);
+    }
+
+    #[test]
+    fn lists_of_ports_are_read() {
+        let mut info = vec![0; 48];
+        (info[0], info[1]) = (1, 3);
+        for (place, port) in [80u16, 8000, 8999].into_iter().enumerate() {
+            info[2 + 2 * place..4 + 2 * place].copy_from_slice(&port.to_ne_bytes());
+        }
+        // The second and third are the ends of a range.
+        info[32 + 1] = 1;
+        let found = multiport(&info, 1);
+        let bytes = |port: u16| port.to_be_bytes().to_vec();
+        assert_eq!(found.field, Field::DestinationPort);
+        let ranges = vec![(bytes(80), bytes(80)), (bytes(8000), bytes(8999))];
+        assert_eq!(found.test, Test::InRanges(ranges));
+        assert_eq!(multiport(&info, 0), Condition::unknown());
     }
 }

@@ -1,0 +1,119 @@
+//! Foreign state that wins on purpose for a few packets: rules with a selector of their own, and the
+//! administrator's routes of selected prefixes. Named once, and no fault.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::culprit::{is_wide, main_route_text, named_rule, takes_ordinary_packets};
+use super::expected::Promise;
+use super::packet::Lookup;
+use super::probes::{deciding, foreign_before, own_source, selected};
+use crate::desired::special;
+use crate::facts::MainRoute;
+use crate::objects::Rule;
+use crate::types::{Family, PerFamily};
+
+/// Bound of the objects named of one kind.
+const NAMED: usize = 4;
+
+/// Foreign state that takes its own packets before our rules.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exemption {
+    /// A rule, as [`named_rule`] names a rule.
+    Rule(String),
+    Route(String),
+    /// Sources that the kernel refuses, with the remedy.
+    Refused(String),
+    /// The number of further rules or routes like those named.
+    More(usize),
+}
+
+impl fmt::Display for Exemption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exemption::Rule(named) => {
+                write!(f, "foreign {named} takes precedence for its own packets")
+            }
+            Exemption::Route(named) => write!(f, "foreign {named} takes precedence"),
+            Exemption::Refused(text) => f.write_str(text),
+            Exemption::More(count) => write!(f, "{count} more foreign rules or routes like these"),
+        }
+    }
+}
+
+/// The exemptions of both families. `own` are the addresses of sockets without one.
+pub(super) fn all(promise: &Promise<'_>, own: &PerFamily<Option<IpAddr>>) -> Vec<Exemption> {
+    let mut found = Vec::new();
+    for family in Family::ALL {
+        let rules = foreign_before(promise, family)
+            .filter(|rule| is_exemption(promise, rule, own))
+            .map(|rule| Exemption::Rule(named_rule(rule)));
+        name_some(&mut found, rules);
+        let routes = overlapping(promise, family).into_iter();
+        name_some(&mut found, routes.map(Exemption::Route));
+    }
+    found
+}
+
+fn name_some(found: &mut Vec<Exemption>, mut all: impl Iterator<Item = Exemption>) {
+    found.extend(all.by_ref().take(NAMED));
+    let rest = all.count();
+    if rest > 0 {
+        found.push(Exemption::More(rest));
+    }
+}
+
+fn is_exemption(promise: &Promise<'_>, rule: &Rule, own: &PerFamily<Option<IpAddr>>) -> bool {
+    let family = rule.family;
+    let forwards = promise.forwards(family);
+    let inputs = &promise.desired.paths.get(family).inputs;
+    let concerns = match &rule.iif {
+        None => true,
+        Some(iif) if forwards => inputs.iter().any(|input| input.device == *iif),
+        Some(iif) => iif == "lo",
+    };
+    // Private destinations follow the main table anyway.
+    let thrown = special::thrown(family, promise.vpc_cidrs);
+    let is_private = rule.foreign_selectors.iter().any(|selector| {
+        let to = selector.strip_prefix("to ").and_then(|to| to.parse().ok());
+        to.is_some_and(|to: IpNet| thrown.iter().any(|net| net.contains(&to)))
+    });
+    let input = inputs
+        .first()
+        .and_then(|input| promise.facts.link_named(&input.device))
+        .map(|link| link.index);
+    let packet = Lookup {
+        source: own_source(promise, family, own),
+        input,
+        ..Lookup::from_socket(family.default_prefix().addr())
+    };
+    concerns && !is_private && !takes_ordinary_packets(rule, &packet, promise)
+}
+
+/// Narrow routes of the main table that take a selected prefix or a part of one.
+fn overlapping(promise: &Promise<'_>, family: Family) -> Vec<String> {
+    if deciding(promise, family).is_none() {
+        return Vec::new();
+    }
+    let selected: BTreeSet<IpNet> = selected(promise, family).collect();
+    let holds = |net: &IpNet| {
+        let above = (0..=net.prefix_len()).filter_map(|length| IpNet::new(net.addr(), length).ok());
+        above
+            .map(|wider| wider.trunc())
+            .any(|wider| selected.contains(&wider))
+            || selected
+                .range(*net..)
+                .next()
+                .is_some_and(|prefix| net.contains(prefix))
+    };
+    let narrow = |route: &&MainRoute| {
+        Family::of_net(&route.dst) == family && !is_wide(&route.dst) && holds(&route.dst)
+    };
+    let routes = promise.facts.main_routes.iter().filter(narrow);
+    routes
+        .map(|route| main_route_text(route, "rejecting", promise.facts))
+        .collect()
+}

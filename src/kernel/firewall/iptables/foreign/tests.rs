@@ -1,0 +1,151 @@
+use super::*;
+use crate::judge::chain::Packet;
+use crate::judge::fate::{Culprit, Fate};
+use crate::types::IfIndex;
+
+fn packet(opens: bool) -> Packet {
+    Packet {
+        input: (IfIndex(2), "priv".to_owned()),
+        output: (IfIndex(3), "pub".to_owned()),
+        source: "10.0.1.11".parse().unwrap(),
+        destination: "203.0.113.1".parse().unwrap(),
+        opens,
+        unseen: Vec::new(),
+    }
+}
+
+fn fate(text: &str, base: (&str, Place), opens: bool) -> Fate {
+    let (chains, policies) = parse(text, Family::Ipv4);
+    BaseChain {
+        table: "iptables-legacy table filter".to_owned(),
+        name: base.0.to_owned(),
+        place: base.1,
+        families: vec![Family::Ipv4],
+        priority: 0,
+        devices: Vec::new(),
+        drops: policies.get(base.0).is_some_and(|policy| policy == "DROP"),
+        chains,
+    }
+    .fate(&packet(opens))
+}
+
+fn stopped(chain: &str, verdict: &'static str) -> Fate {
+    Fate::Stopped(Culprit {
+        table: "iptables-legacy table filter".to_owned(),
+        chain: chain.to_owned(),
+        verdict,
+    })
+}
+
+const FORWARD: (&str, Place) = ("FORWARD", Place::Forward);
+
+#[test]
+fn docker_stops_packets_of_hosts_by_its_policy() {
+    let docker = "-P INPUT ACCEPT\n-P FORWARD DROP\n-P OUTPUT ACCEPT\n-N DOCKER\n-N DOCKER-USER\n\
+        -A FORWARD -j DOCKER-USER\n\
+        -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+        -A FORWARD -o docker0 -j DOCKER\n\
+        -A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n\
+        -A DOCKER-USER -j RETURN\n";
+    assert_eq!(
+        fate(docker, FORWARD, true),
+        stopped("FORWARD", "policy drop")
+    );
+    let allowed = docker.replace(
+        "-A DOCKER-USER -j RETURN\n",
+        "-A DOCKER-USER -i priv -o pub -j ACCEPT\n",
+    );
+    assert_eq!(fate(&allowed, FORWARD, true), Fate::Passes);
+}
+
+#[test]
+fn ufw_rules_of_the_administrator_let_packets_pass() {
+    let ufw = "-P FORWARD DROP\n-N ufw-before-forward\n-N ufw-user-forward\n\
+        -A FORWARD -j ufw-before-forward\n\
+        -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+        -A ufw-before-forward -p icmp -m icmp --icmp-type 3 -j ACCEPT\n\
+        -A ufw-before-forward -j ufw-user-forward\n";
+    assert_eq!(fate(ufw, FORWARD, true), stopped("FORWARD", "policy drop"));
+    assert_eq!(fate(ufw, FORWARD, false), Fate::Passes);
+    let allowed = format!("{ufw}-A ufw-user-forward -s 10.0.0.0/16 -o pub -j ACCEPT\n");
+    assert_eq!(fate(&allowed, FORWARD, true), Fate::Passes);
+    let other = format!("{ufw}-A ufw-user-forward -s 10.9.0.0/16 -o p+ -j ACCEPT\n");
+    assert_eq!(
+        fate(&other, FORWARD, true),
+        stopped("FORWARD", "policy drop")
+    );
+}
+
+#[test]
+fn an_unknown_condition_of_an_acceptance_leaves_a_doubt() {
+    let text = "-P FORWARD DROP\n-A FORWARD -m set --match-set hosts src -j ACCEPT\n";
+    assert!(matches!(fate(text, FORWARD, true), Fate::MayStop(_)));
+    // A rule against some addresses says nothing about ordinary ones.
+    let text = "-P FORWARD ACCEPT\n-A FORWARD -m set --match-set bad src -j DROP\n";
+    assert_eq!(fate(text, FORWARD, true), Fate::Passes);
+}
+
+#[test]
+fn rejections_in_called_chains_name_the_chain() {
+    let text = "-P FORWARD ACCEPT\n-N late\n-A FORWARD -m state --state ESTABLISHED -j ACCEPT\n\
+        -A FORWARD -j late\n-A late -j REJECT --reject-with icmp-port-unreachable\n";
+    assert_eq!(fate(text, FORWARD, true), stopped("late", "reject"));
+    assert_eq!(fate(text, FORWARD, false), Fate::Passes);
+}
+
+#[test]
+fn translation_before_our_chain_is_found_and_behind_it_is_not() {
+    const POST: (&str, Place) = ("POSTROUTING", Place::Translation);
+    let before = "-P POSTROUTING ACCEPT\n-N TRAILBLAZER-POST\n\
+        -A POSTROUTING -o pub -j SNAT --to-source 198.51.100.7\n\
+        -A POSTROUTING -j TRAILBLAZER-POST\n";
+    assert!(matches!(
+        fate(before, POST, true),
+        Fate::Translated(Some(to), _) if to.to_string() == "198.51.100.7"
+    ));
+    let behind = "-P POSTROUTING ACCEPT\n-N TRAILBLAZER-POST\n\
+        -A POSTROUTING -j TRAILBLAZER-POST\n\
+        -A POSTROUTING -o pub -j MASQUERADE\n";
+    assert_eq!(fate(behind, POST, true), Fate::Passes);
+    let docker =
+        "-P POSTROUTING ACCEPT\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n";
+    assert_eq!(fate(docker, POST, true), Fate::Passes);
+}
+
+#[test]
+fn ports_of_ordinary_connections_decide() {
+    let ssh = "-P FORWARD DROP\n-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT\n\
+        -A FORWARD -p tcp -m tcp --dport 22 -j ACCEPT\n";
+    assert_eq!(fate(ssh, FORWARD, true), stopped("FORWARD", "policy drop"));
+    for ports in [
+        "-m tcp --dport 443",
+        "-m multiport --dports 80,443",
+        "-m tcp --dport 400:",
+    ] {
+        let web = ssh.replace("-m tcp --dport 22", ports);
+        assert_eq!(fate(&web, FORWARD, true), Fate::Passes, "{ports}");
+    }
+    let without = "-P FORWARD ACCEPT\n-A FORWARD -p tcp -m tcp ! --dport 22 -j DROP\n";
+    assert_eq!(fate(without, FORWARD, true), stopped("FORWARD", "drop"));
+    assert_eq!(fate(without, FORWARD, false), Fate::Passes);
+}
+
+#[test]
+fn rules_that_keep_packets_from_conntrack_are_found() {
+    const RAW: (&str, Place) = ("PREROUTING", Place::Prerouting);
+    for target in ["CT --notrack", "NOTRACK"] {
+        let text = format!("-P PREROUTING ACCEPT\n-A PREROUTING -i priv -j {target}\n");
+        assert!(
+            matches!(fate(&text, RAW, true), Fate::Untracked(_)),
+            "{target}"
+        );
+        let other = text.replace("-i priv", "-p udp");
+        assert_eq!(fate(&other, RAW, true), Fate::Passes);
+    }
+}
+
+#[test]
+fn packets_for_a_program_leave_a_doubt() {
+    let text = "-P FORWARD DROP\n-A FORWARD -j NFQUEUE --queue-num 0\n";
+    assert!(matches!(fate(text, FORWARD, true), Fate::MayStop(_)));
+}

@@ -1,0 +1,114 @@
+//! Base chains in the path of forwarded packets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::TableKey;
+use crate::judge::chain::{BaseChain, Place};
+use crate::kernel::firewall::nftables::message::TABLE;
+use crate::kernel::firewall::nftables::read::{body, list, text};
+use crate::kernel::firewall::nftables::uapi::*;
+use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find};
+use crate::types::Family;
+
+// linux/netfilter.h, linux/netfilter/nf_tables.h.
+const NFPROTO_NETDEV: u8 = 5;
+const NF_INET_FORWARD: u32 = 2;
+const NF_INET_INGRESS: u32 = 5;
+const NF_NETDEV_INGRESS: u32 = 0;
+const NF_NETDEV_EGRESS: u32 = 1;
+const NFTA_HOOK_DEV: u16 = 3;
+const NFTA_HOOK_DEVS: u16 = 4;
+
+/// The base chains of interest, without rules.
+pub(super) fn base_chains(wire: &mut Wire) -> Result<Vec<(TableKey, BaseChain)>, WireError> {
+    let dormant = dormant(wire)?;
+    let mut found = Vec::new();
+    let request = body(NFPROTO_UNSPEC, Attributes::new());
+    wire.ask(msg::GETCHAIN, DUMP, &request, |frame| {
+        let family = frame.body.first().copied().unwrap_or_default();
+        found.extend(base_chain(family, &list(frame.body)?));
+        Ok(())
+    })?;
+    found.retain(|(key, _)| !dormant.contains(key));
+    Ok(found)
+}
+
+/// The tables whose chains the kernel has switched off.
+fn dormant(wire: &mut Wire) -> Result<BTreeSet<TableKey>, WireError> {
+    let mut found = BTreeSet::new();
+    let request = body(NFPROTO_UNSPEC, Attributes::new());
+    wire.ask(msg::GETTABLE, DUMP, &request, |frame| {
+        let family = frame.body.first().copied().unwrap_or_default();
+        let list = list(frame.body)?;
+        let flags = find(&list, NFTA_TABLE_FLAGS).and_then(|flags| flags.be32());
+        if flags.unwrap_or(0) & NFT_TABLE_F_DORMANT != 0
+            && let Some(name) = text(&list, NFTA_TABLE_NAME)
+        {
+            found.insert(TableKey { family, name });
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain)> {
+    let hook = attributes(find(list, NFTA_CHAIN_HOOK)?.payload).ok()?;
+    let number = find(&hook, NFTA_HOOK_HOOKNUM)?.be32()?;
+    let priority = find(&hook, NFTA_HOOK_PRIORITY)?.be32()?.cast_signed();
+    let kind = text(list, NFTA_CHAIN_TYPE)?;
+    let (word, families) = match family {
+        NFPROTO_INET => ("inet", Family::ALL.to_vec()),
+        NFPROTO_IPV4 => ("ip", vec![Family::Ipv4]),
+        NFPROTO_IPV6 => ("ip6", vec![Family::Ipv6]),
+        NFPROTO_NETDEV => ("netdev", Family::ALL.to_vec()),
+        _ => return None,
+    };
+    let place = if family == NFPROTO_NETDEV {
+        match number {
+            NF_NETDEV_INGRESS => Place::Ingress,
+            NF_NETDEV_EGRESS => Place::Egress,
+            _ => return None,
+        }
+    } else {
+        match (number, kind.as_str()) {
+            (NF_INET_POST_ROUTING, "nat") => Place::Translation,
+            (_, "nat") => return None,
+            (NF_INET_PRE_ROUTING, _) => Place::Prerouting,
+            (NF_INET_FORWARD, _) => Place::Forward,
+            (NF_INET_POST_ROUTING, _) => Place::Postrouting,
+            (NF_INET_INGRESS, _) => Place::Ingress,
+            _ => return None,
+        }
+    };
+    let table = text(list, NFTA_CHAIN_TABLE)?;
+    if family == NFPROTO_INET && table == TABLE {
+        return None;
+    }
+    let policy = find(list, NFTA_CHAIN_POLICY).and_then(|policy| policy.be32());
+    let base = BaseChain {
+        table: format!("table {word} {table}"),
+        name: text(list, NFTA_CHAIN_NAME)?,
+        place,
+        families,
+        priority,
+        devices: devices(&hook),
+        drops: policy == Some(NF_DROP),
+        chains: BTreeMap::new(),
+    };
+    let key = TableKey {
+        family,
+        name: table,
+    };
+    Some((key, base))
+}
+
+/// The interfaces of an ingress or egress hook.
+fn devices(hook: &[Attribute<'_>]) -> Vec<String> {
+    let mut found: Vec<String> = text(hook, NFTA_HOOK_DEV).into_iter().collect();
+    if let Some(all) = find(hook, NFTA_HOOK_DEVS)
+        && let Ok(all) = attributes(all.payload)
+    {
+        found.extend(all.iter().map(Attribute::text));
+    }
+    found
+}
