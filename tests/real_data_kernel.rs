@@ -47,17 +47,6 @@ fn with_data<F: FnOnce(&Path)>(body: F) {
     isolation.run_named(name, || body(&dir));
 }
 
-/// The selection by `serde_json::Value`, sharing no code with the crate.
-fn independent(document: &Value, service: &str, region: &str) -> Prefixes {
-    [("prefixes", "ip_prefix"), ("ipv6_prefixes", "ipv6_prefix")]
-        .iter()
-        .filter_map(|(list, key)| Some((document.get(list)?.as_array()?, key)))
-        .flat_map(|(rows, key)| rows.iter().map(move |row| (row, key)))
-        .filter(|(row, _)| row["service"] == service && row["region"] == region)
-        .map(|(row, key)| row[key].as_str().unwrap().parse().unwrap())
-        .collect()
-}
-
 /// Aggregation by ipnet's own code.
 fn aggregated(prefixes: &Prefixes) -> Prefixes {
     let prefixes: Vec<IpNet> = prefixes.iter().copied().collect();
@@ -334,7 +323,7 @@ fn every_hard_document_reaches_the_kernel_as_selected() {
                     continue;
                 }
                 let value: Value = serde_json::from_slice(bytes).unwrap();
-                let mut wanted = independent(&value, service, region);
+                let mut wanted = lab::data::independent(&value, service, region);
                 let listed = wanted.len();
                 wanted.retain(|prefix| !left_out(prefix));
                 bogons += listed - wanted.len();
@@ -440,7 +429,7 @@ fn verdict<'r>(report: &'r Value, guard: &str) -> &'r Value {
 fn withdrawal(service: &str, region: &str, guard: &str, before: &[u8], after: &[u8]) {
     let place = format!("{service} {region}");
     let value = |bytes| serde_json::from_slice::<Value>(bytes).unwrap();
-    let selection = |document: &Value| independent(document, service, region);
+    let selection = |document: &Value| lab::data::independent(document, service, region);
     let (old, new) = (selection(&value(before)), selection(&value(after)));
     let (held_token, good_token) = (token_of(after), token_of(before));
     let both: Prefixes = aggregated(&old.union(&new).copied().collect());

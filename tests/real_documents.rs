@@ -31,17 +31,6 @@ fn selected(document: &Document<'_>, selector: &Selector) -> BTreeSet<IpNet> {
     selection.prefixes().map(|(_, prefix)| *prefix).collect()
 }
 
-/// The selection by `serde_json::Value`, sharing no code with the crate.
-fn independent(document: &Value, service: &str, region: &str) -> BTreeSet<IpNet> {
-    [("prefixes", "ip_prefix"), ("ipv6_prefixes", "ipv6_prefix")]
-        .iter()
-        .filter_map(|(list, key)| Some((document.get(list)?.as_array()?, key)))
-        .flat_map(|(rows, key)| rows.iter().map(move |row| (row, key)))
-        .filter(|(row, _)| row["service"] == service && row["region"] == region)
-        .map(|(row, key)| row[key].as_str().unwrap().parse().unwrap())
-        .collect()
-}
-
 /// Documents by file name.
 fn documents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     std::fs::read_dir(dir.join("docs"))
@@ -240,7 +229,7 @@ fn every_document_is_read_or_rejected_for_the_right_reason() {
             for region in REGIONS {
                 assert_eq!(
                     selected(&document, &selector(service, region)),
-                    independent(&value, service, region),
+                    lab::data::independent(&value, service, region),
                     "{name}: {service} {region}"
                 );
             }
@@ -277,7 +266,7 @@ fn guard_judges_hard_documents_as_expected() {
     assert!(found.message.contains("1 prefix left out"), "{found}");
     assert!(found.message.contains("252.0.0.0/10"), "{found}");
     let value: Value = serde_json::from_slice(bytes).unwrap();
-    let mut wanted = independent(&value, "EC2", "us-east-1");
+    let mut wanted = lab::data::independent(&value, "EC2", "us-east-1");
     assert!(wanted.remove(&"252.0.0.0/10".parse().unwrap()));
     assert_eq!(in_force(&judgement), aggregated(&wanted));
 
@@ -289,7 +278,7 @@ fn guard_judges_hard_documents_as_expected() {
         let judgement = Host::new(selector("AMAZON", region), trusting()).pass(bytes);
         let local: PrefixSet = std::iter::once("fc00::/7".parse::<IpNet>().unwrap()).collect();
         let (bogons, wanted): (BTreeSet<IpNet>, BTreeSet<IpNet>) =
-            independent(&value, "AMAZON", region)
+            lab::data::independent(&value, "AMAZON", region)
                 .into_iter()
                 .partition(|prefix| local.intersects(prefix));
         assert_eq!(in_force(&judgement), aggregated(&wanted), "{region}");

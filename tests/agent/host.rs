@@ -231,6 +231,14 @@ impl Host {
         Some((status, body.to_owned()))
     }
 
+    /// Silences the mirror, and waits until a fetch hangs there.
+    #[track_caller]
+    pub fn hang_a_fetch(&self) {
+        self.mirror.set_mode(MirrorMode::Silent);
+        let asked = self.mirror.requests().len();
+        eventually("a fetch hangs", || self.mirror.requests().len() > asked);
+    }
+
     /// Drops packets to the mirror in silence, or answers with `verdict`; `None` opens the way
     /// again.
     pub fn cut_off(&self, verdict: Option<&str>) {

@@ -127,9 +127,7 @@ fn pause_discards_the_fetch_in_flight() {
         let mut host = Host::new();
         host.set("source.timeout", "\"60s\"");
         let agent = host.in_force();
-        host.mirror.set_mode(MirrorMode::Silent);
-        let asked = host.mirror.requests().len();
-        eventually("a fetch hangs", || host.mirror.requests().len() > asked);
+        host.hang_a_fetch();
         flush(&host);
         host.mirror.set_mode(MirrorMode::Well);
         host.publish(TOKEN + 1, &[FIRST, &[NEW]].concat());

@@ -340,9 +340,7 @@ fn reload_does_not_wait_for_a_hanging_fetch() {
         let systemd = Systemd::start(&host);
         let agent = host.start_with(|command| systemd.notified_by(command));
         agent.wait_in_force();
-        host.mirror.set_mode(MirrorMode::Silent);
-        let asked = host.mirror.requests().len();
-        eventually("a fetch hangs", || host.mirror.requests().len() > asked);
+        host.hang_a_fetch();
 
         let more = [FIRST, &[NEW]].concat();
         let file = host.path("ip-ranges.json");

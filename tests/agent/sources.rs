@@ -206,9 +206,7 @@ fn drift_is_repaired_during_a_hanging_fetch() {
         let mut host = Host::new();
         host.set("source.timeout", "\"60s\"");
         let agent = host.in_force();
-        host.mirror.set_mode(MirrorMode::Silent);
-        let asked = host.mirror.requests().len();
-        eventually("a fetch hangs", || host.mirror.requests().len() > asked);
+        host.hang_a_fetch();
         let before = agent.status().unwrap();
         host.ns.ip(&format!("route del {BIG} table 1083"));
         host.ns.ip("rule del pref 30020");

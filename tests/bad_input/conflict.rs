@@ -4,8 +4,8 @@ use crate::site::{ROWS, Site, TOKEN, document, rows_and, state_files};
 
 struct Case {
     name: &'static str,
-    /// Shell words below `ip`, `nft` or `iptables`.
-    make: &'static [&'static str],
+    /// A shell command.
+    make: &'static str,
     says: &'static [&'static str],
     config: &'static str,
 }
@@ -16,18 +16,7 @@ const IPV6_EGRESS: &str = "egress.gateways = [\"2600:1f18:1000:1::10\"]\n";
 const CASES: &[Case] = &[
     Case {
         name: "an IPv4 route with the key of ours",
-        make: &[
-            "ip",
-            "route",
-            "add",
-            "52.216.0.0/15",
-            "via",
-            "10.0.1.77",
-            "table",
-            "1083",
-            "proto",
-            "static",
-        ],
+        make: "ip route add 52.216.0.0/15 via 10.0.1.77 table 1083 proto static",
         says: &[
             "foreign route 52.216.0.0/15 in table 1083",
             "has the same prefix and metric as a route of Trailblazer",
@@ -37,23 +26,8 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "an IPv6 route with the key of ours",
-        make: &[
-            "ip",
-            "-6",
-            "route",
-            "add",
-            "2600:1fa0:8000::/39",
-            "via",
-            "fe80::77",
-            "dev",
-            "eth0",
-            "metric",
-            "1024",
-            "table",
-            "1083",
-            "proto",
-            "static",
-        ],
+        make: "ip -6 route add 2600:1fa0:8000::/39 via fe80::77 dev eth0 metric 1024 \
+               table 1083 proto static",
         says: &[
             "foreign route 2600:1fa0:8000::/39 in table 1083",
             "ip -6 route del",
@@ -62,20 +36,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "an IPv4 default in the bypass table",
-        make: &[
-            "ip",
-            "route",
-            "add",
-            "default",
-            "via",
-            "10.0.1.77",
-            "metric",
-            "99",
-            "table",
-            "1083",
-            "proto",
-            "static",
-        ],
+        make: "ip route add default via 10.0.1.77 metric 99 table 1083 proto static",
         says: &[
             "foreign route 0.0.0.0/0 in table 1083",
             "is a default route in Trailblazer's table",
@@ -84,20 +45,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "an IPv4 default in the egress table",
-        make: &[
-            "ip",
-            "route",
-            "add",
-            "default",
-            "via",
-            "10.0.1.77",
-            "metric",
-            "99",
-            "table",
-            "1084",
-            "proto",
-            "static",
-        ],
+        make: "ip route add default via 10.0.1.77 metric 99 table 1084 proto static",
         says: &[
             "foreign route 0.0.0.0/0 in table 1084",
             "is a default route in Trailblazer's table",
@@ -106,19 +54,14 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "an IPv6 default in the egress table",
-        make: &[
-            "ip", "-6", "route", "add", "default", "via", "fe80::77", "dev", "eth0", "table",
-            "1084", "proto", "static",
-        ],
+        make: "ip -6 route add default via fe80::77 dev eth0 table 1084 proto static",
         says: &["foreign route ::/0 in table 1084"],
         config: IPV6_EGRESS,
     },
     Case {
         name: "a table of our name",
-        make: &[
-            "nft",
-            "add table inet trailblazer; add chain inet trailblazer theirs; add rule inet trailblazer theirs counter accept",
-        ],
+        make: "nft 'add table inet trailblazer; add chain inet trailblazer theirs; \
+               add rule inet trailblazer theirs counter accept'",
         says: &[
             "table inet trailblazer belongs to another program",
             "nft delete table inet trailblazer",
@@ -128,12 +71,8 @@ const CASES: &[Case] = &[
     Case {
         // An empty chain would pass for our own chain after `iptables -F`.
         name: "a chain of our name with somebody's rule in it",
-        make: &[
-            "sh",
-            "-ec",
-            "iptables -w -t mangle -N TRAILBLAZER-THEIRS; \
-             iptables -w -t mangle -A TRAILBLAZER-THEIRS -s 192.0.2.1 -j RETURN",
-        ],
+        make: "iptables -w -t mangle -N TRAILBLAZER-THEIRS; \
+               iptables -w -t mangle -A TRAILBLAZER-THEIRS -s 192.0.2.1 -j RETURN",
         says: &["TRAILBLAZER-THEIRS"],
         config: "nat.backend = \"iptables\"\n",
     },
@@ -150,7 +89,7 @@ fn conflicts_are_refused_and_named_and_never_overwritten() {
             }
             site.config.push_str(case.config);
             site.publish(document(TOKEN, &ROWS));
-            site.bare.ns.run(case.make);
+            site.bare.ns.run(&["sh", "-ec", case.make]);
             let says = [&["conflict: ", "nothing was changed"], case.says].concat();
             for flags in [&["--dry-run"][..], &[]] {
                 let report = site.refuses(flags, 1, &says).expect("a report");

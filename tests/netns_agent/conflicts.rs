@@ -263,22 +263,8 @@ fn foreign_default_in_the_egress_table_is_a_conflict() {
 /// within milliseconds, and the conflict is reported.
 fn deleted_every_1500_ms(delete: &str, object: &str) {
     in_force(Setting::default(), |scene| {
-        let before = scene.ours();
         let probes = [PARTNER, PARTNER6];
-        let stream = scene.lab.stream("host1", &probes, 200);
-        stream.wait_for(20);
-        for _ in 0..10 {
-            scene.shell(delete);
-            std::thread::sleep(Duration::from_millis(1500));
-        }
-        let status = scene.agent.status().unwrap();
-        scene.shell(delete);
-        let deleted = Instant::now();
-        scene.back_as(&before, || scene.ours());
-        let took = deleted.elapsed();
-        assert!(took < Duration::from_secs(1), "{took:?}");
-
-        let report = stream.stop();
+        let (status, report) = scene.delete_every_1500_ms(delete, &probes, 200);
         for probe in probes {
             let counts = report.of(probe);
             println!("{probe}: {counts:?}");

@@ -242,22 +242,9 @@ fn flapping_bulk_link_falls_back_to_the_egress_address() {
 /// Another program deletes the translation every 1.5 s, for 15 s.
 fn translation_deleted_every_1500_ms(firewall: Firewall, delete: &str) {
     on_nat1(bulk_interface(firewall), |scene| {
-        let before = scene.ours();
-        let stream = scene.lab.stream("host1", &[PARTNER], 100);
-        stream.wait_for(20);
-        for _ in 0..10 {
-            scene.shell(delete);
-            std::thread::sleep(Duration::from_millis(1500));
-        }
-        let status = scene.agent.status().unwrap();
-        scene.shell(delete);
-        let deleted = Instant::now();
-        scene.back_as(&before, || scene.ours());
-        let took = deleted.elapsed();
-        assert!(took < Duration::from_secs(1), "{took:?}");
-        let counts = stream.stop().of(PARTNER);
-        let leaks = scene.lab.leaks();
-        println!("{counts:?}, {leaks:?}, the last repair took {took:?}");
+        let (status, report) = scene.delete_every_1500_ms(delete, &[PARTNER], 100);
+        let counts = report.of(PARTNER);
+        println!("{counts:?}, {:?}", scene.lab.leaks());
         let right = scene.lab.nat1.egress_public.to_string();
         let all: usize = counts.values().sum();
         let wrong = all - counts.get(&right).copied().unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -196,7 +197,7 @@ impl Scene<'_> {
     pub fn back_as(&self, before: &BTreeSet<String>, ours: impl Fn() -> BTreeSet<String>) {
         wait_until(
             SOON,
-            std::time::Duration::from_millis(5),
+            Duration::from_millis(5),
             || (ours() == *before).then_some(()),
             || {
                 let now = ours();
@@ -211,6 +212,31 @@ impl Scene<'_> {
                 )
             },
         );
+    }
+
+    /// Another program deletes objects of ours every 1.5 s, ten times. A last repair must take less
+    /// than a second. Returns the status during the fight, and the connections to the targets.
+    #[track_caller]
+    pub fn delete_every_1500_ms(
+        &self,
+        delete: &str,
+        targets: &[IpAddr],
+        per_second: u32,
+    ) -> (Value, StreamReport) {
+        let before = self.ours();
+        let stream = self.lab.stream("host1", targets, per_second);
+        stream.wait_for(20);
+        for _ in 0..10 {
+            self.shell(delete);
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        let status = self.agent.status().unwrap();
+        self.shell(delete);
+        let deleted = Instant::now();
+        self.back_as(&before, || self.ours());
+        let took = deleted.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        (status, stream.stop())
     }
 
     /// Our routes, rules, nexthops and firewall rules, a line each.
@@ -286,7 +312,7 @@ impl Scene<'_> {
         let new = || self.story().split_off(before.len());
         wait_until(
             SOON,
-            std::time::Duration::from_millis(20),
+            Duration::from_millis(20),
             || {
                 let new = new();
                 steps.iter().all(|step| new.contains(step)).then_some(())
