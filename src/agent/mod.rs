@@ -57,7 +57,6 @@ pub enum AgentError {
     Lock(#[from] AgentLockError),
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The kernel's notifications ended after the start.
     #[error(
         "{0}; restart the agent (systemctl restart trailblazer): routes, rules and firewall stay in place meanwhile"
     )]

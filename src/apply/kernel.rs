@@ -67,7 +67,6 @@ pub enum ApplyError {
     /// Communication with the kernel failed; any part of the current group may be in effect.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The process received a request to stop.
     #[error("stopped between two steps; the next pass continues")]
     Stopped,
 }

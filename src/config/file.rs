@@ -15,7 +15,6 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The failure to load settings.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file of `-c` doesn't exist.
     #[error("the config file {} does not exist: correct the path of -c, or leave -c out to use {DEFAULT_FILE} or the defaults", .0.display())]
     Missing(PathBuf),
     /// The file exists, but reading fails. Never treated as absent.

@@ -36,6 +36,24 @@ use crate::types::{
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// A struct of settings, with the default of each field.
+macro_rules! settings {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        $($(#[$doc:meta])* pub $field:ident: $type:ty = $default:expr,)*
+    }) => {
+        $(#[$meta])*
+        pub struct $name {
+            $($(#[$doc])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $name { $($field: $default,)* }
+            }
+        }
+    };
+}
+
 /// The role of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,109 +96,70 @@ pub enum FetchPath {
 
 words!(FetchPath { Auto => "auto", Egress => "egress", Bypass => "bypass" });
 
-/// `[source]`: the sources of the document, and the directory of the state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceConfig {
-    /// URLs (`https:`, `http:`, `file:`) or plain paths, tried in order; never empty.
-    pub urls: Vec<String>,
-    /// The agent's interval between fetches.
-    pub refresh: Duration,
-    /// Time limit of each try, from connecting to the last byte.
-    pub timeout: Duration,
-    /// Limit of the decoded document, in bytes.
-    pub max_bytes: u64,
-    /// Directory of last known good, holds, facts, journal and lock.
-    pub state_dir: PathBuf,
-    pub path: FetchPath,
-}
-
-impl Default for SourceConfig {
-    fn default() -> SourceConfig {
-        SourceConfig {
-            urls: vec!["https://ip-ranges.amazonaws.com/ip-ranges.json".to_owned()],
-            // AWS publishes a few times a week; a conditional request costs nothing.
-            refresh: 5 * MINUTE,
-            timeout: Duration::from_secs(10),
-            // The document of 2026 has 2.6 MB; the limit stops other, endless answers.
-            max_bytes: 64 << 20,
-            state_dir: PathBuf::from("/var/lib/trailblazer"),
-            path: FetchPath::Auto,
-        }
+settings! {
+    /// `[source]`: the sources of the document, and the directory of the state.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct SourceConfig {
+        /// URLs (`https:`, `http:`, `file:`) or plain paths, tried in order; never empty.
+        pub urls: Vec<String> = vec!["https://ip-ranges.amazonaws.com/ip-ranges.json".to_owned()],
+        /// The agent's interval between fetches.
+        // AWS publishes a few times a week; a conditional request costs nothing.
+        pub refresh: Duration = 5 * MINUTE,
+        /// Time limit of each try, from connecting to the last byte.
+        pub timeout: Duration = Duration::from_secs(10),
+        /// Limit of the decoded document, in bytes.
+        // The document of 2026 has 2.6 MB; the limit stops other, endless answers.
+        pub max_bytes: u64 = 64 << 20,
+        /// Directory of last known good, holds, facts, journal and lock.
+        pub state_dir: PathBuf = PathBuf::from("/var/lib/trailblazer"),
+        pub path: FetchPath = FetchPath::Auto,
     }
 }
 
-/// `[select]`: the prefixes of the bypass path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SelectConfig {
-    /// Services, as AWS writes them.
-    pub services: Vec<Service>,
-    /// Regions; `auto` is the instance's region, from the metadata service.
-    pub regions: Vec<AutoOr<Region>>,
-    pub families: BTreeSet<Family>,
-    /// Prefixes always on the bypass path.
-    pub include: Vec<IpNet>,
-    /// Prefixes never on the bypass path, even inside a selected prefix.
-    pub exclude: Vec<IpNet>,
-}
-
-impl Default for SelectConfig {
-    fn default() -> SelectConfig {
-        SelectConfig {
-            services: vec![Service::from("S3")],
-            regions: vec![AutoOr::Auto],
-            families: Family::ALL.into_iter().collect(),
-            include: Vec::new(),
-            exclude: Vec::new(),
-        }
+settings! {
+    /// `[select]`: the prefixes of the bypass path.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct SelectConfig {
+        /// Services, as AWS writes them.
+        pub services: Vec<Service> = vec![Service::from("S3")],
+        /// Regions; `auto` is the instance's region, from the metadata service.
+        pub regions: Vec<AutoOr<Region>> = vec![AutoOr::Auto],
+        pub families: BTreeSet<Family> = Family::ALL.into_iter().collect(),
+        /// Prefixes always on the bypass path.
+        pub include: Vec<IpNet> = Vec::new(),
+        /// Prefixes never on the bypass path, even inside a selected prefix.
+        pub exclude: Vec<IpNet> = Vec::new(),
     }
 }
 
-/// `[guard]`: the limits of accepted change.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GuardConfig {
-    /// The guard holds withdrawals above this loss, in percent of the addresses of a (service,
-    /// region, family), 0 to 100; 100 allows all.
-    pub max_loss: f64,
-    /// The guard holds everything above this number of selected prefixes after aggregation.
-    pub max_prefixes: usize,
-    /// A hold ends by itself after this time of unanimous fetches.
-    pub accept_after: Duration,
-    /// The time for which a withdrawn prefix keeps its route; zero for none.
-    pub hold_down: Duration,
-}
-
-impl Default for GuardConfig {
-    fn default() -> GuardConfig {
-        GuardConfig {
-            max_loss: 20.0,
-            max_prefixes: 5_000,
-            accept_after: DAY,
-            hold_down: DAY,
-        }
+settings! {
+    /// `[guard]`: the limits of accepted change.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct GuardConfig {
+        /// The guard holds withdrawals above this loss, in percent of the addresses of a (service,
+        /// region, family), 0 to 100; 100 allows all.
+        pub max_loss: f64 = 20.0,
+        /// The guard holds everything above this number of selected prefixes after aggregation.
+        pub max_prefixes: usize = 5_000,
+        /// A hold ends by itself after this time of unanimous fetches.
+        pub accept_after: Duration = DAY,
+        /// The time for which a withdrawn prefix keeps its route; zero for none.
+        pub hold_down: Duration = DAY,
     }
 }
 
-/// `[bypass]`: the path of the storage traffic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BypassConfig {
-    /// The router of each family.
-    pub gateway: PerFamily<AutoOr<IpAddr>>,
-    pub interface: AutoOr<String>,
-    /// The configured gateways count as reachable without a connected network.
-    pub onlink: bool,
-    /// The routing table of the selected prefixes.
-    pub table: TableId,
-}
-
-impl Default for BypassConfig {
-    fn default() -> BypassConfig {
-        BypassConfig {
-            gateway: PerFamily::from_fn(|_| AutoOr::Auto),
-            interface: AutoOr::Auto,
-            onlink: false,
-            // Above 255, the limit of `rtm_table` and of old tools.
-            table: TableId(1083),
-        }
+settings! {
+    /// `[bypass]`: the path of the storage traffic.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct BypassConfig {
+        /// The router of each family.
+        pub gateway: PerFamily<AutoOr<IpAddr>> = PerFamily::from_fn(|_| AutoOr::Auto),
+        pub interface: AutoOr<String> = AutoOr::Auto,
+        /// The configured gateways count as reachable without a connected network.
+        pub onlink: bool = false,
+        /// The routing table of the selected prefixes.
+        // Above 255, the limit of `rtm_table` and of old tools.
+        pub table: TableId = TableId(1083),
     }
 }
 
@@ -195,29 +174,19 @@ pub enum WhenDown {
 
 words!(WhenDown { Unreachable => "unreachable", Bypass => "bypass" });
 
-/// `[egress]`: the path of all other traffic (host role).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EgressConfig {
-    /// The NAT instances, both families in one list.
-    pub gateways: Vec<IpAddr>,
-    /// The gateways count as reachable without a connected network.
-    pub onlink: bool,
-    /// The routing table of the egress default.
-    pub table: TableId,
-    pub when_down: WhenDown,
-    /// Families without a gateway that get `unreachable` instead of the main table's default.
-    pub close: BTreeSet<Family>,
-}
-
-impl Default for EgressConfig {
-    fn default() -> EgressConfig {
-        EgressConfig {
-            gateways: Vec::new(),
-            onlink: false,
-            table: TableId(1084),
-            when_down: WhenDown::Unreachable,
-            close: BTreeSet::new(),
-        }
+settings! {
+    /// `[egress]`: the path of all other traffic (host role).
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct EgressConfig {
+        /// The NAT instances, both families in one list.
+        pub gateways: Vec<IpAddr> = Vec::new(),
+        /// The gateways count as reachable without a connected network.
+        pub onlink: bool = false,
+        /// The routing table of the egress default.
+        pub table: TableId = TableId(1084),
+        pub when_down: WhenDown = WhenDown::Unreachable,
+        /// Families without a gateway that get `unreachable` instead of the main table's default.
+        pub close: BTreeSet<Family> = BTreeSet::new(),
     }
 }
 
@@ -244,29 +213,19 @@ pub enum NatBypass {
     None,
 }
 
-/// `[nat]`: translation. `backend` also carries the marks of the host role.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NatConfig {
-    pub backend: AutoOr<BackendKind>,
-    /// The private networks to translate; `auto`: the VPC's CIDRs.
-    pub sources: AutoOr<Vec<IpNet>>,
-    /// The outgoing interface of the egress path.
-    pub egress_interface: AutoOr<String>,
-    /// The fixed source addresses of egress traffic: this host's own, or public addresses that
-    /// the metadata service maps to the host's own. Sorted.
-    pub egress_addresses: Vec<IpAddr>,
-    pub bypass: NatBypass,
-}
-
-impl Default for NatConfig {
-    fn default() -> NatConfig {
-        NatConfig {
-            backend: AutoOr::Auto,
-            sources: AutoOr::Auto,
-            egress_interface: AutoOr::Auto,
-            egress_addresses: Vec::new(),
-            bypass: NatBypass::Masquerade,
-        }
+settings! {
+    /// `[nat]`: translation. `backend` also carries the marks of the host role.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct NatConfig {
+        pub backend: AutoOr<BackendKind> = AutoOr::Auto,
+        /// The private networks to translate; `auto`: the VPC's CIDRs.
+        pub sources: AutoOr<Vec<IpNet>> = AutoOr::Auto,
+        /// The outgoing interface of the egress path.
+        pub egress_interface: AutoOr<String> = AutoOr::Auto,
+        /// The fixed source addresses of egress traffic: this host's own, or public addresses that
+        /// the metadata service maps to the host's own. Sorted.
+        pub egress_addresses: Vec<IpAddr> = Vec::new(),
+        pub bypass: NatBypass = NatBypass::Masquerade,
     }
 }
 
@@ -296,105 +255,67 @@ words!(ManagedSysctl {
     TcpFwmarkAccept => "tcp_fwmark_accept",
 });
 
-/// `[kernel]`: the numbers that mark our objects in the kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KernelConfig {
-    /// The routing protocol of our routes and rules.
-    pub protocol: Protocol,
-    /// The priority of our first rule; the 99 priorities after it are ours too.
-    pub priority: Priority,
-    /// The mark bits of the path.
-    pub path_mask: PathMask,
-    /// The mark bits of the gateway.
-    pub gateway_mask: u32,
-    /// The sysctls that we may write.
-    pub manage: BTreeSet<ManagedSysctl>,
-}
-
-impl Default for KernelConfig {
-    fn default() -> KernelConfig {
-        KernelConfig {
-            // Absent from linux/rtnetlink.h (RTPROT_*) and from iproute2's rt_protos; S is 0x53,
-            // which is 83.
-            protocol: Protocol(83),
-            // After the rules of multi-interface hosts (10000 and up), before main (32766).
-            priority: Priority(30_000),
-            // Bits that Podman's netavark and CNI portmap (0x2000), kube-proxy (0xc000), Cilium
-            // (0x0f00), the AWS VPC CNI (0x80), mwan3 (0x3f00), Tailscale (0xff0000) and Calico
-            // (0xffff0000) leave free. The mark of wg-quick (0xca6c) lacks both bits too.
-            path_mask: PathMask(0x0030),
-            gateway_mask: 0x000e,
-            manage: BTreeSet::new(),
-        }
+settings! {
+    /// `[kernel]`: the numbers that mark our objects in the kernel.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct KernelConfig {
+        /// The routing protocol of our routes and rules.
+        // Absent from linux/rtnetlink.h (RTPROT_*) and from iproute2's rt_protos; S is 0x53,
+        // which is 83.
+        pub protocol: Protocol = Protocol(83),
+        /// The priority of our first rule; the 99 priorities after it are ours too.
+        // After the rules of multi-interface hosts (10000 and up), before main (32766).
+        pub priority: Priority = Priority(30_000),
+        /// The mark bits of the path.
+        // Bits that Podman's netavark and CNI portmap (0x2000), kube-proxy (0xc000), Cilium
+        // (0x0f00), the AWS VPC CNI (0x80), mwan3 (0x3f00), Tailscale (0xff0000) and Calico
+        // (0xffff0000) leave free. The mark of wg-quick (0xca6c) lacks both bits too.
+        pub path_mask: PathMask = PathMask(0x0030),
+        /// The mark bits of the gateway.
+        pub gateway_mask: u32 = 0x000e,
+        /// The sysctls that we may write.
+        pub manage: BTreeSet<ManagedSysctl> = BTreeSet::new(),
     }
 }
 
-/// `[agent]`: the daemon.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AgentConfig {
-    pub socket: PathBuf,
-    /// The listener of metrics and health.
-    pub metrics: Option<SocketAddr>,
-    /// The longest time between two full reads of the kernel.
-    pub resync: Duration,
-    /// Age of the document in force from which on `check` and `status` warn.
-    pub stale_warn: Duration,
-    /// Age of the document in force from which on the agent reports unready.
-    pub stale_alarm: Duration,
-    /// Price of a GB through the NAT, in dollars.
-    pub nat_price_per_gb: f64,
-    /// Receive buffer of each socket with kernel notifications, in bytes.
-    pub event_buffer: u64,
-}
-
-impl Default for AgentConfig {
-    fn default() -> AgentConfig {
-        AgentConfig {
-            socket: PathBuf::from("/run/trailblazer/control.sock"),
-            metrics: None,
-            resync: 10 * MINUTE,
-            stale_warn: DAY,
-            stale_alarm: 7 * DAY,
-            // AWS's price of a GB through a NAT gateway in us-east-1 (aws.amazon.com/vpc/pricing).
-            nat_price_per_gb: 0.045,
-            // A flush of 16,000 routes is 16,000 notifications of some 500 bytes of socket memory
-            // each (skb and its overhead, net/netlink/af_netlink.c).
-            event_buffer: 8 << 20,
-        }
+settings! {
+    /// `[agent]`: the daemon.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct AgentConfig {
+        pub socket: PathBuf = PathBuf::from("/run/trailblazer/control.sock"),
+        /// The listener of metrics and health.
+        pub metrics: Option<SocketAddr> = None,
+        /// The longest time between two full reads of the kernel.
+        pub resync: Duration = 10 * MINUTE,
+        /// Age of the document in force from which on `check` and `status` warn.
+        pub stale_warn: Duration = DAY,
+        /// Age of the document in force from which on the agent reports unready.
+        pub stale_alarm: Duration = 7 * DAY,
+        /// Price of a GB through the NAT, in dollars.
+        // AWS's price of a GB through a NAT gateway in us-east-1 (aws.amazon.com/vpc/pricing).
+        pub nat_price_per_gb: f64 = 0.045,
+        /// Receive buffer of each socket with kernel notifications, in bytes.
+        // A flush of 16,000 routes is 16,000 notifications of some 500 bytes of socket memory
+        // each (skb and its overhead, net/netlink/af_netlink.c).
+        pub event_buffer: u64 = 8 << 20,
     }
 }
 
-/// All settings. A value of this type has passed every check of `validate`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Config {
-    /// `None` only for commands without need of a role (`flush`, `ranges`, `history`).
-    pub role: Option<Role>,
-    pub source: SourceConfig,
-    pub select: SelectConfig,
-    pub guard: GuardConfig,
-    pub bypass: BypassConfig,
-    pub egress: EgressConfig,
-    pub nat: NatConfig,
-    /// `[vpc] cidrs`
-    pub vpc_cidrs: Vec<AutoOr<IpNet>>,
-    pub kernel: KernelConfig,
-    pub agent: AgentConfig,
-}
-
-/// The settings of an empty config file.
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            role: None,
-            source: SourceConfig::default(),
-            select: SelectConfig::default(),
-            guard: GuardConfig::default(),
-            bypass: BypassConfig::default(),
-            egress: EgressConfig::default(),
-            nat: NatConfig::default(),
-            vpc_cidrs: vec![AutoOr::Auto],
-            kernel: KernelConfig::default(),
-            agent: AgentConfig::default(),
-        }
+settings! {
+    /// All settings. A value of this type has passed every check of `validate`.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Config {
+        /// `None` only for commands without need of a role (`flush`, `ranges`, `history`).
+        pub role: Option<Role> = None,
+        pub source: SourceConfig = SourceConfig::default(),
+        pub select: SelectConfig = SelectConfig::default(),
+        pub guard: GuardConfig = GuardConfig::default(),
+        pub bypass: BypassConfig = BypassConfig::default(),
+        pub egress: EgressConfig = EgressConfig::default(),
+        pub nat: NatConfig = NatConfig::default(),
+        /// `[vpc] cidrs`
+        pub vpc_cidrs: Vec<AutoOr<IpNet>> = vec![AutoOr::Auto],
+        pub kernel: KernelConfig = KernelConfig::default(),
+        pub agent: AgentConfig = AgentConfig::default(),
     }
 }

@@ -49,7 +49,6 @@ pub struct Judgement {
 /// `--accept` names a token without a matching document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AcceptError {
-    /// The source has published a newer document than the operator's.
     #[error(
         "--accept {asked}: the candidate's sync token is {offered}; review the candidate with \
          `trailblazer reconcile --dry-run` and accept that token"
@@ -58,7 +57,6 @@ pub enum AcceptError {
         asked: SyncToken,
         offered: SyncToken,
     },
-    /// The document was rejected for a reason that the operator cannot overrule.
     #[error("--accept {asked}: {reason}")]
     Unusable { asked: SyncToken, reason: String },
     #[error(

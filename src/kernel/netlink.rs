@@ -22,7 +22,6 @@ const BATCH_BYTES: usize = 32 << 10;
 /// A failed exchange with the kernel.
 #[derive(Debug, Error)]
 pub enum NetlinkError {
-    /// The socket failed, or an answer is malformed.
     #[error("{operation}: {source}")]
     Wire {
         operation: String,
@@ -39,7 +38,6 @@ pub enum NetlinkError {
         operation: String,
         error: KernelError,
     },
-    /// Changes interrupted every attempt at the dump.
     #[error("{operation}: changed while being read, {DUMP_ATTEMPTS} times in a row; try again")]
     Interrupted { operation: String },
 }

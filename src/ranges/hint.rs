@@ -27,7 +27,6 @@ pub enum Hint {
         /// The most similar region of the document.
         nearest: Option<String>,
     },
-    /// The document has both names, but no row with both of them.
     #[error("the document lists no prefix of {service} in {region}")]
     NothingThere { service: Service, region: Region },
 }

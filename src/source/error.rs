@@ -13,7 +13,6 @@ pub enum SourceError {
     /// The list of sources is empty.
     #[error("no source is configured: set [source] url to a URL or a file")]
     NoSource,
-    /// Every source failed; the failures in the order of the list.
     #[error("{}", failures(.0))]
     Failed(Vec<SourceFailure>),
 }
@@ -85,7 +84,6 @@ impl std::error::Error for SourceFailure {
 /// The reason for a source's failure.
 #[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum Failure {
-    /// The URL or path cannot be fetched.
     #[error("not a usable source: {0}")]
     BadUrl(String),
     /// The HTTP client could not be set up.
@@ -117,7 +115,6 @@ pub enum Failure {
     /// The server's certificate, or TLS itself.
     #[error("TLS failed: {0}")]
     Tls(String),
-    /// The connection ended within the answer, or the answer isn't HTTP.
     #[error("the answer broke off or is not HTTP: {0}: the part received is ignored")]
     Broken(String),
     /// Any status but 200, 304, a redirect, 429 and 5xx.
@@ -133,12 +130,10 @@ pub enum Failure {
     /// A refused redirect.
     #[error("{0}: set [source] url to the document's final URL")]
     Redirect(String),
-    /// 304 as the answer to an unconditional request.
     #[error(
         "the server answered 304 Not Modified to an unconditional request: check the server or the proxy before it"
     )]
     UnaskedNotModified,
-    /// An unrequested content coding.
     #[error(
         "the body is encoded as {0:?}, which was not requested: configure the server to send the body as it is, or in one or two layers of gzip"
     )]
@@ -151,7 +146,6 @@ pub enum Failure {
     },
     #[error("empty document: the source answered without content; check the publisher")]
     Empty,
-    /// The agent's child process for the fetch failed.
     #[error(
         "the process that fetches the document broke off: {0}: look for the cause (the kernel's log shows a lack of memory); the document in force stays"
     )]

@@ -27,7 +27,6 @@ pub enum AgentLockError {
         /// `None` if the file names no process.
         pid: Option<u32>,
     },
-    /// The lock file can't be opened or locked.
     #[error(transparent)]
     State(#[from] StateError),
 }

@@ -176,7 +176,6 @@ pub enum ReadError {
     /// Somebody else may have written the file ([`StateError::is_untrusted`]).
     #[error(transparent)]
     Untrusted(StateError),
-    /// The content is not the written one.
     #[error("{} is damaged: {what}: move it away (keep it, if the cause matters) and run a pass with a working source", path.display())]
     Corrupt { path: PathBuf, what: String },
 }

@@ -17,7 +17,6 @@ pub enum FirewallError {
         reason: String,
         errno: Option<i32>,
     },
-    /// Another program held the xtables lock for longer than our waiting time.
     #[error(
         "iptables: another program holds the xtables lock ({lock}) for more than {waited_s} s: {message}"
     )]
@@ -27,7 +26,6 @@ pub enum FirewallError {
         /// The message of the tool.
         message: String,
     },
-    /// The socket or the process failed.
     #[error("{backend}: {operation}: {source}")]
     Io {
         backend: BackendKind,
@@ -35,7 +33,6 @@ pub enum FirewallError {
         #[source]
         source: std::io::Error,
     },
-    /// The backend has no equivalent for a part of the policy.
     #[error("{backend} cannot express {what}")]
     Inexpressible { backend: BackendKind, what: String },
 }

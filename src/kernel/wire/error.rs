@@ -12,7 +12,6 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A failed exchange.
 #[derive(Debug, Error)]
 pub enum WireError {
-    /// The socket itself failed.
     #[error("{}", errno_words(.0))]
     Io(#[from] io::Error),
     /// The kernel refused a message.
@@ -25,10 +24,8 @@ pub enum WireError {
         /// The sequence number of the refused message.
         sequence: u32,
     },
-    /// The dumped objects changed meanwhile (`NLM_F_DUMP_INTR`), so that the dump is inconsistent.
     #[error("the kernel's state changed during the dump; try again")]
     Interrupted,
-    /// The kernel's answer is inconsistent.
     #[error("malformed answer of the kernel: {0}")]
     Malformed(&'static str),
 }

@@ -35,7 +35,6 @@ pub struct Row<'a> {
 /// The fault of bytes that are no document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
-    /// No bytes, or white space only.
     #[error("the document is empty; check what the source serves")]
     Empty,
     #[error("the document is not UTF-8 text at byte {offset}; check what the source serves")]
@@ -70,13 +69,11 @@ pub enum DocumentError {
         column: usize,
         reason: String,
     },
-    /// A complete document followed by other text.
     #[error(
         "extra text follows the end of the document at line {line}, column {column}; \
          a longer file was overwritten in place"
     )]
     TrailingGarbage { line: usize, column: usize },
-    /// JSON with other fields or types.
     #[error(
         "the document is JSON, but not of the shape of ip-ranges.json, at line {line}, \
          column {column}: {reason}; check the source's URL"
@@ -90,7 +87,6 @@ pub enum DocumentError {
     NoPrefixes,
     #[error("the document has no `syncToken`, so its age is unknown; check the source's URL")]
     NoToken,
-    /// A `syncToken` with other characters than digits, or with too many.
     #[error("`syncToken` is not a number of seconds: {0:?}; check what the source serves")]
     BadToken(String),
 }

@@ -7,7 +7,6 @@ use reqwest::StatusCode;
 /// No usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ImdsError {
-    /// One of AWS's environment variables has an invalid value.
     #[error("{variable}={value:?} {why}")]
     Setting {
         variable: &'static str,
@@ -15,14 +14,12 @@ pub enum ImdsError {
         /// The fault and the right form.
         why: &'static str,
     },
-    /// The agent's first pass sends no requests.
     #[error("the instance metadata service has not been asked yet")]
     NotAskedYet,
     #[error(
         "the instance metadata service does not answer ({0}): outside of EC2 set regions, gateways and CIDRs in the config; on EC2 check that the service is enabled and, in a container, its hop limit"
     )]
     NoAnswer(String),
-    /// Not all answers came in time.
     #[error(
         "the instance metadata service took longer than {budget:?} in all (at {path}): the service is slow or throttles this instance; try again"
     )]
@@ -41,7 +38,6 @@ pub enum ImdsError {
     Status { path: String, status: StatusCode },
     #[error("the request for {path} to the instance metadata service failed: {problem}; try again")]
     Transport { path: String, problem: String },
-    /// The answer does not fit the path.
     #[error(
         "the instance metadata service answers {path} with {start:?}, which is not {expected}: something else answers at its address; check AWS_EC2_METADATA_SERVICE_ENDPOINT and proxies"
     )]
