@@ -48,6 +48,25 @@ macro_rules! words {
     };
 }
 
+/// The first items of a list with a count of the others: `a, b and 2 more`.
+pub fn first_few<T: ToString>(
+    items: impl IntoIterator<Item = T>,
+    most: usize,
+    between: &str,
+) -> String {
+    let mut items = items.into_iter();
+    let first: Vec<String> = items
+        .by_ref()
+        .take(most)
+        .map(|item| item.to_string())
+        .collect();
+    let text = first.join(between);
+    match items.count() {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +78,12 @@ mod tests {
     }
 
     words!(Colour { Red => "red", Green => "green" });
+
+    #[test]
+    fn long_lists_are_cut_with_a_count() {
+        assert_eq!(first_few([1, 2], 5, ", "), "1, 2");
+        assert_eq!(first_few(1..=7, 5, ", "), "1, 2, 3, 4, 5 and 2 more");
+    }
 
     #[test]
     fn every_word_parses_back_to_its_variant() {

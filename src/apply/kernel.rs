@@ -79,15 +79,7 @@ const BETWEEN_LOOKS: usize = 4096;
 const NAMED: usize = 3;
 
 fn list(failures: &[StepFailure]) -> String {
-    let mut text: Vec<String> = failures
-        .iter()
-        .take(NAMED)
-        .map(ToString::to_string)
-        .collect();
-    if failures.len() > NAMED {
-        text.push(format!("and {} more", failures.len() - NAMED));
-    }
-    text.join("; ")
+    crate::words::first_few(failures, NAMED, "; ")
 }
 
 impl ApplyError {

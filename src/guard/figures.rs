@@ -71,13 +71,7 @@ pub fn prefixes(count: usize) -> String {
 
 /// The first few items of a list, and the number of the others.
 pub fn first_few<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    const SHOWN: usize = 5;
-    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    let mut text = items[..items.len().min(SHOWN)].join(", ");
-    if items.len() > SHOWN {
-        text.push_str(&format!(" and {} more", items.len() - SHOWN));
-    }
-    text
+    crate::words::first_few(items, 5, ", ")
 }
 
 /// The first few prefixes of a list.
@@ -119,11 +113,5 @@ mod tests {
         assert_eq!(duration(Duration::from_secs(86_400)), "24h");
         assert_eq!(duration(Duration::from_secs(90 * 60)), "90m");
         assert_eq!(duration(Duration::from_secs(7)), "7s");
-    }
-
-    #[test]
-    fn lists_are_cut() {
-        assert_eq!(first_few([1, 2]), "1, 2");
-        assert_eq!(first_few(1..=7), "1, 2, 3, 4, 5 and 2 more");
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{Event, PassId, Record};
 use crate::columns::aligned;
 use crate::degraded::Degradation;
+use crate::words::first_few;
 
 /// The outcome of a pass without an `end`.
 const INTERRUPTED: &str = "interrupted";
@@ -272,14 +273,7 @@ fn changes(pass: &PassRecord) -> Vec<String> {
     }
     let mut lines: Vec<String> = groups
         .into_iter()
-        .map(|(title, names)| {
-            let more = match names.len().saturating_sub(NAMED) {
-                0 => String::new(),
-                more => format!(", {more} more"),
-            };
-            let first = &names[..names.len().min(NAMED)];
-            format!("{title}: {}{more}", first.join(", "))
-        })
+        .map(|(title, names)| format!("{title}: {}", first_few(names, NAMED, ", ")))
         .collect();
     let unlisted = pass.steps_total.saturating_sub(pass.steps.len());
     if unlisted > 0 {

@@ -15,6 +15,7 @@ use crate::random;
 use crate::reconcile::report::Applied;
 use crate::reconcile::{Cause, FetchOutcome, Gathered, Mode, Options, Watched, gather};
 use crate::status::snapshot::State;
+use crate::words::first_few;
 
 /// The first pause after a failed pass; each further failure doubles the pause.
 const RETRY: Duration = Duration::from_secs(1);
@@ -304,16 +305,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let limiter = locked(&self.shared.limiter);
         let log = locked(&self.shared.repair_log);
         let egress = log.fought().map(|(key, _)| key);
-        let keys: Vec<&ObjectKey> = egress
-            .chain(limiter.paused(ended.ended).map(|(key, ..)| key))
-            .collect();
-        let named = keys.iter().take(logging::NAMED);
-        let mut fought: Vec<String> = named.map(ToString::to_string).collect();
-        let more = keys.len() - fought.len();
+        let keys = egress.chain(limiter.paused(ended.ended).map(|(key, ..)| key));
+        let fought = first_few(keys, logging::NAMED, ", ");
         drop((limiter, log));
-        if more > 0 {
-            fought.push(format!("{more} more"));
-        }
         let (state, reason) = if self.shared.is_paused() {
             (State::Paused, self.account.reason().map(str::to_owned))
         } else if let Some(error) = &report.error {
@@ -331,7 +325,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             };
             (State::Degraded, Some(format!("{missing}{more}")))
         } else if !fought.is_empty() {
-            let reason = format!("other programs keep changing {}", fought.join(", "));
+            let reason = format!("other programs keep changing {fought}");
             (State::Degraded, Some(reason))
         } else {
             (State::InForce, None)

@@ -13,6 +13,7 @@ use crate::ownership::Ownership;
 use crate::plan::text::{Context, render, totals};
 use crate::plan::{Plan, Step, json as plan_json};
 use crate::types::IfIndex;
+use crate::words::first_few;
 
 /// The report of a flush.
 pub(super) struct Flushed {
@@ -161,14 +162,7 @@ fn is_firewall(step: &Step) -> bool {
 /// Names the objects left after the last round.
 pub(super) fn left_text(left: &Plan) -> String {
     const NAMED: usize = 5;
-    let mut names: Vec<String> = left
-        .steps
-        .iter()
-        .take(NAMED)
-        .map(|step| step.to_string().trim_start_matches("delete ").to_owned())
-        .collect();
-    if left.steps.len() > NAMED {
-        names.push(format!("{} more", left.steps.len() - NAMED));
-    }
-    format!("not removed: {}", names.join(", "))
+    let steps = left.steps.iter().map(ToString::to_string);
+    let names = steps.map(|step| step.trim_start_matches("delete ").to_owned());
+    format!("not removed: {}", first_few(names, NAMED, ", "))
 }
