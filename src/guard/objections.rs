@@ -111,7 +111,7 @@ fn loss(
             guard: "empty",
             scope: Scope::Everything,
             message: format!(
-                "{group} would lose all of its {} ({})",
+                "{group}: the document withdraws everything: {} ({})",
                 figures::prefixes(last.len()),
                 figures::share(group.family, total, total),
             ),
@@ -123,7 +123,7 @@ fn loss(
         guard: "loss",
         scope: Scope::Withdrawals,
         message: format!(
-            "{group} would lose {}, more than `[guard] max_loss` = {} %: {}",
+            "{group}: the document withdraws {}, more than `[guard] max_loss` = {} %: {}",
             figures::share(group.family, lost, total),
             config.max_loss,
             figures::few_prefixes(&gone.prefixes(group.family)),

@@ -384,7 +384,7 @@ fn loss_above_the_bound_holds_withdrawals_and_lets_additions_in() {
         &judgement,
         "loss",
         &[
-            "S3 us-east-1 ipv4 would lose 256 of 1024 addresses (25.0 %)",
+            "S3 us-east-1 ipv4: the document withdraws 256 of 1024 addresses (25.0 %)",
             "max_loss` = 20 %",
             "3.5.6.0/24",
             "--accept 1001",
@@ -443,7 +443,7 @@ fn ipv6_loss_is_told_in_networks() {
     says(
         &judgement,
         "loss",
-        &["S3 us-east-1 ipv6 would lose 16777216 of 33554432 /64 networks (50.0 %)"],
+        &["S3 us-east-1 ipv6: the document withdraws 16777216 of 33554432 /64 networks (50.0 %)"],
     );
 }
 
@@ -477,7 +477,7 @@ fn an_empty_group_holds_everything() {
         &judgement,
         "empty",
         &[
-            "S3 us-east-1 ipv6 would lose all of its 1 prefix",
+            "S3 us-east-1 ipv6: the document withdraws everything: 1 prefix",
             "100.0 %",
         ],
     );

@@ -154,7 +154,7 @@ fn guards_against_whole_documents_hold_all_of_their_changes() {
                 "empty",
                 NEWER + 1,
                 no_ipv6,
-                "would lose all of its 1 prefix",
+                "withdraws everything: 1 prefix",
             ),
             (
                 "future-token",

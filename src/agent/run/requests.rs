@@ -25,7 +25,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             Request::Status => Reply::Status(Box::new(self.snapshot())),
             Request::Kick => {
                 if self.shared.is_paused() {
-                    tracing::info!("kicked: the pause has ended");
+                    tracing::info!("kick received: the pause ends, and repairs resume");
                 }
                 self.shared.resume();
                 self.cause(Cause::Kick);
