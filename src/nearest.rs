@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn near_enough_or_nothing() {
+    fn only_a_near_name_is_suggested() {
         let keys = ["refresh", "timeout", "url"];
         assert_eq!(nearest("refesh", keys), Some("refresh"));
         assert_eq!(nearest("Timeout", keys), Some("timeout"));

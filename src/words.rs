@@ -72,12 +72,12 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Colour {
+    enum Lamp {
         Red,
         Green,
     }
 
-    words!(Colour { Red => "red", Green => "green" });
+    words!(Lamp { Red => "red", Green => "green" });
 
     #[test]
     fn long_lists_are_cut_with_a_count() {
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn every_word_parses_back_to_its_variant() {
-        assert_eq!(Colour::ALL, [Colour::Red, Colour::Green]);
-        for colour in Colour::ALL {
-            assert_eq!(Colour::from_word(colour.word()), Some(colour));
+        assert_eq!(Lamp::ALL, [Lamp::Red, Lamp::Green]);
+        for colour in Lamp::ALL {
+            assert_eq!(Lamp::from_word(colour.word()), Some(colour));
         }
-        assert_eq!(Colour::from_word("Red"), None);
-        assert_eq!(format!("{:>6}", Colour::Red), "   red");
+        assert_eq!(Lamp::from_word("Red"), None);
+        assert_eq!(format!("{:>6}", Lamp::Red), "   red");
     }
 }

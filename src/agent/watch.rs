@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use self::burst::FlushDetector;
 use self::reaction::{
-    Cause, Reaction, connected_changed, firewall_of, route_gone, rule_came, rule_gone,
+    Reaction, Trigger, connected_changed, firewall_of, route_gone, rule_came, rule_gone,
 };
 use self::repair::Gone;
 use super::repair_log::may_wait;
@@ -168,21 +168,23 @@ impl Watcher {
             Change::RuleGone(rule) => rule_gone(rule, port, in_force, gone),
             Change::RuleCame(rule) => rule_came(&rule, in_force),
             Change::MainDefault(family) => {
-                Reaction::PathChanged(Cause::Text(format!("the {family} default route changed")))
+                Reaction::PathChanged(Trigger::Text(format!("the {family} default route changed")))
             }
             Change::NexthopObject => match in_force.map(|known| known.facts.defaults_use_objects())
             {
-                Some(true) => Reaction::PathChanged(Cause::Text("a nexthop object changed".into())),
+                Some(true) => {
+                    Reaction::PathChanged(Trigger::Text("a nexthop object changed".into()))
+                }
                 _ => Reaction::Nothing,
             },
             Change::MainConnected(network) => connected_changed(network, in_force),
             Change::Sysctl {
                 family,
                 host_wide: true,
-            } => Reaction::Urgent(Cause::Text(format!("a {family} sysctl changed"))),
-            Change::Sysctl { family, .. } => {
-                Reaction::Pass(Cause::Text(format!("a {family} sysctl of a link changed")))
-            }
+            } => Reaction::Urgent(Trigger::Text(format!("a {family} sysctl changed"))),
+            Change::Sysctl { family, .. } => Reaction::Pass(Trigger::Text(format!(
+                "a {family} sysctl of a link changed"
+            ))),
             Change::Link {
                 index,
                 name,
@@ -195,17 +197,19 @@ impl Watcher {
                     None => format!("{index}"),
                 };
                 self.addresses.retain(|(link, _), _| *link != index);
-                Reaction::LinkLost(Cause::Text(format!("link {name} was deleted")))
+                Reaction::LinkLost(Trigger::Text(format!("link {name} was deleted")))
             }
             Change::Address(index, address, flags) => {
                 match self.addresses.insert((index, address), flags) {
                     Some(before) if before == flags => Reaction::Nothing,
-                    _ => Reaction::PathChanged(Cause::Text(format!("address {address} was added"))),
+                    _ => {
+                        Reaction::PathChanged(Trigger::Text(format!("address {address} was added")))
+                    }
                 }
             }
             Change::AddressGone(index, address) => {
                 self.addresses.remove(&(index, address));
-                Reaction::LinkLost(Cause::Text(format!("address {address} was deleted")))
+                Reaction::LinkLost(Trigger::Text(format!("address {address} was deleted")))
             }
             Change::FirewallTable { family, table } => {
                 self.firewall_touched |= is_our_firewall(in_force, family, &table);
@@ -253,7 +257,7 @@ impl Watcher {
         if self.links.get(&index) == Some(&link) {
             return Reaction::Nothing;
         }
-        let cause = Cause::Text(format!("link {} changed", link.0));
+        let cause = Trigger::Text(format!("link {} changed", link.0));
         self.links.insert(index, link);
         Reaction::PathChanged(cause)
     }
@@ -266,13 +270,13 @@ impl Watcher {
             let key = ObjectKey::Firewall(kind);
             self.shared.blame(key, format!("program {program}"));
         }
-        Reaction::Urgent(Cause::Text(format!("{program} changed the firewall")))
+        Reaction::Urgent(Trigger::Text(format!("{program} changed the firewall")))
     }
 
     fn route_came(&self, route: Route, in_force: Option<&InForce>) -> Reaction {
         let key = ObjectKey::Route(route.key);
         let Some(in_force) = in_force else {
-            return Reaction::AfterBurst(Cause::Added(key));
+            return Reaction::AfterBurst(Trigger::Added(key));
         };
         if !in_force.ownership.tables().contains(&route.key.table)
             || in_force.goal.routes.binary_search(&route).is_ok()
@@ -280,7 +284,7 @@ impl Watcher {
             return Reaction::Nothing;
         }
         let culprit = format!("a program with route protocol {}", route.protocol);
-        let cause = Cause::Text(format!("{key} was added by {culprit}"));
+        let cause = Trigger::Text(format!("{key} was added by {culprit}"));
         let waits = may_wait(&key, &in_force.ownership);
         self.shared.blame(key, culprit);
         if waits {

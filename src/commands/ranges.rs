@@ -171,7 +171,7 @@ mod tests {
     use crate::ranges::Group;
 
     #[test]
-    fn reasons_follow_aggregation_and_exclusion() {
+    fn listed_reasons_survive_aggregation_and_exclusion() {
         let nets = |texts: &[&str]| -> Vec<IpNet> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };

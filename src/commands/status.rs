@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_secs(2);
 const REDRAW: &str = "\x1b[H\x1b[2J";
 
 /// The source of the page.
-enum Seen {
+enum StatusView {
     Running(Box<Snapshot>),
     Absent(Box<Absent>),
 }
@@ -65,15 +65,15 @@ fn write(page: &str) -> io::Result<()> {
     out.flush()
 }
 
-async fn look(loaded: &Loaded) -> Seen {
+async fn look(loaded: &Loaded) -> StatusView {
     let path = &loaded.config.agent.socket;
     let error = match ask(path, Request::Status) {
-        Ok(Reply::Status(snapshot)) => return Seen::Running(snapshot),
+        Ok(Reply::Status(snapshot)) => return StatusView::Running(snapshot),
         Ok(Reply::Refused(why)) => unexpected(path, format!("status refused: {why}")),
         Ok(Reply::Done) => unexpected(path, "no status in the reply".to_owned()),
         Err(error) => error,
     };
-    Seen::Absent(Box::new(absent::look(loaded, error).await))
+    StatusView::Absent(Box::new(absent::look(loaded, error).await))
 }
 
 fn unexpected(path: &Path, reason: String) -> AskError {
@@ -83,21 +83,23 @@ fn unexpected(path: &Path, reason: String) -> AskError {
     }
 }
 
-impl Seen {
+impl StatusView {
     fn page(&self, output: Output, style: Style) -> String {
         match (self, output) {
-            (Seen::Running(snapshot), Output::Text) => {
+            (StatusView::Running(snapshot), Output::Text) => {
                 to_text(snapshot, Timestamp::now().as_second(), style)
             }
-            (Seen::Running(snapshot), Output::Json) => format!("{}\n", running_json(snapshot)),
-            (Seen::Absent(absent), Output::Text) => absent.to_text(style),
-            (Seen::Absent(absent), Output::Json) => format!("{}\n", absent.to_json()),
+            (StatusView::Running(snapshot), Output::Json) => {
+                format!("{}\n", running_json(snapshot))
+            }
+            (StatusView::Absent(absent), Output::Text) => absent.to_text(style),
+            (StatusView::Absent(absent), Output::Json) => format!("{}\n", absent.to_json()),
         }
     }
 
     /// Reports an unreachable agent as an error. A missing agent only shows on the page.
     fn complain(&self) {
-        if let Seen::Absent(absent) = self
+        if let StatusView::Absent(absent) = self
             && !absent.certainly()
         {
             complain(&absent.error);
@@ -106,8 +108,8 @@ impl Seen {
 
     fn exit_code(&self) -> u8 {
         match self {
-            Seen::Running(snapshot) if snapshot.state == State::InForce => exit::OK,
-            Seen::Running(_) | Seen::Absent(_) => exit::FAILED,
+            StatusView::Running(snapshot) if snapshot.state == State::InForce => exit::OK,
+            StatusView::Running(_) | StatusView::Absent(_) => exit::FAILED,
         }
     }
 }

@@ -330,7 +330,7 @@ fn socket_path_beyond_the_kernels_limit_is_refused() {
 }
 
 #[test]
-fn all_problems_at_once_in_the_order_of_the_text() {
+fn all_problems_are_reported_at_once_in_file_order() {
     let text = "role = \"nat\"\n[source]\nrefresh = 5\nurl = [\"ftp://x/\", \"gopher://y/\"]\n\
                 [egress]\ntable = 1083\ngatways = []\n";
     let error = parse(text, "/etc/t.toml").expect_err("many problems");

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts() {
+    fn losses_are_counted_in_addresses_or_networks_with_a_share() {
         assert_eq!(
             share(Family::Ipv4, 65_536, 131_072),
             "65536 of 131072 addresses (50.0 %)"
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn times() {
+    fn tokens_are_dated_and_durations_have_one_unit() {
         assert_eq!(
             token(SyncToken(1_703_850_787)),
             "1703850787 (2023-12-29T11:53:07Z)"

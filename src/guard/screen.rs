@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn each_special_block_in_either_direction() {
+    fn special_blocks_and_their_supernets_are_refused() {
         let nothing = Environment::default();
         for (prefix, guard) in [
             ("0.0.0.0/0", "prefix-default"),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn amazons_own_space_passes() {
+    fn prefixes_published_by_amazon_are_accepted() {
         for prefix in [
             "3.5.0.0/19",
             "52.216.0.0/15",
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_own_surroundings() {
+    fn prefixes_around_own_networks_and_addresses_are_refused() {
         let environment = Environment {
             vpc_cidrs: vec!["52.95.0.0/16".parse().unwrap()],
             own_addresses: vec!["18.1.1.1".parse().unwrap()],
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn one_verdict_a_guard_with_its_prefixes() {
+    fn each_guard_gives_one_verdict_listing_its_prefixes() {
         let screen = Screen::new(&Environment::default());
         let group = Group {
             service: "EC2".into(),

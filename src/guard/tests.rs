@@ -193,7 +193,7 @@ fn says(judgement: &Judgement, guard: &str, words: &[&str]) {
 const FOUR: [&str; 4] = ["3.5.0.0/24", "3.5.2.0/24", "3.5.4.0/24", "3.5.6.0/24"];
 
 #[test]
-fn a_first_document_goes_in() {
+fn first_document_is_accepted() {
     let mut host = Host::empty();
     let judgement = host.pass(doc(1000, BASE));
     assert_eq!(judgement.decision, Decision::Accept(Whose::Fetched));
@@ -209,7 +209,7 @@ fn a_first_document_goes_in() {
 }
 
 #[test]
-fn the_same_bytes_change_nothing() {
+fn identical_document_changes_nothing() {
     let mut host = Host::new();
     let judgement = host.pass(Fetch::Unchanged);
     assert_eq!(judgement.decision, Decision::Keep);
@@ -224,7 +224,7 @@ fn the_same_bytes_change_nothing() {
 }
 
 #[test]
-fn first_failed_fetch_puts_nothing_in_force() {
+fn failed_first_fetch_puts_nothing_in_force() {
     for (fetch, guard, level) in [
         (
             Fetch::Rejected("the document is empty".into()),
@@ -346,7 +346,7 @@ fn bad_prefixes_are_left_out_and_the_rest_kept() {
 }
 
 #[test]
-fn include_passes_and_exclude_wins() {
+fn included_prefixes_pass_the_guard_and_excluded_ones_never_do() {
     let mut host = Host::new();
     host.include = nets(&["10.9.0.0/16", "3.5.1.0/24", "3.6.0.0/24"]);
     host.exclude = nets(&["3.5.4.128/25", "3.6.0.0/25"]);
@@ -674,7 +674,7 @@ fn hold_down_keeps_the_route_of_a_flapping_prefix() {
 }
 
 #[test]
-fn additions_that_were_in_force_under_a_hold_are_held_down_too() {
+fn additions_in_force_during_a_hold_are_held_down_later() {
     let mut host = Host::new();
     let rows = with(
         &without(BASE, &["3.5.6.0/24"]),
@@ -839,7 +839,7 @@ proptest! {
     /// prefix was in no list for the time of `hold_down`, and every prefix in force was in some
     /// document.
     #[test]
-    fn no_route_goes_early(steps in prop::collection::vec((said(), 0i64..60_000), 1..30)) {
+    fn no_route_is_removed_before_its_hold_down_ends(steps in prop::collection::vec((said(), 0i64..60_000), 1..30)) {
         let mut host = Host::new();
         let mut last_listed: BTreeMap<IpNet, i64> = BTreeMap::new();
         for (token, (step, wait)) in (2000u64..).zip(steps) {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
-use super::{Event, PassId, Record};
+use super::{Boundary, PassId, Record};
 use crate::columns::aligned;
 use crate::degraded::Degradation;
 use crate::words::first_few;
@@ -168,7 +168,7 @@ impl Collector {
         if record.error.is_some() {
             pass.error = record.error;
         }
-        if record.event == Event::End {
+        if record.event == Boundary::End {
             pass.ended_at = Some(record.at);
             pass.duration_ms = record.duration_ms;
             pass.degraded = record.degraded;

@@ -45,7 +45,7 @@ impl std::fmt::Display for PassId {
 /// The moment in a pass that a line records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Event {
+pub enum Boundary {
     /// Before the apply stage: the planned steps.
     Begin,
     /// After the apply stage: the outcome.
@@ -59,7 +59,7 @@ pub struct Record {
     /// RFC 3339 in UTC.
     pub at: String,
     pub pass: PassId,
-    pub event: Event,
+    pub event: Boundary,
     /// The process id, which tells a running pass from an interrupted one.
     pub pid: u32,
     /// The trigger of the pass: a command (`reconcile`, `flush`), or `timer`, `drift`, ….
@@ -98,7 +98,7 @@ impl Record {
         Record {
             at: format!("{at:.3}"),
             pass,
-            event: Event::Begin,
+            event: Boundary::Begin,
             pid: std::process::id(),
             cause: cause.to_owned(),
             sync_token: None,
@@ -122,7 +122,7 @@ impl Record {
         duration: std::time::Duration,
     ) -> Record {
         Record {
-            event: Event::End,
+            event: Boundary::End,
             outcome: Some(outcome.to_owned()),
             duration_ms: Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
             ..Record::begin(at, pass, cause)

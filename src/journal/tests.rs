@@ -138,7 +138,7 @@ fn a_line_of_another_kind_is_reported_with_its_place() {
 }
 
 #[test]
-fn it_rotates_and_never_grows_beyond_two_files() {
+fn journal_rotates_and_never_exceeds_two_files() {
     let (dir, journal) = state();
     let journal = journal.with_max_bytes(2_000).with_sync(false);
     for number in 0..100 {
@@ -169,7 +169,7 @@ fn it_rotates_and_never_grows_beyond_two_files() {
 }
 
 #[test]
-fn a_line_lists_so_many_and_counts_the_rest() {
+fn long_lists_of_a_line_are_cut_with_a_count() {
     let record = begin(1)
         .with_steps((0..7_904).map(|number| json!({ "dst": number })))
         .with_verdicts((0..3).map(|number| json!({ "guard": number })))
@@ -234,7 +234,7 @@ fn a_disk_that_fills_holds_no_part_of_a_line() {
 }
 
 #[test]
-fn unreadable_is_not_empty() {
+fn unreadable_journal_is_not_empty() {
     let (dir, journal) = state();
     fs::create_dir_all(dir.path().join("state/journal.jsonl")).expect("created");
     let message = journal.read().expect_err("a directory").to_string();
@@ -245,7 +245,7 @@ fn unreadable_is_not_empty() {
 }
 
 #[test]
-fn the_table_and_its_json() {
+fn history_shows_a_table_and_json() {
     let (_dir, journal) = state();
     journal.append(&begin(1)).expect("appended");
     journal.append(&end(1, "changed")).expect("appended");

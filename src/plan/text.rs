@@ -102,7 +102,7 @@ pub fn totals(plan: &Plan) -> String {
 
 /// Consecutive steps of one group share a heading.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Group {
+enum StepGroup {
     Sysctls,
     Firewall(BackendKind),
     Nexthops,
@@ -110,13 +110,13 @@ enum Group {
     Rules,
 }
 
-fn group_of(step: &Step) -> Group {
+fn group_of(step: &Step) -> StepGroup {
     match step {
-        Step::Sysctl(_) => Group::Sysctls,
-        Step::Firewall { backend, .. } => Group::Firewall(*backend),
-        Step::Nexthop(_) => Group::Nexthops,
-        Step::Route { route, .. } => Group::Routes(route.key.family(), route.key.table),
-        Step::Rule { .. } => Group::Rules,
+        Step::Sysctl(_) => StepGroup::Sysctls,
+        Step::Firewall { backend, .. } => StepGroup::Firewall(*backend),
+        Step::Nexthop(_) => StepGroup::Nexthops,
+        Step::Route { route, .. } => StepGroup::Routes(route.key.family(), route.key.table),
+        Step::Rule { .. } => StepGroup::Rules,
     }
 }
 

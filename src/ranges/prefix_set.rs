@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn families_never_mix() {
+    fn mapped_addresses_of_the_other_family_are_outside() {
         let set = set(&["::/96"]);
         assert!(!set.contains("1.2.3.4".parse().unwrap()));
         assert!(!set.intersects(&net("0.0.0.0/0")));

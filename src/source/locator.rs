@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_by_scheme() {
+    fn scheme_decides_between_url_and_path() {
         let file = |path: &str| Locator::File(PathBuf::from(path));
         assert_eq!(Locator::parse("/a b.json").unwrap(), file("/a b.json"));
         assert_eq!(Locator::parse("a:b.json").unwrap(), file("a:b.json"));

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_is_full() {
+    fn waits_spread_over_the_whole_interval() {
         let waits: Vec<Duration> = (0..2000)
             .map(|_| wait(1, None, BASE, MAX).unwrap())
             .collect();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_in_both_forms() {
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
         let now: Timestamp = "1994-11-06T08:49:30Z".parse().unwrap();
         let parse = |value| parse_retry_after(value, now).map(|wait| wait.as_secs());
         assert_eq!(parse(" 120 "), Some(120));

@@ -28,7 +28,7 @@ fn cases() -> u32 {
 
 /// Worlds that never progress would prove nothing: a count of the stages reached.
 #[test]
-fn the_worlds_are_worth_trying() {
+fn random_worlds_reach_every_stage() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let strategy = start();
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();

@@ -95,7 +95,7 @@ fn slower_deletions_keep_the_pause_and_the_conflict_ends() {
 }
 
 #[test]
-fn a_release_remains_until_a_check() {
+fn release_lasts_until_the_next_check() {
     let mut now = Instant::now();
     let mut limiter = RepairLimiter::new();
     fight(&mut limiter, 1, &mut now, 5);

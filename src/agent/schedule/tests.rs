@@ -208,19 +208,19 @@ fn extreme_arguments_do_not_overflow() {
 
 /// An event between two fetches.
 #[derive(Debug, Clone)]
-enum Step {
+enum ScheduleStep {
     Fetch { took: f64, good: bool, random: f64 },
     Event { after: f64 },
     Reload { refresh: u64, random: f64 },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ScheduleStep> {
     prop_oneof![
         4 => (0.0..20.0, any::<bool>(), 0.0..1.0)
-            .prop_map(|(took, good, random)| Step::Fetch { took, good, random }),
-        2 => (0.0..3.0).prop_map(|after| Step::Event { after }),
+            .prop_map(|(took, good, random)| ScheduleStep::Fetch { took, good, random }),
+        2 => (0.0..3.0).prop_map(|after| ScheduleStep::Event { after }),
         1 => (1u64..7200, 0.0..1.0)
-            .prop_map(|(refresh, random)| Step::Reload { refresh, random }),
+            .prop_map(|(refresh, random)| ScheduleStep::Reload { refresh, random }),
     ]
 }
 
@@ -253,7 +253,7 @@ proptest! {
         let mut schedule = FetchSchedule::new(refresh, now);
         for step in steps {
             match step {
-                Step::Fetch { took, good, random } => {
+                ScheduleStep::Fetch { took, good, random } => {
                     now = now.max(schedule.due());
                     schedule.started(now);
                     prop_assert_eq!(schedule.breaker(), match failures {
@@ -265,7 +265,7 @@ proptest! {
                     failures = if good { 0 } else { failures + 1 };
                     prop_assert!(schedule.due() >= now);
                 }
-                Step::Event { after } => {
+                ScheduleStep::Event { after } => {
                     now += seconds(after);
                     let before = schedule.due();
                     schedule.bring_forward(now);
@@ -277,7 +277,7 @@ proptest! {
                         forwarded = Some(due);
                     }
                 }
-                Step::Reload { refresh: other, random } => {
+                ScheduleStep::Reload { refresh: other, random } => {
                     refresh = Duration::from_secs(other);
                     schedule.set_refresh(refresh, now, random);
                 }

@@ -14,32 +14,32 @@ use crate::reconcile::InForce;
 pub(super) enum Reaction {
     Nothing,
     /// The watcher restores the object.
-    Repair(Cause),
+    Repair(Trigger),
     /// A pass at the end of the burst.
-    AfterBurst(Cause),
+    AfterBurst(Trigger),
     /// A pass at once.
-    Pass(Cause),
+    Pass(Trigger),
     /// A pass at once, after a shorter rest: the egress path may be open.
-    Urgent(Cause),
+    Urgent(Trigger),
     /// A pass at once: the kernel has removed routes with the link or address.
-    LinkLost(Cause),
+    LinkLost(Trigger),
     /// A pass at once, and a fetch: the source may be reachable again.
-    PathChanged(Cause),
+    PathChanged(Trigger),
 }
 
 /// The cause of a reaction. Only the first causes of a burst become text.
-pub(super) enum Cause {
+pub(super) enum Trigger {
     Added(ObjectKey),
     Deleted(ObjectKey),
     Text(String),
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::Added(key) => write!(f, "{key} was added"),
-            Cause::Deleted(key) => write!(f, "{key} was deleted"),
-            Cause::Text(text) => f.write_str(text),
+            Trigger::Added(key) => write!(f, "{key} was added"),
+            Trigger::Deleted(key) => write!(f, "{key} was deleted"),
+            Trigger::Text(text) => f.write_str(text),
         }
     }
 }
@@ -58,7 +58,7 @@ pub(super) fn route_gone(
         in_force.ownership.owns_route(&route) && in_force.goal.routes.binary_search(&route).is_ok()
     });
     let key = ObjectKey::Route(route.key);
-    let cause = Cause::Deleted(key.clone());
+    let cause = Trigger::Deleted(key.clone());
     if !wanted {
         Reaction::AfterBurst(cause)
     } else if port == 0 {
@@ -75,7 +75,7 @@ pub(super) fn route_gone(
 /// The reaction to a connected network of the main table: a gateway on that network may have become
 /// reachable, or unreachable. Networks of containers contain no address of this host.
 pub(super) fn connected_changed(network: IpNet, in_force: Option<&InForce>) -> Reaction {
-    let cause = Cause::Text(format!("the connected network {network} changed"));
+    let cause = Trigger::Text(format!("the connected network {network} changed"));
     let Some(in_force) = in_force else {
         return Reaction::PathChanged(cause);
     };
@@ -104,7 +104,7 @@ pub(super) fn rule_gone(
     }
     let key = ObjectKey::Rule(rule.family, rule.priority);
     let wanted = in_force.is_some_and(|in_force| in_force.goal.rules.contains(&rule));
-    let cause = Cause::Deleted(key.clone());
+    let cause = Trigger::Deleted(key.clone());
     if !wanted {
         return Reaction::AfterBurst(cause);
     }
@@ -114,7 +114,7 @@ pub(super) fn rule_gone(
 }
 
 pub(super) fn rule_came(rule: &Rule, in_force: Option<&InForce>) -> Reaction {
-    let cause = Cause::Added(ObjectKey::Rule(rule.family, rule.priority));
+    let cause = Trigger::Added(ObjectKey::Rule(rule.family, rule.priority));
     let Some(in_force) = in_force else {
         return Reaction::AfterBurst(cause);
     };

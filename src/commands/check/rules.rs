@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_rules_before_ours_that_divert_packets() {
+    fn foreign_rules_ahead_of_ours_divert_packets() {
         let ownership = Ownership::new(Numbers::default(), []);
         let diverts = |rule: &Rule| ownership.is_passed_by(rule);
         assert!(!diverts(&rule(0, lookup(255, None))));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_rules_behind_ours() {
+    fn rules_between_ours_and_the_main_table_lie_behind() {
         let ownership = Ownership::new(Numbers::default(), []);
         let behind = |priority| lies_behind(&rule(priority, lookup(52, None)), &ownership);
         assert!(behind(30_100) && behind(32_765));

@@ -50,7 +50,7 @@ fn within_a_boot_a_jump_moves_every_time() {
 }
 
 #[test]
-fn a_second_is_rounding_and_stays_in_the_anchor() {
+fn a_second_of_drift_moves_no_time() {
     let mut state = stored();
     for round in 1..100i64 {
         let boottime_s = 5000 + 60 * round as u64;
@@ -95,7 +95,7 @@ fn without_an_anchor_the_times_stay() {
 }
 
 #[test]
-fn the_clocks_alone_are_no_difference() {
+fn states_with_other_clocks_only_are_equal() {
     for now in [
         anchor("a", 5060, NOW + 60),
         anchor("a", 5060, NOW - DAY),
@@ -139,7 +139,7 @@ fn an_anchor_is_renewed_while_clocks_run() {
 }
 
 #[test]
-fn numbers_out_of_all_bounds_do_no_harm() {
+fn extreme_clocks_do_not_overflow() {
     let mut state = stored();
     for (boottime, wall) in [(u64::MAX, i64::MAX), (0, i64::MIN), (u64::MAX, 0)] {
         state = state.rebase(&anchor("a", boottime, wall));
@@ -148,7 +148,7 @@ fn numbers_out_of_all_bounds_do_no_harm() {
 
 /// An event between two passes.
 #[derive(Debug, Clone)]
-enum Step {
+enum ClockStep {
     /// Seconds go by, milliseconds too.
     Wait(u64),
     Jump(i64),
@@ -156,12 +156,12 @@ enum Step {
     Reboot(i64, i64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ClockStep> {
     prop_oneof![
-        6 => (0u64..4_000_000).prop_map(Step::Wait),
-        2 => (-100 * DAY..100 * DAY).prop_map(Step::Jump),
-        2 => (-3i64..=3).prop_map(Step::Jump),
-        1 => (0..DAY, -DAY..DAY).prop_map(|(off, wrong)| Step::Reboot(off, wrong)),
+        6 => (0u64..4_000_000).prop_map(ClockStep::Wait),
+        2 => (-100 * DAY..100 * DAY).prop_map(ClockStep::Jump),
+        2 => (-3i64..=3).prop_map(ClockStep::Jump),
+        1 => (0..DAY, -DAY..DAY).prop_map(|(off, wrong)| ClockStep::Reboot(off, wrong)),
     ]
 }
 
@@ -177,13 +177,13 @@ proptest! {
         let mut written_at = 0i64;
         for step in steps {
             match step {
-                Step::Wait(ms) => {
+                ClockStep::Wait(ms) => {
                     boot += ms;
                     wall += ms as i64;
                     ran += ms as i64;
                 }
-                Step::Jump(seconds) => wall += seconds * 1000,
-                Step::Reboot(off, wrong) => {
+                ClockStep::Jump(seconds) => wall += seconds * 1000,
+                ClockStep::Reboot(off, wrong) => {
                     boots += 1;
                     boot = 4000;
                     wall += (off + wrong) * 1000;

@@ -4,7 +4,7 @@ use super::ends::Ends;
 use super::entry::{self, Tracked};
 use super::error::{FlowError, failed};
 use super::filter::Filter;
-use super::request::{self, Request};
+use super::request::{self, FlowRequest};
 use super::sockets::Socket;
 use crate::kernel::wire::{
     ACK, Attributes, CREATE, DUMP, EXCL, NFGEN_LEN, REQUEST, Wire, WireError, attributes, find,
@@ -66,8 +66,8 @@ impl Written {
         }
     }
 
-    fn fail(&mut self, request: Option<&Request>, error: WireError) {
-        let operation = request.map_or_else(|| "change flows".to_owned(), Request::operation);
+    fn fail(&mut self, request: Option<&FlowRequest>, error: WireError) {
+        let operation = request.map_or_else(|| "change flows".to_owned(), FlowRequest::operation);
         self.failure.get_or_insert_with(|| failed(operation)(error));
     }
 }
@@ -131,7 +131,7 @@ impl Conntrack {
         filter: Filter,
         choose: impl Fn(&Tracked) -> bool,
         kind: u16,
-        change: impl Fn(&Tracked) -> Request,
+        change: impl Fn(&Tracked) -> FlowRequest,
     ) -> Result<Written, FlowError> {
         let mut written = Written::default();
         // For a dump the kernel walks its table of all namespaces (often 262,144 buckets), so a
@@ -141,7 +141,7 @@ impl Conntrack {
         }
         let mut batch = Vec::with_capacity(MESSAGES_A_DATAGRAM);
         let Conntrack { listing, changes } = self;
-        let mut flush = |batch: &mut Vec<Request>| {
+        let mut flush = |batch: &mut Vec<FlowRequest>| {
             let answers = send(changes, (kind, 0), batch, &mut written);
             written.count_updates(&answers);
             batch.clear();
@@ -253,7 +253,7 @@ impl Conntrack {
 fn send(
     wire: &mut Wire,
     (kind, flags): (u16, u16),
-    requests: &[Request],
+    requests: &[FlowRequest],
     written: &mut Written,
 ) -> Vec<i32> {
     let mut answers = Vec::with_capacity(requests.len());

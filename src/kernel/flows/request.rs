@@ -33,16 +33,16 @@ const ESTABLISHED_TIMEOUT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_time
 const FIVE_DAYS: u32 = 432_000;
 
 /// A request about one flow.
-pub(super) struct Request {
+pub(super) struct FlowRequest {
     pub(super) body: Vec<u8>,
     /// The verb for error messages.
     action: &'static str,
     ends: Ends,
 }
 
-impl Request {
+impl FlowRequest {
     fn new(action: &'static str, ends: Ends, attributes: Attributes) -> Self {
-        Request {
+        FlowRequest {
             body: body(family_number(Family::of(ends.source.ip())), attributes),
             action,
             ends,
@@ -65,14 +65,14 @@ pub(super) fn body(family: u8, attributes: Attributes) -> Vec<u8> {
 }
 
 /// Marks a flow that conntrack knows.
-pub(super) fn mark(flow: &Tracked, mark: Mark) -> Request {
-    Request::new("mark", flow.original, marked(named(flow), mark))
+pub(super) fn mark(flow: &Tracked, mark: Mark) -> FlowRequest {
+    FlowRequest::new("mark", flow.original, marked(named(flow), mark))
 }
 
 /// Marks a TCP connection of unknown zone, by its ends.
-pub(super) fn mark_by_ends(ends: Ends, mark: Mark) -> Request {
+pub(super) fn mark_by_ends(ends: Ends, mark: Mark) -> FlowRequest {
     let list = Attributes::new().nest(CTA_TUPLE_ORIG, tuple(ends));
-    Request::new("mark", ends, marked(list, mark))
+    FlowRequest::new("mark", ends, marked(list, mark))
 }
 
 /// Asks for the entry of a TCP connection, by its ends.
@@ -82,16 +82,16 @@ pub(super) fn by_ends(ends: Ends) -> Vec<u8> {
 }
 
 /// Deletes the entry of a flow.
-pub(super) fn delete(flow: &Tracked) -> Request {
+pub(super) fn delete(flow: &Tracked) -> FlowRequest {
     let mut list = named(flow);
     if let Some(id) = flow.id {
         list = list.put_be32(CTA_ID, id);
     }
-    Request::new("forget", flow.original, list)
+    FlowRequest::new("forget", flow.original, list)
 }
 
 /// Inserts a marked entry for a TCP connection.
-pub(super) fn insert(socket: &Socket, mark: Mark, established: u32) -> Request {
+pub(super) fn insert(socket: &Socket, mark: Mark, established: u32) -> FlowRequest {
     let (tcp, timeout) = tcp_state(socket.state, established);
     let liberal = [BE_LIBERAL, BE_LIBERAL];
     let info = Attributes::new()
@@ -107,7 +107,7 @@ pub(super) fn insert(socket: &Socket, mark: Mark, established: u32) -> Request {
             CTA_PROTOINFO,
             Attributes::new().nest(CTA_PROTOINFO_TCP, info),
         );
-    Request::new("insert", socket.ends, marked(list, mark))
+    FlowRequest::new("insert", socket.ends, marked(list, mark))
 }
 
 fn named(flow: &Tracked) -> Attributes {

@@ -36,7 +36,7 @@ fn an_empty_file_goes_to_the_owner_of_the_directory_and_one_with_content_stays()
 }
 
 #[test]
-fn whatever_is_no_regular_file_is_refused_without_a_touch() {
+fn anything_but_a_regular_file_is_refused_untouched() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("lock");
     let victim = temp.path().join("victim");

@@ -108,7 +108,7 @@ fn every_flipped_bit_and_every_cut_shows() {
 }
 
 #[test]
-fn unreadable_is_not_absent() {
+fn unreadable_slot_is_not_absent() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path());
     std::fs::create_dir(store.path_of(Slot::LastKnownGood)).unwrap();

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans() {
+    fn durations_have_two_units_at_most() {
         for (seconds, text) in [
             (0, "0 s"),
             (45, "45 s"),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts() {
+    fn byte_counts_have_three_digits_and_a_unit() {
         for (count, text) in [
             (0, "0 B"),
             (999, "999 B"),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn moments() {
+    fn times_are_absolute_and_relative() {
         assert_eq!(moment(0, 61), "1970-01-01T00:00:00Z (1 min 1 s ago)");
         assert_eq!(moment(61, 1), "1970-01-01T00:01:01Z (in 1 min)");
         assert_eq!(

@@ -15,7 +15,7 @@
 
 use super::conditions::{Conditions, Side};
 use super::model::{JUMP_COMMENT, Jump, OwnTable};
-use super::rule::Rule;
+use super::rule::ChainRule;
 use super::script::marker;
 
 /// nf_tables limits the nesting of chains to 16 (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h;
@@ -35,7 +35,7 @@ pub struct Builder {
 impl Builder {
     /// Creates a chain with the mark of ownership.
     pub fn open(&mut self, chain: &str) {
-        let rules = vec![Rule::parse(&marker())];
+        let rules = vec![ChainRule::parse(&marker())];
         self.table.chains.insert(chain.to_owned(), rules);
     }
 
@@ -45,7 +45,7 @@ impl Builder {
         self.table.jumps.push(Jump {
             from: builtin.to_owned(),
             position: 1,
-            rule: Rule::spelled(&format!("-m comment --comment {JUMP_COMMENT} -j {chain}")),
+            rule: ChainRule::spelled(&format!("-m comment --comment {JUMP_COMMENT} -j {chain}")),
         });
         self.table.jumps.sort_by(|a, b| a.from.cmp(&b.from));
     }
@@ -55,7 +55,7 @@ impl Builder {
             .chains
             .entry(chain.to_owned())
             .or_default()
-            .push(Rule::spelled(&words.join(" ")));
+            .push(ChainRule::spelled(&words.join(" ")));
     }
 
     /// Appends a rule to the chain `current`. `current` may change to a `REST` chain for the rules

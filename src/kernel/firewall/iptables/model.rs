@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::{self, Rule};
+use super::rule::{self, ChainRule};
 use crate::firewall::{Hook, Path, Traffic};
 use crate::types::Family;
 
@@ -45,13 +45,13 @@ pub struct Jump {
     pub from: String,
     /// Counted from 1.
     pub position: usize,
-    pub rule: Rule,
+    pub rule: ChainRule,
 }
 
 /// Our objects in one table.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OwnTable {
-    pub chains: BTreeMap<String, Vec<Rule>>,
+    pub chains: BTreeMap<String, Vec<ChainRule>>,
     /// Ordered by chain and position.
     pub jumps: Vec<Jump>,
 }
@@ -86,7 +86,8 @@ impl OwnTable {
     /// True if chains, rules and jumps are equal in canonical text.
     pub fn same_as(&self, other: &OwnTable) -> bool {
         let rules = |table: &OwnTable| -> Vec<(String, Vec<String>)> {
-            let texts = |rules: &Vec<Rule>| rules.iter().map(|r| r.canonical.clone()).collect();
+            let texts =
+                |rules: &Vec<ChainRule>| rules.iter().map(|r| r.canonical.clone()).collect();
             table
                 .chains
                 .iter()

@@ -13,7 +13,7 @@ use crate::firewall::Traffic;
 
 /// A rule without the chain: the text after `-A CHAIN `.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rule {
+pub struct ChainRule {
     /// The text of the tool, for `-D` and rollbacks.
     pub raw: String,
     /// The canonical form, for comparisons and plans.
@@ -23,10 +23,10 @@ pub struct Rule {
     pub counted: Option<Traffic>,
 }
 
-impl Rule {
+impl ChainRule {
     /// A rule with the text as printed by the tool.
-    pub fn parse(raw: &str) -> Rule {
-        Rule {
+    pub fn parse(raw: &str) -> ChainRule {
+        ChainRule {
             raw: raw.to_owned(),
             canonical: canonical(raw),
             counted: None,
@@ -34,9 +34,9 @@ impl Rule {
     }
 
     /// A rule of ours, fed to the tool in canonical form.
-    pub fn spelled(words: &str) -> Rule {
+    pub fn spelled(words: &str) -> ChainRule {
         let canonical = canonical(words);
-        Rule {
+        ChainRule {
             raw: canonical.clone(),
             canonical,
             counted: None,

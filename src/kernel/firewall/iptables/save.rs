@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::model::{CHAIN_COMMENT, JUMP_COMMENT, Jump, Own, PREFIX, counting};
-use super::rule::{self, Rule};
+use super::rule::{self, ChainRule};
 use crate::firewall::Traffic;
 
 /// The content of a family's tables, as far as relevant for our rules.
@@ -157,7 +157,7 @@ fn read_table(name: &str, table: TableText, saved: &mut Saved) {
             jumps.push(Jump {
                 from: chain.clone(),
                 position: *position,
-                rule: Rule::parse(arguments),
+                rule: ChainRule::parse(arguments),
             });
         } else if !chain.starts_with(PREFIX) {
             references.push(Reference {
@@ -179,9 +179,9 @@ fn read_table(name: &str, table: TableText, saved: &mut Saved) {
         let lines: Vec<&Line> = table.rules.iter().filter(|l| l.chain == *chain).collect();
         let rules: Vec<&String> = lines.iter().map(|line| &line.arguments).collect();
         if is_own(chain, &rules, &jumps) {
-            let rules = lines.into_iter().map(|line| Rule {
+            let rules = lines.into_iter().map(|line| ChainRule {
                 counted: counting(&line.arguments).map(|_| line.counted),
-                ..Rule::parse(&line.arguments)
+                ..ChainRule::parse(&line.arguments)
             });
             own.chains.insert(chain.clone(), rules.collect());
         } else {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::model::{CHAIN_COMMENT, Jump, Own, OwnTable, counting};
-use super::rule::Rule;
+use super::rule::ChainRule;
 use super::save::Saved;
 
 /// The input to change a family from `current` to `target`; empty if both are equal.
@@ -85,7 +85,7 @@ fn write_table(text: &mut String, table: &str, from: &OwnTable, to: &OwnTable, c
 ///
 /// ip6tables of the nft variant accepts the count but ignores the number (observed with 1.8.9; IPv4
 /// and the legacy variant don't). So [`edited`], which keeps counting rules, is preferred.
-fn carried_on(rule: &Rule, now: &OwnTable) -> String {
+fn carried_on(rule: &ChainRule, now: &OwnTable) -> String {
     let known = counting(&rule.raw)
         .and_then(|(comment, _)| now.counted(&comment))
         .or(rule.counted);
@@ -97,7 +97,7 @@ fn carried_on(rule: &Rule, now: &OwnTable) -> String {
 
 /// Edits a chain around the counting rules, which stay in place and keep their counts. `None` if
 /// the chain has no counting rules to keep, or if other rules lie between them in `to`.
-fn edited(chain: &str, now: &OwnTable, to: &[Rule]) -> Option<Vec<String>> {
+fn edited(chain: &str, now: &OwnTable, to: &[ChainRule]) -> Option<Vec<String>> {
     let from = now.chains.get(chain)?;
     let mut kept: Vec<usize> = Vec::new();
     let mut places: Vec<usize> = Vec::new();
@@ -189,7 +189,7 @@ pub fn explain(message: &str, input: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{rule::Rule, save};
+    use super::super::{rule::ChainRule, save};
     use super::*;
 
     fn own(jumps: &[(&str, usize)], chains: &[(&str, &[&str])]) -> Own {
@@ -198,11 +198,11 @@ mod tests {
             table.jumps.push(Jump {
                 from: (*from).to_owned(),
                 position: *position,
-                rule: Rule::parse("-m comment --comment trailblazer -j TRAILBLAZER-POST"),
+                rule: ChainRule::parse("-m comment --comment trailblazer -j TRAILBLAZER-POST"),
             });
         }
         for (name, rules) in chains {
-            let rules = rules.iter().map(|text| Rule::parse(text)).collect();
+            let rules = rules.iter().map(|text| ChainRule::parse(text)).collect();
             table.chains.insert((*name).to_owned(), rules);
         }
         Own([("nat".to_owned(), table)].into())

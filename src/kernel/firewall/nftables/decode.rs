@@ -11,7 +11,7 @@ use super::uapi::*;
 use crate::kernel::wire::{Attribute, attributes, find};
 
 /// The content of a register.
-struct Slot {
+struct LoadedRegister {
     value: Value,
     /// True once a later expression has read the register.
     used: bool,
@@ -19,7 +19,7 @@ struct Slot {
 
 #[derive(Default)]
 struct Decoder {
-    registers: BTreeMap<u32, Slot>,
+    registers: BTreeMap<u32, LoadedRegister>,
     words: Vec<String>,
 }
 
@@ -112,14 +112,17 @@ impl Decoder {
     }
 
     fn store(&mut self, register: u32, value: Value) -> Option<()> {
-        if let Some(old) = self.registers.insert(register, Slot { value, used: false }) {
+        if let Some(old) = self
+            .registers
+            .insert(register, LoadedRegister { value, used: false })
+        {
             self.discard(old);
         }
         Some(())
     }
 
     /// Prints a value never read: a load without effect, but not one of our expressions.
-    fn discard(&mut self, slot: Slot) {
+    fn discard(&mut self, slot: LoadedRegister) {
         if !slot.used {
             self.words.push(format!("load {}", slot.value));
         }

@@ -130,7 +130,7 @@ fn rules(wire: &mut Wire, table: &TableKey, chain: &str) -> Result<Vec<ForeignRu
 
 /// The content of a register.
 #[derive(Debug, Clone)]
-enum Slot {
+enum RegisterContent {
     Loaded { field: Field, mask: Vec<u8> },
     Data(Vec<u8>),
 }
@@ -138,7 +138,7 @@ enum Slot {
 struct RuleReader<'a> {
     wire: &'a mut Wire,
     table: &'a TableKey,
-    registers: BTreeMap<u32, Slot>,
+    registers: BTreeMap<u32, RegisterContent>,
     conditions: Vec<Condition>,
     effect: Effect,
 }
@@ -202,14 +202,14 @@ impl RuleReader<'_> {
         if let Some(register) = number(list, register) {
             let mask = Vec::new();
             self.registers
-                .insert(register, Slot::Loaded { field, mask });
+                .insert(register, RegisterContent::Loaded { field, mask });
         }
     }
 
     fn loaded(&self, register: Option<u32>) -> (Field, Vec<u8>) {
         match register.and_then(|register| self.registers.get(&register)) {
-            Some(Slot::Loaded { field, mask }) => (*field, mask.clone()),
-            Some(Slot::Data(_)) | None => (Field::Unknown, Vec::new()),
+            Some(RegisterContent::Loaded { field, mask }) => (*field, mask.clone()),
+            Some(RegisterContent::Data(_)) | None => (Field::Unknown, Vec::new()),
         }
     }
 
@@ -218,8 +218,8 @@ impl RuleReader<'_> {
         let mask = data(list, NFTA_BITWISE_MASK);
         let plain = data(list, NFTA_BITWISE_XOR).is_none_or(|xor| xor.iter().all(|b| *b == 0));
         let slot = match mask {
-            Some(mask) if plain => Slot::Loaded { field, mask },
-            _ => Slot::Loaded {
+            Some(mask) if plain => RegisterContent::Loaded { field, mask },
+            _ => RegisterContent::Loaded {
                 field: Field::Unknown,
                 mask: Vec::new(),
             },
@@ -291,7 +291,7 @@ impl RuleReader<'_> {
         match number(list, NFTA_LOOKUP_DREG) {
             Some(NFT_REG_VERDICT) => self.effect = Effect::Map(field, found),
             Some(register) => {
-                let unknown = Slot::Loaded {
+                let unknown = RegisterContent::Loaded {
                     field: Field::Unknown,
                     mask: Vec::new(),
                 };
@@ -314,7 +314,8 @@ impl RuleReader<'_> {
         let register = number(list, NFTA_IMMEDIATE_DREG);
         if register != Some(NFT_REG_VERDICT) {
             if let (Some(register), Some(bytes)) = (register, data(list, NFTA_IMMEDIATE_DATA)) {
-                self.registers.insert(register, Slot::Data(bytes));
+                self.registers
+                    .insert(register, RegisterContent::Data(bytes));
             }
             return;
         }
@@ -329,7 +330,7 @@ impl RuleReader<'_> {
         }
         let register = number(list, NFTA_NAT_REG_ADDR_MIN);
         let bytes = match register.and_then(|register| self.registers.get(&register)) {
-            Some(Slot::Data(bytes)) => bytes.as_slice(),
+            Some(RegisterContent::Data(bytes)) => bytes.as_slice(),
             _ => &[],
         };
         self.effect = Effect::Translate(super::register::address(bytes));

@@ -59,7 +59,7 @@ fn word(family: u8) -> &'static str {
 
 /// The content of a register.
 #[derive(Debug, Clone, Copy)]
-enum Slot {
+enum MarkRegister {
     /// Bits of a mark: those of `kept` as loaded, those of `set` inverted.
     Mark {
         carrier: Carrier,
@@ -71,7 +71,7 @@ enum Slot {
 
 #[derive(Default)]
 struct Reader {
-    registers: BTreeMap<u32, Slot>,
+    registers: BTreeMap<u32, MarkRegister>,
     found: Vec<(Carrier, Access, Mark)>,
 }
 
@@ -130,7 +130,8 @@ impl Reader {
             "immediate" => {
                 let register = number(list, NFTA_IMMEDIATE_DREG);
                 if let Some((register, value)) = register.zip(constant(list, NFTA_IMMEDIATE_DATA)) {
-                    self.registers.insert(register, Slot::Constant(value));
+                    self.registers
+                        .insert(register, MarkRegister::Constant(value));
                 }
             }
             "match" | "target" => self.extension(list),
@@ -141,7 +142,7 @@ impl Reader {
     /// A load of a mark, or a write.
     fn mark(&mut self, carrier: Carrier, list: &[Attribute<'_>], (load, set): (u16, u16)) {
         if let Some(register) = number(list, load) {
-            let slot = Slot::Mark {
+            let slot = MarkRegister::Mark {
                 carrier,
                 kept: u32::MAX,
                 set: 0,
@@ -152,11 +153,11 @@ impl Reader {
             return;
         };
         let mark = match self.registers.get(&register) {
-            Some(Slot::Constant(value)) => Mark {
+            Some(MarkRegister::Constant(value)) => Mark {
                 value: *value,
                 mask: u32::MAX,
             },
-            Some(Slot::Mark {
+            Some(MarkRegister::Mark {
                 carrier: from,
                 kept,
                 set,
@@ -165,7 +166,7 @@ impl Reader {
                 mask: !*kept | *set,
             },
             // A copy of the other mark may set every bit that was kept.
-            Some(Slot::Mark { kept, set, .. }) => Mark {
+            Some(MarkRegister::Mark { kept, set, .. }) => Mark {
                 value: *kept | *set,
                 mask: u32::MAX,
             },
@@ -184,10 +185,10 @@ impl Reader {
             return;
         };
         let slot = match source {
-            Some(Slot::Mark { carrier, kept, set }) => {
+            Some(MarkRegister::Mark { carrier, kept, set }) => {
                 let mask = constant(list, NFTA_BITWISE_MASK).unwrap_or(u32::MAX);
                 let xor = constant(list, NFTA_BITWISE_XOR).unwrap_or(0);
-                Some(Slot::Mark {
+                Some(MarkRegister::Mark {
                     carrier: *carrier,
                     kept: kept & mask,
                     set: (set & mask) ^ xor,
@@ -203,7 +204,7 @@ impl Reader {
 
     fn compared(&mut self, register: Option<u32>, value: u32) {
         let slot = register.and_then(|register| self.registers.get(&register));
-        if let Some(Slot::Mark { carrier, kept, .. }) = slot {
+        if let Some(MarkRegister::Mark { carrier, kept, .. }) = slot {
             let mark = Mark { value, mask: *kept };
             self.found.push((*carrier, Access::Reads, mark));
         }

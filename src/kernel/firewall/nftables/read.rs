@@ -15,7 +15,7 @@ const ENOENT: i32 = 2;
 
 /// The table, and the generation of the whole nf_tables state at the time of reading.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct ReadTable {
     pub(super) table: Option<TableState>,
     pub(super) generation: u32,
 }
@@ -69,16 +69,16 @@ pub(super) fn consistently<T>(
 }
 
 /// Our table with all objects.
-pub(super) fn whole(wire: &mut Wire) -> Result<Reading, WireError> {
+pub(super) fn whole(wire: &mut Wire) -> Result<ReadTable, WireError> {
     let (table, generation) = consistently(wire, read_whole)?;
-    Ok(Reading { table, generation })
+    Ok(ReadTable { table, generation })
 }
 
 /// Our table without objects: enough to check the mark of ownership.
-pub(super) fn head(wire: &mut Wire) -> Result<Reading, WireError> {
+pub(super) fn head(wire: &mut Wire) -> Result<ReadTable, WireError> {
     let (table, generation) = consistently(wire, read_head)?;
     let table = table.map(|(table, _)| table);
-    Ok(Reading { table, generation })
+    Ok(ReadTable { table, generation })
 }
 
 /// Our counters, with the table to check the mark of ownership; `None` without a table.

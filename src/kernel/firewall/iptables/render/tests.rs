@@ -42,7 +42,7 @@ fn nets(texts: &[&str]) -> Vec<ipnet::IpNet> {
 }
 
 #[test]
-fn conditions_that_fit_become_one_rule() {
+fn compatible_conditions_share_one_rule() {
     let matches = [
         Match::OutputInterface("eth1".into()),
         Match::Source(net("10.0.0.0/8")),
