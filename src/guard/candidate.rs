@@ -1,23 +1,19 @@
 //! The documents of a pass: the last known good, and the candidate for its place.
 
-use std::collections::BTreeMap;
-
-use ipnet::IpNet;
-
 use super::figures;
 use super::inputs::{Fetch, Inputs, LastGood};
 use super::objections;
 use super::outcome::{AcceptError, Whose};
 use super::screen::{Rejects, Screen};
 use super::verdict::{Level, Verdict};
-use crate::ranges::{Document, Group, Selection, Selector, select, select_lenient};
+use crate::ranges::{Document, Groups, Selection, Selector, select, select_lenient};
 use crate::types::SyncToken;
 
 /// A document with its selection, before and after the prefix rejects.
 pub(super) struct Judged<'a> {
     pub(super) document: &'a Document<'a>,
     pub(super) selection: Selection,
-    pub(super) groups: BTreeMap<Group, Vec<IpNet>>,
+    pub(super) groups: Groups,
     pub(super) rejects: Rejects,
 }
 

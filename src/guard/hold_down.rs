@@ -12,9 +12,8 @@ use super::outcome::Decision;
 use super::screen::{Rejects, Screen};
 use super::state::{self, HoldDown, Kept};
 use super::verdict::Verdict;
-use crate::ranges::{Group, Origin, PrefixSet, select_lenient};
+use crate::ranges::{Group, Groups, Origin, PrefixSet, select_lenient};
 
-type Groups = BTreeMap<Group, Vec<IpNet>>;
 /// Prefixes in force, by the source that lists them.
 pub(super) type Origins = BTreeMap<Origin, Vec<IpNet>>;
 

@@ -25,11 +25,7 @@ mod state;
 mod tests;
 mod verdict;
 
-use std::collections::BTreeMap;
-
-use ipnet::IpNet;
-
-use crate::ranges::{Document, Group, Hint, Origin, PrefixSet, RangeSet, bad_rows_outside};
+use crate::ranges::{Document, Groups, Hint, Origin, PrefixSet, RangeSet, bad_rows_outside};
 use candidate::{Candidate, Judged};
 use hold_down::Origins;
 use objections::{Objection, Scope};
@@ -279,7 +275,7 @@ fn in_force<'a>(
     last: Option<Judged<'a>>,
     rejects: &mut Rejects,
 ) -> (Option<&'a Document<'a>>, Origins) {
-    let selected = |groups: BTreeMap<Group, Vec<IpNet>>| -> Origins {
+    let selected = |groups: Groups| -> Origins {
         groups
             .into_iter()
             .map(|(group, prefixes)| (Origin::Selected(group), prefixes))

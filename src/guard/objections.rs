@@ -1,12 +1,10 @@
 //! Objections: the reasons for a candidate to wait.
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 
 use super::figures;
 use crate::config::GuardConfig;
-use crate::ranges::{Document, Group, PrefixSet};
+use crate::ranges::{Document, Group, Groups, PrefixSet};
 use crate::types::SyncToken;
 
 /// A sync token more than a day (in seconds) in the future cannot be clock skew. Amazon's token is
@@ -28,8 +26,6 @@ pub(super) struct Objection {
     pub(super) scope: Scope,
     pub(super) message: String,
 }
-
-type Groups = BTreeMap<Group, Vec<IpNet>>;
 
 /// All objections to putting the candidate in force as a whole. `last` is the last known good
 /// under the current config; without a last known good there is nothing to lose.

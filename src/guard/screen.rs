@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::figures;
 use super::verdict::Verdict;
-use crate::ranges::{Group, PrefixSet};
+use crate::ranges::{Groups, PrefixSet};
 
 /// Addresses that this host must keep reaching through the main table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -142,11 +142,7 @@ impl Screen {
     }
 
     /// As [`Screen::apply`], for all groups; empty groups are removed.
-    pub(super) fn apply_groups(
-        &self,
-        groups: &BTreeMap<Group, Vec<IpNet>>,
-        rejects: &mut Rejects,
-    ) -> BTreeMap<Group, Vec<IpNet>> {
+    pub(super) fn apply_groups(&self, groups: &Groups, rejects: &mut Rejects) -> Groups {
         groups
             .iter()
             .map(|(group, prefixes)| (group.clone(), self.apply(prefixes, group, rejects)))
@@ -214,6 +210,7 @@ fn why(guard: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranges::Group;
     use crate::types::Family;
 
     fn guard_of(environment: &Environment, prefix: &str) -> Option<&'static str> {

@@ -22,5 +22,5 @@ pub use publisher::{Document, DocumentError, Row};
 pub use range_set::{Origin, RangeSet};
 pub use row::{BadPrefix, BadRow};
 pub use select::{
-    Group, SelectError, Selection, Selector, bad_rows_outside, select, select_lenient,
+    Group, Groups, SelectError, Selection, Selector, bad_rows_outside, select, select_lenient,
 };

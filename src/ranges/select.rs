@@ -54,11 +54,13 @@ impl fmt::Display for Group {
     }
 }
 
-/// The selected prefixes as the document lists them, by group.
+/// Listed prefixes by group: sorted and distinct, and no group is empty.
+pub type Groups = BTreeMap<Group, Vec<IpNet>>;
+
+/// The selected prefixes as the document lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
-    /// Sorted and distinct within a group; a group without prefixes is absent.
-    pub groups: BTreeMap<Group, Vec<IpNet>>,
+    pub groups: Groups,
     /// Configured names that the document lacks: possible typing errors.
     pub hints: Vec<Hint>,
 }
