@@ -50,7 +50,6 @@ words!(Part {
 /// and `status` exit with 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Degradation {
-    /// The part.
     pub part: Part,
     /// The family concerned; `None` where both are, or the part has none.
     pub family: Option<Family>,

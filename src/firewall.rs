@@ -233,7 +233,6 @@ pub struct SavedRules(pub Vec<u8>);
 /// The state of one backend. A failed read is never [`ObservedFirewall::Absent`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObservedFirewall {
-    /// No object of our name exists.
     Absent,
     Owned(OwnedFirewall),
     /// An object of our name belongs to another program: a conflict, with the description.

@@ -190,7 +190,6 @@ pub struct Rule {
     pub priority: Priority,
     /// Selects by incoming interface (`FRA_IIFNAME`).
     pub iif: Option<String>,
-    /// Selects by firewall mark.
     pub mark: Option<Mark>,
     /// Selectors that we never use, as text (`from 10.0.0.0/8`, `oif eth1`, …); empty in our rules.
     pub foreign_selectors: Vec<String>,

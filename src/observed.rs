@@ -15,7 +15,6 @@ pub struct ObservedState {
     /// All policy rules, both families, in the kernel's order.
     pub rules: Vec<Rule>,
     pub nexthops: Vec<NexthopObject>,
-    /// The findings of each firewall backend.
     pub firewalls: BTreeMap<BackendKind, ObservedFirewall>,
 }
 
@@ -106,7 +105,6 @@ impl ObservedState {
 /// Our objects in the kernel: the state that a rollback restores.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OwnedState {
-    /// Our routes, sorted by key.
     pub routes: Vec<Route>,
     pub rules: Vec<Rule>,
     pub nexthops: Vec<NexthopObject>,

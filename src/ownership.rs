@@ -14,9 +14,7 @@ pub const PRIORITY_RANGE: u32 = 100;
 /// with a changed config also deletes the objects under the old numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Numbers {
-    /// The table of the selected prefixes.
     pub bypass_table: TableId,
-    /// The table of the egress default.
     pub egress_table: TableId,
     pub protocol: Protocol,
     pub priority: Priority,
@@ -50,7 +48,6 @@ impl Numbers {
 }
 
 impl Default for Numbers {
-    /// The defaults of the config file.
     fn default() -> Self {
         Numbers {
             bypass_table: TableId(1083),

@@ -6,7 +6,6 @@ pub trait Words: Copy + 'static {
     /// Every variant, in the order in which lists print them.
     const VARIANTS: &'static [Self];
 
-    /// The word of this variant.
     fn word(self) -> &'static str;
 
     /// The variant of a word; case counts.

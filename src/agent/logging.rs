@@ -63,7 +63,6 @@ pub(super) struct Told {
     degraded: Vec<Degradation>,
     notes: Notes,
     verdicts: Vec<String>,
-    /// Objects that another program keeps changing.
     pub conflicts: BTreeSet<ObjectKey>,
     freshness: Freshness,
     /// Repairs by the watcher since the last pass.

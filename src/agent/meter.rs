@@ -22,7 +22,6 @@ const COSTLY_EVERY: Duration = Duration::from_secs(10);
 /// some ten milliseconds; an iptables that hangs must not delay `/healthz` or SIGTERM.
 const LOOP_WAITS: Duration = Duration::from_millis(250);
 
-/// A message to the meter's thread.
 enum Order {
     Use(BackendKind),
     Read,
@@ -100,7 +99,6 @@ impl Meter {
 struct Counters {
     store: Store,
     backend: Option<Box<dyn FirewallBackend>>,
-    /// The counts of lost counters.
     lost: PathTraffic,
     last: Option<PathTraffic>,
     read_at: Option<Instant>,

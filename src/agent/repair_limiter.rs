@@ -40,7 +40,6 @@ struct Repaired {
 struct Fight {
     last_repair: Instant,
     pause: Duration,
-    /// The end of the current or last pause.
     until: Instant,
     /// No pass has checked the object since the end of the pause.
     waiting: bool,

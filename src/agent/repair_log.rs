@@ -17,7 +17,6 @@ pub(super) fn may_wait(key: &ObjectKey, ownership: &Ownership) -> bool {
     matches!(key, ObjectKey::Route(route) if ownership.is_bypass_table(route.table))
 }
 
-/// The recent repairs of an object.
 #[derive(Debug, Clone, Copy)]
 struct Repairs {
     /// The start of the window, and the repairs in the window.

@@ -32,14 +32,12 @@ use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
 /// restart the agent again and again.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// A finished fetch.
 struct EndedFetch {
     by: tokio::task::Id,
     gathered: Gathered,
     took: Duration,
 }
 
-/// A running pass.
 struct Running {
     since: Instant,
     /// Duration of the fetch whose result the pass uses.
@@ -48,7 +46,6 @@ struct Running {
     probe: Option<Settings>,
 }
 
-/// The state of the loop.
 pub(super) struct Agent<R> {
     settings: Settings,
     asker: Asker,
@@ -66,7 +63,6 @@ pub(super) struct Agent<R> {
     schedule: FetchSchedule,
     fetching: Option<AbortHandle>,
     fetched_to: mpsc::UnboundedSender<EndedFetch>,
-    /// Failed passes in a row.
     failures: u32,
     retry_at: Option<Instant>,
     resync_at: Instant,
@@ -80,7 +76,6 @@ pub(super) struct Agent<R> {
     _lock: Option<AgentLock>,
     metrics: Option<MetricsServer>,
     firewall_poll: Option<watch::FirewallPoll>,
-    /// The host's addresses at the last pass.
     own_networks: Vec<IpNet>,
     first_pass_over: bool,
     first_fetch_over: bool,

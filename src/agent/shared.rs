@@ -38,20 +38,16 @@ pub(super) struct Noticed {
     pub urgent: Option<Instant>,
     /// Time of the last event that was repaired already or that can wait for the end of a burst.
     pub repaired_at: Option<Instant>,
-    /// Overruns of the listener.
     pub lost: u64,
     /// Time of the last change of a link, an address or a default route, with which the kernel may
     /// have removed routes.
     pub link_changed: Option<Instant>,
     /// A link came up or a default route changed: the source may be reachable again.
     pub way_changed: bool,
-    /// The first few causes, as text.
     pub causes: Vec<String>,
     /// The first restored objects.
     pub steps: Vec<Step>,
-    /// The number of restored objects.
     pub steps_total: u64,
-    /// Restored objects by kind.
     pub by_kind: BTreeMap<&'static str, u64>,
     /// Objects in a new conflict, restored too often.
     pub fought: Vec<ObjectKey>,

@@ -15,7 +15,6 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::plan::{Goal, Step};
 use crate::reconcile::{Cause, Gathered, InForce, Memory, Options, Report, pass};
 
-/// An order for a pass.
 pub(super) struct Order {
     pub config: Arc<Config>,
     pub role: Role,
@@ -23,7 +22,6 @@ pub(super) struct Order {
     pub gathered: Gathered,
 }
 
-/// A finished pass.
 pub(super) struct Ended {
     pub report: Report,
     pub cause: Cause,

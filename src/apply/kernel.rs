@@ -41,14 +41,11 @@ pub trait Interposer {
 /// A step that failed.
 #[derive(Debug)]
 pub struct StepFailure {
-    /// The index in the plan.
     pub index: usize,
-    /// The object of the step.
     pub object: ObjectKey,
     /// The step in words: `add route 3.5.0.0/19 in table 1083`.
     pub step: String,
     pub reason: String,
-    /// The consequence for the pass.
     pub class: ErrorClass,
 }
 
@@ -61,7 +58,6 @@ impl fmt::Display for StepFailure {
 /// The reason for an incomplete execution.
 #[derive(Debug, Error)]
 pub enum ApplyError {
-    /// Steps were refused.
     #[error("{}", list(.0))]
     Steps(Vec<StepFailure>),
     /// Communication with the kernel failed; any part of the current group may be in effect.
@@ -75,7 +71,6 @@ pub enum ApplyError {
 /// routes (190 ms for 100,000 on two cores), and a stop must take less than a second.
 const BETWEEN_LOOKS: usize = 4096;
 
-/// A message names at most this many failures.
 const NAMED: usize = 3;
 
 fn list(failures: &[StepFailure]) -> String {

@@ -60,9 +60,7 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
 enum ExpectedPath {
     /// The address is this host's own.
     Local,
-    /// The bypass route of the prefix.
     Bypass(IpNet),
-    /// The egress gateways.
     Egress(Vec<IpAddr>),
     /// Blocked: the egress path is closed.
     Closed,

@@ -14,7 +14,6 @@ use crate::status::snapshot::{PassStatus, Snapshot};
 /// Longest wait for the pass: a fetch over several silent sources takes under a minute, and a pass
 /// that hangs has its own alarm.
 const WAIT: Duration = Duration::from_secs(120);
-/// The interval of the questions during the wait.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs `kick` and returns the exit code.

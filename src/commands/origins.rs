@@ -15,7 +15,6 @@ pub(super) fn parts(origin: &Origin) -> (&'static str, Option<&Group>) {
     }
 }
 
-/// A prefix with its origin.
 pub(super) fn to_json(origin: &Origin, prefix: &dyn std::fmt::Display) -> Value {
     let (name, group) = parts(origin);
     let mut fields = Map::new();

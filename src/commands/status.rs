@@ -25,7 +25,6 @@ const TICK: Duration = Duration::from_secs(2);
 /// Moves the cursor to the corner and clears the screen (ECMA-48 CUP, ED).
 const REDRAW: &str = "\x1b[H\x1b[2J";
 
-/// The source of the page.
 enum StatusView {
     Running(Box<Snapshot>),
     Absent(Box<Absent>),

@@ -16,7 +16,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of a byte range of the text.
     pub(super) fn of(text: &str, span: &Range<usize>) -> Place {
         // For text that ends too early, the parser points one byte past the end.
         let start = boundary(text, span.start);

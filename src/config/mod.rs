@@ -60,7 +60,6 @@ macro_rules! settings {
 pub enum Role {
     /// A server behind a NAT instance.
     Host,
-    /// A NAT instance.
     Nat,
 }
 
@@ -88,9 +87,7 @@ impl<T> AutoOr<T> {
 pub enum FetchPath {
     /// The egress path, with the main table's default as the fallback.
     Auto,
-    /// The egress path only.
     Egress,
-    /// The bypass path only.
     Bypass,
 }
 

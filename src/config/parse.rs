@@ -91,7 +91,6 @@ fn override_with(reader: &mut Reader<'_>, config: &mut Config, flags: &Overrides
     replace(&mut config.select.services, services);
 }
 
-/// Replaces the setting with the value, if any.
 fn replace<T>(setting: &mut T, found: Option<T>) {
     if let Some(found) = found {
         *setting = found;

@@ -13,9 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{Place, Problem};
 use crate::nearest::nearest;
 
-/// The fault of a value in the config.
 pub(super) enum Wrong {
-    /// The TOML type is wrong.
     Type,
     /// The type is right, but the value is not; holds the message.
     Value(String),
@@ -53,7 +51,6 @@ impl<'t> Reader<'t> {
         Ok(Reader::of(text, root.into_inner()))
     }
 
-    /// Parses the text and skips unparsable lines.
     pub(super) fn parse_readable_part(text: &'t str) -> Reader<'t> {
         Reader::of(text, DeTable::parse_recoverable(text).0.into_inner())
     }
@@ -284,7 +281,6 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// The value in a message.
 fn description(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("the string {text:?}"),

@@ -50,7 +50,6 @@ pub(super) struct Mistake {
     pub message: String,
 }
 
-/// Checks all settings.
 pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
     let mut found = Mistakes(Vec::new());
     found.source(config);
@@ -352,7 +351,6 @@ impl Mistakes {
     }
 }
 
-/// True if the bits of a mask are adjacent.
 fn contiguous(mask: u32) -> bool {
     mask != 0 && {
         let low = mask >> mask.trailing_zeros();

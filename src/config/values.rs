@@ -44,7 +44,6 @@ pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
     }
 }
 
-/// The word of an enum.
 pub(super) fn word<T: Words>(value: &DeValue<'_>) -> Result<T, Wrong> {
     let read = |text: &str| {
         let words = T::VARIANTS.iter().map(|variant| variant.word());
@@ -53,7 +52,6 @@ pub(super) fn word<T: Words>(value: &DeValue<'_>) -> Result<T, Wrong> {
     text(read)(value)
 }
 
-/// The message for an unknown word.
 pub(super) fn unknown_word<'a>(text: &str, words: impl Iterator<Item = &'a str> + Clone) -> String {
     let allowed: Vec<String> = words.clone().map(|word| format!("{word:?}")).collect();
     let hint =
@@ -100,7 +98,6 @@ pub(super) fn integer<T: TryFrom<u64>>(
     }
 }
 
-/// Reads a price: a number, not negative.
 pub(super) fn price(value: &DeValue<'_>) -> Result<f64, Wrong> {
     let number: f64 = match value {
         DeValue::Integer(number) => number.to_string().parse().map_err(|_| Wrong::Type)?,
@@ -141,7 +138,6 @@ pub(super) fn time(
     );
 }
 
-/// Reads the number of a routing table.
 pub(super) fn table(reader: &mut Reader<'_>, key: &'static str, setting: &mut TableId) {
     reader.value(
         key,
@@ -151,7 +147,6 @@ pub(super) fn table(reader: &mut Reader<'_>, key: &'static str, setting: &mut Ta
     );
 }
 
-/// Reads mark bits.
 pub(super) fn mask(reader: &mut Reader<'_>, key: &'static str, setting: &mut u32) {
     reader.value(
         key,

@@ -19,7 +19,6 @@ pub(super) enum Scope {
     Everything,
 }
 
-/// A reason to wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Objection {
     pub(super) guard: &'static str,

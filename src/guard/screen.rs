@@ -17,10 +17,8 @@ pub struct Environment {
     /// The VPC's CIDRs, which may be public.
     pub vpc_cidrs: Vec<IpNet>,
     pub own_addresses: Vec<IpAddr>,
-    /// The gateways of both paths.
     pub gateways: Vec<IpAddr>,
     pub name_servers: Vec<IpAddr>,
-    /// The addresses of the metadata service.
     pub metadata: Vec<IpAddr>,
 }
 
@@ -158,7 +156,6 @@ impl Rejects {
         }
     }
 
-    /// One verdict a guard.
     pub(super) fn into_verdicts(self) -> Vec<Verdict> {
         self.0
             .into_iter()

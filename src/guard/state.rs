@@ -97,7 +97,6 @@ pub struct Hold {
     pub digest: String,
     /// The candidate's token, for `--accept`.
     pub token: Option<SyncToken>,
-    /// Names of the guards with an objection.
     pub guards: Vec<String>,
     /// Only the candidate's withdrawals wait; the additions are in force.
     pub additions_in_force: bool,

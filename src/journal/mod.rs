@@ -64,19 +64,16 @@ pub struct Record {
     pub pid: u32,
     /// The trigger of the pass: a command (`reconcile`, `flush`), or `timer`, `drift`, ….
     pub cause: String,
-    /// The token of the document in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync_token: Option<u64>,
     /// The guard's verdicts (`guard`, `level`, `message`), at most [`MAX_LISTED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Value>,
-    /// The number of all verdicts.
     #[serde(default)]
     pub verdicts_total: usize,
     /// The steps as in the plan's JSON, at most [`MAX_LISTED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Value>,
-    /// The number of all steps.
     #[serde(default)]
     pub steps_total: usize,
     /// `in_sync`, `changed`, `held`, `rolled_back`, `failed`; in an `end` only.

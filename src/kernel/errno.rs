@@ -29,7 +29,6 @@ pub enum ErrorClass {
     Permission,
     /// A feature that the kernel lacks; no second attempt can help.
     Unsupported,
-    /// Any other refusal.
     Other,
 }
 

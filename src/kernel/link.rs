@@ -38,7 +38,6 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
 
-/// A link message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LinkMessage {
     pub(super) index: IfIndex,
@@ -84,7 +83,6 @@ pub(super) fn decode_link(body: &[u8]) -> Result<Option<LinkMessage>, WireError>
     Ok(Some(link))
 }
 
-/// An address message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AddressMessage {
     pub(super) link: IfIndex,

@@ -44,7 +44,6 @@ pub struct Kernel {
     nftables: Box<dyn FirewallBackend>,
     iptables: Box<dyn FirewallBackend>,
     foreign: ForeignChains,
-    /// The families that the kernel has.
     pub available: PerFamily<bool>,
 }
 

@@ -28,7 +28,6 @@ pub enum NetlinkError {
         #[source]
         source: WireError,
     },
-    /// The kernel dropped answers: the outcome is unknown.
     #[error(
         "{operation}: the kernel dropped answers (receive buffer overrun), so that the outcome is unknown; try again"
     )]

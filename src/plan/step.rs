@@ -24,7 +24,6 @@ pub enum FirewallAfter {
     Policy(Ruleset),
     /// The contents as read before the pass (rollback).
     Earlier(OwnedFirewall),
-    /// No object of ours.
     Nothing,
 }
 
@@ -137,11 +136,9 @@ impl fmt::Display for Step {
 pub enum ObjectKey {
     /// The path below `/proc/sys`.
     Sysctl(String),
-    /// All of our rules in one firewall.
     Firewall(BackendKind),
     Nexthop(NexthopId),
     Route(RouteKey),
-    /// All rules of one priority in a family's list.
     Rule(Family, Priority),
 }
 

@@ -9,7 +9,6 @@ use crate::objects::{Leg, NexthopKind, Route, RouteTarget, Rule, RuleAction, Via
 use crate::ownership::Ownership;
 use crate::types::{Family, IfIndex, TableId};
 
-/// The line in the colour of the action.
 fn paint(style: Style, action: Action, line: &str) -> String {
     style.paint(
         match action {
@@ -147,7 +146,6 @@ fn table_name(table: TableId, ownership: &Ownership) -> String {
     }
 }
 
-/// The first column.
 fn subject(step: &Step) -> String {
     match step {
         Step::Sysctl(setting) => setting.path.replace('/', "."),

@@ -15,7 +15,6 @@ use crate::types::{Family, PerFamily, SyncToken};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// Listed in the document.
     Selected(Group),
     /// Absent from a newer document; the guard holds the withdrawal.
     Held(Group),

@@ -42,7 +42,6 @@ pub(super) fn number_of(address: IpAddr) -> u128 {
     }
 }
 
-/// Builds the prefix with this length at this number.
 #[allow(clippy::expect_used)]
 fn prefix_at(family: Family, first: u128, length: u8) -> IpNet {
     let length_fits = "the length is at most the family's, since trailing zeros give it";

@@ -33,7 +33,6 @@ pub enum Fetched {
     },
 }
 
-/// The content of one source.
 pub(super) enum Content {
     NotModified,
     Document {

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 /// No source returned a document.
 #[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum SourceError {
-    /// The list of sources is empty.
     #[error("no source is configured: set [source] url to a URL or a file")]
     NoSource,
     #[error("{}", failures(.0))]
@@ -105,14 +104,12 @@ pub enum Failure {
         /// A time for people.
         until: String,
     },
-    /// No complete answer in time.
     #[error(
         "no complete answer within {0:?}: check the route to the server, or raise [source] timeout"
     )]
     Timeout(Duration),
     #[error("cannot connect: {0}: check the name, the address and the route to the server")]
     Connect(String),
-    /// The server's certificate, or TLS itself.
     #[error("TLS failed: {0}")]
     Tls(String),
     #[error("the answer broke off or is not HTTP: {0}: the part received is ignored")]
@@ -127,7 +124,6 @@ pub enum Failure {
         /// From `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// A refused redirect.
     #[error("{0}: set [source] url to the document's final URL")]
     Redirect(String),
     #[error(
@@ -150,7 +146,6 @@ pub enum Failure {
         "the process that fetches the document broke off: {0}: look for the cause (the kernel's log shows a lack of memory); the document in force stays"
     )]
     Child(String),
-    /// An unreadable file.
     #[error("cannot read the file: {problem}: {advice}")]
     File {
         problem: String,

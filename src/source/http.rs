@@ -275,7 +275,6 @@ async fn document(
     })
 }
 
-/// The class of a failure below HTTP.
 fn transport(settings: &FetchSettings, error: &reqwest::Error) -> Failure {
     if error.is_connect() {
         return if let Some(reason) = tls::reason(error) {

@@ -235,7 +235,6 @@ impl Session {
         Ok(found)
     }
 
-    /// A single mandatory value.
     async fn one<T>(
         &mut self,
         path: &str,

@@ -44,7 +44,6 @@ struct Head<M> {
     meta: M,
 }
 
-/// A file with the right digest.
 #[derive(Clone)]
 pub(super) struct Sound<M> {
     pub(super) meta: M,

@@ -131,7 +131,6 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         }
     }
 
-    /// Processes the watcher's findings.
     pub(super) fn noticed(&mut self) -> Result<(), AgentError> {
         let noticed = std::mem::take(&mut *locked(&self.shared.noticed));
         if let Some(why) = noticed.deaf {

@@ -13,11 +13,8 @@ use crate::reconcile::InForce;
 /// The reaction to an event, with its cause for the log.
 pub(super) enum Reaction {
     Nothing,
-    /// The watcher restores the object.
     Repair(Trigger),
-    /// A pass at the end of the burst.
     AfterBurst(Trigger),
-    /// A pass at once.
     Pass(Trigger),
     /// A pass at once, after a shorter rest: the egress path may be open.
     Urgent(Trigger),

@@ -20,7 +20,6 @@ use crate::state::lock;
 /// time of the agent, and the time in which the path is open.
 const ROUND: Duration = Duration::from_millis(5);
 
-/// Deleted objects to restore.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
     pub(super) routes: Vec<Route>,

@@ -74,7 +74,6 @@ fn text(degradation: &Degradation) -> String {
 
 /// NAT role: routes to partners out of another interface than the one of the translation.
 fn other_exits(view: &View, desired: &DesiredState, report: &mut CheckReport) {
-    /// Bound of the routes to name.
     const NAMED: usize = 5;
     for family in Family::ALL {
         let paths = desired.paths.get(family);

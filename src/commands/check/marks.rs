@@ -23,7 +23,6 @@ pub(super) fn all(config: &Config, view: &View, report: &mut CheckReport) {
     judge(config, &uses, report);
 }
 
-/// The marks of the policy rules.
 fn of_policy_rules(view: &View) -> Vec<MarkUse> {
     let foreign = |rule: &&crate::objects::Rule| !view.ownership.owns_rule(rule);
     let rules = view.observed.rules.iter().filter(foreign);

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// The severity of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Severity {
@@ -18,7 +17,6 @@ pub(super) enum Severity {
 
 words!(Severity { Ok => "ok", Warn => "warn", Fail => "fail" });
 
-/// One result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct CheckResult {
     /// A stable name for scripts; several results may share a name.
@@ -30,7 +28,6 @@ pub(super) struct CheckResult {
     pub advice: Option<String>,
 }
 
-/// All results, in the order of the checks.
 #[derive(Debug, Default)]
 pub(super) struct CheckReport(pub Vec<CheckResult>);
 

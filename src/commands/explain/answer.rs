@@ -13,7 +13,6 @@ use crate::objects::RouteTarget;
 use crate::reconcile::View;
 use crate::types::{Family, TableId};
 
-/// The decision for one kind of packet.
 #[derive(Debug)]
 pub(super) struct KernelAnswer {
     /// Source and incoming interface of a forwarded packet, or the source of a socket; `None` for
@@ -23,7 +22,6 @@ pub(super) struct KernelAnswer {
     pub decision: Option<Decision>,
     pub device: Option<String>,
     pub agreement: Agreement,
-    /// The reason of a disagreement, if known.
     pub reason: Option<String>,
 }
 

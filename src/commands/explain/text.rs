@@ -97,7 +97,6 @@ impl Explanation {
         hops.collect::<Vec<_>>().join(" or ")
     }
 
-    /// The answer in one sentence.
     pub(super) fn summary(&self) -> String {
         let address = self.address;
         if self.agrees() {

@@ -15,7 +15,6 @@ use crate::plan::{Plan, Step, json as plan_json};
 use crate::types::IfIndex;
 use crate::words::first_few;
 
-/// The report of a flush.
 pub(super) struct Flushed {
     /// The objects found by the first reading, as steps of removal.
     pub plan: Plan,
@@ -25,7 +24,6 @@ pub(super) struct Flushed {
     /// `paused`, `not_running` or `unreachable`; `None` if not asked.
     pub agent: Option<&'static str>,
     pub duration: Duration,
-    /// True for a dry run.
     preview: bool,
     devices: BTreeMap<IfIndex, String>,
 }
@@ -51,7 +49,6 @@ impl Flushed {
         }
     }
 
-    /// Stores the plan of the first reading.
     pub(super) fn take_first(&mut self, kernel: &mut Kernel, plan: Plan, notes: Vec<String>) {
         self.notes.extend(notes);
         self.plan = plan;
@@ -113,7 +110,6 @@ impl Flushed {
         })
     }
 
-    /// The text for people.
     pub(super) fn to_text(&self, ownership: &Ownership, style: Style) -> String {
         let mut text = String::new();
         for note in &self.notes {

@@ -38,11 +38,8 @@ pub(super) struct Absent {
     notes: Vec<String>,
 }
 
-/// Our objects in the kernel.
 struct InKernel {
-    /// Routes of the bypass table.
     routes: PerFamily<usize>,
-    /// Routes of both tables.
     all_routes: usize,
     rules: usize,
     /// Firewalls with rules of ours; `None` if unread.
@@ -238,7 +235,6 @@ impl Absent {
         }
     }
 
-    /// The text for people.
     pub(super) fn to_text(&self, style: Style) -> String {
         let (word, why) = match &self.error {
             AskError::NoAgent { path } => (

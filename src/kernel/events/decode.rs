@@ -66,7 +66,6 @@ pub enum Change {
     /// An address was added or changed; the flags decide whether the address is usable.
     Address(IfIndex, IpAddr, u32),
     AddressGone(IfIndex, IpAddr),
-    /// A table of nf_tables changed.
     FirewallTable {
         /// `NFPROTO_*` (linux/netfilter.h).
         family: u8,
@@ -170,7 +169,6 @@ fn address_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
     }))
 }
 
-/// Reads an nf_tables notification.
 pub(super) fn firewall_event(frame: &Frame<'_>) -> Result<Option<Event>, WireError> {
     let Some((header, list)) = frame.body.split_at_checked(NFGEN_LEN) else {
         return Err(WireError::Malformed("nf_tables header"));

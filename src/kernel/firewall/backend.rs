@@ -6,13 +6,11 @@ use crate::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, Saved
 /// A firewall backend: reads, renders and writes our rules. Every write is atomic, so that no
 /// packet meets a partial policy.
 pub trait FirewallBackend {
-    /// The kind of the backend.
     fn kind(&self) -> BackendKind;
 
     /// Name and version for reports: `nf_tables of the kernel`, `iptables v1.8.9 (nf_tables)`.
     fn description(&self) -> String;
 
-    /// The kernel interface that holds the rules.
     fn variant(&self) -> Variant;
 
     /// True if rules of ours certainly exist although `observe` answered `found`.

@@ -7,11 +7,9 @@ use crate::firewall::BackendKind;
 /// Failure of a firewall operation.
 #[derive(Debug, Error)]
 pub enum FirewallError {
-    /// The kernel or the tool refused.
     #[error("{backend}: {operation}: {reason}")]
     Refused {
         backend: BackendKind,
-        /// The attempt in words, with the object.
         operation: String,
         /// The errno in words with the kernel's extended-ack text, or the message of the tool.
         reason: String,
@@ -23,7 +21,6 @@ pub enum FirewallError {
     Locked {
         lock: String,
         waited_s: u32,
-        /// The message of the tool.
         message: String,
     },
     #[error("{backend}: {operation}: {source}")]

@@ -36,7 +36,6 @@ const EEXIST: i32 = 17;
 pub(super) struct Written {
     pub(super) updated: u32,
     pub(super) inserted: u32,
-    /// Ended meanwhile.
     pub(super) gone: u32,
     /// Marked before.
     pub(super) marked: u32,

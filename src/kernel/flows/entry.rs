@@ -41,7 +41,6 @@ pub(super) struct Tracked {
     pub(super) zone: Option<u16>,
 }
 
-/// The tuple of a TCP connection.
 pub(super) fn tuple(ends: Ends) -> Attributes {
     let addresses = match (ends.source.ip(), ends.target.ip()) {
         (IpAddr::V4(source), IpAddr::V4(target)) => Attributes::new()
@@ -67,7 +66,6 @@ fn six(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// Reads an entry.
 pub(super) fn parse(body: &[u8]) -> Result<Tracked, WireError> {
     const ODD: WireError = WireError::Malformed("a flow without its addresses");
     let list = attributes(body.get(NFGEN_LEN..).ok_or(ODD)?)?;

@@ -19,7 +19,6 @@ pub enum FlowError {
     /// The kernel refused, or the exchange failed.
     #[error("{operation}: {source}")]
     Failed {
-        /// The operation with its object.
         operation: String,
         #[source]
         source: WireError,

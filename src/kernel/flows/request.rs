@@ -32,7 +32,6 @@ const ESTABLISHED_TIMEOUT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_time
 /// The kernel's default of that timeout: 5 days (net/netfilter/nf_conntrack_proto_tcp.c).
 const FIVE_DAYS: u32 = 432_000;
 
-/// A request about one flow.
 pub(super) struct FlowRequest {
     pub(super) body: Vec<u8>,
     /// The verb for error messages.
@@ -49,14 +48,12 @@ impl FlowRequest {
         }
     }
 
-    /// The operation with its object, for error messages.
     pub(super) fn operation(&self) -> String {
         let Ends { source, target } = self.ends;
         format!("{} the flow {source} → {target}", self.action)
     }
 }
 
-/// A message body of a family.
 pub(super) fn body(family: u8, attributes: Attributes) -> Vec<u8> {
     let mut body = vec![0; NFGEN_LEN];
     body[0] = family;
@@ -64,7 +61,6 @@ pub(super) fn body(family: u8, attributes: Attributes) -> Vec<u8> {
     body
 }
 
-/// Marks a flow that conntrack knows.
 pub(super) fn mark(flow: &Tracked, mark: Mark) -> FlowRequest {
     FlowRequest::new("mark", flow.original, marked(named(flow), mark))
 }
@@ -81,7 +77,6 @@ pub(super) fn by_ends(ends: Ends) -> Vec<u8> {
     body(family_number(Family::of(ends.source.ip())), list)
 }
 
-/// Deletes the entry of a flow.
 pub(super) fn delete(flow: &Tracked) -> FlowRequest {
     let mut list = named(flow);
     if let Some(id) = flow.id {
@@ -90,7 +85,6 @@ pub(super) fn delete(flow: &Tracked) -> FlowRequest {
     FlowRequest::new("forget", flow.original, list)
 }
 
-/// Inserts a marked entry for a TCP connection.
 pub(super) fn insert(socket: &Socket, mark: Mark, established: u32) -> FlowRequest {
     let (tcp, timeout) = tcp_state(socket.state, established);
     let liberal = [BE_LIBERAL, BE_LIBERAL];

@@ -39,7 +39,6 @@ const OPEN: [u8; 7] = [
     state::CLOSING,
 ];
 
-/// A TCP connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Socket {
     /// The direction from the peer to this host.

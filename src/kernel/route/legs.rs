@@ -15,7 +15,6 @@ use crate::types::{Family, IfIndex, Realm};
 /// Length of `struct rtnexthop`.
 const RTNEXTHOP: usize = 8;
 
-/// A next hop of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::kernel) struct Hop {
     pub(in crate::kernel) leg: Leg,

@@ -17,11 +17,9 @@ pub enum WireError {
     /// The kernel refused a message.
     #[error("{}", refusal_words(*.errno, .text))]
     Kernel {
-        /// The errno, positive.
         errno: i32,
         /// The kernel's extended-ack text, empty if there was none.
         text: String,
-        /// The sequence number of the refused message.
         sequence: u32,
     },
     #[error("the kernel's state changed during the dump; try again")]

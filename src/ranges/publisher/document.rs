@@ -50,7 +50,6 @@ pub enum DocumentError {
         "the source serves a web page (HTML) and not ip-ranges.json; check the URL, and whether a proxy or a login page answers in its place"
     )]
     Html,
-    /// The text ends inside a JSON value.
     #[error(
         "the document is truncated: it ends at line {line}, column {column} ({reason}); \
          the download was cut short"

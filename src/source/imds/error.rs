@@ -31,7 +31,6 @@ pub enum ImdsError {
         endpoint: String,
         status: StatusCode,
     },
-    /// A mandatory path is missing.
     #[error(
         "the instance metadata service answers {status} to {path}: check the instance's metadata options, or set the value in the config"
     )]
@@ -43,7 +42,6 @@ pub enum ImdsError {
     )]
     Garbage {
         path: String,
-        /// The beginning of the answer.
         start: String,
         expected: &'static str,
     },

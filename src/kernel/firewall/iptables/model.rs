@@ -41,7 +41,6 @@ pub fn counting(text: &str) -> Option<(String, Path)> {
 /// A jump of ours in a built-in chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Jump {
-    /// The built-in chain.
     pub from: String,
     /// Counted from 1.
     pub position: usize,

@@ -92,7 +92,6 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
     found
 }
 
-/// Quotes a word if necessary.
 fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/,!+@%=[]*".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -109,7 +108,6 @@ fn quote(word: &str) -> String {
     quoted
 }
 
-/// An option with values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Opt {
     pub(super) name: String,

@@ -53,7 +53,6 @@ struct TableText {
     rules: Vec<Line>,
 }
 
-/// A rule of the output.
 struct Line {
     chain: String,
     arguments: String,

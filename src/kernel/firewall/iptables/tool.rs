@@ -65,7 +65,6 @@ impl std::fmt::Display for Version {
 /// A program without a known version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Missing {
-    /// Not in PATH.
     NoBinary,
     /// The program exists but fails: the reason.
     Broken(String),
@@ -163,7 +162,6 @@ fn collect(child: &mut Child, input: &str, deadline: Instant) -> std::io::Result
     }
 }
 
-/// The content of a pipe, from a thread.
 type PipeContent = mpsc::Receiver<std::io::Result<Vec<u8>>>;
 
 /// # Errors

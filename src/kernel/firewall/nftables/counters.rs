@@ -15,7 +15,6 @@ use crate::types::Family;
 pub(super) struct CounterState {
     pub(super) path: Path,
     pub(super) family: Family,
-    /// Not a part of the policy.
     pub(super) traffic: Traffic,
 }
 

@@ -10,7 +10,6 @@ use super::register::{Value, hex};
 use super::uapi::*;
 use crate::kernel::wire::{Attribute, attributes, find};
 
-/// The content of a register.
 struct LoadedRegister {
     value: Value,
     /// True once a later expression has read the register.
@@ -23,7 +22,6 @@ struct Decoder {
     words: Vec<String>,
 }
 
-/// A rule as one line of text.
 pub(super) fn rule(rule: &RuleState) -> String {
     let mut decoder = Decoder::default();
     match attributes(&rule.expressions) {

@@ -23,7 +23,6 @@ pub(super) fn inexpressible(what: String) -> FirewallError {
     }
 }
 
-/// The table of a policy.
 pub(super) fn table(ruleset: &Ruleset) -> Result<TableState, FirewallError> {
     let mut table = TableState {
         userdata: comment_userdata(COMMENT),

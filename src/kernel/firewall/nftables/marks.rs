@@ -57,7 +57,6 @@ fn word(family: u8) -> &'static str {
     }
 }
 
-/// The content of a register.
 #[derive(Debug, Clone, Copy)]
 enum MarkRegister {
     /// Bits of a mark: those of `kept` as loaded, those of `set` inverted.
@@ -139,7 +138,6 @@ impl Reader {
         }
     }
 
-    /// A load of a mark, or a write.
     fn mark(&mut self, carrier: Carrier, list: &[Attribute<'_>], (load, set): (u16, u16)) {
         if let Some(register) = number(list, load) {
             let slot = MarkRegister::Mark {

@@ -3,7 +3,6 @@
 use super::uapi::*;
 use crate::kernel::wire::{Attributes, NFGEN_LEN};
 
-/// The name of our table.
 pub(super) const TABLE: &str = "trailblazer";
 /// The mark of ownership, as `nft list` shows it.
 pub(super) const COMMENT: &str = "trailblazer: managed, do not edit";
@@ -62,7 +61,6 @@ pub(super) fn userdata_comment(userdata: &[u8], kind: u8) -> Option<String> {
     }
 }
 
-/// Deletes our table.
 pub(super) fn delete_table() -> Message {
     let name = Attributes::new().put_text(NFTA_TABLE_NAME, TABLE);
     message(msg::DELTABLE, 0, name, format!("delete table inet {TABLE}"))

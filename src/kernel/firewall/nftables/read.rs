@@ -68,7 +68,6 @@ pub(super) fn consistently<T>(
     Err(WireError::Interrupted)
 }
 
-/// Our table with all objects.
 pub(super) fn whole(wire: &mut Wire) -> Result<ReadTable, WireError> {
     let (table, generation) = consistently(wire, read_whole)?;
     Ok(ReadTable { table, generation })
@@ -141,7 +140,6 @@ fn read_whole(wire: &mut Wire) -> Result<Option<TableState>, WireError> {
     Ok(Some(table))
 }
 
-/// Our counters, without foreign objects.
 pub(super) fn read_counters(wire: &mut Wire) -> Result<Vec<CounterState>, WireError> {
     let request = body(
         NFPROTO_INET,
@@ -225,7 +223,6 @@ fn read_rules(wire: &mut Wire, chains: &mut [ChainState]) -> Result<(), WireErro
     })
 }
 
-/// The expressions with all counters at zero.
 fn without_counts(expressions: &[u8]) -> Result<Vec<u8>, WireError> {
     let mut kept = Attributes::new();
     for expression in attributes(expressions)? {

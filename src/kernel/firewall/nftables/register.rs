@@ -31,7 +31,6 @@ pub(super) enum Value {
     Data(Vec<u8>),
 }
 
-/// Bytes in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String can't fail.
@@ -109,7 +108,6 @@ impl fmt::Display for Value {
 }
 
 impl Value {
-    /// The length in bytes, if known.
     pub(super) fn length(&self) -> Option<u32> {
         match self {
             Value::Payload { length, .. } => Some(*length),
