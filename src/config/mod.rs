@@ -38,11 +38,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// A struct of settings, with the default of each field.
 macro_rules! settings {
-    ($(#[$meta:meta])* pub struct $name:ident {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident {
         $($(#[$doc:meta])* pub $field:ident: $type:ty = $default:expr,)*
     }) => {
         $(#[$meta])*
-        pub struct $name {
+        $vis struct $name {
             $($(#[$doc])* pub $field: $type,)*
         }
 

@@ -32,6 +32,7 @@ const RECEIVE: usize = 64 << 10;
 /// `MSG_DONTWAIT` (linux/socket.h).
 const DONT_WAIT: i32 = 0x40;
 
+/// The kernel's notifications are not available.
 #[derive(Debug, Error)]
 #[error(
     "cannot {operation}: {source}; without kernel notifications the agent notices changes only at the next resync"
