@@ -72,11 +72,47 @@ pub enum Hook {
     PostroutingGuard,
 }
 
+/// A range of ports, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ports {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl Ports {
+    /// The kernel's default of `ip_local_port_range` (net/ipv4/af_inet.c).
+    pub const LOCAL: Ports = Ports {
+        first: 32_768,
+        last: 60_999,
+    };
+
+    /// The ports outside of the range, from 1 on.
+    pub fn others(self) -> Vec<Ports> {
+        let below = (self.first > 1).then(|| Ports {
+            first: 1,
+            last: self.first - 1,
+        });
+        let above = (self.last < u16::MAX).then(|| Ports {
+            first: self.last + 1,
+            last: u16::MAX,
+        });
+        below.into_iter().chain(above).collect()
+    }
+
+    /// Reads the value of `ip_local_port_range`.
+    pub fn parse(text: &str) -> Option<Ports> {
+        let mut words = text.split_whitespace();
+        let (first, last) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        (first <= last).then_some(Ports { first, last })
+    }
+}
+
 /// A condition of a rule. A rule matches if all of the conditions hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Match {
     /// The packet came in through another interface, or is local.
     NotInputInterface(String),
+    InputInterface(String),
     OutputInterface(String),
     Source(IpNet),
     NotSource(IpNet),
@@ -86,6 +122,16 @@ pub enum Match {
     SourceNotLocal,
     /// First packet of a flow (conntrack state `new`).
     NewFlow,
+    /// A TCP packet to one of these ports that doesn't open a connection: without SYN, or with ACK.
+    TcpAnswer(Ports),
+    /// A TCP packet from one of these ports that doesn't open a connection.
+    TcpAnswerFrom(Ports),
+    /// A datagram to one of these ports from a port of a service (below 1024).
+    UdpAnswer(Ports),
+    /// A datagram to one of these ports, for a socket with an address of its own: a connected
+    /// socket, as clients have, or one bound to an address. Left out of the policy on kernels
+    /// without the match.
+    UdpSocket(Ports),
     /// The packet has the direction of the flow's first packet.
     OriginalDirection,
     /// The packet answers the flow's first direction.
@@ -214,6 +260,28 @@ pub struct Chain {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Ruleset {
     pub chains: Vec<Chain>,
+}
+
+impl Ruleset {
+    /// The policy without the rules that look at sockets.
+    pub fn without_sockets(&self) -> Ruleset {
+        let looks = |rule: &FwRule| {
+            let socket = |condition: &Match| matches!(condition, Match::UdpSocket(_));
+            rule.matches.iter().any(socket)
+        };
+        let chains = self.chains.iter().map(|chain| Chain {
+            hook: chain.hook,
+            rules: chain
+                .rules
+                .iter()
+                .filter(|rule| !looks(rule))
+                .cloned()
+                .collect(),
+        });
+        Ruleset {
+            chains: chains.collect(),
+        }
+    }
 }
 
 /// Our firewall objects in the kernel, as read by a backend.

@@ -10,6 +10,7 @@ mod paths;
 mod report;
 mod reverse_path;
 mod rules;
+mod servers;
 mod sysctls;
 
 use super::{print, settings_with_role};
@@ -76,6 +77,9 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
         rules::all(&examined.view, Some(&desired), &mut report);
         marks::all(config, &examined.view, &mut report);
+        if role == Role::Host {
+            servers::all(&examined.view, &desired, &mut report);
+        }
         judged::all(&examined.view, &desired, &mut kernel, &mut report);
         sysctls::all(
             config,

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use super::{
     DesiredState, EgressPath, Inputs, WORST_METRIC,
     counting::{self, Counting},
-    gateway, landing, lookup, main_without_default, metric, place, presence, route, rule, special,
+    gateway, inbound, landing, lookup, main_without_default, metric, place, presence, route, rule,
+    special,
 };
 use crate::config::WhenDown;
 use crate::degraded::Part;
-use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Statement};
 use crate::objects::{Leg, RouteTarget, RuleAction, Via};
 use crate::ownership::Numbers;
 use crate::types::Family;
@@ -70,7 +70,7 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         }
     }
     if !state.rules.is_empty() {
-        let mut policy = marks(inputs);
+        let mut policy = inbound::marks(inputs, state);
         counting.complete(&mut policy);
         state.firewall = Some(policy);
     }
@@ -205,41 +205,4 @@ fn leave_out_legs_without_carrier(
         }
         keep
     });
-}
-
-/// The rules for the inbound mark. A flow opened from outside gets the flow mark, and the packets of
-/// the flow get the packet mark: our packets in `output`, where a changed mark repeats the routing
-/// decision, and the client's packets in `prerouting`. With `tcp_fwmark_accept=1`, the kernel's
-/// first look-up for the answer then uses the mark; with `src_valid_mark=1`, so does the reverse
-/// path check.
-fn marks(inputs: &Inputs) -> Ruleset {
-    let inbound = inputs.config.kernel.path_mask.inbound();
-    let set = FwRule {
-        family: None,
-        matches: vec![
-            Match::NotInputInterface("lo".to_owned()),
-            Match::NewFlow,
-            Match::DestinationIsLocal,
-        ],
-        verdict: Statement::SetFlowMark(inbound),
-    };
-    let restore = FwRule {
-        family: None,
-        matches: vec![Match::FlowMark(inbound)],
-        verdict: Statement::RestoreMark {
-            mask: inputs.config.kernel.path_mask.packet().mask,
-        },
-    };
-    Ruleset {
-        chains: vec![
-            Chain {
-                hook: Hook::Prerouting,
-                rules: vec![set, restore.clone()],
-            },
-            Chain {
-                hook: Hook::OutputReroute,
-                rules: vec![restore],
-            },
-        ],
-    }
 }

@@ -6,6 +6,7 @@ mod counting;
 mod fault;
 mod gateway;
 mod host;
+mod inbound;
 mod masquerade;
 mod nat;
 mod presence;

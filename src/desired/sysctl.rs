@@ -16,7 +16,7 @@ pub struct SysctlSetting {
 /// A NAT needs one conntrack entry per flow; 262,144 entries of about 320 bytes are 80 MiB.
 const CONNTRACK_MAX: u64 = 262_144;
 /// The source ports of one address towards one partner: all unprivileged ports.
-const PORT_RANGE: &str = "1024 65535";
+pub(super) const PORT_RANGE: &str = "1024 65535";
 
 /// The settings to write.
 pub fn settings(inputs: &Inputs, state: &DesiredState) -> Vec<SysctlSetting> {

@@ -6,6 +6,7 @@ mod backend;
 mod error;
 pub mod iptables;
 pub mod nftables;
+mod sockets;
 
 pub use backend::FirewallBackend;
 pub use error::FirewallError;

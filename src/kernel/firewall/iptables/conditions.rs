@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 
-use crate::firewall::{FwRule, Hook, Match, Statement};
+use crate::firewall::{FwRule, Hook, Match, Ports, Statement};
 use crate::types::{Family, Mark, Realm};
 
 /// The allowed and the excluded values of an option such as `-s`.
@@ -115,6 +115,26 @@ impl Gathering<'_> {
         let all = &mut self.all;
         match condition {
             Match::NotInputInterface(name) => all.input.exclude(input(name, hook)?),
+            Match::InputInterface(name) => {
+                all.input.restrict(vec![input(name, hook)?], same_name);
+            }
+            Match::TcpAnswer(ports) => all.add(&format!(
+                "-p tcp -m tcp --dport {} ! --tcp-flags SYN,ACK SYN",
+                range(*ports)
+            )),
+            Match::TcpAnswerFrom(ports) => all.add(&format!(
+                "-p tcp -m tcp --sport {} ! --tcp-flags SYN,ACK SYN",
+                range(*ports)
+            )),
+            Match::UdpAnswer(ports) => all.add(&format!(
+                "-p udp -m udp --sport 0:1023 --dport {}",
+                range(*ports)
+            )),
+            // Without --nowildcard the match leaves out sockets that are bound to no address.
+            Match::UdpSocket(ports) => all.add(&format!(
+                "-p udp -m udp --dport {} -m socket",
+                range(*ports)
+            )),
             Match::OutputInterface(name) => {
                 all.output.restrict(vec![output(name, hook)?], same_name);
             }
@@ -192,6 +212,10 @@ impl Gathering<'_> {
         }
         self.all.simplified()
     }
+}
+
+fn range(ports: Ports) -> String {
+    format!("{}:{}", ports.first, ports.last)
 }
 
 /// The condition on a realm as an option; `not` is empty or `! `.

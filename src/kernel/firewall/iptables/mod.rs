@@ -21,6 +21,7 @@ use super::nftables;
 use crate::firewall::{
     BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
+use crate::kernel::firewall::sockets::SocketMatch;
 use crate::types::{Family, PerFamily};
 
 mod builder;
@@ -253,6 +254,8 @@ pub fn table_is_ours(family: u8, table: &str) -> bool {
     [2, 10].contains(&family) && ["nat", "mangle", "filter"].contains(&table)
 }
 
+static SOCKETS: SocketMatch = SocketMatch::new();
+
 impl FirewallBackend for IptablesBackend {
     fn kind(&self) -> BackendKind {
         BackendKind::Iptables
@@ -317,7 +320,7 @@ impl FirewallBackend for IptablesBackend {
     }
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
-        Ok(text(&rendered(ruleset)?))
+        Ok(text(&rendered(&SOCKETS.usable(ruleset))?))
     }
 
     fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
@@ -336,8 +339,9 @@ impl FirewallBackend for IptablesBackend {
     }
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
-        let goal = rendered(ruleset)?;
-        self.apply("replace our rules", &goal)
+        SOCKETS.install(ruleset, |ruleset| {
+            self.apply("replace our rules", &rendered(ruleset)?)
+        })
     }
 
     fn restore(&mut self, snapshot: &SavedRules) -> Result<(), FirewallError> {

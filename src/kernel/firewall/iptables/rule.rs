@@ -180,6 +180,9 @@ pub fn canonical(text: &str) -> String {
             matches.push(vec![option]);
         } else if !verdict.is_empty() || option.is(&["-j", "-g"]) {
             verdict.push(option);
+        } else if option.is(&["-p", "-s", "-d", "-i", "-o"]) {
+            // No match has options of these names.
+            basics.push(option);
         } else if let Some(group) = matches.last_mut() {
             spell_cluster_node(&mut option);
             group.push(option);

@@ -87,6 +87,7 @@ impl Decoder {
             "rt" => self.rt(body),
             "fib" => self.fib(body),
             "payload" => self.payload(body),
+            "socket" => self.socket(body),
             "hash" => self.hash(body),
             "bitwise" => self.bitwise(body),
             "immediate" => self.immediate(body),
@@ -194,6 +195,12 @@ impl Decoder {
             length: number(&list, NFTA_PAYLOAD_LEN)?,
         };
         self.store(number(&list, NFTA_PAYLOAD_DREG)?, value)
+    }
+
+    fn socket(&mut self, body: &[u8]) -> Option<()> {
+        let list = only(body, &[NFTA_SOCKET_KEY, NFTA_SOCKET_DREG])?;
+        let key = number(&list, NFTA_SOCKET_KEY)?;
+        self.store(number(&list, NFTA_SOCKET_DREG)?, Value::Socket(key))
     }
 
     fn hash(&mut self, body: &[u8]) -> Option<()> {

@@ -8,10 +8,13 @@ use super::message::{COMMENT, RuleState, comment_userdata};
 use super::sets::destination_set;
 use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
-use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Statement};
+use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ports, Ruleset, Statement};
 use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::Attributes;
 use crate::types::{Family, Mark, Realm};
+
+/// The first port that needs no privilege (`ip_unprivileged_port_start`): services have those below.
+const FIRST_USER_PORT: u16 = 1024;
 
 /// Linux limits interface names to 15 bytes and a NUL (`IFNAMSIZ`, linux/if.h).
 const IFNAMSIZ: usize = 16;
@@ -89,7 +92,12 @@ fn families_of(condition: &Match) -> Vec<Family> {
             families
         }
         Match::NotInputInterface(_)
+        | Match::InputInterface(_)
         | Match::OutputInterface(_)
+        | Match::TcpAnswer(_)
+        | Match::TcpAnswerFrom(_)
+        | Match::UdpAnswer(_)
+        | Match::UdpSocket(_)
         | Match::DestinationIsLocal
         | Match::SourceNotLocal
         | Match::NewFlow
@@ -159,6 +167,21 @@ fn encode_match(
         Match::NotInputInterface(name) => expressions
             .meta(NFT_META_IIFNAME)
             .compare(NFT_CMP_NEQ, &interface(name)?),
+        Match::InputInterface(name) => expressions
+            .meta(NFT_META_IIFNAME)
+            .compare(NFT_CMP_EQ, &interface(name)?),
+        Match::TcpAnswer(ports) => {
+            not_opening(ported(expressions, IPPROTO_TCP, DESTINATION_PORT, *ports))
+        }
+        Match::TcpAnswerFrom(ports) => {
+            not_opening(ported(expressions, IPPROTO_TCP, SOURCE_PORT, *ports))
+        }
+        Match::UdpAnswer(ports) => ported(expressions, IPPROTO_UDP, DESTINATION_PORT, *ports)
+            .transport_header(SOURCE_PORT)
+            .compare(NFT_CMP_LT, &FIRST_USER_PORT.to_be_bytes()),
+        Match::UdpSocket(ports) => ported(expressions, IPPROTO_UDP, DESTINATION_PORT, *ports)
+            .socket_wildcard()
+            .compare(NFT_CMP_EQ, &[0]),
         Match::OutputInterface(name) => expressions
             .meta(NFT_META_OIFNAME)
             .compare(NFT_CMP_EQ, &interface(name)?),
@@ -269,6 +292,24 @@ fn written(
 fn marked(loaded: Expressions, mark: Mark) -> Result<Expressions, FirewallError> {
     let mark = checked(mark)?;
     Ok(masked(loaded, mark.mask).compare(NFT_CMP_EQ, &mark.value.to_ne_bytes()))
+}
+
+/// Matches the protocol and a port.
+fn ported(expressions: Expressions, protocol: u8, place: (u32, u32), ports: Ports) -> Expressions {
+    expressions
+        .meta(NFT_META_L4PROTO)
+        .compare(NFT_CMP_EQ, &[protocol])
+        .transport_header(place)
+        .compare(NFT_CMP_GTE, &ports.first.to_be_bytes())
+        .compare(NFT_CMP_LTE, &ports.last.to_be_bytes())
+}
+
+/// Matches TCP packets without SYN, or with ACK.
+fn not_opening(expressions: Expressions) -> Expressions {
+    expressions
+        .transport_header(TCP_FLAGS)
+        .bitwise(&[TCP_SYN | TCP_ACK], &[0])
+        .compare(NFT_CMP_NEQ, &[TCP_SYN])
 }
 
 fn next_hop(expressions: Expressions, address: IpAddr, operator: u32) -> Expressions {

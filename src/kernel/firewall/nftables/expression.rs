@@ -107,6 +107,24 @@ impl Expressions {
         self.add("payload", load)
     }
 
+    pub(super) fn transport_header(self, (offset, length): (u32, u32)) -> Self {
+        let load = Attributes::new()
+            .put_be32(NFTA_PAYLOAD_DREG, NFT_REG_1)
+            .put_be32(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER)
+            .put_be32(NFTA_PAYLOAD_OFFSET, offset)
+            .put_be32(NFTA_PAYLOAD_LEN, length);
+        self.add("payload", load)
+    }
+
+    /// Loads 1 if the packet's socket is bound to no address, else 0; a packet without a socket
+    /// ends the rule.
+    pub(super) fn socket_wildcard(self) -> Self {
+        let load = Attributes::new()
+            .put_be32(NFTA_SOCKET_KEY, NFT_SOCKET_WILDCARD)
+            .put_be32(NFTA_SOCKET_DREG, NFT_REG_1);
+        self.add("socket", load)
+    }
+
     pub(super) fn compare(self, operator: u32, value: &[u8]) -> Self {
         let compare = Attributes::new()
             .put_be32(NFTA_CMP_SREG, NFT_REG_1)

@@ -38,10 +38,13 @@ use crate::firewall::{
 use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::backend::FirewallBackend;
 use crate::kernel::firewall::error::FirewallError;
+use crate::kernel::firewall::sockets::SocketMatch;
 
 use contact::{absence, contact, failed, open};
 use message::TABLE;
 pub use probe::{Probe, probe};
+
+static SOCKETS: SocketMatch = SocketMatch::new();
 
 /// The nf_tables backend. Each operation opens a socket of its own, in the network namespace of the
 /// calling thread.
@@ -151,7 +154,8 @@ impl FirewallBackend for Nftables {
     }
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
-        text::lines(&encode::table(ruleset)?).map_err(|error| failed("render", error))
+        text::lines(&encode::table(&SOCKETS.usable(ruleset))?)
+            .map_err(|error| failed("render", error))
     }
 
     fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
@@ -169,8 +173,10 @@ impl FirewallBackend for Nftables {
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
         let operation = "replace table inet trailblazer";
-        let messages = encode::table(ruleset)?.messages();
-        transaction::replace_ours(&mut open(operation)?, operation, &messages)
+        SOCKETS.install(ruleset, |ruleset| {
+            let messages = encode::table(ruleset)?.messages();
+            transaction::replace_ours(&mut open(operation)?, operation, &messages)
+        })
     }
 
     /// An empty snapshot stands for the absence of our table.

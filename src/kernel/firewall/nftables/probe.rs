@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::contact::{absence, contact, failed};
 use super::{encode, transaction};
-use crate::firewall::{Chain, FwRule, Hook, Match, ObservedFirewall, Path, Ruleset, Statement};
+use crate::firewall::{
+    Chain, FwRule, Hook, Match, ObservedFirewall, Path, Ports, Ruleset, Statement,
+};
 use crate::kernel::firewall::error::FirewallError;
 use crate::types::{Family, Mark, Realm};
 
@@ -98,7 +100,7 @@ fn everything() -> Ruleset {
     };
     let v4 = IpAddr::from(Ipv4Addr::LOCALHOST);
     let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
-    let prerouting = vec![
+    let mut prerouting = vec![
         rule(
             vec![Match::NewFlow, Match::DestinationIsLocal],
             Statement::SetFlowMark(mark),
@@ -108,6 +110,13 @@ fn everything() -> Ruleset {
             Statement::RestoreMark { mask: mark.mask },
         ),
     ];
+    let ports = Ports::LOCAL;
+    let answers = [
+        Match::TcpAnswer(ports),
+        Match::TcpAnswerFrom(ports),
+        Match::UdpAnswer(ports),
+    ];
+    prerouting.extend(answers.map(|answer| rule(vec![answer], Statement::Accept)));
     let counting = [
         Match::OriginalDirection,
         Match::PacketMark(mark),

@@ -11,6 +11,7 @@ pub(super) enum Value {
     Meta(u32),
     Ct(u32),
     Rt(u32),
+    Socket(u32),
     SourceType,
     DestinationType,
     Payload {
@@ -73,6 +74,8 @@ impl fmt::Display for Value {
             Value::Rt(NFT_RT_NEXTHOP4) => f.write_str("rt ip nexthop"),
             Value::Rt(NFT_RT_NEXTHOP6) => f.write_str("rt ip6 nexthop"),
             Value::Rt(key) => write!(f, "rt key-{key}"),
+            Value::Socket(NFT_SOCKET_WILDCARD) => f.write_str("socket wildcard"),
+            Value::Socket(key) => write!(f, "socket key-{key}"),
             Value::SourceType => f.write_str("fib saddr type"),
             Value::DestinationType => f.write_str("fib daddr type"),
             Value::Payload {
@@ -84,6 +87,9 @@ impl fmt::Display for Value {
                 (NFT_PAYLOAD_NETWORK_HEADER, 16, 4) => f.write_str("ip daddr"),
                 (NFT_PAYLOAD_NETWORK_HEADER, 8, 16) => f.write_str("ip6 saddr"),
                 (NFT_PAYLOAD_NETWORK_HEADER, 24, 16) => f.write_str("ip6 daddr"),
+                (NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2) => f.write_str("th sport"),
+                (NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2) => f.write_str("th dport"),
+                (NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1) => f.write_str("tcp flags"),
                 // The raw syntax of nft in bits, with the header as a number instead of a name.
                 _ => write!(f, "@base-{base},{},{}", offset * 8, length * 8),
             },
@@ -98,6 +104,9 @@ impl fmt::Display for Value {
                     }
                     (true, Some(mask), Some(xor)) => {
                         write!(f, "{of} & {mask:#010x} ^ {xor:#010x}")
+                    }
+                    _ if xor.iter().all(|byte| *byte == 0) => {
+                        write!(f, "{of} & 0x{}", hex(mask))
                     }
                     _ => write!(f, "{of} & 0x{} ^ 0x{}", hex(mask), hex(xor)),
                 }
@@ -163,6 +172,20 @@ impl Value {
                 [NFPROTO_IPV6] => Some("ipv6".to_owned()),
                 _ => None,
             },
+            Value::Meta(NFT_META_L4PROTO) => match bytes {
+                [IPPROTO_TCP] => Some("tcp".to_owned()),
+                [IPPROTO_UDP] => Some("udp".to_owned()),
+                _ => None,
+            },
+            Value::Socket(_) => match bytes {
+                [number] => Some(number.to_string()),
+                _ => None,
+            },
+            Value::Payload {
+                base: NFT_PAYLOAD_TRANSPORT_HEADER,
+                length: 2,
+                ..
+            } => Some(u16::from_be_bytes(bytes.try_into().ok()?).to_string()),
             Value::Ct(NFT_CT_DIRECTION) => match bytes {
                 [CT_DIR_ORIGINAL] => Some("original".to_owned()),
                 [CT_DIR_REPLY] => Some("reply".to_owned()),

@@ -182,12 +182,29 @@ pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;
 pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
 pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+/// Offset and length in the headers of TCP and UDP (RFC 9293 §3.1, RFC 768).
+pub(super) const SOURCE_PORT: (u32, u32) = (0, 2);
+pub(super) const DESTINATION_PORT: (u32, u32) = (2, 2);
+pub(super) const TCP_FLAGS: (u32, u32) = (13, 1);
+pub(super) const TCP_SYN: u8 = 0x02;
+pub(super) const TCP_ACK: u8 = 0x10;
+pub(super) const IPPROTO_TCP: u8 = 6;
+pub(super) const IPPROTO_UDP: u8 = 17;
+
+pub(super) const NFTA_SOCKET_KEY: u16 = 1;
+pub(super) const NFTA_SOCKET_DREG: u16 = 2;
+/// Since Linux 5.10.
+pub(super) const NFT_SOCKET_WILDCARD: u32 = 2;
 
 pub(super) const NFTA_CMP_SREG: u16 = 1;
 pub(super) const NFTA_CMP_OP: u16 = 2;
 pub(super) const NFTA_CMP_DATA: u16 = 3;
 pub(super) const NFT_CMP_EQ: u32 = 0;
 pub(super) const NFT_CMP_NEQ: u32 = 1;
+pub(super) const NFT_CMP_LT: u32 = 2;
+pub(super) const NFT_CMP_LTE: u32 = 3;
+pub(super) const NFT_CMP_GTE: u32 = 5;
 
 pub(super) const NFTA_BITWISE_SREG: u16 = 1;
 pub(super) const NFTA_BITWISE_DREG: u16 = 2;
