@@ -8,9 +8,13 @@
 mod doc_tests;
 mod error;
 pub mod file;
+mod locations;
 mod parse;
+mod protocols;
 mod reader;
 mod schema;
+mod slips;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod texts;

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::locations::{own_directory, source};
 use super::reader::Reader;
 use super::schema::read;
-use super::texts::{region, service, source};
+use super::slips;
+use super::texts::{region, service};
 use super::{AutoOr, Config, ConfigError, Role, validate};
 
 /// Settings from the command line. Each beats the file, and passes the same checks.
@@ -79,6 +81,11 @@ fn override_with(reader: &mut Reader<'_>, config: &mut Config, flags: &Overrides
     }
     if let Some(state_dir) = &flags.state_dir {
         config.source.state_dir = state_dir.clone();
+        // A relative path is allowed here: the shell has a working directory.
+        let wrong = state_dir.to_str().filter(|text| text.starts_with('/'));
+        if let Some(message) = wrong.and_then(|text| own_directory(text).err()) {
+            reader.problem_elsewhere("--state-dir", message);
+        }
     }
     let sources = flag(reader, "--source", &flags.source, |text| source(text, true));
     replace(&mut config.source.urls, sources);
@@ -109,7 +116,7 @@ fn flag<T>(
     }
     let mut found = Vec::new();
     for text in texts {
-        match read(text) {
+        match slips::of_value(text).map_or_else(|| read(text), Err) {
             Ok(value) => found.push(value),
             Err(message) => reader.problem_elsewhere(name, message),
         }

@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Place, Problem};
+use super::syntax;
 use crate::nearest::nearest;
 
 pub(super) enum Wrong {
@@ -46,7 +47,7 @@ impl<'t> Reader<'t> {
     pub(super) fn parse(text: &'t str) -> Result<Reader<'t>, Vec<Problem>> {
         let (root, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            return Err(syntax_problems(text, errors));
+            return Err(syntax::problems(text, errors));
         }
         Ok(Reader::of(text, root.into_inner()))
     }
@@ -291,44 +292,4 @@ fn description(value: &DeValue<'_>) -> String {
         DeValue::Array(_) => "a list".to_owned(),
         DeValue::Table(_) => "a table".to_owned(),
     }
-}
-
-/// Turns each parser error into a problem, except errors caused by the previous error: after an
-/// unclosed quote or bracket, the parser misreads the following line.
-fn syntax_problems(text: &str, mut errors: Vec<toml::de::Error>) -> Vec<Problem> {
-    errors.sort_by_key(|error| error.span().map(|span| span.start));
-    let mut found = Vec::new();
-    let mut misread = 0;
-    for error in &errors {
-        let place = error.span().map(|span| Place::of(text, &span));
-        let line = place.as_ref().map_or(0, |place| place.line);
-        let unquoted = place
-            .as_ref()
-            .and_then(|place| unquoted(place, error.message()));
-        if line == 0 || line > misread {
-            found.push(Problem {
-                key: String::new(),
-                place,
-                message: match &unquoted {
-                    Some(value) => format!(
-                        "not valid TOML: a value that isn't a plain number stands in double \
-                         quotes: write \"{value}\""
-                    ),
-                    None => format!("not valid TOML: {}", error.message()),
-                },
-            });
-        }
-        misread = if unquoted.is_some() { line } else { line + 1 };
-    }
-    found
-}
-
-/// The value of a line such as `refresh = 5m`: a common mistake with units, after which the parser
-/// reads the next lines correctly.
-fn unquoted(place: &Place, message: &str) -> Option<String> {
-    let before: String = place.text.chars().take(place.column - 1).collect();
-    let (_, value) = place.text.split_once('=')?;
-    let value = value.split('#').next().unwrap_or("").trim();
-    (before.contains('=') && message.starts_with("string values must be quoted"))
-        .then(|| value.to_owned())
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use super::locations::{absolute_path, own_directory, source};
 use super::reader::Reader;
-use super::texts::{
-    absolute_path, address, interface, listener, narrow_prefix, prefix, region, service, source,
-};
+use super::texts::{address, interface, listener, narrow_prefix, prefix, region, service};
 use super::units::{bare_percent, bare_size, percent, size};
 use super::values::{
     all_or_auto, auto_or, boolean, integer, mask, nat_bypass, price, table, text, time,
@@ -66,7 +65,7 @@ fn read_document(reader: &mut Reader<'_>, config: &mut Config) {
         "source.max_bytes" => source.max_bytes,
             value("a size such as \"64MiB\"", with_unit(size, bare_size));
         "source.state_dir" => source.state_dir,
-            value("an absolute path such as \"/var/lib/trailblazer\"", text(absolute_path));
+            value("an absolute path such as \"/var/lib/trailblazer\"", text(own_directory));
         "source.path" => source.path, value("\"auto\", \"egress\" or \"bypass\"", word);
         "select.services" => select.services, each("a list such as [\"S3\"]", text(service));
         "select.regions" => select.regions,

@@ -1,24 +1,19 @@
 //! Readers of texts: one function for each kind of text in the config file. Each error message
 //! says what to write instead.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
 use crate::types::{Region, Service, has_leading_zero};
 
+/// The addresses of the instance metadata service ("Instance metadata", EC2 User Guide).
+const METADATA: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
+
 /// Reads the address of a router or of this host, so of a possible destination of packets.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
     let Ok(address) = text.parse::<IpAddr>() else {
-        let hint = if text.parse::<IpNet>().is_ok() {
-            "a prefix: write the address alone, without the /"
-        } else if text.contains('%') {
-            "remove the % and the interface; `interface` is a separate key"
-        } else {
-            "write an address such as \"10.0.1.10\" or \"fd00::10\"; names are not resolved"
-        };
-        return Err(format!("{text:?} is not an IP address: {hint}"));
+        return Err(format!("{text:?} is not an IP address: {}", hint(text)));
     };
     let refuse = |kind: &str| {
         Err(format!(
@@ -29,12 +24,38 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
         _ if address.is_unspecified() => refuse("the unspecified address"),
         _ if address.is_loopback() => refuse("a loopback address"),
         _ if address.is_multicast() => refuse("a multicast address"),
+        _ if METADATA.contains(&text) => refuse("the address of the metadata service"),
         IpAddr::V4(v4) if v4.is_broadcast() => refuse("the broadcast address"),
+        IpAddr::V4(v4) if v4.octets()[0] == 0 => refuse("in 0.0.0.0/8"),
+        IpAddr::V4(v4) if v4.octets()[0] >= 240 => refuse("in the reserved block 240.0.0.0/4"),
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => Err(format!("{v6} is an IPv4-mapped IPv6 address: write {v4}")),
             None => Ok(address),
         },
         IpAddr::V4(_) => Ok(address),
+    }
+}
+
+/// The correction of a text that is no address.
+fn hint(text: &str) -> &'static str {
+    let numbers = text.split('.').count();
+    let digits = |c: char| c.is_ascii_digit() || c == '.';
+    if text.parse::<IpNet>().is_ok() {
+        "a prefix: write the address alone, without the /"
+    } else if text.contains('%') {
+        "remove the % and the interface; `interface` is a separate key"
+    } else if text.contains([',', ' ', ';']) {
+        "write each address in quotes of its own, as [\"10.0.1.10\", \"10.0.2.10\"]"
+    } else if text.chars().all(digits) && has_leading_zero(text) {
+        "a number begins with 0, which some readers take for octal: write the number without the 0"
+    } else if text.chars().all(digits) && numbers == 4 {
+        "each of the four numbers is 0 to 255"
+    } else if text.chars().all(digits) {
+        "an IPv4 address has four numbers"
+    } else if text.parse::<SocketAddr>().is_ok() || text.starts_with('[') {
+        "write the address alone, without brackets and port"
+    } else {
+        "write an address such as \"10.0.1.10\" or \"fd00::10\"; names are not resolved"
     }
 }
 
@@ -46,9 +67,7 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
                 "{text:?} is an address, not a prefix: write \"{}\"",
                 IpNet::from(address)
             ),
-            Err(_) => format!(
-                "{text:?} is not a prefix: write a prefix such as \"10.0.0.0/16\" or \"fd00::/8\""
-            ),
+            Err(_) => format!("{text:?} is not a prefix: {}", prefix_hint(text)),
         });
     };
     if net.addr().is_ipv4() && has_leading_zero(text) {
@@ -73,6 +92,34 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
+/// The correction of a text that is no prefix.
+fn prefix_hint(text: &str) -> String {
+    let (address, length) = text.split_once('/').unwrap_or((text, ""));
+    let mask = length.parse::<Ipv4Addr>().map(u32::from);
+    match mask {
+        Ok(mask) if mask.leading_ones() == mask.count_ones() => {
+            format!(
+                "write the length in place of the mask, \"{address}/{}\"",
+                mask.count_ones()
+            )
+        }
+        _ if text.contains([',', ' ', ';']) => {
+            "write each prefix in quotes of its own, as [\"10.0.0.0/16\", \"10.1.0.0/16\"]"
+                .to_owned()
+        }
+        _ if text.contains('-') => {
+            "a range of addresses: write the prefixes that make up the range".to_owned()
+        }
+        _ if text.contains('*') => {
+            "write the length in place of the *, such as \"10.0.0.0/16\"".to_owned()
+        }
+        _ if length.len() > 1 && length.starts_with('0') => {
+            "the length begins with 0: write the number without the 0".to_owned()
+        }
+        _ => "write a prefix such as \"10.0.0.0/16\" or \"fd00::/8\"".to_owned(),
+    }
+}
+
 /// Reads a prefix other than the default route.
 pub(super) fn narrow_prefix(text: &str) -> Result<IpNet, String> {
     let net = prefix(text)?;
@@ -94,17 +141,6 @@ pub(super) fn interface(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
-}
-
-pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if !path.is_absolute() || text.contains('\0') {
-        return Err(format!(
-            "{text:?} is not an absolute path: write a path from / on, since a service has no \
-             fixed working directory"
-        ));
-    }
-    Ok(path)
 }
 
 /// Reads the listener of metrics; the empty string means none.
@@ -148,8 +184,8 @@ pub(super) fn region(text: &str) -> Result<Region, String> {
         "did you mean \"GLOBAL\"?".to_owned()
     } else if zone.len() + 1 == text.len() && plausible(zone) {
         format!("an availability zone, in the region {zone:?}")
-    } else if plausible(&lower) {
-        format!("did you mean {lower:?}?")
+    } else if plausible(&lower.replace(['_', ' '], "-")) {
+        format!("did you mean {:?}?", lower.replace(['_', ' '], "-"))
     } else {
         "write a region such as \"us-east-1\", or \"auto\" for the region of this instance"
             .to_owned()
@@ -175,52 +211,4 @@ pub(super) fn service(text: &str) -> Result<Service, String> {
         "write a name from ip-ranges.json, such as \"S3\"".to_owned()
     };
     Err(format!("{text:?} is not a service: {hint}"))
-}
-
-/// Reads the source of the document. Relative paths are allowed on the command line only.
-pub(super) fn source(text: &str, relative: bool) -> Result<String, String> {
-    if text.is_empty() || text.contains(|c: char| c.is_control()) {
-        return Err(format!("{text:?} is not a URL or path"));
-    }
-    // A colon before any slash ends a scheme (RFC 3986, section 4.2).
-    let scheme = text
-        .split_once(':')
-        .map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest))
-        .filter(|(scheme, _)| !scheme.contains('/') && !scheme.is_empty());
-    match scheme {
-        Some((scheme, rest)) if scheme == "http" || scheme == "https" => {
-            let host = rest
-                .strip_prefix("//")
-                .map(|rest| rest.split(['/', '?', '#']).next().unwrap_or(""))
-                .unwrap_or("");
-            if host.is_empty() || text.contains(char::is_whitespace) {
-                return Err(format!(
-                    "{text:?} has no host: write a URL such as \"https://ip-ranges.amazonaws.com/ip-ranges.json\""
-                ));
-            }
-        }
-        Some((scheme, rest)) if scheme == "file" => {
-            let local = rest.starts_with('/')
-                && (!rest.starts_with("//")
-                    || rest.starts_with("///")
-                    || rest.starts_with("//localhost/"));
-            if !local {
-                return Err(format!(
-                    "{text:?} is not a local file: write file:/// and the absolute path"
-                ));
-            }
-        }
-        Some((scheme, _)) => {
-            return Err(format!(
-                "{text:?} has the scheme {scheme:?}: only https, http and file can be fetched"
-            ));
-        }
-        None if relative || text.starts_with('/') => {}
-        None => {
-            return Err(format!(
-                "{text:?} is neither a URL nor an absolute path: write https:// before a host, or a path from / on"
-            ));
-        }
-    }
-    Ok(text.to_owned())
 }

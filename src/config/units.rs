@@ -127,28 +127,100 @@ fn quantity(text: &str, units: &[(&str, u64)], kind: &str, example: &str) -> Res
     let (number, unit) = split(text);
     let known = names(units);
     if number.is_empty() {
+        let hint = if text.chars().any(|c| c.is_numeric() && !c.is_ascii_digit()) {
+            "with the digits 0 to 9"
+        } else {
+            "the number first"
+        };
         return Err(format!(
-            "{text:?} is not a {kind}: write a whole number and a unit, such as {example:?} (units: {known})"
+            "{text:?} is not a {kind}: write a whole number and a unit, {hint}, such as {example:?} (units: {known})"
         ));
     }
     if unit.is_empty() {
         return Err(no_unit(&format!("{text:?}"), kind, example, &known));
     }
     let Some((_, length)) = units.iter().find(|(name, _)| *name == unit) else {
-        let hint = nearest(unit, units.iter().map(|(name, _)| *name))
-            .map_or_else(String::new, |name| {
-                format!("; did you mean \"{number}{name}\"?")
-            });
+        let hint = correction(text, number, unit, units)
+            .map_or_else(String::new, |right| format!("; did you mean {right:?}?"));
         return Err(format!(
             "{text:?} has the unknown unit {unit:?} (units: {known}){hint}"
         ));
     };
-    let count: u64 = number
-        .parse()
-        .map_err(|_| format!("{text:?} is not a whole number of {unit}: use a smaller unit"))?;
+    if number.contains('.') {
+        let smaller = fraction(number, *length, units).map_or_else(
+            || "use a smaller unit".to_owned(),
+            |right| format!("use a smaller unit, {right:?}"),
+        );
+        return Err(format!(
+            "{text:?} is not a whole number of {unit}: {smaller}"
+        ));
+    }
+    let count: Option<u64> = number.parse().ok();
     count
-        .checked_mul(*length)
+        .and_then(|count| count.checked_mul(*length))
         .ok_or_else(|| format!("{text:?} is too large"))
+}
+
+/// Words and abbreviations for units, with the unit that the config knows.
+const ALIASES: [(&[&str], &str); 8] = [
+    (&["msec", "millis", "milliseconds"], "ms"),
+    (&["sec", "secs", "second", "seconds"], "s"),
+    (&["min", "mins", "minute", "minutes"], "m"),
+    (&["hr", "hrs", "hour", "hours"], "h"),
+    (&["day", "days"], "d"),
+    (&["week", "weeks"], "w"),
+    (&["k", "K", "KB", "kb", "Ki"], "KiB"),
+    (&["g", "G", "Gb", "gb", "Gi"], "GiB"),
+];
+
+/// The value that was meant: a unit by another name, or a sum such as `1h30m`.
+fn correction(text: &str, number: &str, unit: &str, units: &[(&str, u64)]) -> Option<String> {
+    let known = |name: &str| units.iter().find(|(unit, _)| *unit == name);
+    let alias = ALIASES.iter().find(|(names, _)| names.contains(&unit));
+    let megabytes = ["M", "m", "Mb", "mb", "Mi"]
+        .contains(&unit)
+        .then_some("MiB");
+    let named = alias.map(|(_, name)| *name).or(megabytes);
+    if let Some((name, _)) = named.and_then(known) {
+        return Some(format!("{number}{name}"));
+    }
+    let mut total: u64 = 0;
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (number, behind) = split(rest);
+        let end = behind.find(|c: char| !c.is_ascii_alphabetic());
+        let (unit, behind) = behind.split_at(end.unwrap_or(behind.len()));
+        let Some((_, length)) = known(unit) else {
+            let names = units.iter().map(|(name, _)| *name);
+            return nearest(unit, names)
+                .filter(|_| behind.is_empty())
+                .map(|name| format!("{number}{name}"));
+        };
+        let part = number.parse::<u64>().ok()?.checked_mul(*length)?;
+        total = total.checked_add(part)?;
+        rest = behind.trim_start();
+    }
+    in_units(total, units)
+}
+
+/// `0.5h` as `30m`.
+fn fraction(number: &str, length: u64, units: &[(&str, u64)]) -> Option<String> {
+    let exact = number.parse::<f64>().ok()? * length as f64;
+    let whole = exact.round();
+    ((exact - whole).abs() < 1e-6 && (1.0..1e15).contains(&whole))
+        .then(|| in_units(whole as u64, units))?
+}
+
+/// An amount in the largest unit without a fraction.
+fn in_units(amount: u64, units: &[(&str, u64)]) -> Option<String> {
+    let mut fitting: Vec<&(&str, u64)> = units
+        .iter()
+        .filter(|(_, length)| amount.is_multiple_of(*length))
+        .collect();
+    fitting.sort_by_key(|(_, length)| *length);
+    fitting
+        .last()
+        .map(|(unit, length)| format!("{}{unit}", amount / length))
 }
 
 #[cfg(test)]
@@ -182,8 +254,15 @@ mod tests {
             ),
             (
                 duration("1.5h").err(),
-                "not a whole number of h: use a smaller unit",
+                r#"not a whole number of h: use a smaller unit, "90m""#,
             ),
+            (duration("1h30m").err(), r#"did you mean "90m"?"#),
+            (duration("5 minutes").err(), r#"did you mean "5m"?"#),
+            (duration("h30m").err(), "the number first"),
+            (duration("٥m").err(), "with the digits 0 to 9"),
+            (duration("99999999999999999999d").err(), "is too large"),
+            (size("64M").err(), r#"did you mean "64MiB"?"#),
+            (size("0.5GiB").err(), r#""512MiB""#),
             (duration("-5m").err(), r#""-5m" is not a duration"#),
             (duration("").err(), r#""" is not a duration"#),
             (duration("11000d").err(), "longer than ten years"),

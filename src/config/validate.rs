@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
 
+use ipnet::IpNet;
+
+use super::protocols::TAKEN_PROTOCOLS;
 use super::{AutoOr, Config, NatBypass, Role};
 use crate::types::{Family, TableId};
 
@@ -17,30 +20,6 @@ const MAX_EGRESS_ADDRESSES: usize = 32;
 /// Length of `sun_path` without the terminating zero (linux/un.h).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Routing protocols of other programs (`RTPROT_*`, linux/rtnetlink.h), which delete every route
-/// with their number.
-const TAKEN_PROTOCOLS: [(u8, &str); 19] = [
-    (8, "gated"),
-    (9, "router advertisements, by the kernel itself"),
-    (10, "mrt"),
-    (11, "zebra (FRR)"),
-    (12, "BIRD"),
-    (13, "DECnet routing"),
-    (14, "xorp"),
-    (15, "netsukuku"),
-    (16, "DHCP clients"),
-    (17, "multicast routing"),
-    (18, "keepalived"),
-    (42, "babel"),
-    (99, "OpenR"),
-    (186, "BGP"),
-    (187, "IS-IS"),
-    (188, "OSPF"),
-    (189, "RIP"),
-    (190, "FRR's NHRP"),
-    (192, "EIGRP"),
-];
-
 /// A mistake in the values of one or more keys.
 pub(super) struct Mistake {
     /// The keys with the mistake; the message points to the first. A mistake is dropped if any of
@@ -54,6 +33,9 @@ pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
     let mut found = Mistakes(Vec::new());
     found.source(config);
     found.select(config);
+    let cidrs = config.vpc_cidrs.iter();
+    let cidrs: Vec<IpNet> = cidrs.filter_map(|cidr| cidr.set().copied()).collect();
+    found.whole_family("vpc.cidrs", &cidrs);
     found.kernel(config);
     found.egress(config);
     if config.role == Some(Role::Nat) {
@@ -111,6 +93,7 @@ impl Mistakes {
             );
             return;
         }
+        self.whole_family("select.include", &select.include);
         for prefix in &select.include {
             let family = Family::of_net(prefix);
             if !select.families.contains(&family) {
@@ -121,6 +104,18 @@ impl Mistakes {
                          {family:?}: add the family or remove the prefix",
                         family = family.as_str()
                     ),
+                );
+            }
+        }
+    }
+
+    /// Prefixes such as `0.0.0.0/1` and `128.0.0.0/1` are a default route in two parts.
+    fn whole_family(&mut self, key: &'static str, prefixes: &[IpNet]) {
+        for merged in IpNet::aggregate(&prefixes.to_vec()) {
+            if merged.prefix_len() == 0 {
+                self.add(
+                    &[key],
+                    format!("the prefixes together are the default route {merged}: the setting would apply to all traffic"),
                 );
             }
         }
@@ -229,6 +224,14 @@ impl Mistakes {
                 );
             }
         }
+        if !config.egress.onlink {
+            self.ends_of_networks("egress.gateways", "[egress]", gateways.iter());
+        }
+        if !config.bypass.onlink {
+            let bypass = Family::ALL.into_iter();
+            let bypass = bypass.filter_map(|family| config.bypass.gateway.get(family).set());
+            self.ends_of_networks("bypass.gateway", "[bypass]", bypass);
+        }
         for family in Family::ALL {
             let of_family = config.egress.gateways_of(family);
             if let Some(gateway) = of_family.first()
@@ -253,6 +256,30 @@ impl Mistakes {
                     ),
                 );
             }
+        }
+    }
+
+    /// The first and the last address of a /24 can be hosts only in a larger network.
+    fn ends_of_networks<'g>(
+        &mut self,
+        key: &'static str,
+        table: &str,
+        gateways: impl Iterator<Item = &'g IpAddr>,
+    ) {
+        for gateway in gateways {
+            let IpAddr::V4(v4) = gateway else { continue };
+            let end = match v4.octets()[3] {
+                0 => "network",
+                255 => "broadcast",
+                _ => continue,
+            };
+            self.add(
+                &[key],
+                format!(
+                    "{gateway} is the {end} address of a /24, no router: correct the last number; \
+                     in a larger network, where the address is a router's, set onlink = true in {table}"
+                ),
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::reader::{Reader, Wrong};
+use super::slips;
 use super::texts::address;
 use super::units::{bare_duration, duration, duration_text};
 use super::{AutoOr, NatBypass};
@@ -18,8 +19,16 @@ pub(super) fn text<T>(
     read: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
     move |value| match value.as_str() {
-        Some(text) => Ok(read(text)?),
+        Some(text) => plain(text, &read),
         None => Err(Wrong::Type),
+    }
+}
+
+/// Reads a text without the slips of pasted text.
+fn plain<T>(text: &str, read: &impl Fn(&str) -> Result<T, String>) -> Result<T, Wrong> {
+    match slips::of_value(text) {
+        Some(slip) => Err(Wrong::Value(slip)),
+        None => Ok(read(text)?),
     }
 }
 
@@ -29,7 +38,7 @@ pub(super) fn with_unit<T>(
     bare: impl Fn(&str) -> String,
 ) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
     move |value| match value {
-        DeValue::String(text) => Ok(read(text)?),
+        DeValue::String(text) => plain(text, &read),
         DeValue::Integer(number) => Err(Wrong::Value(bare(&number.to_string()))),
         DeValue::Float(number) => Err(Wrong::Value(bare(&number.to_string()))),
         _ => Err(Wrong::Type),
@@ -88,8 +97,21 @@ pub(super) fn integer<T: TryFrom<u64>>(
             },
             _ => return Err(Wrong::Type),
         };
+        let written = match value {
+            DeValue::String(text) if radix == 10 && text.len() > 1 && text.starts_with('0') => {
+                format!("{text:?} begins with 0, which some readers take for octal")
+            }
+            _ if radix == 8 => format!("0o{digits} is octal"),
+            _ if radix == 2 => format!("0b{digits} is binary"),
+            _ => String::new(),
+        };
         // i128, since the TOML parser passes on signs and numbers of any length.
         let number = i128::from_str_radix(digits, radix).map_err(|_| Wrong::Type)?;
+        if !written.is_empty() {
+            return Err(Wrong::Value(format!(
+                "{written}: write {number}, or {number:#x}"
+            )));
+        }
         u64::try_from(number)
             .ok()
             .filter(|number| (min..=max).contains(number))
@@ -138,12 +160,19 @@ pub(super) fn time(
     );
 }
 
+/// Earlier versions numbered nexthop objects by a hundred times the table, in 32 bits.
+const LAST_TABLE: u64 = 19_999_999;
+
 pub(super) fn table(reader: &mut Reader<'_>, key: &'static str, setting: &mut TableId) {
     reader.value(
         key,
         "the number of a routing table such as 1083",
         &mut setting.0,
-        integer(1, u64::from(u32::MAX), ": 0 means no table"),
+        integer(
+            1,
+            LAST_TABLE,
+            ": 0 means no table, and above that no numbers are left for nexthop objects",
+        ),
     );
 }
 
