@@ -3,6 +3,7 @@
 //! The same types describe the desired and the observed state, so a comparison is `==`.
 
 mod options;
+mod selector;
 
 use std::net::IpAddr;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Family, IfIndex, Mark, Metric, NexthopId, Priority, Protocol, Realm, TableId};
 pub use options::{MetricKind, MetricValue, RouteMetric, RouteOptions, SharedOptions};
+pub use selector::ForeignSelector;
 
 /// The identity of a route in the kernel's FIB: two routes with equal keys shadow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -191,8 +193,8 @@ pub struct Rule {
     /// Selects by incoming interface (`FRA_IIFNAME`).
     pub iif: Option<String>,
     pub mark: Option<Mark>,
-    /// Selectors that we never use, as text (`from 10.0.0.0/8`, `oif eth1`, …); empty in our rules.
-    pub foreign_selectors: Vec<String>,
+    /// Selectors that we never use, in the order of `ip rule`; empty in our rules.
+    pub foreign_selectors: Vec<ForeignSelector>,
     pub action: RuleAction,
     pub protocol: Protocol,
 }

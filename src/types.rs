@@ -159,6 +159,8 @@ number_type!(
 impl TableId {
     /// The kernel's `main` table (`RT_TABLE_MAIN`, linux/rtnetlink.h).
     pub const MAIN: TableId = TableId(254);
+    /// The kernel's `default` table (`RT_TABLE_DEFAULT`, linux/rtnetlink.h).
+    pub const DEFAULT: TableId = TableId(253);
     /// The kernel's `local` table (`RT_TABLE_LOCAL`, linux/rtnetlink.h).
     pub const LOCAL: TableId = TableId(255);
 }

@@ -8,7 +8,7 @@ use super::probes::Question;
 use super::words::errno_text;
 use crate::degraded::Part;
 use crate::desired::EgressPath;
-use crate::objects::{RouteTarget, Rule, RuleAction, Via};
+use crate::objects::{ForeignSelector, RouteTarget, Rule, RuleAction, Via};
 use crate::types::{Family, IfIndex, TableId};
 
 /// The errnos of an `unreachable` route for IPv4 and IPv6 programs: `EHOSTUNREACH`, `ENETUNREACH`.
@@ -163,7 +163,7 @@ fn rule_advice(promise: &Promise<'_>, named: &str, family: Family, flag: &str) -
     if rule
         .foreign_selectors
         .iter()
-        .any(|selector| selector.starts_with("to "))
+        .any(|selector| matches!(selector, ForeignSelector::To(_)))
     {
         return format!(
             "remove the rule (ip {flag} rule del pref {priority}); for an exemption on purpose, use a route of the main table instead"

@@ -8,8 +8,8 @@ use super::expected::{Expected, Promise};
 use super::ordinary;
 use super::packet::{Decision, Lookup};
 use crate::facts::{HostFacts, MainRoute};
-use crate::objects::{Route, RouteTarget, Rule, RuleAction, Via};
-use crate::plan::text::rule_text;
+use crate::objects::{ForeignSelector, Route, RouteTarget, Rule, RuleAction, Via};
+use crate::plan::rule_text::rule_text;
 use crate::types::{Family, Priority, TableId};
 
 /// The kernel's own rule for the main table (`fib_default_rules_init`, net/ipv4/fib_rules.c).
@@ -151,22 +151,17 @@ pub(super) fn takes_ordinary_packets(
     }
     rule.foreign_selectors
         .iter()
-        .all(|selector| match selector.split_once(' ') {
+        .all(|selector| match selector {
             // Every socket without an address may send there.
-            Some(("to", _)) => true,
-            Some(("from", prefix)) => prefix
-                .parse()
-                .is_ok_and(|prefix| is_ordinary_source(&prefix, question, promise)),
-            Some(("uidrange", users)) => ordinary::is_everybody(users),
-            Some((name, value)) => ordinary::matches_selector(name, value).unwrap_or(false),
-            None => false,
+            ForeignSelector::To(_) => true,
+            ForeignSelector::From(prefix) => is_ordinary_source(prefix, question, promise),
+            ForeignSelector::Users(first, last) => ordinary::is_everybody(*first, *last),
+            other => ordinary::matches_selector(other).unwrap_or(false),
         })
 }
 
 fn is_inverted(rule: &Rule) -> bool {
-    rule.foreign_selectors
-        .iter()
-        .any(|selector| selector == "not")
+    rule.foreign_selectors.contains(&ForeignSelector::Not)
 }
 
 /// The source of a question from a socket is the address that the kernel chooses for sockets
@@ -209,20 +204,17 @@ fn may_match(rule: &Rule, question: &Lookup, promise: &Promise<'_>) -> bool {
     }
     rule.foreign_selectors
         .iter()
-        .all(|selector| match selector.split_once(' ') {
-            Some(("to", prefix)) => holds(prefix, Some(question.destination)),
-            Some(("from", prefix)) => holds(prefix, question.source),
-            Some((name, value)) => ordinary::matches_selector(name, value).unwrap_or(true),
-            None => true,
+        .all(|selector| match selector {
+            ForeignSelector::To(prefix) => holds(prefix, Some(question.destination)),
+            ForeignSelector::From(prefix) => holds(prefix, question.source),
+            other => ordinary::matches_selector(other).unwrap_or(true),
         })
 }
 
-fn holds(prefix: &str, address: Option<IpAddr>) -> bool {
-    match (prefix.parse::<IpNet>(), address) {
-        (Ok(prefix), Some(address)) => prefix.contains(&address),
-        (Ok(prefix), None) => prefix.prefix_len() == 0,
-        (Err(_), _) => false,
-    }
+fn holds(prefix: &IpNet, address: Option<IpAddr>) -> bool {
+    address.map_or(prefix.prefix_len() == 0, |address| {
+        prefix.contains(&address)
+    })
 }
 
 /// The foreign rules that a packet of the question meets before the rule of ours that should

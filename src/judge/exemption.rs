@@ -13,7 +13,7 @@ use super::packet::Lookup;
 use super::probes::{deciding, foreign_before, own_source, selected};
 use crate::desired::special;
 use crate::facts::MainRoute;
-use crate::objects::Rule;
+use crate::objects::{ForeignSelector, Rule};
 use crate::types::{Family, PerFamily};
 
 /// Bound of the objects named of one kind.
@@ -77,10 +77,11 @@ fn is_exemption(promise: &Promise<'_>, rule: &Rule, own: &PerFamily<Option<IpAdd
     };
     // Private destinations follow the main table anyway.
     let thrown = special::thrown(family, promise.vpc_cidrs);
-    let is_private = rule.foreign_selectors.iter().any(|selector| {
-        let to = selector.strip_prefix("to ").and_then(|to| to.parse().ok());
-        to.is_some_and(|to: IpNet| thrown.iter().any(|net| net.contains(&to)))
-    });
+    let is_private = rule
+        .foreign_selectors
+        .iter()
+        .filter_map(ForeignSelector::destination)
+        .any(|to| thrown.iter().any(|net| net.contains(to)));
     let input = inputs
         .first()
         .and_then(|input| promise.facts.link_named(&input.device))

@@ -1,6 +1,8 @@
 //! The ordinary packet: sent to a partner or to storage by a socket without an address and without a
 //! mark, or forwarded for such a socket.
 
+use crate::objects::ForeignSelector;
+
 /// `IPPROTO_TCP` (linux/in.h).
 pub const PROTOCOL: u8 = 6;
 /// The port of HTTPS, which storage and nearly all partners use.
@@ -11,29 +13,25 @@ pub const USER: u32 = 0;
 /// `nobody` is missing (65534).
 const LAST_USER: u32 = 60_000;
 
-/// A range as rules name them: `443`, `80-443`.
-pub fn range(text: &str) -> Option<(u32, u32)> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    Some((first.parse().ok()?, last.parse().ok()?))
-}
-
 /// True if a rule's selector of a protocol, port or user matches the ordinary packet; `None` for
 /// other selectors.
-pub fn matches_selector(name: &str, value: &str) -> Option<bool> {
-    let holds = |number: u32| range(value).is_some_and(|(a, b)| (a..=b).contains(&number));
-    match name {
-        "ipproto" => Some(holds(u32::from(PROTOCOL))),
-        "dport" => Some(holds(u32::from(PORT))),
-        "uidrange" => Some(holds(USER)),
+pub fn matches_selector(selector: &ForeignSelector) -> Option<bool> {
+    match selector {
+        ForeignSelector::IpProtocol(protocol) => Some(*protocol == PROTOCOL),
+        ForeignSelector::DestinationPorts(first, last) => Some((*first..=*last).contains(&PORT)),
+        ForeignSelector::Users(first, last) => Some((*first..=*last).contains(&USER)),
         // The source port is any; the other selectors compare values that nobody sets by default.
-        "sport" | "oif" | "tos" | "dscp" => Some(false),
+        ForeignSelector::SourcePorts(..)
+        | ForeignSelector::OutputDevice(_)
+        | ForeignSelector::Tos(_)
+        | ForeignSelector::Dscp(_) => Some(false),
         _ => None,
     }
 }
 
 /// True if nearly all users are in the range of a rule.
-pub fn is_everybody(value: &str) -> bool {
-    range(value).is_some_and(|(first, last)| first == USER && last >= LAST_USER)
+pub fn is_everybody(first: u32, last: u32) -> bool {
+    first == USER && last >= LAST_USER
 }
 
 #[cfg(test)]
@@ -42,19 +40,22 @@ mod tests {
 
     #[test]
     fn selectors_of_ordinary_packets_match() {
-        for (name, value, expected) in [
-            ("ipproto", "6", Some(true)),
-            ("ipproto", "17", Some(false)),
-            ("dport", "443-443", Some(true)),
-            ("dport", "22-22", Some(false)),
-            ("uidrange", "0-0", Some(true)),
-            ("uidrange", "1000-1000", Some(false)),
-            ("oif", "eth1", Some(false)),
-            ("realms", "3", None),
+        for (selector, expected) in [
+            (ForeignSelector::IpProtocol(6), Some(true)),
+            (ForeignSelector::IpProtocol(17), Some(false)),
+            (ForeignSelector::DestinationPorts(443, 443), Some(true)),
+            (ForeignSelector::DestinationPorts(22, 22), Some(false)),
+            (ForeignSelector::Users(0, 0), Some(true)),
+            (ForeignSelector::Users(1000, 1000), Some(false)),
+            (
+                ForeignSelector::OutputDevice("eth1".to_owned()),
+                Some(false),
+            ),
+            (ForeignSelector::Realms(3), None),
         ] {
-            assert_eq!(matches_selector(name, value), expected, "{name} {value}");
+            assert_eq!(matches_selector(&selector), expected, "{selector}");
         }
-        assert!(is_everybody("0-4294967294"));
-        assert!(!is_everybody("0-0"));
+        assert!(is_everybody(0, u32::MAX - 1));
+        assert!(!is_everybody(0, 0));
     }
 }

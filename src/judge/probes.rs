@@ -147,7 +147,7 @@ pub(super) fn own_source(
 fn named_by_rules(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
     let destinations = foreign_before(promise, family)
         .flat_map(|rule| &rule.foreign_selectors)
-        .filter_map(|selector| selector.strip_prefix("to ")?.parse::<IpNet>().ok())
+        .filter_map(|selector| selector.destination().copied())
         .take(WIDE);
     let mut found = Vec::new();
     for net in destinations {

@@ -3,14 +3,12 @@
 //! The reader takes each attribute by itself, so that neither a foreign rule with an odd interface
 //! name nor an attribute of a newer kernel ends a pass.
 
-use std::fmt::Display;
-
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{family_number, family_of};
 use super::wire::{
     Attribute, CREATE, WireError, each_attribute, put, put_text, put_u32, u16_at, u32_at,
 };
-use crate::objects::{Rule, RuleAction};
+use crate::objects::{ForeignSelector, Rule, RuleAction};
 use crate::types::{Family, Mark, Priority, Protocol, TableId};
 
 // Message types and attributes of linux/rtnetlink.h and fib_rules.h.
@@ -141,11 +139,12 @@ pub(super) fn decode(body: &[u8]) -> Result<Option<Rule>, WireError> {
         }
     }
     if tos != 0 {
-        foreign_selectors.push(format!("tos {tos:#x}"));
+        foreign_selectors.push(ForeignSelector::Tos(tos));
     }
     if u32_at(header, 8)? & FIB_RULE_INVERT != 0 {
-        foreign_selectors.push("not".to_owned());
+        foreign_selectors.push(ForeignSelector::Not);
     }
+    foreign_selectors.sort();
     let mark = (value.is_some() || mask.is_some()).then(|| Mark {
         value: value.unwrap_or(0),
         mask: mask.unwrap_or(u32::MAX),
@@ -170,38 +169,36 @@ pub(super) fn decode(body: &[u8]) -> Result<Option<Rule>, WireError> {
     }))
 }
 
-/// A selector (or modifier) that our rules never have, as `ip rule` shows it; `None` for an
-/// unknown attribute.
+/// A selector (or modifier) that our rules never have; `None` for an unknown attribute.
 fn foreign(
     attribute: &Attribute<'_>,
     src_len: u8,
     dst_len: u8,
-) -> Result<Option<String>, WireError> {
-    let range =
-        |name: &str, first: &dyn Display, last: &dyn Display| format!("{name} {first}-{last}");
-    let ports = |name| -> Result<String, WireError> {
-        let bytes = attribute.payload;
-        Ok(range(name, &u16_at(bytes, 0)?, &u16_at(bytes, 2)?))
-    };
+) -> Result<Option<ForeignSelector>, WireError> {
+    let bytes = attribute.payload;
+    let ports = || Ok::<_, WireError>((u16_at(bytes, 0)?, u16_at(bytes, 2)?));
     Ok(Some(match attribute.kind {
-        FRA_SRC => format!("from {}/{src_len}", attribute.address()?),
-        FRA_DST => format!("to {}/{dst_len}", attribute.address()?),
-        FRA_OIFNAME => format!("oif {}", attribute.text()),
-        FRA_UID_RANGE => {
-            let bytes = attribute.payload;
-            range("uidrange", &u32_at(bytes, 0)?, &u32_at(bytes, 4)?)
-        }
+        FRA_SRC => ForeignSelector::From(ForeignSelector::prefix(attribute.address()?, src_len)),
+        FRA_DST => ForeignSelector::To(ForeignSelector::prefix(attribute.address()?, dst_len)),
+        FRA_OIFNAME => ForeignSelector::OutputDevice(attribute.text()),
+        FRA_UID_RANGE => ForeignSelector::Users(u32_at(bytes, 0)?, u32_at(bytes, 4)?),
         FRA_L3MDEV if attribute.u8()? == 0 => return Ok(None),
-        FRA_L3MDEV => "l3mdev".to_owned(),
+        FRA_L3MDEV => ForeignSelector::VrfTable,
         FRA_SUPPRESS_IFGROUP if attribute.u32()? == SUPPRESS_NOTHING => return Ok(None),
-        FRA_SUPPRESS_IFGROUP => format!("suppress_ifgroup {}", attribute.u32()?),
-        FRA_IP_PROTO => format!("ipproto {}", attribute.u8()?),
-        FRA_SPORT_RANGE => ports("sport")?,
-        FRA_DPORT_RANGE => ports("dport")?,
-        FRA_DSCP => format!("dscp {:#x}", attribute.u8()?),
-        FRA_FLOWLABEL => format!("flowlabel {:#x}", attribute.be32().unwrap_or_default()),
-        FRA_TUN_ID => "tun_id".to_owned(),
-        FRA_FLOW => format!("realms {}", attribute.u32()?),
+        FRA_SUPPRESS_IFGROUP => ForeignSelector::SuppressInterfaceGroup(attribute.u32()?),
+        FRA_IP_PROTO => ForeignSelector::IpProtocol(attribute.u8()?),
+        FRA_SPORT_RANGE => {
+            let (first, last) = ports()?;
+            ForeignSelector::SourcePorts(first, last)
+        }
+        FRA_DPORT_RANGE => {
+            let (first, last) = ports()?;
+            ForeignSelector::DestinationPorts(first, last)
+        }
+        FRA_DSCP => ForeignSelector::Dscp(attribute.u8()?),
+        FRA_FLOWLABEL => ForeignSelector::FlowLabel(attribute.be32().unwrap_or_default()),
+        FRA_TUN_ID => ForeignSelector::TunnelId,
+        FRA_FLOW => ForeignSelector::Realms(attribute.u32()?),
         _ => return Ok(None),
     }))
 }
@@ -277,9 +274,9 @@ mod tests {
             (FRA_DST, &[10, 1, 0, 0], "to 10.1.0.0/0"),
             (FRA_OIFNAME, b"e\xff\0", r"oif e\xff"),
             (FRA_UID_RANGE, &uids, "uidrange 0-99"),
-            (FRA_L3MDEV, &[1], "l3mdev"),
+            (FRA_L3MDEV, &[1], "lookup [l3mdev-table]"),
             (FRA_SUPPRESS_IFGROUP, &four(3), "suppress_ifgroup 3"),
-            (FRA_IP_PROTO, &[6], "ipproto 6"),
+            (FRA_IP_PROTO, &[6], "ipproto tcp"),
             (FRA_SPORT_RANGE, &ports, "sport 80-81"),
             (FRA_DPORT_RANGE, &ports, "dport 80-81"),
             (FRA_DSCP, &[8], "dscp 0x8"),
@@ -288,7 +285,10 @@ mod tests {
         ];
         for (kind, payload, words) in cases {
             let rule = read(&message(&ours(), Attributes::new().put(kind, payload)));
-            assert_eq!(rule.foreign_selectors, [words]);
+            let [selector] = rule.foreign_selectors.as_slice() else {
+                panic!("one selector: {rule:?}");
+            };
+            assert_eq!(selector.to_string(), words);
         }
     }
 
@@ -297,7 +297,10 @@ mod tests {
         let mut body = message(&ours(), Attributes::new());
         body[3] = 0x10;
         body[8..12].copy_from_slice(&FIB_RULE_INVERT.to_ne_bytes());
-        assert_eq!(read(&body).foreign_selectors, ["tos 0x10", "not"]);
+        assert_eq!(
+            read(&body).foreign_selectors,
+            [ForeignSelector::Not, ForeignSelector::Tos(0x10)]
+        );
     }
 
     #[test]

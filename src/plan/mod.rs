@@ -11,6 +11,7 @@ mod diff;
 mod foreign;
 mod goal;
 pub mod json;
+pub mod rule_text;
 mod step;
 pub mod text;
 

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use super::rule_text::rule_text;
 use super::{Action, Plan, Step};
 use crate::columns::{Colour, Style};
 use crate::firewall::BackendKind;
-use crate::objects::{Leg, NexthopKind, Route, RouteTarget, Rule, RuleAction, Via};
+use crate::objects::{Leg, NexthopKind, Route, RouteTarget, Via};
 use crate::ownership::Ownership;
 use crate::types::{Family, IfIndex, TableId};
 
@@ -282,55 +283,6 @@ pub fn route_text(route: &Route, context: &Context) -> String {
     }
     if let Some(options) = &route.options {
         let _ = write!(text, " {options}");
-    }
-    text
-}
-
-/// The rule in the words of `ip rule`, without the priority.
-pub fn rule_text(rule: &Rule) -> String {
-    let mut text = String::new();
-    let selectors = &rule.foreign_selectors;
-    if !selectors
-        .iter()
-        .any(|selector| selector.starts_with("from "))
-    {
-        text.push_str("from all");
-    }
-    for selector in selectors {
-        let _ = write!(text, "{}{selector}", if text.is_empty() { "" } else { " " });
-    }
-    if let Some(iif) = &rule.iif {
-        let _ = write!(text, " iif {iif}");
-    }
-    if let Some(mark) = rule.mark {
-        let _ = write!(text, " fwmark {mark}");
-    }
-    match rule.action {
-        RuleAction::Lookup {
-            table,
-            suppress_prefixlength,
-        } => {
-            let table = match table {
-                TableId::MAIN => "main".to_owned(),
-                TableId::LOCAL => "local".to_owned(),
-                other => other.to_string(),
-            };
-            let _ = write!(text, " lookup {table}");
-            if let Some(length) = suppress_prefixlength {
-                let _ = write!(text, " suppress_prefixlength {length}");
-            }
-        }
-        RuleAction::Goto(target) => {
-            let _ = write!(text, " goto {target}");
-        }
-        RuleAction::Nop => text.push_str(" nop"),
-        // `FR_ACT_BLACKHOLE`, `FR_ACT_UNREACHABLE`, `FR_ACT_PROHIBIT` (linux/fib_rules.h).
-        RuleAction::Other(6) => text.push_str(" blackhole"),
-        RuleAction::Other(7) => text.push_str(" unreachable"),
-        RuleAction::Other(8) => text.push_str(" prohibit"),
-        RuleAction::Other(action) => {
-            let _ = write!(text, " action {action}");
-        }
     }
     text
 }

@@ -91,7 +91,7 @@ fn check_covers_the_host_role() {
         let warned = Checked::run(&setup, ns, 0);
         warned.has("rules", "warn", "foreign rule 1024");
         warned.has("rules", "warn", "fwmark 0x80/0x80 lookup main");
-        warned.has("rules", "warn", "from 10.0.1.77/32 lookup 1001");
+        warned.has("rules", "warn", "from 10.0.1.77 lookup 1001");
         warned.has(
             "rules",
             "warn",
@@ -263,5 +263,45 @@ fn check_warns_of_networkd_removing_our_objects() {
             advice.contains("ManageForeignRoutingPolicyRules=no"),
             "{advice}"
         );
+    });
+}
+
+#[test]
+fn foreign_rules_are_printed_as_ip_rule_prints_them() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        let setup = Setup::host("s", "");
+        ns.ip_batch(
+            "rule add pref 101 not from 10.9.0.0/16 tos 0x10 iif lo lookup 100\n\
+             rule add pref 102 uidrange 0-0 lookup 100\n\
+             rule add pref 103 sport 1000-2000 ipproto udp prohibit\n\
+             rule add pref 104 to 192.0.2.0/24 blackhole\n\
+             rule add pref 105 oif lo fwmark 0x5/0xff unreachable\n\
+             rule add pref 106 fwmark 7 realms 3/4 lookup 200\n\
+             rule add pref 107 l3mdev\n\
+             rule add pref 108 from 10.0.1.99 ipproto tcp dport 443 lookup default\n\
+             rule add pref 109 from 10.0.1.99 lookup 100 suppress_prefixlength 8 suppress_ifgroup 3\n",
+        );
+        ns.ip("-6 rule add pref 110 to 2001:db8::/32 ipproto ipv6-icmp lookup main");
+        let printed = setup.run(ns, &["check"]).stdout;
+        let mut compared = 0;
+        for family in ["-4", "-6"] {
+            let rules = ns.ip(&format!("{family} rule"));
+            let foreign = rules.lines().filter_map(|line| line.split_once(":\t"));
+            for (priority, words) in foreign.filter(|(priority, _)| priority.starts_with("10")) {
+                let line = printed
+                    .lines()
+                    .find(|line| line.contains(&format!("foreign rule {priority} ")));
+                // A rule that cannot divert a packet is not listed.
+                let Some(line) = line else { continue };
+                compared += 1;
+                assert!(
+                    line.ends_with(&format!(": {}", words.trim())),
+                    "{line}\n{words}"
+                );
+            }
+        }
+        assert!(compared >= 8, "{compared}: {printed}");
     });
 }

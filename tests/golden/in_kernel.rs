@@ -690,10 +690,8 @@ fn rule_of_json(family: &str, rule: &Value) -> String {
     let mut line = format!("{name} {}", text("priority").unwrap_or_default());
     let ends = |end: &str, length: &str| {
         let address = text(end).filter(|address| address != "all")?;
-        let length = text(length);
-        let whole = if family == "-6" { "128" } else { "32" };
-        let length = length.unwrap_or_else(|| whole.to_owned());
-        Some(format!("{address}/{length}"))
+        let length = text(length).map(|length| format!("/{length}"));
+        Some(format!("{address}{}", length.unwrap_or_default()))
     };
     line.push_str(&format!(
         " from {}",
@@ -702,18 +700,18 @@ fn rule_of_json(family: &str, rule: &Value) -> String {
     if let Some(dst) = ends("dst", "dstlen") {
         line.push_str(&format!(" to {dst}"));
     }
+    if let Some(mark) = text("fwmark") {
+        let mask = text("fwmask").map(|mask| format!("/{mask}"));
+        line.push_str(&format!(" fwmark {mark}{}", mask.unwrap_or_default()));
+    }
     if let Some(iif) = text("iif") {
         line.push_str(&format!(" iif {iif}"));
-    }
-    if let Some(mark) = text("fwmark") {
-        let mask = text("fwmask").unwrap_or_else(|| "0xffffffff".to_owned());
-        line.push_str(&format!(" fwmark {mark}/{mask}"));
     }
     if let Some(table) = text("table") {
         let table = match table.as_str() {
             "255" => "local",
             "254" => "main",
-            "253" => "253",
+            "253" => "default",
             other => other,
         };
         line.push_str(&format!(" lookup {table}"));

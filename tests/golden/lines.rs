@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use trailblazer::facts::{MainRoute, Preference};
 use trailblazer::objects::{
-    GroupMember, Leg, MetricKind, MetricValue, NexthopKind, NexthopObject, Route, RouteKey,
-    RouteMetric, RouteOptions, RouteTarget, Rule, RuleAction, Via,
+    ForeignSelector, GroupMember, Leg, MetricKind, MetricValue, NexthopKind, NexthopObject, Route,
+    RouteKey, RouteMetric, RouteOptions, RouteTarget, Rule, RuleAction, Via,
 };
 use trailblazer::types::{
     Family, IfIndex, Mark, Metric, NexthopId, Priority, Protocol, Realm, TableId,
@@ -299,7 +299,12 @@ pub fn rule(line: &str) -> Rule {
         let value = next().unwrap_or_else(|| panic!("`{word}` needs a value: {line}"));
         match word {
             "from" if value == "all" => {}
-            "from" | "to" => rule.foreign_selectors.push(format!("{word} {value}")),
+            "from" => rule
+                .foreign_selectors
+                .push(ForeignSelector::From(prefix(value, None))),
+            "to" => rule
+                .foreign_selectors
+                .push(ForeignSelector::To(prefix(value, None))),
             "iif" => rule.iif = Some(value.to_owned()),
             "fwmark" => {
                 let (value, mask) = value.split_once('/').expect("a mark with its mask");
@@ -337,7 +342,7 @@ pub fn rule_line(rule: &Rule) -> String {
         "{} {} {} proto {}",
         rule.family,
         rule.priority,
-        trailblazer::plan::text::rule_text(rule),
+        trailblazer::plan::rule_text::rule_text(rule),
         rule.protocol
     )
 }
@@ -346,7 +351,7 @@ pub fn rule_command(rule: &Rule) -> String {
     format!(
         "rule add pref {} {} protocol {}",
         rule.priority,
-        trailblazer::plan::text::rule_text(rule),
+        trailblazer::plan::rule_text::rule_text(rule),
         rule.protocol
     )
 }

@@ -12,7 +12,8 @@ use trailblazer::desired::{DesiredState, Inputs, desired};
 use trailblazer::facts::{Address, HostFacts, Link, MainRoute};
 use trailblazer::firewall::{BackendKind, ObservedFirewall};
 use trailblazer::objects::{
-    GroupMember, NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule, RuleAction, Via,
+    ForeignSelector, GroupMember, NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule,
+    RuleAction, Via,
 };
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
@@ -323,7 +324,7 @@ fn foreign() -> impl Strategy<Value = Foreign> {
                 mark: None,
                 foreign_selectors: match twin {
                     true => Vec::new(),
-                    false => vec!["from 10.9.9.9/32".to_owned()],
+                    false => vec![ForeignSelector::From("10.9.9.9/32".parse().unwrap())],
                 },
                 // A copy of one of our rules, or a foreign source rule.
                 action: RuleAction::Lookup {

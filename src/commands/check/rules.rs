@@ -4,7 +4,7 @@ use super::report::CheckReport;
 use crate::desired::{DesiredState, EgressPath};
 use crate::objects::{Rule, RuleAction};
 use crate::ownership::Ownership;
-use crate::plan::text::rule_text;
+use crate::plan::rule_text::rule_text;
 use crate::reconcile::View;
 use crate::types::{Family, Priority, TableId};
 
