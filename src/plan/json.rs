@@ -2,22 +2,19 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Plan, Step};
+use super::{Devices, Step};
 use crate::objects::{
     MetricValue, NexthopKind, Route, RouteOptions, RouteTarget, Rule, RuleAction, Via,
 };
-use crate::types::IfIndex;
 
-/// Every step as an object.
-pub fn steps(plan: &Plan, device_name: &dyn Fn(IfIndex) -> String) -> Vec<Value> {
-    plan.steps
-        .iter()
-        .map(|step| value_of(step, device_name))
-        .collect()
+/// The first steps as objects, at most `most`.
+pub fn values(steps: &[Step], most: usize, devices: &Devices) -> Vec<Value> {
+    let first = steps.iter().take(most);
+    first.map(|step| value_of(step, devices)).collect()
 }
 
 /// One step: `action`, `object`, and the fields of the object.
-pub fn value_of(step: &Step, device_name: &dyn Fn(IfIndex) -> String) -> Value {
+fn value_of(step: &Step, devices: &Devices) -> Value {
     let mut fields = Map::new();
     fields.insert("action".into(), json!(step.action().as_str()));
     fields.insert("object".into(), json!(step.object()));
@@ -41,7 +38,7 @@ pub fn value_of(step: &Step, device_name: &dyn Fn(IfIndex) -> String) -> Value {
             fields.insert("id".into(), json!(nexthop.id));
             fields.insert("family".into(), json!(nexthop.family));
             match &nexthop.kind {
-                NexthopKind::Single(via) => put_via(&mut fields, via, device_name),
+                NexthopKind::Single(via) => put_via(&mut fields, via, devices),
                 NexthopKind::Group(members) => {
                     let ids = members.iter().map(|member| json!(member.id));
                     fields.insert("members".into(), ids.collect());
@@ -49,30 +46,26 @@ pub fn value_of(step: &Step, device_name: &dyn Fn(IfIndex) -> String) -> Value {
                 NexthopKind::Other => {}
             }
         }
-        Step::Route { route, .. } => put_route(&mut fields, route, device_name),
+        Step::Route { route, .. } => put_route(&mut fields, route, devices),
         Step::Rule { rule, .. } => put_rule(&mut fields, rule),
     }
     Value::Object(fields)
 }
 
-fn put_route(
-    fields: &mut Map<String, Value>,
-    route: &Route,
-    device_name: &dyn Fn(IfIndex) -> String,
-) {
+fn put_route(fields: &mut Map<String, Value>, route: &Route, devices: &Devices) {
     fields.insert("family".into(), json!(route.key.family()));
     fields.insert("dst".into(), json!(route.key.dst.to_string()));
     fields.insert("table".into(), json!(route.key.table));
     fields.insert("metric".into(), json!(route.key.metric));
     let kind = match &route.target {
         RouteTarget::Via(via) => {
-            put_via(fields, via, device_name);
+            put_via(fields, via, devices);
             "unicast"
         }
         RouteTarget::Multipath(legs) => {
             let legs = legs.iter().map(|leg| {
                 let mut fields = Map::new();
-                put_via(&mut fields, &leg.via, device_name);
+                put_via(&mut fields, &leg.via, devices);
                 fields.insert("weight".into(), json!(leg.weight));
                 Value::Object(fields)
             });
@@ -139,7 +132,7 @@ fn put_rule(fields: &mut Map<String, Value>, rule: &Rule) {
     fields.insert("type".into(), json!(kind));
 }
 
-fn put_via(fields: &mut Map<String, Value>, via: &Via, device_name: &dyn Fn(IfIndex) -> String) {
+fn put_via(fields: &mut Map<String, Value>, via: &Via, devices: &Devices) {
     fields.insert("gateway".into(), json!(via.gateway));
-    fields.insert("device".into(), json!(device_name(via.device)));
+    fields.insert("device".into(), json!(devices.name(via.device)));
 }

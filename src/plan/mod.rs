@@ -18,6 +18,7 @@ pub mod text;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::objects::RouteTarget;
+use crate::types::IfIndex;
 
 pub use diff::plan;
 pub use foreign::taken_places;
@@ -29,6 +30,23 @@ pub use step::{Action, FirewallAfter, ObjectKey, Step};
 pub struct Conflict {
     /// Names the object and the remedy.
     pub message: String,
+}
+
+/// The names of the interfaces, for a plan's text and JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Devices(BTreeMap<IfIndex, String>);
+
+impl Devices {
+    fn name(&self, index: IfIndex) -> String {
+        let name = self.0.get(&index).cloned();
+        name.unwrap_or_else(|| format!("if{index}"))
+    }
+}
+
+impl FromIterator<(IfIndex, String)> for Devices {
+    fn from_iter<I: IntoIterator<Item = (IfIndex, String)>>(names: I) -> Devices {
+        Devices(names.into_iter().collect())
+    }
 }
 
 /// The ordered steps, and messages for the operator.

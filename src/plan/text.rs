@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use super::rule_text::rule_text;
-use super::{Action, Plan, Step};
+use super::{Action, Devices, Plan, Step};
 use crate::columns::{Colour, Style};
 use crate::firewall::BackendKind;
 use crate::objects::{Leg, NexthopKind, Route, RouteTarget, Via};
 use crate::ownership::Ownership;
-use crate::types::{Family, IfIndex, TableId};
+use crate::types::{Family, TableId};
 
 fn paint(style: Style, action: Action, line: &str) -> String {
     style.paint(
@@ -21,12 +21,9 @@ fn paint(style: Style, action: Action, line: &str) -> String {
     )
 }
 
-/// Facts beside the plan that the text shows.
-pub struct Context<'a> {
-    pub device_name: &'a dyn Fn(IfIndex) -> String,
-    /// Tells the bypass table from the egress table.
-    pub ownership: &'a Ownership,
-    pub style: Style,
+struct Context<'a> {
+    devices: &'a Devices,
+    style: Style,
 }
 
 fn sign(action: Action) -> char {
@@ -37,8 +34,10 @@ fn sign(action: Action) -> char {
     }
 }
 
-/// The steps and the conflicts; empty without any. The report prints the notes.
-pub fn render(plan: &Plan, context: &Context) -> String {
+/// The steps and the conflicts, then an empty line; nothing without any. `ownership` tells the
+/// bypass table from the egress table.
+pub fn render(plan: &Plan, devices: &Devices, ownership: &Ownership, style: Style) -> String {
+    let context = &Context { devices, style };
     let mut text = String::new();
     let mut group = None;
     let width = plan
@@ -50,7 +49,7 @@ pub fn render(plan: &Plan, context: &Context) -> String {
     for step in &plan.steps {
         let this = group_of(step);
         if group != Some(this) {
-            let heading = heading(step, context.ownership);
+            let heading = heading(step, ownership);
             let _ = writeln!(text, "{}", context.style.heading(&heading));
             group = Some(this);
         }
@@ -61,6 +60,9 @@ pub fn render(plan: &Plan, context: &Context) -> String {
     }
     for conflict in &plan.conflicts {
         let _ = writeln!(text, "! conflict: {}", conflict.message);
+    }
+    if !text.is_empty() {
+        text.push('\n');
     }
     text
 }
@@ -195,39 +197,23 @@ fn lines(step: &Step, width: usize, context: &Context) -> Vec<String> {
     }
 }
 
+/// The lines of `text` beyond those of `other`; a repeated line counts as often as it occurs.
+fn difference<'a>(text: &'a [String], other: &'a [String]) -> impl Iterator<Item = &'a String> {
+    let mut rest: Vec<&String> = other.iter().collect();
+    text.iter().filter(move |line| {
+        let found = rest.iter().position(|other| other == line);
+        found.map(|place| rest.remove(place)).is_none()
+    })
+}
+
 /// The deleted lines of the old text, then the added lines of the new text. Unchanged lines are not
 /// shown.
 fn firewall_lines(before: &[String], after: &[String], style: Style) -> Vec<String> {
-    let mut common: Vec<&String> = after.iter().collect();
-    let gone: Vec<&String> = before
-        .iter()
-        .filter(|line| match common.iter().position(|other| other == line) {
-            Some(place) => {
-                common.remove(place);
-                false
-            }
-            None => true,
-        })
-        .collect();
-    let mut old: Vec<&String> = before.iter().collect();
-    let come: Vec<&String> = after
-        .iter()
-        .filter(|line| match old.iter().position(|other| other == line) {
-            Some(place) => {
-                old.remove(place);
-                false
-            }
-            None => true,
-        })
-        .collect();
-    let mut lines: Vec<String> = gone
-        .iter()
-        .map(|line| paint(style, Action::Delete, &format!("  - {line}")))
-        .collect();
-    lines.extend(
-        come.iter()
-            .map(|line| paint(style, Action::Add, &format!("  + {line}"))),
-    );
+    let deleted = difference(before, after);
+    let deleted = deleted.map(|line| paint(style, Action::Delete, &format!("  - {line}")));
+    let added = difference(after, before);
+    let added = added.map(|line| paint(style, Action::Add, &format!("  + {line}")));
+    let mut lines: Vec<String> = deleted.chain(added).collect();
     if lines.is_empty() {
         lines.push(paint(
             style,
@@ -239,7 +225,7 @@ fn firewall_lines(before: &[String], after: &[String], style: Style) -> Vec<Stri
 }
 
 fn via_text(via: &Via, context: &Context) -> String {
-    let device = (context.device_name)(via.device);
+    let device = context.devices.name(via.device);
     let onlink = if via.onlink { " onlink" } else { "" };
     match via.gateway {
         Some(gateway) => format!("via {gateway} dev {device}{onlink}"),
@@ -257,7 +243,7 @@ fn leg_text(leg: &Leg, context: &Context) -> String {
 }
 
 /// The route's target in the words of `ip route`.
-pub fn route_text(route: &Route, context: &Context) -> String {
+fn route_text(route: &Route, context: &Context) -> String {
     let mut text = match &route.target {
         RouteTarget::Via(via) => via_text(via, context),
         RouteTarget::Nexthop(id) => format!("nhid {id}"),

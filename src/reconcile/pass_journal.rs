@@ -40,7 +40,7 @@ impl<'a> PassJournal<'a> {
             Outcome::Changed.as_str(),
             std::time::Duration::ZERO,
         );
-        let steps = report.steps_json(repaired, MAX_LISTED);
+        let steps = crate::plan::json::values(repaired, MAX_LISTED, &report.devices);
         let record = record.with_first_steps(steps, repaired.len());
         self.journal.append(&record)
     }
@@ -76,7 +76,10 @@ fn filled(record: Record, report: &Report) -> Record {
     let steps = &report.plan.steps;
     let verdicts = report.verdicts.iter();
     record
-        .with_first_steps(report.steps_json(steps, MAX_LISTED), steps.len())
+        .with_first_steps(
+            crate::plan::json::values(steps, MAX_LISTED, &report.devices),
+            steps.len(),
+        )
         .with_sync_token(report.sync_token.map(|token| token.0))
         .with_verdicts(verdicts.filter_map(|verdict| serde_json::to_value(verdict).ok()))
 }

@@ -2,7 +2,7 @@
 
 mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -14,9 +14,9 @@ use crate::degraded::{self, Degradation};
 use crate::exit;
 use crate::guard::{GuardState, Judgement, Verdict};
 use crate::notes::Notes;
-use crate::plan::{ObjectKey, Plan, Step, json as plan_json};
+use crate::plan::{Devices, ObjectKey, Plan, json as plan_json};
 use crate::ranges::Group;
-use crate::types::{IfIndex, PerFamily, SyncToken};
+use crate::types::{PerFamily, SyncToken};
 
 /// The end of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +152,7 @@ pub struct Report {
     pub error: Option<String>,
     pub duration: Duration,
     pub stages: Vec<(&'static str, Duration)>,
-    pub devices: BTreeMap<IfIndex, String>,
+    pub devices: Devices,
     pub applied: Applied,
     /// Objects that differ from the goal and were left alone, since another program keeps undoing
     /// our changes.
@@ -186,7 +186,7 @@ impl Report {
             error: None,
             duration: Duration::ZERO,
             stages: Vec::new(),
-            devices: BTreeMap::new(),
+            devices: Devices::default(),
             applied: Applied::None,
             fought: BTreeSet::new(),
             in_force: None,
@@ -281,25 +281,8 @@ impl Report {
         }
     }
 
-    fn device_name(&self, index: IfIndex) -> String {
-        self.devices
-            .get(&index)
-            .cloned()
-            .unwrap_or_else(|| format!("if{index}"))
-    }
-
-    pub(super) fn steps_json(&self, steps: &[Step], most: usize) -> Vec<Value> {
-        let name = |index| self.device_name(index);
-        steps
-            .iter()
-            .take(most)
-            .map(|step| plan_json::value_of(step, &name))
-            .collect()
-    }
-
     /// The object that `reconcile -o json` prints.
     pub fn to_json(&self) -> Value {
-        let name = |index| self.device_name(index);
         json!({
             "outcome": self.outcome.as_str(),
             "role": self.role.as_str(),
@@ -309,7 +292,7 @@ impl Report {
             "selected": self.selected,
             "aggregated": self.aggregated,
             "applied": self.applied,
-            "steps": plan_json::steps(&self.plan, &name),
+            "steps": plan_json::values(&self.plan.steps, usize::MAX, &self.devices),
             "conflicts": self.plan.conflicts.iter().map(|c| c.message.as_str()).collect::<Vec<_>>(),
             "verdicts": self.verdicts,
             "notes": self.distinct_notes(),

@@ -1,8 +1,6 @@
 //! One reading of the host and of the kernel, and plans made from it. A failed attempt is followed
 //! by a new reading.
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 
 use super::{PassError, instance};
@@ -14,8 +12,8 @@ use crate::judge::Promise;
 use crate::kernel::{Kernel, ObserveError};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
-use crate::plan::{Goal, Plan, plan};
-use crate::types::{IfIndex, PerFamily};
+use crate::plan::{Devices, Goal, Plan, plan};
+use crate::types::PerFamily;
 
 /// The firewall in use, and the reason for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +92,7 @@ impl View {
     }
 
     /// The names of the interfaces.
-    pub(super) fn devices(&self) -> BTreeMap<IfIndex, String> {
+    pub(super) fn devices(&self) -> Devices {
         let links = self.facts.links.iter();
         links.map(|link| (link.index, link.name.clone())).collect()
     }

@@ -1,6 +1,5 @@
 //! The report of a flush, for people and for programs.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -10,9 +9,8 @@ use crate::columns::Style;
 use crate::journal::{MAX_LISTED, Record};
 use crate::kernel::{Kernel, link};
 use crate::ownership::Ownership;
-use crate::plan::text::{Context, render, totals};
-use crate::plan::{Plan, Step, json as plan_json};
-use crate::types::IfIndex;
+use crate::plan::text::{render, totals};
+use crate::plan::{Devices, Plan, Step, json as plan_json};
 use crate::words::first_few;
 
 pub(super) struct Flushed {
@@ -25,7 +23,7 @@ pub(super) struct Flushed {
     pub agent: Option<&'static str>,
     pub duration: Duration,
     preview: bool,
-    devices: BTreeMap<IfIndex, String>,
+    devices: Devices,
 }
 
 impl Flushed {
@@ -37,7 +35,7 @@ impl Flushed {
             agent: None,
             duration: Duration::ZERO,
             preview: false,
-            devices: BTreeMap::new(),
+            devices: Devices::default(),
         }
     }
 
@@ -76,33 +74,18 @@ impl Flushed {
         }
     }
 
-    fn device_name(&self, index: IfIndex) -> String {
-        self.devices
-            .get(&index)
-            .cloned()
-            .unwrap_or_else(|| format!("if{index}"))
-    }
-
     /// A journal line with the steps.
     pub(super) fn filled(&self, record: Record) -> Record {
-        let name = |index| self.device_name(index);
-        let first = self
-            .plan
-            .steps
-            .iter()
-            .take(MAX_LISTED)
-            .map(|step| plan_json::value_of(step, &name))
-            .collect();
+        let first = plan_json::values(&self.plan.steps, MAX_LISTED, &self.devices);
         record.with_first_steps(first, self.plan.steps.len())
     }
 
     /// The object of `-o json`.
     pub(super) fn to_json(&self) -> Value {
-        let name = |index| self.device_name(index);
         json!({
             "outcome": self.outcome(),
             "agent": self.agent,
-            "steps": plan_json::steps(&self.plan, &name),
+            "steps": plan_json::values(&self.plan.steps, usize::MAX, &self.devices),
             "notes": self.notes,
             "error": (!self.errors.is_empty()).then(|| self.errors.join("; ")),
             "errors": self.errors,
@@ -118,16 +101,7 @@ impl Flushed {
         if !self.notes.is_empty() && !self.plan.is_empty() {
             text.push('\n');
         }
-        let name = |index| self.device_name(index);
-        let context = Context {
-            device_name: &name,
-            ownership,
-            style,
-        };
-        let steps = render(&self.plan, &context);
-        if !steps.is_empty() {
-            let _ = writeln!(text, "{steps}");
-        }
+        text.push_str(&render(&self.plan, &self.devices, ownership, style));
         let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
         let _ = match self.outcome() {
             "in_sync" => writeln!(text, "No objects of Trailblazer found ({took})."),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Applied, Outcome, Report};
 use crate::columns::Style;
 use crate::ownership::Ownership;
-use crate::plan::text::{Context, render, totals};
+use crate::plan::text::{render, totals};
 use crate::types::Family;
 
 impl Report {
@@ -31,16 +31,7 @@ impl Report {
             let _ = writeln!(text, "note      {note}");
         }
         text.push('\n');
-        let name = |index| self.device_name(index);
-        let context = Context {
-            device_name: &name,
-            ownership,
-            style,
-        };
-        let steps = render(&self.plan, &context);
-        if !steps.is_empty() {
-            let _ = writeln!(text, "{steps}");
-        }
+        text.push_str(&render(&self.plan, &self.devices, ownership, style));
         for missing in &self.degraded {
             let _ = writeln!(text, "Degraded: {missing}");
         }
