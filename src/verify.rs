@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::degraded::{Degradation, Part};
 use crate::judge::chain::BaseChain;
 use crate::judge::{
-    Decision, Lookup, Promise, Question, Verdicts, forwarded, inside, judge, ordinary_partner,
+    Lookup, Promise, Question, RouteDecision, Verdicts, forwarded, inside, judge, ordinary_partner,
     questions,
 };
 use crate::kernel::Kernel;
@@ -32,7 +32,7 @@ pub fn judge_kernel<'a>(
     let mut asked = questions(promise, &own);
     let changed = sample(changed(steps, promise.ownership));
     asked.extend(changed.flat_map(|prefix| about(promise, prefix)));
-    let mut answers: Vec<(Question, Decision)> = Vec::with_capacity(asked.len());
+    let mut answers: Vec<(Question, RouteDecision)> = Vec::with_capacity(asked.len());
     for question in asked {
         let decision = lookup(kernel.socket(), &question.lookup)?;
         answers.push((question, decision));

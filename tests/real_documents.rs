@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 use trailblazer::config::GuardConfig;
 use trailblazer::guard::{
-    Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level, Whose, judge,
+    Decision, Environment, Fetch, GuardInputs, GuardState, Judgement, LastGood, Level, Whose, judge,
 };
 use trailblazer::ranges::{Document, DocumentError, PrefixSet, Selector, bad_rows_outside, select};
 use trailblazer::types::{Family, PerFamily, Region, Service, SyncToken};
@@ -82,7 +82,7 @@ impl Host {
             .map(|bytes| Document::parse(bytes).unwrap());
         let held = self.held.clone();
         let held = held.as_ref().map(|bytes| Document::parse(bytes).unwrap());
-        let judgement = judge(&Inputs {
+        let judgement = judge(&GuardInputs {
             fetch: Fetch::Document(&document),
             source: None,
             held: held.as_ref(),

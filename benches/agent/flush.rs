@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use trailblazer::kernel::Kernel;
-use trailblazer::kernel::lookup::{Decision, Lookup, lookup};
+use trailblazer::kernel::lookup::{Lookup, RouteDecision, lookup};
 use trailblazer::kernel::route::{self, Write};
 use trailblazer::objects::Route;
 
@@ -125,5 +125,5 @@ fn is_routed(kernel: &mut Kernel, destination: IpAddr) -> Res<bool> {
         mark: 0,
     };
     let decision = lookup(kernel.socket(), &question)?;
-    Ok(matches!(decision, Decision::Route(route) if route.key.table == BYPASS))
+    Ok(matches!(decision, RouteDecision::Route(route) if route.key.table == BYPASS))
 }

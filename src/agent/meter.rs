@@ -22,16 +22,16 @@ const COSTLY_EVERY: Duration = Duration::from_secs(10);
 /// some ten milliseconds; an iptables that hangs must not delay `/healthz` or SIGTERM.
 const LOOP_WAITS: Duration = Duration::from_millis(250);
 
-enum Order {
+enum MeterOrder {
     Use(BackendKind),
     Read,
 }
 
 /// The loop's side of the meter: the thread reads counters, starts processes and writes the file.
 pub(super) struct Meter {
-    orders: Sender<Order>,
+    orders: Sender<MeterOrder>,
     readings: Receiver<Option<PathTraffic>>,
-    /// True between [`Order::Read`] and the reading.
+    /// True between [`MeterOrder::Read`] and the reading.
     asked: bool,
     last: Option<PathTraffic>,
 }
@@ -50,8 +50,8 @@ impl Meter {
                 let mut counters = Counters::new(store);
                 for order in waiting {
                     match order {
-                        Order::Use(kind) => counters.use_backend(kind),
-                        Order::Read => {
+                        MeterOrder::Use(kind) => counters.use_backend(kind),
+                        MeterOrder::Read => {
                             if done.send(counters.read()).is_err() {
                                 return;
                             }
@@ -70,7 +70,7 @@ impl Meter {
     /// Selects the firewall in use.
     pub fn use_backend(&mut self, kind: BackendKind) {
         // The thread ends only with the meter.
-        let _ = self.orders.send(Order::Use(kind));
+        let _ = self.orders.send(MeterOrder::Use(kind));
     }
 
     /// The counts so far; `None` before the first reading. A reading that takes longer than
@@ -82,7 +82,7 @@ impl Meter {
             LOOP_WAITS
         };
         if !self.asked {
-            self.asked = self.orders.send(Order::Read).is_ok();
+            self.asked = self.orders.send(MeterOrder::Read).is_ok();
         }
         match self.readings.recv_timeout(wait) {
             Ok(reading) => {

@@ -1,7 +1,7 @@
 //! The documents of a pass: the last known good, and the candidate for its place.
 
 use super::figures;
-use super::inputs::{Fetch, Inputs, LastGood};
+use super::inputs::{Fetch, GuardInputs, LastGood};
 use super::objections;
 use super::outcome::{AcceptError, Whose};
 use super::screen::{Rejects, Screen};
@@ -47,7 +47,7 @@ enum Checked<'a> {
 }
 
 pub(super) fn last_known_good<'a>(
-    inputs: &Inputs<'a>,
+    inputs: &GuardInputs<'a>,
     screen: &Screen,
     verdicts: &mut Vec<Verdict>,
 ) -> Option<Judged<'a>> {
@@ -78,7 +78,7 @@ pub(super) fn last_known_good<'a>(
 }
 
 pub(super) fn find_candidate<'a>(
-    inputs: &Inputs<'a>,
+    inputs: &GuardInputs<'a>,
     last: Option<&Judged<'a>>,
     screen: &Screen,
     verdicts: &mut Vec<Verdict>,
@@ -140,7 +140,7 @@ pub(super) fn find_candidate<'a>(
 
 fn check<'a>(
     document: &'a Document<'a>,
-    inputs: &Inputs<'a>,
+    inputs: &GuardInputs<'a>,
     last: Option<&Judged<'a>>,
     screen: &Screen,
 ) -> Checked<'a> {
@@ -236,7 +236,7 @@ fn usable_selection(document: &Document<'_>, selector: &Selector) -> Result<Sele
 
 /// True if `--accept` names the candidate, or the document in force.
 pub(super) fn check_accept(
-    inputs: &Inputs<'_>,
+    inputs: &GuardInputs<'_>,
     candidate: Option<&Candidate<'_>>,
     last: Option<&Judged<'_>>,
     verdicts: &[Verdict],

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::candidate::Judged;
 use super::figures;
-use super::inputs::{Inputs, LastGood};
+use super::inputs::{GuardInputs, LastGood};
 use super::outcome::Decision;
 use super::screen::{Rejects, Screen};
 use super::state::{self, HoldDown, Kept};
@@ -28,7 +28,7 @@ pub(super) struct Listed<'l> {
 /// may remove them: those of a replaced last known good, and the additions of a held candidate
 /// with only its withdrawals waiting.
 pub(super) fn in_force_before(
-    inputs: &Inputs<'_>,
+    inputs: &GuardInputs<'_>,
     decision: Decision,
     last: Option<&Judged<'_>>,
     screen: &Screen,
@@ -56,7 +56,7 @@ pub(super) fn in_force_before(
 
 /// Adds the prefixes in hold-down to the origins, and returns the entries to remember.
 pub(super) fn apply(
-    inputs: &Inputs<'_>,
+    inputs: &GuardInputs<'_>,
     screen: &Screen,
     accepted: bool,
     listed: Listed<'_>,
@@ -103,7 +103,7 @@ pub(super) fn apply(
 }
 
 /// New entries for the addresses that were in force and are now in no list.
-fn withdrawn(inputs: &Inputs<'_>, before: &Groups, now: &PrefixSet) -> Vec<HoldDown> {
+fn withdrawn(inputs: &GuardInputs<'_>, before: &Groups, now: &PrefixSet) -> Vec<HoldDown> {
     if inputs.config.hold_down.is_zero() {
         return Vec::new();
     }
@@ -126,7 +126,7 @@ fn withdrawn(inputs: &Inputs<'_>, before: &Groups, now: &PrefixSet) -> Vec<HoldD
 }
 
 /// The kernel's prefixes of the selected families, without prefixes named in the config.
-fn kernel_set(inputs: &Inputs<'_>) -> PrefixSet {
+fn kernel_set(inputs: &GuardInputs<'_>) -> PrefixSet {
     let families = &inputs.selector.families;
     let kernel: PrefixSet = families
         .iter()
@@ -137,7 +137,7 @@ fn kernel_set(inputs: &Inputs<'_>) -> PrefixSet {
 }
 
 /// The reason for missing memory, if any, and whether the reason is a failure.
-fn lost_memory(inputs: &Inputs<'_>) -> Option<(Kept, String)> {
+fn lost_memory(inputs: &GuardInputs<'_>) -> Option<(Kept, String)> {
     match &inputs.last_good {
         LastGood::Unreadable(reason) => Some((
             Kept::Unexplained,
@@ -157,7 +157,11 @@ fn lost_memory(inputs: &Inputs<'_>) -> Option<(Kept, String)> {
 
 /// If our memory is unreadable, adopts the prefixes found in the kernel as hold-down entries, so
 /// that no route is deleted.
-fn only_in_kernel(inputs: &Inputs<'_>, listed: &PrefixSet, entries: &[HoldDown]) -> Vec<HoldDown> {
+fn only_in_kernel(
+    inputs: &GuardInputs<'_>,
+    listed: &PrefixSet,
+    entries: &[HoldDown],
+) -> Vec<HoldDown> {
     let Some((kept, _)) = lost_memory(inputs) else {
         return Vec::new();
     };
@@ -177,7 +181,7 @@ fn only_in_kernel(inputs: &Inputs<'_>, listed: &PrefixSet, entries: &[HoldDown])
 
 /// Without any document, all prefixes in the kernel stay.
 fn retain_kernel(
-    inputs: &Inputs<'_>,
+    inputs: &GuardInputs<'_>,
     screen: &Screen,
     origins: &mut Origins,
     rejects: &mut Rejects,
@@ -205,7 +209,7 @@ fn retain_kernel(
     });
 }
 
-fn explain(inputs: &Inputs<'_>, entries: &[&HoldDown], verdicts: &mut Vec<Verdict>) {
+fn explain(inputs: &GuardInputs<'_>, entries: &[&HoldDown], verdicts: &mut Vec<Verdict>) {
     let of = |kept: Kept| -> (Vec<IpNet>, i64) {
         let of_kind = entries.iter().filter(|entry| entry.kept == kept);
         let until = of_kind

@@ -44,7 +44,7 @@ pub enum LastGood<'a> {
 
 /// The guard's inputs: a judgement depends on nothing else.
 #[derive(Debug, Clone)]
-pub struct Inputs<'a> {
+pub struct GuardInputs<'a> {
     pub fetch: Fetch<'a>,
     /// The source of the fetched document, else of the held one, for messages.
     pub source: Option<&'a str>,
@@ -72,7 +72,7 @@ pub struct Inputs<'a> {
     pub kernel_prefixes: &'a PerFamily<Vec<IpNet>>,
 }
 
-impl Inputs<'_> {
+impl GuardInputs<'_> {
     /// The source of the candidate at the start of a message.
     pub(super) fn origin(&self) -> String {
         self.source

@@ -33,7 +33,7 @@ use screen::{Rejects, Screen};
 
 pub use anchor::{Anchor, RENEW_AFTER};
 pub use candidate::refusal;
-pub use inputs::{Fetch, Inputs, LastGood};
+pub use inputs::{Fetch, GuardInputs, LastGood};
 pub use outcome::{AcceptError, Decision, Judgement, Whose};
 pub use screen::Environment;
 pub use state::{GuardState, Hold, HoldDown, Kept};
@@ -46,7 +46,7 @@ pub const SELECTION: &str = "selection";
 ///
 /// # Errors
 /// `--accept` with another token than the candidate's. The pass must then change nothing.
-pub fn judge(inputs: &Inputs<'_>) -> Result<Judgement, AcceptError> {
+pub fn judge(inputs: &GuardInputs<'_>) -> Result<Judgement, AcceptError> {
     let screen = Screen::new(inputs.environment);
     let mut verdicts = Vec::new();
     let last = candidate::last_known_good(inputs, &screen, &mut verdicts);
@@ -135,7 +135,7 @@ fn note_hints(
 }
 
 fn decide(
-    inputs: &Inputs<'_>,
+    inputs: &GuardInputs<'_>,
     candidate: Option<&Candidate<'_>>,
     last: Option<&Judged<'_>>,
     accepted: bool,
@@ -207,7 +207,7 @@ fn decide(
 }
 
 /// The hold to remember. Its clock goes on if the candidate selects the same prefixes as before.
-fn hold(inputs: &Inputs<'_>, candidate: &Candidate<'_>, found: &[Objection]) -> Hold {
+fn hold(inputs: &GuardInputs<'_>, candidate: &Candidate<'_>, found: &[Objection]) -> Hold {
     let digest = state::digest(&candidate.judged.selection);
     let before = inputs
         .state
@@ -234,7 +234,7 @@ fn hold(inputs: &Inputs<'_>, candidate: &Candidate<'_>, found: &[Objection]) -> 
 }
 
 /// A changed config applies at once, even beyond `max_prefixes`; the next document does not.
-fn note_too_many(inputs: &Inputs<'_>, ranges: &RangeSet, verdicts: &mut Vec<Verdict>) {
+fn note_too_many(inputs: &GuardInputs<'_>, ranges: &RangeSet, verdicts: &mut Vec<Verdict>) {
     let aggregated = ranges.aggregated();
     let count = aggregated.ipv4 + aggregated.ipv6;
     if count > inputs.config.max_prefixes {
@@ -251,7 +251,7 @@ fn note_too_many(inputs: &Inputs<'_>, ranges: &RangeSet, verdicts: &mut Vec<Verd
 }
 
 fn note_bad_rows_outside(
-    inputs: &Inputs<'_>,
+    inputs: &GuardInputs<'_>,
     document: &Document<'_>,
     verdicts: &mut Vec<Verdict>,
 ) {

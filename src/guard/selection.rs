@@ -1,11 +1,15 @@
 //! Selections that the documents do not fulfil: an empty selection must not look like success.
 
-use super::inputs::Inputs;
+use super::inputs::GuardInputs;
 use crate::degraded::{Degradation, Part};
 use crate::ranges::{Hint, RangeSet};
 
 /// The missing parts of the selection: unknown names, and a selection without any prefix.
-pub(super) fn missing(inputs: &Inputs<'_>, hints: &[Hint], ranges: &RangeSet) -> Vec<Degradation> {
+pub(super) fn missing(
+    inputs: &GuardInputs<'_>,
+    hints: &[Hint],
+    ranges: &RangeSet,
+) -> Vec<Degradation> {
     let mut missing: Vec<Degradation> = hints.iter().filter_map(unknown_name).collect();
     let aggregated = ranges.aggregated();
     let selector = inputs.selector;

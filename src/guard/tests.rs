@@ -117,7 +117,7 @@ impl Host {
     }
 
     fn judge(&self, fetch: Fetch<'static>) -> Result<Judgement, AcceptError> {
-        judge(&Inputs {
+        judge(&GuardInputs {
             fetch,
             source: None,
             held: self.held,

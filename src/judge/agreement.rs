@@ -3,7 +3,7 @@
 use super::culprit::{Culprit, culprit, named_rule, route_text};
 use super::exemption::Exemption;
 use super::expected::{Expected, Promise};
-use super::packet::Decision;
+use super::packet::RouteDecision;
 use super::probes::Question;
 use super::words::errno_text;
 use crate::degraded::Part;
@@ -31,7 +31,11 @@ pub enum Agreement {
 }
 
 /// Compares an expectation with the kernel's decision.
-pub fn agreement(promise: &Promise<'_>, question: &Question, decision: &Decision) -> Agreement {
+pub fn agreement(
+    promise: &Promise<'_>,
+    question: &Question,
+    decision: &RouteDecision,
+) -> Agreement {
     let Question {
         lookup, expected, ..
     } = question;
@@ -39,13 +43,13 @@ pub fn agreement(promise: &Promise<'_>, question: &Question, decision: &Decision
         return translated(promise, question, decision);
     }
     let agrees = match decision {
-        Decision::Errno(errno) => match expected {
+        RouteDecision::Errno(errno) => match expected {
             Expected::Closed => UNREACHABLE.contains(errno),
             // Without a route of its own the main table refuses too.
             Expected::Main => true,
             Expected::Bypass(_) | Expected::Egress => false,
         },
-        Decision::Route(route) => {
+        RouteDecision::Route(route) => {
             let numbers = promise.numbers();
             let ours = promise.ownership.owns_route(route);
             match expected {
@@ -68,7 +72,7 @@ pub fn agreement(promise: &Promise<'_>, question: &Question, decision: &Decision
     if agrees {
         return Agreement::Yes;
     }
-    if let (Some(_), Decision::Errno(errno)) = (lookup.input, decision)
+    if let (Some(_), RouteDecision::Errno(errno)) = (lookup.input, decision)
         && !UNREACHABLE.contains(errno)
         && culprit(promise, lookup, expected, decision).is_none()
     {
@@ -89,7 +93,7 @@ fn explained(
     promise: &Promise<'_>,
     found: &Culprit,
     effect: &str,
-    decision: &Decision,
+    decision: &RouteDecision,
     family: Family,
 ) -> Agreement {
     let flag = match family {
@@ -109,7 +113,7 @@ fn explained(
         }
         Culprit::WideRoute(named) => {
             let advice = match decision {
-                Decision::Route(route) if route.key.table != TableId::MAIN => format!(
+                RouteDecision::Route(route) if route.key.table != TableId::MAIN => format!(
                     "remove the route (ip {flag} route del {} table {})",
                     route.key.dst, route.key.table
                 ),
@@ -216,17 +220,17 @@ fn hops(target: &RouteTarget) -> Vec<Via> {
 }
 
 /// NAT role: packets to partners must leave by the interface of the translation.
-fn translated(promise: &Promise<'_>, question: &Question, decision: &Decision) -> Agreement {
+fn translated(promise: &Promise<'_>, question: &Question, decision: &RouteDecision) -> Agreement {
     let family = question.family();
     let Some(out) = promise.desired.paths.get(family).leaves_by else {
         return Agreement::Yes;
     };
     let found = culprit(promise, &question.lookup, &question.expected, decision);
     let route = match decision {
-        Decision::Errno(errno) if found.is_none() && !UNREACHABLE.contains(errno) => {
+        RouteDecision::Errno(errno) if found.is_none() && !UNREACHABLE.contains(errno) => {
             return refused_source(promise, question, *errno);
         }
-        Decision::Errno(_) => {
+        RouteDecision::Errno(_) => {
             return match found {
                 Some(found) => explained(
                     promise,
@@ -238,7 +242,7 @@ fn translated(promise: &Promise<'_>, question: &Question, decision: &Decision) -
                 None => Agreement::Yes,
             };
         }
-        Decision::Route(route) => route,
+        RouteDecision::Route(route) => route,
     };
     let numbers = promise.numbers();
     if promise.ownership.owns_route(route) && route.key.table == numbers.bypass_table {

@@ -168,7 +168,7 @@ impl ForeignRule {
 
 /// The place of a base chain in the path of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum ChainPlace {
     /// The ingress hook of an interface, before everything else.
     Ingress,
     /// Before the routing decision.
@@ -190,7 +190,7 @@ pub struct BaseChain {
     /// filter`.
     pub table: String,
     pub name: String,
-    pub place: Place,
+    pub place: ChainPlace,
     /// The families that pass the chain.
     pub families: Vec<Family>,
     /// Lower priorities come first.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::expected::{Expected, Promise};
 use super::ordinary;
-use super::packet::{Decision, Lookup};
+use super::packet::{Lookup, RouteDecision};
 use crate::facts::{HostFacts, MainRoute};
 use crate::objects::{ForeignSelector, Route, RouteTarget, Rule, RuleAction, Via};
 use crate::plan::rule_text::rule_text;
@@ -46,11 +46,11 @@ pub fn culprit(
     promise: &Promise<'_>,
     question: &Lookup,
     expected: &Expected,
-    decision: &Decision,
+    decision: &RouteDecision,
 ) -> Option<Culprit> {
     match decision {
-        Decision::Route(route) => of_route(promise, question, expected, route),
-        Decision::Errno(errno) => of_errno(promise, question, expected, *errno),
+        RouteDecision::Route(route) => of_route(promise, question, expected, route),
+        RouteDecision::Errno(errno) => of_errno(promise, question, expected, *errno),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::chain::{BaseChain, Condition, Effect, Field, Packet, Place, Test};
+use super::chain::{BaseChain, ChainPlace, Condition, Effect, Field, Packet, Test};
 
 /// Depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
 const DEEPEST: usize = 16;
@@ -16,24 +16,24 @@ pub enum Fate {
     Passes,
     /// A rule with a condition outside our knowledge may accept the packet; otherwise the culprit
     /// stops it.
-    MayStop(Culprit),
-    Stopped(Culprit),
+    MayStop(StoppingChain),
+    Stopped(StoppingChain),
     /// Translated to an address; `None` for the address of the interface.
-    Translated(Option<IpAddr>, Culprit),
+    Translated(Option<IpAddr>, StoppingChain),
     /// The packet passes, and conntrack ignores the packet.
-    Untracked(Culprit),
+    Untracked(StoppingChain),
 }
 
 /// The chain that decides a packet's fate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Culprit {
+pub struct StoppingChain {
     pub table: String,
     pub chain: String,
     /// `policy drop`, `drop`, `reject`, `snat`.
     pub verdict: &'static str,
 }
 
-impl std::fmt::Display for Culprit {
+impl std::fmt::Display for StoppingChain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}, chain {}: {}", self.table, self.chain, self.verdict)
     }
@@ -47,7 +47,7 @@ struct Run<'a> {
     /// A rule with an unknown condition may have accepted the packet.
     perhaps_accepted: bool,
     /// The chain that told conntrack to ignore the packet.
-    untracked: Option<Culprit>,
+    untracked: Option<StoppingChain>,
 }
 
 /// The end of a chain.
@@ -55,8 +55,8 @@ enum End {
     /// The last rule was reached, or a return.
     Through,
     Accepted,
-    Stopped(Culprit),
-    Translated(Option<IpAddr>, Culprit),
+    Stopped(StoppingChain),
+    Translated(Option<IpAddr>, StoppingChain),
     /// Our own chain is reached: later rules don't matter.
     Ours,
 }
@@ -90,8 +90,8 @@ impl BaseChain {
         }
     }
 
-    fn culprit(&self, chain: &str, verdict: &'static str) -> Culprit {
-        Culprit {
+    fn culprit(&self, chain: &str, verdict: &'static str) -> StoppingChain {
+        StoppingChain {
             table: self.table.clone(),
             chain: chain.to_owned(),
             verdict,
@@ -142,7 +142,7 @@ impl Run<'_> {
             Effect::Accept => End::Accepted,
             Effect::Drop => stops("drop"),
             Effect::Reject => stops("reject"),
-            Effect::Translate(to) if base.place == Place::Translation => {
+            Effect::Translate(to) if base.place == ChainPlace::Translation => {
                 End::Translated(*to, base.culprit(chain, "snat"))
             }
             Effect::Translate(_) => return Flow::Next,
@@ -152,7 +152,7 @@ impl Run<'_> {
                 }
                 return Flow::Next;
             }
-            Effect::Ours if base.place == Place::Translation => End::Ours,
+            Effect::Ours if base.place == ChainPlace::Translation => End::Ours,
             Effect::Ours => return Flow::Next,
             Effect::Jump(target) => match self.chain(target, depth + 1, certain) {
                 End::Through => return Flow::Next,

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::Verdicts;
-use super::chain::{BaseChain, Effect, Field, Packet, Place};
+use super::chain::{BaseChain, ChainPlace, Effect, Field, Packet};
 use super::expected::Promise;
 use super::fate::Fate;
 use super::probes::{forwarded, inside, ordinary_partner};
@@ -122,7 +122,7 @@ fn judge_chain(
     opening: &Packet,
     verdicts: &mut Verdicts,
 ) {
-    if chain.place == Place::Translation {
+    if chain.place == ChainPlace::Translation {
         return translated_before_us(promise, chain, opening, verdicts);
     }
     // Both directions must pass: the answer of a partner is a later packet of the flow.
@@ -144,8 +144,8 @@ fn judge_chain(
 /// False for the ingress or egress of other interfaces.
 fn meets(chain: &BaseChain, packet: &Packet) -> bool {
     let device = match chain.place {
-        Place::Ingress => &packet.input.1,
-        Place::Egress => &packet.output.1,
+        ChainPlace::Ingress => &packet.input.1,
+        ChainPlace::Egress => &packet.output.1,
         _ => return true,
     };
     chain.devices.contains(device)
@@ -161,21 +161,21 @@ fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {
     let no_output = [Field::OutputName, Field::OutputIndex];
     let mut unseen = Vec::new();
     match chain.place {
-        Place::Ingress => unseen.extend(no_output),
-        Place::Prerouting => unseen.extend(no_output),
-        Place::Egress => unseen.push(source),
-        Place::Postrouting if chain.priority >= SOURCE_NAT => unseen.push(source),
-        Place::Postrouting | Place::Forward | Place::Translation => {}
+        ChainPlace::Ingress => unseen.extend(no_output),
+        ChainPlace::Prerouting => unseen.extend(no_output),
+        ChainPlace::Egress => unseen.push(source),
+        ChainPlace::Postrouting if chain.priority >= SOURCE_NAT => unseen.push(source),
+        ChainPlace::Postrouting | ChainPlace::Forward | ChainPlace::Translation => {}
     }
     let untracked = match chain.place {
-        Place::Ingress => true,
-        Place::Prerouting => chain.priority <= CONNTRACK,
+        ChainPlace::Ingress => true,
+        ChainPlace::Prerouting => chain.priority <= CONNTRACK,
         _ => false,
     };
     if untracked {
         unseen.push(Field::FlowState);
     }
-    if !packet.opens && matches!(chain.place, Place::Ingress | Place::Prerouting) {
+    if !packet.opens && matches!(chain.place, ChainPlace::Ingress | ChainPlace::Prerouting) {
         unseen.push(destination);
     }
     Packet {
@@ -187,7 +187,7 @@ fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {
 /// Adds a finding if the chain stops the packet, or keeps conntrack from the packet. `opening` is
 /// the first packet of the same flow.
 fn stopped(chain: &BaseChain, packet: &Packet, opening: &Packet, verdicts: &mut Verdicts) -> bool {
-    let before_conntrack = chain.place == Place::Prerouting && chain.priority < CONNTRACK;
+    let before_conntrack = chain.place == ChainPlace::Prerouting && chain.priority < CONNTRACK;
     let what = if packet.opens { "packets" } else { "answers" };
     let (input, output) = (&packet.input.1, &packet.output.1);
     let (list, culprit, verb) = match chain.fate(&seen_at(chain, packet)) {
@@ -209,7 +209,7 @@ fn stopped(chain: &BaseChain, packet: &Packet, opening: &Packet, verdicts: &mut 
         Fate::Passes | Fate::Translated(..) | Fate::Untracked(_) => return false,
     };
     let advice = match chain.place {
-        Place::Forward => accept(chain, &opening.input.1, &opening.output.1),
+        ChainPlace::Forward => accept(chain, &opening.input.1, &opening.output.1),
         _ => format!(
             "let packets between {} and {} pass there, or remove the rule",
             opening.input.1, opening.output.1

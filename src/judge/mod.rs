@@ -38,7 +38,7 @@ pub use culprit::{Culprit, is_wide, named_rule, route_text, table_text};
 pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};
 pub use forwarding::is_forwarding;
-pub use packet::{Decision, Lookup};
+pub use packet::{Lookup, RouteDecision};
 pub(crate) use probes::inside;
 pub use probes::{Question, forwarded, ordinary_partner, questions};
 pub use words::{decision_text, errno_text, promised_text};
@@ -62,7 +62,7 @@ pub struct Verdicts {
 pub fn judge(
     promise: &Promise<'_>,
     own: &PerFamily<Option<IpAddr>>,
-    answers: &[(Question, Decision)],
+    answers: &[(Question, RouteDecision)],
 ) -> Verdicts {
     let mut verdicts = Verdicts::default();
     let mut judged: Vec<(Part, Family)> = Vec::new();
@@ -108,7 +108,7 @@ impl Verdicts {
         &mut self,
         promise: &Promise<'_>,
         question: &Question,
-        decision: &Decision,
+        decision: &RouteDecision,
         found: Agreement,
     ) {
         let (part, family) = (question.part, question.family());

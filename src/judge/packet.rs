@@ -30,7 +30,7 @@ impl Lookup {
 
 /// The kernel's routing decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub enum RouteDecision {
     Route(Route),
     /// `unreachable` and the like: the errno as the application gets it.
     Errno(i32),

@@ -2,7 +2,7 @@
 
 use super::culprit::route_text;
 use super::expected::{Expected, Promise};
-use super::packet::Decision;
+use super::packet::RouteDecision;
 
 /// An errno in words.
 pub fn errno_text(errno: i32) -> String {
@@ -29,10 +29,10 @@ pub fn promised_text(promise: &Promise<'_>, expected: &Expected) -> String {
 }
 
 /// A decision in words.
-pub fn decision_text(promise: &Promise<'_>, decision: &Decision) -> String {
+pub fn decision_text(promise: &Promise<'_>, decision: &RouteDecision) -> String {
     match decision {
-        Decision::Errno(errno) => errno_text(*errno),
-        Decision::Route(route) => format!(
+        RouteDecision::Errno(errno) => errno_text(*errno),
+        RouteDecision::Route(route) => format!(
             "{} (protocol {})",
             route_text(route, promise.facts),
             route.protocol

@@ -6,7 +6,7 @@ use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{Header, RTA_DST, RTM_GETROUTE, decode, family_number, put_header};
 use super::wire::{Frame, WireError, each_attribute, put, put_address, put_u32};
 use crate::judge::ordinary::{PORT, PROTOCOL, USER};
-pub use crate::judge::{Decision, Lookup};
+pub use crate::judge::{Lookup, RouteDecision};
 use crate::types::{Family, TableId};
 
 // linux/rtnetlink.h.
@@ -29,7 +29,10 @@ const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 /// Asks the kernel for its routing decision about a packet of a TCP connection to port 443. A packet
 /// from a socket belongs to the user 0: the service and an administrator's command ask the same
 /// question. Kernels before 4.17 ignore protocol and port.
-pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision, NetlinkError> {
+pub fn lookup(
+    socket: &mut NetlinkSocket,
+    question: &Lookup,
+) -> Result<RouteDecision, NetlinkError> {
     let family = Family::of(question.destination);
     let operation = format!("look up the route to {}", question.destination);
     let request = |buffer: &mut Vec<u8>| {
@@ -72,8 +75,8 @@ pub fn lookup(socket: &mut NetlinkSocket, question: &Lookup) -> Result<Decision,
     let decode = |frame: &Frame<'_>| Ok(decode(frame.body)?.map(|decoded| decoded.into_route()));
     Ok(
         match socket.ask(&operation, RTM_GETROUTE, request, decode)? {
-            Ok(route) => Decision::Route(route),
-            Err(error) => Decision::Errno(error.errno),
+            Ok(route) => RouteDecision::Route(route),
+            Err(error) => RouteDecision::Errno(error.errno),
         },
     )
 }

@@ -39,7 +39,7 @@ impl Machine<'_> {
 ///
 /// A pass may have several parts, each with attempts and a rollback of its own, so that the
 /// failure of a later part leaves an earlier one in force.
-pub(super) type Part<'p> = &'p dyn Fn(&View) -> DesiredState;
+pub(super) type PartialGoal<'p> = &'p dyn Fn(&View) -> DesiredState;
 
 /// A desired state, and the same as the goal of a plan.
 pub(super) struct Aim {
@@ -49,7 +49,7 @@ pub(super) struct Aim {
 
 impl Aim {
     /// The aim of a part, by the present view.
-    pub fn of(part: Part<'_>, machine: &mut Machine<'_>) -> Result<Aim, PassError> {
+    pub fn of(part: PartialGoal<'_>, machine: &mut Machine<'_>) -> Result<Aim, PassError> {
         let desired = part(&machine.view);
         let goal = machine.view.goal(machine.kernel, desired.clone())?;
         Ok(Aim { desired, goal })
@@ -59,7 +59,7 @@ impl Aim {
 /// The work on a part.
 pub(super) struct Work<'a> {
     pub job: Job<'a>,
-    pub part: Part<'a>,
+    pub part: PartialGoal<'a>,
     pub fights: &'a mut Fights,
     pub laps: &'a mut Laps,
     pub notes: Notes,
@@ -82,8 +82,8 @@ impl Work<'_> {
         loop {
             let setback = match self.attempt(machine, &aim, &steps, &tried) {
                 Ok(()) => return Ok(aim),
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Setback(setback)) => setback,
+                Err(FailedAttempt::Final(error)) => return Err(error),
+                Err(FailedAttempt::Setback(setback)) => setback,
             };
             if self.is_watched() {
                 // The agent logs a fight once, not at each attempt.
@@ -130,7 +130,7 @@ impl Work<'_> {
         aim: &Aim,
         steps: &Plan,
         tried: &[Step],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), FailedAttempt> {
         let mut flows = OpenFlows::new(self.job, &machine.view);
         let (kernel, view, mut interposer) = machine.parts();
         if let Some(interposer) = &mut interposer {
@@ -147,12 +147,12 @@ impl Work<'_> {
             // below has a conflict.
             Err(error) if self.is_watched() && error.is_there_already() => {}
             Err(error) if error.worth_another_look() => {
-                return Err(Failure::Setback(Setback::Refused(error)));
+                return Err(FailedAttempt::Setback(Setback::Refused(error)));
             }
-            Err(ApplyError::Stopped) => return Err(Failure::Final(PassError::Stopped)),
+            Err(ApplyError::Stopped) => return Err(FailedAttempt::Final(PassError::Stopped)),
             Err(error) => {
                 let reason = error.to_string();
-                return Err(Failure::Final(PassError::RolledBack { reason }));
+                return Err(FailedAttempt::Final(PassError::RolledBack { reason }));
             }
         }
         let tried: Vec<&Step> = tried.iter().chain(&steps.steps).collect();
@@ -162,7 +162,7 @@ impl Work<'_> {
     }
 
     /// Plans again: the new plan must be empty. A watched pass answers for its own steps only.
-    fn read_back(&self, machine: &mut Machine<'_>, tried: &[&Step]) -> Result<(), Failure> {
+    fn read_back(&self, machine: &mut Machine<'_>, tried: &[&Step]) -> Result<(), FailedAttempt> {
         let again = Aim::of(self.part, machine)?;
         let mut second = machine.view.plan_to(&again.goal);
         self.fights.strip(&mut second);
@@ -193,7 +193,7 @@ impl Work<'_> {
         machine: &mut Machine<'_>,
         aim: &Aim,
         tried: &[&Step],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), FailedAttempt> {
         let promise = machine.view.promise(&aim.desired);
         let verdicts = judge_kernel(&promise, tried.iter().copied(), machine.kernel)?;
         let exempt = verdicts.exempt.iter().map(ToString::to_string);
@@ -224,19 +224,19 @@ fn tell_more(told: &mut Plan, further: &Plan, setback: &Setback) {
 }
 
 /// The end of a failed attempt.
-enum Failure {
+enum FailedAttempt {
     /// Another attempt may succeed.
     Setback(Setback),
     /// No other attempt is made.
     Final(PassError),
 }
 
-impl<E: Into<PassError>> From<E> for Failure {
+impl<E: Into<PassError>> From<E> for FailedAttempt {
     fn from(error: E) -> Self {
-        Failure::Final(error.into())
+        FailedAttempt::Final(error.into())
     }
 }
 
-fn undone(difference: String) -> Failure {
-    Failure::Setback(Setback::Undone(difference))
+fn undone(difference: String) -> FailedAttempt {
+    FailedAttempt::Setback(Setback::Undone(difference))
 }

@@ -12,7 +12,7 @@ use super::{Asking, FetchOutcome, Job, PassError, View, instance};
 use crate::clock;
 use crate::config::{AutoOr, Config};
 use crate::guard::{
-    AcceptError, Decision, Environment, Fetch, GuardState, Inputs, Judgement, LastGood, Level,
+    AcceptError, Decision, Environment, Fetch, GuardInputs, GuardState, Judgement, LastGood, Level,
     Whose, judge,
 };
 use crate::notes::Notes;
@@ -268,7 +268,7 @@ fn ask_guard(
     } else {
         view.kernel_prefixes()
     };
-    judge(&Inputs {
+    judge(&GuardInputs {
         fetch,
         source,
         held,

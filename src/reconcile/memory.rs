@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::guard::{Environment, Fetch, GuardState, Inputs, judge};
+    use crate::guard::{Environment, Fetch, GuardInputs, GuardState, judge};
     use crate::ranges::select_lenient;
     use crate::types::{Family, PerFamily, Region, Service};
 
@@ -156,7 +156,7 @@ mod tests {
         let document = Document::parse(BYTES).unwrap();
         let memory = remembering(&selector);
         let judged = |last_good| {
-            judge(&Inputs {
+            judge(&GuardInputs {
                 source: None,
                 fetch: Fetch::NotAsked,
                 held: None,

@@ -4,7 +4,7 @@ use std::borrow::BorrowMut;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::attempt::{Aim, Machine, Part, Work};
+use super::attempt::{Aim, Machine, PartialGoal, Work};
 use super::documents::{self, Documents};
 use super::fights::Fights;
 use super::flows;
@@ -244,7 +244,7 @@ impl<'a> Pass<'a> {
     fn plan(
         &mut self,
         machine: &mut Machine<'_>,
-        part: Part<'_>,
+        part: PartialGoal<'_>,
     ) -> Result<(Aim, Plan), PassError> {
         let aim = Aim::of(part, machine)?;
         let mut steps = machine.view.plan_to(&aim.goal);
@@ -275,7 +275,7 @@ impl<'a> Pass<'a> {
     fn carry_out(
         &mut self,
         machine: &mut Machine<'_>,
-        part: Part<'_>,
+        part: PartialGoal<'_>,
         aim: Aim,
         steps: Plan,
     ) -> Result<Aim, PassError> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use trailblazer::apply::{Interposer, apply};
 use trailblazer::firewall::BackendKind;
 use trailblazer::kernel::errno::KernelError;
-use trailblazer::kernel::lookup::Decision;
+use trailblazer::kernel::lookup::RouteDecision;
 use trailblazer::objects::Route;
 use trailblazer::plan::{Action, Goal, ObjectKey, Step, plan};
 use trailblazer::reconcile::{Outcome, Report};
@@ -447,7 +447,7 @@ fn link_fails(world: &World, at: usize) -> bool {
         if world.scenario.before.is_some() {
             for (address, decision) in world.decisions_now() {
                 let partner = PARTNERS.contains(&address.to_string().as_str());
-                let leaks = matches!(&decision, Decision::Route(route)
+                let leaks = matches!(&decision, RouteDecision::Route(route)
                     if route.key.table == TableId::MAIN);
                 assert!(!(partner && leaks), "{when}: {address} leaks: {decision:?}");
             }

@@ -19,7 +19,7 @@ use trailblazer::journal::{Journal, PassRecord};
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::nftables::Nftables;
 use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
-use trailblazer::kernel::lookup::{Decision, Lookup, lookup};
+use trailblazer::kernel::lookup::{Lookup, RouteDecision, lookup};
 use trailblazer::kernel::route::{Write, encode};
 use trailblazer::kernel::{Kernel, ObserveError};
 use trailblazer::objects::Route;
@@ -45,7 +45,7 @@ const PRIVATE: [&str; 4] = [
 ];
 
 /// The kernel's route decision for each address.
-pub type Decisions = Vec<(IpAddr, Decision)>;
+pub type Decisions = Vec<(IpAddr, RouteDecision)>;
 
 /// A namespace, a scenario, and the outcome of the scenario's passes without any fault.
 pub struct World {
@@ -502,7 +502,7 @@ impl World {
         for (at, (address, now)) in self.decisions_now().iter().enumerate() {
             let mut allowed = vec![before[at].1.clone(), after[at].1.clone()];
             allowed.extend(self.aged.iter().map(|aged| aged[at].1.clone()));
-            let bypassed = |decision: &Decision| self.is_bypass(decision);
+            let bypassed = |decision: &RouteDecision| self.is_bypass(decision);
             let storage = self.scenario.storage().contains(address);
             if storage && !(bypassed(&allowed[0]) && bypassed(&allowed[1])) {
                 let family = Family::of(*address);
@@ -516,9 +516,9 @@ impl World {
         }
     }
 
-    fn is_bypass(&self, decision: &Decision) -> bool {
+    fn is_bypass(&self, decision: &RouteDecision) -> bool {
         let ownership = self.ownership();
-        matches!(decision, Decision::Route(route)
+        matches!(decision, RouteDecision::Route(route)
             if ownership.is_bypass_table(route.key.table) && ownership.owns_route(route))
     }
 

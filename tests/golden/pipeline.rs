@@ -112,7 +112,7 @@ pub fn run(case: &Case) -> Outcome {
             .expect("a case knows its region"),
         families: config.select.families.clone(),
     };
-    let judgement = judge(&guard::Inputs {
+    let judgement = judge(&guard::GuardInputs {
         source: None,
         fetch: match &fetched {
             Some(document) => Fetch::Document(document),

@@ -4,7 +4,7 @@ use super::report::CheckReport;
 use super::sysctls::Check;
 use crate::config::ManagedSysctl;
 use crate::desired::DesiredState;
-use crate::judge::{Decision, Expected, Lookup, questions};
+use crate::judge::{Expected, Lookup, RouteDecision, questions};
 use crate::kernel::Kernel;
 use crate::kernel::lookup::lookup;
 use crate::types::{Family, IfIndex, PerFamily};
@@ -110,8 +110,8 @@ impl Check<'_> {
             // EXDEV: the reverse path filter (`fib_validate_source`).
             let refuses = |errno| [18, 22].contains(&errno);
             refused |= match lookup(kernel.socket(), &reply) {
-                Ok(Decision::Errno(errno)) => refuses(errno),
-                Ok(Decision::Route(_)) => false,
+                Ok(RouteDecision::Errno(errno)) => refuses(errno),
+                Ok(RouteDecision::Route(_)) => false,
                 Err(_) => true,
             };
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::desired::DesiredState;
 use crate::judge::{
-    Agreement, Decision, Expected, Lookup, Question, agreement, forwarded, is_forwarding,
+    Agreement, Expected, Lookup, Question, RouteDecision, agreement, forwarded, is_forwarding,
 };
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{chosen_source, lookup};
@@ -19,7 +19,7 @@ pub(super) struct KernelAnswer {
     /// a socket without an address.
     pub from: Option<(Option<IpAddr>, Option<String>)>,
     /// `None` if the kernel was not asked.
-    pub decision: Option<Decision>,
+    pub decision: Option<RouteDecision>,
     pub device: Option<String>,
     pub agreement: Agreement,
     pub reason: Option<String>,
@@ -105,10 +105,11 @@ fn judge(
     desired: &DesiredState,
     expected: &Expected,
     lookup: Lookup,
-    decision: Decision,
+    decision: RouteDecision,
 ) -> KernelAnswer {
     let own = view.facts.is_own(lookup.destination);
-    let local = matches!(&decision, Decision::Route(route) if route.key.table == TableId::LOCAL);
+    let local =
+        matches!(&decision, RouteDecision::Route(route) if route.key.table == TableId::LOCAL);
     let promise = view.promise(desired);
     let question = Question {
         expected: expected.clone(),
@@ -126,11 +127,11 @@ fn judge(
         Agreement::Yes | Agreement::No => None,
     };
     let device = match &decision {
-        Decision::Route(route) => match &route.target {
+        RouteDecision::Route(route) => match &route.target {
             RouteTarget::Via(via) => Some(view.facts.device_name(via.device)),
             _ => None,
         },
-        Decision::Errno(_) => None,
+        RouteDecision::Errno(_) => None,
     };
     let input = lookup.input.map(|index| view.facts.device_name(index));
     let from = (lookup.source.is_some() || input.is_some()).then_some((lookup.source, input));

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::answer::KernelAnswer;
 use super::{ExpectedPath, Explanation, table_text};
 use crate::commands::origins;
-use crate::judge::{Agreement, Decision, errno_text};
+use crate::judge::{Agreement, RouteDecision, errno_text};
 use crate::objects::RouteTarget;
 use crate::types::Family;
 
@@ -239,7 +239,7 @@ fn answer_text(answer: &KernelAnswer) -> String {
         text.push_str(": ");
     }
     match &answer.decision {
-        Some(Decision::Route(route)) => {
+        Some(RouteDecision::Route(route)) => {
             let _ = write!(text, "{}", route.key.dst);
             match (&route.target, &answer.device) {
                 (RouteTarget::Via(via), Some(device)) => {
@@ -265,7 +265,7 @@ fn answer_text(answer: &KernelAnswer) -> String {
                 route.protocol
             );
         }
-        Some(Decision::Errno(errno)) => {
+        Some(RouteDecision::Errno(errno)) => {
             text.push_str(&errno_text(*errno));
         }
         None => text.push_str("not asked"),
@@ -291,7 +291,7 @@ fn answer_json(answer: &KernelAnswer) -> Value {
         put("input", json!(input));
     }
     match &answer.decision {
-        Some(Decision::Route(route)) => {
+        Some(RouteDecision::Route(route)) => {
             put("prefix", json!(route.key.dst.to_string()));
             put("table", json!(route.key.table));
             put("protocol", json!(route.protocol));
@@ -306,7 +306,7 @@ fn answer_json(answer: &KernelAnswer) -> Value {
                 _ => None,
             };
         }
-        Some(Decision::Errno(errno)) => {
+        Some(RouteDecision::Errno(errno)) => {
             put("errno", json!(errno));
             put("error", json!(errno_text(*errno)));
         }

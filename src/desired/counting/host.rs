@@ -18,7 +18,7 @@ const MOST_BESIDE: usize = 64;
 
 /// One next hop, by the name of the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Hop {
+struct ClassifiedHop {
     gateway: Option<IpAddr>,
     device: String,
 }
@@ -42,7 +42,7 @@ pub fn of_host(
             .through_ours
             .then(|| teller.egress_only(realm::of(numbers), &egress));
     };
-    let mut bypass: Vec<Hop> = path.vias().map(|via| teller.hop(via)).collect();
+    let mut bypass: Vec<ClassifiedHop> = path.vias().map(|via| teller.hop(via)).collect();
     bypass.dedup();
     if bypass.iter().any(|hop| egress.contains(hop)) {
         // Both paths share a next hop: no packet shows which path it took.
@@ -109,8 +109,8 @@ struct Teller<'a> {
 }
 
 impl Teller<'_> {
-    fn hop(&self, via: Via) -> Hop {
-        Hop {
+    fn hop(&self, via: Via) -> ClassifiedHop {
+        ClassifiedHop {
             gateway: self.asked(via.gateway),
             device: self.inputs.facts.device_name(via.device),
         }
@@ -125,12 +125,12 @@ impl Teller<'_> {
 
     /// The next hops of the configured egress path, usable or not, so that a link that goes down
     /// changes no rule.
-    fn egress_hops(&self) -> Vec<Hop> {
+    fn egress_hops(&self) -> Vec<ClassifiedHop> {
         let facts = self.inputs.facts;
         let config = &self.inputs.config.egress;
         if self.through_ours {
             let hop = |address| {
-                Some(Hop {
+                Some(ClassifiedHop {
                     gateway: Some(address),
                     device: gateway::egress_device(self.inputs, address)?,
                 })
@@ -143,7 +143,7 @@ impl Teller<'_> {
         }
         let defaults = facts.defaults(self.family);
         let hop = defaults.first().and_then(|route| {
-            Some(Hop {
+            Some(ClassifiedHop {
                 gateway: self.asked(route.gateway),
                 device: facts.device_name(route.device?),
             })
@@ -152,7 +152,7 @@ impl Teller<'_> {
     }
 
     /// Matches packets that leave by the bypass path; `None` with too many exceptions.
-    fn past(&self, bypass: &Hop, egress: &[Hop]) -> Option<Vec<Match>> {
+    fn past(&self, bypass: &ClassifiedHop, egress: &[ClassifiedHop]) -> Option<Vec<Match>> {
         let mut conditions = self.by_hop(bypass);
         if self.by_next_hop && bypass.gateway.is_none() {
             // Without a gateway the next hop is the destination itself.
@@ -166,7 +166,12 @@ impl Teller<'_> {
     }
 
     /// Matches packets that leave by this next hop of the egress path and not by the bypass path.
-    fn through(&self, hop: &Hop, bypass: &[Hop], not: Option<Realm>) -> Option<Vec<Match>> {
+    fn through(
+        &self,
+        hop: &ClassifiedHop,
+        bypass: &[ClassifiedHop],
+        not: Option<Realm>,
+    ) -> Option<Vec<Match>> {
         let mut conditions = self.by_hop(hop);
         if self.by_next_hop && hop.gateway.is_none() {
             let others = bypass.iter().filter(|other| other.device == hop.device);
@@ -186,7 +191,7 @@ impl Teller<'_> {
 
     /// The matches without a bypass path: all packets that leave by our egress path. Routes of an
     /// earlier bypass path may still exist (`DesiredState::frozen`).
-    fn egress_only(&self, realm: Realm, egress: &[Hop]) -> PathMatches {
+    fn egress_only(&self, realm: Realm, egress: &[ClassifiedHop]) -> PathMatches {
         let selected = self.inputs.config.select.families.contains(&self.family);
         let frozen = selected && !self.by_next_hop;
         if frozen && self.family == Family::Ipv6 {
@@ -202,7 +207,7 @@ impl Teller<'_> {
         paths
     }
 
-    fn by_hop(&self, hop: &Hop) -> Vec<Match> {
+    fn by_hop(&self, hop: &ClassifiedHop) -> Vec<Match> {
         let mut conditions = vec![Match::OutputInterface(hop.device.clone())];
         if self.by_next_hop {
             conditions.extend(hop.gateway.map(Match::NextHop));
@@ -211,7 +216,7 @@ impl Teller<'_> {
     }
 
     /// The administrator's routes over the same next hop; `None` for too many.
-    fn beside(&self, hop: &Hop) -> Option<Vec<IpNet>> {
+    fn beside(&self, hop: &ClassifiedHop) -> Option<Vec<IpNet>> {
         let facts = self.inputs.facts;
         let found: Vec<IpNet> = facts
             .main_routes

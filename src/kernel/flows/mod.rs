@@ -27,7 +27,7 @@ use crate::types::Mark;
 use conntrack::{Conntrack, Written};
 use error::failed;
 use filter::Filter;
-use select::Own;
+use select::OwnAddresses;
 use sockets::Socket;
 
 pub use error::FlowError;
@@ -64,7 +64,7 @@ pub struct Backfilled {
 /// [`FlowError::Unavailable`] without conntrack over netlink; else the first refusal, after all
 /// other flows were marked.
 pub fn backfill_inbound(mark: Mark, own_addresses: &[IpAddr]) -> Result<Backfilled, FlowError> {
-    let own = Own::new(own_addresses);
+    let own = OwnAddresses::new(own_addresses);
     let mut conntrack = Conntrack::open()?;
     let mut written = Written::default();
     let sockets_unread = match connections(&mut conntrack, &own, mark, &mut written) {
@@ -89,7 +89,7 @@ pub fn backfill_inbound(mark: Mark, own_addresses: &[IpAddr]) -> Result<Backfill
 /// Marks the TCP connections that a listening socket has accepted.
 fn connections(
     conntrack: &mut Conntrack,
-    own: &Own,
+    own: &OwnAddresses,
     mark: Mark,
     written: &mut Written,
 ) -> Result<(), crate::kernel::wire::WireError> {

@@ -10,12 +10,12 @@ use super::sockets::{Listeners, Socket};
 use crate::types::Mark;
 
 /// The addresses of this host, without loopback addresses.
-pub(super) struct Own(BTreeSet<IpAddr>);
+pub(super) struct OwnAddresses(BTreeSet<IpAddr>);
 
-impl Own {
-    pub(super) fn new(addresses: &[IpAddr]) -> Own {
+impl OwnAddresses {
+    pub(super) fn new(addresses: &[IpAddr]) -> OwnAddresses {
         let addresses = addresses.iter().copied();
-        Own(addresses.filter(|own| !own.is_loopback()).collect())
+        OwnAddresses(addresses.filter(|own| !own.is_loopback()).collect())
     }
 
     fn is_outside(&self, peer: SocketAddr) -> bool {
@@ -112,8 +112,10 @@ mod tests {
         }
     }
 
-    fn own() -> Own {
-        Own::new(&["10.0.0.1", "2001:db8::1", "127.0.0.1", "::1"].map(|text| text.parse().unwrap()))
+    fn own() -> OwnAddresses {
+        OwnAddresses::new(
+            &["10.0.0.1", "2001:db8::1", "127.0.0.1", "::1"].map(|text| text.parse().unwrap()),
+        )
     }
 
     #[test]

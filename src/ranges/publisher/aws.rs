@@ -115,7 +115,7 @@ struct RawDocument<'a> {
     sync_token: Option<RawToken>,
     /// For display only, so a date of another type counts as absent.
     #[serde(rename = "createDate", borrow, default)]
-    create_date: Field<'a>,
+    create_date: FieldName<'a>,
     #[serde(borrow, default)]
     prefixes: Option<Rows<'a, false>>,
     /// Documents of 2015 have no such list; a mirror that re-encodes them writes `null`.
@@ -161,15 +161,15 @@ impl<'de: 'a, 'a, const IPV6: bool> Deserialize<'de> for Rows<'a, IPV6> {
 #[derive(Deserialize)]
 struct RawRow<'a> {
     #[serde(borrow, default)]
-    ip_prefix: Field<'a>,
+    ip_prefix: FieldName<'a>,
     #[serde(borrow, default)]
-    ipv6_prefix: Field<'a>,
+    ipv6_prefix: FieldName<'a>,
     #[serde(borrow, default)]
-    region: Field<'a>,
+    region: FieldName<'a>,
     #[serde(borrow, default)]
-    service: Field<'a>,
+    service: FieldName<'a>,
     #[serde(borrow, default)]
-    network_border_group: Field<'a>,
+    network_border_group: FieldName<'a>,
 }
 
 impl<'a> RawRow<'a> {
@@ -215,55 +215,55 @@ impl<'a> RawDocument<'a> {
 /// string. serde borrows a plain `Cow<str>` only, and copies inside an `Option`; `&str` rejects
 /// strings with escapes.
 #[derive(Default)]
-struct Field<'a>(Cow<'a, str>);
+struct FieldName<'a>(Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for FieldName<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct FieldVisitor;
 
         impl<'de> Visitor<'de> for FieldVisitor {
-            type Value = Field<'de>;
+            type Value = FieldName<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
             fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Field(Cow::Borrowed(text)))
+                Ok(FieldName(Cow::Borrowed(text)))
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Field(Cow::Owned(text.to_owned())))
+                Ok(FieldName(Cow::Owned(text.to_owned())))
             }
 
             fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-                Ok(Field::default())
+                Ok(FieldName::default())
             }
 
             fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(Field::default())
+                Ok(FieldName::default())
             }
 
             fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
-                Ok(Field::default())
+                Ok(FieldName::default())
             }
 
             fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
-                Ok(Field::default())
+                Ok(FieldName::default())
             }
 
             fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
-                Ok(Field::default())
+                Ok(FieldName::default())
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Field::default())
+                Ok(FieldName::default())
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Field::default())
+                Ok(FieldName::default())
             }
         }
 

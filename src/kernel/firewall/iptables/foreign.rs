@@ -11,20 +11,22 @@ use super::CHAIN_PREFIX;
 use super::rule::{Opt, options};
 use super::tool::{self, Version, io, refused};
 use crate::firewall::Variant;
-use crate::judge::chain::{BaseChain, Condition, Effect, Field, ForeignRule, Place, Test, octets};
+use crate::judge::chain::{
+    BaseChain, ChainPlace, Condition, Effect, Field, ForeignRule, Test, octets,
+};
 use crate::kernel::firewall::error::FirewallError;
 use crate::types::Family;
 
 /// The tables with the base chains of interest: table, chain, place, priority of the hook
 /// (linux/netfilter_ipv4.h).
-const BASES: [(&str, &str, Place, i32); 7] = [
-    ("raw", "PREROUTING", Place::Prerouting, -300),
-    ("mangle", "PREROUTING", Place::Prerouting, -150),
-    ("mangle", "FORWARD", Place::Forward, -150),
-    ("filter", "FORWARD", Place::Forward, 0),
-    ("security", "FORWARD", Place::Forward, 50),
-    ("mangle", "POSTROUTING", Place::Postrouting, -150),
-    ("nat", "POSTROUTING", Place::Translation, 100),
+const BASES: [(&str, &str, ChainPlace, i32); 7] = [
+    ("raw", "PREROUTING", ChainPlace::Prerouting, -300),
+    ("mangle", "PREROUTING", ChainPlace::Prerouting, -150),
+    ("mangle", "FORWARD", ChainPlace::Forward, -150),
+    ("filter", "FORWARD", ChainPlace::Forward, 0),
+    ("security", "FORWARD", ChainPlace::Forward, 50),
+    ("mangle", "POSTROUTING", ChainPlace::Postrouting, -150),
+    ("nat", "POSTROUTING", ChainPlace::Translation, 100),
 ];
 
 /// The legacy tables in use in this network namespace.
@@ -73,7 +75,7 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FirewallError> {
             let reason = "legacy tables are in use, and no iptables-legacy is installed";
             return Err(refused(&operation, reason.to_owned()));
         };
-        let mut listed: BTreeMap<&str, (Chains, BTreeMap<String, String>)> = BTreeMap::new();
+        let mut listed: BTreeMap<&str, (ForeignChains, BTreeMap<String, String>)> = BTreeMap::new();
         for (table, chain, place, priority) in bases {
             if !listed.contains_key(table) {
                 let output = tool::run(program, &["-w", "5", "-t", table, "-S"], "", WAIT)
@@ -104,11 +106,11 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FirewallError> {
 /// The waiting time of the program for its lock.
 const WAIT: Duration = Duration::from_secs(5);
 
-type Chains = BTreeMap<String, Vec<ForeignRule>>;
+type ForeignChains = BTreeMap<String, Vec<ForeignRule>>;
 
 /// Reads the output of `iptables -S`: chains, and policies of built-in chains.
-fn parse(text: &str, family: Family) -> (Chains, BTreeMap<String, String>) {
-    let (mut chains, mut policies) = (Chains::new(), BTreeMap::new());
+fn parse(text: &str, family: Family) -> (ForeignChains, BTreeMap<String, String>) {
+    let (mut chains, mut policies) = (ForeignChains::new(), BTreeMap::new());
     for line in text.lines() {
         let Some((kind, rest)) = line.split_once(' ') else {
             continue;

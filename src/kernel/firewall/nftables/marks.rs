@@ -69,13 +69,13 @@ enum MarkRegister {
 }
 
 #[derive(Default)]
-struct Reader {
+struct MarkReader {
     registers: BTreeMap<u32, MarkRegister>,
     found: Vec<(Carrier, Access, Mark)>,
 }
 
 fn of_rule(expressions: &[u8], place: &str) -> Result<Vec<MarkUse>, WireError> {
-    let mut reader = Reader::default();
+    let mut reader = MarkReader::default();
     for expression in attributes(expressions)? {
         let parts = attributes(expression.payload)?;
         let name = text(&parts, NFTA_EXPR_NAME).unwrap_or_default();
@@ -102,7 +102,7 @@ fn constant(list: &[Attribute<'_>], kind: u16) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-impl Reader {
+impl MarkReader {
     fn expression(&mut self, name: &str, list: &[Attribute<'_>]) {
         match name {
             "meta" if number(list, NFTA_META_KEY) == Some(NFT_META_MARK) => {
