@@ -47,7 +47,7 @@ fn assert_partner(lab: &Lab) {
     }
 }
 
-/// The instance's own traffic is neither steered nor translated, also from addresses inside the
+/// The instance's own traffic is neither routed by path nor translated, also from addresses inside the
 /// source networks.
 #[track_caller]
 fn assert_own_traffic(lab: &Lab) {

@@ -81,7 +81,7 @@ pub(super) enum Fault {
     BypassIsEgress { gateway: IpAddr },
     /// The family has no router, although the host has addresses of the family.
     #[error(
-        "skipped: no default route in the main table and no [bypass] gateway; storage traffic over {family} is not steered"
+        "skipped: no default route in the main table and no [bypass] gateway; storage traffic over {family} gets no bypass"
     )]
     NoBypassGateway { family: Family },
     /// The document and the settings leave no prefix of the family.

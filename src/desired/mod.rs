@@ -235,7 +235,7 @@ fn without_bypass(
             gateway::describe(facts, last)
         ),
         (None, Fault::NoBypassGateway { .. }) => String::new(),
-        (None, _) => format!("{family} storage traffic is not steered"),
+        (None, _) => format!("{family} storage traffic gets no bypass"),
     };
     state
         .degraded

@@ -102,7 +102,7 @@ fn steer(
         let devices = input_devices(inputs.facts, source);
         if devices.is_empty() {
             state.notes.push(format!(
-                "[nat] sources: the main table has no route to {source}; packets from {source} are not steered"
+                "[nat] sources: the main table has no route to {source}; packets from {source} follow the main table alone"
             ));
         }
         paths.extend(devices.into_iter().map(|device| InputPath {

@@ -153,7 +153,7 @@ fn count_only(
     chains: &mut Chains,
 ) {
     state.notes.push(format!(
-        "{family}: no egress address: forwarded {family} traffic is steered but not translated"
+        "{family}: no egress address: forwarded {family} traffic is routed by path but not translated"
     ));
     // Without translation the addresses are equal on both paths: count only if the routing
     // decisions differ.
