@@ -86,7 +86,7 @@ fn sources(inputs: &Inputs) -> Result<Vec<IpNet>, Fault> {
 }
 
 /// Adds the policy rules, limited to packets that come in from our sources: this host's own traffic
-/// is not steered.
+/// keeps the main table.
 fn steer(
     inputs: &Inputs,
     numbers: &Numbers,

@@ -285,7 +285,8 @@ fn refused_source(promise: &Promise<'_>, question: &Question, errno: i32) -> Agr
         question.sender_text(promise),
         errno_text(errno)
     );
-    let advice = "check the sysctl rp_filter, and the route to the hosts behind this NAT".to_owned();
+    let advice =
+        "check the sysctl rp_filter, and the route to the hosts behind this NAT".to_owned();
     if question.connected {
         Agreement::Defeated { reason, advice }
     } else {

@@ -18,7 +18,7 @@ pub(super) async fn fetch_document(
     let source = &config.source;
     let by_default = FetchSettings::from_config(source);
     let fetch = async |settings: &FetchSettings| asker.fetch(urls, settings, validators).await;
-    if !egress_is_steered(config, role, urls) || source.path == FetchPath::Egress {
+    if !wants_egress_path(config, role, urls) || source.path == FetchPath::Egress {
         return (fetch(&by_default).await, Notes::default());
     }
     // The mark of inbound flows leads past our rules to the default of the main table. No other
@@ -51,7 +51,7 @@ pub(super) async fn fetch_document(
 }
 
 /// True if our rules send the fetch to the gateways and the process may mark its sockets.
-fn egress_is_steered(config: &Config, role: Role, urls: &[String]) -> bool {
+fn wants_egress_path(config: &Config, role: Role, urls: &[String]) -> bool {
     let remote = any_is_remote(urls);
     let gateways = !config.egress.gateways.is_empty();
     role == Role::Host && gateways && remote && has_net_admin() != Some(false)

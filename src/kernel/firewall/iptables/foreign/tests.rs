@@ -1,6 +1,6 @@
 use super::*;
 use crate::judge::chain::Packet;
-use crate::judge::fate::{Culprit, Fate};
+use crate::judge::fate::{Fate, StoppingChain};
 use crate::types::IfIndex;
 
 fn packet(opens: bool) -> Packet {
@@ -14,7 +14,7 @@ fn packet(opens: bool) -> Packet {
     }
 }
 
-fn fate(text: &str, base: (&str, Place), opens: bool) -> Fate {
+fn fate(text: &str, base: (&str, ChainPlace), opens: bool) -> Fate {
     let (chains, policies) = parse(text, Family::Ipv4);
     BaseChain {
         table: "iptables-legacy table filter".to_owned(),
@@ -30,14 +30,14 @@ fn fate(text: &str, base: (&str, Place), opens: bool) -> Fate {
 }
 
 fn stopped(chain: &str, verdict: &'static str) -> Fate {
-    Fate::Stopped(Culprit {
+    Fate::Stopped(StoppingChain {
         table: "iptables-legacy table filter".to_owned(),
         chain: chain.to_owned(),
         verdict,
     })
 }
 
-const FORWARD: (&str, Place) = ("FORWARD", Place::Forward);
+const FORWARD: (&str, ChainPlace) = ("FORWARD", ChainPlace::Forward);
 
 #[test]
 fn docker_stops_packets_of_hosts_by_its_policy() {
@@ -95,7 +95,7 @@ fn rejections_in_called_chains_name_the_chain() {
 
 #[test]
 fn translation_before_our_chain_is_found_and_behind_it_is_not() {
-    const POST: (&str, Place) = ("POSTROUTING", Place::Translation);
+    const POST: (&str, ChainPlace) = ("POSTROUTING", ChainPlace::Translation);
     let before = "-P POSTROUTING ACCEPT\n-N TRAILBLAZER-POST\n\
         -A POSTROUTING -o pub -j SNAT --to-source 198.51.100.7\n\
         -A POSTROUTING -j TRAILBLAZER-POST\n";
@@ -132,7 +132,7 @@ fn ports_of_ordinary_connections_decide() {
 
 #[test]
 fn rules_that_keep_packets_from_conntrack_are_found() {
-    const RAW: (&str, Place) = ("PREROUTING", Place::Prerouting);
+    const RAW: (&str, ChainPlace) = ("PREROUTING", ChainPlace::Prerouting);
     for target in ["CT --notrack", "NOTRACK"] {
         let text = format!("-P PREROUTING ACCEPT\n-A PREROUTING -i priv -j {target}\n");
         assert!(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::TableKey;
-use crate::judge::chain::{BaseChain, Place};
+use crate::judge::chain::{BaseChain, ChainPlace};
 use crate::kernel::firewall::nftables::message::TABLE;
 use crate::kernel::firewall::nftables::read::{body, list, text};
 use crate::kernel::firewall::nftables::uapi::*;
@@ -65,18 +65,18 @@ fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain
     };
     let place = if family == NFPROTO_NETDEV {
         match number {
-            NF_NETDEV_INGRESS => Place::Ingress,
-            NF_NETDEV_EGRESS => Place::Egress,
+            NF_NETDEV_INGRESS => ChainPlace::Ingress,
+            NF_NETDEV_EGRESS => ChainPlace::Egress,
             _ => return None,
         }
     } else {
         match (number, kind.as_str()) {
-            (NF_INET_POST_ROUTING, "nat") => Place::Translation,
+            (NF_INET_POST_ROUTING, "nat") => ChainPlace::Translation,
             (_, "nat") => return None,
-            (NF_INET_PRE_ROUTING, _) => Place::Prerouting,
-            (NF_INET_FORWARD, _) => Place::Forward,
-            (NF_INET_POST_ROUTING, _) => Place::Postrouting,
-            (NF_INET_INGRESS, _) => Place::Ingress,
+            (NF_INET_PRE_ROUTING, _) => ChainPlace::Prerouting,
+            (NF_INET_FORWARD, _) => ChainPlace::Forward,
+            (NF_INET_POST_ROUTING, _) => ChainPlace::Postrouting,
+            (NF_INET_INGRESS, _) => ChainPlace::Ingress,
             _ => return None,
         }
     };
