@@ -10,6 +10,7 @@ use super::complain;
 use crate::cli::LogFormat;
 use crate::exit;
 use crate::source::child::{Asker, serve};
+use crate::source::sandbox;
 
 /// The fetch child of an agent with these log settings.
 pub fn asker(log: LogFormat, verbose: u8) -> Asker {
@@ -26,7 +27,7 @@ pub async fn run() -> u8 {
     let served = async {
         let from = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
         let to = pipe::Sender::from_owned_fd(io::stdout().as_fd().try_clone_to_owned()?)?;
-        serve(from, to).await
+        serve(from, to, |settings| sandbox::enter(settings.mark)).await
     };
     match served.await {
         Ok(()) => exit::OK,

@@ -9,6 +9,7 @@
 //! and keeps the pipe open: the end of the pipe tells the child to give up. The child answers with
 //! one line of JSON on standard output, followed by the document.
 
+use std::env;
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use super::sandbox::{VARIABLES, without_ambient};
 use super::{
     Failure, FetchSettings, Fetched, SourceError, SourceFailure, Validators, any_is_remote, fetch,
     redacted,
@@ -80,7 +82,7 @@ impl Asker {
             settings: settings.clone(),
             previous: previous.cloned(),
         };
-        let child = match start(arguments) {
+        let child = match start(arguments, settings) {
             Ok(child) => child,
             Err(error) => {
                 tracing::warn!(
@@ -101,14 +103,19 @@ impl Asker {
     }
 }
 
-fn start(arguments: &[String]) -> io::Result<Child> {
-    Command::new(THIS_PROGRAM)
+fn start(arguments: &[String], settings: &FetchSettings) -> io::Result<Child> {
+    let kept = VARIABLES.into_iter();
+    let kept = kept.filter_map(|name| Some((name, env::var_os(name)?)));
+    let mut command = Command::new(THIS_PROGRAM);
+    command
         .arg0("trailblazer")
         .args(arguments)
+        .env_clear()
+        .envs(kept)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
+        .kill_on_drop(true);
+    without_ambient(settings.mark.is_some(), || command.spawn())
 }
 
 async fn ask(mut child: Child, request: &ChildRequest) -> io::Result<Result<Fetched, SourceError>> {
@@ -191,16 +198,18 @@ async fn read_line<T: for<'de> Deserialize<'de>>(
     Ok(serde_json::from_slice(&line)?)
 }
 
-/// The child's side: one request, one answer. The parent may end at any moment, which is no error
-/// of the child.
+/// The child's side: one request, one answer. `confine` runs between the request, which comes from
+/// the agent, and the first byte from a stranger. The parent may end at any moment, which is no
+/// error of the child.
 ///
 /// # Errors
 /// Errors of the two pipes, and an invalid request.
 pub async fn serve(
     from: impl AsyncReadExt + Unpin,
     to: impl AsyncWriteExt + Unpin,
+    confine: impl FnOnce(&FetchSettings),
 ) -> io::Result<()> {
-    match answer(from, to).await {
+    match answer(from, to, confine).await {
         Err(error)
             if matches!(
                 error.kind(),
@@ -216,9 +225,11 @@ pub async fn serve(
 async fn answer(
     from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
+    confine: impl FnOnce(&FetchSettings),
 ) -> io::Result<()> {
     let mut from = BufReader::new(from);
     let request: ChildRequest = read_line(&mut from).await?;
+    confine(&request.settings);
     let mut fetched = tokio::select! {
         fetched = fetch(&request.urls, &request.settings, request.previous.as_ref()) => fetched,
         // The parent sends no further byte: the read returns when the parent ends or gives up.
@@ -267,7 +278,7 @@ mod tests {
         let (mut to_child, from_parent) = tokio::io::duplex(1 << 16);
         let (to_parent, from_child) = tokio::io::duplex(1 << 16);
         to_child.write_all(&line).await?;
-        serve(from_parent, to_parent).await?;
+        serve(from_parent, to_parent, |_| {}).await?;
         drop(to_child);
         read_answer(BufReader::new(from_child), request.settings.max_bytes).await
     }
@@ -368,17 +379,21 @@ mod tests {
         let line = serde_json::to_string(&request).unwrap() + "\n";
         let mut answer = Vec::new();
         // The listener never answers; the end of the pipe ends the wait.
-        serve(line.as_bytes(), &mut answer).await.unwrap();
+        serve(line.as_bytes(), &mut answer, |_| {}).await.unwrap();
         assert!(answer.is_empty());
         // The parent ends within the request, and before the answer.
-        serve(&line.as_bytes()[..9], &mut answer).await.unwrap();
+        serve(&line.as_bytes()[..9], &mut answer, |_| {})
+            .await
+            .unwrap();
         let (to_parent, from_child) = tokio::io::duplex(1);
         drop(from_child);
         let request = line.replace("http://", "ftp://");
         let (mut to_child, from_parent) = tokio::io::duplex(1 << 16);
         to_child.write_all(request.as_bytes()).await.unwrap();
-        serve(from_parent, to_parent).await.unwrap();
+        serve(from_parent, to_parent, |_| {}).await.unwrap();
         // An invalid request is an error.
-        serve(&b"what?\n"[..], &mut answer).await.unwrap_err();
+        serve(&b"what?\n"[..], &mut answer, |_| {})
+            .await
+            .unwrap_err();
     }
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::error::Failure;
 use crate::random;
+use crate::types::{Family, PerFamily};
 
 /// A marked connection; dropping the relay closes the connection.
 pub(super) struct Relay {
@@ -80,10 +82,41 @@ async fn connect(url: &Url, mark: u32, limit: Duration) -> Result<TcpStream, Fai
 }
 
 async fn connect_to(address: SocketAddr, mark: u32) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
+    let family = Family::of(address.ip());
+    let socket = match RESERVED.get() {
+        Some(reserved) => {
+            let mut sockets = reserved.lock().unwrap_or_else(PoisonError::into_inner);
+            let socket = sockets.get_mut(family).pop();
+            socket.ok_or_else(|| io::Error::other("no marked socket is left"))?
+        }
+        None => open(family, mark)?,
+    };
+    socket.connect(address).await
+}
+
+/// Enough for every address, redirect and retry of a fetch.
+const RESERVE: usize = 64;
+
+/// Marked sockets of a process that may mark no further one.
+static RESERVED: OnceLock<Mutex<PerFamily<Vec<TcpSocket>>>> = OnceLock::new();
+
+/// Opens marked sockets for the time without `CAP_NET_ADMIN`. A process that may not mark at all
+/// reserves none: the fetch then names the reason.
+pub(super) fn reserve(mark: u32) {
+    let sockets = PerFamily::from_fn(|family| {
+        let sockets = (0..RESERVE).map_while(|_| open(family, mark).ok());
+        sockets.collect::<Vec<TcpSocket>>()
+    });
+    if !sockets.ipv4.is_empty() || !sockets.ipv6.is_empty() {
+        // Only a second call fails, and this one has the same mark.
+        let _ = RESERVED.set(Mutex::new(sockets));
+    }
+}
+
+fn open(family: Family, mark: u32) -> io::Result<TcpSocket> {
+    let socket = match family {
+        Family::Ipv4 => TcpSocket::new_v4()?,
+        Family::Ipv6 => TcpSocket::new_v6()?,
     };
     socket2::SockRef::from(&socket)
         .set_mark(mark)
@@ -93,7 +126,7 @@ async fn connect_to(address: SocketAddr, mark: u32) -> io::Result<TcpStream> {
                 format!("cannot mark the socket, which needs CAP_NET_ADMIN: {error}"),
             )
         })?;
-    socket.connect(address).await
+    Ok(socket)
 }
 
 /// Copies bytes in both directions. The end or failure of one side ends the other side: reqwest

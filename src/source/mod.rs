@@ -14,6 +14,7 @@ mod locator;
 mod marked;
 mod proxy;
 mod retry;
+pub mod sandbox;
 mod settings;
 mod tls;
 

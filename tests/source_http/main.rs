@@ -4,6 +4,7 @@
 mod http;
 mod imds;
 mod marked;
+mod sandbox;
 mod tls;
 
 use std::time::Duration;
