@@ -155,13 +155,13 @@ pub enum Match {
     DestinationAnyOf(Vec<IpNet>),
     /// The destination lies outside all prefixes of the list.
     DestinationNoneOf(Vec<IpNet>),
-    /// The hash of the source address selects `bucket`. A source host keeps the same bucket as
-    /// long as `buckets` and `seed` stay.
-    SourceBucket {
-        /// Below `buckets`.
-        bucket: u32,
-        /// 2 to 32.
-        buckets: u32,
+    /// The hash of the source address selects one of these slots. A source host keeps the same slot
+    /// as long as `of` and `seed` stay.
+    SourceSlots {
+        /// Each below `of`; sorted.
+        slots: Vec<u32>,
+        /// At least 2; iptables: at most 32.
+        of: u32,
         /// Fixed: without a seed nftables draws a new random seed at each load.
         seed: u32,
     },

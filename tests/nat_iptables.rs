@@ -134,14 +134,14 @@ fn every_match() -> Vec<Match> {
         Match::PacketMark(MARK),
         Match::DestinationAnyOf(mixed.clone()),
         Match::DestinationNoneOf(mixed),
-        Match::SourceBucket {
-            bucket: 31,
-            buckets: 32,
+        Match::SourceSlots {
+            slots: vec![31],
+            of: 32,
             seed: 0,
         },
-        Match::SourceBucket {
-            bucket: 0,
-            buckets: 2,
+        Match::SourceSlots {
+            slots: vec![0],
+            of: 2,
             seed: 0xdead_beef,
         },
     ];

@@ -279,9 +279,9 @@ fn source_buckets_are_complete_and_stable() {
                 rule(
                     &[
                         Match::OutputInterface("s0".into()),
-                        Match::SourceBucket {
-                            bucket,
-                            buckets: 3,
+                        Match::SourceSlots {
+                            slots: vec![bucket],
+                            of: 3,
                             seed: 0x7472_6169,
                         },
                     ],

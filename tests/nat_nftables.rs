@@ -79,9 +79,9 @@ fn vocabulary() -> Vec<(Hook, FwRule, &'static str, &'static str)> {
     };
     let bucket = |family| FwRule {
         family: Some(family),
-        matches: vec![M::SourceBucket {
-            bucket: 1,
-            buckets: 3,
+        matches: vec![M::SourceSlots {
+            slots: vec![1],
+            of: 3,
             seed: 0x5eed,
         }],
         verdict: V::Accept,
@@ -678,9 +678,9 @@ fn matches_hold_for_exactly_their_packets() {
         sh("ip -6 route add 2001:db8:1::/48 via 2001:db8::2");
         let bucket = |family, bucket| FwRule {
             family: Some(family),
-            matches: vec![Match::SourceBucket {
-                bucket,
-                buckets: 2,
+            matches: vec![Match::SourceSlots {
+                slots: vec![bucket],
+                of: 2,
                 seed: 83,
             }],
             verdict: Statement::Accept,
@@ -898,9 +898,9 @@ fn inexpressible_rules_are_errors() {
         Statement::RestoreMark { mask: 0x3000 },
     );
     let bucket = rule(
-        vec![Match::SourceBucket {
-            bucket: 0,
-            buckets: 2,
+        vec![Match::SourceSlots {
+            slots: vec![0],
+            of: 2,
             seed: 1,
         }],
         Statement::Accept,
@@ -908,9 +908,9 @@ fn inexpressible_rules_are_errors() {
     let single = FwRule {
         family: Some(Family::Ipv4),
         ..rule(
-            vec![Match::SourceBucket {
-                bucket: 0,
-                buckets: 1,
+            vec![Match::SourceSlots {
+                slots: vec![0],
+                of: 1,
                 seed: 1,
             }],
             Statement::Accept,

@@ -11,6 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use lab::*;
 use packets::nat::*;
 use packets::*;
+use trailblazer::desired::shares::address_of;
+use trailblazer::types::BackendKind;
 
 const KEPT: [IpAddr; 4] = [S3, S3_SECOND, S3_6, S3_SECOND6];
 
@@ -347,12 +349,56 @@ fn several_egress_addresses(firewall: Firewall) {
     machine.in_sync();
     assert_storage(&lab, CHANGES[0], second(&lab.nat1));
     assert_no_leaks(&lab);
+
+    // The prediction of `check`.
+    let backend = match firewall {
+        Firewall::Nftables => BackendKind::Nftables,
+        Firewall::Iptables | Firewall::IptablesLegacy => BackendKind::Iptables,
+    };
+    for (host, seen) in &first {
+        let of_family = all.iter().filter(|own| own.is_ipv4() == host.is_ipv4());
+        let addresses: Vec<IpAddr> = of_family.copied().collect();
+        assert_eq!(
+            address_of(*host, &addresses, backend),
+            Some(*seen),
+            "{host}"
+        );
+    }
+
+    let check = machine.run(&["check"]).stdout;
+    assert!(check.contains("ipv4: shares of the hosts: "), "{check}");
+    let own = hosts.iter().find(|own| own.is_ipv4()).unwrap();
+    let line = format!("{own} leaves as {}", first[own]);
+    assert!(check.contains(&line), "{check}\nlacks {line}");
+
+    // A third address in place of one: no host changes between the addresses that stay.
+    let [third4, third6] = further_by(&lab.nat1, 2);
+    lab.ns("nat1").ip_batch(&format!(
+        "addr add {third4}/29 dev pub\naddr add {third6}/64 dev pub nodad\n"
+    ));
+    lab.set_egress(&[egress, egress6, third4, third6]);
+    machine.configure(&format!(
+        "{SOURCES}egress_addresses = [\"{egress6}\", \"{third6}\", \"{egress}\", \"{third4}\"]\n\
+         [bypass]\ninterface = \"bulk\"\n"
+    ));
+    machine.changed();
+    for (host, now) in shares(&lab, &hosts) {
+        let before = first[&host];
+        let gone = before == further4 || before == further6;
+        let came = now == third4 || now == third6;
+        assert!(now == before || gone || came, "{host}: {before} to {now}");
+        assert!(!gone || now != before);
+    }
 }
 
 fn further(nat: &NatAddresses) -> [IpAddr; 2] {
+    further_by(nat, 1)
+}
+
+fn further_by(nat: &NatAddresses, more: u8) -> [IpAddr; 2] {
     let next = |address: IpAddr| match address {
-        IpAddr::V4(v4) => IpAddr::from((u32::from(v4) + 1).to_be_bytes()),
-        IpAddr::V6(v6) => IpAddr::from((u128::from(v6) + 1).to_be_bytes()),
+        IpAddr::V4(v4) => IpAddr::from((u32::from(v4) - u32::from(more)).to_be_bytes()),
+        IpAddr::V6(v6) => IpAddr::from((u128::from(v6) + u128::from(more)).to_be_bytes()),
     };
     [next(nat.egress), next(nat.egress6)]
 }

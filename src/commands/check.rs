@@ -11,6 +11,7 @@ mod report;
 mod reverse_path;
 mod rules;
 mod servers;
+mod shares;
 mod sysctls;
 
 use super::{print, settings_with_role};
@@ -77,6 +78,7 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
         rules::all(&examined.view, Some(&desired), &mut report);
         marks::all(config, &examined.view, &mut report);
+        shares::all(examined.view.backend.kind, &desired, &mut report);
         if role == Role::Host {
             servers::all(&examined.view, &desired, &mut report);
         }

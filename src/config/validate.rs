@@ -14,7 +14,7 @@ use crate::types::{Family, TableId};
 pub(super) const LAST_PRIORITY: u32 = 32_766 - 100;
 
 /// The highest number of egress addresses in one family: the firewall backends share sources out
-/// to 32 addresses at most (`Match::SourceBucket`).
+/// to 32 addresses at most (`Match::SourceSlots`).
 const MAX_EGRESS_ADDRESSES: usize = 32;
 
 /// Length of `sun_path` without the terminating zero (linux/un.h).

@@ -11,6 +11,7 @@ mod masquerade;
 mod nat;
 mod presence;
 mod realm;
+pub mod shares;
 pub mod special;
 mod sysctl;
 mod translate;

@@ -11,7 +11,7 @@ use super::{
     counting::{self, Counting},
     disjoint,
     fault::Fault,
-    gateway, masquerade, special,
+    gateway, masquerade, shares, special,
 };
 use crate::config::{AutoOr, NatBypass};
 use crate::degraded::Part;
@@ -19,11 +19,6 @@ use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Statement};
 use crate::objects::{BypassPath, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex};
-
-/// The seed of the hash that assigns source hosts to egress addresses. The number is arbitrary but
-/// fixed: without a seed the kernel draws a new one at each load, and the address of a host would
-/// change.
-const SHARE_SEED: u32 = 0x5452_4149;
 
 /// The rules of all families, by chain.
 #[derive(Default)]
@@ -72,6 +67,8 @@ struct Translation<'a> {
     /// The egress addresses; empty while none can be used. The egress path is closed then, as it is
     /// without an interface.
     addresses: &'a [IpAddr],
+    /// The number of slots that the addresses share.
+    slots: u32,
     /// The sources' own networks and the VPC: no translation on the way there.
     home: Vec<IpNet>,
     /// Interfaces on which untranslated packets are dropped.
@@ -132,6 +129,7 @@ pub(super) fn translate(
         bypass_verdict,
         out: out_name.as_deref(),
         addresses: &addresses,
+        slots: shares::slots(inputs.backend),
         home: home(inputs, family, sources),
         guarded_devices,
         guarded,
@@ -236,7 +234,7 @@ impl Translation<'_> {
 
     /// Translates a source's packets on the egress path to the egress addresses.
     fn share_out(&self, source: IpNet, out: &str, chains: &mut Chains) {
-        for (bucket, address) in self.addresses.iter().enumerate() {
+        for (address, slots) in shares::share_out(self.addresses, self.slots) {
             let mut matches = vec![
                 Match::Source(source),
                 Match::SourceNotLocal,
@@ -244,16 +242,16 @@ impl Translation<'_> {
                 Match::DestinationNoneOf(self.home.clone()),
             ];
             if self.addresses.len() > 1 {
-                matches.push(Match::SourceBucket {
-                    bucket: bucket as u32,
-                    buckets: self.addresses.len() as u32,
-                    seed: SHARE_SEED,
+                matches.push(Match::SourceSlots {
+                    slots,
+                    of: self.slots,
+                    seed: shares::SEED,
                 });
             }
             chains.nat.push(FwRule {
                 family: Some(self.family),
                 matches,
-                verdict: Statement::Snat(*address),
+                verdict: Statement::Snat(address),
             });
         }
     }

@@ -72,6 +72,12 @@ impl Builder {
         fit(&mut conditions.destination, "-d", &mut fitting, &mut lists);
         fit(&mut conditions.input, "-i", &mut fitting, &mut lists);
         fit(&mut conditions.output, "-o", &mut fitting, &mut lists);
+        if !conditions.alternatives.is_empty() {
+            if !lists.any_of.is_empty() {
+                return Err("two lists in one rule, of slots and of destinations".to_owned());
+            }
+            lists.any_of.append(&mut conditions.alternatives);
+        }
         lists.none_of.append(&mut conditions.exclusions);
         for words in &conditions.matches {
             fitting.push(' ');

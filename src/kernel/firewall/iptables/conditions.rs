@@ -54,6 +54,8 @@ pub struct Conditions {
     pub output: Side<String>,
     /// Further conditions as options: `-m ...`.
     pub matches: Vec<String>,
+    /// Conditions of which one must hold, as options; empty for no restriction.
+    pub alternatives: Vec<String>,
     /// Conditions to exclude, as options.
     pub exclusions: Vec<String>,
 }
@@ -173,25 +175,24 @@ impl Gathering<'_> {
             Match::NextHop(address) | Match::NotNextHop(address) => {
                 return inexpressible(format!("a condition on the next hop {address}"));
             }
-            Match::SourceBucket {
-                bucket,
-                buckets,
-                seed,
-            } => self.add_bucket(*bucket, *buckets, *seed)?,
+            Match::SourceSlots { slots, of, seed } => self.add_slots(slots, *of, *seed)?,
         }
         Ok(())
     }
 
-    fn add_bucket(&mut self, bucket: u32, buckets: u32, seed: u32) -> Result<(), Nothing> {
-        if !(2..=32).contains(&buckets) || bucket >= buckets {
-            return inexpressible(format!(
-                "bucket {bucket} of {buckets} (2 to 32 are possible)"
-            ));
+    fn add_slots(&mut self, slots: &[u32], of: u32, seed: u32) -> Result<(), Nothing> {
+        let fits = (2..=32).contains(&of) && slots.iter().all(|slot| *slot < of);
+        if !fits || slots.is_empty() {
+            return inexpressible(format!("slots {slots:?} of {of} (2 to 32 are possible)"));
         }
-        match self.family {
-            Family::Ipv4 => self.all.add(&cluster(bucket, buckets, seed)),
-            Family::Ipv6 => {
-                let others = other_buckets(bucket, buckets, seed);
+        match (self.family, slots) {
+            (Family::Ipv4, [one]) => self.all.add(&cluster(*one, of, seed)),
+            (Family::Ipv4, several) => {
+                let nodes = several.iter().map(|slot| cluster(*slot, of, seed));
+                self.all.alternatives.extend(nodes);
+            }
+            (Family::Ipv6, slots) => {
+                let others = other_slots(slots, of, seed);
                 self.all.exclusions.extend(others);
             }
         }
@@ -372,28 +373,24 @@ fn both_marks(earlier: Option<Mark>, more: Mark) -> Result<Mark, Nothing> {
 /// xt_cluster hashes the source address of the flow's original direction with a fixed seed, for at
 /// most 32 nodes (`XT_CLUSTER_NODES_MAX`, linux/netfilter/xt_cluster.h). xt_cluster reads only
 /// conntrack: the multicast MAC address in the man page concerns clusters with a shared address.
-fn cluster(bucket: u32, buckets: u32, seed: u32) -> String {
+fn cluster(slot: u32, of: u32, seed: u32) -> String {
     format!(
-        "-m cluster --cluster-total-nodes {buckets} --cluster-local-node {} --cluster-hash-seed {seed:#x}",
-        bucket + 1
+        "-m cluster --cluster-total-nodes {of} --cluster-local-node {} --cluster-hash-seed {seed:#x}",
+        slot + 1
     )
 }
 
-/// The IPv6 sources of all other buckets, by the last bits of the address.
+/// The IPv6 sources of all other slots, by the last bits of the address.
 ///
 /// xt_cluster hashes only the first 32 bits of an IPv6 address
 /// (`jhash2(ip, NF_CT_TUPLE_L3SIZE / sizeof(__u32), ...)` counts one word, observed with kernel
-/// 6.18), so that all hosts of a provider's network share one bucket. The last bits differ between
-/// hosts: log2(`buckets`) bits for a power of two, else five bits, as for 32 buckets.
-fn other_buckets(bucket: u32, buckets: u32, seed: u32) -> Vec<String> {
-    let mask = if buckets.is_power_of_two() {
-        buckets - 1
-    } else {
-        31
-    };
+/// 6.18), so that all hosts of a provider's network share one slot. The last bits differ between
+/// hosts: log2(`of`) bits for a power of two, else five bits, as for 32 slots.
+fn other_slots(slots: &[u32], of: u32, seed: u32) -> Vec<String> {
+    let mask = if of.is_power_of_two() { of - 1 } else { 31 };
     let last_bits = |bits: u32| Ipv6Addr::from(u128::from(bits));
     (0..=mask)
-        .filter(|class| (class ^ (seed & mask)) % buckets != bucket)
+        .filter(|class| !slots.contains(&((class ^ (seed & mask)) % of)))
         .map(|class| format!("-s {}/{}", last_bits(class), last_bits(mask)))
         .collect()
 }

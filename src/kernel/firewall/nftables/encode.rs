@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::counters;
 use super::expression::{Expressions, octets, source_of};
 use super::message::{COMMENT, RuleState, comment_userdata};
-use super::sets::destination_set;
+use super::sets::{destination_set, number_set};
 use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
 use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ports, Ruleset, Statement};
@@ -106,7 +106,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
         | Match::NotTracked
         | Match::FlowMark(_)
         | Match::PacketMark(_)
-        | Match::SourceBucket { .. } => Vec::new(),
+        | Match::SourceSlots { .. } => Vec::new(),
     }
 }
 
@@ -217,20 +217,19 @@ fn encode_match(
         Match::DestinationNoneOf(prefixes) => {
             destination_set(expressions, prefixes, family_needed()?, sets, true)
         }
-        Match::SourceBucket {
-            bucket,
-            buckets,
-            seed,
-        } => {
-            if *buckets < 2 || bucket >= buckets {
+        Match::SourceSlots { slots, of, seed } => {
+            if *of < 2 || slots.is_empty() || slots.iter().any(|slot| slot >= of) {
                 // The kernel refuses a modulus of 1.
-                return Err(inexpressible(format!("bucket {bucket} of {buckets}")));
+                return Err(inexpressible(format!("slots {slots:?} of {of}")));
             }
             let place = source_of(family_needed()?);
-            expressions
+            let hashed = expressions
                 .network_header(NFT_REG_2, place)
-                .jhash(place.1, *buckets, *seed)
-                .compare(NFT_CMP_EQ, &bucket.to_ne_bytes())
+                .jhash(place.1, *of, *seed);
+            match slots.as_slice() {
+                [one] => hashed.compare(NFT_CMP_EQ, &one.to_ne_bytes()),
+                several => number_set(hashed, several, sets),
+            }
         }
     })
 }

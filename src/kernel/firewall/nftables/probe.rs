@@ -93,9 +93,9 @@ fn rule_of(family: Family, matches: Vec<Match>, verdict: Statement) -> FwRule {
 fn everything() -> Ruleset {
     let mark = Mark { value: 1, mask: 3 };
     let any = |family: Family| vec![family.default_prefix()];
-    let bucket = || Match::SourceBucket {
-        bucket: 0,
-        buckets: 2,
+    let bucket = || Match::SourceSlots {
+        slots: vec![0],
+        of: 2,
         seed: 1,
     };
     let v4 = IpAddr::from(Ipv4Addr::LOCALHOST);

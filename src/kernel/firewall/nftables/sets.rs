@@ -40,6 +40,35 @@ pub(super) fn destination_set(
     expressions
 }
 
+/// Matches a number in register 1 inside the list, with a new set in `sets`.
+pub(super) fn number_set(
+    expressions: Expressions,
+    numbers: &[u32],
+    sets: &mut Vec<SetState>,
+) -> Expressions {
+    let name = format!("__set{}", sets.len());
+    let attributes = Attributes::new()
+        .put_text(NFTA_SET_NAME, &name)
+        .put_be32(NFTA_SET_FLAGS, NFT_SET_ANONYMOUS | NFT_SET_CONSTANT)
+        .put_be32(NFTA_SET_KEY_TYPE, TYPE_INTEGER)
+        .put_be32(NFTA_SET_KEY_LEN, 4);
+    let element = |number: &u32| {
+        let value = Attributes::new().put(NFTA_DATA_VALUE, &number.to_ne_bytes());
+        Attributes::new()
+            .nest(NFTA_SET_ELEM_KEY, value)
+            .into_bytes()
+    };
+    let expressions = expressions.lookup(&name, false);
+    let mut elements: Vec<Vec<u8>> = numbers.iter().map(element).collect();
+    super::read::sort_elements(&mut elements);
+    sets.push(SetState {
+        name,
+        attributes: attributes.into_bytes(),
+        elements,
+    });
+    expressions
+}
+
 /// The prefixes as half-open intervals. Adjacent prefixes become one interval, since the kernel
 /// would store the end and the start at the shared address as two elements with the same key.
 fn intervals(prefixes: &[IpNet]) -> Vec<Vec<u8>> {

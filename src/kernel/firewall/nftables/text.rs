@@ -110,6 +110,7 @@ fn set_lines(set: &SetState, lines: &mut Vec<String>) -> Result<(), WireError> {
     let list = attributes(&set.attributes)?;
     let number = |kind| find(&list, kind).and_then(|attribute| attribute.be32());
     let kind = match number(NFTA_SET_KEY_TYPE) {
+        Some(TYPE_INTEGER) => "integer".to_owned(),
         Some(TYPE_IPADDR) => "ipv4_addr".to_owned(),
         Some(TYPE_IP6ADDR) => "ipv6_addr".to_owned(),
         other => format!("{other:?}"),
@@ -143,6 +144,13 @@ fn set_lines(set: &SetState, lines: &mut Vec<String>) -> Result<(), WireError> {
         && flags & NFT_SET_INTERVAL != 0
         && further.is_empty()
         && [4, 16].contains(&length);
+    let numbers = flags == NFT_SET_ANONYMOUS | NFT_SET_CONSTANT
+        && number(NFTA_SET_KEY_TYPE) == Some(TYPE_INTEGER)
+        && further.is_empty();
+    if let Some(line) = number_line(set).filter(|_| numbers) {
+        lines.push(format!("    {line}"));
+        return Ok(());
+    }
     match interval_lines(set, length).filter(|_| plain) {
         Some(intervals) => lines.extend(intervals.into_iter().map(|line| format!("    {line}"))),
         None => {
@@ -169,6 +177,19 @@ fn plain_element(element: &[u8]) -> Option<(Vec<u8>, u32)> {
         None => 0,
     };
     Some((super::read::element_key(element), flags))
+}
+
+/// The elements of a set of numbers, in ascending order.
+fn number_line(set: &SetState) -> Option<String> {
+    let number = |element: &Vec<u8>| {
+        let (key, flags) = plain_element(element)?;
+        let number = u32::from_ne_bytes(key.try_into().ok()?);
+        (flags == 0).then_some(number)
+    };
+    let mut numbers: Vec<u32> = set.elements.iter().map(number).collect::<Option<_>>()?;
+    numbers.sort_unstable();
+    let words: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    Some(words.join(", "))
 }
 
 /// The elements, in the order of [`super::read::sort_elements`], as prefixes and ranges.

@@ -101,7 +101,8 @@ pub(super) const SET_FLAG_NAMES: [&str; 9] = [
     "concat",
     "expr",
 ];
-/// Key types in the numbering of nft (`TYPE_IPADDR`, `TYPE_IP6ADDR`, datatype.h of nftables).
+/// Key types in the numbering of nft (`TYPE_INTEGER`, `TYPE_IPADDR`, `TYPE_IP6ADDR`, datatype.h of nftables).
+pub(super) const TYPE_INTEGER: u32 = 4;
 pub(super) const TYPE_IPADDR: u32 = 7;
 pub(super) const TYPE_IP6ADDR: u32 = 8;
 

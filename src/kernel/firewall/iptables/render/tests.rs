@@ -153,9 +153,9 @@ fn each_source_has_exactly_one_bucket() {
     for buckets in 2..=32 {
         let mut owners = std::collections::BTreeMap::new();
         for bucket in 0..buckets {
-            let share = Match::SourceBucket {
-                bucket,
-                buckets,
+            let share = Match::SourceSlots {
+                slots: vec![bucket],
+                of: buckets,
                 seed: 0x1234_5677,
             };
             let excluded: std::collections::BTreeSet<String> = lines(
@@ -291,9 +291,9 @@ fn inexpressible_rules_are_errors() {
         ),
         (
             Hook::PostroutingNat,
-            Match::SourceBucket {
-                bucket: 2,
-                buckets: 2,
+            Match::SourceSlots {
+                slots: vec![2],
+                of: 2,
                 seed: 1,
             },
             Statement::Masquerade,
