@@ -5,10 +5,12 @@
 //! to that pass: restoring objects in the middle of a flush would be useless.
 
 mod burst;
+mod foreign;
 mod poll;
 mod reaction;
 mod repair;
 
+pub(super) use foreign::ForeignPoll;
 pub(super) use poll::FirewallPoll;
 
 use std::collections::BTreeMap;
@@ -48,6 +50,8 @@ pub(super) struct Watcher {
     addresses: BTreeMap<(IfIndex, IpAddr), u32>,
     /// The nf_tables transaction being reported touched a table of the firewall in use.
     firewall_touched: bool,
+    /// The transaction touched any table, and this host forwards packets through all of them.
+    chains_touched: bool,
     flushes: FlushDetector,
     restored_at: Option<Instant>,
 }
@@ -71,6 +75,7 @@ pub(super) fn start(
         links: BTreeMap::new(),
         addresses: BTreeMap::new(),
         firewall_touched: false,
+        chains_touched: false,
         flushes: FlushDetector::default(),
         restored_at: None,
     };
@@ -170,6 +175,9 @@ impl Watcher {
             Change::MainDefault(family) => {
                 Reaction::PathChanged(Trigger::Text(format!("the {family} default route changed")))
             }
+            Change::MainWide(dst) => Reaction::Pass(Trigger::Text(format!(
+                "the route {dst} of the main table changed"
+            ))),
             Change::NexthopObject => match in_force.map(|known| known.facts.defaults_use_objects())
             {
                 Some(true) => {
@@ -213,6 +221,7 @@ impl Watcher {
             }
             Change::FirewallTable { family, table } => {
                 self.firewall_touched |= is_our_firewall(in_force, family, &table);
+                self.chains_touched |= in_force.is_some_and(InForce::forwards);
                 Reaction::Nothing
             }
             Change::FirewallDone { program } => self.firewall_changed(&program, in_force),
@@ -263,7 +272,12 @@ impl Watcher {
     }
 
     fn firewall_changed(&mut self, program: &str, in_force: Option<&InForce>) -> Reaction {
+        let foreign = std::mem::take(&mut self.chains_touched);
         if !std::mem::take(&mut self.firewall_touched) {
+            if foreign {
+                let text = format!("{program} changed foreign firewall rules");
+                return Reaction::Pass(Trigger::Text(text));
+            }
             return Reaction::Nothing;
         }
         if let Some(kind) = in_force.and_then(firewall_of) {

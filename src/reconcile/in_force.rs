@@ -13,3 +13,11 @@ pub struct InForce {
     /// The host at the last reading.
     pub facts: HostFacts,
 }
+
+impl InForce {
+    /// True for a NAT: our rules select packets of other hosts by their interface.
+    pub fn forwards(&self) -> bool {
+        let mut rules = self.goal.rules.iter();
+        rules.any(|rule| rule.iif.as_deref().is_some_and(|iif| iif != "lo"))
+    }
+}

@@ -9,6 +9,7 @@ use super::super::shared::locked;
 use super::super::worker::{Ended, Order};
 use super::super::{AgentError, Settings, logging, watch};
 use super::{Agent, EndedFetch, Running};
+use crate::config::Role;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
 use crate::random;
@@ -194,6 +195,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.debounce.passed(ended.started, ended.ended);
         self.resync_at = ended.ended + self.settings.config.agent.resync;
         self.poll_firewall(report.backend.as_ref());
+        self.poll_foreign();
         self.count_repairs(&ended);
         self.account.passed(&ended);
         self.account.guarded(report, &self.settings);
@@ -330,6 +332,18 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             (State::InForce, None)
         };
         self.account.enter(state, reason);
+    }
+
+    /// Starts or ends the polling of foreign rules in the path of forwarded packets.
+    fn poll_foreign(&mut self) {
+        if self.settings.role == Role::Host {
+            self.foreign_poll = None;
+        } else if self.foreign_poll.is_none() {
+            match watch::ForeignPoll::start(Arc::clone(&self.shared)) {
+                Ok(poll) => self.foreign_poll = Some(poll),
+                Err(error) => tracing::warn!("cannot poll foreign iptables rules: {error}"),
+            }
+        }
     }
 
     /// Starts or ends the polling of a firewall whose changes the kernel doesn't announce.

@@ -96,8 +96,7 @@ pub(super) fn rule_gone(
     gone: &mut Gone,
 ) -> Reaction {
     if in_force.is_some_and(|in_force| !in_force.ownership.owns_rule(&rule)) {
-        // A foreign rule changes at most a note of the next pass.
-        return Reaction::Nothing;
+        return foreign_rule(&rule, in_force, Trigger::Deleted);
     }
     let key = ObjectKey::Rule(rule.family, rule.priority);
     let wanted = in_force.is_some_and(|in_force| in_force.goal.rules.contains(&rule));
@@ -122,11 +121,21 @@ pub(super) fn rule_came(rule: &Rule, in_force: Option<&InForce>) -> Reaction {
         }
         return Reaction::Pass(cause);
     }
-    // A foreign rule before ours may divert packets: a pass notes the rule.
-    if ownership.is_passed_by(rule) {
-        return Reaction::AfterBurst(cause);
+    foreign_rule(rule, Some(in_force), Trigger::Added)
+}
+
+/// A foreign rule before our last one may take packets, and its end may give them back: a pass judges
+/// again.
+fn foreign_rule(
+    rule: &Rule,
+    in_force: Option<&InForce>,
+    cause: impl FnOnce(ObjectKey) -> Trigger,
+) -> Reaction {
+    let ours = |known: &InForce| known.goal.rules.iter().map(|rule| rule.priority).max();
+    match in_force.and_then(ours) {
+        Some(last) if rule.priority > last => Reaction::Nothing,
+        _ => Reaction::AfterBurst(cause(ObjectKey::Rule(rule.family, rule.priority))),
     }
-    Reaction::Nothing
 }
 
 pub(super) fn firewall_of(in_force: &InForce) -> Option<BackendKind> {

@@ -21,7 +21,9 @@ pub(super) fn all(view: &View, desired: Option<&DesiredState>, report: &mut Chec
         }
         let before: Vec<&&Rule> = of_family
             .iter()
-            .filter(|rule| view.ownership.is_passed_by(rule))
+            .filter(|rule| {
+                view.ownership.is_passed_by(rule) || lies_between(rule, desired, &view.ownership)
+            })
             .collect();
         let closes =
             desired.is_some_and(|desired| desired.paths.get(family).egress != EgressPath::Main);
@@ -59,6 +61,24 @@ pub(super) fn all(view: &View, desired: Option<&DesiredState>, report: &mut Chec
             );
         }
     }
+}
+
+/// True for a foreign rule among ours, before the last one that leads to a path.
+fn lies_between(rule: &Rule, desired: Option<&DesiredState>, ownership: &Ownership) -> bool {
+    let Some(desired) = desired else {
+        return false;
+    };
+    let ours = desired.rules.iter().filter(|ours| {
+        let numbers = &ownership.current;
+        let tables = [numbers.bypass_table, numbers.egress_table];
+        ours.family == rule.family
+            && matches!(ours.action, RuleAction::Lookup { table, .. } if tables.contains(&table))
+    });
+    let last = ours.map(|ours| ours.priority).max();
+    !ownership.owns_rule(rule)
+        && rule.action != RuleAction::Nop
+        && rule.priority >= ownership.current.priority
+        && last.is_some_and(|last| rule.priority <= last)
 }
 
 fn lies_behind(rule: &Rule, ownership: &Ownership) -> bool {

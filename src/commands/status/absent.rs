@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::columns::Style;
 use crate::config::file::Loaded;
 use crate::config::{Config, Role};
+use crate::degraded::{Degradation, merge};
 use crate::firewall::ObservedFirewall;
 use crate::journal::{History, Journal, history_json, history_text};
 use crate::kernel::Kernel;
@@ -20,6 +21,7 @@ use crate::state::store::Store;
 use crate::status::control::AskError;
 use crate::status::text::lines::{Lines, painted};
 use crate::types::{Family, PerFamily, SyncToken};
+use crate::verify::judge_kernel;
 
 /// Passes to show, as many as in a snapshot.
 const PASSES: usize = 10;
@@ -35,6 +37,7 @@ pub(super) struct Absent {
     pending: Option<Plan>,
     document: Option<(SyncToken, String)>,
     history: History,
+    degraded: Vec<Degradation>,
     notes: Vec<String>,
 }
 
@@ -89,6 +92,7 @@ pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
         pending: None,
         document: None,
         history: History::default(),
+        degraded: Vec::new(),
         notes: Vec::new(),
     };
     if let Err(error) = absent.look_at_kernel(config).await {
@@ -177,16 +181,24 @@ impl Absent {
             .extend(examined.complaint.as_ref().map(ToString::to_string));
         let desired = view.desired(config, role);
         self.notes.extend(desired.notes.iter().cloned());
-        let degraded = examined.judgement.degraded.iter().chain(&desired.degraded);
-        self.notes
-            .extend(degraded.map(|missing| format!("degraded: {missing}")));
-        let mut plan = view.plan(kernel, desired)?;
+        self.degraded = examined.judgement.degraded.clone();
+        merge(&mut self.degraded, desired.degraded.iter().cloned());
+        let mut plan = view.plan(kernel, desired.clone())?;
         if !readable(&view.observed) {
             // The plan would add every unread firewall object.
             plan.steps
                 .retain(|step| !matches!(step, Step::Firewall { .. }));
         }
         self.notes.append(&mut plan.notes);
+        let verdicts = judge_kernel(&view.promise(&desired), std::iter::empty(), kernel)?;
+        merge(&mut self.degraded, verdicts.degraded.iter().cloned());
+        // Missing objects of ours are pending steps.
+        if plan.is_empty() {
+            merge(&mut self.degraded, verdicts.mismatches.iter().cloned());
+        }
+        let exempt = verdicts.exempt.iter().map(ToString::to_string);
+        let doubts = verdicts.doubts.iter().map(ToString::to_string);
+        self.notes.extend(exempt.chain(doubts));
         self.pending = Some(plan);
         Ok(())
     }
@@ -243,8 +255,12 @@ impl Absent {
             ),
             error => ("NO ANSWER", error.to_string()),
         };
+        let degraded = match self.degraded.first() {
+            Some(first) => format!("\n{} {first}", painted(style, "31", "DEGRADED")),
+            None => String::new(),
+        };
         let headline = format!(
-            "{} {why}\nState of the kernel and the journal at {:.0}:\n\n",
+            "{} {why}{degraded}\nState of the kernel and the journal at {:.0}:\n\n",
             painted(style, "31", word),
             Timestamp::now(),
         );
@@ -267,6 +283,9 @@ impl Absent {
                 Some(kinds) => kinds.join(", "),
             };
             lines.calm("firewall", &firewalls);
+        }
+        for missing in &self.degraded {
+            lines.worrying("degraded", &missing.to_string());
         }
         for note in &self.notes {
             lines.calm("note", note);
@@ -291,6 +310,7 @@ impl Absent {
             "error": self.error.to_string(),
             "in_sync": self.in_sync(),
             "pending": pending,
+            "degraded": self.degraded,
             "conflicts": self.pending.as_ref().map(|plan| {
                 plan.conflicts.iter().map(|c| c.message.as_str()).collect::<Vec<_>>()
             }),

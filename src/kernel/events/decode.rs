@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::judge::is_wide;
 use crate::kernel::link::{self, RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK};
 use crate::kernel::nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
 use crate::kernel::route;
@@ -40,6 +41,8 @@ pub enum Change {
     RouteCame(Route),
     /// The default route of the main table changed.
     MainDefault(Family),
+    /// A route of the main table changed that is nearly as wide as a default.
+    MainWide(IpNet),
     /// A nexthop object changed, which a default of the main table may use.
     NexthopObject,
     /// A connected network of the main table was added or deleted.
@@ -111,6 +114,9 @@ fn route_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
     if route.key.table == TableId::MAIN {
         if Family::is_default(&route.key.dst) {
             return Ok(Some(Change::MainDefault(route.key.family())));
+        }
+        if is_wide(&route.key.dst) {
+            return Ok(Some(Change::MainWide(route.key.dst)));
         }
         let connected = matches!(&route.target, RouteTarget::Via(via) if via.gateway.is_none());
         return Ok(connected.then_some(Change::MainConnected(route.key.dst)));

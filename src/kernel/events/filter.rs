@@ -9,7 +9,7 @@
 
 use socket2::SockFilter;
 
-use crate::types::{Family, TableId};
+use crate::types::TableId;
 
 // linux/bpf_common.h.
 const LD_H_ABS: u16 = 0x28;
@@ -50,6 +50,10 @@ const SCOPE: u32 = 16 + 6;
 const ATTRIBUTES: u32 = 16 + 12;
 /// `rtm_table` of tables above 255, with the number in `RTA_TABLE`.
 const COMPAT: u32 = 252;
+
+/// The length of the widest IPv6 route that is no wide one ([`crate::judge::is_wide`]). For IPv4 a few
+/// more routes are let through.
+const WIDEST_NARROW: u32 = 12;
 
 const ACCEPT: u32 = u32::MAX;
 const DROP: u32 = 0;
@@ -99,14 +103,14 @@ pub(super) fn routes_of(tables: &[TableId], own_ports: &[u32]) -> Vec<SockFilter
     program
 }
 
-/// The decision about a route of the main table: accepts the default, and connected networks, on which
+/// The decision about a route of the main table: accepts defaults and other wide routes, and connected networks, on which
 /// a gateway may become reachable. IPv4 marks connected networks by the scope. IPv6 has no such
 /// scope: there a connected network is a route without a gateway.
 fn in_main() -> Vec<SockFilter> {
     let mut program = vec![
         op(LD_B_ABS, DST_LEN),
-        // A default in disguise is one too; the few other routes as short are let through.
-        SockFilter::new(JGT, 1, 0, u32::from(Family::Ipv6.default_length())),
+        // Wide routes may take ordinary traffic.
+        SockFilter::new(JGT, 1, 0, WIDEST_NARROW - 1),
         op(RET, ACCEPT),
     ];
     program.extend([
