@@ -92,7 +92,6 @@ pub(super) fn egress(inputs: &Inputs, family: Family, state: &mut DesiredState) 
     addresses
 }
 
-/// The configured egress addresses of a family.
 pub(super) fn configured(inputs: &Inputs, family: Family) -> impl Iterator<Item = IpAddr> {
     let addresses = inputs.config.nat.egress_addresses.iter().copied();
     addresses.filter(move |address| Family::of(*address) == family)

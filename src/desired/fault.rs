@@ -37,7 +37,6 @@ pub(super) enum Fault {
         gateway: IpAddr,
         devices: String,
     },
-    /// The link of the gateway is down.
     #[error("{key}: {gateway} is out of reach: {device} is down")]
     LinkDown {
         key: &'static str,
@@ -54,7 +53,6 @@ pub(super) enum Fault {
         network: IpNet,
         device: String,
     },
-    /// The gateway is an address of this host.
     #[error(
         "{key}: gateway {gateway} is an address of this host itself: nothing sent there leaves"
     )]
@@ -87,7 +85,6 @@ pub(super) enum Fault {
     /// The document and the settings leave no prefix of the family.
     #[error("no {family} prefix is in force, so no {family} storage traffic takes the bypass path")]
     NoPrefixes { family: Family },
-    /// The address is not an address of this host.
     #[error("{key}: {address} is no address of this host{hint}")]
     NotOurAddress {
         key: &'static str,
@@ -100,7 +97,6 @@ pub(super) enum Fault {
         "[nat] sources: auto needs the VPC's CIDRs, and neither the metadata service nor [vpc] cidrs gives any"
     )]
     NoSources,
-    /// No interface for the translation.
     #[error(
         "[nat] egress_interface: auto needs a default route in the main table, and there is none"
     )]

@@ -179,11 +179,9 @@ pub fn interface(facts: &HostFacts, key: &'static str, name: &str) -> Result<IfI
         })
 }
 
-/// A gateway from the settings.
 struct Named {
     key: &'static str,
     gateway: IpAddr,
-    /// The interface from the settings.
     device: Option<IfIndex>,
     /// `onlink = true`.
     onlink: bool,

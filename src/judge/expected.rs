@@ -22,7 +22,6 @@ pub struct Promise<'a> {
     pub vpc_cidrs: &'a [IpNet],
     /// All policy rules, in the kernel's order.
     pub rules: &'a [Rule],
-    /// The firewall of our translation.
     pub backend: BackendKind,
     /// NAT role: the foreign chains in the way of forwarded packets.
     pub chains: &'a [BaseChain],

@@ -39,7 +39,6 @@ impl std::fmt::Display for StoppingChain {
     }
 }
 
-/// The state of an evaluation.
 struct Run<'a> {
     base: &'a BaseChain,
     packet: &'a Packet,
@@ -50,7 +49,6 @@ struct Run<'a> {
     untracked: Option<StoppingChain>,
 }
 
-/// The end of a chain.
 enum End {
     /// The last rule was reached, or a return.
     Through,

@@ -311,7 +311,6 @@ fn holds_ours(chain: &BaseChain) -> bool {
     rules.any(|rule| rule.effect == Effect::Ours)
 }
 
-/// The addresses of our translation of a family, sorted.
 fn egress_addresses(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
     let chains = promise.desired.firewall.iter().flat_map(|it| &it.chains);
     let mut found: Vec<IpAddr> = chains

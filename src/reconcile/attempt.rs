@@ -56,7 +56,6 @@ impl Aim {
     }
 }
 
-/// The work on a part.
 pub(super) struct Work<'a> {
     pub job: Job<'a>,
     pub part: PartialGoal<'a>,
@@ -223,7 +222,6 @@ fn tell_more(told: &mut Plan, further: &Plan, setback: &Setback) {
     told.steps.extend_from_slice(&further.steps);
 }
 
-/// The end of a failed attempt.
 enum FailedAttempt {
     /// Another attempt may succeed.
     Setback(Setback),

@@ -87,7 +87,6 @@ impl Answer {
         }
     }
 
-    /// The answer as an input of the guard.
     fn for_guard<'d>(&self, parsed: Option<&'d Result<Document<'d>, DocumentError>>) -> Fetch<'d> {
         match (self, parsed) {
             (_, Some(Ok(document))) => Fetch::Document(document),
@@ -372,7 +371,6 @@ fn environment(config: &Config, view: &View) -> Environment {
     }
 }
 
-/// The gateways named in the settings.
 fn configured_gateways(config: &Config) -> Vec<IpAddr> {
     let mut gateways = config.egress.gateways.clone();
     for family in Family::ALL {

@@ -10,7 +10,6 @@ use crate::plan::Goal;
 pub struct InForce {
     pub goal: Goal,
     pub ownership: Ownership,
-    /// The host at the last reading.
     pub facts: HostFacts,
 }
 

@@ -17,7 +17,6 @@ use crate::state::instance_facts::{self, DMI_ASSET_TAG, MachineKey};
 use crate::state::store::Store;
 use crate::types::{Family, Region};
 
-/// The answer of the metadata service.
 #[derive(Debug, Default)]
 pub(super) enum Metadata {
     /// No question was asked: a cached answer for this machine counts, if there is one.

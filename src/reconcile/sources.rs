@@ -29,7 +29,6 @@ const LONGEST_SILENCE: u64 = 86_400;
 /// silence in seconds since the epoch.
 pub(super) type Silences = BTreeMap<String, u64>;
 
-/// The answer of the source.
 #[derive(Debug)]
 pub(super) struct SourceAnswer {
     /// The validators of the request. "Not modified" refers to the document with the same ones.

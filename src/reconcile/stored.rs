@@ -74,7 +74,6 @@ impl ReadAhead {
     }
 }
 
-/// The last known good, as found on disk.
 pub(super) enum LastKnownGood {
     Absent,
     /// Not read: the agent's memory knows the selection of this very file.

@@ -50,7 +50,6 @@ pub struct View {
     pub backend: BackendChoice,
     /// Prefixes in force. `None` before the judgement and without a document.
     pub prefixes: Option<PerFamily<Vec<IpNet>>>,
-    /// Facts of the metadata service.
     pub instance: Option<InstanceFacts>,
     /// The failure of the metadata service where a setting needs an answer. The desired state
     /// leaves out the parts concerned.
@@ -91,7 +90,6 @@ impl View {
         })
     }
 
-    /// The names of the interfaces.
     pub(super) fn devices(&self) -> Devices {
         let links = self.facts.links.iter();
         links.map(|link| (link.index, link.name.clone())).collect()

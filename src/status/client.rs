@@ -41,7 +41,6 @@ pub(super) enum Connection {
     Open(Socket),
     /// A process listens, but its queue of connections is full.
     Busy,
-    /// No process listens.
     Nobody,
     Failed(io::Error),
 }

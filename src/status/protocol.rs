@@ -67,7 +67,6 @@ pub(super) enum Silent {
     Stuck,
 }
 
-/// Asks the loop and waits for the reply.
 pub(super) async fn ask_loop(
     to_loop: &mpsc::Sender<Asked>,
     request: Request,

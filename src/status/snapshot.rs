@@ -130,7 +130,6 @@ pub struct ConflictStatus {
     pub object: String,
     /// The other program, as far as the kernel reports: a name, a route protocol, a netlink port.
     pub by: String,
-    /// Repairs since the start.
     pub repairs: u64,
     /// Seconds until the next repair.
     pub paused_for_s: u64,
@@ -147,7 +146,6 @@ pub struct DriftStatus {
     pub last_what: Option<String>,
     /// At most 100 of the objects in conflict.
     pub conflicts: Vec<ConflictStatus>,
-    /// The number of all objects in conflict.
     #[serde(default)]
     pub conflicts_total: usize,
     /// Overruns of the receive buffer for kernel events, each followed by a full read.
@@ -215,7 +213,6 @@ impl Histogram {
 /// and `trailblazer status` read nothing else, so no two of them contradict each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The agent's version.
     pub version: String,
     pub pid: u32,
     pub role: Role,
@@ -240,7 +237,6 @@ pub struct Snapshot {
     /// The number of all such prefixes.
     pub hold_down_total: usize,
     pub selection: Vec<GroupCount>,
-    /// Routes of the bypass table.
     pub routes: PerFamily<usize>,
     pub drift: DriftStatus,
     /// `None` where counting is impossible.
@@ -255,6 +251,5 @@ pub struct Snapshot {
     pub faults: BTreeMap<String, u64>,
     /// The firewall in use: its name, then the reason of the choice.
     pub firewall: Option<String>,
-    /// Notes of the last pass.
     pub notes: Vec<String>,
 }

@@ -16,7 +16,6 @@ use crate::types::{Family, Realm};
 /// and each change of a route would replace our rules.
 const MOST_BESIDE: usize = 64;
 
-/// One next hop, by the name of the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ClassifiedHop {
     gateway: Option<IpAddr>,

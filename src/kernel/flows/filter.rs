@@ -28,7 +28,6 @@ impl Filter {
         }
     }
 
-    /// Flows with a mark and a translated source.
     pub(super) fn translated(mark: Mark) -> Filter {
         Filter {
             mark: Some(mark),
@@ -44,7 +43,6 @@ impl Filter {
         }
     }
 
-    /// The attributes of a listing.
     pub(super) fn attributes(&self) -> Attributes {
         let mut list = Attributes::new();
         if let Some(mark) = self.mark {

@@ -47,7 +47,6 @@ pub(super) struct Socket {
     pub(super) state: u8,
 }
 
-/// The listening sockets of the host.
 #[derive(Debug, Default)]
 pub(super) struct Listeners(HashSet<SocketAddr>);
 

@@ -14,7 +14,6 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub enum WireError {
     #[error("{}", errno_words(.0))]
     Io(#[from] io::Error),
-    /// The kernel refused a message.
     #[error("{}", refusal_words(*.errno, .text))]
     Kernel {
         errno: i32,

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// Netlink protocol and port → time of closing.
-type Ports = BTreeMap<(isize, u32), Option<Instant>>;
+type OwnPorts = BTreeMap<(isize, u32), Option<Instant>>;
 
-static PORTS: Mutex<Ports> = Mutex::new(BTreeMap::new());
+static PORTS: Mutex<OwnPorts> = Mutex::new(BTreeMap::new());
 
-fn ports() -> MutexGuard<'static, Ports> {
+fn ports() -> MutexGuard<'static, OwnPorts> {
     // A map of plain values is consistent wherever its holder panicked.
     PORTS
         .lock()

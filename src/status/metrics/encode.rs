@@ -23,7 +23,6 @@ pub struct Metric {
     pub name: &'static str,
     pub kind: Kind,
     pub labels: &'static [&'static str],
-    /// The meaning, in one line.
     pub help: &'static str,
     pub samples: fn(&Snapshot, &mut Samples<'_>),
 }

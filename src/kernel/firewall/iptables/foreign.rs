@@ -75,7 +75,7 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FirewallError> {
             let reason = "legacy tables are in use, and no iptables-legacy is installed";
             return Err(refused(&operation, reason.to_owned()));
         };
-        let mut listed: BTreeMap<&str, (ForeignChains, BTreeMap<String, String>)> = BTreeMap::new();
+        let mut listed: BTreeMap<&str, (ChainsByName, BTreeMap<String, String>)> = BTreeMap::new();
         for (table, chain, place, priority) in bases {
             if !listed.contains_key(table) {
                 let output = tool::run(program, &["-w", "5", "-t", table, "-S"], "", WAIT)
@@ -106,11 +106,11 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FirewallError> {
 /// The waiting time of the program for its lock.
 const WAIT: Duration = Duration::from_secs(5);
 
-type ForeignChains = BTreeMap<String, Vec<ForeignRule>>;
+type ChainsByName = BTreeMap<String, Vec<ForeignRule>>;
 
 /// Reads the output of `iptables -S`: chains, and policies of built-in chains.
-fn parse(text: &str, family: Family) -> (ForeignChains, BTreeMap<String, String>) {
-    let (mut chains, mut policies) = (ForeignChains::new(), BTreeMap::new());
+fn parse(text: &str, family: Family) -> (ChainsByName, BTreeMap<String, String>) {
+    let (mut chains, mut policies) = (ChainsByName::new(), BTreeMap::new());
     for line in text.lines() {
         let Some((kind, rest)) = line.split_once(' ') else {
             continue;

@@ -37,7 +37,6 @@ const NFT_CMP_GTE: u32 = 5;
 /// container host that a forwarded packet meets.
 const MOST_CHAINS: usize = 512;
 
-/// Identity of a table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct TableKey {
     family: u8,
@@ -128,7 +127,6 @@ fn rules(wire: &mut Wire, table: &TableKey, chain: &str) -> Result<Vec<ForeignRu
         .collect()
 }
 
-/// The content of a register.
 #[derive(Debug, Clone)]
 enum RegisterContent {
     Loaded { field: Field, mask: Vec<u8> },

@@ -52,7 +52,6 @@ fn host_number(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// The prefix length of a netmask.
 fn prefix_length(mask: &[u8]) -> Option<u8> {
     ipnet::ip_mask_to_prefix(address(mask)?).ok()
 }
