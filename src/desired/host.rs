@@ -34,36 +34,14 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         if !bypasses && !egresses {
             continue;
         }
-        let mut inbound = rule(
-            &numbers,
-            family,
-            place::INBOUND,
-            RuleAction::Goto(numbers.landing()),
-        );
+        let rule = |place, action| rule(&numbers, family, place, action);
+        let mut inbound = rule(place::INBOUND, RuleAction::Goto(numbers.landing()));
         inbound.mark = Some(inputs.config.kernel.path_mask.packet());
-        state.rules.push(inbound);
-        state.rules.push(rule(
-            &numbers,
-            family,
-            place::MAIN,
-            main_without_default(family),
-        ));
-        if bypasses {
-            state.rules.push(rule(
-                &numbers,
-                family,
-                place::BYPASS,
-                lookup(numbers.bypass_table),
-            ));
-        }
-        if egresses {
-            state.rules.push(rule(
-                &numbers,
-                family,
-                place::EGRESS,
-                lookup(numbers.egress_table),
-            ));
-        }
+        let main = rule(place::MAIN, main_without_default(family));
+        let bypass = bypasses.then(|| rule(place::BYPASS, lookup(numbers.bypass_table)));
+        let egress = egresses.then(|| rule(place::EGRESS, lookup(numbers.egress_table)));
+        state.rules.extend([inbound, main]);
+        state.rules.extend(bypass.into_iter().chain(egress));
         state.rules.push(landing(&numbers, family));
         if let Some(paths) = counting::of_host(inputs, &numbers, family, state) {
             counting.add(inputs.config, family, paths);

@@ -35,43 +35,11 @@ pub fn lookup(
 ) -> Result<RouteDecision, NetlinkError> {
     let family = Family::of(question.destination);
     let operation = format!("look up the route to {}", question.destination);
-    let request = |buffer: &mut Vec<u8>| {
-        put_header(
-            buffer,
-            &Header {
-                family: family_number(family),
-                prefix_len: family.bits(),
-                source_len: if question.source.is_some() {
-                    family.bits()
-                } else {
-                    0
-                },
-                table: TableId(0),
-                protocol: 0,
-                scope: 0,
-                kind: 0,
-                flags: match family {
-                    Family::Ipv4 => RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
-                    Family::Ipv6 => RTM_F_FIB_MATCH,
-                },
-            },
-        );
-        put_address(buffer, RTA_DST, question.destination);
-        if let Some(source) = question.source {
-            put_address(buffer, RTA_SRC, source);
-        }
-        if let Some(input) = question.input {
-            put_u32(buffer, RTA_IIF, input.0);
-        }
-        if question.mark != 0 {
-            put_u32(buffer, RTA_MARK, question.mark);
-        }
-        if question.input.is_none() {
-            put_u32(buffer, RTA_UID, USER);
-        }
-        put(buffer, RTA_IP_PROTO, &[PROTOCOL]);
-        put(buffer, RTA_DPORT, &PORT.to_be_bytes());
+    let flags = match family {
+        Family::Ipv4 => RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE,
+        Family::Ipv6 => RTM_F_FIB_MATCH,
     };
+    let request = |buffer: &mut Vec<u8>| put_question(buffer, question, flags);
     let decode = |frame: &Frame<'_>| Ok(decode(frame.body)?.map(|decoded| decoded.into_route()));
     Ok(
         match socket.ask(&operation, RTM_GETROUTE, request, decode)? {
@@ -81,30 +49,45 @@ pub fn lookup(
     )
 }
 
+fn put_question(buffer: &mut Vec<u8>, question: &Lookup, flags: u32) {
+    let family = Family::of(question.destination);
+    let header = Header {
+        family: family_number(family),
+        prefix_len: family.bits(),
+        source_len: question.source.map_or(0, |_| family.bits()),
+        table: TableId(0),
+        protocol: 0,
+        scope: 0,
+        kind: 0,
+        flags,
+    };
+    put_header(buffer, &header);
+    put_address(buffer, RTA_DST, question.destination);
+    if let Some(source) = question.source {
+        put_address(buffer, RTA_SRC, source);
+    }
+    if let Some(input) = question.input {
+        put_u32(buffer, RTA_IIF, input.0);
+    }
+    if question.mark != 0 {
+        put_u32(buffer, RTA_MARK, question.mark);
+    }
+    if question.input.is_none() {
+        put_u32(buffer, RTA_UID, USER);
+    }
+    put(buffer, RTA_IP_PROTO, &[PROTOCOL]);
+    put(buffer, RTA_DPORT, &PORT.to_be_bytes());
+}
+
 /// The source address that the kernel chooses for packets to a destination from a socket without
 /// an address; `None` if no route leads there.
 pub fn chosen_source(
     socket: &mut NetlinkSocket,
     destination: IpAddr,
 ) -> Result<Option<IpAddr>, NetlinkError> {
-    let family = Family::of(destination);
     let operation = format!("look up the source for {destination}");
-    let request = |buffer: &mut Vec<u8>| {
-        put_header(
-            buffer,
-            &Header {
-                family: family_number(family),
-                prefix_len: family.bits(),
-                source_len: 0,
-                table: TableId(0),
-                protocol: 0,
-                scope: 0,
-                kind: 0,
-                flags: 0,
-            },
-        );
-        put_address(buffer, RTA_DST, destination);
-    };
+    let question = Lookup::from_socket(destination);
+    let request = |buffer: &mut Vec<u8>| put_question(buffer, &question, 0);
     let decode = |frame: &Frame<'_>| {
         let list = frame
             .body
