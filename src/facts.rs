@@ -85,6 +85,8 @@ pub struct HostFacts {
     /// The answer of the metadata service, or the cached answer of the same instance.
     pub instance: Option<InstanceFacts>,
     pub sysctls: Sysctls,
+    /// The machine's memory in bytes; `None` if unknown.
+    pub memory: Option<u64>,
 }
 
 impl HostFacts {

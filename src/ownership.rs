@@ -110,6 +110,12 @@ impl Ownership {
             .any(|numbers| rule.protocol == numbers.protocol && numbers.in_range(rule.priority))
     }
 
+    /// True for a rule with a protocol number of ours outside of our priorities.
+    pub fn is_orphan(&self, rule: &Rule) -> bool {
+        let ours = self.all().any(|numbers| rule.protocol == numbers.protocol);
+        ours && !self.owns_rule(rule)
+    }
+
     /// True for a foreign rule that keeps the packets it matches away from our rules.
     pub fn is_passed_by(&self, rule: &Rule) -> bool {
         if self.owns_rule(rule) || rule.priority >= self.current.priority {

@@ -225,6 +225,8 @@ fn remove(
         if steps.is_empty() && beside.is_empty() {
             // Errors of earlier rounds don't matter: no object is left.
             flushed.errors.append(&mut unknown);
+            let orphans = outcome::orphans_text(&observed.rules, &known.ownership);
+            flushed.errors.extend(orphans);
             return;
         }
         trouble = apply_all(steps, kernel, ownership);
@@ -244,6 +246,9 @@ fn finish(known: &Known, kernel: &mut Kernel, flushed: &mut Flushed, mut trouble
         Err(error) => trouble.push(error.to_string()),
         Ok(observed) => {
             let left = plan(&Goal::nothing(), &observed, &known.ownership);
+            flushed
+                .errors
+                .extend(outcome::orphans_text(&observed.rules, &known.ownership));
             if left.is_empty() && unknown.is_empty() {
                 return;
             }

@@ -29,7 +29,7 @@ use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, TableId};
 
 use fault::Fault;
-pub use sysctl::SysctlSetting;
+pub use sysctl::{CONNTRACK_CROWDED, SysctlSetting, conntrack_max};
 
 /// The inputs of the desired state.
 #[derive(Debug, Clone)]

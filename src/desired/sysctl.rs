@@ -2,6 +2,7 @@
 
 use super::{DesiredState, Inputs};
 use crate::config::{ManagedSysctl, Role};
+use crate::facts::HostFacts;
 use crate::types::Family;
 
 /// A sysctl to write.
@@ -13,10 +14,33 @@ pub struct SysctlSetting {
     pub to: String,
 }
 
-/// A NAT needs one conntrack entry per flow; 262,144 entries of about 320 bytes are 80 MiB.
+/// The least size of a NAT's conntrack table: 262,144 entries are 80 MiB.
 const CONNTRACK_MAX: u64 = 262_144;
+/// Memory of a conntrack entry (`struct nf_conn` with its extensions, x86-64), in bytes.
+const CONNTRACK_ENTRY: u64 = 320;
+/// Above this share of the table in use, in percent, the table is too small: a full table drops new
+/// flows.
+pub const CONNTRACK_CROWDED: u64 = 75;
 /// The source ports of one address towards one partner: all unprivileged ports.
 pub(super) const PORT_RANGE: &str = "1024 65535";
+
+/// The size of conntrack's table that fits the machine: a sixteenth of the memory when full. A
+/// crowded table doubles, up to a quarter of the memory. Never less than [`CONNTRACK_MAX`] entries.
+pub fn conntrack_max(facts: &HostFacts) -> u64 {
+    let number = |path: &str| facts.sysctls.values.get(path)?.parse::<u64>().ok();
+    let entries = |share: u64| {
+        let most = facts.memory.unwrap_or(0) / share / CONNTRACK_ENTRY;
+        let power = most.checked_ilog2().map_or(0, |power| 1 << power);
+        CONNTRACK_MAX.max(power)
+    };
+    let now = number("net/netfilter/nf_conntrack_max").unwrap_or(0);
+    let used = number("net/netfilter/nf_conntrack_count").unwrap_or(0);
+    if used.saturating_mul(100) > now.saturating_mul(CONNTRACK_CROWDED) {
+        let double = now.saturating_mul(2).min(entries(4));
+        return double.max(entries(16));
+    }
+    entries(16)
+}
 
 /// The settings to write.
 pub fn settings(inputs: &Inputs, state: &DesiredState) -> Vec<SysctlSetting> {
@@ -54,8 +78,10 @@ pub fn settings(inputs: &Inputs, state: &DesiredState) -> Vec<SysctlSetting> {
                     .values
                     .get(path)
                     .and_then(|value| value.parse::<u64>().ok());
-                if now.is_none_or(|now| now < CONNTRACK_MAX) {
-                    want(path, &CONNTRACK_MAX.to_string());
+                let fitting = conntrack_max(inputs.facts);
+                // Zero means no limit.
+                if now.is_none_or(|now| now != 0 && now < fitting) {
+                    want(path, &fitting.to_string());
                 }
             }
         }
@@ -68,4 +94,39 @@ pub fn settings(inputs: &Inputs, state: &DesiredState) -> Vec<SysctlSetting> {
             (!same).then_some(SysctlSetting { path, from, to })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Sysctls;
+
+    #[test]
+    fn conntrack_table_fits_memory_and_doubles_when_crowded() {
+        const GIB: u64 = 1 << 30;
+        for (memory, now, used, expected) in [
+            (None, 65_536, 0, 262_144),
+            (Some(GIB / 2), 65_536, 0, 262_144),
+            (Some(8 * GIB), 262_144, 0, 1_048_576),
+            (Some(8 * GIB), 262_144, 260_000, 1_048_576),
+            (Some(2 * GIB), 262_144, 260_000, 524_288),
+            // A quarter of the memory is the end.
+            (Some(2 * GIB), 1_048_576, 1_000_000, 1_048_576),
+        ] {
+            let values = [
+                ("net/netfilter/nf_conntrack_max", now),
+                ("net/netfilter/nf_conntrack_count", used),
+            ];
+            let facts = HostFacts {
+                memory,
+                sysctls: Sysctls {
+                    values: values
+                        .map(|(path, value)| (path.to_owned(), value.to_string()))
+                        .into(),
+                },
+                ..HostFacts::default()
+            };
+            assert_eq!(conntrack_max(&facts), expected, "{memory:?} {now} {used}");
+        }
+    }
 }

@@ -120,6 +120,7 @@ impl Kernel {
             name_servers: sysctl::name_servers(),
             ..HostFacts::default()
         };
+        facts.memory = sysctl::memory();
         facts.sysctls = Sysctls {
             values: sysctl::read(sysctl_paths(&facts)),
         };

@@ -29,6 +29,12 @@ pub fn has_ipv6() -> bool {
     Path::new(ROOT).join("net/ipv6").is_dir()
 }
 
+/// The machine's memory in bytes (sysinfo(2)).
+pub fn memory() -> Option<u64> {
+    let found = rustix::system::sysinfo();
+    found.totalram.checked_mul(u64::from(found.mem_unit))
+}
+
 /// The `nameserver` addresses of `/etc/resolv.conf` (resolv.conf(5)), without a scope such as
 /// `%eth0`.
 pub fn name_servers() -> Vec<IpAddr> {

@@ -233,3 +233,25 @@ fn flush_needs_privilege_and_creates_nothing() {
         assert!(!scratch().join("nowhere").exists());
     });
 }
+
+#[test]
+fn flush_names_the_rules_of_a_config_with_other_numbers_and_state_dir() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        let first = Setup::host(
+            "first",
+            "table = 2084\n[bypass]\ntable = 2083\n[kernel]\npriority = 20000\n",
+        );
+        first.run(ns, &["reconcile"]).ok();
+        let second = Setup::host("second", "");
+        let report = second.run(ns, &["flush"]).expect_code(1);
+        assert!(
+            report.stderr.contains("rules of another config remain"),
+            "{report}"
+        );
+        assert!(report.stderr.contains("ipv4 20000: "), "{report}");
+        first.run(ns, &["flush"]).ok();
+        second.run(ns, &["flush"]).ok();
+    });
+}

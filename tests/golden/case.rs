@@ -247,6 +247,7 @@ impl Case {
             sysctls: Sysctls {
                 values: self.observed.sysctls.clone(),
             },
+            memory: None,
         }
     }
 

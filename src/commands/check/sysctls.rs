@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::report::CheckReport;
 use crate::config::{Config, ManagedSysctl, Role, WhenDown};
+use crate::desired::{CONNTRACK_CROWDED, conntrack_max};
 use crate::desired::{DesiredState, EgressPath};
 use crate::judge::is_forwarding;
 use crate::kernel::{Kernel, sysctl};
@@ -12,8 +13,6 @@ use crate::types::{Family, Protocol};
 
 /// Routes from router advertisements (`RTPROT_RA`, linux/rtnetlink.h).
 const RTPROT_RA: Protocol = Protocol(9);
-/// Warn above this share of conntrack's table, in percent: a full table drops new flows.
-const CROWDED: u64 = 80;
 /// Warn below this size of conntrack's table: one source address can open as many connections to
 /// one partner.
 const SMALL: u64 = 65_536;
@@ -283,13 +282,20 @@ impl Check<'_> {
         let count = count.unwrap_or(0);
         let text = format!("{count} of {max} entries in use");
         // Zero means no limit.
-        let crowded = max > 0 && count.saturating_mul(100) > max.saturating_mul(CROWDED);
+        let crowded = max > 0 && count.saturating_mul(100) > max.saturating_mul(CONNTRACK_CROWDED);
         let small = role == Role::Nat && max > 0 && max < SMALL;
-        if crowded || small {
+        let fitting = conntrack_max(&self.view.facts);
+        if (crowded || small) && fitting > max {
             report.warn(
                 name,
                 format!("{text}: a full table drops new connections"),
-                "sysctl -w net.netfilter.nf_conntrack_max=262144, or [kernel] manage = [\"conntrack_max\"]",
+                format!("sysctl -w net.netfilter.nf_conntrack_max={fitting} net.netfilter.nf_conntrack_buckets={}, which fits the memory of this machine, or [kernel] manage = [\"conntrack_max\"]", fitting / 4),
+            );
+        } else if crowded {
+            report.warn(
+                name,
+                format!("{text}: a full table drops new connections, and a larger one would take more than a quarter of the memory"),
+                "use a larger machine or a second NAT, or shorten net.netfilter.nf_conntrack_tcp_timeout_established and nf_conntrack_udp_timeout",
             );
         } else {
             report.ok(name, text);

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use crate::columns::Style;
 use crate::journal::{MAX_LISTED, Record};
 use crate::kernel::{Kernel, link};
+use crate::objects::Rule;
 use crate::ownership::Ownership;
+use crate::plan::rule_text::rule_text;
 use crate::plan::text::{render, totals};
 use crate::plan::{Devices, Plan, Step, json as plan_json};
 use crate::words::first_few;
@@ -135,4 +137,26 @@ pub(super) fn left_text(left: &Plan) -> String {
     let steps = left.steps.iter().map(ToString::to_string);
     let names = steps.map(|step| step.trim_start_matches("delete ").to_owned());
     format!("not removed: {}", first_few(names, NAMED, ", "))
+}
+
+/// Names policy rules with our protocol number but without our priorities: a config with other
+/// numbers and another state dir was in force, and its rules still steer packets.
+pub(super) fn orphans_text(rules: &[Rule], ownership: &Ownership) -> Option<String> {
+    const NAMED: usize = 3;
+    let mut orphans = rules.iter().filter(|rule| ownership.is_orphan(rule));
+    let named: Vec<String> = orphans
+        .by_ref()
+        .take(NAMED)
+        .map(|rule| format!("{} {}: {}", rule.family, rule.priority, rule_text(rule)))
+        .collect();
+    let more = match orphans.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!named.is_empty()).then(|| {
+        format!(
+            "policy rules of another config remain, with Trailblazer's protocol number and unknown priorities ({}{more}): run flush again with -c and that config, or with --state-dir and its directory",
+            named.join("; ")
+        )
+    })
 }
