@@ -317,13 +317,18 @@ fn last_line_of_a_failed_pass_names_its_effect() {
         host.bare
             .ns
             .ip("route add unreachable default table 1084 metric 7");
-        says(&[], "Failed. Nothing was changed.");
         says(&["--dry-run"], "Failed. Nothing was changed.");
+        // The object in conflict is left out, and the rest goes in.
+        let rest = "Failed. The steps above were executed and verified.";
+        says(&[], rest);
+        host.run(&["flush"]).expect_code(0);
         host.bare
             .ns
             .ip("route del unreachable default table 1084 metric 7");
         // Without a document the egress path goes in all the same.
-        let absent = ["--source", "/nowhere.json"];
+        let fresh = host.path("fresh");
+        let fresh = fresh.to_str().unwrap();
+        let absent = ["--source", "/nowhere.json", "--state-dir", fresh];
         says(
             &absent,
             "Failed. The steps above were executed and verified.",

@@ -49,6 +49,16 @@ pub struct StepFailure {
     pub class: ErrorClass,
 }
 
+impl StepFailure {
+    /// True if another observation and another plan cannot help.
+    pub fn is_final(&self) -> bool {
+        !matches!(
+            self.class,
+            ErrorClass::Exists | ErrorClass::LinkChanged | ErrorClass::Transient | ErrorClass::Gone
+        )
+    }
+}
+
 impl fmt::Display for StepFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "step {}: {}: {}", self.index + 1, self.step, self.reason)
@@ -81,15 +91,7 @@ impl ApplyError {
     /// True if another observation and another plan may succeed.
     pub fn worth_another_look(&self) -> bool {
         match self {
-            ApplyError::Steps(failures) => failures.iter().all(|failure| {
-                matches!(
-                    failure.class,
-                    ErrorClass::Exists
-                        | ErrorClass::LinkChanged
-                        | ErrorClass::Transient
-                        | ErrorClass::Gone
-                )
-            }),
+            ApplyError::Steps(failures) => !failures.iter().any(StepFailure::is_final),
             ApplyError::Netlink(error) => matches!(
                 error,
                 NetlinkError::Overrun { .. } | NetlinkError::Interrupted { .. }

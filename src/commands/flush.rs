@@ -167,14 +167,18 @@ fn pause_agent(socket: &Path, flushed: &mut Flushed) {
     ));
 }
 
-/// Takes the pass lock, if the state dir exists. A disk error doesn't stop the kill switch. Another
+/// Takes the pass lock, without its file if no state dir exists. A disk error doesn't stop the kill switch. Another
 /// pass does, since it would restore the removed objects.
 fn lock(known: &Known, notes: &mut Vec<String>) -> Result<Option<PassLock>, LockError> {
     if !known.has_state_dir() {
-        return Ok(None);
+        return PassLock::exclude(&known.state_dir, CAUSE, LOCK_WAIT).map(Some);
     }
     match PassLock::acquire(&known.state_dir, CAUSE, LOCK_WAIT) {
-        Ok(lock) => Ok(Some(lock)),
+        Ok(lock) => {
+            let failure = lock.failure();
+            notes.extend(failure.map(|error| format!("{error}; flushed without the lock file")));
+            Ok(Some(lock))
+        }
         Err(held @ LockError::Held { .. }) => Err(held),
         Err(LockError::State(error)) => {
             notes.push(format!("{error}; flushed without the lock"));

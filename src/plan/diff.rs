@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::foreign::{conflicts, foreign_notes};
+use super::foreign::{conflicts, foreign_notes, without_conflicts};
 use super::{Action, Conflict, FirewallAfter, FirewallGoal, Goal, Plan, Step};
 use crate::firewall::{ObservedFirewall, OwnedFirewall};
 use crate::objects::{NexthopKind, Route, Rule, RuleAction};
@@ -10,9 +10,11 @@ use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::types::Family;
 
-/// Computes the steps from the observed state to the goal.
-pub fn plan(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Plan {
+/// Computes the steps from the observed state to the goal, without the objects in conflict with
+/// foreign ones.
+pub fn plan(whole: &Goal, observed: &ObservedState, ownership: &Ownership) -> Plan {
     let mut plan = Plan::default();
+    let goal = &*without_conflicts(whole, observed, ownership);
     let routes = diff_routes(goal, observed, ownership);
     let rules = diff_rules(goal, observed, ownership);
     let firewalls = diff_firewalls(goal, observed, ownership);
@@ -34,7 +36,7 @@ pub fn plan(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pla
     plan.steps.extend(firewalls.take);
 
     if goal.refuse_conflicts {
-        plan.conflicts = conflicts(goal, observed, ownership);
+        plan.conflicts = conflicts(whole, observed, ownership);
     }
     // There is no step for a firewall in foreign hands: without a conflict, the pass would report
     // success.

@@ -1,9 +1,9 @@
 //! Foreign objects in the place of ours (a conflict) or beside ours (a note).
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
 
-use super::{Conflict, Goal, ObjectKey};
-use crate::objects::{Route, RouteKey};
+use super::{Conflict, Goal};
+use crate::objects::{Route, RouteKey, RuleAction};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::types::Family;
@@ -49,19 +49,33 @@ pub(super) fn conflicts(
     found
 }
 
-/// Objects of the goal in the place of which a foreign object exists.
-pub fn taken_places(
-    goal: &Goal,
+/// The goal without the routes whose place a foreign route has, and without the rules that lead to a
+/// bypass table with a foreign default: the default would take all traffic off the egress path.
+pub(super) fn without_conflicts<'g>(
+    goal: &'g Goal,
     observed: &ObservedState,
     ownership: &Ownership,
-) -> BTreeSet<ObjectKey> {
-    let routes = foreign_routes(observed, ownership)
+) -> Cow<'g, Goal> {
+    let foreign: Vec<RouteKey> = foreign_routes(observed, ownership)
         .map(|route| route.key)
-        .filter(|key| {
-            let place = goal.routes.binary_search_by(|ours| ours.key.cmp(key));
-            place.is_ok()
+        .collect();
+    if foreign.is_empty() || !goal.refuse_conflicts {
+        return Cow::Borrowed(goal);
+    }
+    let mut left = goal.clone();
+    left.routes.retain(|route| !foreign.contains(&route.key));
+    let bypass = ownership.current.bypass_table;
+    let captured = foreign
+        .iter()
+        .filter(|key| key.table == bypass && key.dst.prefix_len() == 0);
+    for family in captured.map(RouteKey::family) {
+        left.rules.retain(|rule| {
+            let leads_there =
+                matches!(rule.action, RuleAction::Lookup { table, .. } if table == bypass);
+            rule.family != family || !leads_there
         });
-    routes.map(ObjectKey::Route).collect()
+    }
+    Cow::Owned(left)
 }
 
 fn foreign_routes<'a>(

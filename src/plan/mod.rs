@@ -17,15 +17,16 @@ pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::desired::SysctlSetting;
 use crate::objects::RouteTarget;
 use crate::types::IfIndex;
 
 pub use diff::plan;
-pub use foreign::taken_places;
 pub use goal::{FirewallGoal, Goal};
 pub use step::{Action, FirewallAfter, ObjectKey, Step};
 
-/// A foreign object in the place of one of ours. The pass is refused; nothing is overwritten.
+/// A foreign object in the place of one of ours. The plan leaves our object out; nothing foreign is
+/// overwritten.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     /// Names the object and the remedy.
@@ -54,7 +55,7 @@ impl FromIterator<(IfIndex, String)> for Devices {
 pub struct Plan {
     /// In the order of execution.
     pub steps: Vec<Step>,
-    /// Reasons not to execute the steps.
+    /// Objects that the steps leave out.
     pub conflicts: Vec<Conflict>,
     /// Foreign objects that are left alone.
     pub notes: Vec<String>,
@@ -76,6 +77,14 @@ impl Plan {
             objects.contains(&step.key()) || keeps_nexthops && matches!(step, Step::Nexthop(_))
         });
         withheld.map(|step| step.key()).collect()
+    }
+
+    /// The sysctls that the steps write.
+    pub fn sysctls(&self) -> impl Iterator<Item = &SysctlSetting> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Sysctl(setting) => Some(setting),
+            _ => None,
+        })
     }
 
     /// True without any step.

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::desired::SysctlSetting;
 use crate::firewall::{BackendKind, OwnedFirewall, Ruleset};
 use crate::objects::{NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule};
+use crate::ownership::Ownership;
 use crate::types::{Family, NexthopId, Priority};
 
 /// The effect of a step on its object.
@@ -140,6 +141,18 @@ pub enum ObjectKey {
     Nexthop(NexthopId),
     Route(RouteKey),
     Rule(Family, Priority),
+}
+
+impl ObjectKey {
+    /// True for an object of the egress: the rules, the firewall and the routes of the egress
+    /// table. Nothing withholds such an object.
+    pub fn is_of_egress(&self, ownership: &Ownership) -> bool {
+        match self {
+            ObjectKey::Route(key) => !ownership.is_bypass_table(key.table),
+            ObjectKey::Rule(..) | ObjectKey::Firewall(_) => true,
+            ObjectKey::Sysctl(_) | ObjectKey::Nexthop(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for ObjectKey {

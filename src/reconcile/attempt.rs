@@ -12,12 +12,15 @@ use crate::apply::{ApplyError, Interposer, apply};
 use crate::desired::DesiredState;
 use crate::kernel::Kernel;
 use crate::notes::Notes;
-use crate::plan::{Goal, ObjectKey, Plan, Step};
-use crate::state::error::StateError;
+use crate::plan::{Conflict, Goal, ObjectKey, Plan, Step};
 use crate::verify::judge_kernel;
 
 /// Attempts before objects are given up or the part is rolled back.
 const ATTEMPTS: usize = 3;
+
+/// Attempts including those after objects were given up. An attempt ends at the first group of
+/// steps with a refused one, and each group may hold another.
+const MOST_ATTEMPTS: usize = 32;
 
 /// The machine that a pass changes: the kernel, and the last reading of it.
 pub(super) struct Machine<'k> {
@@ -62,6 +65,8 @@ pub(super) struct Work<'a> {
     pub fights: &'a mut Fights,
     pub laps: &'a mut Laps,
     pub notes: Notes,
+    /// Foreign objects in the place of ours.
+    pub conflicts: Vec<Conflict>,
 }
 
 impl Work<'_> {
@@ -73,7 +78,7 @@ impl Work<'_> {
         machine: &mut Machine<'_>,
         mut aim: Aim,
         mut steps: Plan,
-        begin: &mut dyn FnMut(&Plan) -> Result<(), StateError>,
+        begin: &mut dyn FnMut(&Plan),
     ) -> Result<Aim, PassError> {
         let mut told = steps.clone();
         let mut tried: Vec<Step> = Vec::new();
@@ -95,15 +100,17 @@ impl Work<'_> {
             aim = Aim::of(self.part, machine)?;
             steps = machine.view.plan_to(&aim.goal);
             self.fights.strip(&mut steps);
-            if let Some(conflict) = steps.conflicts.first() {
-                let reason = format!("conflict: {}", conflict.message);
-                return Err(PassError::RolledBack { reason });
+            // A foreign object may have come meanwhile. The plan leaves the place.
+            for conflict in steps.conflicts.drain(..) {
+                if !self.conflicts.contains(&conflict) {
+                    self.conflicts.push(conflict);
+                }
             }
             // Objects are given up after the last regular attempt. The attempts after that one
             // may meet further objects to give up.
             let last = number >= ATTEMPTS;
             let gave_up = self.fights.give_up(&setback, &tried, &mut steps, last);
-            if last && !gave_up || number == 2 * ATTEMPTS {
+            if last && !gave_up || number == MOST_ATTEMPTS {
                 let reason = format!("{setback} ({ATTEMPTS} attempts)");
                 return Err(PassError::RolledBack { reason });
             }
@@ -111,7 +118,7 @@ impl Work<'_> {
             if !steps.is_empty() || told.steps.iter().any(refused) {
                 told.steps.retain(|step| !refused(step));
                 tell_more(&mut told, &steps, &setback);
-                begin(&told)?;
+                begin(&told);
             }
             number += 1;
         }
@@ -145,7 +152,7 @@ impl Work<'_> {
             // The watcher was faster. If a foreign object has the place instead, the new plan
             // below has a conflict.
             Err(error) if self.is_watched() && error.is_there_already() => {}
-            Err(error) if error.worth_another_look() => {
+            Err(error) if error.worth_another_look() || matches!(error, ApplyError::Steps(_)) => {
                 return Err(FailedAttempt::Setback(Setback::Refused(error)));
             }
             Err(ApplyError::Stopped) => return Err(FailedAttempt::Final(PassError::Stopped)),
@@ -164,7 +171,7 @@ impl Work<'_> {
     fn read_back(&self, machine: &mut Machine<'_>, tried: &[&Step]) -> Result<(), FailedAttempt> {
         let again = Aim::of(self.part, machine)?;
         let mut second = machine.view.plan_to(&again.goal);
-        self.fights.strip(&mut second);
+        self.fights.strip_verified(&mut second);
         if self.is_watched() && !second.is_empty() {
             let tried: BTreeSet<ObjectKey> = tried.iter().map(|step| step.key()).collect();
             second.steps.retain(|step| tried.contains(&step.key()));
@@ -176,7 +183,8 @@ impl Work<'_> {
                 first
             )));
         }
-        match second.conflicts.first() {
+        let conflicts = &mut second.conflicts.iter();
+        match conflicts.find(|conflict| !self.conflicts.contains(conflict)) {
             Some(conflict) if self.is_watched() => {
                 Err(undone(format!("verify: {}", conflict.message)))
             }
@@ -200,7 +208,7 @@ impl Work<'_> {
         let Some(first) = verdicts.mismatches.first() else {
             return Ok(());
         };
-        if self.fights.leaves_any_alone() {
+        if self.fights.leaves_any_alone() || !self.conflicts.is_empty() {
             // Probably the fault of an object that is left alone; the others must not suffer.
             return Ok(());
         }

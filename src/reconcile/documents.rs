@@ -104,6 +104,13 @@ impl Answer {
     }
 }
 
+/// The result of the first stages.
+pub(super) struct Seen {
+    pub view: View,
+    /// An error leaves the bypass path as it is.
+    pub documents: Result<Documents, PassError>,
+}
+
 /// Documents and the guard's judgement of them, for the rest of the pass.
 pub(super) struct Documents {
     pub judgement: Judgement,

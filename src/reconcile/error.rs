@@ -25,6 +25,9 @@ pub enum PassError {
     Read(#[from] ReadError),
     #[error(transparent)]
     State(#[from] StateError),
+    /// A silent disk, or a state dir that is the purpose of the pass.
+    #[error("{0}")]
+    NoStateDir(String),
     #[error(transparent)]
     Accept(#[from] AcceptError),
     /// A setting needs the metadata service, and no answer is known.
@@ -39,11 +42,13 @@ pub enum PassError {
     Firewall(#[from] FirewallError),
     #[error("no usable firewall: {0}")]
     NoFirewall(String),
-    /// A foreign object has the place of one of ours.
-    #[error("conflict: {}; nothing was changed", .0.join("; "))]
+    /// A foreign object has the place of one of ours. Everything else is in force.
+    #[error("conflict: {}; the objects in conflict are left out", .0.join("; "))]
     Conflict(Vec<String>),
-    /// The steps failed, and our objects are again as before them.
-    #[error("{reason}; rolled back: our objects are as they were before the pass")]
+    /// The steps failed, and our objects are again as before them, except for those of the egress.
+    #[error(
+        "{reason}; rolled back: our objects are as they were before the pass; the egress is not undone"
+    )]
     RolledBack { reason: String },
     /// The steps failed, and so did the rollback.
     #[error(

@@ -44,12 +44,13 @@ pub async fn examine(
     };
     let gathered = for_this_host(job, kernel).await?;
     let mut pass = Pass::new(job);
-    let seen = pass.look(kernel, gathered, firewalls)?;
-    let bodies = seen.documents.in_force().into_iter();
+    let seen = pass.look(kernel, gathered, firewalls, true)?;
+    let documents = seen.documents?;
+    let bodies = documents.in_force().into_iter();
     Ok(Examined {
         documents: bodies.map(<[u8]>::to_vec).collect(),
-        judgement: seen.documents.judgement,
-        complaint: seen.documents.complaint,
+        judgement: documents.judgement,
+        complaint: documents.complaint,
         view: seen.view,
         notes: pass.report.notes,
     })

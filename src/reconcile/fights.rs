@@ -8,14 +8,16 @@
 //!   speed would make both programs fight for ever, so the agent's `RepairLimiter` makes pauses
 //!   between repairs. The pass does everything else and succeeds.
 //!
-//! Only a watched pass leaves objects alone, since the agent runs further passes; any other pass
-//! rolls back. [`Fights`] is the one place for these decisions: the value receives the objects of
-//! the limiter from [`Watched`], takes steps out of plans, and hands the result to the report.
+//! Refused objects are left out by every pass. Fought objects are left alone by a watched pass only,
+//! since the agent runs further passes. Objects of the egress are never left alone. [`Fights`] is
+//! the one place for these decisions: the value receives the objects of the limiter from
+//! [`Watched`], takes steps out of plans, and hands the result to the report.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{PassError, Watched};
 use crate::apply::ApplyError;
+use crate::ownership::Ownership;
 use crate::plan::{ObjectKey, Plan, Step};
 
 /// The failure of an attempt. Another attempt may succeed.
@@ -47,6 +49,10 @@ impl std::fmt::Display for Setback {
 #[derive(Debug, Default)]
 pub(super) struct Fights {
     watched: bool,
+    /// Tells the objects of the egress, which are never left alone.
+    ownership: Option<Ownership>,
+    /// Egress objects that another program undoes: written each time, and not verified.
+    insisted: BTreeSet<ObjectKey>,
     /// Not written any more, by a decision before or during the pass.
     left_alone: BTreeSet<ObjectKey>,
     /// Given up as soon as an attempt finds the object undone.
@@ -59,16 +65,42 @@ pub(super) struct Fights {
 
 impl Fights {
     /// The decisions at the start of a pass.
-    pub fn new(watched: Option<&Watched>) -> Fights {
+    pub fn new(watched: Option<&Watched>, ownership: Ownership) -> Fights {
+        let is_of_egress = |key: &&ObjectKey| key.is_of_egress(&ownership);
         match watched {
-            Some(watched) => Fights {
-                watched: true,
-                left_alone: watched.paused.clone(),
-                contested: watched.contested.clone(),
+            Some(watched) => {
+                let paused = watched.paused.iter();
+                let left_alone = paused.filter(|key| !is_of_egress(key)).cloned().collect();
+                Fights {
+                    watched: true,
+                    left_alone,
+                    contested: watched.contested.clone(),
+                    ownership: Some(ownership),
+                    ..Fights::default()
+                }
+            }
+            None => Fights {
+                ownership: Some(ownership),
                 ..Fights::default()
             },
-            None => Fights::default(),
         }
+    }
+
+    fn is_of_egress(&self, key: &ObjectKey) -> bool {
+        let ownership = self.ownership.as_ref();
+        ownership.is_some_and(|ownership| key.is_of_egress(ownership))
+    }
+
+    /// Leaves objects alone whose place a foreign object has.
+    pub fn leave(&mut self, objects: BTreeSet<ObjectKey>) {
+        self.left_alone.extend(objects);
+    }
+
+    /// Takes out of a second plan the steps that need not be empty: those left alone, and those of
+    /// egress objects that another program keeps undoing.
+    pub fn strip_verified(&self, plan: &mut Plan) {
+        self.strip(plan);
+        plan.withhold(&self.insisted);
     }
 
     /// True if the pass leaves any object alone. A look-up may fail for want of such an object.
@@ -104,14 +136,16 @@ impl Fights {
         next: &mut Plan,
         last: bool,
     ) -> bool {
-        if !self.watched {
-            return false;
-        }
         let left: BTreeSet<ObjectKey> = next.steps.iter().map(Step::key).collect();
+        let times = |key: &ObjectKey| tried.iter().filter(|step| step.key() == *key).count();
         let mut given_up = BTreeSet::new();
+        let mut insisted = BTreeSet::new();
         match setback {
-            Setback::Refused(ApplyError::Steps(failures)) if last => {
-                for failure in failures {
+            Setback::Refused(ApplyError::Steps(failures)) => {
+                let hopeless = failures
+                    .iter()
+                    .filter(|failure| last || failure.is_final() && times(&failure.object) > 1);
+                for failure in hopeless {
                     if left.contains(&failure.object) {
                         let reason = format!("{}: {}", failure.step, failure.reason);
                         self.refused.insert(failure.object.clone(), reason);
@@ -120,18 +154,23 @@ impl Fights {
                 }
             }
             Setback::Refused(_) => {}
+            Setback::Undone(_) if !self.watched => {}
             Setback::Undone(_) => {
                 let tried: BTreeSet<ObjectKey> = tried.iter().map(Step::key).collect();
                 let undone = left.intersection(&tried);
-                given_up.extend(
-                    undone
-                        .filter(|key| last || self.contested.contains(key))
-                        .cloned(),
-                );
-                self.fought.extend(given_up.iter().cloned());
+                let undone = undone.filter(|key| last || self.contested.contains(key));
+                for key in undone {
+                    self.fought.insert(key.clone());
+                    if self.is_of_egress(key) {
+                        insisted.insert(key.clone());
+                    } else {
+                        given_up.insert(key.clone());
+                    }
+                }
             }
         }
-        let any = !given_up.is_empty();
+        let any = !given_up.is_empty() || insisted.iter().any(|key| !self.insisted.contains(key));
+        self.insisted.append(&mut insisted);
         self.left_alone.append(&mut given_up);
         self.strip(next);
         any

@@ -15,6 +15,7 @@ use crate::kernel::{Kernel, link};
 use crate::notes::Notes;
 use crate::source::child::Asker;
 use crate::state::StateFile;
+use crate::state::patience::in_time;
 use crate::state::store::Store;
 
 /// Answers for one pass. The default has none: the pass uses the state dir alone.
@@ -50,11 +51,14 @@ pub async fn gather(
         ..Gathered::default()
     };
     if options.asking != Asking::Nobody {
-        let store = Store::open(&config.source.state_dir);
         if options.asking == Asking::Source {
             // An unreadable document has no validators here, so the source sends the whole one.
-            gathered.read_ahead = ReadAhead::read(&store);
-            gathered.silences.before = store.read_json(StateFile::Silences).unwrap_or_default();
+            let store = Store::open(&config.source.state_dir);
+            let read = in_time(&config.source.state_dir, move || {
+                let silences = store.read_json(StateFile::Silences);
+                (ReadAhead::read(&store), silences.unwrap_or_default())
+            });
+            (gathered.read_ahead, gathered.silences.before) = read.unwrap_or_default();
         }
         let answered = match &gathered.metadata {
             Metadata::Answer { answer, .. } => answer.as_ref().ok(),
@@ -76,12 +80,17 @@ pub async fn gather(
     gathered
 }
 
+/// The networks of the host, as the question to the metadata service depends on them.
+pub(super) fn own_networks(kernel: &mut Kernel) -> Result<Vec<IpNet>, NetlinkError> {
+    let addresses = link::dump_addresses(kernel.socket())?;
+    Ok(addresses.iter().map(|own| own.net).collect())
+}
+
 /// Gathers in this process, for the host of this kernel.
 pub(super) async fn for_this_host(
     job: Job<'_>,
     kernel: &mut Kernel,
 ) -> Result<Gathered, NetlinkError> {
-    let addresses = link::dump_addresses(kernel.socket())?;
-    let own: Vec<IpNet> = addresses.iter().map(|own| own.net).collect();
+    let own = own_networks(kernel)?;
     Ok(gather(job.config, job.role, job.options, &Asker::This, &own).await)
 }

@@ -1,8 +1,11 @@
 //! The state that a pass leaves in force.
 
+use ipnet::IpNet;
+
 use crate::facts::HostFacts;
 use crate::ownership::Ownership;
 use crate::plan::Goal;
+use crate::types::PerFamily;
 
 /// The state that a pass leaves in force. An agent's watcher repairs deviations from `goal` until
 /// the next pass.
@@ -18,5 +21,17 @@ impl InForce {
     pub fn forwards(&self) -> bool {
         let mut rules = self.goal.rules.iter();
         rules.any(|rule| rule.iif.as_deref().is_some_and(|iif| iif != "lo"))
+    }
+
+    /// The prefixes with bypass routes.
+    pub fn prefixes(&self) -> PerFamily<Vec<IpNet>> {
+        PerFamily::from_fn(|family| {
+            let routes = self.goal.routes.iter().filter(|route| {
+                route.key.family() == family
+                    && self.ownership.is_bypass_table(route.key.table)
+                    && route.target.forwards()
+            });
+            routes.map(|route| route.key.dst).collect()
+        })
     }
 }

@@ -5,14 +5,15 @@
 //! | `pass.rs` | the pass: start reading here |
 //! | `gather.rs`, `fetch_path.rs`, `instance.rs` | questions to remote services, before the pass |
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
-//! | `view.rs` | readings of the kernel, goals and plans |
-//! | `attempt.rs`, `fights.rs`, `flows.rs`, `rollback.rs`, `restore.rs` | changes to the kernel |
+//! | `observe.rs`, `view.rs` | readings of the kernel, goals and plans |
+//! | `attempt.rs`, `fights.rs`, `flows.rs`, `rollback.rs`, `egress.rs` | changes to the kernel |
 //! | `judged.rs` | the kernel's answers, compared with the promise |
-//! | `persist.rs`, `pass_journal.rs`, `report.rs`, `in_force.rs` | results |
+//! | `state_dir.rs`, `persist.rs`, `pass_journal.rs`, `report.rs`, `in_force.rs` | results |
 //! | `examine.rs` | the first stages alone, for commands that explain |
 
 mod attempt;
 mod documents;
+mod egress;
 mod error;
 mod examine;
 mod fetch_path;
@@ -23,14 +24,15 @@ mod in_force;
 pub mod instance;
 mod judged;
 mod memory;
+mod observe;
 mod options;
 mod pass;
 mod pass_journal;
 mod persist;
 pub mod report;
-mod restore;
 mod rollback;
 mod sources;
+mod state_dir;
 mod stored;
 mod view;
 
@@ -41,6 +43,7 @@ use crate::apply::Interposer;
 use crate::config::{Config, Role};
 use crate::kernel::privilege::has_net_admin;
 use crate::kernel::{Kernel, ObserveError};
+use crate::source::child::Asker;
 
 pub use error::PassError;
 pub use examine::{Examined, examine};
@@ -101,14 +104,19 @@ pub fn pass<K: BorrowMut<Kernel>>(
     pass::run(job, gathered, memory, kernel, interposer)
 }
 
+/// How long a command waits for remote services before a pass without them. A quick source brings
+/// the document in time, so that no storage flow takes the egress path for a moment.
+const GRACE: Duration = Duration::from_millis(250);
+
 /// One pass of a command: gathers the answers of remote services without the lock, then runs the
-/// pass. Errors are in the report.
+/// pass. If the services are slow, a pass on the state dir alone comes first: a silent server must
+/// not keep the egress open. Errors are in the report.
 pub async fn one_shot<K: BorrowMut<Kernel>>(
     config: &Config,
     role: Role,
     options: &Options,
     kernel: impl FnOnce() -> Result<K, ObserveError>,
-    interposer: Option<&mut dyn Interposer>,
+    mut interposer: Option<&mut dyn Interposer>,
 ) -> Report {
     let job = Job {
         config,
@@ -119,18 +127,49 @@ pub async fn one_shot<K: BorrowMut<Kernel>>(
     if let Err(error) = job.check_privilege() {
         return Report::failed(role, options.mode, &error);
     }
-    let mut kernel = kernel();
-    let gathered = match &mut kernel {
-        Ok(kernel) => gather::for_this_host(job, kernel.borrow_mut()).await,
-        // The pass reports the error.
-        Err(_) => Ok(Gathered::default()),
-    };
-    let gathered = match gathered {
-        Ok(gathered) => gathered,
+    let mut kernel = match kernel() {
+        Ok(kernel) => kernel,
         Err(error) => return Report::failed(role, options.mode, &error.into()),
     };
+    let own = match gather::own_networks(kernel.borrow_mut()) {
+        Ok(own) => own,
+        Err(error) => return Report::failed(role, options.mode, &error.into()),
+    };
+    let gathering = gather(config, role, options, &Asker::This, &own);
+    let mut gathering = std::pin::pin!(gathering);
+    let mut early = None;
+    let gathered = match tokio::time::timeout(GRACE, &mut gathering).await {
+        Ok(gathered) => gathered,
+        Err(_) if options.mode == Mode::Apply => {
+            let interposer = interposer.as_mut().map(|it| &mut **it as _);
+            early = Some(on_disk_alone(job, kernel.borrow_mut(), interposer));
+            gathering.await
+        }
+        Err(_) => gathering.await,
+    };
     let took = gathered.took;
-    let mut report = pass::run(job, gathered, None, || kernel, interposer);
+    let mut report = pass::run(job, gathered, None, || Ok(kernel), interposer);
     report.add_source_time(took);
+    if let Some(early) = early {
+        report.follow(early);
+    }
     report
+}
+
+/// A pass on the state dir alone.
+fn on_disk_alone(
+    job: Job<'_>,
+    kernel: &mut Kernel,
+    interposer: Option<&mut dyn Interposer>,
+) -> Report {
+    let options = Options {
+        asking: Asking::Nobody,
+        accept: None,
+        ..job.options.clone()
+    };
+    let job = Job {
+        options: &options,
+        ..job
+    };
+    pass::run(job, Gathered::default(), None, || Ok(kernel), interposer)
 }

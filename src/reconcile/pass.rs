@@ -1,31 +1,31 @@
 //! The pass: the only code that knows every stage.
 
 use std::borrow::BorrowMut;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::attempt::{Aim, Machine, PartialGoal, Work};
-use super::documents::{self, Documents};
+use super::documents::{Documents, Seen};
+use super::egress::{plan_egress, put_in};
 use super::fights::Fights;
 use super::flows;
 use super::gather::Gathered;
 use super::in_force::InForce;
-use super::instance;
 use super::memory::Memory;
 use super::pass_journal::PassJournal;
-use super::persist::{StoredNumbers, store_documents, store_silences};
+use super::persist::StoredNumbers;
 use super::report::{Applied, Laps, Outcome, Report};
-use super::restore::{add_missing, not_restored, plan_missing};
 use super::rollback::roll_back;
 use super::view::{Firewalls, View};
-use super::{Job, LOCK_WAIT, Mode, PassError};
+use super::{Job, Mode, PassError};
 use crate::apply::Interposer;
+use crate::desired::SysctlSetting;
 use crate::firewall::ObservedFirewall;
 use crate::kernel::{Kernel, ObserveError};
 use crate::notes::Notes;
+use crate::ownership::{Numbers, Ownership};
 use crate::plan::Plan;
-use crate::state::lock::PassLock;
 use crate::state::store::Store;
+use crate::types::PerFamily;
 
 /// One pass: compares the kernel with the settings and the document, and changes the kernel where
 /// the two differ.
@@ -48,36 +48,35 @@ use crate::state::store::Store;
 ///   meanwhile. So a silent server never keeps another pass or `flush` waiting.
 /// - After each step, traffic takes a valid path (the order of the plan ensures this). A pass may
 ///   be killed between any two steps, and the next pass does the rest.
-/// - A part ends verified or rolled back. If the rollback fails as well, the report says so.
+/// - A part ends verified or rolled back. If the rollback fails as well, the report says so. The
+///   egress is never rolled back, and goes in by itself after any error.
+/// - A fault leaves out one object or one part: a foreign object in the place of ours, a step that
+///   the kernel refuses, a document or a state dir that cannot be read. The pass does the rest.
 /// - Only the pass writes to the report. A stage is a function that returns a value and notes.
 ///
 /// # Stages
 ///
 /// 1. [`Pass::look`]: read the kernel, read the state dir, let the guard judge the document.
-/// 2. [`Pass::plan`]: compute goal and plan. The pass may be *refused* here, for example for a
-///    conflict with a foreign object; then [`Pass::restore`] repairs the objects of earlier passes.
-/// 3. [`Pass::bring_about`]: store the documents, so that the state on disk is never behind the
-///    kernel, then reach the goal.
+/// 2. [`Pass::bring_about`]: store the documents, so that the state on disk is never behind the
+///    kernel, then reach the goal. If the disk refuses, no prefix loses its route.
+/// 3. [`Pass::plan`]: compute goal and plan, without the objects whose place a foreign object has.
 /// 4. [`Pass::carry_out`]: apply and verify a part with a few attempts, or roll the part back.
 /// 5. [`Pass::end`]: settle the report and write the journal.
 pub(super) struct Pass<'a> {
     pub(super) job: Job<'a>,
     started: Instant,
-    store: Store,
-    journal: PassJournal<'a>,
+    pub(super) store: Store,
+    pub(super) journal: PassJournal<'a>,
     /// An agent's. Dry runs have none.
-    memory: Option<&'a mut Memory>,
-    numbers: StoredNumbers,
+    pub(super) memory: Option<&'a mut Memory>,
+    pub(super) numbers: StoredNumbers,
     fights: Fights,
-    locked: bool,
+    /// True with the lock of the state dir, which answers.
+    pub(super) locked: bool,
+    /// Errors that held up nothing. The first one is the error of the pass.
+    pub(super) late: Vec<PassError>,
     pub(super) laps: Laps,
     pub(super) report: Report,
-}
-
-/// The result of the first stages.
-pub(super) struct Seen {
-    pub view: View,
-    pub documents: Documents,
 }
 
 /// Runs a pass on gathered answers; it waits for the lock only. `kernel` is called once the lock
@@ -104,8 +103,12 @@ impl<'a> Pass<'a> {
             journal: PassJournal::new(job),
             memory: None,
             numbers: StoredNumbers::default(),
-            fights: Fights::new(job.options.watched.as_ref()),
+            fights: Fights::new(
+                job.options.watched.as_ref(),
+                Ownership::new(Numbers::of(job.config), []),
+            ),
             locked: false,
+            late: Vec::new(),
             laps: Laps::start(),
             report: Report::new(job.role, job.options.mode),
         }
@@ -118,129 +121,117 @@ impl<'a> Pass<'a> {
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
         self.job.check_privilege()?;
-        let _lock = self.lock()?;
+        let mut lock = self.exclude_others()?;
         let mut kernel = kernel()?;
         let kernel = kernel.borrow_mut();
-        let Seen { view, documents } = self.look(kernel, gathered, Firewalls::Chosen)?;
-        if self.job.options.mode.documents_only() {
-            self.store_documents(&documents)?;
-            return documents.complain();
-        }
+        let answers = self.lock_state_dir(lock.as_mut())?;
+        let Seen { view, documents } = self.look(kernel, gathered, Firewalls::Chosen, answers)?;
+        let documents = match documents {
+            Ok(documents) if self.job.options.mode.documents_only() => {
+                self.persist(&documents)?;
+                return documents.complain();
+            }
+            Ok(documents) => Some(documents),
+            Err(error) if self.job.options.mode == Mode::Apply => {
+                self.late.push(error);
+                None
+            }
+            Err(error) => return Err(error),
+        };
         let mut machine = Machine {
             kernel,
             view,
             interposer: interposer.map(|it| it as &mut dyn Interposer),
         };
-        let brought_about = self.bring_about(&mut machine, &documents);
-        if self.job.options.mode.writes() {
+        let brought_about = self.bring_about(&mut machine, documents.as_ref());
+        if self.locked {
             let memory = self.memory.as_deref_mut();
             let notes = flows::end_dead(self.job, &machine.view, memory);
             self.note(notes);
         }
-        brought_about?;
-        documents.complain()
+        if let Err(error) = brought_about {
+            if !matches!(error, PassError::Stopped) {
+                self.close(&mut machine)?;
+            }
+            return Err(error);
+        }
+        self.late.extend(self.fights.refusal());
+        let mut late = std::mem::take(&mut self.late).into_iter();
+        let first = late.next();
+        let others = late.map(|error| error.to_string());
+        self.report.notes.extend(others);
+        match (first, documents) {
+            (Some(first), _) => Err(first),
+            (None, Some(documents)) => documents.complain(),
+            (None, None) => Ok(()),
+        }
     }
 
-    fn lock(&mut self) -> Result<Option<PassLock>, PassError> {
-        let options = self.job.options;
-        if !options.mode.writes() {
-            return Ok(None);
+    /// Puts the egress in by itself, after an error.
+    fn close(&mut self, machine: &mut Machine<'_>) -> Result<(), PassError> {
+        if self.job.options.mode != Mode::Apply || machine.view.refresh(machine.kernel).is_err() {
+            return Ok(());
         }
-        let directory = &self.job.config.source.state_dir;
-        let lock = PassLock::acquire(directory, options.cause.as_str(), LOCK_WAIT)?;
-        self.locked = true;
-        let warning = lock.warning().map(str::to_owned);
-        self.report.notes.extend(warning);
-        Ok(Some(lock))
+        let steps = plan_egress(machine, self.job);
+        if !steps.is_empty() {
+            let notes = put_in(machine, self.job, &steps)?;
+            self.note(notes);
+            self.report.applied = Applied::Part;
+            self.report.plan.steps.extend(steps.steps);
+            self.laps.end("apply");
+        }
+        Ok(())
     }
 
-    /// Reads kernel and state dir, and lets the guard judge the document.
-    pub(super) fn look(
-        &mut self,
-        kernel: &mut Kernel,
-        gathered: Gathered,
-        firewalls: Firewalls,
-    ) -> Result<Seen, PassError> {
-        let Job {
-            config, options, ..
-        } = self.job;
-        self.note(gathered.notes);
-        let notes = self.numbers.read(&self.store, options)?;
-        self.note(notes);
-        let facts = kernel.facts()?;
-        let memory = self.memory.as_deref_mut();
-        let (instance, notes) =
-            instance::learn(gathered.metadata, self.job, &self.store, &facts, memory);
-        self.note(notes);
-        let (instance, instance_error) = match instance {
-            Ok(instance) => (instance, None),
-            Err(error) => (None, Some(error)),
-        };
-        let ownership = self.numbers.ownership(config);
-        let mut view = View::open(kernel, config, ownership, firewalls, facts)?;
-        view.set_instance(config, instance);
-        view.instance_error = instance_error;
-        if firewalls == Firewalls::Chosen {
-            self.report.backend = Some(view.backend.clone());
-        }
-        self.report.devices = view.devices();
-        self.laps.end("observe");
-        if options.mode.writes() {
-            self.journal.write_repairs(&self.report)?;
-        }
-        let (documents, notes) = documents::find(
-            self.job,
-            &self.store,
-            &view,
-            (gathered.source, gathered.read_ahead),
-            self.memory.as_deref_mut(),
-            &mut self.laps,
-        )?;
-        self.note(notes);
-        self.note(store_silences(&self.store, options, &gathered.silences));
-        self.report.take_judgement(&documents.judgement);
-        self.report.fetch = documents.fetch.clone();
-        view.prefixes = documents.prefixes_in_force();
-        Ok(Seen { view, documents })
-    }
-
-    /// Stores the documents and reaches the goal.
+    /// Stores the documents and reaches the goal. Without documents, or if the record of withdrawn
+    /// prefixes is not on disk, no prefix loses its route.
     fn bring_about(
         &mut self,
         machine: &mut Machine<'_>,
-        documents: &Documents,
+        documents: Option<&Documents>,
     ) -> Result<(), PassError> {
         let Job { config, role, .. } = self.job;
-        let whole = |view: &View| view.desired(config, role);
-        let (aim, steps) = match self.plan(machine, &whole) {
-            Ok(planned) => planned,
-            Err(refused) => return Err(self.restore(machine, refused)),
+        let stored = match documents {
+            Some(documents) => self.persist(documents)?,
+            None => false,
         };
+        let whole = |view: &View| {
+            let mut desired = view.desired(config, role);
+            if !stored {
+                desired.frozen = PerFamily::from_fn(|_| true);
+            }
+            desired
+        };
+        let (aim, steps) = self.plan(machine, &whole)?;
         if self.job.options.mode == Mode::DryRun {
             self.judge_unless_pending(machine, &aim, &steps);
             return Ok(());
         }
-        self.store_documents(documents)?;
-        self.numbers.store(&self.store, &machine.view, false)?;
+        self.store_numbers(&machine.view, false)?;
         let aim = self.carry_out(machine, &whole, aim, steps)?;
         self.judge(machine, &aim);
-        self.numbers.store(&self.store, &machine.view, true)?;
-        self.report.in_force = Some(Box::new(InForce {
-            goal: aim.goal,
-            ownership: machine.view.ownership.clone(),
-            facts: machine.view.facts.clone(),
-        }));
-        self.laps.end("store");
-        match self.fights.refusal() {
-            Some(refused) => Err(refused),
-            None => Ok(()),
+        self.store_numbers(&machine.view, true)?;
+        if !machine.view.observed.firewalls.is_empty() {
+            self.report.in_force = Some(Box::new(InForce {
+                goal: aim.goal,
+                ownership: machine.view.ownership.clone(),
+                facts: machine.view.facts.clone(),
+            }));
         }
+        self.laps.end("store");
+        Ok(())
     }
 
-    /// Computes the aim of a part and the steps to it.
-    ///
-    /// # Errors
-    /// The pass is refused: the part can't be planned on this host at the moment.
+    fn store_numbers(&mut self, view: &View, done: bool) -> Result<(), PassError> {
+        if self.locked {
+            let written = self.numbers.store(&self.store, view, done);
+            self.tolerate(written)?;
+        }
+        Ok(())
+    }
+
+    /// Computes the aim of a part and the steps to it. Objects whose place a foreign object has, and
+    /// a firewall with unreadable content, are left out and become errors of the finished pass.
     fn plan(
         &mut self,
         machine: &mut Machine<'_>,
@@ -248,25 +239,27 @@ impl<'a> Pass<'a> {
     ) -> Result<(Aim, Plan), PassError> {
         let aim = Aim::of(part, machine)?;
         let mut steps = machine.view.plan_to(&aim.goal);
+        if self.job.options.mode == Mode::Apply {
+            self.fights.leave(machine.view.unreadable_firewalls());
+        }
         self.fights.strip_and_report(&mut steps);
         self.report.notes.extend(aim.desired.notes.iter().cloned());
         self.report.degrade(&aim.desired.degraded);
         self.report.notes.extend(steps.notes.iter().cloned());
-        self.report.take_plan(steps.clone());
-        self.laps.end("plan");
         if !steps.conflicts.is_empty() {
-            let conflicts = steps.conflicts.into_iter();
-            let messages = conflicts.map(|conflict| conflict.message).collect();
-            return Err(PassError::Conflict(messages));
+            let messages = steps.conflicts.iter().map(|it| it.message.clone());
+            self.late.push(PassError::Conflict(messages.collect()));
         }
         let backend = machine.view.backend.kind;
         let firewall = machine.view.observed.firewalls.get(&backend);
         if self.job.options.mode == Mode::Apply
             && let Some(ObservedFirewall::Unreadable(why)) = firewall
         {
-            // Unknown rules allow neither a plan nor a rollback.
-            return Err(PassError::NoFirewall(format!("{backend}: {why}")));
+            self.late
+                .push(PassError::NoFirewall(format!("{backend}: {why}")));
         }
+        self.report.take_plan(steps.clone());
+        self.laps.end("plan");
         Ok((aim, steps))
     }
 
@@ -284,12 +277,16 @@ impl<'a> Pass<'a> {
         }
         let planned = aim.desired.degraded.clone();
         let before = machine.view.observed.owned(&machine.view.ownership);
+        let sysctls: Vec<SysctlSetting> = steps.sysctls().cloned().collect();
         let (journal, report) = (&self.journal, &mut self.report);
+        let locked = self.locked;
         let mut begin = |steps: &Plan| {
             report.take_plan(steps.clone());
-            journal.write_begin(report)
+            if locked && let Err(error) = journal.write_begin(report) {
+                report.degrade_state(&error);
+            }
         };
-        begin(&steps)?;
+        begin(&steps);
         self.laps.end("store");
         let mut work = Work {
             job: self.job,
@@ -297,10 +294,16 @@ impl<'a> Pass<'a> {
             fights: &mut self.fights,
             laps: &mut self.laps,
             notes: Notes::default(),
+            conflicts: steps.conflicts.clone(),
         };
         let reached = work.reach(machine, aim, steps, &mut begin);
-        let notes = work.notes;
+        let (notes, conflicts) = (work.notes, work.conflicts);
         self.note(notes);
+        let new = conflicts.into_iter().skip(self.report.plan.conflicts.len());
+        let new: Vec<String> = new.map(|conflict| conflict.message).collect();
+        if !new.is_empty() {
+            self.late.push(PassError::Conflict(new));
+        }
         let reason = match reached {
             Ok(aim) => {
                 self.report.outcome = Outcome::Changed;
@@ -314,49 +317,12 @@ impl<'a> Pass<'a> {
             Err(PassError::RolledBack { reason }) => reason,
             Err(other) => other.to_string(),
         };
-        match roll_back(machine, before) {
+        match roll_back(machine, before, &sysctls) {
             Ok(notes) => self.note(notes),
             Err(rollback) => return Err(PassError::RollbackFailed { reason, rollback }),
         }
         self.report.outcome = Outcome::RolledBack;
         Err(PassError::RolledBack { reason })
-    }
-
-    /// Adds the missing objects of an earlier pass to the kernel, and returns the error of this
-    /// one.
-    fn restore(&mut self, machine: &mut Machine<'_>, refused: PassError) -> PassError {
-        let Some(earlier) = self.earlier().cloned() else {
-            return refused;
-        };
-        let mut steps = plan_missing(machine, &earlier);
-        self.fights.strip_and_report(&mut steps);
-        if steps.is_empty() {
-            return refused;
-        }
-        steps.conflicts.clone_from(&self.report.plan.conflicts);
-        self.report.take_plan(steps);
-        if let Err(error) = self.journal.write_begin(&self.report) {
-            self.report.notes.push(not_restored(&error));
-            return refused;
-        }
-        self.report.applied = Applied::Part;
-        // The watcher repairs towards the earlier goal, even if steps fail here.
-        self.report.in_force = Some(Box::new(InForce {
-            facts: machine.view.facts.clone(),
-            ..(*earlier).clone()
-        }));
-        let added = add_missing(machine, self.job, &self.report.plan, &earlier);
-        self.laps.end("apply");
-        match added {
-            Err(stopped) => return stopped,
-            Ok((complete, notes)) => {
-                if complete {
-                    self.report.outcome = Outcome::Changed;
-                }
-                self.note(notes);
-            }
-        }
-        refused
     }
 
     /// Settles the report and writes the last line of the journal.
@@ -374,27 +340,17 @@ impl<'a> Pass<'a> {
             && !quiet
             && let Err(error) = self.journal.write_end(report)
         {
-            // The pass is over, so the failure is only a note.
-            let note = format!("the journal lacks this pass: {error}");
-            report.notes.push(note);
+            report.degrade_state(&format!("the journal lacks this pass: {error}"));
         }
         self.report
     }
 
     /// The state in force after the last pass under the same settings; an agent's passes only.
-    fn earlier(&self) -> Option<&Arc<InForce>> {
-        self.job.options.watched.as_ref()?.earlier.as_ref()
+    pub(super) fn earlier(&self) -> Option<&InForce> {
+        self.job.options.watched.as_ref()?.earlier.as_deref()
     }
 
-    fn store_documents(&mut self, documents: &Documents) -> Result<(), PassError> {
-        if self.job.options.mode.writes() {
-            let notes = store_documents(&self.store, documents)?;
-            self.note(notes);
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, mut notes: Notes) {
+    pub(super) fn note(&mut self, mut notes: Notes) {
         self.report.notes.append(&mut notes);
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::in_force::InForce;
 use super::{BackendChoice, Mode, PassError};
 use crate::config::Role;
-use crate::degraded::{self, Degradation};
+use crate::degraded::{self, Degradation, Part};
 use crate::exit;
 use crate::guard::{GuardState, Judgement, Verdict};
 use crate::notes::Notes;
@@ -201,6 +201,20 @@ impl Report {
         report
     }
 
+    /// Adds the steps of a pass just before this one, for the same command.
+    pub(super) fn follow(&mut self, early: Report) {
+        if early.plan.is_empty() || early.applied == Applied::None {
+            return;
+        }
+        if self.outcome == Outcome::InSync {
+            self.outcome = Outcome::Changed;
+        }
+        if self.applied == Applied::None {
+            self.applied = early.applied;
+        }
+        self.plan.steps.splice(0..0, early.plan.steps);
+    }
+
     /// Adds the time of questions asked before the pass.
     pub(super) fn add_source_time(&mut self, took: Duration) {
         self.duration += took;
@@ -227,6 +241,13 @@ impl Report {
     /// Adds missing parts.
     pub fn degrade(&mut self, missing: &[Degradation]) {
         degraded::merge(&mut self.degraded, missing.iter().cloned());
+    }
+
+    /// Adds a fault of the state dir.
+    pub(super) fn degrade_state(&mut self, fault: &dyn std::fmt::Display) {
+        let fault = Degradation::new(Part::State, None, fault.to_string())
+            .with_advice("free or repair the disk; only withdrawals of prefixes wait");
+        self.degrade(&[fault]);
     }
 
     /// The exit code for scripts: a missing part is a failure, unless steps are pending or held.

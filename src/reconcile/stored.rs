@@ -1,7 +1,7 @@
 //! Documents and guard state, as read from the state dir.
 
 use super::memory::{FileId, Memory};
-use super::{Asking, Options};
+use super::{Asking, Mode, Options};
 use crate::guard::GuardState;
 use crate::notes::Notes;
 use crate::ranges::Selector;
@@ -102,6 +102,9 @@ pub(super) struct OnDisk {
     /// The held document or the guard state exists but can't be read. The guard then deletes no
     /// route, since the missing record may be the reason for a route.
     pub incomplete: bool,
+    /// The failure to read the guard state: writing would destroy a record that may still be
+    /// readable later.
+    pub unreadable: Option<String>,
 }
 
 impl OnDisk {
@@ -129,6 +132,7 @@ impl OnDisk {
             held: None,
             guard: GuardState::default(),
             incomplete: false,
+            unreadable: None,
         };
         if options.asking == Asking::SourceAlone {
             return Ok((on_disk, notes));
@@ -164,6 +168,10 @@ impl OnDisk {
             Err(error) if error.is_damaged() => {
                 on_disk.incomplete = true;
                 notes.push(error.to_string());
+            }
+            Err(error) if options.mode == Mode::Apply => {
+                on_disk.incomplete = true;
+                on_disk.unreadable = Some(error.to_string());
             }
             Err(error) => return Err(error),
         }

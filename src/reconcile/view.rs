@@ -1,6 +1,8 @@
 //! One reading of the host and of the kernel, and plans made from it. A failed attempt is followed
 //! by a new reading.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 
 use super::{PassError, instance};
@@ -12,7 +14,7 @@ use crate::judge::Promise;
 use crate::kernel::{Kernel, ObserveError};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
-use crate::plan::{Devices, Goal, Plan, plan};
+use crate::plan::{Devices, Goal, ObjectKey, Plan, plan};
 use crate::types::PerFamily;
 
 /// The firewall in use, and the reason for people.
@@ -142,9 +144,20 @@ impl View {
         })
     }
 
+    /// Firewalls with unreadable content, which allow neither a plan nor a rollback.
+    pub(super) fn unreadable_firewalls(&self) -> BTreeSet<ObjectKey> {
+        let firewalls = self.observed.firewalls.iter();
+        firewalls
+            .filter(|(_, found)| matches!(found, ObservedFirewall::Unreadable(_)))
+            .map(|(kind, _)| ObjectKey::Firewall(*kind))
+            .collect()
+    }
+
     /// The goal of a desired state.
     pub fn goal(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Goal, PassError> {
         let text = match &desired.firewall {
+            // Without a firewall that was read, none is written.
+            _ if self.observed.firewalls.is_empty() => Vec::new(),
             Some(ruleset) => kernel.firewall(self.backend.kind).render(ruleset)?,
             None => Vec::new(),
         };

@@ -36,6 +36,11 @@ impl StateError {
         matches!(&self.problem, StateProblem::System(error) if error.kind() == ErrorKind::PermissionDenied)
     }
 
+    /// True if the disk gave no answer in time. A further access may never return.
+    pub fn is_silent(&self) -> bool {
+        matches!(&self.problem, StateProblem::System(error) if error.kind() == ErrorKind::TimedOut)
+    }
+
     /// True if the directory's path leads through a link without a target.
     pub fn is_dangling(&self) -> bool {
         matches!(self.problem, StateProblem::Dangling { .. })

@@ -1,7 +1,8 @@
-//! The mutual exclusion of passes: `flock` on a file of the state dir.
+//! The lock that keeps two passes apart: an abstract socket, which needs no disk, and `flock` on a
+//! file of the state dir, which also holds between network namespaces.
 //!
-//! The kernel drops the lock when the holding process ends for any reason, so a stale lock cannot
-//! exist. The content of the file only serves messages, never a decision.
+//! The kernel drops both when the holder ends, so no stale lock is left to clean up. The content
+//! of the file serves messages only, never the decision.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::StateFile;
 use super::directory::StateDir;
 use super::error::StateError;
+use super::exclusion::{self, Exclusion, Rival};
+use super::patience::in_time;
 
 /// The time for which a second pass waits for the first: longer than a pass over all of AWS's
 /// prefixes, shorter than an operator's patience.
@@ -54,20 +57,75 @@ pub enum LockError {
 /// The lock, held until dropped.
 #[derive(Debug)]
 pub struct PassLock {
-    file: File,
+    dir: PathBuf,
+    command: String,
+    /// `None` if another user has the socket's name.
+    _exclusion: Option<Exclusion>,
+    file: Option<File>,
     warning: Option<String>,
+    failure: Option<StateError>,
 }
 
 impl PassLock {
-    /// Takes the lock of the state dir (created if missing). Blocks the calling thread for at most
-    /// `wait`.
+    /// Takes both halves of the lock, waiting at most `wait` for each; sleeps the calling thread
+    /// meanwhile. A disk that refuses the file is in [`PassLock::failure`].
     ///
     /// # Errors
-    /// See [`LockError`].
+    /// Another pass holds the lock.
     pub fn acquire(dir: &Path, command: &str, wait: Duration) -> Result<PassLock, LockError> {
-        let path = path_in(dir);
-        let directory = StateDir::create(dir)?;
-        let mut file = directory.open_to_update(StateFile::Lock, OFlags::empty())?;
+        let mut lock = PassLock::exclude(dir, command, wait)?;
+        lock.lock_file(wait)?;
+        Ok(lock)
+    }
+
+    /// Takes the half that needs no disk.
+    ///
+    /// # Errors
+    /// Another pass holds the lock.
+    pub fn exclude(dir: &Path, command: &str, wait: Duration) -> Result<PassLock, LockError> {
+        let start = Instant::now();
+        let exclusion = loop {
+            let Rival { pid } = match Exclusion::take(dir) {
+                Ok(Ok(taken)) => break taken,
+                // Without sockets only the file is left.
+                Err(_) => break None,
+                Ok(Err(rival)) => rival,
+            };
+            let waited = start.elapsed();
+            if waited >= wait {
+                return Err(LockError::Held {
+                    path: path_in(dir),
+                    holder: Some(named_holder(dir).unwrap_or(unnamed(pid))),
+                    waited,
+                });
+            }
+            std::thread::sleep(POLL.min(wait - waited));
+        };
+        Ok(PassLock {
+            dir: dir.to_owned(),
+            command: command.to_owned(),
+            _exclusion: exclusion,
+            file: None,
+            warning: None,
+            failure: None,
+        })
+    }
+
+    /// Takes the other half, the file in the state dir (created where missing).
+    ///
+    /// # Errors
+    /// Another pass holds the lock.
+    pub fn lock_file(&mut self, wait: Duration) -> Result<(), LockError> {
+        match self.try_file(wait) {
+            Err(LockError::State(error)) => self.failure = Some(error),
+            other => return other,
+        }
+        Ok(())
+    }
+
+    fn try_file(&mut self, wait: Duration) -> Result<(), LockError> {
+        let path = path_in(&self.dir);
+        let (mut file, warning) = open_in_time(&self.dir)?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
@@ -88,24 +146,57 @@ impl PassLock {
             }
             std::thread::sleep(POLL.min(wait - waited));
         }
-        write_holder(&mut file, command);
-        let warning = directory.warning();
-        Ok(PassLock { file, warning })
+        write_holder(&mut file, &self.command);
+        self.warning = warning;
+        self.file = Some(file);
+        Ok(())
     }
 
     /// See [`StateDir::warning`].
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
+
+    /// The reason for which the file is not locked. The socket excludes other passes all the same.
+    pub fn failure(&self) -> Option<&StateError> {
+        self.failure.as_ref()
+    }
+}
+
+/// Opens the lock file.
+fn open_in_time(dir: &Path) -> Result<(File, Option<String>), StateError> {
+    let path = dir.to_owned();
+    in_time(dir, move || {
+        let directory = StateDir::create(&path)?;
+        let file = directory.open_to_update(StateFile::Lock, OFlags::empty())?;
+        Ok((file, directory.warning()))
+    })?
 }
 
 impl Drop for PassLock {
     fn drop(&mut self) {
+        let Some(file) = &self.file else {
+            return;
+        };
         // A later reader must not see the name of a finished pass.
-        let _ = self.file.set_len(0);
+        let _ = file.set_len(0);
         // A close alone is not enough: a child just forked by another thread keeps the file open
         // until the child executes its program. If a process dies, the kernel closes all files.
-        let _ = self.file.unlock();
+        let _ = file.unlock();
+    }
+}
+
+/// The holder by the file, unless the disk is silent.
+fn named_holder(dir: &Path) -> Option<Holder> {
+    let path = dir.to_owned();
+    in_time(dir, move || file_holder(&path)).ok()?.ok()?
+}
+
+fn unnamed(pid: u32) -> Holder {
+    Holder {
+        pid,
+        command: "an unnamed pass".to_owned(),
+        since: String::new(),
     }
 }
 
@@ -115,6 +206,13 @@ impl Drop for PassLock {
 /// # Errors
 /// The file can't be opened or locked for another reason.
 pub fn holder(dir: &Path) -> Result<Option<Holder>, LockError> {
+    if let Some(holder) = file_holder(dir)? {
+        return Ok(Some(holder));
+    }
+    Ok(exclusion::holder(dir).map(|Rival { pid }| unnamed(pid)))
+}
+
+fn file_holder(dir: &Path) -> Result<Option<Holder>, LockError> {
     let path = path_in(dir);
     let opened = match StateDir::open(dir)? {
         Some(directory) => directory.open_to_read(StateFile::Lock)?,
@@ -126,11 +224,7 @@ pub fn holder(dir: &Path) -> Result<Option<Holder>, LockError> {
     // Shared: two readers must not take each other for a pass.
     match file.try_lock_shared() {
         Ok(()) => Ok(None),
-        Err(TryLockError::WouldBlock) => Ok(Some(written_holder(&mut file).unwrap_or(Holder {
-            pid: 0,
-            command: "an unnamed pass".to_owned(),
-            since: String::new(),
-        }))),
+        Err(TryLockError::WouldBlock) => Ok(Some(written_holder(&mut file).unwrap_or(unnamed(0)))),
         Err(TryLockError::Error(error)) => Err(StateError::wrap("lock", &path)(error).into()),
     }
 }
@@ -161,7 +255,7 @@ fn written_holder(file: &mut File) -> Option<Holder> {
 }
 
 fn describe(holder: Option<&Holder>) -> String {
-    let Some(holder) = holder else {
+    let Some(holder) = holder.filter(|holder| holder.pid != 0) else {
         return "an unidentified process".to_owned();
     };
     let Holder {
@@ -169,7 +263,9 @@ fn describe(holder: Option<&Holder>) -> String {
         command,
         since,
     } = holder;
-    if is_alive(*pid) {
+    if since.is_empty() {
+        format!("pid {pid} ({command})")
+    } else if is_alive(*pid) {
         format!("pid {pid} ({command}) since {since}")
     } else {
         format!(
@@ -265,11 +361,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("file");
         std::fs::write(&path, "").expect("written");
-        let error = PassLock::acquire(&path, "x", Duration::ZERO).expect_err("no directory");
-        assert!(
-            error.to_string().contains("cannot create the state dir"),
-            "{error}"
-        );
+        let held = PassLock::acquire(&path, "x", Duration::ZERO).expect("the socket is free");
+        let failure = held.failure().expect("no directory").to_string();
+        assert!(failure.contains("cannot create the state dir"), "{failure}");
+        // The socket alone keeps another pass out.
+        let error = PassLock::acquire(&path, "y", Duration::ZERO).expect_err("held");
+        let ours = format!("held by pid {}", std::process::id());
+        assert!(error.to_string().contains(&ours), "{error}");
         assert_eq!(holder(&dir.path().join("absent")).expect("free"), None);
     }
 }

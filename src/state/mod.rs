@@ -21,9 +21,11 @@
 pub mod agent_lock;
 pub mod directory;
 pub mod error;
+mod exclusion;
 mod file;
 pub mod instance_facts;
 pub mod lock;
+pub mod patience;
 pub mod store;
 
 /// A file of the state directory.

@@ -1,6 +1,6 @@
-//! Something foreign where ours should go: named, refused, never overwritten.
+//! Something foreign where ours should go: named, never overwritten, and everything else goes in.
 
-use crate::site::{ROWS, Site, TOKEN, document, rows_and, state_files};
+use crate::site::{ROWS, Site, TOKEN, document, rows_and};
 
 struct Case {
     name: &'static str,
@@ -79,7 +79,7 @@ const CASES: &[Case] = &[
 ];
 
 #[test]
-fn conflicts_are_refused_and_named_and_never_overwritten() {
+fn conflicts_are_named_and_never_overwritten_and_the_rest_goes_in() {
     lab::isolated(|| {
         for case in CASES {
             println!("{}", case.name);
@@ -90,37 +90,47 @@ fn conflicts_are_refused_and_named_and_never_overwritten() {
             site.config.push_str(case.config);
             site.publish(document(TOKEN, &ROWS));
             site.bare.ns.run(&["sh", "-ec", case.make]);
-            let says = [&["conflict: ", "nothing was changed"], case.says].concat();
-            for flags in [&["--dry-run"][..], &[]] {
-                let report = site.refuses(flags, 1, &says).expect("a report");
-                assert_eq!(
-                    report["conflicts"].as_array().unwrap().len(),
-                    1,
-                    "{report:#}"
-                );
+            let foreign = site.bare.ns.foreign_snapshot();
+            let says = [&["conflict: "], case.says].concat();
+            let dry = site.refuses(&["--dry-run"], 1, &says).expect("a report");
+            for report in [dry, site.names(&[], &says), site.names(&[], &says)] {
+                let conflicts = report["conflicts"].as_array().unwrap().len();
+                assert!(conflicts >= 1, "{report:#}");
             }
-            assert_eq!(state_files(&site.state_dir()).len(), 0, "{}", case.name);
+            foreign.assert_same(&site.bare.ns.foreign_snapshot());
+            if case.config == IPV6_EGRESS {
+                let rules = site.bare.ns.ip("-6 rule show");
+                assert!(rules.contains("lookup 1084"), "{rules}");
+            } else {
+                site.assert_closed();
+            }
+            let bypass = site.bypass();
+            assert!(bypass.contains(&"3.5.0.0/19".to_owned()), "{bypass:?}");
             assert_eq!(site.journal_end()["outcome"], "failed");
         }
     });
 }
 
-/// Our state is in force, and a foreign route stands at a prefix of a newer document.
+/// Our state is in force, and a foreign route stands at a prefix of a newer document: the other
+/// prefixes of the document go in.
 #[test]
-fn conflict_blocks_a_newer_document_until_removed() {
+fn conflict_leaves_out_one_prefix_of_a_newer_document_until_removed() {
     lab::isolated(|| {
         let site = Site::new();
         site.install();
         site.bare
             .ns
             .ip("route add 16.182.0.0/16 via 10.0.1.77 table 1083 proto static");
-        let rows = rows_and(&[("16.182.0.0/16", "us-east-1", "S3")]);
+        let rows = rows_and(&[
+            ("16.182.0.0/16", "us-east-1", "S3"),
+            ("16.15.0.0/16", "us-east-1", "S3"),
+        ]);
         site.publish(document(TOKEN + 100, &rows));
-        site.refuses(
+        site.names(
             &[],
-            1,
             &["conflict: foreign route 16.182.0.0/16 in table 1083"],
         );
+        assert!(site.bypass().contains(&"16.15.0.0/16".to_owned()));
         // The remedy that the message names.
         site.bare
             .ns

@@ -1,4 +1,5 @@
-//! A state directory that cannot be written: the kernel and the existing files stay as before.
+//! A state directory that cannot be written: the fault is named, egress and bypass go in all the
+//! same, and no prefix is withdrawn.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -40,56 +41,69 @@ fn fill(dir: &Path) {
 }
 
 #[test]
-fn full_disk_fails_the_pass_and_keeps_the_routes() {
+fn full_disk_is_named_and_closes_the_egress() {
     lab::isolated(|| {
         let site = Site::new();
         small_disk(&site);
         fill(&site.state_dir());
         site.publish(document(TOKEN, &ROWS));
-        site.refuses(&[], 1, &["No space left on device", "free space", "state"]);
+        let says = ["No space left on device", "free space", "state"];
+        let report = site.names(&[], &says);
+        assert_eq!(report["outcome"], "changed");
+        site.assert_closed();
+        assert_eq!(site.bypass().len(), 4);
+
+        // A flap takes the routes with it.
+        site.bare.ns.ip_batch(
+            "link set eth0 down\n\
+             link set eth0 up\n\
+             route replace default via 10.0.1.1 dev eth0 proto dhcp src 10.0.1.11 metric 512\n",
+        );
+        site.names(&[], &says);
+        site.assert_closed();
 
         // With ours in force already, and a newer document.
         std::fs::remove_file(site.state_dir().join("filler")).unwrap();
         site.install();
         fill(&site.state_dir());
         site.publish(document(NEWER, &rows_and(MORE)));
-        site.refuses(&[], 1, &["No space left on device", "last-known-good"]);
-        // A pass without documents to write works, except for its journal line.
-        site.publish(document(TOKEN, &ROWS));
-        let before = site.before();
-        let noted = (0..20).any(|_| {
-            // The last page of the journal has room for a few lines more.
-            let report = site.reconcile(&[], 0);
-            assert_eq!(report["outcome"], "in_sync");
-            report["notes"]
-                .to_string()
-                .contains("the journal lacks this pass")
-        });
-        assert!(noted, "twenty lines fit on a full disk");
-        site.assert_as(&before);
+        site.names(&[], &["No space left on device", "last-known-good"]);
+        assert!(site.bypass().contains(&"16.182.0.0/16".to_owned()));
+        // A withdrawal waits for the disk.
+        site.publish(document(NEWER + 100, &ROWS[1..]));
+        let accept = (NEWER + 100).to_string();
+        site.run(&["--accept", &accept]).expect_code(1);
+        assert!(site.bypass().contains(&"52.216.0.0/15".to_owned()));
 
         std::fs::remove_file(site.state_dir().join("filler")).unwrap();
         site.publish(document(NEWER, &rows_and(MORE)));
-        assert_eq!(site.reconcile(&[], 0)["outcome"], "changed");
+        site.reconcile(&[], 0);
     });
 }
 
 #[test]
-fn read_only_state_dir_fails_the_pass_but_not_a_dry_run() {
+fn read_only_state_dir_is_named_and_closes_the_egress() {
     lab::isolated(|| {
         let site = Site::new();
-        site.install();
+        site.publish(document(TOKEN, &ROWS));
         let state = site.state_dir();
+        std::fs::create_dir(&state).unwrap();
         let state = state.to_str().unwrap();
         mount(&["--bind", state, state]);
         mount(&["-o", "remount,bind,ro", state]);
-        site.publish(document(NEWER, &rows_and(MORE)));
         let says = ["Read-only file system", "state_dir (--state-dir)"];
-        site.refuses(&[], 1, &says);
+        site.names(&[], &says);
+        site.assert_closed();
+        assert_eq!(site.bypass().len(), 4);
+        site.publish(document(NEWER, &rows_and(MORE)));
         // A missing directory on a read-only file system.
         let below = format!("{state}/below");
-        let report = site.refuses(&["--state-dir", &below], 1, &says);
-        assert!(report.is_some());
+        site.names(&["--state-dir", &below], &says);
+        assert_eq!(site.bypass().len(), 5);
+        site.publish(document(
+            NEWER + 100,
+            &rows_and(&[("16.15.0.0/16", "us-east-1", "S3")]),
+        ));
         // Looking works.
         let report = site.reconcile(&["--dry-run"], 2);
         assert_eq!(report["outcome"], "pending");
@@ -97,16 +111,14 @@ fn read_only_state_dir_fails_the_pass_but_not_a_dry_run() {
 }
 
 #[test]
-fn file_in_place_of_the_state_dir_is_refused() {
+fn file_in_place_of_the_state_dir_is_named_and_closes_the_egress() {
     lab::isolated(|| {
         let site = Site::new();
         site.publish(document(TOKEN, &ROWS));
         std::fs::write(site.state_dir(), "a file").unwrap();
-        site.refuses(
-            &[],
-            1,
-            &["cannot create the state dir", "a file stands where"],
-        );
+        site.names(&[], &["cannot create the state dir", "a file stands where"]);
+        site.assert_closed();
+        assert_eq!(site.bypass().len(), 4);
         assert_eq!(std::fs::read(site.state_dir()).unwrap(), b"a file");
     });
 }
@@ -163,8 +175,9 @@ fn dry_run_writes_nothing() {
 /// The capabilities by which root reads every file, for `command_without`.
 const ALL_FILES: &str = "dac_override,-dac_read_search";
 
-/// An unreadable file is never treated as empty: an unreadable document is a failed source, an
-/// unreadable guard state stops the pass. Without these capabilities root is refused like any user.
+/// An unreadable file is never treated as empty: an unreadable document is a failed source, and with
+/// an unreadable guard state no prefix is withdrawn and no file is written. Without these
+/// capabilities root is refused like any user.
 #[test]
 fn unreadable_files_are_never_treated_as_empty() {
     lab::isolated(|| {
@@ -194,10 +207,11 @@ fn unreadable_files_are_never_treated_as_empty() {
         let before = site.before();
         lock(&guard, 0o000);
         let mut command = site.command_without(ALL_FILES, &[]);
-        let output = site.bare.ns.exec_command(&mut command).expect_code(1);
+        let output = site.bare.ns.exec_command(&mut command);
+        assert!([Some(1), Some(3)].contains(&output.code), "{output}");
         lock(&guard, 0o640);
         for words in ["cannot read", "guard.json", "Permission denied"] {
-            assert!(output.stderr.contains(words), "lacks {words:?}: {output}");
+            assert!(output.stdout.contains(words), "lacks {words:?}: {output}");
         }
         site.assert_as(&before);
     });

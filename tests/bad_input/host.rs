@@ -173,19 +173,23 @@ fn two_passes_never_overlap() {
             .each_ref()
             .map(|report| report["outcome"].as_str().unwrap());
         outcomes.sort_unstable();
-        assert_eq!(outcomes, ["changed", "in_sync"]);
+        // One puts the egress in, and perhaps the other one the rest.
+        assert_eq!(outcomes[0], "changed");
+        assert!(
+            ["changed", "in_sync"].contains(&outcomes[1]),
+            "{outcomes:?}"
+        );
         let requests = server.seen();
         assert_eq!(requests.len(), 2);
         let apart = requests[1].at - requests[0].at;
         assert!(apart < SLOW, "fetching takes no lock: {apart:?} apart");
         let lines = site.journal();
-        let events: Vec<&str> = lines
-            .iter()
-            .map(|line| line["event"].as_str().unwrap())
-            .collect();
-        assert_eq!(events, ["begin", "end", "end"]);
-        assert_eq!(lines[0]["pass"], lines[1]["pass"]);
-        assert_ne!(lines[0]["pass"], lines[2]["pass"]);
+        // No line of another pass lies between the two lines of one.
+        for pair in lines.windows(2) {
+            let same = pair[0]["pass"] == pair[1]["pass"];
+            assert_eq!(pair[0]["event"] == "begin", same, "{lines:#?}");
+        }
+        assert!(lines.len() >= 3, "{lines:#?}");
     });
 }
 

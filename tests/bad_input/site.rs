@@ -257,6 +257,31 @@ impl Site {
         Some(report)
     }
 
+    /// A pass that must name each of these faults, and exit with 1. Its report.
+    #[track_caller]
+    pub fn names(&self, flags: &[&str], says: &[&str]) -> Value {
+        let output = self.run(flags).expect_code(1);
+        let report = output.json();
+        let said = format!("{}{}", report["error"], report["degraded"]);
+        for words in says {
+            assert!(said.contains(words), "lacks {words:?}:\n{output}");
+        }
+        report
+    }
+
+    /// IPv4 partners leave by the egress gateway or not at all.
+    #[track_caller]
+    pub fn assert_closed(&self) {
+        let rules = self.bare.ns.ip("-4 rule show");
+        assert!(rules.contains("30030:\tfrom all lookup 1084"), "{rules}");
+        let routes = self.bare.ns.ip("-4 route show table 1084");
+        for route in ["default via 10.0.1.10", "unreachable default"] {
+            assert!(routes.contains(route), "{route}: {routes}");
+        }
+        let partner = self.bare.ns.ip("-4 route get 93.184.216.34");
+        assert!(partner.contains("via 10.0.1.10 "), "{partner}");
+    }
+
     /// Destinations in the bypass table, sorted as text.
     pub fn bypass(&self) -> Vec<String> {
         let mut found = Vec::new();

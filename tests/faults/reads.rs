@@ -27,12 +27,9 @@ struct Script {
     unreadable: bool,
     /// `replace` reports success and does nothing.
     lies: bool,
-    /// `restore` and `remove` fail.
-    keeps_what_it_has: bool,
     reads: usize,
     failed_reads: usize,
     lies_told: usize,
-    refusals: usize,
 }
 
 /// The real nftables behind a script.
@@ -99,20 +96,10 @@ impl FirewallBackend for Scripted {
     }
 
     fn restore(&mut self, snapshot: &SavedRules) -> Result<(), FirewallError> {
-        let mut script = self.script.borrow_mut();
-        if script.keeps_what_it_has {
-            script.refusals += 1;
-            return Err(broken("restore"));
-        }
         self.inner.restore(snapshot)
     }
 
     fn remove(&mut self) -> Result<(), FirewallError> {
-        let mut script = self.script.borrow_mut();
-        if script.keeps_what_it_has {
-            script.refusals += 1;
-            return Err(broken("remove"));
-        }
         self.inner.remove()
     }
 }
@@ -145,49 +132,55 @@ fn failed_read_deletes_nothing() {
     lab::isolated(|| {
         for name in SCENARIOS {
             World::enter(Scenario::named(name), |world| {
-                // The first look fails: nothing was touched, in the kernel or in the state dir.
+                // The first reading fails, and another one succeeds.
                 let script = Script {
                     failing_reads: 0..1,
                     ..Script::default()
                 };
                 let (report, script) = scripted_pass(world, script, None);
                 assert_eq!(script.failed_reads, 1, "{name}: the fault fired");
-                assert_eq!(report.outcome, Outcome::Failed, "{name}: {report:?}");
-                world.assert_owned(0, name);
+                assert_eq!(report.outcome, Outcome::Changed, "{name}: {report:?}");
+                world.assert_owned(1, name);
                 world.assert_foreign_same(name);
-                assert_eq!(world.last_in_journal(), "failed", "{name}");
-                world.assert_converges(Outcome::Changed, name);
+                world.assert_converges(Outcome::InSync, name);
+                // The egress of a first pass is not undone.
+                let closes = world.scenario.before.is_none();
+                let verify = 1;
 
                 // The reading after the steps fails once: the pass restores the earlier state.
                 world.reset();
                 let script = Script {
-                    failing_reads: 1..2,
+                    failing_reads: verify..verify + 1,
                     ..Script::default()
                 };
                 let (report, script) = scripted_pass(world, script, None);
                 assert_eq!(script.failed_reads, 1, "{name}: the fault fired");
                 assert_eq!(report.outcome, Outcome::RolledBack, "{name}: {report:?}");
-                world.assert_owned(0, name);
+                if !closes {
+                    world.assert_owned(0, name);
+                }
                 world.assert_converges(Outcome::Changed, name);
 
                 // The reading in the rollback fails too, though not permanently: the rollback reads
                 // again.
                 world.reset();
                 let script = Script {
-                    failing_reads: 1..3,
+                    failing_reads: verify..verify + 2,
                     ..Script::default()
                 };
                 let (report, script) = scripted_pass(world, script, None);
                 assert_eq!(script.failed_reads, 2, "{name}: the fault fired twice");
                 assert_eq!(report.outcome, Outcome::RolledBack, "{name}: {report:?}");
-                world.assert_owned(0, name);
+                if !closes {
+                    world.assert_owned(0, name);
+                }
                 world.assert_converges(Outcome::Changed, name);
 
                 // The reading fails permanently: the new state stays, since a rollback without a
                 // reading would be blind.
                 world.reset();
                 let script = Script {
-                    failing_reads: 1..100,
+                    failing_reads: verify..verify + 99,
                     ..Script::default()
                 };
                 let (report, script) = scripted_pass(world, script, None);
@@ -211,24 +204,27 @@ fn unreadable_firewall_is_not_treated_as_empty() {
                 // Treated as empty, the table would be removed by the rollback of any later
                 // failure.
                 let script = Script {
-                    failing_reads: 0..1,
+                    failing_reads: 0..100,
                     unreadable: true,
                     ..Script::default()
                 };
                 let (report, script) = scripted_pass(world, script, None);
-                assert_eq!(script.failed_reads, 1, "{name}: the fault fired");
+                assert!(script.failed_reads > 1, "{name}: the fault fired");
                 assert_eq!(report.outcome, Outcome::Failed, "{name}: {report:?}");
                 let error = error_of(&report);
                 assert!(error.contains("the script says so"), "{name}: {error}");
-                world.assert_owned(0, name);
-                world.assert_converges(Outcome::Changed, name);
+                let steps: Vec<&Step> = world.steps.iter().collect();
+                world.assert_carried_out(&steps, name);
+                let report = world.pass(1, None);
+                assert_eq!(report.outcome.exit_code(), 0, "{name}: {report:?}");
+                world.assert_owned(1, name);
             });
         }
     });
 }
 
 #[test]
-fn lying_firewall_is_detected_and_rolled_back() {
+fn lying_firewall_is_detected() {
     lab::isolated(|| {
         World::enter(Scenario::named("first-ipv4"), |world| {
             let script = Script {
@@ -236,7 +232,7 @@ fn lying_firewall_is_detected_and_rolled_back() {
                 ..Script::default()
             };
             let (report, script) = scripted_pass(world, script, None);
-            assert_eq!(script.lies_told, 3, "three attempts");
+            assert!(script.lies_told >= 3, "three attempts");
             assert_eq!(report.outcome, Outcome::RolledBack, "{report:?}");
             let error = error_of(&report);
             for words in [
@@ -247,7 +243,6 @@ fn lying_firewall_is_detected_and_rolled_back() {
             ] {
                 assert!(error.contains(words), "{words}: {error}");
             }
-            world.assert_owned(0, "lies");
             world.assert_foreign_same("lies");
             world.assert_converges(Outcome::Changed, "lies");
         });
@@ -256,13 +251,13 @@ fn lying_firewall_is_detected_and_rolled_back() {
 
 /// Refuses one step permanently.
 struct Refusal {
-    at: usize,
+    step: Step,
     fired: usize,
 }
 
 impl Interposer for Refusal {
-    fn before(&mut self, index: usize, _step: &Step) -> Option<KernelError> {
-        (index == self.at).then(|| {
+    fn before(&mut self, _index: usize, step: &Step) -> Option<KernelError> {
+        (*step == self.step).then(|| {
             self.fired += 1;
             KernelError::from_errno(rustix::io::Errno::IO.raw_os_error())
         })
@@ -270,33 +265,25 @@ impl Interposer for Refusal {
 }
 
 #[test]
-fn failed_rollback_reports_both_errors() {
+fn last_step_refused_for_good_leaves_all_others_in() {
     lab::isolated(|| {
         World::enter(Scenario::named("first-ipv4"), |world| {
             let mut refusal = Refusal {
-                at: world.steps.len() - 1,
+                step: world.steps.last().expect("there are steps").clone(),
                 fired: 0,
             };
-            let script = Script {
-                keeps_what_it_has: true,
-                ..Script::default()
-            };
-            let (report, script) = scripted_pass(world, script, Some(&mut refusal));
-            assert_eq!(refusal.fired, 1, "the fault fired");
-            assert!(script.refusals > 0, "the rollback was refused");
+            let (report, _) = scripted_pass(world, Script::default(), Some(&mut refusal));
+            assert_eq!(refusal.fired, 2, "the fault fired");
             assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
             assert_eq!(report.outcome.exit_code(), 1);
             let error = error_of(&report);
-            for words in [
-                "Input/output error",
-                "the rollback failed too",
-                "delete our nftables rules",
-                "trailblazer flush",
-            ] {
+            for words in ["Input/output error", "everything else is in force"] {
                 assert!(error.contains(words), "{words}: {error}");
             }
+            let others: Vec<&Step> = world.steps.iter().rev().skip(1).collect();
+            world.assert_carried_out(&others, "all but the last");
             assert_eq!(world.last_in_journal(), "failed");
-            world.assert_converges(Outcome::Changed, "half a rollback");
+            world.assert_converges(Outcome::Changed, "the last step");
         });
     });
 }
@@ -341,7 +328,8 @@ fn rule_before_ours_is_harmless_where_packets_leave_by_the_promised_gateway() {
         role: trailblazer::config::Role::Host,
         before: None,
         after: Stage {
-            config: "",
+            config: "[select]
+                families = [\"ipv4\"]",
             prefixes: &["3.5.0.0/19"],
         },
         steps: 5,

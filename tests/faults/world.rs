@@ -25,7 +25,7 @@ use trailblazer::kernel::{Kernel, ObserveError};
 use trailblazer::objects::Route;
 use trailblazer::observed::OwnedState;
 use trailblazer::ownership::{Numbers, Ownership};
-use trailblazer::plan::{Goal, plan};
+use trailblazer::plan::{Action, Goal, Step, plan};
 use trailblazer::reconcile::{Options, Outcome, Report, Watched, one_shot};
 use trailblazer::state::lock;
 use trailblazer::types::{Family, IfIndex};
@@ -415,6 +415,20 @@ impl World {
             .observe(&ownership, self.firewalls())
             .expect("the kernel tells all")
             .owned(&ownership)
+    }
+
+    /// Panics unless the additions among these steps are in the kernel.
+    #[track_caller]
+    pub fn assert_carried_out(&self, steps: &[&Step], when: &str) {
+        let now = self.owned_now();
+        for step in steps.iter().filter(|step| step.action() != Action::Delete) {
+            let there = match step {
+                Step::Route { route, .. } => now.routes.contains(route),
+                Step::Rule { rule, .. } => now.rules.contains(rule),
+                _ => true,
+            };
+            assert!(there, "{when}: withheld: {step}");
+        }
     }
 
     /// Panics unless our objects are those of the stage.

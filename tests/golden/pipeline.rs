@@ -8,8 +8,10 @@ use trailblazer::guard::{self, Environment, Fetch, GuardState, LastGood, judge};
 use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::nftables::Nftables;
+use trailblazer::objects::RuleAction;
 use trailblazer::observed::ObservedState;
-use trailblazer::plan::{Goal, Plan, plan};
+use trailblazer::ownership::Ownership;
+use trailblazer::plan::{Goal, plan};
 use trailblazer::ranges::{Document, Selector};
 use trailblazer::reconcile::{BackendChoice, Mode, PassError, Report, instance};
 use trailblazer::types::{Family, PerFamily};
@@ -19,7 +21,6 @@ use crate::case::Case;
 /// The outcome of a case.
 pub struct Outcome {
     pub desired: DesiredState,
-    pub plan: Plan,
     pub backend: BackendKind,
     pub report: Report,
     /// The text of the dry run, and the error as printed by the command line.
@@ -191,10 +192,33 @@ pub fn run(case: &Case) -> Outcome {
         text.push_str(&format!("error: {error}\n"));
     }
     Outcome {
-        desired: wanted,
-        plan: steps,
+        desired: without_conflicts(wanted, &state, &ownership, backend),
         backend,
         text,
         report,
     }
+}
+
+/// The objects that go in beside foreign ones in the place of ours.
+fn without_conflicts(
+    mut desired: DesiredState,
+    state: &ObservedState,
+    ownership: &Ownership,
+    backend: BackendKind,
+) -> DesiredState {
+    let bypass = ownership.current.bypass_table;
+    for foreign in state.routes.iter().filter(|r| !ownership.owns_route(r)) {
+        let (key, family) = (foreign.key, foreign.key.family());
+        desired.routes.retain(|route| route.key != key);
+        if key.table == bypass && key.dst.prefix_len() == 0 {
+            desired.rules.retain(|rule| {
+                rule.family != family
+                    || !matches!(rule.action, RuleAction::Lookup { table, .. } if table == bypass)
+            });
+        }
+    }
+    if let Some(ObservedFirewall::Foreign(_)) = state.firewalls.get(&backend) {
+        desired.firewall = None;
+    }
+    desired
 }

@@ -1,0 +1,112 @@
+//! The first stage of a pass: reads the kernel and the state dir, and lets the guard judge the
+//! document.
+
+use super::documents::{self, Seen};
+use super::gather::Gathered;
+use super::pass::Pass;
+use super::persist::store_silences;
+use super::view::{Firewalls, View};
+use super::{Job, Mode, PassError, instance};
+use crate::facts::HostFacts;
+use crate::kernel::Kernel;
+use crate::notes::Notes;
+use crate::ownership::Ownership;
+
+/// The error of a pass whose disk gives no answer.
+const SILENT: &str =
+    "the disk of the state directory gives no answer; the bypass path stays as it is";
+
+impl Pass<'_> {
+    /// Reads kernel and state dir, and lets the guard judge the document.
+    /// `answers` is false for a silent disk, which no stage may touch.
+    pub(super) fn look(
+        &mut self,
+        kernel: &mut Kernel,
+        gathered: Gathered,
+        firewalls: Firewalls,
+        answers: bool,
+    ) -> Result<Seen, PassError> {
+        let Job {
+            config, options, ..
+        } = self.job;
+        self.note(gathered.notes);
+        if answers {
+            match self.numbers.read(&self.store, options) {
+                Ok(notes) => self.note(notes),
+                Err(error) if options.mode == Mode::Apply => self.degrade_state(&error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let facts = kernel.facts()?;
+        let memory = self.memory.as_deref_mut();
+        let (instance, notes) = if answers {
+            instance::learn(gathered.metadata, self.job, &self.store, &facts, memory)
+        } else {
+            (Ok(None), Notes::default())
+        };
+        self.note(notes);
+        let (instance, instance_error) = match instance {
+            Ok(instance) => (instance, None),
+            Err(error) => (None, Some(error)),
+        };
+        let ownership = self.numbers.ownership(config);
+        let mut view = self.open_view(kernel, ownership, firewalls, facts)?;
+        view.set_instance(config, instance);
+        view.instance_error = instance_error;
+        if firewalls == Firewalls::Chosen {
+            self.report.backend = Some(view.backend.clone());
+        }
+        self.report.devices = view.devices();
+        self.laps.end("observe");
+        let found = if answers {
+            if options.mode.writes() {
+                let written = self.journal.write_repairs(&self.report);
+                self.tolerate(written)?;
+                self.note(store_silences(&self.store, options, &gathered.silences));
+            }
+            documents::find(
+                self.job,
+                &self.store,
+                &view,
+                (gathered.source, gathered.read_ahead),
+                self.memory.as_deref_mut(),
+                &mut self.laps,
+            )
+        } else {
+            Err(PassError::NoStateDir(SILENT.to_owned()))
+        };
+        let documents = found.map(|(documents, notes)| {
+            self.note(notes);
+            self.report.take_judgement(&documents.judgement);
+            self.report.fetch = documents.fetch.clone();
+            documents
+        });
+        view.prefixes = match &documents {
+            Ok(documents) => documents.prefixes_in_force(),
+            Err(_) => self.earlier().map(|earlier| earlier.prefixes()),
+        };
+        Ok(Seen { view, documents })
+    }
+
+    /// Reads the kernel, twice if need be. A pass without a usable firewall does the rest.
+    fn open_view(
+        &mut self,
+        kernel: &mut Kernel,
+        ownership: Ownership,
+        firewalls: Firewalls,
+        facts: HostFacts,
+    ) -> Result<View, PassError> {
+        let config = self.job.config;
+        let mut open =
+            |firewalls| View::open(kernel, config, ownership.clone(), firewalls, facts.clone());
+        if self.job.options.mode != Mode::Apply {
+            return open(firewalls);
+        }
+        open(firewalls)
+            .or_else(|_| open(firewalls))
+            .or_else(|error| {
+                self.late.push(error);
+                open(Firewalls::Ignored)
+            })
+    }
+}
