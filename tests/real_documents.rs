@@ -124,6 +124,7 @@ fn trusting() -> GuardConfig {
         max_prefixes: 5000,
         accept_after: Duration::from_secs(86_400),
         hold_down: Duration::ZERO,
+        ..GuardConfig::default()
     }
 }
 

@@ -1,9 +1,11 @@
 //! Readers of URLs and paths.
 
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use url::{Host, Url};
 
+use super::SourceConfig;
 use crate::nearest::nearest;
 
 /// File systems of the kernel: nothing that a program stores there is a file that stays.
@@ -69,6 +71,21 @@ fn without_dots(path: &Path) -> PathBuf {
         }
     }
     plain
+}
+
+impl SourceConfig {
+    /// The addresses of the sources that are named by address.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let hosts =
+            self.urls
+                .iter()
+                .filter_map(|url| match Url::parse(url).ok()?.host()?.to_owned() {
+                    Host::Ipv4(address) => Some(IpAddr::V4(address)),
+                    Host::Ipv6(address) => Some(IpAddr::V6(address)),
+                    Host::Domain(_) => None,
+                });
+        hosts.collect()
+    }
 }
 
 /// Reads the source of the document. Relative paths are allowed on the command line only.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::locations::{absolute_path, own_directory, source};
 use super::reader::Reader;
 use super::texts::{address, interface, listener, narrow_prefix, prefix, region, service};
-use super::units::{bare_percent, bare_size, percent, size};
+use super::units::{bare_percent, bare_size, gain, percent, size};
 use super::values::{
     all_or_auto, auto_or, boolean, integer, mask, nat_bypass, price, table, text, time,
     unknown_word, with_unit, word,
@@ -75,6 +75,15 @@ fn read_document(reader: &mut Reader<'_>, config: &mut Config) {
         "select.exclude" => select.exclude, each(PREFIXES, text(prefix));
         "guard.max_loss" => guard.max_loss,
             value("a share such as \"20%\"", with_unit(percent, bare_percent));
+        "guard.max_gain" => guard.max_gain,
+            value("a share such as \"500%\"", with_unit(gain, bare_percent));
+        "guard.max_new_addresses" => guard.max_new_addresses,
+            value("a whole number such as 33554432", integer(1, 1 << 32, ""));
+        "guard.shortest_prefix.ipv4" => guard.shortest_prefix.ipv4,
+            value("the length of a prefix such as 10", integer(1, 32, ""));
+        "guard.shortest_prefix.ipv6" => guard.shortest_prefix.ipv6,
+            value("the length of a prefix such as 24", integer(1, 128, ""));
+        "guard.canaries" => guard.canaries, each(PREFIXES, text(narrow_prefix));
         "guard.max_prefixes" => guard.max_prefixes,
             value("a whole number such as 5000", integer(1, 10_000_000, ""));
         "guard.accept_after" => guard.accept_after, time(Duration::ZERO);

@@ -58,8 +58,20 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 /// # Errors
 /// The mistake and the correction.
 pub(super) fn percent(text: &str) -> Result<f64, String> {
+    share(text, 100)
+}
+
+/// Reads `"500%"`: 0 to 1,000,000, decimals allowed.
+///
+/// # Errors
+/// The mistake and the correction.
+pub(super) fn gain(text: &str) -> Result<f64, String> {
+    share(text, 1_000_000)
+}
+
+fn share(text: &str, most: u32) -> Result<f64, String> {
     let (number, unit) = split(text);
-    let wrong = || format!("{text:?} is not a share: write 0 to 100 and a %, such as \"20%\"");
+    let wrong = || format!("{text:?} is not a share: write 0 to {most} and a %, such as \"20%\"");
     if unit.is_empty() && !number.is_empty() {
         return Err(no_unit(text, "share", "20%", "%"));
     }
@@ -67,8 +79,10 @@ pub(super) fn percent(text: &str) -> Result<f64, String> {
         return Err(wrong());
     }
     let share: f64 = number.parse().map_err(|_| wrong())?;
-    if !(0.0..=100.0).contains(&share) {
-        return Err(format!("{text:?} is out of range: a share is 0% to 100%"));
+    if !(0.0..=f64::from(most)).contains(&share) {
+        return Err(format!(
+            "{text:?} is out of range: a share is 0% to {most}%"
+        ));
     }
     Ok(share)
 }

@@ -35,7 +35,7 @@ pub(super) fn in_force_before(
 ) -> Groups {
     // A last known good that stays in force loses no prefix.
     let mut groups = match (decision, last) {
-        (Decision::Accept(_), Some(last)) => last.groups.clone(),
+        (Decision::Accept(_), Some(last)) => inputs.known_groups(&last.groups),
         _ => Groups::new(),
     };
     let additions = inputs

@@ -1,11 +1,13 @@
 //! The guard's inputs.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 
 use super::screen::Environment;
 use super::state::GuardState;
 use crate::config::GuardConfig;
-use crate::ranges::{BadRow, Document, Selection, Selector};
+use crate::ranges::{BadRow, Document, Group, Selection, Selector};
 use crate::types::{PerFamily, SyncToken};
 
 /// The outcome of this pass's fetch.
@@ -73,6 +75,24 @@ pub struct GuardInputs<'a> {
 }
 
 impl GuardInputs<'_> {
+    /// True if the settings of the last judgement selected the group too. A group selected since
+    /// was never in force: it has nothing to lose, and no withdrawn prefix keeps a route.
+    pub(super) fn was_selected(&self, group: &Group) -> bool {
+        let before = self.state.selector.as_ref();
+        before.is_none_or(|before| before.wants(group))
+    }
+
+    /// The groups that were in force under the settings of the last judgement.
+    pub(super) fn known_groups(
+        &self,
+        groups: &BTreeMap<Group, Vec<IpNet>>,
+    ) -> BTreeMap<Group, Vec<IpNet>> {
+        let known = groups.iter().filter(|(group, _)| self.was_selected(group));
+        known
+            .map(|(group, prefixes)| (group.clone(), prefixes.clone()))
+            .collect()
+    }
+
     /// The source of the candidate at the start of a message.
     pub(super) fn origin(&self) -> String {
         self.source

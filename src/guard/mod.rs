@@ -26,6 +26,7 @@ mod tests;
 mod verdict;
 
 use crate::ranges::{Document, Groups, Hint, Origin, PrefixSet, RangeSet, bad_rows_outside};
+use crate::types::SyncToken;
 use candidate::{Candidate, Judged};
 use hold_down::Origins;
 use objections::{Objection, Scope};
@@ -47,7 +48,7 @@ pub const SELECTION: &str = "selection";
 /// # Errors
 /// `--accept` with another token than the candidate's. The pass must then change nothing.
 pub fn judge(inputs: &GuardInputs<'_>) -> Result<Judgement, AcceptError> {
-    let screen = Screen::new(inputs.environment);
+    let screen = Screen::new(inputs.environment, inputs.config);
     let mut verdicts = Vec::new();
     let last = candidate::last_known_good(inputs, &screen, &mut verdicts);
     let candidate = candidate::find_candidate(inputs, last.as_ref(), &screen, &mut verdicts);
@@ -68,7 +69,7 @@ pub fn judge(inputs: &GuardInputs<'_>) -> Result<Judgement, AcceptError> {
 
     let listed_before = hold_down::in_force_before(inputs, decision, last.as_ref(), &screen);
     let mut rejects = Rejects::default();
-    let (document, mut origins) = in_force(decision, candidate, last, &mut rejects);
+    let (document, mut origins) = in_force(inputs, decision, candidate, last, &mut rejects);
     let kept = hold_down::apply(
         inputs,
         &screen,
@@ -113,6 +114,10 @@ pub fn judge(inputs: &GuardInputs<'_>) -> Result<Judgement, AcceptError> {
             clock: inputs.state.clock.clone(),
             hold,
             hold_down: kept,
+            selector: match document {
+                Some(_) => Some(inputs.selector.clone()),
+                None => inputs.state.selector.clone(),
+            },
         },
     })
 }
@@ -145,12 +150,12 @@ fn decide(
         return (Decision::Keep, None);
     };
     let judged = &candidate.judged;
+    let known = last.map(|last| inputs.known_groups(&last.groups));
     let found = objections::objections(
-        judged.document,
+        inputs,
+        judged.document.sync_token,
         &judged.groups,
-        last.map(|last| &last.groups),
-        inputs.config,
-        inputs.now,
+        known.as_ref(),
     );
     if found.is_empty() {
         return (Decision::Accept(candidate.whose), None);
@@ -158,7 +163,11 @@ fn decide(
     let hold = hold(inputs, candidate, &found);
     let name = figures::document(judged.document);
     let ends = hold.ends(inputs.config);
-    let by_itself = candidate.confirmed && ends <= inputs.now;
+    // A token in the future would freeze the list: only the operator or a sane token ends the hold.
+    let never = found
+        .iter()
+        .any(|objection| objection.guard == "future-token");
+    let by_itself = candidate.confirmed && !hold.interrupted && ends <= inputs.now && !never;
     if accepted || by_itself {
         let why = if accepted {
             "the operator accepted it".to_owned()
@@ -172,12 +181,8 @@ fn decide(
         }
         return (Decision::Accept(candidate.whose), None);
     }
-    let way_out = format!(
-        "accept it with `trailblazer reconcile --accept {}`; otherwise it is accepted after {}, if \
-         every fetch selects the same until then",
-        judged.document.sync_token,
-        figures::time(ends),
-    );
+    let ends = (!never).then_some(ends);
+    let way_out = way_out(judged.document.sync_token, ends);
     for objection in &found {
         let what = match (objection.scope, last) {
             (Scope::Withdrawals, _) => {
@@ -206,6 +211,20 @@ fn decide(
     (decision, Some(hold))
 }
 
+/// How a hold ends, as the end of a sentence. `ends` is `None` for a hold without an end of its own.
+fn way_out(token: SyncToken, ends: Option<i64>) -> String {
+    let accept = format!("accept it with `trailblazer reconcile --accept {token}`");
+    match ends {
+        None => format!(
+            "{accept}; otherwise the hold lasts until a source has a document with a sane token"
+        ),
+        Some(ends) => format!(
+            "{accept}; otherwise it is accepted after {}, if every fetch selects the same until then",
+            figures::time(ends)
+        ),
+    }
+}
+
 /// The hold to remember. Its clock goes on if the candidate selects the same prefixes as before.
 fn hold(inputs: &GuardInputs<'_>, candidate: &Candidate<'_>, found: &[Objection]) -> Hold {
     let digest = state::digest(&candidate.judged.selection);
@@ -219,12 +238,24 @@ fn hold(inputs: &GuardInputs<'_>, candidate: &Candidate<'_>, found: &[Objection]
     } else {
         before.map_or(inputs.now, |before| before.last_seen)
     };
+    // The time between two unanimous fetches counts only without a failed fetch in between.
+    let broken = before.is_some_and(|before| before.interrupted);
+    let failed = !candidate.confirmed && !matches!(inputs.fetch, Fetch::NotAsked);
+    let since = before.map_or(inputs.now, |before| {
+        let lost = if broken && candidate.confirmed {
+            inputs.now.saturating_sub(before.last_seen).max(0)
+        } else {
+            0
+        };
+        before.since.saturating_add(lost)
+    });
     let mut guards: Vec<String> = found.iter().map(|found| found.guard.to_owned()).collect();
     guards.sort();
     guards.dedup();
     Hold {
         // Setting the clock back must not lengthen the hold, even if the state has no anchor.
-        since: before.map_or(inputs.now, |before| before.since.min(inputs.now)),
+        since: since.min(inputs.now),
+        interrupted: failed || (broken && !candidate.confirmed),
         last_seen: seen,
         digest,
         token: Some(candidate.judged.document.sync_token),
@@ -270,6 +301,7 @@ fn note_bad_rows_outside(
 
 /// The document in force after the decision, and its prefixes.
 fn in_force<'a>(
+    inputs: &GuardInputs<'_>,
     decision: Decision,
     candidate: Option<Candidate<'a>>,
     last: Option<Judged<'a>>,
@@ -295,12 +327,25 @@ fn in_force<'a>(
             let listed: PrefixSet = candidate.judged.groups.values().flatten().collect();
             let mut origins = selected(candidate.judged.groups);
             for (group, mut prefixes) in last.groups {
+                if !inputs.was_selected(&group) {
+                    continue;
+                }
                 prefixes.retain(|prefix| !listed.covers(prefix));
                 if !prefixes.is_empty() {
                     origins.insert(Origin::Held(group), prefixes);
                 }
             }
             (Some(last.document), origins)
+        }
+        (Decision::HoldAll(_), Some(candidate), Some(mut last)) => {
+            let listed: PrefixSet = candidate.judged.groups.values().flatten().collect();
+            for (group, prefixes) in &mut last.groups {
+                if !inputs.was_selected(group) {
+                    prefixes.retain(|prefix| listed.covers(prefix));
+                }
+            }
+            rejects.append(last.rejects);
+            (Some(last.document), selected(last.groups))
         }
         (_, _, Some(last)) => {
             rejects.append(last.rejects);

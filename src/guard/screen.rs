@@ -9,7 +9,9 @@ use ipnet::IpNet;
 
 use super::figures;
 use super::verdict::Verdict;
+use crate::config::GuardConfig;
 use crate::ranges::{Groups, PrefixSet};
+use crate::types::{Family, PerFamily};
 
 /// Addresses that this host must keep reaching through the main table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,6 +22,8 @@ pub struct Environment {
     pub gateways: Vec<IpAddr>,
     pub name_servers: Vec<IpAddr>,
     pub metadata: Vec<IpAddr>,
+    /// The sources that are named by address.
+    pub sources: Vec<IpAddr>,
 }
 
 /// Special-purpose blocks, each with the name of its guard. From the IANA IPv4 and IPv6
@@ -68,6 +72,7 @@ static SPECIAL_PREFIXES: LazyLock<Vec<(&'static str, IpNet)>> = LazyLock::new(||
 /// The blocks of `SPECIAL` and of the environment, prepared for look-ups.
 pub(super) struct Screen {
     forbidden: Vec<(&'static str, IpNet)>,
+    shortest: PerFamily<u8>,
     // One look-up settles the many prefixes without an overlap.
     all: PrefixSet,
 }
@@ -85,7 +90,7 @@ struct Dropped {
 pub(super) struct Rejects(BTreeMap<&'static str, BTreeSet<Dropped>>);
 
 impl Screen {
-    pub(super) fn new(environment: &Environment) -> Self {
+    pub(super) fn new(environment: &Environment, config: &GuardConfig) -> Self {
         let single = |guard, addresses: &[IpAddr]| -> Vec<(&'static str, IpNet)> {
             addresses
                 .iter()
@@ -98,8 +103,16 @@ impl Screen {
         forbidden.extend(single("prefix-gateway", &environment.gateways));
         forbidden.extend(single("prefix-name-server", &environment.name_servers));
         forbidden.extend(single("prefix-metadata", &environment.metadata));
+        forbidden.extend(single("prefix-source", &environment.sources));
+        let canaries = config.canaries.iter();
+        forbidden.extend(canaries.map(|net| ("prefix-canary", *net)));
         let all = forbidden.iter().map(|(_, prefix)| prefix).collect();
-        Screen { forbidden, all }
+        let shortest = config.shortest_prefix;
+        Screen {
+            forbidden,
+            all,
+            shortest,
+        }
     }
 
     /// The guard that drops the prefix, and the overlapping block.
@@ -107,13 +120,13 @@ impl Screen {
         if prefix.prefix_len() == 0 {
             return Some(("prefix-default", *prefix));
         }
-        if !self.all.intersects(prefix) {
-            return None;
-        }
-        self.forbidden
-            .iter()
-            .copied()
-            .find(|(_, block)| block.contains(prefix) || prefix.contains(block))
+        let touches = |(_, block): &(&str, IpNet)| block.contains(prefix) || prefix.contains(block);
+        let found = self.all.intersects(prefix);
+        let found = found.then(|| self.forbidden.iter().copied().find(touches));
+        let too_short = prefix.prefix_len() < *self.shortest.get(Family::of_net(prefix));
+        found
+            .flatten()
+            .or_else(|| too_short.then_some(("prefix-too-short", *prefix)))
     }
 
     /// Returns the harmless prefixes and adds the others to `rejects`.
@@ -198,6 +211,9 @@ fn why(guard: &str) -> &'static str {
         "prefix-vpc" => "overlap with the VPC's own CIDRs",
         "prefix-own-address" => "an address of this host is inside",
         "prefix-gateway" => "a gateway is inside",
+        "prefix-too-short" => "shorter than `[guard] shortest_prefix` allows",
+        "prefix-canary" => "a prefix of `[guard] canaries` is inside",
+        "prefix-source" => "the source of the document is inside",
         "prefix-name-server" => "a name server is inside",
         "prefix-metadata" => "the metadata service is inside",
         _ => "reserved space",
@@ -208,10 +224,9 @@ fn why(guard: &str) -> &'static str {
 mod tests {
     use super::*;
     use crate::ranges::Group;
-    use crate::types::Family;
 
     fn guard_of(environment: &Environment, prefix: &str) -> Option<&'static str> {
-        Screen::new(environment)
+        Screen::new(environment, &GuardConfig::default())
             .reject(&prefix.parse().unwrap())
             .map(|(guard, _)| guard)
     }
@@ -272,7 +287,7 @@ mod tests {
             "203.83.220.0/22",
             "223.71.11.0/27",
             "2400:6500:ff00::/64",
-            "2600::/12",
+            "2600:9000::/28",
             "2600:1fa0:8000::/39",
             "2605:9cc0:1ff0:500::/56",
             "2620:107:300f::/64",
@@ -291,6 +306,7 @@ mod tests {
             own_addresses: vec!["18.1.1.1".parse().unwrap()],
             gateways: vec!["2600:1f00::1".parse().unwrap()],
             name_servers: vec!["8.8.8.8".parse().unwrap()],
+            sources: Vec::new(),
             metadata: vec!["9.9.9.9".parse().unwrap()],
         };
         for (prefix, guard) in [
@@ -310,7 +326,7 @@ mod tests {
 
     #[test]
     fn each_guard_gives_one_verdict_listing_its_prefixes() {
-        let screen = Screen::new(&Environment::default());
+        let screen = Screen::new(&Environment::default(), &GuardConfig::default());
         let group = Group {
             service: "EC2".into(),
             region: "us-east-1".into(),

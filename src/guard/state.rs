@@ -22,6 +22,8 @@ pub struct GuardState {
     pub hold: Option<Hold>,
     /// Withdrawn prefixes that keep their route for a while.
     pub hold_down: Vec<HoldDown>,
+    /// The selection of the settings at the last judgement; `None` in files of older versions.
+    pub selector: Option<Selector>,
 }
 
 impl GuardState {
@@ -45,6 +47,7 @@ impl GuardState {
         };
         let moved = |time: i64| time.saturating_add(jump);
         GuardState {
+            selector: self.selector.clone(),
             clock: Some(clock),
             hold: self.hold.as_ref().map(|hold| Hold {
                 since: moved(hold.since),
@@ -68,7 +71,9 @@ impl GuardState {
             Some(now) => stored.rebase(now),
             None => stored.clone(),
         };
-        self.hold != as_now.hold || self.hold_down != as_now.hold_down
+        self.hold != as_now.hold
+            || self.hold_down != as_now.hold_down
+            || self.selector != as_now.selector
     }
 
     /// True if the stored memory must be written again although the content is the same: clocks
@@ -92,6 +97,9 @@ pub struct Hold {
     pub since: i64,
     /// The last fetch of the series, in seconds since the epoch.
     pub last_seen: i64,
+    /// A fetch has failed or was rejected since the last of the series: the time until the next
+    /// one doesn't count.
+    pub interrupted: bool,
     /// SHA-256 of the candidate's selection. Not of the document: Amazon publishes several
     /// documents a day, most of which contain the same selected prefixes.
     pub digest: String,

@@ -97,6 +97,7 @@ impl Host {
                 max_prefixes: 5000,
                 accept_after: Duration::from_secs(86_400),
                 hold_down: Duration::from_secs(86_400),
+                ..GuardConfig::default()
             },
             selector: Selector {
                 services: vec![Service::from("S3")],
@@ -430,7 +431,7 @@ fn loss_at_the_bound_goes_in_and_is_held_down() {
     host.now += 1;
     let judgement = host.pass(Fetch::Unchanged);
     assert_eq!(v4(&judgement), FOUR[..3]);
-    assert_eq!(host.state, GuardState::default());
+    assert_eq!((&host.state.hold, host.state.hold_down.len()), (&None, 0));
 }
 
 #[test]
@@ -542,8 +543,8 @@ fn hold_ends_after_accept_after_if_every_fetch_selects_the_same() {
     let smaller = without(BASE, &["3.5.4.0/24", "3.5.6.0/24"]);
     host.pass(doc(1001, &smaller));
     let since = host.state.hold.clone().unwrap().since;
-    // A newer document with the same selection goes on; a failure neither advances nor
-    // restarts.
+    // A newer document with the same selection goes on. A failure doesn't restart the time, and
+    // the time between the successes around the failure doesn't count.
     host.now += DAY / 2;
     host.pass(doc(1002, &smaller));
     let hold = host.state.hold.clone().unwrap();
@@ -552,13 +553,17 @@ fn hold_ends_after_accept_after_if_every_fetch_selects_the_same() {
     let judgement = host.pass(Fetch::Failed("timeout".into()));
     assert!(judgement.held, "a failed fetch accepts nothing");
     host.now += 60;
+    assert!(host.pass(Fetch::SameAsHeld).held);
+    host.now += DAY / 2 - 1;
+    assert!(host.pass(Fetch::SameAsHeld).held);
+    host.now += 1;
     let judgement = host.pass(Fetch::SameAsHeld);
     assert_eq!(judgement.decision, Decision::Accept(Whose::Held));
     assert!(!judgement.held);
     says(
         &judgement,
         "loss",
-        &["is accepted", "since 2026-09-21T14:13:20Z", "50.0 %"],
+        &["is accepted", "since 2026-09-22T02:14:20Z", "50.0 %"],
     );
     assert_eq!(v4(&judgement), FOUR, "hold-down follows");
     assert_eq!(host.state.hold, None);
@@ -618,7 +623,7 @@ fn accepted_candidate_goes_in_despite_objections() {
         assert!(!judgement.held);
         says(&judgement, "loss", &["the operator accepted it", "50.0 %"]);
         assert_eq!(v4(&judgement), FOUR[..2]);
-        assert_eq!(host.state, GuardState::default());
+        assert_eq!((&host.state.hold, host.state.hold_down.len()), (&None, 0));
     }
 }
 
@@ -880,4 +885,122 @@ proptest! {
             prop_assert_eq!(host.held.is_some(), host.state.hold.is_some());
         }
     }
+}
+
+#[test]
+fn hold_for_a_token_in_the_future_never_ends_by_itself() {
+    let mut host = Host::new();
+    let ahead = u64::try_from(NOW + 9 * DAY).unwrap();
+    host.pass(doc(ahead, BASE));
+    for _ in 0..3 {
+        host.now += DAY;
+        let judgement = host.pass(Fetch::SameAsHeld);
+        assert_eq!(judgement.decision, Decision::HoldAll(Whose::Held));
+        says(
+            &judgement,
+            "future-token",
+            &["until a source has a document with a sane token"],
+        );
+    }
+    // A sane token ends the hold; so does the operator's word.
+    let judgement = host.pass(doc(1001, BASE));
+    assert_eq!(judgement.decision, Decision::Accept(Whose::Fetched));
+    host.accept = Some(SyncToken(ahead));
+    let judgement = host.pass(doc(ahead, BASE));
+    assert_eq!(judgement.decision, Decision::Accept(Whose::Fetched));
+}
+
+#[test]
+fn document_that_adds_half_the_internet_is_held() {
+    let halves: Vec<RowText> = vec![
+        ("64.0.0.0/3", "us-east-1", "S3"),
+        ("128.0.0.0/3", "us-east-1", "S3"),
+    ];
+    let judgement = Host::new().pass(doc(1001, &with(BASE, &halves)));
+    assert_eq!(guards(&judgement), [("prefix-too-short", Level::Reject)]);
+    assert_eq!(v4(&judgement), FOUR);
+    // The same in many prefixes that are long enough, with and without a document in force.
+    let tens: Vec<String> = (64..96).map(|first| format!("{first}.0.0.0/10")).collect();
+    let tens: Vec<RowText> = tens
+        .into_iter()
+        .map(|prefix| (&*Box::leak(prefix.into_boxed_str()), "us-east-1", "S3"))
+        .collect();
+    for mut host in [Host::new(), Host::empty()] {
+        let judgement = host.pass(doc(1001, &with(BASE, &tens)));
+        assert_eq!(judgement.decision, Decision::HoldAll(Whose::Fetched));
+        says(&judgement, "gain", &["would gain", "max_new_addresses"]);
+    }
+    // The share counts from a million addresses on.
+    let mut host = Host::new();
+    let few = [
+        ("52.92.0.0/14", "us-east-1", "S3"),
+        ("52.96.0.0/11", "us-east-1", "S3"),
+    ];
+    assert!(!host.pass(doc(1001, &with(BASE, &few[..1]))).held);
+    let mut host = Host::new();
+    let judgement = host.pass(doc(1001, &with(BASE, &few)));
+    says(&judgement, "gain", &["max_gain", "500 %"]);
+    host.accept = Some(SyncToken(1001));
+    let judgement = host.pass(doc(1001, &with(BASE, &few)));
+    assert_eq!(judgement.decision, Decision::Accept(Whose::Fetched));
+}
+
+#[test]
+fn prefixes_around_canaries_and_sources_are_left_out() {
+    let mut host = Host::new();
+    host.config.canaries = nets(&["9.9.9.9/32"]);
+    host.environment.sources = vec!["8.7.6.5".parse().unwrap()];
+    let rows = [
+        ("9.9.0.0/16", "us-east-1", "S3"),
+        ("8.7.6.0/24", "us-east-1", "S3"),
+    ];
+    let judgement = host.pass(doc(1001, &with(BASE, &rows)));
+    says(&judgement, "prefix-canary", &["9.9.0.0/16", "canaries"]);
+    says(&judgement, "prefix-source", &["8.7.6.0/24"]);
+    assert_eq!(v4(&judgement), FOUR);
+}
+
+#[test]
+fn withdrawn_prefixes_in_hold_down_count_towards_max_prefixes() {
+    let mut host = Host::new();
+    host.config.max_loss = 100.0;
+    host.config.max_prefixes = 6;
+    host.pass(doc(1001, &without(BASE, &["3.5.0.0/24", "3.5.2.0/24"])));
+    assert_eq!(v4(&host.pass(Fetch::Unchanged)), FOUR);
+    let more = [
+        ("3.7.0.0/24", "us-east-1", "S3"),
+        ("3.7.2.0/24", "us-east-1", "S3"),
+    ];
+    let rows = with(&without(BASE, &["3.5.0.0/24", "3.5.2.0/24"]), &more);
+    let judgement = host.pass(doc(1002, &rows));
+    assert_eq!(judgement.decision, Decision::HoldAll(Whose::Fetched));
+    says(
+        &judgement,
+        "max-prefixes",
+        &["7 prefixes, 2 of them withdrawn"],
+    );
+}
+
+#[test]
+fn new_selection_never_installs_what_the_document_withdraws() {
+    // The withdrawal arrives together with the config that selects the region.
+    let mut host = Host::new();
+    host.pass(Fetch::Unchanged);
+    host.selector.regions.push(Region::from("eu-west-1"));
+    let judgement = host.pass(doc(1001, &without(BASE, &["52.218.0.0/17"])));
+    assert_eq!(judgement.decision, Decision::Accept(Whose::Fetched));
+    assert_eq!(v4(&judgement), FOUR);
+    // The same beside a document that is held for another reason.
+    let mut host = Host::new();
+    host.pass(Fetch::Unchanged);
+    host.selector.regions.push(Region::from("eu-west-1"));
+    host.config.max_prefixes = 4;
+    let judgement = host.pass(doc(1001, &without(BASE, &["52.218.0.0/17"])));
+    assert_eq!(judgement.decision, Decision::HoldAll(Whose::Fetched));
+    assert_eq!(v4(&judgement), FOUR);
+    // Without a new document the last known good decides.
+    let mut host = Host::new();
+    host.pass(Fetch::Unchanged);
+    host.selector.regions.push(Region::from("eu-west-1"));
+    assert_eq!(v4(&host.pass(Fetch::Unchanged)).len(), 5);
 }

@@ -75,7 +75,12 @@ impl RangeSet {
         RangeSet {
             sync_token,
             create_date,
-            prefixes: PerFamily::from_fn(|family| left.prefixes(family)),
+            prefixes: PerFamily::from_fn(|family| {
+                // The bypass table has no default route, whatever adds up to one.
+                let mut prefixes = left.prefixes(family);
+                prefixes.retain(|prefix| prefix.prefix_len() > 0);
+                prefixes
+            }),
             selected: PerFamily::from_fn(|family| count_selected(&origins, family)),
             origins,
             exclude: exclude.to_vec(),

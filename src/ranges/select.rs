@@ -12,7 +12,7 @@ use super::row::{BadRow, parse_prefix};
 use crate::types::{Family, Region, Service};
 
 /// The selection of the config, with `auto` regions resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selector {
     /// Services, exactly as AWS writes them.
     pub services: Vec<Service>,

@@ -371,6 +371,7 @@ fn environment(config: &Config, view: &View) -> Environment {
         own_addresses: facts.own_addresses(),
         gateways,
         name_servers: facts.name_servers.clone(),
+        sources: config.source.addresses(),
         metadata: METADATA
             .iter()
             .filter_map(|text| text.parse().ok())

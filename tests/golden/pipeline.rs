@@ -133,6 +133,7 @@ pub fn run(case: &Case) -> Outcome {
         include: &config.select.include,
         exclude: &config.select.exclude,
         environment: &Environment {
+            sources: Vec::new(),
             vpc_cidrs: vpc_cidrs.clone(),
             own_addresses: facts.addresses.iter().map(|own| own.net.addr()).collect(),
             gateways,

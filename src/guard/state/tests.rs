@@ -16,6 +16,7 @@ fn anchor(boot: &str, boottime_s: u64, wall_s: i64) -> Anchor {
 /// A hold and a hold-down that began an hour before `NOW`, written at boot second 5000.
 fn stored() -> GuardState {
     GuardState {
+        selector: None,
         clock: Some(anchor("a", 5000, NOW)),
         hold: Some(Hold {
             since: NOW - 3600,
