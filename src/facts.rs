@@ -29,6 +29,8 @@ pub struct Link {
     pub loopback: bool,
     /// The hardware address; empty on a link without one.
     pub mac: Vec<u8>,
+    /// The largest packet in bytes; 0 for unknown.
+    pub mtu: u32,
 }
 
 impl Link {
@@ -216,6 +218,7 @@ mod tests {
             carrier: true,
             loopback: false,
             mac: Vec::new(),
+            mtu: 1500,
         };
         let facts = HostFacts {
             links: vec![link(2, "eth0", &["enp0s3", "ens5"]), link(3, "ens5", &[])],

@@ -59,6 +59,8 @@ pub enum Hook {
     /// Packets of the host itself. The kernel routes a packet again when a rule here changes the
     /// mark: type `route` at priority mangle (-150); iptables: mangle OUTPUT.
     OutputReroute,
+    /// Forwarded packets: `filter` at forward, priority mangle (-150); iptables: mangle FORWARD.
+    Forward,
     /// All leaving packets, forwarded and local, after the last routing decision and before any
     /// source translation: `filter` at postrouting, priority mangle (-150); iptables: mangle
     /// POSTROUTING.
@@ -122,6 +124,8 @@ pub enum Match {
     SourceNotLocal,
     /// First packet of a flow (conntrack state `new`).
     NewFlow,
+    /// A TCP packet that negotiates the segment size: SYN without RST.
+    TcpSyn,
     /// A TCP packet to one of these ports that doesn't open a connection: without SYN, or with ACK.
     TcpAnswer(Ports),
     /// A TCP packet from one of these ports that doesn't open a connection.
@@ -176,6 +180,9 @@ pub enum Statement {
     RestoreMark {
         mask: u32,
     },
+    /// Lower the segment size of a TCP packet with SYN to this limit; never raise it. Continue with
+    /// the next rule. Left out on kernels without the statement.
+    ClampMss(u16),
     /// Translate the source to this address.
     Snat(IpAddr),
     /// Translate the source to the outgoing interface's address.
@@ -263,11 +270,12 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// The policy without the rules that look at sockets.
-    pub fn without_sockets(&self) -> Ruleset {
+    /// The policy without the rules that some kernels cannot have: those that look at sockets, and
+    /// those that clamp segments.
+    pub fn without_extras(&self) -> Ruleset {
         let looks = |rule: &FwRule| {
             let socket = |condition: &Match| matches!(condition, Match::UdpSocket(_));
-            rule.matches.iter().any(socket)
+            rule.matches.iter().any(socket) || matches!(rule.verdict, Statement::ClampMss(_))
         };
         let chains = self.chains.iter().map(|chain| Chain {
             hook: chain.hook,
@@ -279,7 +287,7 @@ impl Ruleset {
                 .collect(),
         });
         Ruleset {
-            chains: chains.collect(),
+            chains: chains.filter(|chain| !chain.rules.is_empty()).collect(),
         }
     }
 }

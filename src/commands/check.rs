@@ -5,6 +5,7 @@ mod data;
 mod host;
 mod judged;
 mod marks;
+mod mss;
 mod networkd;
 mod paths;
 mod report;
@@ -79,8 +80,9 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
         rules::all(&examined.view, Some(&desired), &mut report);
         marks::all(config, &examined.view, &mut report);
         shares::all(examined.view.backend.kind, &desired, &mut report);
-        if role == Role::Host {
-            servers::all(&examined.view, &desired, &mut report);
+        match role {
+            Role::Host => servers::all(&examined.view, &desired, &mut report),
+            Role::Nat => mss::all(config, &desired, &mut report),
         }
         judged::all(&examined.view, &desired, &mut kernel, &mut report);
         sysctls::all(

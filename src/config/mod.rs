@@ -237,7 +237,19 @@ settings! {
         /// the metadata service maps to the host's own. Sorted.
         pub egress_addresses: Vec<IpAddr> = Vec::new(),
         pub bypass: NatBypass = NatBypass::Masquerade,
+        pub mss: Mss = Mss::Auto,
     }
+}
+
+/// `[nat] mss`: the largest TCP segment of forwarded connections to hosts outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mss {
+    /// The uplink's MTU or 1500 bytes, whichever is smaller, if an interface of the sources has a
+    /// larger one; else no limit.
+    Auto,
+    Off,
+    /// This size, for both families.
+    Bytes(u16),
 }
 
 /// A sysctl that `[kernel] manage` may name.

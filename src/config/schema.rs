@@ -7,7 +7,7 @@ use super::reader::Reader;
 use super::texts::{address, interface, listener, narrow_prefix, prefix, region, service};
 use super::units::{bare_percent, bare_size, gain, percent, size};
 use super::values::{
-    all_or_auto, auto_or, boolean, integer, mask, nat_bypass, price, table, text, time,
+    all_or_auto, auto_or, boolean, integer, mask, mss, nat_bypass, price, table, text, time,
     unknown_word, with_unit, word,
 };
 use super::{AutoOr, Config, Role, validate};
@@ -159,6 +159,12 @@ fn read_nat(reader: &mut Reader<'_>, config: &mut Config) {
     }
     nat.egress_addresses.sort();
     nat_bypass(reader, &mut nat.bypass);
+    reader.value(
+        "nat.mss",
+        "\"auto\", \"off\", or a number of bytes such as 1460",
+        &mut nat.mss,
+        mss,
+    );
 }
 
 fn read_kernel(reader: &mut Reader<'_>, config: &mut Config) {

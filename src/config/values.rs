@@ -9,7 +9,7 @@ use super::reader::{Reader, Wrong};
 use super::slips;
 use super::texts::address;
 use super::units::{bare_duration, duration, duration_text};
-use super::{AutoOr, NatBypass};
+use super::{AutoOr, Mss, NatBypass};
 use crate::nearest::nearest;
 use crate::types::{Family, TableId};
 use crate::words::Words;
@@ -183,6 +183,15 @@ pub(super) fn mask(reader: &mut Reader<'_>, key: &'static str, setting: &mut u32
         setting,
         integer(1, u64::from(u32::MAX), ": a mark has 32 bits"),
     );
+}
+
+/// Reads `nat.mss`. 536 bytes is the size without an option (RFC 9293 §3.7.1).
+pub(super) fn mss(value: &DeValue<'_>) -> Result<Mss, Wrong> {
+    match value.as_str() {
+        Some("auto") => Ok(Mss::Auto),
+        Some("off") => Ok(Mss::Off),
+        _ => integer(536, 65_495, ": 1460 suits paths of 1500 bytes")(value).map(Mss::Bytes),
+    }
 }
 
 /// Reads `nat.bypass`.

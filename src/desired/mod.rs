@@ -8,6 +8,7 @@ mod gateway;
 mod host;
 mod inbound;
 mod masquerade;
+mod mss;
 mod nat;
 mod presence;
 mod realm;

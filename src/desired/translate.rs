@@ -11,7 +11,7 @@ use super::{
     counting::{self, Counting},
     disjoint,
     fault::Fault,
-    gateway, masquerade, shares, special,
+    gateway, masquerade, mss, shares, special,
 };
 use crate::config::{AutoOr, NatBypass};
 use crate::degraded::Part;
@@ -24,6 +24,7 @@ use crate::types::{Family, IfIndex};
 #[derive(Default)]
 pub(super) struct Chains {
     pub(super) prerouting: Vec<FwRule>,
+    pub(super) forward: Vec<FwRule>,
     pub(super) nat: Vec<FwRule>,
     pub(super) guard: Vec<FwRule>,
     pub(super) counting: Counting,
@@ -41,6 +42,7 @@ impl Chains {
         });
         let chains = [
             (Hook::Prerouting, self.prerouting),
+            (Hook::Forward, self.forward),
             (Hook::PostroutingNat, self.nat),
             (Hook::PostroutingGuard, self.guard),
         ];
@@ -116,6 +118,12 @@ pub(super) fn translate(
         let matches = counting::of_nat(sources, &asks, out, &guarded);
         chains.counting.add(inputs.config, family, matches);
     }
+    let mut outer: Vec<IfIndex> = hops.iter().map(|via| via.device).chain(out).collect();
+    outer.sort();
+    outer.dedup();
+    chains
+        .forward
+        .extend(mss::clamp(inputs, family, &outer, &guarded));
     // Untranslated packets are dropped on each interface where all leaving packets are translated.
     let mut guarded_devices: Vec<String> = open.map(str::to_owned).into_iter().collect();
     if bypass_verdict != Statement::Accept {

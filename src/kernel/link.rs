@@ -25,6 +25,7 @@ const RTM_GETADDR: u16 = 22;
 const IFINFOMSG: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 /// The list of the alternative names, each in an `IFLA_ALT_IFNAME`.
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
@@ -46,6 +47,7 @@ pub(super) struct LinkMessage {
     pub(super) name: String,
     pub(super) altnames: Vec<String>,
     mac: Vec<u8>,
+    mtu: u32,
 }
 
 /// Reads a link message; `None` for the messages that bridges and IPv6 send about their own
@@ -63,11 +65,13 @@ pub(super) fn decode_link(body: &[u8]) -> Result<Option<LinkMessage>, WireError>
         name: String::new(),
         altnames: Vec::new(),
         mac: Vec::new(),
+        mtu: 0,
     };
     for attribute in each_attribute(list) {
         let attribute = attribute?;
         match attribute.kind {
             IFLA_IFNAME => link.name = attribute.text(),
+            IFLA_MTU => link.mtu = attribute.u32()?,
             IFLA_ADDRESS => link.mac = attribute.payload.to_vec(),
             IFLA_PROP_LIST => {
                 for property in each_attribute(attribute.payload) {
@@ -137,6 +141,7 @@ pub fn dump_links(socket: &mut NetlinkSocket) -> Result<Vec<Link>, NetlinkError>
             carrier: link.flags & IFF_LOWER_UP != 0,
             loopback: link.flags & IFF_LOOPBACK != 0,
             mac: link.mac,
+            mtu: link.mtu,
         }))
     })
 }

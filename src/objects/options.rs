@@ -37,6 +37,14 @@ impl RouteOptions {
         options.shared()
     }
 
+    /// The MTU of the route, if set.
+    pub fn mtu(&self) -> Option<u32> {
+        self.metrics.iter().find_map(|metric| match metric.value {
+            MetricValue::Number(mtu) if metric.kind == MetricKind::MTU => Some(mtu),
+            _ => None,
+        })
+    }
+
     fn locks(&self, kind: MetricKind) -> bool {
         self.metrics.iter().any(|metric| match metric.value {
             MetricValue::Number(bits) if metric.kind == MetricKind::LOCK => 1u32
@@ -80,6 +88,8 @@ pub struct MetricKind(pub u16);
 impl MetricKind {
     /// The bit `1 << number` of each locked metric: path MTU discovery must not change the value.
     pub const LOCK: MetricKind = MetricKind(1);
+    /// The largest packet of the path (`RTAX_MTU`).
+    pub const MTU: MetricKind = MetricKind(2);
     /// The only metric with a text as value: the name of the congestion control.
     pub const CONGESTION_CONTROL: MetricKind = MetricKind(16);
 

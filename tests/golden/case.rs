@@ -170,6 +170,7 @@ impl Case {
             carrier: true,
             loopback: true,
             mac: Vec::new(),
+            mtu: 1500,
         }];
         for line in &self.observed.links {
             let (name, state) = line.split_once(' ').unwrap_or((line, "up"));
@@ -181,6 +182,7 @@ impl Case {
                 carrier: state != "down",
                 loopback: false,
                 mac: Vec::new(),
+                mtu: 1500,
             });
         }
         links

@@ -139,6 +139,7 @@ prop_compose! {
             carrier: true,
             loopback: name == "lo",
             mac: Vec::new(),
+            mtu: 1500,
         };
         let own = |link, text: &str| Address { link, net: net(text) };
         let mut main_routes = vec![

@@ -263,6 +263,7 @@ mod tests {
                 carrier: true,
                 loopback: false,
                 mac: Vec::new(),
+                mtu: 1500,
             }],
             addresses: vec![Address {
                 link: IfIndex(2),

@@ -4,9 +4,9 @@ use crate::firewall::BackendKind;
 
 mod backend;
 mod error;
+mod extras;
 pub mod iptables;
 pub mod nftables;
-mod sockets;
 
 pub use backend::FirewallBackend;
 pub use error::FirewallError;

@@ -13,7 +13,7 @@
 //! the first rule goes to the `SET` chain with `-g` instead of `-j`, and the later rules move to a
 //! chain `TRAILBLAZER-REST<n>`, the target for packets without a match.
 
-use super::conditions::{Conditions, Side};
+use super::conditions::{Conditions, Side, TCP_SYN};
 use super::model::{JUMP_COMMENT, Jump, OwnTable};
 use super::rule::ChainRule;
 use super::script::marker;
@@ -94,7 +94,13 @@ impl Builder {
             }
             return Ok(());
         }
-        self.rule_with_chain((current, nested), &fitting, &lists, verdict)
+        // The rule with the target is in another chain than the conditions that fit.
+        let verdict = if verdict.starts_with("-j TCPMSS") {
+            format!("{TCP_SYN} {verdict}")
+        } else {
+            verdict.to_owned()
+        };
+        self.rule_with_chain((current, nested), &fitting, &lists, &verdict)
     }
 
     /// Appends a rule with lists, by way of a `SET` chain.

@@ -69,6 +69,9 @@ pub enum Nothing {
     Inexpressible(String),
 }
 
+/// The condition without which the kernel refuses the target TCPMSS (`tcpmss_tg4_check`,
+/// net/netfilter/xt_TCPMSS.c).
+pub const TCP_SYN: &str = "-p tcp -m tcp --tcp-flags SYN,RST SYN";
 const NEW_FLOW: &str = "-m conntrack --ctstate NEW";
 const NOT_TRACKED: &str = "-m conntrack --ctstate INVALID,UNTRACKED";
 
@@ -120,6 +123,7 @@ impl Gathering<'_> {
             Match::InputInterface(name) => {
                 all.input.restrict(vec![input(name, hook)?], same_name);
             }
+            Match::TcpSyn => all.add(TCP_SYN),
             Match::TcpAnswer(ports) => all.add(&format!(
                 "-p tcp -m tcp --dport {} ! --tcp-flags SYN,ACK SYN",
                 range(*ports)

@@ -21,7 +21,7 @@ use super::nftables;
 use crate::firewall::{
     BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
-use crate::kernel::firewall::sockets::SocketMatch;
+use crate::kernel::firewall::extras::Extras;
 use crate::types::{Family, PerFamily};
 
 mod builder;
@@ -254,7 +254,7 @@ pub fn table_is_ours(family: u8, table: &str) -> bool {
     [2, 10].contains(&family) && ["nat", "mangle", "filter"].contains(&table)
 }
 
-static SOCKETS: SocketMatch = SocketMatch::new();
+static EXTRAS: Extras = Extras::new();
 
 impl FirewallBackend for IptablesBackend {
     fn kind(&self) -> BackendKind {
@@ -320,7 +320,7 @@ impl FirewallBackend for IptablesBackend {
     }
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
-        Ok(text(&rendered(&SOCKETS.usable(ruleset))?))
+        Ok(text(&rendered(&EXTRAS.usable(ruleset))?))
     }
 
     fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
@@ -339,7 +339,7 @@ impl FirewallBackend for IptablesBackend {
     }
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
-        SOCKETS.install(ruleset, |ruleset| {
+        EXTRAS.install(ruleset, |ruleset| {
             self.apply("replace our rules", &rendered(ruleset)?)
         })
     }

@@ -157,6 +157,7 @@ pub fn place(hook: Hook) -> (&'static str, &'static str, &'static str) {
     match hook {
         Hook::Prerouting => ("mangle", "PREROUTING", "TRAILBLAZER-PRE"),
         Hook::OutputReroute => ("mangle", "OUTPUT", "TRAILBLAZER-OUT"),
+        Hook::Forward => ("mangle", "FORWARD", "TRAILBLAZER-FWD"),
         Hook::PostroutingCount => ("mangle", "POSTROUTING", "TRAILBLAZER-COUNT"),
         Hook::PostroutingNat => ("nat", "POSTROUTING", "TRAILBLAZER-POST"),
         Hook::PostroutingGuard => ("filter", "FORWARD", "TRAILBLAZER-GUARD"),

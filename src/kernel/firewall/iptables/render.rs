@@ -61,6 +61,8 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
         Statement::RestoreMark { mask } => Ok(format!(
             "-j CONNMARK --restore-mark --nfmask {mask:#x} --ctmask {mask:#x}"
         )),
+        // The kernel never raises the size (`tcpmss_mangle_packet`, net/netfilter/xt_TCPMSS.c).
+        Statement::ClampMss(size) => Ok(format!("-j TCPMSS --set-mss {size}")),
         Statement::Snat(address) => Ok(format!("-j SNAT --to-source {address}")),
         Statement::Masquerade => Ok("-j MASQUERADE".to_owned()),
         // A rule without a target only counts.

@@ -88,6 +88,7 @@ impl Decoder {
             "fib" => self.fib(body),
             "payload" => self.payload(body),
             "socket" => self.socket(body),
+            "exthdr" => self.segment_size(body),
             "hash" => self.hash(body),
             "bitwise" => self.bitwise(body),
             "immediate" => self.immediate(body),
@@ -201,6 +202,34 @@ impl Decoder {
         let list = only(body, &[NFTA_SOCKET_KEY, NFTA_SOCKET_DREG])?;
         let key = number(&list, NFTA_SOCKET_KEY)?;
         self.store(number(&list, NFTA_SOCKET_DREG)?, Value::Socket(key))
+    }
+
+    fn segment_size(&mut self, body: &[u8]) -> Option<()> {
+        let kinds = [
+            NFTA_EXTHDR_SREG,
+            NFTA_EXTHDR_TYPE,
+            NFTA_EXTHDR_OFFSET,
+            NFTA_EXTHDR_LEN,
+            NFTA_EXTHDR_FLAGS,
+            NFTA_EXTHDR_OP,
+        ];
+        let list = only(body, &kinds)?;
+        let place = (
+            number(&list, NFTA_EXTHDR_OFFSET)?,
+            number(&list, NFTA_EXTHDR_LEN)?,
+        );
+        let plain = find(&list, NFTA_EXTHDR_TYPE)?.payload == [TCPOPT_MAXSEG]
+            && place == MAXSEG_PLACE
+            && number(&list, NFTA_EXTHDR_FLAGS).unwrap_or(0) == 0
+            && number(&list, NFTA_EXTHDR_OP)? == NFT_EXTHDR_OP_TCPOPT;
+        if !plain {
+            return None;
+        }
+        let size = match self.take(number(&list, NFTA_EXTHDR_SREG)?)? {
+            Value::Data(bytes) => u16::from_be_bytes(bytes.try_into().ok()?),
+            _ => return None,
+        };
+        self.say(format!("tcp option maxseg size set {size}"))
     }
 
     fn hash(&mut self, body: &[u8]) -> Option<()> {

@@ -56,6 +56,7 @@ fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, F
     let (name, kind, hook, priority) = match chain.hook {
         Hook::Prerouting => ("prerouting", "filter", NF_INET_PRE_ROUTING, -150),
         Hook::OutputReroute => ("output", "route", NF_INET_LOCAL_OUT, -150),
+        Hook::Forward => ("forward", "filter", NF_INET_FORWARD, -150),
         Hook::PostroutingCount => ("count", "filter", NF_INET_POST_ROUTING, -150),
         Hook::PostroutingNat => ("postrouting-nat", "nat", NF_INET_POST_ROUTING, 95),
         Hook::PostroutingGuard => ("guard", "filter", NF_INET_POST_ROUTING, 150),
@@ -94,6 +95,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
         Match::NotInputInterface(_)
         | Match::InputInterface(_)
         | Match::OutputInterface(_)
+        | Match::TcpSyn
         | Match::TcpAnswer(_)
         | Match::TcpAnswerFrom(_)
         | Match::UdpAnswer(_)
@@ -170,6 +172,7 @@ fn encode_match(
         Match::InputInterface(name) => expressions
             .meta(NFT_META_IIFNAME)
             .compare(NFT_CMP_EQ, &interface(name)?),
+        Match::TcpSyn => syn(expressions),
         Match::TcpAnswer(ports) => {
             not_opening(ported(expressions, IPPROTO_TCP, DESTINATION_PORT, *ports))
         }
@@ -268,6 +271,7 @@ fn encode_verdict(
             })?;
             written(counted, mark, Expressions::meta, NFT_META_MARK).set_meta(NFT_META_MARK)
         }
+        Statement::ClampMss(size) => counted.load(&size.to_be_bytes()).set_segment_size(),
         Statement::Snat(to) => counted.snat(to),
         Statement::Masquerade => counted.masquerade(),
         Statement::Accept => counted.verdict(NF_ACCEPT),
@@ -301,6 +305,16 @@ fn ported(expressions: Expressions, protocol: u8, place: (u32, u32), ports: Port
         .transport_header(place)
         .compare(NFT_CMP_GTE, &ports.first.to_be_bytes())
         .compare(NFT_CMP_LTE, &ports.last.to_be_bytes())
+}
+
+/// Matches TCP packets with SYN and without RST.
+fn syn(expressions: Expressions) -> Expressions {
+    expressions
+        .meta(NFT_META_L4PROTO)
+        .compare(NFT_CMP_EQ, &[IPPROTO_TCP])
+        .transport_header(TCP_FLAGS)
+        .bitwise(&[TCP_SYN | TCP_RST], &[0])
+        .compare(NFT_CMP_EQ, &[TCP_SYN])
 }
 
 /// Matches TCP packets without SYN, or with ACK.

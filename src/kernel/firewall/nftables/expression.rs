@@ -125,6 +125,18 @@ impl Expressions {
         self.add("socket", load)
     }
 
+    /// Lowers the segment size in the TCP options to the value in register 1; the kernel never
+    /// raises it (`nft_exthdr_tcp_set_eval`, net/netfilter/nft_exthdr.c).
+    pub(super) fn set_segment_size(self) -> Self {
+        let set = Attributes::new()
+            .put_be32(NFTA_EXTHDR_SREG, NFT_REG_1)
+            .put(NFTA_EXTHDR_TYPE, &[TCPOPT_MAXSEG])
+            .put_be32(NFTA_EXTHDR_OFFSET, MAXSEG_PLACE.0)
+            .put_be32(NFTA_EXTHDR_LEN, MAXSEG_PLACE.1)
+            .put_be32(NFTA_EXTHDR_OP, NFT_EXTHDR_OP_TCPOPT);
+        self.add("exthdr", set)
+    }
+
     pub(super) fn compare(self, operator: u32, value: &[u8]) -> Self {
         let compare = Attributes::new()
             .put_be32(NFTA_CMP_SREG, NFT_REG_1)

@@ -38,13 +38,13 @@ use crate::firewall::{
 use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::backend::FirewallBackend;
 use crate::kernel::firewall::error::FirewallError;
-use crate::kernel::firewall::sockets::SocketMatch;
+use crate::kernel::firewall::extras::Extras;
 
 use contact::{absence, contact, failed, open};
 use message::TABLE;
 pub use probe::{Probe, probe};
 
-static SOCKETS: SocketMatch = SocketMatch::new();
+static EXTRAS: Extras = Extras::new();
 
 /// The nf_tables backend. Each operation opens a socket of its own, in the network namespace of the
 /// calling thread.
@@ -154,7 +154,7 @@ impl FirewallBackend for Nftables {
     }
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
-        text::lines(&encode::table(&SOCKETS.usable(ruleset))?)
+        text::lines(&encode::table(&EXTRAS.usable(ruleset))?)
             .map_err(|error| failed("render", error))
     }
 
@@ -173,7 +173,7 @@ impl FirewallBackend for Nftables {
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
         let operation = "replace table inet trailblazer";
-        SOCKETS.install(ruleset, |ruleset| {
+        EXTRAS.install(ruleset, |ruleset| {
             let messages = encode::table(ruleset)?.messages();
             transaction::replace_ours(&mut open(operation)?, operation, &messages)
         })

@@ -112,6 +112,7 @@ fn everything() -> Ruleset {
     ];
     let ports = Ports::LOCAL;
     let answers = [
+        Match::TcpSyn,
         Match::TcpAnswer(ports),
         Match::TcpAnswerFrom(ports),
         Match::UdpAnswer(ports),

@@ -64,6 +64,7 @@ pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
 pub(super) const NFT_CHAIN_BASE: u32 = 1;
 pub(super) const NF_INET_PRE_ROUTING: u32 = 0;
 pub(super) const NF_INET_LOCAL_OUT: u32 = 3;
+pub(super) const NF_INET_FORWARD: u32 = 2;
 pub(super) const NF_INET_POST_ROUTING: u32 = 4;
 pub(super) const NF_DROP: u32 = 0;
 pub(super) const NF_ACCEPT: u32 = 1;
@@ -189,7 +190,20 @@ pub(super) const SOURCE_PORT: (u32, u32) = (0, 2);
 pub(super) const DESTINATION_PORT: (u32, u32) = (2, 2);
 pub(super) const TCP_FLAGS: (u32, u32) = (13, 1);
 pub(super) const TCP_SYN: u8 = 0x02;
+pub(super) const TCP_RST: u8 = 0x04;
 pub(super) const TCP_ACK: u8 = 0x10;
+
+pub(super) const NFTA_EXTHDR_TYPE: u16 = 2;
+pub(super) const NFTA_EXTHDR_OFFSET: u16 = 3;
+pub(super) const NFTA_EXTHDR_LEN: u16 = 4;
+pub(super) const NFTA_EXTHDR_FLAGS: u16 = 5;
+pub(super) const NFTA_EXTHDR_OP: u16 = 6;
+pub(super) const NFTA_EXTHDR_SREG: u16 = 7;
+pub(super) const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
+/// The TCP option of the segment size: kind, and place of the value (RFC 9293 §3.2).
+pub(super) const TCPOPT_MAXSEG: u8 = 2;
+pub(super) const MAXSEG_PLACE: (u32, u32) = (2, 2);
+
 pub(super) const IPPROTO_TCP: u8 = 6;
 pub(super) const IPPROTO_UDP: u8 = 17;
 

@@ -1,4 +1,4 @@
-//! Policies on kernels without a match for sockets.
+//! Policies on kernels without a match for sockets or without a statement for segment sizes.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,26 +6,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::error::FirewallError;
 use crate::firewall::Ruleset;
 
-/// Remembers for the life of the process that a backend's kernel lacks the match (`nft_socket`,
-/// `xt_socket`). Rules with the match are then left out: they only refine others.
+/// Remembers for the life of the process that a backend's kernel lacks one of them (`nft_socket`,
+/// `xt_socket`, `xt_TCPMSS`). Such rules are then left out: no other rule needs them.
 #[derive(Debug)]
-pub(super) struct SocketMatch(AtomicBool);
+pub(super) struct Extras(AtomicBool);
 
-impl SocketMatch {
+impl Extras {
     pub(super) const fn new() -> Self {
-        SocketMatch(AtomicBool::new(false))
+        Extras(AtomicBool::new(false))
     }
 
     /// The policy that the kernel can have.
     pub(super) fn usable<'r>(&self, ruleset: &'r Ruleset) -> Cow<'r, Ruleset> {
         if self.0.load(Ordering::Relaxed) {
-            Cow::Owned(ruleset.without_sockets())
+            Cow::Owned(ruleset.without_extras())
         } else {
             Cow::Borrowed(ruleset)
         }
     }
 
-    /// Installs a policy; after a refusal once more without the match.
+    /// Installs a policy; after a refusal once more without the extra rules.
     pub(super) fn install(
         &self,
         ruleset: &Ruleset,
@@ -35,7 +35,7 @@ impl SocketMatch {
         let Err(error) = replace(&usable) else {
             return Ok(());
         };
-        let fewer = usable.without_sockets();
+        let fewer = usable.without_extras();
         if !matches!(error, FirewallError::Refused { .. }) || fewer == *usable {
             return Err(error);
         }
@@ -77,17 +77,17 @@ mod tests {
                 errno: None,
             })
         };
-        let sockets = SocketMatch::new();
-        assert!(sockets.install(&policy, |_| refusal()).is_err());
+        let extras = Extras::new();
+        assert!(extras.install(&policy, |_| refusal()).is_err());
         assert_eq!(
-            *sockets.usable(&policy),
+            *extras.usable(&policy),
             policy,
             "refused for another reason"
         );
         let lacking = |tried: &Ruleset| {
             if *tried == policy { refusal() } else { Ok(()) }
         };
-        assert!(sockets.install(&policy, lacking).is_ok());
-        assert_eq!(*sockets.usable(&policy), policy.without_sockets());
+        assert!(extras.install(&policy, lacking).is_ok());
+        assert_eq!(*extras.usable(&policy), policy.without_extras());
     }
 }
