@@ -112,6 +112,30 @@ impl HostFacts {
             .map_or_else(|| format!("if{index}"), |link| link.name.clone())
     }
 
+    /// The sysctls of redirects, sent or accepted, of all interfaces with an address, up to a bound.
+    /// IPv6 has no switch for sent ones.
+    pub fn redirect_sysctls(&self, sent: bool) -> Vec<String> {
+        /// A host with containers has hundreds of interfaces.
+        const MOST: usize = 32;
+        let name = if sent {
+            "send_redirects"
+        } else {
+            "accept_redirects"
+        };
+        let mut found = vec![format!("net/ipv4/conf/all/{name}")];
+        let mut indices: Vec<IfIndex> = self.addresses.iter().map(|own| own.link).collect();
+        indices.sort();
+        indices.dedup();
+        let links = indices.into_iter().filter_map(|index| self.link(index));
+        for link in links.filter(|link| !link.loopback).take(MOST) {
+            found.push(format!("net/ipv4/conf/{}/{name}", link.name));
+            if !sent {
+                found.push(format!("net/ipv6/conf/{}/{name}", link.name));
+            }
+        }
+        found
+    }
+
     /// True for an address of this host.
     pub fn is_own(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|own| own.net.addr() == address)

@@ -6,14 +6,16 @@
 use ipnet::IpNet;
 
 use crate::degraded::{Degradation, Part};
+use crate::desired::EgressPath;
 use crate::judge::chain::BaseChain;
 use crate::judge::{
-    Lookup, Promise, Question, RouteDecision, Verdicts, forwarded, inside, judge, ordinary_partner,
-    questions,
+    Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, forwarded, inside, judge,
+    judge_redirects, ordinary_partner, questions,
 };
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{chosen_source, lookup};
 use crate::kernel::netlink::NetlinkError;
+use crate::kernel::redirects;
 use crate::ownership::Ownership;
 use crate::plan::Step;
 use crate::types::{Family, PerFamily};
@@ -42,9 +44,32 @@ pub fn judge_kernel<'a>(
         chains: &chains,
         ..*promise
     };
+    let learned = learned_hops(&promise, kernel)?;
     let mut verdicts = judge(&promise, &own, &answers);
+    verdicts
+        .degraded
+        .extend(judge_redirects(&promise, &learned));
     verdicts.doubts.extend(unread);
     Ok(verdicts)
+}
+
+/// The next hops from ICMP redirects for packets to partners.
+///
+/// # Errors
+/// The kernel refuses a dump.
+pub fn learned_hops(
+    promise: &Promise<'_>,
+    kernel: &mut Kernel,
+) -> Result<Vec<Redirect>, NetlinkError> {
+    let mut found = Vec::new();
+    for family in Family::ALL {
+        let egress = &promise.desired.paths.get(family).egress;
+        if matches!(egress, EgressPath::Gateways(_)) {
+            let table = promise.numbers().egress_table;
+            found.append(&mut redirects::dump(kernel.socket(), family, table)?);
+        }
+    }
+    Ok(found)
 }
 
 /// The addresses that the kernel chooses for sockets without one.

@@ -8,6 +8,7 @@ mod marks;
 mod mss;
 mod networkd;
 mod paths;
+mod redirects;
 mod report;
 mod reverse_path;
 mod rules;

@@ -13,14 +13,14 @@ use crate::config::{Config, Role};
 use crate::degraded::{Degradation, Part};
 use crate::desired::{DesiredState, EgressPath, special};
 use crate::exit;
-use crate::judge::{self, Agreement, Expected, table_text};
+use crate::judge::{self, Agreement, Expected, judge_redirects, table_text};
 use crate::kernel::Kernel;
 use crate::objects::Via;
 use crate::ownership::Numbers;
 use crate::ranges::{Document, Origin};
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, View, examine};
 use crate::types::{Family, SyncToken};
-use crate::verify::judge_kernel;
+use crate::verify::{judge_kernel, learned_hops};
 use answer::KernelAnswer;
 
 /// Runs `explain` and returns the exit code.
@@ -145,7 +145,15 @@ async fn explain(
         let part = found.part == Part::Forwarding || translated && found.part == Part::Translation;
         leaves && part && found.family.is_none_or(|other| other == family)
     };
-    let obstacles = verdicts.degraded.into_iter().filter(concerns).collect();
+    let mut obstacles: Vec<Degradation> = verdicts
+        .degraded
+        .iter()
+        .filter(|found| concerns(found))
+        .cloned()
+        .collect();
+    let mut learned = learned_hops(&view.promise(&desired), &mut kernel)?;
+    learned.retain(|redirect| redirect.destination == address);
+    obstacles.extend(judge_redirects(&view.promise(&desired), &learned));
     let doubts = verdicts.doubts.iter().filter(|found| concerns(found));
     notes.extend(doubts.map(ToString::to_string));
     let ranges = &examined.judgement.ranges;

@@ -267,6 +267,12 @@ pub enum ManagedSysctl {
     IpLocalPortRange,
     /// `net.ipv4.tcp_fwmark_accept`: inbound TCP connections work without any egress gateway.
     TcpFwmarkAccept,
+    /// `accept_redirects` of all interfaces with an address: a redirect of the NAT's machine must not
+    /// lead packets past the NAT.
+    AcceptRedirects,
+    /// `send_redirects` of all interfaces with an address: a NAT with one interface tells hosts a way
+    /// past itself.
+    SendRedirects,
 }
 
 words!(ManagedSysctl {
@@ -276,6 +282,8 @@ words!(ManagedSysctl {
     ConntrackMax => "conntrack_max",
     IpLocalPortRange => "ip_local_port_range",
     TcpFwmarkAccept => "tcp_fwmark_accept",
+    AcceptRedirects => "accept_redirects",
+    SendRedirects => "send_redirects",
 });
 
 settings! {

@@ -68,6 +68,14 @@ pub fn settings(inputs: &Inputs, state: &DesiredState) -> Vec<SysctlSetting> {
             ManagedSysctl::SrcValidMark => want("net/ipv4/conf/all/src_valid_mark", "1"),
             // The larger value of `all` and of the interface applies: 2 (loose) is the largest.
             ManagedSysctl::RpFilter => want("net/ipv4/conf/all/rp_filter", "2"),
+            ManagedSysctl::AcceptRedirects | ManagedSysctl::SendRedirects => {
+                for path in inputs
+                    .facts
+                    .redirect_sysctls(*name == ManagedSysctl::SendRedirects)
+                {
+                    want(&path, "0");
+                }
+            }
             ManagedSysctl::TcpFwmarkAccept => want("net/ipv4/tcp_fwmark_accept", "1"),
             ManagedSysctl::IpLocalPortRange => want("net/ipv4/ip_local_port_range", PORT_RANGE),
             ManagedSysctl::ConntrackMax => {

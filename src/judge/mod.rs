@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `expected.rs` | the promise for an address |
 //! | `ordinary.rs` | protocol, port and user of the ordinary packet |
+//! | `redirect.rs` | next hops from ICMP redirects |
 //! | `packet.rs` | questions to the kernel and its answers |
 //! | `probes.rs` | the few addresses and packets to ask about |
 //! | `agreement.rs` | promise and decision, compared for one question |
@@ -26,6 +27,7 @@ mod forwarding;
 pub mod ordinary;
 mod packet;
 mod probes;
+mod redirect;
 mod words;
 
 use std::net::IpAddr;
@@ -38,9 +40,10 @@ pub use culprit::{Culprit, is_wide, named_rule, route_text, table_text};
 pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};
 pub use forwarding::is_forwarding;
-pub use packet::{Lookup, RouteDecision};
+pub use packet::{Lookup, Redirect, RouteDecision};
 pub(crate) use probes::inside;
 pub use probes::{Question, forwarded, ordinary_partner, questions};
+pub use redirect::judge_redirects;
 pub use words::{decision_text, errno_text, promised_text};
 
 /// The judgement of the present state.

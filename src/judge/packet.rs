@@ -28,6 +28,13 @@ impl Lookup {
     }
 }
 
+/// A next hop for one destination, learned from an ICMP redirect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Redirect {
+    pub destination: IpAddr,
+    pub gateway: IpAddr,
+}
+
 /// The kernel's routing decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteDecision {

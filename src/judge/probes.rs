@@ -252,8 +252,8 @@ pub(crate) fn inside(prefix: IpNet) -> IpAddr {
 }
 
 /// Addresses that stand for partners: public, in no bypass prefix, without a narrow route in the
-/// main table. One from the documentation blocks (RFC 5737, RFC 3849), or any, and one inside each
-/// wide route.
+/// main table. One from the documentation blocks (RFC 5737, RFC 3849), or any, one in each
+/// quarter of the space, and one inside each wide route.
 fn partners(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
     if !promises_partners(promise, family) {
         return Vec::new();
@@ -278,6 +278,15 @@ fn partners(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
         .find(|address| free(address) && unled(address))
         .into_iter()
         .collect();
+    // A foreign route of our tables may take a part of the space only.
+    let quarters = general
+        .subnets(general.prefix_len() + 2)
+        .into_iter()
+        .flatten();
+    found.extend(quarters.filter_map(|part| {
+        let mut inside = spread(part);
+        inside.find(|address| free(address) && unled(address))
+    }));
     found.extend(wide(promise, family).into_iter().filter_map(|wide| {
         spread(wide).find(|address| free(address) && led_by(address) == Some(wide))
     }));

@@ -10,6 +10,7 @@ mod main_table;
 pub mod netlink;
 pub mod nexthop;
 pub mod privilege;
+pub mod redirects;
 pub mod route;
 pub mod rule;
 pub mod sysctl;
@@ -201,6 +202,11 @@ fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
         .collect();
     devices.sort();
     devices.dedup();
+    paths.extend(
+        [true, false]
+            .into_iter()
+            .flat_map(|sent| facts.redirect_sysctls(sent)),
+    );
     for device in devices {
         // A dot in an interface name (VLAN eth0.5) stays a dot in the path.
         paths.push(format!("net/ipv4/conf/{device}/rp_filter"));

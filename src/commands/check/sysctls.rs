@@ -19,7 +19,7 @@ const SMALL: u64 = 65_536;
 
 const ALL: &str = "net/ipv4/conf/all/rp_filter";
 const SRC_VALID_MARK: &str = "net/ipv4/conf/all/src_valid_mark";
-const MANAGED: &str = "the next pass sets it ([kernel] manage)";
+pub(super) const MANAGED: &str = "the next pass sets it ([kernel] manage)";
 
 pub(super) fn all(
     config: &Config,
@@ -43,6 +43,7 @@ pub(super) fn all(
         }
         Role::Host => check.reverse_path_of_host(desired, report),
     }
+    check.redirects(role, desired, report);
     check.conntrack(role, report);
 }
 

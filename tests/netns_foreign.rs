@@ -1,0 +1,301 @@
+//! Foreign rules, routes and firewall chains against the promise: packets at the partner show the
+//! fault without Trailblazer's verdict, and every command gives the same verdict.
+
+// Helper functions of tests are tests; clippy only knows the functions marked so.
+#![allow(clippy::unwrap_used)]
+
+mod packets;
+
+use std::io::ErrorKind;
+use std::net::IpAddr;
+
+use lab::*;
+use packets::nat::*;
+use packets::*;
+
+/// A foreign object.
+struct Foreign {
+    /// Command lines on the machine.
+    add: &'static [&'static str],
+    remove: &'static [&'static str],
+    /// The partner that notices.
+    partner: IpAddr,
+    /// Words of the verdict.
+    words: &'static str,
+}
+
+const HOST: &[Foreign] = &[
+    Foreign {
+        add: &["ip rule add pref 1000 lookup main"],
+        remove: &["ip rule del pref 1000"],
+        partner: PARTNER,
+        words: "rule 1000",
+    },
+    Foreign {
+        add: &["ip -6 rule add pref 1000 lookup main"],
+        remove: &["ip -6 rule del pref 1000"],
+        partner: PARTNER6,
+        words: "rule 1000",
+    },
+    Foreign {
+        add: &["ip rule add pref 30021 lookup main"],
+        remove: &["ip rule del pref 30021"],
+        partner: PARTNER,
+        words: "rule 30021",
+    },
+    Foreign {
+        add: &["ip rule add pref 1000 to 93.184.216.0/24 lookup main"],
+        remove: &["ip rule del pref 1000"],
+        partner: PARTNER,
+        words: "rule 1000",
+    },
+    Foreign {
+        add: &["ip rule add pref 1000 ipproto tcp lookup main"],
+        remove: &["ip rule del pref 1000"],
+        partner: PARTNER,
+        words: "rule 1000",
+    },
+    // A program without an address of its own: the kernel routes the connection again by the address
+    // that it chose.
+    Foreign {
+        add: &[
+            "ip route add default via 10.0.1.1 table 200",
+            "ip rule add pref 1000 from 10.0.1.11 lookup 200",
+        ],
+        remove: &["ip rule del pref 1000", "ip route flush table 200"],
+        partner: PARTNER,
+        words: "rule 1000",
+    },
+    Foreign {
+        add: &["ip -6 rule add pref 1000 unreachable"],
+        remove: &["ip -6 rule del pref 1000"],
+        partner: PARTNER6,
+        words: "rule 1000",
+    },
+    Foreign {
+        add: &["ip route add 64.0.0.0/2 via 10.0.1.1"],
+        remove: &["ip route del 64.0.0.0/2 via 10.0.1.1"],
+        partner: PARTNER,
+        words: "64.0.0.0/2",
+    },
+    Foreign {
+        add: &["ip -6 route add 2000::/4 via 2600:1f18:1000:1::1"],
+        remove: &["ip -6 route del 2000::/4"],
+        partner: PARTNER6,
+        words: "2000::/4",
+    },
+    Foreign {
+        add: &["ip route add 0.0.0.0/1 via 10.0.1.1 table 1084"],
+        remove: &["ip route del 0.0.0.0/1 table 1084"],
+        partner: PARTNER,
+        words: "0.0.0.0/1",
+    },
+];
+
+const NAT: &[Foreign] = &[
+    Foreign {
+        add: &["iptables-nft -P FORWARD DROP"],
+        remove: &["iptables-nft -P FORWARD ACCEPT"],
+        partner: PARTNER,
+        words: "chain FORWARD: policy drop",
+    },
+    Foreign {
+        add: &["ip6tables-nft -P FORWARD DROP"],
+        remove: &["ip6tables-nft -P FORWARD ACCEPT"],
+        partner: PARTNER6,
+        words: "chain FORWARD: policy drop",
+    },
+    Foreign {
+        add: &["iptables-legacy -P FORWARD DROP"],
+        remove: &["iptables-legacy -P FORWARD ACCEPT"],
+        partner: PARTNER,
+        words: "iptables-legacy table filter, chain FORWARD: policy drop",
+    },
+    Foreign {
+        add: &[
+            "nft add table inet fw",
+            "nft add chain inet fw f { type filter hook forward priority 10 ; policy drop ; }",
+            "nft add rule inet fw f ct state established,related accept",
+            "nft add rule inet fw f tcp dport 22 accept",
+        ],
+        remove: &["nft delete table inet fw"],
+        partner: PARTNER6,
+        words: "table inet fw, chain f: policy drop",
+    },
+    Foreign {
+        add: &["iptables-nft -t raw -A PREROUTING -s 10.0.0.0/8 -j DROP"],
+        remove: &["iptables-nft -t raw -F"],
+        partner: PARTNER,
+        words: "table ip raw, chain PREROUTING: drop",
+    },
+    Foreign {
+        add: &["iptables-legacy -t raw -A PREROUTING -s 10.0.0.0/8 -j CT --notrack"],
+        remove: &["iptables-legacy -t raw -F"],
+        partner: PARTNER,
+        words: "chain PREROUTING: notrack",
+    },
+    Foreign {
+        add: &[
+            "nft add table ip fw",
+            "nft add chain ip fw f { type nat hook postrouting priority 50 ; }",
+            "nft add rule ip fw f ip saddr 10.0.0.0/8 snat to 198.51.100.77",
+        ],
+        remove: &["nft delete table ip fw"],
+        partner: PARTNER,
+        words: "table ip fw, chain f: snat",
+    },
+    Foreign {
+        add: &["ip rule add pref 1000 from 10.0.0.0/16 unreachable"],
+        remove: &["ip rule del pref 1000"],
+        partner: PARTNER,
+        words: "rule 1000",
+    },
+    Foreign {
+        add: &["sysctl -qw net.ipv4.ip_forward=0"],
+        remove: &["sysctl -qw net.ipv4.ip_forward=1"],
+        partner: PARTNER,
+        words: "is off",
+    },
+];
+
+/// Foreign state that stays green: a stateful firewall, rules for other packets.
+const GOOD_HOST: &[Foreign] = &[
+    Foreign {
+        add: &["ip rule add pref 1000 fwmark 0x400000/0x400000 lookup main"],
+        remove: &["ip rule del pref 1000"],
+        partner: PARTNER,
+        words: "rule 1000",
+    },
+    Foreign {
+        add: &["ip rule add pref 1000 from 192.0.2.77 lookup main"],
+        remove: &["ip rule del pref 1000"],
+        partner: PARTNER,
+        words: "rule 1000",
+    },
+    Foreign {
+        add: &["ip rule add pref 1000 ipproto tcp dport 22 lookup main"],
+        remove: &["ip rule del pref 1000"],
+        partner: PARTNER,
+        words: "rule 1000",
+    },
+];
+
+const GOOD_NAT: &[Foreign] = &[
+    Foreign {
+        add: &[
+            "nft add table inet fw",
+            "nft add chain inet fw f { type filter hook forward priority 10 ; policy drop ; }",
+            "nft add rule inet fw f ct state established,related accept",
+            "nft add rule inet fw f ip saddr 10.0.0.0/16 tcp dport { 80, 443 } accept",
+            "nft add rule inet fw f meta nfproto ipv6 ct state new accept",
+        ],
+        remove: &["nft delete table inet fw"],
+        partner: PARTNER,
+        words: "",
+    },
+    Foreign {
+        add: &[
+            "iptables-nft -P FORWARD DROP",
+            "iptables-nft -N DOCKER-USER",
+            "iptables-nft -A FORWARD -j DOCKER-USER",
+            "iptables-nft -A DOCKER-USER -s 10.0.0.0/16 -j ACCEPT",
+            "iptables-nft -A DOCKER-USER -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "iptables-nft -A DOCKER-USER -j RETURN",
+        ],
+        remove: &[
+            "iptables-nft -P FORWARD ACCEPT",
+            "iptables-nft -F",
+            "iptables-nft -X",
+        ],
+        partner: PARTNER,
+        words: "",
+    },
+];
+
+fn run(machine: &Machine<'_>, lines: &[&str]) {
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        machine.ns().run(&words);
+    }
+}
+
+/// The output of each command, with its exit code.
+fn verdicts(machine: &Machine<'_>, partner: IpAddr) -> Vec<(&'static str, Option<i32>, String)> {
+    let address = partner.to_string();
+    let commands: [(&str, Vec<&str>); 4] = [
+        ("reconcile", vec!["reconcile"]),
+        ("explain", vec!["explain", &address]),
+        ("check", vec!["check"]),
+        ("status", vec!["status"]),
+    ];
+    let run = |(name, words): (&'static str, Vec<&str>)| {
+        let output = machine.run(&words);
+        (name, output.code, output.stdout.clone())
+    };
+    commands.into_iter().map(run).collect()
+}
+
+fn matrix(lab: &Lab, machine: &Machine<'_>, bad: &[Foreign], good: &[Foreign]) {
+    let seen = |partner| lab.who("host1", partner);
+    for foreign in bad {
+        let promised: Result<IpAddr, ErrorKind> = seen(foreign.partner);
+        assert!(promised.is_ok(), "{}: {promised:?}", foreign.words);
+        run(machine, foreign.add);
+        let now = seen(foreign.partner);
+        assert_ne!(now, promised, "{:?} does no harm", foreign.add);
+        for (name, code, text) in verdicts(machine, foreign.partner) {
+            let what = format!("{name} after {:?}: {text}", foreign.add);
+            assert_eq!(code, Some(1), "{what}");
+            assert!(text.contains(foreign.words), "{what}");
+        }
+        run(machine, foreign.remove);
+        machine.reconcile();
+        assert_eq!(seen(foreign.partner), promised, "{:?}", foreign.remove);
+    }
+    for foreign in good {
+        let promised = seen(foreign.partner);
+        run(machine, foreign.add);
+        assert_eq!(seen(foreign.partner), promised, "{:?}", foreign.add);
+        for (name, code, text) in verdicts(machine, foreign.partner) {
+            let what = format!("{name} after {:?}: {text}", foreign.add);
+            let wanted = i32::from(name == "status");
+            assert_eq!(code, Some(wanted), "{what}");
+            assert!(!text.contains("DEGRADED"), "{what}");
+            if name == "reconcile" {
+                assert!(text.contains(foreign.words), "{what}");
+            }
+        }
+        run(machine, foreign.remove);
+    }
+}
+
+#[test]
+fn each_command_names_the_foreign_object_that_defeats_a_host() {
+    isolated(|| {
+        let lab = Lab::new();
+        lab.guarded_nat("nat1");
+        let settings = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
+        let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
+        machine.changed();
+        matrix(&lab, &machine, HOST, GOOD_HOST);
+    });
+}
+
+fn of_a_nat(firewall: Firewall) {
+    let case = one_gateway(NatLayout::TwoInterfaces, firewall);
+    let lab = Lab::with(case.layout);
+    let machine = case.machine(&lab);
+    lab.default_via("host1", "nat1");
+    machine.changed();
+    matrix(&lab, &machine, NAT, GOOD_NAT);
+}
+
+#[test]
+fn each_command_names_the_foreign_object_that_defeats_a_nat_with_nftables() {
+    isolated(|| of_a_nat(Firewall::Nftables));
+}
+
+#[test]
+fn each_command_names_the_foreign_object_that_defeats_a_nat_with_iptables() {
+    isolated(|| of_a_nat(Firewall::Iptables));
+}
