@@ -24,6 +24,7 @@ use crate::plan::Step;
 use crate::reconcile::{Cause, Gathered};
 use crate::source::child::Asker;
 use crate::state::agent_lock::{AgentLock, AgentLockError};
+use crate::state::patience::in_time;
 use crate::state::store::Store;
 use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
 
@@ -177,7 +178,11 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let orders = worker::start(Arc::clone(shared), ended_to).map_err(AgentError::Thread)?;
         let now = Instant::now();
         let store = Store::open(&config.source.state_dir);
-        let confirmed = store.confirmed_at();
+        let confirmed = in_time(&config.source.state_dir, {
+            let store = Store::open(&config.source.state_dir);
+            move || store.confirmed_at()
+        });
+        let confirmed = confirmed.ok().flatten();
         let watchdog = Notifier::watchdog_interval().map(|interval| (interval, now + interval));
         Ok(Agent {
             account: Account::new(&settings, confirmed),

@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use super::StateFile;
 use super::directory::StateDir;
 use super::error::StateError;
+use super::patience::in_time;
 
 /// The time for a killed agent's children to execute their programs: until then a child still has
 /// the lock of its parent.
@@ -47,8 +48,10 @@ impl AgentLock {
     /// # Errors
     /// See [`AgentLockError`].
     pub fn acquire(dir: &Path) -> Result<AgentLock, AgentLockError> {
-        let directory = StateDir::create(dir)?;
-        let mut file = directory.open_to_update(StateFile::AgentLock, OFlags::empty())?;
+        let path = dir.to_owned();
+        let mut file = in_time(dir, move || {
+            StateDir::create(&path)?.open_to_update(StateFile::AgentLock, OFlags::empty())
+        })??;
         let start = Instant::now();
         loop {
             match file.try_lock() {

@@ -200,7 +200,12 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.account.passed(&ended);
         self.account.guarded(report, &self.settings);
         if let Some(took) = running.fetch_took {
-            self.judge_fetch(&report.fetch, took, ended.ended);
+            if report.fetch == FetchOutcome::NotAsked && report.error.is_some() {
+                // The pass failed before it looked at the answer: the document is still to be had.
+                self.schedule.failed(ended.ended, random::fraction());
+            } else {
+                self.judge_fetch(&report.fetch, took, ended.ended);
+            }
         }
         if let Some(in_force) = &ended.in_force {
             self.own_networks = in_force.facts.own_networks();
