@@ -17,7 +17,7 @@ const PARTNER6: &str = "2a00:1450::1";
 
 /// Both egress gateways, on the first link.
 const EGRESS: &str = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
-const IPV4_ONLY: &str = "[egress]\ngateways = [\"10.0.1.10\"]\n";
+const IPV4_ONLY: &str = "families = [\"ipv4\"]\n[egress]\ngateways = [\"10.0.1.10\"]\n";
 
 /// A host with two links. The far end of both is every router, NAT instance, storage and partner.
 struct Site {
@@ -220,7 +220,7 @@ fn source_and_metrics_of_the_default_are_kept_and_followed() {
 #[test]
 fn preferred_source_that_the_host_loses_is_left_out_and_named() {
     isolated(|| {
-        let site = Site::new("lost", EGRESS);
+        let site = Site::new("lost", IPV4_ONLY);
         site.ns().ip("addr add 10.0.1.77/24 dev eth0");
         site.defaults("route add default via 10.0.1.1 dev eth0 src 10.0.1.77\n");
         let agent = site.agent();

@@ -17,7 +17,7 @@ const SHARED: [&str; 16] = [
     "/usr", "/var", "/var/lib", "/var/tmp", "/dev/shm",
 ];
 
-/// Reads an absolute path outside of the kernel's file systems.
+/// Reads an absolute path. The path of a socket may be unusable: that costs the socket alone.
 pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() || text.contains('\0') {
@@ -31,6 +31,12 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
              fixed working directory{hint}"
         ));
     }
+    Ok(path)
+}
+
+/// Reads the path of a directory of our own, outside of the kernel's file systems.
+pub(super) fn own_directory(text: &str) -> Result<PathBuf, String> {
+    let path = absolute_path(text)?;
     let plain = without_dots(&path);
     for root in KERNEL {
         if plain.starts_with(root) && !plain.starts_with("/dev/shm") {
@@ -40,12 +46,6 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
             ));
         }
     }
-    Ok(path)
-}
-
-/// Reads the path of a directory of our own.
-pub(super) fn own_directory(text: &str) -> Result<PathBuf, String> {
-    let path = absolute_path(text)?;
     if SHARED
         .iter()
         .any(|shared| without_dots(&path) == Path::new(shared))
@@ -258,7 +258,7 @@ mod tests {
             "/./proc",
         ] {
             assert!(
-                absolute_path(bad).unwrap_err().contains("the kernel"),
+                own_directory(bad).unwrap_err().contains("the kernel"),
                 "{bad}"
             );
         }
