@@ -520,3 +520,34 @@ fn flush_leaves_the_administrators_translation_nftables() {
 fn flush_leaves_the_administrators_translation_iptables() {
     isolated(|| flush(one_gateway(NatLayout::TwoInterfaces, Firewall::Iptables)));
 }
+
+/// Exempt destinations see the private source: here the internet gateway drops and counts such
+/// packets.
+fn exempt(firewall: Firewall) {
+    let case = one_gateway(NatLayout::TwoInterfaces, firewall);
+    let lab = behind_nat1(case.layout);
+    lab.ns("nat1").nft("delete table inet natbox");
+    let mut machine = case.machine(&lab);
+    machine.changed();
+    count_from_now(&lab);
+    let partner = || lab.ns("host1").who_udp(SocketAddr::new(PARTNER, PORT));
+    assert_eq!(partner(), Ok(lab.nat1.egress_public));
+    assert_eq!(lab.leaks().unmapped, 0);
+    let settings = (case.settings)(&lab.nat1);
+    machine.configure(&format!("{SOURCES}exempt = [\"{PARTNER}/32\"]\n{settings}"));
+    machine.changed();
+    assert!(partner().is_err());
+    assert_ne!(lab.leaks().unmapped, 0, "the private source left");
+    assert_eq!(lab.who("host1", PARTNER6), Ok(lab.nat1.egress6));
+    assert_storage(&lab, FIRST, second(&lab.nat1));
+}
+
+#[test]
+fn exempt_destinations_see_the_private_source_nftables() {
+    isolated(|| exempt(Firewall::Nftables));
+}
+
+#[test]
+fn exempt_destinations_see_the_private_source_iptables() {
+    isolated(|| exempt(Firewall::Iptables));
+}

@@ -237,6 +237,8 @@ settings! {
         /// the metadata service maps to the host's own. Sorted.
         pub egress_addresses: Vec<IpAddr> = Vec::new(),
         pub bypass: NatBypass = NatBypass::Masquerade,
+        /// Destinations whose packets keep their private source: networks behind IPsec or a VPN.
+        pub exempt: Vec<IpNet> = Vec::new(),
         pub mss: Mss = Mss::Auto,
     }
 }

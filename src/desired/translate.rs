@@ -71,8 +71,10 @@ struct Translation<'a> {
     addresses: &'a [IpAddr],
     /// The number of slots that the addresses share.
     slots: u32,
-    /// The sources' own networks and the VPC: no translation on the way there.
+    /// The sources' own networks, the VPC and the exempt destinations: no translation on the way
+    /// there.
     home: Vec<IpNet>,
+    exempt: Vec<IpNet>,
     /// Interfaces on which untranslated packets are dropped.
     guarded_devices: Vec<String>,
     /// Destinations exempt from that drop.
@@ -139,6 +141,7 @@ pub(super) fn translate(
         addresses: &addresses,
         slots: shares::slots(inputs.backend),
         home: home(inputs, family, sources),
+        exempt: disjoint(exempt(inputs, family).collect()),
         guarded_devices,
         guarded,
     };
@@ -212,7 +215,13 @@ impl Translation<'_> {
             matches
         };
         let bypass = self.bypass.iter();
-        let bypass = bypass.map(|bypass| [from.as_slice(), bypass].concat());
+        let bypass = bypass.map(|bypass| {
+            let mut matches = [from.as_slice(), bypass].concat();
+            if !self.exempt.is_empty() {
+                matches.push(Match::DestinationNoneOf(self.exempt.clone()));
+            }
+            matches
+        });
         let bypass: Vec<Vec<Match>> = bypass.collect();
         let verdict = |verdict: &Statement| -> Vec<FwRule> {
             let all = bypass.iter().cloned();
@@ -311,11 +320,18 @@ fn bypass_verdict(inputs: &Inputs, family: Family, state: &mut DesiredState) -> 
     }
 }
 
+/// The destinations of `[nat] exempt`.
+fn exempt(inputs: &Inputs, family: Family) -> impl Iterator<Item = IpNet> {
+    let exempt = inputs.config.nat.exempt.iter().copied();
+    exempt.filter(move |net| Family::of_net(net) == family)
+}
+
 /// The sources' own networks and the VPC.
 fn home(inputs: &Inputs, family: Family, sources: &[IpNet]) -> Vec<IpNet> {
     let vpc = inputs.vpc_cidrs.iter();
     let vpc = vpc.filter(|cidr| Family::of_net(cidr) == family);
-    disjoint(sources.iter().chain(vpc).copied().collect())
+    let exempt = exempt(inputs, family);
+    disjoint(sources.iter().chain(vpc).copied().chain(exempt).collect())
 }
 
 /// The interface of a family's egress path.
@@ -335,5 +351,6 @@ fn egress_device(inputs: &Inputs, family: Family) -> Result<IfIndex, Fault> {
 fn private(inputs: &Inputs, family: Family, sources: &[IpNet]) -> Vec<IpNet> {
     let mut private = special::thrown(family, inputs.vpc_cidrs);
     private.extend(sources);
+    private.extend(exempt(inputs, family));
     disjoint(private)
 }
