@@ -149,6 +149,39 @@ fn one_shot_with_silent_source_holds_no_lock() {
     });
 }
 
+/// A source that answers late keeps the egress open for a moment only: the gateway carries partner
+/// traffic long before the answer, and the bypass follows with the document.
+#[test]
+fn slow_source_does_not_keep_the_egress_open() {
+    lab::isolated(|| {
+        let mut site = Site::new();
+        let late = Duration::from_millis(1500);
+        let server = site.bare.ns.in_thread(|| {
+            Server::start(move |_, _| {
+                let mut acts = ok(document(TOKEN, &ROWS).as_bytes());
+                acts.insert(0, Act::Sleep(late));
+                acts
+            })
+        });
+        let file = format!("{:?}", site.path("ip-ranges.json"));
+        site.edit(&file, &format!("{:?}", server.url("/ip-ranges.json")));
+        let site = &site;
+        std::thread::scope(|scope| {
+            let started = std::time::Instant::now();
+            let running = scope.spawn(|| site.run(&[]).expect_code(0).json());
+            while !site.way("203.0.113.9").contains("via 10.0.1.10") {
+                assert!(started.elapsed() < late, "open until the answer");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert!(!running.is_finished());
+            assert!(site.bypass().is_empty());
+            let report = running.join().unwrap();
+            assert_eq!(report["outcome"], "changed", "{report:#}");
+        });
+        assert!(!site.bypass().is_empty());
+    });
+}
+
 /// Both passes want to install. The source is slow, so both fetch at the same time and then
 /// compete for the lock.
 #[test]
