@@ -112,6 +112,13 @@ impl HostFacts {
             .map_or_else(|| format!("if{index}"), |link| link.name.clone())
     }
 
+    /// The switch of one interface for packets to forward; `None` if unknown. IPv6 has none.
+    pub fn forwards_from(&self, family: Family, device: &str) -> Option<bool> {
+        let path = format!("net/ipv4/conf/{device}/forwarding");
+        let value = self.sysctls.values.get(&path)?;
+        (family == Family::Ipv4).then_some(value != "0")
+    }
+
     /// The sysctls of redirects, sent or accepted, of all interfaces with an address, up to a bound.
     /// IPv6 has no switch for sent ones.
     pub fn redirect_sysctls(&self, sent: bool) -> Vec<String> {

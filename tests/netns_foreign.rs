@@ -156,6 +156,12 @@ const NAT: &[Foreign] = &[
         partner: PARTNER,
         words: "is off",
     },
+    Foreign {
+        add: &["sysctl -qw net.ipv4.conf.priv.forwarding=0"],
+        remove: &["sysctl -qw net.ipv4.conf.priv.forwarding=1"],
+        partner: PARTNER,
+        words: "net.ipv4.conf.priv.forwarding is off",
+    },
 ];
 
 /// Foreign state that stays green: a stateful firewall, rules for other packets.

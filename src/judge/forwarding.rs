@@ -47,6 +47,11 @@ pub(super) fn judge(promise: &Promise<'_>, verdicts: &mut Verdicts) {
             verdicts.degraded.push(switched_off(family));
         }
         for input in &promise.desired.paths.get(family).inputs {
+            if is_forwarding(promise.facts, family) == Some(true)
+                && promise.facts.forwards_from(family, &input.device) == Some(false)
+            {
+                verdicts.degraded.push(interface_off(&input.device));
+            }
             for (out, destination) in ways(promise, family) {
                 let Some(packet) = packet(promise, input, out, destination) else {
                     continue;
@@ -57,6 +62,14 @@ pub(super) fn judge(promise: &Promise<'_>, verdicts: &mut Verdicts) {
             }
         }
     }
+}
+
+/// IPv4 only: IPv6 forwards by the switch of all interfaces alone.
+fn interface_off(device: &str) -> Degradation {
+    let name = format!("net.ipv4.conf.{device}.forwarding");
+    let reason = format!("{name} is off: no packet that comes in by {device} is forwarded");
+    Degradation::new(Part::Forwarding, Family::Ipv4, reason)
+        .with_advice(format!("sysctl -w {name}=1 (and in /etc/sysctl.d)"))
 }
 
 fn switched_off(family: Family) -> Degradation {
@@ -265,11 +278,9 @@ fn translated_before_us(
 ) {
     let family = packet.family();
     let leaves_by = promise.desired.paths.get(family).leaves_by;
-    // The chain registered last comes first among chains with equal priority.
-    let ours = our_priority(promise);
-    let before = holds_ours(chain)
-        || chain.priority < ours
-        || (chain.priority == ours && promise.backend == BackendKind::Nftables);
+    // The chain registered last comes first among chains with equal priority, and each replacement of
+    // ours registers anew.
+    let before = holds_ours(chain) || chain.priority <= our_priority(promise);
     if leaves_by != Some(packet.output.0) || !before {
         return;
     }

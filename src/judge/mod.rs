@@ -70,7 +70,12 @@ pub fn judge(
     let mut verdicts = Verdicts::default();
     let mut judged: Vec<(Part, Family)> = Vec::new();
     for (question, decision) in answers {
-        let is_off = is_forwarding(promise.facts, question.family()) == Some(false);
+        let input = question.lookup.input;
+        let is_off = is_forwarding(promise.facts, question.family()) == Some(false)
+            || input.is_some_and(|index| {
+                let device = promise.facts.device_name(index);
+                promise.facts.forwards_from(question.family(), &device) == Some(false)
+            });
         if is_off && question.lookup.input.is_some() {
             // The kernel answers `EHOSTUNREACH` about every packet; the sysctl is named below.
             continue;

@@ -25,7 +25,7 @@ use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::judge::chain::BaseChain;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
-use crate::types::{Family, PerFamily};
+use crate::types::{Family, IfIndex, PerFamily};
 use firewall::nftables::ForeignChains;
 use firewall::{FirewallBackend, FirewallError};
 use netlink::{NetlinkError, NetlinkSocket};
@@ -179,6 +179,9 @@ impl Kernel {
 /// Most interfaces whose IPv6 switch is read.
 const MOST_LINKS: usize = 16;
 
+/// Bound of the interfaces whose own switches are read: a host with containers has hundreds.
+const MOST_INTERFACES: usize = 32;
+
 /// The sysctls that affect our routing, those of interfaces with a default route included.
 fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
     let mut paths: Vec<String> = [
@@ -207,6 +210,15 @@ fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
             .into_iter()
             .flat_map(|sent| facts.redirect_sysctls(sent)),
     );
+    let mut with_address: Vec<IfIndex> = facts.addresses.iter().map(|own| own.link).collect();
+    with_address.sort();
+    with_address.dedup();
+    for index in with_address.into_iter().take(MOST_INTERFACES) {
+        paths.push(format!(
+            "net/ipv4/conf/{}/forwarding",
+            facts.device_name(index)
+        ));
+    }
     for device in devices {
         // A dot in an interface name (VLAN eth0.5) stays a dot in the path.
         paths.push(format!("net/ipv4/conf/{device}/rp_filter"));
