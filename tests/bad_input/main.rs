@@ -15,6 +15,7 @@ mod documents;
 mod firewall;
 mod guard;
 mod host;
+mod rows;
 mod settings;
 mod site;
 mod sources;
