@@ -13,7 +13,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use super::answer::{Content, Validators};
 use super::coding;
 use super::error::Failure;
-use super::locator::redacted;
+use super::locator::{is_local, redacted};
 use super::marked::Relay;
 use super::proxy::Proxy;
 use super::retry;
@@ -210,6 +210,11 @@ fn redirect_target(from: &Url, visited: &[Url], response: &Response) -> Result<U
                 "the server redirects to the scheme {other:?}, which is refused"
             )));
         }
+    }
+    if is_local(&to) && !visited.iter().any(is_local) {
+        return Err(Failure::Redirect(format!(
+            "the server redirects to {shown}, an address of this host or of its link, which is refused"
+        )));
     }
     if visited.contains(&to) {
         return Err(Failure::Redirect(format!(

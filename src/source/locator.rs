@@ -1,8 +1,10 @@
 //! The addresses of sources: paths and URLs.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use reqwest::Url;
+use url::Host;
 
 use super::error::Failure;
 
@@ -66,6 +68,28 @@ fn path_of(url: &Url) -> Result<PathBuf, Failure> {
     })
 }
 
+/// True for a URL that names this host itself or its link: loopback, link-local space with the
+/// metadata service, and the unspecified address.
+pub(super) fn is_local(url: &Url) -> bool {
+    let v4 = |v4: Ipv4Addr| v4.is_loopback() || v4.is_link_local() || v4.is_unspecified();
+    match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(Host::Ipv4(address)) => v4(address),
+        Some(Host::Ipv6(address)) => {
+            let metadata = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unicast_link_local()
+                || address == metadata
+                || address.to_ipv4_mapped().is_some_and(v4)
+        }
+        None => false,
+    }
+}
+
 /// A printable URL or path: without user and password, and without the query, since presigned URLs
 /// carry their signature in the query.
 pub fn redacted(url: &str) -> String {
@@ -93,6 +117,30 @@ pub fn redacted(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn local_targets_are_recognised_in_every_form() {
+        let local = |url: &str| is_local(&Url::parse(url).unwrap());
+        for host in [
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0.0.0.0",
+            "169.254.169.254",
+            "[::1]",
+            "[fe80::1]",
+            "[::ffff:127.0.0.1]",
+            "[fd00:ec2::254]",
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+        ] {
+            assert!(local(&format!("http://{host}/x")), "{host}");
+        }
+        for host in ["10.0.0.1", "localhost.example", "[fd00::1]", "52.216.0.1"] {
+            assert!(!local(&format!("http://{host}/x")), "{host}");
+        }
+    }
 
     #[test]
     fn credentials_are_never_printed() {

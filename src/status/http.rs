@@ -1,11 +1,12 @@
 //! Metrics and health over HTTP: `/metrics`, `/healthz`, `/readyz`.
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -61,9 +62,17 @@ pub fn serve_metrics(
 /// Serves one request per connection: keep-alive gains nothing for a scrape every 15 s, and an
 /// idle connection would wake the agent up.
 async fn serve(stream: TcpStream, to_loop: mpsc::Sender<Asked>) {
+    let is_loopback = stream.local_addr().is_ok_and(|own| own.ip().is_loopback());
     let service = service_fn(|request| {
         let to_loop = to_loop.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &to_loop).await) }
+        async move {
+            if is_loopback && !names_this_host(&request) {
+                let refusal = "not a name of this host: ask by address, or as localhost\n";
+                let status = StatusCode::MISDIRECTED_REQUEST;
+                return Ok::<_, Infallible>(page(status, TEXT_TYPE, refusal.to_owned()));
+            }
+            Ok(answer(&request, &to_loop).await)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
@@ -71,6 +80,27 @@ async fn serve(stream: TcpStream, to_loop: mpsc::Sender<Asked>) {
         .serve_connection(TokioIo::new(stream), service);
     // Errors concern this client alone.
     let _ = connection.await;
+}
+
+/// True for a `Host` header that a page in a browser can't forge: an address, `localhost`, or the
+/// name of this machine. A web page of a stranger whose name resolves to the loopback address (DNS
+/// rebinding) sends its own name.
+fn names_this_host(request: &hyper::Request<Incoming>) -> bool {
+    let header = request.headers().get(HOST);
+    let Some(text) = header.map(|value| value.to_str().unwrap_or("?")) else {
+        // HTTP/1.0 clients send none, browsers always do.
+        return true;
+    };
+    let Ok(authority) = text.parse::<Authority>() else {
+        return false;
+    };
+    let host = authority.host();
+    let plain = host.trim_start_matches('[').trim_end_matches(']');
+    let node = rustix::system::uname();
+    let node = node.nodename().to_string_lossy();
+    plain.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || host.eq_ignore_ascii_case(&node)
 }
 
 async fn answer(

@@ -51,6 +51,39 @@ fn metrics_are_served() {
     assert_eq!(get(&agent, "/metrics?x=y").status, 200);
 }
 
+/// A browser sends the name of the page's own server, whatever the name resolves to.
+#[test]
+fn names_of_other_hosts_are_refused_on_loopback() {
+    let (_directory, path) = place();
+    let agent = FakeAgent::start(&path, filled());
+    let node = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    for (host, status) in [
+        ("evil.example", "421"),
+        ("evil.example:9683", "421"),
+        ("localhost.evil.example", "421"),
+        ("127.0.0.1.evil.example", "421"),
+        ("a b", "4"),
+        ("localhost", "200"),
+        ("localhost:9683", "200"),
+        ("127.0.0.1:1", "200"),
+        ("[::1]:9683", "200"),
+        (&node, "200"),
+    ] {
+        for path in ["/metrics", "/healthz"] {
+            let mut stream = TcpStream::connect(agent.at).unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            let expected = format!("HTTP/1.1 {status}");
+            assert!(answer.starts_with(&expected), "{host}: {answer}");
+        }
+    }
+}
+
 #[test]
 fn unknown_paths_and_methods_are_refused() {
     let (_directory, path) = place();
@@ -151,13 +184,13 @@ fn unusual_valid_requests_are_served() {
     let agent = FakeAgent::start(&path, filled());
     let many = "X-Header: of a proxy\r\n".repeat(30);
     for pieces in [
-        &[&b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"[..]][..],
+        &[&b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"[..]][..],
         &[b"GET /healthz HTTP/1.0\r\n\r\n"],
         &[
             b"GET /hea",
             b"lthz HT",
             b"TP/1.1\r\nHost:",
-            b" a\r\n\r",
+            b" localhost\r\n\r",
             b"\n",
         ],
         &[b"GET /healthz?a=b HTTP/1.1\r\n", many.as_bytes(), b"\r\n"],
