@@ -110,6 +110,23 @@ impl Explanation {
     }
 }
 
+/// Runs the first stages of a pass. The place of foreign translation depends on the firewall in use
+/// (NAT role); routes and rules need no firewall.
+async fn look(
+    config: &Config,
+    role: Role,
+    asking: Asking,
+    kernel: &mut Kernel,
+) -> Result<Examined, PassError> {
+    if role == Role::Nat {
+        match examine(config, role, asking, Firewalls::Chosen, kernel).await {
+            Err(PassError::Firewall(_) | PassError::NoFirewall(_)) => {}
+            examined => return examined,
+        }
+    }
+    examine(config, role, asking, Firewalls::Ignored, kernel).await
+}
+
 async fn explain(
     config: &Config,
     role: Role,
@@ -117,7 +134,7 @@ async fn explain(
     address: IpAddr,
 ) -> Result<Explanation, PassError> {
     let mut kernel = Kernel::open()?;
-    let mut examined = examine(config, role, asking, Firewalls::Ignored, &mut kernel).await?;
+    let mut examined = look(config, role, asking, &mut kernel).await?;
     let family = Family::of(address);
     let mut notes: Vec<String> = examined.notes.texts().map(str::to_owned).collect();
     notes.extend(examined.judgement.verdicts.iter().map(ToString::to_string));
