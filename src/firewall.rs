@@ -135,7 +135,7 @@ pub enum Match {
     /// A datagram to one of these ports, for a socket with an address of its own: a connected
     /// socket, as clients have, or one bound to an address. Left out of the policy on kernels
     /// without the match.
-    UdpSocket(Ports),
+    UdpWithSocket(Ports),
     /// The packet has the direction of the flow's first packet.
     OriginalDirection,
     /// The packet answers the flow's first direction.
@@ -274,7 +274,7 @@ impl Ruleset {
     /// those that clamp segments.
     pub fn without_extras(&self) -> Ruleset {
         let looks = |rule: &FwRule| {
-            let socket = |condition: &Match| matches!(condition, Match::UdpSocket(_));
+            let socket = |condition: &Match| matches!(condition, Match::UdpWithSocket(_));
             rule.matches.iter().any(socket) || matches!(rule.verdict, Statement::ClampMss(_))
         };
         let chains = self.chains.iter().map(|chain| Chain {

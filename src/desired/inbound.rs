@@ -45,7 +45,7 @@ pub(super) fn marks(inputs: &Inputs, state: &DesiredState) -> Ruleset {
     let mut rules: Vec<FwRule> = [
         Match::TcpAnswer(ports),
         Match::UdpAnswer(ports),
-        Match::UdpSocket(ports),
+        Match::UdpWithSocket(ports),
     ]
     .into_iter()
     .map(|answer| rule(None, [first(), vec![answer]].concat(), Statement::Accept))

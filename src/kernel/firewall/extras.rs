@@ -64,7 +64,7 @@ mod tests {
             chains: vec![Chain {
                 hook: Hook::Prerouting,
                 rules: vec![
-                    rule(Match::UdpSocket(Ports::LOCAL)),
+                    rule(Match::UdpWithSocket(Ports::LOCAL)),
                     rule(Match::UdpAnswer(Ports::LOCAL)),
                 ],
             }],

@@ -137,7 +137,7 @@ impl Gathering<'_> {
                 range(*ports)
             )),
             // Without --nowildcard the match leaves out sockets that are bound to no address.
-            Match::UdpSocket(ports) => all.add(&format!(
+            Match::UdpWithSocket(ports) => all.add(&format!(
                 "-p udp -m udp --dport {} -m socket",
                 range(*ports)
             )),

@@ -99,7 +99,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
         | Match::TcpAnswer(_)
         | Match::TcpAnswerFrom(_)
         | Match::UdpAnswer(_)
-        | Match::UdpSocket(_)
+        | Match::UdpWithSocket(_)
         | Match::DestinationIsLocal
         | Match::SourceNotLocal
         | Match::NewFlow
@@ -182,7 +182,7 @@ fn encode_match(
         Match::UdpAnswer(ports) => ported(expressions, IPPROTO_UDP, DESTINATION_PORT, *ports)
             .transport_header(SOURCE_PORT)
             .compare(NFT_CMP_LT, &FIRST_USER_PORT.to_be_bytes()),
-        Match::UdpSocket(ports) => ported(expressions, IPPROTO_UDP, DESTINATION_PORT, *ports)
+        Match::UdpWithSocket(ports) => ported(expressions, IPPROTO_UDP, DESTINATION_PORT, *ports)
             .socket_wildcard()
             .compare(NFT_CMP_EQ, &[0]),
         Match::OutputInterface(name) => expressions
