@@ -38,13 +38,23 @@ fn asking() -> (Host, Agent, u32) {
     let agent = host.in_force();
     host.mirror.set_mode(MirrorMode::Silent);
     let pid = agent.pid();
-    eventually("a question that isn't answered", || {
-        let asked = host.mirror.requests().len();
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        children(pid).len() == 1 && host.mirror.requests().len() == asked
-    });
-    let (child, _, command) = children(pid).remove(0);
-    assert!(command.contains("fetch-for-agent"), "{command}");
+    // Between fork and exec the child still has the agent's command line.
+    let child = lab::wait_until(
+        lab::SOON,
+        std::time::Duration::from_millis(300),
+        || {
+            let asked = host.mirror.requests().len();
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let waits = host.mirror.requests().len() == asked;
+            match children(pid).as_slice() {
+                [(child, _, command)] if waits && command.contains("fetch-for-agent") => {
+                    Some(*child)
+                }
+                _ => None,
+            }
+        },
+        || "a question that isn't answered".to_owned(),
+    );
     (host, agent, child)
 }
 

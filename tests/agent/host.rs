@@ -220,7 +220,7 @@ impl Host {
             let at = SocketAddr::from(([127, 0, 0, 1], port));
             let mut stream = TcpStream::connect_timeout(&at, SOON)?;
             stream.set_read_timeout(Some(SOON))?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\n\r\n")?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             Ok(answer)
