@@ -25,7 +25,7 @@ pub const CONNTRACK_CROWDED: u64 = 75;
 pub(super) const PORT_RANGE: &str = "1024 65535";
 
 /// The size of conntrack's table that fits the machine: a sixteenth of the memory when full. A
-/// crowded table doubles, up to a quarter of the memory. Never less than [`CONNTRACK_MAX`] entries.
+/// crowded table doubles, up to a quarter of the memory. Never less than 262,144 entries.
 pub fn conntrack_max(facts: &HostFacts) -> u64 {
     let number = |path: &str| facts.sysctls.values.get(path)?.parse::<u64>().ok();
     let entries = |share: u64| {

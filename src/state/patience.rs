@@ -11,7 +11,7 @@ use super::error::StateError;
 /// booting host is open until then.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Accesses the state dir on a thread of its own, for [`PATIENCE`]: a system call to a silent disk
+/// Accesses the state dir on a thread of its own, for `PATIENCE`: a system call to a silent disk
 /// never returns.
 ///
 /// # Errors
