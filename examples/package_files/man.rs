@@ -36,10 +36,10 @@ config needs more than the unit grants.
 pub fn commands(directory: &Path, date: &str) -> Result<(), Failure> {
     let mut root = Cli::command();
     root.build();
-    // What the agent calls by itself is hidden in `--help`, and has no page.
+    // What the agent calls by itself is hidden in `--help`, and has no page; nor has `help`.
     let shown: Vec<&Command> = root
         .get_subcommands()
-        .filter(|command| !command.is_hide_set())
+        .filter(|command| !command.is_hide_set() && command.get_name() != "help")
         .collect();
     let names: Vec<String> = shown.iter().map(|command| full_name(command)).collect();
     for command in shown {

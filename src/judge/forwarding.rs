@@ -278,9 +278,12 @@ fn translated_before_us(
 ) {
     let family = packet.family();
     let leaves_by = promise.desired.paths.get(family).leaves_by;
-    // The chain registered last comes first among chains with equal priority, and each replacement of
-    // ours registers anew.
-    let before = holds_ours(chain) || chain.priority <= our_priority(promise);
+    // The chain registered last comes first among chains with equal priority. The chain that calls ours
+    // in iptables is registered by the first pass, after the administrator's chains.
+    let ours = our_priority(promise);
+    let before = holds_ours(chain)
+        || chain.priority < ours
+        || (chain.priority == ours && promise.backend == BackendKind::Nftables);
     if leaves_by != Some(packet.output.0) || !before {
         return;
     }

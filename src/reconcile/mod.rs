@@ -106,7 +106,7 @@ pub fn pass<K: BorrowMut<Kernel>>(
 
 /// How long a command waits for remote services before a pass without them. A quick source brings
 /// the document in time, so that no storage flow takes the egress path for a moment.
-const GRACE: Duration = Duration::from_millis(250);
+const GRACE: Duration = Duration::from_millis(1000);
 
 /// One pass of a command: gathers the answers of remote services without the lock, then runs the
 /// pass. If the services are slow, a pass on the state dir alone comes first: a silent server must

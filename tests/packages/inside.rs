@@ -56,8 +56,9 @@ pub fn configure(root: &Root) {
 #[track_caller]
 pub fn every_command_works(root: &Root) {
     let version = must_sh(root, "trailblazer --version");
-    let expected = concat!("trailblazer ", env!("CARGO_PKG_VERSION"), "\n");
-    assert_eq!(version, expected);
+    // With the commit and its date in a clone, without in a source archive.
+    let expected = concat!("trailblazer ", env!("CARGO_PKG_VERSION"));
+    assert!(version.starts_with(expected), "{version}");
 
     let unconfigured = root.sh("trailblazer reconcile --dry-run");
     assert_eq!(unconfigured.code, 64, "{unconfigured}");

@@ -317,8 +317,10 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let (state, reason) = if self.shared.is_paused() {
             (State::Paused, self.account.reason().map(str::to_owned))
         } else if let Some(error) = &report.error {
+            // With a conflict the other objects are in force.
+            let has_objects = report.applied != Applied::None || !report.plan.conflicts.is_empty();
             let state = match self.account.state() {
-                State::Starting => State::Starting,
+                State::Starting if report.without_document || !has_objects => State::Starting,
                 _ => State::Degraded,
             };
             let missing = report.degraded.first().filter(|_| report.without_document);
