@@ -76,8 +76,8 @@ pub(super) struct Agent<R> {
     /// `None` if the state dir has no place for the lock.
     _lock: Option<AgentLock>,
     metrics: Option<MetricsServer>,
-    firewall_poll: Option<watch::FirewallPoll>,
-    foreign_poll: Option<watch::ForeignPoll>,
+    firewall_poll: Option<watch::Poll>,
+    foreign_poll: Option<watch::Poll>,
     own_networks: Vec<IpNet>,
     first_pass_over: bool,
     first_fetch_over: bool,

@@ -6,12 +6,14 @@
 
 mod burst;
 mod foreign;
+mod legacy;
 mod poll;
 mod reaction;
 mod repair;
 
-pub(super) use foreign::ForeignPoll;
-pub(super) use poll::FirewallPoll;
+pub(super) use foreign::poll_foreign;
+pub(super) use legacy::poll_own;
+pub(super) use poll::Poll;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -316,15 +318,6 @@ fn is_our_firewall(in_force: Option<&InForce>, family: u8, table: &str) -> bool 
         Some(None) => false,
         None => true,
     }
-}
-
-/// Wakes the loop for a pass after a change of the rules of iptables-legacy.
-fn rules_changed(shared: &Shared) {
-    let mut noticed = locked(&shared.noticed);
-    noticed.urgent = Some(Instant::now());
-    noticed.cause(|| "another program changed the iptables rules".to_owned());
-    drop(noticed);
-    shared.wake.notify_one();
 }
 
 /// The program behind a netlink port, as far as known: the kernel gives the first socket of a

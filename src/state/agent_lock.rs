@@ -1,23 +1,22 @@
 //! One agent for each state dir: two agents with different control sockets would undo each other's
 //! changes.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 
 use super::StateFile;
 use super::directory::StateDir;
 use super::error::StateError;
+use super::lock::flock_within;
 use super::patience::in_time;
 
 /// The time for a killed agent's children to execute their programs: until then a child still has
 /// the lock of its parent.
 const WAIT: Duration = Duration::from_secs(2);
-/// The pause between two tries: `flock` has no timeout.
-const POLL: Duration = Duration::from_millis(20);
 
 /// The lock could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -52,26 +51,15 @@ impl AgentLock {
         let mut file = in_time(dir, move || {
             StateDir::create(&path)?.open_to_update(StateFile::AgentLock, OFlags::empty())
         })??;
-        let start = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if start.elapsed() < WAIT => {
-                    std::thread::sleep(POLL);
-                }
-                Err(TryLockError::WouldBlock) => {
-                    let mut text = String::new();
-                    let read = file.read_to_string(&mut text);
-                    return Err(AgentLockError::Held {
-                        directory: dir.to_owned(),
-                        pid: read.ok().and_then(|_| text.trim().parse().ok()),
-                    });
-                }
-                Err(TryLockError::Error(error)) => {
-                    let path = dir.join(StateFile::AgentLock.name());
-                    return Err(StateError::wrap("lock", &path)(error).into());
-                }
-            }
+        let path = dir.join(StateFile::AgentLock.name());
+        let locked = flock_within(&file, WAIT).map_err(StateError::wrap("lock", &path))?;
+        if locked.is_some() {
+            let mut text = String::new();
+            let read = file.read_to_string(&mut text);
+            return Err(AgentLockError::Held {
+                directory: dir.to_owned(),
+                pid: read.ok().and_then(|_| text.trim().parse().ok()),
+            });
         }
         // The pid only serves messages: on a full disk the lock works without the pid.
         let _ = file.set_len(0);

@@ -5,7 +5,7 @@
 //! of the file serves messages only, never the decision.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,6 @@ use super::directory::StateDir;
 use super::error::StateError;
 use super::exclusion::{self, Exclusion, Rival};
 use super::patience::in_time;
-
-/// The time for which a second pass waits for the first: longer than a pass over all of AWS's
-/// prefixes, shorter than an operator's patience.
-pub const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
 /// The pause between two tries: `flock` has no timeout.
 const POLL: Duration = Duration::from_millis(20);
@@ -126,25 +122,14 @@ impl PassLock {
     fn try_file(&mut self, wait: Duration) -> Result<(), LockError> {
         let path = path_in(&self.dir);
         let (mut file, warning) = open_in_time(&self.dir)?;
-        let start = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => {
-                    return Err(StateError::wrap("lock", &path)(error).into());
-                }
-            }
-            let waited = start.elapsed();
-            if waited >= wait {
-                let holder = written_holder(&mut file);
-                return Err(LockError::Held {
-                    path,
-                    holder,
-                    waited,
-                });
-            }
-            std::thread::sleep(POLL.min(wait - waited));
+        let locked = flock_within(&file, wait);
+        if let Some(waited) = locked.map_err(StateError::wrap("lock", &path))? {
+            let holder = written_holder(&mut file);
+            return Err(LockError::Held {
+                path,
+                holder,
+                waited,
+            });
         }
         write_holder(&mut file, &self.command);
         self.warning = warning;
@@ -160,6 +145,26 @@ impl PassLock {
     /// The reason for which the file is not locked. The socket excludes other passes all the same.
     pub fn failure(&self) -> Option<&StateError> {
         self.failure.as_ref()
+    }
+}
+
+/// Locks a file. Returns the time waited if another process has kept the lock for that time.
+///
+/// # Errors
+/// The system refuses the lock for another reason.
+pub(super) fn flock_within(file: &File, wait: Duration) -> io::Result<Option<Duration>> {
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(None),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let waited = start.elapsed();
+        if waited >= wait {
+            return Ok(Some(waited));
+        }
+        std::thread::sleep(POLL.min(wait - waited));
     }
 }
 

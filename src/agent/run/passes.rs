@@ -343,14 +343,14 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     /// Starts or ends the polling of foreign rules in the path of forwarded packets.
     fn poll_foreign(&mut self) {
-        if self.settings.role == Role::Host {
-            self.foreign_poll = None;
-        } else if self.foreign_poll.is_none() {
-            match watch::ForeignPoll::start(Arc::clone(&self.shared)) {
-                Ok(poll) => self.foreign_poll = Some(poll),
-                Err(error) => tracing::warn!("cannot poll foreign iptables rules: {error}"),
-            }
-        }
+        let wanted = self.settings.role != Role::Host;
+        let start = || watch::poll_foreign(Arc::clone(&self.shared));
+        run_poll(
+            &mut self.foreign_poll,
+            wanted,
+            "foreign iptables rules",
+            start,
+        );
     }
 
     /// Starts or ends the polling of a firewall whose changes the kernel doesn't announce.
@@ -358,13 +358,25 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let Some(backend) = backend else {
             return;
         };
-        if backend.variant.announces_changes() {
-            self.firewall_poll = None;
-        } else if self.firewall_poll.is_none() {
-            match watch::FirewallPoll::start(Arc::clone(&self.shared)) {
-                Ok(poll) => self.firewall_poll = Some(poll),
-                Err(error) => tracing::warn!("cannot poll the iptables rules: {error}"),
-            }
+        let wanted = !backend.variant.announces_changes();
+        let start = || watch::poll_own(Arc::clone(&self.shared));
+        run_poll(&mut self.firewall_poll, wanted, "the iptables rules", start);
+    }
+}
+
+/// Starts a poll that is wanted and not running, and ends an unwanted one.
+fn run_poll(
+    running: &mut Option<watch::Poll>,
+    wanted: bool,
+    object: &str,
+    start: impl FnOnce() -> std::io::Result<watch::Poll>,
+) {
+    if !wanted {
+        *running = None;
+    } else if running.is_none() {
+        match start() {
+            Ok(poll) => *running = Some(poll),
+            Err(error) => tracing::warn!("cannot poll {object}: {error}"),
         }
     }
 }

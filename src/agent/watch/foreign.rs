@@ -1,64 +1,37 @@
-//! Polls the foreign rules of iptables-legacy in the path of forwarded packets: the kernel announces no
-//! change of them.
+//! Polls the foreign rules of iptables-legacy in the path of forwarded packets.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::agent::shared::{Shared, locked};
-use crate::judge::chain::BaseChain;
+use super::poll::{Pauses, Poll, notice};
+use crate::agent::shared::Shared;
 use crate::kernel::firewall::iptables;
 
 /// The interval. Without a legacy table in the network namespace, a look reads two small files of
 /// procfs; with one, a look runs `iptables-legacy` once a table, some milliseconds of CPU time.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// A thread that requests a pass after each change. Dropping the value ends the thread.
-#[derive(Debug)]
-pub(in crate::agent) struct ForeignPoll {
-    ended: Arc<AtomicBool>,
+/// Starts the thread that requests a pass after each change.
+///
+/// # Errors
+/// The system refuses a thread.
+pub(in crate::agent) fn poll_foreign(shared: Arc<Shared>) -> io::Result<Poll> {
+    Poll::start("foreign", shared, run)
 }
 
-impl ForeignPoll {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// The system refuses a thread.
-    pub fn start(shared: Arc<Shared>) -> std::io::Result<ForeignPoll> {
-        let ended = Arc::new(AtomicBool::new(false));
-        let poll = ForeignPoll {
-            ended: Arc::clone(&ended),
-        };
-        std::thread::Builder::new()
-            .name("foreign".to_owned())
-            .spawn(move || run(&shared, &ended))?;
-        Ok(poll)
-    }
-}
-
-impl Drop for ForeignPoll {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
-    }
-}
-
-fn run(shared: &Shared, ended: &AtomicBool) {
+fn run(shared: &Shared, pauses: &Pauses) {
     // Unreadable chains equal unreadable chains.
     let look = || iptables::foreign_chains().ok();
-    let mut known: Option<Vec<BaseChain>> = look();
-    loop {
-        std::thread::sleep(EVERY);
-        if ended.load(Ordering::SeqCst) || shared.is_stopping() {
-            return;
-        }
+    let mut known = look();
+    while pauses.pause(shared, EVERY) {
         let now = look();
         if now != known {
             known = now;
-            let mut noticed = locked(&shared.noticed);
-            noticed.event = Some(Instant::now());
-            noticed.cause(|| "foreign rules of iptables-legacy changed".to_owned());
-            drop(noticed);
-            shared.wake.notify_one();
+            notice(shared, |noticed| {
+                noticed.event = Some(Instant::now());
+                noticed.cause(|| "foreign rules of iptables-legacy changed".to_owned());
+            });
         }
     }
 }
