@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::route::{Header, RTA_DST, RTM_GETROUTE, decode, family_number, put_header};
+use super::route::{Header, RTA_DST, RTM_GETROUTE, RTMSG, decode, put_header};
 use super::wire::{Frame, WireError, each_attribute, put, put_address, put_u32};
 use crate::judge::ordinary::{PORT, PROTOCOL, USER};
 pub use crate::judge::{Lookup, RouteDecision};
-use crate::types::{Family, TableId};
+use crate::types::Family;
 
 // linux/rtnetlink.h.
 const RTA_SRC: u16 = 2;
@@ -17,8 +17,6 @@ const RTA_MARK: u16 = 16;
 const RTA_UID: u16 = 25;
 const RTA_IP_PROTO: u16 = 27;
 const RTA_DPORT: u16 = 29;
-/// Length of `struct rtmsg`.
-const RTMSG: usize = 12;
 /// Answers a look-up with the matching route instead of a host route derived from it.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 /// Adds the route's table to the answer; without the flag, IPv4 answers `main` for every table.
@@ -52,14 +50,9 @@ pub fn lookup(
 fn put_question(buffer: &mut Vec<u8>, question: &Lookup, flags: u32) {
     let family = Family::of(question.destination);
     let header = Header {
-        family: family_number(family),
         prefix_len: family.bits(),
         source_len: question.source.map_or(0, |_| family.bits()),
-        table: TableId(0),
-        protocol: 0,
-        scope: 0,
-        kind: 0,
-        flags,
+        ..Header::asking(family, flags)
     };
     put_header(buffer, &header);
     put_address(buffer, RTA_DST, question.destination);

@@ -131,13 +131,8 @@ impl Kernel {
     /// True if iptables may hold our chains, so that running its processes is worthwhile: our
     /// chains exist in nf_tables (iptables-nft), or the legacy variant has any table loaded.
     pub fn may_hold_iptables_chains(&mut self) -> Result<bool, ObserveError> {
-        const LEGACY: [&str; 2] = [
-            "/proc/thread-self/net/ip_tables_names",
-            "/proc/thread-self/net/ip6_tables_names",
-        ];
-        let legacy = LEGACY
-            .iter()
-            .any(|path| std::fs::read_to_string(path).is_ok_and(|names| !names.trim().is_empty()));
+        let mut families = Family::ALL.into_iter();
+        let legacy = families.any(|family| !firewall::iptables::legacy::tables(family).is_empty());
         Ok(legacy || firewall::nftables::holds_iptables_chains(firewall::iptables::CHAIN_PREFIX)?)
     }
 

@@ -20,11 +20,11 @@ const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
 pub(super) const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
+pub(super) const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_FLOW: u16 = 11;
-const RTA_TABLE: u16 = 15;
+pub(super) const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTA_PREF: u16 = 20;
 const RTA_NH_ID: u16 = 30;
@@ -37,12 +37,12 @@ const RT_SCOPE_NOWHERE: u8 = 255;
 /// `rtm_table` of tables above 255, whose number is in `RTA_TABLE`.
 const RT_TABLE_COMPAT: u8 = 252;
 /// Cached exceptions (path MTU, redirects), not routes.
-const RTM_F_CLONED: u32 = 0x200;
+pub(super) const RTM_F_CLONED: u32 = 0x200;
 const RTNH_F_DEAD: u32 = 1;
 pub(super) const RTNH_F_ONLINK: u32 = 4;
 const RTNH_F_LINKDOWN: u32 = 16;
 /// Length of `struct rtmsg`.
-const RTMSG: usize = 12;
+pub(super) const RTMSG: usize = 12;
 
 // linux/socket.h.
 const AF_INET: u8 = 2;
@@ -94,6 +94,22 @@ pub(super) struct Header {
     pub(super) scope: u8,
     pub(super) kind: u8,
     pub(super) flags: u32,
+}
+
+impl Header {
+    /// The header of a question: everything but the family is open.
+    pub(super) fn asking(family: Family, flags: u32) -> Header {
+        Header {
+            family: family_number(family),
+            prefix_len: 0,
+            source_len: 0,
+            table: TableId(0),
+            protocol: 0,
+            scope: 0,
+            kind: 0,
+            flags,
+        }
+    }
 }
 
 pub(super) fn put_header(buffer: &mut Vec<u8>, header: &Header) {
@@ -322,19 +338,11 @@ fn target_of(decoded: Decoded) -> RouteTarget {
 
 pub(super) fn request_table(family: Family, table: TableId) -> impl Fn(&mut Vec<u8>) {
     move |buffer| {
-        put_header(
-            buffer,
-            &Header {
-                family: family_number(family),
-                prefix_len: 0,
-                source_len: 0,
-                table,
-                protocol: 0,
-                scope: 0,
-                kind: 0,
-                flags: 0,
-            },
-        );
+        let header = Header {
+            table,
+            ..Header::asking(family, 0)
+        };
+        put_header(buffer, &header);
         put_u32(buffer, RTA_TABLE, table.0);
     }
 }

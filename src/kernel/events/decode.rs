@@ -133,10 +133,8 @@ fn sysctl_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
     let Some((header, list)) = frame.body.split_at_checked(4) else {
         return Ok(None);
     };
-    let family = match header[0] {
-        2 => Family::Ipv4,
-        10 => Family::Ipv6,
-        _ => return Ok(None),
+    let Some(family) = route::family_of(header[0]) else {
+        return Ok(None);
     };
     let list = attributes(list)?;
     let index = find(&list, NETCONFA_IFINDEX).map(|attribute| attribute.payload);

@@ -206,6 +206,11 @@ pub fn find<'a>(list: &[Attribute<'a>], kind: u16) -> Option<Attribute<'a>> {
         .find(|attribute| attribute.kind == kind)
 }
 
+/// The number of an attribute in network order, as nf_tables sends numbers.
+pub fn number(list: &[Attribute<'_>], kind: u16) -> Option<u32> {
+    find(list, kind)?.be32()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

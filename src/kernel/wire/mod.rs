@@ -11,8 +11,8 @@ pub mod own;
 mod socket;
 
 pub use attribute::{
-    Attribute, Attributes, attributes, each_attribute, find, put, put_address, put_text, put_u32,
-    u16_at, u32_at,
+    Attribute, Attributes, attributes, each_attribute, find, number, put, put_address, put_text,
+    put_u32, u16_at, u32_at,
 };
 pub use error::WireError;
 pub use message::{

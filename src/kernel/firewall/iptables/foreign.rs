@@ -8,9 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::CHAIN_PREFIX;
+use super::legacy::{listing, program, tables};
 use super::rule::{Opt, options};
-use super::tool::{self, Version, io, refused};
-use crate::firewall::Variant;
 use crate::judge::chain::{
     BaseChain, ChainPlace, Condition, Effect, Field, ForeignRule, Test, octets,
 };
@@ -29,32 +28,6 @@ const BASES: [(&str, &str, ChainPlace, i32); 7] = [
     ("nat", "POSTROUTING", ChainPlace::Translation, 100),
 ];
 
-/// The legacy tables in use in this network namespace.
-fn tables(family: Family) -> Vec<String> {
-    let path = match family {
-        Family::Ipv4 => "/proc/thread-self/net/ip_tables_names",
-        Family::Ipv6 => "/proc/thread-self/net/ip6_tables_names",
-    };
-    // Without the module there is no file.
-    let names = std::fs::read_to_string(path).unwrap_or_default();
-    names.lines().map(str::to_owned).collect()
-}
-
-/// The program that lists legacy tables.
-fn program(family: Family) -> Option<&'static str> {
-    let (legacy, plain) = match family {
-        Family::Ipv4 => ("iptables-legacy", "iptables"),
-        Family::Ipv6 => ("ip6tables-legacy", "ip6tables"),
-    };
-    [legacy, plain].into_iter().find(|name| {
-        let output = tool::run(name, &["--version"], "", Duration::ZERO);
-        output.is_ok_and(|output| {
-            Version::parse(&String::from_utf8_lossy(&output.stdout))
-                .is_some_and(|version| version.variant == Variant::Legacy)
-        })
-    })
-}
-
 /// Reads the foreign chains of iptables-legacy. Starts a program only if a legacy table is in use.
 ///
 /// # Errors
@@ -71,20 +44,12 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FirewallError> {
             continue;
         }
         let operation = format!("read the {family} chains of iptables-legacy");
-        let Some(program) = program(family) else {
-            let reason = "legacy tables are in use, and no iptables-legacy is installed";
-            return Err(refused(&operation, reason.to_owned()));
-        };
+        let program = program(family, "", &operation)?;
         let mut listed: BTreeMap<&str, (ChainsByName, BTreeMap<String, String>)> = BTreeMap::new();
         for (table, chain, place, priority) in bases {
             if !listed.contains_key(table) {
-                let output = tool::run(program, &["-w", "5", "-t", table, "-S"], "", WAIT)
-                    .map_err(|source| io(&operation, source))?;
-                if !output.status.success() {
-                    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                    return Err(refused(&operation, reason));
-                }
-                let text = String::from_utf8_lossy(&output.stdout);
+                let arguments = ["-w", "5", "-t", table, "-S"];
+                let text = listing(&program, &arguments, WAIT, &operation)?;
                 listed.insert(table, parse(&text, family));
             }
             let (chains, policies) = listed.get(table).cloned().unwrap_or_default();

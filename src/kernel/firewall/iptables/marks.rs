@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::CHAIN_PREFIX;
+use super::legacy::{listing, program, tables};
 use super::rule::tokens;
-use super::tool::{self, Version, io, refused};
-use crate::firewall::Variant;
 use crate::firewall::marks::{Access, Carrier, MarkUse};
 use crate::kernel::firewall::error::FirewallError;
 use crate::types::{Family, Mark};
@@ -20,44 +19,16 @@ use crate::types::{Family, Mark};
 pub fn foreign_marks() -> Result<BTreeSet<MarkUse>, FirewallError> {
     let mut found = BTreeSet::new();
     for family in Family::ALL {
-        let (names, programs) = match family {
-            Family::Ipv4 => (
-                "/proc/thread-self/net/ip_tables_names",
-                ["iptables-legacy-save", "iptables-save"],
-            ),
-            Family::Ipv6 => (
-                "/proc/thread-self/net/ip6_tables_names",
-                ["ip6tables-legacy-save", "ip6tables-save"],
-            ),
-        };
-        // Without the module there is no file.
-        let tables = std::fs::read_to_string(names).unwrap_or_default();
-        if tables.trim().is_empty() {
+        if tables(family).is_empty() {
             continue;
         }
         let operation = format!("read the {family} rules of iptables-legacy");
-        let Some(program) = programs.into_iter().find(|name| is_legacy(name)) else {
-            let reason = "legacy tables are in use, and no iptables-legacy-save is installed";
-            return Err(refused(&operation, reason.to_owned()));
-        };
-        let output =
-            tool::run(program, &[], "", Duration::ZERO).map_err(|source| io(&operation, source))?;
-        if !output.status.success() {
-            let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(refused(&operation, reason));
-        }
+        let program = program(family, "-save", &operation)?;
+        let text = listing(&program, &[], Duration::ZERO, &operation)?;
         let program = program.trim_end_matches("-save");
-        found.extend(parse(&String::from_utf8_lossy(&output.stdout), program));
+        found.extend(parse(&text, program));
     }
     Ok(found)
-}
-
-fn is_legacy(program: &str) -> bool {
-    let version = tool::run(program, &["--version"], "", Duration::ZERO);
-    version.is_ok_and(|output| {
-        Version::parse(&String::from_utf8_lossy(&output.stdout))
-            .is_some_and(|version| version.variant == Variant::Legacy)
-    })
 }
 
 /// Reads the output of `iptables-save`.

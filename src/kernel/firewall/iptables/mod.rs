@@ -27,6 +27,7 @@ use crate::types::{Family, PerFamily};
 mod builder;
 mod conditions;
 mod foreign;
+pub mod legacy;
 mod marks;
 mod model;
 mod read;

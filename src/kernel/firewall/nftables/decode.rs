@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::message::{RuleState, userdata_comment};
 use super::register::{Value, hex};
 use super::uapi::*;
-use crate::kernel::wire::{Attribute, attributes, find};
+use crate::kernel::wire::{Attribute, attributes, find, number};
 
 struct LoadedRegister {
     value: Value,
@@ -60,10 +60,6 @@ fn only<'a>(bytes: &'a [u8], kinds: &[u16]) -> Option<Vec<Attribute<'a>>> {
     list.iter()
         .all(|attribute| kinds.contains(&attribute.kind))
         .then_some(list)
-}
-
-fn number(list: &[Attribute<'_>], kind: u16) -> Option<u32> {
-    find(list, kind)?.be32()
 }
 
 /// The payload of a nested `NFTA_DATA_VALUE`.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::read::{body, consistently, generation, list, text};
 use super::uapi::*;
 use crate::judge::chain::{BaseChain, Condition, Effect, Field, ForeignRule, Test};
-use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find};
+use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find, number};
 use bases::base_chains;
 use elements::{elements, verdict};
 use fields::{flow, meta, payload};
@@ -21,18 +21,11 @@ use xtables::{flow_state, multiport, not_tcp, range_start, tcp, untracks};
 
 // linux/netfilter.h, linux/netfilter/nf_tables.h and nf_tables_compat.h.
 const NFTA_RULE_EXPRESSIONS_OF_XT: [&str; 2] = ["match", "target"];
-const NFTA_XT_NAME: u16 = 1;
-const NFTA_XT_REV: u16 = 2;
-const NFTA_XT_INFO: u16 = 3;
 const NFTA_LOOKUP_DREG: u16 = 3;
 const NFTA_RANGE_SREG: u16 = 1;
 const NFTA_RANGE_OP: u16 = 2;
 const NFTA_RANGE_FROM_DATA: u16 = 3;
 const NFTA_RANGE_TO_DATA: u16 = 4;
-const NFT_CMP_LT: u32 = 2;
-const NFT_CMP_LTE: u32 = 3;
-const NFT_CMP_GT: u32 = 4;
-const NFT_CMP_GTE: u32 = 5;
 /// Bound of the chains read: enough for every firewall that people write, and for the chains of a
 /// container host that a forwarded packet meets.
 const MOST_CHAINS: usize = 512;
@@ -139,10 +132,6 @@ struct RuleReader<'a> {
     registers: BTreeMap<u32, RegisterContent>,
     conditions: Vec<Condition>,
     effect: Effect,
-}
-
-fn number(list: &[Attribute<'_>], kind: u16) -> Option<u32> {
-    find(list, kind)?.be32()
 }
 
 fn data(list: &[Attribute<'_>], kind: u16) -> Option<Vec<u8>> {

@@ -7,13 +7,8 @@ use super::read::{body, list, text};
 use super::uapi::*;
 use crate::firewall::marks::{Access, Carrier, MarkUse};
 use crate::kernel::firewall::iptables::CHAIN_PREFIX;
-use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find};
+use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find, number};
 use crate::types::Mark;
-
-// linux/netfilter/nf_tables_compat.h.
-const XT_NAME: u16 = 1;
-const XT_REVISION: u16 = 2;
-const XT_INFO: u16 = 3;
 
 /// The number of attempts at a dump that foreign transactions interrupt.
 const ATTEMPTS: u32 = 5;
@@ -89,10 +84,6 @@ fn of_rule(expressions: &[u8], place: &str) -> Result<Vec<MarkUse>, WireError> {
         mark,
     };
     Ok(reader.found.into_iter().map(named).collect())
-}
-
-fn number(list: &[Attribute<'_>], kind: u16) -> Option<u32> {
-    find(list, kind)?.be32()
 }
 
 /// A constant of four bytes, in the host's byte order.
@@ -211,9 +202,9 @@ impl MarkReader {
     /// A match or target of xtables, which iptables-nft embeds (linux/netfilter/xt_mark.h,
     /// xt_connmark.h, xt_TPROXY.h).
     fn extension(&mut self, list: &[Attribute<'_>]) {
-        let name = text(list, XT_NAME).unwrap_or_default();
-        let revision = number(list, XT_REVISION).unwrap_or(0);
-        let info = find(list, XT_INFO).map_or(&[][..], |info| info.payload);
+        let name = text(list, NFTA_XT_NAME).unwrap_or_default();
+        let revision = number(list, NFTA_XT_REV).unwrap_or(0);
+        let info = find(list, NFTA_XT_INFO).map_or(&[][..], |info| info.payload);
         let word = |place: usize| {
             let bytes = info.get(place * 4..place * 4 + 4)?;
             Some(u32::from_ne_bytes(bytes.try_into().ok()?))

@@ -11,7 +11,7 @@ use crate::kernel::wire::{attributes, find};
 const ATTEMPTS: u32 = 5;
 /// The pause between two attempts.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(3);
-const ENOENT: i32 = 2;
+pub(super) const ENOENT: i32 = 2;
 
 /// The table, and the generation of the whole nf_tables state at the time of reading.
 #[derive(Debug)]

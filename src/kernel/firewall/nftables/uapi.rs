@@ -219,6 +219,7 @@ pub(super) const NFT_CMP_EQ: u32 = 0;
 pub(super) const NFT_CMP_NEQ: u32 = 1;
 pub(super) const NFT_CMP_LT: u32 = 2;
 pub(super) const NFT_CMP_LTE: u32 = 3;
+pub(super) const NFT_CMP_GT: u32 = 4;
 pub(super) const NFT_CMP_GTE: u32 = 5;
 
 pub(super) const NFTA_BITWISE_SREG: u16 = 1;
@@ -251,3 +252,9 @@ pub(super) const NFTA_NAT_REG_ADDR_MAX: u16 = 4;
 pub(super) const NFTA_NAT_FLAGS: u16 = 7;
 pub(super) const NF_NAT_RANGE_MAP_IPS: u32 = 1;
 pub(super) const NFT_NAT_SNAT: u32 = 0;
+
+/// The name, the revision and the data of an extension of iptables
+/// (linux/netfilter/nf_tables_compat.h).
+pub(super) const NFTA_XT_NAME: u16 = 1;
+pub(super) const NFTA_XT_REV: u16 = 2;
+pub(super) const NFTA_XT_INFO: u16 = 3;

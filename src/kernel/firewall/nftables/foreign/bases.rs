@@ -12,7 +12,6 @@ use crate::types::Family;
 
 // linux/netfilter.h, linux/netfilter/nf_tables.h.
 const NFPROTO_NETDEV: u8 = 5;
-const NF_INET_FORWARD: u32 = 2;
 const NF_INET_INGRESS: u32 = 5;
 const NF_NETDEV_INGRESS: u32 = 0;
 const NF_NETDEV_EGRESS: u32 = 1;

@@ -3,12 +3,11 @@
 use super::TableKey;
 use crate::judge::chain::Effect;
 use crate::kernel::firewall::iptables::CHAIN_PREFIX;
-use crate::kernel::firewall::nftables::read::{body, element_key, list, text};
+use crate::kernel::firewall::nftables::read::{ENOENT, body, element_key, list, text};
 use crate::kernel::firewall::nftables::uapi::*;
 use crate::kernel::wire::{Attributes, DUMP, Wire, WireError, attributes, find};
 
 const NFTA_SET_ELEM_DATA: u16 = 2;
-const ENOENT: i32 = 2;
 
 /// The verdict in an `NFTA_DATA_VERDICT`.
 pub(super) fn verdict(payload: &[u8]) -> Option<Effect> {

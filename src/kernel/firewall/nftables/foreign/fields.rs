@@ -2,18 +2,13 @@
 
 use crate::judge::chain::Field;
 use crate::kernel::firewall::nftables::uapi::*;
-use crate::kernel::wire::{Attribute, find};
+use crate::kernel::wire::{Attribute, number};
 use crate::types::Family;
 
 const NFT_META_PROTOCOL: u32 = 1;
 const NFT_META_IIF: u32 = 4;
 const NFT_META_OIF: u32 = 5;
 const NFT_PAYLOAD_LL_HEADER: u32 = 0;
-const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
-
-fn number(list: &[Attribute<'_>], kind: u16) -> Option<u32> {
-    find(list, kind)?.be32()
-}
 
 /// The field behind a key of `meta`.
 pub(super) fn meta(key: Option<u32>) -> Field {
