@@ -75,6 +75,13 @@ pub struct Sysctls {
     pub values: BTreeMap<String, String>,
 }
 
+impl Sysctls {
+    /// The value of a sysctl with one number.
+    pub fn number(&self, path: &str) -> Option<u64> {
+        self.values.get(path)?.parse().ok()
+    }
+}
+
 /// All facts about the host that the desired state depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostFacts {

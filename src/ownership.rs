@@ -1,11 +1,12 @@
 //! Ownership of kernel objects: a route is ours by table *and* protocol, a rule by priority *and*
 //! protocol. The marks are in the objects, so a fresh process recognises ours without any memory.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::objects::{NexthopObject, Route, Rule, RuleAction};
-use crate::types::{NexthopId, Priority, Protocol, TableId};
+use crate::types::{NexthopId, PerFamily, Priority, Protocol, TableId};
 
 /// The number of priorities reserved for our rules, from the first on.
 pub const PRIORITY_RANGE: u32 = 100;
@@ -108,6 +109,19 @@ impl Ownership {
     pub fn owns_rule(&self, rule: &Rule) -> bool {
         self.all()
             .any(|numbers| rule.protocol == numbers.protocol && numbers.in_range(rule.priority))
+    }
+
+    /// The destinations of our bypass routes among the routes.
+    pub fn bypass_prefixes(&self, routes: &[Route]) -> PerFamily<Vec<IpNet>> {
+        PerFamily::from_fn(|family| {
+            let ours = routes.iter().filter(|route| {
+                route.key.family() == family
+                    && self.is_bypass_table(route.key.table)
+                    && self.owns_route(route)
+                    && route.target.forwards()
+            });
+            ours.map(|route| route.key.dst).collect()
+        })
     }
 
     /// True for a rule with a protocol number of ours outside of our priorities.

@@ -4,7 +4,7 @@
 //! wrong way, so each number has its own type.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -155,6 +155,17 @@ number_type!(
     /// The kernel's id of a nexthop object (`NHA_ID`).
     NexthopId(u32)
 );
+
+/// The addresses of the instance metadata service (AWS: "Instance metadata and user data").
+pub const METADATA: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+impl Priority {
+    /// The kernel's own rule for the main table (`fib_default_rules_init`, net/ipv4/fib_rules.c).
+    pub const MAIN: Priority = Priority(32_766);
+}
 
 impl TableId {
     /// The kernel's `main` table (`RT_TABLE_MAIN`, linux/rtnetlink.h).

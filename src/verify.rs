@@ -23,34 +23,62 @@ use crate::types::{Family, PerFamily};
 /// Bound of the look-ups for changed prefixes: all changes up to here, a sample above.
 const SAMPLES: usize = 256;
 
-/// The verdicts about the present state. `steps` are those of all attempts of a pass; none asks the
-/// usual few questions.
-pub fn judge_kernel<'a>(
-    promise: &Promise<'_>,
-    steps: impl Iterator<Item = &'a Step>,
-    kernel: &mut Kernel,
-) -> Result<Verdicts, NetlinkError> {
-    let own = own_sources(promise, kernel)?;
-    let mut asked = questions(promise, &own);
-    let changed = sample(changed(steps, promise.ownership));
-    asked.extend(changed.flat_map(|prefix| about(promise, prefix)));
-    let mut answers: Vec<(Question, RouteDecision)> = Vec::with_capacity(asked.len());
-    for question in asked {
-        let decision = lookup(kernel.socket(), &question.lookup)?;
-        answers.push((question, decision));
-    }
+/// The answers to a few questions.
+struct Answers {
+    /// The addresses that the kernel chooses for sockets without one.
+    own: PerFamily<Option<std::net::IpAddr>>,
+    decisions: Vec<(Question, RouteDecision)>,
+}
+
+/// The verdicts about the present state.
+///
+/// # Errors
+/// The kernel gives no answer.
+pub fn judge_kernel(promise: &Promise<'_>, kernel: &mut Kernel) -> Result<Verdicts, NetlinkError> {
+    let Answers { own, decisions } = ask(promise, std::iter::empty(), kernel)?;
     let (chains, unread) = foreign_chains(promise, kernel);
     let promise = Promise {
         chains: &chains,
         ..*promise
     };
     let learned = learned_hops(&promise, kernel)?;
-    let mut verdicts = judge(&promise, &own, &answers);
+    let mut verdicts = judge(&promise, &own, &decisions);
     verdicts
         .degraded
         .extend(judge_redirects(&promise, &learned));
     verdicts.doubts.extend(unread);
     Ok(verdicts)
+}
+
+/// The verdicts about the routing decisions alone, those about changed prefixes included. `steps`
+/// are those of all attempts of a pass.
+///
+/// # Errors
+/// The kernel gives no answer.
+pub fn judge_routes<'a>(
+    promise: &Promise<'_>,
+    steps: impl Iterator<Item = &'a Step>,
+    kernel: &mut Kernel,
+) -> Result<Verdicts, NetlinkError> {
+    let Answers { own, decisions } = ask(promise, steps, kernel)?;
+    Ok(judge(promise, &own, &decisions))
+}
+
+fn ask<'a>(
+    promise: &Promise<'_>,
+    steps: impl Iterator<Item = &'a Step>,
+    kernel: &mut Kernel,
+) -> Result<Answers, NetlinkError> {
+    let own = own_sources(promise, kernel)?;
+    let mut asked = questions(promise, &own);
+    let changed = sample(changed(steps, promise.ownership));
+    asked.extend(changed.flat_map(|prefix| about(promise, prefix)));
+    let mut decisions = Vec::with_capacity(asked.len());
+    for question in asked {
+        let decision = lookup(kernel.socket(), &question.lookup)?;
+        decisions.push((question, decision));
+    }
+    Ok(Answers { own, decisions })
 }
 
 /// The next hops from ICMP redirects for packets to partners.

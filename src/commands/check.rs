@@ -78,7 +78,7 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
     if let Some(examined) = &examined {
         data::metadata(examined, &mut report);
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
-        rules::all(&examined.view, Some(&desired), &mut report);
+        rules::all(&examined.view, &desired, &mut report);
         marks::all(config, &examined.view, &mut report);
         shares::all(examined.view.backend.kind, &desired, &mut report);
         match role {
@@ -90,7 +90,7 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
             config,
             role,
             &examined.view,
-            Some(&desired),
+            &desired,
             &mut kernel,
             &mut report,
         );

@@ -153,7 +153,7 @@ async fn explain(
     notes.extend(degraded.map(|missing| format!("degraded: {missing}")));
     let expected = expected(view, &desired, address);
     let answers = answer::ask(view, &desired, &expected, address, &mut kernel)?;
-    let verdicts = judge_kernel(&view.promise(&desired), std::iter::empty(), &mut kernel)?;
+    let verdicts = judge_kernel(&view.promise(&desired), &mut kernel)?;
     let home = special::thrown(family, &view.vpc_cidrs);
     let leaves =
         !home.iter().any(|prefix| prefix.contains(&address)) && !view.facts.is_own(address);

@@ -30,7 +30,7 @@ use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, TableId};
 
 use fault::Fault;
-pub use sysctl::{CONNTRACK_CROWDED, SysctlSetting, conntrack_max};
+pub use sysctl::{SysctlSetting, conntrack_max, is_crowded};
 
 /// The inputs of the desired state.
 #[derive(Debug, Clone)]

@@ -20,22 +20,28 @@ const CONNTRACK_MAX: u64 = 262_144;
 const CONNTRACK_ENTRY: u64 = 320;
 /// Above this share of the table in use, in percent, the table is too small: a full table drops new
 /// flows.
-pub const CONNTRACK_CROWDED: u64 = 75;
+const CONNTRACK_CROWDED: u64 = 75;
+/// The size of conntrack's table, in entries; zero means no limit.
+const CONNTRACK_SIZE: &str = "net/netfilter/nf_conntrack_max";
 /// The source ports of one address towards one partner: all unprivileged ports.
 pub(super) const PORT_RANGE: &str = "1024 65535";
+
+/// True if a conntrack table needs more entries.
+pub fn is_crowded(used: u64, size: u64) -> bool {
+    size > 0 && used.saturating_mul(100) > size.saturating_mul(CONNTRACK_CROWDED)
+}
 
 /// The size of conntrack's table that fits the machine: a sixteenth of the memory when full. A
 /// crowded table doubles, up to a quarter of the memory. Never less than 262,144 entries.
 pub fn conntrack_max(facts: &HostFacts) -> u64 {
-    let number = |path: &str| facts.sysctls.values.get(path)?.parse::<u64>().ok();
+    let number = |path| facts.sysctls.number(path).unwrap_or(0);
     let entries = |share: u64| {
         let most = facts.memory.unwrap_or(0) / share / CONNTRACK_ENTRY;
         let power = most.checked_ilog2().map_or(0, |power| 1 << power);
         CONNTRACK_MAX.max(power)
     };
-    let now = number("net/netfilter/nf_conntrack_max").unwrap_or(0);
-    let used = number("net/netfilter/nf_conntrack_count").unwrap_or(0);
-    if used.saturating_mul(100) > now.saturating_mul(CONNTRACK_CROWDED) {
+    let now = number(CONNTRACK_SIZE);
+    if is_crowded(number("net/netfilter/nf_conntrack_count"), now) {
         let double = now.saturating_mul(2).min(entries(4));
         return double.max(entries(16));
     }
@@ -79,17 +85,11 @@ pub fn settings(inputs: &Inputs, state: &DesiredState) -> Vec<SysctlSetting> {
             ManagedSysctl::TcpFwmarkAccept => want("net/ipv4/tcp_fwmark_accept", "1"),
             ManagedSysctl::IpLocalPortRange => want("net/ipv4/ip_local_port_range", PORT_RANGE),
             ManagedSysctl::ConntrackMax => {
-                let path = "net/netfilter/nf_conntrack_max";
-                let now = inputs
-                    .facts
-                    .sysctls
-                    .values
-                    .get(path)
-                    .and_then(|value| value.parse::<u64>().ok());
+                let now = inputs.facts.sysctls.number(CONNTRACK_SIZE);
                 let fitting = conntrack_max(inputs.facts);
                 // Zero means no limit.
                 if now.is_none_or(|now| now != 0 && now < fitting) {
-                    want(path, &fitting.to_string());
+                    want(CONNTRACK_SIZE, &fitting.to_string());
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::probes::Question;
 use super::words::errno_text;
 use crate::degraded::Part;
 use crate::desired::EgressPath;
-use crate::objects::{ForeignSelector, RouteTarget, Rule, RuleAction, Via};
+use crate::objects::{ForeignSelector, Leg, RouteTarget, Rule, RuleAction};
 use crate::types::{Family, IfIndex, TableId};
 
 /// The errnos of an `unreachable` route for IPv4 and IPv6 programs: `EHOSTUNREACH`, `ENETUNREACH`.
@@ -187,35 +187,29 @@ fn leaves_as_promised(promise: &Promise<'_>, question: &Question, target: &Route
         return false;
     }
     let paths = promise.desired.paths.get(family);
-    let hops = hops(target);
-    if hops.is_empty() {
+    let legs = target.legs();
+    if legs.is_empty() {
         return false;
     }
     match &question.expected {
         Expected::Bypass(_) => paths.bypass.as_ref().is_some_and(|bypass| {
-            let promised = |via: &Via| {
+            let promised = |leg: &Leg| {
+                let via = leg.via;
                 bypass
                     .vias()
                     .any(|leg| (leg.gateway, leg.device) == (via.gateway, via.device))
             };
-            hops.iter().all(promised)
+            legs.iter().all(promised)
         }),
         Expected::Egress => match &paths.egress {
-            EgressPath::Gateways(gateways) => hops.iter().all(|via| {
-                via.gateway
+            EgressPath::Gateways(gateways) => legs.iter().all(|leg| {
+                leg.via
+                    .gateway
                     .is_some_and(|gateway| gateways.contains(&gateway))
             }),
             _ => false,
         },
         Expected::Closed | Expected::Main => false,
-    }
-}
-
-fn hops(target: &RouteTarget) -> Vec<Via> {
-    match target {
-        RouteTarget::Via(via) => vec![*via],
-        RouteTarget::Multipath(legs) => legs.iter().map(|leg| leg.via).collect(),
-        _ => Vec::new(),
     }
 }
 
@@ -248,9 +242,11 @@ fn translated(promise: &Promise<'_>, question: &Question, decision: &RouteDecisi
     if promise.ownership.owns_route(route) && route.key.table == numbers.bypass_table {
         return Agreement::No;
     }
-    let elsewhere: Vec<IfIndex> = hops(&route.target)
+    let elsewhere: Vec<IfIndex> = route
+        .target
+        .legs()
         .iter()
-        .map(|via| via.device)
+        .map(|leg| leg.via.device)
         .filter(|device| *device != out)
         .collect();
     let Some(device) = elsewhere.first() else {

@@ -12,9 +12,6 @@ use crate::objects::{ForeignSelector, Route, RouteTarget, Rule, RuleAction, Via}
 use crate::plan::rule_text::rule_text;
 use crate::types::{Family, Priority, TableId};
 
-/// The kernel's own rule for the main table (`fib_default_rules_init`, net/ipv4/fib_rules.c).
-const KERNELS_MAIN: Priority = Priority(32_766);
-
 /// The cause of a decision that is not ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Culprit {
@@ -242,7 +239,7 @@ fn precedents<'p>(
         })
         .map(|rule| rule.priority)
         .max();
-    let before = deciding.unwrap_or(KERNELS_MAIN);
+    let before = deciding.unwrap_or(Priority::MAIN);
     promise.rules.iter().filter(move |rule| {
         rule.family == family
             && rule.priority <= before
@@ -253,7 +250,7 @@ fn precedents<'p>(
 }
 
 fn is_kernels_own(rule: &Rule) -> bool {
-    rule.priority.0 == 0 || rule.priority >= KERNELS_MAIN
+    rule.priority.0 == 0 || rule.priority >= Priority::MAIN
 }
 
 /// True if the rule leads packets to a table, or past our rules to the main table.

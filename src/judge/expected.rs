@@ -1,4 +1,4 @@
-//! The promise: where the desired state sends an address.
+//! The promise: the path of each address under the desired state.
 
 use std::net::IpAddr;
 
@@ -33,7 +33,7 @@ impl Promise<'_> {
         &self.ownership.current
     }
 
-    /// Where the desired state sends the address.
+    /// The path that the desired state promises for the address.
     pub fn expected(&self, address: IpAddr) -> Expected {
         expected(self.desired, self.numbers(), self.vpc_cidrs, address)
     }
@@ -81,7 +81,7 @@ pub enum Expected {
     Main,
 }
 
-/// Where the desired state sends an address.
+/// Computes the path of an address from the routes and paths of the desired state.
 pub fn expected(
     desired: &DesiredState,
     numbers: &Numbers,

@@ -7,12 +7,11 @@ use super::Verdicts;
 use super::chain::{BaseChain, ChainPlace, Effect, Field, Packet};
 use super::expected::Promise;
 use super::fate::Fate;
-use super::probes::{forwarded, inside, ordinary_partner};
+use super::probes::{forwarded, inside, ordinary_partner, selected};
 use crate::degraded::{Degradation, Part};
 use crate::desired::InputPath;
 use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, Statement};
-use crate::objects::RouteTarget;
 use crate::types::{Family, IfIndex};
 
 /// The priority of our translation: `srcnat - 5` with nftables, the table nat with iptables.
@@ -91,15 +90,7 @@ fn switched_off(family: Family) -> Degradation {
 fn ways(promise: &Promise<'_>, family: Family) -> Vec<(IfIndex, IpAddr)> {
     let paths = promise.desired.paths.get(family);
     let egress = paths.leaves_by.zip(ordinary_partner(promise, family));
-    let table = promise.numbers().bypass_table;
-    let storage = promise.desired.routes.iter().find_map(|route| {
-        let leads = matches!(
-            route.target,
-            RouteTarget::Via(_) | RouteTarget::Multipath(_)
-        );
-        (leads && route.key.table == table && route.key.family() == family)
-            .then(|| inside(route.key.dst))
-    });
+    let storage = selected(promise, family).next().map(inside);
     let mut devices: Vec<IfIndex> = match &paths.bypass {
         Some(path) => path.vias().map(|via| via.device).collect(),
         None => Vec::new(),

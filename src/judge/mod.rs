@@ -32,8 +32,8 @@ mod words;
 
 use std::net::IpAddr;
 
-use crate::degraded::{Degradation, Part, merge};
-use crate::types::{Family, PerFamily};
+use crate::degraded::{Degradation, merge};
+use crate::types::PerFamily;
 
 pub use agreement::{Agreement, agreement};
 pub use culprit::{Culprit, is_wide, named_rule, route_text, table_text};
@@ -42,15 +42,13 @@ pub use expected::{Expected, Promise, expected};
 pub use forwarding::is_forwarding;
 pub use packet::{Lookup, Redirect, RouteDecision};
 pub(crate) use probes::inside;
-pub use probes::{Question, forwarded, ordinary_partner, questions};
+pub use probes::{Question, deciding, forwarded, ordinary_partner, questions};
 pub use redirect::judge_redirects;
 pub use words::{decision_text, errno_text, promised_text};
 
 /// The judgement of the present state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Verdicts {
-    /// Parts and families with at least one answer, all as promised.
-    pub in_force: Vec<(Part, Family)>,
     /// Foreign state that wins on purpose for its own packets.
     pub exempt: Vec<Exemption>,
     /// Promises that foreign state defeats for ordinary traffic.
@@ -68,20 +66,16 @@ pub fn judge(
     answers: &[(Question, RouteDecision)],
 ) -> Verdicts {
     let mut verdicts = Verdicts::default();
-    let mut judged: Vec<(Part, Family)> = Vec::new();
     for (question, decision) in answers {
-        let input = question.lookup.input;
-        let is_off = is_forwarding(promise.facts, question.family()) == Some(false)
-            || input.is_some_and(|index| {
-                let device = promise.facts.device_name(index);
-                promise.facts.forwards_from(question.family(), &device) == Some(false)
-            });
-        if is_off && question.lookup.input.is_some() {
+        let (facts, family) = (promise.facts, question.family());
+        let is_off = question.lookup.input.is_some_and(|index| {
+            is_forwarding(facts, family) == Some(false)
+                || facts.forwards_from(family, &facts.device_name(index)) == Some(false)
+        });
+        if is_off {
             // The kernel answers `EHOSTUNREACH` about every packet; the sysctl is named below.
             continue;
         }
-        let place = (question.part, question.family());
-        judged.push(place);
         let found = agreement(promise, question, decision);
         verdicts.take(promise, question, decision, found);
     }
@@ -96,18 +90,6 @@ pub fn judge(
     ] {
         merge(list, []);
     }
-    judged.sort();
-    judged.dedup();
-    let broken = |place: &(Part, Family)| {
-        let all = verdicts.degraded.iter().chain(&verdicts.mismatches);
-        all.into_iter()
-            .any(|found| (found.part, found.family) == (place.0, Some(place.1)))
-    };
-    verdicts.in_force = judged
-        .iter()
-        .copied()
-        .filter(|place| !broken(place))
-        .collect();
     verdicts
 }
 
@@ -139,12 +121,5 @@ impl Verdicts {
                 ),
             )),
         }
-    }
-
-    /// All findings that make the state degraded, the most important part first.
-    pub fn all_degraded(&self) -> Vec<Degradation> {
-        let mut all = self.degraded.clone();
-        merge(&mut all, self.mismatches.iter().cloned());
-        all
     }
 }

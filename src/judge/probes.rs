@@ -11,7 +11,7 @@ use super::packet::Lookup;
 use crate::degraded::Part;
 use crate::desired::{EgressPath, InputPath, special};
 use crate::facts::HostFacts;
-use crate::objects::{RouteTarget, Rule, RuleAction};
+use crate::objects::{Rule, RuleAction};
 use crate::types::{Family, PerFamily, Priority};
 
 /// Bound of the wide routes to ask about, one address each.
@@ -102,7 +102,7 @@ pub fn ordinary_partner(promise: &Promise<'_>, family: Family) -> Option<IpAddr>
 }
 
 /// The priority of our last rule that leads to a path; `None` without one.
-pub(super) fn deciding(promise: &Promise<'_>, family: Family) -> Option<Priority> {
+pub fn deciding(promise: &Promise<'_>, family: Family) -> Option<Priority> {
     let tables = [
         promise.numbers().bypass_table,
         promise.numbers().egress_table,
@@ -187,12 +187,7 @@ pub(super) fn selected<'p>(
     let routes = promise.desired.routes.iter();
     routes
         .filter(move |route| route.key.table == table && route.key.family() == family)
-        .filter(|route| {
-            matches!(
-                route.target,
-                RouteTarget::Via(_) | RouteTarget::Multipath(_)
-            )
-        })
+        .filter(|route| route.target.forwards())
         .map(|route| route.key.dst)
 }
 

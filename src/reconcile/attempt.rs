@@ -13,7 +13,7 @@ use crate::desired::DesiredState;
 use crate::kernel::Kernel;
 use crate::notes::Notes;
 use crate::plan::{Conflict, Goal, ObjectKey, Plan, Step};
-use crate::verify::judge_kernel;
+use crate::verify::judge_routes;
 
 /// Attempts before objects are given up or the part is rolled back.
 const ATTEMPTS: usize = 3;
@@ -169,8 +169,8 @@ impl Work<'_> {
 
     /// Plans again: the new plan must be empty. A watched pass answers for its own steps only.
     fn read_back(&self, machine: &mut Machine<'_>, tried: &[&Step]) -> Result<(), FailedAttempt> {
-        let again = Aim::of(self.part, machine)?;
-        let mut second = machine.view.plan_to(&again.goal);
+        let again = (self.part)(&machine.view);
+        let mut second = machine.view.plan(machine.kernel, again)?;
         self.fights.strip_verified(&mut second);
         if self.is_watched() && !second.is_empty() {
             let tried: BTreeSet<ObjectKey> = tried.iter().map(|step| step.key()).collect();
@@ -202,7 +202,7 @@ impl Work<'_> {
         tried: &[&Step],
     ) -> Result<(), FailedAttempt> {
         let promise = machine.view.promise(&aim.desired);
-        let verdicts = judge_kernel(&promise, tried.iter().copied(), machine.kernel)?;
+        let verdicts = judge_routes(&promise, tried.iter().copied(), machine.kernel)?;
         let exempt = verdicts.exempt.iter().map(ToString::to_string);
         self.notes.extend(exempt);
         let Some(first) = verdicts.mismatches.first() else {

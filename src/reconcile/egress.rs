@@ -4,7 +4,7 @@
 //! cannot be read for a moment, or a part was rolled back. The egress path must not depend on any
 //! of that, so its missing objects are added one by one.
 
-use super::attempt::{Aim, Machine};
+use super::attempt::Machine;
 use super::flows::OpenFlows;
 use super::view::View;
 use super::{Job, PassError};
@@ -16,14 +16,13 @@ use crate::types::Family;
 /// The steps that add missing objects of the egress. Present firewall rules stay: their full text
 /// may depend on facts that only the rest of the pass knows.
 pub(super) fn plan_egress(machine: &mut Machine<'_>, job: Job<'_>) -> Plan {
-    let desired = |view: &View| view.desired(job.config, job.role);
+    let view = &machine.view;
+    let desired = view.desired(job.config, job.role);
     // The rest of the pass met the same error and reports it.
-    let Ok(aim) = Aim::of(&desired, machine) else {
+    let Ok(mut steps) = view.plan(machine.kernel, desired) else {
         return Plan::default();
     };
-    let unreadable = machine.view.unreadable_firewalls();
-    let mut steps = machine.view.plan_to(&aim.goal);
-    let view = &machine.view;
+    let unreadable = view.unreadable_firewalls();
     steps.steps.retain(|step| {
         let wanted = match step {
             Step::Firewall { action, .. } => *action == Action::Add,

@@ -46,11 +46,11 @@ impl std::fmt::Display for Setback {
 }
 
 /// Decides which objects a pass leaves alone. See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fights {
     watched: bool,
     /// Tells the objects of the egress, which are never left alone.
-    ownership: Option<Ownership>,
+    ownership: Ownership,
     /// Egress objects that another program undoes: written each time, and not verified.
     insisted: BTreeSet<ObjectKey>,
     /// Not written any more, by a decision before or during the pass.
@@ -66,29 +66,22 @@ pub(super) struct Fights {
 impl Fights {
     /// The decisions at the start of a pass.
     pub fn new(watched: Option<&Watched>, ownership: Ownership) -> Fights {
-        let is_of_egress = |key: &&ObjectKey| key.is_of_egress(&ownership);
-        match watched {
-            Some(watched) => {
-                let paused = watched.paused.iter();
-                let left_alone = paused.filter(|key| !is_of_egress(key)).cloned().collect();
-                Fights {
-                    watched: true,
-                    left_alone,
-                    contested: watched.contested.clone(),
-                    ownership: Some(ownership),
-                    ..Fights::default()
-                }
-            }
-            None => Fights {
-                ownership: Some(ownership),
-                ..Fights::default()
-            },
+        let (mut left_alone, mut contested) = (BTreeSet::new(), BTreeSet::new());
+        if let Some(watched) = watched {
+            let paused = watched.paused.iter();
+            let may_rest = paused.filter(|key| !key.is_of_egress(&ownership));
+            left_alone.extend(may_rest.cloned());
+            contested.clone_from(&watched.contested);
         }
-    }
-
-    fn is_of_egress(&self, key: &ObjectKey) -> bool {
-        let ownership = self.ownership.as_ref();
-        ownership.is_some_and(|ownership| key.is_of_egress(ownership))
+        Fights {
+            watched: watched.is_some(),
+            ownership,
+            insisted: BTreeSet::new(),
+            left_alone,
+            contested,
+            fought: BTreeSet::new(),
+            refused: BTreeMap::new(),
+        }
     }
 
     /// Leaves objects alone whose place a foreign object has.
@@ -161,7 +154,7 @@ impl Fights {
                 let undone = undone.filter(|key| last || self.contested.contains(key));
                 for key in undone {
                     self.fought.insert(key.clone());
-                    if self.is_of_egress(key) {
+                    if key.is_of_egress(&self.ownership) {
                         insisted.insert(key.clone());
                     } else {
                         given_up.insert(key.clone());

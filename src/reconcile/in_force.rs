@@ -25,13 +25,6 @@ impl InForce {
 
     /// The prefixes with bypass routes.
     pub fn prefixes(&self) -> PerFamily<Vec<IpNet>> {
-        PerFamily::from_fn(|family| {
-            let routes = self.goal.routes.iter().filter(|route| {
-                route.key.family() == family
-                    && self.ownership.is_bypass_table(route.key.table)
-                    && route.target.forwards()
-            });
-            routes.map(|route| route.key.dst).collect()
-        })
+        self.ownership.bypass_prefixes(&self.goal.routes)
     }
 }

@@ -4,27 +4,14 @@ use super::Mode;
 use super::attempt::{Aim, Machine};
 use super::pass::Pass;
 use crate::degraded::{Degradation, Part};
-use crate::plan::Plan;
 use crate::verify::judge_kernel;
 
 impl Pass<'_> {
-    /// The judgement of a dry run. Answers about pending objects would mean nothing.
-    pub(super) fn judge_unless_pending(
-        &mut self,
-        machine: &mut Machine<'_>,
-        aim: &Aim,
-        steps: &Plan,
-    ) {
-        if steps.is_empty() {
-            self.judge(machine, aim);
-        }
-    }
-
     /// Asks the kernel whether the promise holds now, also if the pass has changed nothing. Foreign
     /// state that defeats the promise makes the state degraded; the objects of the pass stay.
     pub(super) fn judge(&mut self, machine: &mut Machine<'_>, aim: &Aim) {
         let promise = machine.view.promise(&aim.desired);
-        let verdicts = match judge_kernel(&promise, std::iter::empty(), machine.kernel) {
+        let verdicts = match judge_kernel(&promise, machine.kernel) {
             Ok(verdicts) => verdicts,
             Err(error) => {
                 let reason = format!("the kernel's routing decisions are unknown: {error}");

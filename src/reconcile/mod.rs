@@ -54,7 +54,8 @@ pub use options::{Asking, Cause, Mode, Options, Watched};
 pub use report::{FetchOutcome, Outcome, Report};
 pub use view::{BackendChoice, Firewalls, View};
 
-/// How long a pass waits for the lock.
+/// How long a pass waits for another pass: longer than a pass over all of AWS's prefixes, shorter
+/// than an operator's patience.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// The settings and options of one pass.

@@ -62,7 +62,7 @@ impl Pass<'_> {
             if options.mode.writes() {
                 let written = self.journal.write_repairs(&self.report);
                 self.tolerate(written)?;
-                self.note(store_silences(&self.store, options, &gathered.silences));
+                self.note(store_silences(&self.store, &gathered.silences));
             }
             documents::find(
                 self.job,

@@ -82,8 +82,8 @@ pub(super) fn store_documents(store: &Store, documents: &Documents) -> Result<No
 
 /// Stores which sources asked for silence. Returns a note about a failure: the next pass would ask
 /// those sources too early, no more.
-pub(super) fn store_silences(store: &Store, options: &Options, silences: &SilencesSeen) -> Notes {
-    if !options.mode.writes() || silences.now == silences.before {
+pub(super) fn store_silences(store: &Store, silences: &SilencesSeen) -> Notes {
+    if silences.now == silences.before {
         return Notes::default();
     }
     let stored = store

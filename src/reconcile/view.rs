@@ -115,19 +115,7 @@ impl View {
 
     /// The prefixes of our bypass routes in the kernel.
     pub fn kernel_prefixes(&self) -> PerFamily<Vec<IpNet>> {
-        PerFamily::from_fn(|family| {
-            self.observed
-                .routes
-                .iter()
-                .filter(|route| {
-                    route.key.family() == family
-                        && self.ownership.is_bypass_table(route.key.table)
-                        && self.ownership.owns_route(route)
-                        && route.target.forwards()
-                })
-                .map(|route| route.key.dst)
-                .collect()
-        })
+        self.ownership.bypass_prefixes(&self.observed.routes)
     }
 
     /// The desired state on this host.

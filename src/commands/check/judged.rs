@@ -21,7 +21,7 @@ pub(super) fn all(
     kernel: &mut Kernel,
     report: &mut CheckReport,
 ) {
-    let verdicts = match judge_kernel(&view.promise(desired), std::iter::empty(), kernel) {
+    let verdicts = match judge_kernel(&view.promise(desired), kernel) {
         Ok(verdicts) => verdicts,
         Err(error) => return report.fail_plain(NAME, error.to_string()),
     };

@@ -86,9 +86,7 @@ impl Check<'_> {
     ) -> Option<bool> {
         let view = self.view;
         let promise = view.promise(desired);
-        let planned = desired.rules.iter();
-        let mut planned = planned.filter(|rule| rule.family == Family::Ipv4);
-        if planned.any(|rule| !view.observed.rules.contains(rule)) {
+        if !promise.is_installed(Family::Ipv4) {
             return None;
         }
         let own = PerFamily::default();

@@ -2,16 +2,14 @@
 
 use super::report::CheckReport;
 use crate::desired::{DesiredState, EgressPath};
+use crate::judge::{Promise, deciding};
 use crate::objects::{Rule, RuleAction};
 use crate::ownership::Ownership;
 use crate::plan::rule_text::rule_text;
 use crate::reconcile::View;
 use crate::types::{Family, Priority, TableId};
 
-/// The kernel's own rule for the main table (`fib_default_rules_init`, net/ipv4/fib_rules.c).
-const MAIN: Priority = Priority(32_766);
-
-pub(super) fn all(view: &View, desired: Option<&DesiredState>, report: &mut CheckReport) {
+pub(super) fn all(view: &View, desired: &DesiredState, report: &mut CheckReport) {
     let name = "rules";
     let rules = &view.observed.rules;
     for family in Family::ALL {
@@ -22,11 +20,10 @@ pub(super) fn all(view: &View, desired: Option<&DesiredState>, report: &mut Chec
         let before: Vec<&&Rule> = of_family
             .iter()
             .filter(|rule| {
-                view.ownership.is_passed_by(rule) || lies_between(rule, desired, &view.ownership)
+                view.ownership.is_passed_by(rule) || lies_between(rule, &view.promise(desired))
             })
             .collect();
-        let closes =
-            desired.is_some_and(|desired| desired.paths.get(family).egress != EgressPath::Main);
+        let closes = desired.paths.get(family).egress != EgressPath::Main;
         let behind: Vec<&&Rule> = of_family
             .iter()
             .filter(|rule| closes && lies_behind(rule, &view.ownership))
@@ -64,27 +61,17 @@ pub(super) fn all(view: &View, desired: Option<&DesiredState>, report: &mut Chec
 }
 
 /// True for a foreign rule among ours, before the last one that leads to a path.
-fn lies_between(rule: &Rule, desired: Option<&DesiredState>, ownership: &Ownership) -> bool {
-    let Some(desired) = desired else {
-        return false;
-    };
-    let ours = desired.rules.iter().filter(|ours| {
-        let numbers = &ownership.current;
-        let tables = [numbers.bypass_table, numbers.egress_table];
-        ours.family == rule.family
-            && matches!(ours.action, RuleAction::Lookup { table, .. } if tables.contains(&table))
-    });
-    let last = ours.map(|ours| ours.priority).max();
-    !ownership.owns_rule(rule)
+fn lies_between(rule: &Rule, promise: &Promise<'_>) -> bool {
+    !promise.ownership.owns_rule(rule)
         && rule.action != RuleAction::Nop
-        && rule.priority >= ownership.current.priority
-        && last.is_some_and(|last| rule.priority <= last)
+        && rule.priority >= promise.numbers().priority
+        && deciding(promise, rule.family).is_some_and(|last| rule.priority <= last)
 }
 
 fn lies_behind(rule: &Rule, ownership: &Ownership) -> bool {
     !ownership.owns_rule(rule)
         && rule.priority > ownership.current.landing()
-        && rule.priority < MAIN
+        && rule.priority < Priority::MAIN
         && rule.action != RuleAction::Nop
         && !is_mains_own(rule)
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use super::report::CheckReport;
 use crate::config::{Config, ManagedSysctl, Role, WhenDown};
-use crate::desired::{CONNTRACK_CROWDED, conntrack_max};
-use crate::desired::{DesiredState, EgressPath};
+use crate::desired::{DesiredState, EgressPath, conntrack_max, is_crowded};
 use crate::judge::is_forwarding;
 use crate::kernel::{Kernel, sysctl};
 use crate::reconcile::View;
@@ -25,7 +24,7 @@ pub(super) fn all(
     config: &Config,
     role: Role,
     view: &View,
-    desired: Option<&DesiredState>,
+    desired: &DesiredState,
     kernel: &mut Kernel,
     report: &mut CheckReport,
 ) {
@@ -34,7 +33,6 @@ pub(super) fn all(
         view,
         values: sysctl::read(paths(view)),
     };
-    let Some(desired) = desired else { return };
     match role {
         Role::Nat => {
             check.forwarding(desired, report);
@@ -70,9 +68,10 @@ impl Check<'_> {
     }
 
     fn number(&self, path: &str) -> Option<u64> {
-        let known = &self.view.facts.sysctls.values;
-        let value = self.values.get(path).or_else(|| known.get(path))?;
-        value.parse().ok()
+        match self.values.get(path) {
+            Some(value) => value.parse().ok(),
+            None => self.view.facts.sysctls.number(path),
+        }
     }
 
     /// The effective `rp_filter`: the larger of `all` and the interface's own
@@ -282,8 +281,7 @@ impl Check<'_> {
         };
         let count = count.unwrap_or(0);
         let text = format!("{count} of {max} entries in use");
-        // Zero means no limit.
-        let crowded = max > 0 && count.saturating_mul(100) > max.saturating_mul(CONNTRACK_CROWDED);
+        let crowded = is_crowded(count, max);
         let small = role == Role::Nat && max > 0 && max < SMALL;
         let fitting = conntrack_max(&self.view.facts);
         if (crowded || small) && fitting > max {

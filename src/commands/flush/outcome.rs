@@ -143,20 +143,13 @@ pub(super) fn left_text(left: &Plan) -> String {
 /// numbers and another state dir was in force, and its rules still steer packets.
 pub(super) fn orphans_text(rules: &[Rule], ownership: &Ownership) -> Option<String> {
     const NAMED: usize = 3;
-    let mut orphans = rules.iter().filter(|rule| ownership.is_orphan(rule));
-    let named: Vec<String> = orphans
-        .by_ref()
-        .take(NAMED)
-        .map(|rule| format!("{} {}: {}", rule.family, rule.priority, rule_text(rule)))
-        .collect();
-    let more = match orphans.count() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
+    let orphans = rules.iter().filter(|rule| ownership.is_orphan(rule));
+    let named =
+        orphans.map(|rule| format!("{} {}: {}", rule.family, rule.priority, rule_text(rule)));
+    let named = first_few(named, NAMED, "; ");
     (!named.is_empty()).then(|| {
         format!(
-            "policy rules of another config remain, with Trailblazer's protocol number and unknown priorities ({}{more}): run flush again with -c and that config, or with --state-dir and its directory",
-            named.join("; ")
+            "policy rules of another config remain, with Trailblazer's protocol number and unknown priorities ({named}): run flush again with -c and that config, or with --state-dir and its directory"
         )
     })
 }

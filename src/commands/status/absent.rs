@@ -190,7 +190,7 @@ impl Absent {
                 .retain(|step| !matches!(step, Step::Firewall { .. }));
         }
         self.notes.append(&mut plan.notes);
-        let verdicts = judge_kernel(&view.promise(&desired), std::iter::empty(), kernel)?;
+        let verdicts = judge_kernel(&view.promise(&desired), kernel)?;
         merge(&mut self.degraded, verdicts.degraded.iter().cloned());
         // Missing objects of ours are pending steps.
         if plan.is_empty() {
