@@ -36,7 +36,7 @@ config needs more than the unit grants.
 pub fn commands(directory: &Path, date: &str) -> Result<(), Failure> {
     let mut root = Cli::command();
     root.build();
-    // What the agent calls by itself is hidden in `--help`, and has no page; nor has `help`.
+    // Hidden commands (only the agent runs them, such as fetch-for-agent) and `help` get no page.
     let shown: Vec<&Command> = root
         .get_subcommands()
         .filter(|command| !command.is_hide_set() && command.get_name() != "help")

@@ -46,10 +46,7 @@ pub(super) fn own_directory(text: &str) -> Result<PathBuf, String> {
             ));
         }
     }
-    if SHARED
-        .iter()
-        .any(|shared| without_dots(&path) == Path::new(shared))
-    {
+    if SHARED.iter().any(|shared| plain == Path::new(shared)) {
         return Err(format!(
             "{text:?} belongs to the whole system: write a directory of its own, such as \
              \"/var/lib/trailblazer\""

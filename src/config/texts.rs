@@ -5,10 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::types::{Region, Service, has_leading_zero};
-
-/// The addresses of the instance metadata service ("Instance metadata", EC2 User Guide).
-const METADATA: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
+use crate::types::{METADATA, Region, Service, has_leading_zero};
 
 /// Reads the address of a router or of this host, so of a possible destination of packets.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
@@ -24,7 +21,7 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
         _ if address.is_unspecified() => refuse("the unspecified address"),
         _ if address.is_loopback() => refuse("a loopback address"),
         _ if address.is_multicast() => refuse("a multicast address"),
-        _ if METADATA.contains(&text) => refuse("the address of the metadata service"),
+        _ if METADATA.contains(&address) => refuse("the address of the metadata service"),
         IpAddr::V4(v4) if v4.is_broadcast() => refuse("the broadcast address"),
         IpAddr::V4(v4) if v4.octets()[0] == 0 => refuse("in 0.0.0.0/8"),
         IpAddr::V4(v4) if v4.octets()[0] >= 240 => refuse("in the reserved block 240.0.0.0/4"),

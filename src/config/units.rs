@@ -113,14 +113,7 @@ pub(super) fn duration_text(duration: Duration) -> String {
     if milliseconds == 0 {
         return "0s".to_owned();
     }
-    DURATIONS
-        .iter()
-        .rev()
-        .find(|(_, length)| milliseconds.is_multiple_of(*length))
-        .map_or_else(
-            || format!("{milliseconds}ms"),
-            |(unit, length)| format!("{}{unit}", milliseconds / length),
-        )
+    in_units(milliseconds, &DURATIONS).unwrap_or_else(|| format!("{milliseconds}ms"))
 }
 
 fn names(units: &[(&str, u64)]) -> String {
@@ -176,7 +169,7 @@ fn quantity(text: &str, units: &[(&str, u64)], kind: &str, example: &str) -> Res
 }
 
 /// Words and abbreviations for units, with the unit that the config knows.
-const ALIASES: [(&[&str], &str); 8] = [
+const ALIASES: [(&[&str], &str); 9] = [
     (&["msec", "millis", "milliseconds"], "ms"),
     (&["sec", "secs", "second", "seconds"], "s"),
     (&["min", "mins", "minute", "minutes"], "m"),
@@ -184,6 +177,7 @@ const ALIASES: [(&[&str], &str); 8] = [
     (&["day", "days"], "d"),
     (&["week", "weeks"], "w"),
     (&["k", "K", "KB", "kb", "Ki"], "KiB"),
+    (&["M", "m", "Mb", "mb", "Mi"], "MiB"),
     (&["g", "G", "Gb", "gb", "Gi"], "GiB"),
 ];
 
@@ -191,10 +185,7 @@ const ALIASES: [(&[&str], &str); 8] = [
 fn correction(text: &str, number: &str, unit: &str, units: &[(&str, u64)]) -> Option<String> {
     let known = |name: &str| units.iter().find(|(unit, _)| *unit == name);
     let alias = ALIASES.iter().find(|(names, _)| names.contains(&unit));
-    let megabytes = ["M", "m", "Mb", "mb", "Mi"]
-        .contains(&unit)
-        .then_some("MiB");
-    let named = alias.map(|(_, name)| *name).or(megabytes);
+    let named = alias.map(|(_, name)| *name);
     if let Some((name, _)) = named.and_then(known) {
         return Some(format!("{number}{name}"));
     }
@@ -227,13 +218,11 @@ fn fraction(number: &str, length: u64, units: &[(&str, u64)]) -> Option<String> 
 
 /// An amount in the largest unit without a fraction.
 fn in_units(amount: u64, units: &[(&str, u64)]) -> Option<String> {
-    let mut fitting: Vec<&(&str, u64)> = units
+    let fitting = units
         .iter()
-        .filter(|(_, length)| amount.is_multiple_of(*length))
-        .collect();
-    fitting.sort_by_key(|(_, length)| *length);
+        .filter(|(_, length)| amount.is_multiple_of(*length));
     fitting
-        .last()
+        .max_by_key(|(_, length)| *length)
         .map(|(unit, length)| format!("{}{unit}", amount / length))
 }
 

@@ -145,10 +145,7 @@ fn check<'a>(
     screen: &Screen,
 ) -> Checked<'a> {
     let in_force = last.map(|last| last.document);
-    if let Some(in_force) = in_force
-        && document.sync_token == in_force.sync_token
-        && document.same_rows(in_force)
-    {
+    if is_same(document, in_force) {
         return Checked::Same;
     }
     if let Some(verdict) = misplaced(document, in_force, inputs.accept) {
@@ -160,8 +157,15 @@ fn check<'a>(
     }
 }
 
-/// Why a source's document can't be used: the guard would reject the document, or hold it for a
-/// token in the future. The next source of the list may have a better one.
+/// True for the document in force itself.
+fn is_same(document: &Document<'_>, in_force: Option<&Document<'_>>) -> bool {
+    in_force.is_some_and(|in_force| {
+        document.sync_token == in_force.sync_token && document.same_rows(in_force)
+    })
+}
+
+/// The reason to ask the next source: the guard would reject this document, or would hold the
+/// document because its sync token lies in the future. `None` for a usable document.
 pub fn refusal(
     document: &Document<'_>,
     in_force: Option<&Document<'_>>,
@@ -169,10 +173,7 @@ pub fn refusal(
     accept: Option<SyncToken>,
     now: i64,
 ) -> Option<String> {
-    let same = in_force.is_some_and(|in_force| {
-        document.sync_token == in_force.sync_token && document.same_rows(in_force)
-    });
-    if same {
+    if is_same(document, in_force) {
         return None;
     }
     let verdict = misplaced(document, in_force, accept)

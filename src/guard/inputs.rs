@@ -1,13 +1,11 @@
 //! The guard's inputs.
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 
 use super::screen::Environment;
 use super::state::GuardState;
 use crate::config::GuardConfig;
-use crate::ranges::{BadRow, Document, Group, Selection, Selector};
+use crate::ranges::{BadRow, Document, Group, Groups, Selection, Selector};
 use crate::types::{PerFamily, SyncToken};
 
 /// The outcome of this pass's fetch.
@@ -83,10 +81,7 @@ impl GuardInputs<'_> {
     }
 
     /// The groups that were in force under the settings of the last judgement.
-    pub(super) fn known_groups(
-        &self,
-        groups: &BTreeMap<Group, Vec<IpNet>>,
-    ) -> BTreeMap<Group, Vec<IpNet>> {
+    pub(super) fn known_groups(&self, groups: &Groups) -> Groups {
         let known = groups.iter().filter(|(group, _)| self.was_selected(group));
         known
             .map(|(group, prefixes)| (group.clone(), prefixes.clone()))

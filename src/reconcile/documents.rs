@@ -19,11 +19,7 @@ use crate::notes::Notes;
 use crate::ranges::{BadRow, Document, DocumentError, Selection, Selector, select_lenient};
 use crate::source::Fetched;
 use crate::state::store::{Meta, Store, Stored};
-use crate::types::{Family, PerFamily, SyncToken};
-
-/// Addresses of the metadata service and of its neighbours ("Instance metadata and user data",
-/// EC2 User Guide).
-const METADATA: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
+use crate::types::{Family, METADATA, PerFamily, SyncToken};
 
 /// The answer of the source, compared with the documents on disk.
 pub(super) enum Answer {
@@ -372,10 +368,7 @@ fn environment(config: &Config, view: &View) -> Environment {
         gateways,
         name_servers: facts.name_servers.clone(),
         sources: config.source.addresses(),
-        metadata: METADATA
-            .iter()
-            .filter_map(|text| text.parse().ok())
-            .collect(),
+        metadata: METADATA.to_vec(),
     }
 }
 

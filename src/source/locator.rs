@@ -1,12 +1,13 @@
 //! The addresses of sources: paths and URLs.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use reqwest::Url;
 use url::Host;
 
 use super::error::Failure;
+use crate::types::METADATA;
 
 /// The address of a source, by the method of reading.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,11 +80,10 @@ pub(super) fn is_local(url: &Url) -> bool {
         }
         Some(Host::Ipv4(address)) => v4(address),
         Some(Host::Ipv6(address)) => {
-            let metadata = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
             address.is_loopback()
                 || address.is_unspecified()
                 || address.is_unicast_link_local()
-                || address == metadata
+                || METADATA.contains(&IpAddr::V6(address))
                 || address.to_ipv4_mapped().is_some_and(v4)
         }
         None => false,

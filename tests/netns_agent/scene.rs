@@ -26,9 +26,9 @@ pub struct Setting {
     pub config: String,
     /// Prefixes in the document beside [`FIRST`].
     pub prefixes: Vec<String>,
-    /// Whether the administrator has an object in every table.
+    /// True if the administrator has rules, routes and chains in every table.
     pub administrator: bool,
-    /// The state before the agent starts.
+    /// Prepares the lab before the agent starts.
     pub prepare: fn(&Lab),
 }
 
