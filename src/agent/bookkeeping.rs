@@ -65,6 +65,7 @@ impl Account {
                 in_force_since: None,
                 in_force_s: 0.0,
                 uptime_s: 0.0,
+                config: None,
                 document: None,
                 source: SourceStatus {
                     latency: Histogram::new(&FETCH_BOUNDS),

@@ -11,6 +11,7 @@
 //! ```
 
 mod bookkeeping;
+mod config_file;
 mod debounce;
 mod logging;
 mod meter;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::config::file::{ConfigOrigin, LoadError, Loaded};
 use crate::config::{Config, Role};
 use crate::kernel::events::ListenError;
 use crate::state::agent_lock::AgentLockError;
@@ -42,6 +44,26 @@ pub use schedule::FetchSchedule;
 pub struct Settings {
     pub config: Arc<Config>,
     pub role: Role,
+    pub origin: ConfigOrigin,
+}
+
+impl Settings {
+    /// The settings of a config file.
+    ///
+    /// # Errors
+    /// Neither the file nor a flag sets the role.
+    pub fn new(loaded: Loaded) -> Result<Settings, LoadError> {
+        Ok(Settings {
+            role: loaded.role()?,
+            config: Arc::new(loaded.config),
+            origin: loaded.origin,
+        })
+    }
+
+    /// True if both mean the same, whatever the file's comments.
+    fn means(&self, other: &Settings) -> bool {
+        self.role == other.role && self.config == other.config
+    }
 }
 
 /// A failure that keeps the agent from starting or ends the agent.

@@ -9,6 +9,8 @@ use sd_notify::{NotifyState, notify, watchdog_enabled};
 #[derive(Debug, Default)]
 pub(super) struct Notifier {
     status: String,
+    /// Follows the status line.
+    remark: Option<String>,
     ready: bool,
 }
 
@@ -51,9 +53,26 @@ impl Notifier {
     /// Sets the line that `systemctl status` shows.
     pub fn status(&mut self, status: String) {
         if self.status != status {
-            send(&[NotifyState::Status(&status)]);
             self.status = status;
+            self.send_status();
         }
+    }
+
+    /// Sets the text behind the status line.
+    pub fn remark(&mut self, remark: Option<String>) {
+        if self.remark != remark {
+            self.remark = remark;
+            self.send_status();
+        }
+    }
+
+    fn send_status(&self) {
+        let Notifier { status, remark, .. } = self;
+        let text = match remark {
+            Some(remark) => format!("{status}; {remark}"),
+            None => status.clone(),
+        };
+        send(&[NotifyState::Status(&text)]);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The agent's loop: starts passes and fetches when due, and otherwise waits for events only.
 
 mod passes;
+mod reload;
 mod requests;
 
 use std::path::Path;
@@ -14,11 +15,13 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::bookkeeping::Account;
+use super::config_file::ConfigFile;
 use super::meter::Meter;
 use super::notify::Notifier;
 use super::shared::{Shared, locked};
 use super::worker::{Ended, Order};
 use super::{AgentError, Debounce, FetchSchedule, Settings, logging, watch, worker};
+use crate::config::file::LoadError;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
 use crate::reconcile::{Cause, Gathered};
@@ -27,6 +30,11 @@ use crate::state::agent_lock::{AgentLock, AgentLockError};
 use crate::state::patience::in_time;
 use crate::state::store::Store;
 use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
+
+use reload::{Candidate, Reading};
+
+/// The result of reading the config file.
+type Read = Result<Settings, LoadError>;
 
 /// READY is sent after this time even without a fetch. Sources that hang are tried one after the
 /// other, and the sum of their timeouts may exceed the unit's `TimeoutStartSec`: systemd would
@@ -44,7 +52,15 @@ struct Running {
     /// Duration of the fetch whose result the pass uses.
     fetch_took: Option<Duration>,
     /// The settings under test, in a dry run before a reload.
-    probe: Option<Settings>,
+    probe: Option<Candidate>,
+}
+
+/// The ways to the loop.
+struct Channels {
+    asked_to: mpsc::Sender<Asked>,
+    ended_to: mpsc::UnboundedSender<Ended>,
+    fetched_to: mpsc::UnboundedSender<EndedFetch>,
+    read_to: mpsc::UnboundedSender<Read>,
 }
 
 pub(super) struct Agent<R> {
@@ -85,7 +101,11 @@ pub(super) struct Agent<R> {
     ready_by: Instant,
     /// Time of the last change of a link, an address or a default route.
     link_changed: Option<Instant>,
-    probe: Option<Settings>,
+    config_file: ConfigFile,
+    reading: Reading,
+    read_to: mpsc::UnboundedSender<Read>,
+    /// Settings of a reload, before their test.
+    candidate: Option<Candidate>,
     reloading: bool,
     told: logging::Told,
 }
@@ -101,7 +121,7 @@ fn stop_signal(kind: SignalKind) -> Result<Signal, AgentError> {
 /// The agent can't start or can't continue; routes, rules and firewall stay as they are.
 pub async fn run<R>(settings: Settings, asker: Asker, reload: R) -> Result<(), AgentError>
 where
-    R: Fn() -> Result<Settings, String>,
+    R: Fn() -> Read + Clone + Send + 'static,
 {
     let mut term = stop_signal(SignalKind::terminate())?;
     let mut interrupt = stop_signal(SignalKind::interrupt())?;
@@ -109,10 +129,15 @@ where
     let (asked_to, mut asked) = mpsc::channel(16);
     let (ended_to, mut ended) = mpsc::unbounded_channel();
     let (fetched_to, mut fetched) = mpsc::unbounded_channel();
+    let (read_to, mut read) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::default());
-    let mut agent = Agent::new(
-        settings, asker, reload, &shared, asked_to, ended_to, fetched_to,
-    )?;
+    let channels = Channels {
+        asked_to,
+        ended_to,
+        fetched_to,
+        read_to,
+    };
+    let mut agent = Agent::new(settings, asker, reload, &shared, channels)?;
     let mut must_end: Option<Instant> = None;
     loop {
         agent.start_what_is_due(Instant::now());
@@ -129,6 +154,7 @@ where
             () = shared.wake.notified() => agent.noticed()?,
             Some(asked) = asked.recv() => agent.answer(asked),
             _ = hangup.recv() => agent.reload(),
+            Some(read) = read.recv() => agent.config_read(read),
             _ = term.recv() => must_end = Some(agent.stop(must_end)),
             _ = interrupt.recv() => must_end = Some(agent.stop(must_end)),
         }
@@ -155,16 +181,20 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-impl<R: Fn() -> Result<Settings, String>> Agent<R> {
+impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
     fn new(
         settings: Settings,
         asker: Asker,
         reload: R,
         shared: &Arc<Shared>,
-        asked_to: mpsc::Sender<Asked>,
-        ended_to: mpsc::UnboundedSender<Ended>,
-        fetched_to: mpsc::UnboundedSender<EndedFetch>,
+        channels: Channels,
     ) -> Result<Self, AgentError> {
+        let Channels {
+            asked_to,
+            ended_to,
+            fetched_to,
+            read_to,
+        } = channels;
         let config = &settings.config;
         // First: a second agent must not change anything.
         let control = logging::or_warn(serve_socket(&config.agent.socket, asked_to.clone()))?;
@@ -189,6 +219,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             meter: Meter::start(store).map_err(AgentError::Thread)?,
             schedule: FetchSchedule::new(config.source.refresh, now),
             resync_at: now + config.agent.resync,
+            config_file: ConfigFile::new(settings.origin.clone()).map_err(AgentError::Thread)?,
             settings,
             asker,
             reload,
@@ -217,7 +248,9 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
             first_fetch_over: false,
             ready_by: now + READY_WITHIN,
             link_changed: None,
-            probe: None,
+            reading: Reading::default(),
+            read_to,
+            candidate: None,
             reloading: false,
             told: logging::Told::default(),
         })
@@ -228,9 +261,10 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         if self.shared.is_stopping() {
             return;
         }
+        self.end_silent_reading(now);
         if self.running.is_none() {
-            if let Some(settings) = self.probe.take() {
-                self.start_probe(settings, now);
+            if let Some(candidate) = self.candidate.take() {
+                self.start_probe(candidate, now);
             } else if !self.shared.is_paused()
                 && let Some(cause) = self.due_cause(now)
             {
@@ -304,6 +338,7 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let mut deadlines: Vec<Option<Instant>> = vec![self.watchdog.map(|(_, next)| next)];
+        deadlines.push(self.reading_due());
         if self.waits_for_ready() {
             deadlines.push(Some(self.ready_by));
         }

@@ -1,21 +1,39 @@
 //! The worker: a thread that runs passes one after the other, while the loop answers requests,
 //! pings the watchdog and handles signals.
 
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::shared::{Shared, locked};
 use crate::apply::Interposer;
 use crate::config::{Config, Role};
+use crate::journal::{Journal, Record};
 use crate::kernel::errno::KernelError;
 use crate::kernel::{Kernel, ObserveError};
 use crate::plan::{Goal, Step};
 use crate::reconcile::{Cause, Gathered, InForce, Memory, Options, Report, pass};
+use crate::state::error::StateError;
+use crate::state::lock::PassLock;
+use crate::state::patience::in_time;
 
-pub(super) struct Order {
+/// Longest wait for the lock before a line of the journal: the next pass waits behind it.
+const WRITE_WAITS: Duration = Duration::from_secs(1);
+
+/// A task of the worker.
+pub(super) enum Order {
+    Pass(Box<PassOrder>),
+    /// Writes a line to the journal.
+    Write {
+        state_dir: PathBuf,
+        record: Box<Record>,
+    },
+}
+
+pub(super) struct PassOrder {
     pub config: Arc<Config>,
     pub role: Role,
     pub options: Options,
@@ -53,7 +71,14 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
     let mut last: Option<Arc<InForce>> = None;
     // The settings of `last`.
     let mut last_config: Option<Arc<Config>> = None;
-    for mut order in orders {
+    for order in orders {
+        let mut order = match order {
+            Order::Pass(order) => *order,
+            Order::Write { state_dir, record } => {
+                write(shared, state_dir, record);
+                continue;
+            }
+        };
         let started = Instant::now();
         let watched = order.options.watched.is_some();
         if watched && shared.take_flushed() {
@@ -111,6 +136,27 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         if ended.send(over).is_err() {
             return;
         }
+    }
+}
+
+/// Writes a line to the journal, with the lock held like a pass. The journal is for people: a fault
+/// is a warning.
+fn write(shared: &Shared, state_dir: PathBuf, record: Box<Record>) {
+    let lock = PassLock::acquire(&state_dir, &record.cause, WRITE_WAITS);
+    let written = match lock {
+        Ok(lock) if lock.failure().is_some_and(StateError::is_silent) => return,
+        Ok(lock) => {
+            shared.pass_began();
+            let journal = Journal::new(&state_dir);
+            let appended = in_time(&state_dir, move || journal.append(&record));
+            shared.pass_ended();
+            drop(lock);
+            appended.and_then(|appended| appended)
+        }
+        Err(error) => return tracing::warn!("cannot write the journal: {error}"),
+    };
+    if let Err(error) = written {
+        tracing::warn!("{error}");
     }
 }
 

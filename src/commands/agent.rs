@@ -24,15 +24,10 @@ pub async fn run(arguments: &AgentArgs, verbose: u8) -> u8 {
     let settings = Settings {
         config: Arc::new(loaded.config),
         role,
+        origin: loaded.origin,
     };
-    let reload = || {
-        let loaded = load(base.config.as_deref(), &overrides).map_err(|wrong| wrong.to_string())?;
-        let role = loaded.role().map_err(|missing| missing.to_string())?;
-        Ok(Settings {
-            config: Arc::new(loaded.config),
-            role,
-        })
-    };
+    let file = base.config.clone();
+    let reload = move || load(file.as_deref(), &overrides).and_then(Settings::new);
     match run_agent(
         settings,
         fetch_for_agent::asker(arguments.log, verbose),

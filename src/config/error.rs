@@ -77,6 +77,30 @@ impl ConfigError {
         }
     }
 
+    /// The line of the first mistake, if the mistake is in the file.
+    pub fn line(&self) -> Option<usize> {
+        let place = self.problems.first()?.place.as_ref()?;
+        Some(place.line)
+    }
+
+    /// The first mistake and the number of the others, in one line.
+    pub fn summary(&self) -> String {
+        let Some(first) = self.problems.first() else {
+            return String::new();
+        };
+        let message = first.message.lines().collect::<Vec<_>>().join(" ");
+        let mut out = if first.key.is_empty() {
+            message
+        } else {
+            format!("{}: {message}", first.key)
+        };
+        let more = self.problems.len() - 1;
+        if more > 0 {
+            let _ = write!(out, " (and {more} more)");
+        }
+        out
+    }
+
     fn render(&self) -> String {
         let mut out = String::new();
         for problem in &self.problems {

@@ -1,8 +1,13 @@
 //! Locates and reads the config file: the only part of `config` with access to the disk.
 
-use std::fs::File;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use sha2::{Digest as _, Sha256};
 
 use super::{Config, ConfigError, Overrides, Problem, Role, parse_readable_part, parse_with};
 
@@ -27,6 +32,22 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// The first line of the file with a mistake.
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            LoadError::Wrong(wrong) => wrong.line(),
+            _ => None,
+        }
+    }
+
+    /// The reason in one line, without the file's text.
+    pub fn summary(&self) -> String {
+        match self {
+            LoadError::Wrong(wrong) => wrong.summary(),
+            other => other.to_string(),
+        }
+    }
+
     /// 64 for mistakes of the user, 1 for failures of the host.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -44,6 +65,25 @@ pub struct Loaded {
     pub config: Config,
     /// The config file; `None` if no file exists and the defaults are in force.
     pub file: Option<PathBuf>,
+    pub origin: ConfigOrigin,
+}
+
+/// The content of the config file at the time of reading.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConfigOrigin {
+    /// The absolute path, also of a file that doesn't exist.
+    pub path: PathBuf,
+    /// SHA-256 in hexadecimal digits; `None` if the file didn't exist.
+    pub digest: Option<String>,
+}
+
+impl ConfigOrigin {
+    fn new(path: &Path, text: Option<&str>) -> ConfigOrigin {
+        ConfigOrigin {
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            digest: text.map(|text| digest_of(text.as_bytes())),
+        }
+    }
 }
 
 impl Loaded {
@@ -109,11 +149,13 @@ pub fn load_for_display(
         Err(fault) => fault,
     };
     let path = explicit.unwrap_or(Path::new(DEFAULT_FILE));
-    let text = read(path).ok().flatten().unwrap_or_default();
+    let text = read(path).ok().flatten();
+    let readable = text.as_deref().unwrap_or_default();
     Ok(LoadedForDisplay {
         loaded: Loaded {
-            config: parse_readable_part(&text, flags),
+            config: parse_readable_part(readable, flags),
             file: Some(path.to_owned()),
+            origin: ConfigOrigin::new(path, text.as_deref()),
         },
         fault: Some(fault),
     })
@@ -129,11 +171,13 @@ fn load_from(
         Some(text) => Ok(Loaded {
             config: parse_with(&text, &path.display().to_string(), flags)?,
             file: Some(path.to_owned()),
+            origin: ConfigOrigin::new(path, Some(&text)),
         }),
         None if explicit.is_some() => Err(LoadError::Missing(path.to_owned())),
         None => Ok(Loaded {
             config: parse_with("", "no config file", flags)?,
             file: None,
+            origin: ConfigOrigin::new(path, None),
         }),
     }
 }
@@ -166,9 +210,77 @@ fn read(path: &Path) -> Result<Option<String>, LoadError> {
     })
 }
 
+/// The digest of the file's present content, to compare with [`ConfigOrigin::digest`]; `None` if
+/// the file doesn't exist.
+///
+/// # Errors
+/// The file is unreadable, or is a pipe or a device, whose content can be read only once.
+pub fn present_digest(path: &Path) -> io::Result<Option<String>> {
+    let mut options = OpenOptions::new();
+    // A pipe without a writer must not keep the caller waiting.
+    let flags = OFlags::NONBLOCK.bits();
+    options.read(true).custom_flags(flags.cast_signed());
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(Some(digest_of(&bytes)))
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digest_tells_a_changed_file_from_the_loaded_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.toml");
+        let absent = load_from(None, &path, &Overrides::default()).expect("defaults");
+        assert_eq!(absent.origin.digest, None);
+        assert_eq!(present_digest(&path).expect("readable"), None);
+        std::fs::write(&path, "role = \"host\"\n").expect("written");
+        let loaded = load_from(None, &path, &Overrides::default()).expect("good");
+        assert_eq!(
+            present_digest(&path).expect("readable"),
+            loaded.origin.digest
+        );
+        std::fs::write(&path, "role = \"host\"\n# a word\n").expect("written");
+        assert_ne!(
+            present_digest(&path).expect("readable"),
+            loaded.origin.digest
+        );
+        present_digest(Path::new("/dev/zero")).expect_err("endless");
+    }
+
+    #[test]
+    fn summary_of_a_mistake_is_one_line_with_the_line_number_apart() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "role = \"host\"\n\nrolle = 1\nbypas = 2\n").expect("written");
+        let wrong = load_from(None, &path, &Overrides::default()).expect_err("unknown keys");
+        assert_eq!(wrong.line(), Some(3));
+        let summary = wrong.summary();
+        assert!(
+            summary.contains("rolle") && summary.contains("and 1 more"),
+            "{summary}"
+        );
+        assert_eq!(summary.lines().count(), 1, "{summary}");
+    }
 
     #[test]
     fn missing_file_is_an_error_only_with_c() {

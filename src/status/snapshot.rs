@@ -34,6 +34,37 @@ words!(State {
     Stopping => "stopping",
 });
 
+/// The settings in force, and the config file on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The absolute path.
+    pub file: String,
+    /// SHA-256 of the content in force; `None` if the file didn't exist and the defaults are in
+    /// force.
+    pub digest: Option<String>,
+    /// Time of reading, in seconds since the epoch.
+    pub loaded_at: i64,
+    /// True if the file on disk has another content; `None` if the file is unreadable.
+    pub differs: Option<bool>,
+    /// The refusal of the newest reload, until a reload succeeds.
+    pub refused: Option<RefusedReload>,
+}
+
+/// New settings that the agent refused: the earlier settings stay in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RefusedReload {
+    /// The line of the first mistake; `None` if the text is sound and does not fit this host.
+    pub line: Option<usize>,
+    /// One line, without file and line number.
+    pub reason: String,
+    /// The first refused reload since the last success, in seconds since the epoch.
+    pub since: i64,
+    /// The last refused reload, in seconds since the epoch.
+    pub last_at: i64,
+    /// Refused reloads since the last success.
+    pub attempts: u64,
+}
+
 /// The age of the document's last confirmation, against `[agent] stale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -228,6 +259,9 @@ pub struct Snapshot {
     /// Total time in force; the share of `uptime_s` is the availability.
     pub in_force_s: f64,
     pub uptime_s: f64,
+    /// `None` from an agent of an earlier version.
+    #[serde(default)]
+    pub config: Option<ConfigStatus>,
     /// `None` until there is a document.
     pub document: Option<DocumentStatus>,
     pub source: SourceStatus,

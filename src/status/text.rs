@@ -1,6 +1,7 @@
 //! The snapshot for people: an engineer on call reads the page at 3 a.m. First the state, then one
 //! line per subject, last the passes.
 
+mod config;
 mod figures;
 pub(crate) mod lines;
 
@@ -21,10 +22,22 @@ const NAMED: usize = 5;
 /// The page. `now` is in seconds since the epoch.
 pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
     let mut lines = Lines::after(headline(snapshot, now, style), style);
+    if let Some(refused) = snapshot
+        .config
+        .as_ref()
+        .and_then(|it| config::refused(it, now))
+    {
+        lines.text.push_str(&painted(style, "31", "RELOAD REFUSED"));
+        let _ = writeln!(lines.text, " {refused}");
+    }
+    lines.text.push('\n');
     for missing in &snapshot.degraded {
         lines.worrying("degraded", &missing.to_string());
     }
     agent(snapshot, now, &mut lines);
+    if let Some(config) = &snapshot.config {
+        config::file(config, now, &mut lines);
+    }
     document(snapshot, &mut lines);
     source(&snapshot.source, &mut lines);
     hold(snapshot, now, &mut lines);
@@ -68,7 +81,7 @@ fn headline(snapshot: &Snapshot, now: i64, style: Style) -> String {
         (_, Some(reason)) => reason.clone(),
         (_, None) => otherwise,
     };
-    format!("{} {reason}\n\n", painted(style, colour, word))
+    format!("{} {reason}\n", painted(style, colour, word))
 }
 
 fn agent(snapshot: &Snapshot, now: i64, lines: &mut Lines) {

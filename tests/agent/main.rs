@@ -18,5 +18,6 @@ mod logs;
 mod metrics;
 mod orders;
 mod protocol;
+mod reload;
 mod sources;
 mod start;

@@ -151,6 +151,19 @@ pub fn filled() -> Snapshot {
         in_force_since: Some(NOW - 600),
         in_force_s: 86_350.5,
         uptime_s: 86_420.25,
+        config: Some(ConfigStatus {
+            file: "/etc/trailblazer/trailblazer.toml".to_owned(),
+            digest: Some("5e".repeat(32)),
+            loaded_at: NOW - 86_420,
+            differs: Some(true),
+            refused: Some(RefusedReload {
+                line: Some(12),
+                reason: "bypass.gatway: unknown key, did you mean \"gateway\"?".to_owned(),
+                since: NOW - 180,
+                last_at: NOW - 60,
+                attempts: 2,
+            }),
+        }),
         document: Some(DocumentStatus {
             sync_token: SyncToken(1_795_021_512),
             create_date: "2026-11-18-17-05-12".to_owned(),

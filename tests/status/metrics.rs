@@ -96,6 +96,8 @@ fn metrics_carry_the_snapshots_values() {
         ("trailblazer_uptime_seconds_total", 86_420.25),
         ("trailblazer_state{state=\"in_force\"}", 1.0),
         ("trailblazer_state{state=\"paused\"}", 0.0),
+        ("trailblazer_config_reload_refused", 1.0),
+        ("trailblazer_config_differs", 1.0),
         ("trailblazer_document_sync_token", 1_795_021_512.0),
         ("trailblazer_document_age_seconds", 130.0),
         ("trailblazer_document_freshness{level=\"fresh\"}", 1.0),

@@ -27,6 +27,8 @@ fn golden(name: &str, text: &str) {
 #[test]
 fn text_of_a_healthy_agent_is_as_expected() {
     let mut snapshot = filled();
+    let config = snapshot.config.as_mut().unwrap();
+    (config.refused, config.differs) = (None, Some(false));
     snapshot.hold = None;
     snapshot.hold_down.clear();
     snapshot.hold_down_total = 0;

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::super::repair_log::may_wait;
 use super::super::shared::locked;
-use super::super::worker::{Ended, Order};
-use super::super::{AgentError, Settings, logging, watch};
-use super::{Agent, EndedFetch, Running};
+use super::super::worker::{Ended, Order, PassOrder};
+use super::super::{AgentError, logging, watch};
+use super::reload::Candidate;
+use super::{Agent, EndedFetch, Read, Running};
 use crate::config::Role;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
@@ -27,7 +28,7 @@ const LINK_SETTLES: Duration = Duration::from_secs(2);
 /// Restored objects kept for the journal of the next pass.
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
 
-impl<R: Fn() -> Result<Settings, String>> Agent<R> {
+impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
     pub(super) fn start_pass(&mut self, cause: Cause, now: Instant) {
         self.causes.clear();
         let limiter = locked(&self.shared.limiter);
@@ -51,13 +52,13 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         self.send(options, gathered, took, None, now);
     }
 
-    pub(super) fn start_probe(&mut self, settings: Settings, now: Instant) {
+    pub(super) fn start_probe(&mut self, candidate: Candidate, now: Instant) {
         let options = Options {
             cause: Cause::Reload,
             mode: Mode::DryRun,
             ..Options::default()
         };
-        self.send(options, Gathered::default(), None, Some(settings), now);
+        self.send(options, Gathered::default(), None, Some(candidate), now);
     }
 
     pub(super) fn send(
@@ -65,17 +66,18 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         options: Options,
         gathered: Gathered,
         fetch_took: Option<Duration>,
-        probe: Option<Settings>,
+        probe: Option<Candidate>,
         now: Instant,
     ) {
-        let settings = probe.as_ref().unwrap_or(&self.settings);
-        let order = Order {
+        let tested = probe.as_ref().map(|candidate| &candidate.settings);
+        let settings = tested.unwrap_or(&self.settings);
+        let order = PassOrder {
             config: Arc::clone(&settings.config),
             role: settings.role,
             options,
             gathered,
         };
-        if self.orders.send(order).is_err() {
+        if self.orders.send(Order::Pass(Box::new(order))).is_err() {
             tracing::error!("the worker has ended: no pass can run; restart the agent");
             return;
         }
@@ -188,8 +190,8 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         let Some(running) = self.running.take() else {
             return;
         };
-        if let Some(settings) = running.probe {
-            return self.probed(settings, &ended);
+        if let Some(candidate) = running.probe {
+            return self.probed(candidate, &ended);
         }
         let report = &ended.report;
         self.debounce.passed(ended.started, ended.ended);

@@ -1,25 +1,21 @@
 //! Requests to the agent, through the control socket and by signals.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::super::worker::Ended;
-use super::super::{Settings, meter};
-use super::Agent;
+use super::super::meter;
+use super::{Agent, Read};
 use crate::config::Config;
-use crate::degraded::Part;
-use crate::random;
 use crate::reconcile::Cause;
-use crate::status::control::{Asked, MetricsServer, Reply, Request, serve_metrics, serve_socket};
+use crate::status::control::{Asked, MetricsServer, Reply, Request, serve_metrics};
 use crate::status::snapshot::{Snapshot, State};
 
 /// SIGTERM ends the process within a second, even during a pass. The other half of that second is
 /// for the end of the process, which takes 150 ms with 100,000 prefixes in memory.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 
-impl<R: Fn() -> Result<Settings, String>> Agent<R> {
+impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
     pub(super) fn answer(&mut self, asked: Asked) {
         let reply = match asked.request {
             Request::Status => Reply::Status(Box::new(self.snapshot())),
@@ -58,67 +54,11 @@ impl<R: Fn() -> Result<Settings, String>> Agent<R> {
         Snapshot {
             saved_dollars: traffic.as_ref().map(|all| meter::saved(all, price)),
             traffic,
+            config: Some(self.config_file.status()),
             ..self
                 .account
                 .snapshot(&self.settings, &self.schedule, fetching, &self.shared)
         }
-    }
-
-    /// Reads the settings again after SIGHUP; a dry run tests the new settings before they replace
-    /// the old settings.
-    pub(super) fn reload(&mut self) {
-        self.notifier.reloading();
-        match (self.reload)() {
-            Ok(settings) => self.probe = Some(settings),
-            Err(why) => {
-                tracing::error!("invalid config, the previous config stays in force: {why}");
-                self.notifier.ready();
-            }
-        }
-    }
-
-    pub(super) fn probed(&mut self, settings: Settings, ended: &Ended) {
-        let report = &ended.report;
-        let error = report.error.clone().filter(|_| !report.without_document);
-        // A mistake in the new config must not cost a part that works.
-        let lost = report.degraded.iter().find(|missing| {
-            let part = missing.part;
-            let affects_paths = matches!(part, Part::Egress | Part::Translation | Part::Bypass);
-            affects_paths && !self.account.lacks(part, missing.family)
-        });
-        if let Some(error) = error.or(lost.map(ToString::to_string)) {
-            tracing::error!("invalid config, the previous config stays in force: {error}");
-            self.notifier.ready();
-            return;
-        }
-        let now = Instant::now();
-        let old = std::mem::replace(&mut self.settings, settings);
-        let (old, new) = (&old.config, Arc::clone(&self.settings.config));
-        self.give_up_fetch(now);
-        self.schedule
-            .set_refresh(new.source.refresh, now, random::fraction());
-        self.schedule.bring_forward(now);
-        if old.agent.metrics != new.agent.metrics {
-            self.metrics = None;
-            self.metrics = metrics(&new, &self.asked_to);
-        }
-        if old.agent.socket != new.agent.socket {
-            self.control = None;
-            match serve_socket(&new.agent.socket, self.asked_to.clone()) {
-                Ok(socket) => self.control = Some(socket),
-                Err(error) => tracing::warn!("{error}"),
-            }
-        }
-        let fixed = old.source.state_dir != new.source.state_dir
-            || old.agent.event_buffer != new.agent.event_buffer;
-        if fixed {
-            tracing::warn!(
-                "changes of [source] state_dir and [agent] event_buffer take full effect only after a restart of the agent"
-            );
-        }
-        self.reloading = true;
-        tracing::info!("new config accepted: in force from the next pass on");
-        self.cause(Cause::Config);
     }
 
     /// Begins the end of the process: after the running step of a pass, at the latest within a second.

@@ -111,6 +111,7 @@ mod tests {
         Loaded {
             config: Config::default(),
             file: file.map(PathBuf::from),
+            origin: crate::config::file::ConfigOrigin::default(),
         }
     }
 

@@ -80,6 +80,52 @@ pub const CATALOGUE: &[Metric] = &[
         samples: |snapshot, out| out.value(&[], snapshot.in_force_s),
     },
     Metric {
+        name: "trailblazer_config_loaded_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Time at which the agent loaded the config in force, in seconds since the epoch.",
+        samples: |snapshot, out| {
+            if let Some(config) = &snapshot.config {
+                out.value(&[], config.loaded_at);
+            }
+        },
+    },
+    Metric {
+        name: "trailblazer_config_reload_refused",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "1 from a refused reload to the next successful one, else 0.",
+        samples: |snapshot, out| {
+            if let Some(config) = &snapshot.config {
+                out.value(&[], flag(config.refused.is_some()));
+            }
+        },
+    },
+    Metric {
+        name: "trailblazer_config_reload_refused_since_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "First refused reload since the last successful one, in seconds since the epoch. Absent without one.",
+        samples: |snapshot, out| {
+            let config = snapshot.config.as_ref();
+            if let Some(refused) = config.and_then(|config| config.refused.as_ref()) {
+                out.value(&[], refused.since);
+            }
+        },
+    },
+    Metric {
+        name: "trailblazer_config_differs",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "1 while the config file on disk has another content than the config in force, else 0. Absent if the file is unreadable.",
+        samples: |snapshot, out| {
+            let config = snapshot.config.as_ref();
+            if let Some(differs) = config.and_then(|config| config.differs) {
+                out.value(&[], flag(differs));
+            }
+        },
+    },
+    Metric {
         name: "trailblazer_document_sync_token",
         kind: Kind::Gauge,
         labels: &[],
