@@ -229,12 +229,8 @@ impl Account {
         }
         let guard = &settings.config.guard;
         let state = &report.guard_state;
-        self.snapshot.hold = state.hold.as_ref().map(|hold| HoldStatus {
-            guards: hold.guards.clone(),
-            sync_token: hold.token,
-            since: hold.since,
-            until: hold.ends(guard),
-        });
+        let hold = state.hold.as_ref();
+        self.snapshot.hold = hold.map(|hold| HoldStatus::of(hold, guard));
         self.snapshot.hold_down = state
             .hold_down
             .iter()

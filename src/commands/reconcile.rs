@@ -1,11 +1,14 @@
 //! `trailblazer reconcile`: one pass.
 
+use std::path::Path;
+
 use super::{complain, print, settings, settings_with_role, style};
 use crate::cli::ReconcileArgs;
 use crate::config::Role;
 use crate::kernel::Kernel;
 use crate::ownership::{Numbers, Ownership};
-use crate::reconcile::{Mode, Options, one_shot};
+use crate::reconcile::{FetchOutcome, Mode, Options, Report, one_shot};
+use crate::status::control::{AskError, Reply, Request, ask};
 
 /// Runs a pass and prints the report.
 pub async fn run(arguments: &ReconcileArgs) -> u8 {
@@ -28,6 +31,11 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
         ..Options::default()
     };
     let report = one_shot(config, role, &options, Kernel::open, None).await;
+    let untold = if changed_documents(&options, &report) {
+        tell_agent(&config.agent.socket)
+    } else {
+        None
+    };
     let ownership = Ownership::new(Numbers::of(config), []);
     print(
         common.base.output,
@@ -40,5 +48,29 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
     for missing in &report.degraded {
         complain(&format!("degraded: {missing}"));
     }
+    if let Some(untold) = &untold {
+        complain(untold);
+    }
     report.exit_code()
+}
+
+/// True after a pass that stored other documents, or the operator's word for one.
+fn changed_documents(options: &Options, report: &Report) -> bool {
+    let news = options.accept.is_some() || report.fetch == FetchOutcome::Changed;
+    options.mode.writes() && report.was_judged() && news
+}
+
+/// Tells a running agent to read the documents again: the agent would otherwise learn of them at
+/// the next fetch. Returns the reason if an agent runs and doesn't take the word.
+fn tell_agent(socket: &Path) -> Option<String> {
+    let refusal = match ask(socket, Request::Documents) {
+        Ok(Reply::Done) | Err(AskError::NoAgent { .. }) => return None,
+        Ok(Reply::Refused(why)) => why,
+        Ok(Reply::Status(_)) => "unexpected reply".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Some(format!(
+        "the running agent was not told of the document and reads it at the next fetch; \
+         `trailblazer kick` makes it read now: {refusal}"
+    ))
 }

@@ -13,6 +13,7 @@
 
 mod anchor;
 mod candidate;
+mod changes;
 pub mod figures;
 mod hold_down;
 mod inputs;
@@ -34,6 +35,7 @@ use screen::{Rejects, Screen};
 
 pub use anchor::{Anchor, RENEW_AFTER};
 pub use candidate::refusal;
+pub use changes::{HeldChange, Share};
 pub use inputs::{Fetch, GuardInputs, LastGood};
 pub use outcome::{AcceptError, Decision, Judgement, Whose};
 pub use screen::Environment;
@@ -160,13 +162,11 @@ fn decide(
     if found.is_empty() {
         return (Decision::Accept(candidate.whose), None);
     }
-    let hold = hold(inputs, candidate, &found);
+    let mut hold = hold(inputs, candidate, &found);
+    hold.changes = changes::changes(known.as_ref(), &judged.groups, hold.additions_in_force);
     let name = figures::document(judged.document);
     let ends = hold.ends(inputs.config);
-    // A token in the future would freeze the list: only the operator or a sane token ends the hold.
-    let never = found
-        .iter()
-        .any(|objection| objection.guard == "future-token");
+    let never = !hold.ends_by_itself();
     let by_itself = candidate.confirmed && !hold.interrupted && ends <= inputs.now && !never;
     if accepted || by_itself {
         let why = if accepted {
@@ -261,6 +261,7 @@ fn hold(inputs: &GuardInputs<'_>, candidate: &Candidate<'_>, found: &[Objection]
         token: Some(candidate.judged.document.sync_token),
         guards,
         additions_in_force: found.iter().all(|found| found.scope == Scope::Withdrawals),
+        changes: Vec::new(),
     }
 }
 

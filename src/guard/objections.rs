@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use super::figures;
 use super::inputs::GuardInputs;
+use super::state::FUTURE_TOKEN;
 use crate::config::GuardConfig;
 use crate::ranges::{Group, Groups, PrefixSet};
 use crate::types::{Family, SyncToken};
@@ -97,7 +98,7 @@ pub(super) fn future_token(token: SyncToken, now: i64) -> Option<Objection> {
     let clock = u64::try_from(now).unwrap_or(0);
     let ahead = token.0.saturating_sub(clock);
     (ahead > TOKEN_AHEAD).then(|| Objection {
-        guard: "future-token",
+        guard: FUTURE_TOKEN,
         scope: Scope::Everything,
         message: format!(
             "its sync token {} is {} ahead of this host's clock ({}); in force, it would make \

@@ -7,9 +7,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::anchor::{Anchor, RENEW_AFTER, ROUNDING};
+use super::changes::HeldChange;
 use crate::config::GuardConfig;
 use crate::ranges::{Group, PrefixSet, Selection, Selector};
 use crate::types::SyncToken;
+
+/// The guard of tokens in the future.
+pub(super) const FUTURE_TOKEN: &str = "future-token";
 
 /// The guard's memory. Readers ignore unknown fields and fill missing fields with defaults, so
 /// older and newer versions can read each other's files.
@@ -108,9 +112,22 @@ pub struct Hold {
     pub guards: Vec<String>,
     /// Only the candidate's withdrawals wait; the additions are in force.
     pub additions_in_force: bool,
+    /// The effect of the candidate, by group.
+    pub changes: Vec<HeldChange>,
 }
 
 impl Hold {
+    /// True if the hold ends without the operator. A token in the future would freeze the list:
+    /// only the operator or a sane token ends such a hold.
+    pub fn ends_by_itself(&self) -> bool {
+        !self.guards.iter().any(|guard| guard == FUTURE_TOKEN)
+    }
+
+    /// True if both hold back the same selection for the same reasons.
+    pub fn is_same(&self, other: &Hold) -> bool {
+        self.digest == other.digest && self.guards == other.guards
+    }
+
     /// The time at which the hold ends without the operator, in seconds since the epoch.
     pub fn ends(&self, config: &GuardConfig) -> i64 {
         later(self.since, config.accept_after)

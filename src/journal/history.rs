@@ -17,6 +17,8 @@ use crate::words::first_few;
 const INTERRUPTED: &str = "interrupted";
 /// The outcome of a pass in progress.
 const RUNNING: &str = "running";
+/// The outcome of a pass with a held document.
+const HELD: &str = "held";
 
 /// One pass, assembled from the lines with the same id.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,6 +41,33 @@ pub struct PassRecord {
     /// The missing parts (`part`, `family`, `reason`, `advice`).
     pub degraded: Vec<Value>,
     pub error: Option<String>,
+    /// The digest of the held selection.
+    pub hold: Option<String>,
+    /// Further passes without a change that met the same hold.
+    pub repeats: usize,
+    /// The end of the last of these.
+    pub last_at: Option<String>,
+}
+
+impl PassRecord {
+    /// True if a later pass found the same hold and changed nothing.
+    fn is_repeated_by(&self, later: &PassRecord) -> bool {
+        self.hold.is_some()
+            && self.hold == later.hold
+            && self.outcome == HELD
+            && later.outcome == HELD
+            && later.steps_total == 0
+            && later.error == self.error
+            && later.degraded == self.degraded
+            && guards(self) == guards(later)
+    }
+}
+
+/// The guards behind the verdicts of a pass, without notes.
+fn guards(pass: &PassRecord) -> Vec<&Value> {
+    let verdicts = pass.verdicts.iter();
+    let verdicts = verdicts.filter(|verdict| verdict["level"] != "note");
+    verdicts.map(|verdict| &verdict["guard"]).collect()
 }
 
 /// An unreadable line.
@@ -76,7 +105,8 @@ impl History {
     /// Keeps only the passes that ended at `since` or later, and those without an end.
     pub fn since(mut self, since: Timestamp) -> History {
         self.passes.retain(|pass| {
-            let at = pass.ended_at.as_ref().unwrap_or(&pass.at);
+            let last = pass.last_at.as_ref().or(pass.ended_at.as_ref());
+            let at = last.unwrap_or(&pass.at);
             // A time that nobody can read is no reason to hide a pass.
             at.parse::<Timestamp>().map_or(true, |at| at >= since)
         });
@@ -148,6 +178,9 @@ impl Collector {
                     duration_ms: None,
                     degraded: Vec::new(),
                     error: None,
+                    hold: None,
+                    repeats: 0,
+                    last_at: None,
                 });
                 place
             }
@@ -172,12 +205,25 @@ impl Collector {
             pass.ended_at = Some(record.at);
             pass.duration_ms = record.duration_ms;
             pass.degraded = record.degraded;
+            pass.hold = record.hold;
             pass.outcome = record.outcome.unwrap_or_else(|| "unknown".to_owned());
         }
     }
 
+    /// The passes; those that only repeat a hold are counted at the first one.
     pub(super) fn finish(self) -> History {
-        self.history
+        let mut history = self.history;
+        let passes = std::mem::take(&mut history.passes);
+        for pass in passes {
+            match history.passes.last_mut() {
+                Some(last) if last.is_repeated_by(&pass) => {
+                    last.repeats += 1;
+                    last.last_at = pass.ended_at;
+                }
+                _ => history.passes.push(pass),
+            }
+        }
+        history
     }
 }
 
@@ -242,6 +288,11 @@ fn details(pass: &PassRecord) -> Vec<String> {
                 part("message")
             ));
         }
+    }
+    if let (repeats @ 1.., Some(last)) = (pass.repeats, &pass.last_at) {
+        lines.push(format!(
+            "held on in {repeats} more passes, the last at {last}"
+        ));
     }
     let missing = pass.degraded.iter();
     let missing = missing.filter_map(|value| Degradation::deserialize(value).ok());

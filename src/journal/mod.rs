@@ -87,6 +87,9 @@ pub struct Record {
     pub degraded: Vec<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The digest of the held selection; in an `end` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
 }
 
 impl Record {
@@ -107,6 +110,7 @@ impl Record {
             duration_ms: None,
             degraded: Vec::new(),
             error: None,
+            hold: None,
         }
     }
 
@@ -124,6 +128,12 @@ impl Record {
             duration_ms: Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
             ..Record::begin(at, pass, cause)
         }
+    }
+
+    /// Sets the digest of the held selection.
+    pub fn with_hold(mut self, digest: Option<String>) -> Record {
+        self.hold = digest;
+        self
     }
 
     /// Sets the missing parts.

@@ -136,6 +136,14 @@ impl Documents {
         found.into_iter().flatten().collect()
     }
 
+    /// True if the guard held the same selection before, for the same reasons.
+    pub fn holds_as_before(&self) -> bool {
+        match (&self.judgement.state.hold, &self.on_disk.guard.hold) {
+            (Some(now), Some(before)) => now.is_same(before),
+            _ => false,
+        }
+    }
+
     /// The prefixes in force. `None` without a document.
     pub fn prefixes_in_force(&self) -> Option<PerFamily<Vec<IpNet>>> {
         let judgement = &self.judgement;

@@ -71,6 +71,8 @@ pub(super) struct Pass<'a> {
     pub(super) memory: Option<&'a mut Memory>,
     pub(super) numbers: StoredNumbers,
     fights: Fights,
+    /// True if the guard held the same before.
+    hold_is_known: bool,
     /// True with the lock of the state dir, which answers.
     pub(super) locked: bool,
     /// Errors that held up nothing. The first one is the error of the pass.
@@ -107,6 +109,7 @@ impl<'a> Pass<'a> {
                 job.options.watched.as_ref(),
                 Ownership::new(Numbers::of(job.config), []),
             ),
+            hold_is_known: false,
             locked: false,
             late: Vec::new(),
             laps: Laps::start(),
@@ -192,7 +195,10 @@ impl<'a> Pass<'a> {
     ) -> Result<(), PassError> {
         let Job { config, role, .. } = self.job;
         let stored = match documents {
-            Some(documents) => self.persist(documents)?,
+            Some(documents) => {
+                self.hold_is_known = documents.holds_as_before();
+                self.persist(documents)?
+            }
             None => false,
         };
         let whole = |view: &View| {
@@ -338,7 +344,11 @@ impl<'a> Pass<'a> {
         report.fought = self.fights.fought;
         report.stages = self.laps.into_stages();
         report.duration = self.started.elapsed();
-        let quiet = self.job.options.watched.is_some() && report.outcome == Outcome::InSync;
+        // A hold is one line until it changes.
+        let held_on = report.outcome == Outcome::Held && self.hold_is_known;
+        let unchanged = held_on && report.plan.is_empty();
+        let quiet =
+            self.job.options.watched.is_some() && (report.outcome == Outcome::InSync || unchanged);
         if self.locked
             && !quiet
             && let Err(error) = self.journal.write_end(report)

@@ -67,6 +67,7 @@ impl<'a> PassJournal<'a> {
         let degraded = report.degraded.iter();
         let record = filled(record, report)
             .with_degraded(degraded.filter_map(|missing| serde_json::to_value(missing).ok()))
+            .with_hold(report.held_digest().map(str::to_owned))
             .with_error(report.error.clone());
         self.journal.append(&record)
     }

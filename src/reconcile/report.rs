@@ -302,6 +302,12 @@ impl Report {
         }
     }
 
+    /// The digest of the held selection.
+    pub(super) fn held_digest(&self) -> Option<&str> {
+        let hold = self.guard_state.hold.as_ref().filter(|_| self.held)?;
+        Some(&hold.digest)
+    }
+
     /// The object that `reconcile -o json` prints.
     pub fn to_json(&self) -> Value {
         json!({

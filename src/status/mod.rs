@@ -10,6 +10,7 @@
 
 mod accept;
 mod client;
+mod hold;
 mod http;
 pub mod metrics;
 mod protocol;

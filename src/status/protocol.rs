@@ -6,6 +6,7 @@
 //! ```text
 //! "status"                            {"status":{…the snapshot…}}
 //! "kick"                              "done"
+//! "documents"                         "done"
 //! {"pause":{"by":"flush, pid 17"}}    {"refused":"why"}
 //! ```
 
@@ -31,6 +32,10 @@ pub enum Request {
     /// Starts a pass and ends a pause. The loop replies [`Reply::Done`] on acceptance; the status
     /// shows the result later.
     Kick,
+    /// Reports that another process has changed the documents in the state dir, with the operator's
+    /// word for a held document. The loop replies [`Reply::Done`] and starts a pass on them; a
+    /// pause goes on.
+    Documents,
     /// Starts no further pass until a kick or a restart. The loop replies [`Reply::Done`] as soon
     /// as the pause is in effect; a pass may still be running and holds the pass lock until its
     /// end.

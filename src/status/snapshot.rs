@@ -123,7 +123,7 @@ pub struct SourceStatus {
 }
 
 /// A document that the guard holds back, as a whole or only its withdrawals.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct HoldStatus {
     /// Names of the guards behind the hold.
     pub guards: Vec<String>,
@@ -134,6 +134,35 @@ pub struct HoldStatus {
     /// End without an operator, if every fetch brings the same document until then; in seconds
     /// since the epoch.
     pub until: i64,
+    /// False for a hold that only the operator or another document ends.
+    #[serde(default = "yes")]
+    pub ends_by_itself: bool,
+    /// The effect of the document, by group.
+    #[serde(default)]
+    pub changes: Vec<HeldChangeStatus>,
+}
+
+/// Holds of agents of earlier versions end by themselves.
+fn yes() -> bool {
+    true
+}
+
+/// The change of one (service, region, family) if the held document were accepted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldChangeStatus {
+    pub service: String,
+    pub region: String,
+    pub family: Family,
+    /// Share of the addresses in force that the document lacks.
+    pub lost_percent: f64,
+    /// The number of prefixes with these addresses.
+    pub lost_prefixes: usize,
+    /// The first five.
+    pub lost: Vec<ipnet::IpNet>,
+    /// New addresses in relation to those in force; 0 if the additions are in force already.
+    pub gained_percent: f64,
+    pub gained_prefixes: usize,
+    pub gained: Vec<ipnet::IpNet>,
 }
 
 /// A withdrawn prefix whose route stays for a while.

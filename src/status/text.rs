@@ -3,6 +3,7 @@
 
 mod config;
 mod figures;
+pub(crate) mod hold;
 pub(crate) mod lines;
 
 use std::fmt::Write as _;
@@ -40,7 +41,7 @@ pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
     }
     document(snapshot, &mut lines);
     source(&snapshot.source, &mut lines);
-    hold(snapshot, now, &mut lines);
+    hold::hold(snapshot.hold.as_ref(), now, &mut lines);
     hold_down(snapshot, now, &mut lines);
     prefixes(snapshot, &mut lines);
     drift(snapshot, now, &mut lines);
@@ -144,28 +145,6 @@ fn source(source: &SourceStatus, lines: &mut Lines) {
         let times = counted(source.failures_in_a_row.into(), "failure");
         lines.worrying("", &format!("{times} in a row, last error: {error}"));
     }
-}
-
-fn hold(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
-    let Some(hold) = &snapshot.hold else {
-        lines.calm("hold", "none");
-        return;
-    };
-    let guards = hold.guards.join(", ");
-    let (document, accept) = match hold.sync_token {
-        Some(token) => (
-            format!("document {token}"),
-            format!("; accept it now: trailblazer reconcile --accept {token}"),
-        ),
-        None => ("a document".to_owned(), String::new()),
-    };
-    let text = format!(
-        "HELD: {guards} holds {document} since {}",
-        moment(hold.since, now)
-    );
-    lines.worrying("hold", &text);
-    let until = moment(hold.until, now);
-    lines.worrying("", &format!("accepted automatically at {until}{accept}"));
 }
 
 fn hold_down(snapshot: &Snapshot, now: i64, lines: &mut Lines) {

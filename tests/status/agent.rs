@@ -33,7 +33,7 @@ impl FakeAgent {
             Box::new(move |request| {
                 Some(match request {
                     Request::Status => Reply::Status(Box::new(snapshot.clone())),
-                    Request::Kick | Request::Pause { .. } => Reply::Done,
+                    Request::Kick | Request::Documents | Request::Pause { .. } => Reply::Done,
                 })
             }),
         )
@@ -185,6 +185,18 @@ pub fn filled() -> Snapshot {
             sync_token: Some(SyncToken(1_795_150_000)),
             since: NOW - 3_600,
             until: NOW + 82_800,
+            ends_by_itself: true,
+            changes: vec![HeldChangeStatus {
+                service: "S3".to_owned(),
+                region: "us-east-1".to_owned(),
+                family: Family::Ipv4,
+                lost_percent: 53.3,
+                lost_prefixes: 7,
+                lost: vec!["52.216.0.0/15".parse().unwrap()],
+                gained_percent: 0.4,
+                gained_prefixes: 1,
+                gained: vec!["18.34.0.0/19".parse().unwrap()],
+            }],
         }),
         hold_down: vec![HoldDownStatus {
             prefix: "52.95.0.0/20".parse().unwrap(),

@@ -67,7 +67,14 @@ fn status_page_documents_every_field_of_a_running_agent() {
     leaves("", &serde_json::to_value(snapshot).unwrap(), &mut fields);
     let mut listed = listed("## While an agent runs");
     // Named for being null.
-    for whole in ["config", "config.refused", "document", "hold", "hold_down"] {
+    for whole in [
+        "config",
+        "config.refused",
+        "document",
+        "hold",
+        "hold.changes",
+        "hold_down",
+    ] {
         assert!(listed.remove(whole), "{whole}");
     }
     assert_eq!(listed, fields);

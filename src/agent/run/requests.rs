@@ -30,6 +30,13 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
                 }
                 Reply::Done
             }
+            Request::Documents => {
+                tracing::info!("another process has stored documents: a pass reads them");
+                // An answer of the source from before may not know them.
+                self.give_up_fetch(Instant::now());
+                self.cause(Cause::Resync);
+                Reply::Done
+            }
             Request::Pause { by } => {
                 tracing::warn!(
                     "paused by {by}: nothing is restored until `trailblazer kick` or a restart"

@@ -3,11 +3,13 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::clock;
 use crate::columns::Style;
 use crate::config::file::Loaded;
 use crate::config::{Config, Role};
 use crate::degraded::{Degradation, merge};
 use crate::firewall::ObservedFirewall;
+use crate::guard::GuardState;
 use crate::journal::{History, Journal, history_json, history_text};
 use crate::kernel::Kernel;
 use crate::observed::ObservedState;
@@ -16,9 +18,12 @@ use crate::plan::text::totals;
 use crate::plan::{Action, Plan, Step};
 use crate::reconcile::{Asking, Firewalls, PassError, examine};
 use crate::state::StateFile;
+use crate::state::error::ReadError;
 use crate::state::lock;
 use crate::state::store::Store;
 use crate::status::control::AskError;
+use crate::status::snapshot::HoldStatus;
+use crate::status::text::hold::hold as hold_lines;
 use crate::status::text::lines::{Lines, painted};
 use crate::types::{Family, PerFamily, SyncToken};
 use crate::verify::judge_kernel;
@@ -36,6 +41,7 @@ pub(super) struct Absent {
     /// The steps of a pass with the stored document; `None` if the comparison failed.
     pending: Option<Plan>,
     document: Option<(SyncToken, String)>,
+    hold: Option<HoldStatus>,
     history: History,
     degraded: Vec<Degradation>,
     notes: Vec<String>,
@@ -91,6 +97,7 @@ pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
         kernel: None,
         pending: None,
         document: None,
+        hold: None,
         history: History::default(),
         degraded: Vec::new(),
         notes: Vec::new(),
@@ -101,6 +108,10 @@ pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
         ));
     }
     let state_dir = &config.source.state_dir;
+    match hold(config) {
+        Ok(hold) => absent.hold = hold,
+        Err(error) => absent.notes.push(error.to_string()),
+    }
     match Journal::new(state_dir).read() {
         Ok(history) => {
             let holder = lock::holder(state_dir).ok().flatten();
@@ -116,6 +127,18 @@ pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
         new
     });
     absent
+}
+
+/// The hold in the guard's memory, with its clock.
+fn hold(config: &Config) -> Result<Option<HoldStatus>, ReadError> {
+    let store = Store::open(&config.source.state_dir);
+    let state: GuardState = match store.read_json(StateFile::Guard) {
+        Err(ReadError::Absent { .. }) => return Ok(None),
+        read => read?,
+    };
+    let state = clock::anchor().map_or_else(|| state.clone(), |now| state.rebase(&now));
+    let hold = state.hold.as_ref();
+    Ok(hold.map(|hold| HoldStatus::of(hold, &config.guard)))
 }
 
 impl Absent {
@@ -271,6 +294,8 @@ impl Absent {
             None => "none in force".to_owned(),
         };
         lines.line(self.document.is_none(), "document", &document);
+        let now = Timestamp::now().as_second();
+        hold_lines(self.hold.as_ref(), now, &mut lines);
         if let Some(kernel) = &self.kernel {
             let InKernel { routes, .. } = kernel;
             let (ipv4, ipv6) = (routes.get(Family::Ipv4), routes.get(Family::Ipv6));
@@ -318,6 +343,7 @@ impl Absent {
                 "sync_token": token,
                 "create_date": date,
             })),
+            "hold": self.hold,
             "routes": self.kernel.as_ref().map(|kernel| &kernel.routes),
             "rules": self.kernel.as_ref().map(|kernel| kernel.rules),
             "firewalls": self.kernel.as_ref().map(|kernel| &kernel.firewalls),
