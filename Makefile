@@ -1,6 +1,6 @@
 # make demo       shows the plan and the flows in a small VPC of network namespaces, in seconds
 # make test       runs all tests that a change must pass; installs the tools for the tests
-# make test-images  checks the images, the DaemonSet and the public CI; fetches 400 MB of checkers
+# make test-images  checks the images, the DaemonSet, the public CI and a release; fetches 400 MB of checkers
 # make test-boot  boots machines with the package under systemd-nspawn; as root or with sudo
 # make test-long  also runs the tests that take minutes
 # make golden     rewrites the golden plans; read the diff before a commit

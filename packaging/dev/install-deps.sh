@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the tools that building, packaging, the demo, the tests or the bench need:
 #
-#   packaging/dev/install-deps.sh build|packages|deny|demo|test|boot|bench
+#   packaging/dev/install-deps.sh build|packages|release|deny|demo|test|boot|bench
 #
 # Quick and silent if all tools exist. Installs missing tools with apt-get (through sudo if not root);
 # without apt-get, prints the missing tools and stops.
@@ -10,13 +10,14 @@ set -eu
 # tool:package (names as in Debian and Ubuntu); *.so.* is a library for LD_PRELOAD
 build="cc:gcc make:make ld:binutils"
 packages="$build git:git dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev rpmbuild:rpm readelf:binutils xz:xz-utils"
+release="dpkg-deb:dpkg apt-ftparchive:apt-utils createrepo_c:createrepo-c rpmsign:rpm gpg:gpg gpg-agent:gpg-agent xz:xz-utils"
 deny="$build ensurepip:python3-venv"
 demo="$build ip:iproute2 nft:nftables iptables:iptables unshare:util-linux setpriv:util-linux mount:mount"
 test="$demo iptables:iptables iptables-restore:iptables \
     iptables-legacy:iptables ip6tables-legacy:iptables xz:xz-utils \
     conntrack:conntrack sysctl:procps script:bsdutils libfaketime.so.1:libfaketime \
     systemd-networkd:systemd \
-    ${packages#"$build "} debootstrap:debootstrap cpio:cpio lintian:lintian rpmlint:rpmlint \
+    ${packages#"$build "} $release dnf:dnf debootstrap:debootstrap cpio:cpio lintian:lintian rpmlint:rpmlint \
     shellcheck:shellcheck ensurepip:python3-venv man:man-db lexgrog:man-db bash:bash zsh:zsh fish:fish"
 boot="$demo ${packages#"$build "} debootstrap:debootstrap systemd-nspawn:systemd-container"
 bench="$test bird:bird2 birdc:bird2"
@@ -29,13 +30,14 @@ promtool=$(cd "$(dirname "$0")/../.." && pwd)/target/tools/promtool
 case "${1:-test}" in
     build) wanted=$build ;;
     packages) wanted=$packages ;;
+    release) wanted=$release ;;
     deny) wanted=$deny ;;
     demo) wanted=$demo ;;
     test) wanted=$test ;;
     boot) wanted=$boot ;;
     bench) wanted=$bench ;;
     *)
-        echo "usage: $0 build|packages|deny|demo|test|boot|bench" >&2
+        echo "usage: $0 build|packages|release|deny|demo|test|boot|bench" >&2
         exit 64
         ;;
 esac

@@ -12,4 +12,5 @@ mod configs;
 mod fleet;
 mod packer;
 mod pages;
+mod release;
 mod tools;

@@ -73,7 +73,8 @@ pub fn build(
     }
 }
 
-fn script(name: &str) -> Command {
+/// A script of `packaging/`, in the environment of a shell.
+pub fn script(name: &str) -> Command {
     let mut command = Command::new(repository().join("packaging").join(name));
     // The environment that cargo gives to tests would make a nested cargo rebuild everything.
     for (key, _) in std::env::vars_os() {

@@ -9,6 +9,7 @@ mod deb;
 mod inside;
 mod lint;
 mod metadata;
+mod repository;
 mod reproducible;
 mod rpm;
 mod words;
