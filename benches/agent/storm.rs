@@ -164,7 +164,7 @@ fn listen() -> Res<Receiver<(Route, Instant)>> {
     listener.filter(&[BYPASS])?;
     let (to, heard) = mpsc::channel();
     thread::spawn(move || {
-        while let Ok(heard) = listener.wait().and_then(|()| listener.read(128)) {
+        while let Ok(heard) = listener.wait(None).and_then(|()| listener.read(128)) {
             let now = Instant::now();
             for event in heard.events {
                 if let Change::RouteCame(route) = event.change

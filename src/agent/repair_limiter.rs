@@ -160,6 +160,13 @@ impl<K: Ord + Clone> RepairLimiter<K> {
         going_on.map(|(key, _)| key)
     }
 
+    /// The number of repairs in the last ten seconds, 0 for an object in conflict.
+    pub fn recent_repairs(&self, key: &K, now: Instant) -> u32 {
+        let repaired = self.repaired.get(key);
+        let recent = repaired.filter(|repaired| now < repaired.first + WINDOW);
+        recent.map_or(0, |repaired| repaired.repairs)
+    }
+
     /// True during a pause of the object.
     pub fn is_paused(&self, key: &K, now: Instant) -> bool {
         self.conflicts

@@ -2,7 +2,7 @@
 //! watcher listens to the kernel and restores deleted objects.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -93,6 +93,8 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     /// A pass of this process holds the lock of the state dir.
     passing: AtomicBool,
+    /// The number of passes begun.
+    passes: AtomicU64,
     /// Held by the watcher during a repair, and by a pass whose goal differs from the state in
     /// force: only one of both changes the kernel at a time.
     pub turn: Mutex<()>,
@@ -129,7 +131,13 @@ impl Shared {
 
     /// Marks the lock of the state dir as held by a pass of this process.
     pub fn pass_began(&self) {
+        self.passes.fetch_add(1, Ordering::SeqCst);
         self.passing.store(true, Ordering::SeqCst);
+    }
+
+    /// The number of passes of this process begun so far.
+    pub fn passes(&self) -> u64 {
+        self.passes.load(Ordering::SeqCst)
     }
 
     /// Ends the mark of [`Shared::pass_began`].

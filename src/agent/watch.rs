@@ -6,6 +6,7 @@
 
 mod burst;
 mod foreign;
+mod held;
 mod legacy;
 mod poll;
 mod reaction;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::burst::FlushDetector;
+use self::held::Held;
 use self::reaction::{
     Reaction, Trigger, connected_changed, firewall_of, route_gone, rule_came, rule_gone,
 };
@@ -55,6 +57,7 @@ pub(super) struct Watcher {
     /// The transaction touched any table, and this host forwards packets through all of them.
     chains_touched: bool,
     flushes: FlushDetector,
+    held: Option<Held>,
     restored_at: Option<Instant>,
 }
 
@@ -79,6 +82,7 @@ pub(super) fn start(
         firewall_touched: false,
         chains_touched: false,
         flushes: FlushDetector::default(),
+        held: None,
         restored_at: None,
     };
     watcher.filter();
@@ -103,10 +107,13 @@ impl Watcher {
         loop {
             let heard = self
                 .listener
-                .wait()
+                .wait(self.held.as_ref().map(Held::due))
                 .and_then(|()| self.listener.read(READING));
             match heard {
-                Ok(heard) => self.hear(heard, kernel.as_mut()),
+                Ok(heard) => {
+                    self.hear(heard, kernel.as_mut());
+                    self.restore_held(kernel.as_mut());
+                }
                 Err(error) => {
                     locked(&self.shared.noticed).deaf = Some(error.to_string());
                     self.shared.wake.notify_one();
@@ -152,6 +159,11 @@ impl Watcher {
                 (Some(in_force), Some(kernel)) => {
                     // In a flush too, the egress path is restored at once.
                     let postponed = flush && gone.postpone(&in_force.ownership);
+                    let passes = self.shared.passes();
+                    let limiter = locked(&self.shared.limiter);
+                    let ownership = &in_force.ownership;
+                    Held::take(&mut self.held, &mut gone, &limiter, ownership, passes, now);
+                    drop(limiter);
                     let left = !gone.is_empty() && self.restore(in_force, kernel, gone, now);
                     left || postponed
                 }
@@ -164,6 +176,28 @@ impl Watcher {
         if wakes {
             self.shared.wake.notify_one();
         }
+    }
+
+    /// Restores the held routes after their quiet time.
+    fn restore_held(&mut self, kernel: Option<&mut Kernel>) {
+        let now = Instant::now();
+        let Some(held) = self.held.take_if(|held| held.due() <= now) else {
+            return;
+        };
+        let left = match (
+            held.release(self.shared.passes()),
+            self.shared.in_force(),
+            kernel,
+        ) {
+            (Some(gone), Some(in_force), Some(kernel)) => {
+                self.restore(&in_force, kernel, gone, now)
+            }
+            _ => true,
+        };
+        if left {
+            locked(&self.shared.noticed).repaired_at = Some(now);
+        }
+        self.shared.wake.notify_one();
     }
 
     /// The reaction to one event; adds a deleted object of ours to `gone`.

@@ -37,6 +37,26 @@ impl Gone {
         self.len() == 0
     }
 
+    /// Takes out the routes with such a key.
+    pub(super) fn split(&mut self, is_taken: impl Fn(&ObjectKey) -> bool) -> Gone {
+        let of_route = |route: &mut Route| is_taken(&ObjectKey::Route(route.key));
+        Gone {
+            routes: self.routes.extract_if(.., of_route).collect(),
+            rules: Vec::new(),
+            ports: self
+                .ports
+                .extract_if(.., |(key, _)| is_taken(key))
+                .collect(),
+        }
+    }
+
+    /// Adds the objects of `other`.
+    pub(super) fn append(&mut self, mut other: Gone) {
+        self.routes.append(&mut other.routes);
+        self.rules.append(&mut other.rules);
+        self.ports.append(&mut other.ports);
+    }
+
     /// Removes the objects that can wait for a pass. Returns true if there were any.
     pub(super) fn postpone(&mut self, ownership: &Ownership) -> bool {
         let before = self.len();

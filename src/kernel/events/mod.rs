@@ -8,10 +8,11 @@ mod decode;
 mod filter;
 
 use std::io;
+use std::time::Instant;
 
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use thiserror::Error;
@@ -128,17 +129,20 @@ impl Listener {
             .map_err(cannot("filter route notifications"))
     }
 
-    /// Waits for a notification, without a timeout.
+    /// Waits for a notification, at most until `until`.
     ///
     /// # Errors
     /// poll(2) fails.
-    pub fn wait(&self) -> Result<(), ListenError> {
+    pub fn wait(&self, until: Option<Instant>) -> Result<(), ListenError> {
         let mut ready = vec![PollFd::new(&self.route, PollFlags::IN)];
         if let Some(firewall) = &self.firewall {
             ready.push(PollFd::new(firewall, PollFlags::IN));
         }
         loop {
-            match poll(&mut ready, None) {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            // A timeout out of range of the system call's is none.
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut ready, left.as_ref()) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(cannot("wait for notifications")(errno.into())),
