@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::CHAIN_PREFIX;
 use super::legacy::{listing, program, tables};
+use super::records::records;
 use super::rule::{Opt, options};
 use crate::judge::chain::{
     BaseChain, ChainPlace, Condition, Effect, Field, ForeignRule, Test, octets,
@@ -76,7 +77,7 @@ type ChainsByName = BTreeMap<String, Vec<ForeignRule>>;
 /// Reads the output of `iptables -S`: chains, and policies of built-in chains.
 fn parse(text: &str, family: Family) -> (ChainsByName, BTreeMap<String, String>) {
     let (mut chains, mut policies) = (ChainsByName::new(), BTreeMap::new());
-    for line in text.lines() {
+    for line in records(text) {
         let Some((kind, rest)) = line.split_once(' ') else {
             continue;
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::CHAIN_PREFIX;
 use super::legacy::{listing, program, tables};
+use super::records::records;
 use super::rule::tokens;
 use crate::firewall::marks::{Access, Carrier, MarkUse};
 use crate::kernel::firewall::error::FirewallError;
@@ -33,11 +34,11 @@ pub fn foreign_marks() -> Result<BTreeSet<MarkUse>, FirewallError> {
 
 /// Reads the output of `iptables-save`.
 fn parse(text: &str, program: &str) -> Vec<MarkUse> {
-    let mut table = "";
+    let mut table = String::new();
     let mut found = Vec::new();
-    for line in text.lines() {
+    for line in records(text) {
         if let Some(name) = line.strip_prefix('*') {
-            table = name;
+            table = name.to_owned();
         }
         let Some((chain, words)) = line
             .strip_prefix("-A ")

@@ -31,6 +31,7 @@ pub mod legacy;
 mod marks;
 mod model;
 mod read;
+mod records;
 mod render;
 mod rule;
 mod save;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::model::{CHAIN_COMMENT, JUMP_COMMENT, Jump, Own, PREFIX, counting};
+use super::records::records;
 use super::rule::{self, ChainRule};
 use crate::firewall::Traffic;
 
@@ -63,7 +64,7 @@ struct Line {
 pub fn parse(output: &str) -> Result<Saved, SaveError> {
     let mut saved = Saved::default();
     let mut open: Option<(String, TableText)> = None;
-    for line in output.lines() {
+    for line in records(output) {
         let line = line.trim_end();
         if let Some(remark) = line.strip_prefix('#') {
             read_remark(remark.trim(), &mut saved)?;
