@@ -61,6 +61,7 @@ impl Account {
                 state: State::Starting,
                 reason: Some("the first pass has not ended yet".to_owned()),
                 degraded: Vec::new(),
+                conflicts: Vec::new(),
                 started_at: now_s(),
                 in_force_since: None,
                 in_force_s: 0.0,
@@ -185,6 +186,8 @@ impl Account {
             _ => {}
         }
         self.snapshot.degraded.clone_from(&report.degraded);
+        let conflicts = report.plan.conflicts.iter();
+        self.snapshot.conflicts = conflicts.map(|conflict| conflict.message.clone()).collect();
         self.snapshot.notes = report.notes.texts().map(str::to_owned).collect();
         self.snapshot.firewall = report
             .backend

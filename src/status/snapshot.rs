@@ -282,6 +282,9 @@ pub struct Snapshot {
     /// The missing parts as of the last pass, the most important part first.
     #[serde(default)]
     pub degraded: Vec<Degradation>,
+    /// Foreign objects in the place of ours, as of the last pass.
+    #[serde(default)]
+    pub conflicts: Vec<String>,
     pub started_at: i64,
     /// Start of the current, unbroken time in force.
     pub in_force_since: Option<i64>,

@@ -147,6 +147,7 @@ pub fn filled() -> Snapshot {
         state: State::InForce,
         reason: None,
         degraded: Vec::new(),
+        conflicts: Vec::new(),
         started_at: NOW - 86_420,
         in_force_since: Some(NOW - 600),
         in_force_s: 86_350.5,
