@@ -207,7 +207,7 @@ fn multipath_default_survives_a_short_loss_of_carrier() {
             far.ip("link set eth0 up");
             put_gateways(&far);
             wait_until(
-                Duration::from_millis(500),
+                Duration::from_secs(10),
                 Duration::from_millis(5),
                 || (defaults(ns) == before).then_some(()),
                 || format!("{before:?}, but {:?}", defaults(ns)),

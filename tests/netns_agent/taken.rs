@@ -20,7 +20,7 @@ fn flushed_tables_are_restored() {
             for table in [1083, 1084] {
                 for family in FAMILIES {
                     let story = scene.story();
-                    scene.gap(|| drop(scene.ip(&format!("{family} route flush table {table}"))));
+                    scene.gap(|| scene.delete_each_route(family, table));
                     let gone = match table {
                         1083 => FIRST,
                         _ => &["0.0.0.0/0", THROWN[0], "::/0", THROWN[1]],
@@ -129,8 +129,9 @@ fn five_complete_flushes_in_a_row_are_repaired() {
                     let mut lines = String::new();
                     for family in FAMILIES {
                         for table in [1083, 1084] {
-                            lines
-                                .push_str(&format!("ip {family} route flush table {table} || :\n"));
+                            // `ip route flush` lists and deletes until a listing is empty, and so
+                            // competes with the repairs.
+                            lines.push_str(&format!("{}\n", delete_each(family, table)));
                         }
                         for priority in RULES {
                             lines.push_str(&format!("ip {family} rule del pref {priority} || :\n"));

@@ -91,6 +91,8 @@ pub struct Machine<'a> {
     firewall: Firewall,
     config: String,
     document: PathBuf,
+    /// The lines of `[source]`, except the state dir.
+    source: String,
     token: u64,
 }
 
@@ -104,6 +106,7 @@ impl<'a> Machine<'a> {
             name,
             firewall,
             config: String::new(),
+            source: format!("url = \"{}\"", document.display()),
             document,
             token: 1_795_021_512,
         };
@@ -117,6 +120,11 @@ impl<'a> Machine<'a> {
         self.select(&["ipv4", "ipv6"], settings);
     }
 
+    /// Another source from the next config on.
+    pub fn ask(&mut self, lines: &str) {
+        self.source = lines.to_owned();
+    }
+
     /// Another config from the next pass on, with the selected families.
     pub fn select(&mut self, families: &[&str], settings: &str) {
         let role = if self.name.starts_with("nat") {
@@ -126,11 +134,11 @@ impl<'a> Machine<'a> {
         };
         let text = format!(
             "role = \"{role}\"\n\
-             [source]\nurl = \"{}\"\nstate_dir = \"$STATE\"\n\
+             [source]\n{}\nstate_dir = \"$STATE\"\n\
              [select]\nregions = [\"us-east-1\"]\nfamilies = {families:?}\n\
              [guard]\nmax_loss = \"100%\"\nhold_down = \"0s\"\n\
              [nat]\n{}\n{settings}",
-            self.document.display(),
+            self.source,
             self.firewall.line()
         );
         self.config = self.lab.config(self.name, &text);
@@ -148,6 +156,11 @@ impl<'a> Machine<'a> {
 
     /// Runs a command of the binary.
     pub fn run(&self, arguments: &[&str]) -> Output {
+        self.ns().exec_command(&mut self.command(arguments))
+    }
+
+    /// The command of the binary with the config, for processes that end early.
+    pub fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut words = arguments.to_vec();
         words.extend(["-c", &self.config]);
         let mut command = trailblazer_command(&words);
@@ -155,7 +168,7 @@ impl<'a> Machine<'a> {
             let path = std::env::var("PATH").unwrap_or_default();
             command.env("PATH", format!("{}:{path}", legacy_programs().display()));
         }
-        self.ns().exec_command(&mut command)
+        command
     }
 
     /// Starts the agent, with a log beside the config. Two agents in one lab need `[agent] socket`.

@@ -89,8 +89,19 @@ impl Agent {
     /// Waits until the status fulfils a condition, and returns the status.
     #[track_caller]
     pub fn wait_for(&self, what: &str, fulfilled: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_within(SOON, what, fulfilled)
+    }
+
+    /// Like `wait_for`, with another limit.
+    #[track_caller]
+    pub fn wait_for_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        fulfilled: impl Fn(&Value) -> bool,
+    ) -> Value {
         wait_until(
-            SOON,
+            limit,
             Duration::from_millis(20),
             || self.status().filter(&fulfilled),
             || {

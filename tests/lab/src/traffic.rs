@@ -239,6 +239,19 @@ impl StreamReport {
         counts
     }
 
+    /// Panics if a connection to `target` was seen from another address than one of `allowed`, or if
+    /// none was seen. On a busy machine connections may time out.
+    #[track_caller]
+    pub fn assert_seen_only(&self, target: IpAddr, allowed: &[IpAddr]) {
+        let mut counts = self.of(target);
+        counts.remove("TimedOut");
+        let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+        assert!(
+            !counts.is_empty() && counts.keys().all(|seen| allowed.contains(seen)),
+            "connections to {target} must be seen from {allowed:?}, but: {counts:?}"
+        );
+    }
+
     /// Panics unless all connections to `target` were seen from one of `allowed`, and at least one
     /// connection was made.
     #[track_caller]
