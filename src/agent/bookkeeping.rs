@@ -79,6 +79,8 @@ impl Account {
                 routes: PerFamily::default(),
                 drift: DriftStatus::default(),
                 traffic: None,
+                bypass_percent: None,
+                conntrack: None,
                 saved_dollars: None,
                 passes: Vec::new(),
                 pass_totals: PassTotals {

@@ -8,10 +8,13 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use super::flow_table::FlowTable;
+use crate::config::Role;
 use crate::firewall::{BackendKind, PathTraffic, Traffic};
 use crate::kernel::firewall::{self, FirewallBackend, FirewallError};
 use crate::state::StateFile;
 use crate::state::store::Store;
+use crate::status::snapshot::ConntrackStatus;
 use crate::types::{Family, PerFamily};
 
 /// The least pause between two readings that each start processes; a scrape in between gets the
@@ -23,17 +26,24 @@ const COSTLY_EVERY: Duration = Duration::from_secs(10);
 const LOOP_WAITS: Duration = Duration::from_millis(250);
 
 enum MeterOrder {
-    Use(BackendKind),
+    Use(BackendKind, Role),
     Read,
+}
+
+/// One reading of all counters.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reading {
+    pub traffic: Option<PathTraffic>,
+    pub conntrack: Option<ConntrackStatus>,
 }
 
 /// The loop's side of the meter: the thread reads counters, starts processes and writes the file.
 pub(super) struct Meter {
     orders: Sender<MeterOrder>,
-    readings: Receiver<Option<PathTraffic>>,
+    readings: Receiver<Reading>,
     /// True between [`MeterOrder::Read`] and the reading.
     asked: bool,
-    last: Option<PathTraffic>,
+    last: Reading,
 }
 
 impl Meter {
@@ -48,12 +58,24 @@ impl Meter {
             .name("meter".to_owned())
             .spawn(move || {
                 let mut counters = Counters::new(store);
+                let mut flows = None;
                 for order in waiting {
                     match order {
-                        MeterOrder::Use(kind) => counters.use_backend(kind),
+                        MeterOrder::Use(kind, role) => {
+                            counters.use_backend(kind);
+                            flows.get_or_insert_with(FlowTable::default).role = Some(role);
+                        }
                         MeterOrder::Read => {
-                            if done.send(counters.read()).is_err() {
+                            let reading = Reading {
+                                traffic: counters.read(),
+                                conntrack: flows.as_ref().and_then(FlowTable::read),
+                            };
+                            if done.send(reading).is_err() {
                                 return;
+                            }
+                            // The listing takes longer: the next reading has its result.
+                            if let Some(flows) = &mut flows {
+                                flows.list_ports();
                             }
                         }
                     }
@@ -63,19 +85,19 @@ impl Meter {
             orders,
             readings,
             asked: false,
-            last: None,
+            last: Reading::default(),
         })
     }
 
     /// Selects the firewall in use.
-    pub fn use_backend(&mut self, kind: BackendKind) {
+    pub fn use_backend(&mut self, kind: BackendKind, role: Role) {
         // The thread ends only with the meter.
-        let _ = self.orders.send(MeterOrder::Use(kind));
+        let _ = self.orders.send(MeterOrder::Use(kind, role));
     }
 
-    /// The counts so far; `None` before the first reading. A reading that takes longer than
+    /// The counts so far; none before the first reading. A reading that takes longer than
     /// [`LOOP_WAITS`] is delivered by a later call.
-    pub fn read(&mut self) -> Option<PathTraffic> {
+    pub fn read(&mut self) -> Reading {
         let wait = if self.asked {
             Duration::ZERO
         } else {
@@ -91,7 +113,7 @@ impl Meter {
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
-        self.last
+        self.last.clone()
     }
 }
 
@@ -185,6 +207,16 @@ fn shrank(last: &PathTraffic, now: &PathTraffic) -> bool {
     })
 }
 
+/// The share of the bypass in all counted bytes; `None` without bytes.
+pub(super) fn bypass_percent(traffic: &PathTraffic) -> Option<f64> {
+    let bytes = |path: &PerFamily<Traffic>| -> u64 {
+        Family::ALL.into_iter().map(|it| path.get(it).bytes).sum()
+    };
+    let (bypass, egress) = (bytes(&traffic.bypass), bytes(&traffic.egress));
+    let all = bypass.saturating_add(egress);
+    (all > 0).then(|| 100.0 * bypass as f64 / all as f64)
+}
+
 /// The price of the bypass traffic through a NAT gateway, in dollars. AWS bills 10^9 bytes as a GB.
 pub(super) fn saved(traffic: &PathTraffic, price_per_gb: f64) -> f64 {
     let bytes: u64 = Family::ALL
@@ -226,6 +258,13 @@ mod tests {
             (total.bypass.ipv6.packets, total.egress.ipv4.bytes),
             (14, 200)
         );
+    }
+
+    #[test]
+    fn share_of_the_bypass_counts_both_families() {
+        assert_eq!(bypass_percent(&PathTraffic::default()), None);
+        // 2 x 300 bytes of bypass, 2 x 100 of egress.
+        assert_eq!(bypass_percent(&traffic(1, 300)), Some(75.0));
     }
 
     #[test]

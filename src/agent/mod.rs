@@ -13,6 +13,7 @@
 mod bookkeeping;
 mod config_file;
 mod debounce;
+mod flow_table;
 mod logging;
 mod meter;
 mod notify;

@@ -212,6 +212,39 @@ pub struct DriftStatus {
     pub overruns: u64,
 }
 
+/// The use of conntrack's table, which both roles need: a full table drops new connections.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ConntrackStatus {
+    pub entries: u64,
+    /// `None` if the kernel doesn't tell.
+    pub limit: Option<u64>,
+    /// `entries` in per cent of `limit`.
+    pub percent: Option<f64>,
+    /// Flows that found no free place, such as a free port for a translation, since boot.
+    pub insert_failed: u64,
+    /// Packets dropped for want of an entry, since boot.
+    pub dropped: u64,
+    /// Entries removed early to make room, since boot.
+    pub early_dropped: u64,
+    /// The pairs of an address of this host and a destination with the most flows, at most five;
+    /// NAT role only.
+    pub busiest: Vec<PortUseStatus>,
+}
+
+/// The ports in use from one address to one destination.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PortUseStatus {
+    /// The translated source address.
+    pub address: String,
+    /// Address and port.
+    pub destination: String,
+    /// `tcp`, `udp`, or the number.
+    pub protocol: String,
+    pub ports: u64,
+    /// `ports` in per cent of the ports from 1024 up.
+    pub percent: f64,
+}
+
 /// One of the last passes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PassStatus {
@@ -307,6 +340,12 @@ pub struct Snapshot {
     pub drift: DriftStatus,
     /// `None` where counting is impossible.
     pub traffic: Option<PathTraffic>,
+    /// The share of the bypass in all bytes; `None` without bytes or where counting is impossible.
+    #[serde(default)]
+    pub bypass_percent: Option<f64>,
+    /// `None` before the first reading, and where the kernel refuses.
+    #[serde(default)]
+    pub conntrack: Option<ConntrackStatus>,
     /// The cost of the bypass traffic had it passed the NAT, in dollars.
     pub saved_dollars: Option<f64>,
     /// The last passes, newest first, at most ten.

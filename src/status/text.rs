@@ -2,6 +2,7 @@
 //! line per subject, last the passes.
 
 mod config;
+mod conntrack;
 mod figures;
 pub(crate) mod hold;
 pub(crate) mod lines;
@@ -46,7 +47,10 @@ pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
     prefixes(snapshot, &mut lines);
     drift(snapshot, now, &mut lines);
     if let Some(traffic) = &snapshot.traffic {
-        traffic_lines(traffic, snapshot.saved_dollars, &mut lines);
+        traffic_lines(traffic, snapshot, &mut lines);
+    }
+    if let Some(table) = &snapshot.conntrack {
+        conntrack::conntrack(table, &mut lines);
     }
     let faults = |whose| snapshot.faults.get(whose).copied().unwrap_or(0);
     let (ours, others) = (faults("ours"), faults("others"));
@@ -256,7 +260,7 @@ fn conflict_text(conflict: &ConflictStatus) -> String {
     format!("{object}: changed by {by}; repaired {times}, next repair {next}")
 }
 
-fn traffic_lines(traffic: &PathTraffic, saved: Option<f64>, lines: &mut Lines) {
+fn traffic_lines(traffic: &PathTraffic, snapshot: &Snapshot, lines: &mut Lines) {
     for (label, path, counts) in [
         ("traffic", "bypass", &traffic.bypass),
         ("", "egress", &traffic.egress),
@@ -265,7 +269,13 @@ fn traffic_lines(traffic: &PathTraffic, saved: Option<f64>, lines: &mut Lines) {
         let (ipv4, ipv6) = (amount(Family::Ipv4), amount(Family::Ipv6));
         lines.calm(label, &format!("{path}  ipv4 {ipv4}, ipv6 {ipv6}"));
     }
-    if let Some(dollars) = saved {
+    if let Some(percent) = snapshot.bypass_percent {
+        lines.calm(
+            "share",
+            &format!("{percent:.1} % of all bytes take the bypass"),
+        );
+    }
+    if let Some(dollars) = snapshot.saved_dollars {
         let text = format!("${dollars:.2}: NAT charges saved, by [agent] nat_price_per_gb");
         lines.calm("saved", &text);
     }

@@ -1,7 +1,7 @@
 //! The same on a NAT instance: its rules apply to packets from the hosts, its firewall translates,
 //! and its egress addresses must be present.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -241,6 +241,63 @@ fn flapping_bulk_link_falls_back_to_the_egress_address() {
 }
 
 /// Another program deletes the translation every 1.5 s, for 15 s.
+/// A port of the partner without a server.
+const CROWDED: u16 = 7_777;
+
+/// Datagrams from many ports of a client to one port of a partner.
+fn crowd_ports(scene: &Scene, partner: IpAddr, count: usize) {
+    let any = if partner.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    scene.lab.ns("host1").in_thread(|| {
+        let mut sockets = Vec::new();
+        for _ in 0..count {
+            let socket = UdpSocket::bind(any).unwrap();
+            socket.send_to(b"x", (partner, CROWDED)).unwrap();
+            // Each port is free again only at the end.
+            sockets.push(socket);
+        }
+    });
+}
+
+fn busiest_destination_is_named(firewall: Firewall) {
+    const FLOWS: u64 = 300;
+    on_nat1(bulk_interface(firewall), |scene| {
+        let nat1 = &scene.lab.nat1;
+        for (partner, egress) in [(PARTNER, nat1.egress), (PARTNER6, nat1.egress6)] {
+            crowd_ports(scene, partner, 300);
+            let destination = SocketAddr::new(partner, CROWDED).to_string();
+            let is_named = |status: &Value| {
+                let mut busiest = status["conntrack"]["busiest"].as_array()?.iter();
+                busiest.find(|it| {
+                    it["address"] == *egress.to_string()
+                        && it["destination"] == *destination
+                        && it["ports"] == FLOWS
+                })?;
+                Some(())
+            };
+            let status = scene.agent.wait_for("the crowded destination", |status| {
+                is_named(status).is_some()
+            });
+            let table = &status["conntrack"];
+            assert!(table["entries"].as_u64().unwrap() >= FLOWS, "{status:#}");
+            assert!(table["limit"].as_u64().unwrap() > 0, "{status:#}");
+        }
+    });
+}
+
+#[test]
+fn busiest_destination_of_a_nat_is_named_nftables() {
+    isolated(|| busiest_destination_is_named(Firewall::Nftables));
+}
+
+#[test]
+fn busiest_destination_of_a_nat_is_named_iptables() {
+    isolated(|| busiest_destination_is_named(Firewall::Iptables));
+}
+
 fn translation_deleted_every_1500_ms(firewall: Firewall, delete: &str) {
     on_nat1(bulk_interface(firewall), |scene| {
         let (status, report) = scene.delete_every_1500_ms(delete, &[PARTNER], 100);

@@ -244,6 +244,31 @@ pub fn filled() -> Snapshot {
                 ipv6: Traffic::default(),
             },
         }),
+        bypass_percent: Some(99.9),
+        conntrack: Some(ConntrackStatus {
+            entries: 221_000,
+            limit: Some(262_144),
+            percent: Some(84.3),
+            insert_failed: 12,
+            dropped: 3,
+            early_dropped: 40,
+            busiest: vec![
+                PortUseStatus {
+                    address: "10.0.0.20".to_owned(),
+                    destination: "203.0.113.7:443".to_owned(),
+                    protocol: "tcp".to_owned(),
+                    ports: 58_060,
+                    percent: 90.0,
+                },
+                PortUseStatus {
+                    address: "10.0.0.20".to_owned(),
+                    destination: "203.0.113.8:443".to_owned(),
+                    protocol: "tcp".to_owned(),
+                    ports: 12,
+                    percent: 0.02,
+                },
+            ],
+        }),
         saved_dollars: Some(55.5556),
         passes,
         pass_totals: PassTotals {

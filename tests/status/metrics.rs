@@ -98,6 +98,13 @@ fn metrics_carry_the_snapshots_values() {
         ("trailblazer_state{state=\"paused\"}", 0.0),
         ("trailblazer_config_reload_refused", 1.0),
         ("trailblazer_config_differs", 1.0),
+        ("trailblazer_conntrack_entries", 221_000.0),
+        ("trailblazer_conntrack_limit", 262_144.0),
+        ("trailblazer_conntrack_dropped_total", 3.0),
+        (
+            "trailblazer_nat_busiest_ports{address=\"10.0.0.20\"}",
+            58_060.0,
+        ),
         ("trailblazer_document_sync_token", 1_795_021_512.0),
         ("trailblazer_document_age_seconds", 130.0),
         ("trailblazer_document_freshness{level=\"fresh\"}", 1.0),

@@ -70,6 +70,7 @@ fn status_page_documents_every_field_of_a_running_agent() {
     for whole in [
         "config",
         "config.refused",
+        "conntrack",
         "document",
         "hold",
         "hold.changes",

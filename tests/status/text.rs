@@ -33,6 +33,9 @@ fn text_of_a_healthy_agent_is_as_expected() {
     snapshot.hold_down.clear();
     snapshot.hold_down_total = 0;
     snapshot.drift = DriftStatus::default();
+    let table = snapshot.conntrack.as_mut().unwrap();
+    (table.entries, table.percent) = (1_234, Some(0.5));
+    table.busiest.clear();
     snapshot.faults.clear();
     snapshot.notes.clear();
     snapshot.passes.truncate(2);

@@ -213,7 +213,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             self.own_networks = in_force.facts.own_networks();
         }
         if let Some(backend) = &report.backend {
-            self.meter.use_backend(backend.kind);
+            self.meter.use_backend(backend.kind, self.settings.role);
             // A reading at each pass: a later flush of the counters loses little.
             self.meter.read();
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::super::meter;
+use super::super::meter::{self, Reading};
 use super::{Agent, Read};
 use crate::config::Config;
 use crate::reconcile::Cause;
@@ -55,11 +55,13 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
     }
 
     pub(super) fn snapshot(&mut self) -> Snapshot {
-        let traffic = self.meter.read();
+        let Reading { traffic, conntrack } = self.meter.read();
         let fetching = self.fetching.is_some();
         let price = self.settings.config.agent.nat_price_per_gb;
         Snapshot {
             saved_dollars: traffic.as_ref().map(|all| meter::saved(all, price)),
+            bypass_percent: traffic.as_ref().and_then(meter::bypass_percent),
+            conntrack,
             traffic,
             config: Some(self.config_file.status()),
             ..self

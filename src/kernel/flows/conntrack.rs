@@ -13,13 +13,19 @@ use crate::kernel::wire::{
 use crate::types::Mark;
 
 const NETLINK_NETFILTER: isize = 12;
-/// `NFNL_SUBSYS_CTNETLINK` in the high byte, `IPCTNL_MSG_CT_NEW`, `…_GET`, `…_DELETE` and
-/// `…_GET_STATS` (totals of the namespace) in the low byte.
+/// `NFNL_SUBSYS_CTNETLINK` in the high byte, `IPCTNL_MSG_CT_NEW`, `…_GET`, `…_DELETE`,
+/// `…_GET_STATS_CPU` (counters of each processor) and `…_GET_STATS` (totals of the namespace) in
+/// the low byte.
 const CT_NEW: u16 = 1 << 8;
 const CT_GET: u16 = (1 << 8) | 1;
 const CT_DELETE: u16 = (1 << 8) | 2;
+const CT_GET_STATS_CPU: u16 = (1 << 8) | 4;
 const CT_GET_STATS: u16 = (1 << 8) | 5;
 const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
+const CTA_STATS_GLOBAL_MAX_ENTRIES: u16 = 2;
+const CTA_STATS_INSERT_FAILED: u16 = 9;
+const CTA_STATS_DROP: u16 = 10;
+const CTA_STATS_EARLY_DROP: u16 = 11;
 
 /// `AF_UNSPEC` (linux/socket.h): both families.
 const AF_UNSPEC: u8 = 0;
@@ -30,6 +36,20 @@ const MESSAGES_A_DATAGRAM: usize = 200;
 
 const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
+
+/// The use of conntrack's table in this network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TableUse {
+    pub entries: u64,
+    /// The largest number of entries; `None` on kernels that don't tell.
+    pub limit: Option<u64>,
+    /// Flows that found no free place, such as a free port for a translation, since boot.
+    pub insert_failed: u64,
+    /// Packets dropped for want of an entry, since boot.
+    pub dropped: u64,
+    /// Entries removed early to make room, since boot.
+    pub early_dropped: u64,
+}
 
 /// The result of changing entries; all counts are flows.
 #[derive(Debug, Default)]
@@ -135,7 +155,7 @@ impl Conntrack {
         let mut written = Written::default();
         // For a dump the kernel walks its table of all namespaces (often 262,144 buckets), so a
         // namespace without entries is not dumped.
-        if self.entry_count().map_err(refused)? == Some(0) {
+        if self.totals().map_err(refused)?.0 == Some(0) {
             return Ok(written);
         }
         let mut batch = Vec::with_capacity(MESSAGES_A_DATAGRAM);
@@ -163,18 +183,60 @@ impl Conntrack {
         Ok(written)
     }
 
-    /// The number of entries in this namespace; `None` if the kernel doesn't say. /proc has the
-    /// number too, but for every process: a process that may not list flows must get an error
-    /// instead of "none".
-    fn entry_count(&mut self) -> Result<Option<u32>, WireError> {
-        let mut count = None;
+    /// Hands on each listed flow.
+    pub(super) fn each_listed(
+        &mut self,
+        filter: Filter,
+        mut take: impl FnMut(&Tracked),
+    ) -> Result<(), FlowError> {
+        if self.totals().map_err(refused)?.0 == Some(0) {
+            return Ok(());
+        }
+        let request = request::body(AF_UNSPEC, filter.attributes());
+        let listed = self.listing.ask(CT_GET, DUMP, &request, |frame| {
+            take(&entry::parse(frame.body)?);
+            Ok(())
+        });
+        listed.map_err(refused)
+    }
+
+    /// The counters of the table.
+    pub(super) fn table_use(&mut self) -> Result<TableUse, FlowError> {
+        let (entries, limit) = self.totals().map_err(refused)?;
+        let mut found = TableUse {
+            entries: entries.unwrap_or(0).into(),
+            limit: limit.map(u64::from),
+            ..TableUse::default()
+        };
+        let request = request::body(AF_UNSPEC, Attributes::new());
+        let counted = self.listing.ask(CT_GET_STATS_CPU, DUMP, &request, |frame| {
+            let list = attributes(frame.body.get(NFGEN_LEN..).unwrap_or(&[]))?;
+            let counter = |kind| find(&list, kind).and_then(|it| it.be32()).unwrap_or(0);
+            found.insert_failed += u64::from(counter(CTA_STATS_INSERT_FAILED));
+            found.dropped += u64::from(counter(CTA_STATS_DROP));
+            found.early_dropped += u64::from(counter(CTA_STATS_EARLY_DROP));
+            Ok(())
+        });
+        counted.map_err(refused)?;
+        Ok(found)
+    }
+
+    /// The number of entries in this namespace, and its limit; `None` if the kernel doesn't say.
+    /// /proc has the number too, but for every process: a process that may not list flows must get
+    /// an error instead of "none".
+    fn totals(&mut self) -> Result<(Option<u32>, Option<u32>), WireError> {
+        let mut totals = (None, None);
         let request = request::body(AF_UNSPEC, Attributes::new());
         self.listing.ask(CT_GET_STATS, 0, &request, |frame| {
             let list = attributes(frame.body.get(NFGEN_LEN..).unwrap_or(&[]))?;
-            count = find(&list, CTA_STATS_GLOBAL_ENTRIES).and_then(|entries| entries.be32());
+            let number = |kind| find(&list, kind).and_then(|number| number.be32());
+            totals = (
+                number(CTA_STATS_GLOBAL_ENTRIES),
+                number(CTA_STATS_GLOBAL_MAX_ENTRIES),
+            );
             Ok(())
         })?;
-        Ok(count)
+        Ok(totals)
     }
 
     /// Marks the flows of TCP connections opened from outside, and inserts entries for those

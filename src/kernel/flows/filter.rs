@@ -35,6 +35,14 @@ impl Filter {
         }
     }
 
+    /// Flows with a translated source, whoever translates.
+    pub(super) fn source_translated() -> Filter {
+        Filter {
+            mark: None,
+            status: Some((SRC_NAT, SRC_NAT)),
+        }
+    }
+
     /// Flows without an answer and without a translated source.
     pub(super) fn unanswered_untranslated() -> Filter {
         Filter {

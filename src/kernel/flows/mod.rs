@@ -17,6 +17,7 @@ mod filter;
 mod request;
 mod select;
 mod sockets;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -30,7 +31,9 @@ use filter::Filter;
 use select::OwnAddresses;
 use sockets::Socket;
 
+pub use conntrack::TableUse;
 pub use error::FlowError;
+pub use usage::{PortUse, busiest_ports, table_use};
 
 /// The number of connections handled at once.
 const BATCH: usize = 200;

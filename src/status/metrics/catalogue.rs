@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::encode::{Kind, Metric, Samples};
+use super::flows;
 use crate::degraded::Part;
 use crate::status::snapshot::{BreakerState, Freshness, PathTraffic, Snapshot, State, Traffic};
 use crate::types::Family;
@@ -321,6 +322,12 @@ pub const CATALOGUE: &[Metric] = &[
             }
         },
     },
+    flows::ENTRIES,
+    flows::LIMIT,
+    flows::INSERT_FAILED,
+    flows::DROPPED,
+    flows::EARLY_DROPPED,
+    flows::BUSIEST_PORTS,
     Metric {
         name: "trailblazer_passes_total",
         kind: Kind::Counter,

@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod encode;
+mod flows;
 
 pub use catalogue::CATALOGUE;
 pub use encode::{Kind, Metric, encode};
