@@ -72,6 +72,10 @@ pub enum Hook {
     /// source was not translated. iptables has no hook after translation: the rules lie in filter
     /// FORWARD and match the packets without a flow, which conntrack can't translate.
     PostroutingGuard,
+    /// After all translation and all guards: filter at postrouting, srcnat + 60 = 160. Rules see the
+    /// source that partners would see. iptables has no such place, so that the rules lie in an
+    /// nf_tables table beside iptables.
+    PostroutingLast,
 }
 
 /// A range of ports, both ends included.
@@ -122,6 +126,12 @@ pub enum Match {
     DestinationIsLocal,
     /// The source is no address of this host (FIB type not `local`).
     SourceNotLocal,
+    /// The packet came in by an interface. Packets of this host have none, except those inside a
+    /// tunnel, which have the tunnel's.
+    Forwarded,
+    /// The flow has no entry in conntrack's table yet: the packet opens the flow. In contrast to
+    /// [`Match::NewFlow`], the second packet of a flow without answers fails this match.
+    OpensFlow,
     /// First packet of a flow (conntrack state `new`).
     NewFlow,
     /// A TCP packet that negotiates the segment size: SYN without RST.
@@ -193,7 +203,21 @@ pub enum Statement {
     /// Leave the packet unchanged and skip the later rules of the base chain.
     Accept,
     Drop,
+    /// Count the packet for the reason and the rule's family, and drop the packet. The count outlives
+    /// the rule.
+    DropCounted(DropReason),
 }
+
+/// The reason to drop a packet that leaves with another address than the promised one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DropReason {
+    /// A client outside `[nat] sources`, and nothing has translated its packet.
+    Outside,
+    /// A client of `[nat] sources`, translated by another program or not at all.
+    Sources,
+}
+
+words!(DropReason { Outside => "outside", Sources => "sources" });
 
 /// A path of the traffic counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -226,6 +250,34 @@ impl std::ops::AddAssign for Traffic {
 pub struct PathTraffic {
     pub bypass: PerFamily<Traffic>,
     pub egress: PerFamily<Traffic>,
+    /// NAT role: packets dropped after all translation.
+    #[serde(default)]
+    pub dropped: DroppedTraffic,
+}
+
+/// Packets dropped for a wrong address, by reason and family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DroppedTraffic {
+    pub outside: PerFamily<Traffic>,
+    pub sources: PerFamily<Traffic>,
+}
+
+impl DroppedTraffic {
+    /// The packets of one reason.
+    pub fn of(&self, reason: DropReason) -> &PerFamily<Traffic> {
+        match reason {
+            DropReason::Outside => &self.outside,
+            DropReason::Sources => &self.sources,
+        }
+    }
+
+    /// The packets of one reason, for a change.
+    pub fn of_mut(&mut self, reason: DropReason) -> &mut PerFamily<Traffic> {
+        match reason {
+            DropReason::Outside => &mut self.outside,
+            DropReason::Sources => &mut self.sources,
+        }
+    }
 }
 
 impl PathTraffic {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::flow_table::FlowTable;
 use crate::config::Role;
-use crate::firewall::{BackendKind, PathTraffic, Traffic};
+use crate::firewall::{BackendKind, DropReason, DroppedTraffic, PathTraffic, Traffic};
 use crate::kernel::firewall::{self, FirewallBackend, FirewallError};
 use crate::state::StateFile;
 use crate::state::store::Store;
@@ -186,9 +186,14 @@ fn each(
     let both = |a: &PerFamily<Traffic>, b: &PerFamily<Traffic>| {
         PerFamily::from_fn(|family| value(a.get(family), b.get(family)))
     };
+    let (dropped, more) = (&a.dropped, &b.dropped);
     PathTraffic {
         bypass: both(&a.bypass, &b.bypass),
         egress: both(&a.egress, &b.egress),
+        dropped: DroppedTraffic {
+            outside: both(&dropped.outside, &more.outside),
+            sources: both(&dropped.sources, &more.sources),
+        },
     }
 }
 
@@ -204,6 +209,10 @@ fn shrank(last: &PathTraffic, now: &PathTraffic) -> bool {
     Family::ALL.into_iter().any(|family| {
         now.bypass.get(family).packets < last.bypass.get(family).packets
             || now.egress.get(family).packets < last.egress.get(family).packets
+            || DropReason::ALL.into_iter().any(|reason| {
+                let packets = |all: &PathTraffic| all.dropped.of(reason).get(family).packets;
+                packets(now) < packets(last)
+            })
     })
 }
 
@@ -235,6 +244,7 @@ mod tests {
         PathTraffic {
             bypass: of(packets, bytes),
             egress: of(1, 100),
+            ..PathTraffic::default()
         }
     }
 

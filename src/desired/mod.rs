@@ -7,6 +7,7 @@ mod fault;
 mod gateway;
 mod host;
 mod inbound;
+mod last;
 mod masquerade;
 mod mss;
 mod nat;

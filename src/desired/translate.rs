@@ -11,11 +11,13 @@ use super::{
     counting::{self, Counting},
     disjoint,
     fault::Fault,
-    gateway, masquerade, mss, shares, special,
+    gateway,
+    last::Last,
+    masquerade, mss, shares, special,
 };
 use crate::config::{AutoOr, NatBypass};
 use crate::degraded::Part;
-use crate::firewall::{Chain, FwRule, Hook, Match, Ruleset, Statement};
+use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Statement};
 use crate::objects::{BypassPath, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex};
@@ -27,6 +29,7 @@ pub(super) struct Chains {
     pub(super) forward: Vec<FwRule>,
     pub(super) nat: Vec<FwRule>,
     pub(super) guard: Vec<FwRule>,
+    pub(super) last: Vec<FwRule>,
     pub(super) counting: Counting,
 }
 
@@ -45,6 +48,7 @@ impl Chains {
             (Hook::Forward, self.forward),
             (Hook::PostroutingNat, self.nat),
             (Hook::PostroutingGuard, self.guard),
+            (Hook::PostroutingLast, self.last),
         ];
         let mut policy = Ruleset {
             chains: chains
@@ -148,6 +152,7 @@ pub(super) fn translate(
     for source in sources {
         translation.add(*source, chains);
     }
+    chains.last.extend(translation.last(inputs, state, sources));
     let paths = state.paths.get_mut(family);
     paths.egress = EgressPath::Main;
     paths.leaves_by = out.filter(|_| !addresses.is_empty());
@@ -231,6 +236,7 @@ impl Translation<'_> {
         let untranslated = self.bypass_verdict == Statement::Accept;
         if untranslated {
             chains.guard.extend(verdict(&Statement::Accept));
+            chains.last.extend(verdict(&Statement::Accept));
         }
         for device in &self.guarded_devices {
             let mut matches = leaving(device);
@@ -247,6 +253,32 @@ impl Translation<'_> {
                 close(self.family, source, self.out, &self.guarded, chains);
             }
         }
+    }
+
+    /// The rules after all translation; none without a translation.
+    fn last(&self, inputs: &Inputs, state: &DesiredState, sources: &[IpNet]) -> Vec<FwRule> {
+        let Some(out) = self.out.filter(|_| !self.addresses.is_empty()) else {
+            return Vec::new();
+        };
+        let listed = |condition: &Match| matches!(condition, Match::DestinationAnyOf(_));
+        let tolerated = match &self.bypass_verdict {
+            _ if inputs.backend == BackendKind::Nftables => Some(Vec::new()),
+            _ if !self.bypass.iter().flatten().any(listed) => Some(Vec::new()),
+            Statement::Snat(address) => Some(vec![*address]),
+            _ => None,
+        };
+        let mut of_sources = state.paths.get(self.family).inputs.iter();
+        let last = Last {
+            family: self.family,
+            path: inputs.config.kernel.path_mask,
+            sources,
+            out,
+            one_interface: of_sources.any(|input| input.device == out),
+            egress: self.addresses,
+            tolerated,
+            private: &self.guarded,
+        };
+        last.rules()
     }
 
     /// Translates a source's packets on the egress path to the egress addresses.

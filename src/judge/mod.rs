@@ -15,11 +15,13 @@
 //! | `culprit.rs` | the foreign rule or route behind an answer |
 //! | `exemption.rs` | foreign state that wins on purpose |
 //! | `chain.rs`, `fate.rs` | foreign firewall chains, and the fate of a packet in them |
+//! | `dropped.rs` | NAT role: packets dropped after all translation |
 //! | `forwarding.rs` | NAT role: obstacles in the path of a forwarded packet |
 
 mod agreement;
 pub mod chain;
 mod culprit;
+mod dropped;
 mod exemption;
 mod expected;
 pub mod fate;
@@ -37,6 +39,7 @@ use crate::types::PerFamily;
 
 pub use agreement::{Agreement, agreement};
 pub use culprit::{Culprit, is_wide, named_rule, route_text, table_text};
+pub use dropped::judge_dropped;
 pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};
 pub use forwarding::is_forwarding;

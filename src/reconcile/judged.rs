@@ -27,6 +27,7 @@ impl Pass<'_> {
             self.report.notes.push(doubt.to_string());
         }
         self.report.degrade(&verdicts.degraded);
+        self.judge_dropped(machine, aim);
         if !verdicts.mismatches.is_empty() && !self.is_drifting(machine, aim) {
             self.report.degrade(&verdicts.mismatches);
         }

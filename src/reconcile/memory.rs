@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use super::drop_readings::DropReadings;
 use crate::guard::LastGood;
 use crate::ranges::{BadRow, Document, Selection, Selector};
 
@@ -22,6 +23,7 @@ pub struct Memory {
     /// The addresses that flows could be translated to when the flows were listed last, see
     /// [`super::flows::end_dead`].
     pub(super) kept: Option<BTreeSet<IpAddr>>,
+    pub(super) dropped: DropReadings,
 }
 
 #[derive(Debug)]

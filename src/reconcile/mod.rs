@@ -7,12 +7,14 @@
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
 //! | `observe.rs`, `view.rs` | readings of the kernel, goals and plans |
 //! | `attempt.rs`, `fights.rs`, `flows.rs`, `rollback.rs`, `egress.rs` | changes to the kernel |
-//! | `judged.rs` | the kernel's answers, compared with the promise |
+//! | `judged.rs`, `dropped.rs`, `drop_readings.rs` | the kernel's answers, compared with the promise |
 //! | `state_dir.rs`, `persist.rs`, `pass_journal.rs`, `report.rs`, `in_force.rs` | results |
 //! | `examine.rs` | the first stages alone, for commands that explain |
 
 mod attempt;
 mod documents;
+mod drop_readings;
+mod dropped;
 mod egress;
 mod error;
 mod examine;

@@ -10,6 +10,7 @@
 //! | `numbers.json` | tables, protocol, priorities and marks of the last passes | `reconcile` |
 //! | `facts.json` | the metadata service's last answer for this machine | [`instance_facts`] |
 //! | `traffic.json` | the counts of lost counters | `agent` |
+//! | `dropped.json` | the packets dropped after all translation, as a one-shot pass has read them | `reconcile` |
 //! | `journal.jsonl` | one line for each begin and end of a pass | `journal` |
 //! | `journal.jsonl.1` | the journal before the last rotation | `journal` |
 //! | `lock` | the mutual exclusion of passes | [`lock`] |
@@ -39,6 +40,7 @@ pub enum StateFile {
     Numbers,
     Facts,
     Traffic,
+    Dropped,
     Journal,
     RotatedJournal,
     Lock,
@@ -47,7 +49,7 @@ pub enum StateFile {
 
 impl StateFile {
     /// Every file, in the order of the table above.
-    pub const ALL: [StateFile; 12] = [
+    pub const ALL: [StateFile; 13] = [
         StateFile::LastKnownGood,
         StateFile::Held,
         StateFile::Confirmed,
@@ -56,6 +58,7 @@ impl StateFile {
         StateFile::Numbers,
         StateFile::Facts,
         StateFile::Traffic,
+        StateFile::Dropped,
         StateFile::Journal,
         StateFile::RotatedJournal,
         StateFile::Lock,
@@ -73,6 +76,7 @@ impl StateFile {
             StateFile::Numbers => "numbers.json",
             StateFile::Facts => "facts.json",
             StateFile::Traffic => "traffic.json",
+            StateFile::Dropped => "dropped.json",
             StateFile::Journal => "journal.jsonl",
             StateFile::RotatedJournal => "journal.jsonl.1",
             StateFile::Lock => "lock",

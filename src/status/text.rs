@@ -14,6 +14,7 @@ use super::snapshot::{
 };
 use crate::columns::Style;
 use crate::columns::aligned;
+use crate::firewall::DropReason;
 use crate::types::{Family, PerFamily};
 use figures::{bytes, counted, moment, span};
 use lines::{Lines, painted};
@@ -274,6 +275,18 @@ fn traffic_lines(traffic: &PathTraffic, snapshot: &Snapshot, lines: &mut Lines) 
             "share",
             &format!("{percent:.1} % of all bytes take the bypass"),
         );
+    }
+    for reason in DropReason::ALL {
+        let packets = |family| traffic.dropped.of(reason).get(family).packets;
+        let (ipv4, ipv6) = (packets(Family::Ipv4), packets(Family::Ipv6));
+        let clients = match reason {
+            DropReason::Sources => "of [nat] sources with another address than an egress address",
+            DropReason::Outside => "of clients outside [nat] sources without translation",
+        };
+        if ipv4 + ipv6 > 0 {
+            let text = format!("ipv4 {ipv4}, ipv6 {ipv6} packets {clients}");
+            lines.worrying("dropped", &text);
+        }
     }
     if let Some(dollars) = snapshot.saved_dollars {
         let text = format!("${dollars:.2}: NAT charges saved, by [agent] nat_price_per_gb");

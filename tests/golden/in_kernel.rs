@@ -11,9 +11,7 @@ use serde_json::Value;
 use trailblazer::facts::HostFacts;
 use trailblazer::firewall::{BackendKind, ObservedFirewall};
 use trailblazer::kernel::Kernel;
-use trailblazer::kernel::firewall::FirewallBackend;
-use trailblazer::kernel::firewall::iptables::IptablesBackend;
-use trailblazer::kernel::firewall::nftables::Nftables;
+use trailblazer::kernel::firewall;
 use trailblazer::objects::{MetricKind, NexthopKind, Route, RouteTarget, Rule, RuleAction};
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
@@ -253,11 +251,8 @@ fn put_objects(case: &Case, ns: &Ns) {
         assert!(refused.is_empty(), "{refused:?}");
     });
     if let Some((backend, ruleset)) = case.firewall_before() {
-        ns.in_thread(|| match backend {
-            BackendKind::Nftables => Nftables::new().replace(&ruleset),
-            BackendKind::Iptables => IptablesBackend::detect().replace(&ruleset),
-        })
-        .expect("the policy of the case before goes in");
+        ns.in_thread(|| firewall::backend(backend).replace(&ruleset))
+            .expect("the policy of the case before goes in");
     }
     if let Some(ObservedFirewall::Foreign(_)) = state.firewalls.get(&BackendKind::Nftables) {
         ns.nft("table inet trailblazer {\n chain theirs {\n type filter hook input priority 0\n }\n}\n");
@@ -557,16 +552,8 @@ fn assert_desired(case: &Case, host: &Host, expected: &pipeline::Outcome) {
     assert!(!default, "a default in the bypass table");
 
     let kept_rules = before.rules.iter().any(|rule| keeps_rule(&rule));
-    for (kind, state) in [
-        (
-            BackendKind::Nftables,
-            host.ns.in_thread(|| Nftables::new().observe()),
-        ),
-        (
-            BackendKind::Iptables,
-            host.ns.in_thread(|| IptablesBackend::detect().observe()),
-        ),
-    ] {
+    for kind in BackendKind::ALL {
+        let state = host.ns.in_thread(|| firewall::backend(kind).observe());
         let state = state.expect("firewalls can be read");
         let text = match &state {
             ObservedFirewall::Owned(owned) => Some(owned.text.clone()),

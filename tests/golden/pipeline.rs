@@ -5,9 +5,7 @@ use trailblazer::config::{AutoOr, Config};
 use trailblazer::desired::{DesiredState, Inputs, desired};
 use trailblazer::firewall::{BackendKind, ObservedFirewall, Ruleset, Variant};
 use trailblazer::guard::{self, Environment, Fetch, GuardState, LastGood, judge};
-use trailblazer::kernel::firewall::FirewallBackend;
-use trailblazer::kernel::firewall::iptables::IptablesBackend;
-use trailblazer::kernel::firewall::nftables::Nftables;
+use trailblazer::kernel::firewall;
 use trailblazer::objects::RuleAction;
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::Ownership;
@@ -32,10 +30,7 @@ pub const SOURCE_NOTE: &str = "note      source:";
 
 /// A backend's own text of a policy.
 pub fn render(backend: BackendKind, ruleset: &Ruleset) -> Vec<String> {
-    let rendered = match backend {
-        BackendKind::Nftables => Nftables::new().render(ruleset),
-        BackendKind::Iptables => IptablesBackend::detect().render(ruleset),
-    };
+    let rendered = firewall::backend(backend).render(ruleset);
     rendered.unwrap_or_else(|error| panic!("{backend} renders what desired builds: {error}"))
 }
 

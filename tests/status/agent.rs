@@ -243,6 +243,7 @@ pub fn filled() -> Snapshot {
                 },
                 ipv6: Traffic::default(),
             },
+            dropped: Default::default(),
         }),
         bypass_percent: Some(99.9),
         conntrack: Some(ConntrackStatus {

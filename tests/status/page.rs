@@ -8,12 +8,14 @@ use trailblazer::status::snapshot::Snapshot;
 use crate::agent::*;
 
 /// Objects described as a whole on the page.
-const WHOLE: [&str; 8] = [
+const WHOLE: [&str; 10] = [
     "source.fetches",
     "source.latency",
     "routes",
     "drift.mended",
     "traffic.bypass",
+    "traffic.dropped.outside",
+    "traffic.dropped.sources",
     "traffic.egress",
     "pass_totals.outcomes",
     "pass_totals.duration",

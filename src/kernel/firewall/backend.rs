@@ -1,7 +1,9 @@
 //! The operations of a firewall backend.
 
 use super::error::FirewallError;
-use crate::firewall::{BackendKind, ObservedFirewall, PathTraffic, Ruleset, SavedRules, Variant};
+use crate::firewall::{
+    BackendKind, DroppedTraffic, ObservedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
+};
 
 /// A firewall backend: reads, renders and writes our rules. Every write is atomic, so that no
 /// packet meets a partial policy.
@@ -26,6 +28,12 @@ pub trait FirewallBackend {
     /// Traffic by path; `None` if no rule of ours counts. A family without a rule to distinguish
     /// the paths stays at zero.
     fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError>;
+
+    /// Packets that the rules after all translation have dropped; `None` without such rules. Starts
+    /// no process.
+    fn dropped(&mut self) -> Result<Option<DroppedTraffic>, FirewallError> {
+        Ok(None)
+    }
 
     /// Replaces all our objects by the policy, in one transaction. The counts continue.
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError>;

@@ -5,6 +5,7 @@ use crate::firewall::BackendKind;
 mod backend;
 mod error;
 mod extras;
+mod guarded;
 pub mod iptables;
 pub mod nftables;
 
@@ -15,7 +16,9 @@ pub use error::FirewallError;
 pub fn backend(kind: BackendKind) -> Box<dyn FirewallBackend> {
     match kind {
         BackendKind::Nftables => Box::new(nftables::Nftables::new()),
-        BackendKind::Iptables => Box::new(iptables::IptablesBackend::detect()),
+        BackendKind::Iptables => {
+            Box::new(guarded::Guarded::new(iptables::IptablesBackend::detect()))
+        }
     }
 }
 
@@ -24,6 +27,8 @@ pub fn backend(kind: BackendKind) -> Box<dyn FirewallBackend> {
 pub fn table_is_ours(kind: BackendKind, family: u8, table: &str) -> bool {
     match kind {
         BackendKind::Nftables => nftables::table_is_ours(family, table),
-        BackendKind::Iptables => iptables::table_is_ours(family, table),
+        BackendKind::Iptables => {
+            iptables::table_is_ours(family, table) || nftables::is_guard_table(family, table)
+        }
     }
 }

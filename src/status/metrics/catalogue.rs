@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use super::encode::{Kind, Metric, Samples};
 use super::flows;
+use super::traffic::{dropped, traffic};
 use crate::degraded::Part;
-use crate::status::snapshot::{BreakerState, Freshness, PathTraffic, Snapshot, State, Traffic};
+use crate::status::snapshot::{BreakerState, Freshness, State};
 use crate::types::Family;
 
 /// Every metric, in the order of the output.
@@ -312,6 +313,13 @@ pub const CATALOGUE: &[Metric] = &[
         samples: |snapshot, out| traffic(snapshot, out, |traffic| traffic.packets),
     },
     Metric {
+        name: "trailblazer_dropped_packets_total",
+        kind: Kind::Counter,
+        labels: &["clients", "family"],
+        help: "NAT role: forwarded packets that were about to leave by the egress interface with another address than an egress address. Clients: sources (of [nat] sources, translated by another program or not at all), outside (other clients, not translated). Absent where counting is impossible.",
+        samples: dropped,
+    },
+    Metric {
         name: "trailblazer_saved_dollars_total",
         kind: Kind::Counter,
         labels: &[],
@@ -378,18 +386,6 @@ fn counts(known: &[&str], counted: &BTreeMap<String, u64>, out: &mut Samples<'_>
     for (word, count) in counted {
         if !known.contains(&word.as_str()) {
             out.value(&[word], count);
-        }
-    }
-}
-
-fn traffic(snapshot: &Snapshot, out: &mut Samples<'_>, pick: fn(&Traffic) -> u64) {
-    let Some(PathTraffic { bypass, egress }) = &snapshot.traffic else {
-        return;
-    };
-    for (path, families) in [("bypass", bypass), ("egress", egress)] {
-        for family in Family::ALL {
-            let labels = [path, family.as_str()];
-            out.value(&labels, pick(families.get(family)));
         }
     }
 }

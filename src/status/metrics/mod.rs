@@ -3,6 +3,7 @@
 mod catalogue;
 mod encode;
 mod flows;
+mod traffic;
 
 pub use catalogue::CATALOGUE;
 pub use encode::{Kind, Metric, encode};

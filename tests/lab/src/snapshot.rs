@@ -98,7 +98,7 @@ impl Ns {
     }
 
     /// Like `snapshot`, without Trailblazer's own objects (recognized by ownership: protocol 83,
-    /// `table inet trailblazer`, chains `TRAILBLAZER-*` and jumps to these chains).
+    /// tables `inet trailblazer` and `inet trailblazer-guard`, chains `TRAILBLAZER-*` and jumps to these chains).
     pub fn foreign_snapshot(&self) -> Snapshot {
         let mut snapshot = self.snapshot();
         for (title, text) in &mut snapshot.sections {
@@ -150,6 +150,7 @@ fn foreign_nft(text: &str) -> String {
         depth += line.matches('{').count() as i32 - line.matches('}').count() as i32;
         if dropping.is_none()
             && (words.starts_with("table inet trailblazer ")
+                || words.starts_with("table inet trailblazer-guard ")
                 || words.starts_with("chain TRAILBLAZER-"))
         {
             dropping = Some(before);

@@ -153,8 +153,8 @@ impl Gathering<'_> {
                 all.source.exclude(prefix.trunc());
             }
             Match::DestinationAnyOf(prefixes) => {
-                let list = of_family(rule, prefixes, family)?;
-                all.destination.restrict(list, narrower);
+                all.destination
+                    .restrict(of_family(rule, prefixes, family)?, narrower);
             }
             Match::DestinationNoneOf(prefixes) => {
                 for prefix in of_family(rule, prefixes, family)? {
@@ -179,6 +179,7 @@ impl Gathering<'_> {
             Match::NextHop(address) | Match::NotNextHop(address) => {
                 return inexpressible(format!("a condition on the next hop {address}"));
             }
+            Match::Forwarded | Match::OpensFlow => return inexpressible(format!("{condition:?}")),
             Match::SourceSlots { slots, of, seed } => self.add_slots(slots, *of, *seed)?,
         }
         Ok(())
@@ -292,10 +293,9 @@ fn same_name(a: &String, b: &String) -> Option<String> {
 
 fn narrower(a: &IpNet, b: &IpNet) -> Option<IpNet> {
     if a.contains(b) {
-        Some(*b)
-    } else {
-        b.contains(a).then_some(*a)
+        return Some(*b);
     }
+    b.contains(a).then_some(*a)
 }
 
 fn touches(a: &IpNet, b: &IpNet) -> bool {

@@ -152,14 +152,15 @@ pub fn command(family: Family) -> &'static str {
     }
 }
 
-/// Table, built-in chain and chain of ours for a hook.
-pub fn place(hook: Hook) -> (&'static str, &'static str, &'static str) {
-    match hook {
+/// Table, built-in chain and chain of ours for a hook; `None` for a hook that iptables lacks.
+pub fn place(hook: Hook) -> Option<(&'static str, &'static str, &'static str)> {
+    Some(match hook {
         Hook::Prerouting => ("mangle", "PREROUTING", "TRAILBLAZER-PRE"),
         Hook::OutputReroute => ("mangle", "OUTPUT", "TRAILBLAZER-OUT"),
         Hook::Forward => ("mangle", "FORWARD", "TRAILBLAZER-FWD"),
         Hook::PostroutingCount => ("mangle", "POSTROUTING", "TRAILBLAZER-COUNT"),
         Hook::PostroutingNat => ("nat", "POSTROUTING", "TRAILBLAZER-POST"),
         Hook::PostroutingGuard => ("filter", "FORWARD", "TRAILBLAZER-GUARD"),
-    }
+        Hook::PostroutingLast => return None,
+    })
 }

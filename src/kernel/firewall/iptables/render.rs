@@ -16,7 +16,9 @@ use crate::types::Family;
 pub fn render(ruleset: &Ruleset, family: Family) -> Result<Own, String> {
     let mut tables: BTreeMap<String, Builder> = BTreeMap::new();
     for chain in &ruleset.chains {
-        let (table, builtin, name) = place(chain.hook);
+        let Some((table, builtin, name)) = place(chain.hook) else {
+            continue;
+        };
         let mut writer: Option<(String, usize)> = None;
         for rule in &chain.rules {
             let conditions = match gather(rule, chain.hook, family) {
@@ -72,7 +74,7 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
         )),
         Statement::Accept if nat => Ok("-j ACCEPT".to_owned()),
         Statement::Accept => Ok("-j RETURN".to_owned()),
-        Statement::Drop => Ok("-j DROP".to_owned()),
+        Statement::Drop | Statement::DropCounted(_) => Ok("-j DROP".to_owned()),
     }
 }
 

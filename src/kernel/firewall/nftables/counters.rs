@@ -1,35 +1,53 @@
-//! The counters of traffic by path: named objects of our table, one for each path and family.
+//! The counters: named objects of our table, one for each path or reason of a drop, and each family.
 //!
 //! The kernel deletes a named counter together with its table, and each change of the policy
 //! replaces the whole table. So the transaction creates the new counters with the numbers of the
 //! old, read just before. Packets counted between reading and transaction are lost.
 
-use super::message::{Message, TABLE, message};
+use super::message::{Message, message};
 use super::uapi::*;
-use crate::firewall::{Path, PathTraffic, Traffic};
+use crate::firewall::{DropReason, Path, PathTraffic, Traffic};
 use crate::kernel::wire::{Attribute, Attributes, CREATE, NFGEN_LEN, attributes, find};
 use crate::types::Family;
+
+/// The packets of a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    Path(Path),
+    Dropped(DropReason),
+}
 
 /// A named counter of our table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CounterState {
-    pub(super) path: Path,
+    pub(super) what: Counted,
     pub(super) family: Family,
     pub(super) traffic: Traffic,
 }
 
-/// The name in the kernel, for example `bypass-ipv4`.
-pub(super) fn name(path: Path, family: Family) -> String {
-    format!("{}-{family}", path.as_str())
+/// The name in the kernel, for example `bypass-ipv4` or `dropped-outside-ipv6`.
+pub(super) fn name(what: Counted, family: Family) -> String {
+    match what {
+        Counted::Path(path) => format!("{}-{family}", path.as_str()),
+        Counted::Dropped(reason) => format!("dropped-{}-{family}", reason.as_str()),
+    }
 }
 
-/// All counters, at zero.
-pub(super) fn all() -> Vec<CounterState> {
-    Path::ALL
-        .into_iter()
-        .flat_map(|path| {
+/// The counters by path, at zero.
+pub(super) fn of_paths() -> Vec<CounterState> {
+    of_both_families(Path::ALL.map(Counted::Path))
+}
+
+/// The counters of dropped packets, at zero.
+pub(super) fn of_drops() -> Vec<CounterState> {
+    of_both_families(DropReason::ALL.map(Counted::Dropped))
+}
+
+fn of_both_families(all: [Counted; 2]) -> Vec<CounterState> {
+    all.into_iter()
+        .flat_map(|what| {
             Family::ALL.map(|family| CounterState {
-                path,
+                what,
                 family,
                 traffic: Traffic::default(),
             })
@@ -54,15 +72,16 @@ pub(super) fn parse(list: &[Attribute<'_>]) -> Option<CounterState> {
         packets: be64(&data, NFTA_COUNTER_PACKETS)?,
         bytes: be64(&data, NFTA_COUNTER_BYTES)?,
     };
-    all()
+    of_paths()
         .into_iter()
-        .find(|known| name(known.path, known.family) == found)
+        .chain(of_drops())
+        .find(|known| name(known.what, known.family) == found)
         .map(|known| CounterState { traffic, ..known })
 }
 
 /// The message to create a counter with the numbers of `counter`.
 pub(super) fn new(table: &str, counter: &CounterState) -> Message {
-    let name = name(counter.path, counter.family);
+    let name = name(counter.what, counter.family);
     let data = Attributes::new()
         .put(NFTA_COUNTER_BYTES, &counter.traffic.bytes.to_be_bytes())
         .put(NFTA_COUNTER_PACKETS, &counter.traffic.packets.to_be_bytes());
@@ -77,24 +96,28 @@ pub(super) fn new(table: &str, counter: &CounterState) -> Message {
 
 /// The message unchanged, unless the message creates a counter that exists in `now`: then with the
 /// present numbers of the counter.
-pub(super) fn carried_on(message: &Message, now: &[CounterState]) -> Message {
+pub(super) fn carried_on(table: &str, message: &Message, now: &[CounterState]) -> Message {
     let present = || {
         let (_, list) = message.body.split_at_checked(NFGEN_LEN)?;
         let created = parse(&attributes(list).ok()?)?;
         now.iter()
-            .find(|counter| (counter.path, counter.family) == (created.path, created.family))
+            .find(|counter| (counter.what, counter.family) == (created.what, created.family))
     };
     if message.kind != msg::NEWOBJ {
         return message.clone();
     }
-    present().map_or_else(|| message.clone(), |counter| new(TABLE, counter))
+    present().map_or_else(|| message.clone(), |counter| new(table, counter))
 }
 
 /// The sum by path and family; `None` without counters, so that "not counted" differs from zero.
 pub(super) fn sum(counters: &[CounterState]) -> Option<PathTraffic> {
     let mut sum = PathTraffic::default();
     for counter in counters {
-        *sum.of_mut(counter.path).get_mut(counter.family) += counter.traffic;
+        let families = match counter.what {
+            Counted::Path(path) => sum.of_mut(path),
+            Counted::Dropped(reason) => sum.dropped.of_mut(reason),
+        };
+        *families.get_mut(counter.family) += counter.traffic;
     }
     (!counters.is_empty()).then_some(sum)
 }
@@ -102,10 +125,11 @@ pub(super) fn sum(counters: &[CounterState]) -> Option<PathTraffic> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::firewall::nftables::message::TABLE;
 
     fn counter(path: Path, family: Family, bytes: u64) -> CounterState {
         CounterState {
-            path,
+            what: Counted::Path(path),
             family,
             traffic: Traffic { packets: 7, bytes },
         }
@@ -117,8 +141,8 @@ mod tests {
 
     #[test]
     fn counter_is_read_back_from_its_message() {
-        for known in all() {
-            let known = counter(known.path, known.family, u64::MAX - 1);
+        for mut known in of_paths().into_iter().chain(of_drops()) {
+            known.traffic.bytes = u64::MAX - 1;
             assert_eq!(made(&new(TABLE, &known)), Some(known));
         }
     }
@@ -131,11 +155,11 @@ mod tests {
             traffic: Traffic::default(),
             ..old
         };
-        let carried = carried_on(&new(TABLE, &at_zero), &[other, old]);
+        let carried = carried_on(TABLE, &new(TABLE, &at_zero), &[other, old]);
         assert_eq!(made(&carried), Some(old));
         // A counter missing in the kernel starts with the recorded number.
         let recorded = counter(Path::Bypass, Family::Ipv4, 9);
-        let carried = carried_on(&new(TABLE, &recorded), &[other, old]);
+        let carried = carried_on(TABLE, &new(TABLE, &recorded), &[other, old]);
         assert_eq!(made(&carried), Some(recorded));
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::counters;
+use super::counters::{self, Counted};
 use super::expression::{Expressions, octets, source_of};
 use super::message::{COMMENT, RuleState, comment_userdata};
 use super::sets::{destination_set, number_set};
@@ -26,8 +26,9 @@ pub(super) fn inexpressible(what: String) -> FirewallError {
     }
 }
 
-pub(super) fn table(ruleset: &Ruleset) -> Result<TableState, FirewallError> {
+pub(super) fn table(name: &str, ruleset: &Ruleset) -> Result<TableState, FirewallError> {
     let mut table = TableState {
+        name: name.to_owned(),
         userdata: comment_userdata(COMMENT),
         ..TableState::default()
     };
@@ -38,14 +39,16 @@ pub(super) fn table(ruleset: &Ruleset) -> Result<TableState, FirewallError> {
         }
         table.chains.push(encoded);
     }
-    let counts = |chain: &Chain| {
-        let counting = |rule: &FwRule| matches!(rule.verdict, Statement::Count(_));
-        chain.rules.iter().any(counting)
+    let any = |counts: fn(&Statement) -> bool| {
+        let mut rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
+        rules.any(|rule| counts(&rule.verdict))
     };
-    if ruleset.chains.iter().any(counts) {
-        // All counters, so that the numbers of a family survive a policy without a rule for the
-        // family.
-        table.counters = counters::all();
+    // All counters, so that the numbers of a family survive a policy without a rule for the family.
+    if any(|verdict| matches!(verdict, Statement::Count(_))) {
+        table.counters = counters::of_paths();
+    }
+    if any(|verdict| matches!(verdict, Statement::DropCounted(_))) {
+        table.counters.extend(counters::of_drops());
     }
     Ok(table)
 }
@@ -60,6 +63,7 @@ fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, F
         Hook::PostroutingCount => ("count", "filter", NF_INET_POST_ROUTING, -150),
         Hook::PostroutingNat => ("postrouting-nat", "nat", NF_INET_POST_ROUTING, 95),
         Hook::PostroutingGuard => ("guard", "filter", NF_INET_POST_ROUTING, 150),
+        Hook::PostroutingLast => ("last", "filter", NF_INET_POST_ROUTING, 160),
     };
     let hook = Attributes::new()
         .put_be32(NFTA_HOOK_HOOKNUM, hook)
@@ -102,6 +106,8 @@ fn families_of(condition: &Match) -> Vec<Family> {
         | Match::UdpWithSocket(_)
         | Match::DestinationIsLocal
         | Match::SourceNotLocal
+        | Match::Forwarded
+        | Match::OpensFlow
         | Match::NewFlow
         | Match::OriginalDirection
         | Match::ReplyDirection
@@ -198,13 +204,11 @@ fn encode_match(
         Match::SourceNotLocal => expressions
             .fib_type(NFTA_FIB_F_SADDR)
             .compare(NFT_CMP_NEQ, &RTN_LOCAL.to_ne_bytes()),
+        Match::Forwarded => forwarded(expressions),
+        Match::OpensFlow => unconfirmed(expressions),
         Match::NewFlow => state(expressions, CT_STATE_NEW),
-        Match::OriginalDirection => expressions
-            .ct(NFT_CT_DIRECTION)
-            .compare(NFT_CMP_EQ, &[CT_DIR_ORIGINAL]),
-        Match::ReplyDirection => expressions
-            .ct(NFT_CT_DIRECTION)
-            .compare(NFT_CMP_EQ, &[CT_DIR_REPLY]),
+        Match::OriginalDirection => in_direction(expressions, CT_DIR_ORIGINAL),
+        Match::ReplyDirection => in_direction(expressions, CT_DIR_REPLY),
         Match::NotTracked => state(expressions, CT_STATE_INVALID_UNTRACKED),
         Match::FlowMark(mark) => marked(expressions.ct(NFT_CT_MARK), *mark)?,
         Match::PacketMark(mark) => marked(expressions.meta(NFT_META_MARK), *mark)?,
@@ -242,13 +246,16 @@ fn encode_verdict(
     rule: &FwRule,
     family: Option<Family>,
 ) -> Result<Expressions, FirewallError> {
+    let named = |what| {
+        let family =
+            family.ok_or_else(|| inexpressible(format!("{rule:?}: counting needs a family")))?;
+        let name = counters::name(what, family);
+        Ok(expressions.clone().counter_named(&name))
+    };
     let counted = expressions.clone().counter();
     Ok(match rule.verdict {
-        Statement::Count(path) => {
-            let family = family
-                .ok_or_else(|| inexpressible(format!("{rule:?}: counting needs a family")))?;
-            expressions.counter_named(&counters::name(path, family))
-        }
+        Statement::Count(path) => named(Counted::Path(path))?,
+        Statement::DropCounted(reason) => named(Counted::Dropped(reason))?.verdict(NF_DROP),
         Statement::SetFlowMark(mark) => {
             let mark = checked(mark)?;
             written(counted, mark, Expressions::ct, NFT_CT_MARK).set_ct(NFT_CT_MARK)
@@ -349,6 +356,23 @@ fn masked(expressions: Expressions, mask: u32) -> Expressions {
 
 fn state(expressions: Expressions, bits: u32) -> Expressions {
     masked(expressions.ct(NFT_CT_STATE), bits).compare(NFT_CMP_NEQ, &[0; 4])
+}
+
+/// Matches packets with an incoming interface. The kernel compares an empty name for the others.
+fn forwarded(expressions: Expressions) -> Expressions {
+    expressions
+        .meta(NFT_META_IIFNAME)
+        .compare(NFT_CMP_NEQ, &[0; IFNAMSIZ])
+}
+
+fn in_direction(expressions: Expressions, direction: u8) -> Expressions {
+    expressions
+        .ct(NFT_CT_DIRECTION)
+        .compare(NFT_CMP_EQ, &[direction])
+}
+
+fn unconfirmed(expressions: Expressions) -> Expressions {
+    masked(expressions.ct(NFT_CT_STATUS), CT_STATUS_CONFIRMED).compare(NFT_CMP_EQ, &[0; 4])
 }
 
 fn checked(mark: Mark) -> Result<Mark, FirewallError> {

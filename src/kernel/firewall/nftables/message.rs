@@ -4,6 +4,8 @@ use super::uapi::*;
 use crate::kernel::wire::{Attributes, NFGEN_LEN};
 
 pub(super) const TABLE: &str = "trailblazer";
+/// The table beside iptables, with the chain after all translation.
+pub(super) const GUARD_TABLE: &str = "trailblazer-guard";
 /// The mark of ownership, as `nft list` shows it.
 pub(super) const COMMENT: &str = "trailblazer: managed, do not edit";
 
@@ -61,7 +63,8 @@ pub(super) fn userdata_comment(userdata: &[u8], kind: u8) -> Option<String> {
     }
 }
 
-pub(super) fn delete_table() -> Message {
-    let name = Attributes::new().put_text(NFTA_TABLE_NAME, TABLE);
-    message(msg::DELTABLE, 0, name, format!("delete table inet {TABLE}"))
+pub(super) fn delete_table(name: &str) -> Message {
+    let attributes = Attributes::new().put_text(NFTA_TABLE_NAME, name);
+    let what = format!("delete table inet {name}");
+    message(msg::DELTABLE, 0, attributes, what)
 }

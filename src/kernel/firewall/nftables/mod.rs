@@ -33,7 +33,8 @@ use std::collections::BTreeSet;
 
 use crate::firewall::marks::MarkUse;
 use crate::firewall::{
-    BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
+    BackendKind, DroppedTraffic, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, SavedRules,
+    Variant,
 };
 use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::backend::FirewallBackend;
@@ -41,20 +42,45 @@ use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::firewall::extras::Extras;
 
 use contact::{absence, contact, failed, open};
-use message::TABLE;
+use message::{GUARD_TABLE, TABLE};
 pub use probe::{Probe, probe};
 
 static EXTRAS: Extras = Extras::new();
 
 /// The nf_tables backend. Each operation opens a socket of its own, in the network namespace of the
 /// calling thread.
-#[derive(Debug, Default)]
-pub struct Nftables;
+#[derive(Debug)]
+pub struct Nftables {
+    table: &'static str,
+}
+
+impl Default for Nftables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Nftables {
     /// A backend for the network namespace of the calling thread.
     pub fn new() -> Self {
-        Nftables
+        Nftables { table: TABLE }
+    }
+
+    /// The same with the table beside iptables.
+    pub(super) fn beside_iptables() -> Self {
+        Nftables { table: GUARD_TABLE }
+    }
+
+    /// True if the kernel has nf_tables, whether or not this process may read it.
+    pub(super) fn exists() -> bool {
+        match contact() {
+            Ok(_) => true,
+            Err(error) => !matches!(absence(&error), Some(ObservedFirewall::Unavailable(_))),
+        }
+    }
+
+    fn named(&self, operation: &str) -> String {
+        format!("{operation} table inet {}", self.table)
     }
 }
 
@@ -117,6 +143,11 @@ pub fn table_is_ours(family: u8, table: &str) -> bool {
     family == uapi::NFPROTO_INET && table == TABLE
 }
 
+/// True if family and name are those of our table beside iptables.
+pub(super) fn is_guard_table(family: u8, table: &str) -> bool {
+    family == uapi::NFPROTO_INET && table == GUARD_TABLE
+}
+
 impl FirewallBackend for Nftables {
     fn kind(&self) -> BackendKind {
         BackendKind::Nftables
@@ -135,12 +166,14 @@ impl FirewallBackend for Nftables {
     }
 
     fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {
-        const OPERATION: &str = "read table inet trailblazer";
+        let operation = self.named("read");
+        let operation = operation.as_str();
         let mut wire = match contact() {
             Ok(wire) => wire,
-            Err(error) => return absence(&error).ok_or_else(|| failed(OPERATION, error)),
+            Err(error) => return absence(&error).ok_or_else(|| failed(operation, error)),
         };
-        let reading = read::whole(&mut wire).map_err(|error| failed(OPERATION, error))?;
+        let reading =
+            read::whole(&mut wire, self.table).map_err(|error| failed(operation, error))?;
         let Some(table) = reading.table else {
             return Ok(ObservedFirewall::Absent);
         };
@@ -148,46 +181,50 @@ impl FirewallBackend for Nftables {
             return Ok(ObservedFirewall::Foreign(table.foreign()));
         }
         Ok(ObservedFirewall::Owned(OwnedFirewall {
-            text: text::lines(&table).map_err(|error| failed(OPERATION, error))?,
+            text: text::lines(&table).map_err(|error| failed(operation, error))?,
             snapshot: SavedRules(table.record()),
         }))
     }
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
-        text::lines(&encode::table(&EXTRAS.usable(ruleset))?)
+        text::lines(&encode::table(self.table, &EXTRAS.usable(ruleset))?)
             .map_err(|error| failed("render", error))
     }
 
     fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
-        const OPERATION: &str = "read the counters of table inet trailblazer";
-        match contact().and_then(|mut wire| read::counted(&mut wire)) {
+        match contact().and_then(|mut wire| read::counted(&mut wire, self.table)) {
             Ok(Some((table, found))) if table.is_ours() => Ok(counters::sum(&found)),
             Ok(_) => Ok(None),
             // Without nf_tables there are no counters.
             Err(error) => match absence(&error) {
                 Some(ObservedFirewall::Unavailable(_)) => Ok(None),
-                _ => Err(failed(OPERATION, error)),
+                _ => Err(failed(&self.named("read the counters of"), error)),
             },
         }
     }
 
+    fn dropped(&mut self) -> Result<Option<DroppedTraffic>, FirewallError> {
+        Ok(self.traffic()?.map(|traffic| traffic.dropped))
+    }
+
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
-        let operation = "replace table inet trailblazer";
+        let operation = &self.named("replace");
         EXTRAS.install(ruleset, |ruleset| {
-            let messages = encode::table(ruleset)?.messages();
-            transaction::replace_ours(&mut open(operation)?, operation, &messages)
+            let messages = encode::table(self.table, ruleset)?.messages();
+            transaction::replace_ours(&mut open(operation)?, self.table, operation, &messages)
         })
     }
 
     /// An empty snapshot stands for the absence of our table.
     fn restore(&mut self, snapshot: &SavedRules) -> Result<(), FirewallError> {
-        let operation = "restore table inet trailblazer";
-        let messages = table::replay(&snapshot.0).map_err(|error| failed(operation, error))?;
-        transaction::replace_ours(&mut open(operation)?, operation, &messages)
+        let operation = &self.named("restore");
+        let messages =
+            table::replay(self.table, &snapshot.0).map_err(|error| failed(operation, error))?;
+        transaction::replace_ours(&mut open(operation)?, self.table, operation, &messages)
     }
 
     fn remove(&mut self) -> Result<(), FirewallError> {
-        let operation = "delete table inet trailblazer";
-        transaction::replace_ours(&mut open(operation)?, operation, &[])
+        let operation = &self.named("delete");
+        transaction::replace_ours(&mut open(operation)?, self.table, operation, &[])
     }
 }

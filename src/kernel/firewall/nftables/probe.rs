@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::contact::{absence, contact, failed};
+use super::message::TABLE;
 use super::{encode, transaction};
 use crate::firewall::{
-    Chain, FwRule, Hook, Match, ObservedFirewall, Path, Ports, Ruleset, Statement,
+    Chain, DropReason, FwRule, Hook, Match, ObservedFirewall, Path, Ports, Ruleset, Statement,
 };
 use crate::kernel::firewall::error::FirewallError;
 use crate::types::{Family, Mark, Realm};
@@ -52,7 +53,7 @@ pub fn probe() -> Result<Probe, FirewallError> {
             OLDEST.0, OLDEST.1
         )));
     }
-    let mut table = encode::table(&everything())?;
+    let mut table = encode::table(TABLE, &everything())?;
     // A name of its own, so that the check doesn't depend on an existing table of our name. The
     // table is never committed.
     table.name = "trailblazer-probe".to_owned();
@@ -152,12 +153,18 @@ fn everything() -> Ruleset {
         counting.to_vec(),
         Statement::Count(Path::Bypass),
     );
+    let last = rule_of(
+        Family::Ipv4,
+        vec![Match::Forwarded, Match::OpensFlow],
+        Statement::DropCounted(DropReason::Sources),
+    );
     let chains = [
         (Hook::Prerouting, prerouting),
         (Hook::OutputReroute, Vec::new()),
         (Hook::PostroutingCount, vec![count]),
         (Hook::PostroutingNat, translation),
         (Hook::PostroutingGuard, guard),
+        (Hook::PostroutingLast, vec![last]),
     ];
     Ruleset {
         chains: chains.map(|(hook, rules)| Chain { hook, rules }).into(),

@@ -1,7 +1,7 @@
 //! Reads our table from the kernel as a consistent whole.
 
 use super::counters::{self, CounterState};
-use super::message::{RuleState, TABLE, nfgen};
+use super::message::{GUARD_TABLE, RuleState, nfgen};
 use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
 use crate::kernel::wire::{Attribute, Attributes, DUMP, NFGEN_LEN, Wire, WireError};
@@ -48,7 +48,7 @@ pub(super) fn generation(wire: &mut Wire) -> Result<u32, WireError> {
 /// Repeats `read` until the generation is the same before and after.
 pub(super) fn consistently<T>(
     wire: &mut Wire,
-    read: fn(&mut Wire) -> Result<T, WireError>,
+    read: impl Fn(&mut Wire) -> Result<T, WireError>,
 ) -> Result<(T, u32), WireError> {
     let mut before = generation(wire)?;
     for _ in 0..ATTEMPTS {
@@ -68,14 +68,14 @@ pub(super) fn consistently<T>(
     Err(WireError::Interrupted)
 }
 
-pub(super) fn whole(wire: &mut Wire) -> Result<ReadTable, WireError> {
-    let (table, generation) = consistently(wire, read_whole)?;
+pub(super) fn whole(wire: &mut Wire, name: &str) -> Result<ReadTable, WireError> {
+    let (table, generation) = consistently(wire, |wire| read_whole(wire, name))?;
     Ok(ReadTable { table, generation })
 }
 
 /// Our table without objects: enough to check the mark of ownership.
-pub(super) fn head(wire: &mut Wire) -> Result<ReadTable, WireError> {
-    let (table, generation) = consistently(wire, read_head)?;
+pub(super) fn head(wire: &mut Wire, name: &str) -> Result<ReadTable, WireError> {
+    let (table, generation) = consistently(wire, |wire| read_head(wire, name))?;
     let table = table.map(|(table, _)| table);
     Ok(ReadTable { table, generation })
 }
@@ -83,21 +83,22 @@ pub(super) fn head(wire: &mut Wire) -> Result<ReadTable, WireError> {
 /// Our counters, with the table to check the mark of ownership; `None` without a table.
 pub(super) fn counted(
     wire: &mut Wire,
+    name: &str,
 ) -> Result<Option<(TableState, Vec<CounterState>)>, WireError> {
     let read = |wire: &mut Wire| {
-        let Some((table, _)) = read_head(wire)? else {
+        let Some((table, _)) = read_head(wire, name)? else {
             return Ok(None);
         };
-        Ok(Some((table, read_counters(wire)?)))
+        Ok(Some((table, read_counters(wire, name)?)))
     };
     Ok(consistently(wire, read)?.0)
 }
 
 /// The table without objects, and the number of objects in the kernel.
-fn read_head(wire: &mut Wire) -> Result<Option<(TableState, u32)>, WireError> {
+fn read_head(wire: &mut Wire, name: &str) -> Result<Option<(TableState, u32)>, WireError> {
     let request = body(
         NFPROTO_INET,
-        Attributes::new().put_text(NFTA_TABLE_NAME, TABLE),
+        Attributes::new().put_text(NFTA_TABLE_NAME, name),
     );
     let mut found = None;
     let answer = wire.ask(msg::GETTABLE, 0, &request, |frame| {
@@ -105,6 +106,7 @@ fn read_head(wire: &mut Wire) -> Result<Option<(TableState, u32)>, WireError> {
         let number = |kind| find(&list, kind).and_then(|value| value.be32());
         let userdata = find(&list, NFTA_TABLE_USERDATA);
         let table = TableState {
+            name: name.to_owned(),
             flags: number(NFTA_TABLE_FLAGS).unwrap_or(0),
             userdata: userdata.map_or_else(Vec::new, |data| data.payload.to_vec()),
             ..TableState::default()
@@ -121,16 +123,16 @@ fn read_head(wire: &mut Wire) -> Result<Option<(TableState, u32)>, WireError> {
     }
 }
 
-fn read_whole(wire: &mut Wire) -> Result<Option<TableState>, WireError> {
-    let Some((mut table, objects)) = read_head(wire)? else {
+fn read_whole(wire: &mut Wire, name: &str) -> Result<Option<TableState>, WireError> {
+    let Some((mut table, objects)) = read_head(wire, name)? else {
         return Ok(None);
     };
-    table.counters = read_counters(wire)?;
-    table.chains = read_chains(wire)?;
-    read_rules(wire, &mut table.chains)?;
-    table.sets = read_sets(wire)?;
+    table.counters = read_counters(wire, name)?;
+    table.chains = read_chains(wire, name)?;
+    read_rules(wire, name, &mut table.chains)?;
+    table.sets = read_sets(wire, name)?;
     for set in &mut table.sets {
-        set.elements = read_elements(wire, &set.name)?;
+        set.elements = read_elements(wire, name, &set.name)?;
     }
     // The kernel's number excludes anonymous sets (nf_tables_commit subtracts each).
     let sets = table.sets.iter().filter(|set| !set.is_anonymous()).count();
@@ -140,17 +142,17 @@ fn read_whole(wire: &mut Wire) -> Result<Option<TableState>, WireError> {
     Ok(Some(table))
 }
 
-pub(super) fn read_counters(wire: &mut Wire) -> Result<Vec<CounterState>, WireError> {
+pub(super) fn read_counters(wire: &mut Wire, name: &str) -> Result<Vec<CounterState>, WireError> {
     let request = body(
         NFPROTO_INET,
         Attributes::new()
-            .put_text(NFTA_OBJ_TABLE, TABLE)
+            .put_text(NFTA_OBJ_TABLE, name)
             .put_be32(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER),
     );
     let mut found = Vec::new();
     wire.ask(msg::GETOBJ, DUMP, &request, |frame| {
         let list = list(frame.body)?;
-        if text(&list, NFTA_OBJ_TABLE).as_deref() == Some(TABLE) {
+        if text(&list, NFTA_OBJ_TABLE).as_deref() == Some(name) {
             found.extend(counters::parse(&list));
         }
         Ok(())
@@ -172,7 +174,7 @@ fn without(list: &[Attribute<'_>], dropped: &[u16]) -> Vec<u8> {
         .into_bytes()
 }
 
-fn read_chains(wire: &mut Wire) -> Result<Vec<ChainState>, WireError> {
+fn read_chains(wire: &mut Wire, name: &str) -> Result<Vec<ChainState>, WireError> {
     let dropped = [
         NFTA_CHAIN_TABLE,
         NFTA_CHAIN_HANDLE,
@@ -185,7 +187,7 @@ fn read_chains(wire: &mut Wire) -> Result<Vec<ChainState>, WireError> {
     // GETCHAIN has no filter by table.
     wire.ask(msg::GETCHAIN, DUMP, &request, |frame| {
         let list = list(frame.body)?;
-        if text(&list, NFTA_CHAIN_TABLE).as_deref() == Some(TABLE) {
+        if text(&list, NFTA_CHAIN_TABLE).as_deref() == Some(name) {
             chains.push(ChainState {
                 name: text(&list, NFTA_CHAIN_NAME).unwrap_or_default(),
                 attributes: without(&list, &dropped),
@@ -197,25 +199,26 @@ fn read_chains(wire: &mut Wire) -> Result<Vec<ChainState>, WireError> {
     Ok(chains)
 }
 
-fn read_rules(wire: &mut Wire, chains: &mut [ChainState]) -> Result<(), WireError> {
+fn read_rules(wire: &mut Wire, name: &str, chains: &mut [ChainState]) -> Result<(), WireError> {
     let request = body(
         NFPROTO_INET,
-        Attributes::new().put_text(NFTA_RULE_TABLE, TABLE),
+        Attributes::new().put_text(NFTA_RULE_TABLE, name),
     );
     wire.ask(msg::GETRULE, DUMP, &request, |frame| {
         let list = list(frame.body)?;
-        if text(&list, NFTA_RULE_TABLE).as_deref() != Some(TABLE) {
+        if text(&list, NFTA_RULE_TABLE).as_deref() != Some(name) {
             return Ok(());
         }
-        let name = text(&list, NFTA_RULE_CHAIN).unwrap_or_default();
+        let chain = text(&list, NFTA_RULE_CHAIN).unwrap_or_default();
         let expressions = match find(&list, NFTA_RULE_EXPRESSIONS) {
             Some(expressions) => without_counts(expressions.payload)?,
             None => Vec::new(),
         };
         let userdata = find(&list, NFTA_RULE_USERDATA);
         // An unknown chain belongs to a later generation: repeat the reading.
-        let chain = chains.iter_mut().find(|chain| chain.name == name);
-        chain.ok_or(WireError::Interrupted)?.rules.push(RuleState {
+        let mut chains = chains.iter_mut();
+        let known = chains.find(|known| known.name == chain);
+        known.ok_or(WireError::Interrupted)?.rules.push(RuleState {
             expressions,
             userdata: userdata.map_or_else(Vec::new, |data| data.payload.to_vec()),
         });
@@ -240,7 +243,7 @@ fn without_counts(expressions: &[u8]) -> Result<Vec<u8>, WireError> {
     Ok(kept.into_bytes())
 }
 
-fn read_sets(wire: &mut Wire) -> Result<Vec<SetState>, WireError> {
+fn read_sets(wire: &mut Wire, name: &str) -> Result<Vec<SetState>, WireError> {
     let dropped = [
         NFTA_SET_TABLE,
         NFTA_SET_HANDLE,
@@ -252,11 +255,11 @@ fn read_sets(wire: &mut Wire) -> Result<Vec<SetState>, WireError> {
     let mut sets = Vec::new();
     let request = body(
         NFPROTO_INET,
-        Attributes::new().put_text(NFTA_SET_TABLE, TABLE),
+        Attributes::new().put_text(NFTA_SET_TABLE, name),
     );
     wire.ask(msg::GETSET, DUMP, &request, |frame| {
         let list = list(frame.body)?;
-        if text(&list, NFTA_SET_TABLE).as_deref() == Some(TABLE) {
+        if text(&list, NFTA_SET_TABLE).as_deref() == Some(name) {
             sets.push(SetState {
                 name: text(&list, NFTA_SET_NAME).unwrap_or_default(),
                 attributes: without(&list, &dropped),
@@ -268,11 +271,11 @@ fn read_sets(wire: &mut Wire) -> Result<Vec<SetState>, WireError> {
     Ok(sets)
 }
 
-fn read_elements(wire: &mut Wire, set: &str) -> Result<Vec<Vec<u8>>, WireError> {
+fn read_elements(wire: &mut Wire, table: &str, set: &str) -> Result<Vec<Vec<u8>>, WireError> {
     let request = body(
         NFPROTO_INET,
         Attributes::new()
-            .put_text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
+            .put_text(NFTA_SET_ELEM_LIST_TABLE, table)
             .put_text(NFTA_SET_ELEM_LIST_SET, set),
     );
     let mut elements = Vec::new();
@@ -313,14 +316,16 @@ pub(super) fn element_key(element: &[u8]) -> Vec<u8> {
 }
 
 /// True if any table of any family has a chain with a name that starts with `prefix`: the chains of
-/// iptables-nft lie in nf_tables.
+/// iptables-nft lie in nf_tables. True also for our table beside iptables.
 pub(super) fn any_chain_begins_with(wire: &mut Wire, prefix: &str) -> Result<bool, WireError> {
     let mut found = false;
     let request = body(NFPROTO_UNSPEC, Attributes::new());
     for _ in 0..ATTEMPTS {
         let outcome = wire.ask(msg::GETCHAIN, DUMP, &request, |frame| {
-            let name = find(&list(frame.body)?, NFTA_CHAIN_NAME).map(|name| name.text());
-            found |= name.is_some_and(|name| name.starts_with(prefix));
+            let list = list(frame.body)?;
+            let ours = text(&list, NFTA_CHAIN_TABLE).as_deref() == Some(GUARD_TABLE);
+            let name = text(&list, NFTA_CHAIN_NAME);
+            found |= ours || name.is_some_and(|name| name.starts_with(prefix));
             Ok(())
         });
         match outcome {

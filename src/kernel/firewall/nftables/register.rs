@@ -67,6 +67,7 @@ impl fmt::Display for Value {
             Value::Meta(key) => write!(f, "meta key-{key}"),
             Value::Ct(NFT_CT_STATE) => f.write_str("ct state"),
             Value::Ct(NFT_CT_DIRECTION) => f.write_str("ct direction"),
+            Value::Ct(NFT_CT_STATUS) => f.write_str("ct status"),
             Value::Ct(NFT_CT_MARK) => f.write_str("ct mark"),
             Value::Ct(key) => write!(f, "ct key-{key}"),
             Value::Rt(NFT_RT_CLASSID) => f.write_str("rt classid"),
@@ -126,7 +127,9 @@ impl Value {
     fn is_mark(&self) -> bool {
         matches!(
             self,
-            Value::Meta(NFT_META_MARK) | Value::Ct(NFT_CT_MARK) | Value::Rt(NFT_RT_CLASSID)
+            Value::Meta(NFT_META_MARK)
+                | Value::Ct(NFT_CT_MARK | NFT_CT_STATUS)
+                | Value::Rt(NFT_RT_CLASSID)
         )
     }
 

@@ -18,7 +18,7 @@ const ELEMENTS_A_MESSAGE: usize = 48 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TableState {
-    /// `trailblazer`, except in checks without a commit.
+    /// `trailblazer`, except beside iptables and in checks without a commit.
     pub(super) name: String,
     pub(super) flags: u32,
     pub(super) userdata: Vec<u8>,
@@ -75,8 +75,9 @@ impl TableState {
             None => "no comment".to_owned(),
         };
         format!(
-            "table inet {TABLE} belongs to another program ({found}, expected {COMMENT:?}); \
-             rename or remove the table (nft delete table inet {TABLE})"
+            "table inet {name} belongs to another program ({found}, expected {COMMENT:?}); \
+             rename or remove the table (nft delete table inet {name})",
+            name = self.name
         )
     }
 
@@ -177,13 +178,13 @@ fn rule_message(table: &str, chain: &ChainState, rule: &RuleState, number: usize
 }
 
 /// The messages of a record. Refuses records that [`TableState::record`] can't have written.
-pub(super) fn replay(record: &[u8]) -> Result<Vec<Message>, WireError> {
+pub(super) fn replay(name: &str, record: &[u8]) -> Result<Vec<Message>, WireError> {
     const FOREIGN: WireError = WireError::Malformed("not a record of the nftables backend");
     let known = |frame: &Frame<'_>| {
         let (family, list) = frame.body.split_at_checked(NFGEN_LEN).ok_or(FOREIGN)?;
         // The name of the table is attribute 1 in all messages below.
         let table = find(&attributes(list)?, NFTA_TABLE_NAME).map(|name| name.text());
-        if family != nfgen(NFPROTO_INET) || table.as_deref() != Some(TABLE) {
+        if family != nfgen(NFPROTO_INET) || table.as_deref() != Some(name) {
             return Err(FOREIGN);
         }
         match frame.kind {

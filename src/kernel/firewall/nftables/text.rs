@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::counters;
 use super::decode;
-use super::message::{TABLE, userdata_comment};
+use super::message::userdata_comment;
 use super::register::{address, hex};
 use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
@@ -17,7 +17,7 @@ use crate::kernel::wire::{Attribute, WireError, attributes, find};
 pub(super) fn lines(table: &TableState) -> Result<Vec<String>, WireError> {
     let mut lines = vec![table_line(table)];
     let counters = table.counters.iter();
-    let mut names: Vec<_> = counters.map(|c| counters::name(c.path, c.family)).collect();
+    let mut names: Vec<_> = counters.map(|c| counters::name(c.what, c.family)).collect();
     names.sort();
     lines.extend(names.iter().map(|name| format!("  counter {name}")));
     let mut chains: Vec<_> = table.chains.iter().collect();
@@ -37,7 +37,7 @@ pub(super) fn lines(table: &TableState) -> Result<Vec<String>, WireError> {
 }
 
 fn table_line(table: &TableState) -> String {
-    let mut line = format!("table inet {TABLE}");
+    let mut line = format!("table inet {}", table.name);
     if table.flags & NFT_TABLE_F_DORMANT != 0 {
         line.push_str(" flags dormant");
     }

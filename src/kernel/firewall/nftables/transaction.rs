@@ -21,27 +21,28 @@ enum Ending {
     CheckOnly,
 }
 
-/// Replaces our table, if present, by the table of `messages`; without messages, only deletes.
+/// Replaces our table `name`, if present, by the table of `messages`; without messages, only deletes.
 /// A foreign table of our name is an error. The batch carries the generation of the reading, so
 /// that the kernel refuses the commit if such a table has appeared meanwhile. New counters start
 /// with the numbers of the reading.
 pub(super) fn replace_ours(
     wire: &mut Wire,
+    name: &str,
     operation: &str,
     messages: &[Message],
 ) -> Result<(), FirewallError> {
     for _ in 0..ATTEMPTS {
-        let reading = read::head(wire).map_err(|error| failed(operation, error))?;
+        let reading = read::head(wire, name).map_err(|error| failed(operation, error))?;
         let mut batch = Vec::new();
         let mut now = Vec::new();
         if let Some(table) = &reading.table {
             refuse_foreign(operation, table)?;
-            batch.push(delete_table());
+            batch.push(delete_table(name));
             if !messages.is_empty() {
-                now = read::read_counters(wire).map_err(|error| failed(operation, error))?;
+                now = read::read_counters(wire, name).map_err(|error| failed(operation, error))?;
             }
         }
-        let carried_on = |message| counters::carried_on(message, &now);
+        let carried_on = |message| counters::carried_on(name, message, &now);
         batch.extend(messages.iter().map(carried_on));
         if batch.is_empty() {
             return Ok(());

@@ -149,7 +149,10 @@ pub(super) const NFTA_CT_KEY: u16 = 2;
 pub(super) const NFTA_CT_SREG: u16 = 4;
 pub(super) const NFT_CT_STATE: u32 = 0;
 pub(super) const NFT_CT_DIRECTION: u32 = 1;
+pub(super) const NFT_CT_STATUS: u32 = 2;
 pub(super) const NFT_CT_MARK: u32 = 3;
+/// `IPS_CONFIRMED` (linux/netfilter/nf_conntrack_common.h).
+pub(super) const CT_STATUS_CONFIRMED: u32 = 8;
 /// `NF_CT_STATE_…` bits (linux/netfilter/nf_conntrack_common.h) with the names in nft.
 pub(super) const CT_STATES: [(u32, &str); 5] = [
     (1, "invalid"),

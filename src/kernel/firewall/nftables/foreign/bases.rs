@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::TableKey;
 use crate::judge::chain::{BaseChain, ChainPlace};
-use crate::kernel::firewall::nftables::message::TABLE;
+use crate::kernel::firewall::nftables::message::{GUARD_TABLE, TABLE};
 use crate::kernel::firewall::nftables::read::{body, list, text};
 use crate::kernel::firewall::nftables::uapi::*;
 use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find};
@@ -80,7 +80,7 @@ fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain
         }
     };
     let table = text(list, NFTA_CHAIN_TABLE)?;
-    if family == NFPROTO_INET && table == TABLE {
+    if family == NFPROTO_INET && [TABLE, GUARD_TABLE].contains(&table.as_str()) {
         return None;
     }
     let policy = find(list, NFTA_CHAIN_POLICY).and_then(|policy| policy.be32());

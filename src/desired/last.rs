@@ -1,0 +1,94 @@
+//! NAT role: the last look at leaving packets, after all translation.
+//!
+//! The rules of the translation see the packets of `[nat] sources`, and a foreign chain may translate
+//! a packet first. So a chain after all translation drops forwarded packets that leave by the egress
+//! interface with another source than an egress address, and counts them:
+//!
+//! - packets that nobody has translated to an address of this host. The answers to flows from outside
+//!   are no such packets: they carry the address that the client outside has chosen.
+//! - the first packet of a flow to partners from `[nat] sources`, translated by another program. Flows
+//!   from before our rules keep their address, so that no connection ends.
+//!
+//! Clients outside `[nat] sources` that another program translates on purpose (containers, a VPN)
+//! leave.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::firewall::{DropReason, FwRule, Match, Statement};
+use crate::types::{Family, PathMask};
+
+/// The leaving packets of one family.
+pub(super) struct Last<'a> {
+    pub(super) family: Family,
+    pub(super) path: PathMask,
+    pub(super) sources: &'a [IpNet],
+    /// The interface of the egress path.
+    pub(super) out: &'a str,
+    /// True if packets of `sources` come in by `out` too.
+    pub(super) one_interface: bool,
+    pub(super) egress: &'a [IpAddr],
+    /// Further addresses of flows of the egress path; `None` for any. Where lists of prefixes tell
+    /// the paths apart, two tables of iptables change one after the other: the first packet of a
+    /// flow may have the mark of one path and the translation of the other.
+    pub(super) tolerated: Option<Vec<IpAddr>>,
+    /// Destinations beyond which no partner is.
+    pub(super) private: &'a [IpNet],
+}
+
+impl Last<'_> {
+    /// The rules, in order.
+    pub(super) fn rules(&self) -> Vec<FwRule> {
+        let rule = |matches: Vec<Match>, reason| FwRule {
+            family: Some(self.family),
+            matches,
+            verdict: Statement::DropCounted(reason),
+        };
+        let mut rules = Vec::new();
+        if let Some(tolerated) = &self.tolerated {
+            // The mark of the path was written a moment ago, by the same packet.
+            let mut wrong = self.leaving();
+            let tolerated = tolerated.iter().copied().map(IpNet::from);
+            wrong.extend(tolerated.map(Match::NotSource));
+            wrong.extend([
+                Match::OriginalDirection,
+                Match::OpensFlow,
+                Match::FlowMark(self.path.egress()),
+            ]);
+            rules.push(rule(wrong, DropReason::Sources));
+        }
+        for source in self.sources {
+            let mut untranslated = self.leaving();
+            untranslated.extend([
+                Match::Forwarded,
+                Match::OriginalDirection,
+                Match::Source(*source),
+                Match::SourceNotLocal,
+            ]);
+            rules.push(rule(untranslated, DropReason::Sources));
+        }
+        // Packets of `sources` that conntrack can't assign to a flow are the guard's.
+        for flow in [Match::OriginalDirection, Match::NotTracked] {
+            let mut outside = self.leaving();
+            outside.extend([Match::Forwarded, flow]);
+            if !self.one_interface {
+                // Packets from outside to outside belong to no client.
+                outside.push(Match::NotInputInterface(self.out.to_owned()));
+            }
+            outside.extend(self.sources.iter().copied().map(Match::NotSource));
+            outside.push(Match::SourceNotLocal);
+            rules.push(rule(outside, DropReason::Outside));
+        }
+        rules
+    }
+
+    /// Packets to partners with another source than an egress address.
+    fn leaving(&self) -> Vec<Match> {
+        let egress = self.egress.iter().copied().map(IpNet::from);
+        let mut matches = vec![Match::OutputInterface(self.out.to_owned())];
+        matches.extend(egress.map(Match::NotSource));
+        matches.push(Match::DestinationNoneOf(self.private.to_vec()));
+        matches
+    }
+}

@@ -1,0 +1,217 @@
+//! The iptables backend with a chain after all translation.
+//!
+//! Nothing of iptables comes after the table nat, so the rules of [`Hook::PostroutingLast`] lie in
+//! an nf_tables table beside iptables. Without nf_tables, and on kernels that refuse the rules, the
+//! backend works without them. A flush of iptables leaves the table in place: packets without a
+//! translation don't leave until the repair.
+
+use std::cell::OnceCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::backend::FirewallBackend;
+use super::error::FirewallError;
+use super::iptables::IptablesBackend;
+use super::nftables::Nftables;
+use crate::firewall::{
+    BackendKind, DroppedTraffic, Hook, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset,
+    SavedRules, Variant,
+};
+
+/// The record of an iptables without rules of ours.
+const NO_RULES: &[u8] = b"[{},{}]";
+
+/// True once the kernel has refused the rules of the table.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// iptables, and the table beside it.
+pub(super) struct Guarded {
+    rules: IptablesBackend,
+    table: Nftables,
+    has_nf_tables: OnceCell<bool>,
+}
+
+impl Guarded {
+    pub(super) fn new(rules: IptablesBackend) -> Self {
+        Guarded {
+            rules,
+            table: Nftables::beside_iptables(),
+            has_nf_tables: OnceCell::new(),
+        }
+    }
+
+    fn has_nf_tables(&self) -> bool {
+        *self.has_nf_tables.get_or_init(Nftables::exists)
+    }
+
+    /// The rules after all translation; `None` without such rules or without a place for them.
+    fn last(&self, ruleset: &Ruleset) -> Option<Ruleset> {
+        let chains = ruleset.chains.iter();
+        let chains = chains.filter(|chain| chain.hook == Hook::PostroutingLast);
+        let last = Ruleset {
+            chains: chains.cloned().collect(),
+        };
+        let usable = !REFUSED.load(Ordering::Relaxed) && self.has_nf_tables();
+        (usable && !last.chains.is_empty()).then_some(last)
+    }
+
+    fn table(&mut self) -> Result<ObservedFirewall, FirewallError> {
+        if self.has_nf_tables() {
+            self.table.observe()
+        } else {
+            Ok(ObservedFirewall::Absent)
+        }
+    }
+
+    fn install(&mut self, last: &Ruleset) -> Result<(), FirewallError> {
+        match self.table.replace(last) {
+            Err(FirewallError::Refused { .. }) => {
+                // The translation needs no rule of the table.
+                REFUSED.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Changes the rules of iptables, and then the table to `wanted`. A table with other rules goes
+    /// first, since its addresses may be the earlier ones: no rule drops a right translation.
+    fn change(
+        &mut self,
+        wanted: &[String],
+        rules: impl FnOnce(&mut IptablesBackend) -> Result<(), FirewallError>,
+        table: impl FnOnce(&mut Self) -> Result<(), FirewallError>,
+    ) -> Result<(), FirewallError> {
+        let now = match self.table()? {
+            ObservedFirewall::Owned(owned) => owned,
+            _ => OwnedFirewall {
+                text: Vec::new(),
+                snapshot: SavedRules::default(),
+            },
+        };
+        if now.text == wanted {
+            return rules(&mut self.rules);
+        }
+        if !now.text.is_empty() {
+            self.table.remove()?;
+        }
+        if let Err(error) = rules(&mut self.rules) {
+            if !now.text.is_empty() {
+                self.table.restore(&now.snapshot)?;
+            }
+            return Err(error);
+        }
+        table(self)
+    }
+}
+
+impl FirewallBackend for Guarded {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Iptables
+    }
+
+    fn description(&self) -> String {
+        let rules = self.rules.description();
+        if REFUSED.load(Ordering::Relaxed) || !self.has_nf_tables() {
+            format!("{rules}; without a guard after the translation, which needs nf_tables")
+        } else {
+            rules
+        }
+    }
+
+    fn variant(&self) -> Variant {
+        self.rules.variant()
+    }
+
+    fn certainly_holds_ours(&mut self, found: &ObservedFirewall) -> bool {
+        self.rules.certainly_holds_ours(found)
+    }
+
+    fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {
+        let rules = match self.rules.observe()? {
+            ObservedFirewall::Owned(owned) => Some(owned),
+            ObservedFirewall::Absent | ObservedFirewall::Unavailable(_)
+                if matches!(self.table()?, ObservedFirewall::Owned(_)) =>
+            {
+                None
+            }
+            other => return Ok(other),
+        };
+        let table = match self.table()? {
+            ObservedFirewall::Owned(owned) => Some(owned),
+            ObservedFirewall::Absent | ObservedFirewall::Unavailable(_) => None,
+            other => return Ok(other),
+        };
+        let record = (
+            rules.as_ref().map(|owned| &owned.snapshot.0),
+            table.as_ref().map(|owned| &owned.snapshot.0),
+        );
+        let snapshot = serde_json::to_vec(&record).map_err(not_a_record)?;
+        let texts = [rules, table].into_iter().flatten();
+        Ok(ObservedFirewall::Owned(OwnedFirewall {
+            text: texts.flat_map(|owned| owned.text).collect(),
+            snapshot: SavedRules(snapshot),
+        }))
+    }
+
+    fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
+        let mut text = self.rules.render(ruleset)?;
+        if let Some(last) = self.last(ruleset) {
+            text.extend(self.table.render(&last)?);
+        }
+        Ok(text)
+    }
+
+    fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
+        let mut sum = self.rules.traffic()?;
+        if let Some(dropped) = self.dropped()? {
+            sum.get_or_insert_default().dropped = dropped;
+        }
+        Ok(sum)
+    }
+
+    fn dropped(&mut self) -> Result<Option<DroppedTraffic>, FirewallError> {
+        if self.has_nf_tables() {
+            self.table.dropped()
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
+        let last = self.last(ruleset);
+        let wanted = match &last {
+            Some(last) => self.table.render(last)?,
+            None => Vec::new(),
+        };
+        self.change(
+            &wanted,
+            |rules| rules.replace(ruleset),
+            |this| last.map_or(Ok(()), |last| this.install(&last)),
+        )
+    }
+
+    fn restore(&mut self, snapshot: &SavedRules) -> Result<(), FirewallError> {
+        let (rules, table): (Option<Vec<u8>>, Option<Vec<u8>>) =
+            serde_json::from_slice(&snapshot.0).map_err(not_a_record)?;
+        let rules = SavedRules(rules.unwrap_or_else(|| NO_RULES.to_vec()));
+        // The text of the record is unknown, so the table is written in any case.
+        self.change(
+            &["the record".to_owned()],
+            |backend| backend.restore(&rules),
+            |this| table.map_or(Ok(()), |record| this.table.restore(&SavedRules(record))),
+        )
+    }
+
+    fn remove(&mut self) -> Result<(), FirewallError> {
+        self.change(&[], IptablesBackend::remove, |_| Ok(()))
+    }
+}
+
+fn not_a_record(error: serde_json::Error) -> FirewallError {
+    FirewallError::Refused {
+        backend: BackendKind::Iptables,
+        operation: "record or restore our rules".to_owned(),
+        reason: format!("not a record of the iptables backend: {error}"),
+        errno: None,
+    }
+}

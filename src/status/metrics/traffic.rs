@@ -1,0 +1,33 @@
+//! Samples of the firewall's counters.
+
+use super::encode::Samples;
+use crate::config::Role;
+use crate::firewall::DropReason;
+use crate::status::snapshot::{PathTraffic, Snapshot, Traffic};
+use crate::types::Family;
+
+/// Packets that the NAT role has dropped after all translation.
+pub(super) fn dropped(snapshot: &Snapshot, out: &mut Samples<'_>) {
+    let Some(traffic) = snapshot.traffic.filter(|_| snapshot.role == Role::Nat) else {
+        return;
+    };
+    for reason in DropReason::ALL {
+        for family in Family::ALL {
+            let count = traffic.dropped.of(reason).get(family).packets;
+            out.value(&[reason.as_str(), family.as_str()], count);
+        }
+    }
+}
+
+/// Packets or bytes by path.
+pub(super) fn traffic(snapshot: &Snapshot, out: &mut Samples<'_>, pick: fn(&Traffic) -> u64) {
+    let Some(PathTraffic { bypass, egress, .. }) = &snapshot.traffic else {
+        return;
+    };
+    for (path, families) in [("bypass", bypass), ("egress", egress)] {
+        for family in Family::ALL {
+            let labels = [path, family.as_str()];
+            out.value(&labels, pick(families.get(family)));
+        }
+    }
+}
