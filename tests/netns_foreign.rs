@@ -144,6 +144,25 @@ const NAT: &[Foreign] = &[
         partner: PARTNER,
         words: "table ip fw, chain f: snat",
     },
+    // A transparent proxy, whose own connections have another address.
+    Foreign {
+        add: &[
+            "nft add table ip proxy",
+            "nft add chain ip proxy p { type nat hook prerouting priority -100 ; }",
+            "nft add rule ip proxy p iifname priv tcp dport 443 redirect to :3128",
+        ],
+        remove: &["nft delete table ip proxy"],
+        partner: PARTNER,
+        words: "table ip proxy, chain p: dnat",
+    },
+    Foreign {
+        add: &[
+            "ip6tables-legacy -t nat -A PREROUTING -i priv -p tcp --dport 443 -j REDIRECT --to-ports 3128",
+        ],
+        remove: &["ip6tables-legacy -t nat -F PREROUTING"],
+        partner: PARTNER6,
+        words: "table nat, chain PREROUTING: dnat",
+    },
     Foreign {
         add: &["ip rule add pref 1000 from 10.0.0.0/16 unreachable"],
         remove: &["ip rule del pref 1000"],

@@ -136,6 +136,8 @@ pub enum Effect {
     Goto(String),
     /// Source translation to an address; `None` for the address of the interface or one unknown.
     Translate(Option<IpAddr>),
+    /// Another destination: translation, redirection, a transparent proxy.
+    Divert,
     /// conntrack ignores the packet: nothing translates the packet. The next rule follows.
     Untrack,
     /// A map from the value of a field to effects.
@@ -171,8 +173,10 @@ impl ForeignRule {
 pub enum ChainPlace {
     /// The ingress hook of an interface, before everything else.
     Ingress,
-    /// Before the routing decision.
+    /// Before the routing decision, except translation.
     Prerouting,
+    /// Destination translation, before the routing decision.
+    Diversion,
     /// The forward hook: decides whether a packet is forwarded.
     Forward,
     /// After the routing decision, except translation.
@@ -195,6 +199,8 @@ pub struct BaseChain {
     pub families: Vec<Family>,
     /// Lower priorities come first.
     pub priority: i32,
+    /// The handle of the nf_tables table, which grows from table to table; `None` elsewhere.
+    pub order: Option<u64>,
     /// The interfaces of an ingress or egress hook; empty elsewhere.
     pub devices: Vec<String>,
     /// The policy is drop.

@@ -20,6 +20,8 @@ pub enum Fate {
     Stopped(StoppingChain),
     /// Translated to an address; `None` for the address of the interface.
     Translated(Option<IpAddr>, StoppingChain),
+    /// The packet gets another destination.
+    Diverted(StoppingChain),
     /// The packet passes, and conntrack ignores the packet.
     Untracked(StoppingChain),
 }
@@ -29,7 +31,7 @@ pub enum Fate {
 pub struct StoppingChain {
     pub table: String,
     pub chain: String,
-    /// `policy drop`, `drop`, `reject`, `snat`.
+    /// `policy drop`, `drop`, `reject`, `snat`, `dnat`.
     pub verdict: &'static str,
 }
 
@@ -55,6 +57,7 @@ enum End {
     Accepted,
     Stopped(StoppingChain),
     Translated(Option<IpAddr>, StoppingChain),
+    Diverted(StoppingChain),
     /// Our own chain is reached: later rules don't matter.
     Ours,
 }
@@ -75,6 +78,7 @@ impl BaseChain {
         let end = run.chain(&self.name, 0, true);
         let stopped = match end {
             End::Translated(to, culprit) => return Fate::Translated(to, culprit),
+            End::Diverted(culprit) => return Fate::Diverted(culprit),
             End::Stopped(culprit) => culprit,
             End::Through if self.drops => self.culprit(&self.name, "policy drop"),
             End::Accepted | End::Ours | End::Through => {
@@ -144,6 +148,7 @@ impl Run<'_> {
                 End::Translated(*to, base.culprit(chain, "snat"))
             }
             Effect::Translate(_) => return Flow::Next,
+            Effect::Divert => End::Diverted(base.culprit(chain, "dnat")),
             Effect::Untrack => {
                 if certain {
                     self.untracked = Some(base.culprit(chain, "notrack"));

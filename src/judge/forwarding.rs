@@ -4,23 +4,15 @@
 use std::net::IpAddr;
 
 use super::Verdicts;
-use super::chain::{BaseChain, ChainPlace, Effect, Field, Packet};
+use super::chain::{BaseChain, ChainPlace, Field, Packet};
 use super::expected::Promise;
 use super::fate::Fate;
 use super::probes::{forwarded, inside, ordinary_partner, selected};
+use super::translation::{diverted, translated_before_us};
 use crate::degraded::{Degradation, Part};
 use crate::desired::InputPath;
 use crate::facts::HostFacts;
-use crate::firewall::{BackendKind, Statement};
 use crate::types::{Family, IfIndex};
-
-/// The priority of our translation: `srcnat - 5` with nftables, the table nat with iptables.
-fn our_priority(promise: &Promise<'_>) -> i32 {
-    match promise.backend {
-        BackendKind::Nftables => 95,
-        BackendKind::Iptables => 100,
-    }
-}
 
 /// The priorities of conntrack before the routing decision, and of source translation
 /// (linux/netfilter_ipv4.h).
@@ -129,6 +121,9 @@ fn judge_chain(
     if chain.place == ChainPlace::Translation {
         return translated_before_us(promise, chain, opening, verdicts);
     }
+    if let Fate::Diverted(culprit) = chain.fate(&seen_at(chain, opening)) {
+        return diverted(promise, &culprit, opening, verdicts);
+    }
     // Both directions must pass: the answer of a partner is a later packet of the flow.
     let answer = Packet {
         input: opening.output.clone(),
@@ -139,7 +134,9 @@ fn judge_chain(
         unseen: Vec::new(),
     };
     for packet in [opening, &answer] {
-        if meets(chain, packet) && stopped(chain, packet, opening, verdicts) {
+        // Chains of translation see the first packet alone.
+        let sees = packet.opens || chain.place != ChainPlace::Diversion;
+        if sees && meets(chain, packet) && stopped(chain, packet, opening, verdicts) {
             break;
         }
     }
@@ -166,7 +163,7 @@ fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {
     let mut unseen = Vec::new();
     match chain.place {
         ChainPlace::Ingress => unseen.extend(no_output),
-        ChainPlace::Prerouting => unseen.extend(no_output),
+        ChainPlace::Prerouting | ChainPlace::Diversion => unseen.extend(no_output),
         ChainPlace::Egress => unseen.push(source),
         ChainPlace::Postrouting if chain.priority >= SOURCE_NAT => unseen.push(source),
         ChainPlace::Postrouting | ChainPlace::Forward | ChainPlace::Translation => {}
@@ -210,7 +207,9 @@ fn stopped(chain: &BaseChain, packet: &Packet, opening: &Packet, verdicts: &mut 
         }
         Fate::Stopped(culprit) => (&mut verdicts.degraded, culprit, "stops"),
         Fate::MayStop(culprit) => (&mut verdicts.doubts, culprit, "perhaps stops"),
-        Fate::Passes | Fate::Translated(..) | Fate::Untracked(_) => return false,
+        Fate::Passes | Fate::Translated(..) | Fate::Diverted(_) | Fate::Untracked(_) => {
+            return false;
+        }
     };
     let advice = match chain.place {
         ChainPlace::Forward => accept(chain, &opening.input.1, &opening.output.1),
@@ -259,73 +258,4 @@ fn accept(chain: &BaseChain, input: &str, output: &str) -> String {
     format!(
         "accept both directions: nft insert rule {table} {name} iifname {input} oifname {output} accept; nft insert rule {table} {name} iifname {output} oifname {input} ct state established,related accept"
     )
-}
-
-fn translated_before_us(
-    promise: &Promise<'_>,
-    chain: &BaseChain,
-    packet: &Packet,
-    verdicts: &mut Verdicts,
-) {
-    let family = packet.family();
-    let leaves_by = promise.desired.paths.get(family).leaves_by;
-    // The chain registered last comes first among chains with equal priority. The chain that calls ours
-    // in iptables is registered by the first pass, after the administrator's chains.
-    let ours = our_priority(promise);
-    let before = holds_ours(chain)
-        || chain.priority < ours
-        || (chain.priority == ours && promise.backend == BackendKind::Nftables);
-    if leaves_by != Some(packet.output.0) || !before {
-        return;
-    }
-    // Storage sees any address of this host; partners know the egress addresses.
-    if ordinary_partner(promise, family) != Some(packet.destination) {
-        return;
-    }
-    let Fate::Translated(to, culprit) = chain.fate(packet) else {
-        return;
-    };
-    let promised = egress_addresses(promise, family);
-    let primary = || {
-        let mut own = promise.facts.addresses.iter();
-        let first =
-            own.find(|own| own.link == packet.output.0 && Family::of(own.net.addr()) == family);
-        first.map(|own| own.net.addr())
-    };
-    if to.or_else(primary).is_some_and(|to| promised == [to]) {
-        return;
-    }
-    verdicts.degraded.push(
-        Degradation::new(
-            Part::Translation,
-            family,
-            format!(
-                "{culprit} translates packets from {} to partners before our rules",
-                packet.input.1
-            ),
-        )
-        .with_advice(format!(
-            "exclude packets from {} there, or remove the rule",
-            packet.input.1
-        )),
-    );
-}
-
-fn holds_ours(chain: &BaseChain) -> bool {
-    let mut rules = chain.chains.values().flatten();
-    rules.any(|rule| rule.effect == Effect::Ours)
-}
-
-fn egress_addresses(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
-    let chains = promise.desired.firewall.iter().flat_map(|it| &it.chains);
-    let mut found: Vec<IpAddr> = chains
-        .flat_map(|chain| &chain.rules)
-        .filter_map(|rule| match rule.verdict {
-            Statement::Snat(address) if Family::of(address) == family => Some(address),
-            _ => None,
-        })
-        .collect();
-    found.sort();
-    found.dedup();
-    found
 }

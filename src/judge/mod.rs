@@ -16,7 +16,7 @@
 //! | `exemption.rs` | foreign state that wins on purpose |
 //! | `chain.rs`, `fate.rs` | foreign firewall chains, and the fate of a packet in them |
 //! | `dropped.rs` | NAT role: packets dropped after all translation |
-//! | `forwarding.rs` | NAT role: obstacles in the path of a forwarded packet |
+//! | `forwarding.rs`, `translation.rs` | NAT role: obstacles in the path of a forwarded packet |
 
 mod agreement;
 pub mod chain;
@@ -30,6 +30,7 @@ pub mod ordinary;
 mod packet;
 mod probes;
 mod redirect;
+mod translation;
 mod words;
 
 use std::net::IpAddr;

@@ -19,7 +19,8 @@ use crate::types::Family;
 
 /// The tables with the base chains of interest: table, chain, place, priority of the hook
 /// (linux/netfilter_ipv4.h).
-const BASES: [(&str, &str, ChainPlace, i32); 7] = [
+const BASES: [(&str, &str, ChainPlace, i32); 8] = [
+    ("nat", "PREROUTING", ChainPlace::Diversion, -100),
     ("raw", "PREROUTING", ChainPlace::Prerouting, -300),
     ("mangle", "PREROUTING", ChainPlace::Prerouting, -150),
     ("mangle", "FORWARD", ChainPlace::Forward, -150),
@@ -60,6 +61,7 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FirewallError> {
                 place: *place,
                 families: vec![family],
                 priority: *priority,
+                order: None,
                 devices: Vec::new(),
                 drops: policies.get(*chain).is_some_and(|policy| policy == "DROP"),
                 chains,
@@ -139,6 +141,7 @@ fn target(name: &str) -> Effect {
         "RETURN" => Effect::Return,
         "NOTRACK" => Effect::Untrack,
         "MASQUERADE" | "SNAT" | "NETMAP" => Effect::Translate(None),
+        "DNAT" | "REDIRECT" | "TPROXY" => Effect::Divert,
         name if name.starts_with(CHAIN_PREFIX) => Effect::Ours,
         // Names of extensions: their chains don't exist, and no rule ends with them.
         "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "TCPMSS" | "CT" | "TTL" | "HL" | "DSCP" | "TOS"

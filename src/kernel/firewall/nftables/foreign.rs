@@ -166,6 +166,7 @@ impl RuleReader<'_> {
             "immediate" => self.immediate(list),
             "reject" => self.effect = Effect::Reject,
             "masq" => self.effect = Effect::Translate(None),
+            "redir" | "tproxy" => self.effect = Effect::Divert,
             "nat" => self.translate(list),
             // Without influence on the path of a packet.
             "counter" | "log" | "objref" | "flow_offload" | "dup" | "last" => {}
@@ -313,6 +314,7 @@ impl RuleReader<'_> {
 
     fn translate(&mut self, list: &[Attribute<'_>]) {
         if number(list, NFTA_NAT_TYPE) != Some(NFT_NAT_SNAT) {
+            self.effect = Effect::Divert;
             return;
         }
         let register = number(list, NFTA_NAT_REG_ADDR_MIN);
@@ -350,6 +352,7 @@ impl RuleReader<'_> {
                 Effect::Accept
             }
             "MASQUERADE" => Effect::Translate(None),
+            "DNAT" | "REDIRECT" | "TPROXY" => Effect::Divert,
             "SNAT" | "NETMAP" => Effect::Translate(range_start(info, revision, self.table.family)),
             _ => Effect::Continue,
         };

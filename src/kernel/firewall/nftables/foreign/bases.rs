@@ -1,6 +1,6 @@
 //! Base chains in the path of forwarded packets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::TableKey;
 use crate::judge::chain::{BaseChain, ChainPlace};
@@ -15,12 +15,13 @@ const NFPROTO_NETDEV: u8 = 5;
 const NF_INET_INGRESS: u32 = 5;
 const NF_NETDEV_INGRESS: u32 = 0;
 const NF_NETDEV_EGRESS: u32 = 1;
+const NFTA_TABLE_HANDLE: u16 = 4;
 const NFTA_HOOK_DEV: u16 = 3;
 const NFTA_HOOK_DEVS: u16 = 4;
 
 /// The base chains of interest, without rules.
 pub(super) fn base_chains(wire: &mut Wire) -> Result<Vec<(TableKey, BaseChain)>, WireError> {
-    let dormant = dormant(wire)?;
+    let tables = tables(wire)?;
     let mut found = Vec::new();
     let request = body(NFPROTO_UNSPEC, Attributes::new());
     wire.ask(msg::GETCHAIN, DUMP, &request, |frame| {
@@ -28,22 +29,33 @@ pub(super) fn base_chains(wire: &mut Wire) -> Result<Vec<(TableKey, BaseChain)>,
         found.extend(base_chain(family, &list(frame.body)?));
         Ok(())
     })?;
-    found.retain(|(key, _)| !dormant.contains(key));
+    // The kernel has switched off the chains of dormant tables.
+    found.retain(|(key, _)| tables.get(key).is_none_or(|table| !table.dormant));
+    for (key, base) in &mut found {
+        base.order = tables.get(key).and_then(|table| table.handle);
+    }
     Ok(found)
 }
 
-/// The tables whose chains the kernel has switched off.
-fn dormant(wire: &mut Wire) -> Result<BTreeSet<TableKey>, WireError> {
-    let mut found = BTreeSet::new();
+struct ForeignTable {
+    dormant: bool,
+    handle: Option<u64>,
+}
+
+fn tables(wire: &mut Wire) -> Result<BTreeMap<TableKey, ForeignTable>, WireError> {
+    let mut found = BTreeMap::new();
     let request = body(NFPROTO_UNSPEC, Attributes::new());
     wire.ask(msg::GETTABLE, DUMP, &request, |frame| {
         let family = frame.body.first().copied().unwrap_or_default();
         let list = list(frame.body)?;
         let flags = find(&list, NFTA_TABLE_FLAGS).and_then(|flags| flags.be32());
-        if flags.unwrap_or(0) & NFT_TABLE_F_DORMANT != 0
-            && let Some(name) = text(&list, NFTA_TABLE_NAME)
-        {
-            found.insert(TableKey { family, name });
+        let handle = find(&list, NFTA_TABLE_HANDLE).map(|handle| handle.payload);
+        let table = ForeignTable {
+            dormant: flags.unwrap_or(0) & NFT_TABLE_F_DORMANT != 0,
+            handle: handle.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?))),
+        };
+        if let Some(name) = text(&list, NFTA_TABLE_NAME) {
+            found.insert(TableKey { family, name }, table);
         }
         Ok(())
     })?;
@@ -71,6 +83,7 @@ fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain
     } else {
         match (number, kind.as_str()) {
             (NF_INET_POST_ROUTING, "nat") => ChainPlace::Translation,
+            (NF_INET_PRE_ROUTING, "nat") => ChainPlace::Diversion,
             (_, "nat") => return None,
             (NF_INET_PRE_ROUTING, _) => ChainPlace::Prerouting,
             (NF_INET_FORWARD, _) => ChainPlace::Forward,
@@ -90,6 +103,7 @@ fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain
         place,
         families,
         priority,
+        order: None,
         devices: devices(&hook),
         drops: policy == Some(NF_DROP),
         chains: BTreeMap::new(),
