@@ -208,6 +208,9 @@ pub struct ReconcileArgs {
     /// Accept the document with this sync token, although the guard holds the document back.
     #[arg(long, value_name = "TOKEN", value_parser = sync_token)]
     pub accept: Option<SyncToken>,
+    /// Accept this region of the metadata service, although the instance ran in another one.
+    #[arg(long, value_name = "REGION")]
+    pub accept_region: Option<String>,
     #[command(flatten)]
     pub common: CommonArgs,
 }

@@ -9,6 +9,7 @@ use crate::kernel::Kernel;
 use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::{FetchOutcome, Mode, Options, Report, one_shot};
 use crate::status::control::{AskError, Reply, Request, ask};
+use crate::types::Region;
 
 /// Runs a pass and prints the report.
 pub async fn run(arguments: &ReconcileArgs) -> u8 {
@@ -28,6 +29,7 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
     let options = Options {
         mode: Mode::of(arguments.dry_run, arguments.cache_only),
         accept: arguments.accept,
+        accept_region: arguments.accept_region.as_deref().map(Region::from),
         ..Options::default()
     };
     let report = one_shot(config, role, &options, Kernel::open, None).await;

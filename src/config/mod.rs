@@ -97,6 +97,18 @@ pub enum FetchPath {
 
 words!(FetchPath { Auto => "auto", Egress => "egress", Bypass => "bypass" });
 
+/// `[vpc] metadata`: permission to ask the instance metadata service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetadataUse {
+    /// Where the machine is an EC2 instance, or AWS's own variables name an endpoint.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+words!(MetadataUse { Auto => "auto", On => "on", Off => "off" });
+
 settings! {
     /// `[source]`: the sources of the document, and the directory of the state.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -348,6 +360,8 @@ settings! {
         pub nat: NatConfig = NatConfig::default(),
         /// `[vpc] cidrs`
         pub vpc_cidrs: Vec<AutoOr<IpNet>> = vec![AutoOr::Auto],
+        /// `[vpc] metadata`
+        pub metadata: MetadataUse = MetadataUse::default(),
         pub kernel: KernelConfig = KernelConfig::default(),
         pub agent: AgentConfig = AgentConfig::default(),
     }

@@ -125,6 +125,7 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
         "egress.close" => egress.close, each(FAMILIES, word::<Family>);
         "vpc.cidrs" => config.vpc_cidrs,
             each("a list such as [\"auto\"] or [\"10.0.0.0/16\"]", auto_or(narrow_prefix));
+        "vpc.metadata" => config.metadata, value("\"auto\", \"on\" or \"off\"", word);
     }
 }
 

@@ -5,6 +5,7 @@ use super::gather::for_this_host;
 use super::pass::Pass;
 use super::{Asking, Firewalls, Job, Mode, Options, PassError, View};
 use crate::config::{Config, Role};
+use crate::degraded;
 use crate::guard::Judgement;
 use crate::kernel::Kernel;
 use crate::notes::Notes;
@@ -19,6 +20,8 @@ pub struct Examined {
     /// The error of a pass that has no region or no document, but an egress path in force.
     pub complaint: Option<PassError>,
     pub notes: Notes,
+    /// True if the settings need facts of the metadata service, and the running agent asks for them.
+    pub metadata_left_to_agent: bool,
 }
 
 /// Does the first stages of a dry run and stops before the plan. Writes nothing.
@@ -43,15 +46,21 @@ pub async fn examine(
         options: &options,
     };
     let gathered = for_this_host(job, kernel).await?;
+    let metadata_left_to_agent = gathered.is_metadata_left_to_agent();
     let mut pass = Pass::new(job);
     let seen = pass.look(kernel, gathered, firewalls, true)?;
     let documents = seen.documents?;
-    let bodies = documents.in_force().into_iter();
+    let bodies = documents.in_force().into_iter().map(<[u8]>::to_vec);
+    let bodies = bodies.collect();
+    let mut judgement = documents.judgement;
+    // A held region among them.
+    degraded::merge(&mut judgement.degraded, pass.report.degraded);
     Ok(Examined {
-        documents: bodies.map(<[u8]>::to_vec).collect(),
-        judgement: documents.judgement,
+        documents: bodies,
+        judgement,
         complaint: documents.complaint,
         view: seen.view,
         notes: pass.report.notes,
+        metadata_left_to_agent,
     })
 }

@@ -30,6 +30,12 @@ pub struct Gathered {
     pub(super) took: Duration,
 }
 
+impl Gathered {
+    pub(super) fn is_metadata_left_to_agent(&self) -> bool {
+        matches!(self.metadata, Metadata::LeftToAgent)
+    }
+}
+
 /// Asks the metadata service and, unless `options` exclude it, the source. Timeouts bound both
 /// questions. Writes nothing and takes no lock. `own` are the addresses of the host,
 /// with their networks.
@@ -46,8 +52,28 @@ pub async fn gather(
         options,
     };
     let started = Instant::now();
+    let metadata = instance::ask(job, own).await;
+    with_sources(job, asker, metadata, started).await
+}
+
+/// Asks for a command. A running agent's answers serve in place of the metadata service.
+pub(super) async fn for_command(job: Job<'_>, own: &[IpNet]) -> Gathered {
+    let started = Instant::now();
+    let metadata = instance::ask_beside_agent(job, own).await;
+    with_sources(job, &Asker::This, metadata, started).await
+}
+
+async fn with_sources(
+    job: Job<'_>,
+    asker: &Asker,
+    metadata: Metadata,
+    started: Instant,
+) -> Gathered {
+    let Job {
+        config, options, ..
+    } = job;
     let mut gathered = Gathered {
-        metadata: instance::ask(job, own).await,
+        metadata,
         ..Gathered::default()
     };
     if options.asking != Asking::Nobody {
@@ -62,7 +88,7 @@ pub async fn gather(
         }
         let answered = match &gathered.metadata {
             Metadata::Answer { answer, .. } => answer.as_ref().ok(),
-            Metadata::NotAsked => None,
+            Metadata::NotAsked | Metadata::LeftToAgent => None,
         };
         let sources = Sources {
             job,
@@ -92,5 +118,5 @@ pub(super) async fn for_this_host(
     kernel: &mut Kernel,
 ) -> Result<Gathered, NetlinkError> {
     let own = own_networks(kernel)?;
-    Ok(gather(job.config, job.role, job.options, &Asker::This, &own).await)
+    Ok(for_command(job, &own).await)
 }

@@ -8,12 +8,15 @@ use super::memory::Memory;
 use super::{Job, Mode, PassError};
 use crate::clock;
 use crate::config::{AutoOr, Config, Role};
+use crate::degraded::{Degradation, Part};
 use crate::desired::special;
 use crate::facts::{HostFacts, InstanceFacts, Link};
 use crate::notes::Notes;
 use crate::ranges::Selector;
 use crate::source::imds::{self, ImdsError, ImdsSettings, Wanted};
-use crate::state::instance_facts::{self, DMI_ASSET_TAG, MachineKey};
+use crate::state::agent_lock;
+use crate::state::instance_facts::{self, CachedFacts, DMI_ASSET_TAG, MachineKey};
+use crate::state::patience::in_time;
 use crate::state::store::Store;
 use crate::types::{Family, Region};
 
@@ -22,6 +25,8 @@ pub(super) enum Metadata {
     /// No question was asked: a cached answer for this machine counts, if there is one.
     #[default]
     NotAsked,
+    /// The running agent asks, and stores its answers.
+    LeftToAgent,
     Answer {
         asked_for: Wanted,
         answer: Result<InstanceFacts, ImdsError>,
@@ -60,37 +65,75 @@ fn wanted(config: &Config, role: Role, own: &[IpNet]) -> Wanted {
     wanted
 }
 
+/// Asks for the facts that the settings need, unless the running agent does: a command must not
+/// wait for a silent service. A pass still asks for facts that the agent has not stored.
+pub(super) async fn ask_beside_agent(job: Job<'_>, own: &[IpNet]) -> Metadata {
+    let asked_for = wanted(job.config, job.role_of_facts(), own);
+    let state_dir = &job.config.source.state_dir;
+    if !asked_for.is_nothing() && agent_lock::is_held(state_dir) {
+        let store = Store::open(state_dir);
+        let stored = in_time(state_dir, move || {
+            instance_facts::answers(&store, asked_for)
+        });
+        if job.options.mode != Mode::Apply || stored.unwrap_or(false) {
+            return Metadata::LeftToAgent;
+        }
+    }
+    ask(job, own).await
+}
+
 /// Asks for the facts that the settings need.
 pub(super) async fn ask(job: Job<'_>, own: &[IpNet]) -> Metadata {
     let asked_for = wanted(job.config, job.role_of_facts(), own);
     if asked_for.is_nothing() {
         return Metadata::NotAsked;
     }
-    let answer = match ImdsSettings::from_environment() {
+    let answer = match ImdsSettings::permitted(job.config.metadata) {
         Ok(settings) => imds::ask(asked_for, &settings).await,
         Err(error) => Err(error),
     };
     Metadata::Answer { asked_for, answer }
 }
 
-/// The facts of the instance: the gathered answer, else the last answer for this same machine.
-/// Returns notes beside them. The lack of facts is an error only if a setting needs them.
+/// The facts of the instance, with notes.
+pub(super) struct Learned {
+    /// The lack of facts is an error only if a setting needs them.
+    pub instance: Result<Option<InstanceFacts>, PassError>,
+    pub notes: Notes,
+    /// A region that waits for the operator.
+    pub held: Option<Degradation>,
+}
+
+impl Learned {
+    fn new(instance: Result<Option<InstanceFacts>, PassError>, notes: Notes) -> Learned {
+        Learned {
+            instance,
+            notes,
+            held: None,
+        }
+    }
+}
+
+/// Learns the facts of the instance from the gathered answer, else from the last answer for this
+/// same machine.
 pub(super) fn learn(
     metadata: Metadata,
     job: Job<'_>,
     store: &Store,
     facts: &HostFacts,
     memory: Option<&mut Memory>,
-) -> (Result<Option<InstanceFacts>, PassError>, Notes) {
-    let (config, role) = (job.config, job.role_of_facts());
-    let own = facts.own_networks();
-    let wanted = wanted(config, role, &own);
-    let mut notes = Notes::default();
+) -> Learned {
+    let wanted = wanted(job.config, job.role_of_facts(), &facts.own_networks());
     if wanted.is_nothing() {
-        return (Ok(None), notes);
+        return Learned::new(Ok(None), Notes::default());
     }
     let (error, was_asked) = match metadata {
-        Metadata::NotAsked => (ImdsError::NotAskedYet, false),
+        Metadata::NotAsked => {
+            // A service that must not be asked is known as such before the first question.
+            let refusal = ImdsSettings::permitted(job.config.metadata).err();
+            (refusal.unwrap_or(ImdsError::NotAskedYet), false)
+        }
+        Metadata::LeftToAgent => (ImdsError::LeftToAgent, false),
         Metadata::Answer {
             answer: Err(error), ..
         } => (error, true),
@@ -101,11 +144,7 @@ pub(super) fn learn(
             if let Some(memory) = memory {
                 memory.metadata_failure = None;
             }
-            // A machine image keeps the document alone.
-            if job.options.mode == Mode::Apply {
-                notes.extend(save(store, facts, asked_for, &instance));
-            }
-            return (Ok(Some(instance)), notes);
+            return answered(job, store, facts, asked_for, instance);
         }
     };
     // A pass without an answer repeats the failure of the last question, so that the note about
@@ -116,32 +155,110 @@ pub(super) fn learn(
         Some(memory) => failure = memory.metadata_failure.clone().unwrap_or(failure),
         None => {}
     }
-    let macs: Vec<String> = facts.links.iter().map(mac_of).collect();
-    let machine = MachineKey::all(Path::new(DMI_ASSET_TAG), macs.iter().map(String::as_str));
-    match instance_facts::load(store, &machine, wanted) {
+    let mut notes = Notes::default();
+    match instance_facts::load(store, &machine(facts), wanted) {
         Ok(Some(cached)) => {
             if was_asked {
                 notes.push_metadata(format!(
                     "metadata service: {error}; its answer of an earlier pass is used"
                 ));
             }
-            return (Ok(Some(cached.facts)), notes);
+            return remembered(job, store, facts, cached, notes);
         }
         Ok(None) => {}
         Err(unreadable) => notes.push_metadata(format!(
             "metadata service: the cached answer can't be read: {unreadable}"
         )),
     }
-    if let Some(setting) = needed(config, role, &own) {
-        return (Err(PassError::Instance { error, setting }), notes);
+    let own = facts.own_networks();
+    if let Some(setting) = needed(job.config, job.role_of_facts(), &own) {
+        let error = PassError::Instance { error, setting };
+        return Learned::new(Err(error), notes);
     }
-    let without = if vpc_cidrs(config, None).is_empty() {
-        "the CIDRs of the VPC are unknown ([vpc] cidrs sets them)"
-    } else {
-        "the CIDRs of the VPC are those of [vpc] cidrs alone"
+    // The agent's own note is in its log and in `status`.
+    if !matches!(error, ImdsError::LeftToAgent) {
+        let without = if vpc_cidrs(job.config, None).is_empty() {
+            "the CIDRs of the VPC are unknown ([vpc] cidrs sets them)"
+        } else {
+            "the CIDRs of the VPC are those of [vpc] cidrs alone"
+        };
+        notes.push_metadata(format!("metadata service: {failure}; {without}"));
+    }
+    Learned::new(Ok(None), notes)
+}
+
+/// A fresh answer: judges the region, and stores the result.
+fn answered(
+    job: Job<'_>,
+    store: &Store,
+    facts: &HostFacts,
+    asked_for: Wanted,
+    mut instance: InstanceFacts,
+) -> Learned {
+    let region_alone = Wanted {
+        region: true,
+        ..Wanted::default()
     };
-    notes.push_metadata(format!("metadata service: {failure}; {without}"));
-    (Ok(None), notes)
+    // Damaged facts are replaced below, and nothing else names an earlier region.
+    let earlier = instance_facts::load(store, &machine(facts), region_alone);
+    let earlier = earlier
+        .ok()
+        .flatten()
+        .and_then(|cached| cached.facts.region);
+    let accepted = job.options.accept_region.as_ref();
+    let held = instance_facts::hold_region(&mut instance, earlier.as_ref(), accepted);
+    let mut notes = Notes::default();
+    // A machine image keeps the document alone.
+    if job.options.mode == Mode::Apply {
+        notes.extend(save(store, facts, asked_for, &instance, held.as_ref()));
+    }
+    Learned {
+        held: held.map(|new| held_region(&new, instance.region.as_ref())),
+        instance: Ok(Some(instance)),
+        notes,
+    }
+}
+
+/// A stored answer, with its held region.
+fn remembered(
+    job: Job<'_>,
+    store: &Store,
+    facts: &HostFacts,
+    cached: CachedFacts,
+    mut notes: Notes,
+) -> Learned {
+    let (mut instance, mut held) = (cached.facts, cached.held_region);
+    if held.is_some() && held == job.options.accept_region {
+        instance.region = held.take();
+        if job.options.mode == Mode::Apply {
+            notes.extend(save(store, facts, cached.wanted, &instance, None));
+        }
+    }
+    let held = held.filter(|_| job.config.select.regions.contains(&AutoOr::Auto));
+    Learned {
+        held: held.map(|new| held_region(&new, instance.region.as_ref())),
+        instance: Ok(Some(instance)),
+        notes,
+    }
+}
+
+fn held_region(new: &Region, old: Option<&Region>) -> Degradation {
+    let old = old.map_or("unknown", |region| region.0.as_str());
+    let reason = format!(
+        "hold region-changed: the metadata service names region {new}, but this instance ran in \
+         {old}, which stays selected"
+    );
+    let advice = format!(
+        "an instance never changes its region: look for another server at the service's address; \
+         `trailblazer reconcile --accept-region {new}` selects the new one"
+    );
+    Degradation::new(Part::Selection, None, reason).with_advice(advice)
+}
+
+/// Every key of this machine.
+fn machine(facts: &HostFacts) -> Vec<MachineKey> {
+    let macs: Vec<String> = facts.links.iter().map(mac_of).collect();
+    MachineKey::all(Path::new(DMI_ASSET_TAG), macs.iter().map(String::as_str))
 }
 
 /// Stores an answer for times without the service. Returns a note about a failure.
@@ -150,10 +267,11 @@ fn save(
     facts: &HostFacts,
     asked_for: Wanted,
     instance: &InstanceFacts,
+    held: Option<&Region>,
 ) -> Option<String> {
     let machine = MachineKey::find(Path::new(DMI_ASSET_TAG), primary_mac(facts).as_deref())?;
     let now = clock::unix_seconds();
-    let error = instance_facts::save(store, &machine, asked_for, instance, now).err()?;
+    let error = instance_facts::save(store, &machine, asked_for, instance, held, now).err()?;
     Some(format!(
         "the answer of the metadata service was not stored: {error}"
     ))

@@ -45,7 +45,6 @@ use crate::apply::Interposer;
 use crate::config::{Config, Role};
 use crate::kernel::privilege::has_net_admin;
 use crate::kernel::{Kernel, ObserveError};
-use crate::source::child::Asker;
 
 pub use error::PassError;
 pub use examine::{Examined, examine};
@@ -138,7 +137,7 @@ pub async fn one_shot<K: BorrowMut<Kernel>>(
         Ok(own) => own,
         Err(error) => return Report::failed(role, options.mode, &error.into()),
     };
-    let gathering = gather(config, role, options, &Asker::This, &own);
+    let gathering = gather::for_command(job, &own);
     let mut gathering = std::pin::pin!(gathering);
     let mut early = None;
     let gathered = match tokio::time::timeout(GRACE, &mut gathering).await {
@@ -168,6 +167,7 @@ fn on_disk_alone(
     let options = Options {
         asking: Asking::Nobody,
         accept: None,
+        accept_region: None,
         ..job.options.clone()
     };
     let job = Job {

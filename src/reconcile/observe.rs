@@ -9,7 +9,6 @@ use super::view::{Firewalls, View};
 use super::{Job, Mode, PassError, instance};
 use crate::facts::HostFacts;
 use crate::kernel::Kernel;
-use crate::notes::Notes;
 use crate::ownership::Ownership;
 
 /// The error of a pass whose disk gives no answer.
@@ -39,15 +38,16 @@ impl Pass<'_> {
         }
         let facts = kernel.facts()?;
         let memory = self.memory.as_deref_mut();
-        let (instance, notes) = if answers {
-            instance::learn(gathered.metadata, self.job, &self.store, &facts, memory)
+        let (instance, instance_error) = if answers {
+            let learned = instance::learn(gathered.metadata, self.job, &self.store, &facts, memory);
+            self.note(learned.notes);
+            self.report.degrade(learned.held.as_slice());
+            match learned.instance {
+                Ok(instance) => (instance, None),
+                Err(error) => (None, Some(error)),
+            }
         } else {
-            (Ok(None), Notes::default())
-        };
-        self.note(notes);
-        let (instance, instance_error) = match instance {
-            Ok(instance) => (instance, None),
-            Err(error) => (None, Some(error)),
+            (None, None)
         };
         let ownership = self.numbers.ownership(config);
         let mut view = self.open_view(kernel, ownership, firewalls, facts)?;

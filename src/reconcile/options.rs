@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::in_force::InForce;
 use crate::plan::{ObjectKey, Step};
-use crate::types::SyncToken;
+use crate::types::{Region, SyncToken};
 
 /// How far a pass goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,6 +118,8 @@ pub struct Options {
     pub mode: Mode,
     /// The token of `--accept`: the operator's approval of a held document.
     pub accept: Option<SyncToken>,
+    /// The region of `--accept-region`: the operator's approval of a held region.
+    pub accept_region: Option<Region>,
     pub asking: Asking,
     pub cause: Cause,
     /// Flush state files to the disk before going on. Off in tests and benchmarks only.
@@ -131,6 +133,7 @@ impl Default for Options {
         Options {
             mode: Mode::default(),
             accept: None,
+            accept_region: None,
             asking: Asking::default(),
             cause: Cause::default(),
             sync: true,

@@ -5,26 +5,42 @@
 //! error with the start of the answer.
 
 mod error;
+mod machine;
 mod settings;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 
 pub use error::ImdsError;
+pub use machine::is_ec2;
 pub use settings::{BUDGET, IPV4_ENDPOINT, IPV6_ENDPOINT, ImdsSettings};
 
 use super::http::chain;
 use crate::facts::InstanceFacts;
-use crate::types::Region;
+use crate::types::{Family, PerFamily, Region};
 
 /// Lifetime of the token, between 1 and 21,600 ("Use IMDSv2"). A short one is enough, since the
 /// token is used only within the budget.
 const TOKEN_SECONDS: &str = "60";
 /// Real answers have a few hundred bytes; a VPC has at most 50 CIDRs of a family.
 const MAX_ANSWER: usize = 64 * 1024;
+
+/// The lengths of a VPC's CIDRs ("VPC CIDR blocks", Amazon VPC User Guide).
+const VPC_LENGTHS: PerFamily<RangeInclusive<u8>> = PerFamily {
+    ipv4: 16..=28,
+    ipv6: 44..=60,
+};
+/// The lengths of a subnet's CIDRs ("Subnet CIDR blocks", Amazon VPC User Guide).
+const SUBNET_LENGTHS: PerFamily<RangeInclusive<u8>> = PerFamily {
+    ipv4: 16..=28,
+    ipv6: 44..=64,
+};
+const NETWORKS: &str =
+    "a list of networks as AWS assigns them (IPv4 /16 to /28, IPv6 /44 to /60, of a subnet to /64)";
 
 /// The facts that the caller needs; no other path is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -169,17 +185,12 @@ impl Session {
             let mac = self.one("mac", "a MAC address", mac_address).await?;
             let interface = format!("network/interfaces/macs/{mac}");
             if wanted.vpc_cidrs {
-                facts.vpc_cidrs = self
-                    .cidrs(&interface, ["vpc-ipv4-cidr-blocks", "vpc-ipv6-cidr-blocks"])
-                    .await?;
+                let paths = ["vpc-ipv4-cidr-blocks", "vpc-ipv6-cidr-blocks"];
+                facts.vpc_cidrs = self.cidrs(&interface, paths, VPC_LENGTHS).await?;
             }
             if wanted.subnet_cidrs {
-                facts.subnet_cidrs = self
-                    .cidrs(
-                        &interface,
-                        ["subnet-ipv4-cidr-block", "subnet-ipv6-cidr-blocks"],
-                    )
-                    .await?;
+                let paths = ["subnet-ipv4-cidr-block", "subnet-ipv6-cidr-blocks"];
+                facts.subnet_cidrs = self.cidrs(&interface, paths, SUBNET_LENGTHS).await?;
             }
             facts.mac = Some(mac);
         }
@@ -190,12 +201,17 @@ impl Session {
     }
 
     /// The CIDRs of both families. One family may be missing, but every network has a CIDR.
-    async fn cidrs(&mut self, interface: &str, paths: [&str; 2]) -> Result<Vec<IpNet>, ImdsError> {
+    async fn cidrs(
+        &mut self,
+        interface: &str,
+        paths: [&str; 2],
+        lengths: PerFamily<RangeInclusive<u8>>,
+    ) -> Result<Vec<IpNet>, ImdsError> {
         let mut found: Vec<IpNet> = Vec::new();
         for name in paths {
             let path = format!("{interface}/{name}");
-            let parse = |line: &str| line.parse::<IpNet>().ok();
-            found.extend(self.list(&path, "a list of CIDRs", parse).await?);
+            let parse = |line: &str| network(line, &lengths);
+            found.extend(self.list(&path, NETWORKS, parse).await?);
         }
         if found.is_empty() {
             return Err(ImdsError::Status {
@@ -330,6 +346,23 @@ pub(crate) fn is_instance_id(text: &str) -> bool {
     text.strip_prefix("i-").is_some_and(|digits| {
         matches!(digits.len(), 8 | 17) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
     })
+}
+
+/// A network that AWS can have assigned. Traffic to the VPC passes our tables by, so `0.0.0.0/0` in
+/// place of a VPC would send everything past the NAT.
+fn network(line: &str, lengths: &PerFamily<RangeInclusive<u8>>) -> Option<IpNet> {
+    let net: IpNet = line.parse().ok()?;
+    let assigned = match net.addr() {
+        IpAddr::V4(address) => {
+            !(address.is_loopback() || address.is_link_local())
+                && (1..224).contains(&address.octets()[0])
+        }
+        // Global unicast, or unique local addresses of IPAM.
+        IpAddr::V6(address) => matches!(address.segments()[0] >> 8, 0x20..=0x3f | 0xfc | 0xfd),
+    };
+    let family = Family::of(net.addr());
+    let sound = assigned && net == net.trunc() && lengths.get(family).contains(&net.prefix_len());
+    sound.then_some(net)
 }
 
 /// Like `us-east-1` or `us-gov-west-1`: lower-case words and a number, joined by dashes.

@@ -1,7 +1,7 @@
 //! One agent for each state dir: two agents with different control sockets would undo each other's
 //! changes.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,6 +68,20 @@ impl AgentLock {
     }
 }
 
+/// True if an agent uses the state directory. False if the answer is unknown: without permission,
+/// or on a silent disk.
+pub fn is_held(dir: &Path) -> bool {
+    let path = dir.to_owned();
+    let file = in_time(dir, move || {
+        StateDir::open(&path)?.map_or(Ok(None), |dir| dir.open_to_read(StateFile::AgentLock))
+    });
+    let Ok(Ok(Some(file))) = file else {
+        return false;
+    };
+    // An agent that starts at this moment waits for the lock.
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,13 +89,16 @@ mod tests {
     #[test]
     fn second_agent_is_refused_and_the_first_is_named() {
         let dir = tempfile::tempdir().expect("a directory");
+        assert!(!is_held(dir.path()), "no file");
         let first = AgentLock::acquire(dir.path()).expect("free");
+        assert!(is_held(dir.path()));
         let refused = AgentLock::acquire(dir.path())
             .expect_err("held")
             .to_string();
         let pid = format!("another agent (pid {})", std::process::id());
         assert!(refused.starts_with(&pid), "{refused}");
         drop(first);
+        assert!(!is_held(dir.path()));
         AgentLock::acquire(dir.path()).expect("free again");
     }
 }

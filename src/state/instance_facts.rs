@@ -11,6 +11,7 @@ use super::StateFile;
 use super::store::{ReadError, Store, WriteError};
 use crate::facts::InstanceFacts;
 use crate::source::imds::{Wanted, is_instance_id, mac_address};
+use crate::types::Region;
 
 /// The hypervisor's file with the instance id, on Nitro instances ("Identify EC2 Linux instances",
 /// Amazon EC2 User Guide).
@@ -57,19 +58,48 @@ fn of_mac(mac: &str) -> Option<MachineKey> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Cached {
+pub(super) struct Cached {
     machine: MachineKey,
     wanted: Wanted,
     facts: InstanceFacts,
     asked_at: u64,
+    /// The service's own answer if the region of `facts` is an earlier one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held_region: Option<Region>,
 }
 
 /// Facts from an earlier pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedFacts {
+    pub wanted: Wanted,
     pub facts: InstanceFacts,
     /// The time of the metadata service's answer, in seconds since the epoch.
     pub asked_at: u64,
+    /// A region that waits for the operator's acceptance; see [`hold_region`].
+    pub held_region: Option<Region>,
+}
+
+/// An instance never moves to another region. Replaces a region that differs from the earlier one
+/// of the same machine by the earlier one, and returns the new region, unless the operator has
+/// accepted the new region.
+pub fn hold_region(
+    facts: &mut InstanceFacts,
+    earlier: Option<&Region>,
+    accepted: Option<&Region>,
+) -> Option<Region> {
+    let new = facts.region.clone()?;
+    let earlier = earlier.filter(|earlier| **earlier != new)?;
+    if accepted == Some(&new) {
+        return None;
+    }
+    facts.region = Some(earlier.clone());
+    Some(new)
+}
+
+/// True if the file answers the question, for whichever machine.
+pub fn answers(store: &Store, wanted: Wanted) -> bool {
+    let cached = store.read_json::<Cached>(StateFile::Facts);
+    cached.is_ok_and(|cached| cached.wanted.covers(wanted))
 }
 
 /// The cached facts of this machine, found by any of its keys. `None` if there are no facts, or only
@@ -91,8 +121,10 @@ pub fn load(
         return Ok(None);
     }
     Ok(Some(CachedFacts {
+        wanted: cached.wanted,
         facts: cached.facts,
         asked_at: cached.asked_at,
+        held_region: cached.held_region,
     }))
 }
 
@@ -105,6 +137,7 @@ pub fn save(
     machine: &MachineKey,
     wanted: Wanted,
     facts: &InstanceFacts,
+    held_region: Option<&Region>,
     now: u64,
 ) -> Result<(), WriteError> {
     store.write_json(
@@ -114,6 +147,7 @@ pub fn save(
             wanted,
             facts: facts.clone(),
             asked_at: now,
+            held_region: held_region.cloned(),
         },
     )
 }
@@ -121,7 +155,6 @@ pub fn save(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Region;
 
     const TAG: &str = "i-0123456789abcdef0\n";
     const MAC: &str = "02:AA:bb:cc:dd:ee";
@@ -163,6 +196,31 @@ mod tests {
     }
 
     #[test]
+    fn other_region_waits_for_its_acceptance() {
+        let (old, new) = (Region::from("us-east-1"), Region::from("eu-west-1"));
+        let answer = |region: &Region| InstanceFacts {
+            region: Some(region.clone()),
+            ..InstanceFacts::default()
+        };
+        for (earlier, accepted, held, in_force) in [
+            (None, None, None, &new),
+            (Some(&new), None, None, &new),
+            (Some(&old), None, Some(new.clone()), &old),
+            (Some(&old), Some(&old), Some(new.clone()), &old),
+            (Some(&old), Some(&new), None, &new),
+        ] {
+            let mut facts = answer(&new);
+            assert_eq!(hold_region(&mut facts, earlier, accepted), held);
+            assert_eq!(facts.region.as_ref(), Some(in_force));
+        }
+        assert_eq!(
+            hold_region(&mut InstanceFacts::default(), Some(&old), None),
+            None,
+            "no region was requested"
+        );
+    }
+
+    #[test]
     fn facts_hold_for_one_machine_and_what_was_asked() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path());
@@ -180,11 +238,16 @@ mod tests {
             region: Some(Region::from("eu-west-1")),
             ..InstanceFacts::default()
         };
-        save(&store, &ours, region, &facts, 17).unwrap();
+        save(&store, &ours, region, &facts, None, 17).unwrap();
         let asked_at = 17;
         assert_eq!(
             load(&store, std::slice::from_ref(&ours), region).unwrap(),
-            Some(CachedFacts { facts, asked_at })
+            Some(CachedFacts {
+                wanted: region,
+                facts,
+                asked_at,
+                held_region: None
+            })
         );
 
         // A fact that was never requested must not look like an empty answer.

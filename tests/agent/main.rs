@@ -16,6 +16,7 @@ mod systemd;
 mod kill;
 mod large;
 mod logs;
+mod metadata;
 mod metrics;
 mod orders;
 mod protocol;

@@ -392,6 +392,7 @@ fn run(case: &Case, host: &Host, arguments: &[&str]) -> Output {
         .arg(&host.state_dir)
         .args(arguments)
         .env("NO_COLOR", "1")
+        .env(lab::IMDS_ENDPOINT, format!("http://{}", lab::IMDS))
         .stdin(Stdio::null());
     host.ns.exec_command(&mut command)
 }

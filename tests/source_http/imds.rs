@@ -349,6 +349,48 @@ async fn invalid_answer_is_named_and_quoted() {
     }
 }
 
+/// Traffic to the VPC passes our tables by, so a false VPC would open the egress path.
+#[tokio::test]
+async fn networks_that_no_vpc_has_are_refused() {
+    let mac = format!("network/interfaces/macs/{MAC}");
+    for (path, text) in [
+        ("vpc-ipv4-cidr-blocks", "0.0.0.0/0"),
+        ("vpc-ipv4-cidr-blocks", "10.0.0.0/16\n52.0.0.0/8"),
+        ("vpc-ipv4-cidr-blocks", "10.0.0.0/15"),
+        ("vpc-ipv4-cidr-blocks", "10.0.0.0/29"),
+        ("vpc-ipv4-cidr-blocks", "10.0.0.1/16"),
+        ("vpc-ipv4-cidr-blocks", "127.0.0.0/16"),
+        ("vpc-ipv4-cidr-blocks", "169.254.0.0/16"),
+        ("vpc-ipv4-cidr-blocks", "224.0.0.0/16"),
+        ("vpc-ipv4-cidr-blocks", "0.0.0.0/16"),
+        ("vpc-ipv6-cidr-blocks", "::/0"),
+        ("vpc-ipv6-cidr-blocks", "2000::/3"),
+        ("vpc-ipv6-cidr-blocks", "2600:1f18::/43"),
+        ("vpc-ipv6-cidr-blocks", "2600:1f18:1:1::/64"),
+        ("vpc-ipv6-cidr-blocks", "fe80::/56"),
+        ("subnet-ipv4-cidr-block", "10.0.0.0/8"),
+        ("subnet-ipv6-cidr-blocks", "2600:1f18:1:1::/65"),
+    ] {
+        let mut pages = pages();
+        pages.insert(format!("{mac}/{path}"), text.to_owned());
+        let error = error(&service(pages), ALL).await;
+        assert!(
+            matches!(error, ImdsError::Garbage { .. }),
+            "{text}: {error}"
+        );
+    }
+    for (path, text) in [
+        ("vpc-ipv4-cidr-blocks", "10.0.0.0/28\n52.95.0.0/16"),
+        ("vpc-ipv6-cidr-blocks", "2600:1f18::/44\nfd00:1::/60"),
+        ("subnet-ipv6-cidr-blocks", "2600:1f18:1:1::/64"),
+    ] {
+        let mut pages = pages();
+        pages.insert(format!("{mac}/{path}"), text.to_owned());
+        let answer = ask(ALL, &at(&service(pages))).await;
+        assert!(answer.is_ok(), "{text}: {answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn captive_portal_is_not_a_metadata_service() {
     let html = Server::start(|_, _| ok(b"<html>log in</html>\n<p>please</p>"));

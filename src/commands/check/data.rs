@@ -213,6 +213,10 @@ pub(super) fn metadata(examined: &Examined, report: &mut CheckReport) {
     }
     match &examined.view.instance {
         _ if silent => {}
+        None if examined.metadata_left_to_agent => report.warn_plain(
+            name,
+            "the running agent has no answer so far: see its notes in `trailblazer status`",
+        ),
         None => report.ok(name, "not needed by this config"),
         Some(instance) => {
             let mut parts: Vec<String> = Vec::new();

@@ -17,6 +17,16 @@ pub enum ImdsError {
     #[error("the instance metadata service has not been asked yet")]
     NotAskedYet,
     #[error(
+        "the instance metadata service is not asked, since this machine has no mark of an EC2 instance (/sys/class/dmi/id, /sys/hypervisor/uuid); [vpc] metadata = \"on\" asks all the same"
+    )]
+    NotEc2,
+    #[error("the instance metadata service is not asked ({0})")]
+    Off(&'static str),
+    #[error(
+        "the running agent asks the instance metadata service and has no answer so far: see `trailblazer status`"
+    )]
+    LeftToAgent,
+    #[error(
         "the instance metadata service does not answer ({0}): outside of EC2 set regions, gateways and CIDRs in the config; on EC2 check that the service is enabled and, in a container, its hop limit"
     )]
     NoAnswer(String),

@@ -1,10 +1,13 @@
 //! The endpoints of the metadata service, and the time for its answers.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::Url;
 
 use super::error::ImdsError;
+use super::machine::is_ec2;
+use crate::config::MetadataUse;
 
 /// "Retrieve instance metadata", Amazon EC2 User Guide.
 pub const IPV4_ENDPOINT: &str = "http://169.254.169.254";
@@ -24,17 +27,35 @@ pub struct ImdsSettings {
 const ENDPOINT_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
 const MODE_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
 
+const DISABLED_VARIABLE: &str = "AWS_EC2_METADATA_DISABLED";
+/// The kernel's description of the machine.
+const SYS: &str = "/sys";
+
 impl ImdsSettings {
-    /// From AWS's own environment variables, which no other code reads.
+    /// From AWS's own environment variables, if the service may be asked: `auto` permits it on an
+    /// EC2 instance, and where a variable names the endpoint.
     ///
     /// # Errors
-    /// [`ImdsError::Setting`], as [`ImdsSettings::new`].
-    pub fn from_environment() -> Result<Self, ImdsError> {
+    /// [`ImdsError::NotEc2`] and [`ImdsError::Off`] without permission; else as
+    /// [`ImdsSettings::new`].
+    pub fn permitted(metadata: MetadataUse) -> Result<Self, ImdsError> {
         let read = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        Self::new(
+        let settings = Self::new(
             read(ENDPOINT_VARIABLE).as_deref(),
             read(MODE_VARIABLE).as_deref(),
-        )
+        )?;
+        let is_set = |name| read(name).is_some_and(|value| !value.trim().is_empty());
+        let disabled =
+            read(DISABLED_VARIABLE).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
+        match metadata {
+            MetadataUse::On => Ok(settings),
+            MetadataUse::Off => Err(ImdsError::Off("[vpc] metadata = \"off\"")),
+            MetadataUse::Auto if disabled => Err(ImdsError::Off("AWS_EC2_METADATA_DISABLED=true")),
+            MetadataUse::Auto if is_set(ENDPOINT_VARIABLE) || is_ec2(Path::new(SYS)) => {
+                Ok(settings)
+            }
+            MetadataUse::Auto => Err(ImdsError::NotEc2),
+        }
     }
 
     /// From the values of `AWS_EC2_METADATA_SERVICE_ENDPOINT` and `…_MODE`, with AWS's meaning

@@ -60,7 +60,8 @@ pub use isolate::{
 };
 pub use ns::{Ns, Output};
 pub use program::{
-    binary, faketime, repository, scratch, trailblazer, trailblazer_command, write_config,
+    IMDS_ENDPOINT, binary, faketime, repository, scratch, trailblazer, trailblazer_command,
+    write_config,
 };
 pub use server::{Contact, Server};
 pub use snapshot::Snapshot;

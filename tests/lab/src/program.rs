@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Ns, Output};
+use super::{IMDS, Ns, Output};
 
 /// A directory on the private tmpfs of the isolated process.
 pub fn scratch() -> PathBuf {
@@ -46,8 +46,12 @@ pub fn trailblazer(ns: &Ns, arguments: &[&str]) -> Output {
     ns.exec_command(&mut trailblazer_command(arguments))
 }
 
+/// AWS's variable with the endpoint of the metadata service.
+pub const IMDS_ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+
 /// The command of the built binary: no input, no colours, and none of the caller's variables with
-/// an influence on the result (a proxy outside the lab, another metadata endpoint).
+/// an influence on the result (a proxy outside the lab, another metadata endpoint). The lab is no
+/// EC2 instance, so a variable permits questions to the lab's metadata service.
 pub fn trailblazer_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command
@@ -60,6 +64,7 @@ pub fn trailblazer_command(arguments: &[&str]) -> Command {
             command.env_remove(&key);
         }
     }
+    command.env(IMDS_ENDPOINT, format!("http://{IMDS}"));
     command
 }
 
