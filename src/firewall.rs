@@ -6,6 +6,7 @@
 
 pub mod marks;
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -113,6 +114,13 @@ impl Ports {
     }
 }
 
+/// `FIRST:LAST`, the notation of iptables.
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.first, self.last)
+    }
+}
+
 /// A condition of a rule. A rule matches if all of the conditions hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Match {
@@ -134,6 +142,8 @@ pub enum Match {
     OpensFlow,
     /// First packet of a flow (conntrack state `new`).
     NewFlow,
+    /// An ICMP message that names a nearer router for a destination; only in rules with a family.
+    Redirect,
     /// A TCP packet that negotiates the segment size: SYN without RST.
     TcpSyn,
     /// A TCP packet to one of these ports that doesn't open a connection: without SYN, or with ACK.

@@ -4,6 +4,7 @@
 //! prerouting  first packet that conntrack sees, an answer to this host  → leave unmarked
 //!             first packet, to this host or forwarded from outside      → flow mark
 //!             flow mark                                                 → packet mark
+//!             redirect of an egress gateway                         → drop
 //! output      first packet, an answer of a server's port                → flow mark
 //!             flow mark                                                 → packet mark
 //! ```
@@ -18,6 +19,7 @@
 //! here, unless the packet opens a flow.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -72,6 +74,7 @@ pub(super) fn marks(inputs: &Inputs, state: &DesiredState) -> Ruleset {
         },
     };
     rules.push(restore.clone());
+    rules.extend(redirects(inputs));
     let server = |ports| {
         let matches = vec![Match::NewFlow, Match::TcpAnswerFrom(ports)];
         rule(None, matches, set.clone())
@@ -90,6 +93,32 @@ pub(super) fn marks(inputs: &Inputs, state: &DesiredState) -> Ruleset {
             },
         ],
     }
+}
+
+/// The rules against redirects of the egress gateways.
+///
+/// A NAT with one interface that forwards a packet without translation names the VPC router as the
+/// nearer way to the partner. The kernel then sends packets for this partner past the NAT until 300
+/// seconds after the last redirect, whatever our tables hold. IPv4 takes a redirect only from the
+/// present gateway of the route (`__ip_do_redirect`, net/ipv4/route.c). IPv6 takes a redirect for
+/// a TCP connection from every link-local address (`rt6_do_redirect`, net/ipv6/route.c, after
+/// `tcp_v6_err`), and the link-local address of a gateway is unknown.
+fn redirects(inputs: &Inputs) -> Vec<FwRule> {
+    let rule = |family, sender: Option<IpAddr>| FwRule {
+        family: Some(family),
+        matches: [Match::Redirect]
+            .into_iter()
+            .chain(sender.map(|sender| Match::Source(IpNet::from(sender))))
+            .collect(),
+        verdict: Statement::Drop,
+    };
+    let gateways = |family| inputs.config.egress.gateways_of(family).into_iter();
+    let senders = gateways(Family::Ipv4).map(Some);
+    let any = gateways(Family::Ipv6).take(1).map(|_| None);
+    let rules = senders.map(|sender| rule(Family::Ipv4, sender));
+    rules
+        .chain(any.map(|any| rule(Family::Ipv6, any)))
+        .collect()
 }
 
 /// The local ports of flows that this host opens.

@@ -4,12 +4,23 @@ use super::Mode;
 use super::attempt::{Aim, Machine};
 use super::pass::Pass;
 use crate::degraded::{Degradation, Part};
-use crate::verify::judge_kernel;
+use crate::judge::judge_redirects;
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::redirects;
+use crate::types::Family;
+use crate::verify::{judge_kernel, learned_hops};
 
 impl Pass<'_> {
     /// Asks the kernel whether the promise holds now, also if the pass has changed nothing. Foreign
     /// state that defeats the promise makes the state degraded; the objects of the pass stay.
     pub(super) fn judge(&mut self, machine: &mut Machine<'_>, aim: &Aim) {
+        if self.job.options.mode == Mode::Apply
+            && let Err(error) = self.forget_redirects(machine, aim)
+        {
+            // The judgement names redirects that remain.
+            let text = format!("cannot remove next hops of ICMP redirects: {error}");
+            self.report.notes.push(text);
+        }
         let promise = machine.view.promise(&aim.desired);
         let verdicts = match judge_kernel(&promise, machine.kernel) {
             Ok(verdicts) => verdicts,
@@ -32,6 +43,33 @@ impl Pass<'_> {
             self.report.degrade(&verdicts.mismatches);
         }
         self.laps.end("verify");
+    }
+
+    /// Removes the next hops that ICMP redirects left before our rules against redirects came in.
+    fn forget_redirects(
+        &mut self,
+        machine: &mut Machine<'_>,
+        aim: &Aim,
+    ) -> Result<(), NetlinkError> {
+        let promise = machine.view.promise(&aim.desired);
+        let table = promise.numbers().egress_table;
+        let found = judge_redirects(&promise, &learned_hops(&promise, machine.kernel)?);
+        for family in Family::ALL {
+            let mut redirected = found.iter().filter(|it| it.family == Some(family));
+            let default = family.default_prefix();
+            let mut ours = aim.goal.routes.iter().filter(|route| {
+                route.key.table == table && route.key.dst == default && route.target.forwards()
+            });
+            let (Some(redirect), Some(route)) = (redirected.next(), ours.next()) else {
+                continue;
+            };
+            let note = match redirects::forget(machine.kernel.socket(), route)? {
+                Ok(()) => format!("{family}: {}; removed", redirect.reason),
+                Err(refusal) => format!("{family}: {}: not removed: {refusal}", redirect.reason),
+            };
+            self.report.notes.push(note);
+        }
+        Ok(())
     }
 
     /// True if a watched object has changed since the last reading: the watcher restores the object

@@ -45,6 +45,11 @@ impl Check<'_> {
         let Some(first) = on.first() else {
             return report.ok(name, format!("{} is off", managed.as_str()));
         };
+        if role == Role::Host {
+            let text =
+                format!("{first} is on: the firewall drops the redirects of egress gateways");
+            return report.ok(name, text);
+        }
         let advice = if self.manages(managed) {
             MANAGED.to_owned()
         } else {

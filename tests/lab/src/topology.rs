@@ -48,14 +48,6 @@ pub fn sysctls(forwarding: bool) -> Vec<(&'static str, &'static str)> {
         ("net/ipv6/conf/default/disable_ipv6", "0"),
         ("net/ipv4/conf/all/rp_filter", "0"),
         ("net/ipv4/conf/default/rp_filter", "0"),
-        ("net/ipv4/conf/all/send_redirects", "0"),
-        ("net/ipv4/conf/default/send_redirects", "0"),
-        // A NAT instance with one interface sends hosts redirects to the VPC router; IPv6 has no
-        // switch on the sender's side.
-        ("net/ipv4/conf/all/accept_redirects", "0"),
-        ("net/ipv4/conf/default/accept_redirects", "0"),
-        ("net/ipv6/conf/all/accept_redirects", "0"),
-        ("net/ipv6/conf/default/accept_redirects", "0"),
         ("net/ipv6/conf/all/accept_dad", "0"),
         ("net/ipv6/conf/default/accept_dad", "0"),
         ("net/ipv6/conf/default/dad_transmits", "0"),

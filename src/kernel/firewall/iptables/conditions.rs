@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 
-use crate::firewall::{FwRule, Hook, Match, Ports, Statement};
+use crate::firewall::{FwRule, Hook, Match, Statement};
 use crate::types::{Family, Mark, Realm};
 
 /// The allowed and the excluded values of an option such as `-s`.
@@ -124,23 +124,20 @@ impl Gathering<'_> {
                 all.input.restrict(vec![input(name, hook)?], same_name);
             }
             Match::TcpSyn => all.add(TCP_SYN),
+            Match::Redirect => all.add(redirect(family)),
             Match::TcpAnswer(ports) => all.add(&format!(
-                "-p tcp -m tcp --dport {} ! --tcp-flags SYN,ACK SYN",
-                range(*ports)
+                "-p tcp -m tcp --dport {ports} ! --tcp-flags SYN,ACK SYN"
             )),
             Match::TcpAnswerFrom(ports) => all.add(&format!(
-                "-p tcp -m tcp --sport {} ! --tcp-flags SYN,ACK SYN",
-                range(*ports)
+                "-p tcp -m tcp --sport {ports} ! --tcp-flags SYN,ACK SYN"
             )),
-            Match::UdpAnswer(ports) => all.add(&format!(
-                "-p udp -m udp --sport 0:1023 --dport {}",
-                range(*ports)
-            )),
+            Match::UdpAnswer(ports) => {
+                all.add(&format!("-p udp -m udp --sport 0:1023 --dport {ports}"));
+            }
             // Without --nowildcard the match leaves out sockets that are bound to no address.
-            Match::UdpWithSocket(ports) => all.add(&format!(
-                "-p udp -m udp --dport {} -m socket",
-                range(*ports)
-            )),
+            Match::UdpWithSocket(ports) => {
+                all.add(&format!("-p udp -m udp --dport {ports} -m socket"));
+            }
             Match::OutputInterface(name) => {
                 all.output.restrict(vec![output(name, hook)?], same_name);
             }
@@ -220,8 +217,11 @@ impl Gathering<'_> {
     }
 }
 
-fn range(ports: Ports) -> String {
-    format!("{}:{}", ports.first, ports.last)
+fn redirect(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "-p icmp -m icmp --icmp-type 5",
+        Family::Ipv6 => "-p ipv6-icmp -m icmp6 --icmpv6-type 137",
+    }
 }
 
 /// The condition on a realm as an option; `not` is empty or `! `.

@@ -118,6 +118,11 @@ fn everything() -> Ruleset {
         Match::TcpAnswerFrom(ports),
         Match::UdpAnswer(ports),
     ];
+    prerouting.push(rule_of(
+        Family::Ipv4,
+        vec![Match::Redirect],
+        Statement::Drop,
+    ));
     prerouting.extend(answers.map(|answer| rule(vec![answer], Statement::Accept)));
     let counting = [
         Match::OriginalDirection,

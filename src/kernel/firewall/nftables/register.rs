@@ -87,6 +87,7 @@ impl fmt::Display for Value {
                 (NFT_PAYLOAD_NETWORK_HEADER, 16, 4) => f.write_str("ip daddr"),
                 (NFT_PAYLOAD_NETWORK_HEADER, 8, 16) => f.write_str("ip6 saddr"),
                 (NFT_PAYLOAD_NETWORK_HEADER, 24, 16) => f.write_str("ip6 daddr"),
+                (NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1) => f.write_str("icmp type"),
                 (NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2) => f.write_str("th sport"),
                 (NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2) => f.write_str("th dport"),
                 (NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1) => f.write_str("tcp flags"),
@@ -177,10 +178,21 @@ impl Value {
             Value::Meta(NFT_META_L4PROTO) => match bytes {
                 [IPPROTO_TCP] => Some("tcp".to_owned()),
                 [IPPROTO_UDP] => Some("udp".to_owned()),
+                [IPPROTO_ICMP] => Some("icmp".to_owned()),
+                [IPPROTO_ICMPV6] => Some("icmpv6".to_owned()),
                 _ => None,
             },
             Value::Socket(_) => match bytes {
                 [number] => Some(number.to_string()),
+                _ => None,
+            },
+            Value::Payload {
+                base: NFT_PAYLOAD_TRANSPORT_HEADER,
+                offset: 0,
+                length: 1,
+            } => match bytes {
+                [ICMP_REDIRECT] => Some("redirect".to_owned()),
+                [NDISC_REDIRECT] => Some("nd-redirect".to_owned()),
                 _ => None,
             },
             Value::Payload {

@@ -192,6 +192,10 @@ pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 pub(super) const SOURCE_PORT: (u32, u32) = (0, 2);
 pub(super) const DESTINATION_PORT: (u32, u32) = (2, 2);
 pub(super) const TCP_FLAGS: (u32, u32) = (13, 1);
+pub(super) const ICMP_TYPE: (u32, u32) = (0, 1);
+/// `ICMP_REDIRECT` of linux/icmp.h, and `NDISC_REDIRECT` of net/ndisc.h.
+pub(super) const ICMP_REDIRECT: u8 = 5;
+pub(super) const NDISC_REDIRECT: u8 = 137;
 pub(super) const TCP_SYN: u8 = 0x02;
 pub(super) const TCP_RST: u8 = 0x04;
 pub(super) const TCP_ACK: u8 = 0x10;
@@ -209,6 +213,8 @@ pub(super) const MAXSEG_PLACE: (u32, u32) = (2, 2);
 
 pub(super) const IPPROTO_TCP: u8 = 6;
 pub(super) const IPPROTO_UDP: u8 = 17;
+pub(super) const IPPROTO_ICMP: u8 = 1;
+pub(super) const IPPROTO_ICMPV6: u8 = 58;
 
 pub(super) const NFTA_SOCKET_KEY: u16 = 1;
 pub(super) const NFTA_SOCKET_DREG: u16 = 2;
