@@ -9,13 +9,13 @@ use crate::degraded::{Degradation, Part};
 use crate::desired::EgressPath;
 use crate::judge::chain::BaseChain;
 use crate::judge::{
-    Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, forwarded, inside, judge,
-    judge_redirects, ordinary_partner, questions,
+    Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, doubt_about, forwarded,
+    gateways_of, inside, judge, judge_redirects, ordinary_partner, questions, silent,
 };
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{chosen_source, lookup};
 use crate::kernel::netlink::NetlinkError;
-use crate::kernel::redirects;
+use crate::kernel::{neighbour, redirects, traffic_control};
 use crate::ownership::Ownership;
 use crate::plan::Step;
 use crate::types::{Family, PerFamily};
@@ -46,6 +46,13 @@ pub fn judge_kernel(promise: &Promise<'_>, kernel: &mut Kernel) -> Result<Verdic
     verdicts
         .degraded
         .extend(judge_redirects(&promise, &learned));
+    verdicts.degraded.extend(silent_gateways(&promise, kernel)?);
+    let devices: Vec<_> = gateways_of(&promise).into_keys().map(|it| it.1).collect();
+    let filters = traffic_control::filters(kernel.socket(), &devices)?;
+    let doubts = filters
+        .iter()
+        .map(|filter| doubt_about(promise.facts, filter));
+    verdicts.doubts.extend(doubts);
     verdicts.doubts.extend(unread);
     Ok(verdicts)
 }
@@ -95,6 +102,23 @@ pub fn learned_hops(
         if matches!(egress, EgressPath::Gateways(_)) {
             let table = promise.numbers().egress_table;
             found.append(&mut redirects::dump(kernel.socket(), family, table)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The gateways that answer no address resolution.
+///
+/// # Errors
+/// The kernel gives no answer.
+pub fn silent_gateways(
+    promise: &Promise<'_>,
+    kernel: &mut Kernel,
+) -> Result<Vec<Degradation>, NetlinkError> {
+    let mut found = Vec::new();
+    for (gateway, part) in gateways_of(promise) {
+        if neighbour::is_silent(kernel.socket(), gateway.0, gateway.1)? {
+            found.push(silent(promise.facts, gateway, part));
         }
     }
     Ok(found)

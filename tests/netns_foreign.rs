@@ -66,6 +66,28 @@ const HOST: &[Foreign] = &[
         partner: PARTNER,
         words: "rule 1000",
     },
+    // Every source port of a client.
+    Foreign {
+        add: &["ip rule add pref 1000 ipproto tcp sport 1024-65000 lookup main"],
+        remove: &["ip rule del pref 1000"],
+        partner: PARTNER,
+        words: "rule 1000",
+    },
+    // The first rule skips the default that the second takes.
+    Foreign {
+        add: &[
+            "ip route add default via 10.0.1.1 table 200",
+            "ip rule add pref 1000 lookup 200 suppress_prefixlength 0",
+            "ip rule add pref 1001 lookup 200",
+        ],
+        remove: &[
+            "ip rule del pref 1000",
+            "ip rule del pref 1001",
+            "ip route flush table 200",
+        ],
+        partner: PARTNER,
+        words: "rule 1001",
+    },
     Foreign {
         add: &["ip -6 rule add pref 1000 unreachable"],
         remove: &["ip -6 rule del pref 1000"],
@@ -121,6 +143,29 @@ const NAT: &[Foreign] = &[
         remove: &["nft delete table inet fw"],
         partner: PARTNER6,
         words: "table inet fw, chain f: policy drop",
+    },
+    // As firewalld writes them.
+    Foreign {
+        add: &[
+            "nft add table inet firewalld",
+            "nft add chain inet firewalld f { type filter hook forward priority 10 ; }",
+            "nft add rule inet firewalld f ct state established,related accept",
+            "nft add rule inet firewalld f ct status dnat accept",
+            "nft add rule inet firewalld f reject with icmpx admin-prohibited",
+        ],
+        remove: &["nft delete table inet firewalld"],
+        partner: PARTNER6,
+        words: "table inet firewalld, chain f: reject stops",
+    },
+    Foreign {
+        add: &[
+            "iptables-nft -A FORWARD -m conntrack --ctstate DNAT -j ACCEPT",
+            "iptables-nft -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
+            "iptables-nft -A FORWARD -j REJECT",
+        ],
+        remove: &["iptables-nft -F FORWARD"],
+        partner: PARTNER,
+        words: "chain FORWARD: reject stops",
     },
     Foreign {
         add: &["iptables-nft -t raw -A PREROUTING -s 10.0.0.0/8 -j DROP"],

@@ -6,6 +6,7 @@
 
 mod burst;
 mod foreign;
+mod gateway;
 mod held;
 mod legacy;
 mod poll;
@@ -13,6 +14,7 @@ mod reaction;
 mod repair;
 
 pub(super) use foreign::poll_foreign;
+pub(super) use gateway::poll_gateways;
 pub(super) use legacy::poll_own;
 pub(super) use poll::Poll;
 

@@ -20,7 +20,7 @@ use crate::ownership::Numbers;
 use crate::ranges::{Document, Origin};
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, View, examine};
 use crate::types::{Family, SyncToken};
-use crate::verify::{judge_kernel, learned_hops};
+use crate::verify::{judge_kernel, learned_hops, silent_gateways};
 use answer::KernelAnswer;
 
 /// Runs `explain` and returns the exit code.
@@ -127,6 +127,23 @@ async fn look(
     examine(config, role, asking, Firewalls::Ignored, kernel).await
 }
 
+/// The gateways of an address's path that answer no address resolution.
+fn silent_on_path(
+    promise: &judge::Promise<'_>,
+    expected: &Expected,
+    family: Family,
+    kernel: &mut Kernel,
+) -> Result<Vec<Degradation>, PassError> {
+    let part = match expected {
+        Expected::Bypass(_) => Part::Bypass,
+        Expected::Egress | Expected::Main => Part::Egress,
+        Expected::Closed => return Ok(Vec::new()),
+    };
+    let mut found = silent_gateways(promise, kernel)?;
+    found.retain(|silent| silent.part == part && silent.family == Some(family));
+    Ok(found)
+}
+
 async fn explain(
     config: &Config,
     role: Role,
@@ -171,6 +188,12 @@ async fn explain(
     let mut learned = learned_hops(&view.promise(&desired), &mut kernel)?;
     learned.retain(|redirect| redirect.destination == address);
     obstacles.extend(judge_redirects(&view.promise(&desired), &learned));
+    obstacles.extend(silent_on_path(
+        &view.promise(&desired),
+        &expected,
+        family,
+        &mut kernel,
+    )?);
     let doubts = verdicts.doubts.iter().filter(|found| concerns(found));
     notes.extend(doubts.map(ToString::to_string));
     let ranges = &examined.judgement.ranges;

@@ -37,6 +37,8 @@ pub enum Field {
     Destination(Family),
     /// The state of the flow, in the host's byte order.
     FlowState,
+    /// The status bits of the flow (`IPS_*`), in the host's byte order.
+    FlowStatus,
     /// The packet's mark, in the host's byte order.
     Mark,
     Unknown,
@@ -263,11 +265,21 @@ impl Packet {
                 let state = if self.opens { NEW } else { ESTABLISHED };
                 Value::Bytes(state.to_ne_bytes().into())
             }
+            Field::FlowStatus => {
+                let status = if self.opens { OPENING } else { ANSWERED };
+                Value::Bytes(status.to_ne_bytes().into())
+            }
             Field::Mark => Value::Bytes(vec![0; 4]),
             Field::Unknown => Value::Unknown,
         }
     }
 }
+
+/// The status of a flow at its first packet, and with an answer to translated packets: `IPS_SRC_NAT`,
+/// `IPS_SEEN_REPLY`, `IPS_CONFIRMED`, and the marks of finished translations
+/// (linux/netfilter/nf_conntrack_common.h). Nobody translates the destination of an ordinary packet.
+const OPENING: u32 = 0x100;
+const ANSWERED: u32 = 0x19a;
 
 /// `ETH_P_IP` and `ETH_P_IPV6` (linux/if_ether.h).
 fn ether_type(family: Family) -> u16 {

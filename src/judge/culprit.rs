@@ -64,7 +64,7 @@ fn of_route(
     if ours && !promise.ownership.owns_route(route) {
         return Some(by_width(&route.key.dst, named(route)));
     }
-    let leads = |rule: &&Rule| leads_to(rule, table, promise);
+    let leads = |rule: &&Rule| leads_to(rule, route, promise);
     let by_rule = precedents(promise, question, expected).find(leads);
     if table == TableId::MAIN && !promise.is_default(&route.key.dst) {
         // Our own rule leads to the main table's routes too: the route decides.
@@ -253,10 +253,16 @@ fn is_kernels_own(rule: &Rule) -> bool {
     rule.priority.0 == 0 || rule.priority >= Priority::MAIN
 }
 
-/// True if the rule leads packets to a table, or past our rules to the main table.
-fn leads_to(rule: &Rule, table: TableId, promise: &Promise<'_>) -> bool {
+/// True if the rule leads packets to a route, or past our rules to the main table.
+fn leads_to(rule: &Rule, route: &Route, promise: &Promise<'_>) -> bool {
     match rule.action {
-        RuleAction::Lookup { table: found, .. } => found == table,
+        RuleAction::Lookup {
+            table,
+            suppress_prefixlength,
+        } => {
+            let length = u32::from(route.key.dst.prefix_len());
+            table == route.key.table && suppress_prefixlength.is_none_or(|least| length > least)
+        }
         RuleAction::Goto(target) => target > promise.numbers().priority,
         RuleAction::Nop | RuleAction::Other(_) => false,
     }

@@ -174,7 +174,7 @@ fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {
         _ => false,
     };
     if untracked {
-        unseen.push(Field::FlowState);
+        unseen.extend([Field::FlowState, Field::FlowStatus]);
     }
     if !packet.opens && matches!(chain.place, ChainPlace::Ingress | ChainPlace::Prerouting) {
         unseen.push(destination);

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `expected.rs` | the promise for an address |
 //! | `ordinary.rs` | protocol, port and user of the ordinary packet |
+//! | `gateway.rs` | gateways that answer no address resolution, filters on their links |
 //! | `redirect.rs` | next hops from ICMP redirects |
 //! | `packet.rs` | questions to the kernel and its answers |
 //! | `probes.rs` | the few addresses and packets to ask about |
@@ -26,6 +27,7 @@ mod exemption;
 mod expected;
 pub mod fate;
 mod forwarding;
+mod gateway;
 pub mod ordinary;
 mod packet;
 mod probes;
@@ -44,6 +46,7 @@ pub use dropped::judge_dropped;
 pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};
 pub use forwarding::is_forwarding;
+pub use gateway::{Filter, doubt_about, gateways, gateways_of, silent};
 pub use packet::{Lookup, Redirect, RouteDecision};
 pub(crate) use probes::inside;
 pub use probes::{Question, deciding, forwarded, ordinary_partner, questions};

@@ -7,6 +7,10 @@ use crate::objects::ForeignSelector;
 pub const PROTOCOL: u8 = 6;
 /// The port of HTTPS, which storage and nearly all partners use.
 pub const PORT: u16 = 443;
+/// The source port, in the middle of the kernel's default of `ip_local_port_range`.
+pub const SOURCE_PORT: u16 = 46_883;
+/// A range of source ports with more than these is a range of clients.
+const PORTS_OF_CLIENTS: u16 = 1000;
 /// The user of the socket.
 pub const USER: u32 = 0;
 /// A range of users from [`USER`] to this one or above holds the users of people and services: only
@@ -20,11 +24,13 @@ pub fn matches_selector(selector: &ForeignSelector) -> Option<bool> {
         ForeignSelector::IpProtocol(protocol) => Some(*protocol == PROTOCOL),
         ForeignSelector::DestinationPorts(first, last) => Some((*first..=*last).contains(&PORT)),
         ForeignSelector::Users(first, last) => Some((*first..=*last).contains(&USER)),
-        // The source port is any; the other selectors compare values that nobody sets by default.
-        ForeignSelector::SourcePorts(..)
-        | ForeignSelector::OutputDevice(_)
-        | ForeignSelector::Tos(_)
-        | ForeignSelector::Dscp(_) => Some(false),
+        ForeignSelector::SourcePorts(first, last) => {
+            Some((*first..=*last).contains(&SOURCE_PORT) && last - first >= PORTS_OF_CLIENTS)
+        }
+        // Values that nobody sets by default.
+        ForeignSelector::OutputDevice(_) | ForeignSelector::Tos(_) | ForeignSelector::Dscp(_) => {
+            Some(false)
+        }
         _ => None,
     }
 }
@@ -45,6 +51,8 @@ mod tests {
             (ForeignSelector::IpProtocol(17), Some(false)),
             (ForeignSelector::DestinationPorts(443, 443), Some(true)),
             (ForeignSelector::DestinationPorts(22, 22), Some(false)),
+            (ForeignSelector::SourcePorts(1024, 65_535), Some(true)),
+            (ForeignSelector::SourcePorts(443, 443), Some(false)),
             (ForeignSelector::Users(0, 0), Some(true)),
             (ForeignSelector::Users(1000, 1000), Some(false)),
             (

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{Header, RTA_DST, RTM_GETROUTE, RTMSG, decode, put_header};
 use super::wire::{Frame, WireError, each_attribute, put, put_address, put_u32};
-use crate::judge::ordinary::{PORT, PROTOCOL, USER};
+use crate::judge::ordinary::{PORT, PROTOCOL, SOURCE_PORT, USER};
 pub use crate::judge::{Lookup, RouteDecision};
 use crate::types::Family;
 
@@ -16,6 +16,7 @@ const RTA_PREFSRC: u16 = 7;
 const RTA_MARK: u16 = 16;
 const RTA_UID: u16 = 25;
 const RTA_IP_PROTO: u16 = 27;
+const RTA_SPORT: u16 = 28;
 const RTA_DPORT: u16 = 29;
 /// Answers a look-up with the matching route instead of a host route derived from it.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
@@ -69,6 +70,7 @@ fn put_question(buffer: &mut Vec<u8>, question: &Lookup, flags: u32) {
         put_u32(buffer, RTA_UID, USER);
     }
     put(buffer, RTA_IP_PROTO, &[PROTOCOL]);
+    put(buffer, RTA_SPORT, &SOURCE_PORT.to_be_bytes());
     put(buffer, RTA_DPORT, &PORT.to_be_bytes());
 }
 

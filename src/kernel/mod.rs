@@ -7,6 +7,7 @@ pub mod flows;
 pub mod link;
 pub mod lookup;
 mod main_table;
+pub mod neighbour;
 pub mod netlink;
 pub mod nexthop;
 pub mod privilege;
@@ -14,6 +15,7 @@ pub mod redirects;
 pub mod route;
 pub mod rule;
 pub mod sysctl;
+pub mod traffic_control;
 pub mod wire;
 
 use std::collections::BTreeMap;

@@ -1,11 +1,14 @@
 //! The state that a pass leaves in force.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::facts::HostFacts;
+use crate::judge::gateways;
 use crate::ownership::Ownership;
 use crate::plan::Goal;
-use crate::types::PerFamily;
+use crate::types::{IfIndex, PerFamily};
 
 /// The state that a pass leaves in force. An agent's watcher repairs deviations from `goal` until
 /// the next pass.
@@ -21,6 +24,14 @@ impl InForce {
     pub fn forwards(&self) -> bool {
         let mut rules = self.goal.rules.iter();
         rules.any(|rule| rule.iif.as_deref().is_some_and(|iif| iif != "lo"))
+    }
+
+    /// The gateways that packets need, each with its interface.
+    pub fn gateways(&self) -> Vec<(IpAddr, IfIndex)> {
+        let forwards = self.forwards();
+        let numbers = &self.ownership.current;
+        let found = gateways(&self.goal.routes, numbers, &self.facts, |_| forwards);
+        found.into_keys().collect()
     }
 
     /// The prefixes with bypass routes.

@@ -343,8 +343,11 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         self.account.enter(state, reason);
     }
 
-    /// Starts or ends the polling of foreign rules in the path of forwarded packets.
+    /// Starts the polling of gateways; starts or ends that of foreign rules in the path of forwarded
+    /// packets.
     fn poll_foreign(&mut self) {
+        let start = || watch::poll_gateways(Arc::clone(&self.shared));
+        run_poll(&mut self.gateway_poll, true, "the gateways", start);
         let wanted = self.settings.role != Role::Host;
         let start = || watch::poll_foreign(Arc::clone(&self.shared));
         run_poll(

@@ -174,6 +174,7 @@ fn condition(option: &Opt, value: &str, family: Family) -> Condition {
         "--sport" | "--sports" => ports(Field::SourcePort, value, negated),
         "--dport" | "--dports" => ports(Field::DestinationPort, value, negated),
         "--ctstate" | "--state" => states(value, negated),
+        "--ctstatus" => status(value, negated),
         _ => Condition::unknown(),
     }
 }
@@ -252,12 +253,37 @@ fn states(value: &str, negated: bool) -> Condition {
             "RELATED" => Some(4),
             "NEW" => Some(8),
             "UNTRACKED" => Some(64),
+            // Nobody translates the destination of an ordinary packet.
+            "DNAT" => Some(0),
             _ => None,
         })
         .sum();
     match bits {
         Some(bits) => Condition {
             field: Field::FlowState,
+            mask: bits.to_ne_bytes().into(),
+            test: Test::Equals(vec![0; 4]),
+            negated: !negated,
+        },
+        None => Condition::unknown(),
+    }
+}
+
+/// The status bits of a flow (`IPS_*`, linux/netfilter/nf_conntrack_common.h).
+fn status(value: &str, negated: bool) -> Condition {
+    let bits: Option<u32> = value
+        .split(',')
+        .map(|word| match word {
+            "EXPECTED" => Some(0x01),
+            "SEEN_REPLY" => Some(0x02),
+            "ASSURED" => Some(0x04),
+            "CONFIRMED" => Some(0x08),
+            _ => None,
+        })
+        .sum();
+    match bits {
+        Some(bits) => Condition {
+            field: Field::FlowStatus,
             mask: bits.to_ne_bytes().into(),
             test: Test::Equals(vec![0; 4]),
             negated: !negated,

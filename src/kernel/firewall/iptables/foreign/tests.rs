@@ -150,3 +150,17 @@ fn packets_for_a_program_leave_a_doubt() {
     let text = "-P FORWARD DROP\n-A FORWARD -j NFQUEUE --queue-num 0\n";
     assert!(matches!(fate(text, FORWARD, true), Fate::MayStop(_)));
 }
+
+#[test]
+fn acceptances_of_translated_destinations_are_no_doubt() {
+    for accept in [
+        "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
+        "-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT",
+    ] {
+        let text = format!("-P FORWARD ACCEPT\n{accept}\n-A FORWARD -j DROP\n");
+        let opening = fate(&text, FORWARD, true);
+        assert_eq!(opening, stopped("FORWARD", "drop"), "{accept}");
+    }
+    let seen = "-P FORWARD DROP\n-A FORWARD -m conntrack --ctstatus SEEN_REPLY -j ACCEPT\n";
+    assert_eq!(fate(seen, FORWARD, false), Fate::Passes);
+}

@@ -29,6 +29,7 @@ pub(super) fn meta(key: Option<u32>) -> Field {
 pub(super) fn flow(key: Option<u32>) -> Field {
     match key {
         Some(NFT_CT_STATE) => Field::FlowState,
+        Some(NFT_CT_STATUS) => Field::FlowStatus,
         _ => Field::Unknown,
     }
 }

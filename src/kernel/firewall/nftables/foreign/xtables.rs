@@ -7,27 +7,33 @@ use crate::judge::ordinary::PROTOCOL;
 use crate::kernel::firewall::nftables::register;
 use crate::kernel::firewall::nftables::uapi::{NFPROTO_IPV4, NFPROTO_IPV6};
 
-/// The state condition of `xt_conntrack` (`struct xt_conntrack_mtinfo2` and `3`,
+/// The condition on state or status of `xt_conntrack` (`struct xt_conntrack_mtinfo2` and `3`,
 /// linux/netfilter/xt_conntrack.h; `state` is an alias of it).
 pub(super) fn flow_state(info: &[u8], revision: u32) -> Condition {
-    /// `XT_CONNTRACK_STATE`.
+    /// `XT_CONNTRACK_STATE`, `XT_CONNTRACK_STATUS`.
     const STATE: u16 = 1;
+    const STATUS: u16 = 1 << 6;
     const MATCH_FLAGS: usize = 146;
     let at = |offset: usize| {
         info.get(offset..offset + 2)
             .map(|bytes| u16::from_ne_bytes([bytes[0], bytes[1]]))
     };
     let (flags, inverted) = (at(MATCH_FLAGS), at(MATCH_FLAGS + 2));
-    let states = match revision {
-        2 | 3 => at(MATCH_FLAGS + 4),
-        _ => info.get(MATCH_FLAGS + 4).copied().map(u16::from),
+    let mask = |place: usize| match revision {
+        2 | 3 => at(MATCH_FLAGS + 4 + 2 * place),
+        _ => info.get(MATCH_FLAGS + 4 + place).copied().map(u16::from),
     };
-    match (flags, inverted, states) {
-        (Some(STATE), Some(inverted), Some(states)) => Condition {
-            field: Field::FlowState,
-            mask: u32::from(states).to_ne_bytes().into(),
+    let (field, bits) = match flags {
+        Some(STATE) => (Field::FlowState, mask(0)),
+        Some(STATUS) => (Field::FlowStatus, mask(1)),
+        _ => return Condition::unknown(),
+    };
+    match (flags, inverted, bits) {
+        (Some(flag), Some(inverted), Some(bits)) => Condition {
+            field,
+            mask: u32::from(bits).to_ne_bytes().into(),
             test: Test::Equals(vec![0; 4]),
-            negated: inverted & STATE == 0,
+            negated: inverted & flag == 0,
         },
         _ => Condition::unknown(),
     }
