@@ -15,6 +15,7 @@ mod rules;
 mod servers;
 mod shares;
 mod sysctls;
+mod unit;
 
 use super::{print, settings_with_role};
 use crate::cli::CommonArgs;
@@ -24,6 +25,8 @@ use crate::exit;
 use crate::kernel::Kernel;
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, examine};
 use report::CheckReport;
+use std::path::Path;
+use unit::Needs;
 
 const METADATA_ADVICE: &str =
     "enable the instance's metadata service (IMDSv2), or set its values in the config";
@@ -73,11 +76,13 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
     if let Some(examined) = &examined {
         host::iptables(&mut kernel, examined.view.backend.kind, &mut report);
     }
+    let mut needs = Needs::default();
     data::all(config, &mut report);
     data::fetch(config, role, &mut report);
     if let Some(examined) = &examined {
         data::metadata(examined, &mut report);
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
+        needs = Needs::of(&examined.view, &desired, &mut kernel);
         rules::all(&examined.view, &desired, &mut report);
         marks::all(config, &examined.view, &mut report);
         shares::all(examined.view.backend.kind, &desired, &mut report);
@@ -95,7 +100,8 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
             &mut report,
         );
     }
-    networkd::all(std::path::Path::new("/"), &mut report);
+    unit::all(Path::new("/"), loaded, &needs, &mut report);
+    networkd::all(Path::new("/"), &mut report);
     agent::all(config, &mut report);
     report
 }

@@ -1,7 +1,7 @@
 //! ICMP redirects: a NAT with one interface sends them to hosts, and hosts accept them.
 
 use super::report::CheckReport;
-use super::sysctls::{Check, MANAGED};
+use super::sysctls::Check;
 use crate::config::{ManagedSysctl, Role};
 use crate::desired::{DesiredState, EgressPath};
 use crate::types::Family;
@@ -51,7 +51,7 @@ impl Check<'_> {
             return report.ok(name, text);
         }
         let advice = if self.manages(managed) {
-            MANAGED.to_owned()
+            self.managed("sets it")
         } else {
             format!(
                 "sysctl -w {}=0 (and in /etc/sysctl.d), or [kernel] manage = [\"{}\"]",

@@ -1,8 +1,10 @@
 //! Sysctls: forwarding, the reverse path check, marks on accepted connections, conntrack, ports.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::report::CheckReport;
+use super::unit;
 use crate::config::{Config, ManagedSysctl, Role, WhenDown};
 use crate::desired::{DesiredState, EgressPath, conntrack_max, is_crowded};
 use crate::judge::is_forwarding;
@@ -18,7 +20,6 @@ const SMALL: u64 = 65_536;
 
 const ALL: &str = "net/ipv4/conf/all/rp_filter";
 const SRC_VALID_MARK: &str = "net/ipv4/conf/all/src_valid_mark";
-pub(super) const MANAGED: &str = "the next pass sets it ([kernel] manage)";
 
 pub(super) fn all(
     config: &Config,
@@ -32,6 +33,7 @@ pub(super) fn all(
         config,
         view,
         values: sysctl::read(paths(view)),
+        may_write: !unit::may_not_write_sysctls(Path::new("/")),
     };
     match role {
         Role::Nat => {
@@ -60,11 +62,22 @@ pub(super) struct Check<'a> {
     config: &'a Config,
     pub(super) view: &'a View,
     values: BTreeMap<String, String>,
+    /// False if a service of this host may not write sysctls.
+    may_write: bool,
 }
 
 impl Check<'_> {
     pub(super) fn manages(&self, name: ManagedSysctl) -> bool {
         self.config.kernel.manage.contains(&name)
+    }
+
+    /// The advice about a sysctl of `[kernel] manage`; `deed` is the pass's.
+    pub(super) fn managed(&self, deed: &str) -> String {
+        if self.may_write {
+            format!("the next pass {deed} ([kernel] manage)")
+        } else {
+            "the service may not write sysctls (see unit): run trailblazer reconcile as root, or open the unit".to_owned()
+        }
     }
 
     fn number(&self, path: &str) -> Option<u64> {
@@ -96,7 +109,7 @@ impl Check<'_> {
                 Some(false) if self.manages(ManagedSysctl::IpForward) => report.warn(
                     name,
                     format!("{path} is off"),
-                    "the next pass enables it ([kernel] manage has \"ip_forward\")",
+                    self.managed("enables it"),
                 ),
                 Some(false) => report.fail(
                     name,
@@ -173,7 +186,7 @@ impl Check<'_> {
                 "{device} is strict: the kernel drops connections from outside on {device} if their replies leave through another interface or no egress gateway is available"
             );
             let advice = if managed {
-                MANAGED.to_owned()
+                self.managed("sets it")
             } else {
                 format!(
                     "sysctl -w net.ipv4.conf.all.src_valid_mark=1, or net.ipv4.conf.{device}.rp_filter=2 (and in /etc/sysctl.d)"
@@ -206,9 +219,9 @@ impl Check<'_> {
             report.ok(name, text);
         } else {
             let advice = if self.manages(ManagedSysctl::SrcValidMark) {
-                MANAGED
+                self.managed("sets it")
             } else {
-                "sysctl -w net.ipv4.conf.all.src_valid_mark=1, or [kernel] manage = [\"src_valid_mark\"]"
+                "sysctl -w net.ipv4.conf.all.src_valid_mark=1, or [kernel] manage = [\"src_valid_mark\"]".to_owned()
             };
             let text = format!(
                 "off: {}, the reverse path check drops IPv4 connections from outside, even in loose mode",
@@ -251,9 +264,9 @@ impl Check<'_> {
             return report.ok(name, text);
         }
         let advice = if self.manages(ManagedSysctl::TcpFwmarkAccept) {
-            "the next pass sets it ([kernel] manage); connections accepted before stay without a mark"
+            self.managed("sets it") + "; connections accepted before stay without a mark"
         } else {
-            "sysctl -w net.ipv4.tcp_fwmark_accept=1 (applies to both families), or [kernel] manage = [\"tcp_fwmark_accept\"]"
+            "sysctl -w net.ipv4.tcp_fwmark_accept=1 (applies to both families), or [kernel] manage = [\"tcp_fwmark_accept\"]".to_owned()
         };
         let mut times: Vec<String> = Vec::new();
         for family in shut {
@@ -266,7 +279,7 @@ impl Check<'_> {
                 format!(
                     "off: {when}, TCP connections from outside time out, new and existing connections alike"
                 ),
-                advice,
+                advice.clone(),
             );
             times.push(when);
         }
