@@ -179,7 +179,7 @@ fn encode_match(
         Match::InputInterface(name) => expressions
             .meta(NFT_META_IIFNAME)
             .compare(NFT_CMP_EQ, &interface(name)?),
-        Match::Redirect => redirect(expressions, family_needed()?),
+        Match::Redirect => expressions.redirect(family_needed()?),
         Match::TcpSyn => syn(expressions),
         Match::TcpAnswer(ports) => {
             not_opening(ported(expressions, IPPROTO_TCP, DESTINATION_PORT, *ports))
@@ -314,19 +314,6 @@ fn ported(expressions: Expressions, protocol: u8, place: (u32, u32), ports: Port
         .transport_header(place)
         .compare(NFT_CMP_GTE, &ports.first.to_be_bytes())
         .compare(NFT_CMP_LTE, &ports.last.to_be_bytes())
-}
-
-/// Matches ICMP redirects.
-fn redirect(expressions: Expressions, family: Family) -> Expressions {
-    let (protocol, kind) = match family {
-        Family::Ipv4 => (IPPROTO_ICMP, ICMP_REDIRECT),
-        Family::Ipv6 => (IPPROTO_ICMPV6, NDISC_REDIRECT),
-    };
-    expressions
-        .meta(NFT_META_L4PROTO)
-        .compare(NFT_CMP_EQ, &[protocol])
-        .transport_header(ICMP_TYPE)
-        .compare(NFT_CMP_EQ, &[kind])
 }
 
 /// Matches TCP packets with SYN and without RST.

@@ -68,6 +68,18 @@ impl Expressions {
         self.add("meta", store)
     }
 
+    /// Matches ICMP redirects.
+    pub(super) fn redirect(self, family: Family) -> Self {
+        let (protocol, kind) = match family {
+            Family::Ipv4 => (IPPROTO_ICMP, ICMP_REDIRECT),
+            Family::Ipv6 => (IPPROTO_ICMPV6, NDISC_REDIRECT),
+        };
+        self.meta(NFT_META_L4PROTO)
+            .compare(NFT_CMP_EQ, &[protocol])
+            .transport_header(ICMP_TYPE)
+            .compare(NFT_CMP_EQ, &[kind])
+    }
+
     pub(super) fn ct(self, key: u32) -> Self {
         let load = Attributes::new()
             .put_be32(NFTA_CT_KEY, key)
