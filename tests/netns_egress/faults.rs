@@ -175,6 +175,19 @@ pub const ROWS: &[Row] = &[
         ..NONE
     },
     Row {
+        name: "default through a gateway of the other family",
+        kinds: HOST,
+        late: |scene| {
+            scene.shell(
+                "ip -4 route add default src 10.0.1.11 metric 100 via inet6 fe80::1 dev priv",
+            );
+        },
+        mend: |scene| {
+            scene.shell("ip -4 route del default metric 100");
+        },
+        ..NONE
+    },
+    Row {
         name: "newline in a comment of a foreign rule",
         on_firewall: true,
         early: |scene| {
