@@ -12,8 +12,8 @@ use crate::degraded::Part;
 use crate::reconcile::report::Applied;
 use crate::reconcile::{FetchOutcome, Outcome, Report};
 use crate::status::snapshot::{
-    ConflictStatus, DocumentStatus, DriftStatus, Freshness, GroupCount, Histogram, HoldDownStatus,
-    HoldStatus, PassStatus, PassTotals, Snapshot, SourceStatus, State,
+    ConflictStatus, DocumentStatus, DriftStatus, EgressAddressStatus, Freshness, GroupCount,
+    Histogram, HoldDownStatus, HoldStatus, PassStatus, PassTotals, Snapshot, SourceStatus, State,
 };
 use crate::types::{Family, PerFamily};
 
@@ -77,6 +77,8 @@ impl Account {
                 hold_down_total: 0,
                 selection: Vec::new(),
                 routes: PerFamily::default(),
+                gateways: Vec::new(),
+                egress_addresses: Vec::new(),
                 drift: DriftStatus::default(),
                 traffic: None,
                 bypass_percent: None,
@@ -267,6 +269,11 @@ impl Account {
         if matches!(fetch, FetchOutcome::Unchanged | FetchOutcome::Changed) {
             self.confirmed = Some(Instant::now());
         }
+    }
+
+    /// Records the egress addresses.
+    pub fn addressed(&mut self, addresses: Vec<EgressAddressStatus>) {
+        self.snapshot.egress_addresses = addresses;
     }
 
     /// Counts an object that another program keeps changing.

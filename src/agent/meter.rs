@@ -12,6 +12,8 @@ use super::flow_table::FlowTable;
 use crate::config::Role;
 use crate::firewall::{BackendKind, DropReason, DroppedTraffic, PathTraffic, Traffic};
 use crate::kernel::firewall::{self, FirewallBackend, FirewallError};
+use crate::kernel::neighbour::{self, Neighbour};
+use crate::kernel::netlink::NetlinkSocket;
 use crate::state::StateFile;
 use crate::state::store::Store;
 use crate::status::snapshot::ConntrackStatus;
@@ -35,6 +37,16 @@ enum MeterOrder {
 pub(super) struct Reading {
     pub traffic: Option<PathTraffic>,
     pub conntrack: Option<ConntrackStatus>,
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// The kernel's neighbours; none if the kernel refuses.
+fn neighbours() -> Vec<Neighbour> {
+    let read = NetlinkSocket::open().and_then(|mut socket| neighbour::dump(&mut socket));
+    read.unwrap_or_else(|error| {
+        tracing::debug!("{error}");
+        Vec::new()
+    })
 }
 
 /// The loop's side of the meter: the thread reads counters, starts processes and writes the file.
@@ -69,6 +81,7 @@ impl Meter {
                             let reading = Reading {
                                 traffic: counters.read(),
                                 conntrack: flows.as_ref().and_then(FlowTable::read),
+                                neighbours: neighbours(),
                             };
                             if done.send(reading).is_err() {
                                 return;

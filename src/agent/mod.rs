@@ -14,6 +14,7 @@ mod bookkeeping;
 mod config_file;
 mod debounce;
 mod flow_table;
+mod hops;
 mod logging;
 mod meter;
 mod notify;

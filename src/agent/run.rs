@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::bookkeeping::Account;
 use super::config_file::ConfigFile;
+use super::hops::Hop;
 use super::meter::Meter;
 use super::notify::Notifier;
 use super::shared::{Shared, locked};
@@ -96,6 +97,7 @@ pub(super) struct Agent<R> {
     foreign_poll: Option<watch::Poll>,
     gateway_poll: Option<watch::Poll>,
     own_networks: Vec<IpNet>,
+    gateways: Vec<Hop>,
     first_pass_over: bool,
     first_fetch_over: bool,
     /// Time of READY if no source answers.
@@ -246,6 +248,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             foreign_poll: None,
             gateway_poll: None,
             own_networks: Vec::new(),
+            gateways: Vec::new(),
             first_pass_over: false,
             first_fetch_over: false,
             ready_by: now + READY_WITHIN,

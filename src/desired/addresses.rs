@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::degraded::Part;
 use crate::desired::{DesiredState, Inputs, fault::Fault, special};
+use crate::facts::HostFacts;
 use crate::types::Family;
 
 /// The consequence of a missing translation.
@@ -20,17 +21,41 @@ pub(super) enum Resolved {
     Unknown(Fault),
 }
 
-/// Finds the host's address for a configured one, which may be an Elastic IP.
-pub(super) fn resolve(inputs: &Inputs, key: &'static str, address: IpAddr) -> Resolved {
-    let facts = inputs.facts;
+/// The place of an address of the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// This address of the host stands for the configured one.
+    Here(IpAddr),
+    /// The host can receive this address later.
+    Later(IpAddr),
+    /// An address of another network without a known private address.
+    Unknown,
+}
+
+/// Looks for an address of the settings, which may be an Elastic IP, on the host.
+pub fn presence(facts: &HostFacts, address: IpAddr) -> Presence {
     if facts.is_own(address) {
-        return Resolved::Here(address);
+        return Presence::Here(address);
     }
     let instance = facts.instance.as_ref();
     let private = instance.and_then(|instance| instance.public_addresses.get(&address));
-    if let Some(private) = private.filter(|private| facts.is_own(**private)) {
-        return Resolved::Here(*private);
+    match private {
+        Some(private) if facts.is_own(*private) => Presence::Here(*private),
+        Some(private) => Presence::Later(*private),
+        None if special::is_near(&facts.own_networks(), address) => Presence::Later(address),
+        None => Presence::Unknown,
     }
+}
+
+/// Finds the host's address for a configured one, which may be an Elastic IP.
+pub(super) fn resolve(inputs: &Inputs, key: &'static str, address: IpAddr) -> Resolved {
+    let facts = inputs.facts;
+    let presence = presence(facts, address);
+    if let Presence::Here(own) = presence {
+        return Resolved::Here(own);
+    }
+    let instance = facts.instance.as_ref();
+    let private = instance.and_then(|instance| instance.public_addresses.get(&address));
     let near = special::is_near(&facts.own_networks(), address);
     let hint = match (private, instance) {
         (Some(private), _) => {
@@ -42,10 +67,10 @@ pub(super) fn resolve(inputs: &Inputs, key: &'static str, address: IpAddr) -> Re
         (None, None) => " (the metadata service did not answer)".to_owned(),
     };
     let fault = Fault::NotOurAddress { key, address, hint };
-    match private {
-        Some(private) => Resolved::Later(*private, fault),
-        None if near => Resolved::Later(address, fault),
-        None => Resolved::Unknown(fault),
+    match presence {
+        Presence::Here(own) => Resolved::Here(own),
+        Presence::Later(own) => Resolved::Later(own, fault),
+        Presence::Unknown => Resolved::Unknown(fault),
     }
 }
 

@@ -30,6 +30,7 @@ use crate::objects::{BypassPath, Route, RouteKey, RouteTarget, Rule, RuleAction}
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, TableId};
 
+pub use addresses::{Presence, presence};
 use fault::Fault;
 pub use sysctl::{SysctlSetting, conntrack_max, is_crowded};
 

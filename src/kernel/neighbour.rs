@@ -1,4 +1,4 @@
-//! Neighbours: does a gateway answer address resolution (ARP, neighbour discovery)?
+//! Neighbours (ARP, neighbour discovery): their states, and whether a gateway answers.
 
 use std::net::IpAddr;
 use std::thread::sleep;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::family_number;
-use super::wire::{Frame, WireError, put_address};
+use super::wire::{Frame, WireError, each_attribute, put_address, u16_at, u32_at};
 use crate::types::{Family, IfIndex};
 
 // linux/neighbour.h and linux/rtnetlink.h.
@@ -17,7 +17,9 @@ const NUD_INCOMPLETE: u16 = 0x01;
 const NUD_FAILED: u16 = 0x20;
 /// Makes the kernel resolve the address as if a packet needed the address.
 const NTF_USE: u8 = 1;
-/// The place of the state in `struct ndmsg`.
+/// Length of `struct ndmsg`, and the places of interface and state inside.
+const NDMSG: usize = 12;
+const IFINDEX: usize = 4;
 const STATE: usize = 8;
 
 /// A neighbour on a link answers within a few milliseconds.
@@ -84,4 +86,111 @@ pub fn is_silent(
         }
     }
     Ok(true)
+}
+
+/// The kernel's knowledge of a neighbour (`NUD_*`, linux/neighbour.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeighbourState {
+    /// The kernel asks, without an answer so far.
+    Incomplete,
+    /// The neighbour answered a moment ago.
+    Reachable,
+    /// The neighbour answered earlier, and no packet has needed a newer answer.
+    Stale,
+    Delay,
+    Probe,
+    /// The neighbour doesn't answer.
+    Failed,
+    /// A link without neighbour discovery.
+    NoArp,
+    /// Set by an administrator.
+    Permanent,
+}
+
+words!(NeighbourState {
+    Incomplete => "incomplete",
+    Reachable => "reachable",
+    Stale => "stale",
+    Delay => "delay",
+    Probe => "probe",
+    Failed => "failed",
+    NoArp => "noarp",
+    Permanent => "permanent",
+});
+
+impl NeighbourState {
+    fn of(bits: u16) -> Option<NeighbourState> {
+        let place = usize::try_from(bits.trailing_zeros()).ok()?;
+        NeighbourState::ALL.get(place).copied()
+    }
+}
+
+/// An entry of a neighbour table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    pub device: IfIndex,
+    pub address: IpAddr,
+    pub state: NeighbourState,
+}
+
+/// All entries of both families.
+///
+/// # Errors
+/// The kernel refuses the dump.
+pub fn dump(socket: &mut NetlinkSocket) -> Result<Vec<Neighbour>, NetlinkError> {
+    let request = |buffer: &mut Vec<u8>| buffer.extend_from_slice(&[0; NDMSG]);
+    socket.dump("read the neighbours", RTM_GETNEIGH, request, |frame| {
+        if frame.kind != RTM_NEWNEIGH {
+            return Ok(None);
+        }
+        decode(frame.body)
+    })
+}
+
+/// Reads a message; `None` for entries of bridges, and for entries without a state.
+fn decode(body: &[u8]) -> Result<Option<Neighbour>, WireError> {
+    let header = body.split_at_checked(NDMSG);
+    let (header, list) = header.ok_or(WireError::Malformed("neighbour header"))?;
+    let Some(state) = NeighbourState::of(u16_at(header, STATE)?) else {
+        return Ok(None);
+    };
+    for attribute in each_attribute(list) {
+        let attribute = attribute?;
+        if attribute.kind == NDA_DST {
+            // Other families have addresses of other lengths.
+            return Ok(attribute.address().ok().map(|address| Neighbour {
+                device: IfIndex(u32_at(header, IFINDEX).unwrap_or(0)),
+                address,
+                state,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::Attributes;
+    use super::*;
+
+    #[test]
+    fn states_and_addresses_are_read_and_odd_entries_left_out() {
+        let entry = |state: u16, address: &[u8]| {
+            let mut body = vec![2, 0, 0, 0, 7, 0, 0, 0];
+            body.extend_from_slice(&state.to_ne_bytes());
+            body.extend_from_slice(&[0, 1]);
+            body.extend(Attributes::new().put(NDA_DST, address).into_bytes());
+            decode(&body).unwrap()
+        };
+        let found = entry(0x20, &[10, 0, 1, 10]).unwrap();
+        assert_eq!(found.state, NeighbourState::Failed);
+        assert_eq!(found.address, IpAddr::from([10, 0, 1, 10]));
+        assert_eq!(
+            entry(0x02, &[0; 16]).unwrap().state,
+            NeighbourState::Reachable
+        );
+        assert_eq!(entry(0, &[10, 0, 1, 10]), None);
+        assert_eq!(entry(0x80, &[1; 6]), None);
+        decode(&[0; 4]).unwrap_err();
+    }
 }

@@ -183,6 +183,39 @@ pub struct GroupCount {
     pub prefixes: usize,
 }
 
+/// A gateway of one of the paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// `bypass` or `egress`.
+    pub path: String,
+    pub family: Family,
+    pub address: String,
+    /// The interface of the route; `None` for a gateway that is left out.
+    pub device: Option<String>,
+    /// False for an egress gateway of the settings without a route.
+    pub in_use: bool,
+    /// The state in the kernel's neighbour table; `None` without an entry.
+    pub neighbour: Option<String>,
+}
+
+impl GatewayStatus {
+    /// True if the gateway doesn't answer on its link.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.neighbour.as_deref(), Some("failed" | "incomplete"))
+    }
+}
+
+/// An egress address of a NAT.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EgressAddressStatus {
+    /// As in the settings.
+    pub address: String,
+    /// This host's address in its place, which differs for an Elastic IP.
+    pub own: Option<String>,
+    /// `here`, `standby` (no interface has the address yet), `missing`.
+    pub state: String,
+}
+
 /// An object that another program keeps changing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ConflictStatus {
@@ -337,6 +370,12 @@ pub struct Snapshot {
     pub hold_down_total: usize,
     pub selection: Vec<GroupCount>,
     pub routes: PerFamily<usize>,
+    /// As of the last pass, with the present neighbours.
+    #[serde(default)]
+    pub gateways: Vec<GatewayStatus>,
+    /// NAT role only, as of the last pass.
+    #[serde(default)]
+    pub egress_addresses: Vec<EgressAddressStatus>,
     pub drift: DriftStatus,
     /// `None` where counting is impossible.
     pub traffic: Option<PathTraffic>,

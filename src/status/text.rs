@@ -5,6 +5,7 @@ mod config;
 mod conntrack;
 mod figures;
 pub(crate) mod hold;
+mod hops;
 pub(crate) mod lines;
 
 use std::fmt::Write as _;
@@ -46,6 +47,8 @@ pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
     hold::hold(snapshot.hold.as_ref(), now, &mut lines);
     hold_down(snapshot, now, &mut lines);
     prefixes(snapshot, &mut lines);
+    hops::gateways(&snapshot.gateways, &mut lines);
+    hops::addresses(&snapshot.egress_addresses, &mut lines);
     drift(snapshot, now, &mut lines);
     if let Some(traffic) = &snapshot.traffic {
         traffic_lines(traffic, snapshot, &mut lines);

@@ -9,6 +9,7 @@ mod packets;
 
 mod child;
 mod clocks;
+mod gateways;
 mod hold;
 mod host;
 mod systemd;

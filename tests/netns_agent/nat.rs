@@ -195,6 +195,12 @@ fn lost_egress_address_degrades_until_its_return() {
                     .wait_for("it says so", |status| status["state"] == "degraded");
                 let reason = status["reason"].as_str().unwrap();
                 assert!(reason.contains("egress_addresses"), "{reason}");
+                let listed = |status: &Value| {
+                    let mut listed = status["egress_addresses"].as_array().unwrap().iter();
+                    let found = listed.find(|it| it["own"] == *address.to_string());
+                    found.map(|it| it["state"].as_str().unwrap().to_owned())
+                };
+                assert_ne!(listed(&status).as_deref(), Some("here"), "{status:#}");
                 // Other objects deleted meanwhile are repaired meanwhile.
                 scene.gap(|| {
                     scene.delete_each_route("-4", 1083);
@@ -202,9 +208,9 @@ fn lost_egress_address_degrades_until_its_return() {
                 });
                 let nodad = if address.is_ipv6() { "nodad" } else { "" };
                 scene.ip(&format!("addr add {address}/{length} dev pub {nodad}"));
-                scene
-                    .agent
-                    .wait_for("in force", |status| status["state"] == "in_force");
+                scene.agent.wait_for("in force", |status| {
+                    status["state"] == "in_force" && listed(status).as_deref() == Some("here")
+                });
                 assert_eq!(scene.ours(), ours);
             }
             scene.foreign_from_now();
@@ -240,7 +246,6 @@ fn flapping_bulk_link_falls_back_to_the_egress_address() {
     });
 }
 
-/// Another program deletes the translation every 1.5 s, for 15 s.
 /// A port of the partner without a server.
 const CROWDED: u16 = 7_777;
 
@@ -298,6 +303,7 @@ fn busiest_destination_of_a_nat_is_named_iptables() {
     isolated(|| busiest_destination_is_named(Firewall::Iptables));
 }
 
+/// Another program deletes the translation every 1.5 s, for 15 s.
 fn translation_deleted_every_1500_ms(firewall: Firewall, delete: &str) {
     on_nat1(bulk_interface(firewall), |scene| {
         let (status, report) = scene.delete_every_1500_ms(delete, &[PARTNER], 100);

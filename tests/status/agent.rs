@@ -210,6 +210,43 @@ pub fn filled() -> Snapshot {
             count("S3", "us-east-1", Family::Ipv6, 2),
         ],
         routes: PerFamily { ipv4: 11, ipv6: 2 },
+        gateways: vec![
+            GatewayStatus {
+                path: "egress".to_owned(),
+                family: Family::Ipv4,
+                address: "10.0.1.10".to_owned(),
+                device: Some("eth0".to_owned()),
+                in_use: true,
+                neighbour: Some("reachable".to_owned()),
+            },
+            GatewayStatus {
+                path: "egress".to_owned(),
+                family: Family::Ipv4,
+                address: "10.0.1.11".to_owned(),
+                device: Some("eth0".to_owned()),
+                in_use: true,
+                neighbour: Some("failed".to_owned()),
+            },
+            GatewayStatus {
+                path: "egress".to_owned(),
+                family: Family::Ipv6,
+                address: "fd00::10".to_owned(),
+                device: None,
+                in_use: false,
+                neighbour: None,
+            },
+        ],
+        egress_addresses: [
+            ("10.0.0.20", Some("10.0.0.20"), "here"),
+            ("203.0.113.5", Some("10.0.0.21"), "standby"),
+            ("203.0.113.6", None, "missing"),
+        ]
+        .map(|(address, own, state)| EgressAddressStatus {
+            address: address.to_owned(),
+            own: own.map(str::to_owned),
+            state: state.to_owned(),
+        })
+        .into(),
         drift: DriftStatus {
             mended: [("route", 12), ("rule", 1)]
                 .map(|(object, count)| (object.to_owned(), count))

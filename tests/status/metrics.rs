@@ -99,6 +99,22 @@ fn metrics_carry_the_snapshots_values() {
         ("trailblazer_config_reload_refused", 1.0),
         ("trailblazer_config_differs", 1.0),
         ("trailblazer_conntrack_entries", 221_000.0),
+        (
+            "trailblazer_gateway_up{path=\"egress\",address=\"10.0.1.10\"}",
+            1.0,
+        ),
+        (
+            "trailblazer_gateway_up{path=\"egress\",address=\"10.0.1.11\"}",
+            0.0,
+        ),
+        (
+            "trailblazer_gateway_up{path=\"egress\",address=\"fd00::10\"}",
+            0.0,
+        ),
+        (
+            "trailblazer_egress_address_present{address=\"203.0.113.5\"}",
+            0.0,
+        ),
         ("trailblazer_conntrack_limit", 262_144.0),
         ("trailblazer_conntrack_dropped_total", 3.0),
         (

@@ -36,6 +36,8 @@ fn text_of_a_healthy_agent_is_as_expected() {
     let table = snapshot.conntrack.as_mut().unwrap();
     (table.entries, table.percent) = (1_234, Some(0.5));
     table.busiest.clear();
+    snapshot.gateways.truncate(1);
+    snapshot.egress_addresses.clear();
     snapshot.faults.clear();
     snapshot.notes.clear();
     snapshot.passes.truncate(2);

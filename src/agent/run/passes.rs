@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::repair_log::may_wait;
 use super::super::shared::locked;
 use super::super::worker::{Ended, Order, PassOrder};
-use super::super::{AgentError, logging, watch};
+use super::super::{AgentError, hops, logging, watch};
 use super::reload::Candidate;
 use super::{Agent, EndedFetch, Read, Running};
 use crate::config::Role;
@@ -211,6 +211,9 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         }
         if let Some(in_force) = &ended.in_force {
             self.own_networks = in_force.facts.own_networks();
+            self.gateways = hops::gateways(in_force, &self.settings);
+            let addresses = hops::egress_addresses(in_force, &self.settings);
+            self.account.addressed(addresses);
         }
         if let Some(backend) = &report.backend {
             self.meter.use_backend(backend.kind, self.settings.role);

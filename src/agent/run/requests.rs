@@ -55,12 +55,18 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
     }
 
     pub(super) fn snapshot(&mut self) -> Snapshot {
-        let Reading { traffic, conntrack } = self.meter.read();
+        let Reading {
+            traffic,
+            conntrack,
+            neighbours,
+        } = self.meter.read();
+        let gateways = self.gateways.iter().map(|hop| hop.status(&neighbours));
         let fetching = self.fetching.is_some();
         let price = self.settings.config.agent.nat_price_per_gb;
         Snapshot {
             saved_dollars: traffic.as_ref().map(|all| meter::saved(all, price)),
             bypass_percent: traffic.as_ref().and_then(meter::bypass_percent),
+            gateways: gateways.collect(),
             conntrack,
             traffic,
             config: Some(self.config_file.status()),

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::encode::{Kind, Metric, Samples};
-use super::flows;
 use super::traffic::{dropped, traffic};
+use super::{flows, hops};
 use crate::degraded::Part;
 use crate::status::snapshot::{BreakerState, Freshness, State};
 use crate::types::Family;
@@ -330,6 +330,8 @@ pub const CATALOGUE: &[Metric] = &[
             }
         },
     },
+    hops::GATEWAY_UP,
+    hops::ADDRESS_PRESENT,
     flows::ENTRIES,
     flows::LIMIT,
     flows::INSERT_FAILED,

@@ -3,6 +3,7 @@
 mod catalogue;
 mod encode;
 mod flows;
+mod hops;
 mod traffic;
 
 pub use catalogue::CATALOGUE;

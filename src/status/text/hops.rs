@@ -1,0 +1,42 @@
+//! Gateways and egress addresses on the page.
+
+use super::lines::Lines;
+use crate::status::snapshot::{EgressAddressStatus, GatewayStatus};
+
+/// The lines of the gateways.
+pub(super) fn gateways(gateways: &[GatewayStatus], lines: &mut Lines) {
+    for (index, gateway) in gateways.iter().enumerate() {
+        let label = if index == 0 { "gateways" } else { "" };
+        let device = gateway.device.as_deref();
+        let device = device.map_or_else(String::new, |device| format!(" on {device}"));
+        let used = if gateway.in_use { "in use" } else { "LEFT OUT" };
+        let neighbour = match gateway.neighbour.as_deref() {
+            Some("failed") => "neighbour FAILED: no answer on the link".to_owned(),
+            Some(state) => format!("neighbour {state}"),
+            None => "no neighbour entry: not asked yet".to_owned(),
+        };
+        let text = format!(
+            "{} {} {}{device}: {used}, {neighbour}",
+            gateway.path,
+            gateway.family.as_str(),
+            gateway.address
+        );
+        lines.line(!gateway.in_use || gateway.is_silent(), label, &text);
+    }
+}
+
+/// The lines of a NAT's egress addresses.
+pub(super) fn addresses(addresses: &[EgressAddressStatus], lines: &mut Lines) {
+    for (index, address) in addresses.iter().enumerate() {
+        let label = if index == 0 { "addresses" } else { "" };
+        let own = address.own.as_ref().filter(|own| **own != address.address);
+        let own = own.map_or_else(String::new, |own| format!(" ({own} on this host)"));
+        let state = match address.state.as_str() {
+            "here" => "here",
+            "standby" => "STANDBY: no interface has it yet; the rules are ready",
+            _ => "MISSING: not on this host",
+        };
+        let text = format!("{}{own}: {state}", address.address);
+        lines.line(address.state != "here", label, &text);
+    }
+}
