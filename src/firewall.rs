@@ -5,6 +5,7 @@
 //! format of the backend.
 
 pub mod marks;
+mod pieces;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::types::BackendKind;
 use crate::types::{Family, Mark, PerFamily, Realm};
+pub use pieces::{Piece, Pieces};
 
 /// The kernel interface that holds the rules of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -201,7 +203,7 @@ pub enum Statement {
         mask: u32,
     },
     /// Lower the segment size of a TCP packet with SYN to this limit; never raise it. Continue with
-    /// the next rule. Left out on kernels without the statement.
+    /// the next rule.
     ClampMss(u16),
     /// Translate the source to this address.
     Snat(IpAddr),
@@ -332,12 +334,11 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// The policy without the rules that some kernels cannot have: those that look at sockets, and
-    /// those that clamp segments.
+    /// The policy without the rules that some kernels cannot have: those that look at sockets.
     pub fn without_extras(&self) -> Ruleset {
         let looks = |rule: &FwRule| {
             let socket = |condition: &Match| matches!(condition, Match::UdpWithSocket(_));
-            rule.matches.iter().any(socket) || matches!(rule.verdict, Statement::ClampMss(_))
+            rule.matches.iter().any(socket)
         };
         let chains = self.chains.iter().map(|chain| Chain {
             hook: chain.hook,

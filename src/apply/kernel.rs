@@ -244,21 +244,36 @@ fn carry_out(
             after,
             ..
         } => {
-            let firewall = kernel.firewall(*backend);
+            let known = kernel.refusals(*backend).clone();
             let result = match (action, after) {
-                (Action::Delete, _) | (_, FirewallAfter::Nothing) => firewall.remove(),
-                (_, FirewallAfter::Policy(ruleset)) => firewall.replace(ruleset),
-                (_, FirewallAfter::Earlier(owned)) => firewall.restore(&owned.snapshot),
+                (Action::Delete, _) | (_, FirewallAfter::Nothing) => {
+                    kernel.firewall(*backend).remove()
+                }
+                (_, FirewallAfter::Policy(ruleset)) => kernel.install_policy(*backend, ruleset),
+                (_, FirewallAfter::Earlier(owned)) => {
+                    kernel.firewall(*backend).restore(&owned.snapshot)
+                }
             };
-            return result.map_err(|error| {
+            let failure = |class, reason| {
                 ApplyError::Steps(vec![StepFailure {
                     index: start,
                     object: group[0].key(),
                     step: group[0].to_string(),
-                    class: class_of(&error, *action == Action::Delete),
-                    reason: error.to_string(),
+                    class,
+                    reason,
                 }])
-            });
+            };
+            result.map_err(|error| {
+                let class = class_of(&error, *action == Action::Delete);
+                failure(class, error.to_string())
+            })?;
+            if *kernel.refusals(*backend) != known {
+                // The later steps belong to another policy: a family without translation must not
+                // lose the routes that close its path.
+                let reason = "the firewall takes other parts of the rules than before";
+                return Err(failure(ErrorClass::Transient, reason.to_owned()));
+            }
+            return Ok(());
         }
         _ => send(group, kernel, stops)?,
     };

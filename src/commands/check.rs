@@ -72,14 +72,14 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
     };
     host::families(config, &kernel, &mut report);
     host::nf_tables(config, &mut report);
-    let examined = look(config, role, &mut kernel, &mut report).await;
+    let mut examined = look(config, role, &mut kernel, &mut report).await;
     if let Some(examined) = &examined {
         host::iptables(&mut kernel, examined.view.backend.kind, &mut report);
     }
     let mut needs = Needs::default();
     data::all(config, &mut report);
     data::fetch(config, role, &mut report);
-    if let Some(examined) = &examined {
+    if let Some(examined) = &mut examined {
         data::metadata(examined, &mut report);
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
         needs = Needs::of(&examined.view, &desired, &mut kernel);

@@ -163,8 +163,8 @@ async fn explain(
         notes.push("no document available: this answer uses the routes in the kernel".to_owned());
         examined.view.prefixes = Some(examined.view.kernel_prefixes());
     }
+    let desired = examined.view.settled(&mut kernel, config, role)?;
     let view = &examined.view;
-    let desired = view.desired(config, role);
     notes.extend(desired.notes.iter().cloned());
     let degraded = examined.judgement.degraded.iter().chain(&desired.degraded);
     notes.extend(degraded.map(|missing| format!("degraded: {missing}")));

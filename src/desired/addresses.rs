@@ -74,9 +74,15 @@ pub(super) fn resolve(inputs: &Inputs, key: &'static str, address: IpAddr) -> Re
     }
 }
 
+/// An address of the settings, and the address of this host that packets are translated to.
+pub(super) struct Usable {
+    pub(super) configured: IpAddr,
+    pub(super) own: IpAddr,
+}
+
 /// The addresses to translate to, sorted: those present on the host, else those to come. Empty if
 /// packets must not leave. Each missing address is named.
-pub(super) fn egress(inputs: &Inputs, family: Family, state: &mut DesiredState) -> Vec<IpAddr> {
+pub(super) fn egress(inputs: &Inputs, family: Family, state: &mut DesiredState) -> Vec<Usable> {
     const KEY: &str = "[nat] egress_addresses";
     let (mut here, mut later) = (Vec::new(), Vec::new());
     let mut faults = Vec::new();
@@ -88,10 +94,16 @@ pub(super) fn egress(inputs: &Inputs, family: Family, state: &mut DesiredState) 
                         .notes
                         .push(format!("{KEY}: {address} is {own} on this host"));
                 }
-                here.push(own);
+                here.push(Usable {
+                    configured: address,
+                    own,
+                });
             }
             Resolved::Later(own, fault) => {
-                later.push(own);
+                later.push(Usable {
+                    configured: address,
+                    own,
+                });
                 faults.push(fault);
             }
             Resolved::Unknown(fault) => faults.push(fault),
@@ -112,8 +124,7 @@ pub(super) fn egress(inputs: &Inputs, family: Family, state: &mut DesiredState) 
             .iter()
             .map(|fault| fault.degrades(Part::Translation, family, consequence)),
     );
-    addresses.sort();
-    addresses.dedup();
+    addresses.sort_by_key(|usable| (usable.own, usable.configured));
     addresses
 }
 

@@ -32,6 +32,7 @@ use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, TableId}
 
 pub use addresses::{Presence, presence};
 use fault::Fault;
+use shares::Shares;
 pub use sysctl::{SysctlSetting, conntrack_max, is_crowded};
 
 /// The inputs of the desired state.
@@ -50,6 +51,11 @@ pub struct Inputs<'a> {
     pub last_bypass: PerFamily<Option<BypassPath>>,
     /// The families that the kernel supports.
     pub available: PerFamily<bool>,
+    /// NAT role: families without translation and guard, since no firewall takes the rules; each
+    /// with the reason. Routes close their egress path.
+    pub unfiltered: PerFamily<Option<String>>,
+    /// NAT role: the stored owners of the slots of source hosts.
+    pub shares: &'a Shares,
 }
 
 /// The state that a pass establishes.
@@ -66,6 +72,8 @@ pub struct DesiredState {
     pub frozen: PerFamily<bool>,
     /// The paths as resolved, for `verify` and `explain`.
     pub paths: PerFamily<Paths>,
+    /// NAT role: the owners of the slots of source hosts, to store.
+    pub shares: Shares,
     /// Messages for the operator.
     pub notes: Vec<String>,
     /// The parts left out, the most important part first.

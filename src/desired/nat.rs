@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::{
-    DesiredState, InputPath, Inputs,
+    DesiredState, EgressPath, InputPath, Inputs, WORST_METRIC, addresses,
     fault::Fault,
-    landing, lookup, main_without_default, place, rule, special,
+    landing, lookup, main_without_default, place, route, rule, special,
     translate::{Chains, close, translate},
 };
 use crate::config::AutoOr;
-use crate::degraded::Part;
+use crate::degraded::{Degradation, Part};
 use crate::facts::HostFacts;
 use crate::firewall::{FwRule, Match, Statement};
-use crate::objects::{Rule, RuleAction};
+use crate::objects::{RouteTarget, Rule, RuleAction};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, Priority};
 
@@ -45,6 +45,9 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         steer(inputs, &numbers, family, &sources, state);
         keep_inbound(inputs, family, &sources, &mut chains);
         translate(inputs, family, &sources, state, &mut chains);
+        if let Some(reason) = inputs.unfiltered.get(family) {
+            close_by_routes(inputs, &numbers, family, &sources, reason, state);
+        }
     }
     // Translation is independent of steering: [select] families may omit a family.
     if !state.rules.is_empty() || !chains.nat.is_empty() || !chains.guard.is_empty() {
@@ -73,6 +76,56 @@ fn without_sources(inputs: &Inputs, fault: &Fault, state: &mut DesiredState, cha
     }
 }
 
+/// Closes the egress path of a family whose packets no firewall translates: packets that come in
+/// from the sources find an unreachable default. Networks with a route of their own in the main
+/// table stay reachable, and so does storage by the bypass path.
+fn close_by_routes(
+    inputs: &Inputs,
+    numbers: &Numbers,
+    family: Family,
+    sources: &[IpNet],
+    reason: &str,
+    state: &mut DesiredState,
+) {
+    if addresses::configured(inputs, family).next().is_none() {
+        return;
+    }
+    let steered: Vec<InputPath> = state.paths.get(family).inputs.clone();
+    let found = if steered.is_empty() {
+        input_paths(inputs, sources)
+    } else {
+        steered.clone()
+    };
+    for (index, device) in devices_of(&found).into_iter().take(place::MOST).enumerate() {
+        let incoming = |at: u32, action: RuleAction| Rule {
+            priority: Priority(numbers.priority.0 + at + index as u32),
+            iif: Some(device.clone()),
+            ..rule(numbers, family, at, action)
+        };
+        if steered.is_empty() {
+            let main = main_without_default(family);
+            state.rules.push(incoming(place::MAIN, main));
+        }
+        let egress = lookup(numbers.egress_table);
+        state.rules.push(incoming(place::EGRESS, egress));
+    }
+    state.routes.push(route(
+        numbers,
+        numbers.egress_table,
+        family.default_prefix(),
+        WORST_METRIC,
+        RouteTarget::Unreachable,
+    ));
+    let paths = state.paths.get_mut(family);
+    paths.inputs = found;
+    paths.egress = EgressPath::Closed;
+    paths.leaves_by = None;
+    let closed = format!("{reason}; forwarded packets to partners are refused by routes");
+    state
+        .degraded
+        .push(Degradation::new(Part::Translation, family, closed));
+}
+
 /// The private networks for which this host forwards packets.
 fn sources(inputs: &Inputs) -> Result<Vec<IpNet>, Fault> {
     let mut sources: Vec<IpNet> = match &inputs.config.nat.sources {
@@ -97,22 +150,14 @@ fn steer(
     if !inputs.config.select.families.contains(&family) {
         return;
     }
-    let mut paths: Vec<InputPath> = Vec::new();
-    for source in sources {
-        let devices = input_devices(inputs.facts, source);
-        if devices.is_empty() {
-            state.notes.push(format!(
-                "[nat] sources: the main table has no route to {source}; packets from {source} follow the main table alone"
-            ));
-        }
-        paths.extend(devices.into_iter().map(|device| InputPath {
-            device: inputs.facts.device_name(device),
-            source: *source,
-        }));
+    let mut paths = input_paths(inputs, sources);
+    let has_input = |source: &&IpNet| paths.iter().any(|path| path.source == **source);
+    for source in sources.iter().filter(|source| !has_input(source)) {
+        state.notes.push(format!(
+            "[nat] sources: the main table has no route to {source}; packets from {source} follow the main table alone"
+        ));
     }
-    let mut devices: Vec<String> = paths.iter().map(|path| path.device.clone()).collect();
-    devices.sort_unstable();
-    devices.dedup();
+    let mut devices = devices_of(&paths);
     if devices.len() > place::MOST {
         let fault = Fault::TooManyInputs {
             count: devices.len(),
@@ -148,6 +193,27 @@ fn steer(
         state.rules.push(landing(numbers, family));
     }
     state.paths.get_mut(family).inputs = paths;
+}
+
+/// The sources with their incoming interfaces.
+fn input_paths(inputs: &Inputs, sources: &[IpNet]) -> Vec<InputPath> {
+    let of_source = |source: &IpNet| {
+        let source = *source;
+        let devices = input_devices(inputs.facts, &source).into_iter();
+        devices.map(move |device| InputPath {
+            device: inputs.facts.device_name(device),
+            source,
+        })
+    };
+    sources.iter().flat_map(of_source).collect()
+}
+
+/// The interfaces, sorted.
+fn devices_of(paths: &[InputPath]) -> Vec<String> {
+    let mut devices: Vec<String> = paths.iter().map(|path| path.device.clone()).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    devices
 }
 
 /// The incoming interfaces of a network: those by which the main table sends answers. Several

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     DesiredState, EgressPath, Inputs,
-    addresses::{self, CLOSED, Resolved, resolve},
+    addresses::{self, CLOSED, Resolved, Usable, resolve},
     bypass_match::{ask, differs},
     counting::{self, Counting},
     disjoint,
@@ -73,8 +73,8 @@ struct Translation<'a> {
     /// The egress addresses; empty while none can be used. The egress path is closed then, as it is
     /// without an interface.
     addresses: &'a [IpAddr],
-    /// The number of slots that the addresses share.
-    slots: u32,
+    /// The address of each slot of source hosts; with one address all the same.
+    owners: Vec<IpAddr>,
     /// The sources' own networks, the VPC and the exempt destinations: no translation on the way
     /// there.
     home: Vec<IpNet>,
@@ -96,7 +96,10 @@ pub(super) fn translate(
     if addresses::configured(inputs, family).next().is_none() {
         return count_only(inputs, family, sources, state, chains);
     }
-    let addresses = addresses::egress(inputs, family, state);
+    let usable = addresses::egress(inputs, family, state);
+    let mut addresses: Vec<IpAddr> = usable.iter().map(|usable| usable.own).collect();
+    addresses.dedup();
+    let owners = owners(inputs, family, &usable, state);
     let out = egress_device(inputs, family)
         .inspect_err(|fault| {
             let missing = fault.degrades(Part::Translation, family, CLOSED);
@@ -143,7 +146,7 @@ pub(super) fn translate(
         bypass_verdict,
         out: out_name.as_deref(),
         addresses: &addresses,
-        slots: shares::slots(inputs.backend),
+        owners,
         home: home(inputs, family, sources),
         exempt: disjoint(exempt(inputs, family).collect()),
         guarded_devices,
@@ -156,6 +159,30 @@ pub(super) fn translate(
     let paths = state.paths.get_mut(family);
     paths.egress = EgressPath::Main;
     paths.leaves_by = out.filter(|_| !addresses.is_empty());
+}
+
+/// The address of each slot of source hosts. The slots of an address that is missing for the moment
+/// are lent to the others, and return with the address.
+fn owners(
+    inputs: &Inputs,
+    family: Family,
+    usable: &[Usable],
+    state: &mut DesiredState,
+) -> Vec<IpAddr> {
+    let slots = shares::slots(inputs.backend);
+    let configured: Vec<IpAddr> = addresses::configured(inputs, family).collect();
+    let dealt = shares::deal(inputs.shares.0.get(family), &configured, slots);
+    let here: Vec<IpAddr> = usable.iter().map(|usable| usable.configured).collect();
+    let lent = shares::deal(&dealt, &here, slots);
+    if configured.len() > 1 {
+        *state.shares.0.get_mut(family) = dealt;
+    }
+    let own = |owner: &IpAddr| {
+        let mut usable = usable.iter();
+        let found = usable.find(|usable| usable.configured == *owner);
+        found.map(|usable| usable.own)
+    };
+    lent.iter().filter_map(own).collect()
 }
 
 /// Steers and counts packets of a family without egress addresses.
@@ -283,7 +310,7 @@ impl Translation<'_> {
 
     /// Translates a source's packets on the egress path to the egress addresses.
     fn share_out(&self, source: IpNet, out: &str, chains: &mut Chains) {
-        for (address, slots) in shares::share_out(self.addresses, self.slots) {
+        for (address, slots) in shares::slots_of(&self.owners) {
             let mut matches = vec![
                 Match::Source(source),
                 Match::SourceNotLocal,
@@ -293,7 +320,7 @@ impl Translation<'_> {
             if self.addresses.len() > 1 {
                 matches.push(Match::SourceSlots {
                     slots,
-                    of: self.slots,
+                    of: u32::try_from(self.owners.len()).unwrap_or(u32::MAX),
                     seed: shares::SEED,
                 });
             }

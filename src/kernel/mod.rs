@@ -23,13 +23,13 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::facts::{HostFacts, Sysctls};
-use crate::firewall::{BackendKind, ObservedFirewall};
+use crate::firewall::{BackendKind, ObservedFirewall, Ruleset};
 use crate::judge::chain::BaseChain;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::types::{Family, IfIndex, PerFamily};
 use firewall::nftables::ForeignChains;
-use firewall::{FirewallBackend, FirewallError};
+use firewall::{Fallback, FirewallBackend, FirewallError, Refusals};
 use netlink::{NetlinkError, NetlinkSocket};
 
 /// A failed read of the kernel's state.
@@ -46,6 +46,8 @@ pub struct Kernel {
     socket: NetlinkSocket,
     nftables: Box<dyn FirewallBackend>,
     iptables: Box<dyn FirewallBackend>,
+    /// The refused parts of each backend, in the order of the backends.
+    fallbacks: (Fallback, Fallback),
     foreign: ForeignChains,
     pub available: PerFamily<bool>,
 }
@@ -68,6 +70,7 @@ impl Kernel {
             socket: NetlinkSocket::open()?,
             nftables,
             iptables,
+            fallbacks: <(Fallback, Fallback)>::default(),
             foreign: ForeignChains::default(),
             available: PerFamily {
                 ipv4: true,
@@ -86,6 +89,52 @@ impl Kernel {
         match kind {
             BackendKind::Nftables => self.nftables.as_mut(),
             BackendKind::Iptables => self.iptables.as_mut(),
+        }
+    }
+
+    /// The policy as canonical text, as far as the backend and its kernel can have it. `present`
+    /// is the text of the rules in the kernel.
+    ///
+    /// # Errors
+    /// The backend cannot render the policy.
+    pub fn render_policy(
+        &mut self,
+        kind: BackendKind,
+        policy: &Ruleset,
+        present: Option<&[String]>,
+    ) -> Result<Vec<String>, FirewallError> {
+        let (backend, fallback) = self.firewall_and_fallback(kind);
+        fallback.render(backend, policy, present)
+    }
+
+    /// Installs the policy, or as much of it as the kernel accepts ([`Kernel::refusals`]).
+    ///
+    /// # Errors
+    /// Not even translation and guard are accepted.
+    pub fn install_policy(
+        &mut self,
+        kind: BackendKind,
+        policy: &Ruleset,
+    ) -> Result<(), FirewallError> {
+        let (backend, fallback) = self.firewall_and_fallback(kind);
+        fallback.install(backend, policy)
+    }
+
+    /// The parts of the last policy that the kernel refused.
+    pub fn refusals(&self, kind: BackendKind) -> &Refusals {
+        match kind {
+            BackendKind::Nftables => self.fallbacks.0.refused(),
+            BackendKind::Iptables => self.fallbacks.1.refused(),
+        }
+    }
+
+    fn firewall_and_fallback(
+        &mut self,
+        kind: BackendKind,
+    ) -> (&mut dyn FirewallBackend, &mut Fallback) {
+        match kind {
+            BackendKind::Nftables => (self.nftables.as_mut(), &mut self.fallbacks.0),
+            BackendKind::Iptables => (self.iptables.as_mut(), &mut self.fallbacks.1),
         }
     }
 

@@ -53,8 +53,13 @@ pub(super) struct Aim {
 impl Aim {
     /// The aim of a part, by the present view.
     pub fn of(part: PartialGoal<'_>, machine: &mut Machine<'_>) -> Result<Aim, PassError> {
-        let desired = part(&machine.view);
-        let goal = machine.view.goal(machine.kernel, desired.clone())?;
+        let mut desired = part(&machine.view);
+        let mut goal = machine.view.goal(machine.kernel, desired.clone())?;
+        if machine.view.learn_refusals(machine.kernel) {
+            // A family without translation has its path closed by routes instead.
+            desired = part(&machine.view);
+            goal = machine.view.goal(machine.kernel, desired.clone())?;
+        }
         Ok(Aim { desired, goal })
     }
 }
@@ -85,7 +90,9 @@ impl Work<'_> {
         let mut number = 1;
         loop {
             let setback = match self.attempt(machine, &aim, &steps, &tried) {
-                Ok(()) => return Ok(aim),
+                Ok(()) if machine.view.refused.is_empty() => return Ok(aim),
+                // The goal is the policy as far as the kernel accepts the rules.
+                Ok(()) => return Aim::of(self.part, machine),
                 Err(FailedAttempt::Final(error)) => return Err(error),
                 Err(FailedAttempt::Setback(setback)) => setback,
             };
@@ -95,6 +102,7 @@ impl Work<'_> {
             } else {
                 tracing::warn!("{setback}; reading the kernel again");
             }
+            let cut = number == 1 && cut_at_firewall(&mut told, &setback);
             tried.append(&mut steps.steps);
             machine.view.refresh(machine.kernel)?;
             aim = Aim::of(self.part, machine)?;
@@ -115,7 +123,7 @@ impl Work<'_> {
                 return Err(PassError::RolledBack { reason });
             }
             let refused = |step: &Step| self.fights.refused.contains_key(&step.key());
-            if !steps.is_empty() || told.steps.iter().any(refused) {
+            if cut || !steps.is_empty() || told.steps.iter().any(refused) {
                 told.steps.retain(|step| !refused(step));
                 tell_more(&mut told, &steps, &setback);
                 begin(&told);
@@ -218,6 +226,22 @@ impl Work<'_> {
         };
         Err(undone(format!("verify: {}{more}", first.reason)))
     }
+}
+
+/// Takes out the steps after a firewall step that ended the first attempt: these were not carried
+/// out, and the next plan may do without them.
+fn cut_at_firewall(told: &mut Plan, setback: &Setback) -> bool {
+    let Setback::Refused(ApplyError::Steps(failures)) = setback else {
+        return false;
+    };
+    let [only] = failures.as_slice() else {
+        return false;
+    };
+    let of_firewall = matches!(only.object, ObjectKey::Firewall(_));
+    if of_firewall {
+        told.steps.truncate(only.index + 1);
+    }
+    of_firewall
 }
 
 /// Adds the steps of a further attempt to those told. A step that was carried out and has to be

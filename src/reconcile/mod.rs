@@ -7,6 +7,7 @@
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
 //! | `observe.rs`, `view.rs` | readings of the kernel, goals and plans |
 //! | `attempt.rs`, `fights.rs`, `flows.rs`, `rollback.rs`, `egress.rs` | changes to the kernel |
+//! | `refusals.rs` | firewall rules that the kernel refuses |
 //! | `judged.rs`, `dropped.rs`, `drop_readings.rs` | the kernel's answers, compared with the promise |
 //! | `state_dir.rs`, `persist.rs`, `pass_journal.rs`, `report.rs`, `in_force.rs` | results |
 //! | `examine.rs` | the first stages alone, for commands that explain |
@@ -31,6 +32,7 @@ mod options;
 mod pass;
 mod pass_journal;
 mod persist;
+mod refusals;
 pub mod report;
 mod rollback;
 mod sources;

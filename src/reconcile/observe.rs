@@ -5,11 +5,14 @@ use super::documents::{self, Seen};
 use super::gather::Gathered;
 use super::pass::Pass;
 use super::persist::store_silences;
+use super::stored::read_optional;
 use super::view::{Firewalls, View};
 use super::{Job, Mode, PassError, instance};
+use crate::config::Role;
 use crate::facts::HostFacts;
 use crate::kernel::Kernel;
 use crate::ownership::Ownership;
+use crate::state::StateFile;
 
 /// The error of a pass whose disk gives no answer.
 const SILENT: &str =
@@ -53,6 +56,13 @@ impl Pass<'_> {
         let mut view = self.open_view(kernel, ownership, firewalls, facts)?;
         view.set_instance(config, instance);
         view.instance_error = instance_error;
+        if answers && self.job.role == Role::Nat {
+            // Without the file the hosts may change their address once, no more.
+            let read = read_optional(&self.store, StateFile::Shares, options);
+            let (shares, notes) = read.unwrap_or_else(|error| (None, error.to_string().into()));
+            view.shares = shares.unwrap_or_default();
+            self.note(notes);
+        }
         if firewalls == Firewalls::Chosen {
             self.report.backend = Some(view.backend.clone());
         }
@@ -105,8 +115,11 @@ impl Pass<'_> {
         open(firewalls)
             .or_else(|_| open(firewalls))
             .or_else(|error| {
+                let why = error.to_string();
                 self.late.push(error);
-                open(Firewalls::Ignored)
+                let mut view = open(Firewalls::Ignored)?;
+                view.no_firewall = Some(why);
+                Ok(view)
             })
     }
 }

@@ -24,6 +24,7 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::notes::Notes;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Plan;
+use crate::state::StateFile;
 use crate::state::store::Store;
 use crate::types::PerFamily;
 
@@ -220,6 +221,7 @@ impl<'a> Pass<'a> {
         let aim = self.carry_out(machine, &whole, aim, steps)?;
         self.judge(machine, &aim);
         self.store_numbers(&machine.view, true)?;
+        self.store_shares(&machine.view, &aim)?;
         if !machine.view.observed.firewalls.is_empty() {
             self.report.in_force = Some(Box::new(InForce {
                 goal: aim.goal,
@@ -234,6 +236,15 @@ impl<'a> Pass<'a> {
     fn store_numbers(&mut self, view: &View, done: bool) -> Result<(), PassError> {
         if self.locked {
             let written = self.numbers.store(&self.store, view, done);
+            self.tolerate(written)?;
+        }
+        Ok(())
+    }
+
+    fn store_shares(&mut self, view: &View, aim: &Aim) -> Result<(), PassError> {
+        let shares = &aim.desired.shares;
+        if self.locked && *shares != view.shares {
+            let written = self.store.write_json(StateFile::Shares, shares);
             self.tolerate(written)?;
         }
         Ok(())
@@ -315,7 +326,11 @@ impl<'a> Pass<'a> {
         }
         let reason = match reached {
             Ok(aim) => {
-                self.report.outcome = Outcome::Changed;
+                self.report
+                    .drop_idle(&before.firewalls, &machine.view.observed);
+                if !self.report.plan.is_empty() {
+                    self.report.outcome = Outcome::Changed;
+                }
                 // The host may have changed since the first attempt.
                 self.report.degraded.retain(|it| !planned.contains(it));
                 self.report.degrade(&aim.desired.degraded);

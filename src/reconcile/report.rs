@@ -2,7 +2,7 @@
 
 mod text;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -12,9 +12,11 @@ use super::{BackendChoice, Mode, PassError};
 use crate::config::Role;
 use crate::degraded::{self, Degradation, Part};
 use crate::exit;
+use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall};
 use crate::guard::{GuardState, Judgement, Verdict};
 use crate::notes::Notes;
-use crate::plan::{Devices, ObjectKey, Plan, json as plan_json};
+use crate::observed::ObservedState;
+use crate::plan::{Devices, ObjectKey, Plan, Step, json as plan_json};
 use crate::ranges::Group;
 use crate::types::{PerFamily, SyncToken};
 
@@ -269,6 +271,24 @@ impl Report {
             self.outcome = Outcome::Pending;
         }
         self.plan = plan;
+    }
+
+    /// Takes out the steps of firewalls that hold the same rules as `before`: the kernel refused
+    /// the rest of the policy again.
+    pub(super) fn drop_idle(
+        &mut self,
+        before: &BTreeMap<BackendKind, OwnedFirewall>,
+        observed: &ObservedState,
+    ) {
+        self.plan.steps.retain(|step| match step {
+            Step::Firewall { backend, .. } => match observed.firewalls.get(backend) {
+                Some(ObservedFirewall::Owned(now)) => before
+                    .get(backend)
+                    .is_none_or(|before| before.text != now.text),
+                _ => true,
+            },
+            _ => true,
+        });
     }
 
     /// Sets the error and derives how many steps are carried out.

@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::{PassError, instance};
+use super::{PassError, instance, refusals};
 use crate::config::{AutoOr, Config, Role};
+use crate::degraded::merge;
+use crate::desired::shares::Shares;
 use crate::desired::{DesiredState, Inputs, desired};
 use crate::facts::{HostFacts, InstanceFacts};
 use crate::firewall::{BackendKind, ObservedFirewall, Variant};
 use crate::judge::Promise;
+use crate::kernel::firewall::Refusals;
 use crate::kernel::{Kernel, ObserveError};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
@@ -56,6 +59,12 @@ pub struct View {
     /// The failure of the metadata service where a setting needs an answer. The desired state
     /// leaves out the parts concerned.
     pub instance_error: Option<PassError>,
+    /// Parts of the firewall policy that the kernel refused.
+    pub(super) refused: Refusals,
+    /// The stored owners of the slots of source hosts.
+    pub(super) shares: Shares,
+    /// The reason if a pass goes on without any firewall.
+    pub(super) no_firewall: Option<String>,
     available: PerFamily<bool>,
 }
 
@@ -88,6 +97,9 @@ impl View {
             prefixes: None,
             instance: None,
             instance_error: None,
+            refused: Refusals::new(),
+            shares: Shares::default(),
+            no_firewall: None,
             available: kernel.available,
         })
     }
@@ -110,7 +122,17 @@ impl View {
         self.facts.instance = self.instance.clone();
         let kinds: Vec<BackendKind> = self.observed.firewalls.keys().copied().collect();
         self.observed = kernel.observe(&self.ownership, &kinds)?;
+        self.refused.clone_from(kernel.refusals(self.backend.kind));
         Ok(())
+    }
+
+    /// Asks the firewall for the parts of the policy that are refused. Returns true if the answer
+    /// changes the desired state.
+    pub fn learn_refusals(&mut self, kernel: &Kernel) -> bool {
+        let refused = kernel.refusals(self.backend.kind);
+        let news = self.refused != *refused;
+        self.refused.clone_from(refused);
+        news
     }
 
     /// The prefixes of our bypass routes in the kernel.
@@ -120,7 +142,12 @@ impl View {
 
     /// The desired state on this host.
     pub fn desired(&self, config: &Config, role: Role) -> DesiredState {
-        desired(&Inputs {
+        let read = self.observed.firewalls.get(&self.backend.kind);
+        let mut unfiltered = refusals::unfiltered(self.backend.kind, read, &self.refused);
+        if let Some(why) = &self.no_firewall {
+            unfiltered = PerFamily::from_fn(|_| Some(why.clone()));
+        }
+        let mut state = desired(&Inputs {
             config,
             role,
             prefixes: self.prefixes.as_ref(),
@@ -129,7 +156,33 @@ impl View {
             backend: self.backend.kind,
             last_bypass: self.observed.last_bypass(&self.ownership),
             available: self.available,
-        })
+            unfiltered,
+            shares: &self.shares,
+        });
+        merge(
+            &mut state.degraded,
+            refusals::degradations(role, &self.refused),
+        );
+        state
+    }
+
+    /// The desired state on this host, with the refusals of the firewall known: for commands that
+    /// change nothing.
+    ///
+    /// # Errors
+    /// The firewall cannot render the policy.
+    pub fn settled(
+        &mut self,
+        kernel: &mut Kernel,
+        config: &Config,
+        role: Role,
+    ) -> Result<DesiredState, PassError> {
+        let desired = self.desired(config, role);
+        self.goal(kernel, desired.clone())?;
+        if self.learn_refusals(kernel) {
+            return Ok(self.desired(config, role));
+        }
+        Ok(desired)
     }
 
     /// Firewalls with unreadable content, which allow neither a plan nor a rollback.
@@ -146,7 +199,13 @@ impl View {
         let text = match &desired.firewall {
             // Without a firewall that was read, none is written.
             _ if self.observed.firewalls.is_empty() => Vec::new(),
-            Some(ruleset) => kernel.firewall(self.backend.kind).render(ruleset)?,
+            Some(ruleset) => {
+                let present = match self.observed.firewalls.get(&self.backend.kind) {
+                    Some(ObservedFirewall::Owned(owned)) => Some(owned.text.as_slice()),
+                    _ => None,
+                };
+                kernel.render_policy(self.backend.kind, ruleset, present)?
+            }
             None => Vec::new(),
         };
         Ok(Goal::of(desired, self.backend.kind, text))

@@ -8,6 +8,7 @@
 //! | `silences.json` | sources that asked for no request (`Retry-After`) | `reconcile` |
 //! | `guard.json` | hold, hold-downs and the anchor of the guard's clock | `reconcile::persist` |
 //! | `numbers.json` | tables, protocol, priorities and marks of the last passes | `reconcile` |
+//! | `shares.json` | the egress address of each slot of source hosts | `reconcile` |
 //! | `facts.json` | the metadata service's last answer for this machine | [`instance_facts`] |
 //! | `traffic.json` | the counts of lost counters | `agent` |
 //! | `dropped.json` | the packets dropped after all translation, as a one-shot pass has read them | `reconcile` |
@@ -38,6 +39,7 @@ pub enum StateFile {
     Silences,
     Guard,
     Numbers,
+    Shares,
     Facts,
     Traffic,
     Dropped,
@@ -49,13 +51,14 @@ pub enum StateFile {
 
 impl StateFile {
     /// Every file, in the order of the table above.
-    pub const ALL: [StateFile; 13] = [
+    pub const ALL: [StateFile; 14] = [
         StateFile::LastKnownGood,
         StateFile::Held,
         StateFile::Confirmed,
         StateFile::Silences,
         StateFile::Guard,
         StateFile::Numbers,
+        StateFile::Shares,
         StateFile::Facts,
         StateFile::Traffic,
         StateFile::Dropped,
@@ -74,6 +77,7 @@ impl StateFile {
             StateFile::Silences => "silences.json",
             StateFile::Guard => "guard.json",
             StateFile::Numbers => "numbers.json",
+            StateFile::Shares => "shares.json",
             StateFile::Facts => "facts.json",
             StateFile::Traffic => "traffic.json",
             StateFile::Dropped => "dropped.json",

@@ -150,6 +150,8 @@ pub fn run(case: &Case) -> Outcome {
         vpc_cidrs: &vpc_cidrs,
         backend,
         last_bypass: state.last_bypass(&ownership),
+        unfiltered: PerFamily::default(),
+        shares: &trailblazer::desired::shares::Shares::default(),
         available: PerFamily {
             ipv4: true,
             ipv6: true,

@@ -94,6 +94,8 @@ pub struct Machine<'a> {
     /// The lines of `[source]`, except the state dir.
     source: String,
     token: u64,
+    /// A directory of programs that come first in the PATH.
+    pub tools: Option<PathBuf>,
 }
 
 impl<'a> Machine<'a> {
@@ -109,6 +111,7 @@ impl<'a> Machine<'a> {
             source: format!("url = \"{}\"", document.display()),
             document,
             token: 1_795_021_512,
+            tools: (firewall == Firewall::IptablesLegacy).then(legacy_programs),
         };
         machine.configure(settings);
         machine.publish(FIRST);
@@ -164,21 +167,27 @@ impl<'a> Machine<'a> {
         let mut words = arguments.to_vec();
         words.extend(["-c", &self.config]);
         let mut command = trailblazer_command(&words);
-        if self.firewall == Firewall::IptablesLegacy {
-            let path = std::env::var("PATH").unwrap_or_default();
-            command.env("PATH", format!("{}:{path}", legacy_programs().display()));
-        }
+        self.set_path(&mut command);
         command
+    }
+
+    fn set_path(&self, command: &mut std::process::Command) {
+        if let Some(tools) = &self.tools {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", tools.display()));
+        }
+    }
+
+    /// The path of the config.
+    pub fn config(&self) -> &str {
+        &self.config
     }
 
     /// Starts the agent, with a log beside the config. Two agents in one lab need `[agent] socket`.
     pub fn agent(&self) -> Agent {
         let log = scratch().join(format!("{}-agent.log", self.name));
         Agent::start_with(self.ns(), &self.config, &log, |command| {
-            if self.firewall == Firewall::IptablesLegacy {
-                let path = std::env::var("PATH").unwrap_or_default();
-                command.env("PATH", format!("{}:{path}", legacy_programs().display()));
-            }
+            self.set_path(command);
         })
     }
 

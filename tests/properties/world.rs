@@ -220,6 +220,8 @@ impl World {
             vpc_cidrs: &vpc_cidrs,
             backend: self.backend,
             last_bypass: state.last_bypass(ownership),
+            unfiltered: PerFamily::default(),
+            shares: &trailblazer::desired::shares::Shares::default(),
             available: PerFamily {
                 ipv4: true,
                 ipv6: true,

@@ -15,12 +15,16 @@ use crate::types::Family;
 pub(super) fn all(
     config: &Config,
     role: Role,
-    examined: &Examined,
+    examined: &mut Examined,
     kernel: &mut Kernel,
     report: &mut CheckReport,
 ) -> DesiredState {
-    let view = &examined.view;
-    let desired = view.desired(config, role);
+    let desired = match examined.view.settled(kernel, config, role) {
+        Ok(desired) => desired,
+        // The comparison below reports the error.
+        Err(_) => examined.view.desired(config, role),
+    };
+    let examined = &*examined;
     for family in Family::ALL {
         bypass(config, examined, &desired, family, report);
         egress(config, role, &desired, family, report);

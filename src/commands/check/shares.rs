@@ -13,8 +13,12 @@ const MOST: usize = 16;
 
 pub(super) fn all(backend: BackendKind, desired: &DesiredState, report: &mut CheckReport) {
     for family in Family::ALL {
-        let slots = slots(desired, family);
-        let all: usize = slots.values().sum();
+        let owners = owners(desired, family);
+        let mut slots: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for owner in &owners {
+            *slots.entry(*owner).or_default() += 1;
+        }
+        let all = owners.len();
         if slots.len() < 2 {
             continue;
         }
@@ -26,14 +30,13 @@ pub(super) fn all(backend: BackendKind, desired: &DesiredState, report: &mut Che
             "egress",
             format!("{family}: shares of the hosts: {}", shares.join(", ")),
         );
-        let addresses: Vec<IpAddr> = slots.into_keys().collect();
         let inputs = &desired.paths.get(family).inputs;
         let mut hosts = neighbours();
         hosts.retain(|host| {
             Family::of(*host) == family && inputs.iter().any(|input| input.source.contains(host))
         });
         let of_host = |host: &IpAddr| {
-            let address = shares::address_of(*host, &addresses, backend)?;
+            let address = shares::owner_of(*host, &owners, backend)?;
             Some(format!("{host} leaves as {address}"))
         };
         let lines: Vec<String> = hosts.iter().take(MOST).filter_map(of_host).collect();
@@ -43,10 +46,10 @@ pub(super) fn all(backend: BackendKind, desired: &DesiredState, report: &mut Che
     }
 }
 
-/// The number of slots of each address.
-fn slots(desired: &DesiredState, family: Family) -> BTreeMap<IpAddr, usize> {
+/// The address of each slot, by the rules of the policy; empty with one address.
+fn owners(desired: &DesiredState, family: Family) -> Vec<IpAddr> {
     let chains = desired.firewall.iter().flat_map(|policy| &policy.chains);
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<u32, IpAddr> = BTreeMap::new();
     for rule in chains.flat_map(|chain| &chain.rules) {
         let Statement::Snat(address) = rule.verdict else {
             continue;
@@ -55,11 +58,11 @@ fn slots(desired: &DesiredState, family: Family) -> BTreeMap<IpAddr, usize> {
             if let Match::SourceSlots { slots, .. } = condition
                 && Family::of(address) == family
             {
-                found.insert(address, slots.len());
+                found.extend(slots.iter().map(|slot| (*slot, address)));
             }
         }
     }
-    found
+    found.into_values().collect()
 }
 
 /// The IPv4 neighbours (`/proc/net/arp`, net/ipv4/arp.c).

@@ -191,7 +191,8 @@ impl Absent {
         firewalls: Firewalls,
         kernel: &mut Kernel,
     ) -> Result<(), PassError> {
-        let examined = examine(config, role, Asking::Nobody, firewalls, kernel).await?;
+        let mut examined = examine(config, role, Asking::Nobody, firewalls, kernel).await?;
+        let desired = examined.view.settled(kernel, config, role)?;
         let view = &examined.view;
         self.kernel = Some(InKernel::of(&view.observed, &view.ownership));
         let ranges = &examined.judgement.ranges;
@@ -202,7 +203,6 @@ impl Absent {
         self.notes.extend(verdicts.map(ToString::to_string));
         self.notes
             .extend(examined.complaint.as_ref().map(ToString::to_string));
-        let desired = view.desired(config, role);
         self.notes.extend(desired.notes.iter().cloned());
         self.degraded = examined.judgement.degraded.clone();
         merge(&mut self.degraded, desired.degraded.iter().cloned());

@@ -281,6 +281,8 @@ mod tests {
             vpc_cidrs: &[],
             backend: crate::firewall::BackendKind::Nftables,
             last_bypass: PerFamily::default(),
+            unfiltered: PerFamily::default(),
+            shares: &crate::desired::shares::Shares::default(),
             available: PerFamily {
                 ipv4: true,
                 ipv6: false,

@@ -4,6 +4,7 @@ use super::error::FirewallError;
 use crate::firewall::{
     BackendKind, DroppedTraffic, ObservedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
+use crate::types::PerFamily;
 
 /// A firewall backend: reads, renders and writes our rules. Every write is atomic, so that no
 /// packet meets a partial policy.
@@ -44,4 +45,21 @@ pub trait FirewallBackend {
 
     /// Removes all our objects, in one transaction. Success if none exists.
     fn remove(&mut self) -> Result<(), FirewallError>;
+
+    /// Checks the policy without a commit, as far as the backend can.
+    ///
+    /// # Errors
+    /// The policy would be refused.
+    fn rehearse(&mut self, _ruleset: &Ruleset) -> Result<(), FirewallError> {
+        Ok(())
+    }
+
+    /// True if a checked policy is accepted for certain: the kernel itself checks.
+    fn rehearses_fully(&self) -> bool {
+        false
+    }
+
+    /// Leaves the rules of some families as they are, neither read nor written, until the next
+    /// call. Without effect on a backend with one transaction for both families.
+    fn leave(&mut self, _families: PerFamily<bool>) {}
 }

@@ -30,6 +30,16 @@ pub enum FirewallError {
         #[source]
         source: std::io::Error,
     },
+    /// The rules are in force, but chains of ours cannot go.
+    #[error(
+        "{operation}: foreign rules still refer to Trailblazer's chains, so the empty chains stay: delete `{}`, then run the command again",
+        references.join("`, `")
+    )]
+    Referenced {
+        operation: String,
+        /// The foreign rules, each as a command.
+        references: Vec<String>,
+    },
     #[error("{backend} cannot express {what}")]
     Inexpressible { backend: BackendKind, what: String },
 }

@@ -1,4 +1,4 @@
-//! Policies on kernels without a match for sockets or without a statement for segment sizes.
+//! Policies on kernels without a match for sockets.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::error::FirewallError;
 use crate::firewall::Ruleset;
 
-/// Remembers for the life of the process that a backend's kernel lacks one of them (`nft_socket`,
-/// `xt_socket`, `xt_TCPMSS`). Such rules are then left out: no other rule needs them.
+/// Remembers for the life of the process that a backend's kernel lacks the match (`nft_socket`,
+/// `xt_socket`). Such rules are then left out: no other rule needs them.
 #[derive(Debug)]
 pub(super) struct Extras(AtomicBool);
 

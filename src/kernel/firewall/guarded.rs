@@ -16,6 +16,7 @@ use crate::firewall::{
     BackendKind, DroppedTraffic, Hook, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset,
     SavedRules, Variant,
 };
+use crate::types::PerFamily;
 
 /// The record of an iptables without rules of ours.
 const NO_RULES: &[u8] = b"[{},{}]";
@@ -204,6 +205,14 @@ impl FirewallBackend for Guarded {
 
     fn remove(&mut self) -> Result<(), FirewallError> {
         self.change(&[], IptablesBackend::remove, |_| Ok(()))
+    }
+
+    fn rehearse(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
+        self.rules.rehearse(ruleset)
+    }
+
+    fn leave(&mut self, families: PerFamily<bool>) {
+        self.rules.leave(families);
     }
 }
 

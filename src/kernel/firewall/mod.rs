@@ -5,12 +5,15 @@ use crate::firewall::BackendKind;
 mod backend;
 mod error;
 mod extras;
+mod fallback;
 mod guarded;
 pub mod iptables;
 pub mod nftables;
 
 pub use backend::FirewallBackend;
 pub use error::FirewallError;
+pub(crate) use fallback::Fallback;
+pub use fallback::Refusals;
 
 /// A backend for the network namespace of the calling thread.
 pub fn backend(kind: BackendKind) -> Box<dyn FirewallBackend> {

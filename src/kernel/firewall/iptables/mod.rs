@@ -6,15 +6,13 @@
 //! backend restores the earlier tables and families.
 
 use std::cell::OnceCell;
-use std::time::Duration;
 
 pub use self::foreign::foreign_chains;
 pub use self::marks::foreign_marks;
+use self::model::Own;
 pub use self::model::PREFIX as CHAIN_PREFIX;
-use self::model::{Own, command};
 use self::read::Reading;
-use self::save::Saved;
-use self::tool::{Missing, Version, io, refused};
+use self::tool::{Missing, Version, refused};
 use super::backend::FirewallBackend;
 use super::error::FirewallError;
 use super::nftables;
@@ -37,6 +35,7 @@ mod rule;
 mod save;
 mod script;
 mod tool;
+mod write;
 
 /// The time in seconds for `-restore` to wait for the xtables lock: a big foreign restore holds the
 /// lock for some seconds, and a pass must end.
@@ -53,6 +52,8 @@ pub struct IptablesBackend {
     version: OnceCell<Result<Version, Missing>>,
     variants_checked: bool,
     notes: Vec<String>,
+    /// Families that are neither read nor written, see [`FirewallBackend::leave`].
+    left: PerFamily<bool>,
 }
 
 impl IptablesBackend {
@@ -72,7 +73,16 @@ impl IptablesBackend {
             version: OnceCell::new(),
             variants_checked: false,
             notes: Vec::new(),
+            left: PerFamily::default(),
         }
+    }
+
+    /// The families that are read and written.
+    fn handled(&self) -> impl Iterator<Item = Family> + use<> {
+        let left = self.left;
+        Family::ALL
+            .into_iter()
+            .filter(move |family| !left.get(*family))
     }
 
     fn version(&self) -> &Result<Version, Missing> {
@@ -115,138 +125,6 @@ impl IptablesBackend {
             Err(Missing::Broken(why)) => Ok(Reading::Unreadable(why.clone())),
             Ok(_) => read::read(tool, family, &mut self.notes),
         }
-    }
-
-    /// Writes the goal of both families, or restores both.
-    fn apply(&mut self, operation: &str, goal: &PerFamily<Own>) -> Result<(), FirewallError> {
-        let removing = Family::ALL.iter().all(|f| goal.get(*f).is_empty());
-        let mut before = PerFamily::<Saved>::default();
-        for family in Family::ALL {
-            *before.get_mut(family) = match self.read(family)? {
-                Reading::Read(saved) => saved,
-                Reading::Absent(_) if goal.get(family).is_empty() => Saved::default(),
-                Reading::Absent(why) | Reading::Unreadable(why) => {
-                    return Err(refused(operation, why));
-                }
-            };
-            let foreign = &before.get(family).foreign;
-            if !removing && !foreign.is_empty() {
-                return Err(refused(
-                    operation,
-                    format!("{family}: conflict: {}", foreign.join("; ")),
-                ));
-            }
-        }
-        for family in Family::ALL {
-            let input = script::script(before.get(family), goal.get(family));
-            if let Err(error) = self.feed(operation, family, &input) {
-                return Err(self.roll_back(&before, error));
-            }
-        }
-        let references = foreign_references(&before, goal);
-        if references.is_empty() {
-            return Ok(());
-        }
-        Err(refused(
-            operation,
-            format!(
-                "foreign rules still refer to Trailblazer's chains, so the empty chains stay: delete `{}`, then run the command again",
-                references.join("`, `")
-            ),
-        ))
-    }
-
-    fn feed(&mut self, operation: &str, family: Family, input: &str) -> Result<(), FirewallError> {
-        if input.is_empty() {
-            return Ok(());
-        }
-        self.check_variants(operation)?;
-        let program = format!("{}-restore", self.tools.get(family));
-        let operation = format!("{operation} with {program}");
-        let wait = self.wait.to_string();
-        // The tool waits again for each table.
-        let tables = u32::try_from(input.matches("COMMIT\n").count()).unwrap_or(u32::MAX);
-        let extra = Duration::from_secs(u64::from(self.wait.saturating_mul(tables)));
-        let output = tool::run(&program, &["--noflush", "--wait", &wait], input, extra)
-            .map_err(|source| io(&operation, source))?;
-        if output.status.success() {
-            Ok(())
-        } else {
-            Err(tool::restore_failure(operation, &output, input, self.wait))
-        }
-    }
-
-    /// Checks before the first write that all three programs have the same variant: else we would
-    /// read the rules of one variant and write the other.
-    fn check_variants(&mut self, operation: &str) -> Result<(), FirewallError> {
-        if self.variants_checked {
-            return Ok(());
-        }
-        let Ok(version) = self.version().clone() else {
-            return Ok(());
-        };
-        if version.number < WAITING_RESTORE {
-            return Err(refused(
-                operation,
-                format!(
-                    "{} {version} can't wait for the xtables lock at a restore; install iptables 1.6.2 or later",
-                    self.tools.ipv4
-                ),
-            ));
-        }
-        for part in ["save", "restore"] {
-            let program = format!("{}-{part}", self.tools.ipv4);
-            let output =
-                tool::run(&program, &["--version"], "", Duration::ZERO).map_err(|source| {
-                    io(
-                        &format!("{operation}: ask {program} for the version"),
-                        source,
-                    )
-                })?;
-            let other = Version::parse(&String::from_utf8_lossy(&output.stdout));
-            if let Some(other) = other.filter(|other| other.variant != version.variant) {
-                return Err(refused(
-                    operation,
-                    format!(
-                        "{} is {version} but {program} is {other}: select the same variant for both (update-alternatives)",
-                        self.tools.ipv4
-                    ),
-                ));
-            }
-        }
-        self.variants_checked = true;
-        Ok(())
-    }
-
-    /// After a partial write, restores the earlier rules from a fresh reading; returns the error to
-    /// report.
-    fn roll_back(&mut self, before: &PerFamily<Saved>, error: FirewallError) -> FirewallError {
-        let mut failures = Vec::new();
-        for family in Family::ALL {
-            let now = match self.read(family) {
-                Ok(Reading::Read(saved)) => saved,
-                Ok(Reading::Absent(_)) => continue,
-                Ok(Reading::Unreadable(why)) => {
-                    failures.push(why);
-                    continue;
-                }
-                Err(failure) => {
-                    failures.push(failure.to_string());
-                    continue;
-                }
-            };
-            let input = script::script(&now, &before.get(family).own);
-            if let Err(failure) = self.feed("restore the earlier rules", family, &input) {
-                failures.push(failure.to_string());
-            }
-        }
-        if failures.is_empty() {
-            return error;
-        }
-        refused(
-            "replace our rules",
-            format!("{error}; the rollback failed too: {}", failures.join("; ")),
-        )
     }
 }
 
@@ -292,7 +170,7 @@ impl FirewallBackend for IptablesBackend {
         let mut own = PerFamily::<Own>::default();
         let mut foreign = Vec::new();
         let mut absent = Vec::new();
-        for family in Family::ALL {
+        for family in self.handled() {
             match self.read(family)? {
                 Reading::Read(saved) => {
                     *own.get_mut(family) = saved.own;
@@ -359,6 +237,22 @@ impl FirewallBackend for IptablesBackend {
     fn remove(&mut self) -> Result<(), FirewallError> {
         self.apply("remove our rules", &PerFamily::default())
     }
+
+    fn leave(&mut self, families: PerFamily<bool>) {
+        self.left = families;
+    }
+
+    /// Lets `iptables-restore` parse the rules. The kernel is not asked.
+    fn rehearse(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
+        let goal = rendered(&EXTRAS.usable(ruleset))?;
+        for family in self.handled() {
+            if let Reading::Read(saved) = self.read(family)? {
+                let input = script::script(&saved, goal.get(family));
+                self.feed_with("check our rules", family, &input, &["--test"])?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn rendered(ruleset: &Ruleset) -> Result<PerFamily<Own>, FirewallError> {
@@ -372,24 +266,6 @@ fn rendered(ruleset: &Ruleset) -> Result<PerFamily<Own>, FirewallError> {
         ipv4: one(Family::Ipv4)?,
         ipv6: one(Family::Ipv6)?,
     })
-}
-
-/// Foreign rules with a jump to a chain that `goal` removes, each as a command.
-fn foreign_references(before: &PerFamily<Saved>, goal: &PerFamily<Own>) -> Vec<String> {
-    let of_family = |family: Family| {
-        let kept = &goal.get(family).0;
-        let references = before.get(family).references.iter();
-        references
-            .filter(move |reference| {
-                let table = kept.get(&reference.table);
-                !table.is_some_and(|own| own.chains.contains_key(&reference.target))
-            })
-            .map(move |reference| {
-                let tool = command(family);
-                format!("{tool} -t {} {}", reference.table, reference.rule)
-            })
-    };
-    Family::ALL.into_iter().flat_map(of_family).collect()
 }
 
 fn text(own: &PerFamily<Own>) -> Vec<String> {

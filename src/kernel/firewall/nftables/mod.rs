@@ -47,6 +47,10 @@ pub use probe::{Probe, probe};
 
 static EXTRAS: Extras = Extras::new();
 
+/// The table of a check without a commit: the kernel never keeps it, and a foreign table of our
+/// name is no obstacle.
+const REHEARSAL: &str = "trailblazer-check";
+
 /// The nf_tables backend. Each operation opens a socket of its own, in the network namespace of the
 /// calling thread.
 #[derive(Debug)]
@@ -226,5 +230,19 @@ impl FirewallBackend for Nftables {
     fn remove(&mut self) -> Result<(), FirewallError> {
         let operation = &self.named("delete");
         transaction::replace_ours(&mut open(operation)?, self.table, operation, &[])
+    }
+
+    fn rehearse(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
+        let operation = "check table inet trailblazer";
+        let table = table::TableState {
+            name: REHEARSAL.to_owned(),
+            ..encode::table(REHEARSAL, &EXTRAS.usable(ruleset))?
+        };
+        let checked = transaction::check(&mut open(operation)?, &table.messages());
+        checked.map_err(|(what, error)| failed(&format!("{operation}: {what}"), error))
+    }
+
+    fn rehearses_fully(&self) -> bool {
+        true
     }
 }
