@@ -112,6 +112,42 @@ const HOST: &[Foreign] = &[
         partner: PARTNER,
         words: "0.0.0.0/1",
     },
+    Foreign {
+        add: &["ip route add throw 64.0.0.0/2 table 1084"],
+        remove: &["ip route del throw 64.0.0.0/2 table 1084"],
+        partner: PARTNER,
+        words: "throw 64.0.0.0/2",
+    },
+    Foreign {
+        add: &["ip route add unreachable 64.0.0.0/2 table 1084"],
+        remove: &["ip route del unreachable 64.0.0.0/2 table 1084"],
+        partner: PARTNER,
+        words: "unreachable 64.0.0.0/2",
+    },
+    Foreign {
+        add: &["ip -6 route add 2000::/4 via 2600:1f18:1000:1::1 table 1084"],
+        remove: &["ip -6 route del 2000::/4 table 1084"],
+        partner: PARTNER6,
+        words: "2000::/4",
+    },
+    Foreign {
+        add: &["ip route add blackhole 52.216.0.0/15"],
+        remove: &["ip route del blackhole 52.216.0.0/15"],
+        partner: S3,
+        words: "blackhole 52.216.0.0/15",
+    },
+    Foreign {
+        add: &["ip route add prohibit 52.216.0.0/14"],
+        remove: &["ip route del prohibit 52.216.0.0/14"],
+        partner: S3,
+        words: "prohibit 52.216.0.0/14",
+    },
+    Foreign {
+        add: &["ip -6 route add unreachable 2600:1fa0:8000::/39"],
+        remove: &["ip -6 route del unreachable 2600:1fa0:8000::/39"],
+        partner: S3_6,
+        words: "unreachable 2600:1fa0:8000::/39",
+    },
 ];
 
 const NAT: &[Foreign] = &[
@@ -226,10 +262,28 @@ const NAT: &[Foreign] = &[
         partner: PARTNER,
         words: "net.ipv4.conf.priv.forwarding is off",
     },
+    Foreign {
+        add: &["ip route add blackhole 52.216.0.0/15"],
+        remove: &["ip route del blackhole 52.216.0.0/15"],
+        partner: S3,
+        words: "blackhole 52.216.0.0/15",
+    },
 ];
 
 /// Foreign state that stays green: a stateful firewall, rules for other packets.
 const GOOD_HOST: &[Foreign] = &[
+    Foreign {
+        add: &["ip route add 198.18.5.0/24 via 10.0.1.1 table 1084"],
+        remove: &["ip route del 198.18.5.0/24 table 1084"],
+        partner: PARTNER,
+        words: "198.18.5.0/24",
+    },
+    Foreign {
+        add: &["ip route add blackhole 52.216.99.0/24"],
+        remove: &["ip route del blackhole 52.216.99.0/24"],
+        partner: S3,
+        words: "blackhole 52.216.99.0/24",
+    },
     Foreign {
         add: &["ip rule add pref 1000 fwmark 0x400000/0x400000 lookup main"],
         remove: &["ip rule del pref 1000"],
@@ -368,4 +422,56 @@ fn each_command_names_the_foreign_object_that_defeats_a_nat_with_nftables() {
 #[test]
 fn each_command_names_the_foreign_object_that_defeats_a_nat_with_iptables() {
     isolated(|| of_a_nat(Firewall::Iptables));
+}
+
+/// A sysctl that the marks rely on turns harmful: connections from outside are dropped.
+#[test]
+fn reverse_path_check_that_drops_inbound_connections_is_named() {
+    isolated(|| {
+        let lab = Lab::new();
+        let host1 = lab.ns("host1");
+        host1.sysctl(&[("net/ipv4/tcp_fwmark_accept", "1")]);
+        let settings = "[egress]\nclose = [\"ipv4\"]\n";
+        let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
+        machine.changed();
+        let inbound = || lab.who("outside", HOST1_PUBLIC);
+        assert!(inbound().is_ok(), "{:?}", inbound());
+        host1.sysctl(&[
+            ("net/ipv4/conf/all/rp_filter", "2"),
+            ("net/ipv4/conf/all/src_valid_mark", "0"),
+        ]);
+        assert!(inbound().is_err(), "the check drops nothing");
+        for (name, code, text) in verdicts(&machine, PARTNER) {
+            // The address of `explain` is one that the host sends to.
+            if name != "explain" {
+                assert_eq!(code, Some(1), "{name}: {text}");
+                assert!(text.contains("rp_filter = 2"), "{name}: {text}");
+            }
+        }
+        host1.sysctl(&[("net/ipv4/conf/all/src_valid_mark", "1")]);
+        assert!(inbound().is_ok());
+        machine.in_sync();
+    });
+}
+
+/// The share of storage that an administrator's route refuses.
+#[test]
+fn share_of_refused_prefixes_is_named() {
+    isolated(|| {
+        let lab = Lab::new();
+        lab.guarded_nat("nat1");
+        let settings = "[egress]\ngateways = [\"10.0.1.10\"]\n";
+        let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
+        machine.changed();
+        for route in ["blackhole 52.216.0.0/15", "prohibit 52.216.0.0/14"] {
+            machine.ns().ip(&format!("route add {route}"));
+            assert!(lab.who("host1", S3).is_err());
+            let output = machine.run(&["reconcile", "-o", "json"]).expect_code(1);
+            let degraded = output.json()["degraded"].to_string();
+            let share = format!("{route} of table main refuses packets to 1 of 4 selected");
+            assert!(degraded.contains(&share), "{degraded}");
+            machine.ns().ip(&format!("route del {route}"));
+            machine.in_sync();
+        }
+    });
 }

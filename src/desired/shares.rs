@@ -67,17 +67,16 @@ pub fn deal(before: &[IpAddr], addresses: &[IpAddr], slots: u32) -> Vec<IpAddr> 
             owners[slot] = poorest.copied();
         }
     }
-    let fair = owners.len() / addresses.len();
     let new = addresses.iter().filter(|address| !before.contains(address));
     for new in new {
-        while held(&owners, *new) < fair {
-            let richest = addresses
+        while let Some(richest) = addresses
+            .iter()
+            .max_by_key(|address| held(&owners, **address))
+            && held(&owners, *richest) > held(&owners, *new) + 1
+            && let Some(slot) = owners
                 .iter()
-                .max_by_key(|address| held(&owners, **address));
-            let theirs = owners.iter().position(|owner| owner.as_ref() == richest);
-            let Some(slot) = theirs.filter(|_| richest != Some(new)) else {
-                break;
-            };
+                .position(|owner| owner.as_ref() == Some(richest))
+        {
             owners[slot] = Some(*new);
         }
     }

@@ -28,6 +28,8 @@ pub struct MainRoute {
     pub protocol: Protocol,
     /// False for `unreachable` and its like.
     pub unicast: bool,
+    /// The type of a route that refuses packets: `blackhole`, `unreachable`, `prohibit`.
+    pub rejects: Option<&'static str>,
     /// The route holds for some packets only (`from PREFIX`, `tos`).
     pub selective: bool,
     /// The preference of an IPv6 router.
@@ -54,6 +56,7 @@ impl MainRoute {
             onlink: false,
             protocol: Protocol(0),
             unicast: true,
+            rejects: None,
             selective: false,
             preference: Preference::Medium,
             state: HopState::Live,

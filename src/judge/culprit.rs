@@ -45,10 +45,17 @@ pub fn culprit(
     expected: &Expected,
     decision: &RouteDecision,
 ) -> Option<Culprit> {
-    match decision {
+    let found = match decision {
         RouteDecision::Route(route) => of_route(promise, question, expected, route),
         RouteDecision::Errno(errno) => of_errno(promise, question, expected, *errno),
-    }
+    };
+    // A foreign route in our tables that refuses packets, or throws them back.
+    let behind = || {
+        let route = promise.foreign_route(question.destination)?;
+        let named = route_text(route, promise.facts);
+        (!route.target.forwards()).then(|| by_width(&route.key.dst, named))
+    };
+    found.or_else(behind)
 }
 
 fn of_route(
@@ -304,8 +311,14 @@ pub fn route_text(route: &Route, facts: &HostFacts) -> String {
         RouteTarget::Nexthop(id) => format!(" nhid {id}"),
         _ => String::new(),
     };
+    let kind = match &route.target {
+        RouteTarget::Unreachable => "unreachable ",
+        RouteTarget::Throw => "throw ",
+        RouteTarget::Other(_) => "rejecting ",
+        _ => "",
+    };
     format!(
-        "route {}{via} of table {}",
+        "route {kind}{}{via} of table {}",
         destination(&route.key.dst),
         table_text(route.key.table)
     )

@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use super::culprit::{is_wide, main_route_text, named_rule, takes_ordinary_packets};
 use super::expected::Promise;
 use super::packet::Lookup;
-use super::probes::{deciding, foreign_before, own_source, selected};
+use super::probes::{deciding, foreign_before, inside, own_source, selected};
+use crate::degraded::{Degradation, Part};
 use crate::desired::special;
 use crate::facts::MainRoute;
 use crate::objects::{ForeignSelector, Rule};
@@ -54,6 +55,50 @@ pub(super) fn all(promise: &Promise<'_>, own: &PerFamily<Option<IpAddr>>) -> Vec
         name_some(&mut found, rules);
         let routes = overlapping(promise, family).into_iter();
         name_some(&mut found, routes.map(Exemption::Route));
+    }
+    found
+}
+
+/// Routes of the main table that refuse the packets to whole selected prefixes, each with the share
+/// of the prefixes lost.
+pub(super) fn rejected_prefixes(promise: &Promise<'_>) -> Vec<Degradation> {
+    let mut found = Vec::new();
+    for family in Family::ALL {
+        if deciding(promise, family).is_none() {
+            continue;
+        }
+        let selected: Vec<IpNet> = selected(promise, family).collect();
+        let rejecting = promise.facts.main_routes.iter().filter(|route| {
+            Family::of_net(&route.dst) == family
+                && route.rejects.is_some()
+                && !route.selective
+                && !promise.is_default(&route.dst)
+        });
+        for route in rejecting.take(NAMED) {
+            // A better route inside passes the packets.
+            let lost = selected.iter().filter(|prefix| {
+                let best = promise.facts.main_lookup(inside(**prefix));
+                let decides = |best: &MainRoute| best.dst == route.dst && best.rejects.is_some();
+                route.dst.contains(*prefix) && best.is_some_and(decides)
+            });
+            let lost = lost.count();
+            if lost == 0 {
+                continue;
+            }
+            let percent = (100 * lost).div_ceil(selected.len());
+            let kind = route.rejects.unwrap_or("rejecting");
+            let named = main_route_text(route, kind, promise.facts);
+            let reason = format!(
+                "foreign {named} refuses packets to {lost} of {} selected prefixes ({percent} %)",
+                selected.len()
+            );
+            let flag = if family == Family::Ipv6 { "-6 " } else { "" };
+            let advice = format!(
+                "remove the route (ip {flag}route del {}), or name the prefixes in [select] exclude",
+                route.dst
+            );
+            found.push(Degradation::new(Part::Bypass, family, reason).with_advice(advice));
+        }
     }
     found
 }
@@ -115,6 +160,6 @@ fn overlapping(promise: &Promise<'_>, family: Family) -> Vec<String> {
     };
     let routes = promise.facts.main_routes.iter().filter(narrow);
     routes
-        .map(|route| main_route_text(route, "rejecting", promise.facts))
+        .map(|route| main_route_text(route, route.rejects.unwrap_or("rejecting"), promise.facts))
         .collect()
 }

@@ -22,6 +22,8 @@ pub struct Promise<'a> {
     pub vpc_cidrs: &'a [IpNet],
     /// All policy rules, in the kernel's order.
     pub rules: &'a [Rule],
+    /// Foreign routes in our tables.
+    pub foreign: &'a [Route],
     pub backend: BackendKind,
     /// NAT role: the foreign chains in the way of forwarded packets.
     pub chains: &'a [BaseChain],
@@ -63,6 +65,13 @@ impl Promise<'_> {
     pub fn is_installed(&self, family: Family) -> bool {
         let mut wanted = self.desired.rules.iter();
         wanted.all(|rule| rule.family != family || self.rules.contains(rule))
+    }
+
+    /// The longest foreign route of our tables that packets to the address may find.
+    pub fn foreign_route(&self, address: IpAddr) -> Option<&Route> {
+        let all = self.foreign.iter();
+        all.filter(|route| route.key.dst.contains(&address))
+            .max_by_key(|route| route.key.dst.prefix_len())
     }
 
     /// True for packets that this host forwards for others (NAT role).

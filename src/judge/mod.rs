@@ -10,6 +10,7 @@
 //! | `ordinary.rs` | protocol, port and user of the ordinary packet |
 //! | `gateway.rs` | gateways that answer no address resolution, filters on their links |
 //! | `redirect.rs` | next hops from ICMP redirects |
+//! | `reverse.rs` | the reverse path check of packets from outside |
 //! | `packet.rs` | questions to the kernel and its answers |
 //! | `probes.rs` | the few addresses and packets to ask about |
 //! | `agreement.rs` | promise and decision, compared for one question |
@@ -33,6 +34,7 @@ mod packet;
 mod probes;
 mod redirect;
 mod translation;
+mod reverse;
 mod words;
 
 use std::net::IpAddr;
@@ -51,6 +53,7 @@ pub use packet::{Lookup, Redirect, RouteDecision};
 pub(crate) use probes::inside;
 pub use probes::{Question, deciding, forwarded, ordinary_partner, questions};
 pub use redirect::judge_redirects;
+pub use reverse::{Incoming, incoming, judge_incoming};
 pub use words::{decision_text, errno_text, promised_text};
 
 /// The judgement of the present state.
@@ -88,6 +91,9 @@ pub fn judge(
     }
     forwarding::judge(promise, &mut verdicts);
     verdicts.exempt.extend(exemption::all(promise, own));
+    verdicts
+        .degraded
+        .extend(exemption::rejected_prefixes(promise));
     verdicts.exempt.sort();
     verdicts.exempt.dedup();
     for list in [

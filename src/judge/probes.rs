@@ -285,6 +285,14 @@ fn partners(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
     found.extend(wide(promise, family).into_iter().filter_map(|wide| {
         spread(wide).find(|address| free(address) && led_by(address) == Some(wide))
     }));
+    // A foreign route in our tables.
+    let foreign = promise.foreign.iter().map(|route| route.key.dst);
+    let foreign = foreign.filter(|dst| Family::of_net(dst) == family && is_wide(dst));
+    found.extend(
+        foreign
+            .take(WIDE)
+            .filter_map(|dst| spread(dst).find(|address| free(address) && unled(address))),
+    );
     found
 }
 

@@ -80,6 +80,16 @@ fn unresolved(route: &Decoded) -> Option<NexthopId> {
         .filter(|_| route.kind == RTN_UNICAST && route.hop.is_none() && route.multipath.is_none())
 }
 
+/// The type of a route that refuses packets (linux/rtnetlink.h); `throw` only leaves the table.
+fn refusing_type(kind: u8) -> Option<&'static str> {
+    match kind {
+        6 => Some("blackhole"),
+        7 => Some("unreachable"),
+        8 => Some("prohibit"),
+        _ => None,
+    }
+}
+
 fn main_routes(
     decoded: Vec<Decoded>,
     objects: &[NexthopObject],
@@ -99,6 +109,7 @@ fn main_routes(
             protocol: route.protocol,
             // A nexthop object without next hops discards packets (`blackhole`).
             unicast: route.kind == RTN_UNICAST && !hops.is_empty(),
+            rejects: refusing_type(route.kind),
             selective: route.from_some || route.key.tos != 0,
             preference: route.preference,
             through_object: route.nexthop.is_some(),

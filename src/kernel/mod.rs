@@ -260,14 +260,12 @@ fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
     with_address.sort();
     with_address.dedup();
     for index in with_address.into_iter().take(MOST_INTERFACES) {
-        paths.push(format!(
-            "net/ipv4/conf/{}/forwarding",
-            facts.device_name(index)
-        ));
+        for name in ["forwarding", "rp_filter"] {
+            paths.push(format!("net/ipv4/conf/{}/{name}", facts.device_name(index)));
+        }
     }
     for device in devices {
         // A dot in an interface name (VLAN eth0.5) stays a dot in the path.
-        paths.push(format!("net/ipv4/conf/{device}/rp_filter"));
         paths.push(format!("net/ipv6/conf/{device}/accept_ra"));
     }
     let single_family = facts.links.iter().filter(|link| {

@@ -15,6 +15,7 @@ use crate::firewall::{BackendKind, ObservedFirewall, Variant};
 use crate::judge::Promise;
 use crate::kernel::firewall::Refusals;
 use crate::kernel::{Kernel, ObserveError};
+use crate::objects::Route;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::plan::{Devices, Goal, ObjectKey, Plan, plan};
@@ -59,6 +60,8 @@ pub struct View {
     /// The failure of the metadata service where a setting needs an answer. The desired state
     /// leaves out the parts concerned.
     pub instance_error: Option<PassError>,
+    /// Foreign routes in our tables.
+    foreign: Vec<Route>,
     /// Parts of the firewall policy that the kernel refused.
     pub(super) refused: Refusals,
     /// The stored owners of the slots of source hosts.
@@ -88,7 +91,9 @@ impl View {
                 (backend, kernel.observe(&ownership, &[])?)
             }
         };
+        let foreign = foreign_routes(&observed, &ownership);
         Ok(View {
+            foreign,
             ownership,
             vpc_cidrs: instance::vpc_cidrs(config, None),
             facts,
@@ -122,6 +127,7 @@ impl View {
         self.facts.instance = self.instance.clone();
         let kinds: Vec<BackendKind> = self.observed.firewalls.keys().copied().collect();
         self.observed = kernel.observe(&self.ownership, &kinds)?;
+        self.foreign = foreign_routes(&self.observed, &self.ownership);
         self.refused.clone_from(kernel.refusals(self.backend.kind));
         Ok(())
     }
@@ -224,6 +230,7 @@ impl View {
             ownership: &self.ownership,
             vpc_cidrs: &self.vpc_cidrs,
             rules: &self.observed.rules,
+            foreign: &self.foreign,
             backend: self.backend.kind,
             chains: &[],
         }
@@ -233,6 +240,17 @@ impl View {
     pub fn plan_to(&self, goal: &Goal) -> Plan {
         plan(goal, &self.observed, &self.ownership)
     }
+}
+
+fn foreign_routes(observed: &ObservedState, ownership: &Ownership) -> Vec<Route> {
+    let tables = [
+        ownership.current.bypass_table,
+        ownership.current.egress_table,
+    ];
+    let routes = observed.routes.iter();
+    let foreign =
+        |route: &&Route| tables.contains(&route.key.table) && !ownership.owns_route(route);
+    routes.filter(foreign).cloned().collect()
 }
 
 /// Reads all objects and chooses the firewall for our rules.

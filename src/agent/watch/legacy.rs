@@ -1,5 +1,6 @@
 //! Polls our rules of iptables-legacy.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,6 +49,17 @@ fn run(shared: &Shared, pauses: &Pauses) {
     }
 }
 
+/// True if both texts are equal, apart from the rules of a program without any rule in `wanted`: a
+/// refused family is left as it is.
+fn of_same_programs(found: &[String], wanted: &[String]) -> bool {
+    let program = |line: &str| line.split(' ').next().map(str::to_owned);
+    let programs: BTreeSet<Option<String>> = wanted.iter().map(|line| program(line)).collect();
+    let found = found
+        .iter()
+        .filter(|line| programs.contains(&program(line)));
+    found.eq(wanted)
+}
+
 /// The state in force before and after the reading, if the rules differ from that state.
 fn differs(shared: &Shared, firewall: &mut dyn FirewallBackend) -> Option<Arc<InForce>> {
     let before = shared.in_force()?;
@@ -60,7 +72,7 @@ fn differs(shared: &Shared, firewall: &mut dyn FirewallBackend) -> Option<Arc<In
         return None;
     };
     let same = match firewall.observe() {
-        Ok(ObservedFirewall::Owned(found)) => found.text == *text,
+        Ok(ObservedFirewall::Owned(found)) => of_same_programs(&found.text, text),
         Ok(ObservedFirewall::Absent) => text.is_empty(),
         // The next pass reports these.
         Ok(_) | Err(_) => true,

@@ -125,7 +125,10 @@ impl Fallback {
             });
             self.leave_families(backend);
         }
-        if self.lacks_all() { Err(error) } else { Ok(()) }
+        if self.lacks_all() || policy.families().is_empty() {
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Tries the whole policy again at the next occasion.
