@@ -9,7 +9,9 @@ use crate::degraded::{Degradation, Part};
 use crate::desired::EgressPath;
 use crate::judge::chain::BaseChain;
 use crate::judge::{
-    Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, doubt_about, forwarded, gateways_of, incoming, inside, judge, judge_incoming, judge_redirects, ordinary_partner, questions, silent,
+    Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, doubt_about, forwarded,
+    gateways_of, incoming, inside, judge, judge_incoming, judge_redirects, ordinary_partner,
+    questions, silent,
 };
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{chosen_source, lookup};
@@ -45,7 +47,6 @@ pub fn judge_kernel(promise: &Promise<'_>, kernel: &mut Kernel) -> Result<Verdic
     verdicts
         .degraded
         .extend(judge_redirects(&promise, &learned));
-<<<<<<< HEAD
     verdicts.degraded.extend(silent_gateways(&promise, kernel)?);
     let devices: Vec<_> = gateways_of(&promise).into_keys().map(|it| it.1).collect();
     let filters = traffic_control::filters(kernel.socket(), &devices)?;
@@ -53,12 +54,10 @@ pub fn judge_kernel(promise: &Promise<'_>, kernel: &mut Kernel) -> Result<Verdic
         .iter()
         .map(|filter| doubt_about(promise.facts, filter));
     verdicts.doubts.extend(doubts);
-=======
     for packet in incoming(&promise) {
         let decision = lookup(kernel.socket(), &packet.lookup)?;
         verdicts.degraded.extend(judge_incoming(&packet, &decision));
     }
->>>>>>> c0bfef4 (judge: name refused prefixes and the reverse path check)
     verdicts.doubts.extend(unread);
     Ok(verdicts)
 }

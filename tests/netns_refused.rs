@@ -87,6 +87,11 @@ fn assert_partners(lab: &Lab, closed: &[IpAddr]) {
             assert_eq!(seen, Ok(own), "{partner}");
         }
     }
+    for storage in [S3, S3_6] {
+        // The bypass path translates too.
+        let is_closed = closed.iter().any(|it| it.is_ipv4() == storage.is_ipv4());
+        assert_eq!(lab.who("host1", storage).is_err(), is_closed, "{storage}");
+    }
     assert_no_leaks(lab);
 }
 
@@ -317,4 +322,33 @@ fn foreign_chain_of_our_name_closes_forwarded_packets_iptables() {
 #[test]
 fn foreign_chain_of_our_name_closes_forwarded_packets_iptables_legacy() {
     isolated(|| taken_chain(Firewall::IptablesLegacy));
+}
+
+/// The agent lives with a refused family, and translates once the program takes the rules.
+fn agent_recovers(firewall: Firewall) {
+    let (lab, case) = scene(firewall);
+    let mut machine = case.machine(&lab);
+    machine.tools = Some(picky(firewall, &["ip6"], "TRAILBLAZER"));
+    let agent = machine.agent();
+    agent.wait_for("the refused family", |status| {
+        let reason = status["reason"].as_str().unwrap_or_default();
+        status["state"] == "degraded" && reason.contains("no such match")
+    });
+    count_from_now(&lab);
+    assert_partners(&lab, &[PARTNER6]);
+    picky(firewall, &[], "TRAILBLAZER");
+    machine.run(&["kick", "--wait"]).ok();
+    agent.wait_in_force();
+    assert_partners(&lab, &[]);
+    agent.stop();
+}
+
+#[test]
+fn agent_translates_once_the_rules_are_accepted_iptables() {
+    isolated(|| agent_recovers(Firewall::Iptables));
+}
+
+#[test]
+fn agent_translates_once_the_rules_are_accepted_iptables_legacy() {
+    isolated(|| agent_recovers(Firewall::IptablesLegacy));
 }

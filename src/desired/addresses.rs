@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::degraded::Part;
-use crate::desired::{DesiredState, Inputs, fault::Fault, special};
+use crate::desired::{DesiredState, Inputs, fault::Fault, shares, special};
 use crate::facts::HostFacts;
 use crate::types::Family;
 
@@ -131,4 +131,28 @@ pub(super) fn egress(inputs: &Inputs, family: Family, state: &mut DesiredState) 
 pub(super) fn configured(inputs: &Inputs, family: Family) -> impl Iterator<Item = IpAddr> {
     let addresses = inputs.config.nat.egress_addresses.iter().copied();
     addresses.filter(move |address| Family::of(*address) == family)
+}
+
+/// The address of each slot of source hosts. The slots of an address that is missing for the moment
+/// are lent to the others, and return with the address.
+pub(super) fn owners(
+    inputs: &Inputs,
+    family: Family,
+    usable: &[Usable],
+    state: &mut DesiredState,
+) -> Vec<IpAddr> {
+    let slots = shares::slots(inputs.backend);
+    let configured: Vec<IpAddr> = configured(inputs, family).collect();
+    let dealt = shares::deal(inputs.shares.0.get(family), &configured, slots);
+    let here: Vec<IpAddr> = usable.iter().map(|usable| usable.configured).collect();
+    let lent = shares::deal(&dealt, &here, slots);
+    if configured.len() > 1 {
+        *state.shares.0.get_mut(family) = dealt;
+    }
+    let own = |owner: &IpAddr| {
+        let mut usable = usable.iter();
+        let found = usable.find(|usable| usable.configured == *owner);
+        found.map(|usable| usable.own)
+    };
+    lent.iter().filter_map(own).collect()
 }

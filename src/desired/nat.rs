@@ -10,7 +10,7 @@ use super::{
     landing, lookup, main_without_default, place, route, rule, special,
     translate::{Chains, close, translate},
 };
-use crate::config::AutoOr;
+use crate::config::{AutoOr, NatBypass};
 use crate::degraded::{Degradation, Part};
 use crate::facts::HostFacts;
 use crate::firewall::{FwRule, Match, Statement};
@@ -78,7 +78,7 @@ fn without_sources(inputs: &Inputs, fault: &Fault, state: &mut DesiredState, cha
 
 /// Closes the egress path of a family whose packets no firewall translates: packets that come in
 /// from the sources find an unreachable default. Networks with a route of their own in the main
-/// table stay reachable, and so does storage by the bypass path.
+/// table stay reachable, and so does storage where the bypass path needs no translation.
 fn close_by_routes(
     inputs: &Inputs,
     numbers: &Numbers,
@@ -109,6 +109,15 @@ fn close_by_routes(
         let egress = lookup(numbers.egress_table);
         state.rules.push(incoming(place::EGRESS, egress));
     }
+    let mut effect = "forwarded packets to partners are refused by routes";
+    if inputs.config.nat.bypass != NatBypass::None {
+        // Storage must not see a private source either.
+        effect = "forwarded packets to partners and storage are refused by routes";
+        let bypass = lookup(numbers.bypass_table);
+        let leads_there = |rule: &Rule| rule.family == family && rule.action == bypass;
+        state.rules.retain(|rule| !leads_there(rule));
+        state.paths.get_mut(family).bypass = None;
+    }
     state.routes.push(route(
         numbers,
         numbers.egress_table,
@@ -120,7 +129,7 @@ fn close_by_routes(
     paths.inputs = found;
     paths.egress = EgressPath::Closed;
     paths.leaves_by = None;
-    let closed = format!("{reason}; forwarded packets to partners are refused by routes");
+    let closed = format!("{reason}; {effect}");
     state
         .degraded
         .push(Degradation::new(Part::Translation, family, closed));

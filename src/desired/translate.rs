@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     DesiredState, EgressPath, Inputs,
-    addresses::{self, CLOSED, Resolved, Usable, resolve},
+    addresses::{self, CLOSED, Resolved, resolve},
     bypass_match::{ask, differs},
     counting::{self, Counting},
     disjoint,
@@ -99,7 +99,7 @@ pub(super) fn translate(
     let usable = addresses::egress(inputs, family, state);
     let mut addresses: Vec<IpAddr> = usable.iter().map(|usable| usable.own).collect();
     addresses.dedup();
-    let owners = owners(inputs, family, &usable, state);
+    let owners = addresses::owners(inputs, family, &usable, state);
     let out = egress_device(inputs, family)
         .inspect_err(|fault| {
             let missing = fault.degrades(Part::Translation, family, CLOSED);
@@ -159,30 +159,6 @@ pub(super) fn translate(
     let paths = state.paths.get_mut(family);
     paths.egress = EgressPath::Main;
     paths.leaves_by = out.filter(|_| !addresses.is_empty());
-}
-
-/// The address of each slot of source hosts. The slots of an address that is missing for the moment
-/// are lent to the others, and return with the address.
-fn owners(
-    inputs: &Inputs,
-    family: Family,
-    usable: &[Usable],
-    state: &mut DesiredState,
-) -> Vec<IpAddr> {
-    let slots = shares::slots(inputs.backend);
-    let configured: Vec<IpAddr> = addresses::configured(inputs, family).collect();
-    let dealt = shares::deal(inputs.shares.0.get(family), &configured, slots);
-    let here: Vec<IpAddr> = usable.iter().map(|usable| usable.configured).collect();
-    let lent = shares::deal(&dealt, &here, slots);
-    if configured.len() > 1 {
-        *state.shares.0.get_mut(family) = dealt;
-    }
-    let own = |owner: &IpAddr| {
-        let mut usable = usable.iter();
-        let found = usable.find(|usable| usable.configured == *owner);
-        found.map(|usable| usable.own)
-    };
-    lent.iter().filter_map(own).collect()
 }
 
 /// Steers and counts packets of a family without egress addresses.

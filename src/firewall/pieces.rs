@@ -22,8 +22,7 @@ pub enum Piece {
 
 impl Piece {
     /// The parts that translation and guard work without, the least important part first.
-    pub const OPTIONAL: [Piece; 4] =
-        [Piece::Counting, Piece::Last, Piece::Clamp, Piece::Inbound];
+    pub const OPTIONAL: [Piece; 4] = [Piece::Counting, Piece::Last, Piece::Clamp, Piece::Inbound];
 
     fn holds(self, hook: Hook, rule: &FwRule) -> bool {
         let counts = hook == Hook::PostroutingCount || matches!(rule.verdict, Statement::Count(_));

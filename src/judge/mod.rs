@@ -33,8 +33,8 @@ pub mod ordinary;
 mod packet;
 mod probes;
 mod redirect;
-mod translation;
 mod reverse;
+mod translation;
 mod words;
 
 use std::net::IpAddr;

@@ -128,6 +128,14 @@ impl Kernel {
         }
     }
 
+    /// Lets the next pass try the whole policy again.
+    pub fn forget_refusals(&mut self) {
+        for kind in BackendKind::ALL {
+            let (backend, fallback) = self.firewall_and_fallback(kind);
+            fallback.forget(backend);
+        }
+    }
+
     fn firewall_and_fallback(
         &mut self,
         kind: BackendKind,

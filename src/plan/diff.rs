@@ -273,7 +273,7 @@ fn diff_firewalls(goal: &Goal, observed: &ObservedState, ownership: &Ownership) 
             continue;
         }
         let (action, before) = match found {
-            ObservedFirewall::Absent if nothing => continue,
+            ObservedFirewall::Absent if nothing || after_text.is_empty() => continue,
             ObservedFirewall::Absent => (Action::Add, Vec::new()),
             ObservedFirewall::Owned(OwnedFirewall { text, .. }) if nothing => {
                 (Action::Delete, text.clone())

@@ -7,8 +7,9 @@ use super::pass::Pass;
 use super::persist::store_silences;
 use super::stored::read_optional;
 use super::view::{Firewalls, View};
-use super::{Job, Mode, PassError, instance};
+use super::{Cause, Job, Mode, PassError, instance};
 use crate::config::Role;
+use crate::desired::shares::Shares;
 use crate::facts::HostFacts;
 use crate::kernel::Kernel;
 use crate::ownership::Ownership;
@@ -32,6 +33,12 @@ impl Pass<'_> {
             config, options, ..
         } = self.job;
         self.note(gathered.notes);
+        if !matches!(
+            options.cause,
+            Cause::Drift | Cause::Repair | Cause::Conflict
+        ) {
+            kernel.forget_refusals();
+        }
         if answers {
             match self.numbers.read(&self.store, options) {
                 Ok(notes) => self.note(notes),
@@ -56,12 +63,8 @@ impl Pass<'_> {
         let mut view = self.open_view(kernel, ownership, firewalls, facts)?;
         view.set_instance(config, instance);
         view.instance_error = instance_error;
-        if answers && self.job.role == Role::Nat {
-            // Without the file the hosts may change their address once, no more.
-            let read = read_optional(&self.store, StateFile::Shares, options);
-            let (shares, notes) = read.unwrap_or_else(|error| (None, error.to_string().into()));
-            view.shares = shares.unwrap_or_default();
-            self.note(notes);
+        if answers {
+            view.shares = self.read_shares();
         }
         if firewalls == Firewalls::Chosen {
             self.report.backend = Some(view.backend.clone());
@@ -96,6 +99,18 @@ impl Pass<'_> {
             Err(_) => self.earlier().map(|earlier| earlier.prefixes()),
         };
         Ok(Seen { view, documents })
+    }
+
+    /// The stored owners of the slots of source hosts. Without the file the hosts may change their
+    /// address once, no more.
+    fn read_shares(&mut self) -> Shares {
+        if self.job.role != Role::Nat {
+            return Shares::default();
+        }
+        let read = read_optional(&self.store, StateFile::Shares, self.job.options);
+        let (shares, notes) = read.unwrap_or_else(|error| (None, error.to_string().into()));
+        self.note(notes);
+        shares.unwrap_or_default()
     }
 
     /// Reads the kernel, twice if need be. A pass without a usable firewall does the rest.

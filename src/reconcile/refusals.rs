@@ -26,6 +26,10 @@ pub(super) fn degradations(role: Role, refused: &Refusals) -> Vec<Degradation> {
                 Part::Forwarding,
                 "TCP segments are not limited; packets of hosts with jumbo frames may be lost",
             ),
+            Piece::Last => (
+                Part::Translation,
+                "packets that another program translates are not dropped",
+            ),
             Piece::Counting => (Part::Counting, "bytes are not counted by path"),
         };
         let reason = format!("{effect}: the firewall refuses the rules ({words})");

@@ -285,6 +285,7 @@ impl Report {
                 Some(ObservedFirewall::Owned(now)) => before
                     .get(backend)
                     .is_none_or(|before| before.text != now.text),
+                Some(ObservedFirewall::Absent) => before.contains_key(backend),
                 _ => true,
             },
             _ => true,

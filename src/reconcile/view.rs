@@ -208,6 +208,7 @@ impl View {
             Some(ruleset) => {
                 let present = match self.observed.firewalls.get(&self.backend.kind) {
                     Some(ObservedFirewall::Owned(owned)) => Some(owned.text.as_slice()),
+                    Some(ObservedFirewall::Absent) => Some(&[][..]),
                     _ => None,
                 };
                 kernel.render_policy(self.backend.kind, ruleset, present)?

@@ -133,6 +133,9 @@ impl Fallback {
 
     /// Tries the whole policy again at the next occasion.
     pub(crate) fn forget(&mut self, backend: &mut dyn FirewallBackend) {
+        if self.refused.is_empty() {
+            return;
+        }
         self.last = std::mem::take(&mut self.refused);
         self.since = None;
         self.leave_families(backend);
