@@ -90,17 +90,8 @@ fn rule_of(family: Family, matches: Vec<Match>, verdict: Statement) -> FwRule {
     }
 }
 
-/// A policy with every expression of the nf_tables backend.
-fn everything() -> Ruleset {
-    let mark = Mark { value: 1, mask: 3 };
-    let any = |family: Family| vec![family.default_prefix()];
-    let bucket = || Match::SourceSlots {
-        slots: vec![0],
-        of: 2,
-        seed: 1,
-    };
-    let v4 = IpAddr::from(Ipv4Addr::LOCALHOST);
-    let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
+/// Rules with every expression of prerouting.
+fn marking(mark: Mark) -> Vec<FwRule> {
     let mut prerouting = vec![
         rule(
             vec![Match::NewFlow, Match::DestinationIsLocal],
@@ -124,6 +115,20 @@ fn everything() -> Ruleset {
         Statement::Drop,
     ));
     prerouting.extend(answers.map(|answer| rule(vec![answer], Statement::Accept)));
+    prerouting
+}
+
+/// A policy with every expression of the nf_tables backend.
+fn everything() -> Ruleset {
+    let mark = Mark { value: 1, mask: 3 };
+    let any = |family: Family| vec![family.default_prefix()];
+    let bucket = || Match::SourceSlots {
+        slots: vec![0],
+        of: 2,
+        seed: 1,
+    };
+    let v4 = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
     let counting = [
         Match::OriginalDirection,
         Match::PacketMark(mark),
@@ -164,7 +169,7 @@ fn everything() -> Ruleset {
         Statement::DropCounted(DropReason::Sources),
     );
     let chains = [
-        (Hook::Prerouting, prerouting),
+        (Hook::Prerouting, marking(mark)),
         (Hook::OutputReroute, Vec::new()),
         (Hook::PostroutingCount, vec![count]),
         (Hook::PostroutingNat, translation),
