@@ -7,6 +7,7 @@
 # make bench      measures speed, side by side with ip and BIRD
 # make bench-agent  measures the running agent: drift, flush, start, storm, rest (three minutes)
 # make soak       runs the agent over 10,000 passes and 1,000 documents (half an hour)
+# make fuzz       feeds the decoders with random input, a minute each
 # make build      builds the release binary
 # make packages   builds a .deb and an .rpm in target/packages; ARCH=arm64 for another architecture
 # make lint       checks formatting and clippy
@@ -15,7 +16,7 @@
 CARGO ?= cargo
 DEPS  := packaging/dev/install-deps.sh
 
-.PHONY: build packages demo test test-images test-boot test-long golden bench bench-agent soak lint deny deps
+.PHONY: build packages demo test test-images test-boot test-long golden bench bench-agent soak fuzz lint deny deps
 
 build:
 	@$(DEPS) build
@@ -71,10 +72,14 @@ soak:
 	@$(DEPS) bench
 	$(CARGO) bench --locked --bench agent -- --soak
 
+fuzz:
+	@packaging/dev/fuzz.sh
+
 lint:
 	@$(DEPS) build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --features fuzzing -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
 deny:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the tools that building, packaging, the demo, the tests or the bench need:
 #
-#   packaging/dev/install-deps.sh build|packages|release|deny|demo|test|boot|bench
+#   packaging/dev/install-deps.sh build|packages|release|deny|demo|test|boot|bench|fuzz
 #
 # Quick and silent if all tools exist. Installs missing tools with apt-get (through sudo if not root);
 # without apt-get, prints the missing tools and stops.
@@ -20,6 +20,8 @@ test="$demo iptables:iptables iptables-restore:iptables \
     ${packages#"$build "} $release dnf:dnf debootstrap:debootstrap cpio:cpio lintian:lintian rpmlint:rpmlint \
     shellcheck:shellcheck ensurepip:python3-venv man:man-db lexgrog:man-db bash:bash zsh:zsh fish:fish"
 boot="$demo ${packages#"$build "} debootstrap:debootstrap systemd-nspawn:systemd-container"
+# libFuzzer is C++.
+fuzz="$build c++:g++"
 bench="$test bird:bird2 birdc:bird2"
 
 # The tests check the alert rules with promtool. Debian 13 has a package of that name; before,
@@ -36,8 +38,9 @@ case "${1:-test}" in
     test) wanted=$test ;;
     boot) wanted=$boot ;;
     bench) wanted=$bench ;;
+    fuzz) wanted=$fuzz ;;
     *)
-        echo "usage: $0 build|packages|release|deny|demo|test|boot|bench" >&2
+        echo "usage: $0 build|packages|release|deny|demo|test|boot|bench|fuzz" >&2
         exit 64
         ;;
 esac

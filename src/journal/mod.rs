@@ -6,6 +6,9 @@
 //! program undid steps, writes a further `begin` with the steps of all attempts. A pass without
 //! changes may write only `end`.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 mod store;
 

@@ -4,6 +4,9 @@ pub mod errno;
 pub mod events;
 pub mod firewall;
 pub mod flows;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod link;
 pub mod lookup;
 mod main_table;

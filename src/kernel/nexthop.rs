@@ -61,7 +61,7 @@ pub fn dump(socket: &mut NetlinkSocket) -> Result<Vec<NexthopObject>, NetlinkErr
     Ok(objects)
 }
 
-fn decode(payload: &[u8]) -> Result<NexthopObject, WireError> {
+pub(super) fn decode(payload: &[u8]) -> Result<NexthopObject, WireError> {
     let header = payload
         .get(..NHMSG)
         .ok_or(WireError::Malformed("nexthop header"))?;

@@ -8,6 +8,9 @@ pub mod child;
 mod coding;
 mod error;
 mod file;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod imds;
 mod locator;

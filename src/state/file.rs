@@ -81,8 +81,16 @@ pub(super) fn read<M: DeserializeOwned>(
         return Err(ReadError::Absent { path: path.clone() });
     };
     let bytes = read_bytes(&opened).map_err(StateError::wrap("read", path))?;
+    parse(path, bytes)
+}
+
+/// Checks the digest of a file's bytes.
+pub(super) fn parse<M: DeserializeOwned>(
+    path: &Path,
+    bytes: Vec<u8>,
+) -> Result<Sound<M>, ReadError> {
     let corrupt = |what: String| ReadError::Corrupt {
-        path: path.clone(),
+        path: path.to_owned(),
         what,
     };
     let line_end = bytes
@@ -174,7 +182,7 @@ pub(super) fn write<M: Serialize>(
     if sync { opened.sync() } else { Ok(()) }
 }
 
-fn first_line<M: Serialize>(meta: &M, body: &[u8]) -> Result<String, serde_json::Error> {
+pub(super) fn first_line<M: Serialize>(meta: &M, body: &[u8]) -> Result<String, serde_json::Error> {
     let head = serde_json::to_string(&Head {
         length: body.len() as u64,
         meta,

@@ -25,6 +25,9 @@ pub mod directory;
 pub mod error;
 mod exclusion;
 mod file;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod instance_facts;
 pub mod lock;
 pub mod patience;

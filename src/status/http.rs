@@ -10,6 +10,7 @@ use hyper::http::uri::Authority;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -52,7 +53,10 @@ pub fn serve_metrics(
     listener.set_nonblocking(true).map_err(failed)?;
     let at = listener.local_addr().map_err(failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-    let server = accept::serve(listener, move |stream| serve(stream, to_loop.clone()));
+    let server = accept::serve(listener, move |stream: TcpStream| {
+        let is_loopback = stream.local_addr().is_ok_and(|own| own.ip().is_loopback());
+        serve(stream, is_loopback, to_loop.clone())
+    });
     Ok(MetricsServer {
         at,
         _server: server,
@@ -61,8 +65,11 @@ pub fn serve_metrics(
 
 /// Serves one request per connection: keep-alive gains nothing for a scrape every 15 s, and an
 /// idle connection would wake the agent up.
-async fn serve(stream: TcpStream, to_loop: mpsc::Sender<Asked>) {
-    let is_loopback = stream.local_addr().is_ok_and(|own| own.ip().is_loopback());
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    is_loopback: bool,
+    to_loop: mpsc::Sender<Asked>,
+) {
     let service = service_fn(|request| {
         let to_loop = to_loop.clone();
         async move {

@@ -10,6 +10,9 @@
 
 mod accept;
 mod client;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hold;
 mod http;
 pub mod metrics;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -71,7 +72,9 @@ pub fn serve_socket(
     clear(path)?;
     let listener = listen(path).map_err(refused("listen at", path))?;
     let identity = identity(path).map_err(refused("find the socket", path))?;
-    let server = accept::serve(listener, move |stream| serve(stream, to_loop.clone()));
+    let server = accept::serve(listener, move |stream: UnixStream| {
+        serve(stream, to_loop.clone())
+    });
     Ok(ControlSocket {
         path: path.to_owned(),
         identity,
@@ -153,7 +156,10 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves one client. Errors concern this client alone, so nobody logs them.
-async fn serve(mut stream: UnixStream, to_loop: mpsc::Sender<Asked>) {
+pub(super) async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    to_loop: mpsc::Sender<Asked>,
+) {
     let Some(reply) = answer(&mut stream, &to_loop).await else {
         return;
     };
@@ -165,7 +171,10 @@ async fn serve(mut stream: UnixStream, to_loop: mpsc::Sender<Asked>) {
 
 /// Reads the request and gets the reply; `None` for a client without a request, or a loop without
 /// a reply.
-async fn answer(stream: &mut UnixStream, to_loop: &mpsc::Sender<Asked>) -> Option<Reply> {
+async fn answer(
+    stream: &mut (impl AsyncRead + Unpin),
+    to_loop: &mpsc::Sender<Asked>,
+) -> Option<Reply> {
     let mut line = Vec::new();
     let mut input = BufReader::new(stream.take(MAX_REQUEST));
     input.read_until(b'\n', &mut line).await.ok()?;

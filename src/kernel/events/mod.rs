@@ -6,6 +6,8 @@
 
 mod decode;
 mod filter;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 
 use std::io;
 use std::time::Instant;

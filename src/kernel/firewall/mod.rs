@@ -6,6 +6,9 @@ mod backend;
 mod error;
 mod extras;
 mod fallback;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guarded;
 pub mod iptables;
 pub mod nftables;

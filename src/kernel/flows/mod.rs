@@ -14,6 +14,8 @@ mod ends;
 mod entry;
 mod error;
 mod filter;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod request;
 mod select;
 mod sockets;

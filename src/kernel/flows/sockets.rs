@@ -113,7 +113,7 @@ fn each(states: u32, mut hand_on: impl FnMut(u8, SocketAddr, SocketAddr)) -> Res
 }
 
 /// State, local and remote end out of a `struct inet_diag_msg` (linux/inet_diag.h).
-fn parse(body: &[u8]) -> Option<(u8, SocketAddr, SocketAddr)> {
+pub(super) fn parse(body: &[u8]) -> Option<(u8, SocketAddr, SocketAddr)> {
     let (family, state) = (family_of(*body.first()?)?, *body.get(1)?);
     let port = |at: usize| Some(u16::from_be_bytes(body.get(at..at + 2)?.try_into().ok()?));
     let address = |at: usize| -> Option<IpAddr> {

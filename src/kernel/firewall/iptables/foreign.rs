@@ -77,7 +77,7 @@ const WAIT: Duration = Duration::from_secs(5);
 type ChainsByName = BTreeMap<String, Vec<ForeignRule>>;
 
 /// Reads the output of `iptables -S`: chains, and policies of built-in chains.
-fn parse(text: &str, family: Family) -> (ChainsByName, BTreeMap<String, String>) {
+pub(super) fn parse(text: &str, family: Family) -> (ChainsByName, BTreeMap<String, String>) {
     let (mut chains, mut policies) = (ChainsByName::new(), BTreeMap::new());
     for line in records(text) {
         let Some((kind, rest)) = line.split_once(' ') else {

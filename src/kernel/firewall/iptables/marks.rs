@@ -33,7 +33,7 @@ pub fn foreign_marks() -> Result<BTreeSet<MarkUse>, FirewallError> {
 }
 
 /// Reads the output of `iptables-save`.
-fn parse(text: &str, program: &str) -> Vec<MarkUse> {
+pub(super) fn parse(text: &str, program: &str) -> Vec<MarkUse> {
     let mut table = String::new();
     let mut found = Vec::new();
     for line in records(text) {

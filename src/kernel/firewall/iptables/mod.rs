@@ -25,6 +25,8 @@ use crate::types::{Family, PerFamily};
 mod builder;
 mod conditions;
 mod foreign;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 pub mod legacy;
 mod marks;
 mod model;
@@ -37,11 +39,10 @@ mod script;
 mod tool;
 mod write;
 
-/// The time in seconds for `-restore` to wait for the xtables lock: a big foreign restore holds the
-/// lock for some seconds, and a pass must end.
+/// Seconds for `-restore` to wait for the xtables lock, which a big foreign restore holds for some.
 pub const LOCK_WAIT_S: u32 = 5;
 
-/// The first version with `--wait` in `iptables-restore` (release notes of iptables).
+/// The first version with `iptables-restore --wait` (release notes of iptables).
 const WAITING_RESTORE: (u32, u32, u32) = (1, 6, 2);
 
 /// The iptables backend.
@@ -128,8 +129,7 @@ impl IptablesBackend {
     }
 }
 
-/// True if this nf_tables table may hold chains of ours: the nft variant keeps one table for each
-/// family and name (`NFPROTO_IPV4` 2 and `NFPROTO_IPV6` 10, linux/netfilter.h).
+/// True for a table of iptables-nft: `NFPROTO_IPV4` 2, `NFPROTO_IPV6` 10 (linux/netfilter.h).
 pub fn table_is_ours(family: u8, table: &str) -> bool {
     [2, 10].contains(&family) && ["nat", "mangle", "filter"].contains(&table)
 }

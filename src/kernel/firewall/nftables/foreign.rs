@@ -31,9 +31,9 @@ const NFTA_RANGE_TO_DATA: u16 = 4;
 const MOST_CHAINS: usize = 512;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct TableKey {
-    family: u8,
-    name: String,
+pub(super) struct TableKey {
+    pub(super) family: u8,
+    pub(super) name: String,
 }
 
 /// Reads the foreign chains, with the generation of the reading. `known` is the generation of the
@@ -103,21 +103,28 @@ fn rules(wire: &mut Wire, table: &TableKey, chain: &str) -> Result<Vec<ForeignRu
         Ok(())
     })?;
     raw.iter()
-        .map(|expressions| {
-            let mut reader = RuleReader {
-                wire: &mut *wire,
-                table,
-                registers: BTreeMap::new(),
-                conditions: Vec::new(),
-                effect: Effect::Continue,
-            };
-            reader.read(expressions)?;
-            Ok(ForeignRule {
-                conditions: reader.conditions,
-                effect: reader.effect,
-            })
-        })
+        .map(|expressions| rule(wire, table, expressions))
         .collect()
+}
+
+/// Decodes one rule. The elements of sets come from the kernel.
+pub(super) fn rule(
+    wire: &mut Wire,
+    table: &TableKey,
+    expressions: &[u8],
+) -> Result<ForeignRule, WireError> {
+    let mut reader = RuleReader {
+        wire,
+        table,
+        registers: BTreeMap::new(),
+        conditions: Vec::new(),
+        effect: Effect::Continue,
+    };
+    reader.read(expressions)?;
+    Ok(ForeignRule {
+        conditions: reader.conditions,
+        effect: reader.effect,
+    })
 }
 
 #[derive(Debug, Clone)]

@@ -70,7 +70,7 @@ struct MarkReader {
     found: Vec<(Carrier, Access, Mark)>,
 }
 
-fn of_rule(expressions: &[u8], place: &str) -> Result<Vec<MarkUse>, WireError> {
+pub(super) fn of_rule(expressions: &[u8], place: &str) -> Result<Vec<MarkUse>, WireError> {
     let mut reader = MarkReader::default();
     for expression in attributes(expressions)? {
         let parts = attributes(expression.payload)?;

@@ -18,6 +18,8 @@ mod decode;
 mod encode;
 mod expression;
 mod foreign;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod marks;
 mod message;
 mod probe;
