@@ -92,7 +92,11 @@ impl fmt::Display for Value {
                 (NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2) => f.write_str("th dport"),
                 (NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1) => f.write_str("tcp flags"),
                 // The raw syntax of nft in bits, with the header as a number instead of a name.
-                _ => write!(f, "@base-{base},{},{}", offset * 8, length * 8),
+                // A foreign rule may name any 32-bit number of bytes.
+                (base, offset, length) => {
+                    let (first, count) = (u64::from(offset) * 8, u64::from(length) * 8);
+                    write!(f, "@base-{base},{first},{count}")
+                }
             },
             Value::Jhash { of, modulus, seed } => {
                 write!(f, "jhash {of} mod {modulus} seed {seed:#x}")
