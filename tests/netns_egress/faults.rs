@@ -147,13 +147,13 @@ pub const ROWS: &[Row] = &[
         name: "blackhole of the administrator",
         early: |scene| {
             scene.shell(
-                "ip route add blackhole 3.5.0.0/24; ip route add unreachable 16.182.0.0/16
+                "ip route add blackhole 3.5.0.0/24; ip route add unreachable 16.182.255.0/24
                  ip -6 route add prohibit 2600:1fa0:8000:ff::/64",
             );
         },
         mend: |scene| {
             scene.shell(
-                "ip route del blackhole 3.5.0.0/24; ip route del unreachable 16.182.0.0/16
+                "ip route del blackhole 3.5.0.0/24; ip route del unreachable 16.182.255.0/24
                  ip -6 route del prohibit 2600:1fa0:8000:ff::/64",
             );
         },
