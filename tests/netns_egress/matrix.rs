@@ -181,6 +181,16 @@ fn faults_at_the_boot_of_a_host_iptables() {
 }
 
 #[test]
+fn faults_at_the_boot_of_a_nat_iptables() {
+    isolated(|| boot(Kind::Nat, Firewall::Iptables));
+}
+
+#[test]
+fn faults_at_the_boot_of_a_nat_iptables_legacy() {
+    isolated(|| boot(Kind::Nat, Firewall::IptablesLegacy));
+}
+
+#[test]
 fn faults_on_a_running_nat_iptables() {
     isolated(|| running(Kind::Nat, Firewall::Iptables));
 }

@@ -30,6 +30,7 @@ pub(super) mod fuzzing;
 pub mod legacy;
 mod marks;
 mod model;
+mod order;
 mod read;
 mod records;
 mod render;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::model::{CHAIN_COMMENT, Jump, Own, OwnTable, counting};
+use super::order::in_order;
 use super::rule::ChainRule;
 use super::save::Saved;
 
@@ -15,10 +16,7 @@ use super::save::Saved;
 pub fn script(current: &Saved, target: &Own) -> String {
     let nothing = OwnTable::default();
     let mut text = String::new();
-    let mut tables: Vec<&String> = current.own.0.keys().chain(target.0.keys()).collect();
-    tables.sort_unstable();
-    tables.dedup();
-    for table in tables {
+    for table in in_order(&current.own, target) {
         let from = current.own.0.get(table).unwrap_or(&nothing);
         let to = target.0.get(table).unwrap_or(&nothing);
         if !from.same_as(to) {
