@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use trailblazer::apply::{Interposer, apply};
+use trailblazer::config::Role;
 use trailblazer::firewall::BackendKind;
 use trailblazer::kernel::errno::KernelError;
 use trailblazer::kernel::lookup::RouteDecision;
@@ -343,7 +344,15 @@ fn table_taken(world: &World, at: usize) -> bool {
         "{when}: {error}"
     );
     assert!(list().contains("chain mine"), "{when}: {}", list());
-    let steps: Vec<&Step> = world.steps.iter().collect();
+    // Without a translation the bypass path of a NAT stays closed: storage would see private sources.
+    let closed = world.scenario.role == Role::Nat;
+    let is_bypass =
+        |step: &&Step| matches!(step, Step::Rule { rule, .. } if rule.priority.0 == 30020);
+    let steps: Vec<&Step> = world
+        .steps
+        .iter()
+        .filter(|step| !(closed && is_bypass(step)))
+        .collect();
     world.assert_carried_out(&steps, &when);
     world
         .ns()
