@@ -42,7 +42,7 @@ impl Hop {
         };
         let found = neighbours.iter().find(same);
         GatewayStatus {
-            neighbour: found.map(|found| found.state.to_string()),
+            neighbour: found.map(|found| found.state),
             ..self.status.clone()
         }
     }

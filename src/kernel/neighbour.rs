@@ -7,14 +7,13 @@ use std::time::Duration;
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::family_number;
 use super::wire::{Frame, WireError, each_attribute, put_address, u16_at, u32_at};
+use crate::objects::NeighbourState;
 use crate::types::{Family, IfIndex};
 
 // linux/neighbour.h and linux/rtnetlink.h.
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_GETNEIGH: u16 = 30;
 const NDA_DST: u16 = 1;
-const NUD_INCOMPLETE: u16 = 0x01;
-const NUD_FAILED: u16 = 0x20;
 /// Makes the kernel resolve the address as if a packet needed the address.
 const NTF_USE: u8 = 1;
 /// Length of `struct ndmsg`, and the places of interface and state inside.
@@ -46,14 +45,9 @@ pub fn is_unresolved(
 ) -> Result<bool, NetlinkError> {
     let operation = format!("look up the neighbour {address}");
     let request = |buffer: &mut Vec<u8>| put_neighbour(buffer, address, device, 0);
-    let decode = |frame: &Frame<'_>| {
-        let state = frame.body.get(STATE..STATE + 2);
-        let state = state.and_then(|bytes| bytes.try_into().ok());
-        let state = state.ok_or(WireError::Malformed("neighbour header"))?;
-        Ok(Some(u16::from_ne_bytes(state)))
-    };
+    let decode = |frame: &Frame<'_>| Ok(Some(NeighbourState::of(u16_at(frame.body, STATE)?)));
     let answer = socket.ask(&operation, RTM_GETNEIGH, request, decode)?;
-    Ok(answer.is_ok_and(|state| state & (NUD_INCOMPLETE | NUD_FAILED) != 0))
+    Ok(answer.is_ok_and(|state| state.is_some_and(NeighbourState::is_unresolved)))
 }
 
 /// Makes the kernel resolve an address again. Without privilege nothing happens.
@@ -86,43 +80,6 @@ pub fn is_silent(
         }
     }
     Ok(true)
-}
-
-/// The kernel's knowledge of a neighbour (`NUD_*`, linux/neighbour.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NeighbourState {
-    /// The kernel asks, without an answer so far.
-    Incomplete,
-    /// The neighbour answered a moment ago.
-    Reachable,
-    /// The neighbour answered earlier, and no packet has needed a newer answer.
-    Stale,
-    Delay,
-    Probe,
-    /// The neighbour doesn't answer.
-    Failed,
-    /// A link without neighbour discovery.
-    NoArp,
-    /// Set by an administrator.
-    Permanent,
-}
-
-words!(NeighbourState {
-    Incomplete => "incomplete",
-    Reachable => "reachable",
-    Stale => "stale",
-    Delay => "delay",
-    Probe => "probe",
-    Failed => "failed",
-    NoArp => "noarp",
-    Permanent => "permanent",
-});
-
-impl NeighbourState {
-    fn of(bits: u16) -> Option<NeighbourState> {
-        let place = usize::try_from(bits.trailing_zeros()).ok()?;
-        NeighbourState::ALL.get(place).copied()
-    }
 }
 
 /// An entry of a neighbour table.

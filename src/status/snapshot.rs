@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Role;
 use crate::degraded::Degradation;
 pub use crate::firewall::{PathTraffic, Traffic};
+use crate::objects::NeighbourState;
 use crate::types::{Family, PerFamily, SyncToken};
 
 /// The agent's state. Only [`State::InForce`] promises the paths of the config.
@@ -195,13 +196,13 @@ pub struct GatewayStatus {
     /// False for an egress gateway of the settings without a route.
     pub in_use: bool,
     /// The state in the kernel's neighbour table; `None` without an entry.
-    pub neighbour: Option<String>,
+    pub neighbour: Option<NeighbourState>,
 }
 
 impl GatewayStatus {
     /// True if the gateway doesn't answer on its link.
     pub fn is_silent(&self) -> bool {
-        matches!(self.neighbour.as_deref(), Some("failed" | "incomplete"))
+        self.neighbour.is_some_and(NeighbourState::is_unresolved)
     }
 }
 

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 use trailblazer::config::Role;
 use trailblazer::degraded::{Degradation, Part};
+use trailblazer::objects::NeighbourState;
 use trailblazer::status::control::*;
 use trailblazer::status::snapshot::*;
 use trailblazer::types::{Family, PerFamily, SyncToken};
@@ -217,7 +218,7 @@ pub fn filled() -> Snapshot {
                 address: "10.0.1.10".to_owned(),
                 device: Some("eth0".to_owned()),
                 in_use: true,
-                neighbour: Some("reachable".to_owned()),
+                neighbour: Some(NeighbourState::Reachable),
             },
             GatewayStatus {
                 path: "egress".to_owned(),
@@ -225,7 +226,7 @@ pub fn filled() -> Snapshot {
                 address: "10.0.1.11".to_owned(),
                 device: Some("eth0".to_owned()),
                 in_use: true,
-                neighbour: Some("failed".to_owned()),
+                neighbour: Some(NeighbourState::Failed),
             },
             GatewayStatus {
                 path: "egress".to_owned(),

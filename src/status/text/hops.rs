@@ -1,6 +1,7 @@
 //! Gateways and egress addresses on the page.
 
 use super::lines::Lines;
+use crate::objects::NeighbourState;
 use crate::status::snapshot::{EgressAddressStatus, GatewayStatus};
 
 /// The lines of the gateways.
@@ -10,8 +11,8 @@ pub(super) fn gateways(gateways: &[GatewayStatus], lines: &mut Lines) {
         let device = gateway.device.as_deref();
         let device = device.map_or_else(String::new, |device| format!(" on {device}"));
         let used = if gateway.in_use { "in use" } else { "LEFT OUT" };
-        let neighbour = match gateway.neighbour.as_deref() {
-            Some("failed") => "neighbour FAILED: no answer on the link".to_owned(),
+        let neighbour = match gateway.neighbour {
+            Some(NeighbourState::Failed) => "neighbour FAILED: no answer on the link".to_owned(),
             Some(state) => format!("neighbour {state}"),
             None => "no neighbour entry: not asked yet".to_owned(),
         };
