@@ -283,6 +283,15 @@ impl DroppedTraffic {
         }
     }
 
+    /// True if a counter is less than in an earlier reading: all counters started again.
+    pub fn restarted_since(&self, earlier: &DroppedTraffic) -> bool {
+        DropReason::ALL.into_iter().any(|reason| {
+            let packets = |counts: &DroppedTraffic, family| counts.of(reason).get(family).packets;
+            let mut families = Family::ALL.into_iter();
+            families.any(|family| packets(self, family) < packets(earlier, family))
+        })
+    }
+
     /// The packets of one reason, for a change.
     pub fn of_mut(&mut self, reason: DropReason) -> &mut PerFamily<Traffic> {
         match reason {

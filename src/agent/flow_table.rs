@@ -26,8 +26,9 @@ pub(super) struct FlowTable {
 }
 
 impl FlowTable {
-    /// The use of the table; `None` if the kernel refuses.
+    /// The use of the table; `None` before the first settings, and if the kernel refuses.
     pub fn read(&self) -> Option<ConntrackStatus> {
+        self.role?;
         let table = match table_use() {
             Ok(table) => table,
             Err(error) => {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::flow_table::FlowTable;
 use crate::config::Role;
-use crate::firewall::{BackendKind, DropReason, DroppedTraffic, PathTraffic, Traffic};
+use crate::firewall::{BackendKind, DroppedTraffic, PathTraffic, Traffic};
 use crate::kernel::firewall::{self, FirewallBackend, FirewallError};
 use crate::kernel::neighbour::{self, Neighbour};
 use crate::kernel::netlink::NetlinkSocket;
@@ -70,26 +70,24 @@ impl Meter {
             .name("meter".to_owned())
             .spawn(move || {
                 let mut counters = Counters::new(store);
-                let mut flows = None;
+                let mut flows = FlowTable::default();
                 for order in waiting {
                     match order {
                         MeterOrder::Use(kind, role) => {
                             counters.use_backend(kind);
-                            flows.get_or_insert_with(FlowTable::default).role = Some(role);
+                            flows.role = Some(role);
                         }
                         MeterOrder::Read => {
                             let reading = Reading {
                                 traffic: counters.read(),
-                                conntrack: flows.as_ref().and_then(FlowTable::read),
+                                conntrack: flows.read(),
                                 neighbours: neighbours(),
                             };
                             if done.send(reading).is_err() {
                                 return;
                             }
                             // The listing takes longer: the next reading has its result.
-                            if let Some(flows) = &mut flows {
-                                flows.list_ports();
-                            }
+                            flows.list_ports();
                         }
                     }
                 }
@@ -219,14 +217,12 @@ fn sum(a: &PathTraffic, b: &PathTraffic) -> PathTraffic {
 
 /// True if a counter decreased: all counters started again.
 fn shrank(last: &PathTraffic, now: &PathTraffic) -> bool {
-    Family::ALL.into_iter().any(|family| {
-        now.bypass.get(family).packets < last.bypass.get(family).packets
-            || now.egress.get(family).packets < last.egress.get(family).packets
-            || DropReason::ALL.into_iter().any(|reason| {
-                let packets = |all: &PathTraffic| all.dropped.of(reason).get(family).packets;
-                packets(now) < packets(last)
-            })
-    })
+    let mut families = Family::ALL.into_iter();
+    now.dropped.restarted_since(&last.dropped)
+        || families.any(|family| {
+            now.bypass.get(family).packets < last.bypass.get(family).packets
+                || now.egress.get(family).packets < last.egress.get(family).packets
+        })
 }
 
 /// The share of the bypass in all counted bytes; `None` without bytes.

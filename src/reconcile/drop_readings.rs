@@ -29,7 +29,11 @@ impl DropReadings {
         now: Instant,
         counts: DroppedTraffic,
     ) -> (DroppedTraffic, Duration) {
-        if self.0.back().is_some_and(|(_, last)| shrank(last, &counts)) {
+        if self
+            .0
+            .back()
+            .is_some_and(|(_, last)| counts.restarted_since(last))
+        {
             self.0.clear();
         }
         let age = |at: Instant| now.saturating_duration_since(at);
@@ -48,24 +52,13 @@ impl DropReadings {
 /// The packets between two readings.
 pub(super) fn since(before: &DroppedTraffic, now: &DroppedTraffic) -> DroppedTraffic {
     let mut grown = DroppedTraffic::default();
-    for (reason, family) in all() {
-        let packets = |counts: &DroppedTraffic| counts.of(reason).get(family).packets;
-        grown.of_mut(reason).get_mut(family).packets = packets(now) - packets(before);
+    for reason in DropReason::ALL {
+        for family in Family::ALL {
+            let packets = |counts: &DroppedTraffic| counts.of(reason).get(family).packets;
+            grown.of_mut(reason).get_mut(family).packets = packets(now) - packets(before);
+        }
     }
     grown
-}
-
-fn all() -> impl Iterator<Item = (DropReason, Family)> {
-    let families = |reason| Family::ALL.map(|family| (reason, family));
-    DropReason::ALL.into_iter().flat_map(families)
-}
-
-/// True if the counters started again, with the table.
-pub(super) fn shrank(last: &DroppedTraffic, now: &DroppedTraffic) -> bool {
-    all().any(|(reason, family)| {
-        let packets = |counts: &DroppedTraffic| counts.of(reason).get(family).packets;
-        packets(now) < packets(last)
-    })
 }
 
 #[cfg(test)]

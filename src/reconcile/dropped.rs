@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::attempt::{Aim, Machine};
-use super::drop_readings::{shrank, since};
+use super::drop_readings::since;
 use super::pass::Pass;
 use crate::config::Role;
 use crate::firewall::DroppedTraffic;
@@ -60,7 +60,7 @@ impl Pass<'_> {
     fn since_last_pass(&self, counts: &DroppedTraffic) -> DroppedTraffic {
         let stored: Option<DroppedTraffic> = self.store.read_json(StateFile::Dropped).ok();
         let before = stored
-            .filter(|before| !shrank(before, counts))
+            .filter(|before| !counts.restarted_since(before))
             .unwrap_or_default();
         if self.job.options.mode.writes() && before != *counts {
             // Without the file the next pass counts the same packets again.
