@@ -2,7 +2,7 @@
 //! firewall chain and may drop or redirect them.
 
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::wire::{WireError, each_attribute};
+use super::wire::{WireError, each_attribute, u32_at};
 use crate::judge::Filter;
 use crate::types::IfIndex;
 
@@ -36,7 +36,7 @@ pub fn filters(
     let request = |buffer: &mut Vec<u8>| put_tcmsg(buffer, IfIndex(0), 0);
     let hooked = socket.dump("read the qdiscs", RTM_GETQDISC, request, |frame| {
         let kind = kind(frame.body)?;
-        let device = device(frame.body)?;
+        let device = IfIndex(u32_at(frame.body, INTERFACE)?);
         let found = ["clsact", "ingress"].contains(&kind.as_str()) && devices.contains(&device);
         Ok(found.then_some(device))
     })?;
@@ -59,13 +59,6 @@ pub fn filters(
     filters.sort();
     filters.dedup();
     Ok(filters)
-}
-
-fn device(body: &[u8]) -> Result<IfIndex, WireError> {
-    let bytes = body.get(INTERFACE..INTERFACE + 4);
-    let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
-    let bytes = bytes.ok_or(WireError::Malformed("qdisc header"))?;
-    Ok(IfIndex(u32::from_ne_bytes(bytes)))
 }
 
 fn kind(body: &[u8]) -> Result<String, WireError> {

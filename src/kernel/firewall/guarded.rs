@@ -128,19 +128,17 @@ impl FirewallBackend for Guarded {
     }
 
     fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {
-        let rules = match self.rules.observe()? {
-            ObservedFirewall::Owned(owned) => Some(owned),
-            ObservedFirewall::Absent | ObservedFirewall::Unavailable(_)
-                if matches!(self.table()?, ObservedFirewall::Owned(_)) =>
-            {
-                None
-            }
-            other => return Ok(other),
-        };
-        let table = match self.table()? {
-            ObservedFirewall::Owned(owned) => Some(owned),
-            ObservedFirewall::Absent | ObservedFirewall::Unavailable(_) => None,
-            other => return Ok(other),
+        use ObservedFirewall::{Absent, Foreign, Owned, Unavailable, Unreadable};
+        let rules = self.rules.observe()?;
+        if matches!(rules, Foreign(_) | Unreadable(_)) {
+            return Ok(rules);
+        }
+        let (rules, table) = match (rules, self.table()?) {
+            (Owned(rules), Owned(table)) => (Some(rules), Some(table)),
+            (Owned(rules), Absent | Unavailable(_)) => (Some(rules), None),
+            (Owned(_), other) => return Ok(other),
+            (_, Owned(table)) => (None, Some(table)),
+            (other, _) => return Ok(other),
         };
         let record = (
             rules.as_ref().map(|owned| &owned.snapshot.0),

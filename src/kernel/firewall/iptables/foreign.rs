@@ -258,15 +258,7 @@ fn states(value: &str, negated: bool) -> Condition {
             _ => None,
         })
         .sum();
-    match bits {
-        Some(bits) => Condition {
-            field: Field::FlowState,
-            mask: bits.to_ne_bytes().into(),
-            test: Test::Equals(vec![0; 4]),
-            negated: !negated,
-        },
-        None => Condition::unknown(),
-    }
+    any_bit(Field::FlowState, bits, negated)
 }
 
 /// The status bits of a flow (`IPS_*`, linux/netfilter/nf_conntrack_common.h).
@@ -281,9 +273,14 @@ fn status(value: &str, negated: bool) -> Condition {
             _ => None,
         })
         .sum();
+    any_bit(Field::FlowStatus, bits, negated)
+}
+
+/// Matches if the field has one of the bits; unknown without them.
+fn any_bit(field: Field, bits: Option<u32>, negated: bool) -> Condition {
     match bits {
         Some(bits) => Condition {
-            field: Field::FlowStatus,
+            field,
             mask: bits.to_ne_bytes().into(),
             test: Test::Equals(vec![0; 4]),
             negated: !negated,
