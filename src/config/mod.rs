@@ -100,7 +100,7 @@ words!(FetchPath { Auto => "auto", Egress => "egress", Bypass => "bypass" });
 /// `[vpc] metadata`: permission to ask the instance metadata service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MetadataUse {
-    /// Where the machine is an EC2 instance, or AWS's own variables name an endpoint.
+    /// An EC2 instance asks, and a machine with an endpoint in AWS's own environment variables.
     #[default]
     Auto,
     On,

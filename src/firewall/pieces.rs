@@ -58,8 +58,8 @@ impl FwRule {
 }
 
 impl Ruleset {
-    /// The policy without some parts. A rule of both families becomes a rule of the other family
-    /// where one family goes without the rule.
+    /// The policy without some parts. A rule of both families whose part is left out for one family
+    /// becomes a rule of the other family.
     pub fn without(&self, pieces: &Pieces) -> Ruleset {
         let chains = self.chains.iter().map(|chain| {
             let keeps = |rule: &FwRule, family: Family| {
