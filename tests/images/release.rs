@@ -4,65 +4,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lab::keyring::Keyring;
+use lab::root::{must, script};
 use serde_json::Value;
 
 use crate::tools::*;
 
-/// Runs a command that must succeed, and returns its output.
-#[track_caller]
-fn must(command: &mut Command) -> String {
-    let output = command.output().expect("the program exists: make deps");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// A home directory of gpg with a throw-away key.
-struct Keyring(tempfile::TempDir);
-
-impl Keyring {
-    fn fresh() -> (Keyring, String) {
-        let keyring = Keyring(tempfile::tempdir().unwrap());
-        let user = "Test <test@trailblazer.example>";
-        must(keyring.command("gpg").args(["--batch", "--quiet"]).args([
-            "--passphrase",
-            "",
-            "--quick-generate-key",
-            user,
-            "rsa2048",
-            "sign",
-            "1d",
-        ]));
-        let listed = must(
-            keyring
-                .command("gpg")
-                .args(["--batch", "--with-colons", "--list-keys"]),
-        );
-        let line = listed.lines().find(|line| line.starts_with("fpr:"));
-        let fingerprint = line.unwrap().split(':').nth(9).unwrap().to_owned();
-        (keyring, fingerprint)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.env("GNUPGHOME", self.0.path());
-        command
-    }
-
-    /// A script of `packaging/release`.
-    fn script(&self, name: &str) -> Command {
-        let path = repository().join("packaging/release").join(name);
-        let mut command = self.command(path.to_str().unwrap());
-        command.current_dir(repository());
-        command
-    }
-}
-
-impl Drop for Keyring {
-    fn drop(&mut self) {
-        let mut end = self.command("gpgconf");
-        let _without_an_agent = end.args(["--kill", "gpg-agent"]).output();
-    }
+/// A script of a release, with the keys.
+fn script_of(name: &str, keyring: &Keyring) -> Command {
+    let mut command = script(&format!("release/{name}"));
+    keyring.lend(&mut command).current_dir(repository());
+    command
 }
 
 /// The packages, built once by the script of `make packages`.
@@ -70,15 +22,7 @@ fn packages() -> Vec<PathBuf> {
     static BUILT: std::sync::Once = std::sync::Once::new();
     let out = repository().join("target/packages/release");
     BUILT.call_once(|| {
-        let mut build = Command::new(repository().join("packaging/build.sh"));
-        // The environment that cargo gives to tests would make a nested cargo rebuild everything.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("CARGO_") && text != "CARGO_HOME" || text == "LD_LIBRARY_PATH" {
-                build.env_remove(&name);
-            }
-        }
-        must(build.arg("-o").arg(&out));
+        must(script("build.sh").arg("-o").arg(&out));
     });
     let mut found: Vec<PathBuf> = std::fs::read_dir(&out)
         .unwrap()
@@ -107,13 +51,12 @@ fn listed_crates(path: &Path) -> BTreeSet<String> {
 #[test]
 #[ignore = "compiles the SBOM tool: make test-images"]
 fn release_assets_are_complete_and_signed() {
-    let (keyring, fingerprint) = Keyring::fresh();
+    let keyring = Keyring::fresh();
     let directory = tempfile::tempdir().unwrap();
     let assets = directory.path().join("assets");
     must(
-        keyring
-            .script("assets.sh")
-            .args(["-k", &fingerprint])
+        script_of("assets.sh", &keyring)
+            .args(["-k", &keyring.fingerprint])
             .arg(&assets)
             .args(packages()),
     );
@@ -126,8 +69,8 @@ fn release_assets_are_complete_and_signed() {
     let listed = std::fs::read_to_string(assets.join("SHA256SUMS")).unwrap();
     assert_eq!(listed.lines().count(), 4, "{listed}");
     let verify = |file: &str| {
-        let mut command = keyring.command("gpg");
-        command.args(["--batch", "--verify", "SHA256SUMS.asc", file]);
+        let mut command = keyring.gpg();
+        command.args(["--verify", "SHA256SUMS.asc", file]);
         command.current_dir(&assets).output().unwrap().status
     };
     assert!(verify("SHA256SUMS").success());
@@ -181,7 +124,7 @@ fn names(directory: &Path, ending: &str) -> String {
 #[test]
 #[ignore = "builds the packages: make test-images"]
 fn second_release_keeps_the_first_on_the_pages() {
-    let (keyring, fingerprint) = Keyring::fresh();
+    let keyring = Keyring::fresh();
     let directory = tempfile::tempdir().unwrap();
     let remote = directory.path().join("remote.git");
     must(
@@ -190,10 +133,10 @@ fn second_release_keeps_the_first_on_the_pages() {
             .arg(&remote),
     );
     let publish = |package: &Path| {
-        let mut command = keyring.script("pages.sh");
+        let mut command = script_of("pages.sh", &keyring);
         command.args([
             "-k",
-            &fingerprint,
+            &keyring.fingerprint,
             "-u",
             "https://packages.trailblazer.example",
         ]);
@@ -222,10 +165,10 @@ fn second_release_keeps_the_first_on_the_pages() {
     }
 
     // An unreachable remote never starts a new, empty branch.
-    let mut unreachable = keyring.script("pages.sh");
+    let mut unreachable = script_of("pages.sh", &keyring);
     unreachable.args([
         "-k",
-        &fingerprint,
+        &keyring.fingerprint,
         "-u",
         "https://packages.trailblazer.example",
     ]);

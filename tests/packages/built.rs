@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use lab::root::must;
+use lab::root::{must, script};
 
 /// One build.
 #[derive(Debug)]
@@ -71,25 +71,4 @@ pub fn build(
         rpm: find("rpm"),
         binary: binary.to_owned(),
     }
-}
-
-/// A script of `packaging/`, in the environment of a shell.
-pub fn script(name: &str) -> Command {
-    let mut command = Command::new(repository().join("packaging").join(name));
-    // The environment that cargo gives to tests would make a nested cargo rebuild everything.
-    for (key, _) in std::env::vars_os() {
-        let key = key.to_string_lossy().into_owned();
-        if [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "LD_LIBRARY_PATH",
-        ]
-        .iter()
-        .any(|start| key.starts_with(start))
-        {
-            command.env_remove(key);
-        }
-    }
-    command
 }

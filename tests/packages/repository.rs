@@ -3,65 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::built::{next_packages, packages, script};
+use crate::built::{next_packages, packages};
 use crate::inside::must_sh;
-use lab::root::{Output, Root, as_root, must, run};
-
-/// A throw-away key of gpg.
-struct Key {
-    home: tempfile::TempDir,
-    fingerprint: String,
-}
-
-impl Key {
-    fn fresh() -> Key {
-        let home = tempfile::tempdir().unwrap();
-        let mut key = Key {
-            home,
-            fingerprint: String::new(),
-        };
-        must(key.gpg().args([
-            "--passphrase",
-            "",
-            "--quick-generate-key",
-            "Test <test@trailblazer.example>",
-            "rsa2048",
-            "sign",
-            "1d",
-        ]));
-        let listed = must(key.gpg().args(["--with-colons", "--list-keys"]));
-        let line = listed.lines().find(|line| line.starts_with("fpr:"));
-        key.fingerprint = line.unwrap().split(':').nth(9).unwrap().to_owned();
-        key
-    }
-
-    fn gpg(&self) -> Command {
-        let mut command = Command::new("gpg");
-        command.env("GNUPGHOME", self.home.path());
-        command.args(["--batch", "--quiet"]);
-        command
-    }
-}
-
-impl Drop for Key {
-    fn drop(&mut self) {
-        // gpg started an agent for this home directory alone.
-        let mut end = Command::new("gpgconf");
-        end.env("GNUPGHOME", self.home.path());
-        let _without_an_agent = end.args(["--kill", "gpg-agent"]).output();
-    }
-}
+use lab::keyring::Keyring;
+use lab::root::{Output, Root, as_root, must, run, script};
 
 /// The output of the script that adds packages to the repositories.
-fn add(key: &Key, directory: &Path, packages: &[&Path]) -> Output {
+fn add(key: &Keyring, directory: &Path, packages: &[&Path]) -> Output {
     let mut command = script("release/repository.sh");
-    command.env("GNUPGHOME", key.home.path());
+    key.lend(&mut command);
     command.args(["-k", &key.fingerprint, "-u", "copy:/srv/repository"]);
     run(command.arg(directory).args(packages))
 }
 
 #[track_caller]
-fn must_add(key: &Key, directory: &Path, packages: &[&Path]) {
+fn must_add(key: &Keyring, directory: &Path, packages: &[&Path]) {
     let output = add(key, directory, packages);
     assert_eq!(output.code, 0, "{output}");
 }
@@ -87,7 +43,7 @@ const VERSION: &str = "dpkg-query --show --showformat='${Version}' trailblazer";
 
 #[test]
 fn apt_installs_and_upgrades_from_the_signed_repository() {
-    let key = Key::fresh();
+    let key = Keyring::fresh();
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().join("repository");
     must_add(&key, &directory, &[&packages().deb]);
@@ -113,7 +69,7 @@ fn apt_installs_and_upgrades_from_the_signed_repository() {
 
 #[test]
 fn apt_refuses_changed_and_foreign_repositories() {
-    let key = Key::fresh();
+    let key = Keyring::fresh();
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().join("repository");
     must_add(&key, &directory, &[&packages().deb]);
@@ -128,7 +84,7 @@ fn apt_refuses_changed_and_foreign_repositories() {
     let changed = root.sh(INSTALL);
     assert_eq!(changed.code, 100, "{changed}");
 
-    let other = Key::fresh();
+    let other = Keyring::fresh();
     must_add(&other, &directory, &[&packages().deb]);
     publish(&root, &directory);
     let foreign = root.sh(UPDATE);
@@ -168,7 +124,7 @@ fn verify_rpm(key: &Path, package: &Path) -> Output {
 
 #[test]
 fn dnf_and_rpm_accept_the_signed_repository_only() {
-    let key = Key::fresh();
+    let key = Keyring::fresh();
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().join("repository");
     must_add(&key, &directory, &[&packages().rpm]);
@@ -194,13 +150,10 @@ fn dnf_and_rpm_accept_the_signed_repository_only() {
 
 #[test]
 fn repository_without_a_key_or_with_odd_files_is_refused() {
-    let key = Key::fresh();
+    let key = Keyring::fresh();
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().join("repository");
-    let unknown = Key {
-        fingerprint: "0".repeat(40),
-        home: tempfile::tempdir().unwrap(),
-    };
+    let unknown = Keyring::empty();
     let output = add(&unknown, &directory, &[&packages().deb]);
     assert_eq!(output.code, 1, "{output}");
     assert!(output.stderr.contains("no secret key"), "{output}");

@@ -30,6 +30,7 @@ mod gateway;
 mod http;
 mod imds;
 mod isolate;
+pub mod keyring;
 mod ns;
 mod program;
 pub mod raw_http;

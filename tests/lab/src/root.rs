@@ -51,6 +51,25 @@ pub fn as_root(program: &str) -> Command {
     command
 }
 
+/// A script of `packaging/`, in the environment of a shell: the variables that cargo gives to tests
+/// would make a nested cargo rebuild everything.
+pub fn script(name: &str) -> Command {
+    let mut command = Command::new(crate::repository().join("packaging").join(name));
+    let of_cargo = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "LD_LIBRARY_PATH",
+    ];
+    for (key, _) in std::env::vars_os() {
+        let text = key.to_string_lossy();
+        if of_cargo.iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&key);
+        }
+    }
+    command
+}
+
 /// Runs a command to its end.
 #[track_caller]
 pub fn run(command: &mut Command) -> Output {
