@@ -11,6 +11,7 @@ use crate::config::file::{ConfigOrigin, present_digest};
 use crate::journal::{PassId, Record};
 use crate::printable::escaped;
 use crate::reconcile::Cause;
+use crate::status::control::SettingsInForce;
 use crate::status::snapshot::{ConfigStatus, RefusedReload};
 
 /// Longest wait of the agent's loop for the file's digest; a local disk needs microseconds.
@@ -101,6 +102,15 @@ impl ConfigFile {
         Some(format!("reload refused: {place}: {}", refused.reason))
     }
 
+    /// The text in force, for commands beside a file that is broken by now.
+    pub fn settings(&self) -> SettingsInForce {
+        SettingsInForce {
+            file: self.origin.path.display().to_string(),
+            text: self.origin.text.as_deref().map(str::to_owned),
+            flags: self.origin.flags.clone(),
+        }
+    }
+
     /// The status, with a look at the disk.
     pub fn status(&mut self) -> ConfigStatus {
         let present = self.disk.read(&self.origin.path);
@@ -180,7 +190,12 @@ mod tests {
         let path = dir.join("c.toml");
         std::fs::write(&path, "role = \"host\"").unwrap();
         let digest = present_digest(&path).unwrap();
-        ConfigFile::new(ConfigOrigin { path, digest }).unwrap()
+        let origin = ConfigOrigin {
+            path,
+            digest,
+            ..ConfigOrigin::default()
+        };
+        ConfigFile::new(origin).unwrap()
     }
 
     fn refusal(reason: &str) -> Refusal {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{complain, print, settings_with_role};
+use super::{broken_config, complain, print, role_of};
 use crate::cli::ExplainArgs;
 use crate::config::{Config, Role};
 use crate::degraded::{Degradation, Part};
@@ -26,8 +26,12 @@ use answer::KernelAnswer;
 /// Runs `explain` and returns the exit code.
 pub async fn run(arguments: &ExplainArgs) -> u8 {
     let common = &arguments.common;
-    let (loaded, role) = match settings_with_role(&common.base, &common.overrides()) {
-        Ok(found) => found,
+    let shown = match broken_config::settings(&common.base, &common.overrides()) {
+        Ok(shown) => shown,
+        Err(code) => return code,
+    };
+    let role = match role_of(&shown.loaded) {
+        Ok(role) => role,
         Err(code) => return code,
     };
     let asking = if common.source.is_empty() {
@@ -35,8 +39,10 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
     } else {
         Asking::Source
     };
-    match explain(&loaded.config, role, asking, arguments.address).await {
-        Ok(explanation) => {
+    match explain(&shown.loaded.config, role, asking, arguments.address).await {
+        Ok(mut explanation) => {
+            explanation.partial = shown.partial;
+            explanation.notes.extend(shown.fault);
             print(
                 common.base.output,
                 || explanation.to_text(),
@@ -94,6 +100,8 @@ struct Explanation {
     in_force: bool,
     /// Obstacles behind the routing decision, in the way of forwarded packets.
     obstacles: Vec<Degradation>,
+    /// True if the config file is broken, and no agent tells the settings in force.
+    partial: bool,
     notes: Vec<String>,
 }
 
@@ -219,6 +227,7 @@ async fn explain(
             .iter()
             .any(|rule| rule.family == family && view.ownership.owns_rule(rule)),
         obstacles,
+        partial: false,
         notes,
     })
 }

@@ -158,7 +158,7 @@ fn pause_agent(socket: &Path, flushed: &mut Flushed) {
             return;
         }
         Ok(Reply::Refused(why)) => format!("pause refused: {why}"),
-        Ok(Reply::Status(_)) => "unexpected reply".to_owned(),
+        Ok(Reply::Status(_) | Reply::Settings(_)) => "unexpected reply".to_owned(),
         Err(error) => error.to_string(),
     };
     flushed.agent = Some("unreachable");

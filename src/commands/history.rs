@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{complain, print, settings_for_display};
+use super::{broken_config, complain, print};
 use crate::cli::{HistoryArgs, Output};
 use crate::exit;
 use crate::journal::{History, Journal, history_json, history_text};
@@ -12,11 +12,11 @@ use crate::state::lock;
 /// Runs `history` and returns the exit code.
 pub async fn run(arguments: &HistoryArgs) -> u8 {
     let base = &arguments.base;
-    let loaded = match settings_for_display(base) {
-        Ok(loaded) => loaded,
+    let shown = match broken_config::settings(base, &base.overrides()) {
+        Ok(shown) => shown,
         Err(code) => return code,
     };
-    let state_dir = &loaded.config.source.state_dir;
+    let state_dir = &shown.loaded.config.source.state_dir;
     let history = match read(state_dir) {
         Ok(history) => match arguments.since {
             Some(since) => history.since(since),

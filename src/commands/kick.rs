@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{complain, print, settings_for_display};
+use super::{broken_config, complain, print};
 use crate::cli::KickArgs;
 use crate::exit;
 use crate::status::control::{Reply, Request, ask};
@@ -19,11 +19,11 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// Runs `kick` and returns the exit code.
 pub async fn run(arguments: &KickArgs) -> u8 {
     let base = &arguments.base;
-    let loaded = match settings_for_display(base) {
-        Ok(loaded) => loaded,
+    let shown = match broken_config::settings(base, &base.overrides()) {
+        Ok(shown) => shown,
         Err(code) => return code,
     };
-    let socket = &loaded.config.agent.socket;
+    let socket = &shown.loaded.config.agent.socket;
     let kicked = if arguments.wait {
         kick_and_wait(socket).await
     } else {
@@ -57,7 +57,9 @@ fn kick(socket: &Path) -> Result<(), String> {
     match ask(socket, Request::Kick) {
         Ok(Reply::Done) => Ok(()),
         Ok(Reply::Refused(why)) => Err(format!("the agent refused: {why}")),
-        Ok(Reply::Status(_)) => Err("unexpected reply from the agent".to_owned()),
+        Ok(Reply::Status(_) | Reply::Settings(_)) => {
+            Err("unexpected reply from the agent".to_owned())
+        }
         Err(error) => Err(error.to_string()),
     }
 }
@@ -86,7 +88,7 @@ fn snapshot(socket: &Path) -> Result<Box<Snapshot>, String> {
     match ask(socket, Request::Status) {
         Ok(Reply::Status(snapshot)) => Ok(snapshot),
         Ok(Reply::Refused(why)) => Err(format!("the agent refused: {why}")),
-        Ok(Reply::Done) => Err("unexpected reply from the agent".to_owned()),
+        Ok(Reply::Done | Reply::Settings(_)) => Err("unexpected reply from the agent".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

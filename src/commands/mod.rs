@@ -1,6 +1,8 @@
 //! The commands of the command line.
 
 pub mod agent;
+mod agents;
+mod broken_config;
 pub mod check;
 pub mod explain;
 pub mod fetch_for_agent;
@@ -21,7 +23,7 @@ use tracing::error;
 use crate::cli::{BaseArgs, Cli, Command, Output};
 use crate::columns::Style;
 use crate::config::Overrides;
-use crate::config::file::{Loaded, load, load_for_display};
+use crate::config::file::{Loaded, load};
 use crate::exit;
 
 /// Runs the command and returns the exit code.
@@ -49,37 +51,22 @@ fn settings(base: &BaseArgs, overrides: &Overrides) -> Result<Loaded, u8> {
     })
 }
 
-/// Loads the settings for a command that shows or asks. Prints the fault of a broken file and
-/// continues with the readable part. On failure prints the error and returns the exit code.
-fn settings_for_display(base: &BaseArgs) -> Result<Loaded, u8> {
-    let found = load_for_display(base.config.as_deref(), &base.overrides()).map_err(|missing| {
-        complain(&missing);
-        missing.exit_code()
-    })?;
-    if let Some(fault) = &found.fault {
-        let source = &found.loaded.config.source;
-        complain(&format_args!(
-            "{fault}\nThis command continues with the state dir {} and the agent at {}",
-            source.state_dir.display(),
-            found.loaded.config.agent.socket.display()
-        ));
-    }
-    Ok(found.loaded)
-}
-
 /// Loads the settings, which must name a role.
 fn settings_with_role(
     base: &BaseArgs,
     overrides: &Overrides,
 ) -> Result<(Loaded, crate::config::Role), u8> {
     let loaded = settings(base, overrides)?;
-    match loaded.role() {
-        Ok(role) => Ok((loaded, role)),
-        Err(missing) => {
-            complain(&missing);
-            Err(exit::USAGE)
-        }
-    }
+    let role = role_of(&loaded)?;
+    Ok((loaded, role))
+}
+
+/// The role of the settings. Without one prints the error and returns the exit code.
+fn role_of(loaded: &Loaded) -> Result<crate::config::Role, u8> {
+    loaded.role().map_err(|missing| {
+        complain(&missing);
+        exit::USAGE
+    })
 }
 
 /// Prints an error on standard error, at any log level.

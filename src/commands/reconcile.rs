@@ -68,7 +68,7 @@ fn tell_agent(socket: &Path) -> Option<String> {
     let refusal = match ask(socket, Request::Documents) {
         Ok(Reply::Done) | Err(AskError::NoAgent { .. }) => return None,
         Ok(Reply::Refused(why)) => why,
-        Ok(Reply::Status(_)) => "unexpected reply".to_owned(),
+        Ok(Reply::Status(_) | Reply::Settings(_)) => "unexpected reply".to_owned(),
         Err(error) => error.to_string(),
     };
     Some(format!(

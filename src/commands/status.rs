@@ -10,10 +10,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{complain, settings_for_display, style};
+use super::broken_config::{self, Shown};
+use super::{complain, style};
 use crate::cli::{Output, StatusArgs};
 use crate::columns::Style;
-use crate::config::file::Loaded;
 use crate::exit;
 use crate::status::control::{AskError, Reply, Request, ask};
 use crate::status::snapshot::{Snapshot, State};
@@ -33,13 +33,13 @@ enum StatusView {
 /// Runs `status` and returns the exit code; with `--watch`, of the last page.
 pub async fn run(arguments: &StatusArgs) -> u8 {
     let base = &arguments.base;
-    let loaded = match settings_for_display(base) {
-        Ok(loaded) => loaded,
+    let shown = match broken_config::settings(base, &base.overrides()) {
+        Ok(shown) => shown,
         Err(code) => return code,
     };
     let redraw = arguments.watch && base.output == Output::Text && io::stdout().is_terminal();
     loop {
-        let seen = look(&loaded).await;
+        let seen = look(&shown).await;
         let page = seen.page(base.output, style());
         let page = if redraw {
             format!("{REDRAW}{page}\nevery {} s; Ctrl-C ends\n", TICK.as_secs())
@@ -64,15 +64,22 @@ fn write(page: &str) -> io::Result<()> {
     out.flush()
 }
 
-async fn look(loaded: &Loaded) -> StatusView {
-    let path = &loaded.config.agent.socket;
+async fn look(shown: &Shown) -> StatusView {
+    let path = &shown.loaded.config.agent.socket;
     let error = match ask(path, Request::Status) {
-        Ok(Reply::Status(snapshot)) => return StatusView::Running(snapshot),
+        Ok(Reply::Status(mut snapshot)) => {
+            snapshot.notes.extend(shown.fault.clone());
+            return StatusView::Running(snapshot);
+        }
         Ok(Reply::Refused(why)) => unexpected(path, format!("status refused: {why}")),
-        Ok(Reply::Done) => unexpected(path, "no status in the reply".to_owned()),
+        Ok(Reply::Done | Reply::Settings(_)) => {
+            unexpected(path, "no status in the reply".to_owned())
+        }
         Err(error) => error,
     };
-    StatusView::Absent(Box::new(absent::look(loaded, error).await))
+    let mut absent = absent::look(&shown.loaded, error).await;
+    absent.notes.extend(shown.fault.clone());
+    StatusView::Absent(Box::new(absent))
 }
 
 fn unexpected(path: &Path, reason: String) -> AskError {

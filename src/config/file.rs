@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
@@ -75,13 +76,19 @@ pub struct ConfigOrigin {
     pub path: PathBuf,
     /// SHA-256 in hexadecimal digits; `None` if the file didn't exist.
     pub digest: Option<String>,
+    /// The text itself; `None` if the file didn't exist.
+    pub text: Option<Arc<str>>,
+    /// The flags that beat the file.
+    pub flags: Overrides,
 }
 
 impl ConfigOrigin {
-    fn new(path: &Path, text: Option<&str>) -> ConfigOrigin {
+    fn new(path: &Path, text: Option<&str>, flags: &Overrides) -> ConfigOrigin {
         ConfigOrigin {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             digest: text.map(|text| digest_of(text.as_bytes())),
+            text: text.map(Arc::from),
+            flags: flags.clone(),
         }
     }
 }
@@ -155,7 +162,7 @@ pub fn load_for_display(
         loaded: Loaded {
             config: parse_readable_part(readable, flags),
             file: Some(path.to_owned()),
-            origin: ConfigOrigin::new(path, text.as_deref()),
+            origin: ConfigOrigin::new(path, text.as_deref(), flags),
         },
         fault: Some(fault),
     })
@@ -171,13 +178,13 @@ fn load_from(
         Some(text) => Ok(Loaded {
             config: parse_with(&text, &path.display().to_string(), flags)?,
             file: Some(path.to_owned()),
-            origin: ConfigOrigin::new(path, Some(&text)),
+            origin: ConfigOrigin::new(path, Some(&text), flags),
         }),
         None if explicit.is_some() => Err(LoadError::Missing(path.to_owned())),
         None => Ok(Loaded {
             config: parse_with("", "no config file", flags)?,
             file: None,
-            origin: ConfigOrigin::new(path, None),
+            origin: ConfigOrigin::new(path, None, flags),
         }),
     }
 }

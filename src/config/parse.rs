@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::locations::{own_directory, source};
 use super::reader::Reader;
 use super::schema::read;
@@ -10,7 +12,7 @@ use super::texts::{region, service};
 use super::{AutoOr, Config, ConfigError, Role, validate};
 
 /// Settings from the command line. Each beats the file, and passes the same checks.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Overrides {
     /// `--role`
     pub role: Option<Role>,
@@ -22,6 +24,20 @@ pub struct Overrides {
     pub services: Vec<String>,
     /// `--state-dir`
     pub state_dir: Option<PathBuf>,
+}
+
+impl Overrides {
+    /// These flags, and for absent flags those of `other`.
+    pub fn or(self, other: Overrides) -> Overrides {
+        let list = |own: Vec<String>, other| if own.is_empty() { other } else { own };
+        Overrides {
+            role: self.role.or(other.role),
+            source: list(self.source, other.source),
+            regions: list(self.regions, other.regions),
+            services: list(self.services, other.services),
+            state_dir: self.state_dir.or(other.state_dir),
+        }
+    }
 }
 
 /// Reads the settings. `origin` names the source of the text in messages.

@@ -137,7 +137,7 @@ async fn answer(
     match ask_loop(to_loop, Request::Status).await {
         Ok(Reply::Status(snapshot)) => make(&snapshot),
         Ok(Reply::Refused(why)) => unavailable(&why),
-        Ok(Reply::Done) => unavailable("the agent's loop returned no status"),
+        Ok(Reply::Done | Reply::Settings(_)) => unavailable("the agent's loop returned no status"),
         Err(silent) => unavailable(&silent.to_string()),
     }
 }

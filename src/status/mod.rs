@@ -26,6 +26,6 @@ pub mod control {
     pub use super::accept::ControlError;
     pub use super::client::{AskError, ask};
     pub use super::http::{MetricsServer, serve_metrics};
-    pub use super::protocol::{Asked, Reply, Request};
+    pub use super::protocol::{Asked, Reply, Request, SettingsInForce};
     pub use super::socket::{ControlSocket, serve_socket};
 }

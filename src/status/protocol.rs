@@ -6,6 +6,7 @@
 //! ```text
 //! "status"                            {"status":{…the snapshot…}}
 //! "kick"                              "done"
+//! "settings"                          {"settings":{…}}
 //! "documents"                         "done"
 //! {"pause":{"by":"flush, pid 17"}}    {"refused":"why"}
 //! ```
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::snapshot::Snapshot;
+use crate::config::Overrides;
 
 /// Longest request line, in bytes. The longest real request holds a name of a few words.
 pub(super) const MAX_REQUEST: u64 = 4096;
@@ -32,6 +34,9 @@ pub enum Request {
     /// Starts a pass and ends a pause. The loop replies [`Reply::Done`] on acceptance; the status
     /// shows the result later.
     Kick,
+    /// Asks for the settings in force, as text: [`Reply::Settings`]. For commands beside a config
+    /// file that is broken by now.
+    Settings,
     /// Reports that another process has changed the documents in the state dir, with the operator's
     /// word for a held document. The loop replies [`Reply::Done`] and starts a pass on them; a
     /// pause goes on.
@@ -45,11 +50,23 @@ pub enum Request {
     },
 }
 
+/// The settings in force, as the agent read them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsInForce {
+    /// The absolute path.
+    pub file: String,
+    /// `None` if the file didn't exist and the defaults are in force.
+    pub text: Option<String>,
+    /// The flags of the agent, which beat the file.
+    pub flags: Overrides,
+}
+
 /// The loop's reply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     Status(Box<Snapshot>),
+    Settings(Box<SettingsInForce>),
     Done,
     /// The request has no effect; the text says why.
     Refused(String),

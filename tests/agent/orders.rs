@@ -92,7 +92,7 @@ fn flush_pauses_until_a_kick_or_a_restart() {
 }
 
 #[test]
-fn kick_waits_for_the_pass_and_works_with_a_broken_config() {
+fn kick_waits_for_the_pass() {
     isolated(|| {
         let host = Host::new();
         let agent = host.in_force();
@@ -101,22 +101,66 @@ fn kick_waits_for_the_pass_and_works_with_a_broken_config() {
         let outcome = kicked["outcome"].as_str().unwrap();
         assert!(["in_sync", "changed"].contains(&outcome), "{kicked:#}");
         assert!(host.has(FIRST), "the pass has ended: {kicked:#}");
+        drop(agent);
+    });
+}
 
+/// The agent tells the settings in force, and is found even if no line of the file can be read.
+#[test]
+fn commands_that_show_or_ask_work_with_a_broken_config() {
+    isolated(|| {
+        let host = Host::new();
+        let agent = host.in_force();
         let config = host.config();
-        let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, format!("{text}\n[egress\n")).unwrap();
-        for words in [
+        let sound = std::fs::read_to_string(&config).unwrap();
+        let first = FIRST[0].split('/').next().unwrap();
+        // Not `host.run`, which writes a sound file first.
+        let run = |words: &[&str]| {
+            let words = [words, &["-c", &config]].concat();
+            host.ns.exec_command(&mut trailblazer_command(&words)).ok()
+        };
+        let commands = [
             &["status"][..],
             &["history"],
             &["kick"],
             &["kick", "--wait"],
+            &["explain", first],
+            &["explain", "203.0.113.80"],
+        ];
+        for broken in [
+            format!("{sound}\n[egress\n").into_bytes(),
+            format!("{sound}\nrolle = 1\n").into_bytes(),
+            sound.replace("gateways", "gatewys").into_bytes(),
+            sound.replace("role = ", "role = router # ").into_bytes(),
+            b"{{{{\n".to_vec(),
+            b"\xff\xfe\n".to_vec(),
         ] {
-            let words = [words, &["-c", &config]].concat();
-            let shown = host.ns.exec_command(&mut trailblazer_command(&words)).ok();
-            let continues = "continues with the state dir";
+            std::fs::write(&config, &broken).unwrap();
+            let broken = String::from_utf8_lossy(&broken).into_owned();
+            for words in commands {
+                let shown = run(words);
+                let continues = "the config that the running agent keeps in force: the state dir";
+                assert!(shown.stderr.contains(continues), "{broken}\n{shown}");
+                assert!(shown.stderr.contains(&config), "{broken}\n{shown}");
+            }
+            for (address, path) in [(first, "bypass"), ("203.0.113.80", "egress")] {
+                let explained = run(&["explain", address, "-o", "json"]).json();
+                assert_eq!(explained["expected"]["path"], path, "{broken}");
+                let notes = explained["notes"].to_string();
+                assert!(notes.contains(&config), "{broken}\n{notes}");
+            }
+        }
+        // Without the agent the readable part counts, and the answer says so.
+        drop(agent);
+        std::fs::write(&config, format!("{sound}\n[egress\n")).unwrap();
+        for words in [&["explain", first][..], &["history"]] {
+            let shown = run(words);
+            let continues = "the readable part of the file: the state dir";
             assert!(shown.stderr.contains(continues), "{shown}");
         }
-        drop(agent);
+        let explained = run(&["explain", first, "-o", "json"]).json();
+        let summary = explained["summary"].as_str().unwrap();
+        assert!(summary.starts_with("By the readable part"), "{summary}");
     });
 }
 

@@ -34,6 +34,7 @@ impl FakeAgent {
             Box::new(move |request| {
                 Some(match request {
                     Request::Status => Reply::Status(Box::new(snapshot.clone())),
+                    Request::Settings => Reply::Refused("a fake has none".to_owned()),
                     Request::Kick | Request::Documents | Request::Pause { .. } => Reply::Done,
                 })
             }),

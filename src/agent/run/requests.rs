@@ -19,6 +19,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
     pub(super) fn answer(&mut self, asked: Asked) {
         let reply = match asked.request {
             Request::Status => Reply::Status(Box::new(self.snapshot())),
+            Request::Settings => Reply::Settings(Box::new(self.config_file.settings())),
             Request::Kick => {
                 if self.shared.is_paused() {
                     tracing::info!("kick received: the pause ends, and repairs resume");

@@ -98,6 +98,14 @@ impl Explanation {
     }
 
     pub(super) fn summary(&self) -> String {
+        let answer = self.answer();
+        if self.partial {
+            return format!("By the readable part of a broken config file: {answer}");
+        }
+        answer
+    }
+
+    fn answer(&self) -> String {
         let address = self.address;
         if self.agrees() {
             return format!("{address} {}, and the kernel agrees.", self.verb(Mood::Is));
@@ -125,7 +133,8 @@ impl Explanation {
         }
         if !self.in_force {
             return format!(
-                "{should}, but the rules are not in force yet: run trailblazer reconcile."
+                "{should}, but the rules are not in force yet: {} trailblazer reconcile.",
+                self.run()
             );
         }
         let no = wrong(|agreement| *agreement == Agreement::No);
@@ -133,9 +142,19 @@ impl Explanation {
             Some(reason) => format!("{should}, but {reason}."),
             None => {
                 format!(
-                    "{should}, but the kernel disagrees: run trailblazer reconcile to repair this."
+                    "{should}, but the kernel disagrees: {} trailblazer reconcile to repair this.",
+                    self.run()
                 )
             }
+        }
+    }
+
+    /// The advice before the name of a command that needs a sound config.
+    fn run(&self) -> &'static str {
+        if self.partial {
+            "correct the config file, then run"
+        } else {
+            "run"
         }
     }
 

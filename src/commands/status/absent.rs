@@ -44,7 +44,7 @@ pub(super) struct Absent {
     hold: Option<HoldStatus>,
     history: History,
     degraded: Vec<Degradation>,
-    notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 struct InKernel {
