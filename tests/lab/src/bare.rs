@@ -6,8 +6,9 @@ use super::{Ns, inside, settle, topology};
 
 /// A namespace with links `eth0`, `eth1`, … up and with carrier. `ethN` has 10.0.(N+1).11/24 and
 /// 2600:1f18:1000:(N+1)::11/64; the main table has an IPv4 and an IPv6 default via `eth0` (10.0.1.1
-/// and fe80::1), like a host of the lab. Any number can exist; dropping the value removes the
-/// namespace.
+/// and fe80::1), like a host of the lab. Both gateways have permanent neighbour entries: no machine
+/// answers for them, and the silence of a gateway is a degradation. Any number can exist; dropping
+/// the value removes the namespace.
 #[derive(Debug)]
 pub struct Bare {
     /// The namespace to work in.
@@ -38,7 +39,8 @@ impl Bare {
         for link in 0..links {
             let subnet = link + 1;
             near_lines.push_str(&format!(
-                "link add eth{link} index {} type veth peer name eth{link} netns {}\n\
+                "link add eth{link} index {} type veth peer name eth{link} \
+                 address 02:00:00:00:00:{subnet:02x} netns {}\n\
                  link set eth{link} up\n\
                  addr add 10.0.{subnet}.11/24 dev eth{link}\n\
                  addr add 2600:1f18:1000:{subnet:x}::11/64 dev eth{link} nodad\n",
@@ -49,7 +51,9 @@ impl Bare {
         }
         near_lines.push_str(
             "route add default via 10.0.1.1 dev eth0 proto dhcp src 10.0.1.11 metric 512\n\
-             route add default via fe80::1 dev eth0 proto ra metric 512\n",
+             route add default via fe80::1 dev eth0 proto ra metric 512\n\
+             neigh add 10.0.1.1 lladdr 02:00:00:00:00:01 dev eth0\n\
+             neigh add fe80::1 lladdr 02:00:00:00:00:01 dev eth0\n",
         );
         ns.ip_batch(&near_lines);
         far.ip_batch(&far_lines);
