@@ -36,6 +36,7 @@ const BOTH: &str = "
 -rw-r--r-- /usr/share/doc/trailblazer/operation.md
 -rw-r--r-- /usr/share/doc/trailblazer/status.md
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/iptables.conf
+-rw-r--r-- /usr/share/doc/trailblazer/dropins/restart-steps.conf
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/sysctls.conf
 -rw-r--r-- /usr/share/doc/trailblazer/examples/host.toml
 -rw-r--r-- /usr/share/doc/trailblazer/examples/nat.toml
