@@ -72,8 +72,9 @@ pub enum Hook {
     /// nat chain to translate a flow decides. iptables: nat POSTROUTING.
     PostroutingNat,
     /// After source translation: filter at postrouting, srcnat + 50 = 150. A packet with a private
-    /// source was not translated. iptables has no hook after translation: the rules lie in filter
-    /// FORWARD and match the packets without a flow, which conntrack can't translate.
+    /// source was not translated. iptables has no hook after translation: the rules lie in mangle
+    /// POSTROUTING and match the packets without a flow, which conntrack can't translate. Filters of
+    /// an administrator accept packets in filter FORWARD, and would hide rules there.
     PostroutingGuard,
     /// After all translation and all guards: filter at postrouting, srcnat + 60 = 160. Rules see the
     /// source that partners would see. iptables has no such place, so that the rules lie in an

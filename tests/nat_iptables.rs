@@ -90,6 +90,10 @@ fn policy() -> Ruleset {
                 vec![rule(&[], Statement::RestoreMark { mask: 0x3000 })],
             ),
             chain(
+                Hook::PostroutingCount,
+                vec![rule(&[Match::NewFlow], Statement::SetFlowMark(MARK))],
+            ),
+            chain(
                 Hook::PostroutingNat,
                 vec![
                     rule(&[Match::DestinationAnyOf(list)], Statement::Masquerade),
@@ -356,7 +360,7 @@ fn drift_is_detected_and_repaired() {
             "T -t mangle -D TRAILBLAZER-PRE 1",
             "T -t mangle -A TRAILBLAZER-PRE -j RETURN",
             "T -t mangle -I TRAILBLAZER-OUT 1 -j DROP",
-            "T -t filter -D TRAILBLAZER-GUARD 2",
+            "T -t mangle -D TRAILBLAZER-GUARD 2",
             "T -t nat -A TRAILBLAZER-POST -j MASQUERADE",
             "T -t nat -I POSTROUTING 1 -m comment --comment trailblazer -j TRAILBLAZER-POST",
             "T -t nat -I POSTROUTING 1 -o lo -m comment --comment trailblazer -j TRAILBLAZER-POST",
@@ -472,23 +476,23 @@ fn removal_names_a_foreign_jump_into_our_chain() {
             let mut backend = backend(variant);
             backend.replace(&policy()).unwrap();
             sh(&format!(
-                "{} -A FORWARD -i eth7 -j TRAILBLAZER-GUARD",
+                "{} -t mangle -A FORWARD -i eth7 -j TRAILBLAZER-GUARD",
                 variant.0
             ));
             in_sync(&mut backend, &policy());
             let error = backend.remove().unwrap_err().to_string();
             assert!(
-                error.contains("iptables -t filter -A FORWARD -i eth7 -j TRAILBLAZER-GUARD"),
+                error.contains("iptables -t mangle -A FORWARD -i eth7 -j TRAILBLAZER-GUARD"),
                 "{error}"
             );
             assert_eq!(
                 owned(&mut backend).text,
                 [
-                    "iptables -t filter -N TRAILBLAZER-GUARD",
-                    "iptables -t filter -A TRAILBLAZER-GUARD -m comment --comment \"trailblazer: managed, do not edit\"",
+                    "iptables -t mangle -N TRAILBLAZER-GUARD",
+                    "iptables -t mangle -A TRAILBLAZER-GUARD -m comment --comment \"trailblazer: managed, do not edit\"",
                 ]
             );
-            sh(&format!("{} -D FORWARD 1", variant.0));
+            sh(&format!("{} -t mangle -D FORWARD 1", variant.0));
             backend.remove().unwrap();
             assert_eq!(backend.observe().unwrap(), ObservedFirewall::Absent);
         }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -414,8 +415,13 @@ fn guard_chain_drops_untracked_packets_and_spares_foreign_filters() {
                             &[Match::DestinationAnyOf(vec![host(server(family, 1))])],
                             Statement::Accept,
                         ),
+                        // Neighbour discovery of the router is untracked too.
                         rule(
-                            &[Match::OutputInterface("s0".into()), Match::NotTracked],
+                            &[
+                                Match::SourceNotLocal,
+                                Match::OutputInterface("s0".into()),
+                                Match::NotTracked,
+                            ],
                             Statement::Drop,
                         ),
                     ],
@@ -430,6 +436,9 @@ fn guard_chain_drops_untracked_packets_and_spares_foreign_filters() {
             assert_eq!(peer(3, 2), Some(client(family, 3)));
             backend.replace(&ruleset).unwrap();
             assert_eq!(peer(3, 2), None, "dropped");
+            sh(&format!("{tool} -I FORWARD -j ACCEPT"));
+            assert_eq!(peer(3, 2), None, "dropped behind a foreign ACCEPT");
+            sh(&format!("{tool} -D FORWARD -j ACCEPT"));
             assert_eq!(peer(3, 1), Some(client(family, 3)), "accepted before");
             assert_eq!(peer(0, 2), Some(client(family, 0)), "tracked flows pass");
             // Our accept isn't the administrator's.
@@ -439,6 +448,111 @@ fn guard_chain_drops_untracked_packets_and_spares_foreign_filters() {
             ));
             assert_eq!(peer(4, 1), None, "the administrator's filter still drops");
             sh(&format!("{tool} -t raw -F; {tool} -F FORWARD"));
+        });
+    });
+}
+
+/// Programs that hand each table to the real one by itself, and run `probe` after each.
+fn table_by_table(tool: &str, probe: &str) -> (tempfile::TempDir, &'static str) {
+    let directory = tempfile::tempdir().unwrap();
+    for part in ["", "-save", "-restore"] {
+        let real = format!("/usr/sbin/{tool}{part}");
+        let script = if part == "-restore" {
+            format!(
+                "#!/bin/bash\ncase \"$*\" in *--version*) exec {real} \"$@\";; esac\npart=\n\
+                 while IFS= read -r line; do\n  part+=\"$line\"$'\\n'\n  [[ $line == '*'* ]] && table=${{line#?}}\n  [ \"$line\" = COMMIT ] || continue\n  \
+                 {real} \"$@\" <<<\"$part\" || exit 1\n  part=\n  {probe}\ndone\n"
+            )
+        } else {
+            format!("#!/bin/sh\nexec {real} \"$@\"\n")
+        };
+        let file = directory.path().join(format!("{tool}{part}"));
+        std::fs::write(&file, script).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let path = directory.path().join(tool).to_str().unwrap().to_owned();
+    (directory, Box::leak(path.into_boxed_str()))
+}
+
+/// Earlier versions have the guard in filter FORWARD, where a foreign ACCEPT hides it. The upgrade
+/// changes two tables, and a packet after each change finds one of the two guards.
+#[test]
+fn upgrade_moves_the_guard_without_a_gap() {
+    isolated(|| {
+        let ruleset = Ruleset {
+            chains: vec![chain(
+                Hook::PostroutingGuard,
+                vec![rule(
+                    &[
+                        Match::SourceNotLocal,
+                        Match::OutputInterface("s0".into()),
+                        Match::NotTracked,
+                    ],
+                    Statement::Drop,
+                )],
+            )],
+        };
+        let arrived = || -> u64 {
+            let text = sh("ip netns exec server nft -j reset counter inet watch got");
+            let listed: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let mut objects = listed["nftables"].as_array().unwrap().iter();
+            objects
+                .find_map(|object| object["counter"]["packets"].as_u64())
+                .unwrap()
+        };
+        for_all(|_, tool, family| {
+            let probe = format!(
+                "ip netns exec client bash -c 'echo > /dev/udp/{}/9'",
+                server(family, 2)
+            );
+            let send = || sh(&probe);
+            sh(&format!(
+                "ip netns exec server nft 'table inet watch {{ counter got {{ }}; chain c {{ \
+                 type filter hook prerouting priority -300; udp dport 9 counter name got; }}; }}'; \
+                 {tool} -t raw -A PREROUTING -p udp --dport 9 -j CT --notrack"
+            ));
+            send();
+            assert!(arrived() > 0, "without a guard the packet leaves");
+            sh(&format!(
+                "{tool}-restore --noflush <<'END'\n*filter\n:TRAILBLAZER-GUARD - [0:0]\n\
+                 -A TRAILBLAZER-GUARD -m comment --comment \"trailblazer: managed, do not edit\"\n\
+                 -A TRAILBLAZER-GUARD -o s0 -m conntrack --ctstate INVALID,UNTRACKED -j DROP\n\
+                 -A FORWARD -m comment --comment trailblazer -j TRAILBLAZER-GUARD\nCOMMIT\nEND\n"
+            ));
+            send();
+            assert_eq!(arrived(), 0, "the earlier guard drops");
+            sh(&format!("{tool} -I FORWARD -j ACCEPT"));
+            send();
+            assert!(arrived() > 0, "a foreign ACCEPT hides the earlier guard");
+            sh(&format!("{tool} -D FORWARD -j ACCEPT"));
+            arrived();
+
+            let log = "/run/tables";
+            let (_directory, stepwise) =
+                table_by_table(tool, &format!("{probe}; echo $table >> {log}"));
+            let ip6 = VARIANTS.iter().find(|(ipv4, _)| *ipv4 == tool);
+            let ip6 = ip6.map_or("", |(_, ipv6)| *ipv6);
+            let mut upgraded = match family {
+                Family::Ipv4 => IptablesBackend::with_tools(stepwise, ip6, 1),
+                Family::Ipv6 if tool.ends_with("legacy") => {
+                    IptablesBackend::with_tools("iptables-legacy", stepwise, 1)
+                }
+                Family::Ipv6 => IptablesBackend::with_tools("iptables-nft", stepwise, 1),
+            };
+            upgraded.replace(&ruleset).unwrap();
+            let tables = std::fs::read_to_string(log).unwrap();
+            assert_eq!(tables, "mangle\nfilter\n", "a packet after each table");
+            assert_eq!(arrived(), 0, "no gap");
+            let filter = sh(&format!("{tool} -t filter -S"));
+            assert!(!filter.contains("TRAILBLAZER"), "{filter}");
+            sh(&format!("{tool} -I FORWARD -j ACCEPT"));
+            send();
+            assert_eq!(arrived(), 0, "no foreign ACCEPT hides the guard");
+            sh(&format!(
+                "{tool} -F FORWARD; {tool} -t raw -F; ip netns exec server nft delete table inet watch"
+            ));
+            upgraded.remove().unwrap();
+            std::fs::remove_file(log).unwrap();
         });
     });
 }

@@ -109,7 +109,7 @@ impl IptablesBackend {
                 continue;
             };
             for (table, own) in &saved.own.0 {
-                for jump in own.jumps.iter().filter(|jump| jump.position > 1) {
+                for jump in own.jumps.iter().filter(|jump| own.foreign_before(jump) > 0) {
                     behind.push(format!(
                         "{family}: Trailblazer's jump in chain {} of table {table} is rule {}, behind foreign rules",
                         jump.from, jump.position

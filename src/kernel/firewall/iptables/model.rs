@@ -11,6 +11,9 @@ use crate::types::Family;
 /// The prefix of all our chain names.
 pub const PREFIX: &str = "TRAILBLAZER-";
 
+/// The chain of [`Hook::PostroutingGuard`].
+pub const GUARD_CHAIN: &str = "TRAILBLAZER-GUARD";
+
 /// The comment on our jumps from built-in chains: the mark of ownership.
 pub const JUMP_COMMENT: &str = "trailblazer";
 
@@ -73,6 +76,13 @@ impl OwnTable {
         texts
     }
 
+    /// The number of foreign rules before a jump of ours in the built-in chain.
+    pub fn foreign_before(&self, jump: &Jump) -> usize {
+        let ours = self.jumps.iter();
+        let ours = ours.filter(|other| other.from == jump.from && other.position < jump.position);
+        jump.position.saturating_sub(1 + ours.count())
+    }
+
     /// The traffic of the counting rule with this comment.
     pub fn counted(&self, comment: &str) -> Option<Traffic> {
         let rules = self.chains.values().flatten();
@@ -97,8 +107,8 @@ impl OwnTable {
     }
 }
 
-/// Our objects in one family, by table. The order of the map (filter, mangle, nat) is the order of
-/// the transactions, one per table: guard and marks exist before the translation depends on them.
+/// Our objects in one family, by table, with one transaction per table (see
+/// [`super::order::in_order`]).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Own(pub BTreeMap<String, OwnTable>);
 
@@ -160,7 +170,7 @@ pub fn place(hook: Hook) -> Option<(&'static str, &'static str, &'static str)> {
         Hook::Forward => ("mangle", "FORWARD", "TRAILBLAZER-FWD"),
         Hook::PostroutingCount => ("mangle", "POSTROUTING", "TRAILBLAZER-COUNT"),
         Hook::PostroutingNat => ("nat", "POSTROUTING", "TRAILBLAZER-POST"),
-        Hook::PostroutingGuard => ("filter", "FORWARD", "TRAILBLAZER-GUARD"),
+        Hook::PostroutingGuard => ("mangle", "POSTROUTING", GUARD_CHAIN),
         Hook::PostroutingLast => return None,
     })
 }
