@@ -1,8 +1,8 @@
 //! The command line, a contract for scripts.
 
+mod help;
 mod values;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -10,42 +10,9 @@ use jiff::Timestamp;
 
 use crate::config::{Overrides, Role};
 use crate::types::SyncToken;
-pub use values::exit_code;
-use values::{address, moment, sync_token};
-
-/// The version, with the commit and its date if packaging/build-binary.sh sets them.
-const LONG_VERSION: &str = match option_env!("TRAILBLAZER_COMMIT") {
-    Some(text) => text,
-    None => env!("CARGO_PKG_VERSION"),
-};
-
-const EXIT_CODES: &str = "\
-Exit codes:
-   0  in sync, or changed and verified
-   1  failed on the host or at run time (privileges, lock, gateway, verify)
-   2  changes pending (dry run)
-   3  the guard holds the document back: the last known good stays in force
-  64  wrong usage or config text";
-
-const EXAMPLES: &str = "\
-Examples:
-  trailblazer reconcile --dry-run         print the plan, change nothing
-  trailblazer reconcile                   apply the plan, verify the kernel, write the journal
-  trailblazer explain 52.216.1.1          show the path of a packet, with the reason
-  trailblazer check                       test config and host, list obstacles
-  trailblazer status                      show the state of the agent and of all objects
-  trailblazer flush                       remove all of Trailblazer's objects
-
-Without a config file, on any Linux machine:
-  trailblazer reconcile --dry-run --role host --region us-east-1";
-
-const RECONCILE_EXAMPLES: &str = "\
-Examples:
-  trailblazer reconcile --dry-run                        print the plan
-  trailblazer reconcile                                  apply the plan
-  trailblazer reconcile --dry-run -o json | jq .steps    print the plan as JSON
-  trailblazer reconcile --accept 1710355389              accept a document held by the guard
-  trailblazer reconcile --dry-run --role host --region us-east-1 --source ip-ranges.json";
+use help::{EXAMPLES, EXIT_CODES, LONG_VERSION, RECONCILE_EXAMPLES};
+pub use values::{Destination, exit_code};
+use values::{destination, moment, sync_token};
 
 /// Routes storage traffic around the NAT, and all other traffic through the NAT.
 ///
@@ -98,9 +65,11 @@ Exit codes: 0 stopped by a signal, 1 failed to start or to continue, 64 wrong us
 Examples:
   trailblazer explain 52.216.1.1
   trailblazer explain 2600:1fa0:8000::1 -o json
+  trailblazer explain 52.216.0.0/15             show the parts of the prefix with their paths
+  trailblazer explain s3.amazonaws.com --probe  resolve the name, connect to each address
 
-Exit codes: 0 the kernel agrees, 1 the kernel disagrees or can't be asked, 64 wrong usage or
-config text")]
+Exit codes: 0 the kernel agrees (with --probe: and each connection opened), 1 the kernel disagrees
+or can't be asked, or the name has no address, 64 wrong usage or config text")]
     Explain(ExplainArgs),
     /// Print the selected prefixes in force, or, with --source, of another document.
     #[command(after_help = "\
@@ -242,9 +211,15 @@ pub enum LogFormat {
 /// `explain`
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
-    /// The destination, IPv4 or IPv6.
-    #[arg(value_parser = address)]
-    pub address: IpAddr,
+    /// An address, a prefix, or a host name to resolve.
+    #[arg(value_name = "ADDRESS|PREFIX|NAME", value_parser = destination)]
+    pub destination: Destination,
+    /// Open a TCP connection to the address or name, and show the source address.
+    #[arg(
+        long, value_name = "PORT", num_args = 0..=1, require_equals = true,
+        default_missing_value = "443", value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub probe: Option<u16>,
     #[command(flatten)]
     pub common: CommonArgs,
 }

@@ -436,7 +436,7 @@ fn help_version_and_usage_errors_have_their_exit_codes() {
         (&["reconcile", "--accept", "soon"], "1710355389"),
         (&["reconcile", "--region"], "--region"),
         (&["reconcile", "extra"], "extra"),
-        (&["explain", "s3.amazonaws.com"], "s3.amazonaws.com"),
+        (&["explain", "1.2.3.999"], "1.2.3.999"),
         (&[], "Usage:"),
         // Flags whose values are wrong as settings.
         (

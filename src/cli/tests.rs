@@ -23,11 +23,52 @@ fn explain_accepts_destinations_and_unmaps_ipv4() {
         let Command::Explain(arguments) = cli.command else {
             panic!("explain");
         };
-        assert_eq!(arguments.address.to_string(), address);
+        let wanted = Destination::Address(address.parse().expect("an address"));
+        assert_eq!(arguments.destination, wanted);
+        assert_eq!(arguments.probe, None);
     }
-    for refused in ["0.0.0.0", "::", "52.216.0.0/15", "s3.amazonaws.com"] {
+    for refused in [
+        "0.0.0.0",
+        "::",
+        "52.216.0.0/33",
+        "1.2.3.999",
+        "1.2.3",
+        "2600::g",
+        "a..b",
+        "-x",
+        "https://s3.amazonaws.com/",
+        "s3 .amazonaws.com",
+        "ä.example",
+    ] {
         assert!(parsed(&format!("trailblazer explain {refused}")).is_err());
     }
+}
+
+#[test]
+fn explain_accepts_prefixes_names_and_a_port_to_probe() {
+    let read = |words: &str| match parsed(&format!("trailblazer explain {words}")) {
+        Ok(Cli {
+            command: Command::Explain(found),
+            ..
+        }) => (found.destination, found.probe),
+        other => panic!("{words}: {other:?}"),
+    };
+    let prefix = |text: &str| Destination::Prefix(text.parse().expect("a prefix"));
+    let name = |text: &str| Destination::Name(text.to_owned());
+    let address = |text: &str| Destination::Address(text.parse().expect("an address"));
+    for (words, wanted) in [
+        ("52.216.0.9/15", (prefix("52.216.0.0/15"), None)),
+        ("52.216.0.9/32", (address("52.216.0.9"), None)),
+        ("s3.amazonaws.com.", (name("s3.amazonaws.com."), None)),
+        ("--probe 1.2.3.4", (address("1.2.3.4"), Some(443))),
+        (
+            "a_b.example --probe=8443",
+            (name("a_b.example"), Some(8443)),
+        ),
+    ] {
+        assert_eq!(read(words), wanted, "{words}");
+    }
+    assert!(parsed("trailblazer explain 1.2.3.4 --probe=0").is_err());
 }
 
 #[test]
@@ -98,7 +139,7 @@ fn wrong_usage_is_64_and_help_is_0() {
         ("trailblazer reconcile --role router", exit::USAGE),
         ("trailblazer reconcile -o yaml", exit::USAGE),
         ("trailblazer explain", exit::USAGE),
-        ("trailblazer explain s3.amazonaws.com", exit::USAGE),
+        ("trailblazer explain 1.2.3.999", exit::USAGE),
         ("trailblazer history -n -1", exit::USAGE),
         ("trailblazer flush --role host", exit::USAGE),
         ("trailblazer kick --watch", exit::USAGE),

@@ -3,17 +3,45 @@
 use std::net::IpAddr;
 
 use clap::error::ErrorKind;
+use ipnet::IpNet;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
 use crate::exit;
 use crate::types::SyncToken;
 
-pub(super) fn address(text: &str) -> Result<IpAddr, String> {
-    let address: IpAddr = text.parse().map_err(|_| {
-        "not an IP address; names are not resolved: pass one address of the name \
-         (`getent ahosts NAME` lists them)"
-            .to_owned()
-    })?;
+/// The argument of `explain`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    Address(IpAddr),
+    /// Without host bits, and shorter than an address.
+    Prefix(IpNet),
+    /// A host name, to be resolved.
+    Name(String),
+}
+
+pub(super) fn destination(text: &str) -> Result<Destination, String> {
+    if text.contains("://") {
+        return Err("a URL: pass its host alone".to_owned());
+    }
+    if text.contains('/') {
+        let prefix: IpNet = text.parse().map_err(|_| {
+            "not a prefix: write an address and a length, such as 52.216.0.0/15".to_owned()
+        })?;
+        if prefix.prefix_len() < prefix.max_prefix_len() {
+            return Ok(Destination::Prefix(prefix.trunc()));
+        }
+        return address(prefix.addr()).map(Destination::Address);
+    }
+    if let Ok(found) = text.parse() {
+        return address(found).map(Destination::Address);
+    }
+    if is_name(text) {
+        return Ok(Destination::Name(text.to_owned()));
+    }
+    Err("neither an IP address nor a prefix nor a host name".to_owned())
+}
+
+fn address(address: IpAddr) -> Result<IpAddr, String> {
     // Programs with IPv6 sockets log an IPv4 peer as ::ffff:192.0.2.1; the packets are IPv4.
     match address.to_canonical() {
         address if address.is_unspecified() => {
@@ -21,6 +49,20 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
         }
         address => Ok(address),
     }
+}
+
+/// True for the form of a host name (RFC 1123, with underscores). The last label of a name has a
+/// letter, so that a mistyped address is none.
+fn is_name(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(known) && !label.starts_with('-')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253
+        && name.split('.').all(is_label)
+        && last.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
 pub(super) fn sync_token(text: &str) -> Result<SyncToken, String> {

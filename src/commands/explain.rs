@@ -1,31 +1,57 @@
-//! `trailblazer explain ADDRESS`: the path of a packet, the reason, and the kernel's own answer.
+//! `trailblazer explain`: the path of packets to an address, a name or a prefix, the reason, and the
+//! kernel's own answer.
 
 mod answer;
+mod ground;
+mod name;
+mod prefix;
+mod probe;
 mod text;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde_json::Value;
 
 use super::{broken_config, complain, print, role_of};
-use crate::cli::ExplainArgs;
-use crate::config::{Config, Role};
-use crate::degraded::{Degradation, Part};
-use crate::desired::{DesiredState, EgressPath, special};
+use crate::cli::{Destination, ExplainArgs};
+use crate::degraded::Degradation;
 use crate::exit;
-use crate::judge::{self, Agreement, Expected, judge_redirects, table_text};
-use crate::kernel::Kernel;
-use crate::objects::Via;
+use crate::judge::{Agreement, table_text};
 use crate::ownership::Numbers;
-use crate::ranges::{Document, Origin};
-use crate::reconcile::{Asking, Examined, Firewalls, PassError, View, examine};
-use crate::types::{Family, SyncToken};
-use crate::verify::{judge_kernel, learned_hops, silent_gateways};
+use crate::ranges::Origin;
+use crate::reconcile::{Asking, PassError};
+use crate::types::SyncToken;
 use answer::KernelAnswer;
+use ground::Ground;
+use probe::Probe;
+
+/// The output of the command.
+struct Page {
+    text: String,
+    json: Value,
+    /// True for exit code 0.
+    good: bool,
+}
+
+impl From<&Explanation> for Page {
+    fn from(explanation: &Explanation) -> Page {
+        Page {
+            text: explanation.to_text(),
+            json: explanation.to_json(),
+            good: explanation.is_good(),
+        }
+    }
+}
 
 /// Runs `explain` and returns the exit code.
 pub async fn run(arguments: &ExplainArgs) -> u8 {
     let common = &arguments.common;
+    let prefix = matches!(arguments.destination, Destination::Prefix(_));
+    if prefix && arguments.probe.is_some() {
+        complain(&"--probe needs one address or a name: a prefix has no address to connect to");
+        return exit::USAGE;
+    }
     let shown = match broken_config::settings(&common.base, &common.overrides()) {
         Ok(shown) => shown,
         Err(code) => return code,
@@ -39,20 +65,26 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
     } else {
         Asking::Source
     };
-    match explain(&shown.loaded.config, role, asking, arguments.address).await {
-        Ok(mut explanation) => {
-            explanation.partial = shown.partial;
-            explanation.notes.extend(shown.fault);
-            print(
-                common.base.output,
-                || explanation.to_text(),
-                || explanation.to_json(),
-            );
-            if explanation.agrees() {
-                exit::OK
-            } else {
-                exit::FAILED
+    let addresses = match &arguments.destination {
+        Destination::Name(name) => match name::resolve(name).await {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                complain(&error);
+                return exit::FAILED;
             }
+        },
+        Destination::Address(address) => vec![*address],
+        Destination::Prefix(_) => Vec::new(),
+    };
+    let ground = Ground::read(&shown, role, asking).await;
+    let page = match ground {
+        Ok(ground) => page(ground, arguments, &addresses).await,
+        Err(error) => Err(error),
+    };
+    match page {
+        Ok(page) => {
+            print(common.base.output, || page.text, || page.json);
+            if page.good { exit::OK } else { exit::FAILED }
         }
         Err(error) => {
             complain(&error);
@@ -61,8 +93,34 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
     }
 }
 
+async fn page(
+    mut ground: Ground<'_>,
+    arguments: &ExplainArgs,
+    addresses: &[IpAddr],
+) -> Result<Page, PassError> {
+    if let Destination::Prefix(prefix) = arguments.destination {
+        return Ok(Page::from(&ground.explain_prefix(prefix)?));
+    }
+    let mut explanations = Vec::new();
+    for address in addresses {
+        explanations.push(ground.explain(*address)?);
+    }
+    if let Some(port) = arguments.probe {
+        for (explanation, probe) in explanations
+            .iter_mut()
+            .zip(probe::probe(addresses, port).await)
+        {
+            explanation.probe = Some(probe);
+        }
+    }
+    Ok(match &arguments.destination {
+        Destination::Name(name) => Page::from(&name::Named::new(name, explanations)),
+        _ => Page::from(&explanations[0]),
+    })
+}
+
 /// The path of a packet by the config and the document.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum ExpectedPath {
     /// The address is this host's own.
     Local,
@@ -103,11 +161,18 @@ struct Explanation {
     /// True if the config file is broken, and no agent tells the settings in force.
     partial: bool,
     notes: Vec<String>,
+    probe: Option<Probe>,
 }
 
 impl Explanation {
     fn agrees(&self) -> bool {
         self.is_routed() && self.obstacles.is_empty()
+    }
+
+    /// True if the kernel agrees, and the connection of a probe opened.
+    fn is_good(&self) -> bool {
+        let probed = self.probe.as_ref();
+        self.agrees() && probed.is_none_or(Probe::is_connected)
     }
 
     /// True if each routing decision is the promised one.
@@ -116,214 +181,4 @@ impl Explanation {
             .iter()
             .all(|answer| answer.agreement == Agreement::Yes)
     }
-}
-
-/// Runs the first stages of a pass. The place of foreign translation depends on the firewall in use
-/// (NAT role); routes and rules need no firewall.
-async fn look(
-    config: &Config,
-    role: Role,
-    asking: Asking,
-    kernel: &mut Kernel,
-) -> Result<Examined, PassError> {
-    if role == Role::Nat {
-        match examine(config, role, asking, Firewalls::Chosen, kernel).await {
-            Err(PassError::Firewall(_) | PassError::NoFirewall(_)) => {}
-            examined => return examined,
-        }
-    }
-    examine(config, role, asking, Firewalls::Ignored, kernel).await
-}
-
-/// The gateways of an address's path that answer no address resolution.
-fn silent_on_path(
-    promise: &judge::Promise<'_>,
-    expected: &Expected,
-    family: Family,
-    kernel: &mut Kernel,
-) -> Result<Vec<Degradation>, PassError> {
-    let part = match expected {
-        Expected::Bypass(_) => Part::Bypass,
-        Expected::Egress | Expected::Main => Part::Egress,
-        Expected::Closed => return Ok(Vec::new()),
-    };
-    let mut found = silent_gateways(promise, kernel)?;
-    found.retain(|silent| silent.part == part && silent.family == Some(family));
-    Ok(found)
-}
-
-async fn explain(
-    config: &Config,
-    role: Role,
-    asking: Asking,
-    address: IpAddr,
-) -> Result<Explanation, PassError> {
-    let mut kernel = Kernel::open()?;
-    let mut examined = look(config, role, asking, &mut kernel).await?;
-    let family = Family::of(address);
-    let mut notes: Vec<String> = examined.notes.texts().map(str::to_owned).collect();
-    notes.extend(examined.judgement.verdicts.iter().map(ToString::to_string));
-    if let Some(complaint) = &examined.complaint {
-        notes.push(complaint.to_string());
-    }
-    if examined.judgement.nothing_in_force {
-        // Without a document a pass keeps the bypass routes, so explain the routes in the kernel.
-        notes.push("no document available: this answer uses the routes in the kernel".to_owned());
-        examined.view.prefixes = Some(examined.view.kernel_prefixes());
-    }
-    let desired = examined.view.settled(&mut kernel, config, role)?;
-    let view = &examined.view;
-    notes.extend(desired.notes.iter().cloned());
-    let degraded = examined.judgement.degraded.iter().chain(&desired.degraded);
-    notes.extend(degraded.map(|missing| format!("degraded: {missing}")));
-    let expected = expected(view, &desired, address);
-    let answers = answer::ask(view, &desired, &expected, address, &mut kernel)?;
-    let verdicts = judge_kernel(&view.promise(&desired), &mut kernel)?;
-    let home = special::thrown(family, &view.vpc_cidrs);
-    let leaves =
-        !home.iter().any(|prefix| prefix.contains(&address)) && !view.facts.is_own(address);
-    let translated = expected == Expected::Main;
-    let concerns = |found: &Degradation| {
-        let part = found.part == Part::Forwarding || translated && found.part == Part::Translation;
-        leaves && part && found.family.is_none_or(|other| other == family)
-    };
-    let mut obstacles: Vec<Degradation> = verdicts
-        .degraded
-        .iter()
-        .filter(|found| concerns(found))
-        .cloned()
-        .collect();
-    let mut learned = learned_hops(&view.promise(&desired), &mut kernel)?;
-    learned.retain(|redirect| redirect.destination == address);
-    obstacles.extend(judge_redirects(&view.promise(&desired), &learned));
-    obstacles.extend(silent_on_path(
-        &view.promise(&desired),
-        &expected,
-        family,
-        &mut kernel,
-    )?);
-    let doubts = verdicts.doubts.iter().filter(|found| concerns(found));
-    notes.extend(doubts.map(ToString::to_string));
-    let ranges = &examined.judgement.ranges;
-    notes.dedup();
-    Ok(Explanation {
-        address,
-        sync_token: ranges.sync_token,
-        create_date: ranges.create_date.clone(),
-        rows: rows(&examined, address),
-        origins: ranges
-            .origins_of(address)
-            .into_iter()
-            .map(|(origin, prefix)| (origin.clone(), prefix))
-            .collect(),
-        excluded_by: ranges.excluded_by(address),
-        via: via(view, &desired, &expected, family),
-        path: path(config, role, view, &desired, expected, address),
-        numbers: view.ownership.current,
-        answers,
-        in_force: view
-            .observed
-            .rules
-            .iter()
-            .any(|rule| rule.family == family && view.ownership.owns_rule(rule)),
-        obstacles,
-        partial: false,
-        notes,
-    })
-}
-
-/// The expectation of the judge. While the bypass gateway is unavailable, a pass keeps the existing
-/// bypass routes, so the existing routes are the expectation.
-fn expected(view: &View, desired: &DesiredState, address: IpAddr) -> Expected {
-    let family = Family::of(address);
-    if *desired.frozen.get(family)
-        && let Some(prefix) = view
-            .kernel_prefixes()
-            .get(family)
-            .iter()
-            .find(|prefix| prefix.contains(&address))
-    {
-        return Expected::Bypass(*prefix);
-    }
-    let numbers = &view.ownership.current;
-    judge::expected(desired, numbers, &view.vpc_cidrs, address)
-}
-
-fn path(
-    config: &Config,
-    role: Role,
-    view: &View,
-    desired: &DesiredState,
-    expected: Expected,
-    address: IpAddr,
-) -> ExpectedPath {
-    let family = Family::of(address);
-    if view.facts.is_own(address) {
-        return ExpectedPath::Local;
-    }
-    match expected {
-        Expected::Bypass(prefix) => ExpectedPath::Bypass(prefix),
-        Expected::Closed => ExpectedPath::Closed,
-        Expected::Egress => match &desired.paths.get(family).egress {
-            EgressPath::Gateways(gateways) => ExpectedPath::Egress(gateways.clone()),
-            EgressPath::Main | EgressPath::Closed => ExpectedPath::Egress(Vec::new()),
-        },
-        Expected::Main => {
-            let home = special::thrown(family, &view.vpc_cidrs);
-            let inside = home.iter().any(|prefix| prefix.contains(&address));
-            let translated = role == Role::Nat && !inside;
-            let addresses = config.nat.egress_addresses.iter().copied();
-            ExpectedPath::Main(
-                addresses
-                    .filter(|own| translated && Family::of(*own) == family)
-                    .collect(),
-            )
-        }
-    }
-}
-
-/// The next hops of the bypass path: gateway and device.
-fn via(
-    view: &View,
-    desired: &DesiredState,
-    expected: &Expected,
-    family: Family,
-) -> Vec<(Option<IpAddr>, String)> {
-    let Expected::Bypass(_) = expected else {
-        return Vec::new();
-    };
-    let last = view.observed.last_bypass(&view.ownership);
-    let path = desired.paths.get(family).bypass.as_ref();
-    let Some(path) = path.or(last.get(family).as_ref()) else {
-        return Vec::new();
-    };
-    let hop = |via: Via| (via.gateway, view.facts.device_name(via.device));
-    path.vias().map(hop).collect()
-}
-
-/// Every row whose prefix contains the address, of any service and region.
-fn rows(examined: &Examined, address: IpAddr) -> Vec<ListedPrefix> {
-    let mut rows: Vec<ListedPrefix> = examined
-        .documents
-        .iter()
-        .filter_map(|body| Document::parse(body).ok())
-        .flat_map(|document| {
-            document
-                .rows
-                .iter()
-                .filter(|row| row.family == Family::of(address))
-                .filter_map(|row| {
-                    let prefix: IpNet = row.prefix.parse().ok()?;
-                    prefix.contains(&address).then(|| ListedPrefix {
-                        prefix,
-                        service: row.service.to_string(),
-                        region: row.region.to_string(),
-                    })
-                })
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    rows.sort();
-    rows.dedup();
-    rows
 }

@@ -12,7 +12,7 @@ fn explained(setup: &Setup, ns: &Ns, address: &str, code: i32) -> serde_json::Va
     println!("{}", text.stdout);
     assert_eq!(value["summary"], sentence);
     assert!(sentence.ends_with('.'), "{sentence}");
-    assert_eq!(value["agrees"], code == 0);
+    assert_eq!(value["agrees"], code == 0, "{value:#}");
     value
 }
 
@@ -190,7 +190,156 @@ fn explain_refuses_bad_usage() {
     lab::isolated(|| {
         let lab = Lab::new();
         let ns = lab.ns("host1");
-        trailblazer(ns, &["explain", "not-an-address"]).expect_code(64);
+        trailblazer(ns, &["explain", "1.2.3.999"]).expect_code(64);
         trailblazer(ns, &["explain", "1.2.3.4"]).expect_code(64);
+    });
+}
+
+/// Each part of a prefix with its path; a foreign route inside is found wherever it lies.
+#[test]
+fn explain_divides_a_prefix_by_path() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        let setup = Setup::host("s", "");
+        setup.run(ns, &["reconcile"]).ok();
+        let part = |value: &serde_json::Value, path: &str| {
+            let parts = value["parts"].as_array().unwrap().iter();
+            parts.clone().find(|part| part["path"] == path).cloned()
+        };
+        // 52.216.128.0/24 is excluded.
+        let value = explained(&setup, ns, "52.216.0.0/14", 0);
+        let bypass = part(&value, "bypass").unwrap();
+        let egress = part(&value, "egress").unwrap();
+        let percent = |part: &serde_json::Value| part["percent"].as_f64().unwrap();
+        assert_eq!(percent(&bypass) + percent(&egress), 100.0);
+        assert!(egress["prefixes"].to_string().contains("52.216.128.0/24"));
+        assert_eq!(egress["expected"]["gateways"][0], "10.0.1.10");
+        // All of one family: local space, the host itself, storage, and the rest.
+        for whole in ["0.0.0.0/0", "::/0"] {
+            let value = explained(&setup, ns, whole, 0);
+            for path in ["bypass", "egress", "main", "local"] {
+                assert!(part(&value, path).is_some(), "{whole}: {value:#}");
+            }
+        }
+        let inside = explained(&setup, ns, "52.216.10.0/24", 0);
+        assert_eq!(inside["parts"].as_array().unwrap().len(), 1);
+
+        ns.ip("route add 52.216.10.10/32 via 10.0.1.10 proto static");
+        let foreign = explained(&setup, ns, "52.216.0.0/15", 1);
+        assert_eq!(foreign["different_total"], 1);
+        assert_eq!(foreign["different"][0]["prefix"], "52.216.10.10/32");
+        explained(&setup, ns, "52.216.11.0/24", 0);
+        ns.ip("route del 52.216.10.10/32");
+        setup.run(ns, &["flush"]).ok();
+        let flushed = explained(&setup, ns, "52.216.0.0/15", 1);
+        assert_ne!(flushed["different_total"], 0);
+    });
+}
+
+#[test]
+fn explain_resolves_names_and_explains_each_address() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        let setup = Setup::host("s", "");
+        setup.run(ns, &["reconcile"]).ok();
+        let hosts = scratch().join("hosts").display().to_string();
+        let text =
+            format!("{S3} bucket.example\n{S3_6} bucket.example\n{PARTNER} bucket.example\n");
+        std::fs::write(&hosts, text).unwrap();
+        ns.run(&["mount", "--bind", &hosts, "/etc/hosts"]);
+        let value = explained(&setup, ns, "bucket.example", 0);
+        let addresses = value["addresses"].as_array().unwrap();
+        let path = |address: std::net::IpAddr| {
+            let mut found = addresses.iter();
+            let found = found.find(|one| one["address"] == address.to_string());
+            found.unwrap()["expected"]["path"].clone()
+        };
+        assert_eq!(addresses.len(), 3);
+        assert_eq!(path(S3), "bypass");
+        assert_eq!(path(S3_6), "bypass");
+        assert_eq!(path(PARTNER), "egress");
+        let unknown = setup
+            .run(ns, &["explain", "nowhere.invalid"])
+            .expect_code(1);
+        let words = "cannot resolve nowhere.invalid";
+        assert!(unknown.stderr.contains(words), "{unknown}");
+        assert!(unknown.stdout.is_empty(), "{unknown}");
+    });
+}
+
+/// The source address in the answer is the one that the server sees, also after a translation on
+/// this host.
+#[test]
+fn explain_probes_with_a_connection() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        lab.plain_nat("nat1");
+        let ns = lab.ns("host1");
+        let setup = Setup::host("s", "");
+        setup.run(ns, &["reconcile"]).ok();
+        let port = format!("--probe={PORT}");
+        let probe = |address: std::net::IpAddr, code| {
+            let address = address.to_string();
+            let value = setup.json(ns, &["explain", &address, &port], code);
+            println!("{value:#}");
+            let text = setup.run(ns, &["explain", &address, &port]);
+            println!("{}", text.expect_code(code).stdout);
+            value["probe"].clone()
+        };
+        let ip = |value: &serde_json::Value| {
+            let text = value.as_str().unwrap();
+            text.parse::<std::net::SocketAddr>().unwrap().ip()
+        };
+        for (address, own) in [(S3, HOST1), (S3_6, HOST1_6)] {
+            let direct = probe(address, 0);
+            assert_eq!(direct["outcome"], "connected");
+            assert_eq!(ip(&direct["source"]), own);
+            assert_eq!(direct["translated_by_gateway"], false);
+        }
+        let through = probe(PARTNER, 0);
+        assert_eq!(through["translated_by_gateway"], true);
+        assert_eq!(ip(&through["local"]), HOST1);
+
+        // The router forwards packets with this host's address alone, so another port must do.
+        ns.nft(&format!(
+            "table ip theirs {{ chain out {{ type nat hook postrouting priority srcnat; \
+             ip daddr {S3} tcp dport {PORT} snat to {HOST1}:1234-1243\n}}\n}}"
+        ));
+        let translated = probe(S3, 0);
+        assert_eq!(ip(&translated["local"]), HOST1);
+        let source = translated["source"].as_str().unwrap();
+        assert!(source.starts_with(&format!("{HOST1}:12")), "{source}");
+        ns.nft("delete table ip theirs");
+
+        let s3 = S3.to_string();
+        let refused = setup.json(ns, &["explain", &s3, "--probe=9"], 1);
+        assert_eq!(refused["probe"]["outcome"], "refused");
+        assert_eq!(refused["agrees"], true);
+        // Nobody answers: the wait is bounded.
+        lab.ns("s3")
+            .nft("table inet mute { chain in { type filter hook input priority 0; drop\n}\n}");
+        assert_eq!(probe(S3, 1)["outcome"], "timed_out");
+        setup
+            .run(ns, &["explain", "52.216.0.0/15", "--probe"])
+            .expect_code(64);
+    });
+}
+
+/// The reply tuple of conntrack shows the translation on a NAT.
+#[test]
+fn explain_probes_on_a_nat() {
+    lab::isolated(|| {
+        let lab = Lab::with(NatLayout::BulkInterface);
+        let ns = lab.ns("nat1");
+        let setup = Setup::nat("s", &lab.nat1, "");
+        setup.run(ns, &["reconcile"]).ok();
+        let seen = ns.who(PARTNER).unwrap();
+        let (partner, port) = (PARTNER.to_string(), format!("--probe={PORT}"));
+        let value = setup.json(ns, &["explain", &partner, &port], 0);
+        let source = value["probe"]["source"].as_str().unwrap();
+        let source: std::net::SocketAddr = source.parse().unwrap();
+        assert_eq!(source.ip(), seen);
     });
 }

@@ -25,6 +25,11 @@ pub(super) struct KernelAnswer {
     pub reason: Option<String>,
 }
 
+/// True for packets that stay on this host.
+pub(super) fn is_here(view: &View, address: IpAddr) -> bool {
+    view.facts.is_own(address) || address.is_loopback()
+}
+
 /// Asks the kernel; in the nat role once per input interface.
 pub(super) fn ask(
     view: &View,
@@ -35,7 +40,7 @@ pub(super) fn ask(
 ) -> Result<Vec<KernelAnswer>, NetlinkError> {
     let family = Family::of(address);
     let inputs = &desired.paths.get(family).inputs;
-    if inputs.is_empty() || view.facts.is_own(address) {
+    if inputs.is_empty() || is_here(view, address) {
         return from_sockets(view, desired, expected, address, kernel);
     }
     let mut answers = Vec::new();
@@ -84,7 +89,7 @@ fn from_sockets(
     let decision = lookup(kernel.socket(), &question)?;
     let mut answers = vec![judge(view, desired, expected, question.clone(), decision)];
     if answers[0].agreement == Agreement::Yes
-        && !view.facts.is_own(address)
+        && !is_here(view, address)
         && let Some(source) = chosen_source(kernel.socket(), address)?
     {
         let bound = Lookup {
@@ -107,7 +112,7 @@ fn judge(
     lookup: Lookup,
     decision: RouteDecision,
 ) -> KernelAnswer {
-    let own = view.facts.is_own(lookup.destination);
+    let own = is_here(view, lookup.destination);
     let local =
         matches!(&decision, RouteDecision::Route(route) if route.key.table == TableId::LOCAL);
     let promise = view.promise(desired);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 
 use super::answer::KernelAnswer;
-use super::{ExpectedPath, Explanation, table_text};
+use super::{ExpectedPath, Explanation, Numbers, table_text};
 use crate::commands::origins;
 use crate::judge::{Agreement, RouteDecision, errno_text};
 use crate::objects::RouteTarget;
@@ -55,6 +55,9 @@ impl Explanation {
             line(title, answer_text(answer));
             title = "";
         }
+        if let Some(probe) = &self.probe {
+            line("probe", probe.text(self.path.is_translated_elsewhere()));
+        }
         for note in &self.notes {
             line("note", note.clone());
         }
@@ -63,21 +66,25 @@ impl Explanation {
     }
 
     fn path_text(&self) -> String {
+        let Numbers {
+            bypass_table,
+            egress_table,
+            ..
+        } = self.numbers;
         match &self.path {
             ExpectedPath::Local => "this host itself".to_owned(),
-            ExpectedPath::Bypass(prefix) => format!(
-                "bypass: {prefix} in table {}, {}",
-                self.numbers.bypass_table,
-                self.via_text()
-            ),
-            ExpectedPath::Egress(gateways) => format!(
-                "egress: the default of table {}, via {}",
-                self.numbers.egress_table,
-                list(gateways)
-            ),
+            ExpectedPath::Bypass(prefix) => {
+                format!(
+                    "bypass: {prefix} in table {bypass_table}, {}",
+                    self.via_text()
+                )
+            }
+            ExpectedPath::Egress(gateways) => {
+                let gateways = list(gateways);
+                format!("egress: the default of table {egress_table}, via {gateways}")
+            }
             ExpectedPath::Closed => format!(
-                "blocked: table {} has no egress gateway and rejects the packet",
-                self.numbers.egress_table
+                "blocked: table {egress_table} has no egress gateway and rejects the packet"
             ),
             ExpectedPath::Main(addresses) if addresses.is_empty() => "the main table".to_owned(),
             ExpectedPath::Main(addresses) => {
@@ -86,7 +93,7 @@ impl Explanation {
         }
     }
 
-    fn via_text(&self) -> String {
+    pub(super) fn via_text(&self) -> String {
         let hops = self.via.iter().map(|(gateway, device)| match gateway {
             Some(gateway) => format!("via {gateway} on {device}"),
             None => format!("on {device}"),
@@ -208,11 +215,13 @@ impl Explanation {
             "agrees": self.agrees(),
             "obstacles": self.obstacles,
             "summary": self.summary(),
+            "probe": self.probe.as_ref()
+                .map(|probe| probe.to_json(self.path.is_translated_elsewhere())),
             "notes": self.notes,
         })
     }
 
-    fn path_json(&self) -> Value {
+    pub(super) fn path_json(&self) -> Value {
         match &self.path {
             ExpectedPath::Local => json!({ "path": "local" }),
             ExpectedPath::Bypass(prefix) => json!({
@@ -233,6 +242,24 @@ impl Explanation {
     }
 }
 
+impl ExpectedPath {
+    /// The path in one word, as in `-o json`.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            ExpectedPath::Local => "local",
+            ExpectedPath::Bypass(_) => "bypass",
+            ExpectedPath::Egress(_) => "egress",
+            ExpectedPath::Closed => "closed",
+            ExpectedPath::Main(_) => "main",
+        }
+    }
+
+    /// True if a NAT behind this host replaces the source address.
+    fn is_translated_elsewhere(&self) -> bool {
+        matches!(self, ExpectedPath::Egress(_))
+    }
+}
+
 /// The form of the verb in the summary: `takes` or `should take`.
 #[derive(Clone, Copy)]
 enum Mood {
@@ -240,7 +267,7 @@ enum Mood {
     Should,
 }
 
-fn list(addresses: &[IpAddr]) -> String {
+pub(super) fn list(addresses: &[IpAddr]) -> String {
     let words: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     words.join(", ")
 }

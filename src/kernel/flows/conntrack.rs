@@ -183,6 +183,11 @@ impl Conntrack {
         Ok(written)
     }
 
+    /// The entry of a connection.
+    pub(super) fn find(&mut self, ends: Ends) -> Result<Option<Tracked>, FlowError> {
+        self.known(ends).map_err(refused)
+    }
+
     /// Hands on each listed flow.
     pub(super) fn each_listed(
         &mut self,

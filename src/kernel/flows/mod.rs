@@ -35,7 +35,7 @@ use sockets::Socket;
 
 pub use conntrack::TableUse;
 pub use error::FlowError;
-pub use usage::{PortUse, busiest_ports, table_use};
+pub use usage::{PortUse, busiest_ports, source_seen, table_use};
 
 /// The number of connections handled at once.
 const BATCH: usize = 200;

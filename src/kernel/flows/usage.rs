@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::conntrack::{Conntrack, TableUse};
+use super::ends::Ends;
 use super::entry::Tracked;
 use super::error::FlowError;
 use super::filter::Filter;
@@ -42,6 +43,21 @@ pub fn busiest_ports(most: usize) -> Result<Vec<PortUse>, FlowError> {
         busiest.extend(pair(flow));
     })?;
     Ok(busiest.into_top(most))
+}
+
+/// The source address and port of a TCP connection of this host as the other side sees them:
+/// conntrack's entry expects the replies there. `None` if conntrack doesn't know the connection.
+///
+/// # Errors
+/// As [`table_use`].
+pub fn source_seen(local: SocketAddr, peer: SocketAddr) -> Result<Option<SocketAddr>, FlowError> {
+    let ends = Ends {
+        source: local,
+        target: peer,
+    };
+    let found = Conntrack::open()?.find(ends)?;
+    let found = found.filter(|flow| flow.original == ends);
+    Ok(found.map(|flow| flow.reply.target))
 }
 
 type Pair = (IpAddr, SocketAddr, u8);

@@ -1,0 +1,35 @@
+//! Long texts of the help.
+
+/// The version, with the commit and its date if packaging/build-binary.sh sets them.
+pub(super) const LONG_VERSION: &str = match option_env!("TRAILBLAZER_COMMIT") {
+    Some(text) => text,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+   0  in sync, or changed and verified
+   1  failed on the host or at run time (privileges, lock, gateway, verify)
+   2  changes pending (dry run)
+   3  the guard holds the document back: the last known good stays in force
+  64  wrong usage or config text";
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  trailblazer reconcile --dry-run         print the plan, change nothing
+  trailblazer reconcile                   apply the plan, verify the kernel, write the journal
+  trailblazer explain 52.216.1.1          show the path of a packet, with the reason
+  trailblazer check                       test config and host, list obstacles
+  trailblazer status                      show the state of the agent and of all objects
+  trailblazer flush                       remove all of Trailblazer's objects
+
+Without a config file, on any Linux machine:
+  trailblazer reconcile --dry-run --role host --region us-east-1";
+
+pub(super) const RECONCILE_EXAMPLES: &str = "\
+Examples:
+  trailblazer reconcile --dry-run                        print the plan
+  trailblazer reconcile                                  apply the plan
+  trailblazer reconcile --dry-run -o json | jq .steps    print the plan as JSON
+  trailblazer reconcile --accept 1710355389              accept a document held by the guard
+  trailblazer reconcile --dry-run --role host --region us-east-1 --source ip-ranges.json";
