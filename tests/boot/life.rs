@@ -21,6 +21,27 @@ pub fn isolated_life(body: impl FnOnce()) {
     Isolation::default().as_root().deadline(DEADLINE).run(body);
 }
 
+/// `check` agrees with the service, and names a drop-in that takes a right away: the agent goes on
+/// as started, and its next start would fail.
+#[track_caller]
+pub fn check_agrees_with_the_service(machine: &Machine) {
+    let fine = machine.run("trailblazer check");
+    assert_eq!(fine.code, Some(0), "{fine}");
+    let file = "/etc/systemd/system/trailblazer.service.d/zz-test.conf";
+    machine.ok(&format!(
+        "mkdir -p $(dirname {file})
+         printf '[Service]\nCapabilityBoundingSet=~CAP_NET_ADMIN\n' >{file}"
+    ));
+    let spoilt = machine.run("trailblazer check");
+    assert_eq!(spoilt.code, Some(1), "{spoilt}");
+    for words in ["CAP_NET_ADMIN", file, "systemctl daemon-reload"] {
+        assert!(spoilt.stdout.contains(words), "{words}: {spoilt}");
+    }
+    machine.ok(&format!("rm {file}"));
+    let fine = machine.run("trailblazer check");
+    assert_eq!(fine.code, Some(0), "{fine}");
+}
+
 /// The targets of the traffic streams.
 pub const TARGETS: [IpAddr; 4] = [S3, S3_6, PARTNER, PARTNER6];
 

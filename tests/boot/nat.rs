@@ -72,6 +72,7 @@ fn life(name: &str, firewall: Firewall) {
     let machine = Machine::boot(&image, nat1);
     machine.wait_in_force(0);
     assert_sandboxed(&machine, drop_in(firewall).1);
+    check_agrees_with_the_service(&machine);
 
     let bypass = (case.bypass)(&lab.nat1);
     let seen = |target: IpAddr| match target {
