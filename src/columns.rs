@@ -1,10 +1,14 @@
 //! Text for a terminal: aligned columns, and colours.
 
+use std::borrow::Cow;
+
+use crate::printable::{escaped, paint};
+
 /// The style of text: with or without colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     Plain,
-    /// ANSI colours (ECMA-48 SGR) for a terminal.
+    /// Colours for a terminal, as marks that [`crate::printable::page`] turns into sequences.
     Coloured,
 }
 
@@ -40,19 +44,23 @@ impl Style {
     fn sgr(self, codes: &str, text: &str) -> String {
         match self {
             Style::Plain => text.to_owned(),
-            Style::Coloured => format!("\x1b[{codes}m{text}\x1b[0m"),
+            Style::Coloured => paint(codes, text),
         }
     }
 }
 
 /// Each row as a line. Columns from `first_right` on are aligned to the right, so that the sizes
-/// of numbers compare at a glance.
+/// of numbers compare at a glance. A cell is one line.
 pub fn aligned<const N: usize>(rows: &[[String; N]], first_right: usize) -> Vec<String> {
+    let rows: Vec<[Cow<'_, str>; N]> = rows
+        .iter()
+        .map(|row| std::array::from_fn(|column| escaped(&row[column])))
+        .collect();
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.max().unwrap_or(0)
     });
-    let line = |row: &[String; N]| {
+    let line = |row: &[Cow<'_, str>; N]| {
         let cells = row.iter().zip(widths).enumerate();
         let cells: Vec<String> = cells
             .map(|(column, (cell, width))| {

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::printable::escaped;
 use crate::types::Family;
 
 /// A part of the promise. The order is the order of importance: the egress first.
@@ -66,7 +67,7 @@ impl Degradation {
         Degradation {
             part,
             family: family.into(),
-            reason: reason.into(),
+            reason: escaped(&reason.into()).into_owned(),
             advice: String::new(),
         }
     }
@@ -75,7 +76,7 @@ impl Degradation {
     #[must_use]
     pub fn with_advice(self, advice: impl Into<String>) -> Self {
         Degradation {
-            advice: advice.into(),
+            advice: escaped(&advice.into()).into_owned(),
             ..self
         }
     }

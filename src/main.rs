@@ -1,6 +1,6 @@
 //! The program: arguments, logging and the exit code.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,14 +10,17 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use trailblazer::cli::{self, Cli, Command, LogFormat};
 use trailblazer::commands;
+use trailblazer::printable::log::{Escaping, LogLine, LogWriter};
+use trailblazer::printable::{escaped, is_active};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let code = cli::exit_code(&error);
             // Without standard error, no place is left for the message.
-            let _ = error.print();
-            return ExitCode::from(cli::exit_code(&error));
+            let _ = print(error);
+            return ExitCode::from(code);
         }
     };
     start_logging(&cli);
@@ -35,6 +38,22 @@ fn main() -> ExitCode {
             tracing::error!("cannot start: {error}");
             ExitCode::from(trailblazer::exit::FAILED)
         }
+    }
+}
+
+/// Prints the message of the parser, which repeats words of the command line. A word with control
+/// characters is parsed again as escaped text, so that the message repeats the escaped text.
+fn print(error: clap::Error) -> std::io::Result<()> {
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if !words.iter().any(|word| word.contains(is_active)) {
+        return error.print();
+    }
+    match Cli::try_parse_from(words.iter().map(|word| escaped(word).into_owned())) {
+        Err(error) => error.print(),
+        // The escaped word is accepted, the word itself is not.
+        Ok(_) => writeln!(std::io::stderr(), "error: {}", escaped(&error.to_string())),
     }
 }
 
@@ -65,22 +84,32 @@ fn start_logging(cli: &Cli) {
     };
     if journald {
         match tracing_journald::layer() {
-            Ok(layer) => return registry.with(layer).init(),
+            Ok(layer) => return registry.with(Escaping(layer)).init(),
             Err(error) if format == LogFormat::Journald => {
                 eprintln!("cannot open the journal: {error}; logging to standard error");
             }
             Err(_) => {}
         }
     }
+    let is_coloured = format != LogFormat::Json && std::io::stderr().is_terminal();
+    let line = match format {
+        LogFormat::Json => LogLine::Json,
+        _ => LogLine::Text,
+    };
+    let writer = move || LogWriter {
+        to: std::io::stderr(),
+        line,
+        is_coloured,
+    };
     match format {
         LogFormat::Json => registry
-            .with(fmt::layer().json().with_writer(std::io::stderr))
+            .with(fmt::layer().json().with_writer(writer))
             .init(),
         _ => registry
             .with(
                 fmt::layer()
-                    .with_writer(std::io::stderr)
-                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_writer(writer)
+                    .with_ansi(is_coloured)
                     .with_target(false)
                     .without_time(),
             )

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::printable::escaped;
+
 /// The subject of a note, as far as a command depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoteKind {
@@ -24,7 +26,7 @@ impl From<String> for Note {
     fn from(text: String) -> Note {
         Note {
             kind: NoteKind::Other,
-            text,
+            text: escaped(&text).into_owned(),
         }
     }
 }
@@ -55,7 +57,7 @@ impl Notes {
     pub fn push_metadata(&mut self, text: String) {
         self.0.push(Note {
             kind: NoteKind::Metadata,
-            text,
+            text: escaped(&text).into_owned(),
         });
     }
 

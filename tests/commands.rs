@@ -4,6 +4,8 @@
 
 #[path = "commands/check.rs"]
 mod check;
+#[path = "commands/escapes.rs"]
+mod escapes;
 #[path = "commands/explain.rs"]
 mod explain;
 #[path = "commands/flush.rs"]

@@ -37,6 +37,7 @@ use crate::kernel::events::{Change, Event, Heard, ListenError, Listener};
 use crate::kernel::firewall;
 use crate::objects::Route;
 use crate::plan::ObjectKey;
+use crate::printable::escaped;
 use crate::reconcile::InForce;
 use crate::types::{IfIndex, TableId};
 
@@ -362,8 +363,13 @@ fn name_of(port: u32) -> String {
     if port == 0 {
         return "the kernel".to_owned();
     }
-    match std::fs::read_to_string(format!("/proc/{port}/comm")) {
-        Ok(name) => format!("program {} (pid {port})", name.trim()),
+    match std::fs::read(format!("/proc/{port}/comm")) {
+        Ok(name) => {
+            // A program chooses its name, of any bytes.
+            let name = String::from_utf8_lossy(&name);
+            let name = escaped(name.trim_end_matches('\n'));
+            format!("program {name} (pid {port})")
+        }
         Err(_gone) => format!("netlink port {port}"),
     }
 }

@@ -6,6 +6,7 @@ use super::{broken_config, complain, print};
 use crate::cli::{HistoryArgs, Output};
 use crate::exit;
 use crate::journal::{History, Journal, history_json, history_text};
+use crate::printable::escaped;
 use crate::state::error::StateError;
 use crate::state::lock;
 
@@ -29,7 +30,8 @@ pub async fn run(arguments: &HistoryArgs) -> u8 {
         }
     };
     if base.output == Output::Text && !state_dir.exists() {
-        let missing = state_dir.display();
+        let missing = state_dir.display().to_string();
+        let missing = escaped(&missing);
         let text = format!("no pass yet: the state dir {missing} does not exist");
         print(base.output, || text, || history_json(&history));
         return exit::OK;

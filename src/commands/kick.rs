@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{broken_config, complain, print};
 use crate::cli::KickArgs;
 use crate::exit;
+use crate::printable::indented;
 use crate::status::control::{Reply, Request, ask};
 use crate::status::snapshot::{PassStatus, Snapshot};
 
@@ -125,7 +126,7 @@ fn ended_text(pass: &PassStatus) -> String {
     );
     if let Some(error) = &pass.error {
         text.push('\n');
-        text.push_str(error);
+        text.push_str(&indented(error, 2));
     }
     text
 }

@@ -25,6 +25,7 @@ use crate::columns::Style;
 use crate::config::Overrides;
 use crate::config::file::{Loaded, load};
 use crate::exit;
+use crate::printable;
 
 /// Runs the command and returns the exit code.
 pub async fn run(cli: Cli) -> ExitCode {
@@ -77,8 +78,8 @@ fn complain(message: &dyn std::fmt::Display) {
 /// Prints text or JSON on standard output. A closed pipe (`| head`) is not an error.
 fn print(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
     let mut printed = match output {
-        Output::Text => text(),
-        Output::Json => json().to_string(),
+        Output::Text => printable::page(&text()).into_owned(),
+        Output::Json => printable::json(&json().to_string()).into_owned(),
     };
     if !printed.ends_with('\n') {
         printed.push('\n');

@@ -15,6 +15,7 @@ use super::{complain, style};
 use crate::cli::{Output, StatusArgs};
 use crate::columns::Style;
 use crate::exit;
+use crate::printable;
 use crate::status::control::{AskError, Reply, Request, ask};
 use crate::status::snapshot::{Snapshot, State};
 use crate::status::text::to_text;
@@ -41,10 +42,14 @@ pub async fn run(arguments: &StatusArgs) -> u8 {
     loop {
         let seen = look(&shown).await;
         let page = seen.page(base.output, style());
+        let page = match base.output {
+            Output::Text => printable::page(&page),
+            Output::Json => printable::json(page.trim_end()) + "\n",
+        };
         let page = if redraw {
             format!("{REDRAW}{page}\nevery {} s; Ctrl-C ends\n", TICK.as_secs())
         } else {
-            page
+            page.into_owned()
         };
         let written = write(&page);
         if !arguments.watch {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{Boundary, PassId, Record};
 use crate::columns::aligned;
 use crate::degraded::Degradation;
+use crate::printable::indented;
 use crate::words::first_few;
 
 /// The outcome of a pass without an `end`.
@@ -257,7 +258,7 @@ pub fn history_text(history: &History) -> String {
             continue;
         };
         for text in details(pass) {
-            let _ = writeln!(out, "  {text}");
+            let _ = writeln!(out, "  {}", indented(&text, 4));
         }
     }
     if history.passes.is_empty() {
@@ -269,7 +270,8 @@ pub fn history_text(history: &History) -> String {
             0 => file.to_string(),
             line => format!("{file} line {line}"),
         };
-        let _ = writeln!(out, "note: {place}: {}", damage.reason);
+        let note = format!("note: {place}: {}", damage.reason);
+        let _ = writeln!(out, "{}", indented(&note, 2));
     }
     out
 }

@@ -8,6 +8,7 @@ use crate::columns::{Colour, Style};
 use crate::firewall::BackendKind;
 use crate::objects::{Leg, NexthopKind, Route, RouteTarget, Via};
 use crate::ownership::Ownership;
+use crate::printable::{escaped, indented};
 use crate::types::{Family, TableId};
 
 fn paint(style: Style, action: Action, line: &str) -> String {
@@ -59,7 +60,7 @@ pub fn render(plan: &Plan, devices: &Devices, ownership: &Ownership, style: Styl
         }
     }
     for conflict in &plan.conflicts {
-        let _ = writeln!(text, "! conflict: {}", conflict.message);
+        let _ = writeln!(text, "! conflict: {}", indented(&conflict.message, 2));
     }
     if !text.is_empty() {
         text.push('\n');
@@ -210,9 +211,10 @@ fn difference<'a>(text: &'a [String], other: &'a [String]) -> impl Iterator<Item
 /// shown.
 fn firewall_lines(before: &[String], after: &[String], style: Style) -> Vec<String> {
     let deleted = difference(before, after);
-    let deleted = deleted.map(|line| paint(style, Action::Delete, &format!("  - {line}")));
+    let deleted =
+        deleted.map(|line| paint(style, Action::Delete, &format!("  - {}", escaped(line))));
     let added = difference(after, before);
-    let added = added.map(|line| paint(style, Action::Add, &format!("  + {line}")));
+    let added = added.map(|line| paint(style, Action::Add, &format!("  + {}", escaped(line))));
     let mut lines: Vec<String> = deleted.chain(added).collect();
     if lines.is_empty() {
         lines.push(paint(

@@ -7,6 +7,7 @@ use reqwest::Url;
 use url::Host;
 
 use super::error::Failure;
+use crate::printable::escaped;
 use crate::types::METADATA;
 
 /// The address of a source, by the method of reading.
@@ -94,12 +95,12 @@ pub(super) fn is_local(url: &Url) -> bool {
 /// carry their signature in the query.
 pub fn redacted(url: &str) -> String {
     if !url.contains("://") {
-        return url.to_owned();
+        return escaped(url).into_owned();
     }
     let Ok(mut parsed) = Url::parse(url) else {
         // The position of a password is unknown in an invalid URL.
         let scheme = url.split("://").next().unwrap_or_default();
-        return format!("{scheme}://… (not a valid URL)");
+        return format!("{}://… (not a valid URL)", escaped(scheme));
     };
     let had_query = parsed.query().is_some();
     parsed.set_query(None);

@@ -16,6 +16,7 @@ use super::snapshot::{
 use crate::columns::Style;
 use crate::columns::aligned;
 use crate::firewall::DropReason;
+use crate::printable::indented;
 use crate::types::{Family, PerFamily};
 use figures::{bytes, counted, moment, span};
 use lines::{Lines, painted};
@@ -32,7 +33,7 @@ pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
         .and_then(|it| config::refused(it, now))
     {
         lines.text.push_str(&painted(style, "31", "RELOAD REFUSED"));
-        let _ = writeln!(lines.text, " {refused}");
+        let _ = writeln!(lines.text, " {}", indented(&refused, 2));
     }
     lines.text.push('\n');
     for missing in &snapshot.degraded {
@@ -90,6 +91,7 @@ fn headline(snapshot: &Snapshot, now: i64, style: Style) -> String {
         (_, Some(reason)) => reason.clone(),
         (_, None) => otherwise,
     };
+    let reason = indented(&reason, 2);
     format!("{} {reason}\n", painted(style, colour, word))
 }
 
@@ -329,7 +331,7 @@ fn passes(snapshot: &Snapshot) -> String {
             .checked_sub(1)
             .and_then(|index| snapshot.passes.iter().rev().nth(index));
         if let Some(error) = pass.and_then(|pass| pass.error.as_deref()) {
-            let _ = writeln!(text, "  {error}");
+            let _ = writeln!(text, "  {}", indented(error, 2));
         }
     }
     text

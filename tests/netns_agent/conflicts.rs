@@ -1,6 +1,8 @@
 //! Fights: other programs delete or replace an object of ours after every repair.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +27,21 @@ struct Neighbour {
 
 impl Neighbour {
     fn repeating(ns: &Ns, lines: String) -> Neighbour {
-        let mut command = Command::new("ip");
+        Neighbour::running(ns, Command::new("ip"), lines)
+    }
+
+    /// Runs `ip` under another file name, which becomes the name of the process.
+    fn named(ns: &Ns, name: &str, lines: String) -> Neighbour {
+        let program = scratch().join(name);
+        let ip = ["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip", "/bin/ip"];
+        let ip = ip.iter().find(|path| Path::new(path).exists()).unwrap();
+        std::os::unix::fs::symlink(ip, &program).unwrap();
+        let mut command = Command::new(program);
+        command.arg0("ip");
+        Neighbour::running(ns, command, lines)
+    }
+
+    fn running(ns: &Ns, mut command: Command, lines: String) -> Neighbour {
         // `-force` continues after failures, such as a deletion of a missing object.
         command.args(["-force", "-batch", "-"]);
         command.stdin(Stdio::piped()).stderr(Stdio::null());
@@ -83,6 +99,36 @@ fn told(scene: &Scene, object: &str) -> usize {
     let log = scene.agent.log();
     log.matches(&format!("conflict: {object} was restored"))
         .count()
+}
+
+#[test]
+fn name_of_a_program_is_one_escaped_word_in_status_and_log() {
+    isolated(|| {
+        in_force(Setting::default(), |scene| {
+            let ns = scene.machine.ns();
+            let name = "\u{1b}[31mX\nFORGED";
+            let fight = Neighbour::named(ns, name, format!("route del {FOUGHT} table 1083\n"));
+            let status = scene.agent.wait_for("a conflict", |status| {
+                !conflicts(status).is_empty() && status["state"] == "degraded"
+            });
+            let culprit = format!(r"program \u{{1b}}[31mX\nFORGED (pid {})", fight.child.id());
+            assert_eq!(conflicts(&status)[0]["by"], culprit.as_str(), "{status:#}");
+            let shown = scene.machine.run(&["status"]);
+            for text in [&shown.stdout, &shown.stderr, &scene.agent.log()] {
+                assert!(!text.contains('\u{1b}'), "{text:?}");
+                assert!(
+                    !text.lines().any(|line| line.starts_with("FORGED")),
+                    "{text}"
+                );
+            }
+            assert!(shown.stdout.contains(&culprit), "{}", shown.stdout);
+            assert!(
+                scene.agent.log().contains(&culprit),
+                "{}",
+                scene.agent.log()
+            );
+        });
+    });
 }
 
 #[test]

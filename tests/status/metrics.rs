@@ -196,7 +196,7 @@ fn unknown_values_have_no_sample() {
 #[test]
 fn label_values_are_escaped_and_unknown_words_are_counted() {
     let mut snapshot = filled();
-    snapshot.version = "a\\b\"c\nd".to_owned();
+    snapshot.version = "a\\b\"c\nd\u{9b}".to_owned();
     snapshot.selection = vec![GroupCount {
         service: "S\"3".to_owned(),
         region: "r\\".to_owned(),
@@ -206,7 +206,7 @@ fn label_values_are_escaped_and_unknown_words_are_counted() {
     snapshot.source.fetches.insert("teapot".to_owned(), 418);
     let text = encode(CATALOGUE, &snapshot);
     for line in [
-        "trailblazer_build_info{version=\"a\\\\b\\\"c\\nd\",role=\"host\",firewall=\"nftables\"} 1",
+        "trailblazer_build_info{version=\"a\\\\b\\\"c\\nd\\\\u{9b}\",role=\"host\",firewall=\"nftables\"} 1",
         "trailblazer_prefixes{service=\"S\\\"3\",region=\"r\\\\\",family=\"ipv4\"} 1",
         "trailblazer_fetches_total{result=\"teapot\"} 418",
     ] {

@@ -114,6 +114,7 @@ fn text_has_colours_only_on_request() {
     snapshot.state = State::Paused;
     let plain = to_text(&snapshot, NOW, Style::Plain);
     let coloured = to_text(&snapshot, NOW, Style::Coloured);
+    let coloured = trailblazer::printable::page(&coloured).into_owned();
     assert!(!plain.contains('\x1b'));
     assert!(coloured.starts_with("\x1b[1;31mPAUSED\x1b[0m "));
     let stripped = ["\x1b[1;31m", "\x1b[1;33m", "\x1b[0m"]

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::printable::escaped;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Severity {
@@ -36,7 +38,7 @@ impl CheckReport {
         self.0.push(CheckResult {
             name,
             severity,
-            message,
+            message: escaped(&message).into_owned(),
             advice: None,
         });
     }
@@ -51,8 +53,8 @@ impl CheckReport {
         self.0.push(CheckResult {
             name,
             severity,
-            message,
-            advice: Some(advice),
+            message: escaped(&message).into_owned(),
+            advice: Some(escaped(&advice).into_owned()),
         });
     }
 

@@ -13,6 +13,7 @@ use crate::desired::{DesiredState, EgressPath, special};
 use crate::judge::{self, Expected, Verdicts, judge_redirects};
 use crate::kernel::Kernel;
 use crate::objects::Via;
+use crate::printable::escaped;
 use crate::ranges::Document;
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, View, examine};
 use crate::types::Family;
@@ -246,8 +247,8 @@ fn rows(examined: &Examined) -> Vec<(Family, ListedPrefix)> {
         rows.extend(document.rows.iter().filter_map(|row| {
             let listed = ListedPrefix {
                 prefix: row.prefix.parse::<IpNet>().ok()?,
-                service: row.service.to_string(),
-                region: row.region.to_string(),
+                service: escaped(&row.service).into_owned(),
+                region: escaped(&row.region).into_owned(),
             };
             Some((row.family, listed))
         }));

@@ -12,6 +12,7 @@ use super::{ExpectedPath, Explanation, Page};
 use crate::desired::special;
 use crate::judge::Agreement;
 use crate::objects::ForeignSelector;
+use crate::printable::indented;
 use crate::ranges::PrefixSet;
 use crate::reconcile::PassError;
 use crate::types::{Family, SyncToken};
@@ -247,7 +248,7 @@ impl From<&ExplainedPrefix> for Page {
 fn text(explained: &ExplainedPrefix) -> String {
     let mut text = String::new();
     let mut line = |title: &str, words: &str| {
-        let _ = writeln!(text, "{title:<9} {words}");
+        let _ = writeln!(text, "{title:<9} {}", indented(words, 10));
     };
     line("prefix", &explained.prefix.to_string());
     let document = match explained.sync_token {

@@ -10,6 +10,7 @@ use super::{ExpectedPath, Explanation, Numbers, table_text};
 use crate::commands::origins;
 use crate::judge::{Agreement, RouteDecision, errno_text};
 use crate::objects::RouteTarget;
+use crate::printable::indented;
 use crate::types::Family;
 
 impl Explanation {
@@ -17,7 +18,7 @@ impl Explanation {
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |title: &str, words: String| {
-            let _ = writeln!(text, "{title:<9} {words}");
+            let _ = writeln!(text, "{title:<9} {}", indented(&words, 10));
         };
         line("address", self.address.to_string());
         line(

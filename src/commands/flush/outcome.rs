@@ -13,6 +13,7 @@ use crate::ownership::Ownership;
 use crate::plan::rule_text::rule_text;
 use crate::plan::text::{render, totals};
 use crate::plan::{Devices, Plan, Step, json as plan_json};
+use crate::printable::indented;
 use crate::words::first_few;
 
 pub(super) struct Flushed {
@@ -98,7 +99,7 @@ impl Flushed {
     pub(super) fn to_text(&self, ownership: &Ownership, style: Style) -> String {
         let mut text = String::new();
         for note in &self.notes {
-            let _ = writeln!(text, "note      {note}");
+            let _ = writeln!(text, "note      {}", indented(note, 10));
         }
         if !self.notes.is_empty() && !self.plan.is_empty() {
             text.push('\n');

@@ -16,6 +16,7 @@ use crate::observed::ObservedState;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::text::totals;
 use crate::plan::{Action, Plan, Step};
+use crate::printable::indented;
 use crate::reconcile::{Asking, Firewalls, PassError, examine};
 use crate::state::StateFile;
 use crate::state::error::ReadError;
@@ -278,6 +279,7 @@ impl Absent {
             ),
             error => ("NO ANSWER", error.to_string()),
         };
+        let why = indented(&why, 2);
         let degraded = match self.degraded.first() {
             Some(first) => format!("\n{} {first}", painted(style, "31", "DEGRADED")),
             None => String::new(),

@@ -14,7 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::document::{Document, DocumentError, Row};
-use crate::printable::shortened;
+use crate::printable::{escaped, shortened};
 use crate::types::{Family, SyncToken};
 
 /// The longest `createDate`, in bytes. Amazon's has 19.
@@ -202,6 +202,8 @@ impl<'a> RawDocument<'a> {
         // The date goes into messages, the journal and metrics.
         if create_date.len() > LONGEST_DATE {
             create_date = Cow::Borrowed("");
+        } else if let Cow::Owned(shown) = escaped(&create_date) {
+            create_date = Cow::Owned(shown);
         }
         Ok(Document {
             sync_token,

@@ -6,6 +6,7 @@ use super::{Applied, Outcome, Report};
 use crate::columns::Style;
 use crate::ownership::Ownership;
 use crate::plan::text::{render, totals};
+use crate::printable::indented;
 use crate::types::Family;
 
 impl Report {
@@ -24,7 +25,9 @@ impl Report {
             let _ = writeln!(
                 text,
                 "{:<8}  {}: {}",
-                verdict.level, verdict.guard, verdict.message
+                verdict.level,
+                verdict.guard,
+                indented(&verdict.message, 10)
             );
         }
         for note in self.distinct_notes() {

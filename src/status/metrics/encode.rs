@@ -3,6 +3,7 @@
 
 use std::fmt::{Display, Write as _};
 
+use crate::printable::escaped;
 use crate::status::snapshot::{Histogram, Snapshot};
 
 /// A metric's type in Prometheus.
@@ -88,5 +89,7 @@ fn escape_help(text: &str) -> String {
 }
 
 fn escape_label(text: &str) -> String {
-    escape_help(text).replace('"', "\\\"")
+    // The format has an escape of its own for a line feed.
+    let lines: Vec<_> = text.split('\n').map(escaped).collect();
+    escape_help(&lines.join("\n")).replace('"', "\\\"")
 }

@@ -3,6 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::columns::Style;
+use crate::printable::{indented, paint};
+
+/// The column of the texts.
+const COLUMN: usize = 11;
 
 /// The page so far.
 pub(crate) struct Lines {
@@ -20,12 +24,14 @@ impl Lines {
 
     pub(crate) fn calm(&mut self, label: &str, text: &str) {
         // Writing to a String can't fail.
+        let text = indented(text, COLUMN);
         let _ = writeln!(self.text, "{label:<9}  {text}");
     }
 
     /// A line whose label is coloured: the operator should act.
     pub(crate) fn worrying(&mut self, label: &str, text: &str) {
         let label = painted(self.style, "33", &format!("{label:<9}"));
+        let text = indented(text, COLUMN);
         let _ = writeln!(self.text, "{label}  {text}");
     }
 
@@ -42,6 +48,6 @@ impl Lines {
 pub(crate) fn painted(style: Style, colour: &str, text: &str) -> String {
     match style {
         Style::Plain => text.to_owned(),
-        Style::Coloured => format!("\x1b[1;{colour}m{text}\x1b[0m"),
+        Style::Coloured => paint(&format!("1;{colour}"), text),
     }
 }
