@@ -12,6 +12,7 @@ use trailblazer::cli::{self, Cli, Command, LogFormat};
 use trailblazer::commands;
 use trailblazer::printable::log::{Escaping, LogLine, LogWriter};
 use trailblazer::printable::{escaped, is_active};
+use trailblazer::reconcile::PROGRESS;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -74,7 +75,10 @@ fn start_logging(cli: &Cli) {
     let filter: Targets = std::env::var("TRAILBLAZER_LOG")
         .ok()
         .and_then(|wanted| wanted.parse().ok())
-        .unwrap_or_else(|| Targets::new().with_default(default));
+        .unwrap_or_else(|| {
+            let targets = Targets::new().with_default(default);
+            targets.with_target(PROGRESS, default.max(LevelFilter::INFO))
+        });
     let registry = tracing_subscriber::registry().with(filter);
     let journald = match format {
         LogFormat::Journald => true,

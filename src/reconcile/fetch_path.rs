@@ -1,23 +1,72 @@
 //! The network path of the fetch. The fetch uses the egress path, so a dead NAT instance would
 //! block the very document that leads storage traffic around the NAT.
 
+use std::time::Duration;
+
+use super::progress::remarked;
 use crate::config::{Config, FetchPath, Role};
 use crate::kernel::privilege::has_net_admin;
 use crate::notes::Notes;
 use crate::source::child::Asker;
-use crate::source::{FetchSettings, Fetched, SourceError, Validators, any_is_remote};
+use crate::source::{FetchSettings, Fetched, SourceError, Validators, any_is_remote, redacted};
+
+/// The timeout of a fetch on a host without a route: only a server on a connected network could
+/// answer, and answers at once.
+const WITHOUT_ROUTE: Duration = Duration::from_secs(2);
+
+/// The means of a fetch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Means<'a> {
+    pub asker: &'a Asker,
+    /// No public address has a route, with or without our mark.
+    pub no_route: bool,
+    /// An operator waits for the answer.
+    pub remarks: bool,
+}
+
+impl Means<'_> {
+    fn settings(self, config: &Config) -> FetchSettings {
+        let mut settings = FetchSettings::from_config(&config.source);
+        if self.no_route {
+            settings.timeout = settings.timeout.min(WITHOUT_ROUTE);
+            settings.connect_timeout = settings.connect_timeout.min(WITHOUT_ROUTE);
+            settings.retries = 0;
+        }
+        settings
+    }
+
+    async fn fetch(
+        self,
+        urls: &[String],
+        settings: &FetchSettings,
+        validators: Option<&Validators>,
+    ) -> Result<Fetched, SourceError> {
+        let fetching = self.asker.fetch(urls, settings, validators);
+        if !self.remarks {
+            return fetching.await;
+        }
+        let names: Vec<String> = urls.iter().map(|url| redacted(url)).collect();
+        let path = if settings.mark.is_some() {
+            " by the main table's default"
+        } else {
+            ""
+        };
+        let source = format!("{}{path}", names.join(", "));
+        remarked(source, settings.longest(), fetching).await
+    }
+}
 
 /// Fetches by the path of `[source] path`. Returns the answer and notes.
 pub(super) async fn fetch_document(
     config: &Config,
     role: Role,
-    asker: &Asker,
+    means: Means<'_>,
     urls: &[String],
     validators: Option<&Validators>,
 ) -> (Result<Fetched, SourceError>, Notes) {
     let source = &config.source;
-    let by_default = FetchSettings::from_config(source);
-    let fetch = async |settings: &FetchSettings| asker.fetch(urls, settings, validators).await;
+    let by_default = means.settings(config);
+    let fetch = async |settings: &FetchSettings| means.fetch(urls, settings, validators).await;
     if !wants_egress_path(config, role, urls) || source.path == FetchPath::Egress {
         return (fetch(&by_default).await, Notes::default());
     }

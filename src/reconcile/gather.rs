@@ -1,15 +1,18 @@
 //! Questions to remote services, asked before the pass. The pass holds the state lock, and a slow
 //! server must not delay other holders.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::fetch_path::Means;
 use super::instance::{self, Metadata};
 use super::sources::{SilencesSeen, SourceAnswer, Sources};
 use super::stored::ReadAhead;
 use super::{Asking, Job, Options};
 use crate::config::{Config, Role};
+use crate::kernel::lookup::{Lookup, RouteDecision, lookup};
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::{Kernel, link};
 use crate::notes::Notes;
@@ -53,19 +56,29 @@ pub async fn gather(
     };
     let started = Instant::now();
     let metadata = instance::ask(job, own).await;
-    with_sources(job, asker, metadata, started).await
+    let means = Means {
+        asker,
+        no_route: false,
+        remarks: false,
+    };
+    with_sources(job, means, metadata, started).await
 }
 
 /// Asks for a command. A running agent's answers serve in place of the metadata service.
-pub(super) async fn for_command(job: Job<'_>, own: &[IpNet]) -> Gathered {
+pub(super) async fn for_command(job: Job<'_>, host: &Surroundings) -> Gathered {
     let started = Instant::now();
-    let metadata = instance::ask_beside_agent(job, own).await;
-    with_sources(job, &Asker::This, metadata, started).await
+    let metadata = instance::ask_beside_agent(job, &host.own).await;
+    let means = Means {
+        asker: &Asker::This,
+        no_route: host.no_route,
+        remarks: true,
+    };
+    with_sources(job, means, metadata, started).await
 }
 
 async fn with_sources(
     job: Job<'_>,
-    asker: &Asker,
+    means: Means<'_>,
     metadata: Metadata,
     started: Instant,
 ) -> Gathered {
@@ -92,7 +105,7 @@ async fn with_sources(
         };
         let sources = Sources {
             job,
-            asker,
+            means,
             selector: &instance::selector(config, answered),
             read_ahead: &gathered.read_ahead,
             silences: gathered.silences.before.clone(),
@@ -106,10 +119,43 @@ async fn with_sources(
     gathered
 }
 
-/// The networks of the host, as the question to the metadata service depends on them.
-pub(super) fn own_networks(kernel: &mut Kernel) -> Result<Vec<IpNet>, NetlinkError> {
-    let addresses = link::dump_addresses(kernel.socket())?;
-    Ok(addresses.iter().map(|own| own.net).collect())
+/// The facts about the host that the questions of a command depend on.
+pub(super) struct Surroundings {
+    /// The networks of the host.
+    own: Vec<IpNet>,
+    /// No public address has a route.
+    no_route: bool,
+}
+
+impl Surroundings {
+    /// Reads the facts.
+    pub(super) fn read(job: Job<'_>, kernel: &mut Kernel) -> Result<Surroundings, NetlinkError> {
+        let addresses = link::dump_addresses(kernel.socket())?;
+        let own = addresses.iter().map(|own| own.net).collect();
+        let no_route = !has_route(job, kernel)?;
+        Ok(Surroundings { own, no_route })
+    }
+}
+
+/// True if a public address has a route, as packets without and with our mark see the routes. Any
+/// address will do: a host with routes to some networks alone fetches from there within a second.
+fn has_route(job: Job<'_>, kernel: &mut Kernel) -> Result<bool, NetlinkError> {
+    let public: [IpAddr; 2] = [
+        Ipv4Addr::new(52, 94, 76, 1).into(),
+        Ipv6Addr::new(0x2600, 0x1f00, 0, 0, 0, 0, 0, 1).into(),
+    ];
+    for destination in public {
+        for mark in [0, job.config.kernel.path_mask.packet().value] {
+            let question = Lookup {
+                mark,
+                ..Lookup::from_socket(destination)
+            };
+            if matches!(lookup(kernel.socket(), &question)?, RouteDecision::Route(_)) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Gathers in this process, for the host of this kernel.
@@ -117,6 +163,6 @@ pub(super) async fn for_this_host(
     job: Job<'_>,
     kernel: &mut Kernel,
 ) -> Result<Gathered, NetlinkError> {
-    let own = own_networks(kernel)?;
-    Ok(for_command(job, &own).await)
+    let host = Surroundings::read(job, kernel)?;
+    Ok(for_command(job, &host).await)
 }

@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `pass.rs` | the pass: start reading here |
-//! | `gather.rs`, `fetch_path.rs`, `instance.rs` | questions to remote services, before the pass |
+//! | `gather.rs`, `fetch_path.rs`, `instance.rs`, `progress.rs` | questions to remote services, before the pass |
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
 //! | `observe.rs`, `view.rs` | readings of the kernel, goals and plans |
 //! | `attempt.rs`, `fights.rs`, `flows.rs`, `rollback.rs`, `egress.rs` | changes to the kernel |
@@ -32,6 +32,7 @@ mod options;
 mod pass;
 mod pass_journal;
 mod persist;
+mod progress;
 mod refusals;
 pub mod report;
 mod rollback;
@@ -54,6 +55,7 @@ pub use gather::{Gathered, gather};
 pub use in_force::InForce;
 pub use memory::Memory;
 pub use options::{Asking, Cause, Mode, Options, Watched};
+pub use progress::PROGRESS;
 pub use report::{FetchOutcome, Outcome, Report};
 pub use view::{BackendChoice, Firewalls, View};
 
@@ -135,11 +137,11 @@ pub async fn one_shot<K: BorrowMut<Kernel>>(
         Ok(kernel) => kernel,
         Err(error) => return Report::failed(role, options.mode, &error.into()),
     };
-    let own = match gather::own_networks(kernel.borrow_mut()) {
-        Ok(own) => own,
+    let host = match gather::Surroundings::read(job, kernel.borrow_mut()) {
+        Ok(host) => host,
         Err(error) => return Report::failed(role, options.mode, &error.into()),
     };
-    let gathering = gather::for_command(job, &own);
+    let gathering = gather::for_command(job, &host);
     let mut gathering = std::pin::pin!(gathering);
     let mut early = None;
     let gathered = match tokio::time::timeout(GRACE, &mut gathering).await {

@@ -7,13 +7,12 @@
 use std::collections::BTreeMap;
 
 use super::Job;
-use super::fetch_path::fetch_document;
+use super::fetch_path::{Means, fetch_document};
 use super::stored::ReadAhead;
 use crate::clock;
 use crate::guard::{figures, refusal};
 use crate::notes::Notes;
 use crate::ranges::{Document, Selector};
-use crate::source::child::Asker;
 use crate::source::{Failure, Fetched, SourceError, SourceFailure, Validators, redacted};
 use crate::types::SyncToken;
 
@@ -47,7 +46,7 @@ pub(super) struct SilencesSeen {
 /// One look at the list of sources.
 pub(super) struct Sources<'s> {
     pub job: Job<'s>,
-    pub asker: &'s Asker,
+    pub means: Means<'s>,
     pub selector: &'s Selector,
     pub read_ahead: &'s ReadAhead,
     /// From the state dir.
@@ -84,7 +83,7 @@ impl Sources<'_> {
             }
             let one = std::slice::from_ref(configured);
             let (answer, mut more) =
-                fetch_document(config, self.job.role, self.asker, one, validators.as_ref()).await;
+                fetch_document(config, self.job.role, self.means, one, validators.as_ref()).await;
             notes.append(&mut more);
             match answer {
                 Ok(fetched) => self.take(url, fetched, now, &mut found),

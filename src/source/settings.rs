@@ -66,6 +66,12 @@ impl FetchSettings {
         }
     }
 
+    /// The longest time of a fetch from one source: all tries, and the waits between them.
+    pub fn longest(&self) -> Duration {
+        let retries = if self.retry_silence { self.retries } else { 0 };
+        self.timeout * (retries + 1) + self.backoff_base * ((1 << retries) - 1)
+    }
+
     /// The proxy of a URL under these settings.
     pub(super) fn proxy_of(&self, url: &Url) -> Option<Proxy> {
         if self.proxies && self.mark.is_none() {

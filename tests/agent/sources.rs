@@ -228,3 +228,38 @@ fn drift_is_repaired_during_a_hanging_fetch() {
         assert_eq!(agent.status().unwrap()["source"]["next_fetch_in_s"], 0);
     });
 }
+
+/// A command tells on standard error which source keeps it waiting, and for how long at most. On a
+/// host without a route the wait is short, and a server on a host route still has its chance.
+#[test]
+fn commands_remark_a_long_wait_for_a_source() {
+    isolated(|| {
+        let mut host = Host::new();
+        host.set("source.timeout", "\"4s\"");
+        host.set("source.path", "\"bypass\"");
+        host.mirror.set_mode(MirrorMode::Silent);
+        let url = host.mirror.url();
+        let waited = host.run(&["reconcile", "--dry-run", "-o", "json"]);
+        let remark = format!("waiting for {url} by the main table's default, at most 13 s");
+        assert!(waited.stderr.contains(&remark), "{waited}");
+        assert!(waited.stderr.contains("still waiting for"), "{waited}");
+        assert!(!waited.stdout.contains("waiting for"), "{waited}");
+        assert_eq!(waited.json()["dry_run"], true);
+
+        for family in ["-4", "-6"] {
+            host.ns.ip(&format!("{family} route flush default"));
+        }
+        host.ns
+            .ip(&format!("route add {MIRROR}/32 via 10.0.1.1 dev eth0"));
+        let short = host.run(&["reconcile", "--dry-run"]);
+        assert!(short.stderr.contains("at most 2 s"), "{short}");
+        assert!(
+            short.stderr.contains("no complete answer within 2s"),
+            "{short}"
+        );
+        assert!(!short.stderr.contains("tries"), "{short}");
+        host.mirror.set_mode(MirrorMode::Well);
+        let found = host.run(&["reconcile", "--dry-run", "-o", "json"]).json();
+        assert_eq!(found["sync_token"], TOKEN, "{found:#}");
+    });
+}
