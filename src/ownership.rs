@@ -1,6 +1,8 @@
 //! Ownership of kernel objects: a route is ours by table *and* protocol, a rule by priority *and*
 //! protocol. The marks are in the objects, so a fresh process recognises ours without any memory.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +91,11 @@ impl Ownership {
         tables.sort();
         tables.dedup();
         tables
+    }
+
+    /// Every protocol number that may mark an object of ours, each once.
+    pub fn protocols(&self) -> BTreeSet<Protocol> {
+        self.all().map(|numbers| numbers.protocol).collect()
     }
 
     /// True for a route of ours.

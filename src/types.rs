@@ -174,6 +174,11 @@ impl TableId {
     pub const DEFAULT: TableId = TableId(253);
     /// The kernel's `local` table (`RT_TABLE_LOCAL`, linux/rtnetlink.h).
     pub const LOCAL: TableId = TableId(255);
+
+    /// True for a table of the kernel's own, where no config may put a route of ours.
+    pub fn is_kernels(self) -> bool {
+        [TableId::DEFAULT, TableId::MAIN, TableId::LOCAL].contains(&self)
+    }
 }
 
 /// A firewall mark: a value, and the mask of its valid bits.

@@ -78,6 +78,7 @@ fn preview(known: &Known) -> Flushed {
         Ok(observed) => {
             let steps = plan(&Goal::nothing(), &observed, &known.ownership);
             flushed.take_first(&mut kernel, steps, notes);
+            flushed.name_orphans(&mut kernel, &observed, &known.ownership);
         }
         Err(error) => flushed.errors.push(error.to_string()),
     }
@@ -229,8 +230,7 @@ fn remove(
         if steps.is_empty() && beside.is_empty() {
             // Errors of earlier rounds don't matter: no object is left.
             flushed.errors.append(&mut unknown);
-            let orphans = outcome::orphans_text(&observed.rules, &known.ownership);
-            flushed.errors.extend(orphans);
+            flushed.name_orphans(kernel, &observed, ownership);
             return;
         }
         trouble = apply_all(steps, kernel, ownership);
@@ -250,9 +250,7 @@ fn finish(known: &Known, kernel: &mut Kernel, flushed: &mut Flushed, mut trouble
         Err(error) => trouble.push(error.to_string()),
         Ok(observed) => {
             let left = plan(&Goal::nothing(), &observed, &known.ownership);
-            flushed
-                .errors
-                .extend(outcome::orphans_text(&observed.rules, &known.ownership));
+            flushed.name_orphans(kernel, &observed, &known.ownership);
             if left.is_empty() && unknown.is_empty() {
                 return;
             }
@@ -335,6 +333,18 @@ fn partly_foreign(observed: &ObservedState) -> Vec<BackendKind> {
 }
 
 impl Flushed {
+    fn name_orphans(
+        &mut self,
+        kernel: &mut Kernel,
+        observed: &ObservedState,
+        ownership: &Ownership,
+    ) {
+        match outcome::orphans(kernel, &observed.rules, ownership) {
+            Ok(orphans) => self.errors.extend(orphans),
+            Err(error) => self.errors.push(error.to_string()),
+        }
+    }
+
     fn exit_code(&self) -> u8 {
         match self.outcome() {
             "failed" => exit::FAILED,

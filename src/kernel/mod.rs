@@ -30,7 +30,7 @@ use crate::firewall::{BackendKind, ObservedFirewall, Ruleset};
 use crate::judge::chain::BaseChain;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
-use crate::types::{Family, IfIndex, PerFamily};
+use crate::types::{Family, IfIndex, PerFamily, TableId};
 use firewall::nftables::ForeignChains;
 use firewall::{Fallback, FirewallBackend, FirewallError, Refusals};
 use netlink::{NetlinkError, NetlinkSocket};
@@ -196,6 +196,29 @@ impl Kernel {
         let mut families = Family::ALL.into_iter();
         let legacy = families.any(|family| !firewall::iptables::legacy::tables(family).is_empty());
         Ok(legacy || firewall::nftables::holds_iptables_chains(firewall::iptables::CHAIN_PREFIX)?)
+    }
+
+    /// The routes with a protocol number of ours outside of our tables, counted by table: another
+    /// config was in force. The tables of the kernel's own routes never contain ours.
+    ///
+    /// # Errors
+    /// A refused question.
+    pub fn orphaned_routes(
+        &mut self,
+        ownership: &Ownership,
+    ) -> Result<BTreeMap<TableId, usize>, ObserveError> {
+        let mut counts = BTreeMap::new();
+        for family in self.families() {
+            for protocol in ownership.protocols() {
+                let routes = route::dump_protocol(&mut self.socket, family, protocol)?;
+                for route in routes {
+                    if !ownership.owns_route(&route) && !route.key.table.is_kernels() {
+                        *counts.entry(route.key.table).or_default() += 1;
+                    }
+                }
+            }
+        }
+        Ok(counts)
     }
 
     /// Reads our route tables, all rules and nexthop objects, and the given firewalls.

@@ -1,5 +1,6 @@
 //! Routes on the wire.
 
+mod by_protocol;
 mod legs;
 mod options;
 
@@ -10,6 +11,7 @@ use super::wire::{CREATE, EXCL, REPLACE, WireError, each_attribute, put_address,
 use crate::facts::{HopState, Preference};
 use crate::objects::{Leg, Route, RouteKey, RouteOptions, RouteTarget, Via};
 use crate::types::{Family, IfIndex, Metric, NexthopId, Protocol, Realm, TableId};
+pub use by_protocol::dump_protocol;
 pub(super) use legs::Hop;
 use legs::{decode_legs, join_legs, put_gateway, put_legs, realm_of, via_address};
 use options::{RTA_METRICS, RTA_PREFSRC, decode_metrics, put_options};

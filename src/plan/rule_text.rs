@@ -1,7 +1,9 @@
 //! Policy rules in the words of `ip rule`, so that an operator finds them there.
 
 use crate::objects::{ForeignSelector, Rule, RuleAction};
+use crate::ownership::Ownership;
 use crate::types::TableId;
+use crate::words::first_few;
 
 /// The rule as `ip rule` prints it, without the priority.
 pub fn rule_text(rule: &Rule) -> String {
@@ -63,6 +65,21 @@ fn table_text(table: TableId) -> String {
         TableId::DEFAULT => "default".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// Names policy rules with our protocol number but without our priorities: a config with other
+/// numbers and another state dir was in force, and its rules still steer packets.
+pub fn orphaned_rules(rules: &[Rule], ownership: &Ownership) -> Option<String> {
+    const NAMED: usize = 3;
+    let orphans = rules.iter().filter(|rule| ownership.is_orphan(rule));
+    let named =
+        orphans.map(|rule| format!("{} {}: {}", rule.family, rule.priority, rule_text(rule)));
+    let named = first_few(named, NAMED, "; ");
+    (!named.is_empty()).then(|| {
+        format!(
+            "policy rules of another config remain, with Trailblazer's protocol number and unknown priorities ({named})"
+        )
+    })
 }
 
 /// The actions that reject (`FR_ACT_*`, linux/fib_rules.h).

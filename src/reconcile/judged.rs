@@ -7,8 +7,11 @@ use crate::degraded::{Degradation, Part};
 use crate::judge::judge_redirects;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::redirects;
+use crate::plan::rule_text::orphaned_rules;
 use crate::types::Family;
 use crate::verify::{judge_kernel, learned_hops};
+
+const RUN_FLUSH: &str = "run flush with -c and that config";
 
 impl Pass<'_> {
     /// Asks the kernel whether the promise holds now, also if the pass has changed nothing. Foreign
@@ -31,6 +34,10 @@ impl Pass<'_> {
                 return;
             }
         };
+        let view = &machine.view;
+        if let Some(text) = orphaned_rules(&view.observed.rules, &view.ownership) {
+            self.report.notes.push(format!("{text}: {RUN_FLUSH}"));
+        }
         for exempt in &verdicts.exempt {
             self.report.notes.push(exempt.to_string());
         }

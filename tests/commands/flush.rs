@@ -245,6 +245,11 @@ fn flush_names_the_rules_of_a_config_with_other_numbers_and_state_dir() {
         );
         first.run(ns, &["reconcile"]).ok();
         let second = Setup::host("second", "");
+        let noted = second.run(ns, &["reconcile"]).ok();
+        assert!(
+            noted.stdout.contains("rules of another config remain"),
+            "{noted}"
+        );
         let report = second.run(ns, &["flush"]).expect_code(1);
         assert!(
             report.stderr.contains("rules of another config remain"),
@@ -253,5 +258,49 @@ fn flush_names_the_rules_of_a_config_with_other_numbers_and_state_dir() {
         assert!(report.stderr.contains("ipv4 20000: "), "{report}");
         first.run(ns, &["flush"]).ok();
         second.run(ns, &["flush"]).ok();
+    });
+}
+
+/// The config changed its tables and its state dir, and kept its priorities: the rules were replaced,
+/// and nobody remembers the old tables.
+#[test]
+fn flush_names_the_routes_of_a_config_with_other_tables_and_state_dir() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        let before = ns.snapshot();
+        let first = Setup::host("first", "table = 2084\n[bypass]\ntable = 2083\n");
+        first.run(ns, &["reconcile"]).ok();
+        let second = Setup::host("second", "");
+        second.run(ns, &["reconcile"]).ok();
+        for words in [&["flush", "--dry-run"][..], &["flush"]] {
+            let report = second.run(ns, words).expect_code(1);
+            for words in [
+                "routes of another config remain",
+                "in table 2083",
+                "in table 2084",
+            ] {
+                assert!(report.stderr.contains(words), "{report}");
+            }
+            assert!(!report.stdout.contains("as it was before"), "{report}");
+        }
+        assert_ne!(ns.ip_json("route show table 2083"), serde_json::json!([]));
+        first.run(ns, &["flush"]).ok();
+        second.run(ns, &["flush"]).ok();
+        before.assert_same(&ns.snapshot());
+    });
+}
+
+/// A route with the protocol number in the main table is no route of ours: no config puts one there.
+#[test]
+fn flush_ignores_routes_with_the_protocol_number_in_the_main_table() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        ns.ip("route add 198.51.100.0/24 via 10.0.1.1 proto 83");
+        let setup = Setup::host("s", "");
+        setup.run(ns, &["reconcile"]).ok();
+        setup.run(ns, &["flush"]).ok();
+        assert!(ns.ip("route show 198.51.100.0/24").contains("10.0.1.1"));
     });
 }

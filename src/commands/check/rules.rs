@@ -5,13 +5,16 @@ use crate::desired::{DesiredState, EgressPath};
 use crate::judge::{Promise, deciding};
 use crate::objects::{Rule, RuleAction};
 use crate::ownership::Ownership;
-use crate::plan::rule_text::rule_text;
+use crate::plan::rule_text::{orphaned_rules, rule_text};
 use crate::reconcile::View;
 use crate::types::{Family, Priority, TableId};
 
 pub(super) fn all(view: &View, desired: &DesiredState, report: &mut CheckReport) {
     let name = "rules";
     let rules = &view.observed.rules;
+    if let Some(text) = orphaned_rules(rules, &view.ownership) {
+        report.warn(name, text, "run flush with -c and that config");
+    }
     for family in Family::ALL {
         let of_family: Vec<&Rule> = rules.iter().filter(|rule| rule.family == family).collect();
         if of_family.is_empty() {

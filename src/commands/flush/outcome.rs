@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::columns::Style;
 use crate::journal::{MAX_LISTED, Record};
-use crate::kernel::{Kernel, link};
+use crate::kernel::{Kernel, ObserveError, link};
 use crate::objects::Rule;
 use crate::ownership::Ownership;
-use crate::plan::rule_text::rule_text;
+use crate::plan::rule_text::orphaned_rules;
 use crate::plan::text::{render, totals};
 use crate::plan::{Devices, Plan, Step, json as plan_json};
 use crate::printable::indented;
@@ -118,7 +118,10 @@ impl Flushed {
                 "Removed: {} ({took}). The host is as it was before Trailblazer.",
                 totals(&self.plan)
             ),
-            _ if self.preview => writeln!(text, "Failed: some objects could not be read."),
+            _ if self.preview => writeln!(
+                text,
+                "Failed: a flush would not remove everything (see the errors)."
+            ),
             _ => writeln!(
                 text,
                 "Failed: correct the errors above, then run flush again."
@@ -140,17 +143,27 @@ pub(super) fn left_text(left: &Plan) -> String {
     format!("not removed: {}", first_few(names, NAMED, ", "))
 }
 
-/// Names policy rules with our protocol number but without our priorities: a config with other
-/// numbers and another state dir was in force, and its rules still steer packets.
-pub(super) fn orphans_text(rules: &[Rule], ownership: &Ownership) -> Option<String> {
-    const NAMED: usize = 3;
-    let orphans = rules.iter().filter(|rule| ownership.is_orphan(rule));
-    let named =
-        orphans.map(|rule| format!("{} {}: {}", rule.family, rule.priority, rule_text(rule)));
-    let named = first_few(named, NAMED, "; ");
-    (!named.is_empty()).then(|| {
-        format!(
-            "policy rules of another config remain, with Trailblazer's protocol number and unknown priorities ({named}): run flush again with -c and that config, or with --state-dir and its directory"
-        )
-    })
+/// Names the rules and routes of a config with other numbers and another state dir.
+pub(super) fn orphans(
+    kernel: &mut Kernel,
+    rules: &[Rule],
+    ownership: &Ownership,
+) -> Result<Vec<String>, ObserveError> {
+    const ADVICE: &str =
+        "run flush again with -c and that config, or with --state-dir and its directory";
+    let mut texts = Vec::new();
+    texts.extend(orphaned_rules(rules, ownership).map(|text| format!("{text}: {ADVICE}")));
+    let tables = kernel.orphaned_routes(ownership)?;
+    if let Some(table) = tables.keys().next() {
+        const NAMED: usize = 5;
+        let counts = tables
+            .iter()
+            .map(|(table, routes)| format!("{routes} in table {table}"));
+        let protocol = ownership.current.protocol;
+        texts.push(format!(
+            "routes of another config remain, with Trailblazer's protocol number in unknown tables ({}): {ADVICE}; or look at them and remove them (ip route flush table {table} proto {protocol}, likewise with -6)",
+            first_few(counts, NAMED, ", ")
+        ));
+    }
+    Ok(texts)
 }
