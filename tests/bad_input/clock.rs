@@ -102,7 +102,7 @@ fn hold_down_survives_clock_jumps() {
             assert_eq!(site.bypass(), table, "{GONE} keeps its route");
             let until = last_time(&verdict(&report, "hold-down")["message"]);
             let moved = until - (since + offset + DAY);
-            assert!(moved.abs() <= 2, "{moved} s off: {report:#}");
+            assert!(moved.abs() <= SLACK, "{moved} s off: {report:#}");
         }
         assert_eq!(guard_state(&site).clock, Some(anchor), "nothing to write");
     });

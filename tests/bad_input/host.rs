@@ -10,11 +10,11 @@ use trailblazer::degraded::Part;
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::errno::KernelError;
 use trailblazer::plan::Step;
-use trailblazer::reconcile::{LOCK_WAIT, Options, Outcome, one_shot};
+use trailblazer::reconcile::{Options, Outcome, one_shot};
 use trailblazer::state::lock::{self, PassLock};
 
 use crate::site::{BINARY, ROWS, Site, TOKEN, document, state_files};
-use lab::raw_http::{Act, Server, ok};
+use lab::raw_http::{Server, ok};
 use lab::{Ns, Snapshot};
 
 #[test]
@@ -79,8 +79,8 @@ fn second_pass_names_the_holder_of_the_lock() {
         let start = Instant::now();
         let output = site.run(&[]).expect_code(1);
         let waited = start.elapsed();
-        // Bounded: ten seconds, not for ever and not nothing.
-        assert!((9..15).contains(&waited.as_secs()), "waited {waited:?}");
+        // Ten seconds, and more beside a load: not for ever and not nothing.
+        assert!((9..60).contains(&waited.as_secs()), "waited {waited:?}");
         let holder = format!("is held by pid {} (agent) since", std::process::id());
         for words in [
             "another pass is running",
@@ -97,9 +97,6 @@ fn second_pass_names_the_holder_of_the_lock() {
         assert_eq!(site.reconcile(&[], 0)["outcome"], "in_sync");
     });
 }
-
-/// The delay of a slow server. Two processes started together both ask within this time.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// A one-shot pass waits for its source without the lock: another pass and `flush` succeed
 /// meanwhile, and the waiting pass sees the results afterwards.
@@ -129,7 +126,6 @@ fn one_shot_with_silent_source_holds_no_lock() {
 
         assert_eq!(lock::holder(&site.state_dir()).unwrap(), None);
         let by_file = ["--source", document.to_str().unwrap()];
-        let start = Instant::now();
         site.bare.ns.ip("route flush table 1083");
         assert_eq!(site.reconcile(&by_file, 0)["outcome"], "changed");
         let config = site.path("trailblazer.toml");
@@ -137,8 +133,6 @@ fn one_shot_with_silent_source_holds_no_lock() {
         site.bare.ns.run(&flush);
         assert_eq!(site.bypass(), Vec::<String>::new());
         assert_eq!(server.seen().len(), 1, "the first pass still waits");
-        let took = start.elapsed();
-        assert!(took < LOCK_WAIT, "nothing waited for the lock: {took:?}");
 
         release.send(()).unwrap();
         let output = waiting.wait_with_output().unwrap();
@@ -155,26 +149,26 @@ fn one_shot_with_silent_source_holds_no_lock() {
 fn slow_source_does_not_keep_the_egress_open() {
     lab::isolated(|| {
         let mut site = Site::new();
-        let late = Duration::from_millis(1500);
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = std::sync::Mutex::new(released);
         let server = site.bare.ns.in_thread(|| {
             Server::start(move |_, _| {
-                let mut acts = ok(document(TOKEN, &ROWS).as_bytes());
-                acts.insert(0, Act::Sleep(late));
-                acts
+                let _ = released.lock().unwrap().recv();
+                ok(document(TOKEN, &ROWS).as_bytes())
             })
         });
         let file = format!("{:?}", site.path("ip-ranges.json"));
         site.edit(&file, &format!("{:?}", server.url("/ip-ranges.json")));
+        site.edit("\"2s\"", "\"60s\"");
         let site = &site;
         std::thread::scope(|scope| {
-            let started = std::time::Instant::now();
             let running = scope.spawn(|| site.run(&[]).expect_code(0).json());
-            while !site.way("203.0.113.9").contains("via 10.0.1.10") {
-                assert!(started.elapsed() < late, "open until the answer");
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            lab::eventually("the egress is in before the answer", || {
+                site.way("203.0.113.9").contains("via 10.0.1.10")
+            });
             assert!(!running.is_finished());
             assert!(site.bypass().is_empty());
+            release.send(()).unwrap();
             let report = running.join().unwrap();
             assert_eq!(report["outcome"], "changed", "{report:#}");
         });
@@ -182,21 +176,22 @@ fn slow_source_does_not_keep_the_egress_open() {
     });
 }
 
-/// Both passes want to install. The source is slow, so both fetch at the same time and then
-/// compete for the lock.
+/// Both passes want to install. The source answers as soon as both have asked: fetching takes no
+/// lock, and then both compete for the lock.
 #[test]
 fn two_passes_never_overlap() {
     lab::isolated(|| {
         let mut site = Site::new();
+        let both_asked = std::sync::Barrier::new(2);
         let server = site.bare.ns.in_thread(|| {
-            Server::start(|_, _| {
-                let mut acts = ok(document(TOKEN, &ROWS).as_bytes());
-                acts.insert(0, Act::Sleep(SLOW));
-                acts
+            Server::start(move |_, _| {
+                both_asked.wait();
+                ok(document(TOKEN, &ROWS).as_bytes())
             })
         });
         let file = format!("{:?}", site.path("ip-ranges.json"));
         site.edit(&file, &format!("{:?}", server.url("/ip-ranges.json")));
+        site.edit("\"2s\"", "\"60s\"");
         let site = &site;
         let reports = std::thread::scope(|scope| {
             let both = [(); 2].map(|()| scope.spawn(|| site.run(&[]).expect_code(0).json()));
@@ -212,10 +207,7 @@ fn two_passes_never_overlap() {
             ["changed", "in_sync"].contains(&outcomes[1]),
             "{outcomes:?}"
         );
-        let requests = server.seen();
-        assert_eq!(requests.len(), 2);
-        let apart = requests[1].at - requests[0].at;
-        assert!(apart < SLOW, "fetching takes no lock: {apart:?} apart");
+        assert_eq!(server.seen().len(), 2);
         let lines = site.journal();
         // No line of another pass lies between the two lines of one.
         for pair in lines.windows(2) {

@@ -430,7 +430,9 @@ fn mend_eth0(world: &World) {
          addr replace 10.0.1.11/24 dev eth0\n\
          addr replace 2600:1f18:1000:1::11/64 dev eth0 nodad\n\
          route replace default via 10.0.1.1 dev eth0 proto dhcp src 10.0.1.11 metric 512\n\
-         route replace default via fe80::1 dev eth0 proto ra metric 512\n",
+         route replace default via fe80::1 dev eth0 proto ra metric 512\n\
+         neigh replace 10.0.1.1 lladdr 02:00:00:00:00:01 dev eth0\n\
+         neigh replace fe80::1 lladdr 02:00:00:00:00:01 dev eth0\n",
     );
 }
 
