@@ -175,7 +175,7 @@ fn expect(report: &Report, outcome: Outcome, place: &str) {
         Outcome::InSync | Outcome::Changed => 0,
         Outcome::Pending => 2,
         Outcome::Held => 3,
-        Outcome::Stopped | Outcome::RolledBack | Outcome::Failed => 1,
+        Outcome::Stopped | Outcome::RolledBack | Outcome::Waiting | Outcome::Failed => 1,
     };
     assert_eq!(outcome.exit_code(), code);
 }

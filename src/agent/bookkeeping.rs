@@ -39,6 +39,8 @@ pub(super) struct Account {
     confirmed_before: Option<u64>,
     confirmed: Option<Instant>,
     document: Option<(crate::types::SyncToken, String)>,
+    /// The start of the time in force before this process started, until something was missing.
+    earlier_since: Option<i64>,
 }
 
 fn now_s() -> i64 {
@@ -51,7 +53,11 @@ fn count(counts: &mut BTreeMap<String, u64>, what: &str) {
 
 impl Account {
     /// The status before the first pass.
-    pub fn new(settings: &Settings, confirmed_before: Option<u64>) -> Self {
+    pub fn new(
+        settings: &Settings,
+        confirmed_before: Option<u64>,
+        earlier_since: Option<i64>,
+    ) -> Self {
         let faults = ["ours", "others"].map(|whose| (whose.to_owned(), 0));
         Account {
             snapshot: Snapshot {
@@ -99,7 +105,13 @@ impl Account {
             confirmed_before,
             confirmed: None,
             document: None,
+            earlier_since,
         }
+    }
+
+    /// The start of the unbroken time in force, in seconds since the epoch.
+    pub fn in_force_since(&self) -> Option<i64> {
+        self.snapshot.in_force_since
     }
 
     /// The current state.
@@ -124,7 +136,10 @@ impl Account {
         match (state == State::InForce, self.in_force_from) {
             (true, None) => {
                 self.in_force_from = Some(now);
-                self.snapshot.in_force_since = Some(now_s());
+                // Before this process somebody may have changed an object and changed it back: no
+                // program knows.
+                let since = self.earlier_since.take().unwrap_or_else(now_s);
+                self.snapshot.in_force_since = Some(since);
             }
             (false, Some(from)) => {
                 self.in_force_before += now.duration_since(from);
@@ -133,12 +148,18 @@ impl Account {
             }
             _ => {}
         }
+        if !matches!(state, State::Starting | State::InForce) {
+            self.earlier_since = None;
+        }
         self.snapshot.state = state;
         self.snapshot.reason = reason;
     }
 
     /// Counts the watcher's repairs.
     pub fn noticed(&mut self, noticed: &Noticed) {
+        if !noticed.by_kind.is_empty() {
+            self.earlier_since = None;
+        }
         self.snapshot.drift.overruns += noticed.lost;
         let last = noticed.steps.last().map(ToString::to_string);
         for (kind, steps) in &noticed.by_kind {
@@ -174,6 +195,9 @@ impl Account {
             },
         );
         passes.truncate(LISTED_PASSES);
+        if !report.plan.steps.is_empty() {
+            self.earlier_since = None;
+        }
         if ended.drift && report.applied == Applied::All {
             for step in &report.plan.steps {
                 let what = step.to_string();

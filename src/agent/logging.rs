@@ -11,7 +11,7 @@ use crate::degraded::Degradation;
 use crate::guard::Level;
 use crate::notes::Notes;
 use crate::plan::ObjectKey;
-use crate::plan::text::totals;
+use crate::plan::text::done;
 use crate::reconcile::report::Applied;
 use crate::reconcile::{FetchOutcome, Outcome, Report};
 use crate::status::control::{ControlError, ControlSocket};
@@ -95,9 +95,9 @@ impl Told {
                 steps = report.plan.steps.len(),
                 sync_token = report.sync_token.map(|token| token.0),
                 duration_ms = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX),
-                "pass {}{because}: {} changed and verified",
+                "pass {}{because}: {}, verified",
                 ended.cause,
-                totals(&report.plan),
+                done(&report.plan),
             );
         }
         self.error(report);

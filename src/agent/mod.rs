@@ -15,6 +15,7 @@ mod config_file;
 mod debounce;
 mod flow_table;
 mod hops;
+mod in_force;
 mod logging;
 mod meter;
 mod notify;

@@ -1,6 +1,7 @@
 //! The agent's loop: starts passes and fetches when due, and otherwise waits for events only.
 
 mod passes;
+mod polls;
 mod reload;
 mod requests;
 
@@ -21,7 +22,7 @@ use super::meter::Meter;
 use super::notify::Notifier;
 use super::shared::{Shared, locked};
 use super::worker::{Ended, Order};
-use super::{AgentError, Debounce, FetchSchedule, Settings, logging, watch, worker};
+use super::{AgentError, Debounce, FetchSchedule, Settings, in_force, logging, watch, worker};
 use crate::config::file::LoadError;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
@@ -85,6 +86,8 @@ pub(super) struct Agent<R> {
     retry_at: Option<Instant>,
     resync_at: Instant,
     account: Account,
+    /// The start of the time in force, as in the state dir.
+    stored_since: Option<i64>,
     meter: Meter,
     notifier: Notifier,
     watchdog: Option<(Duration, Instant)>,
@@ -213,12 +216,14 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         let store = Store::open(&config.source.state_dir);
         let confirmed = in_time(&config.source.state_dir, {
             let store = Store::open(&config.source.state_dir);
-            move || store.confirmed_at()
+            let now = jiff::Timestamp::now().as_second();
+            move || (store.confirmed_at(), in_force::read(&store, now))
         });
-        let confirmed = confirmed.ok().flatten();
+        let (confirmed, since) = confirmed.unwrap_or_default();
         let watchdog = Notifier::watchdog_interval().map(|interval| (interval, now + interval));
         Ok(Agent {
-            account: Account::new(&settings, confirmed),
+            account: Account::new(&settings, confirmed, since),
+            stored_since: since,
             meter: Meter::start(store).map_err(AgentError::Thread)?,
             schedule: FetchSchedule::new(config.source.refresh, now),
             resync_at: now + config.agent.resync,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::in_force;
 use super::shared::{Shared, locked};
 use crate::apply::Interposer;
 use crate::config::{Config, Role};
@@ -30,6 +31,11 @@ pub(super) enum Order {
     Write {
         state_dir: PathBuf,
         record: Box<Record>,
+    },
+    /// Stores the start of the unbroken time in force, or removes the file.
+    Since {
+        state_dir: PathBuf,
+        since: Option<i64>,
     },
 }
 
@@ -76,6 +82,10 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             Order::Pass(order) => *order,
             Order::Write { state_dir, record } => {
                 write(shared, state_dir, record);
+                continue;
+            }
+            Order::Since { state_dir, since } => {
+                in_force::store(&state_dir, since);
                 continue;
             }
         };

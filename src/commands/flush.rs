@@ -113,8 +113,11 @@ fn flush(known: &Known) -> Flushed {
     }
     if flushed.errors.is_empty() && known.has_state_dir() {
         // No object has these numbers any more.
-        if let Err(error) = Store::open(&known.state_dir).remove_json(StateFile::Numbers) {
-            flushed.notes.push(error.to_string());
+        let store = Store::open(&known.state_dir);
+        for file in [StateFile::Numbers, StateFile::InForce] {
+            if let Err(error) = store.remove_json(file) {
+                flushed.notes.push(error.to_string());
+            }
         }
     }
     if flushed.firewall_alone() {

@@ -8,6 +8,8 @@ use crate::config::Role;
 use crate::kernel::Kernel;
 use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::{FetchOutcome, Mode, Options, Report, one_shot};
+use crate::state::StateFile;
+use crate::state::store::Store;
 use crate::status::control::{AskError, Reply, Request, ask};
 use crate::types::Region;
 
@@ -33,6 +35,10 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
         ..Options::default()
     };
     let report = one_shot(config, role, &options, Kernel::open, None).await;
+    if options.mode == Mode::Apply && !report.plan.steps.is_empty() {
+        // A stopped agent's time in force is broken. A disk fault is in the report.
+        let _ = Store::open(&config.source.state_dir).remove_json(StateFile::InForce);
+    }
     let untold = if changed_documents(&options, &report) {
         tell_agent(&config.agent.socket)
     } else {

@@ -18,6 +18,10 @@ use crate::words::first_few;
 const INTERRUPTED: &str = "interrupted";
 /// The outcome of a pass in progress.
 const RUNNING: &str = "running";
+/// The outcome of a pass whose steps were executed.
+const CHANGED: &str = "changed";
+/// The outcome of a pass before the first document.
+const WAITING: &str = "waiting";
 /// The outcome of a pass with a held document.
 const HELD: &str = "held";
 
@@ -315,9 +319,17 @@ fn details(pass: &PassRecord) -> Vec<String> {
 fn changes(pass: &PassRecord) -> Vec<String> {
     const NAMED: usize = 4;
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    // The steps of any other pass were planned, and perhaps executed in part.
+    let executed = [CHANGED, HELD, WAITING].contains(&pass.outcome.as_str());
     for step in &pass.steps {
         let part = |name: &str| step.get(name).and_then(Value::as_str).unwrap_or("");
-        let title = format!("{} {}", part("action"), part("object"));
+        let action = match part("action") {
+            "add" if executed => "added",
+            "replace" if executed => "replaced",
+            "delete" if executed => "deleted",
+            action => action,
+        };
+        let title = format!("{action} {}", part("object"));
         let name = name_of(step);
         match groups.iter_mut().find(|(known, _)| *known == title) {
             Some((_, names)) => names.push(name),

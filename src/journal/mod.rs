@@ -79,7 +79,7 @@ pub struct Record {
     pub steps: Vec<Value>,
     #[serde(default)]
     pub steps_total: usize,
-    /// `in_sync`, `changed`, `held`, `rolled_back`, `failed`; in an `end` only.
+    /// `in_sync`, `changed`, `held`, `waiting`, `rolled_back`, `failed`; in an `end` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// From the start of the pass to the `end` line; in an `end` only.

@@ -262,7 +262,7 @@ fn history_shows_a_table_and_json() {
         "\
 WHEN                      CAUSE      OUTCOME  TOKEN       STEPS   TOOK
 2025-11-24T16:00:01.000Z  reconcile  changed  1710355389      1  42 ms
-  add route: 3.5.0.0/19 via 10.0.1.1 dev eth0 table 1083
+  added route: 3.5.0.0/19 via 10.0.1.1 dev eth0 table 1083
 2025-11-24T16:01:01.000Z  reconcile  held     -               0  42 ms
   hold (max_loss): S3 us-east-1 ipv4 lost 31%
 2025-11-24T16:02:01.000Z  reconcile  failed   -               0  42 ms

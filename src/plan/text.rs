@@ -70,10 +70,19 @@ pub fn render(plan: &Plan, devices: &Devices, ownership: &Ownership, style: Styl
 
 /// `12 to add, 1 to replace, 0 to delete (11 routes, 1 rule, …)`.
 pub fn totals(plan: &Plan) -> String {
+    counts(plan, ["to add", "to replace", "to delete"])
+}
+
+/// `12 added, 1 replaced, 0 deleted (11 routes, 1 rule, …)`, for steps that were executed.
+pub fn done(plan: &Plan) -> String {
+    counts(plan, ["added", "replaced", "deleted"])
+}
+
+fn counts(plan: &Plan, [add, replace, delete]: [&str; 3]) -> String {
     let totals = plan.totals();
     let of = |action| totals.get(&action).copied().unwrap_or(0);
     let mut text = format!(
-        "{} to add, {} to replace, {} to delete",
+        "{} {add}, {} {replace}, {} {delete}",
         of(Action::Add),
         of(Action::Replace),
         of(Action::Delete)

@@ -33,6 +33,8 @@ pub enum Outcome {
     Stopped,
     /// Failed, and our objects are as they were before the pass.
     RolledBack,
+    /// No document yet: a source is to be asked after this pass. Everything else is in force.
+    Waiting,
     Failed,
 }
 
@@ -43,6 +45,7 @@ words!(Outcome {
     Held => "held",
     Stopped => "stopped",
     RolledBack => "rolled_back",
+    Waiting => "waiting",
     Failed => "failed",
 });
 
@@ -53,7 +56,9 @@ impl Outcome {
             Outcome::InSync | Outcome::Changed => exit::OK,
             Outcome::Pending => exit::PENDING,
             Outcome::Held => exit::HELD,
-            Outcome::Stopped | Outcome::RolledBack | Outcome::Failed => exit::FAILED,
+            Outcome::Stopped | Outcome::RolledBack | Outcome::Waiting | Outcome::Failed => {
+                exit::FAILED
+            }
         }
     }
 }
@@ -306,6 +311,10 @@ impl Report {
             _ => self.outcome = Outcome::Failed,
         }
         self.without_document = matches!(error, PassError::NoDocument(_) | PassError::NoRegion(_));
+        let asked = self.fetch != FetchOutcome::NotAsked;
+        if matches!(error, PassError::NoDocument(_)) && !asked && self.outcome == Outcome::Failed {
+            self.outcome = Outcome::Waiting;
+        }
         self.error = Some(error.to_string());
     }
 

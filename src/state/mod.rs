@@ -10,6 +10,7 @@
 //! | `numbers.json` | tables, protocol, priorities and marks of the last passes | `reconcile` |
 //! | `shares.json` | the egress address of each slot of source hosts | `reconcile` |
 //! | `facts.json` | the metadata service's last answer for this machine | [`instance_facts`] |
+//! | `in_force.json` | the start of the unbroken time in force | `agent` |
 //! | `traffic.json` | the counts of lost counters | `agent` |
 //! | `dropped.json` | the packets dropped after all translation, as a one-shot pass has read them | `reconcile` |
 //! | `journal.jsonl` | one line for each begin and end of a pass | `journal` |
@@ -44,6 +45,7 @@ pub enum StateFile {
     Numbers,
     Shares,
     Facts,
+    InForce,
     Traffic,
     Dropped,
     Journal,
@@ -54,7 +56,7 @@ pub enum StateFile {
 
 impl StateFile {
     /// Every file, in the order of the table above.
-    pub const ALL: [StateFile; 14] = [
+    pub const ALL: [StateFile; 15] = [
         StateFile::LastKnownGood,
         StateFile::Held,
         StateFile::Confirmed,
@@ -63,6 +65,7 @@ impl StateFile {
         StateFile::Numbers,
         StateFile::Shares,
         StateFile::Facts,
+        StateFile::InForce,
         StateFile::Traffic,
         StateFile::Dropped,
         StateFile::Journal,
@@ -82,6 +85,7 @@ impl StateFile {
             StateFile::Numbers => "numbers.json",
             StateFile::Shares => "shares.json",
             StateFile::Facts => "facts.json",
+            StateFile::InForce => "in_force.json",
             StateFile::Traffic => "traffic.json",
             StateFile::Dropped => "dropped.json",
             StateFile::Journal => "journal.jsonl",

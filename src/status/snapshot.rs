@@ -285,7 +285,7 @@ pub struct PassStatus {
     /// End, in seconds since the epoch.
     pub at: i64,
     pub cause: String,
-    /// `in_sync`, `changed`, `held`, `rolled_back`, `failed`.
+    /// `in_sync`, `changed`, `held`, `waiting`, `rolled_back`, `failed`.
     pub outcome: String,
     /// Changed objects.
     pub steps: usize,

@@ -121,7 +121,7 @@ fn logs_to_journald_and_falls_back_to_text() {
         while let Ok(length) = journal.recv(&mut buffer) {
             came.push_str(&String::from_utf8_lossy(&buffer[..length]));
         }
-        for text in ["pass document: 1 to add", "F_CAUSE", "F_SYNC_TOKEN"] {
+        for text in ["pass document: 1 added", "F_CAUSE", "F_SYNC_TOKEN"] {
             assert!(came.contains(text), "lacks {text}: {came:?}");
         }
         assert_eq!(agent.log().len(), logged, "{}", agent.log());

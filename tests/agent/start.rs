@@ -7,6 +7,7 @@ use crate::host::*;
 use crate::packets::FIRST;
 use crate::systemd::Systemd;
 use lab::*;
+use rustix::process::Signal;
 
 /// The kernel at the moment in which READY=1 came.
 #[track_caller]
@@ -285,5 +286,45 @@ fn agent_without_privileges_names_the_capability() {
         let output = host.ns.exec_unprivileged(&words).expect_code(1);
         assert!(output.stderr.contains("CAP_NET_ADMIN"), "{output}");
         assert!(host.has_nothing());
+    });
+}
+
+/// The time in force goes on over a restart that finds everything in sync, and only then.
+#[test]
+fn time_in_force_survives_a_restart_in_sync() {
+    isolated(|| {
+        let host = Host::new();
+        let since = |agent: &Agent| agent.status().unwrap()["in_force_since"].as_i64();
+        let agent = host.in_force();
+        let first = since(&agent).unwrap();
+        let later = || {
+            eventually("the next second", || {
+                jiff::Timestamp::now().as_second() > first + 1
+            });
+        };
+        eventually("the start is stored", || {
+            let stored = std::fs::read_to_string(host.state_dir().join("in_force.json"));
+            stored.is_ok_and(|text| text.contains(&first.to_string()))
+        });
+        agent.stop();
+        later();
+        let agent = host.in_force();
+        assert_eq!(since(&agent), Some(first));
+        // Also after a crash.
+        agent.signal(Signal::KILL);
+        drop(agent);
+        let agent = host.in_force();
+        assert_eq!(since(&agent), Some(first));
+        agent.stop();
+        host.ns.ip("route del 3.5.0.0/19 table 1083");
+        let agent = host.in_force();
+        assert!(since(&agent) > Some(first), "a route was missing");
+
+        let history = host.run(&["history", "--all", "-o", "json"]).ok().json();
+        let passes = history["passes"].as_array().unwrap();
+        let failed = passes.iter().find(|pass| pass["outcome"] == "failed");
+        assert_eq!(failed, None, "a first start is no failure");
+        let text = host.run(&["history", "--all"]).ok().stdout;
+        assert!(text.contains("added route: "), "{text}");
     });
 }

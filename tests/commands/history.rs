@@ -22,11 +22,11 @@ fn history_lists_passes_newest_last() {
         assert_eq!(lines.len(), 3, "{text}");
         assert!(lines[1].contains("changed") && lines[2].contains("in_sync"));
         assert!(
-            text.contains("add route: "),
+            text.contains("added route: "),
             "names of changed objects: {text}"
         );
         assert!(text.contains("52.216."), "{text}");
-        assert!(text.contains("add rule: ipv4 priority "), "{text}");
+        assert!(text.contains("added rule: ipv4 priority "), "{text}");
         let recent = setup.json(ns, &["history", "--since", "1h"], 0);
         assert_eq!(recent["passes"].as_array().unwrap().len(), 2);
         let later = setup.json(ns, &["history", "--since", "2200-01-01T00:00:00Z"], 0);

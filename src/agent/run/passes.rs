@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use super::super::repair_log::may_wait;
 use super::super::shared::locked;
 use super::super::worker::{Ended, Order, PassOrder};
-use super::super::{AgentError, hops, logging, watch};
+use super::super::{AgentError, hops, logging};
 use super::reload::Candidate;
 use super::{Agent, EndedFetch, Read, Running};
-use crate::config::Role;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
 use crate::random;
@@ -183,6 +182,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             let culprit = self.shared.culprit(key);
             let reason = format!("{culprit} keeps changing {key}");
             self.account.enter(State::Degraded, Some(reason));
+            self.remember_since();
         }
     }
 
@@ -344,47 +344,20 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             (State::InForce, None)
         };
         self.account.enter(state, reason);
+        self.remember_since();
     }
 
-    /// Starts the polling of gateways; starts or ends that of foreign rules in the path of forwarded
-    /// packets.
-    fn poll_foreign(&mut self) {
-        let start = || watch::poll_gateways(Arc::clone(&self.shared));
-        run_poll(&mut self.gateway_poll, true, "the gateways", start);
-        let wanted = self.settings.role != Role::Host;
-        let start = || watch::poll_foreign(Arc::clone(&self.shared));
-        run_poll(
-            &mut self.foreign_poll,
-            wanted,
-            "foreign iptables rules",
-            start,
-        );
-    }
-
-    /// Starts or ends the polling of a firewall whose changes the kernel doesn't announce.
-    fn poll_firewall(&mut self, backend: Option<&crate::reconcile::BackendChoice>) {
-        let Some(backend) = backend else {
+    /// Stores the start of the time in force after a change. Before the first pass in force, the
+    /// start of the earlier process stays.
+    pub(super) fn remember_since(&mut self) {
+        let since = self.account.in_force_since();
+        let undecided = self.account.state() == State::Starting;
+        if since == self.stored_since || undecided {
             return;
-        };
-        let wanted = !backend.variant.announces_changes();
-        let start = || watch::poll_own(Arc::clone(&self.shared));
-        run_poll(&mut self.firewall_poll, wanted, "the iptables rules", start);
-    }
-}
-
-/// Starts a poll that is wanted and not running, and ends an unwanted one.
-fn run_poll(
-    running: &mut Option<watch::Poll>,
-    wanted: bool,
-    object: &str,
-    start: impl FnOnce() -> std::io::Result<watch::Poll>,
-) {
-    if !wanted {
-        *running = None;
-    } else if running.is_none() {
-        match start() {
-            Ok(poll) => *running = Some(poll),
-            Err(error) => tracing::warn!("cannot poll {object}: {error}"),
         }
+        self.stored_since = since;
+        let state_dir = self.settings.config.source.state_dir.clone();
+        // The worker ends only with the loop.
+        let _ = self.orders.send(Order::Since { state_dir, since });
     }
 }

@@ -47,6 +47,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
                 self.give_up_fetch(Instant::now());
                 let reason = format!("paused by {by} until `trailblazer kick` or a restart");
                 self.account.enter(State::Paused, Some(reason.clone()));
+                self.remember_since();
                 self.notifier.status(reason);
                 Reply::Done
             }

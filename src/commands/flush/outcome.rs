@@ -11,7 +11,7 @@ use crate::kernel::{Kernel, ObserveError, link};
 use crate::objects::Rule;
 use crate::ownership::Ownership;
 use crate::plan::rule_text::orphaned_rules;
-use crate::plan::text::{render, totals};
+use crate::plan::text::{done, render, totals};
 use crate::plan::{Devices, Plan, Step, json as plan_json};
 use crate::printable::indented;
 use crate::words::first_few;
@@ -116,7 +116,7 @@ impl Flushed {
             "changed" => writeln!(
                 text,
                 "Removed: {} ({took}). The host is as it was before Trailblazer.",
-                totals(&self.plan)
+                done(&self.plan)
             ),
             _ if self.preview => writeln!(
                 text,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Applied, Outcome, Report};
 use crate::columns::Style;
 use crate::ownership::Ownership;
-use crate::plan::text::{render, totals};
+use crate::plan::text::{done, render, totals};
 use crate::printable::indented;
 use crate::types::Family;
 
@@ -67,7 +67,7 @@ impl Report {
 
     /// The last line.
     pub fn summary(&self) -> String {
-        let totals = totals(&self.plan);
+        let (totals, done) = (totals(&self.plan), done(&self.plan));
         let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
         match self.outcome {
             Outcome::InSync if self.mode.documents_only() => {
@@ -80,9 +80,9 @@ impl Report {
             }
             Outcome::InSync => format!("In sync: nothing to do ({took})."),
             Outcome::Changed if !self.degraded.is_empty() => {
-                format!("Degraded: parts are missing; changed and verified: {totals} ({took}).")
+                format!("Degraded: parts are missing; changed and verified: {done} ({took}).")
             }
-            Outcome::Changed => format!("Changed and verified: {totals} ({took})."),
+            Outcome::Changed => format!("Changed and verified: {done} ({took})."),
             Outcome::Pending => format!("Plan: {totals}. Nothing was changed."),
             Outcome::Held if !self.mode.writes() => {
                 format!(
@@ -93,7 +93,7 @@ impl Report {
                 format!("The guard holds changes back; all other prefixes are in force ({took}).")
             }
             Outcome::Held => format!(
-                "The guard holds changes back; the rest was changed and verified: {totals} ({took})."
+                "The guard holds changes back; the rest was changed and verified: {done} ({took})."
             ),
             Outcome::RolledBack => {
                 "Rolled back: Trailblazer's objects are as they were before the pass.".to_owned()
@@ -101,7 +101,7 @@ impl Report {
             Outcome::Stopped => {
                 "Stopped between two steps; the next pass completes the changes.".to_owned()
             }
-            Outcome::Failed => match self.applied {
+            Outcome::Waiting | Outcome::Failed => match self.applied {
                 Applied::None => "Failed. Nothing was changed.",
                 Applied::All => "Failed. The steps above were executed and verified.",
                 Applied::Part => "Failed. Some of the steps above were executed.",

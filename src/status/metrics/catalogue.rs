@@ -342,9 +342,16 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_passes_total",
         kind: Kind::Counter,
         labels: &["outcome"],
-        help: "Passes by outcome: in_sync, changed, held, rolled_back, failed.",
+        help: "Passes by outcome: in_sync, changed, held, waiting (no document yet), rolled_back, failed.",
         samples: |snapshot, out| {
-            let known = ["changed", "failed", "held", "in_sync", "rolled_back"];
+            let known = [
+                "changed",
+                "failed",
+                "held",
+                "in_sync",
+                "rolled_back",
+                "waiting",
+            ];
             counts(&known, &snapshot.pass_totals.outcomes, out);
         },
     },
