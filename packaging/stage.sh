@@ -47,9 +47,10 @@ for page in "$generated"/man/*; do
     put_gz "$page" "usr/share/man/man${page##*.}/${page##*/}.gz"
 done
 
-for page in configuration operation metrics status; do
+for page in configuration json operation metrics status; do
     put 644 docs/$page.md usr/share/doc/trailblazer/$page.md
 done
+put 644 docs/trailblazer.schema.json usr/share/doc/trailblazer/trailblazer.schema.json
 for file in packaging/prometheus/*; do
     case $file in *_test.yml) continue ;; esac
     put 644 "$file" usr/share/doc/trailblazer/prometheus/"${file##*/}"

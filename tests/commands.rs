@@ -12,6 +12,8 @@ mod explain;
 mod flush;
 #[path = "commands/history.rs"]
 mod history;
+#[path = "commands/json.rs"]
+mod json;
 #[path = "commands/ranges.rs"]
 mod ranges;
 #[path = "commands/setup.rs"]

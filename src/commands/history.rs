@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::{broken_config, complain, print};
 use crate::cli::{HistoryArgs, Output};
 use crate::exit;
@@ -33,13 +35,17 @@ pub async fn run(arguments: &HistoryArgs) -> u8 {
         let missing = state_dir.display().to_string();
         let missing = escaped(&missing);
         let text = format!("no pass yet: the state dir {missing} does not exist");
-        print(base.output, || text, || history_json(&history));
+        print(
+            base.output,
+            || text,
+            || json_of(&history, shown.fault.as_deref()),
+        );
         return exit::OK;
     }
     print(
         base.output,
         || history_text(&history),
-        || history_json(&history),
+        || json_of(&history, shown.fault.as_deref()),
     );
     exit::OK
 }
@@ -52,4 +58,11 @@ fn read(state_dir: &Path) -> Result<History, StateError> {
         .flatten()
         .map(|holder| holder.pid);
     Ok(history.with_running(running))
+}
+
+/// The object of `-o json`, with the fault of a broken config.
+fn json_of(history: &History, fault: Option<&str>) -> Value {
+    let mut value = history_json(history);
+    value["notes"] = fault.into_iter().collect();
+    value
 }

@@ -30,7 +30,7 @@ pub async fn run(arguments: &KickArgs) -> u8 {
     } else {
         kick(socket).map(|()| None)
     };
-    let (text, value, code) = match &kicked {
+    let (text, mut value, code) = match &kicked {
         Ok(None) => (
             "The agent starts a pass; `trailblazer status` shows the result.".to_owned(),
             json!({"outcome": "asked", "error": null}),
@@ -47,6 +47,7 @@ pub async fn run(arguments: &KickArgs) -> u8 {
             exit::FAILED,
         ),
     };
+    value["notes"] = shown.fault.as_deref().into_iter().collect();
     print(base.output, || text, || value);
     if let Err(error) = &kicked {
         complain(error);

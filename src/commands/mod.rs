@@ -79,12 +79,26 @@ fn complain(message: &dyn std::fmt::Display) {
 fn print(output: Output, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
     let mut printed = match output {
         Output::Text => printable::page(&text()).into_owned(),
-        Output::Json => printable::json(&json().to_string()).into_owned(),
+        Output::Json => printable::json(&stamped(json()).to_string()).into_owned(),
     };
     if !printed.ends_with('\n') {
         printed.push('\n');
     }
     let _ = io::stdout().lock().write_all(printed.as_bytes());
+}
+
+/// The version of the JSON outputs. A change that removes a field or gives a field another meaning
+/// raises the number; new fields don't.
+const FORMAT: u32 = 1;
+
+/// The object with the fields `format` and, unless the object has one, `version`.
+fn stamped(mut value: Value) -> Value {
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("format".to_owned(), FORMAT.into());
+        let version = fields.entry("version");
+        version.or_insert_with(|| env!("CARGO_PKG_VERSION").into());
+    }
+    value
 }
 
 /// Colours on a terminal, unless `NO_COLOR` is set (no-color.org).

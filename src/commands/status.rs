@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::broken_config::{self, Shown};
-use super::{complain, style};
+use super::{complain, stamped, style};
 use crate::cli::{Output, StatusArgs};
 use crate::columns::Style;
 use crate::exit;
@@ -101,10 +101,12 @@ impl StatusView {
                 to_text(snapshot, Timestamp::now().as_second(), style)
             }
             (StatusView::Running(snapshot), Output::Json) => {
-                format!("{}\n", running_json(snapshot))
+                format!("{}\n", stamped(running_json(snapshot)))
             }
             (StatusView::Absent(absent), Output::Text) => absent.to_text(style),
-            (StatusView::Absent(absent), Output::Json) => format!("{}\n", absent.to_json()),
+            (StatusView::Absent(absent), Output::Json) => {
+                format!("{}\n", stamped(absent.to_json()))
+            }
         }
     }
 

@@ -96,3 +96,135 @@ fn sample_files_and_the_first_example_are_valid() {
     let first = parse(&PAGE[start..start + length], "docs");
     assert_eq!(first.expect("good").role, Some(Role::Host));
 }
+
+/// The JSON schema for editors and for the tools that write configs.
+fn schema() -> serde_json::Value {
+    serde_json::from_str(include_str!("../../docs/trailblazer.schema.json")).expect("JSON")
+}
+
+/// The schema of a key.
+fn schema_of(key: &str) -> serde_json::Value {
+    let path = key.split('.');
+    path.fold(schema(), |node, name| node["properties"][name].clone())
+}
+
+fn schema_keys(node: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+    let Some(properties) = node["properties"].as_object() else {
+        found.push(path.to_owned());
+        return;
+    };
+    assert_eq!(node["additionalProperties"], false, "{path}");
+    for (name, node) in properties {
+        let path = match path {
+            "" => name.clone(),
+            _ => format!("{path}.{name}"),
+        };
+        schema_keys(node, &path, found);
+    }
+}
+
+/// True if the schema accepts the value: the parts of JSON Schema in use.
+fn accepts(node: &serde_json::Value, value: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    let kind = match value {
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::Object(_) => "object",
+        Value::Null => "null",
+    };
+    let types = match &node["type"] {
+        Value::Array(types) => types.clone(),
+        one => vec![one.clone()],
+    };
+    let bound = |name: &str| node[name].as_f64();
+    let number = value.as_f64();
+    types.contains(&kind.into())
+        && node["enum"]
+            .as_array()
+            .is_none_or(|words| words.contains(value))
+        && number.is_none_or(|number| bound("minimum").is_none_or(|least| least <= number))
+        && number.is_none_or(|number| bound("maximum").is_none_or(|most| number <= most))
+        && value
+            .as_array()
+            .is_none_or(|items| items.iter().all(|item| accepts(&node["items"], item)))
+        && value.as_object().is_none_or(|fields| {
+            let known = |name: &str| node["properties"].get(name);
+            let mut fields = fields.iter();
+            fields.all(|(name, value)| known(name).is_some_and(|node| accepts(node, value)))
+        })
+}
+
+fn json_of(text: &str) -> serde_json::Value {
+    let table: toml::Table = text.parse().expect("TOML");
+    serde_json::to_value(table).expect("the same types")
+}
+
+#[test]
+fn schema_has_every_key_and_no_other() {
+    let mut found = Vec::new();
+    schema_keys(&schema(), "", &mut found);
+    found.sort();
+    let mut known: Vec<String> = keys().into_iter().map(str::to_owned).collect();
+    known.sort();
+    assert_eq!(found, known);
+}
+
+#[test]
+fn schema_has_the_defaults_and_examples_of_the_page() {
+    for (key, row) in rows() {
+        let node = schema_of(&key);
+        for (text, stated) in [
+            (row.default, &node["default"]),
+            (row.example, &node["examples"][0]),
+        ] {
+            if text == "none" {
+                assert!(stated.is_null(), "{key}");
+                continue;
+            }
+            let value = json_of(&format!("x = {text}"))["x"].clone();
+            assert_eq!(*stated, value, "{key}");
+            assert!(accepts(&node, &value), "{key}: {value}");
+        }
+    }
+    for text in [
+        include_str!("../../examples/host.toml"),
+        include_str!("../../examples/nat.toml"),
+    ] {
+        assert!(accepts(&schema(), &json_of(text)), "{text}");
+    }
+}
+
+#[test]
+fn schema_and_program_accept_and_refuse_the_same() {
+    for (key, _) in rows() {
+        let words = schema_of(&key)["enum"].clone();
+        for word in words.as_array().into_iter().flatten() {
+            let text = format!("{key} = {word}");
+            // The word may ask for other keys, such as the addresses of a NAT.
+            if let Err(error) = parse(&text, "docs") {
+                let own = error.problems.iter().any(|problem| problem.key == key);
+                assert!(!own, "{text}: {error}");
+            }
+        }
+    }
+    for text in [
+        "rolle = \"host\"",
+        "role = \"router\"",
+        "role = 1",
+        "source.refresh = 5",
+        "source.refesh = \"5m\"",
+        "select.families = [\"ipv5\"]",
+        "egress.gateways = \"10.0.1.10\"",
+        "egress.onlink = \"yes\"",
+        "bypass.table = 0",
+        "guard.shortest_prefix.ipv4 = 33",
+        "agent.nat_price_per_gb = -1.0",
+        "[agent.stale]\nwarm = \"1d\"",
+    ] {
+        parse(text, "docs").expect_err(text);
+        assert!(!accepts(&schema(), &json_of(text)), "{text}");
+    }
+}

@@ -32,9 +32,11 @@ const BOTH: &str = "
 -rw-r--r-- /usr/share/man/man8/trailblazer-reconcile.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-status.8.gz
 -rw-r--r-- /usr/share/doc/trailblazer/configuration.md
+-rw-r--r-- /usr/share/doc/trailblazer/json.md
 -rw-r--r-- /usr/share/doc/trailblazer/metrics.md
 -rw-r--r-- /usr/share/doc/trailblazer/operation.md
 -rw-r--r-- /usr/share/doc/trailblazer/status.md
+-rw-r--r-- /usr/share/doc/trailblazer/trailblazer.schema.json
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/iptables.conf
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/restart-steps.conf
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/sysctls.conf

@@ -61,7 +61,7 @@ fn leaves(path: &str, value: &Value, found: &mut BTreeSet<String>) {
 
 #[test]
 fn status_page_documents_every_field_of_a_running_agent() {
-    let mut fields = BTreeSet::from(["agent".to_owned()]);
+    let mut fields = BTreeSet::from(["agent", "format"].map(str::to_owned));
     let snapshot = Snapshot {
         degraded: vec![missing_part()],
         ..filled()
