@@ -20,16 +20,16 @@ use crate::kernel::{Kernel, ObserveError};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::plan::{Goal, Plan, plan};
-use crate::reconcile::LOCK_WAIT;
+use crate::reconcile::{FILE_WAIT, LOCK_WAIT};
 use crate::state::StateFile;
-use crate::state::lock::{LockError, PassLock};
+use crate::state::lock::{FLUSH, LockError, PassLock};
 use crate::state::store::Store;
 use crate::status::control::{AskError, Reply, Request, ask};
 use numbers::Known;
 use outcome::Flushed;
 
 /// The cause in the journal and in the lock.
-const CAUSE: &str = "flush";
+const CAUSE: &str = FLUSH;
 /// Most rounds of reading and removing: objects may change meanwhile.
 const ROUNDS: usize = 3;
 
@@ -171,24 +171,26 @@ fn pause_agent(socket: &Path, flushed: &mut Flushed) {
     ));
 }
 
-/// Takes the pass lock, without its file if no state dir exists. A disk error doesn't stop the kill switch. Another
-/// pass does, since it would restore the removed objects.
+/// Takes the pass lock, without its file if no state dir exists. A disk error and a file in other
+/// hands don't stop the kill switch. Another pass does, since it would restore the removed objects.
 fn lock(known: &Known, notes: &mut Vec<String>) -> Result<Option<PassLock>, LockError> {
+    let mut lock = PassLock::exclude(&known.state_dir, CAUSE, LOCK_WAIT)?;
     if !known.has_state_dir() {
-        return PassLock::exclude(&known.state_dir, CAUSE, LOCK_WAIT).map(Some);
+        return Ok(Some(lock));
     }
-    match PassLock::acquire(&known.state_dir, CAUSE, LOCK_WAIT) {
-        Ok(lock) => {
-            let failure = lock.failure();
-            notes.extend(failure.map(|error| format!("{error}; flushed without the lock file")));
-            Ok(Some(lock))
-        }
-        Err(held @ LockError::Held { .. }) => Err(held),
-        Err(LockError::State(error)) => {
-            notes.push(format!("{error}; flushed without the lock"));
-            Ok(None)
-        }
-    }
+    let wait = if lock.excludes() {
+        FILE_WAIT
+    } else {
+        LOCK_WAIT
+    };
+    let failure = match lock.lock_file(wait) {
+        Ok(()) => lock.failure().map(ToString::to_string),
+        // No pass of this network namespace runs, whoever holds the file.
+        Err(held) if lock.excludes() => Some(held.to_string()),
+        Err(held) => return Err(held),
+    };
+    notes.extend(failure.map(|error| format!("{error}; flushed without the lock file")));
+    Ok(Some(lock))
 }
 
 fn append(journal: &Journal, record: Record, notes: &mut Vec<String>) {

@@ -174,8 +174,7 @@ pub(super) fn find(
     laps: &mut Laps,
 ) -> Result<(Documents, Notes), PassError> {
     let selector = instance::selector(job.config, view.instance.as_ref());
-    let recalling = memory.as_deref().filter(|_| source.is_none());
-    let recalling = recalling.map(|memory| (memory, &selector));
+    let recalling = (memory.as_deref(), &selector, source.is_some());
     let (on_disk, notes) = OnDisk::read(store, job.options, read_ahead, recalling)?;
     let answer = Answer::of(source, &on_disk);
     laps.end("source");
@@ -240,6 +239,7 @@ fn judge_documents(
     }
     if let (Some(memory), Some(file), Some(selected), Some(Ok(document))) =
         (memory, &on_disk.file, selected, &last_parsed)
+        && !on_disk.unstored
     {
         memory.keep(file.clone(), selector, document, selected);
     }

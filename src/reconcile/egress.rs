@@ -1,21 +1,62 @@
 //! The egress by itself, after a pass that failed.
 //!
 //! A pass leaves out the parts that cannot be had, but a few errors still end it: the kernel
-//! cannot be read for a moment, or a part was rolled back. The egress path must not depend on any
-//! of that, so its missing objects are added one by one.
+//! cannot be read for a moment, a part was rolled back, or another pass holds the lock and hangs. The
+//! egress path must not depend on any of that, so its missing objects are added one by one.
 
 use super::attempt::Machine;
 use super::flows::OpenFlows;
-use super::view::View;
-use super::{Job, PassError};
-use crate::apply::{ApplyError, apply_each};
+use super::pass::Pass;
+use super::report::Applied;
+use super::view::{Firewalls, View};
+use super::{Job, Mode, PassError};
+use crate::apply::{ApplyError, Interposer, apply_each};
+use crate::kernel::Kernel;
 use crate::notes::Notes;
 use crate::plan::{Action, Plan, Step};
 use crate::types::Family;
 
+impl Pass<'_> {
+    /// Puts the egress in by itself, by the settings alone.
+    pub(super) fn egress_alone(
+        &mut self,
+        kernel: &mut Kernel,
+        interposer: Option<&mut dyn Interposer>,
+    ) -> Result<(), PassError> {
+        if self.job.options.mode != Mode::Apply {
+            return Ok(());
+        }
+        let ownership = self.numbers.ownership(self.job.config);
+        let facts = kernel.facts()?;
+        let view = self.open_view(kernel, ownership, Firewalls::Chosen, facts)?;
+        let mut machine = Machine {
+            kernel,
+            view,
+            interposer: interposer.map(|it| it as &mut dyn Interposer),
+        };
+        self.close(&mut machine)
+    }
+
+    /// Puts the egress in by itself, after an error.
+    pub(super) fn close(&mut self, machine: &mut Machine<'_>) -> Result<(), PassError> {
+        if self.job.options.mode != Mode::Apply || machine.view.refresh(machine.kernel).is_err() {
+            return Ok(());
+        }
+        let steps = plan_egress(machine, self.job);
+        if !steps.is_empty() {
+            let notes = put_in(machine, self.job, &steps)?;
+            self.note(notes);
+            self.report.applied = Applied::Part;
+            self.report.plan.steps.extend(steps.steps);
+            self.laps.end("apply");
+        }
+        Ok(())
+    }
+}
+
 /// The steps that add missing objects of the egress. Present firewall rules stay: their full text
 /// may depend on facts that only the rest of the pass knows.
-pub(super) fn plan_egress(machine: &mut Machine<'_>, job: Job<'_>) -> Plan {
+fn plan_egress(machine: &mut Machine<'_>, job: Job<'_>) -> Plan {
     let view = &machine.view;
     let desired = view.desired(job.config, job.role);
     // The rest of the pass met the same error and reports it.
@@ -53,11 +94,7 @@ fn has_other_numbers(view: &View, family: Family) -> bool {
 ///
 /// # Errors
 /// The process shall end.
-pub(super) fn put_in(
-    machine: &mut Machine<'_>,
-    job: Job<'_>,
-    steps: &Plan,
-) -> Result<Notes, PassError> {
+fn put_in(machine: &mut Machine<'_>, job: Job<'_>, steps: &Plan) -> Result<Notes, PassError> {
     let mut flows = OpenFlows::new(job, &machine.view);
     let (kernel, view, interposer) = machine.parts();
     let added = apply_each(steps, kernel, &view.ownership, interposer, &mut || {

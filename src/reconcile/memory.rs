@@ -9,14 +9,16 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::drop_readings::DropReadings;
-use crate::guard::LastGood;
+use crate::guard::{GuardState, LastGood};
 use crate::ranges::{BadRow, Document, Selection, Selector};
+use crate::state::store::Stored;
 
 /// Results of earlier passes of this process. A pass with an answer of the source reads the files
 /// all the same.
 #[derive(Debug, Default)]
 pub struct Memory {
     document: Option<Remembered>,
+    unstored: Option<Unstored>,
     /// The last failure of the metadata service. A pass without a question repeats the note of
     /// the pass before.
     pub(super) metadata_failure: Option<String>,
@@ -34,6 +36,19 @@ pub(super) struct Remembered {
     document: Document<'static>,
     selection: Selection,
     bad: Vec<BadRow>,
+}
+
+/// A judged document that the state dir has refused. Without this copy the prefixes of the document
+/// would be unknown from the next pass to the next fetch.
+#[derive(Debug, Clone)]
+pub(super) struct Unstored {
+    /// Identity of the last known good's file on disk at the judgement.
+    pub file: Option<FileId>,
+    /// `None` for the document on disk.
+    pub last_good: Option<Stored>,
+    pub held: Option<Stored>,
+    /// `None` if the state of the guard on disk was unreadable.
+    pub guard: Option<GuardState>,
 }
 
 /// Identity and version of a file. State files are replaced and never written to, and no program
@@ -61,6 +76,19 @@ impl Memory {
     /// Makes the next pass read the documents again.
     pub fn forget(&mut self) {
         self.document = None;
+    }
+
+    /// Keeps a document that is not on disk; `None` once the documents are on disk.
+    pub(super) fn keep_unstored(&mut self, unstored: Option<Unstored>) {
+        self.unstored = unstored;
+    }
+
+    /// The document that the state dir has refused. A file written since replaces the copy: another
+    /// process has stored a document.
+    pub(super) fn unstored(&self, file: Option<&FileId>) -> Option<&Unstored> {
+        let unstored = self.unstored.as_ref()?;
+        let replaced = file.is_some() && file != unstored.file.as_ref();
+        (!replaced).then_some(unstored)
     }
 
     /// The selection of this very file by this very selector.
@@ -192,6 +220,23 @@ mod tests {
         assert!(memory.recall(Some(&file(1)), &selector(&["EC2"])).is_none());
         memory.forget();
         assert!(memory.recall(Some(&file(1)), &known).is_none());
+    }
+
+    #[test]
+    fn unstored_document_serves_until_another_process_stores_one() {
+        let mut memory = Memory::default();
+        memory.keep_unstored(Some(Unstored {
+            file: Some(file(1)),
+            last_good: None,
+            held: None,
+            guard: None,
+        }));
+        assert!(memory.unstored(Some(&file(1))).is_some());
+        // The disk with the file is gone.
+        assert!(memory.unstored(None).is_some());
+        assert!(memory.unstored(Some(&file(2))).is_none());
+        memory.keep_unstored(None);
+        assert!(memory.unstored(Some(&file(1))).is_none());
     }
 
     #[test]

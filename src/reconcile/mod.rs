@@ -63,6 +63,10 @@ pub use view::{BackendChoice, Firewalls, View};
 /// than an operator's patience.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a pass waits for the file of the lock while no other pass changes this kernel: longer
+/// than the writes of a pass in another network namespace with the same state dir.
+pub const FILE_WAIT: Duration = Duration::from_secs(2);
+
 /// The settings and options of one pass.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Job<'a> {

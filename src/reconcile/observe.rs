@@ -72,7 +72,7 @@ impl Pass<'_> {
         self.report.devices = view.devices();
         self.laps.end("observe");
         let found = if answers {
-            if options.mode.writes() {
+            if self.writes_state() {
                 let written = self.journal.write_repairs(&self.report);
                 self.tolerate(written)?;
                 self.note(store_silences(&self.store, &gathered.silences));
@@ -114,7 +114,7 @@ impl Pass<'_> {
     }
 
     /// Reads the kernel, twice if need be. A pass without a usable firewall does the rest.
-    fn open_view(
+    pub(super) fn open_view(
         &mut self,
         kernel: &mut Kernel,
         ownership: Ownership,

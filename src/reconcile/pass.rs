@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::attempt::{Aim, Machine, PartialGoal, Work};
 use super::documents::{Documents, Seen};
-use super::egress::{plan_egress, put_in};
 use super::fights::Fights;
 use super::flows;
 use super::gather::Gathered;
@@ -13,7 +12,7 @@ use super::in_force::InForce;
 use super::memory::Memory;
 use super::pass_journal::PassJournal;
 use super::persist::StoredNumbers;
-use super::report::{Applied, Laps, Outcome, Report};
+use super::report::{Laps, Outcome, Report};
 use super::rollback::roll_back;
 use super::view::{Firewalls, View};
 use super::{Job, Mode, PassError};
@@ -25,6 +24,7 @@ use crate::notes::Notes;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Plan;
 use crate::state::StateFile;
+use crate::state::lock::FLUSH;
 use crate::state::store::Store;
 use crate::types::PerFamily;
 
@@ -125,10 +125,26 @@ impl<'a> Pass<'a> {
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<(), PassError> {
         self.job.check_privilege()?;
-        let mut lock = self.exclude_others()?;
+        let lock = match self.exclude_others() {
+            // The objects are about to go.
+            Err(held) if held.holder_is(FLUSH) => return Err(held.into()),
+            other => other,
+        };
         let mut kernel = kernel()?;
         let kernel = kernel.borrow_mut();
-        let answers = self.lock_state_dir(lock.as_mut())?;
+        let mut interposer = interposer.map(|it| it as &mut dyn Interposer);
+        let again = interposer
+            .as_mut()
+            .map(|it| &mut **it as &mut dyn Interposer);
+        let mut lock = match lock {
+            Ok(lock) => lock,
+            // The other pass may hang.
+            Err(held) => {
+                self.egress_alone(kernel, again)?;
+                return Err(held.into());
+            }
+        };
+        let answers = self.lock_state_dir(lock.as_mut(), kernel, again)?;
         let Seen { view, documents } = self.look(kernel, gathered, Firewalls::Chosen, answers)?;
         let documents = match documents {
             Ok(documents) if self.job.options.mode.documents_only() => {
@@ -145,7 +161,7 @@ impl<'a> Pass<'a> {
         let mut machine = Machine {
             kernel,
             view,
-            interposer: interposer.map(|it| it as &mut dyn Interposer),
+            interposer,
         };
         let brought_about = self.bring_about(&mut machine, documents.as_ref());
         if self.locked {
@@ -169,22 +185,6 @@ impl<'a> Pass<'a> {
             (None, Some(documents)) => documents.complain(),
             (None, None) => Ok(()),
         }
-    }
-
-    /// Puts the egress in by itself, after an error.
-    fn close(&mut self, machine: &mut Machine<'_>) -> Result<(), PassError> {
-        if self.job.options.mode != Mode::Apply || machine.view.refresh(machine.kernel).is_err() {
-            return Ok(());
-        }
-        let steps = plan_egress(machine, self.job);
-        if !steps.is_empty() {
-            let notes = put_in(machine, self.job, &steps)?;
-            self.note(notes);
-            self.report.applied = Applied::Part;
-            self.report.plan.steps.extend(steps.steps);
-            self.laps.end("apply");
-        }
-        Ok(())
     }
 
     /// Stores the documents and reaches the goal. Without documents, or if the record of withdrawn

@@ -1,7 +1,10 @@
 //! State files that a pass writes.
 
+use std::borrow::Cow;
+
 use super::Options;
 use super::documents::{Answer, Documents};
+use super::memory::Unstored;
 use super::report::FetchOutcome;
 use super::sources::SilencesSeen;
 use super::stored::read_optional;
@@ -13,7 +16,7 @@ use crate::notes::Notes;
 use crate::ownership::{Numbers, Ownership};
 use crate::state::StateFile;
 use crate::state::error::{ReadError, StateError};
-use crate::state::store::{Meta, Slot, Store};
+use crate::state::store::{Meta, Slot, Store, Stored};
 
 /// Stores the result of the guard. Returns notes about failures without consequences.
 ///
@@ -23,7 +26,7 @@ pub(super) fn store_documents(store: &Store, documents: &Documents) -> Result<No
     let mut notes = Notes::default();
     store.create_directory()?;
     let (state, before) = (&documents.judgement.state, &documents.on_disk.guard);
-    if state.differs_from(before) {
+    if documents.on_disk.unstored || state.differs_from(before) {
         store.write_json(StateFile::Guard, state)?;
     } else if state.needs_new_anchor(before)
         && let Err(error) = store.write_json(StateFile::Guard, state)
@@ -31,42 +34,15 @@ pub(super) fn store_documents(store: &Store, documents: &Documents) -> Result<No
         // A reboot now would cost the guard some minutes of its clock, no more.
         notes.push(error.to_string());
     }
-    let held = documents.on_disk.held.as_ref();
-    let mut forgets_held = held.is_some();
-    match documents.judgement.decision {
-        Decision::Accept(Whose::Fetched) => {
-            if let Answer::Document(meta, bytes) = &documents.answer {
-                store.write(Slot::LastKnownGood, meta, bytes)?;
-            }
-        }
-        Decision::Accept(Whose::Held) => {
-            if let Some(stored) = held {
-                store.write(Slot::LastKnownGood, stored.meta(), stored.body())?;
-            }
-        }
-        Decision::Keep => {
-            if let Answer::Unchanged(Some(meta)) = &documents.answer
-                && let Some(stored) = documents.on_disk.last_good.stored()
-            {
-                let meta = Meta {
-                    sync_token: stored.meta().sync_token,
-                    ..meta.clone()
-                };
-                store.write(Slot::LastKnownGood, &meta, stored.body())?;
-            }
-        }
-        Decision::HoldAll(Whose::Fetched) | Decision::HoldWithdrawals(Whose::Fetched) => {
-            if let Answer::Document(meta, bytes) = &documents.answer {
-                store.write(Slot::Held, meta, bytes)?;
-            }
-            forgets_held = false;
-        }
-        Decision::HoldAll(Whose::Held) | Decision::HoldWithdrawals(Whose::Held) => {
-            forgets_held = false;
-        }
+    if let Some((meta, body)) = documents.next_last_good() {
+        store.write(Slot::LastKnownGood, &meta, body)?;
     }
-    if forgets_held {
-        store.remove(Slot::Held)?;
+    let on_disk = &documents.on_disk;
+    match documents.next_held() {
+        Some((meta, body)) => store.write(Slot::Held, &meta, body)?,
+        None if on_disk.held.is_none() && !on_disk.unstored => {}
+        None if documents.holds() => {}
+        None => store.remove(Slot::Held)?,
     }
     let is_newest = matches!(
         documents.fetch,
@@ -78,6 +54,86 @@ pub(super) fn store_documents(store: &Store, documents: &Documents) -> Result<No
         ));
     }
     Ok(notes)
+}
+
+/// A document, and a description for the state dir.
+type Described<'d> = (Cow<'d, Meta>, &'d [u8]);
+
+fn described(stored: &Stored) -> Described<'_> {
+    (Cow::Borrowed(stored.meta()), stored.body())
+}
+
+fn in_memory((meta, body): Described<'_>) -> Stored {
+    Stored::in_memory(meta.into_owned(), body.to_vec())
+}
+
+impl Documents {
+    /// The copy for memory of documents that the state dir has refused.
+    pub(super) fn unstored(&self) -> Option<Unstored> {
+        let last_good = self.next_last_good();
+        let held = self.next_held();
+        if last_good.is_none() && held.is_none() {
+            return None;
+        }
+        let before = self.on_disk.held.as_ref().filter(|_| self.holds());
+        Some(Unstored {
+            file: self.on_disk.file.clone(),
+            last_good: last_good.map(in_memory),
+            held: held.map(in_memory).or_else(|| before.cloned()),
+            guard: (self.on_disk.unreadable.is_none()).then(|| self.judgement.state.clone()),
+        })
+    }
+
+    /// True if a document waits after the judgement.
+    fn holds(&self) -> bool {
+        let decision = self.judgement.decision;
+        matches!(
+            decision,
+            Decision::HoldAll(_) | Decision::HoldWithdrawals(_)
+        )
+    }
+
+    fn fetched(&self) -> Option<Described<'_>> {
+        match &self.answer {
+            Answer::Document(meta, bytes) => Some((Cow::Borrowed(meta), bytes)),
+            _ => None,
+        }
+    }
+
+    /// The last known good after the judgement. `None` if the state dir has the document.
+    fn next_last_good(&self) -> Option<Described<'_>> {
+        let on_disk = &self.on_disk;
+        let last_good = on_disk.last_good.stored();
+        match (self.judgement.decision, &self.answer) {
+            (Decision::Accept(Whose::Fetched), _) => self.fetched(),
+            (Decision::Accept(Whose::Held), _) => on_disk.held.as_ref().map(described),
+            (Decision::Keep, Answer::Unchanged(Some(meta))) => {
+                let stored = last_good?;
+                let meta = Meta {
+                    sync_token: stored.meta().sync_token,
+                    ..meta.clone()
+                };
+                Some((Cow::Owned(meta), stored.body()))
+            }
+            _ => last_good.filter(|_| on_disk.unstored).map(described),
+        }
+    }
+
+    /// The held document after the judgement. `None` if there is none, or if the state dir has the
+    /// document.
+    fn next_held(&self) -> Option<Described<'_>> {
+        let on_disk = &self.on_disk;
+        match self.judgement.decision {
+            Decision::HoldAll(Whose::Fetched) | Decision::HoldWithdrawals(Whose::Fetched) => {
+                self.fetched()
+            }
+            Decision::HoldAll(Whose::Held) | Decision::HoldWithdrawals(Whose::Held) => {
+                let held = on_disk.held.as_ref();
+                held.filter(|_| on_disk.unstored).map(described)
+            }
+            Decision::Accept(_) | Decision::Keep => None,
+        }
+    }
 }
 
 /// Stores which sources asked for silence. Returns a note about a failure: the next pass would ask

@@ -1,41 +1,55 @@
 //! The pass and the state dir. No fault of the disk holds up a change to the kernel: a lock file,
 //! journal or document that cannot be written is a degradation of its own.
 
+use std::time::Duration;
+
 use super::documents::Documents;
 use super::pass::Pass;
 use super::persist::store_documents;
-use super::{LOCK_WAIT, Mode, PassError};
+use super::{FILE_WAIT, LOCK_WAIT, Mode, PassError};
+use crate::apply::Interposer;
+use crate::kernel::Kernel;
 use crate::state::error::StateError;
-use crate::state::lock::PassLock;
+use crate::state::lock::{LockError, PassLock};
 
 impl Pass<'_> {
     /// Takes the half of the lock that needs no disk.
     ///
     /// # Errors
     /// Another pass holds the lock.
-    pub(super) fn exclude_others(&self) -> Result<Option<PassLock>, PassError> {
+    pub(super) fn exclude_others(&self) -> Result<Option<PassLock>, LockError> {
         let options = self.job.options;
         if !options.mode.writes() {
             return Ok(None);
         }
         let directory = &self.job.config.source.state_dir;
-        let lock = PassLock::exclude(directory, options.cause.as_str(), LOCK_WAIT)?;
-        Ok(Some(lock))
+        PassLock::exclude(directory, options.cause.as_str(), LOCK_WAIT).map(Some)
     }
 
     /// Takes the other half of the lock. Returns false if the disk is silent: a further access may
-    /// never return.
+    /// never return. A file in other hands is a fault of the state dir, since no other pass changes
+    /// this kernel.
     ///
     /// # Errors
     /// Another pass holds the lock, or the pass is for the state dir alone.
     pub(super) fn lock_state_dir(
         &mut self,
         lock: Option<&mut PassLock>,
+        kernel: &mut Kernel,
+        interposer: Option<&mut dyn Interposer>,
     ) -> Result<bool, PassError> {
         let Some(lock) = lock else {
             return Ok(true);
         };
-        lock.lock_file(LOCK_WAIT)?;
+        if self.job.options.mode.documents_only() || !lock.excludes() {
+            lock.lock_file(LOCK_WAIT)?;
+        } else if lock.lock_file(Duration::ZERO).is_err() {
+            self.egress_alone(kernel, interposer)?;
+            if let Err(held) = lock.lock_file(FILE_WAIT) {
+                self.degrade_state(&held);
+                return Ok(true);
+            }
+        }
         self.report.notes.extend(lock.warning().map(str::to_owned));
         let failure = lock.failure();
         let silent = failure.is_some_and(StateError::is_silent);
@@ -57,15 +71,24 @@ impl Pass<'_> {
     /// # Errors
     /// The disk refuses, and the pass is for the state dir alone.
     pub(super) fn persist(&mut self, documents: &Documents) -> Result<bool, PassError> {
-        if let Some(unreadable) = &documents.on_disk.unreadable {
+        let stored = if let Some(unreadable) = &documents.on_disk.unreadable {
             self.degrade_state(unreadable);
-            return Ok(false);
+            false
+        } else if self.writes_state() {
+            let stored = store_documents(&self.store, documents).map(|notes| self.note(notes));
+            self.tolerate(stored)?
+        } else {
+            !self.job.options.mode.writes()
+        };
+        if let Some(memory) = &mut self.memory {
+            memory.keep_unstored(if stored { None } else { documents.unstored() });
         }
-        if !self.job.options.mode.writes() {
-            return Ok(true);
-        }
-        let stored = store_documents(&self.store, documents).map(|notes| self.note(notes));
-        self.tolerate(stored)
+        Ok(stored)
+    }
+
+    /// True if the pass may write to the state dir.
+    pub(super) fn writes_state(&self) -> bool {
+        self.job.options.mode.writes() && self.locked
     }
 
     /// Notes a failure to write, except where the files are the purpose. Returns true without one.

@@ -1,6 +1,6 @@
 //! Documents and guard state, as read from the state dir.
 
-use super::memory::{FileId, Memory};
+use super::memory::{FileId, Memory, Unstored};
 use super::{Asking, Mode, Options};
 use crate::guard::GuardState;
 use crate::notes::Notes;
@@ -105,6 +105,8 @@ pub(super) struct OnDisk {
     /// The failure to read the guard state: writing would destroy a record that may still be
     /// readable later.
     pub unreadable: Option<String>,
+    /// A document comes from memory, since an earlier write failed: the state dir lacks it.
+    pub unstored: bool,
 }
 
 impl OnDisk {
@@ -114,8 +116,8 @@ impl OnDisk {
         newest.meta().validators.as_ref()
     }
 
-    /// Reads the state dir. Returns the content and notes. `memory` is an agent's; with an answer
-    /// of a source at hand the documents are read all the same, to be compared with that answer.
+    /// Reads the state dir. Returns the content and notes. `memory` is an agent's; with an `answer`
+    /// of a source at hand the documents are read all the same, to be compared with the answer.
     ///
     /// # Errors
     /// The guard state can't be read.
@@ -123,7 +125,7 @@ impl OnDisk {
         store: &Store,
         options: &Options,
         mut ahead: ReadAhead,
-        memory: Option<(&Memory, &Selector)>,
+        (memory, selector, answered): (Option<&Memory>, &Selector, bool),
     ) -> Result<(OnDisk, Notes), ReadError> {
         let mut notes = Notes::default();
         let mut on_disk = OnDisk {
@@ -133,15 +135,25 @@ impl OnDisk {
             guard: GuardState::default(),
             incomplete: false,
             unreadable: None,
+            unstored: false,
         };
         if options.asking == Asking::SourceAlone {
             return Ok((on_disk, notes));
         }
         on_disk.file = FileId::of(&store.path_of(Slot::LastKnownGood));
-        let remembered = memory.is_some_and(|(memory, selector)| {
+        let unstored = memory.and_then(|memory| memory.unstored(on_disk.file.as_ref()));
+        on_disk.unstored = unstored.is_some();
+        let remembered = memory.filter(|_| !answered && !on_disk.unstored);
+        let remembered = remembered.is_some_and(|memory| {
             holds_nothing(store) && memory.recall(on_disk.file.as_ref(), selector).is_some()
         });
-        on_disk.last_good = if remembered {
+        on_disk.last_good = if let Some(Unstored {
+            last_good: Some(document),
+            ..
+        }) = unstored
+        {
+            LastKnownGood::Read(document.clone())
+        } else if remembered {
             LastKnownGood::Remembered
         } else {
             match ahead.take(Slot::LastKnownGood, store) {
@@ -155,6 +167,7 @@ impl OnDisk {
             }
         };
         match ahead.take(Slot::Held, store) {
+            _ if on_disk.unstored => on_disk.held = unstored.and_then(|it| it.held.clone()),
             Ok(stored) => on_disk.held = Some(stored),
             Err(error) if error.is_absent() => {}
             Err(error) => {
@@ -174,6 +187,10 @@ impl OnDisk {
                 on_disk.unreadable = Some(error.to_string());
             }
             Err(error) => return Err(error),
+        }
+        if let Some(state) = unstored.and_then(|it| it.guard.clone()) {
+            on_disk.guard = state;
+            on_disk.incomplete = false;
         }
         Ok((on_disk, notes))
     }

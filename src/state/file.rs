@@ -52,6 +52,15 @@ pub(super) struct Sound<M> {
 }
 
 impl<M> Sound<M> {
+    /// Content without a file.
+    pub(super) fn in_memory(meta: M, body: Vec<u8>) -> Sound<M> {
+        Sound {
+            meta,
+            bytes: body,
+            body_at: 0,
+        }
+    }
+
     /// Borrowed, since a document has megabytes.
     pub(super) fn body(&self) -> &[u8] {
         &self.bytes[self.body_at..]

@@ -22,6 +22,9 @@ use super::patience::in_time;
 /// The pause between two tries: `flock` has no timeout.
 const POLL: Duration = Duration::from_millis(20);
 
+/// The command of the kill switch, as a holder.
+pub const FLUSH: &str = "flush";
+
 /// Larger than any holder's line.
 const MAX_HOLDER_BYTES: u64 = 4096;
 
@@ -50,13 +53,20 @@ pub enum LockError {
     State(#[from] StateError),
 }
 
+impl LockError {
+    /// True if the holder is known as this command.
+    pub fn holder_is(&self, command: &str) -> bool {
+        matches!(self, LockError::Held { holder: Some(holder), .. } if holder.command == command)
+    }
+}
+
 /// The lock, held until dropped.
 #[derive(Debug)]
 pub struct PassLock {
     dir: PathBuf,
     command: String,
     /// `None` if another user has the socket's name.
-    _exclusion: Option<Exclusion>,
+    exclusion: Option<Exclusion>,
     file: Option<File>,
     warning: Option<String>,
     failure: Option<StateError>,
@@ -100,7 +110,7 @@ impl PassLock {
         Ok(PassLock {
             dir: dir.to_owned(),
             command: command.to_owned(),
-            _exclusion: exclusion,
+            exclusion,
             file: None,
             warning: None,
             failure: None,
@@ -135,6 +145,12 @@ impl PassLock {
         self.warning = warning;
         self.file = Some(file);
         Ok(())
+    }
+
+    /// True if no other pass of this network namespace runs: the socket is taken, whoever holds the
+    /// file.
+    pub fn excludes(&self) -> bool {
+        self.exclusion.is_some()
     }
 
     /// See [`StateDir::warning`].

@@ -47,6 +47,11 @@ pub struct Meta {
 pub struct Stored(Sound<Meta>);
 
 impl Stored {
+    /// A document that is not on disk.
+    pub fn in_memory(meta: Meta, body: Vec<u8>) -> Stored {
+        Stored(Sound::in_memory(meta, body))
+    }
+
     /// The document's origin.
     pub fn meta(&self) -> &Meta {
         &self.0.meta

@@ -75,7 +75,9 @@ fn second_pass_names_the_holder_of_the_lock() {
         let site = Site::new();
         site.install();
         let before = site.before();
-        let held = PassLock::acquire(&site.state_dir(), "agent", Duration::ZERO).unwrap();
+        let dir = site.state_dir();
+        let acquire = || PassLock::acquire(&dir, "agent", Duration::ZERO).unwrap();
+        let held = site.bare.ns.in_thread(acquire);
         let start = Instant::now();
         let output = site.run(&[]).expect_code(1);
         let waited = start.elapsed();
@@ -95,6 +97,29 @@ fn second_pass_names_the_holder_of_the_lock() {
         drop(held);
         site.assert_as(&before);
         assert_eq!(site.reconcile(&[], 0)["outcome"], "in_sync");
+    });
+}
+
+/// A pass in another network namespace with the same state directory changes another kernel: only
+/// the files wait.
+#[test]
+fn lock_file_of_another_namespace_holds_up_no_pass_and_no_flush() {
+    lab::isolated(|| {
+        let site = Site::new();
+        site.publish(document(TOKEN, &ROWS));
+        let held = PassLock::acquire(&site.state_dir(), "agent", Duration::ZERO).unwrap();
+        let holder = format!("is held by pid {} (agent) since", std::process::id());
+        let report = site.names(&[], &[&holder, "state"]);
+        assert_eq!(report["outcome"], "changed");
+        site.assert_closed();
+        assert_eq!(site.bypass().len(), 4);
+        let config = site.path("trailblazer.toml");
+        let flush = [BINARY, "flush", "-c", config.to_str().unwrap()];
+        let output = site.bare.ns.exec(&flush).ok();
+        assert!(format!("{output}").contains(&holder), "{output}");
+        assert!(site.bypass().is_empty());
+        drop(held);
+        assert_eq!(site.reconcile(&[], 0)["outcome"], "changed");
     });
 }
 

@@ -209,6 +209,15 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
                 self.judge_fetch(&report.fetch, took, ended.ended);
             }
         }
+        if report.without_document
+            && report.fetch == FetchOutcome::NotAsked
+            && self.first_fetch_over
+            && self.schedule.failures_in_a_row() == 0
+        {
+            // The source has answered, and the document is gone since: only a fetch restores the
+            // bypass path after the next loss of its routes.
+            self.schedule.bring_forward(ended.ended);
+        }
         if let Some(in_force) = &ended.in_force {
             self.own_networks = in_force.facts.own_networks();
             self.gateways = hops::gateways(in_force, &self.settings);
