@@ -175,6 +175,11 @@ impl HostFacts {
             .collect()
     }
 
+    /// The first usable next hop of the default that the kernel uses, with or without a carrier.
+    pub fn used_default(&self, family: Family) -> Option<&MainRoute> {
+        main_route::used_default(&self.main_routes, family)
+    }
+
     /// The path of the best default route, restricted to a device if one is given: all live next
     /// hops with their weights, and the options of the route.
     pub fn default_path(&self, family: Family, device: Option<IfIndex>) -> Option<BypassPath> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::degraded::Part;
 use crate::desired::{DesiredState, Inputs, fault::Fault, shares, special};
 use crate::facts::HostFacts;
-use crate::types::Family;
+use crate::types::{Family, IfIndex};
 
 /// The consequence of a missing translation.
 pub(super) const CLOSED: &str = "forwarded packets that would leave untranslated are dropped";
@@ -126,6 +126,34 @@ pub(super) fn egress(inputs: &Inputs, family: Family, state: &mut DesiredState) 
     );
     addresses.sort_by_key(|usable| (usable.own, usable.configured));
     addresses
+}
+
+/// Names a lost carrier of `out`, the interface of the egress path, and notes the egress addresses on
+/// another interface.
+pub(super) fn examine_interface(
+    facts: &HostFacts,
+    family: Family,
+    addresses: &[IpAddr],
+    out: IfIndex,
+    state: &mut DesiredState,
+) {
+    if facts.link(out).is_some_and(|link| !link.carrier) {
+        let device = facts.device_name(out);
+        let fault = Fault::NoCarrier { device };
+        let lost = fault.degrades(Part::Egress, family, "packets to partners are lost");
+        state.degraded.push(lost);
+    }
+    let on_out = |address: &IpAddr| {
+        let mut own = facts.addresses.iter();
+        own.any(|own| own.net.addr() == *address && own.link == out)
+    };
+    let here = addresses.iter().filter(|address| facts.is_own(**address));
+    for address in here.filter(|address| !on_out(address)) {
+        let out = facts.device_name(out);
+        state.notes.push(format!(
+            "[nat] egress_addresses: {address} is not on {out}, the interface of the egress path; the network may drop packets from {address}"
+        ));
+    }
 }
 
 pub(super) fn configured(inputs: &Inputs, family: Family) -> impl Iterator<Item = IpAddr> {

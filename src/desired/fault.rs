@@ -43,6 +43,9 @@ pub(super) enum Fault {
         gateway: IpAddr,
         device: String,
     },
+    /// The interface of a NAT's egress path.
+    #[error("{device}, the interface of the egress path, has no carrier")]
+    NoCarrier { device: String },
     /// The link is up, and the route of the connected network is gone.
     #[error(
         "{key}: {gateway} is out of reach: the main table has no route to {network} on {device}, although {device} has an address there"
@@ -128,6 +131,7 @@ impl Fault {
                 "switch IPv6 on for the interface, or remove the IPv6 gateway"
             }
             Fault::LinkDown { .. } => "bring the link up",
+            Fault::NoCarrier { .. } => "plug the interface in, or bring its peer up",
             Fault::NoConnectedRoute { .. } => "restore the route of the connected network",
             Fault::OwnGateway { .. } => {
                 "write the router's address, and on the NAT instance itself set role = \"nat\""

@@ -9,15 +9,22 @@
 //! - the first packet of a flow to partners from `[nat] sources`, translated by another program. Flows
 //!   from before our rules keep their address, so that no connection ends.
 //!
+//! On the other interfaces to the internet (of the bypass path, of a further default) a rule drops the
+//! first packet of each flow that nobody has translated: routes may lead there before the translation
+//! is in, or after the translation has gone.
+//!
 //! Clients outside `[nat] sources` that another program translates on purpose (containers, a VPN)
 //! leave.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::facts::HostFacts;
 use crate::firewall::{DropReason, FwRule, Match, Statement};
-use crate::types::{Family, PathMask};
+use crate::objects::Via;
+use crate::types::{Family, IfIndex, PathMask};
 
 /// The leaving packets of one family.
 pub(super) struct Last<'a> {
@@ -35,6 +42,57 @@ pub(super) struct Last<'a> {
     pub(super) tolerated: Option<Vec<IpAddr>>,
     /// Destinations beyond which no partner is.
     pub(super) private: &'a [IpNet],
+}
+
+/// The other interfaces to the internet: those of the bypass path, and those of further defaults. Each
+/// packet from `sources` is translated there, or takes the way by mistake.
+pub(super) struct Elsewhere<'a> {
+    pub(super) family: Family,
+    pub(super) bypass: Vec<Via>,
+    /// True if packets on the bypass path are translated.
+    pub(super) translates: bool,
+    /// The interface of the egress path.
+    pub(super) out: Option<IfIndex>,
+    pub(super) sources: &'a [IpNet],
+    pub(super) private: &'a [IpNet],
+}
+
+impl Elsewhere<'_> {
+    /// The drop of untranslated packets on these interfaces.
+    pub(super) fn rules(&self, facts: &HostFacts) -> Vec<FwRule> {
+        let bypass: BTreeSet<IfIndex> = self.bypass.iter().map(|via| via.device).collect();
+        let defaults = facts.defaults(self.family).into_iter();
+        let mut devices: BTreeSet<IfIndex> = defaults.filter_map(|route| route.device).collect();
+        if self.translates {
+            devices.extend(bypass);
+        } else {
+            devices.retain(|device| !bypass.contains(device));
+        }
+        devices.retain(|device| Some(*device) != self.out);
+        let names = devices.into_iter().map(|device| facts.device_name(device));
+        let rules = names.flat_map(|name| {
+            let sources = self.sources.iter();
+            sources.map(move |source| self.rule(&name, *source))
+        });
+        rules.collect()
+    }
+
+    fn rule(&self, device: &str, source: IpNet) -> FwRule {
+        FwRule {
+            family: Some(self.family),
+            matches: vec![
+                Match::OutputInterface(device.to_owned()),
+                Match::DestinationNoneOf(self.private.to_vec()),
+                Match::Forwarded,
+                Match::OriginalDirection,
+                // Connections from before the translation keep their address.
+                Match::OpensFlow,
+                Match::Source(source),
+                Match::SourceNotLocal,
+            ],
+            verdict: Statement::Drop,
+        }
+    }
 }
 
 impl Last<'_> {

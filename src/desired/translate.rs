@@ -12,7 +12,7 @@ use super::{
     disjoint,
     fault::Fault,
     gateway,
-    last::Last,
+    last::{Elsewhere, Last},
     masquerade, mss, shares, special,
 };
 use crate::config::{AutoOr, NatBypass};
@@ -108,8 +108,10 @@ pub(super) fn translate(
         .ok();
     let out_name = out.map(|out| inputs.facts.device_name(out));
     if let Some(out) = out {
-        note_addresses_elsewhere(inputs, &addresses, out, state);
+        addresses::examine_interface(inputs.facts, family, &addresses, out, state);
     }
+    // The routes of the path outlast a lost address of the settings for a moment.
+    let before = state.paths.get(family).bypass.clone();
     let bypass_verdict = bypass_verdict(inputs, family, state);
     let bypass = state.paths.get(family).bypass.clone();
     let numbers = Numbers::of(inputs.config);
@@ -155,6 +157,8 @@ pub(super) fn translate(
     for source in sources {
         translation.add(*source, chains);
     }
+    let elsewhere = translation.elsewhere(inputs, &before, out, sources);
+    chains.last.extend(elsewhere);
     chains.last.extend(translation.last(inputs, state, sources));
     let paths = state.paths.get_mut(family);
     paths.egress = EgressPath::Main;
@@ -258,6 +262,26 @@ impl Translation<'_> {
         }
     }
 
+    /// The drop of untranslated packets on the other interfaces to the internet. `bypass` is the path
+    /// as routed before a lost address of the settings.
+    fn elsewhere(
+        &self,
+        inputs: &Inputs,
+        bypass: &Option<BypassPath>,
+        out: Option<IfIndex>,
+        sources: &[IpNet],
+    ) -> Vec<FwRule> {
+        let elsewhere = Elsewhere {
+            family: self.family,
+            bypass: bypass.iter().flat_map(BypassPath::vias).collect(),
+            translates: self.bypass_verdict != Statement::Accept,
+            out,
+            sources,
+            private: &self.guarded,
+        };
+        elsewhere.rules(inputs.facts)
+    }
+
     /// The rules after all translation; none without a translation.
     fn last(&self, inputs: &Inputs, state: &DesiredState, sources: &[IpNet]) -> Vec<FwRule> {
         let Some(out) = self.out.filter(|_| !self.addresses.is_empty()) else {
@@ -309,26 +333,6 @@ impl Translation<'_> {
     }
 }
 
-fn note_addresses_elsewhere(
-    inputs: &Inputs,
-    addresses: &[IpAddr],
-    out: IfIndex,
-    state: &mut DesiredState,
-) {
-    let facts = inputs.facts;
-    let on_out = |address: &IpAddr| {
-        let mut own = facts.addresses.iter();
-        own.any(|own| own.net.addr() == *address && own.link == out)
-    };
-    let here = addresses.iter().filter(|address| facts.is_own(**address));
-    for address in here.filter(|address| !on_out(address)) {
-        let out = facts.device_name(out);
-        state.notes.push(format!(
-            "[nat] egress_addresses: {address} is not on {out}, the interface of the egress path; the network may drop packets from {address}"
-        ));
-    }
-}
-
 /// The verdict for packets on the bypass path. If the host lacks the configured address, answers
 /// would never arrive, so the family's bypass path is left out.
 fn bypass_verdict(inputs: &Inputs, family: Family, state: &mut DesiredState) -> Statement {
@@ -374,12 +378,9 @@ fn egress_device(inputs: &Inputs, family: Family) -> Result<IfIndex, Fault> {
     if let AutoOr::Set(name) = &inputs.config.nat.egress_interface {
         return gateway::interface(inputs.facts, "[nat] egress_interface", name);
     }
-    inputs
-        .facts
-        .defaults(family)
-        .first()
-        .and_then(|route| route.device)
-        .ok_or(Fault::NoEgressInterface)
+    let default = inputs.facts.used_default(family);
+    let device = default.and_then(|route| route.device);
+    device.ok_or(Fault::NoEgressInterface)
 }
 
 /// Destinations that neither path applies to: private space, the sources' own networks and the VPC.

@@ -130,6 +130,18 @@ pub(super) fn defaults(routes: &[MainRoute], family: Family) -> Vec<&[MainRoute]
     }
 }
 
+/// The default that the kernel uses: the best one whatever the carrier of its links, since the kernel
+/// goes on to send packets to a link without a carrier.
+pub(super) fn used_default(routes: &[MainRoute], family: Family) -> Option<&MainRoute> {
+    let usable = |hops: &&[MainRoute]| hops.iter().any(|hop| hop.state != HopState::Dead);
+    let found = defaults(routes, family).into_iter().filter(usable);
+    let used = found.min_by_key(|hops| {
+        let (_, length, metric, preference) = rank(hops);
+        (length, metric, preference)
+    });
+    used?.iter().find(|hop| hop.state != HopState::Dead)
+}
+
 /// `0.0.0.0/0`, `::/0`, and `2000::/3`, which covers the whole public space.
 fn covers_everything(hops: &[MainRoute]) -> bool {
     hops.first().is_some_and(|route| match route.dst {
@@ -309,8 +321,10 @@ mod tests {
             ..hop("0.0.0.0/0", "10.0.1.1", 2)
         };
         let live = hop("0.0.0.0/0", "10.0.2.1", 3);
-        let found = gateways(&[down.clone(), live], Family::Ipv4);
-        assert_eq!(found, ["10.0.2.1 x1"]);
+        let both = [live, down.clone()];
+        assert_eq!(gateways(&both, Family::Ipv4), ["10.0.2.1 x1"]);
+        // The kernel goes on to send to the better one.
+        assert_eq!(used_default(&both, Family::Ipv4), Some(&down));
         assert_eq!(
             gateways(std::slice::from_ref(&down), Family::Ipv4),
             ["10.0.1.1 x1"]
