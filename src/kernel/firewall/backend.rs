@@ -59,6 +59,11 @@ pub trait FirewallBackend {
         false
     }
 
+    /// True if the rules after all translation need nothing that may be refused with the rest.
+    fn has_own_place_for_last(&self) -> bool {
+        false
+    }
+
     /// Leaves the rules of some families as they are, neither read nor written, until the next
     /// call. Without effect on a backend with one transaction for both families.
     fn leave(&mut self, _families: PerFamily<bool>) {}

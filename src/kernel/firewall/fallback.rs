@@ -56,7 +56,10 @@ impl Fallback {
         self.forget_in_time(backend);
         let whole = match backend.render(&self.usable(policy)) {
             Err(FirewallError::Inexpressible { .. }) => {
-                self.search(policy, &mut |fewer, _| backend.render(fewer).map(drop));
+                let fixed = fixed(backend);
+                self.search(policy, fixed, &mut |fewer, _| {
+                    backend.render(fewer).map(drop)
+                });
                 self.leave_families(backend);
                 return backend.render(&self.usable(policy));
             }
@@ -85,7 +88,8 @@ impl Fallback {
     }
 
     fn rehearse_all(&mut self, backend: &mut dyn FirewallBackend, policy: &Ruleset) {
-        self.search(policy, &mut |fewer, left| {
+        let fixed = fixed(backend);
+        self.search(policy, fixed, &mut |fewer, left| {
             backend.leave(left);
             backend.rehearse(fewer)
         });
@@ -119,7 +123,8 @@ impl Fallback {
                 backend.replace(&self.usable(policy))?;
             }
         } else {
-            self.search(policy, &mut |fewer, left| {
+            let fixed = fixed(backend);
+            self.search(policy, fixed, &mut |fewer, left| {
                 backend.leave(left);
                 backend.replace(fewer)
             });
@@ -164,8 +169,9 @@ impl Fallback {
     }
 
     /// Finds the largest policy of each family that `trial` accepts, and remembers the parts left
-    /// out. A family without any rule counts as left out if the other one is refused.
-    fn search(&mut self, policy: &Ruleset, trial: Trial<'_>) {
+    /// out. A family without any rule counts as left out if the other one is refused. `fixed` is an
+    /// optional part that no trial leaves out.
+    fn search(&mut self, policy: &Ruleset, fixed: Option<Piece>, trial: Trial<'_>) {
         self.since = Some(Instant::now());
         let mut refused = Refusals::new();
         let families = policy.families();
@@ -180,7 +186,8 @@ impl Fallback {
             };
             let last = self.last.keys().filter(|(of, _)| of == family);
             let guess: Vec<Piece> = last.map(|(_, piece)| *piece).collect();
-            let optional = policy.optional(*family);
+            let mut optional = policy.optional(*family);
+            optional.retain(|piece| Some(*piece) != fixed);
             let found = largest(&optional, &guess, &mut tries);
             refused.extend(
                 found
@@ -199,6 +206,11 @@ impl Fallback {
         }
         self.refused = refused;
     }
+}
+
+/// The optional part outside of the policy that iptables checks.
+fn fixed(backend: &dyn FirewallBackend) -> Option<Piece> {
+    backend.has_own_place_for_last().then_some(Piece::Last)
 }
 
 /// True if a smaller policy may be accepted.

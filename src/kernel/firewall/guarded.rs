@@ -13,10 +13,10 @@ use super::error::FirewallError;
 use super::iptables::IptablesBackend;
 use super::nftables::Nftables;
 use crate::firewall::{
-    BackendKind, DroppedTraffic, Hook, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset,
-    SavedRules, Variant,
+    BackendKind, Chain, DroppedTraffic, FwRule, Hook, ObservedFirewall, OwnedFirewall, PathTraffic,
+    Ruleset, SavedRules, Variant,
 };
-use crate::types::PerFamily;
+use crate::types::{Family, PerFamily};
 
 /// The record of an iptables without rules of ours.
 const NO_RULES: &[u8] = b"[{},{}]";
@@ -29,6 +29,11 @@ pub(super) struct Guarded {
     rules: IptablesBackend,
     table: Nftables,
     has_nf_tables: OnceCell<bool>,
+    /// The families that iptables refuses for now.
+    left: PerFamily<bool>,
+    /// The rules of the last policy with the family, which stay in the table while iptables refuses
+    /// the family: nothing leaves untranslated.
+    known: PerFamily<Vec<FwRule>>,
 }
 
 impl Guarded {
@@ -37,6 +42,17 @@ impl Guarded {
             rules,
             table: Nftables::beside_iptables(),
             has_nf_tables: OnceCell::new(),
+            left: PerFamily::default(),
+            known: PerFamily::default(),
+        }
+    }
+
+    /// Remembers the rules of the families in use.
+    fn learn(&mut self, ruleset: &Ruleset) {
+        for family in Family::ALL {
+            if !*self.left.get(family) {
+                *self.known.get_mut(family) = last_of(ruleset, family);
+            }
         }
     }
 
@@ -46,13 +62,23 @@ impl Guarded {
 
     /// The rules after all translation; `None` without such rules or without a place for them.
     fn last(&self, ruleset: &Ruleset) -> Option<Ruleset> {
-        let chains = ruleset.chains.iter();
-        let chains = chains.filter(|chain| chain.hook == Hook::PostroutingLast);
+        let rules = Family::ALL.into_iter().flat_map(|family| {
+            if *self.left.get(family) {
+                self.known.get(family).clone()
+            } else {
+                last_of(ruleset, family)
+            }
+        });
+        let rules: Vec<FwRule> = rules.collect();
+        let is_empty = rules.is_empty();
         let last = Ruleset {
-            chains: chains.cloned().collect(),
+            chains: vec![Chain {
+                hook: Hook::PostroutingLast,
+                rules,
+            }],
         };
         let usable = !REFUSED.load(Ordering::Relaxed) && self.has_nf_tables();
-        (usable && !last.chains.is_empty()).then_some(last)
+        (usable && !is_empty).then_some(last)
     }
 
     fn table(&mut self) -> Result<ObservedFirewall, FirewallError> {
@@ -177,6 +203,7 @@ impl FirewallBackend for Guarded {
     }
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
+        self.learn(ruleset);
         let last = self.last(ruleset);
         let wanted = match &last {
             Some(last) => self.table.render(last)?,
@@ -206,12 +233,27 @@ impl FirewallBackend for Guarded {
     }
 
     fn rehearse(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
+        self.learn(ruleset);
         self.rules.rehearse(ruleset)
     }
 
+    fn has_own_place_for_last(&self) -> bool {
+        true
+    }
+
     fn leave(&mut self, families: PerFamily<bool>) {
+        self.left = families;
         self.rules.leave(families);
     }
+}
+
+/// The rules of a family after all translation.
+fn last_of(ruleset: &Ruleset, family: Family) -> Vec<FwRule> {
+    let chains = ruleset.chains.iter();
+    let last = chains.filter(|chain| chain.hook == Hook::PostroutingLast);
+    let rules = last.flat_map(|chain| &chain.rules);
+    let of_family = rules.filter(|rule| rule.family == Some(family));
+    of_family.cloned().collect()
 }
 
 fn not_a_record(error: serde_json::Error) -> FirewallError {
