@@ -1,5 +1,6 @@
 //! Faults of routes, rules, addresses and settings.
 
+use crate::packets::Firewall;
 use crate::scene::*;
 use lab::*;
 
@@ -7,8 +8,8 @@ use lab::*;
 pub struct Row {
     pub name: &'static str,
     pub kinds: &'static [Kind],
-    /// True if the fault concerns the firewall, and so each backend.
-    pub on_firewall: bool,
+    /// The backends that the fault concerns.
+    pub firewalls: &'static [Firewall],
     /// The settings with the fault.
     pub settings: fn(&Scene) -> String,
     /// The part of the fault that needs no network.
@@ -29,6 +30,12 @@ pub struct Row {
 }
 
 pub const BOTH: &[Kind] = &[Kind::Host, Kind::Nat];
+const EACH: &[Firewall] = &[
+    Firewall::Nftables,
+    Firewall::Iptables,
+    Firewall::IptablesLegacy,
+];
+const IPTABLES: &[Firewall] = &[Firewall::Iptables, Firewall::IptablesLegacy];
 const HOST: &[Kind] = &[Kind::Host];
 const NAT: &[Kind] = &[Kind::Nat];
 
@@ -36,7 +43,7 @@ const NAT: &[Kind] = &[Kind::Nat];
 pub const NONE: Row = Row {
     name: "no fault",
     kinds: BOTH,
-    on_firewall: false,
+    firewalls: &[Firewall::Nftables],
     settings: usual,
     early: |_| {},
     late: |_| {},
@@ -70,7 +77,7 @@ fn regain_prefix(scene: &Scene) {
 
 pub const ROWS: &[Row] = &[
     Row {
-        on_firewall: true,
+        firewalls: EACH,
         ..NONE
     },
     Row {
@@ -189,7 +196,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "newline in a comment of a foreign rule",
-        on_firewall: true,
+        firewalls: EACH,
         early: |scene| {
             let program = scene.firewall.program("ip");
             scene.shell(&format!(
@@ -220,7 +227,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "one of two egress addresses missing",
         kinds: NAT,
-        on_firewall: true,
+        firewalls: EACH,
         settings: |scene| with_egress_addresses(scene, "\"198.51.100.4\""),
         names: &["translation"],
         ..NONE
@@ -228,14 +235,82 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "bypass address of nobody",
         kinds: NAT,
-        on_firewall: true,
+        firewalls: EACH,
         settings: |scene| {
             let nobody = "bypass = [\"198.51.100.140\"]\n[bypass]\n";
             scene.settings().replace("[bypass]\n", nobody)
         },
         names: &["translation", "bypass"],
         storage: [false, true],
+        ..NONE
+    },
+    Row {
+        name: "foreign nftables table in the place of the translation",
+        kinds: NAT,
+        early: |scene| {
+            scene.ns().nft(
+                "table inet trailblazer
+                 delete table inet trailblazer
+                 table inet trailblazer { }",
+            );
+        },
+        mend: |scene| {
+            scene.shell("nft delete table inet trailblazer");
+        },
+        names: &["translation"],
+        storage: [false; 2],
+        partner: [false; 2],
+        // The deletion of our table opens the egress path until the next pass.
         running: false,
         ..NONE
     },
+    Row {
+        name: "refused ip6tables of a NAT",
+        kinds: NAT,
+        firewalls: IPTABLES,
+        early: |scene| refuse_ip6tables(scene, "nat"),
+        mend: accept_ip6tables,
+        names: &["translation"],
+        storage: [true, false],
+        partner: [true, false],
+        ..NONE
+    },
+    Row {
+        name: "refused ip6tables of a host",
+        kinds: HOST,
+        firewalls: IPTABLES,
+        early: |scene| refuse_ip6tables(scene, "mangle"),
+        mend: accept_ip6tables,
+        names: &["inbound"],
+        ..NONE
+    },
+    Row {
+        name: "lost carrier of the bypass interface",
+        kinds: NAT,
+        late: |scene| scene.unplug(BULK_LINK),
+        mend: |scene| scene.plug(BULK_LINK),
+        names: &["bypass"],
+        storage: [false; 2],
+        ..NONE
+    },
+    Row {
+        name: "lost carrier of the egress interface",
+        kinds: NAT,
+        late: |scene| scene.unplug(PUBLIC_LINK),
+        mend: |scene| scene.plug(PUBLIC_LINK),
+        names: &["egress", "translation"],
+        partner: [false; 2],
+        ..NONE
+    },
 ];
+
+/// A refused rule matters once the rules are missing.
+fn refuse_ip6tables(scene: &Scene, table: &str) {
+    std::fs::write(scratch().join(REFUSING), "").unwrap();
+    let program = scene.firewall.program("ip6");
+    scene.shell(&format!("{program} -w -t {table} -F"));
+}
+
+fn accept_ip6tables(_: &Scene) {
+    std::fs::remove_file(scratch().join(REFUSING)).unwrap();
+}

@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use trailblazer::state::lock::PassLock;
+
 use crate::faults::{NONE, Row};
 use crate::packets::Firewall;
 use crate::scene::*;
@@ -32,13 +34,49 @@ fn pipe(scene: &Scene, name: &str) {
     scene.shell(&format!("mkfifo {}", path.display()));
 }
 
+/// Another program holds the file of the lock until the mending.
+fn lock_file(scene: &Scene) {
+    let dir = scene.state_dir();
+    scene.shell(&format!(
+        "mkdir -p {dir}; flock {dir}/lock sleep 1000 >/dev/null 2>&1 & echo $! >{dir}.holder
+         while flock -n {dir}/lock true; do sleep 0.02; done",
+        dir = dir.display()
+    ));
+}
+
+fn unlock_file(scene: &Scene) {
+    let dir = scene.state_dir();
+    // The sleep has the file open too.
+    scene.shell(&format!(
+        "pid=$(cat {dir}.holder); kill $(pgrep -P $pid) $pid",
+        dir = dir.display()
+    ));
+}
+
+/// The directory goes, with everything in it.
+fn remove_state(scene: &Scene) {
+    let _missing = std::fs::remove_dir_all(scene.state_dir());
+}
+
 pub const ROWS: &[Row] = &[
+    Row {
+        name: "lock file held by another program",
+        early: lock_file,
+        mend: unlock_file,
+        names: &["state"],
+        ..NONE
+    },
+    Row {
+        name: "removed state directory",
+        early: remove_state,
+        late: remove_state,
+        ..NONE
+    },
     Row {
         name: "full disk",
         early: full_disk,
         mend: unmount,
         names: &["state"],
-        keeps_document: false,
         ..NONE
     },
     Row {
@@ -46,7 +84,6 @@ pub const ROWS: &[Row] = &[
         early: |scene| mount(scene, "-t tmpfs -o ro tmpfs"),
         mend: unmount,
         names: &["state"],
-        keeps_document: false,
         ..NONE
     },
     Row {
@@ -54,7 +91,6 @@ pub const ROWS: &[Row] = &[
         early: |scene| pipe(scene, "lock"),
         mend: |scene| std::fs::remove_file(scene.state_dir().join("lock")).unwrap(),
         names: &["state"],
-        keeps_document: false,
         ..NONE
     },
     Row {
@@ -64,7 +100,6 @@ pub const ROWS: &[Row] = &[
         running: false,
         mend: |scene| std::fs::remove_file(scene.state_dir().join("journal.jsonl")).unwrap(),
         names: &["state"],
-        keeps_document: false,
         ..NONE
     },
     Row {
@@ -75,7 +110,6 @@ pub const ROWS: &[Row] = &[
         },
         mend: |scene| std::fs::remove_file(scene.state_dir()).unwrap(),
         names: &["state"],
-        keeps_document: false,
         ..NONE
     },
 ];
@@ -136,4 +170,43 @@ fn silent_source_delays_no_egress_path_of_a_nat() {
 #[test]
 fn refused_source_delays_no_egress_path_of_a_host() {
     isolated(|| without_an_answer(Kind::Host, REFUSED, Firewall::Nftables));
+}
+
+/// Another pass holds the lock and doesn't end: the egress goes in by the settings alone. A NAT boots
+/// without addresses, and without its translation the path stays closed.
+fn pass_that_hangs(kind: Kind) {
+    let lab = lab_of(kind);
+    let scene = Scene::new(&lab, kind, Firewall::Nftables);
+    let dir = scene.state_dir();
+    let hold = || PassLock::acquire(&dir, "reconcile", SOON).unwrap();
+    scene.network_down();
+    let probe = scene.probe();
+    let lock = scene.ns().in_thread(hold);
+    let agent = scene.machine.agent();
+    agent.wait_for("a failed pass", |status| {
+        named(status).contains(&"failed".to_owned())
+    });
+    scene.network_up();
+    probe.arrives("at boot", [false; 2], [kind == Kind::Host; 2]);
+    probe.window();
+    drop(lock);
+    agent.wait_in_force();
+    probe.arrives("without the lock", [true; 2], [true; 2]);
+    let lock = scene.ns().in_thread(hold);
+    scene.machine.run(&["kick"]);
+    probe.window();
+    probe.arrives("on a running machine", [true; 2], [true; 2]);
+    drop(lock);
+    agent.wait_in_force();
+    probe.assert_no_leak("without the lock");
+}
+
+#[test]
+fn egress_of_a_host_waits_for_no_pass_that_hangs() {
+    isolated(|| pass_that_hangs(Kind::Host));
+}
+
+#[test]
+fn egress_of_a_nat_waits_for_no_pass_that_hangs() {
+    isolated(|| pass_that_hangs(Kind::Nat));
 }

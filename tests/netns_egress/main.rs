@@ -5,9 +5,12 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod carrier;
 mod faults;
 mod fights;
 mod files;
+mod flushes;
+mod kills;
 mod matrix;
 mod probe;
 mod scene;

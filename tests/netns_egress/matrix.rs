@@ -1,5 +1,7 @@
 //! Each fault in each scene.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use crate::faults::{self, ROWS, Row};
@@ -16,7 +18,7 @@ pub fn rows(kind: Kind, firewall: Firewall) -> impl Iterator<Item = &'static Row
     let all = ROWS.iter().chain(files::ROWS);
     let only = std::env::var(ONLY).unwrap_or_default();
     all.filter(move |row| row.kinds.contains(&kind) && row.name.contains(&only))
-        .filter(move |row| row.on_firewall || firewall == Firewall::Nftables)
+        .filter(move |row| row.firewalls.contains(&firewall))
 }
 
 /// Sampling begins before the first pass, and the first pass comes before the network. The fault is
@@ -24,10 +26,11 @@ pub fn rows(kind: Kind, firewall: Firewall) -> impl Iterator<Item = &'static Row
 fn boot(kind: Kind, firewall: Firewall) {
     let lab = lab_of(kind);
     let mut scene = Scene::new(&lab, kind, firewall);
+    let start = Instant::now();
     for row in rows(kind, firewall) {
         for agent in [false, true] {
             let name = format!("{} at boot, agent {agent}", row.name);
-            println!("{name}");
+            println!("{:.1} s: {name}", start.elapsed().as_secs_f64());
             scene.network_down();
             row.configure(&mut scene);
             (row.early)(&scene);
@@ -83,9 +86,10 @@ fn boot(kind: Kind, firewall: Firewall) {
 fn running(kind: Kind, firewall: Firewall) {
     let lab = lab_of(kind);
     let mut scene = Scene::new(&lab, kind, firewall);
+    let start = Instant::now();
     for row in rows(kind, firewall).filter(|row| row.running) {
         let name = format!("{} on a running agent", row.name);
-        println!("{name}");
+        println!("{:.1} s: {name}", start.elapsed().as_secs_f64());
         let mut agent = scene.machine.agent();
         agent.wait_in_force();
         let probe = scene.probe();
@@ -188,6 +192,21 @@ fn faults_at_the_boot_of_a_nat_iptables() {
 #[test]
 fn faults_at_the_boot_of_a_nat_iptables_legacy() {
     isolated(|| boot(Kind::Nat, Firewall::IptablesLegacy));
+}
+
+#[test]
+fn faults_at_the_boot_of_a_host_iptables_legacy() {
+    isolated(|| boot(Kind::Host, Firewall::IptablesLegacy));
+}
+
+#[test]
+fn faults_on_a_running_host_iptables() {
+    isolated(|| running(Kind::Host, Firewall::Iptables));
+}
+
+#[test]
+fn faults_on_a_running_host_iptables_legacy() {
+    isolated(|| running(Kind::Host, Firewall::IptablesLegacy));
 }
 
 #[test]

@@ -25,12 +25,14 @@ pub const TARGETS: [IpAddr; 4] = [S3, S3_6, PARTNER, PARTNER6];
 pub struct Sources {
     pub bypass: [IpAddr; 2],
     pub egress: [IpAddr; 2],
+    /// The addresses of a second NAT.
+    pub more: [IpAddr; 2],
 }
 
 /// The sender, from the creation until the drop.
 pub struct Probe<'a> {
     lab: &'a Lab,
-    sources: Sources,
+    pub sources: Sources,
     stopping: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
@@ -80,6 +82,11 @@ impl<'a> Probe<'a> {
         let mut peers = server.peers();
         peers.retain(|peer| usize::from(peer.is_ipv6()) == family);
         peers
+    }
+
+    /// The sources that the partner has seen.
+    pub fn at_partner(&self) -> BTreeSet<IpAddr> {
+        self.lab.partner.peers()
     }
 
     /// Waits for a new packet with the expected source at storage or at the partner.
@@ -138,9 +145,10 @@ impl<'a> Probe<'a> {
         for family in [0, 1] {
             let egress = self.sources.egress[family];
             let bypass = self.sources.bypass[family];
+            let more = self.sources.more[family];
             let allowed = [
-                ("partner", &self.lab.partner, vec![egress]),
-                ("storage", &self.lab.s3, vec![egress, bypass]),
+                ("partner", &self.lab.partner, vec![egress, more]),
+                ("storage", &self.lab.s3, vec![egress, more, bypass]),
             ];
             for (name, server, allowed) in allowed {
                 let seen = Probe::seen(server, family);

@@ -1,5 +1,6 @@
 //! A machine without network, with network, with a fault, and mended again.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -50,12 +51,18 @@ impl<'a> Scene<'a> {
             Kind::Host => ("host1", [HOST1_PUBLIC, HOST1_6]),
             Kind::Nat => ("nat1", [nat.second_public, nat.second6]),
         };
+        let mut machine = Machine::new(lab, name, firewall, &settings(lab, kind, firewall));
+        machine.tools = moody(firewall).or(machine.tools);
         Scene {
             kind,
             firewall,
             lab,
-            machine: Machine::new(lab, name, firewall, &settings(lab, kind, firewall)),
-            sources: Sources { bypass, egress },
+            machine,
+            sources: Sources {
+                bypass,
+                egress,
+                more: egress,
+            },
         }
     }
 
@@ -95,6 +102,27 @@ impl<'a> Scene<'a> {
             Kind::Host => &[PRIVATE_LINK],
             Kind::Nat => &[PUBLIC_LINK, BULK_LINK],
         }
+    }
+
+    /// Takes the carrier of an interface of the instance.
+    pub fn unplug(&self, link: &str) {
+        let vpc = self.lab.ns("vpc");
+        vpc.ip(&format!("link set nat1-{link} down"));
+    }
+
+    /// Returns the carrier, and the addresses of the router that went with it.
+    pub fn plug(&self, link: &str) {
+        let nat = &self.lab.nat1;
+        let neighbour = match link {
+            BULK_LINK => nat.second6,
+            _ => nat.egress6,
+        };
+        let net = ipnet::IpNet::new(neighbour, 64).unwrap().trunc();
+        self.lab.ns("vpc").ip_batch(&format!(
+            "link set nat1-{link} up\n\
+             addr replace {ROUTER6}/64 dev nat1-{link} nodad\n\
+             route replace {net} dev nat1-{link}\n"
+        ));
     }
 
     /// The links come up; addresses and defaults follow later.
@@ -176,6 +204,40 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// A file whose presence makes `ip6tables-restore` refuse every rule.
+pub const REFUSING: &str = "refusing";
+
+/// Programs of iptables that refuse rules on demand.
+fn moody(firewall: Firewall) -> Option<PathBuf> {
+    let variant = match firewall {
+        Firewall::Nftables => return None,
+        Firewall::Iptables => "nft",
+        Firewall::IptablesLegacy => "legacy",
+    };
+    let directory = scratch().join("moody");
+    std::fs::create_dir_all(&directory).unwrap();
+    let flag = scratch().join(REFUSING);
+    for family in ["ip", "ip6"] {
+        for part in ["", "-save", "-restore"] {
+            let refusal = match (family, part) {
+                ("ip6", "-restore") => format!(
+                    "case \"$*\" in *--version*) ;; *) [ ! -e {flag} ] || \
+                     {{ cat >/dev/null; echo 'ip6tables-restore: no such match' >&2; exit 2; }};; esac\n",
+                    flag = flag.display()
+                ),
+                _ => String::new(),
+            };
+            let file = directory.join(format!("{family}tables{part}"));
+            let script = format!(
+                "#!/bin/sh\n{refusal}exec /usr/sbin/{family}tables-{variant}{part} \"$@\"\n"
+            );
+            std::fs::write(&file, script).unwrap();
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+    }
+    Some(directory)
+}
+
 fn settings(lab: &Lab, kind: Kind, firewall: Firewall) -> String {
     match kind {
         Kind::Host => "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n".to_owned(),
@@ -203,7 +265,8 @@ pub fn named(value: &Value) -> Vec<String> {
     if !list(&value["conflicts"]).is_empty() || !list(&value["drift"]["conflicts"]).is_empty() {
         names.push("conflict".to_owned());
     }
-    if value["outcome"] == "failed" {
+    let last = value["passes"].get(0).unwrap_or(value);
+    if last["outcome"] == "failed" {
         names.push("failed".to_owned());
     }
     names
