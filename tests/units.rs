@@ -122,6 +122,7 @@ fn drop_ins_are_verified_too() {
     let root = Root::new();
     root.drop_in("iptables.conf");
     root.drop_in("sysctls.conf");
+    root.drop_in("processes.conf");
     assert_eq!(root.complaints(), Vec::<String>::new());
 }
 

@@ -5,6 +5,7 @@
 //! to that pass: restoring objects in the middle of a flush would be useless.
 
 mod burst;
+mod culprit;
 mod foreign;
 mod gateway;
 mod held;
@@ -37,7 +38,6 @@ use crate::kernel::events::{Change, Event, Heard, ListenError, Listener};
 use crate::kernel::firewall;
 use crate::objects::Route;
 use crate::plan::ObjectKey;
-use crate::printable::escaped;
 use crate::reconcile::InForce;
 use crate::types::{IfIndex, TableId};
 
@@ -354,22 +354,5 @@ fn is_our_firewall(in_force: Option<&InForce>, family: u8, table: &str) -> bool 
         Some(Some(kind)) => firewall::table_is_ours(kind, family, table),
         Some(None) => false,
         None => true,
-    }
-}
-
-/// The program behind a netlink port, as far as known: the kernel gives the first socket of a
-/// process its PID as the port, and the program may have ended.
-fn name_of(port: u32) -> String {
-    if port == 0 {
-        return "the kernel".to_owned();
-    }
-    match std::fs::read(format!("/proc/{port}/comm")) {
-        Ok(name) => {
-            // A program chooses its name, of any bytes.
-            let name = String::from_utf8_lossy(&name);
-            let name = escaped(name.trim_end_matches('\n'));
-            format!("program {name} (pid {port})")
-        }
-        Err(_gone) => format!("netlink port {port}"),
     }
 }

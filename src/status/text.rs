@@ -18,11 +18,15 @@ use crate::columns::aligned;
 use crate::firewall::DropReason;
 use crate::printable::indented;
 use crate::types::{Family, PerFamily};
+use crate::words::first_few;
 use figures::{bytes, counted, moment, span};
 use lines::{Lines, painted};
 
 /// Most prefixes in hold-down to name.
 const NAMED: usize = 5;
+
+/// Most objects to name in the line of one culprit.
+const NAMED_OBJECTS: usize = 3;
 
 /// The page. `now` is in seconds since the epoch.
 pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
@@ -240,9 +244,9 @@ fn drift(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
     if drift.conflicts.is_empty() {
         lines.calm("conflicts", "none");
     }
-    for (index, conflict) in drift.conflicts.iter().enumerate() {
+    for (index, conflicts) in by_culprit(&drift.conflicts).iter().enumerate() {
         let label = if index == 0 { "conflicts" } else { "" };
-        lines.worrying(label, &conflict_text(conflict));
+        lines.worrying(label, &conflicts_text(conflicts));
     }
     let more = drift.conflicts_total.saturating_sub(drift.conflicts.len());
     if more > 0 {
@@ -250,20 +254,30 @@ fn drift(snapshot: &Snapshot, now: i64, lines: &mut Lines) {
     }
 }
 
-fn conflict_text(conflict: &ConflictStatus) -> String {
-    let ConflictStatus {
-        object,
-        by,
-        repairs,
-        paused_for_s,
-    } = conflict;
-    let times = counted(*repairs, "time");
-    let next = if *paused_for_s == 0 {
-        "at once".to_owned()
-    } else {
-        format!("in {}", span(*paused_for_s))
+/// The conflicts of each culprit, in the order of the first conflicts.
+fn by_culprit(conflicts: &[ConflictStatus]) -> Vec<Vec<&ConflictStatus>> {
+    let mut groups: Vec<Vec<&ConflictStatus>> = Vec::new();
+    for conflict in conflicts {
+        match groups.iter_mut().find(|group| group[0].by == conflict.by) {
+            Some(group) => group.push(conflict),
+            None => groups.push(vec![conflict]),
+        }
+    }
+    groups
+}
+
+/// One line for all conflicts of a culprit.
+fn conflicts_text(conflicts: &[&ConflictStatus]) -> String {
+    let objects = conflicts.iter().map(|conflict| &conflict.object);
+    let objects = first_few(objects, NAMED_OBJECTS, ", ");
+    let by = conflicts.first().map_or("unknown", |first| &first.by);
+    let repairs = conflicts.iter().map(|conflict| conflict.repairs).sum();
+    let times = counted(repairs, "time");
+    let next = match conflicts.iter().map(|conflict| conflict.paused_for_s).min() {
+        None | Some(0) => "at once".to_owned(),
+        Some(seconds) => format!("in {}", span(seconds)),
     };
-    format!("{object}: changed by {by}; repaired {times}, next repair {next}")
+    format!("{objects}: changed by {by}; repaired {times}, next repair {next}")
 }
 
 fn traffic_lines(traffic: &PathTraffic, snapshot: &Snapshot, lines: &mut Lines) {

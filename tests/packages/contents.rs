@@ -38,6 +38,7 @@ const BOTH: &str = "
 -rw-r--r-- /usr/share/doc/trailblazer/status.md
 -rw-r--r-- /usr/share/doc/trailblazer/trailblazer.schema.json
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/iptables.conf
+-rw-r--r-- /usr/share/doc/trailblazer/dropins/processes.conf
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/restart-steps.conf
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/sysctls.conf
 -rw-r--r-- /usr/share/doc/trailblazer/examples/host.toml

@@ -122,3 +122,31 @@ fn text_has_colours_only_on_request() {
         .fold(coloured, |text, code| text.replace(code, ""));
     assert_eq!(stripped, plain);
 }
+
+/// One line for each program that keeps changing our objects, whatever their number.
+#[test]
+fn conflicts_are_grouped_by_culprit() {
+    let conflict = |object: &str, by: &str, paused_for_s| ConflictStatus {
+        object: object.to_owned(),
+        by: by.to_owned(),
+        repairs: 6,
+        paused_for_s,
+    };
+    let cron = "program ip (pid 17, unit cron.service)";
+    let mut snapshot = filled();
+    snapshot.drift.conflicts = vec![
+        conflict("route 1.0.0.0/8", cron, 40),
+        conflict("rule 30000", "the kernel", 0),
+        conflict("route 2.0.0.0/8", cron, 20),
+        conflict("route 3.0.0.0/8", cron, 90),
+        conflict("route 4.0.0.0/8", cron, 90),
+        conflict("route 5.0.0.0/8", cron, 90),
+    ];
+    snapshot.drift.conflicts_total = 6;
+    let text = to_text(&snapshot, NOW, Style::Plain);
+    let part = "\nconflicts  route 1.0.0.0/8, route 2.0.0.0/8, route 3.0.0.0/8 and 2 more: \
+                changed by program ip (pid 17, unit cron.service); repaired 30 times, next repair \
+                in 20 s\n           rule 30000: changed by the kernel; repaired 6 times, next \
+                repair at once\n";
+    assert!(text.contains(part), "lacks {part}: {text}");
+}

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Watcher, name_of};
+use super::Watcher;
+use super::culprit::name_of;
 use crate::agent::repair_log::may_wait;
 use crate::agent::shared::locked;
 use crate::apply::apply_each;
