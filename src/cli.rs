@@ -12,7 +12,7 @@ use crate::config::{Overrides, Role};
 use crate::types::SyncToken;
 use help::{EXAMPLES, EXIT_CODES, LONG_VERSION, RECONCILE_EXAMPLES};
 pub use values::{Destination, exit_code};
-use values::{destination, moment, sync_token};
+use values::{count, destination, moment, port, sync_token};
 
 /// Routes storage traffic around the NAT, and all other traffic through the NAT.
 ///
@@ -217,7 +217,7 @@ pub struct ExplainArgs {
     /// Open a TCP connection to the address or name, and show the source address.
     #[arg(
         long, value_name = "PORT", num_args = 0..=1, require_equals = true,
-        default_missing_value = "443", value_parser = clap::value_parser!(u16).range(1..)
+        default_missing_value = "443", value_parser = port
     )]
     pub probe: Option<u16>,
     #[command(flatten)]
@@ -228,7 +228,7 @@ pub struct ExplainArgs {
 #[derive(Debug, Clone, Args)]
 pub struct HistoryArgs {
     /// The number of passes to print, the newest last.
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    #[arg(short = 'n', long, value_name = "N", default_value = "20", value_parser = count)]
     pub last: usize,
     /// Print every pass in the journal.
     #[arg(long, conflicts_with = "last")]

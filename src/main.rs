@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use trailblazer::cli::{self, Cli, Command, LogFormat};
 use trailblazer::commands;
 use trailblazer::printable::log::{Escaping, LogLine, LogWriter};
-use trailblazer::printable::{escaped, is_active};
+use trailblazer::printable::shortened;
 use trailblazer::reconcile::PROGRESS;
 
 fn main() -> ExitCode {
@@ -42,20 +42,38 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the message of the parser, which repeats words of the command line. A word with control
-/// characters is parsed again as escaped text, so that the message repeats the escaped text.
+/// The longest word of the command line in a message, in characters.
+const LONGEST_WORD: usize = 300;
+
+/// Prints the message of the parser, which repeats words of the command line. Words with control
+/// characters, and words of any length, are parsed again as they are shown.
 fn print(error: clap::Error) -> std::io::Result<()> {
     let words: Vec<String> = std::env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    if !words.iter().any(|word| word.contains(is_active)) {
-        return error.print();
+    let shown: Vec<String> = words
+        .iter()
+        .map(|word| shortened(word, LONGEST_WORD))
+        .collect();
+    if shown == words {
+        error.print()?;
+    } else {
+        match Cli::try_parse_from(shown) {
+            Err(error) => error.print()?,
+            // The word is refused, and the shown form would be accepted.
+            Ok(_) => {
+                let message = shortened(&error.to_string(), LONGEST_WORD * 2);
+                writeln!(std::io::stderr(), "{message}")?;
+            }
+        }
     }
-    match Cli::try_parse_from(words.iter().map(|word| escaped(word).into_owned())) {
-        Err(error) => error.print(),
-        // The escaped word is accepted, the word itself is not.
-        Ok(_) => writeln!(std::io::stderr(), "error: {}", escaped(&error.to_string())),
+    let typographic = |word: &String| word.starts_with(['\u{2013}', '\u{2014}', '\u{2212}']);
+    if words.iter().any(typographic) {
+        let tip =
+            "a word begins with a typographic dash, perhaps from a web page: write -- in its place";
+        writeln!(std::io::stderr(), "\n  tip: {tip}")?;
     }
+    Ok(())
 }
 
 fn start_logging(cli: &Cli) {

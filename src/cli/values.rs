@@ -1,6 +1,6 @@
 //! Parsers for values of flags and arguments, and the exit code of a parser error.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::error::ErrorKind;
 use ipnet::IpNet;
@@ -38,7 +38,30 @@ pub(super) fn destination(text: &str) -> Result<Destination, String> {
     if is_name(text) {
         return Ok(Destination::Name(text.to_owned()));
     }
-    Err("neither an IP address nor a prefix nor a host name".to_owned())
+    let digits = |c: char| c.is_ascii_digit() || c == '.';
+    let hint = if text.contains('%') {
+        ": remove the % and the interface"
+    } else if text.parse::<SocketAddr>().is_ok() || text.starts_with('[') {
+        ": write the address alone, without brackets and port (--probe=PORT names a port)"
+    } else if text.chars().all(digits) && !text.is_empty() {
+        ": an IPv4 address has four numbers from 0 to 255 without leading zeros"
+    } else {
+        ", such as 52.216.1.1, 52.216.0.0/15 or s3.amazonaws.com"
+    };
+    Err(format!(
+        "neither an IP address nor a prefix nor a host name{hint}"
+    ))
+}
+
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse::<u16>().ok().filter(|port| *port != 0);
+    port.ok_or_else(|| "a TCP port is a number from 1 to 65535".to_owned())
+}
+
+/// Reads a number of passes.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "expected a number of passes, such as 50; --all prints every pass".to_owned())
 }
 
 fn address(address: IpAddr) -> Result<IpAddr, String> {

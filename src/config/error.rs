@@ -31,6 +31,33 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The place in a part of its line: a line of a damaged file may have a million characters.
+    fn excerpt(&self) -> Place {
+        const BEFORE: usize = 20;
+        const LONGEST: usize = 70;
+        if self.text.chars().nth(LONGEST).is_none() {
+            return self.clone();
+        }
+        let skipped = (self.column - 1).saturating_sub(BEFORE);
+        let mut text: String = self.text.chars().skip(skipped).take(LONGEST).collect();
+        if self.text.chars().nth(skipped + LONGEST).is_some() {
+            text.push('…');
+        }
+        let mut column = self.column - skipped;
+        if skipped > 0 {
+            text.insert(0, '…');
+            column += 1;
+        }
+        Place {
+            width: self.width.min(LONGEST + 2 - column.min(LONGEST + 1)),
+            line: self.line,
+            column,
+            text,
+        }
+    }
+}
+
 /// The last character boundary at or before a byte.
 fn boundary(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
@@ -52,6 +79,58 @@ pub struct Problem {
     pub message: String,
 }
 
+/// The problems found so far. A damaged file may have one in each of its thousand lines, so only the
+/// first ones are listed.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    listed: Vec<Problem>,
+    unlisted: usize,
+}
+
+impl Problems {
+    /// The largest number of listed problems.
+    const MOST: usize = 20;
+
+    /// Lists or counts a problem.
+    pub(super) fn push(&mut self, problem: impl FnOnce() -> Problem) {
+        if self.listed.len() >= Problems::MOST {
+            return self.count(1);
+        }
+        let problem = problem();
+        self.listed.push(Problem {
+            key: without_middle(&problem.key, 100),
+            message: without_middle(&problem.message, 300),
+            place: problem.place,
+        });
+    }
+
+    /// Counts problems without a look at them.
+    pub(super) fn count(&mut self, more: usize) {
+        self.unlisted += more;
+    }
+
+    /// True if a listed problem has this key.
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.listed.iter().any(|problem| problem.key == key)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+}
+
+/// The begin and the end of a long text, each of at most `kept` characters: the end holds the
+/// advice.
+fn without_middle(text: &str, kept: usize) -> String {
+    let count = text.chars().count();
+    if count <= 3 * kept {
+        return text.to_owned();
+    }
+    let begin: String = text.chars().take(kept).collect();
+    let end: String = text.chars().skip(count - kept).collect();
+    format!("{begin}… ({} characters) …{end}", count - 2 * kept)
+}
+
 /// The settings are unusable (exit code 64). Lists every problem, in the order of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.render())]
@@ -60,10 +139,13 @@ pub struct ConfigError {
     pub origin: String,
     /// Never empty.
     pub problems: Vec<Problem>,
+    /// The number of further problems.
+    pub unlisted: usize,
 }
 
 impl ConfigError {
-    pub(super) fn new(origin: &str, mut problems: Vec<Problem>) -> ConfigError {
+    pub(super) fn new(origin: &str, found: Problems) -> ConfigError {
+        let mut problems = found.listed;
         let place = |problem: &Problem| {
             problem
                 .place
@@ -74,6 +156,7 @@ impl ConfigError {
         ConfigError {
             origin: origin.to_owned(),
             problems,
+            unlisted: found.unlisted,
         }
     }
 
@@ -94,7 +177,7 @@ impl ConfigError {
         } else {
             format!("{}: {message}", first.key)
         };
-        let more = self.problems.len() - 1;
+        let more = self.problems.len() - 1 + self.unlisted;
         if more > 0 {
             let _ = write!(out, " (and {more} more)");
         }
@@ -111,7 +194,11 @@ impl ConfigError {
             let _ = self.render_one(&mut out, problem);
         }
         if self.problems.len() > 1 {
-            let _ = write!(out, "\n{} problems in all", self.problems.len());
+            let all = self.problems.len() + self.unlisted;
+            let _ = write!(out, "\n{all} problems in all");
+        }
+        if self.unlisted > 0 {
+            let _ = write!(out, "; the other {} are not listed", self.unlisted);
         }
         out
     }
@@ -133,18 +220,19 @@ impl ConfigError {
         if let Some(place) = &problem.place {
             let number = place.line.to_string();
             let gutter = " ".repeat(number.len());
+            let shown = place.excerpt();
             // The padding keeps tabs, so that the marker stands below the marked characters.
-            let padding: String = place
+            let padding: String = shown
                 .text
                 .chars()
-                .take(place.column - 1)
+                .take(shown.column - 1)
                 .map(|c| if c == '\t' { '\t' } else { ' ' })
                 .collect();
-            let marker = "^".repeat(place.width);
+            let marker = "^".repeat(shown.width);
             write!(
                 out,
                 "\n {gutter} |\n {number} | {}\n {gutter} | {padding}{marker}",
-                place.text
+                shown.text
             )?;
         }
         Ok(())

@@ -1,22 +1,17 @@
 //! Locates and reads the config file: the only part of `config` with access to the disk.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
+use super::disk::{self, MAX_BYTES};
 use super::{Config, ConfigError, Overrides, Problem, Role, parse_readable_part, parse_with};
 
 /// The config file without `-c`; may be absent.
 pub const DEFAULT_FILE: &str = "/etc/trailblazer/trailblazer.toml";
-
-/// A config file has a few kB. The limit stops endless files (`-c /dev/zero`).
-const MAX_BYTES: u64 = 1 << 20;
 
 /// The failure to load settings.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +19,10 @@ pub enum LoadError {
     #[error("the config file {} does not exist: correct the path of -c, or leave -c out to use {DEFAULT_FILE} or the defaults", .0.display())]
     Missing(PathBuf),
     /// The file exists, but reading fails. Never treated as absent.
-    #[error("cannot read the config file {}: {source}; check its owner and mode, and those of its directories", .path.display())]
+    #[error("cannot read the config file {}: {source}; {}", .path.display(), disk::advice(.source))]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("the config file {} is not text: {reason}", .path.display())]
+    /// The reason is a clause without its subject.
+    #[error("the config file {} {reason}", .path.display())]
     NotText { path: PathBuf, reason: String },
     #[error(transparent)]
     Wrong(#[from] ConfigError),
@@ -115,6 +111,7 @@ impl Loaded {
             ConfigError {
                 origin,
                 problems: vec![problem],
+                unlisted: 0,
             }
         })
     }
@@ -191,30 +188,18 @@ fn load_from(
 
 /// The text of the file, or `None` if the file doesn't exist.
 fn read(path: &Path) -> Result<Option<String>, LoadError> {
-    let unreadable = |source| LoadError::Unreadable {
+    let bytes = disk::read(path).map_err(|source| LoadError::Unreadable {
         path: path.to_owned(),
         source,
+    })?;
+    let Some(bytes) = bytes else {
+        return Ok(None);
     };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    let not_text = |reason| LoadError::NotText {
-        path: path.to_owned(),
-        reason,
-    };
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(not_text("it is larger than 1 MiB".to_owned()));
+    if let Some(reason) = disk::not_text(&bytes) {
+        let path = path.to_owned();
+        return Err(LoadError::NotText { path, reason });
     }
-    String::from_utf8(bytes).map(Some).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        not_text(format!("byte {at} is not UTF-8"))
-    })
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// The digest of the file's present content, to compare with [`ConfigOrigin::digest`]; `None` if
@@ -223,11 +208,7 @@ fn read(path: &Path) -> Result<Option<String>, LoadError> {
 /// # Errors
 /// The file is unreadable, or is a pipe or a device, whose content can be read only once.
 pub fn present_digest(path: &Path) -> io::Result<Option<String>> {
-    let mut options = OpenOptions::new();
-    // A pipe without a writer must not keep the caller waiting.
-    let flags = OFlags::NONBLOCK.bits();
-    options.read(true).custom_flags(flags.cast_signed());
-    let file = match options.open(path) {
+    let file = match disk::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -322,7 +303,12 @@ mod tests {
         let path = dir.path().join("c.toml");
         std::fs::write(&path, b"role = \"h\xffst\"").expect("written");
         let error = load_from(Some(&path), &path, &Overrides::default()).expect_err("not UTF-8");
-        assert!(error.to_string().contains("byte 9 is not UTF-8"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("byte 9, in line 1, is not UTF-8"),
+            "{error}"
+        );
         let error = load(Some(Path::new("/dev/zero")), &Overrides::default());
         let error = error.expect_err("endless");
         assert!(error.to_string().contains("larger than 1 MiB"), "{error}");

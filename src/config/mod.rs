@@ -4,6 +4,7 @@
 //! places: its field and default are here, its key and reader are in `schema`. `validate` checks
 //! combinations of settings.
 
+mod disk;
 #[cfg(test)]
 mod doc_tests;
 mod error;

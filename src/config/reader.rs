@@ -10,7 +10,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Place, Problem};
+use super::error::{Place, Problem, Problems};
 use super::syntax;
 use crate::nearest::nearest;
 
@@ -36,7 +36,7 @@ pub(super) struct Reader<'t> {
     asked: Vec<&'static str>,
     /// Places of the values, for problems found after reading.
     places: BTreeMap<&'static str, Range<usize>>,
-    problems: Vec<Problem>,
+    problems: Problems,
 }
 
 impl<'t> Reader<'t> {
@@ -44,7 +44,7 @@ impl<'t> Reader<'t> {
     ///
     /// # Errors
     /// Every problem that the TOML parser finds, with its place.
-    pub(super) fn parse(text: &'t str) -> Result<Reader<'t>, Vec<Problem>> {
+    pub(super) fn parse(text: &'t str) -> Result<Reader<'t>, Problems> {
         let (root, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             return Err(syntax::problems(text, errors));
@@ -64,7 +64,7 @@ impl<'t> Reader<'t> {
             tables: BTreeSet::new(),
             asked: Vec::new(),
             places: BTreeMap::new(),
-            problems: Vec::new(),
+            problems: Problems::default(),
         };
         reader.flatten("", root);
         reader
@@ -167,17 +167,17 @@ impl<'t> Reader<'t> {
 
     /// Records a problem with the whole value of a key.
     pub(super) fn problem(&mut self, key: &'static str, message: String) {
-        let place = self.places.get(key).map(|span| Place::of(self.text, span));
-        self.problems.push(Problem {
+        let place = self.places.get(key);
+        self.problems.push(|| Problem {
             key: key.to_owned(),
-            place,
+            place: place.map(|span| Place::of(self.text, span)),
             message,
         });
     }
 
     /// Records a problem outside the text: with a flag.
     pub(super) fn problem_elsewhere(&mut self, key: &str, message: String) {
-        self.problems.push(Problem {
+        self.problems.push(|| Problem {
             key: key.to_owned(),
             place: None,
             message,
@@ -186,7 +186,7 @@ impl<'t> Reader<'t> {
 
     /// True if the key has a problem already.
     pub(super) fn is_bad(&self, key: &str) -> bool {
-        self.problems.iter().any(|problem| problem.key == key)
+        self.problems.contains(key)
     }
 
     /// Every key that was read so far: all known keys, once the whole schema is read.
@@ -195,55 +195,55 @@ impl<'t> Reader<'t> {
     }
 
     /// All problems, with unknown keys included.
-    pub(super) fn into_problems(mut self) -> Vec<Problem> {
+    pub(super) fn into_problems(mut self) -> Problems {
         self.unknown_keys();
         self.problems
     }
 
     fn wrong(&mut self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>, wrong: Wrong) {
-        let message = match wrong {
-            Wrong::Value(message) => message,
-            Wrong::Type => format!(
-                "expected {expected}, found {}",
-                description(value.get_ref())
-            ),
-        };
-        self.problems.push(Problem {
+        self.problems.push(|| Problem {
             key: key.to_owned(),
             place: Some(Place::of(self.text, &value.span())),
-            message,
+            message: match wrong {
+                Wrong::Value(message) => message,
+                Wrong::Type => format!(
+                    "expected {expected}, found {}",
+                    description(value.get_ref())
+                ),
+            },
         });
     }
 
     fn unknown_keys(&mut self) {
-        let mut reported: Vec<String> = Vec::new();
-        let mut found = Vec::new();
+        let mut problems = std::mem::take(&mut self.problems);
+        let mut reported: BTreeSet<&str> = BTreeSet::new();
         // In the order of paths, a table comes before its content.
         for (path, span) in &self.names {
-            let inside = |outer: &String| path.starts_with(&format!("{outer}."));
-            if reported.iter().any(inside) {
+            let mut outer = path.match_indices('.').map(|(dot, _)| &path[..dot]);
+            if outer.any(|table| reported.contains(table)) {
                 continue;
             }
             let is_table = self.tables.contains(path);
-            let holds_known = self
-                .asked
-                .iter()
-                .any(|key| key.starts_with(&format!("{path}.")));
+            let inside = |key: &&str| {
+                let rest = key.strip_prefix(path.as_str());
+                rest.is_some_and(|rest| rest.starts_with('.'))
+            };
+            let holds_known = self.asked.iter().any(inside);
             let unknown = match (is_table, holds_known) {
                 (true, true) => false,
                 (true, false) => true,
                 (false, _) => self.values.contains_key(path),
             };
             if unknown {
-                reported.push(path.clone());
-                found.push(Problem {
+                reported.insert(path);
+                problems.push(|| Problem {
                     key: path.clone(),
                     place: Some(Place::of(self.text, span)),
                     message: self.unknown_message(path, is_table, holds_known),
                 });
             }
         }
-        self.problems.extend(found);
+        self.problems = problems;
     }
 
     fn unknown_message(&self, path: &str, is_table: bool, holds_known: bool) -> String {

@@ -1,33 +1,55 @@
 //! Text that is not TOML: the parser's errors with advice for the common slips.
 
-use super::error::{Place, Problem};
+use super::error::{Place, Problem, Problems};
 use super::slips;
+
+/// The bytes to search for the places and causes of parser errors.
+const SEARCHED: usize = 2 << 20;
 
 /// Turns each parser error into a problem, except errors caused by the previous error: after an
 /// unclosed quote or bracket, the parser misreads the following line.
-pub(super) fn problems(text: &str, mut errors: Vec<toml::de::Error>) -> Vec<Problem> {
+pub(super) fn problems(text: &str, mut errors: Vec<toml::de::Error>) -> Problems {
     errors.sort_by_key(|error| error.span().map(|span| span.start));
-    let mut found = Vec::new();
+    let mut found = Problems::default();
     let mut misread = 0;
+    let mut examined = 0;
+    let mut searched = 0;
     for error in &errors {
+        // A damaged file may have an error in each line, or a thousand in one long line.
+        if searched > SEARCHED {
+            break;
+        }
+        examined += 1;
         let mut place = error.span().map(|span| Place::of(text, &span));
+        let read = place.as_ref().map_or(0, |place| place.text.len());
+        searched += read + error.span().map_or(0, |span| span.start);
         let line = place.as_ref().map_or(0, |place| place.line);
         let slip = place
             .as_mut()
             .and_then(|place| slip(place, error.message()));
         if line == 0 || line > misread {
-            let detail = slip.as_deref().unwrap_or(error.message());
-            found.push(Problem {
+            let detail = slip.as_deref().unwrap_or_else(|| plain(error.message()));
+            let message = format!("not valid TOML: {detail}");
+            found.push(|| Problem {
                 key: String::new(),
                 place,
-                message: format!("not valid TOML: {detail}"),
+                message,
             });
         }
         // A known slip spoils its own line only, an open quote the next one too.
         let ends = slip.is_some() && !is_open_quote(error.message());
         misread = if ends { line } else { line + 1 };
     }
+    found.count(errors.len() - examined);
     found
+}
+
+/// The parser's message, or a clearer one.
+fn plain(message: &str) -> &str {
+    if message.contains("recurs") {
+        return "brackets or dotted keys are nested too deeply: no setting needs more than a list";
+    }
+    message
 }
 
 /// The message about a common slip. Moves the place to the character at fault.

@@ -65,7 +65,9 @@ impl StateDir {
                 };
             }
             Err(errno) => {
-                return Err(StateError::wrap("open the state dir", path)(errno));
+                // The flags follow links, so that ELOOP means a circle of links.
+                let problem = StateProblem::System(errno.into());
+                return Err(StateError::wrap("open the state dir", path)(problem));
             }
         };
         let stat = fstat(&descriptor).map_err(StateError::wrap("look at the state dir", path))?;

@@ -96,6 +96,9 @@ impl From<Errno> for StateProblem {
 impl StateProblem {
     fn advice(&self) -> &'static str {
         match self {
+            StateProblem::System(error) if errno_of(error) == Some(Errno::LOOP) => {
+                "; the symbolic links of this path lead in a circle: set state_dir (--state-dir)"
+            }
             StateProblem::System(error) => advice(error.kind()),
             StateProblem::NotRegular(_) => {
                 "; find out which program put it there, and remove it: a pass writes a new file"
@@ -120,6 +123,10 @@ impl StateProblem {
     }
 }
 
+fn errno_of(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw_os_error)
+}
+
 fn advice(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::StorageFull => {
@@ -137,6 +144,7 @@ fn advice(kind: ErrorKind) -> &'static str {
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
             "; a file stands where a directory must be: set state_dir (--state-dir)"
         }
+        ErrorKind::InvalidFilename => "; shorten state_dir (--state-dir)",
         ErrorKind::IsADirectory => "; a directory stands where a file must be: move it away",
         _ => "; check the disk (dmesg) and state_dir (--state-dir)",
     }

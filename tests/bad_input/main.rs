@@ -15,6 +15,7 @@ mod documents;
 mod firewall;
 mod guard;
 mod host;
+mod kinds;
 mod rows;
 mod settings;
 mod site;

@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs a command and returns its exit code and its messages, which must be fit for people.
 #[track_caller]
-fn verdict(site: &Site, command: &mut Command, row: &str) -> (i32, String) {
+pub fn verdict(site: &Site, command: &mut Command, row: &str) -> (i32, String) {
     let started = Instant::now();
     let output = site.bare.ns.in_thread(|| command.output().unwrap());
     let took = started.elapsed();
@@ -42,7 +42,7 @@ fn rows(table: &str) -> Vec<(String, Vec<&str>)> {
     rows.collect()
 }
 
-fn assert_words(row: &str, text: &str, words: &[&str]) {
+pub fn assert_words(row: &str, text: &str, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{row}: lacks {word:?}:\n{text}");
     }

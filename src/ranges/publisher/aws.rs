@@ -29,8 +29,18 @@ impl<'a> Document<'a> {
     /// # Errors
     /// The bytes are not a complete, well-formed document.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DocumentError> {
-        if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = bytes {
-            return Err(DocumentError::Utf16);
+        match bytes {
+            // With a byte order mark, and without: the first character is no NUL.
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [_, 0, ..] | [0, _, ..] => {
+                return Err(DocumentError::Utf16);
+            }
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return Err(DocumentError::Compressed("xz")),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => return Err(DocumentError::Compressed("zstd")),
+            [b'P', b'K', 3, 4, ..] => return Err(DocumentError::Compressed("zip")),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
+                return Err(DocumentError::Compressed("bzip2"));
+            }
+            _ => {}
         }
         // Editors and shells of Windows write a byte order mark, which JSON forbids and RFC 8259
         // (section 8.1) lets a reader ignore.
