@@ -6,6 +6,7 @@
 
 mod agent;
 mod commands;
+mod dashboard;
 mod http;
 mod metrics;
 mod page;
