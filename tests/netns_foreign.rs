@@ -203,6 +203,32 @@ const NAT: &[Foreign] = &[
         partner: PARTNER,
         words: "chain FORWARD: reject stops",
     },
+    // Keys that join several fields: a map of verdicts, and a set.
+    Foreign {
+        add: &[
+            "nft add table ip fw",
+            "nft add map ip fw m { type ifname . ipv4_addr : verdict ; flags interval ; }",
+            "nft add element ip fw m { priv . 10.0.0.0/16 : drop }",
+            "nft add chain ip fw f { type filter hook forward priority 10 ; }",
+            "nft add rule ip fw f ct state established,related accept",
+            "nft add rule ip fw f iifname . ip saddr vmap @m",
+        ],
+        remove: &["nft delete table ip fw"],
+        partner: PARTNER,
+        words: "table ip fw, chain f: drop",
+    },
+    Foreign {
+        add: &[
+            "nft add table ip6 fw",
+            "nft add set ip6 fw s { type inet_proto . inet_service . ifname ; }",
+            "nft add element ip6 fw s { tcp . 443 . pub , udp . 53 . pub }",
+            "nft add chain ip6 fw f { type filter hook forward priority 10 ; }",
+            "nft add rule ip6 fw f meta l4proto . th dport . oifname @s drop",
+        ],
+        remove: &["nft delete table ip6 fw"],
+        partner: PARTNER6,
+        words: "table ip6 fw, chain f: drop",
+    },
     Foreign {
         add: &["iptables-nft -t raw -A PREROUTING -s 10.0.0.0/8 -j DROP"],
         remove: &["iptables-nft -t raw -F"],
@@ -223,7 +249,7 @@ const NAT: &[Foreign] = &[
         ],
         remove: &["nft delete table ip fw"],
         partner: PARTNER,
-        words: "table ip fw, chain f: snat",
+        words: "table ip fw, chain f, rule 1: snat",
     },
     // A transparent proxy, whose own connections have another address.
     Foreign {
@@ -305,6 +331,20 @@ const GOOD_HOST: &[Foreign] = &[
 ];
 
 const GOOD_NAT: &[Foreign] = &[
+    // Keys for other packets, and one for all packets without another key.
+    Foreign {
+        add: &[
+            "nft add table ip fw",
+            "nft add map ip fw m { type ipv4_addr . inet_service : verdict ; }",
+            "nft add element ip fw m { 10.0.1.11 . 22 : drop , * : accept }",
+            "nft add chain ip fw f { type filter hook forward priority 10 ; policy drop ; }",
+            "nft add rule ip fw f ct state established,related accept",
+            "nft add rule ip fw f ip saddr . tcp dport vmap @m",
+        ],
+        remove: &["nft delete table ip fw"],
+        partner: PARTNER,
+        words: "",
+    },
     Foreign {
         add: &[
             "nft add table inet fw",

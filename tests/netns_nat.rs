@@ -257,11 +257,17 @@ fn untranslated(firewall: Firewall) {
         ..one_gateway(NatLayout::OneInterface, firewall)
     };
     let lab = behind_nat1(case.layout);
-    // The administrator's translate-all rule would catch traffic that our rules leave alone.
+    // The administrator's translate-all rule catches traffic that our rules leave alone.
+    let machine = case.machine(&lab);
+    let told = machine.run(&["reconcile"]).expect_code(1).stdout;
+    assert!(told.contains("table inet natbox, chain"), "{told}");
+    assert!(
+        told.contains("which [nat] bypass = \"none\" leaves alone"),
+        "{told}"
+    );
+    assert_storage(&lab, FIRST, egress(&lab));
     let natbox = ["nft", "delete", "table", "inet", "natbox"];
     lab.ns("nat1").run(&natbox);
-    let machine = case.machine(&lab);
-    machine.changed();
     machine.in_sync();
     count_from_now(&lab);
     assert_storage(&lab, FIRST, [HOST1_PUBLIC, HOST1_6]);

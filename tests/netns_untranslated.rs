@@ -180,7 +180,8 @@ fn foreign_translation_stays_inside(firewall: Firewall) {
     // Flows from before the drop keep their address and stay open.
     lab.set_egress(&[lab.nat1.second_public, private6]);
     let open = [PARTNER, PARTNER6].map(|partner| lab.long_flow("host1", partner));
-    machine.changed();
+    // The judge names the other translation.
+    assert_eq!(machine.run(&["reconcile"]).code, Some(1));
     for flow in open {
         flow.assert_alive();
     }
@@ -203,6 +204,187 @@ fn flows_translated_by_another_program_stay_inside_with_iptables() {
 #[test]
 fn flows_translated_by_another_program_stay_inside_with_iptables_legacy() {
     isolated(|| foreign_translation_stays_inside(Firewall::IptablesLegacy));
+}
+
+/// Adds a foreign rule of translation, before or behind ours; `words` name the packets.
+fn translate(lab: &Lab, firewall: Firewall, before: bool, words: [&str; 2], to: [IpAddr; 2]) {
+    let nat1 = lab.ns("nat1");
+    if firewall == Firewall::Nftables {
+        let priority = if before { 50 } else { 100 };
+        nat1.nft(&format!(
+            "table inet leftover {{
+               chain post {{
+                 type nat hook postrouting priority {priority};
+                 oifname lo accept
+                 oifname {PUBLIC_LINK} {} snat ip to {}
+                 oifname {PUBLIC_LINK} {} snat ip6 to {}
+               }}
+             }}",
+            words[0], to[0], words[1], to[1]
+        ));
+        return;
+    }
+    for (family, (words, to)) in ["ip", "ip6"].iter().zip(words.iter().zip(to)) {
+        let program = firewall.program(family);
+        let place: &[&str] = if before {
+            &["-I", "POSTROUTING", "1"]
+        } else {
+            &["-A", "POSTROUTING"]
+        };
+        let condition = words.replace("ip saddr", "-s").replace("ip6 saddr", "-s");
+        let to = to.to_string();
+        let mut line = vec![program.as_str(), "-t", "nat"];
+        line.extend(place);
+        line.extend(["-o", PUBLIC_LINK]);
+        line.extend(
+            condition
+                .split_whitespace()
+                .filter(|it| !["meta", "nfproto", "ipv4", "ipv6"].contains(it)),
+        );
+        line.extend(["-j", "SNAT", "--to-source", &to]);
+        nat1.run(&line);
+    }
+}
+
+/// The chain of [`translate`], as verdicts name it.
+fn leftover(firewall: Firewall, rules: [usize; 2]) -> [String; 2] {
+    match firewall {
+        Firewall::Nftables => {
+            [2, 3].map(|rule| format!("table inet leftover, chain post, rule {rule}: snat"))
+        }
+        Firewall::Iptables => ["ip", "ip6"].map(|family| {
+            let rule = rules[usize::from(family == "ip6")];
+            format!("table {family} nat, chain POSTROUTING, rule {rule}: snat")
+        }),
+        Firewall::IptablesLegacy => ["ip", "ip6"].map(|family| {
+            let rule = rules[usize::from(family == "ip6")];
+            format!("{family}tables-legacy table nat, chain POSTROUTING, rule {rule}: snat")
+        }),
+    }
+}
+
+fn without_leftover(lab: &Lab, firewall: Firewall, rule: &str) {
+    let nat1 = lab.ns("nat1");
+    if firewall == Firewall::Nftables {
+        return nat1.nft("delete table inet leftover");
+    }
+    for family in ["ip", "ip6"] {
+        let program = firewall.program(family);
+        nat1.run(&[program.as_str(), "-t", "nat", "-D", "POSTROUTING", rule]);
+    }
+}
+
+/// A left-over rule for one client: neither the ordinary client nor a lost packet shows the rule.
+fn leftover_of_one_client(firewall: Firewall) {
+    let (lab, case) = scene(firewall);
+    let machine = case.machine(&lab);
+    machine.changed();
+    assert_translated(&lab);
+    let NatAddresses {
+        second, private6, ..
+    } = lab.nat1;
+    let words = [format!("ip saddr {HOST1}"), format!("ip6 saddr {HOST1_6}")];
+    let words = [words[0].as_str(), words[1].as_str()];
+    translate(&lab, firewall, true, words, [second, private6]);
+    let named: Vec<String> = leftover(firewall, [1, 1])
+        .into_iter()
+        .zip([HOST1.to_string(), HOST1_6.to_string()])
+        .map(|(culprit, client)| {
+            format!("{culprit} translates packets of {client} from {PRIVATE_LINK} to partners before our rules")
+        })
+        .collect();
+    for command in ["reconcile", "status", "check"] {
+        let output = machine.run(&[command]);
+        assert_eq!(output.code, Some(1), "{command}: {output:?}");
+        for named in &named {
+            assert!(
+                output.stdout.contains(named),
+                "{command}, {named}: {output:?}"
+            );
+        }
+    }
+    wrong(&lab);
+    for partner in [PARTNER, PARTNER6] {
+        assert!(lab.who("host1", partner).is_err(), "to {partner}");
+    }
+    assert_eq!(wrong(&lab), 0, "{firewall:?}");
+    without_drop(&lab, firewall);
+    let seen = [PARTNER, PARTNER6].map(|partner| lab.who("host1", partner));
+    assert_eq!(seen, [Err(ErrorKind::ConnectionReset); 2]);
+    assert!(wrong(&lab) > 0, "without the drop the packets leave");
+    without_leftover(&lab, firewall, "1");
+    machine.reconcile();
+    assert_translated(&lab);
+}
+
+#[test]
+fn leftover_translation_of_one_client_is_named_with_nftables() {
+    isolated(|| leftover_of_one_client(Firewall::Nftables));
+}
+
+#[test]
+fn leftover_translation_of_one_client_is_named_with_iptables() {
+    isolated(|| leftover_of_one_client(Firewall::Iptables));
+}
+
+#[test]
+fn leftover_translation_of_one_client_is_named_with_iptables_legacy() {
+    isolated(|| leftover_of_one_client(Firewall::IptablesLegacy));
+}
+
+/// A left-over rule behind ours translates nothing, until a destination is exempt.
+fn leftover_behind_ours(firewall: Firewall) {
+    let (lab, case) = scene(firewall);
+    let mut machine = case.machine(&lab);
+    machine.changed();
+    let NatAddresses {
+        second, private6, ..
+    } = lab.nat1;
+    let all = ["meta nfproto ipv4", "meta nfproto ipv6"];
+    translate(&lab, firewall, false, all, [second, private6]);
+    assert_translated(&lab);
+    let report = machine.reconcile();
+    assert_eq!(report["outcome"], "in_sync", "{report:#}");
+    let check = machine.run(&["check"]).stdout;
+    for culprit in leftover(firewall, [2, 2]) {
+        let named = format!("{culprit} comes after our translation");
+        assert!(check.contains(&named), "{named}: {check}");
+    }
+
+    let settings = (case.settings)(&lab.nat1);
+    let exempt = format!("exempt = [\"{PARTNER}/32\", \"{PARTNER6}/128\"]\n");
+    machine.configure(&format!("{SOURCES}{exempt}{settings}"));
+    let told = machine.run(&["reconcile"]);
+    assert_eq!(told.code, Some(1), "{told:?}");
+    for (culprit, net) in leftover(firewall, [2, 2]).iter().zip([PARTNER, PARTNER6]) {
+        let named = format!("{culprit} translates packets from {PRIVATE_LINK} to {net}/");
+        assert!(told.stdout.contains(&named), "{named}: {told:?}");
+    }
+    // The partner refuses the address, so the packets have arrived.
+    let seen = [PARTNER, PARTNER6].map(|partner| lab.who("host1", partner));
+    assert_eq!(seen, [Err(ErrorKind::ConnectionReset); 2]);
+    without_leftover(&lab, firewall, "2");
+    let report = machine.reconcile();
+    assert_eq!(report["outcome"], "in_sync", "{report:#}");
+    assert!(
+        lab.who("host1", PARTNER).is_err(),
+        "the private source left"
+    );
+}
+
+#[test]
+fn leftover_translation_of_exempt_destinations_is_named_with_nftables() {
+    isolated(|| leftover_behind_ours(Firewall::Nftables));
+}
+
+#[test]
+fn leftover_translation_of_exempt_destinations_is_named_with_iptables() {
+    isolated(|| leftover_behind_ours(Firewall::Iptables));
+}
+
+#[test]
+fn leftover_translation_of_exempt_destinations_is_named_with_iptables_legacy() {
+    isolated(|| leftover_behind_ours(Firewall::IptablesLegacy));
 }
 
 /// Among chains of equal priority the newest comes first: a table of another program, newer than
@@ -237,7 +419,8 @@ fn newer_chain_of_equal_priority(firewall: Firewall, words: &str) {
     assert_eq!(wrong(&lab), 0);
     let told = machine.run(&["reconcile"]);
     assert_eq!(told.code, Some(1), "{told:?}");
-    let named = format!("table ip newer, chain post: snat {words} packets from {PRIVATE_LINK}");
+    let named =
+        format!("table ip newer, chain post, rule 1: snat {words} packets from {PRIVATE_LINK}");
     assert!(told.stdout.contains(&named), "{told:?}");
     without_drop(&lab, firewall);
     assert_eq!(lab.who("host1", PARTNER), Err(ErrorKind::ConnectionReset));

@@ -90,6 +90,10 @@ pub struct Paths {
     pub inputs: Vec<InputPath>,
     /// NAT role: the interface of the translation for partners; `None` without a translation.
     pub leaves_by: Option<IfIndex>,
+    /// NAT role: the addresses of the translation for partners.
+    pub egress_addresses: Vec<IpAddr>,
+    /// NAT role: destinations without translation.
+    pub exempt: Vec<IpNet>,
 }
 
 /// The egress path of a family.

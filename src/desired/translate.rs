@@ -163,6 +163,8 @@ pub(super) fn translate(
     let paths = state.paths.get_mut(family);
     paths.egress = EgressPath::Main;
     paths.leaves_by = out.filter(|_| !addresses.is_empty());
+    paths.egress_addresses = addresses;
+    paths.exempt = exempt(inputs, family).collect();
 }
 
 /// Steers and counts packets of a family without egress addresses.

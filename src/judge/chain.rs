@@ -64,6 +64,9 @@ pub enum Test {
     Equals(Vec<u8>),
     /// The value lies in one of the ranges; both ends belong to a range.
     InRanges(Vec<(Vec<u8>, Vec<u8>)>),
+    /// All conditions of one of the lists hold: a key that joins several fields. The field of the
+    /// condition has no meaning.
+    AnyOf(Vec<Vec<Condition>>),
     Unknown,
 }
 
@@ -100,6 +103,17 @@ impl Condition {
 
     /// `None` for unknown.
     pub(super) fn holds(&self, packet: &Packet) -> Option<bool> {
+        if let Test::AnyOf(lists) = &self.test {
+            let mut found = Some(false);
+            for list in lists {
+                match all_hold(list, packet) {
+                    Some(true) => return Some(!self.negated),
+                    None => found = None,
+                    Some(false) => {}
+                }
+            }
+            return found.map(|found| found != self.negated);
+        }
         let value = match packet.value(self.field) {
             Value::Bytes(bytes) => bytes,
             Value::OtherFamily => return Some(false),
@@ -112,10 +126,23 @@ impl Condition {
                 let part = &value[..value.len().min(first.len())];
                 part >= first.as_slice() && part <= last.as_slice()
             }),
-            Test::Unknown => return None,
+            Test::AnyOf(_) | Test::Unknown => return None,
         };
         Some(found != self.negated)
     }
+}
+
+/// `None` for unknown. One failed condition decides.
+pub(super) fn all_hold(conditions: &[Condition], packet: &Packet) -> Option<bool> {
+    let mut all = Some(true);
+    for condition in conditions {
+        match condition.holds(packet) {
+            Some(true) => {}
+            Some(false) => return Some(false),
+            None => all = None,
+        }
+    }
+    all
 }
 
 fn masked(mut value: Vec<u8>, mask: &[u8]) -> Vec<u8> {
@@ -136,16 +163,32 @@ pub enum Effect {
     Return,
     Jump(String),
     Goto(String),
-    /// Source translation to an address; `None` for the address of the interface or one unknown.
-    Translate(Option<IpAddr>),
+    /// Source translation.
+    Translate(NewSource),
     /// Another destination: translation, redirection, a transparent proxy.
     Divert,
     /// conntrack ignores the packet: nothing translates the packet. The next rule follows.
     Untrack,
-    /// A map from the value of a field to effects.
-    Map(Field, Vec<(Vec<u8>, Vec<u8>, Effect)>),
+    /// The effect of the first element with conditions that hold.
+    Map(Vec<(Vec<Condition>, Effect)>),
     /// A jump to a chain of ours.
     Ours,
+}
+
+/// The source of a translated packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewSource {
+    Address(IpAddr),
+    /// The address of the outgoing interface (masquerade).
+    OfInterface,
+    /// An address outside our knowledge, as from a map.
+    Unknown,
+}
+
+impl From<Option<IpAddr>> for NewSource {
+    fn from(address: Option<IpAddr>) -> Self {
+        address.map_or(NewSource::Unknown, NewSource::Address)
+    }
 }
 
 /// A rule of a foreign chain.
@@ -156,17 +199,9 @@ pub struct ForeignRule {
 }
 
 impl ForeignRule {
-    /// `None` for unknown. One failed condition decides.
+    /// `None` for unknown.
     pub(super) fn matches(&self, packet: &Packet) -> Option<bool> {
-        let mut all = Some(true);
-        for condition in &self.conditions {
-            match condition.holds(packet) {
-                Some(true) => {}
-                Some(false) => return Some(false),
-                None => all = None,
-            }
-        }
-        all
+        all_hold(&self.conditions, packet)
     }
 }
 

@@ -1,8 +1,6 @@
 //! The fate of a packet in a foreign chain.
 
-use std::net::IpAddr;
-
-use super::chain::{BaseChain, ChainPlace, Condition, Effect, Field, Packet, Test};
+use super::chain::{BaseChain, ChainPlace, Condition, Effect, NewSource, Packet, all_hold};
 
 /// Depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
 const DEEPEST: usize = 16;
@@ -10,6 +8,7 @@ const DEEPEST: usize = 16;
 /// Bound of the rules visited for one packet: chains of a cluster network call each other in
 /// thousands, and an endless evaluation would stop the pass.
 const MOST_STEPS: usize = 20_000;
+
 /// The fate of a packet in a base chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
@@ -18,8 +17,9 @@ pub enum Fate {
     /// stops it.
     MayStop(StoppingChain),
     Stopped(StoppingChain),
-    /// Translated to an address; `None` for the address of the interface.
-    Translated(Option<IpAddr>, StoppingChain),
+    Translated(NewSource, StoppingChain),
+    /// A rule with a condition outside our knowledge may translate the packet.
+    MayTranslate(NewSource, StoppingChain),
     /// The packet gets another destination.
     Diverted(StoppingChain),
     /// The packet passes, and conntrack ignores the packet.
@@ -31,22 +31,32 @@ pub enum Fate {
 pub struct StoppingChain {
     pub table: String,
     pub chain: String,
-    /// `policy drop`, `drop`, `reject`, `snat`, `dnat`.
+    /// The place of a translating rule in the chain, counted from 1.
+    pub rule: Option<usize>,
+    /// `policy drop`, `drop`, `reject`, `snat`, `masquerade`, `dnat`.
     pub verdict: &'static str,
 }
 
 impl std::fmt::Display for StoppingChain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}, chain {}: {}", self.table, self.chain, self.verdict)
+        write!(f, "{}, chain {}", self.table, self.chain)?;
+        if let Some(rule) = self.rule {
+            write!(f, ", rule {rule}")?;
+        }
+        write!(f, ": {}", self.verdict)
     }
 }
 
 struct Run<'a> {
     base: &'a BaseChain,
     packet: &'a Packet,
+    /// Our chain leaves the packet alone, so that later rules see the packet.
+    beyond_ours: bool,
     steps: usize,
     /// A rule with an unknown condition may have accepted the packet.
     perhaps_accepted: bool,
+    /// The first rule with an unknown condition that may have translated the packet.
+    perhaps_translated: Option<(NewSource, StoppingChain)>,
     /// The chain that told conntrack to ignore the packet.
     untracked: Option<StoppingChain>,
 }
@@ -56,7 +66,7 @@ enum End {
     Through,
     Accepted,
     Stopped(StoppingChain),
-    Translated(Option<IpAddr>, StoppingChain),
+    Translated(NewSource, StoppingChain),
     Diverted(StoppingChain),
     /// Our own chain is reached: later rules don't matter.
     Ours,
@@ -65,14 +75,25 @@ enum End {
 impl BaseChain {
     /// The fate of a packet in this chain alone.
     pub fn fate(&self, packet: &Packet) -> Fate {
+        self.fate_with(packet, false)
+    }
+
+    /// The fate of a packet that our rules leave alone: later rules see the packet too.
+    pub(super) fn fate_beyond_ours(&self, packet: &Packet) -> Fate {
+        self.fate_with(packet, true)
+    }
+
+    fn fate_with(&self, packet: &Packet, beyond_ours: bool) -> Fate {
         if !self.families.contains(&packet.family()) {
             return Fate::Passes;
         }
         let mut run = Run {
             base: self,
             packet,
+            beyond_ours,
             steps: 0,
             perhaps_accepted: false,
+            perhaps_translated: None,
             untracked: None,
         };
         let end = run.chain(&self.name, 0, true);
@@ -82,6 +103,9 @@ impl BaseChain {
             End::Stopped(culprit) => culprit,
             End::Through if self.drops => self.culprit(&self.name, "policy drop"),
             End::Accepted | End::Ours | End::Through => {
+                if let Some((to, culprit)) = run.perhaps_translated {
+                    return Fate::MayTranslate(to, culprit);
+                }
                 return run.untracked.map_or(Fate::Passes, Fate::Untracked);
             }
         };
@@ -96,7 +120,19 @@ impl BaseChain {
         StoppingChain {
             table: self.table.clone(),
             chain: chain.to_owned(),
+            rule: None,
             verdict,
+        }
+    }
+
+    fn translator(&self, chain: &str, rule: usize, to: NewSource) -> StoppingChain {
+        let verdict = match to {
+            NewSource::OfInterface => "masquerade",
+            NewSource::Address(_) | NewSource::Unknown => "snat",
+        };
+        StoppingChain {
+            rule: Some(rule),
+            ..self.culprit(chain, verdict)
         }
     }
 }
@@ -112,7 +148,8 @@ impl Run<'_> {
             return End::Through;
         };
         let mut certain = certain;
-        for rule in rules {
+        for (place, rule) in rules.iter().enumerate() {
+            let at = (name, place + 1);
             self.steps += 1;
             if self.steps > MOST_STEPS {
                 self.perhaps_accepted = true;
@@ -123,7 +160,7 @@ impl Run<'_> {
                 Some(true) => certain,
                 None => false,
             };
-            match self.effect(&rule.effect, name, depth, matches) {
+            match self.effect(&rule.effect, at, depth, matches) {
                 Flow::Next => {
                     // A packet that perhaps left the chain perhaps sees no later rule.
                     certain &= matches || !matches!(rule.effect, Effect::Return | Effect::Goto(_));
@@ -135,7 +172,14 @@ impl Run<'_> {
         End::Through
     }
 
-    fn effect(&mut self, effect: &Effect, chain: &str, depth: usize, certain: bool) -> Flow {
+    /// The effect of a rule, at `(chain, rule)`.
+    fn effect(
+        &mut self,
+        effect: &Effect,
+        (chain, rule): (&str, usize),
+        depth: usize,
+        certain: bool,
+    ) -> Flow {
         let base = self.base;
         let stops = |verdict| End::Stopped(base.culprit(chain, verdict));
         let end = match effect {
@@ -145,7 +189,7 @@ impl Run<'_> {
             Effect::Drop => stops("drop"),
             Effect::Reject => stops("reject"),
             Effect::Translate(to) if base.place == ChainPlace::Translation => {
-                End::Translated(*to, base.culprit(chain, "snat"))
+                End::Translated(*to, base.translator(chain, rule, *to))
             }
             Effect::Translate(_) => return Flow::Next,
             Effect::Divert => End::Diverted(base.culprit(chain, "dnat")),
@@ -155,7 +199,7 @@ impl Run<'_> {
                 }
                 return Flow::Next;
             }
-            Effect::Ours if base.place == ChainPlace::Translation => End::Ours,
+            Effect::Ours if base.place == ChainPlace::Translation && !self.beyond_ours => End::Ours,
             Effect::Ours => return Flow::Next,
             Effect::Jump(target) => match self.chain(target, depth + 1, certain) {
                 End::Through => return Flow::Next,
@@ -166,38 +210,32 @@ impl Run<'_> {
                 End::Through => return Flow::Next,
                 end => end,
             },
-            Effect::Map(field, elements) => {
-                return self.map(*field, elements, chain, depth, certain);
-            }
+            Effect::Map(elements) => return self.map(elements, (chain, rule), depth, certain),
         };
         if certain {
             return Flow::End(end);
         }
         self.perhaps_accepted |= matches!(end, End::Accepted);
+        if let End::Translated(to, culprit) = end {
+            self.perhaps_translated.get_or_insert((to, culprit));
+        }
         Flow::Next
     }
 
     fn map(
         &mut self,
-        field: Field,
-        elements: &[(Vec<u8>, Vec<u8>, Effect)],
-        chain: &str,
+        elements: &[(Vec<Condition>, Effect)],
+        at: (&str, usize),
         depth: usize,
         certain: bool,
     ) -> Flow {
-        for (first, last, effect) in elements {
-            let key = Condition {
-                field,
-                mask: Vec::new(),
-                test: Test::InRanges(vec![(first.clone(), last.clone())]),
-                negated: false,
-            };
-            match key.holds(self.packet) {
+        for (key, effect) in elements {
+            match all_hold(key, self.packet) {
                 Some(false) => {}
-                Some(true) => return self.effect(effect, chain, depth, certain),
+                Some(true) => return self.effect(effect, at, depth, certain),
                 None => {
                     // One of the elements, or none.
-                    self.effect(effect, chain, depth, false);
+                    self.effect(effect, at, depth, false);
                 }
             }
         }

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use super::Verdicts;
 use super::chain::{BaseChain, ChainPlace, Field, Packet};
+use super::clients::opening;
 use super::expected::Promise;
 use super::fate::Fate;
-use super::probes::{forwarded, inside, ordinary_partner, selected};
-use super::translation::{diverted, translated_before_us};
+use super::probes::{inside, ordinary_partner, selected};
+use super::translation::{self, diverted};
 use crate::degraded::{Degradation, Part};
-use crate::desired::InputPath;
 use crate::facts::HostFacts;
 use crate::types::{Family, IfIndex};
 
@@ -43,8 +43,9 @@ pub(super) fn judge(promise: &Promise<'_>, verdicts: &mut Verdicts) {
             {
                 verdicts.degraded.push(interface_off(&input.device));
             }
+            translation::judge(promise, family, input, verdicts);
             for (out, destination) in ways(promise, family) {
-                let Some(packet) = packet(promise, input, out, destination) else {
+                let Some(packet) = opening(promise, input, out, destination) else {
                     continue;
                 };
                 for chain in promise.chains {
@@ -95,23 +96,6 @@ fn ways(promise: &Promise<'_>, family: Family) -> Vec<(IfIndex, IpAddr)> {
     egress.into_iter().chain(bypass).collect()
 }
 
-fn packet(
-    promise: &Promise<'_>,
-    input: &InputPath,
-    out: IfIndex,
-    destination: IpAddr,
-) -> Option<Packet> {
-    let lookup = forwarded(promise.facts, input, destination)?;
-    Some(Packet {
-        input: (lookup.input?, input.device.clone()),
-        output: (out, promise.facts.device_name(out)),
-        source: lookup.source?,
-        destination,
-        opens: true,
-        unseen: Vec::new(),
-    })
-}
-
 fn judge_chain(
     promise: &Promise<'_>,
     chain: &BaseChain,
@@ -119,7 +103,7 @@ fn judge_chain(
     verdicts: &mut Verdicts,
 ) {
     if chain.place == ChainPlace::Translation {
-        return translated_before_us(promise, chain, opening, verdicts);
+        return;
     }
     if let Fate::Diverted(culprit) = chain.fate(&seen_at(chain, opening)) {
         return diverted(promise, &culprit, opening, verdicts);
@@ -207,9 +191,11 @@ fn stopped(chain: &BaseChain, packet: &Packet, opening: &Packet, verdicts: &mut 
         }
         Fate::Stopped(culprit) => (&mut verdicts.degraded, culprit, "stops"),
         Fate::MayStop(culprit) => (&mut verdicts.doubts, culprit, "perhaps stops"),
-        Fate::Passes | Fate::Translated(..) | Fate::Diverted(_) | Fate::Untracked(_) => {
-            return false;
-        }
+        Fate::Passes
+        | Fate::Translated(..)
+        | Fate::MayTranslate(..)
+        | Fate::Diverted(_)
+        | Fate::Untracked(_) => return false,
     };
     let advice = match chain.place {
         ChainPlace::Forward => accept(chain, &opening.input.1, &opening.output.1),

@@ -19,9 +19,11 @@
 //! | `chain.rs`, `fate.rs` | foreign firewall chains, and the fate of a packet in them |
 //! | `dropped.rs` | NAT role: packets dropped after all translation |
 //! | `forwarding.rs`, `translation.rs` | NAT role: obstacles in the path of a forwarded packet |
+//! | `clients.rs` | NAT role: the packets to follow through chains of translation |
 
 mod agreement;
 pub mod chain;
+mod clients;
 mod culprit;
 mod dropped;
 mod exemption;
@@ -65,6 +67,8 @@ pub struct Verdicts {
     pub degraded: Vec<Degradation>,
     /// Obstacles that perhaps stop ordinary packets: the reader does not know a condition.
     pub doubts: Vec<Degradation>,
+    /// NAT role: translations by other programs that no packet meets while ours is in.
+    pub harmless: Vec<String>,
     /// Differences without a foreign cause: our own objects are not as planned.
     pub mismatches: Vec<Degradation>,
 }
@@ -96,6 +100,8 @@ pub fn judge(
         .extend(exemption::rejected_prefixes(promise));
     verdicts.exempt.sort();
     verdicts.exempt.dedup();
+    verdicts.harmless.sort();
+    verdicts.harmless.dedup();
     for list in [
         &mut verdicts.degraded,
         &mut verdicts.doubts,

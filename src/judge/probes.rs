@@ -304,11 +304,14 @@ fn promises_partners(promise: &Promise<'_>, family: Family) -> bool {
     }
 }
 
-/// True for a public address in no bypass prefix.
-fn is_partner(promise: &Promise<'_>, address: IpAddr) -> bool {
-    let thrown = special::thrown(Family::of(address), promise.vpc_cidrs);
+/// True for a public address in no bypass prefix and in no exempt destination.
+pub(super) fn is_partner(promise: &Promise<'_>, address: IpAddr) -> bool {
+    let family = Family::of(address);
+    let thrown = special::thrown(family, promise.vpc_cidrs);
+    let exempt = &promise.desired.paths.get(family).exempt;
+    let mut others = thrown.iter().chain(exempt);
     !is_reserved(address)
-        && !thrown.iter().any(|net| net.contains(&address))
+        && !others.any(|net| net.contains(&address))
         && !matches!(promise.expected(address), Expected::Bypass(_))
 }
 

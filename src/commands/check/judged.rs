@@ -40,6 +40,9 @@ pub(super) fn all(
     for doubt in &verdicts.doubts {
         report.warn(NAME, text(doubt), doubt.advice.clone());
     }
+    for harmless in &verdicts.harmless {
+        report.ok(NAME, harmless.clone());
+    }
     if !pending {
         for mismatch in &verdicts.mismatches {
             report.fail(NAME, text(mismatch), "run trailblazer reconcile");

@@ -12,7 +12,7 @@ use super::legacy::{listing, program, tables};
 use super::records::records;
 use super::rule::{Opt, options};
 use crate::judge::chain::{
-    BaseChain, ChainPlace, Condition, Effect, Field, ForeignRule, Test, octets,
+    BaseChain, ChainPlace, Condition, Effect, Field, ForeignRule, NewSource, Test, octets,
 };
 use crate::kernel::firewall::error::FirewallError;
 use crate::types::Family;
@@ -106,9 +106,11 @@ fn rule(words: &str, family: Family) -> ForeignRule {
     let mut conditions = Vec::new();
     let mut effect = Effect::Continue;
     let mut of_target = false;
+    let mut module = String::new();
     for option in options(words) {
         let value = option.values.first().map_or("", String::as_str);
         match option.name.as_str() {
+            "-m" => value.clone_into(&mut module),
             "-j" => {
                 effect = target(value);
                 if value == "NFQUEUE" {
@@ -123,10 +125,11 @@ fn rule(words: &str, family: Family) -> ForeignRule {
                 of_target = true;
             }
             "--notrack" if of_target => effect = Effect::Untrack,
-            "--to-source" if of_target => effect = Effect::Translate(first_address(value)),
+            "--to-source" if of_target => effect = Effect::Translate(first_address(value).into()),
             // Matches follow with options of their own.
-            "-m" | "--comment" => {}
+            "--comment" => {}
             _ if of_target => {}
+            "--mark" if module == "mark" => conditions.push(mark(value, option.negated)),
             _ => conditions.push(condition(&option, value, family)),
         }
     }
@@ -140,7 +143,8 @@ fn target(name: &str) -> Effect {
         "REJECT" => Effect::Reject,
         "RETURN" => Effect::Return,
         "NOTRACK" => Effect::Untrack,
-        "MASQUERADE" | "SNAT" | "NETMAP" => Effect::Translate(None),
+        "MASQUERADE" => Effect::Translate(NewSource::OfInterface),
+        "SNAT" | "NETMAP" => Effect::Translate(NewSource::Unknown),
         "DNAT" | "REDIRECT" | "TPROXY" => Effect::Divert,
         name if name.starts_with(CHAIN_PREFIX) => Effect::Ours,
         // Names of extensions: their chains don't exist, and no rule ends with them.
@@ -259,6 +263,22 @@ fn states(value: &str, negated: bool) -> Condition {
         })
         .sum();
     any_bit(Field::FlowState, bits, negated)
+}
+
+/// `0x1`, `0x4000/0x4000`.
+fn mark(value: &str, negated: bool) -> Condition {
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let (mark, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
+    match number(mark).zip(number(mask)) {
+        Some((mark, mask)) => Condition {
+            mask: mask.to_ne_bytes().into(),
+            ..Condition::equals(Field::Mark, mark.to_ne_bytes().into(), negated)
+        },
+        None => Condition::unknown(),
+    }
 }
 
 /// The status bits of a flow (`IPS_*`, linux/netfilter/nf_conntrack_common.h).

@@ -6,18 +6,20 @@
 mod bases;
 mod elements;
 mod fields;
+mod registers;
 mod xtables;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::read::{body, consistently, generation, list, text};
 use super::uapi::*;
-use crate::judge::chain::{BaseChain, Condition, Effect, Field, ForeignRule, Test};
+use crate::judge::chain::{BaseChain, Condition, Effect, Field, ForeignRule, NewSource, Test};
 use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find, number};
 use bases::base_chains;
 use elements::{elements, verdict};
 use fields::{flow, meta, payload};
-use xtables::{flow_state, multiport, not_tcp, range_start, tcp, untracks};
+use registers::{Registers, key_conditions};
+use xtables::{flow_state, mark, multiport, not_tcp, target, tcp};
 
 // linux/netfilter.h, linux/netfilter/nf_tables.h and nf_tables_compat.h.
 const NFTA_RULE_EXPRESSIONS_OF_XT: [&str; 2] = ["match", "target"];
@@ -75,8 +77,8 @@ fn read_all(wire: &mut Wire) -> Result<Vec<BaseChain>, WireError> {
 fn targets_of(effect: &Effect, targets: &mut Vec<String>) {
     match effect {
         Effect::Jump(name) | Effect::Goto(name) => targets.push(name.clone()),
-        Effect::Map(_, elements) => {
-            for (_, _, effect) in elements {
+        Effect::Map(elements) => {
+            for (_, effect) in elements {
                 targets_of(effect, targets);
             }
         }
@@ -116,7 +118,7 @@ pub(super) fn rule(
     let mut reader = RuleReader {
         wire,
         table,
-        registers: BTreeMap::new(),
+        registers: Registers::default(),
         conditions: Vec::new(),
         effect: Effect::Continue,
     };
@@ -127,16 +129,10 @@ pub(super) fn rule(
     })
 }
 
-#[derive(Debug, Clone)]
-enum RegisterContent {
-    Loaded { field: Field, mask: Vec<u8> },
-    Data(Vec<u8>),
-}
-
 struct RuleReader<'a> {
     wire: &'a mut Wire,
     table: &'a TableKey,
-    registers: BTreeMap<u32, RegisterContent>,
+    registers: Registers,
     conditions: Vec<Condition>,
     effect: Effect,
 }
@@ -172,7 +168,7 @@ impl RuleReader<'_> {
             "lookup" => self.lookup(list)?,
             "immediate" => self.immediate(list),
             "reject" => self.effect = Effect::Reject,
-            "masq" => self.effect = Effect::Translate(None),
+            "masq" => self.effect = Effect::Translate(NewSource::OfInterface),
             "redir" | "tproxy" => self.effect = Effect::Divert,
             "nat" => self.translate(list),
             // Without influence on the path of a packet.
@@ -195,37 +191,25 @@ impl RuleReader<'_> {
     /// A load into a register; a set (without the destination) changes no path.
     fn load(&mut self, list: &[Attribute<'_>], register: u16, field: Field) {
         if let Some(register) = number(list, register) {
-            let mask = Vec::new();
-            self.registers
-                .insert(register, RegisterContent::Loaded { field, mask });
-        }
-    }
-
-    fn loaded(&self, register: Option<u32>) -> (Field, Vec<u8>) {
-        match register.and_then(|register| self.registers.get(&register)) {
-            Some(RegisterContent::Loaded { field, mask }) => (*field, mask.clone()),
-            Some(RegisterContent::Data(_)) | None => (Field::Unknown, Vec::new()),
+            self.registers.load(register, field, Vec::new());
         }
     }
 
     fn bitwise(&mut self, list: &[Attribute<'_>]) {
-        let (field, _) = self.loaded(number(list, NFTA_BITWISE_SREG));
+        let (field, _) = self.registers.loaded(number(list, NFTA_BITWISE_SREG));
         let mask = data(list, NFTA_BITWISE_MASK);
         let plain = data(list, NFTA_BITWISE_XOR).is_none_or(|xor| xor.iter().all(|b| *b == 0));
-        let slot = match mask {
-            Some(mask) if plain => RegisterContent::Loaded { field, mask },
-            _ => RegisterContent::Loaded {
-                field: Field::Unknown,
-                mask: Vec::new(),
-            },
+        let (field, mask) = match mask {
+            Some(mask) if plain => (field, mask),
+            _ => (Field::Unknown, Vec::new()),
         };
         if let Some(register) = number(list, NFTA_BITWISE_DREG) {
-            self.registers.insert(register, slot);
+            self.registers.load(register, field, mask);
         }
     }
 
     fn compare(&mut self, list: &[Attribute<'_>]) {
-        let (field, mask) = self.loaded(number(list, NFTA_CMP_SREG));
+        let (field, mask) = self.registers.loaded(number(list, NFTA_CMP_SREG));
         let operator = number(list, NFTA_CMP_OP);
         let Some(bytes) = data(list, NFTA_CMP_DATA).filter(|it| it.len() <= field.width()) else {
             self.conditions.push(Condition::unknown());
@@ -250,7 +234,7 @@ impl RuleReader<'_> {
     }
 
     fn range(&mut self, list: &[Attribute<'_>]) {
-        let (field, mask) = self.loaded(number(list, NFTA_RANGE_SREG));
+        let (field, mask) = self.registers.loaded(number(list, NFTA_RANGE_SREG));
         let ends = (
             data(list, NFTA_RANGE_FROM_DATA),
             data(list, NFTA_RANGE_TO_DATA),
@@ -268,40 +252,54 @@ impl RuleReader<'_> {
     }
 
     fn lookup(&mut self, list: &[Attribute<'_>]) -> Result<(), WireError> {
-        let (field, mask) = self.loaded(number(list, NFTA_LOOKUP_SREG));
+        let parts = self.registers.key_parts(number(list, NFTA_LOOKUP_SREG));
         let name = text(list, NFTA_LOOKUP_SET).unwrap_or_default();
         let negated = number(list, NFTA_LOOKUP_FLAGS).unwrap_or(0) & NFT_LOOKUP_F_INV != 0;
-        if field == Field::Unknown {
+        let target = number(list, NFTA_LOOKUP_DREG);
+        if let Some(register) = target.filter(|it| *it != NFT_REG_VERDICT) {
+            // A map of data.
+            self.registers.load(register, Field::Unknown, Vec::new());
+            return Ok(());
+        }
+        let is_known = parts.iter().any(|part| part.field != Field::Unknown);
+        if target.is_none() && !is_known {
             self.conditions.push(Condition::unknown());
-            // A map may still lead to an acceptance.
-            if number(list, NFTA_LOOKUP_DREG) == Some(NFT_REG_VERDICT) {
-                let elements = elements(self.wire, self.table, &name)?;
-                self.effect = Effect::Map(Field::Unknown, elements);
-            }
             return Ok(());
         }
         let found = elements(self.wire, self.table, &name)?;
-        let joins = found.iter().any(|(key, ..)| key.len() > field.width());
-        let field = if joins { Field::Unknown } else { field };
-        match number(list, NFTA_LOOKUP_DREG) {
-            Some(NFT_REG_VERDICT) => self.effect = Effect::Map(field, found),
-            Some(register) => {
-                let unknown = RegisterContent::Loaded {
-                    field: Field::Unknown,
-                    mask: Vec::new(),
-                };
-                self.registers.insert(register, unknown);
-            }
-            None => {
-                let ranges = found.into_iter().map(|(first, last, _)| (first, last));
-                self.conditions.push(Condition {
-                    field,
-                    mask,
-                    test: Test::InRanges(ranges.collect()),
-                    negated,
-                });
-            }
+        if target == Some(NFT_REG_VERDICT) {
+            let elements = found.into_iter().map(|(first, last, effect)| {
+                let conditions = key_conditions(&parts, &first, &last);
+                (conditions, effect)
+            });
+            self.effect = Effect::Map(elements.collect());
+            return Ok(());
         }
+        let single = match parts.as_slice() {
+            [part, ..] => found
+                .iter()
+                .all(|(key, ..)| key.len() <= part.field.width()),
+            [] => false,
+        };
+        let (field, mask, test) = match parts.first() {
+            Some(part) if single => {
+                let ranges = found.into_iter().map(|(first, last, _)| (first, last));
+                let test = Test::InRanges(ranges.collect());
+                (part.field, part.mask.clone(), test)
+            }
+            _ => {
+                let lists = found
+                    .iter()
+                    .map(|(first, last, _)| key_conditions(&parts, first, last));
+                (Field::Unknown, Vec::new(), Test::AnyOf(lists.collect()))
+            }
+        };
+        self.conditions.push(Condition {
+            field,
+            mask,
+            test,
+            negated,
+        });
         Ok(())
     }
 
@@ -309,8 +307,7 @@ impl RuleReader<'_> {
         let register = number(list, NFTA_IMMEDIATE_DREG);
         if register != Some(NFT_REG_VERDICT) {
             if let (Some(register), Some(bytes)) = (register, data(list, NFTA_IMMEDIATE_DATA)) {
-                self.registers
-                    .insert(register, RegisterContent::Data(bytes));
+                self.registers.set(register, bytes);
             }
             return;
         }
@@ -324,12 +321,8 @@ impl RuleReader<'_> {
             self.effect = Effect::Divert;
             return;
         }
-        let register = number(list, NFTA_NAT_REG_ADDR_MIN);
-        let bytes = match register.and_then(|register| self.registers.get(&register)) {
-            Some(RegisterContent::Data(bytes)) => bytes.as_slice(),
-            _ => &[],
-        };
-        self.effect = Effect::Translate(super::register::address(bytes));
+        let bytes = self.registers.data(number(list, NFTA_NAT_REG_ADDR_MIN));
+        self.effect = Effect::Translate(super::register::address(bytes).into());
     }
 
     /// A match or target of xtables, which iptables-nft embeds.
@@ -343,25 +336,15 @@ impl RuleReader<'_> {
                 "conntrack" | "state" => self.conditions.push(flow_state(info, revision)),
                 "tcp" => self.conditions.extend(tcp(info)),
                 "udp" => self.conditions.push(not_tcp()),
+                "mark" => self.conditions.push(mark(info, revision)),
                 "multiport" => self.conditions.push(multiport(info, revision)),
                 _ => self.conditions.push(Condition::unknown()),
             }
             return;
         }
-        self.effect = match name.as_str() {
-            "REJECT" => Effect::Reject,
-            "DROP" => Effect::Drop,
-            "ACCEPT" => Effect::Accept,
-            "NOTRACK" => Effect::Untrack,
-            "CT" if untracks(info) => Effect::Untrack,
-            "NFQUEUE" => {
-                self.conditions.push(Condition::unknown());
-                Effect::Accept
-            }
-            "MASQUERADE" => Effect::Translate(None),
-            "DNAT" | "REDIRECT" | "TPROXY" => Effect::Divert,
-            "SNAT" | "NETMAP" => Effect::Translate(range_start(info, revision, self.table.family)),
-            _ => Effect::Continue,
-        };
+        if name == "NFQUEUE" {
+            self.conditions.push(Condition::unknown());
+        }
+        self.effect = target(&name, info, revision, self.table.family);
     }
 }

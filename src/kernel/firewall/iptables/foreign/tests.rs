@@ -34,6 +34,7 @@ fn stopped(chain: &str, verdict: &'static str) -> Fate {
     Fate::Stopped(StoppingChain {
         table: "iptables-legacy table filter".to_owned(),
         chain: chain.to_owned(),
+        rule: None,
         verdict,
     })
 }
@@ -102,7 +103,7 @@ fn translation_before_our_chain_is_found_and_behind_it_is_not() {
         -A POSTROUTING -j TRAILBLAZER-POST\n";
     assert!(matches!(
         fate(before, POST, true),
-        Fate::Translated(Some(to), _) if to.to_string() == "198.51.100.7"
+        Fate::Translated(NewSource::Address(to), _) if to.to_string() == "198.51.100.7"
     ));
     let behind = "-P POSTROUTING ACCEPT\n-N TRAILBLAZER-POST\n\
         -A POSTROUTING -j TRAILBLAZER-POST\n\
@@ -111,6 +112,29 @@ fn translation_before_our_chain_is_found_and_behind_it_is_not() {
     let docker =
         "-P POSTROUTING ACCEPT\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n";
     assert_eq!(fate(docker, POST, true), Fate::Passes);
+    let masquerade = "-P POSTROUTING ACCEPT\n-A POSTROUTING -o lo -j ACCEPT\n\
+        -A POSTROUTING -o pub -j MASQUERADE\n";
+    let Fate::Translated(NewSource::OfInterface, culprit) = fate(masquerade, POST, true) else {
+        panic!("{:?}", fate(masquerade, POST, true));
+    };
+    let text = "iptables-legacy table filter, chain POSTROUTING, rule 2: masquerade";
+    assert_eq!(culprit.to_string(), text);
+}
+
+#[test]
+fn translation_with_an_unknown_condition_leaves_a_doubt() {
+    const POST: (&str, ChainPlace) = ("POSTROUTING", ChainPlace::Translation);
+    let with = |words: &str| {
+        let text = format!("-P POSTROUTING ACCEPT\n-A POSTROUTING {words} -j MASQUERADE\n");
+        fate(&text, POST, true)
+    };
+    let set = with("-m set --match-set clients src");
+    assert!(matches!(set, Fate::MayTranslate(..)), "{set:?}");
+    assert_eq!(with("-m mark --mark 0x40000/0xff0000"), Fate::Passes);
+    let unmarked = with("-m mark ! --mark 0x40000/0xff0000");
+    assert!(matches!(unmarked, Fate::Translated(..)), "{unmarked:?}");
+    let flow = with("-m connmark --mark 0x1");
+    assert!(matches!(flow, Fate::MayTranslate(..)), "{flow:?}");
 }
 
 #[test]

@@ -5,9 +5,11 @@ use crate::judge::chain::Effect;
 use crate::kernel::firewall::iptables::CHAIN_PREFIX;
 use crate::kernel::firewall::nftables::read::{ENOENT, body, element_key, list, text};
 use crate::kernel::firewall::nftables::uapi::*;
-use crate::kernel::wire::{Attributes, DUMP, Wire, WireError, attributes, find};
+use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find};
 
 const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
+const NFT_SET_ELEM_CATCHALL: u32 = 2;
 
 /// The verdict in an `NFTA_DATA_VERDICT`.
 pub(super) fn verdict(payload: &[u8]) -> Option<Effect> {
@@ -45,6 +47,8 @@ pub(super) fn elements(
     );
     // Key, end of an interval, verdict.
     let mut found: Vec<(Vec<u8>, bool, Effect)> = Vec::new();
+    let mut joined: Vec<Range> = Vec::new();
+    let mut otherwise: Option<Range> = None;
     let answer = wire.ask(msg::GETSETELEM, DUMP, &request, |frame| {
         let list = list(frame.body)?;
         let Some(all) = find(&list, NFTA_SET_ELEM_LIST_ELEMENTS) else {
@@ -56,11 +60,15 @@ pub(super) fn elements(
                 .and_then(|flags| flags.be32())
                 .unwrap_or(0);
             let effect = find(&parts, NFTA_SET_ELEM_DATA).and_then(|data| verdict(data.payload));
-            found.push((
-                element_key(element.payload),
-                flags & NFT_SET_ELEM_INTERVAL_END != 0,
-                effect.unwrap_or(Effect::Continue),
-            ));
+            let effect = effect.unwrap_or(Effect::Continue);
+            let key = element_key(element.payload);
+            if flags & NFT_SET_ELEM_CATCHALL != 0 {
+                otherwise = Some((Vec::new(), Vec::new(), effect));
+            } else if let Some(last) = key_end(&parts) {
+                joined.push((key, last, effect));
+            } else {
+                found.push((key, flags & NFT_SET_ELEM_INTERVAL_END != 0, effect));
+            }
         }
         Ok(())
     });
@@ -70,7 +78,16 @@ pub(super) fn elements(
         Err(WireError::Kernel { errno: ENOENT, .. }) => return Err(WireError::Interrupted),
         Err(error) => return Err(error),
     }
-    Ok(ranges(found))
+    joined.append(&mut ranges(found));
+    // The element for all other keys comes last.
+    joined.extend(otherwise);
+    Ok(joined)
+}
+
+/// The last key of an element in a set of joined ranges.
+fn key_end(parts: &[Attribute<'_>]) -> Option<Vec<u8>> {
+    let end = attributes(find(parts, NFTA_SET_ELEM_KEY_END)?.payload).ok()?;
+    Some(find(&end, NFTA_DATA_VALUE)?.payload.to_vec())
 }
 
 /// The first key, the last key, and the effect.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::judge::chain::{Condition, Field, Test};
+use crate::judge::chain::{Condition, Effect, Field, NewSource, Test};
 use crate::judge::ordinary::PROTOCOL;
 use crate::kernel::firewall::nftables::register;
 use crate::kernel::firewall::nftables::uapi::{NFPROTO_IPV4, NFPROTO_IPV6};
@@ -125,8 +125,37 @@ pub(super) fn multiport(info: &[u8], revision: u32) -> Condition {
     }
 }
 
+/// The condition of `xt_mark` (`struct xt_mark_mtinfo1`, linux/netfilter/xt_mark.h): mark, mask and
+/// inversion.
+pub(super) fn mark(info: &[u8], revision: u32) -> Condition {
+    match (info.get(..4), info.get(4..8), info.get(8), revision) {
+        (Some(mark), Some(mask), Some(inverted), 1) => Condition {
+            mask: mask.to_vec(),
+            ..Condition::equals(Field::Mark, mark.to_vec(), *inverted != 0)
+        },
+        _ => Condition::unknown(),
+    }
+}
+
+/// The effect of a target, in a table of the family.
+pub(super) fn target(name: &str, info: &[u8], revision: u32, family: u8) -> Effect {
+    match name {
+        "REJECT" => Effect::Reject,
+        "DROP" => Effect::Drop,
+        // A program decides about a queued packet, perhaps for an acceptance.
+        "ACCEPT" | "NFQUEUE" => Effect::Accept,
+        "NOTRACK" => Effect::Untrack,
+        "CT" if untracks(info) => Effect::Untrack,
+        "MASQUERADE" => Effect::Translate(NewSource::OfInterface),
+        "DNAT" | "REDIRECT" | "TPROXY" => Effect::Divert,
+        "SNAT" => Effect::Translate(range_start(info, revision, family).into()),
+        "NETMAP" => Effect::Translate(NewSource::Unknown),
+        _ => Effect::Continue,
+    }
+}
+
 /// True for the target `CT --notrack` (`struct xt_ct_target_info`, linux/netfilter/xt_CT.h).
-pub(super) fn untracks(info: &[u8]) -> bool {
+fn untracks(info: &[u8]) -> bool {
     /// `XT_CT_NOTRACK`.
     const NOTRACK: u16 = 1;
     port(info, 0).is_some_and(|flags| flags & NOTRACK != 0)
@@ -134,7 +163,7 @@ pub(super) fn untracks(info: &[u8]) -> bool {
 
 /// The first address of a translation's range (`struct nf_nat_range`; revision 0:
 /// `struct nf_nat_ipv4_multi_range_compat`, linux/netfilter/nf_nat.h).
-pub(super) fn range_start(info: &[u8], revision: u32, family: u8) -> Option<IpAddr> {
+fn range_start(info: &[u8], revision: u32, family: u8) -> Option<IpAddr> {
     let offset = if revision == 0 && family == NFPROTO_IPV4 {
         8
     } else {
@@ -174,6 +203,20 @@ mod tests {
         let range = vec![(443u16.to_be_bytes().into(), 444u16.to_be_bytes().into())];
         assert_eq!(found[1].test, Test::InRanges(range));
         assert_eq!(tcp(&info[..5]), [Condition::unknown()]);
+    }
+
+    #[test]
+    fn marks_of_xtables_are_read() {
+        let mut info = vec![0; 12];
+        info[..4].copy_from_slice(&0x4000u32.to_ne_bytes());
+        info[4..8].copy_from_slice(&0xff00u32.to_ne_bytes());
+        info[8] = 1;
+        let found = mark(&info, 1);
+        assert_eq!(found.field, Field::Mark);
+        assert_eq!(found.mask, 0xff00u32.to_ne_bytes());
+        assert_eq!(found.test, Test::Equals(0x4000u32.to_ne_bytes().into()));
+        assert!(found.negated);
+        assert_eq!(mark(&info[..5], 1), Condition::unknown());
     }
 
     #[test]
