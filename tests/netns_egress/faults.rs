@@ -237,8 +237,8 @@ pub const ROWS: &[Row] = &[
         kinds: NAT,
         firewalls: EACH,
         settings: |scene| {
-            let nobody = "bypass = [\"198.51.100.140\"]\n[bypass]\n";
-            scene.settings().replace("[bypass]\n", nobody)
+            let nobody = "bypass = [\"198.51.100.140\"]\n[vpc]\n";
+            scene.settings().replace("[vpc]\n", nobody)
         },
         names: &["translation", "bypass"],
         storage: [false, true],
