@@ -2,6 +2,7 @@
 //! journal.
 
 mod absent;
+mod timer;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -122,6 +123,7 @@ impl StatusView {
     fn exit_code(&self) -> u8 {
         match self {
             StatusView::Running(snapshot) if snapshot.state == State::InForce => exit::OK,
+            StatusView::Absent(absent) if absent.is_kept_by_timer() => exit::OK,
             StatusView::Running(_) | StatusView::Absent(_) => exit::FAILED,
         }
     }

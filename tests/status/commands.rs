@@ -162,6 +162,38 @@ fn status_without_an_agent_and_a_role_finds_our_objects() {
     });
 }
 
+/// Single passes by the enabled timer are no fault, as long as they keep the kernel in sync.
+#[test]
+fn status_accepts_the_timer_in_place_of_an_agent() {
+    lab::isolated(|| {
+        let host = Host::new();
+        // The namespace has mounts of its own.
+        let wants = "/etc/systemd/system/timers.target.wants";
+        let units = "mkdir -p /etc/systemd && mount -t tmpfs none /etc/systemd";
+        let link = format!(
+            "{units} && mkdir -p {wants} && \
+             ln -s /usr/lib/systemd/system/trailblazer-reconcile.timer {wants}/"
+        );
+        host.bare.ns.run(&["sh", "-c", &link]);
+        let early = host.run(&["status"]).expect_code(1).stdout;
+        assert!(
+            early.starts_with("NO PASSES trailblazer-reconcile.timer is late"),
+            "{early}"
+        );
+        host.run(&["reconcile"]).ok();
+        let sound = host.json(&["status"], 0);
+        crate::page::check_absent(&sound);
+        assert_eq!(sound["agent"], "not_running");
+        assert_eq!(sound["in_sync"], true);
+        let text = host.run(&["status"]).ok().stdout;
+        let first = "IN SYNC trailblazer-reconcile.timer runs the passes, the last ended at ";
+        assert!(text.starts_with(first), "{text}");
+        host.bare.ns.ip("rule del pref 30020 protocol 83");
+        let drifted = host.run(&["status"]).expect_code(1).stdout;
+        assert!(drifted.starts_with("NOT IN SYNC "), "{drifted}");
+    });
+}
+
 #[test]
 fn status_shows_the_agents_answer() {
     lab::isolated(|| {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::timer::Timer;
 use crate::clock;
 use crate::columns::Style;
 use crate::config::file::Loaded;
@@ -45,6 +46,8 @@ pub(super) struct Absent {
     hold: Option<HoldStatus>,
     history: History,
     degraded: Vec<Degradation>,
+    /// Single passes in place of the agent.
+    timer: Option<Timer>,
     pub notes: Vec<String>,
 }
 
@@ -101,6 +104,7 @@ pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
         hold: None,
         history: History::default(),
         degraded: Vec::new(),
+        timer: None,
         notes: Vec::new(),
     };
     if let Err(error) = absent.look_at_kernel(config).await {
@@ -117,6 +121,9 @@ pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
         Ok(history) => {
             let holder = lock::holder(state_dir).ok().flatten();
             let running = holder.map(|holder| holder.pid);
+            if absent.certainly() {
+                absent.timer = Timer::look(&history, Timestamp::now());
+            }
             absent.history = history.with_running(running).last(PASSES);
         }
         Err(error) => absent.notes.push(error.to_string()),
@@ -146,6 +153,12 @@ impl Absent {
     /// True if no agent runs; otherwise an agent may run without answering.
     pub(super) fn certainly(&self) -> bool {
         matches!(self.error, AskError::NoAgent { .. })
+    }
+
+    /// True if the timer keeps the kernel in sync in place of an agent.
+    pub(super) fn is_kept_by_timer(&self) -> bool {
+        let on_time = self.timer.as_ref().is_some_and(Timer::is_on_time);
+        on_time && self.in_sync() == Some(true) && self.degraded.is_empty()
     }
 
     async fn look_at_kernel(&mut self, config: &Config) -> Result<(), PassError> {
@@ -272,12 +285,16 @@ impl Absent {
     }
 
     pub(super) fn to_text(&self, style: Style) -> String {
-        let (word, why) = match &self.error {
-            AskError::NoAgent { path } => (
+        let (colour, word, why) = match (&self.error, &self.timer) {
+            (_, Some(timer)) if self.is_kept_by_timer() => ("32", "IN SYNC", timer.text()),
+            (_, Some(timer)) if timer.is_on_time() => ("31", "NOT IN SYNC", timer.text()),
+            (_, Some(timer)) => ("31", "NO PASSES", timer.text()),
+            (AskError::NoAgent { path }, None) => (
+                "31",
                 "NOT RUNNING",
                 format!("no process listens at {}", path.display()),
             ),
-            error => ("NO ANSWER", error.to_string()),
+            (error, None) => ("31", "NO ANSWER", error.to_string()),
         };
         let why = indented(&why, 2);
         let degraded = match self.degraded.first() {
@@ -286,7 +303,7 @@ impl Absent {
         };
         let headline = format!(
             "{} {why}{degraded}\nState of the kernel and the journal at {:.0}:\n\n",
-            painted(style, "31", word),
+            painted(style, colour, word),
             Timestamp::now(),
         );
         let mut lines = Lines::after(headline, style);
@@ -334,6 +351,7 @@ impl Absent {
         });
         json!({
             "agent": if self.certainly() { "not_running" } else { "unreachable" },
+            "timer": self.timer.as_ref().map(Timer::text),
             "error": self.error.to_string(),
             "in_sync": self.in_sync(),
             "pending": pending,
