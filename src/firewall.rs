@@ -206,8 +206,12 @@ pub enum Statement {
     /// Lower the segment size of a TCP packet with SYN to this limit; never raise it. Continue with
     /// the next rule.
     ClampMss(u16),
-    /// Translate the source to this address.
+    /// Translate the source to this address, and keep the port if no other flow has the port.
     Snat(IpAddr),
+    /// Translate the source to this address and to a random port. Two flows that begin at the same
+    /// moment rarely get the same port then; the kernel drops the second one at a collision. Tools
+    /// and kernels without random ports get [`Statement::Snat`].
+    SnatRandomly(IpAddr),
     /// Translate the source to the outgoing interface's address.
     Masquerade,
     /// Count the packet for the path and the rule's family; continue with the next rule. The count
@@ -341,28 +345,6 @@ pub struct Chain {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Ruleset {
     pub chains: Vec<Chain>,
-}
-
-impl Ruleset {
-    /// The policy without the rules that some kernels cannot have: those that look at sockets.
-    pub fn without_extras(&self) -> Ruleset {
-        let looks = |rule: &FwRule| {
-            let socket = |condition: &Match| matches!(condition, Match::UdpWithSocket(_));
-            rule.matches.iter().any(socket)
-        };
-        let chains = self.chains.iter().map(|chain| Chain {
-            hook: chain.hook,
-            rules: chain
-                .rules
-                .iter()
-                .filter(|rule| !looks(rule))
-                .cloned()
-                .collect(),
-        });
-        Ruleset {
-            chains: chains.filter(|chain| !chain.rules.is_empty()).collect(),
-        }
-    }
 }
 
 /// Our firewall objects in the kernel, as read by a backend.

@@ -179,6 +179,8 @@ fn every_verdict() -> Vec<Statement> {
         Statement::Count(Path::Egress),
         Statement::Snat("10.0.0.20".parse().unwrap()),
         Statement::Snat("2001:db8::20".parse().unwrap()),
+        Statement::SnatRandomly("10.0.0.20".parse().unwrap()),
+        Statement::SnatRandomly("2001:db8::20".parse().unwrap()),
         Statement::Masquerade,
         Statement::Accept,
         Statement::Drop,

@@ -273,6 +273,43 @@ fn snat_masquerade_and_accept_act_on_packets() {
     });
 }
 
+/// The ports that the server sees of some connections, each with the client's own.
+fn ports(from: IpAddr, to: IpAddr) -> Vec<(u16, u16)> {
+    let mut found = Vec::new();
+    for _ in 0..4 {
+        let mut stream = inside_of("client", move || connect(from, to)).unwrap();
+        assert!(ask(&mut stream).is_some());
+        let own = stream.local_addr().unwrap().port();
+        let table = sh("conntrack -L -f ipv4 2>/dev/null; conntrack -L -f ipv6 2>/dev/null");
+        let begin = format!("src={from} dst={to} sport={own} ");
+        let line = table.lines().find(|line| line.contains(&begin)).unwrap();
+        let (_, seen) = line.rsplit_once("dport=").unwrap();
+        let digits: String = seen.chars().take_while(char::is_ascii_digit).collect();
+        found.push((own, digits.parse().unwrap()));
+    }
+    found
+}
+
+#[test]
+fn translation_to_random_ports_keeps_no_port() {
+    isolated(|| {
+        for_all(|backend, tool, family| {
+            let (from, to) = (client(family, 0), server(family, 1));
+            let mut translate = |verdict| {
+                let rules = vec![rule(&[Match::OutputInterface("s0".into())], verdict)];
+                let chains = vec![chain(Hook::PostroutingNat, rules)];
+                backend.replace(&Ruleset { chains }).unwrap();
+                ports(from, to)
+            };
+            let kept = |(own, seen): &(u16, u16)| own == seen;
+            let found = translate(Statement::Snat(server(family, 11)));
+            assert!(found.iter().all(kept), "{tool}: {found:?}");
+            let found = translate(Statement::SnatRandomly(server(family, 11)));
+            assert!(!found.iter().all(kept), "{tool}: {found:?}");
+        });
+    });
+}
+
 #[test]
 fn source_buckets_are_complete_and_stable() {
     isolated(|| {

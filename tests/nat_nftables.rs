@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -318,6 +318,18 @@ fn vocabulary() -> Vec<(Hook, FwRule, &'static str, &'static str)> {
             nat,
             rule(vec![], V::Snat("2001:db8::2".parse().unwrap())),
             "meta nfproto ipv6 counter snat ip6 to 2001:db8::2",
+            "",
+        ),
+        (
+            nat,
+            rule(vec![], V::SnatRandomly("192.0.2.1".parse().unwrap())),
+            "meta nfproto ipv4 counter snat ip to 192.0.2.1 fully-random",
+            "",
+        ),
+        (
+            nat,
+            rule(vec![], V::SnatRandomly("2001:db8::2".parse().unwrap())),
+            "meta nfproto ipv6 counter snat ip6 to 2001:db8::2 fully-random",
             "",
         ),
         (
@@ -742,6 +754,36 @@ fn matches_hold_for_exactly_their_packets() {
             "[2001:db8:1::1]:9",
         );
         assert_eq!(counted[..2].iter().sum::<u64>(), 1, "{counted:?}");
+    });
+}
+
+#[test]
+fn translation_to_random_ports_keeps_no_port() {
+    isolated(|| {
+        sh("ip addr add 2001:db8::77/128 dev lo nodad");
+        let mut backend = Nftables::new();
+        for (here, to) in [("127.0.0.1", "127.0.0.77"), ("::1", "2001:db8::77")] {
+            let (here, to): (IpAddr, IpAddr) = (here.parse().unwrap(), to.parse().unwrap());
+            let listener = TcpListener::bind((here, 0)).unwrap();
+            // True if the listener sees the port of the client.
+            let kept = || {
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let (_server, peer) = listener.accept().unwrap();
+                assert_eq!(peer.ip(), to, "the flow is translated");
+                peer.port() == client.local_addr().unwrap().port()
+            };
+            let mut translate = |verdict| {
+                let rules = vec![rule(
+                    vec![Match::DestinationAnyOf(vec![here.into()])],
+                    verdict,
+                )];
+                backend.replace(&only(Hook::PostroutingNat, rules)).unwrap();
+            };
+            translate(Statement::Snat(to));
+            assert!((0..4).all(|_| kept()), "to {to}");
+            translate(Statement::SnatRandomly(to));
+            assert!(!(0..4).all(|_| kept()), "to a random port of {to}");
+        }
     });
 }
 

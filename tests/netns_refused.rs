@@ -143,6 +143,47 @@ fn refused_counters_leave_the_translation_iptables_legacy() {
     isolated(|| refused_counters(Firewall::IptablesLegacy));
 }
 
+/// A tool without random ports: the translation is in force and keeps ports, and nothing is missing.
+fn refused_random_ports(firewall: Firewall) {
+    let (lab, case) = scene(firewall);
+    let mut machine = case.machine(&lab);
+    let list = |family: &str| {
+        let program = firewall.program(family);
+        lab.ns("nat1").run(&[program.as_str(), "-t", "nat", "-S"])
+    };
+    let real = machine
+        .tools
+        .replace(picky(firewall, &["ip", "ip6"], "--random-fully"));
+    machine.changed();
+    machine.in_sync();
+    count_from_now(&lab);
+    assert_partners(&lab, &[]);
+    for family in ["ip", "ip6"] {
+        let rules = list(family);
+        assert!(rules.contains("-j SNAT"), "{rules}");
+        assert!(!rules.contains("--random-fully"), "{rules}");
+    }
+    machine.tools = real;
+    machine.changed();
+    machine.in_sync();
+    for family in ["ip", "ip6"] {
+        let rules = list(family);
+        assert!(rules.contains("--random-fully"), "{rules}");
+    }
+    assert_partners(&lab, &[]);
+    machine.flush();
+}
+
+#[test]
+fn refused_random_ports_leave_the_translation_iptables() {
+    isolated(|| refused_random_ports(Firewall::Iptables));
+}
+
+#[test]
+fn refused_random_ports_leave_the_translation_iptables_legacy() {
+    isolated(|| refused_random_ports(Firewall::IptablesLegacy));
+}
+
 fn refused_family(firewall: Firewall) {
     let (lab, case) = scene(firewall);
     let mut machine = case.machine(&lab);

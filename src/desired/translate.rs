@@ -329,7 +329,7 @@ impl Translation<'_> {
             chains.nat.push(FwRule {
                 family: Some(self.family),
                 matches,
-                verdict: Statement::Snat(address),
+                verdict: Statement::SnatRandomly(address),
             });
         }
     }

@@ -58,6 +58,37 @@ impl FwRule {
 }
 
 impl Ruleset {
+    /// The policy with translations that keep ports where possible.
+    pub fn without_random_ports(&self) -> Ruleset {
+        let mut policy = self.clone();
+        for rule in policy.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+            if let Statement::SnatRandomly(address) = rule.verdict {
+                rule.verdict = Statement::Snat(address);
+            }
+        }
+        policy
+    }
+
+    /// The policy without the rules that look at sockets, which some kernels cannot have.
+    pub fn without_sockets(&self) -> Ruleset {
+        let looks = |rule: &FwRule| {
+            let socket = |condition: &Match| matches!(condition, Match::UdpWithSocket(_));
+            rule.matches.iter().any(socket)
+        };
+        let chains = self.chains.iter().map(|chain| Chain {
+            hook: chain.hook,
+            rules: chain
+                .rules
+                .iter()
+                .filter(|rule| !looks(rule))
+                .cloned()
+                .collect(),
+        });
+        Ruleset {
+            chains: chains.filter(|chain| !chain.rules.is_empty()).collect(),
+        }
+    }
+
     /// The policy without some parts. A rule of both families whose part is left out for one family
     /// becomes a rule of the other family.
     pub fn without(&self, pieces: &Pieces) -> Ruleset {

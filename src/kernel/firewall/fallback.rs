@@ -75,7 +75,9 @@ impl Fallback {
         }
         match backend.rehearse(policy) {
             Err(error) if is_refusal(&error) => {}
-            _ => return Ok(whole),
+            Err(_) => return Ok(whole),
+            // The rehearsal tells the backend what the tool lacks.
+            Ok(()) => return backend.render(&self.usable(policy)),
         }
         self.rehearse_all(backend, policy);
         let usable = backend.render(&self.usable(policy))?;

@@ -87,7 +87,7 @@ pub fn gather(rule: &FwRule, hook: Hook, family: Family) -> Result<Conditions, N
     if rule.family.is_some_and(|of_rule| of_rule != family) {
         return Err(Nothing::NeverMatches);
     }
-    if let Statement::Snat(address) = &rule.verdict {
+    if let Statement::Snat(address) | Statement::SnatRandomly(address) = &rule.verdict {
         same_family(rule, Family::of(*address), family)?;
     }
     let mut gathering = Gathering {

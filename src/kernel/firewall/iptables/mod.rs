@@ -245,14 +245,16 @@ impl FirewallBackend for IptablesBackend {
 
     /// Lets `iptables-restore` parse the rules. The kernel is not asked.
     fn rehearse(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
-        let goal = rendered(&EXTRAS.usable(ruleset))?;
-        for family in self.handled() {
-            if let Reading::Read(saved) = self.read(family)? {
-                let input = script::script(&saved, goal.get(family));
-                self.feed_with("check our rules", family, &input, &["--test"])?;
+        EXTRAS.install(ruleset, |ruleset| {
+            let goal = rendered(ruleset)?;
+            for family in self.handled() {
+                if let Reading::Read(saved) = self.read(family)? {
+                    let input = script::script(&saved, goal.get(family));
+                    self.feed_with("check our rules", family, &input, &["--test"])?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -46,7 +46,7 @@ pub fn render(ruleset: &Ruleset, family: Family) -> Result<Own, String> {
 fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
     let nat = hook == Hook::PostroutingNat;
     match &rule.verdict {
-        Statement::Snat(_) | Statement::Masquerade if !nat => Err(format!(
+        Statement::Snat(_) | Statement::SnatRandomly(_) | Statement::Masquerade if !nat => Err(format!(
             "source translation at {hook:?}: only the nat table translates"
         )),
         Statement::Drop if nat => {
@@ -66,6 +66,9 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
         // The kernel never raises the size (`tcpmss_mangle_packet`, net/netfilter/xt_TCPMSS.c).
         Statement::ClampMss(size) => Ok(format!("-j TCPMSS --set-mss {size}")),
         Statement::Snat(address) => Ok(format!("-j SNAT --to-source {address}")),
+        Statement::SnatRandomly(address) => {
+            Ok(format!("-j SNAT --to-source {address} --random-fully"))
+        }
         Statement::Masquerade => Ok("-j MASQUERADE".to_owned()),
         // A rule without a target only counts.
         Statement::Count(path) => Ok(format!(

@@ -348,8 +348,12 @@ impl Decoder {
         let most = number(&list, NFTA_NAT_REG_ADDR_MAX).unwrap_or(least);
         // The kernel sets NF_NAT_RANGE_MAP_IPS by itself; other flags change the translation.
         let flags = number(&list, NFTA_NAT_FLAGS).unwrap_or(NF_NAT_RANGE_MAP_IPS);
-        let plain = number(&list, NFTA_NAT_TYPE)? == NFT_NAT_SNAT && flags == NF_NAT_RANGE_MAP_IPS;
-        if !plain || most != least {
+        let ports = match flags {
+            NF_NAT_RANGE_MAP_IPS => "",
+            NF_NAT_RANGE_RANDOM => " fully-random",
+            _ => return None,
+        };
+        if number(&list, NFTA_NAT_TYPE)? != NFT_NAT_SNAT || most != least {
             return None;
         }
         let (words, length) = match u8::try_from(number(&list, NFTA_NAT_FAMILY)?).ok()? {
@@ -361,6 +365,6 @@ impl Decoder {
             Value::Data(bytes) if bytes.len() == length => super::register::address(&bytes)?,
             _ => return None,
         };
-        self.say(format!("{words} {address}"))
+        self.say(format!("{words} {address}{ports}"))
     }
 }

@@ -122,7 +122,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
 /// The family of a rule: explicit, or implied by the conditions and the verdict.
 fn family_of(rule: &FwRule) -> Result<Option<Family>, FirewallError> {
     let translated = match rule.verdict {
-        Statement::Snat(to) => Some(Family::of(to)),
+        Statement::Snat(to) | Statement::SnatRandomly(to) => Some(Family::of(to)),
         _ => None,
     };
     let implied = rule.matches.iter().flat_map(families_of);
@@ -281,7 +281,8 @@ fn encode_verdict(
             written(counted, mark, Expressions::meta, NFT_META_MARK).set_meta(NFT_META_MARK)
         }
         Statement::ClampMss(size) => counted.load(&size.to_be_bytes()).set_segment_size(),
-        Statement::Snat(to) => counted.snat(to),
+        Statement::Snat(to) => counted.snat(to, NF_NAT_RANGE_MAP_IPS),
+        Statement::SnatRandomly(to) => counted.snat(to, NF_NAT_RANGE_RANDOM),
         Statement::Masquerade => counted.masquerade(),
         Statement::Accept => counted.verdict(NF_ACCEPT),
         Statement::Drop => counted.verdict(NF_DROP),

@@ -226,7 +226,8 @@ impl Expressions {
         self.add("masq", Attributes::new())
     }
 
-    pub(super) fn snat(self, to: IpAddr) -> Self {
+    /// Source translation with flags of `NF_NAT_RANGE_…`.
+    pub(super) fn snat(self, to: IpAddr, flags: u32) -> Self {
         let family = match to {
             IpAddr::V4(_) => NFPROTO_IPV4,
             IpAddr::V6(_) => NFPROTO_IPV6,
@@ -235,6 +236,11 @@ impl Expressions {
             .put_be32(NFTA_NAT_TYPE, NFT_NAT_SNAT)
             .put_be32(NFTA_NAT_FAMILY, u32::from(family))
             .put_be32(NFTA_NAT_REG_ADDR_MIN, NFT_REG_1);
+        // The kernel sets the flag of the address by itself.
+        let nat = match flags {
+            NF_NAT_RANGE_MAP_IPS => nat,
+            flags => nat.put_be32(NFTA_NAT_FLAGS, flags),
+        };
         self.load(&octets(to)).add("nat", nat)
     }
 

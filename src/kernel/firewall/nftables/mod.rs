@@ -236,12 +236,14 @@ impl FirewallBackend for Nftables {
 
     fn rehearse(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
         let operation = "check table inet trailblazer";
-        let table = table::TableState {
-            name: REHEARSAL.to_owned(),
-            ..encode::table(REHEARSAL, &EXTRAS.usable(ruleset))?
-        };
-        let checked = transaction::check(&mut open(operation)?, &table.messages());
-        checked.map_err(|(what, error)| failed(&format!("{operation}: {what}"), error))
+        EXTRAS.install(ruleset, |ruleset| {
+            let table = table::TableState {
+                name: REHEARSAL.to_owned(),
+                ..encode::table(REHEARSAL, ruleset)?
+            };
+            let checked = transaction::check(&mut open(operation)?, &table.messages());
+            checked.map_err(|(what, error)| failed(&format!("{operation}: {what}"), error))
+        })
     }
 
     fn rehearses_fully(&self) -> bool {

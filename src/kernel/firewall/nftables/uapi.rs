@@ -260,6 +260,8 @@ pub(super) const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
 pub(super) const NFTA_NAT_REG_ADDR_MAX: u16 = 4;
 pub(super) const NFTA_NAT_FLAGS: u16 = 7;
 pub(super) const NF_NAT_RANGE_MAP_IPS: u32 = 1;
+/// With `NF_NAT_RANGE_PROTO_RANDOM_FULLY` (linux/netfilter/nf_nat.h).
+pub(super) const NF_NAT_RANGE_RANDOM: u32 = NF_NAT_RANGE_MAP_IPS | 1 << 4;
 pub(super) const NFT_NAT_SNAT: u32 = 0;
 
 /// The name, the revision and the data of an extension of iptables
