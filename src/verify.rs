@@ -11,11 +11,12 @@ use crate::judge::chain::BaseChain;
 use crate::judge::{
     Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, doubt_about, forwarded,
     gateways_of, incoming, inside, judge, judge_incoming, judge_redirects, ordinary_partner,
-    questions, silent,
+    questions, silent, unverified,
 };
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{chosen_source, lookup};
 use crate::kernel::netlink::NetlinkError;
+use crate::kernel::privilege::has_net_admin;
 use crate::kernel::{neighbour, redirects, traffic_control};
 use crate::ownership::Ownership;
 use crate::plan::Step;
@@ -48,6 +49,9 @@ pub fn judge_kernel(promise: &Promise<'_>, kernel: &mut Kernel) -> Result<Verdic
         .degraded
         .extend(judge_redirects(&promise, &learned));
     verdicts.degraded.extend(silent_gateways(&promise, kernel)?);
+    verdicts
+        .doubts
+        .extend(permanent_gateways(&promise, kernel)?);
     let devices: Vec<_> = gateways_of(&promise).into_keys().map(|it| it.1).collect();
     let filters = traffic_control::filters(kernel.socket(), &devices)?;
     let doubts = filters
@@ -129,6 +133,20 @@ pub fn silent_gateways(
     Ok(found)
 }
 
+/// The gateways with a fixed entry: the kernel asks nobody about them.
+fn permanent_gateways(
+    promise: &Promise<'_>,
+    kernel: &mut Kernel,
+) -> Result<Vec<Degradation>, NetlinkError> {
+    let mut found = Vec::new();
+    for (gateway, part) in gateways_of(promise) {
+        if let Some(link_address) = neighbour::permanent(kernel.socket(), gateway.0, gateway.1)? {
+            found.push(unverified(promise.facts, gateway, part, &link_address));
+        }
+    }
+    Ok(found)
+}
+
 /// The addresses that the kernel chooses for sockets without one.
 fn own_sources(
     promise: &Promise<'_>,
@@ -146,19 +164,17 @@ fn own_sources(
     Ok(own)
 }
 
-/// The foreign chains in the way of forwarded packets; none in the host role.
+/// The foreign chains in the way of forwarded packets, or of the host's own.
 fn foreign_chains(
     promise: &Promise<'_>,
     kernel: &mut Kernel,
 ) -> (Vec<BaseChain>, Option<Degradation>) {
-    if !Family::ALL
-        .into_iter()
-        .any(|family| promise.forwards(family))
-    {
-        return (Vec::new(), None);
-    }
+    let mut families = Family::ALL.into_iter();
+    let forwards = families.any(|family| promise.forwards(family));
     match kernel.foreign_chains() {
         Ok(chains) => (chains, None),
+        // A host without the privilege, or without nf_tables, is judged by its routes.
+        Err(_) if !forwards && has_net_admin() != Some(true) => (Vec::new(), None),
         Err(error) => {
             let reason = format!("foreign firewall rules are unknown: {error}");
             (

@@ -150,6 +150,69 @@ const HOST: &[Foreign] = &[
     },
 ];
 
+/// Filters of the host's own packets.
+const OUTPUT: &[Foreign] = &[
+    Foreign {
+        add: &[
+            "nft add table inet fw",
+            "nft add chain inet fw o { type filter hook output priority 0 ; policy drop ; }",
+            "nft add rule inet fw o oifname lo accept",
+            "nft add rule inet fw o meta l4proto { icmp , icmpv6 } accept",
+            "nft add rule inet fw o tcp dport 22 accept",
+        ],
+        remove: &["nft delete table inet fw"],
+        partner: PARTNER6,
+        words: "table inet fw, chain o: policy drop stops packets of this host to partners by priv",
+    },
+    Foreign {
+        add: &["iptables-nft -A OUTPUT -d 52.216.0.0/15 -j REJECT"],
+        remove: &["iptables-nft -F OUTPUT"],
+        partner: S3,
+        words: "chain OUTPUT: reject",
+    },
+    Foreign {
+        add: &["iptables-legacy -A OUTPUT -p tcp -m tcp --dport 443 -j DROP"],
+        remove: &["iptables-legacy -F OUTPUT"],
+        partner: PARTNER,
+        words: "iptables-legacy table filter, chain OUTPUT: drop stops packets of this host",
+    },
+    Foreign {
+        add: &["ip6tables-legacy -t mangle -A POSTROUTING -o priv -p tcp -j DROP"],
+        remove: &["ip6tables-legacy -t mangle -F POSTROUTING"],
+        partner: S3_6,
+        words: "ip6tables-legacy table mangle, chain POSTROUTING: drop stops packets of this host to storage",
+    },
+];
+
+const GOOD_OUTPUT: &[Foreign] = &[
+    // Other users, other ports, other interfaces.
+    Foreign {
+        add: &[
+            "nft add table inet fw",
+            "nft add chain inet fw o { type filter hook output priority 0 ; }",
+            "nft add rule inet fw o meta skuid 12345 drop",
+            "nft add rule inet fw o tcp dport 25 drop",
+            "nft add rule inet fw o oifname eth7 drop",
+        ],
+        remove: &["nft delete table inet fw"],
+        partner: PARTNER,
+        words: "",
+    },
+    // Some destinations alone, on purpose.
+    Foreign {
+        add: &[
+            "nft add table ip fw",
+            "nft add chain ip fw o { type filter hook output priority 0 ; policy drop ; }",
+            "nft add rule ip fw o oifname lo accept",
+            "nft add rule ip fw o ct state established accept",
+            "nft add rule ip fw o ip daddr { 93.184.216.0/24 , 52.216.0.0/15 } accept",
+        ],
+        remove: &["nft delete table ip fw"],
+        partner: PARTNER,
+        words: "perhaps stops some packets of this host to partners by priv",
+    },
+];
+
 const NAT: &[Foreign] = &[
     Foreign {
         add: &["iptables-nft -P FORWARD DROP"],
@@ -442,6 +505,18 @@ fn each_command_names_the_foreign_object_that_defeats_a_host() {
         let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
         machine.changed();
         matrix(&lab, &machine, HOST, GOOD_HOST);
+    });
+}
+
+#[test]
+fn each_command_names_the_filter_that_stops_a_hosts_own_packets() {
+    isolated(|| {
+        let lab = Lab::new();
+        lab.guarded_nat("nat1");
+        let settings = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
+        let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
+        machine.changed();
+        matrix(&lab, &machine, OUTPUT, GOOD_OUTPUT);
     });
 }
 

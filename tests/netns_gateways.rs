@@ -117,6 +117,37 @@ fn each_command_names_a_silent_router_of_a_nat() {
     });
 }
 
+/// A permanent entry with a wrong address loses packets, and no question to the kernel shows it.
+#[test]
+fn permanent_neighbour_entry_of_a_gateway_is_a_note() {
+    isolated(|| {
+        let lab = Lab::new();
+        lab.guarded_nat("nat1");
+        let machine = Machine::new(&lab, "host1", Firewall::Nftables, SETTINGS);
+        machine.changed();
+        for (partner, gateway) in [(PARTNER, "10.0.1.10"), (PARTNER6, "2600:1f18:1000:1::10")] {
+            assert!(lab.who("host1", partner).is_ok());
+            let wrong = "02:00:00:00:00:99";
+            let entry = format!("{gateway} dev {PRIVATE_LINK}");
+            lab.ns("host1").ip(&format!(
+                "neigh replace {entry} lladdr {wrong} nud permanent"
+            ));
+            assert!(lab.who("host1", partner).is_err(), "packets are lost");
+            let words = format!(
+                "the gateway {gateway} on {PRIVATE_LINK} has a permanent neighbour entry, {wrong}"
+            );
+            for command in ["reconcile", "check", "status"] {
+                let text = machine.run(&[command]).stdout;
+                assert!(text.contains(&words), "{command}: {text}");
+            }
+            lab.ns("host1").ip(&format!("neigh del {entry}"));
+            let text = machine.run(&["reconcile"]).stdout;
+            assert!(!text.contains("permanent neighbour entry"), "{text}");
+            assert!(lab.who("host1", partner).is_ok());
+        }
+    });
+}
+
 #[test]
 fn a_filter_of_traffic_control_is_named_as_a_doubt() {
     isolated(|| {

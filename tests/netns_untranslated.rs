@@ -427,6 +427,65 @@ fn newer_chain_of_equal_priority(firewall: Firewall, words: &str) {
     assert!(wrong(&lab) > 0, "without the drop the packets leave");
 }
 
+/// A chain that is deleted and added again translates before ours, although its table is older.
+#[test]
+fn chain_made_again_in_an_older_table_leaves_a_doubt() {
+    isolated(|| {
+        let (lab, case) = scene(Firewall::Iptables);
+        let machine = case.machine(&lab);
+        let nat1 = lab.ns("nat1");
+        let chain = format!(
+            "table ip older {{
+               chain post {{
+                 type nat hook postrouting priority srcnat;
+                 oifname {PUBLIC_LINK} ip saddr 10.0.0.0/16 snat to {}
+               }}
+             }}",
+            lab.nat1.second
+        );
+        nat1.nft(&chain);
+        machine.changed();
+        assert_translated(&lab);
+        let told = machine.run(&["reconcile"]).stdout;
+        assert!(!told.contains("table ip older"), "{told}");
+        nat1.nft("flush chain ip older post");
+        nat1.nft("delete chain ip older post");
+        nat1.nft(&chain);
+        let told = machine.run(&["reconcile"]).stdout;
+        let named = "table ip older, chain post, rule 1: snat perhaps translates packets";
+        assert!(told.contains(named), "{told}");
+        assert_eq!(lab.who("host1", PARTNER), Err(ErrorKind::TimedOut));
+    });
+}
+
+/// IPv6 beside iptables with one gateway: the chain after all translation lets flows with the bypass
+/// address leave, and the judge names the foreign rule.
+#[test]
+fn foreign_translation_to_the_bypass_address_is_named_with_iptables() {
+    isolated(|| {
+        let (lab, case) = scene(Firewall::Iptables);
+        let machine = case.machine(&lab);
+        machine.changed();
+        assert_translated(&lab);
+        lab.ns("nat1").nft(&format!(
+            "table ip6 fw {{
+               chain f {{
+                 type nat hook postrouting priority 50;
+                 oifname {PUBLIC_LINK} ip6 saddr {HOST1_6} snat to {}
+               }}
+             }}",
+            lab.nat1.second6
+        ));
+        let told = machine.run(&["reconcile"]);
+        assert_eq!(told.code, Some(1), "{told:?}");
+        let named = format!("table ip6 fw, chain f, rule 1: snat translates packets of {HOST1_6}");
+        assert!(told.stdout.contains(&named), "{told:?}");
+        lab.ns("nat1").nft("delete table ip6 fw");
+        machine.reconcile();
+        assert_translated(&lab);
+    });
+}
+
 #[test]
 fn newer_chain_of_equal_priority_is_named_with_iptables() {
     isolated(|| newer_chain_of_equal_priority(Firewall::Iptables, "translates"));

@@ -216,12 +216,34 @@ pub enum ChainPlace {
     Diversion,
     /// The forward hook: decides whether a packet is forwarded.
     Forward,
+    /// Packets of the host itself, except translation.
+    Output,
     /// After the routing decision, except translation.
     Postrouting,
     /// The egress hook of an interface, after everything else.
     Egress,
     /// Source translation.
     Translation,
+}
+
+/// The age of a base chain, as far as nf_tables tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Age {
+    /// The handle of the table, which grows from table to table.
+    pub table: u64,
+    pub origin: Origin,
+}
+
+/// The age of a chain inside its table. All objects of a table share one sequence of handles, so that
+/// a chain made later has a handle above the number of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Among the first objects of the table, as old as the table.
+    First,
+    /// No older than the table, and perhaps made with its first rules.
+    Early,
+    /// Added later, or deleted and added again.
+    Late,
 }
 
 /// A base chain with all chains that its rules reach.
@@ -236,8 +258,8 @@ pub struct BaseChain {
     pub families: Vec<Family>,
     /// Lower priorities come first.
     pub priority: i32,
-    /// The handle of the nf_tables table, which grows from table to table; `None` elsewhere.
-    pub order: Option<u64>,
+    /// The age in nf_tables; `None` elsewhere.
+    pub age: Option<Age>,
     /// The interfaces of an ingress or egress hook; empty elsewhere.
     pub devices: Vec<String>,
     /// The policy is drop.

@@ -40,11 +40,7 @@ pub(super) fn packets(
     ordinary: &Packet,
 ) -> Vec<Packet> {
     let family = ordinary.family();
-    let mut conditions = Vec::new();
-    for rule in chain.chains.values().flatten() {
-        conditions.extend(&rule.conditions);
-        of_effect(&rule.effect, &mut conditions);
-    }
+    let conditions = conditions(chain);
     let mut sources = vec![ordinary.source];
     let is_client =
         |address: &IpAddr| input.source.contains(address) && !promise.facts.is_own(*address);
@@ -62,6 +58,25 @@ pub(super) fn packets(
         ..ordinary.clone()
     });
     packets.take(MOST_PACKETS).collect()
+}
+
+/// The destinations at the edges of the networks that the chain's conditions name, as far as they are
+/// `usable`.
+pub(super) fn destinations(
+    chain: &BaseChain,
+    family: Family,
+    usable: impl Fn(&IpAddr) -> bool,
+) -> Vec<IpAddr> {
+    named(&conditions(chain), Field::Destination(family), usable)
+}
+
+fn conditions(chain: &BaseChain) -> Vec<&Condition> {
+    let mut conditions = Vec::new();
+    for rule in chain.chains.values().flatten() {
+        conditions.extend(&rule.conditions);
+        of_effect(&rule.effect, &mut conditions);
+    }
+    conditions
 }
 
 fn of_effect<'c>(effect: &'c Effect, conditions: &mut Vec<&'c Condition>) {

@@ -102,7 +102,7 @@ fn judge_chain(
     opening: &Packet,
     verdicts: &mut Verdicts,
 ) {
-    if chain.place == ChainPlace::Translation {
+    if matches!(chain.place, ChainPlace::Translation | ChainPlace::Output) {
         return;
     }
     if let Fate::Diverted(culprit) = chain.fate(&seen_at(chain, opening)) {
@@ -127,7 +127,7 @@ fn judge_chain(
 }
 
 /// False for the ingress or egress of other interfaces.
-fn meets(chain: &BaseChain, packet: &Packet) -> bool {
+pub(super) fn meets(chain: &BaseChain, packet: &Packet) -> bool {
     let device = match chain.place {
         ChainPlace::Ingress => &packet.input.1,
         ChainPlace::Egress => &packet.output.1,
@@ -138,7 +138,7 @@ fn meets(chain: &BaseChain, packet: &Packet) -> bool {
 
 /// The packet as the hook sees it: before the routing decision without an output interface, before
 /// conntrack without a state, and between two translations with another address.
-fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {
+pub(super) fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {
     let (source, destination) = (
         Field::Source(packet.family()),
         Field::Destination(packet.family()),
@@ -150,11 +150,14 @@ fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {
         ChainPlace::Prerouting | ChainPlace::Diversion => unseen.extend(no_output),
         ChainPlace::Egress => unseen.push(source),
         ChainPlace::Postrouting if chain.priority >= SOURCE_NAT => unseen.push(source),
-        ChainPlace::Postrouting | ChainPlace::Forward | ChainPlace::Translation => {}
+        ChainPlace::Output
+        | ChainPlace::Postrouting
+        | ChainPlace::Forward
+        | ChainPlace::Translation => {}
     }
     let untracked = match chain.place {
         ChainPlace::Ingress => true,
-        ChainPlace::Prerouting => chain.priority <= CONNTRACK,
+        ChainPlace::Prerouting | ChainPlace::Output => chain.priority <= CONNTRACK,
         _ => false,
     };
     if untracked {

@@ -70,6 +70,22 @@ pub fn silent(facts: &HostFacts, (gateway, device): (IpAddr, IfIndex), part: Par
     ))
 }
 
+/// A gateway with a fixed entry in the table of neighbours. No look-up shows a wrong entry.
+pub fn unverified(
+    facts: &HostFacts,
+    (gateway, device): (IpAddr, IfIndex),
+    part: Part,
+    link_address: &str,
+) -> Degradation {
+    let name = facts.device_name(device);
+    let reason = format!(
+        "the gateway {gateway} on {name} has a permanent neighbour entry, {link_address}: the kernel never asks whether the entry is right"
+    );
+    Degradation::new(part, Family::of(gateway), reason).with_advice(format!(
+        "compare {link_address} with the address of the machine with {gateway}"
+    ))
+}
+
 /// A filter of traffic control on an interface of the paths.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Filter {

@@ -19,6 +19,7 @@
 //! | `chain.rs`, `fate.rs` | foreign firewall chains, and the fate of a packet in them |
 //! | `dropped.rs` | NAT role: packets dropped after all translation |
 //! | `forwarding.rs`, `translation.rs` | NAT role: obstacles in the path of a forwarded packet |
+//! | `output.rs` | host role: filters of the host's own packets |
 //! | `clients.rs` | NAT role: the packets to follow through chains of translation |
 
 mod agreement;
@@ -32,6 +33,7 @@ pub mod fate;
 mod forwarding;
 mod gateway;
 pub mod ordinary;
+mod output;
 mod packet;
 mod probes;
 mod redirect;
@@ -50,7 +52,7 @@ pub use dropped::judge_dropped;
 pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};
 pub use forwarding::is_forwarding;
-pub use gateway::{Filter, doubt_about, gateways, gateways_of, silent};
+pub use gateway::{Filter, doubt_about, gateways, gateways_of, silent, unverified};
 pub use packet::{Lookup, Redirect, RouteDecision};
 pub(crate) use probes::inside;
 pub use probes::{Question, deciding, forwarded, ordinary_partner, questions};
@@ -67,6 +69,8 @@ pub struct Verdicts {
     pub degraded: Vec<Degradation>,
     /// Obstacles that perhaps stop ordinary packets: the reader does not know a condition.
     pub doubts: Vec<Degradation>,
+    /// Host role: those of `degraded` that are filters of the host's own packets.
+    pub filters: Vec<Degradation>,
     /// NAT role: translations by other programs that no packet meets while ours is in.
     pub harmless: Vec<String>,
     /// Differences without a foreign cause: our own objects are not as planned.
@@ -94,6 +98,7 @@ pub fn judge(
         verdicts.take(promise, question, decision, found);
     }
     forwarding::judge(promise, &mut verdicts);
+    output::judge(promise, own, &mut verdicts);
     verdicts.exempt.extend(exemption::all(promise, own));
     verdicts
         .degraded

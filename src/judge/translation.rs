@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use super::Verdicts;
-use super::chain::{BaseChain, ChainPlace, Effect, Field, NewSource, Packet};
+use super::chain::{BaseChain, ChainPlace, Effect, Field, NewSource, Origin, Packet};
 use super::clients::{self, opening};
 use super::expected::Promise;
 use super::fate::{Fate, StoppingChain};
@@ -254,26 +254,36 @@ fn leaves_storage_alone(promise: &Promise<'_>, family: Family) -> bool {
 enum Order {
     Before,
     After,
-    /// Chains of equal priority, one of them in iptables-legacy.
+    /// Chains of equal priority, one of them in iptables-legacy or younger than its table.
     Unknown,
 }
 
 /// The order of a foreign chain and ours. Among chains of equal priority the newest comes first
 /// (`nf_hook_entries_grow`, net/netfilter/core.c; seen with kernel 6.18). The handle of a table tells
-/// its age, and chains are as old as their table, as a rule.
+/// its age; chains that are younger than their table leave the order unknown.
 fn order(promise: &Promise<'_>, chain: &BaseChain, family: Family) -> Order {
     if holds_ours(chain) {
         return Order::Before;
     }
     let mut all = promise.chains.iter();
-    let ours = all.find(|it| holds_ours(it) && it.families.contains(&family));
+    let ours = all.find(|it| {
+        it.place == ChainPlace::Translation && holds_ours(it) && it.families.contains(&family)
+    });
     match chain.priority.cmp(&our_priority(promise)) {
         Ordering::Less => Order::Before,
         Ordering::Greater => Order::After,
         Ordering::Equal if promise.backend == BackendKind::Nftables => Order::Before,
-        Ordering::Equal => match (chain.order, ours.and_then(|ours| ours.order)) {
-            (Some(theirs), Some(ours)) if theirs > ours => Order::Before,
-            (Some(_), Some(_)) => Order::After,
+        Ordering::Equal => match (chain.age, ours.and_then(|ours| ours.age)) {
+            (Some(theirs), Some(ours))
+                if theirs.table > ours.table && ours.origin != Origin::Late =>
+            {
+                Order::Before
+            }
+            (Some(theirs), Some(ours))
+                if theirs.table < ours.table && theirs.origin == Origin::First =>
+            {
+                Order::After
+            }
             _ => Order::Unknown,
         },
     }

@@ -14,6 +14,7 @@ use crate::types::{Family, IfIndex};
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_GETNEIGH: u16 = 30;
 const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
 /// Makes the kernel resolve the address as if a packet needed the address.
 const NTF_USE: u8 = 1;
 /// Length of `struct ndmsg`, and the places of interface and state inside.
@@ -80,6 +81,39 @@ pub fn is_silent(
         }
     }
     Ok(true)
+}
+
+/// The link-layer address of a permanent entry; `None` for another entry or none.
+///
+/// # Errors
+/// The kernel gives no answer.
+pub fn permanent(
+    socket: &mut NetlinkSocket,
+    address: IpAddr,
+    device: IfIndex,
+) -> Result<Option<String>, NetlinkError> {
+    let operation = format!("look up the neighbour {address}");
+    let request = |buffer: &mut Vec<u8>| put_neighbour(buffer, address, device, 0);
+    let decode = |frame: &Frame<'_>| Ok(Some(permanent_entry(frame.body)?));
+    let answer = socket.ask(&operation, RTM_GETNEIGH, request, decode)?;
+    Ok(answer.ok().flatten())
+}
+
+fn permanent_entry(body: &[u8]) -> Result<Option<String>, WireError> {
+    let header = body.split_at_checked(NDMSG);
+    let (header, list) = header.ok_or(WireError::Malformed("neighbour header"))?;
+    if NeighbourState::of(u16_at(header, STATE)?) != Some(NeighbourState::Permanent) {
+        return Ok(None);
+    }
+    for attribute in each_attribute(list) {
+        let attribute = attribute?;
+        if attribute.kind == NDA_LLADDR && !attribute.payload.is_empty() {
+            let bytes = attribute.payload.iter();
+            let text: Vec<String> = bytes.map(|byte| format!("{byte:02x}")).collect();
+            return Ok(Some(text.join(":")));
+        }
+    }
+    Ok(None)
 }
 
 /// An entry of a neighbour table.
@@ -149,5 +183,21 @@ mod tests {
         assert_eq!(entry(0, &[10, 0, 1, 10]), None);
         assert_eq!(entry(0x80, &[1; 6]), None);
         decode(&[0; 4]).unwrap_err();
+    }
+
+    #[test]
+    fn link_address_of_a_permanent_entry_is_read() {
+        let entry = |state: u16, link_address: &[u8]| {
+            let mut body = vec![2, 0, 0, 0, 7, 0, 0, 0];
+            body.extend_from_slice(&state.to_ne_bytes());
+            body.extend_from_slice(&[0, 1]);
+            let list = Attributes::new().put(NDA_LLADDR, link_address);
+            body.extend(list.into_bytes());
+            permanent_entry(&body).unwrap()
+        };
+        let address = [2, 0, 0, 0, 0, 0xab];
+        assert_eq!(entry(0x80, &address).as_deref(), Some("02:00:00:00:00:ab"));
+        assert_eq!(entry(0x02, &address), None);
+        assert_eq!(entry(0x80, &[]), None, "a tunnel without such addresses");
     }
 }

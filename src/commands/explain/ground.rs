@@ -164,7 +164,7 @@ impl<'a> Ground<'a> {
             Expected::Egress | Expected::Main => Some(Part::Egress),
             Expected::Closed => None,
         };
-        let silent = self.silent.iter();
+        let silent = self.silent.iter().chain(&self.verdicts.filters);
         let on_path =
             silent.filter(|silent| Some(silent.part) == part && silent.family == Some(family));
         obstacles.extend(on_path.cloned());

@@ -1,4 +1,4 @@
-//! The rules of iptables-legacy in the path of forwarded packets. The kernel announces no change of
+//! The rules of iptables-legacy in the path of forwarded packets and of the host's own. The kernel announces no change of
 //! them and netlink does not show them, so the program lists them.
 
 use std::collections::BTreeMap;
@@ -19,13 +19,17 @@ use crate::types::Family;
 
 /// The tables with the base chains of interest: table, chain, place, priority of the hook
 /// (linux/netfilter_ipv4.h).
-const BASES: [(&str, &str, ChainPlace, i32); 8] = [
+const BASES: [(&str, &str, ChainPlace, i32); 12] = [
     ("nat", "PREROUTING", ChainPlace::Diversion, -100),
     ("raw", "PREROUTING", ChainPlace::Prerouting, -300),
     ("mangle", "PREROUTING", ChainPlace::Prerouting, -150),
     ("mangle", "FORWARD", ChainPlace::Forward, -150),
     ("filter", "FORWARD", ChainPlace::Forward, 0),
     ("security", "FORWARD", ChainPlace::Forward, 50),
+    ("raw", "OUTPUT", ChainPlace::Output, -300),
+    ("mangle", "OUTPUT", ChainPlace::Output, -150),
+    ("filter", "OUTPUT", ChainPlace::Output, 0),
+    ("security", "OUTPUT", ChainPlace::Output, 50),
     ("mangle", "POSTROUTING", ChainPlace::Postrouting, -150),
     ("nat", "POSTROUTING", ChainPlace::Translation, 100),
 ];
@@ -61,7 +65,7 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FirewallError> {
                 place: *place,
                 families: vec![family],
                 priority: *priority,
-                order: None,
+                age: None,
                 devices: Vec::new(),
                 drops: policies.get(*chain).is_some_and(|policy| policy == "DROP"),
                 chains,

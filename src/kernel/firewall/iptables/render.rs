@@ -46,9 +46,9 @@ pub fn render(ruleset: &Ruleset, family: Family) -> Result<Own, String> {
 fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
     let nat = hook == Hook::PostroutingNat;
     match &rule.verdict {
-        Statement::Snat(_) | Statement::SnatRandomly(_) | Statement::Masquerade if !nat => Err(format!(
-            "source translation at {hook:?}: only the nat table translates"
-        )),
+        Statement::Snat(_) | Statement::SnatRandomly(_) | Statement::Masquerade if !nat => Err(
+            format!("source translation at {hook:?}: only the nat table translates"),
+        ),
         Statement::Drop if nat => {
             // "The "nat" table is not intended for filtering" (iptables/iptables.c)
             Err("dropping in the nat table".to_owned())

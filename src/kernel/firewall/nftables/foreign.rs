@@ -1,4 +1,5 @@
-//! Foreign chains in the path of forwarded packets, from ingress to egress, in all tables except ours. The tables of iptables-nft are among them.
+//! Foreign chains in the path of forwarded packets and of the host's own, from ingress to egress, in
+//! all tables except ours. The tables of iptables-nft are among them.
 //!
 //! Rules are read chain by chain from the base chains on, since a cluster node holds thousands of
 //! chains that no forwarded packet of ours meets.

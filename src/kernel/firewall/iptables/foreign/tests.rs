@@ -22,7 +22,7 @@ fn fate(text: &str, base: (&str, ChainPlace), opens: bool) -> Fate {
         place: base.1,
         families: vec![Family::Ipv4],
         priority: 0,
-        order: None,
+        age: None,
         devices: Vec::new(),
         drops: policies.get(base.0).is_some_and(|policy| policy == "DROP"),
         chains,

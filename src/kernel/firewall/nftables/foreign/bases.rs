@@ -1,9 +1,9 @@
-//! Base chains in the path of forwarded packets.
+//! Base chains in the path of forwarded packets and of the host's own.
 
 use std::collections::BTreeMap;
 
 use super::TableKey;
-use crate::judge::chain::{BaseChain, ChainPlace};
+use crate::judge::chain::{Age, BaseChain, ChainPlace, Origin};
 use crate::kernel::firewall::nftables::message::{GUARD_TABLE, TABLE};
 use crate::kernel::firewall::nftables::read::{body, list, text};
 use crate::kernel::firewall::nftables::uapi::*;
@@ -23,18 +23,57 @@ const NFTA_HOOK_DEVS: u16 = 4;
 pub(super) fn base_chains(wire: &mut Wire) -> Result<Vec<(TableKey, BaseChain)>, WireError> {
     let tables = tables(wire)?;
     let mut found = Vec::new();
+    let mut counts: BTreeMap<TableKey, u64> = BTreeMap::new();
     let request = body(NFPROTO_UNSPEC, Attributes::new());
     wire.ask(msg::GETCHAIN, DUMP, &request, |frame| {
         let family = frame.body.first().copied().unwrap_or_default();
-        found.extend(base_chain(family, &list(frame.body)?));
+        let list = list(frame.body)?;
+        let name = text(&list, NFTA_CHAIN_TABLE).unwrap_or_default();
+        *counts.entry(TableKey { family, name }).or_default() += 1;
+        let handle = handle(&list, NFTA_CHAIN_HANDLE);
+        found.extend(base_chain(family, &list).map(|(key, base)| (key, base, handle)));
         Ok(())
     })?;
     // The kernel has switched off the chains of dormant tables.
-    found.retain(|(key, _)| tables.get(key).is_none_or(|table| !table.dormant));
-    for (key, base) in &mut found {
-        base.order = tables.get(key).and_then(|table| table.handle);
+    found.retain(|(key, ..)| tables.get(key).is_none_or(|table| !table.dormant));
+    let mut aged = Vec::new();
+    for (key, mut base, handle) in found {
+        let table = tables.get(&key).and_then(|table| table.handle);
+        if let (ChainPlace::Translation, Some(table), Some(handle)) = (base.place, table, handle) {
+            let chains = counts.get(&key).copied().unwrap_or_default();
+            let origin = if handle <= chains {
+                Origin::First
+            } else if handle <= chains + rules_in(wire, &key)? {
+                Origin::Early
+            } else {
+                Origin::Late
+            };
+            base.age = Some(Age { table, origin });
+        }
+        aged.push((key, base));
     }
-    Ok(found)
+    Ok(aged)
+}
+
+/// The number of rules in a table.
+fn rules_in(wire: &mut Wire, table: &TableKey) -> Result<u64, WireError> {
+    let request = body(
+        table.family,
+        Attributes::new().put_text(NFTA_RULE_TABLE, &table.name),
+    );
+    let mut count = 0;
+    wire.ask(msg::GETRULE, DUMP, &request, |frame| {
+        // Old kernels ignore the filter by table.
+        let same = text(&list(frame.body)?, NFTA_RULE_TABLE).as_deref() == Some(&table.name);
+        count += u64::from(same);
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+fn handle(list: &[Attribute<'_>], kind: u16) -> Option<u64> {
+    let bytes = find(list, kind)?.payload;
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
 struct ForeignTable {
@@ -49,10 +88,9 @@ fn tables(wire: &mut Wire) -> Result<BTreeMap<TableKey, ForeignTable>, WireError
         let family = frame.body.first().copied().unwrap_or_default();
         let list = list(frame.body)?;
         let flags = find(&list, NFTA_TABLE_FLAGS).and_then(|flags| flags.be32());
-        let handle = find(&list, NFTA_TABLE_HANDLE).map(|handle| handle.payload);
         let table = ForeignTable {
             dormant: flags.unwrap_or(0) & NFT_TABLE_F_DORMANT != 0,
-            handle: handle.and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?))),
+            handle: handle(&list, NFTA_TABLE_HANDLE),
         };
         if let Some(name) = text(&list, NFTA_TABLE_NAME) {
             found.insert(TableKey { family, name }, table);
@@ -87,6 +125,7 @@ fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain
             (_, "nat") => return None,
             (NF_INET_PRE_ROUTING, _) => ChainPlace::Prerouting,
             (NF_INET_FORWARD, _) => ChainPlace::Forward,
+            (NF_INET_LOCAL_OUT, _) => ChainPlace::Output,
             (NF_INET_POST_ROUTING, _) => ChainPlace::Postrouting,
             (NF_INET_INGRESS, _) => ChainPlace::Ingress,
             _ => return None,
@@ -103,7 +142,7 @@ fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain
         place,
         families,
         priority,
-        order: None,
+        age: None,
         devices: devices(&hook),
         drops: policy == Some(NF_DROP),
         chains: BTreeMap::new(),
