@@ -288,6 +288,69 @@ fn refused_translation_closes_both_families_nftables() {
     });
 }
 
+/// More incoming interfaces than rules of one kind: the paths of all are closed.
+#[test]
+fn refused_translation_closes_more_than_ten_interfaces() {
+    isolated(|| {
+        let (lab, case) = scene(Firewall::Nftables);
+        // Names before that of the clients' interface.
+        let mut links = String::new();
+        for number in 0..12 {
+            links.push_str(&format!(
+                "link add a{number:02} type dummy\naddr add 10.0.{}.1/24 dev a{number:02}\nlink set a{number:02} up\n",
+                100 + number
+            ));
+        }
+        lab.ns("nat1").ip_batch(&links);
+        let machine = case.machine(&lab);
+        let pieces = Family::ALL.map(|family| (family, Piece::All));
+        for _ in 0..2 {
+            let report = machine
+                .ns()
+                .in_thread(|| Picky::pass(machine.config(), &pieces));
+            count_from_now(&lab);
+            let named = parts(&report);
+            for family in ["ipv4", "ipv6"] {
+                let part = format!("translation {family}");
+                assert!(named.contains(&part), "{report:#}");
+            }
+            assert_partners(&lab, &[PARTNER, PARTNER6]);
+        }
+        machine.flush();
+        assert_eq!(machine.ns().ip("rule show").matches("iif").count(), 0);
+    });
+}
+
+/// Unknown sources and no firewall: packets from private networks stay inside.
+#[test]
+fn refused_firewall_with_unknown_sources_closes_private_networks() {
+    isolated(|| {
+        let (lab, case) = scene(Firewall::Nftables);
+        let mut machine = case.machine(&lab);
+        let settings = (case.settings)(&lab.nat1);
+        machine.configure(&format!("{settings}[vpc]\nmetadata = \"off\"\n"));
+        count_from_now(&lab);
+        assert!(lab.who("host1", PARTNER).is_err());
+        let leaks = lab.leaks();
+        assert!(
+            leaks.unmapped > 0,
+            "without rules the private source leaves"
+        );
+        let pieces = Family::ALL.map(|family| (family, Piece::All));
+        for _ in 0..2 {
+            let report = machine
+                .ns()
+                .in_thread(|| Picky::pass(machine.config(), &pieces));
+            let named = parts(&report);
+            assert!(named.contains(&"translation ipv4".to_owned()), "{report:#}");
+            count_from_now(&lab);
+            assert!(lab.who("host1", PARTNER).is_err());
+            assert_eq!(lab.leaks().unmapped, 0, "{report:#}");
+        }
+        machine.flush();
+    });
+}
+
 /// A foreign object has the place of ours: forwarded packets to partners go nowhere, from the
 /// first packet after the pass on, and the next pass after its removal translates.
 fn taken_name(firewall: Firewall, take: &[&str], free: &[&str]) {

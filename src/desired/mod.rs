@@ -291,8 +291,13 @@ mod place {
     pub const BYPASS: u32 = 20;
     /// The egress table.
     pub const EGRESS: u32 = 30;
+    /// Two rules for each further incoming interface of a closed path: the main table without its
+    /// default, and the egress table.
+    pub const FURTHER: u32 = 40;
     /// The limit for rules of one kind, one for each incoming interface.
     pub const MOST: usize = 10;
+    /// The limit for incoming interfaces of a closed path.
+    pub const MOST_CLOSED: usize = 39;
 }
 
 /// A rule of ours without selectors.

@@ -33,8 +33,11 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
             .filter(|source| Family::of_net(source) == family)
             .collect();
         if sources.is_empty() || !inputs.available.get(family) {
-            // Routes without rules have no effect, so the bypass path lacks nothing either.
-            state.routes.retain(|route| route.key.family() != family);
+            // Routes without rules have no effect, so the bypass path lacks nothing either. The
+            // egress table closes the path of unknown sources.
+            state.routes.retain(|route| {
+                route.key.family() != family || route.key.table == numbers.egress_table
+            });
             state.paths.get_mut(family).bypass = None;
             state.degraded.retain(|missing| {
                 missing.family != Some(family)
@@ -71,6 +74,10 @@ fn without_sources(inputs: &Inputs, fault: &Fault, state: &mut DesiredState, cha
             for source in &private {
                 close(family, *source, None, &private, chains);
             }
+            if let Some(reason) = inputs.unfiltered.get(family) {
+                let numbers = Numbers::of(inputs.config);
+                close_by_routes(inputs, &numbers, family, &private, reason, state);
+            }
         }
         *state.frozen.get_mut(family) = true;
     }
@@ -90,24 +97,28 @@ fn close_by_routes(
     if addresses::configured(inputs, family).next().is_none() {
         return;
     }
-    let steered: Vec<InputPath> = state.paths.get(family).inputs.clone();
-    let found = if steered.is_empty() {
-        input_paths(inputs, sources)
-    } else {
-        steered.clone()
-    };
-    for (index, device) in devices_of(&found).into_iter().take(place::MOST).enumerate() {
+    let steered = devices_of(&state.paths.get(family).inputs);
+    let found = input_paths(inputs, sources);
+    let mut devices = devices_of(&found);
+    let open = devices.split_off(devices.len().min(place::MOST_CLOSED));
+    for (index, device) in devices.into_iter().enumerate() {
+        let (main, egress) = match index.checked_sub(place::MOST) {
+            None => (place::MAIN + index as u32, place::EGRESS + index as u32),
+            Some(further) => {
+                let at = place::FURTHER + 2 * further as u32;
+                (at, at + 1)
+            }
+        };
         let incoming = |at: u32, action: RuleAction| Rule {
-            priority: Priority(numbers.priority.0 + at + index as u32),
             iif: Some(device.clone()),
             ..rule(numbers, family, at, action)
         };
-        if steered.is_empty() {
-            let main = main_without_default(family);
-            state.rules.push(incoming(place::MAIN, main));
+        if !steered.contains(&device) {
+            let action = main_without_default(family);
+            state.rules.push(incoming(main, action));
         }
-        let egress = lookup(numbers.egress_table);
-        state.rules.push(incoming(place::EGRESS, egress));
+        let action = lookup(numbers.egress_table);
+        state.rules.push(incoming(egress, action));
     }
     let mut effect = "forwarded packets to partners are refused by routes";
     if inputs.config.nat.bypass != NatBypass::None {
@@ -129,7 +140,11 @@ fn close_by_routes(
     paths.inputs = found;
     paths.egress = EgressPath::Closed;
     paths.leaves_by = None;
-    let closed = format!("{reason}; {effect}");
+    let mut closed = format!("{reason}; {effect}");
+    if !open.is_empty() {
+        let text = format!(", but leave untranslated from {}", open.join(", "));
+        closed.push_str(&text);
+    }
     state
         .degraded
         .push(Degradation::new(Part::Translation, family, closed));
