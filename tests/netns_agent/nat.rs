@@ -260,13 +260,14 @@ fn crowd_ports(scene: &Scene, partner: IpAddr, count: usize) {
     } else {
         "[::]:0"
     };
+    // The queue of a neighbour without an answer so far holds fewer datagrams.
+    scene.lab.who("host1", partner).unwrap();
     scene.lab.ns("host1").in_thread(|| {
-        let mut sockets = Vec::new();
-        for _ in 0..count {
-            let socket = UdpSocket::bind(any).unwrap();
+        // Each port is free again only at the end.
+        let bind = |_| UdpSocket::bind(any).unwrap();
+        let sockets: Vec<UdpSocket> = (0..count).map(bind).collect();
+        for socket in &sockets {
             socket.send_to(b"x", (partner, CROWDED)).unwrap();
-            // Each port is free again only at the end.
-            sockets.push(socket);
         }
     });
 }
