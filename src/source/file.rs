@@ -3,11 +3,39 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::oneshot;
 
 use super::answer::Content;
 use super::coding;
 use super::error::Failure;
+use super::settings::FetchSettings;
+
+/// Reads a whole file in a thread, within the timeout of a try: a network file system whose server is
+/// gone never answers, and everything else of a pass must not wait for the file.
+pub(super) async fn read_within(
+    path: PathBuf,
+    settings: &FetchSettings,
+) -> Result<Content, Failure> {
+    let max_bytes = settings.max_bytes;
+    let (done, result) = oneshot::channel();
+    let reading = std::thread::Builder::new().name("file".to_owned());
+    reading
+        .spawn(move || done.send(read(&path, max_bytes)).is_ok())
+        .map_err(|error| Failure::File {
+            problem: format!("no thread for the file: {error}"),
+            advice: "check the limits of tasks (TasksMax, ulimit -u)".into(),
+        })?;
+    let within = settings.timeout;
+    match tokio::time::timeout(within, result).await {
+        Ok(Ok(content)) => content,
+        Ok(Err(_)) | Err(_) => Err(Failure::File {
+            problem: format!("no answer within {} s", within.as_secs_f64()),
+            advice: "check the disk or the network file system (mount, dmesg)".into(),
+        }),
+    }
+}
 
 /// Reads a whole file, up to `max_bytes`.
 pub(super) fn read(path: &Path, max_bytes: u64) -> Result<Content, Failure> {

@@ -53,7 +53,7 @@ pub async fn fetch(
         let mut proxy = None;
         let (tries, outcome) = match Locator::parse(configured) {
             Err(cause) => (0, Err(cause)),
-            Ok(Locator::File(path)) => (1, file::read(&path, settings.max_bytes)),
+            Ok(Locator::File(path)) => (1, file::read_within(path, settings).await),
             Ok(Locator::Http(url)) => {
                 proxy = settings.proxy_of(&url);
                 http::fetch(&clients, &url, proxy.as_ref(), previous).await
