@@ -58,7 +58,8 @@ pub struct GuardInputs<'a> {
     /// The state file exists but can't be read (`state` is then the default): no route is deleted
     /// only because the hold-down entries are missing.
     pub state_unreadable: bool,
-    /// Wall clock, seconds since the epoch.
+    /// Wall clock, seconds since the epoch: the same reading as in `state`
+    /// ([`GuardState::present`]).
     pub now: i64,
     pub config: &'a GuardConfig,
     pub selector: &'a Selector,

@@ -69,6 +69,13 @@ impl GuardState {
         }
     }
 
+    /// The wall clock at the moment of the memory, in seconds since the epoch. A judgement takes the
+    /// present from here: a second reading of the clock may be a second off, and a stored time then
+    /// lies in the future of one reading and not of the other.
+    pub fn present(&self) -> Option<i64> {
+        self.clock.as_ref().map(|now| now.wall_s)
+    }
+
     /// True if the content differs from the stored memory, apart from the clocks.
     pub fn differs_from(&self, stored: &GuardState) -> bool {
         let as_now = match &self.clock {

@@ -278,14 +278,15 @@ fn ask_guard(
     } else {
         view.kernel_prefixes()
     };
+    let state = rebased(&on_disk.guard);
     judge(&GuardInputs {
         fetch,
         source,
         held,
         last_good,
-        state: &rebased(&on_disk.guard),
+        now: state.present().unwrap_or_else(wall_seconds),
+        state: &state,
         state_unreadable: on_disk.incomplete,
-        now: i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX),
         config: &config.guard,
         selector,
         include: &config.select.include,
@@ -308,6 +309,10 @@ fn rebased(state: &GuardState) -> GuardState {
         Some(now) => state.rebase(&now),
         None => state.clone(),
     }
+}
+
+fn wall_seconds() -> i64 {
+    i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX)
 }
 
 fn read_document<'d>(

@@ -120,6 +120,54 @@ fn states_with_other_clocks_only_are_equal() {
     }
 }
 
+/// The seconds of both clocks begin at different moments, so a jump is measured one too long or too
+/// short. A hold-down that began at the present of one judgement is in the future of no later one,
+/// and the memory needs no writing.
+#[test]
+fn time_of_a_judgement_is_never_later_than_the_next_present() {
+    let first = |wall_ms: i64| GuardState {
+        clock: Some(anchor("a", 5000, wall_ms / 1000)),
+        ..stored()
+    };
+    for (wall_ms, jump, later_ms) in [0, 1, 500, 999]
+        .into_iter()
+        .flat_map(|phase| [2 * DAY, -2 * DAY, 2, 1, 0, -1, -2].map(|jump| (phase, jump)))
+        .flat_map(|(phase, jump)| [0, 1, 600, 1999].map(|later| (phase, jump, later)))
+    {
+        let before = first(NOW * 1000 + wall_ms);
+        let began = before.present().unwrap();
+        let before = GuardState {
+            hold: None,
+            hold_down: before
+                .hold_down
+                .iter()
+                .map(|entry| HoldDown {
+                    since: began,
+                    ..entry.clone()
+                })
+                .collect(),
+            ..before
+        };
+        // The boot clock was read just after its second began.
+        let now = anchor(
+            "a",
+            5000 + later_ms / 1000,
+            (NOW * 1000 + wall_ms + later_ms as i64) / 1000 + jump,
+        );
+        let state = before.rebase(&now);
+        let present = state.present().unwrap();
+        let config = GuardConfig {
+            hold_down: std::time::Duration::from_secs(86_400),
+            ..GuardConfig::default()
+        };
+        let pruned = GuardState {
+            hold_down: prune(&state.hold_down, &PrefixSet::default(), &config, present),
+            ..state
+        };
+        assert!(!pruned.differs_from(&before), "{wall_ms} {jump} {later_ms}");
+    }
+}
+
 #[test]
 fn an_anchor_is_renewed_while_clocks_run() {
     for (now, renewed) in [
