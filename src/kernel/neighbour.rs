@@ -44,11 +44,9 @@ pub fn is_unresolved(
     address: IpAddr,
     device: IfIndex,
 ) -> Result<bool, NetlinkError> {
-    let operation = format!("look up the neighbour {address}");
-    let request = |buffer: &mut Vec<u8>| put_neighbour(buffer, address, device, 0);
-    let decode = |frame: &Frame<'_>| Ok(Some(NeighbourState::of(u16_at(frame.body, STATE)?)));
-    let answer = socket.ask(&operation, RTM_GETNEIGH, request, decode)?;
-    Ok(answer.is_ok_and(|state| state.is_some_and(NeighbourState::is_unresolved)))
+    let entry = look_up(socket, address, device)?;
+    let state = entry.and_then(|entry| entry.state);
+    Ok(state.is_some_and(NeighbourState::is_unresolved))
 }
 
 /// Makes the kernel resolve an address again. Without privilege nothing happens.
@@ -92,28 +90,62 @@ pub fn permanent(
     address: IpAddr,
     device: IfIndex,
 ) -> Result<Option<String>, NetlinkError> {
-    let operation = format!("look up the neighbour {address}");
-    let request = |buffer: &mut Vec<u8>| put_neighbour(buffer, address, device, 0);
-    let decode = |frame: &Frame<'_>| Ok(Some(permanent_entry(frame.body)?));
-    let answer = socket.ask(&operation, RTM_GETNEIGH, request, decode)?;
-    Ok(answer.ok().flatten())
+    let entry = look_up(socket, address, device)?;
+    Ok(entry.and_then(|entry| entry.permanent_link_address()))
 }
 
-fn permanent_entry(body: &[u8]) -> Result<Option<String>, WireError> {
-    let header = body.split_at_checked(NDMSG);
-    let (header, list) = header.ok_or(WireError::Malformed("neighbour header"))?;
-    if NeighbourState::of(u16_at(header, STATE)?) != Some(NeighbourState::Permanent) {
-        return Ok(None);
-    }
-    for attribute in each_attribute(list) {
-        let attribute = attribute?;
-        if attribute.kind == NDA_LLADDR && !attribute.payload.is_empty() {
-            let bytes = attribute.payload.iter();
-            let text: Vec<String> = bytes.map(|byte| format!("{byte:02x}")).collect();
-            return Ok(Some(text.join(":")));
+fn look_up(
+    socket: &mut NetlinkSocket,
+    address: IpAddr,
+    device: IfIndex,
+) -> Result<Option<Entry>, NetlinkError> {
+    let operation = format!("look up the neighbour {address}");
+    let request = |buffer: &mut Vec<u8>| put_neighbour(buffer, address, device, 0);
+    let decode = |frame: &Frame<'_>| Ok(Some(Entry::read(frame.body)?));
+    let answer = socket.ask(&operation, RTM_GETNEIGH, request, decode)?;
+    Ok(answer.ok())
+}
+
+/// A message about a neighbour.
+struct Entry {
+    device: IfIndex,
+    /// `None` for an entry without a state, and for states unknown to this program.
+    state: Option<NeighbourState>,
+    /// `None` for families whose addresses have other lengths.
+    address: Option<IpAddr>,
+    link_layer: Vec<u8>,
+}
+
+impl Entry {
+    fn read(body: &[u8]) -> Result<Entry, WireError> {
+        let header = body.split_at_checked(NDMSG);
+        let (header, list) = header.ok_or(WireError::Malformed("neighbour header"))?;
+        let mut entry = Entry {
+            device: IfIndex(u32_at(header, IFINDEX)?),
+            state: NeighbourState::of(u16_at(header, STATE)?),
+            address: None,
+            link_layer: Vec::new(),
+        };
+        for attribute in each_attribute(list) {
+            let attribute = attribute?;
+            match attribute.kind {
+                NDA_DST => entry.address = attribute.address().ok(),
+                NDA_LLADDR => entry.link_layer = attribute.payload.to_vec(),
+                _ => {}
+            }
         }
+        Ok(entry)
     }
-    Ok(None)
+
+    /// `None` for another state, and for links without such addresses: tunnels.
+    fn permanent_link_address(&self) -> Option<String> {
+        if self.state != Some(NeighbourState::Permanent) {
+            return None;
+        }
+        let bytes = self.link_layer.iter();
+        let text: Vec<String> = bytes.map(|byte| format!("{byte:02x}")).collect();
+        (!text.is_empty()).then(|| text.join(":"))
+    }
 }
 
 /// An entry of a neighbour table.
@@ -140,23 +172,13 @@ pub fn dump(socket: &mut NetlinkSocket) -> Result<Vec<Neighbour>, NetlinkError> 
 
 /// Reads a message; `None` for entries of bridges, and for entries without a state.
 fn decode(body: &[u8]) -> Result<Option<Neighbour>, WireError> {
-    let header = body.split_at_checked(NDMSG);
-    let (header, list) = header.ok_or(WireError::Malformed("neighbour header"))?;
-    let Some(state) = NeighbourState::of(u16_at(header, STATE)?) else {
-        return Ok(None);
-    };
-    for attribute in each_attribute(list) {
-        let attribute = attribute?;
-        if attribute.kind == NDA_DST {
-            // Other families have addresses of other lengths.
-            return Ok(attribute.address().ok().map(|address| Neighbour {
-                device: IfIndex(u32_at(header, IFINDEX).unwrap_or(0)),
-                address,
-                state,
-            }));
-        }
-    }
-    Ok(None)
+    let entry = Entry::read(body)?;
+    let known = entry.state.zip(entry.address);
+    Ok(known.map(|(state, address)| Neighbour {
+        device: entry.device,
+        address,
+        state,
+    }))
 }
 
 #[cfg(test)]
@@ -193,7 +215,7 @@ mod tests {
             body.extend_from_slice(&[0, 1]);
             let list = Attributes::new().put(NDA_LLADDR, link_address);
             body.extend(list.into_bytes());
-            permanent_entry(&body).unwrap()
+            Entry::read(&body).unwrap().permanent_link_address()
         };
         let address = [2, 0, 0, 0, 0, 0xab];
         assert_eq!(entry(0x80, &address).as_deref(), Some("02:00:00:00:00:ab"));
