@@ -28,8 +28,6 @@ use crate::status::control::{AskError, Reply, Request, ask};
 use numbers::Known;
 use outcome::Flushed;
 
-/// The cause in the journal and in the lock.
-const CAUSE: &str = FLUSH;
 /// Most rounds of reading and removing: objects may change meanwhile.
 const ROUNDS: usize = 3;
 
@@ -130,7 +128,7 @@ fn flush(known: &Known) -> Flushed {
         let end = Record::end(
             Timestamp::now(),
             id,
-            CAUSE,
+            FLUSH,
             flushed.outcome(),
             flushed.duration,
         );
@@ -174,7 +172,7 @@ fn pause_agent(socket: &Path, flushed: &mut Flushed) {
 /// Takes the pass lock, without its file if no state dir exists. A disk error and a file in other
 /// hands don't stop the kill switch. Another pass does, since it would restore the removed objects.
 fn lock(known: &Known, notes: &mut Vec<String>) -> Result<Option<PassLock>, LockError> {
-    let mut lock = PassLock::exclude(&known.state_dir, CAUSE, LOCK_WAIT)?;
+    let mut lock = PassLock::exclude(&known.state_dir, FLUSH, LOCK_WAIT)?;
     if !known.has_state_dir() {
         return Ok(Some(lock));
     }
@@ -223,7 +221,7 @@ fn remove(
         if round == 0 {
             flushed.take_first(kernel, steps.clone(), notes);
             if let Some(journal) = journal {
-                let begin = Record::begin(Timestamp::now(), id.clone(), CAUSE);
+                let begin = Record::begin(Timestamp::now(), id.clone(), FLUSH);
                 append(journal, flushed.filled(begin), &mut flushed.notes);
             }
         }
