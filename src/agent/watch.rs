@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::burst::FlushDetector;
+use self::culprit::Culprits;
 use self::held::Held;
 use self::reaction::{
     Reaction, Trigger, connected_changed, firewall_of, route_gone, rule_came, rule_gone,
@@ -62,6 +63,7 @@ pub(super) struct Watcher {
     flushes: FlushDetector,
     held: Option<Held>,
     restored_at: Option<Instant>,
+    culprits: Culprits,
 }
 
 /// Starts the watcher's thread, which listens from the moment this function returns.
@@ -87,6 +89,7 @@ pub(super) fn start(
         flushes: FlushDetector::default(),
         held: None,
         restored_at: None,
+        culprits: Culprits::default(),
     };
     watcher.filter();
     std::thread::Builder::new()

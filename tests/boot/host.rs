@@ -87,6 +87,7 @@ fn host_works_from_image_to_purge() {
         assert!(line("pass start: ") < line("Started "), "{journal}");
         assert_sandboxed(&machine, NET_ADMIN);
         check_agrees_with_the_service(&machine);
+        culprit_is_named_by_its_unit(&machine);
         let names = machine.ok("ip route show table bypass proto trailblazer");
         assert!(names.contains("52.216.0.0/15"), "{names}");
 

@@ -42,6 +42,32 @@ pub fn check_agrees_with_the_service(machine: &Machine) {
     assert_eq!(fine.code, Some(0), "{fine}");
 }
 
+/// A service that keeps deleting a route is named by its unit, although the sandbox hides the
+/// processes of other users from the agent.
+#[track_caller]
+pub fn culprit_is_named_by_its_unit(machine: &Machine) {
+    machine.ok("systemd-run --unit=neighbour sh -c \
+         'while sleep 0.1; do echo route del table 1083 52.216.0.0/15; done | ip -force -batch -'");
+    let by = wait_until(
+        Duration::from_secs(60),
+        Duration::from_millis(100),
+        || {
+            let drift = &status(machine)["drift"];
+            let conflicts = drift["conflicts"].as_array()?.iter();
+            let mut culprits = conflicts.filter_map(|conflict| conflict["by"].as_str());
+            culprits.next().map(str::to_owned)
+        },
+        || format!("a conflict: {:#}", status(machine)["drift"]),
+    );
+    assert!(
+        by.starts_with("a program of unit neighbour.service (pid "),
+        "{by}"
+    );
+    machine.ok("systemctl stop neighbour");
+    machine.ok("trailblazer kick --wait");
+    machine.wait_in_force(0);
+}
+
 /// The targets of the traffic streams.
 pub const TARGETS: [IpAddr; 4] = [S3, S3_6, PARTNER, PARTNER6];
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Watcher;
-use super::culprit::name_of;
 use crate::agent::repair_log::may_wait;
 use crate::agent::shared::locked;
 use crate::apply::apply_each;
@@ -125,7 +124,8 @@ impl Watcher {
         self.restored_at = Some(Instant::now());
         // The repair comes before the look-up of program names.
         for (key, port) in gone.ports.into_iter().take(4) {
-            self.shared.blame(key, name_of(port));
+            let name = self.culprits.name_of(port, now);
+            self.shared.blame(key, name);
         }
         let mut noticed = locked(&self.shared.noticed);
         noticed.fought.append(&mut fought);
