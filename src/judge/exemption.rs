@@ -7,14 +7,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::culprit::{is_wide, main_route_text, named_rule, takes_ordinary_packets};
+use super::culprit::{is_wide, main_route_text, named_rule, route_text, takes_ordinary_packets};
 use super::expected::Promise;
 use super::packet::Lookup;
 use super::probes::{deciding, foreign_before, inside, own_source, selected};
 use crate::degraded::{Degradation, Part};
 use crate::desired::special;
 use crate::facts::MainRoute;
-use crate::objects::{ForeignSelector, Rule};
+use crate::objects::{ForeignSelector, Route, Rule};
 use crate::types::{Family, PerFamily};
 
 /// Bound of the objects named of one kind.
@@ -55,8 +55,29 @@ pub(super) fn all(promise: &Promise<'_>, own: &PerFamily<Option<IpAddr>>) -> Vec
         name_some(&mut found, rules);
         let routes = overlapping(promise, family).into_iter();
         name_some(&mut found, routes.map(Exemption::Route));
+        let inside = in_our_tables(promise, family).into_iter();
+        name_some(&mut found, inside.map(Exemption::Route));
     }
     found
+}
+
+/// Narrow foreign routes of our tables. The rule of the main table's routes comes first, so that a
+/// route of the main table for the same addresses decides.
+fn in_our_tables(promise: &Promise<'_>, family: Family) -> Vec<String> {
+    if deciding(promise, family).is_none() {
+        return Vec::new();
+    }
+    let narrow = |route: &&Route| {
+        let dst = &route.key.dst;
+        let by_main = promise.facts.main_lookup(inside(*dst));
+        Family::of_net(dst) == family
+            && !is_wide(dst)
+            && by_main.is_none_or(|best| promise.is_default(&best.dst))
+    };
+    let routes = promise.foreign.iter().filter(narrow);
+    routes
+        .map(|route| route_text(route, promise.facts))
+        .collect()
 }
 
 /// Routes of the main table that refuse the packets to whole selected prefixes, each with the share

@@ -253,7 +253,12 @@ fn partners(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
     if !promises_partners(promise, family) {
         return Vec::new();
     }
-    let free = |address: &IpAddr| is_partner(promise, *address);
+    // A narrow foreign route of our tables concerns its own addresses only.
+    let foreign = || promise.foreign.iter().map(|route| route.key.dst);
+    let free = |address: &IpAddr| {
+        let mut narrow = foreign().filter(|dst| !is_wide(dst));
+        is_partner(promise, *address) && !narrow.any(|dst| dst.contains(address))
+    };
     let led_by = |address: &IpAddr| promise.facts.main_lookup(*address).map(|route| route.dst);
     let examples: &[&str] = match family {
         Family::Ipv4 => &["203.0.113.1", "192.0.2.1", "198.51.100.1"],
@@ -286,8 +291,7 @@ fn partners(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
         spread(wide).find(|address| free(address) && led_by(address) == Some(wide))
     }));
     // A foreign route in our tables.
-    let foreign = promise.foreign.iter().map(|route| route.key.dst);
-    let foreign = foreign.filter(|dst| Family::of_net(dst) == family && is_wide(dst));
+    let foreign = foreign().filter(|dst| Family::of_net(dst) == family && is_wide(dst));
     found.extend(
         foreign
             .take(WIDE)
