@@ -590,3 +590,52 @@ fn share_of_refused_prefixes_is_named() {
         }
     });
 }
+
+/// Narrow foreign routes of our tables: the promise holds for all other addresses.
+const NARROW: [&str; 4] = [
+    "-4 route add 93.184.217.0/24 via 10.0.1.1 table 1084 proto 99",
+    "-6 route add 2001:db8:5::/48 via 2600:1f18:1000:1::1 table 1084",
+    "-4 route add 198.18.6.0/24 via 10.0.1.1 table 1083",
+    "-6 route add unreachable 2001:db8:6::/48 table 1083 proto 99",
+];
+
+/// Nobody runs a pass by hand: the agent sees each change by itself.
+#[test]
+fn running_agent_names_narrow_routes_and_filters_of_a_host() {
+    isolated(|| {
+        let lab = Lab::new();
+        lab.guarded_nat("nat1");
+        let settings = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
+        let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
+        let agent = machine.agent();
+        agent.wait_in_force();
+        for route in NARROW {
+            machine.ns().ip(route);
+            let dst = route.split(' ').find(|word| word.contains('/')).unwrap();
+            let words = |text: &str| text.contains(dst) && text.contains("takes precedence");
+            let named = |status: &serde_json::Value| {
+                let notes = status["notes"].as_array().unwrap();
+                notes.iter().any(|note| words(note.as_str().unwrap()))
+            };
+            agent.wait_for(route, |it| named(it) && it["state"] == "in_force");
+            for command in [&["reconcile", "--dry-run"][..], &["check"]] {
+                let output = machine.run(command).expect_code(0);
+                assert!(output.stdout.lines().any(words), "{command:?}: {output:?}");
+            }
+            let host = dst.split('/').next().unwrap();
+            let output = machine.run(&["explain", host]);
+            assert!(output.stdout.contains(dst), "{output:?}");
+            machine.ns().ip(&route.replace(" add ", " del "));
+            agent.wait_for("the note goes", |status| !named(status));
+        }
+        for foreign in OUTPUT {
+            run(&machine, foreign.add);
+            let status = agent.wait_for(foreign.words, |it| it["state"] == "degraded");
+            let degraded = status["degraded"].to_string();
+            assert!(degraded.contains(foreign.words), "{degraded}");
+            assert!(lab.who("host1", foreign.partner).is_err());
+            run(&machine, foreign.remove);
+            agent.wait_in_force();
+        }
+    });
+}

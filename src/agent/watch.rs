@@ -58,7 +58,7 @@ pub(super) struct Watcher {
     addresses: BTreeMap<(IfIndex, IpAddr), u32>,
     /// The nf_tables transaction being reported touched a table of the firewall in use.
     firewall_touched: bool,
-    /// The transaction touched any table, and this host forwards packets through all of them.
+    /// The transaction touched any table: a foreign chain may stop forwarded packets, or a host's own.
     chains_touched: bool,
     flushes: FlushDetector,
     held: Option<Held>,
@@ -263,7 +263,7 @@ impl Watcher {
             }
             Change::FirewallTable { family, table } => {
                 self.firewall_touched |= is_our_firewall(in_force, family, &table);
-                self.chains_touched |= in_force.is_some_and(InForce::forwards);
+                self.chains_touched |= in_force.is_some();
                 Reaction::Nothing
             }
             Change::FirewallDone { program } => self.firewall_changed(&program, in_force),

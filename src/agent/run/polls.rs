@@ -4,19 +4,16 @@ use std::sync::Arc;
 
 use super::super::watch;
 use super::{Agent, Read};
-use crate::config::Role;
 
 impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
-    /// Starts the polling of gateways; starts or ends that of foreign rules in the path of forwarded
-    /// packets.
+    /// Starts the polling of gateways, and that of foreign rules of iptables-legacy.
     pub(super) fn poll_foreign(&mut self) {
         let start = || watch::poll_gateways(Arc::clone(&self.shared));
         run_poll(&mut self.gateway_poll, true, "the gateways", start);
-        let wanted = self.settings.role != Role::Host;
         let start = || watch::poll_foreign(Arc::clone(&self.shared));
         run_poll(
             &mut self.foreign_poll,
-            wanted,
+            true,
             "foreign iptables rules",
             start,
         );

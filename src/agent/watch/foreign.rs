@@ -1,4 +1,4 @@
-//! Polls the foreign rules of iptables-legacy in the path of forwarded packets.
+//! Polls the foreign rules of iptables-legacy: filters of forwarded packets, and of a host's own.
 
 use std::io;
 use std::sync::Arc;
