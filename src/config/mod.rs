@@ -252,6 +252,8 @@ settings! {
         pub bypass: NatBypass = NatBypass::Masquerade,
         /// Destinations whose packets keep their private source: networks behind IPsec or a VPN.
         pub exempt: Vec<IpNet> = Vec::new(),
+        /// Random source ports for egress traffic; else the client's port, if no other flow has it.
+        pub random_ports: bool = true,
         pub mss: Mss = Mss::Auto,
     }
 }

@@ -158,6 +158,7 @@ fn read_nat(reader: &mut Reader<'_>, config: &mut Config) {
         "nat.egress_addresses" => nat.egress_addresses,
             each("a list of addresses such as [\"10.0.0.20\"]", text(address));
         "nat.exempt" => nat.exempt, each(PREFIXES, text(narrow_prefix));
+        "nat.random_ports" => nat.random_ports, value(BOOLEAN, boolean);
     }
     nat.egress_addresses.sort();
     nat_bypass(reader, &mut nat.bypass);

@@ -58,7 +58,11 @@ impl Chains {
                 .collect(),
         };
         self.counting.complete(&mut policy);
-        policy
+        if inputs.config.nat.random_ports {
+            policy
+        } else {
+            policy.without_random_ports()
+        }
     }
 }
 

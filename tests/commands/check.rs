@@ -190,6 +190,7 @@ fn check_covers_the_nat_role() {
         well.has("forwarding", "ok", "net.ipv4.ip_forward is on");
         well.has("rp_filter", "ok", "bulk");
         well.has("egress", "ok", "source address");
+        well.has("ports", "ok", "random source ports");
         ns.sysctl(&[
             ("net/ipv4/ip_forward", "0"),
             ("net/ipv4/conf/bulk/rp_filter", "1"),

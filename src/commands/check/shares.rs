@@ -51,7 +51,7 @@ fn owners(desired: &DesiredState, family: Family) -> Vec<IpAddr> {
     let chains = desired.firewall.iter().flat_map(|policy| &policy.chains);
     let mut found: BTreeMap<u32, IpAddr> = BTreeMap::new();
     for rule in chains.flat_map(|chain| &chain.rules) {
-        let Statement::SnatRandomly(address) = rule.verdict else {
+        let (Statement::SnatRandomly(address) | Statement::Snat(address)) = rule.verdict else {
             continue;
         };
         for condition in &rule.matches {

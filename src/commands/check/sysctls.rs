@@ -40,6 +40,7 @@ pub(super) fn all(
             check.forwarding(desired, report);
             check.reverse_path_of_nat(desired, kernel, report);
             check.ports(report);
+            check.egress_ports(desired, report);
         }
         Role::Host => check.reverse_path_of_host(desired, report),
     }
@@ -312,6 +313,19 @@ impl Check<'_> {
         } else {
             report.ok(name, text);
         }
+    }
+
+    /// The source ports of translated egress traffic.
+    fn egress_ports(&self, desired: &DesiredState, report: &mut CheckReport) {
+        if self.config.nat.egress_addresses.is_empty() || desired.firewall.is_none() {
+            return;
+        }
+        let text = if self.config.nat.random_ports {
+            "egress traffic gets random source ports, where the firewall supports them"
+        } else {
+            "egress traffic keeps its source ports, unless two flows collide ([nat] random_ports = false)"
+        };
+        report.ok("ports", text);
     }
 
     fn ports(&self, report: &mut CheckReport) {
