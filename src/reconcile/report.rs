@@ -323,6 +323,10 @@ impl Report {
         if self.error.is_none() && self.mode == Mode::Apply {
             self.applied = Applied::All;
         }
+        let would_store = self.mode == Mode::CacheOnlyDryRun && self.fetch == FetchOutcome::Changed;
+        if would_store && self.outcome == Outcome::InSync {
+            self.outcome = Outcome::Pending;
+        }
         let soft = matches!(
             self.outcome,
             Outcome::InSync | Outcome::Changed | Outcome::Pending

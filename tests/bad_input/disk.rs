@@ -150,13 +150,20 @@ fn dry_run_writes_nothing() {
         };
         nothing(2, &["--dry-run"]);
         assert!(!site.state_dir().exists());
+        const CACHE: &[&str] = &["--dry-run", "--cache-only"];
         nothing(1, &["--dry-run", "--cache-only", "--source", "absent.json"]);
+        nothing(2, CACHE);
+        assert!(!site.state_dir().exists());
+        site.reconcile(&["--cache-only"], 0);
+        nothing(0, CACHE);
         site.reconcile(&[], 0);
         nothing(0, &["--dry-run"]);
         site.publish(document(NEWER, &rows_and(MORE)));
         nothing(2, &["--dry-run"]);
+        nothing(2, CACHE);
         site.publish(document(NEWER, &ROWS[1..]));
         nothing(3, &["--dry-run"]);
+        nothing(3, CACHE);
         nothing(
             2,
             &[
@@ -169,6 +176,7 @@ fn dry_run_writes_nothing() {
         );
         site.publish("garbage");
         nothing(0, &["--dry-run"]);
+        nothing(0, CACHE);
     });
 }
 

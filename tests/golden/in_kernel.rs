@@ -430,7 +430,6 @@ fn normal(output: &Output) -> String {
     text
 }
 
-/// When a hold-down ends depends on the clock.
 /// The golden text has no kernel to ask, and so no notes of the judge.
 fn without_judgement(text: &str) -> String {
     let judged = |line: &&str| {
@@ -441,6 +440,7 @@ fn without_judgement(text: &str) -> String {
     lines.filter(|line| !judged(&line.trim_end())).collect()
 }
 
+/// When a hold-down ends depends on the clock.
 fn without_times(text: &str) -> String {
     let mut rest = text;
     let mut kept = String::new();

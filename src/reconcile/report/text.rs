@@ -7,6 +7,7 @@ use crate::columns::Style;
 use crate::ownership::Ownership;
 use crate::plan::text::{done, render, totals};
 use crate::printable::indented;
+use crate::reconcile::Mode;
 use crate::types::Family;
 
 impl Report {
@@ -70,6 +71,16 @@ impl Report {
         let (totals, done) = (totals(&self.plan), done(&self.plan));
         let took = format!("{:.1} ms", self.duration.as_secs_f64() * 1e3);
         match self.outcome {
+            Outcome::InSync if self.mode == Mode::CacheOnlyDryRun => {
+                "The state directory has the document already. Nothing was changed.".to_owned()
+            }
+            Outcome::Pending if self.mode.documents_only() => {
+                "The document would be stored in the state directory. Nothing was changed."
+                    .to_owned()
+            }
+            Outcome::Held if self.mode == Mode::CacheOnlyDryRun => {
+                "The guard holds changes back. Nothing was changed.".to_owned()
+            }
             Outcome::InSync if self.mode.documents_only() => {
                 format!(
                     "The document is stored in the state directory; the kernel stays unchanged ({took})."
