@@ -9,7 +9,7 @@ use crate::degraded::{Degradation, Part};
 use crate::desired::EgressPath;
 use crate::judge::chain::BaseChain;
 use crate::judge::{
-    Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, doubt_about, forwarded,
+    Gateways, Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, doubt_about, forwarded,
     gateways_of, incoming, inside, judge, judge_incoming, judge_redirects, ordinary_partner,
     questions, silent, unverified,
 };
@@ -48,11 +48,9 @@ pub fn judge_kernel(promise: &Promise<'_>, kernel: &mut Kernel) -> Result<Verdic
     verdicts
         .degraded
         .extend(judge_redirects(&promise, &learned));
-    verdicts.degraded.extend(silent_gateways(&promise, kernel)?);
-    verdicts
-        .doubts
-        .extend(permanent_gateways(&promise, kernel)?);
-    let devices: Vec<_> = gateways_of(&promise).into_keys().map(|it| it.1).collect();
+    let gateways = gateways_of(&promise);
+    judge_gateways(&promise, &gateways, kernel, &mut verdicts)?;
+    let devices: Vec<_> = gateways.into_keys().map(|it| it.1).collect();
     let filters = traffic_control::filters(kernel.socket(), &devices)?;
     let doubts = filters
         .iter()
@@ -116,35 +114,28 @@ pub fn learned_hops(
     Ok(found)
 }
 
-/// The gateways that answer no address resolution.
-///
-/// # Errors
-/// The kernel gives no answer.
-pub fn silent_gateways(
+/// Adds the gateways that answer no address resolution, and those with a fixed entry: the kernel asks
+/// nobody about them.
+fn judge_gateways(
     promise: &Promise<'_>,
+    gateways: &Gateways,
     kernel: &mut Kernel,
-) -> Result<Vec<Degradation>, NetlinkError> {
-    let mut found = Vec::new();
-    for (gateway, part) in gateways_of(promise) {
-        if neighbour::is_silent(kernel.socket(), gateway.0, gateway.1)? {
-            found.push(silent(promise.facts, gateway, part));
+    verdicts: &mut Verdicts,
+) -> Result<(), NetlinkError> {
+    for (hop, parts) in gateways {
+        let (address, device) = *hop;
+        if neighbour::is_silent(kernel.socket(), address, device)? {
+            for part in parts {
+                verdicts.behind_the_route(silent(promise.facts, *hop, *part));
+            }
+        } else if let Some(link_address) = neighbour::permanent(kernel.socket(), address, device)? {
+            for part in parts {
+                let doubt = unverified(promise.facts, *hop, *part, &link_address);
+                verdicts.doubts.push(doubt);
+            }
         }
     }
-    Ok(found)
-}
-
-/// The gateways with a fixed entry: the kernel asks nobody about them.
-fn permanent_gateways(
-    promise: &Promise<'_>,
-    kernel: &mut Kernel,
-) -> Result<Vec<Degradation>, NetlinkError> {
-    let mut found = Vec::new();
-    for (gateway, part) in gateways_of(promise) {
-        if let Some(link_address) = neighbour::permanent(kernel.socket(), gateway.0, gateway.1)? {
-            found.push(unverified(promise.facts, gateway, part, &link_address));
-        }
-    }
-    Ok(found)
+    Ok(())
 }
 
 /// The addresses that the kernel chooses for sockets without one.

@@ -111,6 +111,8 @@ fn each_command_names_a_silent_router_of_a_nat() {
             lose_packets(&lab, "nat1", PARTNER, &router);
             let words = format!("the gateway {router} on {PUBLIC_LINK} answers no ARP");
             assert_named(&machine, PARTNER, &words);
+            // The router is the gateway of the bypass path too.
+            assert_named(&machine, S3, &words);
         });
         assert_recovers(&machine);
         assert!(lab.who("host1", PARTNER).is_ok());

@@ -11,6 +11,8 @@ use crate::types::{Family, IfIndex};
 
 /// Bounds of the addresses that conditions name, and of the packets with them.
 const MOST_ADDRESSES: usize = 16;
+/// Most networks to look at: a set of a firewall may have thousands, and none of them need be usable.
+const MOST_NETWORKS: usize = 4096;
 const MOST_PACKETS: usize = 64;
 
 /// The first packet of an ordinary connection, forwarded from an input interface.
@@ -92,6 +94,7 @@ fn of_effect<'c>(effect: &'c Effect, conditions: &mut Vec<&'c Condition>) {
 /// as they are `usable`.
 fn named(conditions: &[&Condition], field: Field, usable: impl Fn(&IpAddr) -> bool) -> Vec<IpAddr> {
     let mut found = Vec::new();
+    let mut left = MOST_NETWORKS;
     let mut open: Vec<&Condition> = conditions.to_vec();
     while let Some(condition) = open.pop() {
         if let Test::AnyOf(lists) = &condition.test {
@@ -111,7 +114,8 @@ fn named(conditions: &[&Condition], field: Field, usable: impl Fn(&IpAddr) -> bo
             found.extend(edges.filter(&usable));
             found.sort();
             found.dedup();
-            if found.len() >= MOST_ADDRESSES {
+            left -= 1;
+            if found.len() >= MOST_ADDRESSES || left == 0 {
                 return found;
             }
         }

@@ -1,6 +1,7 @@
 //! NAT role: the whole path of a forwarded packet, beyond the routes: the forwarding sysctl, foreign
 //! chains at the forward hook, and foreign translation before ours.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Verdicts;
@@ -12,6 +13,7 @@ use super::probes::{inside, ordinary_partner, selected};
 use super::translation::{self, diverted};
 use crate::degraded::{Degradation, Part};
 use crate::facts::HostFacts;
+use crate::objects::BypassPath;
 use crate::types::{Family, IfIndex};
 
 /// The priorities of conntrack before the routing decision, and of source translation
@@ -84,16 +86,16 @@ fn ways(promise: &Promise<'_>, family: Family) -> Vec<(IfIndex, IpAddr)> {
     let paths = promise.desired.paths.get(family);
     let egress = paths.leaves_by.zip(ordinary_partner(promise, family));
     let storage = selected(promise, family).next().map(inside);
-    let mut devices: Vec<IfIndex> = match &paths.bypass {
-        Some(path) => path.vias().map(|via| via.device).collect(),
-        None => Vec::new(),
-    };
-    devices.sort();
-    devices.dedup();
-    let bypass = devices
-        .into_iter()
-        .filter_map(|device| Some((device, storage?)));
+    let devices = paths.bypass.as_ref().map(bypass_devices);
+    let bypass = devices.unwrap_or_default().into_iter();
+    let bypass = bypass.filter_map(|device| Some((device, storage?)));
     egress.into_iter().chain(bypass).collect()
+}
+
+/// The interfaces of the path, each once.
+pub(super) fn bypass_devices(path: &BypassPath) -> Vec<IfIndex> {
+    let devices: BTreeSet<IfIndex> = path.vias().map(|via| via.device).collect();
+    devices.into_iter().collect()
 }
 
 fn judge_chain(

@@ -1,7 +1,7 @@
 //! The gateways of the paths, and those that answer no address resolution: the route is right, and no
 //! packet arrives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::expected::Promise;
@@ -11,15 +11,23 @@ use crate::objects::Route;
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex};
 
-/// The gateways that packets need, each with its interface and the part that fails without the
-/// gateway. `forwards`: packets of a NAT leave by the main default.
+/// A gateway and the interface that leads to it.
+pub type Hop = (IpAddr, IfIndex);
+/// The gateways that packets need, each with the parts that fail without the gateway. Both paths of a
+/// NAT often have the same one.
+pub type Gateways = BTreeMap<Hop, BTreeSet<Part>>;
+
+/// The gateways of routes. `forwards`: packets of a NAT leave by the main default.
 pub fn gateways(
     routes: &[Route],
     numbers: &Numbers,
     facts: &HostFacts,
     forwards: impl Fn(Family) -> bool,
-) -> BTreeMap<(IpAddr, IfIndex), Part> {
-    let mut found = BTreeMap::new();
+) -> Gateways {
+    let mut found = Gateways::new();
+    let mut add = |hop, part| {
+        found.entry(hop).or_default().insert(part);
+    };
     for family in Family::ALL {
         let first = |table| {
             let mut routes = routes.iter().filter(move |route| {
@@ -35,21 +43,23 @@ pub fn gateways(
             (numbers.egress_table, Part::Egress),
         ] {
             for leg in first(table).into_iter().flatten() {
-                let gateway = leg.via.gateway;
-                found.extend(gateway.map(|gateway| ((gateway, leg.via.device), part)));
+                if let Some(gateway) = leg.via.gateway {
+                    add((gateway, leg.via.device), part);
+                }
             }
         }
         if forwards(family) {
-            let default = facts.defaults(family).into_iter().next();
-            let hop = default.and_then(|route| Some((route.gateway?, route.device?)));
-            found.extend(hop.map(|hop| (hop, Part::Egress)));
+            let default = facts.used_default(family);
+            if let Some(hop) = default.and_then(|route| Some((route.gateway?, route.device?))) {
+                add(hop, Part::Egress);
+            }
         }
     }
     found
 }
 
 /// The gateways of the promise.
-pub fn gateways_of(promise: &Promise<'_>) -> BTreeMap<(IpAddr, IfIndex), Part> {
+pub fn gateways_of(promise: &Promise<'_>) -> Gateways {
     let routes = &promise.desired.routes;
     gateways(routes, promise.numbers(), promise.facts, |family| {
         promise.forwards(family)

@@ -52,7 +52,7 @@ pub use dropped::judge_dropped;
 pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};
 pub use forwarding::is_forwarding;
-pub use gateway::{Filter, doubt_about, gateways, gateways_of, silent, unverified};
+pub use gateway::{Filter, Gateways, doubt_about, gateways, gateways_of, silent, unverified};
 pub use packet::{Lookup, Redirect, RouteDecision};
 pub(crate) use probes::inside;
 pub use probes::{Question, deciding, forwarded, ordinary_partner, questions};
@@ -69,12 +69,21 @@ pub struct Verdicts {
     pub degraded: Vec<Degradation>,
     /// Obstacles that perhaps stop ordinary packets: the reader does not know a condition.
     pub doubts: Vec<Degradation>,
-    /// Host role: those of `degraded` that are filters of the host's own packets.
-    pub filters: Vec<Degradation>,
+    /// Those of `degraded` that lie behind the routing decision of a whole path: silent gateways,
+    /// filters of the host's own packets.
+    pub on_path: Vec<Degradation>,
     /// NAT role: translations by other programs that no packet meets while ours is in.
     pub harmless: Vec<String>,
     /// Differences without a foreign cause: our own objects are not as planned.
     pub mismatches: Vec<Degradation>,
+}
+
+impl Verdicts {
+    /// Adds an obstacle that no look-up of a route shows.
+    pub fn behind_the_route(&mut self, found: Degradation) {
+        self.on_path.push(found.clone());
+        self.degraded.push(found);
+    }
 }
 
 /// Judges answers to questions, foreign rules with selectors, and the foreign chains in the way of forwarded packets.

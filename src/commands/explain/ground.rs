@@ -17,7 +17,7 @@ use crate::printable::escaped;
 use crate::ranges::Document;
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, View, examine};
 use crate::types::Family;
-use crate::verify::{judge_kernel, learned_hops, silent_gateways};
+use crate::verify::{judge_kernel, learned_hops};
 
 /// One reading, for any number of addresses.
 pub(super) struct Ground<'a> {
@@ -28,7 +28,6 @@ pub(super) struct Ground<'a> {
     pub examined: Examined,
     pub desired: DesiredState,
     verdicts: Verdicts,
-    silent: Vec<Degradation>,
     rows: Vec<(Family, ListedPrefix)>,
     pub notes: Vec<String>,
 }
@@ -78,7 +77,6 @@ impl<'a> Ground<'a> {
         notes.extend(degraded.map(|missing| format!("degraded: {missing}")));
         let promise = examined.view.promise(&desired);
         let verdicts = judge_kernel(&promise, &mut kernel)?;
-        let silent = silent_gateways(&promise, &mut kernel)?;
         notes.dedup();
         Ok(Ground {
             config,
@@ -89,7 +87,6 @@ impl<'a> Ground<'a> {
             examined,
             desired,
             verdicts,
-            silent,
             notes: notes.into_iter().chain(shown.fault.clone()).collect(),
         })
     }
@@ -164,9 +161,9 @@ impl<'a> Ground<'a> {
             Expected::Egress | Expected::Main => Some(Part::Egress),
             Expected::Closed => None,
         };
-        let silent = self.silent.iter().chain(&self.verdicts.filters);
+        let on_path = self.verdicts.on_path.iter();
         let on_path =
-            silent.filter(|silent| Some(silent.part) == part && silent.family == Some(family));
+            on_path.filter(|found| Some(found.part) == part && found.family == Some(family));
         obstacles.extend(on_path.cloned());
         let doubts = self.verdicts.doubts.iter().filter(concerns);
         Ok((obstacles, doubts.map(ToString::to_string).collect()))
