@@ -10,8 +10,8 @@ use crate::notes::Notes;
 use crate::source::child::Asker;
 use crate::source::{FetchSettings, Fetched, SourceError, Validators, any_is_remote, redacted};
 
-/// The timeout of a fetch on a host without a route: only a server on a connected network could
-/// answer, and answers at once.
+/// The time for a connection on a host without a route to the internet: only a server nearby could
+/// answer, and a name server nearby.
 const WITHOUT_ROUTE: Duration = Duration::from_secs(2);
 
 /// The means of a fetch.
@@ -25,10 +25,9 @@ pub(super) struct Means<'a> {
 }
 
 impl Means<'_> {
-    fn settings(self, config: &Config) -> FetchSettings {
+    fn settings(self, config: &Config, urls: &[String]) -> FetchSettings {
         let mut settings = FetchSettings::from_config(&config.source);
-        if self.no_route {
-            settings.timeout = settings.timeout.min(WITHOUT_ROUTE);
+        if self.no_route && settings.needs_route(urls) {
             settings.connect_timeout = settings.connect_timeout.min(WITHOUT_ROUTE);
             settings.retries = 0;
         }
@@ -65,7 +64,7 @@ pub(super) async fn fetch_document(
     validators: Option<&Validators>,
 ) -> (Result<Fetched, SourceError>, Notes) {
     let source = &config.source;
-    let by_default = means.settings(config);
+    let by_default = means.settings(config, urls);
     let fetch = async |settings: &FetchSettings| means.fetch(urls, settings, validators).await;
     if !wants_egress_path(config, role, urls) || source.path == FetchPath::Egress {
         return (fetch(&by_default).await, Notes::default());

@@ -1,9 +1,11 @@
 //! Reads a document from a file.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -12,6 +14,29 @@ use super::coding;
 use super::error::Failure;
 use super::settings::FetchSettings;
 
+/// The files whose reading has not ended: each further thread would wait with the first.
+static READING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// A file in [`READING`], for the life of this value.
+struct Reading(PathBuf);
+
+impl Reading {
+    /// `None` while an earlier read of the file goes on.
+    fn begin(path: &Path) -> Option<Reading> {
+        let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
+        reading
+            .insert(path.to_owned())
+            .then(|| Reading(path.to_owned()))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.remove(&self.0);
+    }
+}
+
 /// Reads a whole file in a thread, within the timeout of a try: a network file system whose server is
 /// gone never answers, and everything else of a pass must not wait for the file.
 pub(super) async fn read_within(
@@ -19,10 +44,22 @@ pub(super) async fn read_within(
     settings: &FetchSettings,
 ) -> Result<Content, Failure> {
     let max_bytes = settings.max_bytes;
+    let silent = |problem: String| Failure::File {
+        problem,
+        advice: "check the disk or the network file system (mount, dmesg)".into(),
+    };
+    let Some(mine) = Reading::begin(&path) else {
+        return Err(silent("an earlier read has got no answer yet".to_owned()));
+    };
     let (done, result) = oneshot::channel();
     let reading = std::thread::Builder::new().name("file".to_owned());
     reading
-        .spawn(move || done.send(read(&path, max_bytes)).is_ok())
+        .spawn(move || {
+            let content = read(&path, max_bytes);
+            // Before the answer, so that the next read may begin.
+            drop(mine);
+            done.send(content).is_ok()
+        })
         .map_err(|error| Failure::File {
             problem: format!("no thread for the file: {error}"),
             advice: "check the limits of tasks (TasksMax, ulimit -u)".into(),
@@ -30,10 +67,11 @@ pub(super) async fn read_within(
     let within = settings.timeout;
     match tokio::time::timeout(within, result).await {
         Ok(Ok(content)) => content,
-        Ok(Err(_)) | Err(_) => Err(Failure::File {
-            problem: format!("no answer within {} s", within.as_secs_f64()),
-            advice: "check the disk or the network file system (mount, dmesg)".into(),
-        }),
+        Ok(Err(_)) => Err(silent("the thread that read the file has ended".to_owned())),
+        Err(_) => Err(silent(format!(
+            "no answer within {} s",
+            within.as_secs_f64()
+        ))),
     }
 }
 
@@ -117,6 +155,17 @@ mod tests {
         };
         assert_eq!((bytes.as_slice(), validators), (&b"12345"[..], None));
         assert!(text(&path, 4).contains("larger than 4 bytes (5 bytes announced)"));
+    }
+
+    /// A file system that never answers keeps one thread, however often a fetch is tried.
+    #[test]
+    fn file_is_read_by_one_thread_at_a_time() {
+        let path = Path::new("/a/file/that/no/other/test/reads");
+        let first = Reading::begin(path).unwrap();
+        assert!(Reading::begin(path).is_none());
+        assert!(Reading::begin(Path::new("/a/file")).is_some());
+        drop(first);
+        assert!(Reading::begin(path).is_some());
     }
 
     #[test]

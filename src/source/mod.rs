@@ -31,7 +31,11 @@ pub use settings::{FetchSettings, MAX_REDIRECTS};
 
 /// True if any source of the list is on the network.
 pub fn any_is_remote(urls: &[String]) -> bool {
-    urls.iter().any(|url| url.starts_with("http"))
+    urls.iter().any(|url| is_remote(url))
+}
+
+fn is_remote(url: &str) -> bool {
+    url.starts_with("http")
 }
 
 /// Fetches the document from the first source with an answer.

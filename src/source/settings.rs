@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
+use super::is_remote;
 use super::proxy::Proxy;
 use crate::config::SourceConfig;
 
@@ -64,6 +65,13 @@ impl FetchSettings {
             proxies: true,
             mark: None,
         }
+    }
+
+    /// True if a source is a server that this host asks without a proxy.
+    pub fn needs_route(&self, urls: &[String]) -> bool {
+        let remote = urls.iter().filter(|url| is_remote(url));
+        let mut parsed = remote.filter_map(|url| Url::parse(url).ok());
+        parsed.any(|url| self.proxy_of(&url).is_none())
     }
 
     /// The longest time of a fetch from one source: all tries, and the waits between them.
