@@ -142,18 +142,23 @@ pub fn load_for_display(
     explicit: Option<&Path>,
     flags: &Overrides,
 ) -> Result<LoadedForDisplay, LoadError> {
-    let fault = match load(explicit, flags) {
-        Ok(loaded) => {
-            return Ok(LoadedForDisplay {
-                loaded,
-                fault: None,
-            });
-        }
-        Err(missing @ LoadError::Missing(_)) => return Err(missing),
-        Err(fault) => fault,
-    };
     let path = explicit.unwrap_or(Path::new(DEFAULT_FILE));
-    let text = read(path).ok().flatten();
+    // The content of a pipe can be read once.
+    let (text, fault) = match read(path) {
+        Ok(text) => match interpret(explicit, path, text.as_deref(), flags) {
+            Ok(loaded) => {
+                return Ok(LoadedForDisplay {
+                    loaded,
+                    fault: None,
+                });
+            }
+            Err(fault) => (text, fault),
+        },
+        Err(fault) => (None, fault),
+    };
+    if matches!(fault, LoadError::Missing(_)) {
+        return Err(fault);
+    }
     let readable = text.as_deref().unwrap_or_default();
     Ok(LoadedForDisplay {
         loaded: Loaded {
@@ -171,11 +176,20 @@ fn load_from(
     flags: &Overrides,
 ) -> Result<Loaded, LoadError> {
     let path = explicit.unwrap_or(default);
-    match read(path)? {
+    interpret(explicit, path, read(path)?.as_deref(), flags)
+}
+
+fn interpret(
+    explicit: Option<&Path>,
+    path: &Path,
+    text: Option<&str>,
+    flags: &Overrides,
+) -> Result<Loaded, LoadError> {
+    match text {
         Some(text) => Ok(Loaded {
-            config: parse_with(&text, &path.display().to_string(), flags)?,
+            config: parse_with(text, &path.display().to_string(), flags)?,
             file: Some(path.to_owned()),
-            origin: ConfigOrigin::new(path, Some(&text), flags),
+            origin: ConfigOrigin::new(path, Some(text), flags),
         }),
         None if explicit.is_some() => Err(LoadError::Missing(path.to_owned())),
         None => Ok(Loaded {
