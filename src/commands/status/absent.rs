@@ -284,10 +284,19 @@ impl Absent {
         }
     }
 
+    /// The headline while the timer runs passes, and something is wrong.
+    fn word(&self) -> &'static str {
+        match self.in_sync() {
+            Some(true) => "DEGRADED",
+            Some(false) => "NOT IN SYNC",
+            None => "UNKNOWN",
+        }
+    }
+
     pub(super) fn to_text(&self, style: Style) -> String {
         let (colour, word, why) = match (&self.error, &self.timer) {
             (_, Some(timer)) if self.is_kept_by_timer() => ("32", "IN SYNC", timer.text()),
-            (_, Some(timer)) if timer.is_on_time() => ("31", "NOT IN SYNC", timer.text()),
+            (_, Some(timer)) if timer.is_on_time() => ("31", self.word(), timer.text()),
             (_, Some(timer)) => ("31", "NO PASSES", timer.text()),
             (AskError::NoAgent { path }, None) => (
                 "31",

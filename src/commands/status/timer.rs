@@ -10,6 +10,9 @@ use crate::journal::History;
 const TIMER: &str = "/etc/systemd/system/timers.target.wants/trailblazer-reconcile.timer";
 /// The timer runs a pass within nine minutes; a later pass means that the timer has stopped.
 const LATEST: SignedDuration = SignedDuration::from_mins(30);
+/// Corrections of the clock by NTP. A pass further in the future says nothing about the present: the
+/// clock was wrong then.
+const AHEAD: SignedDuration = SignedDuration::from_mins(1);
 
 /// The passes of the timer.
 #[derive(Debug)]
@@ -24,16 +27,18 @@ impl Timer {
     /// The state of an enabled timer; `None` without one.
     pub(super) fn look(history: &History, now: Timestamp) -> Option<Timer> {
         Path::new(TIMER).symlink_metadata().ok()?;
-        Some(Timer::of(history, now))
-    }
-
-    fn of(history: &History, now: Timestamp) -> Timer {
         let ended = history.passes.iter().rev().find_map(|pass| {
             let at = pass.last_at.as_ref().or(pass.ended_at.as_ref())?;
             at.parse().ok()
         });
-        match ended {
-            Some(last) if now.duration_since(last) <= LATEST => Timer::OnTime { last },
+        Some(Timer::of(ended, now))
+    }
+
+    fn of(last: Option<Timestamp>, now: Timestamp) -> Timer {
+        match last {
+            Some(last) if (-AHEAD..=LATEST).contains(&now.duration_since(last)) => {
+                Timer::OnTime { last }
+            }
             last => Timer::Late { last },
         }
     }
@@ -60,5 +65,25 @@ impl Timer {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pass_is_on_time_within_half_an_hour_and_not_in_the_future() {
+        let now: Timestamp = "2026-11-01T12:00:00Z".parse().unwrap();
+        for (ended, on_time) in [
+            ("2026-11-01T11:55:00Z", true),
+            ("2026-11-01T12:00:20Z", true),
+            ("2026-11-01T11:20:00Z", false),
+            ("2026-11-02T12:00:00Z", false),
+        ] {
+            let last = Some(ended.parse().unwrap());
+            assert_eq!(Timer::of(last, now).is_on_time(), on_time, "{ended}");
+        }
+        assert!(!Timer::of(None, now).is_on_time());
     }
 }
