@@ -4,6 +4,8 @@
 //! cannot be read for a moment, a part was rolled back, or another pass holds the lock and hangs. The
 //! egress path must not depend on any of that, so its missing objects are added one by one.
 
+use std::collections::BTreeSet;
+
 use super::attempt::Machine;
 use super::flows::OpenFlows;
 use super::pass::Pass;
@@ -17,7 +19,11 @@ use crate::plan::{Action, Plan, Step};
 use crate::types::Family;
 
 impl Pass<'_> {
-    /// Puts the egress in by itself, by the settings alone.
+    /// Puts the egress in by itself, by the settings alone. A failure is a note: the caller knows why
+    /// the rest of the pass has to wait.
+    ///
+    /// # Errors
+    /// The process shall end.
     pub(super) fn egress_alone(
         &mut self,
         kernel: &mut Kernel,
@@ -26,6 +32,22 @@ impl Pass<'_> {
         if self.job.options.mode != Mode::Apply {
             return Ok(());
         }
+        match self.close_by_settings(kernel, interposer) {
+            Err(error) if !matches!(error, PassError::Stopped) => {
+                self.note(Notes::from(format!(
+                    "the egress alone was not put in: {error}"
+                )));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn close_by_settings(
+        &mut self,
+        kernel: &mut Kernel,
+        interposer: Option<&mut dyn Interposer>,
+    ) -> Result<(), PassError> {
         let ownership = self.numbers.ownership(self.job.config);
         let facts = kernel.facts()?;
         let view = self.open_view(kernel, ownership, Firewalls::Chosen, facts)?;
@@ -44,10 +66,12 @@ impl Pass<'_> {
         }
         let steps = plan_egress(machine, self.job);
         if !steps.is_empty() {
-            let notes = put_in(machine, self.job, &steps)?;
+            let (executed, notes) = put_in(machine, self.job, steps)?;
             self.note(notes);
-            self.report.applied = Applied::Part;
-            self.report.plan.steps.extend(steps.steps);
+            if !executed.is_empty() {
+                self.report.applied = Applied::Part;
+            }
+            self.report.plan.steps.extend(executed);
             self.laps.end("apply");
         }
         Ok(())
@@ -90,25 +114,37 @@ fn has_other_numbers(view: &View, family: Family) -> bool {
     })
 }
 
-/// Carries the steps out, each by itself: a refused step holds up no other. Returns notes.
+/// Carries the steps out, each by itself: a refused step holds up no other. Returns the accepted steps
+/// and notes.
 ///
 /// # Errors
 /// The process shall end.
-fn put_in(machine: &mut Machine<'_>, job: Job<'_>, steps: &Plan) -> Result<Notes, PassError> {
+fn put_in(
+    machine: &mut Machine<'_>,
+    job: Job<'_>,
+    steps: Plan,
+) -> Result<(Vec<Step>, Notes), PassError> {
     let mut flows = OpenFlows::new(job, &machine.view);
     let (kernel, view, interposer) = machine.parts();
-    let added = apply_each(steps, kernel, &view.ownership, interposer, &mut || {
+    let added = apply_each(&steps, kernel, &view.ownership, interposer, &mut || {
         flows.keep();
     });
     let mut notes = flows.notes;
-    match added {
+    let failures = match added {
         Err(ApplyError::Stopped) => return Err(PassError::Stopped),
-        Err(error) => notes.push(format!("the egress alone was not put in: {error}")),
-        Ok(failures) => notes.extend(
-            failures
-                .iter()
-                .map(|failure| format!("the egress alone: {failure}")),
-        ),
-    }
-    Ok(notes)
+        Err(error) => {
+            notes.push(format!("the egress alone was not put in: {error}"));
+            return Ok((Vec::new(), notes));
+        }
+        Ok(failures) => failures,
+    };
+    let refused: BTreeSet<usize> = failures.iter().map(|failure| failure.index).collect();
+    notes.extend(
+        failures
+            .iter()
+            .map(|failure| format!("the egress alone: {failure}")),
+    );
+    let steps = steps.steps.into_iter().enumerate();
+    let accepted = steps.filter(|(place, _)| !refused.contains(place));
+    Ok((accepted.map(|(_, step)| step).collect(), notes))
 }

@@ -164,7 +164,8 @@ impl<'a> Pass<'a> {
             interposer,
         };
         let brought_about = self.bring_about(&mut machine, documents.as_ref());
-        if self.locked {
+        // Conntrack alone is concerned, not the state dir.
+        if self.job.options.mode == Mode::Apply {
             let memory = self.memory.as_deref_mut();
             let notes = flows::end_dead(self.job, &machine.view, memory);
             self.note(notes);
