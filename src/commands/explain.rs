@@ -65,20 +65,20 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
     } else {
         Asking::Source
     };
-    let addresses = match &arguments.destination {
+    let resolved = match &arguments.destination {
         Destination::Name(name) => match name::resolve(name).await {
-            Ok(addresses) => addresses,
+            Ok(resolved) => resolved,
             Err(error) => {
                 complain(&error);
                 return exit::FAILED;
             }
         },
-        Destination::Address(address) => vec![*address],
-        Destination::Prefix(_) => Vec::new(),
+        Destination::Address(address) => name::Resolved::from(vec![*address]),
+        Destination::Prefix(_) => name::Resolved::from(Vec::new()),
     };
     let ground = Ground::read(&shown, role, asking).await;
     let page = match ground {
-        Ok(ground) => page(ground, arguments, &addresses).await,
+        Ok(ground) => page(ground, arguments, &resolved).await,
         Err(error) => Err(error),
     };
     match page {
@@ -96,11 +96,12 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
 async fn page(
     mut ground: Ground<'_>,
     arguments: &ExplainArgs,
-    addresses: &[IpAddr],
+    resolved: &name::Resolved,
 ) -> Result<Page, PassError> {
     if let Destination::Prefix(prefix) = arguments.destination {
         return Ok(Page::from(&ground.explain_prefix(prefix)?));
     }
+    let addresses = &resolved.addresses;
     let mut explanations = Vec::new();
     for address in addresses {
         explanations.push(ground.explain(*address)?);
@@ -114,7 +115,10 @@ async fn page(
         }
     }
     Ok(match &arguments.destination {
-        Destination::Name(name) => Page::from(&name::Named::new(name, explanations)),
+        Destination::Name(name) => {
+            let left_out = resolved.left_out;
+            Page::from(&name::Named::new(name, explanations, left_out))
+        }
         _ => Page::from(&explanations[0]),
     })
 }

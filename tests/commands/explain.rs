@@ -245,8 +245,9 @@ fn explain_resolves_names_and_explains_each_address() {
         let setup = Setup::host("s", "");
         setup.run(ns, &["reconcile"]).ok();
         let hosts = scratch().join("hosts").display().to_string();
-        let text =
+        let mut text =
             format!("{S3} bucket.example\n{S3_6} bucket.example\n{PARTNER} bucket.example\n");
+        text.extend((1..=20).map(|host| format!("198.51.100.{host} many.example\n")));
         std::fs::write(&hosts, text).unwrap();
         ns.run(&["mount", "--bind", &hosts, "/etc/hosts"]);
         let value = explained(&setup, ns, "bucket.example", 0);
@@ -260,6 +261,12 @@ fn explain_resolves_names_and_explains_each_address() {
         assert_eq!(path(S3), "bypass");
         assert_eq!(path(S3_6), "bypass");
         assert_eq!(path(PARTNER), "egress");
+        let many = explained(&setup, ns, "many.example", 0);
+        assert_eq!(many["addresses"].as_array().unwrap().len(), 16);
+        assert_eq!(many["left_out"], 4);
+        let summary = many["summary"].as_str().unwrap();
+        assert!(summary.contains("has 20 addresses"), "{summary}");
+        assert!(summary.contains("4 not looked at"), "{summary}");
         let unknown = setup
             .run(ns, &["explain", "nowhere.invalid"])
             .expect_code(1);

@@ -17,7 +17,7 @@ const MOST: usize = 16;
 ///
 /// # Errors
 /// The reason, for people.
-pub(super) async fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
+pub(super) async fn resolve(name: &str) -> Result<Resolved, String> {
     let failed = |why: &dyn std::fmt::Display| format!("cannot resolve {name}: {why}");
     let found = match tokio::time::timeout(WITHIN, tokio::net::lookup_host((name, 443))).await {
         Err(_) => {
@@ -33,22 +33,48 @@ pub(super) async fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
             addresses.push(address);
         }
     }
-    addresses.truncate(MOST);
     if addresses.is_empty() {
         return Err(failed(&"the name has no address"));
     }
-    Ok(addresses)
+    let left_out = addresses.len().saturating_sub(MOST);
+    addresses.truncate(MOST);
+    Ok(Resolved {
+        addresses,
+        left_out,
+    })
+}
+
+/// The addresses of a name.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub addresses: Vec<IpAddr>,
+    /// Addresses beyond the bound of this command.
+    pub left_out: usize,
+}
+
+impl From<Vec<IpAddr>> for Resolved {
+    fn from(addresses: Vec<IpAddr>) -> Resolved {
+        Resolved {
+            addresses,
+            left_out: 0,
+        }
+    }
 }
 
 /// A name with its explained addresses, at least one.
 pub(super) struct Named<'a> {
     name: &'a str,
     explanations: Vec<Explanation>,
+    left_out: usize,
 }
 
 impl<'a> Named<'a> {
-    pub(super) fn new(name: &'a str, explanations: Vec<Explanation>) -> Named<'a> {
-        Named { name, explanations }
+    pub(super) fn new(name: &'a str, explanations: Vec<Explanation>, left_out: usize) -> Named<'a> {
+        Named {
+            name,
+            explanations,
+            left_out,
+        }
     }
 
     /// The number of addresses by the word of the path, and the agreement of the kernel.
@@ -65,7 +91,7 @@ impl<'a> Named<'a> {
             .into_iter()
             .map(|(word, count)| format!("{word} {count}"))
             .collect();
-        let total = self.explanations.len();
+        let total = self.explanations.len() + self.left_out;
         let plural = if total == 1 { "" } else { "es" };
         let wrong = self.explanations.iter();
         let wrong = wrong.filter(|explanation| !explanation.agrees()).count();
@@ -75,8 +101,12 @@ impl<'a> Named<'a> {
             format!("{wrong} not as expected")
         };
         let name = self.name;
+        let rest = match self.left_out {
+            0 => String::new(),
+            count => format!(", {count} not looked at"),
+        };
         format!(
-            "{name} has {total} address{plural}: {}; {verdict}.",
+            "{name} has {total} address{plural}: {}{rest}; {verdict}.",
             counts.join(", ")
         )
     }
@@ -97,6 +127,7 @@ impl From<&Named<'_>> for Page {
             json: json!({
                 "name": named.name,
                 "addresses": addresses,
+                "left_out": named.left_out,
                 "agrees": agrees,
                 "summary": named.summary(),
             }),

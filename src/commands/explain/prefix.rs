@@ -43,6 +43,8 @@ pub(super) struct ExplainedPrefix {
     asked: usize,
     /// Pieces of the prefix without a question.
     unasked: usize,
+    /// Of the unasked pieces, those that a packet can go to.
+    beyond: usize,
     /// The first pieces whose answer is not the promised one, and the number of all.
     different: Vec<(IpNet, String)>,
     different_total: usize,
@@ -78,25 +80,43 @@ fn address_of(prefix: IpNet) -> IpAddr {
     second.unwrap_or_else(|| prefix.addr())
 }
 
+/// The pieces with the same path.
+struct Group {
+    path: ExpectedPath,
+    pieces: Vec<IpNet>,
+    /// An address that packets can go to.
+    sample: Option<IpAddr>,
+}
+
 impl Ground<'_> {
     /// Explains the parts of a prefix.
     pub(super) fn explain_prefix(&mut self, prefix: IpNet) -> Result<ExplainedPrefix, PassError> {
         let mut all = Vec::new();
         pieces(prefix, &self.boundaries(prefix), &mut all);
-        let mut groups: Vec<(ExpectedPath, Vec<IpNet>)> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
         let (mut asked, mut different, mut different_total) = (0, Vec::new(), 0);
+        let mut beyond = 0;
         for piece in &all {
             let address = address_of(*piece);
             let expected = self.expected(address);
             let path = self.path(&expected, address);
-            match groups
-                .iter_mut()
-                .find(|(known, _)| known.word() == path.word())
-            {
-                Some((_, pieces)) => pieces.push(*piece),
-                None => groups.push((path, vec![*piece])),
+            let known = |group: &Group| group.path.word() == path.word();
+            let place = groups.iter().position(known).unwrap_or(groups.len());
+            if place == groups.len() {
+                groups.push(Group {
+                    path,
+                    pieces: Vec::new(),
+                    sample: None,
+                });
             }
-            if asked == MOST_ASKED || self.is_broadcast(address) {
+            let group = &mut groups[place];
+            group.pieces.push(*piece);
+            if self.is_broadcast(address) {
+                continue;
+            }
+            group.sample.get_or_insert(address);
+            if asked == MOST_ASKED {
+                beyond += 1;
                 continue;
             }
             asked += 1;
@@ -110,9 +130,15 @@ impl Ground<'_> {
             }
         }
         let mut parts = Vec::new();
-        for (path, pieces) in groups {
+        for Group {
+            path,
+            pieces,
+            sample,
+        } in groups
+        {
+            let sample = sample.unwrap_or_else(|| address_of(pieces[0]));
             parts.push(Part {
-                sample: self.explain(address_of(pieces[0]))?,
+                sample: self.explain(sample)?,
                 percent: pieces.iter().map(|piece| share(*piece, prefix)).sum(),
                 prefixes: pieces.into_iter().collect::<PrefixSet>().all_prefixes(),
                 path,
@@ -126,6 +152,7 @@ impl Ground<'_> {
             parts,
             asked,
             unasked: all.len() - asked,
+            beyond,
             different,
             different_total,
             notes: self.notes.clone(),
@@ -189,7 +216,7 @@ fn share(piece: IpNet, prefix: IpNet) -> f64 {
 impl ExplainedPrefix {
     fn agrees(&self) -> bool {
         let mut parts = self.parts.iter();
-        self.different_total == 0 && parts.all(|part| part.sample.obstacles.is_empty())
+        self.different_total == 0 && parts.all(|part| part.sample.agrees())
     }
 
     fn summary(&self) -> String {
@@ -203,6 +230,12 @@ impl ExplainedPrefix {
         let verdict = match self.different_total {
             0 => match self.parts.iter().find(|part| !part.sample.agrees()) {
                 Some(part) => format!("but {}", part.sample.summary()),
+                None if self.beyond > 0 => {
+                    format!(
+                        "and the kernel agrees in the {} parts asked about.",
+                        self.asked
+                    )
+                }
                 None => "and the kernel agrees.".to_owned(),
             },
             count => format!("but the kernel disagrees in {count} places."),
