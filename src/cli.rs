@@ -180,6 +180,9 @@ pub struct ReconcileArgs {
     /// Accept this region of the metadata service, although the instance ran in another one.
     #[arg(long, value_name = "REGION")]
     pub accept_region: Option<String>,
+    /// Write Prometheus metrics of the pass to this file, for node_exporter's textfile collector.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "cache_only"])]
+    pub metrics_file: Option<PathBuf>,
     #[command(flatten)]
     pub common: CommonArgs,
 }

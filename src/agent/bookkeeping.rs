@@ -12,10 +12,11 @@ use crate::degraded::Part;
 use crate::reconcile::report::Applied;
 use crate::reconcile::{FetchOutcome, Outcome, Report};
 use crate::status::snapshot::{
-    ConflictStatus, DocumentStatus, DriftStatus, EgressAddressStatus, Freshness, GroupCount,
-    Histogram, HoldDownStatus, HoldStatus, PassStatus, PassTotals, Snapshot, SourceStatus, State,
+    ConflictStatus, DocumentStatus, EgressAddressStatus, Freshness, Histogram, HoldDownStatus,
+    HoldStatus, PassStatus, PassTotals, Snapshot, SourceStatus, State,
 };
-use crate::types::{Family, PerFamily};
+use crate::status::textfile::groups;
+use crate::types::Family;
 
 /// Histogram bounds of a pass in seconds: from reading an empty table to installing all of AWS's
 /// prefixes on a busy machine.
@@ -61,43 +62,16 @@ impl Account {
         let faults = ["ours", "others"].map(|whose| (whose.to_owned(), 0));
         Account {
             snapshot: Snapshot {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                pid: std::process::id(),
-                role: settings.role,
-                state: State::Starting,
-                reason: Some("the first pass has not ended yet".to_owned()),
-                degraded: Vec::new(),
-                conflicts: Vec::new(),
-                started_at: now_s(),
-                in_force_since: None,
-                in_force_s: 0.0,
-                uptime_s: 0.0,
-                config: None,
-                document: None,
                 source: SourceStatus {
                     latency: Histogram::new(&FETCH_BOUNDS),
                     ..SourceStatus::default()
                 },
-                hold: None,
-                hold_down: Vec::new(),
-                hold_down_total: 0,
-                selection: Vec::new(),
-                routes: PerFamily::default(),
-                gateways: Vec::new(),
-                egress_addresses: Vec::new(),
-                drift: DriftStatus::default(),
-                traffic: None,
-                bypass_percent: None,
-                conntrack: None,
-                saved_dollars: None,
-                passes: Vec::new(),
                 pass_totals: PassTotals {
                     duration: Histogram::new(&PASS_BOUNDS),
                     ..PassTotals::default()
                 },
                 faults: BTreeMap::from(faults),
-                firewall: None,
-                notes: Vec::new(),
+                ..Snapshot::starting(settings.role, now_s())
             },
             started: Instant::now(),
             in_force_from: None,
@@ -223,15 +197,7 @@ impl Account {
             .map(|backend| format!("{} ({})", backend.kind, backend.reason))
             .or(self.snapshot.firewall.take());
         if let Some(in_force) = &ended.in_force {
-            let routes = &in_force.goal.routes;
-            self.snapshot.routes = PerFamily::from_fn(|family| {
-                let bypass = routes.iter().filter(|route| {
-                    route.key.family() == family
-                        && in_force.ownership.is_bypass_table(route.key.table)
-                        && route.target.forwards()
-                });
-                bypass.count()
-            });
+            self.snapshot.routes = in_force.bypass_routes();
         }
         self.judged(report);
     }
@@ -243,13 +209,7 @@ impl Account {
         self.document = report
             .sync_token
             .map(|token| (token, report.create_date.clone()));
-        let group = |(group, prefixes): &(crate::ranges::Group, usize)| GroupCount {
-            service: group.service.to_string(),
-            region: group.region.to_string(),
-            family: group.family,
-            prefixes: *prefixes,
-        };
-        self.snapshot.selection = report.groups.iter().map(group).collect();
+        self.snapshot.selection = groups(report);
         self.snapshot.hold_down_total = report.guard_state.hold_down.len();
     }
 
@@ -317,12 +277,10 @@ impl Account {
 
     /// The document's age in comparison with the thresholds of the settings.
     pub fn freshness(&self, settings: &Settings) -> Freshness {
-        let agent = &settings.config.agent;
-        match self.document_age() {
-            Some(age) if age > agent.stale_alarm.as_secs() => Freshness::Alarm,
-            Some(age) if age > agent.stale_warn.as_secs() => Freshness::Warn,
-            _ => Freshness::Fresh,
-        }
+        let age = self.document_age();
+        age.map_or(Freshness::Fresh, |age| {
+            Freshness::of(age, &settings.config.agent)
+        })
     }
 
     /// The present status.

@@ -4,13 +4,15 @@ use std::path::Path;
 
 use super::{complain, print, settings, settings_with_role, style};
 use crate::cli::ReconcileArgs;
-use crate::config::Role;
+use crate::clock::unix_seconds;
+use crate::config::{Config, Role};
 use crate::kernel::Kernel;
 use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::{FetchOutcome, Mode, Options, Report, one_shot};
 use crate::state::StateFile;
 use crate::state::store::Store;
 use crate::status::control::{AskError, Reply, Request, ask};
+use crate::status::textfile;
 use crate::types::Region;
 
 /// Runs a pass and prints the report.
@@ -34,10 +36,13 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
         accept_region: arguments.accept_region.as_deref().map(Region::from),
         ..Options::default()
     };
-    let report = one_shot(config, role, &options, Kernel::open, None).await;
+    let mut report = one_shot(config, role, &options, Kernel::open, None).await;
     if options.mode == Mode::Apply && !report.plan.steps.is_empty() {
         // A stopped agent's time in force is broken. A disk fault is in the report.
         let _ = Store::open(&config.source.state_dir).remove_json(StateFile::InForce);
+    }
+    if let Some(path) = &arguments.metrics_file {
+        write_metrics(path, &mut report, config);
     }
     let untold = if changed_documents(&options, &report) {
         tell_agent(&config.agent.socket)
@@ -60,6 +65,18 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
         complain(untold);
     }
     report.exit_code()
+}
+
+/// Writes the metrics of a pass. A fault is a note: metrics are no part of the promise.
+fn write_metrics(path: &Path, report: &mut Report, config: &Config) {
+    let confirmed_at = Store::open(&config.source.state_dir).confirmed_at();
+    let now = i64::try_from(unix_seconds()).unwrap_or(i64::MAX);
+    let text = textfile::to_text(report, config, confirmed_at, now);
+    if let Err(error) = textfile::replace(path, &text) {
+        let path = path.display();
+        let note = format!("cannot write the metrics to {path}: {error}");
+        report.notes.push(note);
+    }
 }
 
 /// True after a pass that stored other documents, or the operator's word for one.

@@ -34,6 +34,18 @@ impl InForce {
         found.into_keys().collect()
     }
 
+    /// The number of bypass routes.
+    pub fn bypass_routes(&self) -> PerFamily<usize> {
+        PerFamily::from_fn(|family| {
+            let bypass = self.goal.routes.iter().filter(|route| {
+                route.key.family() == family
+                    && self.ownership.is_bypass_table(route.key.table)
+                    && route.target.forwards()
+            });
+            bypass.count()
+        })
+    }
+
     /// The prefixes with bypass routes.
     pub fn prefixes(&self) -> PerFamily<Vec<IpNet>> {
         self.ownership.bypass_prefixes(&self.goal.routes)

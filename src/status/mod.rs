@@ -19,7 +19,9 @@ pub mod metrics;
 mod protocol;
 pub mod snapshot;
 mod socket;
+mod starting;
 pub mod text;
+pub mod textfile;
 
 /// The control interface: client, servers, and the messages between both.
 pub mod control {

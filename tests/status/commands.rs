@@ -11,6 +11,7 @@ use trailblazer::status::control::*;
 use trailblazer::status::snapshot::*;
 
 use crate::agent::*;
+use crate::metrics::promtool;
 use lab::Output;
 
 /// A host with a config, a state directory and a path for the socket.
@@ -396,5 +397,52 @@ fn flush_without_privilege_leaves_the_agent_alone() {
         let agent = FakeAgent::start(&host.socket(), filled());
         host.unprivileged(&["flush"]).expect_code(1);
         assert!(agent.asked.lock().unwrap().is_empty());
+    });
+}
+
+/// Without an agent nobody serves `/metrics`: the pass leaves them in a file.
+#[test]
+fn single_pass_writes_metrics_for_the_textfile_collector() {
+    lab::isolated(|| {
+        let host = Host::new();
+        let collector = host.dir.path().join("collector");
+        std::fs::create_dir(&collector).unwrap();
+        let (file, other) = (collector.join("tb.prom"), host.dir.path().join("other"));
+        std::fs::write(&other, "other").unwrap();
+        // The pass replaces a link, and leaves its target alone.
+        std::os::unix::fs::symlink(&other, &file).unwrap();
+        let reconcile = |path: &Path| {
+            let path = path.display().to_string();
+            host.run(&["reconcile", "--metrics-file", &path])
+        };
+        let first = reconcile(&file);
+        let text = std::fs::read_to_string(&file).unwrap();
+        promtool(&["check", "metrics"], &text);
+        let has = |line: &str| text.lines().any(|found| found.starts_with(line));
+        let in_force = u8::from(first.code == Some(0));
+        assert!(has(&format!("trailblazer_in_force {in_force}")), "{text}");
+        assert!(has("trailblazer_last_pass_timestamp_seconds 1"), "{text}");
+        assert!(has("trailblazer_document_sync_token "), "{text}");
+        assert!(has("trailblazer_routes{family=\"ipv4\"}"), "{text}");
+        assert!(!text.contains("trailblazer_uptime"), "{text}");
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "other");
+        let meta = file.symlink_metadata().unwrap();
+        assert!(meta.is_file());
+        assert_eq!(meta.permissions().mode() & 0o7777, 0o644);
+        assert_eq!(std::fs::read_dir(&collector).unwrap().count(), 1);
+        // A directory that is missing costs a note, and nothing else.
+        let missing = reconcile(&host.dir.path().join("missing/tb.prom"));
+        let again = host.run(&["reconcile"]);
+        assert_eq!(missing.code, again.code, "{missing}");
+        let note = "cannot write the metrics to";
+        assert!(missing.stdout.contains(note), "{missing}");
+        // Nor does a directory in the place of the file.
+        let place = reconcile(&collector);
+        assert_eq!(place.code, again.code, "{place}");
+        assert!(place.stdout.contains(note), "{place}");
+        assert_eq!(std::fs::read_dir(host.dir.path()).unwrap().count(), 4);
+        let path = file.display().to_string();
+        let dry = host.run(&["reconcile", "--dry-run", "--metrics-file", &path]);
+        assert_eq!(dry.code, Some(64), "{dry}");
     });
 }
