@@ -12,6 +12,8 @@ mod changes;
 mod foreign;
 #[path = "faults/kill.rs"]
 mod kill;
+#[path = "killer/mod.rs"]
+mod killer;
 #[path = "faults/matrix.rs"]
 mod matrix;
 #[path = "faults/reads.rs"]

@@ -496,28 +496,23 @@ fn matrix(lab: &Lab, machine: &Machine<'_>, bad: &[Foreign], good: &[Foreign]) {
     }
 }
 
+fn of_a_host(bad: &[Foreign], good: &[Foreign]) {
+    let lab = Lab::new();
+    lab.guarded_nat("nat1");
+    let settings = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
+    let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
+    machine.changed();
+    matrix(&lab, &machine, bad, good);
+}
+
 #[test]
 fn each_command_names_the_foreign_object_that_defeats_a_host() {
-    isolated(|| {
-        let lab = Lab::new();
-        lab.guarded_nat("nat1");
-        let settings = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
-        let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
-        machine.changed();
-        matrix(&lab, &machine, HOST, GOOD_HOST);
-    });
+    isolated(|| of_a_host(HOST, GOOD_HOST));
 }
 
 #[test]
 fn each_command_names_the_filter_that_stops_a_hosts_own_packets() {
-    isolated(|| {
-        let lab = Lab::new();
-        lab.guarded_nat("nat1");
-        let settings = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
-        let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
-        machine.changed();
-        matrix(&lab, &machine, OUTPUT, GOOD_OUTPUT);
-    });
+    isolated(|| of_a_host(OUTPUT, GOOD_OUTPUT));
 }
 
 fn of_a_nat(firewall: Firewall) {

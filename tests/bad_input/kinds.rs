@@ -23,7 +23,7 @@ fn link_to(target: &str, path: &Path) {
     std::os::unix::fs::symlink(target, path).unwrap();
 }
 
-/// What may stand in place of a file.
+/// Objects other than a readable file at the path of a file.
 const OBSTACLES: [(&str, Plant); 6] = [
     ("a directory", |path| std::fs::create_dir(path).unwrap()),
     ("a circle of links", |path| {

@@ -5,32 +5,15 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Signal, getpid, kill_process};
-use trailblazer::apply::Interposer;
-use trailblazer::kernel::errno::KernelError;
-use trailblazer::plan::Step;
+use rustix::process::Signal;
 use trailblazer::reconcile::Outcome;
 
+use crate::killer::Killer;
 use crate::scenario::{ALL, IPTABLES, Scenario, UPGRADES};
 use crate::world::{World, at_every_step, config, run_pass};
 
 /// Set in the process to be killed: scenario, directory and step.
 const CHILD: &str = "TRAILBLAZER_FAULT_KILLED_AT";
-
-struct Killer {
-    at: usize,
-}
-
-impl Interposer for Killer {
-    fn before(&mut self, index: usize, _step: &Step) -> Option<KernelError> {
-        if index == self.at {
-            kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
-            // The signal is delivered on the way back from the system call.
-            unreachable!("nobody survives SIGKILL");
-        }
-        None
-    }
-}
 
 /// Runs the pass in this process and is killed at the step.
 fn die(words: &str) {

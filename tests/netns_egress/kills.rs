@@ -4,33 +4,18 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Signal, getpid, kill_process};
-use trailblazer::apply::Interposer;
+use rustix::process::Signal;
 use trailblazer::config::{Role, parse};
 use trailblazer::kernel::Kernel;
-use trailblazer::kernel::errno::KernelError;
-use trailblazer::plan::Step;
 use trailblazer::reconcile::{Options, one_shot};
 
+use crate::killer::Killer;
 use crate::packets::*;
 use crate::scene::*;
 use lab::*;
 
 /// Set in the process to be killed: the number of the step and the config.
 const CHILD: &str = "TRAILBLAZER_EGRESS_KILLED_AT";
-
-struct Killer {
-    at: usize,
-}
-
-impl Interposer for Killer {
-    fn before(&mut self, index: usize, _step: &Step) -> Option<KernelError> {
-        if index == self.at {
-            kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
-        }
-        None
-    }
-}
 
 /// Runs a pass in this process, to the step or to the end.
 fn die(words: &str, kind: Kind) {

@@ -16,5 +16,7 @@ mod probe;
 mod scene;
 mod without;
 
+#[path = "../killer/mod.rs"]
+mod killer;
 #[path = "../packets/mod.rs"]
 mod packets;
