@@ -29,6 +29,7 @@ fn explain_accepts_destinations_and_unmaps_ipv4() {
     }
     for refused in [
         "0.0.0.0",
+        "255.255.255.255",
         "::",
         "52.216.0.0/33",
         "1.2.3.999",

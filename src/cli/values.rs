@@ -1,6 +1,6 @@
 //! Parsers for values of flags and arguments, and the exit code of a parser error.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::error::ErrorKind;
 use ipnet::IpNet;
@@ -69,6 +69,9 @@ fn address(address: IpAddr) -> Result<IpAddr, String> {
     match address.to_canonical() {
         address if address.is_unspecified() => {
             Err("the unspecified address is no destination of packets".to_owned())
+        }
+        IpAddr::V4(Ipv4Addr::BROADCAST) => {
+            Err("the broadcast address of the link is no destination on the internet".to_owned())
         }
         address => Ok(address),
     }

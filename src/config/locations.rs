@@ -11,6 +11,11 @@ use crate::nearest::nearest;
 /// File systems of the kernel: nothing that a program stores there is a file that stays.
 const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
 
+/// `NAME_MAX` of linux/limits.h.
+const LONGEST_NAME: usize = 255;
+/// `PATH_MAX` of linux/limits.h, less the room for our file names.
+const LONGEST_PATH: usize = 4000;
+
 /// Directories with a purpose of their own, which no program may take over.
 const SHARED: [&str; 16] = [
     "/", "/bin", "/boot", "/etc", "/home", "/lib", "/lib64", "/root", "/run", "/sbin", "/tmp",
@@ -38,6 +43,12 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
 pub(super) fn own_directory(text: &str) -> Result<PathBuf, String> {
     let path = absolute_path(text)?;
     let plain = without_dots(&path);
+    if text.len() > LONGEST_PATH || path.iter().any(|name| name.len() > LONGEST_NAME) {
+        return Err(format!(
+            "{text:?} is too long: a path has at most {LONGEST_PATH} bytes, and each name in it \
+             {LONGEST_NAME}"
+        ));
+    }
     for root in KERNEL {
         if plain.starts_with(root) && !plain.starts_with("/dev/shm") {
             return Err(format!(
@@ -162,6 +173,11 @@ fn server(text: &str, scheme: &str, rest: &str) -> Result<(), String> {
                 "{text:?} has no host: write a URL such as \"https://ip-ranges.amazonaws.com/ip-ranges.json\""
             ));
         }
+        Some("http:" | "https:") => {
+            return Err(format!(
+                "{text:?} has two schemes: remove one of \"http://\" and \"https://\""
+            ));
+        }
         Some(written) => written,
     };
     let url = Url::parse(text).map_err(|error| match error {
@@ -237,6 +253,8 @@ mod tests {
             ("https://10.0.0.256/x", "invalid IPv4 address"),
             ("https://[::1/x", "invalid IPv6 address"),
             ("https://a..b/x", "empty part"),
+            ("https://https://a.b/x", "two schemes"),
+            ("http://https://a.b/x", "two schemes"),
             ("~/x.json", "in full"),
             ("s3://bucket/key", "only https, http and file"),
         ] {
@@ -264,6 +282,10 @@ mod tests {
                 own_directory(bad).unwrap_err().contains("whole system"),
                 "{bad}"
             );
+        }
+        let (name, names) = (format!("/{}", "a".repeat(256)), "/abc".repeat(1001));
+        for bad in [&name, &names] {
+            assert!(own_directory(bad).unwrap_err().contains("too long"));
         }
         for good in [
             "/dev/shm/x",

@@ -255,6 +255,9 @@ impl Absent {
     fn kernel_text(&self) -> String {
         let nothing = self.kernel.as_ref().is_some_and(InKernel::is_empty);
         match (&self.pending, self.in_sync()) {
+            (_, Some(true)) if self.document.is_none() => {
+                "in sync with the settings; no document is in force".to_owned()
+            }
             (_, Some(true)) if self.sees_firewall() => {
                 "in sync with the last known good".to_owned()
             }

@@ -100,6 +100,9 @@ impl Report {
                     "The guard holds changes back. Plan for the rest: {totals}. Nothing was changed."
                 )
             }
+            Outcome::Held if self.plan.is_empty() && self.sync_token.is_none() => {
+                format!("The guard holds the document back; no document is in force ({took}).")
+            }
             Outcome::Held if self.plan.is_empty() => {
                 format!("The guard holds changes back; all other prefixes are in force ({took}).")
             }

@@ -51,6 +51,10 @@ fn effect(change: &HeldChangeStatus) -> String {
             names.push_str(&format!(" and {more} more"));
         }
         let count = counted(count as u64, "prefix");
+        // With nothing in force, a gain is no share of anything.
+        if percent < 0.05 {
+            return format!("{verb} {count}: {names}");
+        }
         format!("{verb} {percent:.1} % of its addresses, {count}: {names}")
     };
     let HeldChangeStatus {
