@@ -10,8 +10,8 @@ use crate::notes::Notes;
 use crate::source::child::Asker;
 use crate::source::{FetchSettings, Fetched, SourceError, Validators, any_is_remote, redacted};
 
-/// The time for a connection on a host without a route to the internet: only a server nearby could
-/// answer, and a name server nearby.
+/// The timeout of a fetch on a host without a route to the internet: only a server nearby could
+/// answer, and answers at once.
 const WITHOUT_ROUTE: Duration = Duration::from_secs(2);
 
 /// The means of a fetch.
@@ -28,6 +28,7 @@ impl Means<'_> {
     fn settings(self, config: &Config, urls: &[String]) -> FetchSettings {
         let mut settings = FetchSettings::from_config(&config.source);
         if self.no_route && settings.needs_route(urls) {
+            settings.timeout = settings.timeout.min(WITHOUT_ROUTE);
             settings.connect_timeout = settings.connect_timeout.min(WITHOUT_ROUTE);
             settings.retries = 0;
         }
