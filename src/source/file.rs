@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -17,23 +17,24 @@ use super::settings::FetchSettings;
 /// The files whose reading has not ended: each further thread would wait with the first.
 static READING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
+fn reading() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    READING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A file in [`READING`], for the life of this value.
 struct Reading(PathBuf);
 
 impl Reading {
     /// `None` while an earlier read of the file goes on.
     fn begin(path: &Path) -> Option<Reading> {
-        let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
-        reading
-            .insert(path.to_owned())
-            .then(|| Reading(path.to_owned()))
+        let begins = reading().insert(path.to_owned());
+        begins.then(|| Reading(path.to_owned()))
     }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
-        reading.remove(&self.0);
+        reading().remove(&self.0);
     }
 }
 
