@@ -125,29 +125,24 @@ fn states_with_other_clocks_only_are_equal() {
 /// and the memory needs no writing.
 #[test]
 fn time_of_a_judgement_is_never_later_than_the_next_present() {
-    let first = |wall_ms: i64| GuardState {
-        clock: Some(anchor("a", 5000, wall_ms / 1000)),
+    let before = GuardState {
+        hold: None,
+        hold_down: vec![HoldDown {
+            since: NOW,
+            ..stored().hold_down[0].clone()
+        }],
         ..stored()
+    };
+    assert_eq!(before.present(), Some(NOW));
+    let config = GuardConfig {
+        hold_down: std::time::Duration::from_secs(86_400),
+        ..GuardConfig::default()
     };
     for (wall_ms, jump, later_ms) in [0, 1, 500, 999]
         .into_iter()
         .flat_map(|phase| [2 * DAY, -2 * DAY, 2, 1, 0, -1, -2].map(|jump| (phase, jump)))
         .flat_map(|(phase, jump)| [0, 1, 600, 1999].map(|later| (phase, jump, later)))
     {
-        let before = first(NOW * 1000 + wall_ms);
-        let began = before.present().unwrap();
-        let before = GuardState {
-            hold: None,
-            hold_down: before
-                .hold_down
-                .iter()
-                .map(|entry| HoldDown {
-                    since: began,
-                    ..entry.clone()
-                })
-                .collect(),
-            ..before
-        };
         // The boot clock was read just after its second began.
         let now = anchor(
             "a",
@@ -156,10 +151,6 @@ fn time_of_a_judgement_is_never_later_than_the_next_present() {
         );
         let state = before.rebase(&now);
         let present = state.present().unwrap();
-        let config = GuardConfig {
-            hold_down: std::time::Duration::from_secs(86_400),
-            ..GuardConfig::default()
-        };
         let pruned = GuardState {
             hold_down: prune(&state.hold_down, &PrefixSet::default(), &config, present),
             ..state
