@@ -496,11 +496,13 @@ fn matrix(lab: &Lab, machine: &Machine<'_>, bad: &[Foreign], good: &[Foreign]) {
     }
 }
 
+/// The settings of a host with a gateway of each family.
+const GATEWAYS: &str = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
+
 fn of_a_host(bad: &[Foreign], good: &[Foreign]) {
     let lab = Lab::new();
     lab.guarded_nat("nat1");
-    let settings = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
-    let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
+    let machine = Machine::new(&lab, "host1", Firewall::Nftables, GATEWAYS);
     machine.changed();
     matrix(&lab, &machine, bad, good);
 }
@@ -600,8 +602,7 @@ fn running_agent_names_narrow_routes_and_filters_of_a_host() {
     isolated(|| {
         let lab = Lab::new();
         lab.guarded_nat("nat1");
-        let settings = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
-        let machine = Machine::new(&lab, "host1", Firewall::Nftables, settings);
+        let machine = Machine::new(&lab, "host1", Firewall::Nftables, GATEWAYS);
         let agent = machine.agent();
         agent.wait_in_force();
         for route in NARROW {
