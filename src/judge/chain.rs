@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::ordinary::{PORT, PROTOCOL};
+use super::ordinary::{LOCAL, PORT, PROTOCOL, SOURCE_PORT, UNICAST, UNNAMED_USER};
 use crate::types::{Family, IfIndex};
 
 /// The bits of the flow's state in both interfaces (`NF_CT_STATE_BIT`,
@@ -41,6 +41,10 @@ pub enum Field {
     FlowStatus,
     /// The packet's mark, in the host's byte order.
     Mark,
+    /// The user of the sending socket, in the host's byte order.
+    User,
+    /// The routing type of the destination (`RTN_*`), in the host's byte order.
+    DestinationType,
     Unknown,
 }
 
@@ -216,8 +220,12 @@ pub enum ChainPlace {
     Diversion,
     /// The forward hook: decides whether a packet is forwarded.
     Forward,
+    /// Packets for the host itself, except translation.
+    Input,
     /// Packets of the host itself, except translation.
     Output,
+    /// Destination translation of packets of the host itself.
+    OutputDiversion,
     /// After the routing decision, except translation.
     Postrouting,
     /// The egress hook of an interface, after everything else.
@@ -267,7 +275,8 @@ pub struct BaseChain {
     pub chains: BTreeMap<String, Vec<ForeignRule>>,
 }
 
-/// A forwarded packet at one of the hooks.
+/// A packet at one of the hooks. The host's own packets have no input interface (index 0), those for
+/// the host no output interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
     pub input: (IfIndex, String),
@@ -315,6 +324,9 @@ impl Packet {
             // The other port is any.
             Field::DestinationPort if self.opens => Value::Bytes(PORT.to_be_bytes().into()),
             Field::SourcePort if !self.opens => Value::Bytes(PORT.to_be_bytes().into()),
+            // The kernel chooses the port of an own socket.
+            Field::SourcePort if self.input.0 == IfIndex(0) => own_port(),
+            Field::DestinationPort if self.output.0 == IfIndex(0) => own_port(),
             Field::SourcePort | Field::DestinationPort => Value::Unknown,
             Field::Source(family) => of(family, self.source),
             Field::Destination(family) => of(family, self.destination),
@@ -327,7 +339,14 @@ impl Packet {
                 Value::Bytes(status.to_ne_bytes().into())
             }
             Field::Mark => Value::Bytes(vec![0; 4]),
-            Field::Unknown => Value::Unknown,
+            // A forwarded packet has no socket.
+            Field::User if self.input.0 != IfIndex(0) => Value::Unknown,
+            Field::User => Value::Bytes(UNNAMED_USER.to_ne_bytes().into()),
+            Field::DestinationType if self.opens => Value::Bytes(UNICAST.to_ne_bytes().into()),
+            Field::DestinationType if self.output.0 == IfIndex(0) => {
+                Value::Bytes(LOCAL.to_ne_bytes().into())
+            }
+            Field::DestinationType | Field::Unknown => Value::Unknown,
         }
     }
 }
@@ -344,6 +363,10 @@ fn ether_type(family: Family) -> u16 {
         Family::Ipv4 => 0x0800,
         Family::Ipv6 => 0x86dd,
     }
+}
+
+fn own_port() -> Value {
+    Value::Bytes(SOURCE_PORT.to_be_bytes().into())
 }
 
 /// The number of a family in netfilter (`NFPROTO_*`, linux/netfilter.h).

@@ -72,6 +72,15 @@ pub(super) fn destinations(
     named(&conditions(chain), Field::Destination(family), usable)
 }
 
+/// The same for sources.
+pub(super) fn sources(
+    chain: &BaseChain,
+    family: Family,
+    usable: impl Fn(&IpAddr) -> bool,
+) -> Vec<IpAddr> {
+    named(&conditions(chain), Field::Source(family), usable)
+}
+
 fn conditions(chain: &BaseChain) -> Vec<&Condition> {
     let mut conditions = Vec::new();
     for rule in chain.chains.values().flatten() {

@@ -22,6 +22,9 @@ pub enum Fate {
     MayTranslate(NewSource, StoppingChain),
     /// The packet gets another destination.
     Diverted(StoppingChain),
+    /// The packet gets another destination, unless a rule with a condition outside our knowledge has
+    /// accepted the packet or ended the chain before.
+    MayDivert(StoppingChain),
     /// The packet passes, and conntrack ignores the packet.
     Untracked(StoppingChain),
 }
@@ -57,6 +60,9 @@ struct Run<'a> {
     perhaps_accepted: bool,
     /// The first rule with an unknown condition that may have translated the packet.
     perhaps_translated: Option<(NewSource, StoppingChain)>,
+    /// The first rule that gives the packet another destination, behind a return with an unknown
+    /// condition.
+    perhaps_diverted: Option<StoppingChain>,
     /// The chain that told conntrack to ignore the packet.
     untracked: Option<StoppingChain>,
 }
@@ -94,17 +100,22 @@ impl BaseChain {
             steps: 0,
             perhaps_accepted: false,
             perhaps_translated: None,
+            perhaps_diverted: None,
             untracked: None,
         };
         let end = run.chain(&self.name, 0, true);
         let stopped = match end {
             End::Translated(to, culprit) => return Fate::Translated(to, culprit),
+            End::Diverted(culprit) if run.perhaps_accepted => return Fate::MayDivert(culprit),
             End::Diverted(culprit) => return Fate::Diverted(culprit),
             End::Stopped(culprit) => culprit,
             End::Through if self.drops => self.culprit(&self.name, "policy drop"),
             End::Accepted | End::Ours | End::Through => {
                 if let Some((to, culprit)) = run.perhaps_translated {
                     return Fate::MayTranslate(to, culprit);
+                }
+                if let Some(culprit) = run.perhaps_diverted {
+                    return Fate::MayDivert(culprit);
                 }
                 return run.untracked.map_or(Fate::Passes, Fate::Untracked);
             }
@@ -147,6 +158,7 @@ impl Run<'_> {
             self.perhaps_accepted = true;
             return End::Through;
         };
+        let entered = certain;
         let mut certain = certain;
         for (place, rule) in rules.iter().enumerate() {
             let at = (name, place + 1);
@@ -155,11 +167,16 @@ impl Run<'_> {
                 self.perhaps_accepted = true;
                 return End::Through;
             }
-            let matches = match rule.matches(self.packet) {
+            let matched = rule.matches(self.packet);
+            let matches = match matched {
                 Some(false) => continue,
                 Some(true) => certain,
                 None => false,
             };
+            if matched == Some(true) && entered && !certain && rule.effect == Effect::Divert {
+                let culprit = self.base.culprit(name, "dnat");
+                self.perhaps_diverted.get_or_insert(culprit);
+            }
             match self.effect(&rule.effect, at, depth, matches) {
                 Flow::Next => {
                     // A packet that perhaps left the chain perhaps sees no later rule.

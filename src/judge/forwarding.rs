@@ -10,6 +10,7 @@ use super::clients::opening;
 use super::expected::Promise;
 use super::fate::Fate;
 use super::probes::{inside, ordinary_partner, selected};
+use super::remedy::accept_both;
 use super::translation::{self, diverted};
 use crate::degraded::{Degradation, Part};
 use crate::facts::HostFacts;
@@ -104,11 +105,14 @@ fn judge_chain(
     opening: &Packet,
     verdicts: &mut Verdicts,
 ) {
-    if matches!(chain.place, ChainPlace::Translation | ChainPlace::Output) {
+    use ChainPlace::{Input, Output, OutputDiversion, Translation};
+    if matches!(chain.place, Translation | Input | Output | OutputDiversion) {
         return;
     }
-    if let Fate::Diverted(culprit) = chain.fate(&seen_at(chain, opening)) {
-        return diverted(promise, &culprit, opening, verdicts);
+    match chain.fate(&seen_at(chain, opening)) {
+        Fate::Diverted(culprit) => return diverted(promise, &culprit, true, opening, verdicts),
+        Fate::MayDivert(culprit) => return diverted(promise, &culprit, false, opening, verdicts),
+        _ => {}
     }
     // Both directions must pass: the answer of a partner is a later packet of the flow.
     let answer = Packet {
@@ -152,7 +156,9 @@ pub(super) fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {
         ChainPlace::Prerouting | ChainPlace::Diversion => unseen.extend(no_output),
         ChainPlace::Egress => unseen.push(source),
         ChainPlace::Postrouting if chain.priority >= SOURCE_NAT => unseen.push(source),
+        ChainPlace::Input => unseen.extend(no_output),
         ChainPlace::Output
+        | ChainPlace::OutputDiversion
         | ChainPlace::Postrouting
         | ChainPlace::Forward
         | ChainPlace::Translation => {}
@@ -200,10 +206,11 @@ fn stopped(chain: &BaseChain, packet: &Packet, opening: &Packet, verdicts: &mut 
         | Fate::Translated(..)
         | Fate::MayTranslate(..)
         | Fate::Diverted(_)
+        | Fate::MayDivert(_)
         | Fate::Untracked(_) => return false,
     };
     let advice = match chain.place {
-        ChainPlace::Forward => accept(chain, &opening.input.1, &opening.output.1),
+        ChainPlace::Forward => accept_both(chain, &opening.input.1, &opening.output.1),
         _ => format!(
             "let packets between {} and {} pass there, or remove the rule",
             opening.input.1, opening.output.1
@@ -218,35 +225,4 @@ fn stopped(chain: &BaseChain, packet: &Packet, opening: &Packet, verdicts: &mut 
         .with_advice(advice),
     );
     true
-}
-
-/// The rules that let packets and answers pass, in the syntax of the table's tool.
-fn accept(chain: &BaseChain, input: &str, output: &str) -> String {
-    let name = &chain.name;
-    let table = chain.table.trim_start_matches("table ");
-    if table.starts_with("inet firewalld") {
-        return format!(
-            "add a firewalld policy from the zone of {input} to the zone of {output} with target ACCEPT"
-        );
-    }
-    // The chains of iptables, by either interface.
-    if name == "FORWARD" && !table.starts_with("inet") {
-        let program = match (table.split_once(" table "), chain.families.as_slice()) {
-            (Some((program, _)), _) => program,
-            (None, [Family::Ipv6]) => "ip6tables",
-            (None, _) => "iptables",
-        };
-        // Docker keeps this chain for the administrator, before its own.
-        let first = if chain.chains.contains_key("DOCKER-USER") {
-            "DOCKER-USER"
-        } else {
-            name
-        };
-        return format!(
-            "accept both directions: {program} -I {first} -i {input} -o {output} -j ACCEPT; {program} -I {first} -i {output} -o {input} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
-        );
-    }
-    format!(
-        "accept both directions: nft insert rule {table} {name} iifname {input} oifname {output} accept; nft insert rule {table} {name} iifname {output} oifname {input} ct state established,related accept"
-    )
 }

@@ -10,6 +10,7 @@
 //! | `ordinary.rs` | protocol, port and user of the ordinary packet |
 //! | `gateway.rs` | gateways that answer no address resolution, filters on their links |
 //! | `redirect.rs` | next hops from ICMP redirects |
+//! | `remedy.rs` | commands that let packets pass a foreign chain |
 //! | `reverse.rs` | the reverse path check of packets from outside |
 //! | `packet.rs` | questions to the kernel and its answers |
 //! | `probes.rs` | the few addresses and packets to ask about |
@@ -17,15 +18,17 @@
 //! | `culprit.rs` | the foreign rule or route behind an answer |
 //! | `exemption.rs` | foreign state that wins on purpose |
 //! | `chain.rs`, `fate.rs` | foreign firewall chains, and the fate of a packet in them |
+//! | `destination.rs` | conditions on the type of a destination |
 //! | `dropped.rs` | NAT role: packets dropped after all translation |
 //! | `forwarding.rs`, `translation.rs` | NAT role: obstacles in the path of a forwarded packet |
-//! | `output.rs` | host role: filters of the host's own packets |
+//! | `output.rs` | host role: filters and diversions of the host's own packets and of answers |
 //! | `clients.rs` | NAT role: the packets to follow through chains of translation |
 
 mod agreement;
 pub mod chain;
 mod clients;
 mod culprit;
+pub mod destination;
 mod dropped;
 mod exemption;
 mod expected;
@@ -37,6 +40,7 @@ mod output;
 mod packet;
 mod probes;
 mod redirect;
+mod remedy;
 mod reverse;
 mod translation;
 mod words;

@@ -13,6 +13,12 @@ pub const SOURCE_PORT: u16 = 46_883;
 const PORTS_OF_CLIENTS: u16 = 1000;
 /// The user of the socket.
 pub const USER: u32 = 0;
+/// The routing type of partners, `RTN_UNICAST` (linux/rtnetlink.h).
+pub const UNICAST: u32 = 1;
+/// The routing type of addresses of this host, `RTN_LOCAL`.
+pub const LOCAL: u32 = 2;
+/// A user of services and people without a rule of its own, for the firewall's conditions on users.
+pub const UNNAMED_USER: u32 = 59_999;
 /// A range of users from [`USER`] to this one or above holds the users of people and services: only
 /// `nobody` is missing (65534).
 const LAST_USER: u32 = 60_000;

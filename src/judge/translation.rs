@@ -293,6 +293,7 @@ fn order(promise: &Promise<'_>, chain: &BaseChain, family: Family) -> Order {
 pub(super) fn diverted(
     promise: &Promise<'_>,
     culprit: &StoppingChain,
+    certain: bool,
     packet: &Packet,
     verdicts: &mut Verdicts,
 ) {
@@ -304,11 +305,14 @@ pub(super) fn diverted(
         (Part::Bypass, "storage")
     };
     let input = &packet.input.1;
-    let reason = format!("{culprit} gives packets from {input} to {to} another destination");
+    let (list, verb) = if certain {
+        (&mut verdicts.degraded, "gives")
+    } else {
+        (&mut verdicts.doubts, "perhaps gives")
+    };
+    let reason = format!("{culprit} {verb} packets from {input} to {to} another destination");
     let advice = format!("exclude packets from {input} there, or remove the rule");
-    verdicts
-        .degraded
-        .push(Degradation::new(part, family, reason).with_advice(advice));
+    list.push(Degradation::new(part, family, reason).with_advice(advice));
 }
 
 fn holds_ours(chain: &BaseChain) -> bool {

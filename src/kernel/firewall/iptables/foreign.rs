@@ -14,18 +14,23 @@ use super::rule::{Opt, options};
 use crate::judge::chain::{
     BaseChain, ChainPlace, Condition, Effect, Field, ForeignRule, NewSource, Test, octets,
 };
+use crate::judge::destination::of_type;
 use crate::kernel::firewall::error::FirewallError;
 use crate::types::Family;
 
 /// The tables with the base chains of interest: table, chain, place, priority of the hook
 /// (linux/netfilter_ipv4.h).
-const BASES: [(&str, &str, ChainPlace, i32); 12] = [
+const BASES: [(&str, &str, ChainPlace, i32); 16] = [
     ("nat", "PREROUTING", ChainPlace::Diversion, -100),
     ("raw", "PREROUTING", ChainPlace::Prerouting, -300),
     ("mangle", "PREROUTING", ChainPlace::Prerouting, -150),
     ("mangle", "FORWARD", ChainPlace::Forward, -150),
     ("filter", "FORWARD", ChainPlace::Forward, 0),
     ("security", "FORWARD", ChainPlace::Forward, 50),
+    ("mangle", "INPUT", ChainPlace::Input, -150),
+    ("filter", "INPUT", ChainPlace::Input, 0),
+    ("security", "INPUT", ChainPlace::Input, 50),
+    ("nat", "OUTPUT", ChainPlace::OutputDiversion, -100),
     ("raw", "OUTPUT", ChainPlace::Output, -300),
     ("mangle", "OUTPUT", ChainPlace::Output, -150),
     ("filter", "OUTPUT", ChainPlace::Output, 0),
@@ -134,6 +139,8 @@ fn rule(words: &str, family: Family) -> ForeignRule {
             "--comment" => {}
             _ if of_target => {}
             "--mark" if module == "mark" => conditions.push(mark(value, option.negated)),
+            "--uid-owner" => conditions.push(user(value, option.negated)),
+            "--dst-type" => conditions.push(destination_type(value, option.negated)),
             _ => conditions.push(condition(&option, value, family)),
         }
     }
@@ -283,6 +290,39 @@ fn mark(value: &str, negated: bool) -> Condition {
         },
         None => Condition::unknown(),
     }
+}
+
+/// `1000`; the reader knows no ranges.
+fn user(value: &str, negated: bool) -> Condition {
+    match value.parse::<u32>() {
+        Ok(user) => Condition::equals(Field::User, user.to_ne_bytes().into(), negated),
+        Err(_) => Condition::unknown(),
+    }
+}
+
+/// `LOCAL`, `LOCAL,BROADCAST`.
+fn destination_type(value: &str, negated: bool) -> Condition {
+    /// In the order of `RTN_*` (linux/rtnetlink.h).
+    const TYPES: [&str; 10] = [
+        "UNSPEC",
+        "UNICAST",
+        "LOCAL",
+        "BROADCAST",
+        "ANYCAST",
+        "MULTICAST",
+        "BLACKHOLE",
+        "UNREACHABLE",
+        "PROHIBIT",
+        "THROW",
+    ];
+    let types: Option<Vec<u32>> = value
+        .split(',')
+        .map(|word| {
+            let place = TYPES.iter().position(|known| *known == word)?;
+            u32::try_from(place).ok()
+        })
+        .collect();
+    types.map_or_else(Condition::unknown, |types| of_type(types, negated))
 }
 
 /// The status bits of a flow (`IPS_*`, linux/netfilter/nf_conntrack_common.h).

@@ -10,7 +10,8 @@ mod fields;
 mod registers;
 mod xtables;
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::read::{body, consistently, generation, list, text};
 use super::uapi::*;
@@ -18,9 +19,9 @@ use crate::judge::chain::{BaseChain, Condition, Effect, Field, ForeignRule, NewS
 use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find, number};
 use bases::base_chains;
 use elements::{elements, verdict};
-use fields::{flow, meta, payload};
+use fields::{flow, meta, payload, routing};
 use registers::{Registers, key_conditions};
-use xtables::{flow_state, mark, multiport, not_tcp, target, tcp};
+use xtables::{destination_type, flow_state, mark, multiport, not_tcp, owner, target, tcp};
 
 // linux/netfilter.h, linux/netfilter/nf_tables.h and nf_tables_compat.h.
 const NFTA_RULE_EXPRESSIONS_OF_XT: [&str; 2] = ["match", "target"];
@@ -29,6 +30,10 @@ const NFTA_RANGE_SREG: u16 = 1;
 const NFTA_RANGE_OP: u16 = 2;
 const NFTA_RANGE_FROM_DATA: u16 = 3;
 const NFTA_RANGE_TO_DATA: u16 = 4;
+/// The attribute of the destination register, for most expressions and for those with a source or a
+/// key.
+const FIRST: u16 = 1;
+const SECOND: u16 = 2;
 /// Bound of the chains read: enough for every firewall that people write, and for the chains of a
 /// container host that a forwarded packet meets.
 const MOST_CHAINS: usize = 512;
@@ -54,16 +59,24 @@ pub(super) fn changed_chains(
 fn read_all(wire: &mut Wire) -> Result<Vec<BaseChain>, WireError> {
     let mut bases = base_chains(wire)?;
     let mut left = MOST_CHAINS;
+    // Several base chains of a table may reach the same chain.
+    let mut known: BTreeMap<(TableKey, String), Vec<ForeignRule>> = BTreeMap::new();
     for (key, base) in &mut bases {
         let mut open = vec![base.name.clone()];
         let mut seen: BTreeSet<String> = open.iter().cloned().collect();
         while let Some(name) = open.pop() {
-            if left == 0 {
+            let of_table = (key.clone(), name.clone());
+            if left == 0 && !known.contains_key(&of_table) {
                 // An unread chain counts as unknown.
                 break;
             }
-            left -= 1;
-            let rules = rules(wire, key, &name)?;
+            let rules = match known.entry(of_table) {
+                Entry::Occupied(read) => read.get().clone(),
+                Entry::Vacant(unread) => {
+                    left -= 1;
+                    unread.insert(rules(wire, key, &name)?).clone()
+                }
+            };
             let mut targets = Vec::new();
             for rule in &rules {
                 targets_of(&rule.effect, &mut targets);
@@ -162,6 +175,7 @@ impl RuleReader<'_> {
     fn expression(&mut self, name: &str, list: &[Attribute<'_>]) -> Result<(), WireError> {
         match name {
             "meta" => self.load(list, NFTA_META_DREG, meta(number(list, NFTA_META_KEY))),
+            "fib" => self.load(list, NFTA_FIB_DREG, routing(list)),
             "ct" => self.load(list, NFTA_CT_DREG, flow(number(list, NFTA_CT_KEY))),
             "payload" => self.load(list, NFTA_PAYLOAD_DREG, payload(list)),
             "bitwise" => self.bitwise(list),
@@ -182,8 +196,8 @@ impl RuleReader<'_> {
             }
             "range" => self.range(list),
             // Loads a value outside our knowledge, which a comparison follows.
-            "rt" | "fib" | "hash" | "numgen" | "socket" | "osf" | "exthdr" | "xfrm" | "tunnel"
-            | "byteorder" => self.conditions.push(Condition::unknown()),
+            "rt" | "numgen" | "osf" | "exthdr" | "xfrm" => self.outside(list, FIRST),
+            "hash" | "socket" | "tunnel" | "byteorder" => self.outside(list, SECOND),
             _ => self.conditions.push(Condition::unknown()),
         }
         Ok(())
@@ -194,6 +208,12 @@ impl RuleReader<'_> {
         if let Some(register) = number(list, register) {
             self.registers.load(register, field, Vec::new());
         }
+    }
+
+    /// A load of a value outside our knowledge; `register` is the attribute of the destination.
+    fn outside(&mut self, list: &[Attribute<'_>], register: u16) {
+        self.load(list, register, Field::Unknown);
+        self.conditions.push(Condition::unknown());
     }
 
     fn bitwise(&mut self, list: &[Attribute<'_>]) {
@@ -338,6 +358,8 @@ impl RuleReader<'_> {
                 "tcp" => self.conditions.extend(tcp(info)),
                 "udp" => self.conditions.push(not_tcp()),
                 "mark" => self.conditions.push(mark(info, revision)),
+                "owner" => self.conditions.push(owner(info)),
+                "addrtype" => self.conditions.push(destination_type(info, revision)),
                 "multiport" => self.conditions.push(multiport(info, revision)),
                 _ => self.conditions.push(Condition::unknown()),
             }

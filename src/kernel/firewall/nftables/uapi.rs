@@ -64,6 +64,7 @@ pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
 pub(super) const NFT_CHAIN_BASE: u32 = 1;
 pub(super) const NF_INET_PRE_ROUTING: u32 = 0;
 pub(super) const NF_INET_LOCAL_OUT: u32 = 3;
+pub(super) const NF_INET_LOCAL_IN: u32 = 1;
 pub(super) const NF_INET_FORWARD: u32 = 2;
 pub(super) const NF_INET_POST_ROUTING: u32 = 4;
 pub(super) const NF_DROP: u32 = 0;

@@ -188,3 +188,49 @@ fn acceptances_of_translated_destinations_are_no_doubt() {
     let seen = "-P FORWARD DROP\n-A FORWARD -m conntrack --ctstatus SEEN_REPLY -j ACCEPT\n";
     assert_eq!(fate(seen, FORWARD, false), Fate::Passes);
 }
+
+#[test]
+fn own_packets_of_any_user_meet_a_proxy_and_those_of_the_proxy_do_not_count() {
+    const OUTPUT: (&str, ChainPlace) = ("OUTPUT", ChainPlace::OutputDiversion);
+    let own = |text: &str| {
+        let (chains, _) = parse(text, Family::Ipv4);
+        let chain = BaseChain {
+            table: "iptables-legacy table nat".to_owned(),
+            name: OUTPUT.0.to_owned(),
+            place: OUTPUT.1,
+            families: vec![Family::Ipv4],
+            priority: -100,
+            age: None,
+            devices: Vec::new(),
+            drops: false,
+            chains,
+        };
+        chain.fate(&Packet {
+            input: (IfIndex(0), String::new()),
+            ..packet(true)
+        })
+    };
+    let divert = "-A OUTPUT -p tcp -j REDIRECT --to-ports 3128\n";
+    let is_diverted = |text: &str| matches!(own(text), Fate::Diverted(_));
+    for exception in [
+        "-A OUTPUT -m owner --uid-owner 1337 -j RETURN\n",
+        "-A OUTPUT -m owner --uid-owner 0 -j ACCEPT\n",
+        "-A OUTPUT -m addrtype --dst-type LOCAL,BROADCAST -j RETURN\n",
+    ] {
+        assert!(is_diverted(&format!("{exception}{divert}")), "{exception}");
+    }
+    for single in [
+        "-A OUTPUT -m owner --uid-owner 1337 -j REDIRECT --to-ports 3128\n",
+        "-A OUTPUT -m addrtype --dst-type LOCAL -j DNAT --to-destination 172.17.0.2\n",
+        "-A OUTPUT -m addrtype ! --dst-type UNICAST -j DNAT --to-destination 172.17.0.2\n",
+        "-A OUTPUT -m set --match-set some dst -j REDIRECT --to-ports 3128\n",
+        "-A OUTPUT -m owner --uid-owner 1000-2000 -j REDIRECT --to-ports 3128\n",
+    ] {
+        assert_eq!(own(single), Fate::Passes, "{single}");
+    }
+    // A set outside our knowledge may hold the destination.
+    for perhaps in ["RETURN", "ACCEPT"] {
+        let text = format!("-A OUTPUT -m set --match-set home dst -j {perhaps}\n{divert}");
+        assert!(matches!(own(&text), Fate::MayDivert(_)), "{text}");
+    }
+}

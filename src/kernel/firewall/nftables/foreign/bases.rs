@@ -122,8 +122,10 @@ fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain
         match (number, kind.as_str()) {
             (NF_INET_POST_ROUTING, "nat") => ChainPlace::Translation,
             (NF_INET_PRE_ROUTING, "nat") => ChainPlace::Diversion,
+            (NF_INET_LOCAL_OUT, "nat") => ChainPlace::OutputDiversion,
             (_, "nat") => return None,
             (NF_INET_PRE_ROUTING, _) => ChainPlace::Prerouting,
+            (NF_INET_LOCAL_IN, _) => ChainPlace::Input,
             (NF_INET_FORWARD, _) => ChainPlace::Forward,
             (NF_INET_LOCAL_OUT, _) => ChainPlace::Output,
             (NF_INET_POST_ROUTING, _) => ChainPlace::Postrouting,

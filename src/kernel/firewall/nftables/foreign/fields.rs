@@ -8,6 +8,7 @@ use crate::types::Family;
 const NFT_META_PROTOCOL: u32 = 1;
 const NFT_META_IIF: u32 = 4;
 const NFT_META_OIF: u32 = 5;
+const NFT_META_SKUID: u32 = 10;
 const NFT_PAYLOAD_LL_HEADER: u32 = 0;
 
 /// The field behind a key of `meta`.
@@ -21,6 +22,7 @@ pub(super) fn meta(key: Option<u32>) -> Field {
         Some(NFT_META_NFPROTO) => Field::Family,
         Some(NFT_META_L4PROTO) => Field::Protocol,
         Some(NFT_META_MARK) => Field::Mark,
+        Some(NFT_META_SKUID) => Field::User,
         _ => Field::Unknown,
     }
 }
@@ -31,6 +33,16 @@ pub(super) fn flow(key: Option<u32>) -> Field {
         Some(NFT_CT_STATE) => Field::FlowState,
         Some(NFT_CT_STATUS) => Field::FlowStatus,
         _ => Field::Unknown,
+    }
+}
+
+/// The routing type of the destination; the look-ups of the other kinds are outside our knowledge.
+pub(super) fn routing(list: &[Attribute<'_>]) -> Field {
+    let plain = number(list, NFTA_FIB_FLAGS) == Some(NFTA_FIB_F_DADDR);
+    if plain && number(list, NFTA_FIB_RESULT) == Some(NFT_FIB_RESULT_ADDRTYPE) {
+        Field::DestinationType
+    } else {
+        Field::Unknown
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::judge::chain::{Condition, Effect, Field, NewSource, Test};
+use crate::judge::destination::of_type;
 use crate::judge::ordinary::PROTOCOL;
 use crate::kernel::firewall::nftables::register;
 use crate::kernel::firewall::nftables::uapi::{NFPROTO_IPV4, NFPROTO_IPV6};
@@ -137,6 +138,41 @@ pub(super) fn mark(info: &[u8], revision: u32) -> Condition {
     }
 }
 
+/// The condition of `xt_owner` on one user (`struct xt_owner_match_info`,
+/// linux/netfilter/xt_owner.h): two ranges, of users and groups, the parts that count, and the
+/// inverted ones.
+pub(super) fn owner(info: &[u8]) -> Condition {
+    /// `XT_OWNER_UID`.
+    const UID: u8 = 1;
+    let at = |offset: usize| info.get(offset..offset + 4);
+    match (at(0), at(4), info.get(16), info.get(17)) {
+        (Some(first), Some(last), Some(&UID), Some(inverted)) if first == last => {
+            Condition::equals(Field::User, first.to_vec(), inverted & UID != 0)
+        }
+        _ => Condition::unknown(),
+    }
+}
+
+/// The condition of `xt_addrtype` on the destination (`struct xt_addrtype_info_v1`,
+/// linux/netfilter/xt_addrtype.h): two sets of types, and flags.
+pub(super) fn destination_type(info: &[u8], revision: u32) -> Condition {
+    /// `XT_ADDRTYPE_INVERT_DEST`.
+    const INVERTED: u32 = 2;
+    let flags = info.get(4..8).and_then(|bytes| bytes.try_into().ok());
+    match (
+        port(info, 0),
+        port(info, 2),
+        flags.map(u32::from_ne_bytes),
+        revision,
+    ) {
+        (Some(0), Some(types), Some(flags @ (0 | INVERTED)), 1) => {
+            let types = (0..u16::BITS).filter(|kind| types & (1 << kind) != 0);
+            of_type(types, flags == INVERTED)
+        }
+        _ => Condition::unknown(),
+    }
+}
+
 /// The effect of a target, in a table of the family.
 pub(super) fn target(name: &str, info: &[u8], revision: u32, family: u8) -> Effect {
     match name {
@@ -217,6 +253,23 @@ mod tests {
         assert_eq!(found.test, Test::Equals(0x4000u32.to_ne_bytes().into()));
         assert!(found.negated);
         assert_eq!(mark(&info[..5], 1), Condition::unknown());
+    }
+
+    #[test]
+    fn owners_and_destination_types_of_xtables_are_read() {
+        let mut info = vec![0; 20];
+        info[..4].copy_from_slice(&1337u32.to_ne_bytes());
+        info[4..8].copy_from_slice(&1337u32.to_ne_bytes());
+        (info[16], info[17]) = (1, 1);
+        let user = Condition::equals(Field::User, 1337u32.to_ne_bytes().into(), true);
+        assert_eq!(owner(&info), user);
+        info[16] = 3;
+        assert_eq!(owner(&info), Condition::unknown());
+        let mut info = vec![0; 8];
+        info[2..4].copy_from_slice(&4u16.to_ne_bytes());
+        let local = of_type([2], false);
+        assert_eq!(destination_type(&info, 1), local);
+        assert_eq!(destination_type(&info, 0), Condition::unknown());
     }
 
     #[test]
