@@ -9,7 +9,6 @@ use crate::config::{Config, Role};
 use crate::kernel::Kernel;
 use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::{FetchOutcome, Mode, Options, Report, one_shot};
-use crate::state::StateFile;
 use crate::state::store::Store;
 use crate::status::control::{AskError, Reply, Request, ask};
 use crate::status::textfile;
@@ -37,10 +36,6 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
         ..Options::default()
     };
     let mut report = one_shot(config, role, &options, Kernel::open, None).await;
-    if options.mode == Mode::Apply && !report.plan.steps.is_empty() {
-        // A stopped agent's time in force is broken. A disk fault is in the report.
-        let _ = Store::open(&config.source.state_dir).remove_json(StateFile::InForce);
-    }
     if let Some(path) = &arguments.metrics_file {
         write_metrics(path, &mut report, config);
     }

@@ -58,11 +58,15 @@ impl Pass<'_> {
     }
 
     fn since_last_pass(&self, counts: &DroppedTraffic) -> DroppedTraffic {
+        if self.job.options.mode.writes() && !self.writes_state() {
+            // The disk is silent, or the state dir in other hands: the next pass counts the packets.
+            return DroppedTraffic::default();
+        }
         let stored: Option<DroppedTraffic> = self.store.read_json(StateFile::Dropped).ok();
         let before = stored
             .filter(|before| !counts.restarted_since(before))
             .unwrap_or_default();
-        if self.job.options.mode.writes() && before != *counts {
+        if self.writes_state() && before != *counts {
             // Without the file the next pass counts the same packets again.
             let _ = self.store.write_json(StateFile::Dropped, counts);
         }

@@ -164,6 +164,7 @@ impl<'a> Pass<'a> {
             interposer,
         };
         let brought_about = self.bring_about(&mut machine, documents.as_ref());
+        self.forget_time_in_force();
         // Conntrack alone is concerned, not the state dir.
         if self.job.options.mode == Mode::Apply {
             let memory = self.memory.as_deref_mut();
@@ -232,6 +233,16 @@ impl<'a> Pass<'a> {
         }
         self.laps.end("store");
         Ok(())
+    }
+
+    /// A stopped agent's time in force ends with a change by a single pass; a running agent keeps its
+    /// own time.
+    fn forget_time_in_force(&mut self) {
+        let single = self.job.options.watched.is_none() && self.memory.is_none();
+        if single && self.writes_state() && !self.report.plan.steps.is_empty() {
+            // A disk fault is in the report already.
+            let _ = self.store.remove_json(StateFile::InForce);
+        }
     }
 
     fn store_numbers(&mut self, view: &View, done: bool) -> Result<(), PassError> {
