@@ -22,6 +22,7 @@ use crate::ownership::Ownership;
 use crate::plan::{Goal, Plan, plan};
 use crate::reconcile::{FILE_WAIT, LOCK_WAIT};
 use crate::state::StateFile;
+use crate::state::error::StateError;
 use crate::state::lock::{FLUSH, LockError, PassLock};
 use crate::state::store::Store;
 use crate::status::control::{AskError, Reply, Request, ask};
@@ -94,22 +95,23 @@ fn flush(known: &Known) -> Flushed {
         return flushed;
     }
     pause_agent(&known.socket, &mut flushed);
-    let _lock = match lock(known, &mut flushed.notes) {
+    let lock = match lock(known, &mut flushed.notes) {
         Ok(lock) => lock,
         Err(held) => {
             flushed.errors.push(held.to_string());
             return flushed;
         }
     };
-    let journal = known
-        .has_state_dir()
-        .then(|| Journal::new(&known.state_dir));
+    // A disk can fall silent later: the lock is the first file written.
+    let is_silent = |lock: &PassLock| lock.failure().is_some_and(StateError::is_silent);
+    let has_state_dir = known.has_state_dir && !lock.as_ref().is_some_and(is_silent);
+    let journal = has_state_dir.then(|| Journal::new(&known.state_dir));
     let id = PassId::new(Timestamp::now());
     match Kernel::open() {
         Ok(mut kernel) => remove(known, &mut kernel, &mut flushed, journal.as_ref(), &id),
         Err(error) => flushed.errors.push(error.to_string()),
     }
-    if flushed.errors.is_empty() && known.has_state_dir() {
+    if flushed.errors.is_empty() && has_state_dir {
         // No object has these numbers any more.
         let store = Store::open(&known.state_dir);
         for file in [StateFile::Numbers, StateFile::InForce] {
@@ -173,7 +175,7 @@ fn pause_agent(socket: &Path, flushed: &mut Flushed) {
 /// hands don't stop the kill switch. Another pass does, since it would restore the removed objects.
 fn lock(known: &Known, notes: &mut Vec<String>) -> Result<Option<PassLock>, LockError> {
     let mut lock = PassLock::exclude(&known.state_dir, FLUSH, LOCK_WAIT)?;
-    if !known.has_state_dir() {
+    if !known.has_state_dir {
         return Ok(Some(lock));
     }
     let wait = if lock.excludes() {

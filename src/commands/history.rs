@@ -11,6 +11,7 @@ use crate::journal::{History, Journal, history_json, history_text};
 use crate::printable::escaped;
 use crate::state::error::StateError;
 use crate::state::lock;
+use crate::state::patience::exists_in_time;
 
 /// Runs `history` and returns the exit code.
 pub async fn run(arguments: &HistoryArgs) -> u8 {
@@ -51,6 +52,7 @@ pub async fn run(arguments: &HistoryArgs) -> u8 {
 }
 
 fn read(state_dir: &Path) -> Result<History, StateError> {
+    exists_in_time(state_dir)?;
     let history = Journal::new(state_dir).read()?;
     // Without permission to open the lock, a running pass appears as interrupted.
     let running = lock::holder(state_dir)

@@ -48,7 +48,8 @@ pub async fn examine(
     let gathered = for_this_host(job, kernel).await?;
     let metadata_left_to_agent = gathered.is_metadata_left_to_agent();
     let mut pass = Pass::new(job);
-    let seen = pass.look(kernel, gathered, firewalls, true)?;
+    let answers = pass.state_dir_answers();
+    let seen = pass.look(kernel, gathered, firewalls, answers)?;
     let documents = seen.documents?;
     let bodies = documents.in_force().into_iter().map(<[u8]>::to_vec);
     let bodies = bodies.collect();

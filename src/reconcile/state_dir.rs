@@ -11,6 +11,7 @@ use crate::apply::Interposer;
 use crate::kernel::Kernel;
 use crate::state::error::StateError;
 use crate::state::lock::{LockError, PassLock};
+use crate::state::patience::exists_in_time;
 
 impl Pass<'_> {
     /// Takes the half of the lock that needs no disk.
@@ -39,7 +40,7 @@ impl Pass<'_> {
         interposer: Option<&mut dyn Interposer>,
     ) -> Result<bool, PassError> {
         let Some(lock) = lock else {
-            return Ok(true);
+            return Ok(self.state_dir_answers());
         };
         if self.job.options.mode.documents_only() || !lock.excludes() {
             lock.lock_file(LOCK_WAIT)?;
@@ -64,6 +65,15 @@ impl Pass<'_> {
             }
             None => Ok(true),
         }
+    }
+
+    /// Returns false if the disk is silent, which is degraded.
+    pub(super) fn state_dir_answers(&mut self) -> bool {
+        let silent = exists_in_time(&self.job.config.source.state_dir).err();
+        if let Some(error) = &silent {
+            self.degrade_state(error);
+        }
+        silent.is_none()
     }
 
     /// Stores the documents. Returns false if the record of withdrawn prefixes is not on disk.

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use super::patience::in_time;
+
 /// Pause and number of the further tries for a name without a trusted holder.
 const PAUSE: Duration = Duration::from_millis(2);
 const RETRIES: usize = 25;
@@ -86,9 +88,14 @@ fn rival(dir: &Path, address: &SocketAddr) -> Option<Rival> {
     let stream = UnixStream::connect_addr(address).ok()?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
     let uid = peer.uid.as_raw();
-    let trusted = uid == 0
-        || uid == rustix::process::geteuid().as_raw()
-        || std::fs::metadata(dir).is_ok_and(|meta| meta.uid() == uid);
+    let trusted = uid == 0 || uid == rustix::process::geteuid().as_raw() || owner(dir) == Some(uid);
     let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).ok()?;
     trusted.then_some(Rival { pid })
+}
+
+/// The owner of the state directory; `None` without one, and on a silent disk.
+fn owner(dir: &Path) -> Option<u32> {
+    let path = dir.to_owned();
+    let found = in_time(dir, move || std::fs::metadata(path)).ok()?;
+    found.ok().map(|meta| meta.uid())
 }

@@ -221,16 +221,22 @@ fn unnamed(pid: u32) -> Holder {
     }
 }
 
-/// The present holder of the lock, without a wait and without a write; `None` if the lock is free or
-/// the file is missing.
+/// The present holder of the lock, without a wait for the lock and without a write; `None` if the
+/// lock is free or the file is missing.
 ///
 /// # Errors
 /// The file can't be opened or locked for another reason.
 pub fn holder(dir: &Path) -> Result<Option<Holder>, LockError> {
-    if let Some(holder) = file_holder(dir)? {
+    let path = dir.to_owned();
+    if let Some(holder) = in_time(dir, move || file_holder(&path))?? {
         return Ok(Some(holder));
     }
-    Ok(exclusion::holder(dir).map(|Rival { pid }| unnamed(pid)))
+    Ok(exclusive_holder(dir))
+}
+
+/// The present holder of the half that needs no disk.
+pub fn exclusive_holder(dir: &Path) -> Option<Holder> {
+    exclusion::holder(dir).map(|Rival { pid }| unnamed(pid))
 }
 
 fn file_holder(dir: &Path) -> Result<Option<Holder>, LockError> {

@@ -1,9 +1,13 @@
 //! Access to a disk that may never answer.
 
-use std::path::Path;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
+use super::StateFile;
+use super::directory::StateDir;
 use super::error::StateError;
 
 /// How long the disk may take for one access. A disk that is silent for longer (a frozen
@@ -11,8 +15,20 @@ use super::error::StateError;
 /// booting host is open until then.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// The time after which a silent disk is tried again while an access is still pending: another disk
+/// may have been mounted in the place of the silent one.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// State directories with a pending access that lasts longer than `PATIENCE`, and its start. Each
+/// further access would cost `PATIENCE` again, and a thread that never ends.
+static SILENT: Mutex<BTreeMap<PathBuf, Instant>> = Mutex::new(BTreeMap::new());
+
+fn silent() -> MutexGuard<'static, BTreeMap<PathBuf, Instant>> {
+    SILENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Accesses the state dir on a thread of its own, for `PATIENCE`: a system call to a silent disk
-/// never returns.
+/// never returns. As long as an earlier access is pending, fails without an access, until `RETRY`.
 ///
 /// # Errors
 /// The disk is silent ([`StateError::is_silent`]), or the system refuses a thread.
@@ -20,17 +36,83 @@ pub fn in_time<T: Send + 'static>(
     dir: &Path,
     access: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StateError> {
+    let start = Instant::now();
+    if silent()
+        .get(dir)
+        .is_some_and(|since| since.elapsed() < RETRY)
+    {
+        return Err(no_answer(dir));
+    }
     let (to, from) = mpsc::channel();
-    // The receiver may have lost patience.
-    let accessing = move || drop(to.send(access()));
+    let ended = Arc::new(AtomicBool::new(false));
+    let accessing = {
+        let (ended, dir) = (Arc::clone(&ended), dir.to_owned());
+        move || {
+            let answer = access();
+            let mut silent = silent();
+            ended.store(true, Ordering::Relaxed);
+            silent.remove(&dir);
+            drop(silent);
+            // The receiver may have lost patience.
+            drop(to.send(answer));
+        }
+    };
     let thread = std::thread::Builder::new().name("state-dir".to_owned());
     let started = thread.spawn(accessing);
     started.map_err(StateError::wrap("start a thread for", dir))?;
     from.recv_timeout(PATIENCE).map_err(|_| {
-        let silent = std::io::Error::new(
-            std::io::ErrorKind::TimedOut,
-            format!("the disk gives no answer within {PATIENCE:?}"),
-        );
-        StateError::wrap("use", dir)(silent)
+        let mut silent = silent();
+        if !ended.load(Ordering::Relaxed) {
+            silent.insert(dir.to_owned(), start);
+        }
+        no_answer(dir)
     })
+}
+
+fn no_answer(dir: &Path) -> StateError {
+    let silent = std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        format!("the disk gives no answer within {PATIENCE:?}"),
+    );
+    StateError::wrap("use", dir)(silent)
+}
+
+/// Returns true if the state dir exists, without trust in the disk. For commands without the pass
+/// lock, before their first access: each later one is a plain system call.
+///
+/// # Errors
+/// The disk is silent ([`StateError::is_silent`]), or the system refuses a thread. Every other fault
+/// of the directory belongs to the later access, and counts as an existing directory.
+pub fn exists_in_time(dir: &Path) -> Result<bool, StateError> {
+    let path = dir.to_owned();
+    in_time(dir, move || match StateDir::open(&path) {
+        // The answer to an open never comes from a cache, unlike attributes of a network file system.
+        Ok(Some(directory)) => {
+            let _ = directory.open_to_read(StateFile::Lock);
+            true
+        }
+        Ok(None) => false,
+        Err(_) => true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pending_access_bars_the_next_ones_until_its_end() {
+        let dir = Path::new("/pending");
+        let (end, ended) = mpsc::channel::<()>();
+        let access = move || ended.recv().is_err();
+        assert!(in_time(dir, access).expect_err("pending").is_silent());
+        let barred = in_time(dir, || panic!("no access")).expect_err("pending");
+        assert!(barred.is_silent(), "{barred}");
+        assert_eq!(in_time(Path::new("/other"), || 1).expect("answers"), 1);
+        drop(end);
+        while silent().contains_key(dir) {
+            std::thread::yield_now();
+        }
+        assert_eq!(in_time(dir, || 2).expect("answers"), 2);
+    }
 }

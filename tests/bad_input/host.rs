@@ -1,9 +1,7 @@
 //! Privileges, concurrent passes, and an interface that disappears.
 
 use std::fs::Permissions;
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use trailblazer::apply::Interposer;
@@ -211,25 +209,7 @@ fn file_without_an_answer_does_not_keep_the_egress_open() {
         let mut site = Site::new();
         let directory = site.path("mount");
         std::fs::create_dir(&directory).unwrap();
-        // FUSE with a server that answers nothing, as long as the shell lives.
-        let script = "exec 5<>/dev/fuse && mount -i -t fuse \
-                      -o fd=5,rootmode=40000,user_id=0,group_id=0 gone \"$0\" && echo mounted \
-                      && exec cat";
-        let mut server = Command::new("sh")
-            .args(["-c", script])
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = [0; 8];
-        server
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut line)
-            .unwrap();
-        assert_eq!(&line, b"mounted\n");
+        let disk = lab::SilentDisk::mount(&directory);
         let file = format!("{:?}", site.path("ip-ranges.json"));
         site.edit(&file, &format!("{:?}", directory.join("ip-ranges.json")));
         let output = site.run(&[]).expect_code(1);
@@ -237,8 +217,7 @@ fn file_without_an_answer_does_not_keep_the_egress_open() {
         assert!(output.stderr.contains(reason), "{}", output.stderr);
         assert!(site.way("203.0.113.9").contains("via 10.0.1.10"));
         assert!(site.bypass().is_empty());
-        drop(server.stdin.take());
-        server.wait().unwrap();
+        drop(disk);
     });
 }
 

@@ -100,7 +100,8 @@ impl<'a> Scene<'a> {
     fn links(&self) -> &'static [&'static str] {
         match self.kind {
             Kind::Host => &[PRIVATE_LINK],
-            Kind::Nat => &[PUBLIC_LINK, BULK_LINK],
+            // Without its uplink, a NAT would use the main table's second default.
+            Kind::Nat => &[BULK_LINK, PUBLIC_LINK],
         }
     }
 

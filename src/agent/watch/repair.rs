@@ -1,6 +1,7 @@
 //! The repair of single objects, with the plan and apply functions of a pass.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::observed::{ObservedState, OwnedState};
 use crate::ownership::Ownership;
 use crate::plan::{FirewallGoal, Goal, ObjectKey, Plan, plan};
 use crate::reconcile::InForce;
-use crate::state::lock;
+use crate::state::lock::{self, LockError};
 
 /// The minimum time between two rounds of repairs in a conflict over the egress path. Bounds the CPU
 /// time of the agent, and the time in which the path is open.
@@ -67,6 +68,16 @@ impl Gone {
     }
 }
 
+/// True if another process holds the pass lock, or may hold it. On a silent disk, the half of the
+/// lock without a disk decides alone.
+fn another_passes(dir: &Path) -> bool {
+    match lock::holder(dir) {
+        Ok(holder) => holder.is_some(),
+        Err(LockError::State(error)) if error.is_silent() => lock::exclusive_holder(dir).is_some(),
+        Err(_) => true,
+    }
+}
+
 impl Watcher {
     /// Restores deleted objects. Returns true if some are left to a pass.
     pub(super) fn restore(
@@ -86,7 +97,7 @@ impl Watcher {
         }
         // Another process (`reconcile`, `flush`) may be changing the same objects.
         let passing = self.shared.is_passing();
-        if !passing && !matches!(lock::holder(&self.state_dir), Ok(None)) {
+        if !passing && another_passes(&self.state_dir) {
             return true;
         }
         let mut steps = plan_for(in_force, gone.routes, gone.rules);

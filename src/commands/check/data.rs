@@ -14,6 +14,7 @@ use crate::ranges::Document;
 use crate::reconcile::Examined;
 use crate::state::directory::StateDir;
 use crate::state::lock;
+use crate::state::patience::exists_in_time;
 use crate::state::store::{Slot, Store};
 
 /// Required free space: the journal's two files of 8 MiB, two documents of some MB, and a third
@@ -21,6 +22,10 @@ use crate::state::store::{Slot, Store};
 const ROOM: u64 = 64 << 20;
 
 pub(super) fn all(config: &Config, report: &mut CheckReport) {
+    if let Err(silent) = exists_in_time(&config.source.state_dir) {
+        let advice = "check the disk, or the server of the network file system";
+        return report.fail("state_dir", silent.to_string(), advice);
+    }
     let store = Store::open(&config.source.state_dir);
     last_known_good(config, &store, report);
     held(&store, report);

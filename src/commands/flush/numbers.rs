@@ -1,29 +1,26 @@
 //! The tables, protocol and priority of our objects: from `-c`, the state dir, the default config,
 //! or else the defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::BaseArgs;
 use crate::config::file::{LoadError, Loaded, load};
 use crate::config::{Config, Overrides};
 use crate::ownership::{Numbers, Ownership};
 use crate::state::StateFile;
+use crate::state::patience::exists_in_time;
 use crate::state::store::Store;
 
 /// The inputs of a flush, known before the kernel is read.
 pub(super) struct Known {
     pub ownership: Ownership,
-    /// The directory of the lock, the journal and the stored numbers; may be missing.
+    /// The directory of the lock, the journal and the stored numbers.
     pub state_dir: PathBuf,
+    /// The directory exists, and its disk answers.
+    pub has_state_dir: bool,
     /// The agent's control socket.
     pub socket: PathBuf,
     pub notes: Vec<String>,
-}
-
-impl Known {
-    pub(super) fn has_state_dir(&self) -> bool {
-        self.state_dir.is_dir()
-    }
 }
 
 /// Collects the numbers.
@@ -48,11 +45,11 @@ pub(super) fn find(base: &BaseArgs) -> Result<Known, LoadError> {
         Some(loaded) => loaded.config.agent.socket.clone(),
         None => Config::default().agent.socket,
     };
-    let remembered = match Store::open(&state_dir).read_json::<Vec<Numbers>>(StateFile::Numbers) {
-        Ok(numbers) => Some(numbers),
-        Err(error) if error.is_absent() => None,
-        Err(error) => {
-            notes.push(error.to_string());
+    let there = exists_in_time(&state_dir);
+    let remembered = match &there {
+        Ok(_) => numbers_in(&state_dir, &mut notes),
+        Err(silent) => {
+            notes.push(format!("{silent}; flushed without the state dir"));
             None
         }
     };
@@ -65,10 +62,23 @@ pub(super) fn find(base: &BaseArgs) -> Result<Known, LoadError> {
     let ownership = ownership(loaded.as_ref(), remembered);
     Ok(Known {
         ownership,
+        has_state_dir: there.is_ok() && state_dir.is_dir(),
         state_dir,
         socket,
         notes,
     })
+}
+
+/// The numbers that passes have stored.
+fn numbers_in(state_dir: &Path, notes: &mut Vec<String>) -> Option<Vec<Numbers>> {
+    match Store::open(state_dir).read_json(StateFile::Numbers) {
+        Ok(numbers) => Some(numbers),
+        Err(error) if error.is_absent() => None,
+        Err(error) => {
+            notes.push(error.to_string());
+            None
+        }
+    }
 }
 
 fn fallback(overrides: &Overrides) -> PathBuf {

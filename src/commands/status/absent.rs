@@ -22,6 +22,7 @@ use crate::reconcile::{Asking, Firewalls, PassError, examine};
 use crate::state::StateFile;
 use crate::state::error::ReadError;
 use crate::state::lock;
+use crate::state::patience::{exists_in_time, in_time};
 use crate::state::store::Store;
 use crate::status::control::AskError;
 use crate::status::snapshot::HoldStatus;
@@ -112,22 +113,7 @@ pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
             "cannot compare the kernel with the config: {error}"
         ));
     }
-    let state_dir = &config.source.state_dir;
-    match hold(config) {
-        Ok(hold) => absent.hold = hold,
-        Err(error) => absent.notes.push(error.to_string()),
-    }
-    match Journal::new(state_dir).read() {
-        Ok(history) => {
-            let holder = lock::holder(state_dir).ok().flatten();
-            let running = holder.map(|holder| holder.pid);
-            if absent.certainly() {
-                absent.timer = Timer::look(&history, Timestamp::now());
-            }
-            absent.history = history.with_running(running).last(PASSES);
-        }
-        Err(error) => absent.notes.push(error.to_string()),
-    }
+    absent.read_state_dir(config);
     let mut seen = Vec::new();
     absent.notes.retain(|note| {
         let new = !seen.contains(note);
@@ -150,6 +136,29 @@ fn hold(config: &Config) -> Result<Option<HoldStatus>, ReadError> {
 }
 
 impl Absent {
+    /// Reads the hold and the journal.
+    fn read_state_dir(&mut self, config: &Config) {
+        let state_dir = &config.source.state_dir;
+        if let Err(silent) = exists_in_time(state_dir) {
+            return self.notes.push(silent.to_string());
+        }
+        match hold(config) {
+            Ok(hold) => self.hold = hold,
+            Err(error) => self.notes.push(error.to_string()),
+        }
+        match Journal::new(state_dir).read() {
+            Ok(history) => {
+                let holder = lock::holder(state_dir).ok().flatten();
+                let running = holder.map(|holder| holder.pid);
+                if self.certainly() {
+                    self.timer = Timer::look(&history, Timestamp::now());
+                }
+                self.history = history.with_running(running).last(PASSES);
+            }
+            Err(error) => self.notes.push(error.to_string()),
+        }
+    }
+
     /// True if no agent runs; otherwise an agent may run without answering.
     pub(super) fn certainly(&self) -> bool {
         matches!(self.error, AskError::NoAgent { .. })
@@ -189,9 +198,11 @@ impl Absent {
 
     /// Counts our objects by tables, protocol and priority alone.
     fn count(&mut self, config: &Config, kernel: &mut Kernel) -> Result<(), PassError> {
-        let store = Store::open(&config.source.state_dir);
+        let state_dir = &config.source.state_dir;
+        let store = Store::open(state_dir);
         // A pass reports an unreadable file with an error.
-        let earlier: Vec<Numbers> = store.read_json(StateFile::Numbers).unwrap_or_default();
+        let read = in_time(state_dir, move || store.read_json(StateFile::Numbers));
+        let earlier: Vec<Numbers> = read.ok().and_then(Result::ok).unwrap_or_default();
         let ownership = Ownership::new(Numbers::of(config), earlier);
         let observed = kernel.observe(&ownership, &[])?;
         self.kernel = Some(InKernel::of(&observed, &ownership));

@@ -39,6 +39,7 @@ pub mod root;
 mod server;
 mod settle;
 pub mod shell;
+mod silent;
 mod snapshot;
 mod topology;
 mod traffic;
@@ -65,6 +66,7 @@ pub use program::{
     write_config,
 };
 pub use server::{Contact, Server};
+pub use silent::SilentDisk;
 pub use snapshot::Snapshot;
 pub use topology::{dhcp_routes, mac};
 pub use traffic::{LongFlow, LongFlowReport, Observation, PATIENCE, Stream, StreamReport};
