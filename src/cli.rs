@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-use crate::config::{Overrides, Role};
-use crate::types::SyncToken;
+use crate::config::{Overrides, Role, own_region};
+use crate::types::{Region, SyncToken};
 use help::{EXAMPLES, EXIT_CODES, LONG_VERSION, RECONCILE_EXAMPLES};
 pub use values::{Destination, exit_code};
 use values::{count, destination, moment, port, sync_token};
@@ -178,8 +178,8 @@ pub struct ReconcileArgs {
     #[arg(long, value_name = "TOKEN", value_parser = sync_token)]
     pub accept: Option<SyncToken>,
     /// Accept this region of the metadata service, although the instance ran in another one.
-    #[arg(long, value_name = "REGION")]
-    pub accept_region: Option<String>,
+    #[arg(long, value_name = "REGION", value_parser = own_region)]
+    pub accept_region: Option<Region>,
     /// Write Prometheus metrics of the pass to this file, for node_exporter's textfile collector.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "cache_only"])]
     pub metrics_file: Option<PathBuf>,

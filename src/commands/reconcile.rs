@@ -12,7 +12,6 @@ use crate::reconcile::{FetchOutcome, Mode, Options, Report, one_shot};
 use crate::state::store::Store;
 use crate::status::control::{AskError, Reply, Request, ask};
 use crate::status::textfile;
-use crate::types::Region;
 
 /// Runs a pass and prints the report.
 pub async fn run(arguments: &ReconcileArgs) -> u8 {
@@ -32,7 +31,7 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
     let options = Options {
         mode: Mode::of(arguments.dry_run, arguments.cache_only),
         accept: arguments.accept,
-        accept_region: arguments.accept_region.as_deref().map(Region::from),
+        accept_region: arguments.accept_region.clone(),
         ..Options::default()
     };
     let mut report = one_shot(config, role, &options, Kernel::open, None).await;

@@ -157,6 +157,17 @@ pub(super) fn listener(text: &str) -> Result<Option<SocketAddr>, String> {
     Ok(Some(address))
 }
 
+/// Reads a region of this host, for an argument.
+///
+/// # Errors
+/// The text is no name of a region; the message proposes one.
+pub fn own_region(text: &str) -> Result<Region, String> {
+    match region(text)? {
+        region if region.0 == "GLOBAL" => Err("no host runs in \"GLOBAL\"".to_owned()),
+        region => Ok(region),
+    }
+}
+
 /// Reads a region. All region names since 2015 match (`us-gov-west-1`, `eusc-de-east-1`,
 /// `GLOBAL`).
 pub(super) fn region(text: &str) -> Result<Region, String> {

@@ -9,6 +9,7 @@ use crate::kernel::netlink::NetlinkError;
 use crate::source::imds::ImdsError;
 use crate::state::error::{ReadError, StateError};
 use crate::state::lock::LockError;
+use crate::types::Region;
 
 /// The failure of a pass.
 #[derive(Debug, Error)]
@@ -61,6 +62,9 @@ pub enum PassError {
     /// The selected region is unknown, so no document can be judged.
     #[error("{0}; until the region is known, the bypass path stays as it is")]
     NoRegion(String),
+    /// `--accept-region` names another region than the held one.
+    #[error("--accept-region {asked}: {why}; the region selected so far stays in force")]
+    NotHeld { asked: Region, why: String },
     #[error("stopped between two steps; the next pass does the rest")]
     Stopped,
     /// No document was ever accepted.

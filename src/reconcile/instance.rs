@@ -102,6 +102,8 @@ pub(super) struct Learned {
     pub notes: Notes,
     /// A region that waits for the operator.
     pub held: Option<Degradation>,
+    /// The refusal of `--accept-region`.
+    pub refusal: Option<PassError>,
 }
 
 impl Learned {
@@ -110,8 +112,36 @@ impl Learned {
             instance,
             notes,
             held: None,
+            refusal: None,
         }
     }
+
+    /// The facts, with a region that waits for the operator.
+    fn with(job: Job<'_>, instance: InstanceFacts, held: Option<&Region>, notes: Notes) -> Learned {
+        Learned {
+            held: held.map(|new| held_region(new, instance.region.as_ref())),
+            refusal: refusal(job, instance.region.as_ref(), held),
+            instance: Ok(Some(instance)),
+            notes,
+        }
+    }
+}
+
+/// Refuses an `--accept-region` with any other region than the held one or the selected one.
+fn refusal(job: Job<'_>, selected: Option<&Region>, held: Option<&Region>) -> Option<PassError> {
+    let asked = job.options.accept_region.as_ref();
+    let asked = asked.filter(|asked| Some(*asked) != selected)?;
+    let why = match (held, selected) {
+        (Some(held), _) => {
+            format!("the held region is {held}; did you mean `--accept-region {held}`?")
+        }
+        (None, Some(selected)) => format!("no region is held; this instance runs in {selected}"),
+        (None, None) => {
+            "no region is held; a region is held only with \"auto\" in [select] regions".to_owned()
+        }
+    };
+    let asked = asked.clone();
+    Some(PassError::NotHeld { asked, why })
 }
 
 /// Learns the facts of the instance from the gathered answer, else from the last answer for this
@@ -125,7 +155,11 @@ pub(super) fn learn(
 ) -> Learned {
     let wanted = wanted(job.config, job.role_of_facts(), &facts.own_networks());
     if wanted.is_nothing() {
-        return Learned::new(Ok(None), Notes::default());
+        let nothing = Learned::new(Ok(None), Notes::default());
+        return Learned {
+            refusal: refusal(job, None, None),
+            ..nothing
+        };
     }
     let (error, was_asked) = match metadata {
         Metadata::NotAsked => {
@@ -184,7 +218,10 @@ pub(super) fn learn(
         };
         notes.push_metadata(format!("metadata service: {failure}; {without}"));
     }
-    Learned::new(Ok(None), notes)
+    Learned {
+        refusal: refusal(job, None, None),
+        ..Learned::new(Ok(None), notes)
+    }
 }
 
 /// A fresh answer: judges the region, and stores the result.
@@ -212,11 +249,7 @@ fn answered(
     if job.options.mode == Mode::Apply {
         notes.extend(save(store, facts, asked_for, &instance, held.as_ref()));
     }
-    Learned {
-        held: held.map(|new| held_region(&new, instance.region.as_ref())),
-        instance: Ok(Some(instance)),
-        notes,
-    }
+    Learned::with(job, instance, held.as_ref(), notes)
 }
 
 /// A stored answer, with its held region.
@@ -235,11 +268,7 @@ fn remembered(
         }
     }
     let held = held.filter(|_| job.config.select.regions.contains(&AutoOr::Auto));
-    Learned {
-        held: held.map(|new| held_region(&new, instance.region.as_ref())),
-        instance: Ok(Some(instance)),
-        notes,
-    }
+    Learned::with(job, instance, held.as_ref(), notes)
 }
 
 fn held_region(new: &Region, old: Option<&Region>) -> Degradation {

@@ -3,6 +3,7 @@
 
 use super::documents::{self, Seen};
 use super::gather::Gathered;
+use super::instance::Metadata;
 use super::pass::Pass;
 use super::persist::store_silences;
 use super::stored::read_optional;
@@ -10,7 +11,7 @@ use super::view::{Firewalls, View};
 use super::{Cause, Job, Mode, PassError, instance};
 use crate::config::Role;
 use crate::desired::shares::Shares;
-use crate::facts::HostFacts;
+use crate::facts::{HostFacts, InstanceFacts};
 use crate::kernel::Kernel;
 use crate::ownership::Ownership;
 use crate::state::StateFile;
@@ -47,15 +48,8 @@ impl Pass<'_> {
             }
         }
         let facts = kernel.facts()?;
-        let memory = self.memory.as_deref_mut();
         let (instance, instance_error) = if answers {
-            let learned = instance::learn(gathered.metadata, self.job, &self.store, &facts, memory);
-            self.note(learned.notes);
-            self.report.degrade(learned.held.as_slice());
-            match learned.instance {
-                Ok(instance) => (instance, None),
-                Err(error) => (None, Some(error)),
-            }
+            self.learn(gathered.metadata, &facts)?
         } else {
             (None, None)
         };
@@ -111,6 +105,29 @@ impl Pass<'_> {
         let (shares, notes) = read.unwrap_or_else(|error| (None, error.to_string().into()));
         self.note(notes);
         shares.unwrap_or_default()
+    }
+
+    /// Learns the facts of the instance, or why none are known.
+    ///
+    /// # Errors
+    /// The operator accepts a region that is not held. A pass that changes the kernel goes on.
+    fn learn(
+        &mut self,
+        metadata: Metadata,
+        facts: &HostFacts,
+    ) -> Result<(Option<InstanceFacts>, Option<PassError>), PassError> {
+        let memory = self.memory.as_deref_mut();
+        let learned = instance::learn(metadata, self.job, &self.store, facts, memory);
+        self.note(learned.notes);
+        self.report.degrade(learned.held.as_slice());
+        match learned.refusal {
+            Some(refusal) if self.job.options.mode != Mode::Apply => return Err(refusal),
+            refusal => self.late.extend(refusal),
+        }
+        Ok(match learned.instance {
+            Ok(instance) => (instance, None),
+            Err(error) => (None, Some(error)),
+        })
     }
 
     /// Reads the kernel, twice if need be. A pass without a usable firewall does the rest.

@@ -131,16 +131,29 @@ fn region_that_changes_under_a_running_instance_is_held() {
         let pass = host.run(&["reconcile"]).expect_code(1);
         assert!(pass.stdout.contains(HELD), "{pass}");
         assert_eq!(host.bypass(), before);
-        let other = ["reconcile", "--accept-region", "us-west-2"];
-        host.run(&other).expect_code(1);
-        assert_eq!(host.bypass(), before);
-
-        host.run(&["reconcile", "--accept-region", "eu-west-1"]);
+        let accept = |region: &str| host.run(&["reconcile", "--accept-region", region]);
+        let refused = [
+            ("us-west-2", 1, "did you mean `--accept-region eu-west-1`?"),
+            ("EU-West-1", 64, "did you mean \"eu-west-1\"?"),
+            ("GLOBAL", 64, "no host runs in"),
+        ];
+        for (region, code, why) in refused {
+            let output = accept(region).expect_code(code);
+            assert!(output.stderr.contains(why), "{output}");
+            assert_eq!(host.bypass(), before);
+        }
+        accept("eu-west-1");
         eventually("the other region", || {
             host.bypass() == set(&["52.218.0.0/17"])
         });
         agent.wait_for("no hold", |status| !is_held(status));
         assert_eq!(host.bypass(), set(&["52.218.0.0/17"]));
+        // The selected region again is no mistake.
+        let output = accept("eu-west-1");
+        assert!(!output.stderr.contains("--accept-region"), "{output}");
+        let output = accept("us-east-1").expect_code(1);
+        let why = "no region is held; this instance runs in eu-west-1";
+        assert!(output.stderr.contains(why), "{output}");
     });
 }
 
