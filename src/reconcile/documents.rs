@@ -57,6 +57,7 @@ impl Answer {
                 bytes,
                 url,
                 validators,
+                ..
             }) => (bytes, url, validators),
         };
         let meta = Meta {

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::guard::{figures, refusal};
 use crate::notes::Notes;
 use crate::ranges::{Document, Selector};
-use crate::source::{Failure, Fetched, SourceError, SourceFailure, Validators, redacted};
+use crate::source::{self, Failure, Fetched, SourceError, SourceFailure, Validators, redacted};
 use crate::types::SyncToken;
 
 /// A document of this age, in seconds, may come from a mirror that has stopped: the next sources
@@ -21,8 +21,8 @@ use crate::types::SyncToken;
 /// documents at most, but for one pause of 54 days, and rarely more than a week.
 const PERHAPS_STOPPED: u64 = 7 * 86_400;
 
-/// The longest silence that a server can ask for, in seconds.
-const LONGEST_SILENCE: u64 = 86_400;
+/// The longest obeyed silence of a server, in seconds.
+const LONGEST_SILENCE: u64 = source::LONGEST_SILENCE.as_secs();
 
 /// Sources that asked for silence (`Retry-After`), without credentials, each with the end of the
 /// silence in seconds since the epoch.
@@ -110,9 +110,16 @@ impl Sources<'_> {
 
     /// Sorts an answer into the usable and the refused ones.
     fn take(&self, url: String, fetched: Fetched, now: u64, found: &mut Found) {
-        let Fetched::Document { bytes, .. } = &fetched else {
+        let Fetched::Document {
+            bytes, redirected, ..
+        } = &fetched
+        else {
             found.offer(self.read_ahead.newest_token(), fetched);
             return;
+        };
+        let unusable = |reason: String| SourceFailure {
+            redirected: redirected.clone(),
+            ..failure(url, Failure::Unusable(reason))
         };
         if let Some(stored) = self.read_ahead.find(bytes) {
             found.offer(stored.meta().sync_token, fetched);
@@ -121,8 +128,7 @@ impl Sources<'_> {
         let document = match Document::parse(bytes) {
             Ok(document) => document,
             Err(error) => {
-                let cause = Failure::Unusable(error.to_string());
-                found.failures.push(failure(url, cause));
+                found.failures.push(unusable(error.to_string()));
                 return;
             }
         };
@@ -134,7 +140,7 @@ impl Sources<'_> {
         match refusal(&document, in_force.as_ref(), self.selector, accept, now) {
             None => found.offer(Some(token), fetched),
             Some(reason) => {
-                found.failures.push(failure(url, Failure::Unusable(reason)));
+                found.failures.push(unusable(reason));
                 let newer = |(known, _): &(SyncToken, Fetched)| *known < token;
                 if found.refused.as_ref().is_none_or(newer) {
                     found.refused = Some((token, fetched));
@@ -188,6 +194,7 @@ fn failure(url: String, cause: Failure) -> SourceFailure {
     SourceFailure {
         url,
         proxy: None,
+        redirected: None,
         tries: 1,
         cause,
     }

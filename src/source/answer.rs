@@ -28,6 +28,8 @@ pub enum Fetched {
         bytes: Vec<u8>,
         /// The source, as configured but without credentials.
         url: String,
+        /// The last URL of a chain of redirects, without credentials.
+        redirected: Option<String>,
         /// For the next request; `None` for files, and where the server sent none.
         validators: Option<Validators>,
     },

@@ -96,6 +96,7 @@ impl Asker {
             Err(SourceError::Failed(vec![SourceFailure {
                 url,
                 proxy: None,
+                redirected: None,
                 tries: 1,
                 cause: Failure::Child(error.to_string()),
             }]))

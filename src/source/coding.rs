@@ -46,7 +46,15 @@ pub(super) fn decode(mut bytes: Vec<u8>, limit: u64) -> Result<Vec<u8>, Failure>
 /// Decodes all members of a gzip file, one after the other, up to an end of padding zeros.
 fn gunzip(mut bytes: &[u8], limit: u64) -> Result<Vec<u8>, Failure> {
     let mut out = Vec::new();
+    let mut members = 0;
     while bytes.iter().any(|byte| *byte != 0) {
+        if members > 0 && !bytes.starts_with(&GZIP) {
+            let rest = bytes.len();
+            return Err(Failure::Unusable(format!(
+                "{rest} bytes after the end of the gzip data are no further gzip data: check the file and the server"
+            )));
+        }
+        members += 1;
         let room = limit.saturating_sub(out.len() as u64);
         let mut member = GzDecoder::new(&mut bytes).take(room.saturating_add(1));
         member
@@ -128,7 +136,7 @@ mod tests {
         let with_rest = [whole.clone(), b"rest".to_vec()].concat();
         assert!(matches!(
             decode(with_rest, 9000).unwrap_err(),
-            Failure::Broken(_)
+            Failure::Unusable(_)
         ));
         let deep = (0..6).fold(b"x".to_vec(), |inner, _| gzip(&inner));
         assert!(matches!(

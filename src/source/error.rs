@@ -55,6 +55,9 @@ pub struct SourceFailure {
     /// The proxy between this host and the source, without credentials.
     #[serde(default)]
     pub proxy: Option<String>,
+    /// The last URL of a chain of redirects, without credentials.
+    #[serde(default)]
+    pub redirected: Option<String>,
     /// How often it was asked.
     pub tries: u32,
     pub cause: Failure,
@@ -65,6 +68,9 @@ impl fmt::Display for SourceFailure {
         f.write_str(&self.url)?;
         if let Some(proxy) = &self.proxy {
             write!(f, " through the proxy {proxy}")?;
+        }
+        if let Some(last) = &self.redirected {
+            write!(f, ", redirected to {last}")?;
         }
         write!(f, ": {}", self.cause)?;
         if self.tries > 1 {
@@ -194,13 +200,30 @@ mod status_as_number {
     }
 }
 
+/// The longest obeyed `Retry-After`: a wrong clock of a server must not stop the fetch for years.
+pub const LONGEST_SILENCE: Duration = Duration::from_secs(86_400);
+
 fn retry_advice(retry_after: &Option<Duration>) -> String {
     match retry_after {
-        Some(after) => format!(
-            "; it asks for no request within the next {} s",
-            after.as_secs()
-        ),
+        Some(after) if *after > LONGEST_SILENCE => {
+            let asked = match after.as_secs() / 86_400 {
+                1 => span(*after),
+                days @ ..=36_500 => format!("{days} days"),
+                _ => "more than a hundred years".to_owned(),
+            };
+            format!("; it asks for no request within {asked}, and is obeyed for one day")
+        }
+        Some(after) => format!("; it asks for no request within {}", span(*after)),
         None => "; try again later, or name a second source in [source] url".to_owned(),
+    }
+}
+
+/// A time in whole minutes from two minutes on, and in whole hours from two hours on, rounded up.
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7_200 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds.div_ceil(3_600)),
     }
 }
 
@@ -218,6 +241,7 @@ mod tests {
             let failure = |cause| SourceFailure {
                 url: String::new(),
                 proxy: None,
+                redirected: None,
                 tries: 1,
                 cause,
             };
@@ -234,5 +258,23 @@ mod tests {
         assert!(failed(vec![silent(), Failure::Empty]).is_answer());
         assert!(failed(vec![Failure::Status(StatusCode::NOT_FOUND)]).is_answer());
         assert!(!SourceError::NoSource.is_answer());
+    }
+
+    #[test]
+    fn demanded_silence_is_shown_in_the_largest_unit() {
+        for (seconds, text) in [
+            (1, "within 1 s"),
+            (3_600, "within 60 min"),
+            (86_400, "within 24 h"),
+            (90_000, "within 25 h, and is obeyed for one day"),
+            (
+                2_300_315_657,
+                "within 26624 days, and is obeyed for one day",
+            ),
+            (u64::MAX, "within more than a hundred years, and is obeyed"),
+        ] {
+            let advice = retry_advice(&Some(Duration::from_secs(seconds)));
+            assert!(advice.contains(text), "{advice}");
+        }
     }
 }

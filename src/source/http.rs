@@ -88,23 +88,37 @@ impl<'a> Clients<'a> {
     }
 }
 
-/// Fetches one URL, with retries after transient failures. Returns the number of tries.
+/// Fetches one URL, with retries after transient failures. Returns the number of tries, and the
+/// target of the last redirect.
 pub(super) async fn fetch(
     clients: &Clients<'_>,
     url: &Url,
     proxy: Option<&Proxy>,
     previous: Option<&Validators>,
+) -> (u32, Option<Url>, Result<Content, Failure>) {
+    let mut visited = Vec::new();
+    let (tries, outcome) = with_retries(clients, url, proxy, previous, &mut visited).await;
+    let last = visited.into_iter().skip(1).last();
+    (tries, last, outcome)
+}
+
+async fn with_retries(
+    clients: &Clients<'_>,
+    url: &Url,
+    proxy: Option<&Proxy>,
+    previous: Option<&Validators>,
+    visited: &mut Vec<Url>,
 ) -> (u32, Result<Content, Failure>) {
     let settings = clients.settings;
     let mut tries = 0;
     loop {
         tries += 1;
-        let failure =
-            match tokio::time::timeout(settings.timeout, one_try(clients, url, previous)).await {
-                Ok(Ok(answer)) => return (tries, Ok(answer)),
-                Ok(Err(failure)) => failure,
-                Err(_elapsed) => Failure::Timeout(settings.timeout),
-            };
+        let one_try = one_try(clients, url, previous, visited);
+        let failure = match tokio::time::timeout(settings.timeout, one_try).await {
+            Ok(Ok(answer)) => return (tries, Ok(answer)),
+            Ok(Err(failure)) => failure,
+            Err(_elapsed) => Failure::Timeout(settings.timeout),
+        };
         if let (Some(proxy), Failure::Connect(_)) = (proxy, &failure)
             && let Some(refusal) = proxy.refusal(url, settings.connect_timeout).await
         {
@@ -141,8 +155,9 @@ async fn one_try(
     clients: &Clients<'_>,
     start: &Url,
     previous: Option<&Validators>,
+    visited: &mut Vec<Url>,
 ) -> Result<Content, Failure> {
-    let mut visited = vec![start.clone()];
+    *visited = vec![start.clone()];
     let mut url = start.clone();
     loop {
         // The relay must live until the body is read.
@@ -176,7 +191,7 @@ async fn one_try(
             | StatusCode::SEE_OTHER
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT => {
-                url = redirect_target(&url, &visited, &response)?;
+                url = redirect_target(&url, visited, &response)?;
                 visited.push(url.clone());
             }
             StatusCode::TOO_MANY_REQUESTS => return Err(unavailable(&response)),

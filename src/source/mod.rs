@@ -25,7 +25,7 @@ use answer::Content;
 use locator::Locator;
 
 pub use answer::{Fetched, Validators};
-pub use error::{Failure, SourceError, SourceFailure};
+pub use error::{Failure, LONGEST_SILENCE, SourceError, SourceFailure};
 pub use locator::redacted;
 pub use settings::{FetchSettings, MAX_REDIRECTS};
 
@@ -55,12 +55,16 @@ pub async fn fetch(
     let mut failed = Vec::new();
     for configured in urls {
         let mut proxy = None;
+        let mut redirected = None;
         let (tries, outcome) = match Locator::parse(configured) {
             Err(cause) => (0, Err(cause)),
             Ok(Locator::File(path)) => (1, file::read_within(path, settings).await),
             Ok(Locator::Http(url)) => {
                 proxy = settings.proxy_of(&url);
-                http::fetch(&clients, &url, proxy.as_ref(), previous).await
+                let (tries, last, outcome) =
+                    http::fetch(&clients, &url, proxy.as_ref(), previous).await;
+                redirected = last.map(|last| redacted(last.as_str()));
+                (tries, outcome)
             }
         };
         let url = redacted(configured);
@@ -70,12 +74,14 @@ pub async fn fetch(
                 return Ok(Fetched::Document {
                     bytes,
                     url,
+                    redirected,
                     validators,
                 });
             }
             Err(cause) => failed.push(SourceFailure {
                 url,
                 proxy: proxy.map(|proxy| proxy.shown()),
+                redirected,
                 tries,
                 cause,
             }),

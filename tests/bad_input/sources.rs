@@ -55,11 +55,17 @@ fn next_source_is_asked_until_one_has_a_usable_document() {
         let now = std::time::SystemTime::now();
         let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let bad_row = rows_and(&[("52.220.0.1/15", "us-east-1", "S3")]);
+        set(&pages, "/portal", ok(b"<html>sign in</html>"));
         let mut token = TOKEN;
         for (name, page, says) in [
             ("a page", ok(b"<html>sign in</html>"), "web page"),
             ("an empty body", ok(b""), "empty document"),
             ("text", ok(b"OK"), "not JSON"),
+            (
+                "a redirect to a page",
+                answer("302 Found", &["Location: /portal"], b""),
+                "redirected to",
+            ),
             ("a compressed page", ok(&gzip(b"<html>")), "web page"),
             ("no token", ok(b"{\"prefixes\": []}"), "syncToken"),
             (
@@ -137,7 +143,7 @@ fn server_that_asks_for_silence_is_not_asked_again() {
             site.run(&["--dry-run"]).expect_code(0);
             assert!(!file.exists());
             let report = site.reconcile(&[], 0);
-            assert_verdict(&report, "document", "reject", "within the next 86400 s");
+            assert_verdict(&report, "document", "reject", "no request within 24 h");
             let asked = server.seen().len();
             for _ in 0..2 {
                 let report = site.reconcile(&[], 0);

@@ -23,6 +23,7 @@ async fn document_is_fetched_with_our_user_agent() {
         Fetched::Document {
             bytes: b"{}".to_vec(),
             url,
+            redirected: None,
             validators: None
         }
     );
@@ -276,6 +277,35 @@ async fn redirect_loop_is_named() {
 }
 
 #[tokio::test]
+async fn failure_after_a_redirect_names_both_urls() {
+    let server = Server::start(|_, request| match request.path.as_str() {
+        "/first" => redirect("/second"),
+        "/second" => redirect("/last?key=secret"),
+        _ => answer("404 Not Found", &[], b""),
+    });
+    let first = server.url("/first");
+    let text = get(&first).await.unwrap_err().to_string();
+    let both = format!("{first}, redirected to {}?…: ", server.url("/last"));
+    assert!(text.starts_with(&both), "{text}");
+    let text = get(&server.url("/last")).await.unwrap_err().to_string();
+    assert!(!text.contains("redirected"), "{text}");
+}
+
+#[tokio::test]
+async fn bytes_after_gzip_are_named_and_not_asked_for_again() {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(b"{}").unwrap();
+    let body = [&encoder.finish().unwrap()[..], b"rest"].concat();
+    let server = Server::start(move |_, _| ok(&body));
+    let text = failure(get(&server.url("/")).await).to_string();
+    assert!(
+        text.contains(": 4 bytes after the end of the gzip"),
+        "{text}"
+    );
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn redirects_without_a_usable_target_are_errors() {
     for (location, says) in [
         (Some("file:///etc/passwd"), "scheme \"file\""),
@@ -335,9 +365,7 @@ async fn long_retry_after_ends_the_retries() {
     let started = Instant::now();
     let failure = failure(get(&server.url("/")).await);
     assert!(
-        failure
-            .to_string()
-            .contains("no request within the next 3600 s"),
+        failure.to_string().contains("no request within 60 min"),
         "{failure}"
     );
     assert_eq!(server.seen().len(), 1);
