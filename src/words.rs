@@ -66,9 +66,25 @@ pub fn first_few<T: ToString>(
     }
 }
 
+/// `1 object`, `2 objects`.
+pub fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ if noun.ends_with(['x', 's']) => format!("{count} {noun}es"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        let counts = [0, 1, 2].map(|count| counted(count, "prefix"));
+        assert_eq!(counts, ["0 prefixes", "1 prefix", "2 prefixes"]);
+        assert_eq!(counted(2, "step"), "2 steps");
+    }
 
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Lamp {

@@ -17,6 +17,7 @@ use crate::reconcile::{FetchOutcome, Outcome, Report};
 use crate::status::control::{ControlError, ControlSocket};
 use crate::status::snapshot::{BreakerState, Freshness, State};
 use crate::types::Family;
+use crate::words::counted;
 
 /// Another running agent is an error; after any other failure the agent runs without the socket.
 pub(super) fn or_warn(
@@ -78,7 +79,8 @@ impl Told {
         if put_back > 0 {
             tracing::info!(
                 put_back,
-                "repaired drift: another program deleted {put_back} objects of Trailblazer, now restored ({heard})"
+                "repaired drift: another program deleted {} of Trailblazer, now restored ({heard})",
+                counted(put_back, "object")
             );
         }
         let because = if ended.drift && !heard.is_empty() {
@@ -222,7 +224,10 @@ pub(super) fn status_line(report: &Report, account: &Account) -> String {
             } else {
                 ""
             };
-            format!("in force: {prefixes} prefixes, {document}{held}")
+            format!(
+                "in force: {}, {document}{held}",
+                counted(prefixes as u64, "prefix")
+            )
         }
         (state, Some(reason)) => format!("{}: {reason}", state.as_str()),
         (state, None) => state.as_str().to_owned(),

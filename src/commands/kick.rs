@@ -11,6 +11,7 @@ use crate::exit;
 use crate::printable::indented;
 use crate::status::control::{Reply, Request, ask};
 use crate::status::snapshot::{PassStatus, Snapshot};
+use crate::words::counted;
 
 /// Longest wait for the pass: a fetch over several silent sources takes under a minute, and a pass
 /// that hangs has its own alarm.
@@ -122,8 +123,9 @@ fn ended_code(pass: &PassStatus) -> u8 {
 fn ended_text(pass: &PassStatus) -> String {
     let outcome = pass.outcome.replace('_', " ");
     let mut text = format!(
-        "Pass ended: {outcome}, {} steps ({:.1} ms).",
-        pass.steps, pass.duration_ms
+        "Pass ended: {outcome}, {} ({:.1} ms).",
+        counted(pass.steps as u64, "step"),
+        pass.duration_ms
     );
     if let Some(error) = &pass.error {
         text.push('\n');

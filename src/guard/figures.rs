@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::ranges::Document;
 use crate::types::{Family, SyncToken};
+use crate::words::counted;
 
 /// Seconds since the epoch as `2026-11-22T06:32:04Z`.
 pub fn time(seconds: i64) -> String {
@@ -63,10 +64,7 @@ pub fn percent(part: u128, total: u128) -> f64 {
 
 /// `1 prefix`, `5 prefixes`.
 pub fn prefixes(count: usize) -> String {
-    match count {
-        1 => "1 prefix".to_owned(),
-        _ => format!("{count} prefixes"),
-    }
+    counted(count as u64, "prefix")
 }
 
 /// The first few items of a list, and the number of the others.

@@ -196,7 +196,7 @@ fn retain_kernel(
         format!("{reason}, and no document is in force")
     } else {
         format!(
-            "{reason}, and no document is in force; {} in the bypass table stay until one is",
+            "{reason}, and no document is in force; the bypass table keeps {} until one is",
             figures::prefixes(kept.len())
         )
     };

@@ -150,7 +150,7 @@ fn too_many(inputs: &GuardInputs<'_>, groups: &Groups, last: Option<&Groups>) ->
         let kept = in_force.saturating_sub(count);
         (
             in_force,
-            format!(", {kept} of them withdrawn ones that stay for `hold_down`"),
+            format!(", {kept} of them withdrawn and kept for `hold_down`"),
         )
     } else {
         return None;

@@ -14,6 +14,7 @@ use crate::kernel::Kernel;
 use crate::notes::Notes;
 use crate::plan::{Conflict, Goal, ObjectKey, Plan, Step};
 use crate::verify::judge_routes;
+use crate::words::counted;
 
 /// Attempts before objects are given up or the part is rolled back.
 const ATTEMPTS: usize = 3;
@@ -186,8 +187,8 @@ impl Work<'_> {
         }
         if let Some(first) = second.steps.first() {
             return Err(undone(format!(
-                "verify: {} steps are left after applying all, the first: {}",
-                second.steps.len(),
+                "verify: {} left after applying all, the first: {}",
+                counted(second.steps.len() as u64, "step"),
                 first
             )));
         }

@@ -9,6 +9,7 @@ use crate::kernel::sysctl;
 use crate::notes::Notes;
 use crate::observed::OwnedState;
 use crate::plan::{Action, Goal, Plan};
+use crate::words::counted;
 
 /// Readings, plans and applications before the rollback fails.
 const ATTEMPTS: usize = 3;
@@ -70,7 +71,10 @@ pub(super) fn roll_back(
     let steps = way_back(view, &goal);
     match steps.steps.len() {
         0 => without_conflict(&steps).map(|()| notes),
-        left => Err(format!("{left} steps are left; {last_error}")),
+        left => {
+            let left = counted(left as u64, "step");
+            Err(format!("{left} left; {last_error}"))
+        }
     }
 }
 

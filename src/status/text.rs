@@ -18,8 +18,9 @@ use crate::columns::aligned;
 use crate::firewall::DropReason;
 use crate::printable::indented;
 use crate::types::{Family, PerFamily};
+use crate::words::counted;
 use crate::words::first_few;
-use figures::{bytes, counted, moment, span};
+use figures::{bytes, moment, span};
 use lines::{Lines, painted};
 
 /// Most prefixes in hold-down to name.

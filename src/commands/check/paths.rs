@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::report::CheckReport;
 use crate::config::{Config, Role};
 use crate::desired::{DesiredState, EgressPath};
+use crate::guard::figures;
 use crate::guard::{Level, SELECTION};
 use crate::kernel::Kernel;
 use crate::objects::Via;
@@ -78,9 +79,10 @@ fn bypass(
             .as_ref()
             .map_or_else(String::new, |options| format!(" ({options})"));
         let count = examined.judgement.ranges.prefixes.get(family).len();
+        let prefixes = figures::prefixes(count);
         report.ok(
             "bypass",
-            format!("{family}: {}{options}, {count} prefixes", hops.join(" or ")),
+            format!("{family}: {}{options}, {prefixes}", hops.join(" or ")),
         );
     }
 }

@@ -16,6 +16,7 @@ use crate::printable::indented;
 use crate::ranges::PrefixSet;
 use crate::reconcile::PassError;
 use crate::types::{Family, SyncToken};
+use crate::words::counted;
 
 /// Most questions to the kernel; each takes some ten microseconds.
 const MOST_ASKED: usize = 20_000;
@@ -310,11 +311,12 @@ fn text(explained: &ExplainedPrefix) -> String {
             line("", &format!("degraded: {obstacle}"));
         }
     }
+    let addresses = counted(explained.asked as u64, "address");
     let asked = match explained.unasked {
-        0 => format!("asked about {} addresses", explained.asked),
+        0 => format!("asked about {addresses}"),
         left => format!(
-            "asked about {} addresses; {left} pieces left out",
-            explained.asked
+            "asked about {addresses}; {} left out",
+            counted(left as u64, "piece")
         ),
     };
     let total = explained.different_total;

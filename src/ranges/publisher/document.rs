@@ -89,7 +89,7 @@ pub enum DocumentError {
     NoPrefixes,
     #[error("the document has no `syncToken`, so its age is unknown; check the source's URL")]
     NoToken,
-    #[error("`syncToken` is not a number of seconds: {0:?}; check what the source serves")]
+    #[error("`syncToken` is not a number of seconds: \"{0}\"; check what the source serves")]
     BadToken(String),
 }
 

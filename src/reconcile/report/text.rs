@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{Applied, Outcome, Report};
 use crate::columns::Style;
+use crate::guard::figures;
 use crate::ownership::Ownership;
 use crate::plan::text::{done, render, totals};
 use crate::printable::indented;
@@ -59,8 +60,8 @@ impl Report {
         for family in Family::ALL {
             let _ = writeln!(
                 text,
-                "{family}      {} prefixes selected, {} after aggregation",
-                self.selected.get(family),
+                "{family}      {} selected, {} after aggregation",
+                figures::prefixes(*self.selected.get(family)),
                 self.aggregated.get(family)
             );
         }

@@ -1,8 +1,9 @@
 //! The config file on the page.
 
-use super::figures::{counted, moment};
+use super::figures::moment;
 use super::lines::Lines;
 use crate::status::snapshot::{ConfigStatus, RefusedReload};
+use crate::words::counted;
 
 /// The line of a refused reload, next to the headline.
 pub(super) fn refused(config: &ConfigStatus, now: i64) -> Option<String> {

@@ -1,8 +1,9 @@
 //! A held document on the page.
 
-use super::figures::{counted, moment};
+use super::figures::moment;
 use super::lines::Lines;
 use crate::status::snapshot::{HeldChangeStatus, HoldStatus};
+use crate::words::counted;
 use crate::words::first_few;
 
 /// Groups to name.

@@ -94,6 +94,8 @@ fn each_malformed_document_gets_its_own_error() {
         let text = format!(r#"{{"prefixes": [], "syncToken": "{bad}"}}"#);
         assert_eq!(error(&text), DocumentError::BadToken(bad.to_owned()));
     }
+    let escape = error(r#"{"prefixes": [], "syncToken": "1\u001b[2J"}"#).to_string();
+    assert!(escape.contains(r#": "1\u{1b}[2J";"#), "{escape}");
     for bad in ["1.5", "true", "-4"] {
         let text = format!(r#"{{"prefixes": [], "syncToken": {bad}}}"#);
         assert!(matches!(error(&text), DocumentError::Shape { .. }), "{bad}");
