@@ -24,6 +24,7 @@ use crate::notes::Notes;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Plan;
 use crate::state::StateFile;
+use crate::state::error::StateFault;
 use crate::state::lock::FLUSH;
 use crate::state::store::Store;
 use crate::types::PerFamily;
@@ -380,7 +381,7 @@ impl<'a> Pass<'a> {
             && !quiet
             && let Err(error) = self.journal.write_end(report)
         {
-            report.degrade_state(&format!("the journal lacks this pass: {error}"));
+            report.degrade_state(StateFault::from(&error).after("the journal lacks this pass: "));
         }
         self.report
     }

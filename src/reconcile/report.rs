@@ -18,6 +18,7 @@ use crate::notes::Notes;
 use crate::observed::ObservedState;
 use crate::plan::{Devices, ObjectKey, Plan, Step, json as plan_json};
 use crate::ranges::Group;
+use crate::state::error::StateFault;
 use crate::types::{PerFamily, SyncToken};
 
 /// The end of a pass.
@@ -251,10 +252,14 @@ impl Report {
     }
 
     /// Adds a fault of the state dir.
-    pub(super) fn degrade_state(&mut self, fault: &dyn std::fmt::Display) {
-        let fault = Degradation::new(Part::State, None, fault.to_string())
-            .with_advice("free or repair the disk; only withdrawals of prefixes wait");
-        self.degrade(&[fault]);
+    pub(super) fn degrade_state(&mut self, fault: impl Into<StateFault>) {
+        const HARMLESS: &str = "only withdrawals of prefixes wait";
+        let StateFault { reason, advice } = fault.into();
+        let advice = match advice {
+            "" => HARMLESS.to_owned(),
+            advice => format!("{advice}; {HARMLESS}"),
+        };
+        self.degrade(&[Degradation::new(Part::State, None, reason).with_advice(advice)]);
     }
 
     /// The exit code for scripts: a missing part is a failure, unless steps are pending or held.

@@ -9,7 +9,7 @@ use super::persist::store_documents;
 use super::{FILE_WAIT, LOCK_WAIT, Mode, PassError};
 use crate::apply::Interposer;
 use crate::kernel::Kernel;
-use crate::state::error::StateError;
+use crate::state::error::{StateError, StateFault};
 use crate::state::lock::{LockError, PassLock};
 use crate::state::patience::exists_in_time;
 
@@ -47,7 +47,10 @@ impl Pass<'_> {
         } else if lock.lock_file(Duration::ZERO).is_err() {
             self.egress_alone(kernel, interposer)?;
             if let Err(held) = lock.lock_file(FILE_WAIT) {
-                self.degrade_state(&held);
+                self.degrade_state(StateFault {
+                    reason: held.to_string(),
+                    advice: "",
+                });
                 return Ok(true);
             }
         }
@@ -82,7 +85,7 @@ impl Pass<'_> {
     /// The disk refuses, and the pass is for the state dir alone.
     pub(super) fn persist(&mut self, documents: &Documents) -> Result<bool, PassError> {
         let stored = if let Some(unreadable) = &documents.on_disk.unreadable {
-            self.degrade_state(unreadable);
+            self.degrade_state(unreadable.clone());
             false
         } else if self.writes_state() {
             let stored = store_documents(&self.store, documents).map(|notes| self.note(notes));
@@ -113,7 +116,7 @@ impl Pass<'_> {
         }
     }
 
-    pub(super) fn degrade_state(&mut self, fault: &dyn std::fmt::Display) {
+    pub(super) fn degrade_state(&mut self, fault: impl Into<StateFault>) {
         self.report.degrade_state(fault);
     }
 }

@@ -7,7 +7,7 @@ use crate::notes::Notes;
 use crate::ranges::Selector;
 use crate::source::Validators;
 use crate::state::StateFile;
-use crate::state::error::ReadError;
+use crate::state::error::{ReadError, StateFault};
 use crate::state::store::{Slot, Store, Stored};
 use crate::types::SyncToken;
 
@@ -104,7 +104,7 @@ pub(super) struct OnDisk {
     pub incomplete: bool,
     /// The failure to read the guard state: writing would destroy a record that may still be
     /// readable later.
-    pub unreadable: Option<String>,
+    pub unreadable: Option<StateFault>,
     /// A document comes from memory, since an earlier write failed: the state dir lacks it.
     pub unstored: bool,
 }
@@ -184,7 +184,7 @@ impl OnDisk {
             }
             Err(error) if options.mode == Mode::Apply => {
                 on_disk.incomplete = true;
-                on_disk.unreadable = Some(error.to_string());
+                on_disk.unreadable = Some((&error).into());
             }
             Err(error) => return Err(error),
         }

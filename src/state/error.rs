@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 /// An operation on the state directory or a file in it failed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} {}: {problem}{}", .path.display(), .problem.advice())]
+#[error("cannot {operation} {}: {problem}; {}", .path.display(), .problem.advice())]
 pub struct StateError {
     /// A verb with its object, as in `cannot …`.
     pub operation: &'static str,
@@ -97,27 +97,27 @@ impl StateProblem {
     fn advice(&self) -> &'static str {
         match self {
             StateProblem::System(error) if errno_of(error) == Some(Errno::LOOP) => {
-                "; the symbolic links of this path lead in a circle: set state_dir (--state-dir)"
+                "the symbolic links of this path lead in a circle: set state_dir (--state-dir)"
             }
             StateProblem::System(error) => advice(error.kind()),
             StateProblem::NotRegular(_) => {
-                "; find out which program put it there, and remove it: a pass writes a new file"
+                "find out which program put it there, and remove it: a pass writes a new file"
             }
             StateProblem::HardLinks => {
-                "; its other name may be another program's file: remove this name, the content stays under the other one"
+                "its other name may be another program's file: remove this name, the content stays under the other one"
             }
             StateProblem::Owner { .. } => {
-                "; remove it, or, if the content is right, give it to the owner of the state dir (chown)"
+                "remove it, or, if the content is right, give it to the owner of the state dir (chown)"
             }
             StateProblem::WorldWritable { .. } => {
-                "; remove it, or, if the content is right, take the right away (chmod o-w)"
+                "remove it, or, if the content is right, take the right away (chmod o-w)"
             }
             StateProblem::Replaced => {
-                "; try again, and if the failure comes back, look for a program that writes to the state dir"
+                "try again, and if the failure comes back, look for a program that writes to the state dir"
             }
-            StateProblem::TooLarge { .. } => "; move it away",
+            StateProblem::TooLarge { .. } => "move it away",
             StateProblem::Dangling { .. } => {
-                "; mount the volume that the link leads to, remove the link, or set state_dir (--state-dir)"
+                "mount the volume that the link leads to, remove the link, or set state_dir (--state-dir)"
             }
         }
     }
@@ -130,23 +130,69 @@ fn errno_of(error: &io::Error) -> Option<Errno> {
 fn advice(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::StorageFull => {
-            "; free space there, or set state_dir (--state-dir) to another disk"
+            "free space there, or set state_dir (--state-dir) to another disk"
         }
         ErrorKind::QuotaExceeded => {
-            "; raise the quota, or set state_dir (--state-dir) to another disk"
+            "raise the quota, or set state_dir (--state-dir) to another disk"
         }
         ErrorKind::ReadOnlyFilesystem => {
-            "; remount it writable, or set state_dir (--state-dir) to a writable directory"
+            "remount it writable, or set state_dir (--state-dir) to a writable directory"
         }
         ErrorKind::PermissionDenied => {
-            "; run as root or as the owner of the state dir, or pass --state-dir"
+            "run as root or as the owner of the state dir, or pass --state-dir"
         }
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
-            "; a file stands where a directory must be: set state_dir (--state-dir)"
+            "a file stands where a directory must be: set state_dir (--state-dir)"
         }
-        ErrorKind::InvalidFilename => "; shorten state_dir (--state-dir)",
-        ErrorKind::IsADirectory => "; a directory stands where a file must be: move it away",
-        _ => "; check the disk (dmesg) and state_dir (--state-dir)",
+        ErrorKind::TimedOut => "check the disk, or the server of the network file system",
+        ErrorKind::InvalidFilename => "shorten state_dir (--state-dir)",
+        ErrorKind::IsADirectory => "a directory stands where a file must be: move it away",
+        _ => "check the disk (dmesg) and state_dir (--state-dir)",
+    }
+}
+
+/// A fault of the state directory as a state of the product: the reason apart from the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateFault {
+    pub reason: String,
+    /// Empty where the reason has the remedy.
+    pub advice: &'static str,
+}
+
+impl StateFault {
+    /// The fault with an introduction.
+    #[must_use]
+    pub fn after(self, introduction: &str) -> StateFault {
+        StateFault {
+            reason: format!("{introduction}{}", self.reason),
+            ..self
+        }
+    }
+}
+
+impl From<&StateError> for StateFault {
+    fn from(error: &StateError) -> StateFault {
+        let StateError {
+            operation,
+            path,
+            problem,
+        } = error;
+        StateFault {
+            reason: format!("cannot {operation} {}: {problem}", path.display()),
+            advice: problem.advice(),
+        }
+    }
+}
+
+impl From<&ReadError> for StateFault {
+    fn from(error: &ReadError) -> StateFault {
+        match error {
+            ReadError::Unreadable(inner) | ReadError::Untrusted(inner) => inner.into(),
+            ReadError::Absent { .. } | ReadError::Corrupt { .. } => StateFault {
+                reason: error.to_string(),
+                advice: "",
+            },
+        }
     }
 }
 

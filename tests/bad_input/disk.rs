@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::site::{ROWS, Row, Site, TOKEN, all_files, assert_verdict, document, rows_and};
 
 const NEWER: u64 = TOKEN + 100;
@@ -40,6 +42,18 @@ fn fill(dir: &Path) {
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
 }
 
+/// The advice fits the fault of the state dir.
+#[track_caller]
+fn assert_advice(report: &Value, advice: &str) {
+    let degraded = report["degraded"].as_array().unwrap();
+    let mut state = degraded.iter().filter(|fault| fault["part"] == "state");
+    let whole = format!("{advice}; only withdrawals of prefixes wait");
+    assert!(
+        state.any(|fault| fault["advice"] == *whole),
+        "{degraded:#?}"
+    );
+}
+
 #[test]
 fn full_disk_is_named_and_closes_the_egress() {
     lab::isolated(|| {
@@ -49,6 +63,10 @@ fn full_disk_is_named_and_closes_the_egress() {
         site.publish(document(TOKEN, &ROWS));
         let says = ["No space left on device", "free space", "state"];
         let report = site.names(&[], &says);
+        assert_advice(
+            &report,
+            "free space there, or set state_dir (--state-dir) to another disk",
+        );
         assert_eq!(report["outcome"], "changed");
         site.assert_closed();
         assert_eq!(site.bypass().len(), 4);
@@ -92,7 +110,11 @@ fn read_only_state_dir_is_named_and_closes_the_egress() {
         mount(&["--bind", state, state]);
         mount(&["-o", "remount,bind,ro", state]);
         let says = ["Read-only file system", "state_dir (--state-dir)"];
-        site.names(&[], &says);
+        let report = site.names(&[], &says);
+        assert_advice(
+            &report,
+            "remount it writable, or set state_dir (--state-dir) to a writable directory",
+        );
         site.assert_closed();
         assert_eq!(site.bypass().len(), 4);
         site.publish(document(NEWER, &rows_and(MORE)));
@@ -116,7 +138,11 @@ fn file_in_place_of_the_state_dir_is_named_and_closes_the_egress() {
         let site = Site::new();
         site.publish(document(TOKEN, &ROWS));
         std::fs::write(site.state_dir(), "a file").unwrap();
-        site.names(&[], &["cannot create the state dir", "a file stands where"]);
+        let report = site.names(&[], &["cannot create the state dir", "a file stands where"]);
+        assert_advice(
+            &report,
+            "a file stands where a directory must be: set state_dir (--state-dir)",
+        );
         site.assert_closed();
         assert_eq!(site.bypass().len(), 4);
         assert_eq!(std::fs::read(site.state_dir()).unwrap(), b"a file");
