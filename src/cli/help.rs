@@ -11,7 +11,7 @@ Exit codes:
    0  in sync, or changed and verified
    1  failed on the host or at run time (privileges, lock, gateway, verify)
    2  changes pending (dry run)
-   3  the guard holds the document back: the last known good stays in force
+   3  the guard holds the document back: the last known good, if any, stays in force
   64  wrong usage or config text";
 
 pub(super) const EXAMPLES: &str = "\

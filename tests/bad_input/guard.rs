@@ -120,6 +120,25 @@ fn loss_holds_withdrawals_and_admits_additions() {
     });
 }
 
+/// Without a last known good, storage stays on the egress path while the first document is held.
+#[test]
+fn first_document_that_is_held_exits_with_3() {
+    lab::isolated(|| {
+        let site = Site::new();
+        // Of the year 2106.
+        let token = u64::from(u32::MAX);
+        site.publish(document(token, &ROWS));
+        for flags in [&["--dry-run"][..], &[]] {
+            let report = site.reconcile(flags, 3);
+            assert_eq!(report["outcome"], "held");
+        }
+        site.assert_closed();
+        assert!(site.bypass().is_empty());
+        site.reconcile(&["--accept", &token.to_string()], 0);
+        assert!(!site.bypass().is_empty());
+    });
+}
+
 /// `guard.json` notes when the source last said the same; the documents and the kernel stay.
 #[track_caller]
 fn before_but_guard(site: &Site, before: &crate::site::Before) {
