@@ -1,7 +1,7 @@
 //! The same on a NAT instance: its rules apply to packets from the hosts, its firewall translates,
 //! and its egress addresses must be present.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -253,19 +253,24 @@ fn flapping_bulk_link_falls_back_to_the_egress_address() {
 /// A port of the partner without a server.
 const CROWDED: u16 = 7_777;
 
-/// Datagrams from many ports of a client to one port of a partner.
-fn crowd_ports(scene: &Scene, partner: IpAddr, count: usize) {
-    let any = if partner.is_ipv4() {
-        "0.0.0.0:0"
+/// Datagrams from these ports of a client to one port of a partner.
+fn crowd_ports(
+    scene: &Scene,
+    client: &str,
+    partner: IpAddr,
+    ports: impl Iterator<Item = u16> + Send,
+) {
+    let any: IpAddr = if partner.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
     } else {
-        "[::]:0"
+        Ipv6Addr::UNSPECIFIED.into()
     };
     // The queue of a neighbour without an answer so far holds fewer datagrams.
-    scene.lab.who("host1", partner).unwrap();
-    scene.lab.ns("host1").in_thread(|| {
+    scene.lab.who(client, partner).unwrap();
+    scene.lab.ns(client).in_thread(|| {
         // Each port is free again only at the end.
-        let bind = |_| UdpSocket::bind(any).unwrap();
-        let sockets: Vec<UdpSocket> = (0..count).map(bind).collect();
+        let bind = |port| UdpSocket::bind((any, port)).unwrap();
+        let sockets: Vec<UdpSocket> = ports.map(bind).collect();
         for socket in &sockets {
             socket.send_to(b"x", (partner, CROWDED)).unwrap();
         }
@@ -273,11 +278,11 @@ fn crowd_ports(scene: &Scene, partner: IpAddr, count: usize) {
 }
 
 fn busiest_destination_is_named(firewall: Firewall) {
-    const FLOWS: u64 = 300;
+    const FLOWS: usize = 300;
     on_nat1(bulk_interface(firewall), |scene| {
         let nat1 = &scene.lab.nat1;
         for (partner, egress) in [(PARTNER, nat1.egress), (PARTNER6, nat1.egress6)] {
-            crowd_ports(scene, partner, 300);
+            crowd_ports(scene, "host1", partner, std::iter::repeat_n(0, FLOWS));
             let destination = SocketAddr::new(partner, CROWDED).to_string();
             let is_named = |status: &Value| {
                 let mut busiest = status["conntrack"]["busiest"].as_array()?.iter();
@@ -292,8 +297,19 @@ fn busiest_destination_is_named(firewall: Firewall) {
                 is_named(status).is_some()
             });
             let table = &status["conntrack"];
-            assert!(table["entries"].as_u64().unwrap() >= FLOWS, "{status:#}");
+            assert!(
+                table["entries"].as_u64().unwrap() >= FLOWS as u64,
+                "{status:#}"
+            );
             assert!(table["limit"].as_u64().unwrap() > 0, "{status:#}");
+            let failed = |status: &Value| status["conntrack"]["insert_failed"].as_u64();
+            let before = failed(&status);
+            // The translation keeps ports below 512 below 512: two clients use more than there are.
+            for client in ["host1", "host2"] {
+                crowd_ports(scene, client, partner, 1..400);
+            }
+            let more = |status: &Value| failed(status) > before;
+            scene.agent.wait_for("flows without a free port", more);
         }
     });
 }
