@@ -80,6 +80,14 @@ impl Degradation {
             ..self
         }
     }
+
+    /// Reason and remedy, without the part and the family.
+    pub fn fault_and_remedy(&self) -> String {
+        match self.advice.as_str() {
+            "" => self.reason.clone(),
+            advice => format!("{}; {advice}", self.reason),
+        }
+    }
 }
 
 impl fmt::Display for Degradation {
@@ -87,11 +95,7 @@ impl fmt::Display for Degradation {
         if let Some(family) = self.family {
             write!(f, "{family} ")?;
         }
-        write!(f, "{}: {}", self.part, self.reason)?;
-        if !self.advice.is_empty() {
-            write!(f, "; {}", self.advice)?;
-        }
-        Ok(())
+        write!(f, "{}: {}", self.part, self.fault_and_remedy())
     }
 }
 

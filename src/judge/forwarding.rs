@@ -37,15 +37,9 @@ pub(super) fn judge(promise: &Promise<'_>, verdicts: &mut Verdicts) {
         if !promise.forwards(family) {
             continue;
         }
-        if is_forwarding(promise.facts, family) == Some(false) {
-            verdicts.degraded.push(switched_off(family));
-        }
         for input in &promise.desired.paths.get(family).inputs {
-            if is_forwarding(promise.facts, family) == Some(true)
-                && promise.facts.forwards_from(family, &input.device) == Some(false)
-            {
-                verdicts.degraded.push(interface_off(&input.device));
-            }
+            let off = switched_off(promise.facts, family, &input.device);
+            verdicts.degraded.extend(off);
             translation::judge(promise, family, input, verdicts);
             for (out, destination) in ways(promise, family) {
                 let Some(packet) = opening(promise, input, out, destination) else {
@@ -59,6 +53,17 @@ pub(super) fn judge(promise: &Promise<'_>, verdicts: &mut Verdicts) {
     }
 }
 
+/// The sysctl that keeps packets from an interface from being forwarded; `None` if none does.
+pub fn switched_off(facts: &HostFacts, family: Family, device: &str) -> Option<Degradation> {
+    match is_forwarding(facts, family) {
+        Some(false) => Some(family_off(family)),
+        Some(true) if facts.forwards_from(family, device) == Some(false) => {
+            Some(interface_off(device))
+        }
+        _ => None,
+    }
+}
+
 /// IPv4 only: IPv6 forwards by the switch of all interfaces alone.
 fn interface_off(device: &str) -> Degradation {
     let name = format!("net.ipv4.conf.{device}.forwarding");
@@ -67,7 +72,7 @@ fn interface_off(device: &str) -> Degradation {
         .with_advice(format!("sysctl -w {name}=1 (and in /etc/sysctl.d)"))
 }
 
-fn switched_off(family: Family) -> Degradation {
+fn family_off(family: Family) -> Degradation {
     let name = match family {
         Family::Ipv4 => "net.ipv4.ip_forward",
         Family::Ipv6 => "net.ipv6.conf.all.forwarding",

@@ -55,7 +55,7 @@ pub use culprit::{Culprit, is_wide, named_rule, route_text, table_text};
 pub use dropped::judge_dropped;
 pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};
-pub use forwarding::is_forwarding;
+pub use forwarding::{is_forwarding, switched_off};
 pub use gateway::{Filter, Gateways, doubt_about, gateways, gateways_of, silent, unverified};
 pub use packet::{Lookup, Redirect, RouteDecision};
 pub(crate) use probes::inside;
@@ -99,10 +99,10 @@ pub fn judge(
     let mut verdicts = Verdicts::default();
     for (question, decision) in answers {
         let (facts, family) = (promise.facts, question.family());
-        let is_off = question.lookup.input.is_some_and(|index| {
-            is_forwarding(facts, family) == Some(false)
-                || facts.forwards_from(family, &facts.device_name(index)) == Some(false)
-        });
+        let is_off = question
+            .lookup
+            .input
+            .is_some_and(|index| switched_off(facts, family, &facts.device_name(index)).is_some());
         if is_off {
             // The kernel answers `EHOSTUNREACH` about every packet; the sysctl is named below.
             continue;

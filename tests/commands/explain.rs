@@ -160,7 +160,20 @@ fn explain_covers_the_nat_role_by_source_and_interface() {
         ns.sysctl(&[("net/ipv4/ip_forward", "0")]);
         let off = explained(&setup, ns, &S3.to_string(), 1);
         let reason = off["kernel"][0]["reason"].as_str().unwrap();
-        assert!(reason.contains("forwarding is off"), "{reason}");
+        assert!(reason.contains("net.ipv4.ip_forward is off"), "{reason}");
+
+        // No pass helps, so no advice names one.
+        ns.sysctl(&[
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/conf/priv/forwarding", "0"),
+        ]);
+        for address in [S3, PARTNER] {
+            let off = explained(&setup, ns, &address.to_string(), 1);
+            let summary = off["summary"].as_str().unwrap();
+            let remedy = "sysctl -w net.ipv4.conf.priv.forwarding=1";
+            assert!(summary.contains(remedy), "{summary}");
+            assert!(!summary.contains("reconcile"), "{summary}");
+        }
     });
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::desired::DesiredState;
 use crate::judge::{
-    Agreement, Expected, Lookup, Question, RouteDecision, agreement, forwarded, is_forwarding,
+    Agreement, Expected, Lookup, Question, RouteDecision, agreement, forwarded, switched_off,
 };
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{chosen_source, lookup};
@@ -57,10 +57,8 @@ pub(super) fn ask(
             agreement: Agreement::No,
             reason: Some(reason),
         };
-        if is_forwarding(&view.facts, family) == Some(false) {
-            answers.push(silent(format!(
-                "{family} forwarding is off, so the kernel forwards no packet: enable it, or set [kernel] manage = [\"ip_forward\"]"
-            )));
+        if let Some(off) = switched_off(&view.facts, family, &input.device) {
+            answers.push(silent(off.fault_and_remedy()));
             continue;
         }
         let Some(question) = question else {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::answer::KernelAnswer;
 use super::{ExpectedPath, Explanation, Numbers, table_text};
 use crate::commands::origins;
+use crate::degraded::Degradation;
 use crate::judge::{Agreement, RouteDecision, errno_text};
 use crate::objects::RouteTarget;
 use crate::printable::indented;
@@ -125,10 +126,7 @@ impl Explanation {
         if self.is_routed()
             && let Some(obstacle) = self.obstacles.first()
         {
-            return match obstacle.advice.as_str() {
-                "" => format!("{should}, but {}.", obstacle.reason),
-                advice => format!("{should}, but {}; {advice}.", obstacle.reason),
-            };
+            return format!("{should}, but {}.", obstacle.fault_and_remedy());
         }
         let foreign = wrong(|agreement| {
             matches!(
@@ -146,7 +144,9 @@ impl Explanation {
             );
         }
         let no = wrong(|agreement| *agreement == Agreement::No);
-        match no.and_then(|answer| answer.reason.as_ref()) {
+        let reason = no.and_then(|answer| answer.reason.clone());
+        let obstacle = || self.obstacles.first().map(Degradation::fault_and_remedy);
+        match reason.or_else(obstacle) {
             Some(reason) => format!("{should}, but {reason}."),
             None => {
                 format!(
