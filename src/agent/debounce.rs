@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_millis(50);
 /// Time from the first event of an endless burst to the pass.
 const MOST: Duration = Duration::from_secs(1);
-/// After a pass of duration d the next pass waits 20 d: at most one part in 21, 4.8 %, of the time
-/// is spent in passes, however fast events come.
+/// After a pass with an effort (CPU time) of d the next pass waits 20 d: passes use at most one part
+/// in 21, 4.8 %, of a core, however fast events come. A pass that waited for a gateway or a lock
+/// delays no later one.
 const REST: u32 = 20;
 /// Maximum of that wait, since a long unrepaired drift is worse than a busy core. The bound above
 /// holds for passes up to 250 ms; the largest passes are far shorter.
@@ -109,9 +110,9 @@ impl Debounce {
         Some(rested.map_or(settled, |rested| settled.max(rested)))
     }
 
-    /// Records a pass of any cause. The pass has seen the events before its start; one
-    /// trailing pass answers the later events.
-    pub fn passed(&mut self, started: Instant, ended: Instant) {
+    /// Records a pass of any cause, with its CPU time. The pass has seen the events before its start;
+    /// one trailing pass answers the later events.
+    pub fn passed(&mut self, started: Instant, ended: Instant, effort: Duration) {
         self.burst = self
             .burst
             .filter(|burst| burst.last > started)
@@ -124,10 +125,9 @@ impl Debounce {
                 urgent: burst.urgent,
             });
         self.busy_until = self.busy_until.max(Some(ended));
-        let took = ended.saturating_duration_since(started);
-        let rest = took.saturating_mul(REST).min(LONGEST_REST);
+        let rest = effort.saturating_mul(REST).min(LONGEST_REST);
         self.rested_at = self.rested_at.max(Some(ended + rest));
-        let rest = took.saturating_mul(URGENT_REST).min(LONGEST_REST);
+        let rest = effort.saturating_mul(URGENT_REST).min(LONGEST_REST);
         self.urgent_at = self.urgent_at.max(Some(ended + rest));
     }
 }
@@ -142,19 +142,33 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
+    /// A pass that works all the time.
+    fn passed(debounce: &mut Debounce, started: Instant, ended: Instant) {
+        debounce.passed(started, ended, ended - started);
+    }
+
+    #[test]
+    fn a_pass_that_waited_delays_no_later_one() {
+        let start = Instant::now();
+        let mut debounce = Debounce::new();
+        debounce.passed(start, start + ms(400), ms(2));
+        debounce.event(start + ms(420));
+        assert_eq!(debounce.due(), Some(start + ms(420) + QUIET));
+    }
+
     #[test]
     fn an_urgent_event_shortens_the_rest() {
         let start = Instant::now();
         let mut debounce = Debounce::new();
-        debounce.passed(start, start + ms(20));
+        passed(&mut debounce, start, start + ms(20));
         debounce.event(start + ms(200));
         assert_eq!(debounce.due(), Some(start + ms(420)));
         debounce.urgent(start + ms(210));
         assert_eq!(debounce.due(), Some(start + ms(260)), "in the same burst");
-        debounce.passed(start + ms(260), start + ms(280));
+        passed(&mut debounce, start + ms(260), start + ms(280));
         debounce.urgent(start + ms(300));
         assert_eq!(debounce.due(), Some(start + ms(360)), "four passes long");
-        debounce.passed(start + ms(360), start + ms(380));
+        passed(&mut debounce, start + ms(360), start + ms(380));
         debounce.urgent(start + ms(1000));
         assert_eq!(debounce.due(), Some(start + ms(1000)));
     }
@@ -168,7 +182,7 @@ mod tests {
         assert_eq!(debounce.due(), Some(start));
         debounce.event(start + ms(1));
         assert_eq!(debounce.due(), Some(start), "further events change nothing");
-        debounce.passed(start + ms(1), start + ms(2));
+        passed(&mut debounce, start + ms(1), start + ms(2));
         assert_eq!(
             debounce.due(),
             None,
@@ -183,12 +197,12 @@ mod tests {
         let start = Instant::now();
         let mut debounce = Debounce::new();
         debounce.event(start);
-        debounce.passed(start, start + ms(1));
+        passed(&mut debounce, start, start + ms(1));
         for event in [2, 4, 40, 80] {
             debounce.event(start + ms(event));
             assert_eq!(debounce.due(), Some(start + ms(event) + QUIET));
         }
-        debounce.passed(start + ms(130), start + ms(131));
+        passed(&mut debounce, start + ms(130), start + ms(131));
         assert_eq!(debounce.due(), None);
     }
 
@@ -197,7 +211,7 @@ mod tests {
         let start = Instant::now();
         let mut debounce = Debounce::new();
         debounce.event(start);
-        debounce.passed(start, start + ms(1));
+        passed(&mut debounce, start, start + ms(1));
         for event in (10..3000).step_by(10) {
             debounce.event(start + ms(event));
         }
@@ -210,7 +224,7 @@ mod tests {
         let mut debounce = Debounce::new();
         debounce.event(start);
         debounce.event(start + ms(3));
-        debounce.passed(start + ms(2), start + ms(4));
+        passed(&mut debounce, start + ms(2), start + ms(4));
         assert_eq!(debounce.due(), Some(start + ms(3) + QUIET));
     }
 
@@ -218,17 +232,17 @@ mod tests {
     fn a_rest_follows_each_pass() {
         let start = Instant::now();
         let mut debounce = Debounce::new();
-        debounce.passed(start, start + ms(100));
+        passed(&mut debounce, start, start + ms(100));
         // A quiet time, but during the rest: the pass waits for the rest and the end of the burst.
         debounce.event(start + ms(500));
         assert_eq!(debounce.due(), Some(start + ms(2100)));
         debounce.event(start + ms(1600));
         assert_eq!(debounce.due(), Some(start + ms(2100)));
-        debounce.passed(start + ms(2100), start + ms(2101));
+        passed(&mut debounce, start + ms(2100), start + ms(2101));
         debounce.event(start + ms(2400));
         assert_eq!(debounce.due(), Some(start + ms(2400)));
         // The longest rest.
-        debounce.passed(start + ms(3000), start + ms(63_000));
+        passed(&mut debounce, start + ms(3000), start + ms(63_000));
         debounce.event(start + ms(63_001));
         assert_eq!(debounce.due(), Some(start + ms(63_000) + LONGEST_REST));
     }
@@ -262,7 +276,7 @@ mod tests {
                         while let Some(event) = waiting.next_if(|event| *event <= ended) {
                             debounce.event(event);
                         }
-                        debounce.passed(begun, ended);
+                        passed(&mut debounce, begun, ended);
                         passes.push((begun, ended));
                     }
                     (_, None) => break,

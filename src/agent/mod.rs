@@ -13,6 +13,7 @@
 mod bookkeeping;
 mod config_file;
 mod debounce;
+mod effort;
 mod flow_table;
 mod hops;
 mod in_force;

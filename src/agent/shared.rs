@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::RepairLimiter;
 use super::repair_log::RepairLog;
+use crate::judge::chain::BaseChain;
 use crate::plan::{Goal, ObjectKey, Step};
 use crate::reconcile::InForce;
 
@@ -103,6 +104,8 @@ pub(super) struct Shared {
     /// The last program that changed an object, as far as known.
     pub culprits: Mutex<BTreeMap<ObjectKey, String>>,
     pub noticed: Mutex<Noticed>,
+    /// The foreign chains of iptables-legacy that the last pass has judged.
+    judged: Mutex<Option<Vec<BaseChain>>>,
     pub wake: Notify,
 }
 
@@ -127,6 +130,16 @@ impl Shared {
     pub fn heads_for(&self, goal: &Goal) -> bool {
         self.in_force()
             .is_some_and(|in_force| in_force.goal == *goal)
+    }
+
+    /// Keeps the foreign chains that a pass has judged; `None` for unreadable ones.
+    pub fn judged(&self, chains: Option<Vec<BaseChain>>) {
+        *locked(&self.judged) = chains;
+    }
+
+    /// True if the last pass has judged these chains.
+    pub fn has_judged(&self, chains: Option<&Vec<BaseChain>>) -> bool {
+        locked(&self.judged).as_ref() == chains
     }
 
     /// Marks the lock of the state dir as held by a pass of this process.

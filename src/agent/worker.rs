@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::effort::Effort;
 use super::in_force;
 use super::shared::{Shared, locked};
 use crate::apply::Interposer;
@@ -51,6 +52,8 @@ pub(super) struct Ended {
     pub cause: Cause,
     pub started: Instant,
     pub ended: Instant,
+    /// The CPU time.
+    pub effort: Duration,
     /// The changed objects had been in force before: another program had changed them.
     pub drift: bool,
     pub in_force: Option<Arc<InForce>>,
@@ -90,6 +93,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             }
         };
         let started = Instant::now();
+        let effort = Effort::now();
         let watched = order.options.watched.is_some();
         if watched && shared.take_flushed() {
             // Objects that the operator flushed on purpose don't count as drift.
@@ -125,6 +129,9 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             Some(&mut conduct),
         );
         shared.pass_ended();
+        if let Some(judged) = kernel.as_mut().and_then(Kernel::take_judged) {
+            shared.judged(judged);
+        }
         let in_force = report.in_force.take().map(|it| Arc::from(*it));
         let mut drift = false;
         if watched && let Some(in_force) = &in_force {
@@ -140,6 +147,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             cause: order.options.cause,
             started,
             ended: Instant::now(),
+            effort: effort.elapsed(),
             drift,
             in_force,
         };

@@ -52,6 +52,8 @@ pub struct Kernel {
     /// The refused parts of each backend, in the order of the backends.
     fallbacks: (Fallback, Fallback),
     foreign: ForeignChains,
+    /// The chains of iptables-legacy, as last read ([`Kernel::take_judged`]).
+    judged: Option<Option<Vec<BaseChain>>>,
     pub available: PerFamily<bool>,
 }
 
@@ -75,6 +77,7 @@ impl Kernel {
             iptables,
             fallbacks: <(Fallback, Fallback)>::default(),
             foreign: ForeignChains::default(),
+            judged: None,
             available: PerFamily {
                 ipv4: true,
                 ipv6: sysctl::has_ipv6(),
@@ -155,8 +158,16 @@ impl Kernel {
     /// When the chains remain unknown: an unreadable chain may stop packets.
     pub fn foreign_chains(&mut self) -> Result<Vec<BaseChain>, FirewallError> {
         let mut chains = self.foreign.look()?.to_vec();
-        chains.append(&mut firewall::iptables::foreign_chains()?);
+        let legacy = firewall::iptables::foreign_chains();
+        self.judged = Some(legacy.as_ref().ok().cloned());
+        chains.append(&mut legacy?);
         Ok(chains)
+    }
+
+    /// The chains of iptables-legacy at the last reading, of which the kernel announces no change.
+    /// The inner value is `None` for unreadable ones, the outer without a reading since the last call.
+    pub fn take_judged(&mut self) -> Option<Option<Vec<BaseChain>>> {
+        self.judged.take()
     }
 
     fn families(&self) -> impl Iterator<Item = Family> + use<> {

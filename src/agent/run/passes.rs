@@ -194,7 +194,8 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             return self.probed(candidate, &ended);
         }
         let report = &ended.report;
-        self.debounce.passed(ended.started, ended.ended);
+        self.debounce
+            .passed(ended.started, ended.ended, ended.effort);
         self.resync_at = ended.ended + self.settings.config.agent.resync;
         self.poll_firewall(report.backend.as_ref());
         self.poll_foreign();

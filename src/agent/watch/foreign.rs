@@ -21,13 +21,15 @@ pub(in crate::agent) fn poll_foreign(shared: Arc<Shared>) -> io::Result<Poll> {
 }
 
 fn run(shared: &Shared, pauses: &Pauses) {
-    // Unreadable chains equal unreadable chains.
-    let look = || iptables::foreign_chains().ok();
-    let mut known = look();
+    // A pass that cannot judge the chains is requested once.
+    let mut requested = None;
     while pauses.pause(shared, EVERY) {
-        let now = look();
-        if now != known {
-            known = now;
+        // Unreadable chains equal unreadable chains.
+        let now = iptables::foreign_chains().ok();
+        if shared.has_judged(now.as_ref()) {
+            requested = None;
+        } else if requested.as_ref() != Some(&now) {
+            requested = Some(now);
             notice(shared, |noticed| {
                 noticed.event = Some(Instant::now());
                 noticed.cause(|| "foreign rules of iptables-legacy changed".to_owned());
