@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use crate::types::BackendKind;
-use crate::types::{Family, Mark, PerFamily, Realm};
+use crate::types::{Family, IfIndex, Mark, PerFamily, Realm};
 pub use pieces::{Piece, Pieces};
 
 /// The kernel interface that holds the rules of a backend.
@@ -131,6 +131,9 @@ pub enum Match {
     NotInputInterface(String),
     InputInterface(String),
     OutputInterface(String),
+    /// The packet leaves by the interface with this number, whatever the name: a rename keeps the
+    /// number. nftables only.
+    OutputIndex(IfIndex),
     Source(IpNet),
     NotSource(IpNet),
     /// The destination is an address of this host (FIB type `local`).

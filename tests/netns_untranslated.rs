@@ -581,3 +581,92 @@ fn agent_counts_the_packets_that_stay_inside_with_iptables() {
 fn agent_counts_the_packets_that_stay_inside_with_iptables_legacy() {
     isolated(|| counted_by_the_agent(Firewall::IptablesLegacy));
 }
+
+/// The default routes of the instance, as `ip` prints and reads them.
+fn defaults(lab: &Lab) -> [String; 2] {
+    ["-4", "-6"].map(|family| {
+        let words = ["ip", family, "route", "show", "default"];
+        lab.ns("nat1").run(&words).trim().to_owned()
+    })
+}
+
+/// The public interface of the instance keeps its addresses while the link is down.
+fn keep_addresses(lab: &Lab) {
+    let keep = format!("net/ipv6/conf/{PUBLIC_LINK}/keep_addr_on_down");
+    lab.ns("nat1").sysctl(&[(&keep, "1")]);
+}
+
+/// Brings back the defaults that are gone.
+fn restore(lab: &Lab, defaults: &[String; 2]) {
+    for (family, route) in ["-4", "-6"].iter().zip(defaults) {
+        lab.ns("nat1")
+            .ip(&format!("{family} route replace {route}"));
+    }
+}
+
+/// Renames an interface of the instance, as a manager of the network does at a reload.
+fn rename(lab: &Lab, from: &str, to: &str) {
+    let before = defaults(lab);
+    lab.ns("nat1").ip_batch(&format!(
+        "link set {from} down\nlink set {from} name {to}\nlink set {to} up\n"
+    ));
+    restore(lab, &before.map(|route| route.replace(from, to)));
+}
+
+/// Until the next pass nothing translates the packets that leave by the new name.
+fn renamed_interface_stays_shut(firewall: Firewall) {
+    let (lab, case) = scene(firewall);
+    let machine = case.machine(&lab);
+    keep_addresses(&lab);
+    machine.changed();
+    assert_translated(&lab);
+    rename(&lab, PUBLIC_LINK, "wan9");
+    wrong(&lab);
+    let ask = || [PARTNER, PARTNER6].map(|partner| lab.who("host1", partner).is_ok());
+    assert_eq!(ask(), [false; 2]);
+    assert_eq!(wrong(&lab), 0, "{firewall:?}");
+    without_drop(&lab, firewall);
+    assert_eq!(ask(), [false; 2]);
+    assert!(wrong(&lab) > 0, "without the drop the packets leave");
+    rename(&lab, "wan9", PUBLIC_LINK);
+    machine.reconcile();
+    assert_translated(&lab);
+}
+
+#[test]
+fn renamed_egress_interface_lets_nothing_untranslated_leave_with_nftables() {
+    isolated(|| renamed_interface_stays_shut(Firewall::Nftables));
+}
+
+#[test]
+fn renamed_egress_interface_lets_nothing_untranslated_leave_with_iptables() {
+    isolated(|| renamed_interface_stays_shut(Firewall::Iptables));
+}
+
+/// A pass without a default closes the egress path. Without any nat chain the kernel would send the
+/// packets of older flows with their private source.
+#[test]
+fn flows_from_before_a_lost_default_keep_their_translation() {
+    isolated(|| {
+        let (lab, case) = scene(Firewall::Nftables);
+        let machine = case.machine(&lab);
+        keep_addresses(&lab);
+        machine.changed();
+        let open = [PARTNER, PARTNER6].map(|partner| lab.long_flow("host1", partner));
+        let before = defaults(&lab);
+        // The routes of both paths go with the link.
+        lab.ns("nat1").ip_batch(&format!(
+            "link set {PUBLIC_LINK} down\nlink set {PUBLIC_LINK} up\n"
+        ));
+        assert_eq!(machine.run(&["reconcile"]).code, Some(1));
+        restore(&lab, &before);
+        wrong(&lab);
+        for flow in open {
+            flow.assert_alive();
+        }
+        assert!(lab.who("host1", PARTNER).is_err(), "closed until a pass");
+        assert_eq!(wrong(&lab), 0);
+        machine.reconcile();
+        assert_translated(&lab);
+    });
+}

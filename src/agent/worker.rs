@@ -129,9 +129,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             Some(&mut conduct),
         );
         shared.pass_ended();
-        if let Some(judged) = kernel.as_mut().and_then(Kernel::take_judged) {
-            shared.judged(judged);
-        }
+        share_judged(kernel.as_mut(), shared);
         let in_force = report.in_force.take().map(|it| Arc::from(*it));
         let mut drift = false;
         if watched && let Some(in_force) = &in_force {
@@ -154,6 +152,13 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         if ended.send(over).is_err() {
             return;
         }
+    }
+}
+
+/// Tells the poll of iptables-legacy the chains that the pass has judged.
+fn share_judged(kernel: Option<&mut Kernel>, shared: &Shared) {
+    if let Some(judged) = kernel.and_then(Kernel::take_judged) {
+        shared.judged(judged);
     }
 }
 

@@ -13,6 +13,9 @@
 //! first packet of each flow that nobody has translated: routes may lead there before the translation
 //! is in, or after the translation has gone.
 //!
+//! The translation matches interfaces by name. A renamed interface keeps its number, and the same drop
+//! by number holds until the next pass has written the new name.
+//!
 //! Clients outside `[nat] sources` that another program translates on purpose (containers, a VPN)
 //! leave.
 
@@ -58,7 +61,7 @@ pub(super) struct Elsewhere<'a> {
 }
 
 impl Elsewhere<'_> {
-    /// The drop of untranslated packets on these interfaces.
+    /// The drop of untranslated packets on these interfaces, by name and by number.
     pub(super) fn rules(&self, facts: &HostFacts) -> Vec<FwRule> {
         let bypass: BTreeSet<IfIndex> = self.bypass.iter().map(|via| via.device).collect();
         let defaults = facts.defaults(self.family).into_iter();
@@ -69,19 +72,22 @@ impl Elsewhere<'_> {
             devices.retain(|device| !bypass.contains(device));
         }
         devices.retain(|device| Some(*device) != self.out);
-        let names = devices.into_iter().map(|device| facts.device_name(device));
-        let rules = names.flat_map(|name| {
+        let by_name = devices.iter().map(|device| facts.device_name(*device));
+        let by_name = by_name.map(Match::OutputInterface);
+        let numbered = devices.iter().chain(&self.out);
+        let out = by_name.chain(numbered.copied().map(Match::OutputIndex));
+        let rules = out.flat_map(|out| {
             let sources = self.sources.iter();
-            sources.map(move |source| self.rule(&name, *source))
+            sources.map(move |source| self.rule(out.clone(), *source))
         });
         rules.collect()
     }
 
-    fn rule(&self, device: &str, source: IpNet) -> FwRule {
+    fn rule(&self, out: Match, source: IpNet) -> FwRule {
         FwRule {
             family: Some(self.family),
             matches: vec![
-                Match::OutputInterface(device.to_owned()),
+                out,
                 Match::DestinationNoneOf(self.private.to_vec()),
                 Match::Forwarded,
                 Match::OriginalDirection,

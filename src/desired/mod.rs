@@ -2,6 +2,7 @@
 
 mod addresses;
 mod bypass_match;
+mod chains;
 mod counting;
 mod fault;
 mod gateway;

@@ -6,9 +6,10 @@ use ipnet::IpNet;
 
 use super::{
     DesiredState, EgressPath, InputPath, Inputs, WORST_METRIC, addresses,
+    chains::Chains,
     fault::Fault,
     landing, lookup, main_without_default, place, route, rule, special,
-    translate::{Chains, close, translate},
+    translate::{close, translate},
 };
 use crate::config::{AutoOr, NatBypass};
 use crate::degraded::{Degradation, Part};

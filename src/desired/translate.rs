@@ -8,8 +8,8 @@ use super::{
     DesiredState, EgressPath, Inputs,
     addresses::{self, CLOSED, Resolved, resolve},
     bypass_match::{ask, differs},
-    counting::{self, Counting},
-    disjoint,
+    chains::Chains,
+    counting, disjoint,
     fault::Fault,
     gateway,
     last::{Elsewhere, Last},
@@ -17,54 +17,10 @@ use super::{
 };
 use crate::config::{AutoOr, NatBypass};
 use crate::degraded::Part;
-use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Statement};
+use crate::firewall::{BackendKind, FwRule, Match, Statement};
 use crate::objects::{BypassPath, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex};
-
-/// The rules of all families, by chain.
-#[derive(Default)]
-pub(super) struct Chains {
-    pub(super) prerouting: Vec<FwRule>,
-    pub(super) forward: Vec<FwRule>,
-    pub(super) nat: Vec<FwRule>,
-    pub(super) guard: Vec<FwRule>,
-    pub(super) last: Vec<FwRule>,
-    pub(super) counting: Counting,
-}
-
-impl Chains {
-    pub(super) fn into_ruleset(mut self, inputs: &Inputs) -> Ruleset {
-        let inbound = inputs.config.kernel.path_mask.inbound();
-        self.prerouting.push(FwRule {
-            family: None,
-            matches: vec![Match::FlowMark(inbound)],
-            verdict: Statement::RestoreMark {
-                mask: inputs.config.kernel.path_mask.packet().mask,
-            },
-        });
-        let chains = [
-            (Hook::Prerouting, self.prerouting),
-            (Hook::Forward, self.forward),
-            (Hook::PostroutingNat, self.nat),
-            (Hook::PostroutingGuard, self.guard),
-            (Hook::PostroutingLast, self.last),
-        ];
-        let mut policy = Ruleset {
-            chains: chains
-                .into_iter()
-                .filter(|(_, rules)| !rules.is_empty())
-                .map(|(hook, rules)| Chain { hook, rules })
-                .collect(),
-        };
-        self.counting.complete(&mut policy);
-        if inputs.config.nat.random_ports {
-            policy
-        } else {
-            policy.without_random_ports()
-        }
-    }
-}
 
 /// The translation of one family.
 struct Translation<'a> {
@@ -161,9 +117,9 @@ pub(super) fn translate(
     for source in sources {
         translation.add(*source, chains);
     }
+    chains.last.extend(translation.last(inputs, state, sources));
     let elsewhere = translation.elsewhere(inputs, &before, out, sources);
     chains.last.extend(elsewhere);
-    chains.last.extend(translation.last(inputs, state, sources));
     let paths = state.paths.get_mut(family);
     paths.egress = EgressPath::Main;
     paths.leaves_by = out.filter(|_| !addresses.is_empty());
@@ -268,7 +224,8 @@ impl Translation<'_> {
         }
     }
 
-    /// The drop of untranslated packets on the other interfaces to the internet. `bypass` is the path
+    /// The drop of untranslated packets on the other interfaces to the internet, behind the drops that
+    /// count. `bypass` is the path
     /// as routed before a lost address of the settings.
     fn elsewhere(
         &self,

@@ -39,6 +39,11 @@ impl Piece {
 /// Parts of a policy, each of one family.
 pub type Pieces = BTreeSet<(Family, Piece)>;
 
+/// True for the nat chain without rules, which keeps the translation of older flows.
+fn keeps_flows(chain: &Chain) -> bool {
+    chain.hook == Hook::PostroutingNat && chain.rules.is_empty()
+}
+
 impl FwRule {
     /// The family of the packets that the rule matches; `None` for both.
     fn only_of(&self) -> Option<Family> {
@@ -85,13 +90,16 @@ impl Ruleset {
                 .collect(),
         });
         Ruleset {
-            chains: chains.filter(|chain| !chain.rules.is_empty()).collect(),
+            chains: chains
+                .filter(|chain| keeps_flows(chain) || !chain.rules.is_empty())
+                .collect(),
         }
     }
 
     /// The policy without some parts. A rule of both families whose part is left out for one family
     /// becomes a rule of the other family.
     pub fn without(&self, pieces: &Pieces) -> Ruleset {
+        let whole = pieces.is_empty();
         let chains = self.chains.iter().map(|chain| {
             let keeps = |rule: &FwRule, family: Family| {
                 let mut gone = pieces.iter().filter(|(of, _)| *of == family);
@@ -118,7 +126,10 @@ impl Ruleset {
             }
         });
         Ruleset {
-            chains: chains.filter(|chain| !chain.rules.is_empty()).collect(),
+            // A kernel that refuses a part perhaps knows no translation at all.
+            chains: chains
+                .filter(|chain| !chain.rules.is_empty() || whole && keeps_flows(chain))
+                .collect(),
         }
     }
 

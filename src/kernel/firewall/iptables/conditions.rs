@@ -173,8 +173,8 @@ impl Gathering<'_> {
                 self.realm = Some(*more);
             }
             Match::NotRealm(other) => all.add(&in_realm(rule, *other, "! ", hook, family)?),
-            Match::NextHop(address) | Match::NotNextHop(address) => {
-                return inexpressible(format!("a condition on the next hop {address}"));
+            Match::NextHop(_) | Match::NotNextHop(_) | Match::OutputIndex(_) => {
+                return inexpressible(format!("{condition:?}"));
             }
             Match::Forwarded | Match::OpensFlow => return inexpressible(format!("{condition:?}")),
             Match::SourceSlots { slots, of, seed } => self.add_slots(slots, *of, *seed)?,

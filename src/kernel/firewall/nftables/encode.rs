@@ -99,6 +99,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
         Match::NotInputInterface(_)
         | Match::InputInterface(_)
         | Match::OutputInterface(_)
+        | Match::OutputIndex(_)
         | Match::Redirect
         | Match::TcpSyn
         | Match::TcpAnswer(_)
@@ -164,6 +165,10 @@ fn encode_rule(rule: &FwRule, sets: &mut Vec<SetState>) -> Result<RuleState, Fir
     })
 }
 
+fn name_is(loaded: Expressions, key: u32, name: &str) -> Result<Expressions, FirewallError> {
+    Ok(loaded.meta(key).compare(NFT_CMP_EQ, &interface(name)?))
+}
+
 fn encode_match(
     expressions: Expressions,
     condition: &Match,
@@ -176,9 +181,7 @@ fn encode_match(
         Match::NotInputInterface(name) => expressions
             .meta(NFT_META_IIFNAME)
             .compare(NFT_CMP_NEQ, &interface(name)?),
-        Match::InputInterface(name) => expressions
-            .meta(NFT_META_IIFNAME)
-            .compare(NFT_CMP_EQ, &interface(name)?),
+        Match::InputInterface(name) => name_is(expressions, NFT_META_IIFNAME, name)?,
         Match::Redirect => expressions.redirect(family_needed()?),
         Match::TcpSyn => syn(expressions),
         Match::TcpAnswer(ports) => {
@@ -193,9 +196,11 @@ fn encode_match(
         Match::UdpWithSocket(ports) => ported(expressions, IPPROTO_UDP, DESTINATION_PORT, *ports)
             .socket_wildcard()
             .compare(NFT_CMP_EQ, &[0]),
-        Match::OutputInterface(name) => expressions
-            .meta(NFT_META_OIFNAME)
-            .compare(NFT_CMP_EQ, &interface(name)?),
+        Match::OutputInterface(name) => name_is(expressions, NFT_META_OIFNAME, name)?,
+        Match::OutputIndex(index) => {
+            let number = index.0.to_ne_bytes();
+            expressions.meta(NFT_META_OIF).compare(NFT_CMP_EQ, &number)
+        }
         Match::Source(net) => expressions.prefix(source_of(Family::of_net(net)), NFT_CMP_EQ, *net),
         Match::NotSource(net) => {
             expressions.prefix(source_of(Family::of_net(net)), NFT_CMP_NEQ, *net)

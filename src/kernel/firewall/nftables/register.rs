@@ -61,6 +61,7 @@ impl fmt::Display for Value {
         match self {
             Value::Meta(NFT_META_IIFNAME) => f.write_str("iifname"),
             Value::Meta(NFT_META_OIFNAME) => f.write_str("oifname"),
+            Value::Meta(NFT_META_OIF) => f.write_str("oif"),
             Value::Meta(NFT_META_MARK) => f.write_str("meta mark"),
             Value::Meta(NFT_META_NFPROTO) => f.write_str("meta nfproto"),
             Value::Meta(NFT_META_L4PROTO) => f.write_str("meta l4proto"),
@@ -209,7 +210,7 @@ impl Value {
                 [CT_DIR_REPLY] => Some("reply".to_owned()),
                 _ => None,
             },
-            Value::Rt(NFT_RT_CLASSID) | Value::Jhash { .. } => {
+            Value::Meta(NFT_META_OIF) | Value::Rt(NFT_RT_CLASSID) | Value::Jhash { .. } => {
                 Some(host_number(bytes)?.to_string())
             }
             Value::SourceType | Value::DestinationType => match host_number(bytes)? {
