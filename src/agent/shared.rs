@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::RepairLimiter;
 use super::repair_log::RepairLog;
+use crate::config::Role;
 use crate::judge::chain::BaseChain;
 use crate::plan::{Goal, ObjectKey, Step};
 use crate::reconcile::InForce;
@@ -64,6 +65,16 @@ impl Noticed {
             if !self.causes.contains(&cause) {
                 self.causes.push(cause);
             }
+        }
+    }
+
+    /// Time of the last event that may have opened the egress path of a role. A NAT has no table of
+    /// its own for the egress: without its uplink, the kernel sends partners out by the next best
+    /// default, such as that of the bypass interface, until a pass.
+    pub fn urgent_in(&self, role: Role) -> Option<Instant> {
+        match role {
+            Role::Host => self.urgent,
+            Role::Nat => self.urgent.max(self.link_changed),
         }
     }
 
@@ -220,5 +231,28 @@ impl Shared {
             .get(object)
             .cloned()
             .unwrap_or_else(|| "unknown".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_link_of_a_nat_is_urgent() {
+        let now = Instant::now();
+        let link = Noticed {
+            event: Some(now),
+            link_changed: Some(now),
+            ..Noticed::default()
+        };
+        assert_eq!(link.urgent_in(Role::Nat), Some(now));
+        // The egress table of a host keeps its default.
+        assert_eq!(link.urgent_in(Role::Host), None);
+        let firewall = Noticed {
+            urgent: Some(now),
+            ..Noticed::default()
+        };
+        assert_eq!(firewall.urgent_in(Role::Host), Some(now));
     }
 }

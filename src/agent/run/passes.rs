@@ -145,7 +145,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         if let Some(at) = noticed.event {
             self.debounce.event(at);
         }
-        if let Some(at) = noticed.urgent {
+        if let Some(at) = noticed.urgent_in(self.settings.role) {
             self.debounce.urgent(at);
         }
         self.link_changed = noticed.link_changed.or(self.link_changed);
