@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,12 @@ use super::error::StateError;
 /// file system, a server that is gone) must not keep a pass from the kernel: the egress of a
 /// booting host is open until then.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The same for an access that has had no turn on a CPU: the machine is busy, and the disk has not
+/// been asked.
+const STARVED: Duration = Duration::from_secs(10);
+/// The pause between two looks at such an access.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The time after which a silent disk is tried again while an access is still pending: another disk
 /// may have been mounted in the place of the silent one.
@@ -28,7 +34,7 @@ fn silent() -> MutexGuard<'static, BTreeMap<PathBuf, Instant>> {
 }
 
 /// Accesses the state dir on a thread of its own, for `PATIENCE`: a system call to a silent disk
-/// never returns. As long as an earlier access is pending, fails without an access, until `RETRY`.
+/// never returns. A thread that waits for a CPU has more time. As long as an earlier access is pending, fails without an access, until `RETRY`.
 ///
 /// # Errors
 /// The disk is silent ([`StateError::is_silent`]), or the system refuses a thread.
@@ -45,9 +51,13 @@ pub fn in_time<T: Send + 'static>(
     }
     let (to, from) = mpsc::channel();
     let ended = Arc::new(AtomicBool::new(false));
+    let thread_id = Arc::new(AtomicI32::new(0));
     let accessing = {
         let (ended, dir) = (Arc::clone(&ended), dir.to_owned());
+        let thread_id = Arc::clone(&thread_id);
         move || {
+            let own = rustix::thread::gettid().as_raw_nonzero().get();
+            thread_id.store(own, Ordering::Relaxed);
             let answer = access();
             let mut silent = silent();
             ended.store(true, Ordering::Relaxed);
@@ -60,13 +70,31 @@ pub fn in_time<T: Send + 'static>(
     let thread = std::thread::Builder::new().name("state-dir".to_owned());
     let started = thread.spawn(accessing);
     started.map_err(StateError::wrap("start a thread for", dir))?;
-    from.recv_timeout(PATIENCE).map_err(|_| {
+    let mut answer = from.recv_timeout(PATIENCE);
+    while answer.is_err()
+        && start.elapsed() < STARVED
+        && waits_for_cpu(thread_id.load(Ordering::Relaxed))
+    {
+        answer = from.recv_timeout(LOOK);
+    }
+    answer.map_err(|_| {
         let mut silent = silent();
         if !ended.load(Ordering::Relaxed) {
             silent.insert(dir.to_owned(), start);
         }
         no_answer(dir)
     })
+}
+
+/// True if a thread of this process has not begun (0), or could run at once (proc_pid_stat(5)).
+fn waits_for_cpu(thread_id: i32) -> bool {
+    if thread_id == 0 {
+        return true;
+    }
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread_id}/stat"));
+    // The state follows the name, which may contain parentheses.
+    let state = |stat: String| stat.rsplit(')').next()?.trim_start().chars().next();
+    stat.ok().and_then(state) == Some('R')
 }
 
 fn no_answer(dir: &Path) -> StateError {
@@ -99,6 +127,19 @@ pub fn exists_in_time(dir: &Path) -> Result<bool, StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As if the machine were busy: the access runs, and ends after the usual patience.
+    #[test]
+    fn running_access_has_more_time() {
+        let busy = || {
+            let start = Instant::now();
+            while start.elapsed() < PATIENCE + LOOK {
+                std::hint::spin_loop();
+            }
+            3
+        };
+        assert_eq!(in_time(Path::new("/busy"), busy).expect("ends"), 3);
+    }
 
     #[test]
     fn pending_access_bars_the_next_ones_until_its_end() {
