@@ -59,6 +59,13 @@ pub enum Hook {
     /// Before the routing decision, after conntrack: `filter` at priority mangle (-150);
     /// iptables: mangle PREROUTING.
     Prerouting,
+    /// Before the routing decision, after the marks of all other programs: `filter` at the last
+    /// priority. nf_tables only: beside iptables the rules lie in a table of their own, since rules of
+    /// iptables behind ours could change the mark.
+    PreroutingMark,
+    /// Forwarded packets, before the rules of other programs: `filter` at the first priority. nf_tables
+    /// only. The kernel looks at the policies of IPsec before this point.
+    ForwardUnmark,
     /// Packets of the host itself. The kernel routes a packet again when a rule here changes the
     /// mark: type `route` at priority mangle (-150); iptables: mangle OUTPUT.
     OutputReroute,
@@ -80,6 +87,18 @@ pub enum Hook {
     /// source that partners would see. iptables has no such place, so that the rules lie in an
     /// nf_tables table beside iptables.
     PostroutingLast,
+}
+
+impl Hook {
+    /// True for the chains with the marks that the forward policies look at.
+    pub fn is_of_switch(self) -> bool {
+        matches!(self, Hook::PreroutingMark | Hook::ForwardUnmark)
+    }
+
+    /// True for a chain that lies in nf_tables beside iptables too.
+    pub fn is_beside_iptables(self) -> bool {
+        self.is_of_switch() || self == Hook::PostroutingLast
+    }
 }
 
 /// A range of ports, both ends included.
@@ -206,6 +225,8 @@ pub enum Statement {
     RestoreMark {
         mask: u32,
     },
+    /// Set the masked bits of the packet's mark; continue with the next rule. nf_tables only.
+    SetPacketMark(Mark),
     /// Lower the segment size of a TCP packet with SYN to this limit; never raise it. Continue with
     /// the next rule.
     ClampMss(u16),

@@ -2,6 +2,7 @@
 //!
 //! The same types describe the desired and the observed state, so a comparison is `==`.
 
+mod forward_policy;
 mod neighbour;
 mod options;
 mod selector;
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Family, IfIndex, Mark, Metric, NexthopId, Priority, Protocol, Realm, TableId};
+pub use forward_policy::{ForwardPolicy, PolicyAction};
 pub use neighbour::NeighbourState;
 pub use options::{MetricKind, MetricValue, RouteMetric, RouteOptions, SharedOptions};
 pub use selector::ForeignSelector;

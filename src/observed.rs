@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall};
-use crate::objects::{BypassPath, NexthopObject, Route, Rule};
+use crate::objects::{BypassPath, ForwardPolicy, NexthopObject, Route, Rule};
 use crate::ownership::{Numbers, Ownership};
 use crate::types::{Family, PerFamily};
 
@@ -16,6 +16,18 @@ pub struct ObservedState {
     pub rules: Vec<Rule>,
     pub nexthops: Vec<NexthopObject>,
     pub firewalls: BTreeMap<BackendKind, ObservedFirewall>,
+    pub policies: ObservedPolicies,
+}
+
+/// The forward policies of ours in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ObservedPolicies {
+    /// Sorted; empty if unreadable.
+    pub ours: Vec<ForwardPolicy>,
+    /// The reason if the kernel has no policies, or refuses ours.
+    pub unusable: Option<String>,
+    /// The reason if this process may not read policies: nothing is known.
+    pub unreadable: Option<String>,
 }
 
 impl ObservedState {
@@ -28,6 +40,7 @@ impl ObservedState {
             firewalls: BTreeMap::from(
                 BackendKind::ALL.map(|kind| (kind, ObservedFirewall::Absent)),
             ),
+            policies: ObservedPolicies::default(),
         }
     }
 
@@ -60,6 +73,7 @@ impl ObservedState {
                     _ => None,
                 })
                 .collect(),
+            policies: self.policies.ours.clone(),
         }
     }
 
@@ -109,6 +123,8 @@ pub struct OwnedState {
     pub rules: Vec<Rule>,
     pub nexthops: Vec<NexthopObject>,
     pub firewalls: BTreeMap<BackendKind, OwnedFirewall>,
+    /// Sorted.
+    pub policies: Vec<ForwardPolicy>,
 }
 
 impl OwnedState {
@@ -118,6 +134,7 @@ impl OwnedState {
             && self.rules.is_empty()
             && self.nexthops.is_empty()
             && self.firewalls.is_empty()
+            && self.policies.is_empty()
     }
 
     /// The number of our routes of a family.

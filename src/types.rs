@@ -226,6 +226,15 @@ impl PathMask {
         self.with(3)
     }
 
+    /// The mark of forwarded packets with our translation ahead (NAT role): the higher bit. The mark
+    /// is only set on packets without any mark, and only compared as a whole.
+    pub fn seen(self) -> Mark {
+        Mark {
+            value: self.0 & !self.packet().value,
+            mask: u32::MAX,
+        }
+    }
+
     /// The mark of packets that pass over our rules: those of inbound flows, and those of the
     /// agent's own fetch. Only the lower bit is ever written to a packet, since many programs read
     /// packet marks. A foreign `CONNMARK --restore-mark` without a mask copies the flow's bits to

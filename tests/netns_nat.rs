@@ -434,7 +434,7 @@ fn ask_untracked(lab: &Lab) {
 /// Leaves the guard of iptables alone: without the chain after all translation, as on a kernel
 /// without nf_tables, and behind an administrator's ACCEPT.
 fn hide_behind_accept(nat1: &Ns, firewall: Firewall) {
-    nat1.run(&["nft", "delete", "table", "inet", "trailblazer-guard"]);
+    nat1.run(&["nft", "flush", "chain", "inet", "trailblazer-guard", "last"]);
     for family in ["ip", "ip6"] {
         let program = firewall.program(family);
         nat1.run(&[program.as_str(), "-I", "FORWARD", "-j", "ACCEPT"]);

@@ -63,7 +63,7 @@ fn wrong(lab: &Lab) -> u64 {
 fn without_drop(lab: &Lab, firewall: Firewall) {
     let command: &[&str] = match firewall {
         Firewall::Nftables => &["nft", "flush", "chain", "inet", "trailblazer", "last"],
-        _ => &["nft", "delete", "table", "inet", "trailblazer-guard"],
+        _ => &["nft", "flush", "chain", "inet", "trailblazer-guard", "last"],
     };
     lab.ns("nat1").run(command);
 }

@@ -21,7 +21,7 @@ fn packed(plan: &Plan) -> Packed {
             Step::Rule { action, rule } => {
                 messages.push(|buffer| rule::encode(*action == Action::Delete, rule, buffer));
             }
-            Step::Nexthop(_) | Step::Firewall { .. } | Step::Sysctl(_) => {}
+            Step::Nexthop(_) | Step::Firewall { .. } | Step::Policy { .. } | Step::Sysctl(_) => {}
         }
     }
     messages
@@ -37,7 +37,7 @@ fn packed_removal(plan: &Plan) -> Packed {
                 messages.push(|buffer| route::encode(Write::Delete, route, buffer));
             }
             Step::Rule { rule, .. } => messages.push(|buffer| rule::encode(true, rule, buffer)),
-            Step::Nexthop(_) | Step::Firewall { .. } | Step::Sysctl(_) => {}
+            Step::Nexthop(_) | Step::Firewall { .. } | Step::Policy { .. } | Step::Sysctl(_) => {}
         }
     }
     messages

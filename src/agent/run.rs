@@ -210,7 +210,8 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         let tables = Ownership::new(Numbers::of(config), []).tables();
         let buffer = usize::try_from(config.agent.event_buffer).unwrap_or(usize::MAX);
         let state_dir = config.source.state_dir.clone();
-        watch::start(Arc::clone(shared), &tables, buffer, state_dir)?;
+        let role = settings.role;
+        watch::start(Arc::clone(shared), &tables, buffer, state_dir, role)?;
         let orders = worker::start(Arc::clone(shared), ended_to).map_err(AgentError::Thread)?;
         let now = Instant::now();
         let store = Store::open(&config.source.state_dir);

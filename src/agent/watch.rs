@@ -29,11 +29,13 @@ use self::burst::FlushDetector;
 use self::culprit::Culprits;
 use self::held::Held;
 use self::reaction::{
-    Reaction, Trigger, connected_changed, firewall_of, route_gone, rule_came, rule_gone,
+    Reaction, Trigger, connected_changed, firewall_of, policy_gone, route_gone, rule_came,
+    rule_gone,
 };
 use self::repair::Gone;
 use super::repair_log::may_wait;
 use super::shared::{Shared, locked};
+use crate::config::Role;
 use crate::kernel::Kernel;
 use crate::kernel::events::{Change, Event, Heard, ListenError, Listener};
 use crate::kernel::firewall;
@@ -51,6 +53,7 @@ type SeenLink = (String, Vec<String>, u32);
 pub(super) struct Watcher {
     shared: Arc<Shared>,
     listener: Listener,
+    buffer: usize,
     state_dir: PathBuf,
     /// Our tables, those of earlier numbers included.
     tables: Vec<TableId>,
@@ -75,11 +78,16 @@ pub(super) fn start(
     tables: &[TableId],
     buffer: usize,
     state_dir: PathBuf,
+    role: Role,
 ) -> Result<(), ListenError> {
-    let listener = Listener::open(buffer)?;
+    let mut listener = Listener::open(buffer)?;
+    if role == Role::Nat {
+        listener.hear_policies(buffer);
+    }
     let mut watcher = Watcher {
         shared,
         listener,
+        buffer,
         state_dir,
         tables: tables.to_vec(),
         links: BTreeMap::new(),
@@ -142,6 +150,10 @@ impl Watcher {
         let in_force = self.shared.in_force();
         if let Some(in_force) = &in_force {
             self.tables = in_force.ownership.tables();
+            if !in_force.goal.policies.is_empty() {
+                // After a reload with another role.
+                self.listener.hear_policies(self.buffer);
+            }
         }
         self.filter();
         let mut gone = Gone::default();
@@ -261,6 +273,7 @@ impl Watcher {
                 self.addresses.remove(&(index, address));
                 Reaction::LinkLost(Trigger::Text(format!("address {address} was deleted")))
             }
+            Change::PolicyGone(policy) => policy_gone(policy, in_force),
             Change::FirewallTable { family, table } => {
                 self.firewall_touched |= is_our_firewall(in_force, family, &table);
                 self.chains_touched |= in_force.is_some();

@@ -245,6 +245,7 @@ fn carry_out(
             ..
         } => {
             let known = kernel.refusals(*backend).clone();
+            let marked = kernel.firewall(*backend).marks_forwarded();
             let result = match (action, after) {
                 (Action::Delete, _) | (_, FirewallAfter::Nothing) => {
                     kernel.firewall(*backend).remove()
@@ -267,13 +268,18 @@ fn carry_out(
                 let class = class_of(&error, *action == Action::Delete);
                 failure(class, error.to_string())
             })?;
-            if *kernel.refusals(*backend) != known {
+            let marks = kernel.firewall(*backend).marks_forwarded();
+            if *kernel.refusals(*backend) != known || marks != marked {
                 // The later steps belong to another policy: a family without translation must not
                 // lose the routes that close its path.
                 let reason = "the firewall takes other parts of the rules than before";
                 return Err(failure(ErrorClass::Transient, reason.to_owned()));
             }
             return Ok(());
+        }
+        Step::Policy { action, policy } => {
+            let refused = kernel.change_policy(*action == Action::Delete, policy)?;
+            refused.into_iter().map(|error| (0, error)).collect()
         }
         _ => send(group, kernel, stops)?,
     };
@@ -349,7 +355,7 @@ fn encode(step: &Step, buffer: &mut Vec<u8>) -> (u16, u16) {
         Step::Rule { action, rule } => rule::encode(*action == Action::Delete, rule, buffer),
         // `carry_out` executes these steps itself. A no-op message keeps the function total
         // (`NLMSG_NOOP`, linux/netlink.h).
-        Step::Sysctl(_) | Step::Firewall { .. } => (1, 0),
+        Step::Sysctl(_) | Step::Firewall { .. } | Step::Policy { .. } => (1, 0),
     }
 }
 

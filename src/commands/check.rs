@@ -84,7 +84,7 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
         needs = Needs::of(&examined.view, &desired, &mut kernel);
         rules::all(&examined.view, &desired, &mut report);
-        marks::all(config, &examined.view, &mut report);
+        marks::all(config, role, &examined.view, &mut report);
         shares::all(examined.view.backend.kind, &desired, &mut report);
         match role {
             Role::Host => servers::all(&examined.view, &desired, &mut report),

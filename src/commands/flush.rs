@@ -277,6 +277,11 @@ fn observe(
     unknown: &mut Vec<String>,
 ) -> Result<ObservedState, ObserveError> {
     let mut observed = kernel.observe(ownership, &[])?;
+    if let Some(why) = &observed.policies.unreadable {
+        unknown.push(format!(
+            "cannot read the xfrm policies, so that some of Trailblazer may be left: {why}"
+        ));
+    }
     for kind in BackendKind::ALL {
         let found = match kernel.firewall(kind).observe() {
             Ok(found) => found,

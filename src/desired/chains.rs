@@ -7,6 +7,8 @@ use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ruleset, Statemen
 #[derive(Default)]
 pub(super) struct Chains {
     pub(super) prerouting: Vec<FwRule>,
+    pub(super) mark: Vec<FwRule>,
+    pub(super) unmark: Vec<FwRule>,
     pub(super) forward: Vec<FwRule>,
     pub(super) nat: Vec<FwRule>,
     pub(super) guard: Vec<FwRule>,
@@ -32,6 +34,8 @@ impl Chains {
         };
         let chains = [
             (Hook::Prerouting, self.prerouting),
+            (Hook::PreroutingMark, self.mark),
+            (Hook::ForwardUnmark, self.unmark),
             (Hook::Forward, self.forward),
             (Hook::PostroutingNat, self.nat),
             (Hook::PostroutingGuard, self.guard),

@@ -16,6 +16,7 @@ mod presence;
 mod realm;
 pub mod shares;
 pub mod special;
+mod switch;
 mod sysctl;
 mod translate;
 
@@ -27,7 +28,7 @@ use crate::config::{Config, Role};
 use crate::degraded::{self, Degradation, Part};
 use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, Ruleset};
-use crate::objects::{BypassPath, Route, RouteKey, RouteTarget, Rule, RuleAction};
+use crate::objects::{BypassPath, ForwardPolicy, Route, RouteKey, RouteTarget, Rule, RuleAction};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, TableId};
 
@@ -55,6 +56,9 @@ pub struct Inputs<'a> {
     /// NAT role: families without translation and guard, since no firewall takes the rules; each
     /// with the reason. Routes close their egress path.
     pub unfiltered: PerFamily<Option<String>>,
+    /// NAT role: families without policies against packets that the firewall has not seen, each with
+    /// the reason.
+    pub no_switch: PerFamily<Option<String>>,
     /// NAT role: the stored owners of the slots of source hosts.
     pub shares: &'a Shares,
 }
@@ -67,6 +71,8 @@ pub struct DesiredState {
     pub rules: Vec<Rule>,
     /// `None` for no firewall object of ours.
     pub firewall: Option<Ruleset>,
+    /// Sorted.
+    pub policies: Vec<ForwardPolicy>,
     pub sysctls: Vec<SysctlSetting>,
     /// Families with unknown bypass routes, for lack of a gateway or of a document: the present
     /// bypass routes stay.
@@ -133,6 +139,8 @@ pub fn desired(inputs: &Inputs) -> DesiredState {
     state.sysctls = sysctl::settings(inputs, &state);
     state.routes.sort();
     state.rules.sort();
+    state.policies.sort();
+    state.policies.dedup();
     degraded::merge(&mut state.degraded, []);
     state
 }

@@ -8,7 +8,7 @@ use super::{
     DesiredState, EgressPath, InputPath, Inputs, WORST_METRIC, addresses,
     chains::Chains,
     fault::Fault,
-    landing, lookup, main_without_default, place, route, rule, special,
+    landing, lookup, main_without_default, place, route, rule, special, switch,
     translate::{close, translate},
 };
 use crate::config::{AutoOr, NatBypass};
@@ -49,6 +49,10 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         steer(inputs, &numbers, family, &sources, state);
         keep_inbound(inputs, family, &sources, &mut chains);
         translate(inputs, family, &sources, state, &mut chains);
+        let translates = addresses::configured(inputs, family).next().is_some();
+        if translates {
+            switch::add(inputs, family, &sources, state, &mut chains);
+        }
         if let Some(reason) = inputs.unfiltered.get(family) {
             close_by_routes(inputs, &numbers, family, &sources, reason, state);
         }
@@ -75,6 +79,7 @@ fn without_sources(inputs: &Inputs, fault: &Fault, state: &mut DesiredState, cha
             for source in &private {
                 close(family, *source, None, &private, chains);
             }
+            switch::add(inputs, family, &private, state, chains);
             if let Some(reason) = inputs.unfiltered.get(family) {
                 let numbers = Numbers::of(inputs.config);
                 close_by_routes(inputs, &numbers, family, &private, reason, state);

@@ -30,13 +30,11 @@ struct Translation<'a> {
     bypass_verdict: Statement,
     /// The interface of the egress path; `None` while unknown.
     out: Option<&'a str>,
-    /// The egress addresses; empty while none can be used. The egress path is closed then, as it is
-    /// without an interface.
+    /// The egress addresses. The egress path is closed without any, and without an interface.
     addresses: &'a [IpAddr],
     /// The address of each slot of source hosts; with one address all the same.
     owners: Vec<IpAddr>,
-    /// The sources' own networks, the VPC and the exempt destinations: no translation on the way
-    /// there.
+    /// The sources' own networks, the VPC and the exempt destinations: not translated.
     home: Vec<IpNet>,
     exempt: Vec<IpNet>,
     /// Interfaces on which untranslated packets are dropped.
@@ -347,7 +345,7 @@ fn egress_device(inputs: &Inputs, family: Family) -> Result<IfIndex, Fault> {
 }
 
 /// Destinations that neither path applies to: private space, the sources' own networks and the VPC.
-fn private(inputs: &Inputs, family: Family, sources: &[IpNet]) -> Vec<IpNet> {
+pub(super) fn private(inputs: &Inputs, family: Family, sources: &[IpNet]) -> Vec<IpNet> {
     let mut private = special::thrown(family, inputs.vpc_cidrs);
     private.extend(sources);
     private.extend(exempt(inputs, family));

@@ -60,11 +60,12 @@ pub struct Overlap {
 }
 
 impl MarkUse {
-    /// The bits shared with ours; `None` without a shared bit. Packets carry one bit of ours, flows
-    /// two.
-    pub fn overlap(&self, path: PathMask) -> Option<Overlap> {
+    /// The bits shared with ours; `None` without a shared bit. Packets of a host carry one bit of ours,
+    /// flows and the packets that a NAT instance `forwards` two.
+    pub fn overlap(&self, path: PathMask, forwards: bool) -> Option<Overlap> {
         let ours = match self.carrier {
-            Carrier::Packet => path.packet().mask,
+            Carrier::Packet if !forwards => path.packet().mask,
+            Carrier::Packet => path.0,
             Carrier::Flow => path.0,
         };
         let bits = (self.mark.mask | self.mark.value) & ours;
@@ -135,10 +136,12 @@ mod tests {
     #[test]
     fn overlaps_are_found_in_value_and_in_mask() {
         let path = PathMask(0x30);
-        let overlap = |carrier, value, mask| uses(carrier, value, mask).overlap(path);
+        let overlap = |carrier, value, mask| uses(carrier, value, mask).overlap(path, false);
         assert_eq!(overlap(Carrier::Packet, 0x2000, 0x2000), None);
         assert_eq!(overlap(Carrier::Packet, 0x20, 0x20), None, "flows only");
         let both = |bits, in_value| Some(Overlap { bits, in_value });
+        let forwarded = uses(Carrier::Packet, 0x20, 0x20).overlap(path, true);
+        assert_eq!(forwarded, both(0x20, 0x20));
         assert_eq!(overlap(Carrier::Flow, 0x20, 0x20), both(0x20, 0x20));
         assert_eq!(overlap(Carrier::Packet, 12_345, u32::MAX), both(0x10, 0x10));
         assert_eq!(overlap(Carrier::Packet, 5, u32::MAX), both(0x10, 0));

@@ -16,19 +16,28 @@ pub enum Piece {
     Clamp,
     /// The drop of packets with a wrong address after all translation.
     Last,
+    /// The marks for the policies that close the path after a flush.
+    Switch,
     /// The byte counters, with the flow marks of the paths.
     Counting,
 }
 
 impl Piece {
     /// The parts that translation and guard work without, the least important part first.
-    pub const OPTIONAL: [Piece; 4] = [Piece::Counting, Piece::Last, Piece::Clamp, Piece::Inbound];
+    pub const OPTIONAL: [Piece; 5] = [
+        Piece::Counting,
+        Piece::Switch,
+        Piece::Last,
+        Piece::Clamp,
+        Piece::Inbound,
+    ];
 
     fn holds(self, hook: Hook, rule: &FwRule) -> bool {
         let counts = hook == Hook::PostroutingCount || matches!(rule.verdict, Statement::Count(_));
         match self {
             Piece::All => true,
             Piece::Counting => counts,
+            Piece::Switch => hook.is_of_switch(),
             Piece::Last => hook == Hook::PostroutingLast,
             Piece::Clamp => matches!(rule.verdict, Statement::ClampMss(_)),
             Piece::Inbound => !counts && matches!(hook, Hook::Prerouting | Hook::OutputReroute),

@@ -20,6 +20,7 @@ pub mod rule;
 pub mod sysctl;
 pub mod traffic_control;
 pub mod wire;
+mod xfrm;
 
 use std::collections::BTreeMap;
 
@@ -28,12 +29,15 @@ use thiserror::Error;
 use crate::facts::{HostFacts, Sysctls};
 use crate::firewall::{BackendKind, ObservedFirewall, Ruleset};
 use crate::judge::chain::BaseChain;
+use crate::objects::ForwardPolicy;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::types::{Family, IfIndex, PerFamily, TableId};
+use errno::KernelError;
 use firewall::nftables::ForeignChains;
 use firewall::{Fallback, FirewallBackend, FirewallError, Refusals};
 use netlink::{NetlinkError, NetlinkSocket};
+use xfrm::Policies;
 
 /// A failed read of the kernel's state.
 #[derive(Debug, Error)]
@@ -54,6 +58,7 @@ pub struct Kernel {
     foreign: ForeignChains,
     /// The chains of iptables-legacy, as last read ([`Kernel::take_judged`]).
     judged: Option<Option<Vec<BaseChain>>>,
+    policies: Policies,
     pub available: PerFamily<bool>,
 }
 
@@ -78,6 +83,7 @@ impl Kernel {
             fallbacks: <(Fallback, Fallback)>::default(),
             foreign: ForeignChains::default(),
             judged: None,
+            policies: Policies::default(),
             available: PerFamily {
                 ipv4: true,
                 ipv6: sysctl::has_ipv6(),
@@ -88,6 +94,24 @@ impl Kernel {
     /// The route socket.
     pub fn socket(&mut self) -> &mut NetlinkSocket {
         &mut self.socket
+    }
+
+    /// Says that this machine needs forward policies: without need, no module is loaded for them.
+    pub fn need_policies(&mut self, needed: bool) {
+        self.policies.needed = needed;
+    }
+
+    /// Adds or deletes a forward policy; returns the refusal of a deletion. After a refused addition
+    /// [`ObservedState`] has the reason.
+    ///
+    /// # Errors
+    /// Communication with the kernel failed.
+    pub fn change_policy(
+        &mut self,
+        delete: bool,
+        policy: &ForwardPolicy,
+    ) -> Result<Option<KernelError>, NetlinkError> {
+        self.policies.change(delete, policy)
     }
 
     /// The firewall backend of a kind.
@@ -136,6 +160,7 @@ impl Kernel {
 
     /// Lets the next pass try the whole policy again.
     pub fn forget_refusals(&mut self) {
+        self.policies.forget();
         for kind in BackendKind::ALL {
             let (backend, fallback) = self.firewall_and_fallback(kind);
             fallback.forget(backend);
@@ -263,6 +288,7 @@ impl Kernel {
             rules,
             nexthops,
             firewalls: found,
+            policies: self.policies.observe(),
         })
     }
 }

@@ -79,9 +79,14 @@ pub type Refusal = (usize, KernelError);
 impl NetlinkSocket {
     /// Opens a socket with strict checking of requests.
     pub fn open() -> Result<Self, NetlinkError> {
-        let wire = Wire::open(NETLINK_ROUTE)
+        Self::open_protocol(NETLINK_ROUTE, "open a route socket")
+    }
+
+    /// The same for another protocol of netlink.
+    pub fn open_protocol(protocol: isize, operation: &str) -> Result<Self, NetlinkError> {
+        let wire = Wire::open(protocol)
             .and_then(Wire::strict)
-            .map_err(|error| NetlinkError::new("open a route socket", error.into()))?;
+            .map_err(|error| NetlinkError::new(operation, error.into()))?;
         Ok(NetlinkSocket { wire })
     }
 

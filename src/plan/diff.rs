@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use super::foreign::{conflicts, foreign_notes, without_conflicts};
+use super::policies::diff_policies;
 use super::{Action, Conflict, FirewallAfter, FirewallGoal, Goal, Plan, Step};
 use crate::firewall::{ObservedFirewall, OwnedFirewall};
 use crate::objects::{NexthopKind, Route, Rule, RuleAction};
@@ -23,7 +24,9 @@ pub fn plan(whole: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pl
     // entries. Missing rules that keep packets off our tables return before the tables grow.
     plan.steps
         .extend(goal.sysctls.iter().cloned().map(Step::Sysctl));
+    let policies = diff_policies(goal, observed, &firewalls.put);
     plan.steps.extend(firewalls.put);
+    plan.steps.extend(policies.put);
     plan.steps.extend(rules.put_harmless);
     plan.steps.extend(routes.put_bypass);
     plan.steps.extend(routes.put_egress);
@@ -33,6 +36,7 @@ pub fn plan(whole: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pl
     plan.steps.extend(routes.take_egress);
     plan.steps.extend(routes.take_bypass);
     plan.steps.extend(leftover_nexthops(observed, ownership));
+    plan.steps.extend(policies.take);
     plan.steps.extend(firewalls.take);
 
     if goal.refuse_conflicts {
@@ -44,6 +48,7 @@ pub fn plan(whole: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pl
     if goal.refuse_conflicts {
         plan.notes = foreign_notes(observed, ownership, &plan.conflicts);
         plan.notes.extend(firewalls.notes);
+        plan.notes.extend(policies.notes);
     }
     plan
 }

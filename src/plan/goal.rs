@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::desired::{DesiredState, SysctlSetting};
 use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, OwnedFirewall, Ruleset};
-use crate::objects::{Leg, NexthopKind, NexthopObject, Route, RouteTarget, Rule};
+use crate::objects::{ForwardPolicy, Leg, NexthopKind, NexthopObject, Route, RouteTarget, Rule};
 use crate::observed::{ObservedState, OwnedState};
 use crate::types::{NexthopId, PerFamily};
 
@@ -33,6 +33,8 @@ pub struct Goal {
     pub routes: Vec<Route>,
     pub rules: Vec<Rule>,
     pub firewall: FirewallGoal,
+    /// Sorted. Only a firewall that marks forwarded packets makes these possible.
+    pub policies: Vec<ForwardPolicy>,
     pub sysctls: Vec<SysctlSetting>,
     /// Families with bypass routes and rules that no step deletes.
     pub frozen: PerFamily<bool>,
@@ -55,6 +57,7 @@ impl Goal {
                 },
                 None => FirewallGoal::Earlier(BTreeMap::new()),
             },
+            policies: desired.policies,
             sysctls: desired.sysctls,
             frozen: desired.frozen,
             refuse_conflicts: true,
@@ -79,6 +82,7 @@ impl Goal {
             routes,
             rules: owned.rules,
             firewall: FirewallGoal::Earlier(owned.firewalls),
+            policies: owned.policies,
             sysctls: Vec::new(),
             frozen: PerFamily::default(),
             refuse_conflicts: false,

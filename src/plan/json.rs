@@ -48,6 +48,13 @@ fn value_of(step: &Step, devices: &Devices) -> Value {
         }
         Step::Route { route, .. } => put_route(&mut fields, route, devices),
         Step::Rule { rule, .. } => put_rule(&mut fields, rule),
+        Step::Policy { policy, .. } => {
+            fields.insert("family".into(), json!(policy.family()));
+            fields.insert("src".into(), json!(policy.source.to_string()));
+            fields.insert("dst".into(), json!(policy.destination.to_string()));
+            fields.insert("type".into(), json!(policy.action.as_str()));
+            fields.insert("priority".into(), json!(policy.action.priority()));
+        }
     }
     Value::Object(fields)
 }

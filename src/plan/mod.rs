@@ -11,6 +11,7 @@ mod diff;
 mod foreign;
 mod goal;
 pub mod json;
+mod policies;
 pub mod rule_text;
 mod step;
 pub mod text;
@@ -61,8 +62,13 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
+fn is_added_policy(step: &Step) -> bool {
+    matches!(step, Step::Policy { action, .. } if *action == Action::Add)
+}
+
 impl Plan {
-    /// Removes the steps for these objects. The deletion of a nexthop object goes too if a withheld
+    /// Removes the steps for these objects. New policies go too if a firewall is withheld, since
+    /// packets without its marks would be refused. The deletion of a nexthop object goes too if a withheld
     /// route still uses nexthop objects, since the kernel would delete the route with the object.
     /// Returns the objects of the removed steps.
     pub fn withhold(&mut self, objects: &BTreeSet<ObjectKey>) -> Vec<ObjectKey> {
@@ -73,8 +79,14 @@ impl Plan {
             } => matches!(before.target, RouteTarget::Nexthop(_)) && objects.contains(&step.key()),
             _ => false,
         });
+        let keeps_firewall = self
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Firewall { .. }) && objects.contains(&step.key()));
         let withheld = self.steps.extract_if(.., |step| {
-            objects.contains(&step.key()) || keeps_nexthops && matches!(step, Step::Nexthop(_))
+            objects.contains(&step.key())
+                || keeps_nexthops && matches!(step, Step::Nexthop(_))
+                || keeps_firewall && is_added_policy(step)
         });
         withheld.map(|step| step.key()).collect()
     }

@@ -4,7 +4,9 @@ use std::fmt;
 
 use crate::desired::SysctlSetting;
 use crate::firewall::{BackendKind, OwnedFirewall, Ruleset};
-use crate::objects::{NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule};
+use crate::objects::{
+    ForwardPolicy, NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule,
+};
 use crate::ownership::Ownership;
 use crate::types::{Family, NexthopId, Priority};
 
@@ -55,6 +57,11 @@ pub enum Step {
     },
     /// A policy rule. The kernel has no replace for rules: the action is add or delete.
     Rule { action: Action, rule: Rule },
+    /// A forward policy of IPsec: the action is add or delete.
+    Policy {
+        action: Action,
+        policy: ForwardPolicy,
+    },
 }
 
 impl Step {
@@ -66,6 +73,7 @@ impl Step {
             Step::Nexthop(nexthop) => ObjectKey::Nexthop(nexthop.id),
             Step::Route { route, .. } => ObjectKey::Route(route.key),
             Step::Rule { rule, .. } => ObjectKey::Rule(rule.family, rule.priority),
+            Step::Policy { policy, .. } => ObjectKey::Policy(*policy),
         }
     }
 
@@ -76,11 +84,12 @@ impl Step {
             Step::Nexthop(_) => Action::Delete,
             Step::Firewall { action, .. }
             | Step::Route { action, .. }
-            | Step::Rule { action, .. } => *action,
+            | Step::Rule { action, .. }
+            | Step::Policy { action, .. } => *action,
         }
     }
 
-    /// `route`, `rule`, `nexthop`, `nat` or `sysctl`, as in the JSON output.
+    /// `route`, `rule`, `nexthop`, `nat`, `xfrm_policy` or `sysctl`, as in the JSON output.
     pub fn object(&self) -> &'static str {
         match self {
             Step::Sysctl(_) => "sysctl",
@@ -88,6 +97,7 @@ impl Step {
             Step::Nexthop(_) => "nexthop",
             Step::Route { .. } => "route",
             Step::Rule { .. } => "rule",
+            Step::Policy { .. } => "xfrm_policy",
         }
     }
 }
@@ -141,6 +151,7 @@ pub enum ObjectKey {
     Nexthop(NexthopId),
     Route(RouteKey),
     Rule(Family, Priority),
+    Policy(ForwardPolicy),
 }
 
 impl ObjectKey {
@@ -149,7 +160,7 @@ impl ObjectKey {
     pub fn is_of_egress(&self, ownership: &Ownership) -> bool {
         match self {
             ObjectKey::Route(key) => !ownership.is_bypass_table(key.table),
-            ObjectKey::Rule(..) | ObjectKey::Firewall(_) => true,
+            ObjectKey::Rule(..) | ObjectKey::Firewall(_) | ObjectKey::Policy(_) => true,
             ObjectKey::Sysctl(_) | ObjectKey::Nexthop(_) => false,
         }
     }
@@ -163,6 +174,7 @@ impl fmt::Display for ObjectKey {
             ObjectKey::Nexthop(id) => write!(f, "nexthop {id}"),
             ObjectKey::Route(key) => write!(f, "route {} in table {}", key.dst, key.table),
             ObjectKey::Rule(family, priority) => write!(f, "{family} rule {priority}"),
+            ObjectKey::Policy(policy) => write!(f, "xfrm policy {policy} {}", policy.action),
         }
     }
 }

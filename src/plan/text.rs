@@ -93,6 +93,7 @@ fn counts(plan: &Plan, [add, replace, delete]: [&str; 3]) -> String {
         ("rule", "rule"),
         ("nexthop", "nexthop"),
         ("nat", "firewall"),
+        ("xfrm_policy", "xfrm policy"),
         ("sysctl", "sysctl"),
     ] {
         match plan
@@ -103,13 +104,20 @@ fn counts(plan: &Plan, [add, replace, delete]: [&str; 3]) -> String {
         {
             0 => {}
             1 => objects.push(format!("1 {name}")),
-            count => objects.push(format!("{count} {name}s")),
+            count => objects.push(format!("{count} {}", plural(name))),
         }
     }
     if !objects.is_empty() {
         let _ = write!(text, " ({})", objects.join(", "));
     }
     text
+}
+
+fn plural(name: &str) -> String {
+    match name.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{name}s"),
+    }
 }
 
 /// Consecutive steps of one group share a heading.
@@ -120,6 +128,7 @@ enum StepGroup {
     Nexthops,
     Routes(Family, TableId),
     Rules,
+    Policies,
 }
 
 fn group_of(step: &Step) -> StepGroup {
@@ -129,6 +138,7 @@ fn group_of(step: &Step) -> StepGroup {
         Step::Nexthop(_) => StepGroup::Nexthops,
         Step::Route { route, .. } => StepGroup::Routes(route.key.family(), route.key.table),
         Step::Rule { .. } => StepGroup::Rules,
+        Step::Policy { .. } => StepGroup::Policies,
     }
 }
 
@@ -145,6 +155,7 @@ fn heading(step: &Step, ownership: &Ownership) -> String {
             )
         }
         Step::Rule { .. } => "rules".to_owned(),
+        Step::Policy { .. } => "xfrm policies, forwarded packets without a mark".to_owned(),
     }
 }
 
@@ -166,6 +177,7 @@ fn subject(step: &Step) -> String {
         Step::Nexthop(nexthop) => format!("id {}", nexthop.id),
         Step::Route { route, .. } => destination(route),
         Step::Rule { rule, .. } => rule.priority.to_string(),
+        Step::Policy { policy, .. } => policy.action.to_string(),
     }
 }
 
@@ -204,6 +216,7 @@ fn lines(step: &Step, width: usize, context: &Context) -> Vec<String> {
             vec![line(detail)]
         }
         Step::Rule { rule, .. } => vec![line(format!("{}  {}", rule.family, rule_text(rule)))],
+        Step::Policy { policy, .. } => vec![line(policy.to_string())],
     }
 }
 

@@ -87,6 +87,10 @@ fn plan_egress(machine: &mut Machine<'_>, job: Job<'_>) -> Plan {
     let Ok(mut steps) = view.plan(machine.kernel, desired) else {
         return Plan::default();
     };
+    // The firewall of an earlier version may mark no packets.
+    let replaces =
+        |step: &Step| matches!(step, Step::Firewall { action, .. } if *action == Action::Replace);
+    let marks = !steps.steps.iter().any(replaces);
     let unreadable = view.unreadable_firewalls();
     steps.steps.retain(|step| {
         let wanted = match step {
@@ -94,6 +98,7 @@ fn plan_egress(machine: &mut Machine<'_>, job: Job<'_>) -> Plan {
             Step::Rule { rule, action } => {
                 *action == Action::Add && !has_other_numbers(view, rule.family)
             }
+            Step::Policy { action, .. } => *action == Action::Add && marks,
             _ => step.action() != Action::Delete && step.key().is_of_egress(&view.ownership),
         };
         wanted && !unreadable.contains(&step.key())

@@ -139,6 +139,7 @@ impl Pass<'_> {
         facts: HostFacts,
     ) -> Result<View, PassError> {
         let config = self.job.config;
+        kernel.need_policies(self.job.role == Role::Nat);
         let mut open =
             |firewalls| View::open(kernel, config, ownership.clone(), firewalls, facts.clone());
         if self.job.options.mode != Mode::Apply {

@@ -8,7 +8,7 @@ use crate::firewall::{BackendKind, ObservedFirewall};
 use crate::kernel::sysctl;
 use crate::notes::Notes;
 use crate::observed::OwnedState;
-use crate::plan::{Action, Goal, Plan};
+use crate::plan::{Action, Goal, Plan, Step};
 use crate::words::counted;
 
 /// Readings, plans and applications before the rollback fails.
@@ -44,8 +44,12 @@ pub(super) fn roll_back(
     }
     let way_back = |view: &View, goal: &Goal| {
         let mut steps = view.plan_to(goal);
-        steps.steps.retain(|step| {
-            step.action() != Action::Delete || !step.key().is_of_egress(&view.ownership)
+        // The firewall as before may mark no packets.
+        let replaces = |step: &Step| matches!(step, Step::Firewall { .. });
+        let marks = !steps.steps.iter().any(replaces);
+        steps.steps.retain(|step| match step {
+            Step::Policy { .. } if !marks => true,
+            _ => step.action() != Action::Delete || !step.key().is_of_egress(&view.ownership),
         });
         steps
     };

@@ -11,7 +11,7 @@ use crate::degraded::merge;
 use crate::desired::shares::Shares;
 use crate::desired::{DesiredState, Inputs, desired};
 use crate::facts::{HostFacts, InstanceFacts};
-use crate::firewall::{BackendKind, ObservedFirewall, Variant};
+use crate::firewall::{BackendKind, ObservedFirewall, Piece, Variant};
 use crate::judge::Promise;
 use crate::kernel::firewall::Refusals;
 use crate::kernel::{Kernel, ObserveError};
@@ -19,7 +19,7 @@ use crate::objects::Route;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::plan::{Devices, Goal, ObjectKey, Plan, plan};
-use crate::types::PerFamily;
+use crate::types::{Family, PerFamily};
 
 /// The firewall in use, and the reason for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct View {
     /// The reason if a pass goes on without any firewall.
     pub(super) no_firewall: Option<String>,
     available: PerFamily<bool>,
+    /// The reason if the firewall cannot mark forwarded packets.
+    no_marks: Option<String>,
 }
 
 impl View {
@@ -92,6 +94,7 @@ impl View {
             }
         };
         let foreign = foreign_routes(&observed, &ownership);
+        let no_marks = no_marks(kernel, backend.kind);
         Ok(View {
             foreign,
             ownership,
@@ -106,6 +109,7 @@ impl View {
             shares: Shares::default(),
             no_firewall: None,
             available: kernel.available,
+            no_marks,
         })
     }
 
@@ -129,6 +133,7 @@ impl View {
         self.observed = kernel.observe(&self.ownership, &kinds)?;
         self.foreign = foreign_routes(&self.observed, &self.ownership);
         self.refused.clone_from(kernel.refusals(self.backend.kind));
+        self.no_marks = no_marks(kernel, self.backend.kind);
         Ok(())
     }
 
@@ -163,6 +168,7 @@ impl View {
             last_bypass: self.observed.last_bypass(&self.ownership),
             available: self.available,
             unfiltered,
+            no_switch: PerFamily::from_fn(|family| self.no_switch(family)),
             shares: &self.shares,
         });
         merge(
@@ -170,6 +176,14 @@ impl View {
             refusals::degradations(role, &self.refused),
         );
         state
+    }
+
+    /// The reason if policies cannot refuse packets of the family that the firewall has not seen.
+    fn no_switch(&self, family: Family) -> Option<String> {
+        let words = self.refused.get(&(family, Piece::Switch));
+        let refused = words.map(|words| format!("the firewall refuses the marks ({words})"));
+        let unusable = self.observed.policies.unusable.clone();
+        unusable.or_else(|| self.no_marks.clone()).or(refused)
     }
 
     /// The desired state on this host, with the refusals of the firewall known: for commands that
@@ -241,6 +255,12 @@ impl View {
     pub fn plan_to(&self, goal: &Goal) -> Plan {
         plan(goal, &self.observed, &self.ownership)
     }
+}
+
+/// The reason if the firewall cannot mark forwarded packets.
+fn no_marks(kernel: &mut Kernel, backend: BackendKind) -> Option<String> {
+    let marks = kernel.firewall(backend).marks_forwarded();
+    (!marks).then(|| format!("{backend} can mark packets late only beside nf_tables"))
 }
 
 fn foreign_routes(observed: &ObservedState, ownership: &Ownership) -> Vec<Route> {

@@ -55,6 +55,10 @@ impl FirewallBackend for Scripted {
         "a scripted firewall".to_owned()
     }
 
+    fn marks_forwarded(&self) -> bool {
+        self.inner.marks_forwarded()
+    }
+
     fn variant(&self) -> Variant {
         self.inner.variant()
     }

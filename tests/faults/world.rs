@@ -425,6 +425,7 @@ impl World {
             let there = match step {
                 Step::Route { route, .. } => now.routes.contains(route),
                 Step::Rule { rule, .. } => now.rules.contains(rule),
+                Step::Policy { policy, .. } => now.policies.contains(policy),
                 _ => true,
             };
             assert!(there, "{when}: withheld: {step}");

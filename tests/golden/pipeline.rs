@@ -151,6 +151,7 @@ pub fn run(case: &Case) -> Outcome {
         backend,
         last_bypass: state.last_bypass(&ownership),
         unfiltered: PerFamily::default(),
+        no_switch: PerFamily::default(),
         shares: &trailblazer::desired::shares::Shares::default(),
         available: PerFamily {
             ipv4: true,

@@ -145,7 +145,8 @@ fn flow_without_translation(firewall: Firewall, delete: &str) {
         };
         scene.gap(|| {
             scene.agent.signal(Signal::STOP);
-            scene.shell(delete);
+            // The forward policies would refuse the packets.
+            scene.shell(&format!("ip xfrm policy flush; {delete}"));
             let untranslated = scene.lab.leaks().unmapped;
             eventually("it goes astray", || {
                 ask().is_none() && scene.lab.leaks().unmapped > untranslated

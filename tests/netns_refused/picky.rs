@@ -64,6 +64,9 @@ impl FirewallBackend for Picky {
     fn description(&self) -> String {
         self.real.description()
     }
+    fn marks_forwarded(&self) -> bool {
+        self.real.marks_forwarded()
+    }
     fn variant(&self) -> Variant {
         self.real.variant()
     }

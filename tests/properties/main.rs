@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::strategy::ValueTree;
 use trailblazer::desired::DesiredState;
+use trailblazer::firewall::ObservedFirewall;
 use trailblazer::objects::{Route, RouteTarget, Rule, RuleAction};
 use trailblazer::plan::{Action, Goal, Plan, Step, plan};
 use trailblazer::ranges::{Origin, PrefixSet, RangeSet};
@@ -180,6 +181,19 @@ proptest! {
         for step in &plan.steps {
             model.apply(step).map_err(TestCaseError::fail)?;
             prop_assert_eq!(&model.foreign(&start.ownership), &before, "after {:?}", step);
+        }
+    }
+
+    #[test]
+    fn no_policy_goes_in_without_a_firewall(start in start()) {
+        let Some((_, plan)) = planned(&start) else { return Ok(()) };
+        let mut model = start.model.clone();
+        for step in &plan.steps {
+            model.apply(step).map_err(TestCaseError::fail)?;
+            if matches!(step, Step::Policy { action: Action::Add, .. }) {
+                let owned = |found: &ObservedFirewall| matches!(found, ObservedFirewall::Owned(_));
+                prop_assert!(model.firewalls.values().any(owned), "after {:?}", step);
+            }
         }
     }
 

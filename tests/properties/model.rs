@@ -1,15 +1,15 @@
 //! A small, strict kernel: the effect of a step on tables, rules and nexthop objects, and the path
 //! of a packet through them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use trailblazer::facts::HostFacts;
 use trailblazer::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, SavedRules};
 use trailblazer::objects::{
-    NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule, RuleAction,
+    ForwardPolicy, NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule, RuleAction,
 };
-use trailblazer::observed::ObservedState;
+use trailblazer::observed::{ObservedPolicies, ObservedState};
 use trailblazer::ownership::Ownership;
 use trailblazer::plan::{Action, FirewallAfter, Step};
 use trailblazer::types::{Family, IfIndex, NexthopId, TableId};
@@ -20,6 +20,7 @@ pub struct Model {
     pub rules: Vec<Rule>,
     pub nexthops: BTreeMap<NexthopId, NexthopObject>,
     pub firewalls: BTreeMap<BackendKind, ObservedFirewall>,
+    pub policies: BTreeSet<ForwardPolicy>,
 }
 
 impl Model {
@@ -37,6 +38,7 @@ impl Model {
                 .map(|nexthop| (nexthop.id, nexthop.clone()))
                 .collect(),
             firewalls: state.firewalls.clone(),
+            policies: state.policies.ours.iter().copied().collect(),
         }
     }
 
@@ -46,6 +48,10 @@ impl Model {
             rules: self.rules.clone(),
             nexthops: self.nexthops.values().cloned().collect(),
             firewalls: self.firewalls.clone(),
+            policies: ObservedPolicies {
+                ours: self.policies.iter().copied().collect(),
+                ..ObservedPolicies::default()
+            },
         }
     }
 
@@ -70,6 +76,7 @@ impl Model {
             Step::Route { action, route, .. } => self.route(*action, route),
             Step::Rule { action, rule } => self.rule(*action, rule),
             Step::Nexthop(nexthop) => self.delete_nexthop(nexthop),
+            Step::Policy { action, policy } => self.policy(*action, policy),
             Step::Firewall {
                 backend,
                 action,
@@ -96,6 +103,16 @@ impl Model {
                 Ok(())
             }
         }
+    }
+
+    fn policy(&mut self, action: Action, policy: &ForwardPolicy) -> Result<(), String> {
+        let done = match action {
+            Action::Add => self.policies.insert(*policy),
+            Action::Delete => self.policies.remove(policy),
+            Action::Replace => false,
+        };
+        done.then_some(())
+            .ok_or_else(|| format!("{action} {policy}"))
     }
 
     fn route(&mut self, action: Action, route: &Route) -> Result<(), String> {

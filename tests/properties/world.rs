@@ -221,6 +221,7 @@ impl World {
             backend: self.backend,
             last_bypass: state.last_bypass(ownership),
             unfiltered: PerFamily::default(),
+            no_switch: PerFamily::default(),
             shares: &trailblazer::desired::shares::Shares::default(),
             available: PerFamily {
                 ipv4: true,

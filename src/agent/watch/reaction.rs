@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::repair::Gone;
 use crate::firewall::BackendKind;
-use crate::objects::{Route, Rule};
+use crate::objects::{ForwardPolicy, Route, Rule};
 use crate::plan::{FirewallGoal, ObjectKey};
 use crate::reconcile::InForce;
 
@@ -135,6 +135,19 @@ fn foreign_rule(
     match in_force.and_then(ours) {
         Some(last) if rule.priority > last => Reaction::Nothing,
         _ => Reaction::AfterBurst(cause(ObjectKey::Rule(rule.family, rule.priority))),
+    }
+}
+
+/// The reaction to a deleted forward policy of ours, or to the flush of all.
+pub(super) fn policy_gone(policy: Option<ForwardPolicy>, in_force: Option<&InForce>) -> Reaction {
+    let wanted = in_force.is_some_and(|in_force| match &policy {
+        Some(policy) => in_force.goal.policies.contains(policy),
+        None => !in_force.goal.policies.is_empty(),
+    });
+    if wanted {
+        Reaction::Urgent(Trigger::Text("xfrm policies were deleted".to_owned()))
+    } else {
+        Reaction::Nothing
     }
 }
 

@@ -1,16 +1,17 @@
 //! Foreign rules that read or write our mark bits.
 
 use super::report::CheckReport;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::firewall::marks::{Access, Carrier, MarkUse, Overlap, free_path_mask};
 use crate::kernel::firewall::{iptables, nftables};
 use crate::reconcile::View;
+use crate::types::PathMask;
 
 const NAME: &str = "marks";
 /// The number of overlaps reported one by one: a cluster node has hundreds of equal rules.
 const MOST: usize = 12;
 
-pub(super) fn all(config: &Config, view: &View, report: &mut CheckReport) {
+pub(super) fn all(config: &Config, role: Role, view: &View, report: &mut CheckReport) {
     let mut uses = of_policy_rules(view);
     match nftables::foreign_marks() {
         Ok(found) => uses.extend(found),
@@ -20,7 +21,7 @@ pub(super) fn all(config: &Config, view: &View, report: &mut CheckReport) {
         Ok(found) => uses.extend(found),
         Err(error) => report.warn(NAME, error.to_string(), "install iptables-legacy"),
     }
-    judge(config, &uses, report);
+    judge(config, role, &uses, report);
 }
 
 fn of_policy_rules(view: &View) -> Vec<MarkUse> {
@@ -38,16 +39,17 @@ fn of_policy_rules(view: &View) -> Vec<MarkUse> {
         .collect()
 }
 
-fn judge(config: &Config, uses: &[MarkUse], report: &mut CheckReport) {
+fn judge(config: &Config, role: Role, uses: &[MarkUse], report: &mut CheckReport) {
     let path = config.kernel.path_mask;
+    let forwards = role == Role::Nat;
     let shared: Vec<(&MarkUse, Overlap)> = uses
         .iter()
-        .filter_map(|found| Some((found, found.overlap(path)?)))
+        .filter_map(|found| Some((found, found.overlap(path, forwards)?)))
         .collect();
     if shared.is_empty() {
         let message = format!(
             "no foreign rule reads or writes the bits of [kernel] marks.path ({:#x} of packets, {:#x} of flows)",
-            path.packet().mask,
+            if forwards { path.0 } else { path.packet().mask },
             path.0
         );
         report.ok(NAME, message);
@@ -60,7 +62,7 @@ fn judge(config: &Config, uses: &[MarkUse], report: &mut CheckReport) {
             format!(
                 "{found}, which has the bits {:#x} of [kernel] marks.path: {}",
                 overlap.bits,
-                consequence(found, *overlap)
+                consequence(found, *overlap, path)
             ),
             advice.clone(),
         );
@@ -75,8 +77,15 @@ fn judge(config: &Config, uses: &[MarkUse], report: &mut CheckReport) {
     }
 }
 
-fn consequence(found: &MarkUse, overlap: Overlap) -> &'static str {
-    match (found.carrier, found.access, overlap.in_value != 0) {
+fn consequence(found: &MarkUse, overlap: Overlap, path: PathMask) -> &'static str {
+    let bit = path.packet().mask;
+    match (found.carrier, found.access, overlap.in_value & bit != 0) {
+        (Carrier::Packet, Access::Reads, false) if overlap.bits & bit == 0 => {
+            "the comparison also sees the mark of packets from [nat] sources"
+        }
+        (Carrier::Packet, Access::Writes, false) if overlap.bits & bit == 0 => {
+            "packets with that mark leave untranslated after a flush of the firewall, until the repair"
+        }
         (Carrier::Packet, _, true) => {
             "packets with that mark pass over Trailblazer's rules and leave past the egress path"
         }
@@ -119,6 +128,10 @@ mod tests {
     use crate::types::Mark;
 
     fn report(carrier: Carrier, access: Access, value: u32, mask: u32) -> String {
+        report_for(Role::Host, carrier, access, value, mask)
+    }
+
+    fn report_for(role: Role, carrier: Carrier, access: Access, value: u32, mask: u32) -> String {
         let found = MarkUse {
             place: "ipv4 policy rule 20000".to_owned(),
             carrier,
@@ -126,7 +139,7 @@ mod tests {
             mark: Mark { value, mask },
         };
         let mut report = CheckReport::default();
-        judge(&Config::default(), &[found], &mut report);
+        judge(&Config::default(), role, &[found], &mut report);
         report.to_text()
     }
 
@@ -146,6 +159,10 @@ mod tests {
         assert!(!text.contains("set [kernel]"), "{text}");
         let text = report(Carrier::Flow, Access::Writes, 0x20, 0x20);
         assert!(text.contains("set [kernel] marks.path = \"0x"), "{text}");
+        let text = report_for(Role::Nat, Carrier::Packet, Access::Reads, 0x20, 0x20);
+        assert!(text.contains("packets from [nat] sources"), "{text}");
+        let text = report(Carrier::Packet, Access::Reads, 0x20, 0x20);
+        assert!(text.contains("no foreign rule"), "{text}");
         let text = report(Carrier::Packet, Access::Writes, 0x2000, 0x2000);
         assert!(text.contains("no foreign rule"), "{text}");
     }

@@ -282,6 +282,7 @@ mod tests {
             backend: crate::firewall::BackendKind::Nftables,
             last_bypass: PerFamily::default(),
             unfiltered: PerFamily::default(),
+            no_switch: PerFamily::default(),
             shares: &crate::desired::shares::Shares::default(),
             available: PerFamily {
                 ipv4: true,

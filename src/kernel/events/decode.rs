@@ -10,7 +10,8 @@ use crate::kernel::nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
 use crate::kernel::route;
 use crate::kernel::rule::{self, RTM_DELRULE, RTM_NEWRULE};
 use crate::kernel::wire::{Frame, NFGEN_LEN, WireError, attributes, find};
-use crate::objects::{Route, RouteTarget, Rule};
+use crate::kernel::xfrm;
+use crate::objects::{ForwardPolicy, Route, RouteTarget, Rule};
 use crate::types::{Family, IfIndex, TableId};
 
 // Message types and attributes of linux/rtnetlink.h.
@@ -69,6 +70,8 @@ pub enum Change {
     /// An address was added or changed; the flags decide whether the address is usable.
     Address(IfIndex, IpAddr, u32),
     AddressGone(IfIndex, IpAddr),
+    /// A forward policy of ours was deleted; `None` after a flush of all policies.
+    PolicyGone(Option<ForwardPolicy>),
     FirewallTable {
         /// `NFPROTO_*` (linux/netfilter.h).
         family: u8,
@@ -98,6 +101,19 @@ pub(super) fn route_event(frame: &Frame<'_>) -> Result<Option<Event>, WireError>
         RTM_NEWADDR | RTM_DELADDR => address_change(frame)?,
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Change::NexthopObject),
         RTM_NEWNETCONF => sysctl_change(frame)?,
+        _ => None,
+    };
+    Ok(change.map(|change| Event {
+        change,
+        port: frame.port,
+    }))
+}
+
+/// Reads one notification of NETLINK_XFRM; `None` for foreign policies.
+pub(super) fn policy_event(frame: &Frame<'_>) -> Result<Option<Event>, WireError> {
+    let change = match frame.kind {
+        xfrm::DELPOLICY => xfrm::deleted(frame)?.map(|policy| Change::PolicyGone(Some(policy))),
+        xfrm::FLUSHPOLICY => Some(Change::PolicyGone(None)),
         _ => None,
     };
     Ok(change.map(|change| Event {

@@ -13,7 +13,7 @@ use std::io;
 use std::time::Instant;
 
 use rtnetlink::sys::Socket;
-use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt;
@@ -30,6 +30,8 @@ const ROUTE_GROUPS: [u32; 9] = [1, 5, 7, 8, 9, 11, 19, 24, 25];
 const NEXTHOP_GROUP: u32 = 32;
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUP: u32 = 7;
+/// `XFRMNLGRP_POLICY` (linux/xfrm.h).
+const POLICY_GROUP: u32 = 4;
 /// Bound of a notification: a link with many virtual functions may take 32 KiB.
 const RECEIVE: usize = 64 << 10;
 /// `MSG_DONTWAIT` (linux/socket.h).
@@ -71,6 +73,7 @@ pub struct Heard {
 pub struct Listener {
     route: Socket,
     firewall: Option<Socket>,
+    policies: Option<Socket>,
     buffer: Vec<u8>,
     /// The tables and own ports of the attached filter.
     filtered: Option<(Vec<TableId>, Vec<u32>)>,
@@ -105,9 +108,21 @@ impl Listener {
         Ok(Listener {
             route,
             firewall,
+            policies: None,
             buffer: Vec::with_capacity(RECEIVE),
             filtered: None,
         })
+    }
+
+    /// Listens to the forward policies of IPsec too. Without the notifications (a kernel without
+    /// IPsec), drift is found by the next pass.
+    pub fn hear_policies(&mut self, buffer: usize) {
+        if self.policies.is_some() {
+            return;
+        }
+        let socket = open(NETLINK_XFRM, buffer)
+            .and_then(|socket| socket.add_membership(POLICY_GROUP).map(|()| socket));
+        self.policies = socket.ok();
     }
 
     /// Lets the kernel drop notifications about routes of other tables than `tables` (except the
@@ -137,9 +152,8 @@ impl Listener {
     /// poll(2) fails.
     pub fn wait(&self, until: Option<Instant>) -> Result<(), ListenError> {
         let mut ready = vec![PollFd::new(&self.route, PollFlags::IN)];
-        if let Some(firewall) = &self.firewall {
-            ready.push(PollFd::new(firewall, PollFlags::IN));
-        }
+        let others = [&self.firewall, &self.policies].into_iter().flatten();
+        ready.extend(others.map(|socket| PollFd::new(socket, PollFlags::IN)));
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             // A timeout out of range of the system call's is none.
@@ -171,6 +185,15 @@ impl Listener {
                 &mut self.buffer,
                 most,
                 |bytes| read_all(bytes, NETLINK_NETFILTER, decode::firewall_event),
+                &mut heard,
+            )?;
+        }
+        if let Some(policies) = &self.policies {
+            drain(
+                policies,
+                &mut self.buffer,
+                most,
+                |bytes| read_all(bytes, NETLINK_XFRM, decode::policy_event),
                 &mut heard,
             )?;
         }

@@ -64,6 +64,11 @@ pub trait FirewallBackend {
         false
     }
 
+    /// True if the backend can have [`crate::firewall::Hook::PreroutingMark`].
+    fn marks_forwarded(&self) -> bool {
+        false
+    }
+
     /// Leaves the rules of some families as they are, neither read nor written, until the next
     /// call. Without effect on a backend with one transaction for both families.
     fn leave(&mut self, _families: PerFamily<bool>) {}

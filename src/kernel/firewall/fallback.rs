@@ -171,9 +171,9 @@ impl Fallback {
     }
 
     /// Finds the largest policy of each family that `trial` accepts, and remembers the parts left
-    /// out. A family without any rule counts as left out if the other one is refused. `fixed` is an
-    /// optional part that no trial leaves out.
-    fn search(&mut self, policy: &Ruleset, fixed: Option<Piece>, trial: Trial<'_>) {
+    /// out. A family without any rule counts as left out if the other one is refused. `fixed` are
+    /// optional parts that no trial leaves out.
+    fn search(&mut self, policy: &Ruleset, fixed: &[Piece], trial: Trial<'_>) {
         self.since = Some(Instant::now());
         let mut refused = Refusals::new();
         let families = policy.families();
@@ -189,7 +189,7 @@ impl Fallback {
             let last = self.last.keys().filter(|(of, _)| of == family);
             let guess: Vec<Piece> = last.map(|(_, piece)| *piece).collect();
             let mut optional = policy.optional(*family);
-            optional.retain(|piece| Some(*piece) != fixed);
+            optional.retain(|piece| !fixed.contains(piece));
             let found = largest(&optional, &guess, &mut tries);
             refused.extend(
                 found
@@ -210,9 +210,13 @@ impl Fallback {
     }
 }
 
-/// The optional part outside of the policy that iptables checks.
-fn fixed(backend: &dyn FirewallBackend) -> Option<Piece> {
-    backend.has_own_place_for_last().then_some(Piece::Last)
+/// The optional parts outside of the policy that iptables checks.
+fn fixed(backend: &dyn FirewallBackend) -> &'static [Piece] {
+    if backend.has_own_place_for_last() {
+        &[Piece::Last, Piece::Switch]
+    } else {
+        &[]
+    }
 }
 
 /// True if a smaller policy may be accepted.

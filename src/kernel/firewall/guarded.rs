@@ -1,11 +1,13 @@
-//! The iptables backend with a chain after all translation.
+//! The iptables backend with chains of nf_tables beside iptables.
 //!
-//! Nothing of iptables comes after the table nat, so the rules of [`Hook::PostroutingLast`] lie in
-//! an nf_tables table beside iptables. Without nf_tables, and on kernels that refuse the rules, the
-//! backend works without them. A flush of iptables leaves the table in place: packets without a
-//! translation don't leave until the repair.
+//! Nothing of iptables comes after the table nat, and rules of other programs behind ours may change
+//! a packet's mark, so the rules of [`Hook::PostroutingLast`], [`Hook::PreroutingMark`] and
+//! [`Hook::ForwardUnmark`] lie in an nf_tables table beside iptables. Without nf_tables, and on
+//! kernels that refuse the rules, the backend works without them. A flush of iptables leaves the table
+//! in place: packets without a translation don't leave until the repair.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::backend::FirewallBackend;
@@ -33,7 +35,7 @@ pub(super) struct Guarded {
     left: PerFamily<bool>,
     /// The rules of the last policy with the family, which stay in the table while iptables refuses
     /// the family: nothing leaves untranslated.
-    known: PerFamily<Vec<FwRule>>,
+    known: PerFamily<Vec<(Hook, FwRule)>>,
 }
 
 impl Guarded {
@@ -51,7 +53,7 @@ impl Guarded {
     fn learn(&mut self, ruleset: &Ruleset) {
         for family in Family::ALL {
             if !*self.left.get(family) {
-                *self.known.get_mut(family) = last_of(ruleset, family);
+                *self.known.get_mut(family) = beside(ruleset, family);
             }
         }
     }
@@ -60,25 +62,28 @@ impl Guarded {
         *self.has_nf_tables.get_or_init(Nftables::exists)
     }
 
-    /// The rules after all translation; `None` without such rules or without a place for them.
+    /// The rules of the table; `None` without such rules or without a place for them.
     fn last(&self, ruleset: &Ruleset) -> Option<Ruleset> {
-        let rules = Family::ALL.into_iter().flat_map(|family| {
-            if *self.left.get(family) {
+        let mut chains: BTreeMap<Hook, Vec<FwRule>> = BTreeMap::new();
+        for family in Family::ALL {
+            let rules = if *self.left.get(family) {
                 self.known.get(family).clone()
             } else {
-                last_of(ruleset, family)
+                beside(ruleset, family)
+            };
+            for (hook, rule) in rules {
+                chains.entry(hook).or_default().push(rule);
             }
-        });
-        let rules: Vec<FwRule> = rules.collect();
-        let is_empty = rules.is_empty();
+        }
+        let chains = chains.into_iter();
         let last = Ruleset {
-            chains: vec![Chain {
-                hook: Hook::PostroutingLast,
-                rules,
-            }],
+            chains: chains.map(|(hook, rules)| Chain { hook, rules }).collect(),
         };
-        let usable = !REFUSED.load(Ordering::Relaxed) && self.has_nf_tables();
-        (usable && !is_empty).then_some(last)
+        (self.is_usable() && !last.chains.is_empty()).then_some(last)
+    }
+
+    fn is_usable(&self) -> bool {
+        !REFUSED.load(Ordering::Relaxed) && self.has_nf_tables()
     }
 
     fn table(&mut self) -> Result<ObservedFirewall, FirewallError> {
@@ -101,10 +106,12 @@ impl Guarded {
     }
 
     /// Changes the rules of iptables, and then the table to `wanted`. A table with other rules goes
-    /// first, since its addresses may be the earlier ones: no rule drops a right translation.
+    /// first, since its addresses may be the earlier ones: no rule drops a right translation. The
+    /// `marks` stay, since the policies of IPsec refuse packets without them.
     fn change(
         &mut self,
         wanted: &[String],
+        marks: &Ruleset,
         rules: impl FnOnce(&mut IptablesBackend) -> Result<(), FirewallError>,
         table: impl FnOnce(&mut Self) -> Result<(), FirewallError>,
     ) -> Result<(), FirewallError> {
@@ -118,7 +125,8 @@ impl Guarded {
         if now.text == wanted {
             return rules(&mut self.rules);
         }
-        if !now.text.is_empty() {
+        let keeps = |this: &mut Self| !marks.chains.is_empty() && this.table.replace(marks).is_ok();
+        if !now.text.is_empty() && !keeps(self) {
             self.table.remove()?;
         }
         if let Err(error) = rules(&mut self.rules) {
@@ -138,10 +146,10 @@ impl FirewallBackend for Guarded {
 
     fn description(&self) -> String {
         let rules = self.rules.description();
-        if REFUSED.load(Ordering::Relaxed) || !self.has_nf_tables() {
-            format!("{rules}; without a guard after the translation, which needs nf_tables")
-        } else {
+        if self.is_usable() {
             rules
+        } else {
+            format!("{rules}; without a guard after the translation, which needs nf_tables")
         }
     }
 
@@ -209,8 +217,11 @@ impl FirewallBackend for Guarded {
             Some(last) => self.table.render(last)?,
             None => Vec::new(),
         };
+        let mut marks = last.clone().unwrap_or_default();
+        marks.chains.retain(|chain| chain.hook.is_of_switch());
         self.change(
             &wanted,
+            &marks,
             |rules| rules.replace(ruleset),
             |this| last.map_or(Ok(()), |last| this.install(&last)),
         )
@@ -223,13 +234,15 @@ impl FirewallBackend for Guarded {
         // The text of the record is unknown, so the table is written in any case.
         self.change(
             &["the record".to_owned()],
+            &Ruleset::default(),
             |backend| backend.restore(&rules),
             |this| table.map_or(Ok(()), |record| this.table.restore(&SavedRules(record))),
         )
     }
 
     fn remove(&mut self) -> Result<(), FirewallError> {
-        self.change(&[], IptablesBackend::remove, |_| Ok(()))
+        let nothing = Ruleset::default();
+        self.change(&[], &nothing, IptablesBackend::remove, |_| Ok(()))
     }
 
     fn rehearse(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
@@ -241,19 +254,23 @@ impl FirewallBackend for Guarded {
         true
     }
 
+    fn marks_forwarded(&self) -> bool {
+        self.is_usable()
+    }
+
     fn leave(&mut self, families: PerFamily<bool>) {
         self.left = families;
         self.rules.leave(families);
     }
 }
 
-/// The rules of a family after all translation.
-fn last_of(ruleset: &Ruleset, family: Family) -> Vec<FwRule> {
+/// The rules of a family that lie in the table.
+fn beside(ruleset: &Ruleset, family: Family) -> Vec<(Hook, FwRule)> {
     let chains = ruleset.chains.iter();
-    let last = chains.filter(|chain| chain.hook == Hook::PostroutingLast);
-    let rules = last.flat_map(|chain| &chain.rules);
-    let of_family = rules.filter(|rule| rule.family == Some(family));
-    of_family.cloned().collect()
+    let chains = chains.filter(|chain| chain.hook.is_beside_iptables());
+    let rules = chains.flat_map(|chain| chain.rules.iter().map(|rule| (chain.hook, rule)));
+    let of_family = rules.filter(|(_, rule)| rule.family == Some(family));
+    of_family.map(|(hook, rule)| (hook, rule.clone())).collect()
 }
 
 fn not_a_record(error: serde_json::Error) -> FirewallError {

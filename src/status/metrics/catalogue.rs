@@ -269,7 +269,7 @@ pub const CATALOGUE: &[Metric] = &[
         labels: &["object"],
         help: "Repaired objects by kind: routes, rules and firewall objects of Trailblazer that another program had deleted or changed.",
         samples: |snapshot, out| {
-            let known = ["nat", "nexthop", "route", "rule", "sysctl"];
+            let known = ["nat", "nexthop", "route", "rule", "sysctl", "xfrm_policy"];
             counts(&known, &snapshot.drift.mended, out);
         },
     },

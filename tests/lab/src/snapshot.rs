@@ -63,7 +63,7 @@ impl Snapshot {
 
 impl Ns {
     /// The whole state: links with addresses, routes, rules and nexthops of both families, the
-    /// nftables ruleset and iptables without counters, sysctls.
+    /// policies of IPsec, the nftables ruleset and iptables without counters, sysctls.
     pub fn snapshot(&self) -> Snapshot {
         let mut sections = Vec::new();
         for words in [
@@ -76,6 +76,7 @@ impl Ns {
         ] {
             sections.push((format!("ip {words}"), self.ip(words)));
         }
+        sections.push(("xfrm".into(), self.ip("xfrm policy")));
         sections.push(("nft".into(), self.run(&["nft", "-s", "list", "ruleset"])));
         for family in ["ip", "ip6"] {
             // A query of iptables-legacy creates the queried table: ask only for existing tables.
@@ -104,6 +105,8 @@ impl Ns {
         for (title, text) in &mut snapshot.sections {
             *text = if title == "nft" {
                 foreign_nft(text)
+            } else if title == "xfrm" {
+                foreign_policies(text)
             } else if title.starts_with("ip ") {
                 foreign_ip(text)
             } else if title.contains("tables") {
@@ -137,6 +140,23 @@ fn foreign_ip(text: &str) -> String {
         }
     }
     kept
+}
+
+/// Drops the policies with Trailblazer's priorities. The further lines of a policy are indented.
+fn foreign_policies(text: &str) -> String {
+    let mut policies: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if !line.starts_with('\t') {
+            policies.push(String::new());
+        }
+        if let Some(policy) = policies.last_mut() {
+            policy.push_str(line);
+            policy.push('\n');
+        }
+    }
+    let ours = ["priority 1413611521 ", "priority 1413611522 "];
+    policies.retain(|policy| !ours.iter().any(|words| policy.contains(words)));
+    policies.concat()
 }
 
 fn foreign_nft(text: &str) -> String {

@@ -60,6 +60,7 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
             Err(Nothing::Inexpressible(what)) => Err(what),
             Err(Nothing::NeverMatches) => Err(format!("mark {mark}")),
         },
+        Statement::SetPacketMark(mark) => Err(format!("packet mark {mark}")),
         Statement::RestoreMark { mask } => Ok(format!(
             "-j CONNMARK --restore-mark --nfmask {mask:#x} --ctmask {mask:#x}"
         )),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::counters::{self, Counted};
-use super::expression::{Expressions, octets, source_of};
+use super::expression::{Expressions, not_opening, octets, source_of, syn};
 use super::message::{COMMENT, RuleState, comment_userdata};
 use super::sets::{destination_set, number_set};
 use super::table::{ChainState, SetState, TableState};
@@ -54,10 +54,11 @@ pub(super) fn table(name: &str, ruleset: &Ruleset) -> Result<TableState, Firewal
 }
 
 fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, FirewallError> {
-    // "mangle" is priority -150 and "srcnat" 100 (linux/netfilter_ipv4.h); firewall::Hook explains
-    // the distances.
+    // "mangle" is -150 and "srcnat" 100 (linux/netfilter_ipv4.h); firewall::Hook has the distances.
     let (name, kind, hook, priority) = match chain.hook {
         Hook::Prerouting => ("prerouting", "filter", NF_INET_PRE_ROUTING, -150),
+        Hook::PreroutingMark => ("prerouting-mark", "filter", NF_INET_PRE_ROUTING, i32::MAX),
+        Hook::ForwardUnmark => ("forward-unmark", "filter", NF_INET_FORWARD, i32::MIN),
         Hook::OutputReroute => ("output", "route", NF_INET_LOCAL_OUT, -150),
         Hook::Forward => ("forward", "filter", NF_INET_FORWARD, -150),
         Hook::PostroutingCount => ("count", "filter", NF_INET_POST_ROUTING, -150),
@@ -267,6 +268,10 @@ fn encode_verdict(
             let mark = checked(mark)?;
             written(counted, mark, Expressions::ct, NFT_CT_MARK).set_ct(NFT_CT_MARK)
         }
+        Statement::SetPacketMark(mark) => {
+            let mark = checked(mark)?;
+            written(counted, mark, Expressions::meta, NFT_META_MARK).set_meta(NFT_META_MARK)
+        }
         Statement::RestoreMark { mask } => {
             // A bitwise operation on two registers needs Linux 6.13, and enterprise kernels are at
             // 6.1. The condition of the rule has compared the flow's bits with a constant, so the
@@ -320,24 +325,6 @@ fn ported(expressions: Expressions, protocol: u8, place: (u32, u32), ports: Port
         .transport_header(place)
         .compare(NFT_CMP_GTE, &ports.first.to_be_bytes())
         .compare(NFT_CMP_LTE, &ports.last.to_be_bytes())
-}
-
-/// Matches TCP packets with SYN and without RST.
-fn syn(expressions: Expressions) -> Expressions {
-    expressions
-        .meta(NFT_META_L4PROTO)
-        .compare(NFT_CMP_EQ, &[IPPROTO_TCP])
-        .transport_header(TCP_FLAGS)
-        .bitwise(&[TCP_SYN | TCP_RST], &[0])
-        .compare(NFT_CMP_EQ, &[TCP_SYN])
-}
-
-/// Matches TCP packets without SYN, or with ACK.
-fn not_opening(expressions: Expressions) -> Expressions {
-    expressions
-        .transport_header(TCP_FLAGS)
-        .bitwise(&[TCP_SYN | TCP_ACK], &[0])
-        .compare(NFT_CMP_NEQ, &[TCP_SYN])
 }
 
 fn next_hop(expressions: Expressions, address: IpAddr, operator: u32) -> Expressions {

@@ -257,3 +257,21 @@ impl Expressions {
         masked.compare(operator, &octets(prefix.network()))
     }
 }
+
+/// Matches TCP packets with SYN and without RST.
+pub(super) fn syn(expressions: Expressions) -> Expressions {
+    expressions
+        .meta(NFT_META_L4PROTO)
+        .compare(NFT_CMP_EQ, &[IPPROTO_TCP])
+        .transport_header(TCP_FLAGS)
+        .bitwise(&[TCP_SYN | TCP_RST], &[0])
+        .compare(NFT_CMP_EQ, &[TCP_SYN])
+}
+
+/// Matches TCP packets without SYN, or with ACK.
+pub(super) fn not_opening(expressions: Expressions) -> Expressions {
+    expressions
+        .transport_header(TCP_FLAGS)
+        .bitwise(&[TCP_SYN | TCP_ACK], &[0])
+        .compare(NFT_CMP_NEQ, &[TCP_SYN])
+}

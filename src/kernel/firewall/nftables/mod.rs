@@ -249,4 +249,8 @@ impl FirewallBackend for Nftables {
     fn rehearses_fully(&self) -> bool {
         true
     }
+
+    fn marks_forwarded(&self) -> bool {
+        true
+    }
 }
