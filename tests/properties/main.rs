@@ -163,6 +163,7 @@ proptest! {
         prop_assert_eq!(owned.routes, routes);
         prop_assert_eq!(found, rules);
         prop_assert_eq!(owned.nexthops, Vec::new());
+        prop_assert_eq!(owned.policies, desired.policies);
     }
 
     #[test]
