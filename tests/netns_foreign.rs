@@ -762,3 +762,39 @@ fn running_agent_names_narrow_routes_and_filters_of_a_host() {
         }
     });
 }
+
+/// The same on a NAT: a drop policy, a translation before ours, a transparent proxy. Each packet that
+/// reaches the partner meanwhile has the egress address.
+#[test]
+fn running_agent_names_foreign_chains_of_a_nat() {
+    isolated(|| {
+        let case = one_gateway(NatLayout::TwoInterfaces, Firewall::Nftables);
+        let lab = Lab::with(case.layout);
+        let machine = case.machine(&lab);
+        lab.default_via("host1", "nat1");
+        let agent = machine.agent();
+        agent.wait_in_force();
+        let words = [
+            "iptables-legacy table filter, chain FORWARD: policy drop",
+            "table inet fw, chain f: policy drop",
+            "table ip fw, chain f, rule 1: snat",
+            "table ip proxy, chain p: dnat",
+        ];
+        for foreign in NAT.iter().filter(|it| words.contains(&it.words)) {
+            let promised = lab.who("host1", foreign.partner);
+            assert!(promised.is_ok(), "{}: {promised:?}", foreign.words);
+            count_from_now(&lab);
+            run(&machine, foreign.add);
+            let is_named = |it: &serde_json::Value| {
+                it["state"] == "degraded" && it["degraded"].to_string().contains(foreign.words)
+            };
+            agent.wait_for(foreign.words, is_named);
+            assert!(lab.who("host1", foreign.partner).is_err());
+            assert_no_leaks(&lab);
+            run(&machine, foreign.remove);
+            // The drops of untranslated packets are reported for a minute.
+            agent.wait_for("the verdict goes", |it| !is_named(it));
+            assert_eq!(lab.who("host1", foreign.partner), promised);
+        }
+    });
+}

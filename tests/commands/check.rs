@@ -228,6 +228,14 @@ fn check_reports_the_order_of_iptables_jumps() {
         let checked = Checked::run(&setup, ns, 0);
         checked.has("backend", "ok", "iptables (as configured");
         checked.has("iptables", "warn", "is rule 2, behind foreign rules");
+        // The tool warns of the other variant in its own words.
+        ns.run(&["iptables-legacy", "-t", "filter", "-S"]);
+        let both = Checked::run(&setup, ns, 0);
+        both.has("iptables", "ok", "rules of iptables-legacy exist too");
+        let warned = |(name, level, message): (&str, &str, &str)| {
+            name == "iptables" && level == "warn" && message.contains("tables present")
+        };
+        assert!(!both.all().any(warned), "{:#}", both.0);
     });
 }
 
