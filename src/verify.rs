@@ -10,8 +10,8 @@ use crate::desired::EgressPath;
 use crate::judge::chain::BaseChain;
 use crate::judge::{
     Gateways, Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, doubt_about, forwarded,
-    gateways_of, incoming, inside, judge, judge_incoming, judge_redirects, ordinary_partner,
-    questions, silent, unverified,
+    gateways_of, incoming, inside, judge, judge_incoming, judge_redirects, marked,
+    ordinary_partner, questions, silent, unverified,
 };
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{chosen_source, lookup};
@@ -37,12 +37,12 @@ struct Answers {
 /// # Errors
 /// The kernel gives no answer.
 pub fn judge_kernel(promise: &Promise<'_>, kernel: &mut Kernel) -> Result<Verdicts, NetlinkError> {
-    let Answers { own, decisions } = ask(promise, std::iter::empty(), kernel)?;
     let (chains, unread) = foreign_chains(promise, kernel);
     let promise = Promise {
         chains: &chains,
         ..*promise
     };
+    let Answers { own, decisions } = ask(&promise, std::iter::empty(), kernel)?;
     let learned = learned_hops(&promise, kernel)?;
     let mut verdicts = judge(&promise, &own, &decisions);
     verdicts
@@ -88,7 +88,8 @@ fn ask<'a>(
     let changed = sample(changed(steps, promise.ownership));
     asked.extend(changed.flat_map(|prefix| about(promise, prefix)));
     let mut decisions = Vec::with_capacity(asked.len());
-    for question in asked {
+    let asked = asked.into_iter();
+    for question in asked.flat_map(|question| marked(promise, question)) {
         let decision = lookup(kernel.socket(), &question.lookup)?;
         decisions.push((question, decision));
     }

@@ -118,12 +118,7 @@ fn until_all_are_back(routes: &[Route]) -> Res<f64> {
 
 /// True if a packet to the address takes the bypass path.
 fn is_routed(kernel: &mut Kernel, destination: IpAddr) -> Res<bool> {
-    let question = Lookup {
-        destination,
-        source: None,
-        input: None,
-        mark: 0,
-    };
+    let question = Lookup::from_socket(destination);
     let decision = lookup(kernel.socket(), &question)?;
     Ok(matches!(decision, RouteDecision::Route(route) if route.key.table == BYPASS))
 }

@@ -5,7 +5,7 @@ use super::exemption::Exemption;
 use super::expected::{Expected, Promise};
 use super::packet::RouteDecision;
 use super::probes::Question;
-use super::words::errno_text;
+use super::words::{decision_text, errno_text, promised_text};
 use crate::degraded::Part;
 use crate::desired::EgressPath;
 use crate::objects::{ForeignSelector, Leg, RouteTarget, Rule, RuleAction};
@@ -26,6 +26,11 @@ pub enum Agreement {
         /// Empty if no remedy is known to help.
         advice: String,
     },
+    /// Foreign state perhaps takes ordinary packets: a chain marks them under a condition outside
+    /// our knowledge.
+    PerhapsDefeated {
+        reason: String,
+    },
     /// Our own objects are not as planned.
     No,
 }
@@ -36,6 +41,36 @@ pub fn agreement(
     question: &Question,
     decision: &RouteDecision,
 ) -> Agreement {
+    let found = compared(promise, question, decision);
+    let Some(marked) = &question.marked else {
+        return found;
+    };
+    let (reason, advice) = match found {
+        Agreement::Defeated { reason, advice } => (reason, advice),
+        Agreement::No => (
+            format!(
+                "packets get another path: promised {}, but the kernel says {}",
+                promised_text(promise, &question.expected),
+                decision_text(promise, decision)
+            ),
+            String::new(),
+        ),
+        other => return other,
+    };
+    let reason = format!("{reason}, {}", marked.text(question.lookup.mark));
+    if !marked.certain {
+        return Agreement::PerhapsDefeated { reason };
+    }
+    let exclude = "let that chain leave ordinary packets unmarked";
+    let advice = if advice.is_empty() {
+        exclude.to_owned()
+    } else {
+        format!("{exclude}, or {advice}")
+    };
+    Agreement::Defeated { reason, advice }
+}
+
+fn compared(promise: &Promise<'_>, question: &Question, decision: &RouteDecision) -> Agreement {
     let Question {
         lookup, expected, ..
     } = question;

@@ -9,57 +9,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::ordinary::{LOCAL, PORT, PROTOCOL, SOURCE_PORT, UNICAST, UNNAMED_USER};
-use crate::types::{Family, IfIndex};
-
-/// The bits of the flow's state in both interfaces (`NF_CT_STATE_BIT`,
-/// linux/netfilter/nf_conntrack_common.h).
-const ESTABLISHED: u32 = 2;
-const NEW: u32 = 8;
-
-/// A part of a packet that a condition reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
-    InputName,
-    OutputName,
-    InputIndex,
-    OutputIndex,
-    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`, one byte.
-    Family,
-    /// The protocol of the frame (`ETH_P_*`), in the order of the network.
-    EtherType,
-    /// The protocol in the IP header.
-    Protocol,
-    SourcePort,
-    DestinationPort,
-    /// Bytes of an address of that family; conditions fail for the other family.
-    Source(Family),
-    Destination(Family),
-    /// The state of the flow, in the host's byte order.
-    FlowState,
-    /// The status bits of the flow (`IPS_*`), in the host's byte order.
-    FlowStatus,
-    /// The packet's mark, in the host's byte order.
-    Mark,
-    /// The user of the sending socket, in the host's byte order.
-    User,
-    /// The routing type of the destination (`RTN_*`), in the host's byte order.
-    DestinationType,
-    Unknown,
-}
-
-impl Field {
-    /// The bytes of a value. A longer key joins several fields.
-    pub fn width(self) -> usize {
-        match self {
-            Field::InputName | Field::OutputName => 16,
-            Field::Family | Field::Protocol => 1,
-            Field::EtherType | Field::SourcePort | Field::DestinationPort => 2,
-            Field::Source(Family::Ipv6) | Field::Destination(Family::Ipv6) => 16,
-            _ => 4,
-        }
-    }
-}
+use super::at_hook::Value;
+pub use super::at_hook::{FlowPlace, Packet, octets};
+pub use super::field::Field;
+use super::marks::Write;
+use crate::types::Family;
 
 /// The comparison of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +74,14 @@ impl Condition {
         }
         let value = match packet.value(self.field) {
             Value::Bytes(bytes) => bytes,
+            Value::Bits(bits) => {
+                let compared = self.mask.first_chunk();
+                let compared = compared.map_or(u32::MAX, |mask| u32::from_ne_bytes(*mask));
+                if compared & !bits.known != 0 {
+                    return None;
+                }
+                bits.value.to_ne_bytes().into()
+            }
             Value::OtherFamily => return Some(false),
             Value::Unknown => return None,
         };
@@ -159,7 +121,7 @@ fn masked(mut value: Vec<u8>, mask: &[u8]) -> Vec<u8> {
 /// The effect of a rule on a packet that matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// The next rule follows: counters, logs, marks.
+    /// The next rule follows: counters, logs.
     Continue,
     Accept,
     Drop,
@@ -171,8 +133,6 @@ pub enum Effect {
     Translate(NewSource),
     /// Another destination: translation, redirection, a transparent proxy.
     Divert,
-    /// conntrack ignores the packet: nothing translates the packet. The next rule follows.
-    Untrack,
     /// The effect of the first element with conditions that hold.
     Map(Vec<(Vec<Condition>, Effect)>),
     /// A jump to a chain of ours.
@@ -199,6 +159,8 @@ impl From<Option<IpAddr>> for NewSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignRule {
     pub conditions: Vec<Condition>,
+    /// In the sequence of the rule, before its effect.
+    pub writes: Vec<Write>,
     pub effect: Effect,
 }
 
@@ -270,124 +232,10 @@ pub struct BaseChain {
     pub age: Option<Age>,
     /// The interfaces of an ingress or egress hook; empty elsewhere.
     pub devices: Vec<String>,
+    /// The kernel routes a packet of the host again if this chain has changed the packet's mark (type
+    /// `route`).
+    pub reroutes: bool,
     /// The policy is drop.
     pub drops: bool,
     pub chains: BTreeMap<String, Vec<ForeignRule>>,
-}
-
-/// A packet at one of the hooks. The host's own packets have no input interface (index 0), those for
-/// the host no output interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packet {
-    pub input: (IfIndex, String),
-    pub output: (IfIndex, String),
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    /// The first packet of a flow; otherwise a later one.
-    pub opens: bool,
-    /// The fields that the hook of the chain does not see as the packet has them, such as the output
-    /// interface before the routing decision.
-    pub unseen: Vec<Field>,
-}
-
-enum Value {
-    Bytes(Vec<u8>),
-    OtherFamily,
-    Unknown,
-}
-
-impl Packet {
-    /// The family of the packet.
-    pub fn family(&self) -> Family {
-        Family::of(self.destination)
-    }
-
-    fn value(&self, field: Field) -> Value {
-        if self.unseen.contains(&field) {
-            return Value::Unknown;
-        }
-        let of = |family: Family, address: IpAddr| {
-            if family == Family::of(address) {
-                Value::Bytes(octets(address))
-            } else {
-                Value::OtherFamily
-            }
-        };
-        match field {
-            Field::InputName => Value::Bytes(padded(&self.input.1)),
-            Field::OutputName => Value::Bytes(padded(&self.output.1)),
-            Field::InputIndex => Value::Bytes(self.input.0.0.to_ne_bytes().into()),
-            Field::OutputIndex => Value::Bytes(self.output.0.0.to_ne_bytes().into()),
-            Field::Family => Value::Bytes(vec![protocol_family(self.family())]),
-            Field::EtherType => Value::Bytes(ether_type(self.family()).to_be_bytes().into()),
-            Field::Protocol => Value::Bytes(vec![PROTOCOL]),
-            // The other port is any.
-            Field::DestinationPort if self.opens => Value::Bytes(PORT.to_be_bytes().into()),
-            Field::SourcePort if !self.opens => Value::Bytes(PORT.to_be_bytes().into()),
-            // The kernel chooses the port of an own socket.
-            Field::SourcePort if self.input.0 == IfIndex(0) => own_port(),
-            Field::DestinationPort if self.output.0 == IfIndex(0) => own_port(),
-            Field::SourcePort | Field::DestinationPort => Value::Unknown,
-            Field::Source(family) => of(family, self.source),
-            Field::Destination(family) => of(family, self.destination),
-            Field::FlowState => {
-                let state = if self.opens { NEW } else { ESTABLISHED };
-                Value::Bytes(state.to_ne_bytes().into())
-            }
-            Field::FlowStatus => {
-                let status = if self.opens { OPENING } else { ANSWERED };
-                Value::Bytes(status.to_ne_bytes().into())
-            }
-            Field::Mark => Value::Bytes(vec![0; 4]),
-            // A forwarded packet has no socket.
-            Field::User if self.input.0 != IfIndex(0) => Value::Unknown,
-            Field::User => Value::Bytes(UNNAMED_USER.to_ne_bytes().into()),
-            Field::DestinationType if self.opens => Value::Bytes(UNICAST.to_ne_bytes().into()),
-            Field::DestinationType if self.output.0 == IfIndex(0) => {
-                Value::Bytes(LOCAL.to_ne_bytes().into())
-            }
-            Field::DestinationType | Field::Unknown => Value::Unknown,
-        }
-    }
-}
-
-/// The status of a flow at its first packet, and with an answer to translated packets: `IPS_SRC_NAT`,
-/// `IPS_SEEN_REPLY`, `IPS_CONFIRMED`, and the marks of finished translations
-/// (linux/netfilter/nf_conntrack_common.h). Nobody translates the destination of an ordinary packet.
-const OPENING: u32 = 0x100;
-const ANSWERED: u32 = 0x19a;
-
-/// `ETH_P_IP` and `ETH_P_IPV6` (linux/if_ether.h).
-fn ether_type(family: Family) -> u16 {
-    match family {
-        Family::Ipv4 => 0x0800,
-        Family::Ipv6 => 0x86dd,
-    }
-}
-
-fn own_port() -> Value {
-    Value::Bytes(SOURCE_PORT.to_be_bytes().into())
-}
-
-/// The number of a family in netfilter (`NFPROTO_*`, linux/netfilter.h).
-fn protocol_family(family: Family) -> u8 {
-    match family {
-        Family::Ipv4 => 2,
-        Family::Ipv6 => 10,
-    }
-}
-
-/// The bytes of an address.
-pub fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().into(),
-        IpAddr::V6(v6) => v6.octets().into(),
-    }
-}
-
-/// An interface name as the kernel compares it: 16 bytes (`IFNAMSIZ`), zeros at the end.
-fn padded(name: &str) -> Vec<u8> {
-    let mut bytes = name.as_bytes().to_vec();
-    bytes.resize(16, 0);
-    bytes
 }

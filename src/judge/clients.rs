@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::chain::{BaseChain, Condition, Effect, Field, Packet, Test};
 use super::expected::Promise;
+use super::marked::our_bits;
+use super::marks::Marks;
 use super::probes::{forwarded, is_partner};
 use crate::desired::InputPath;
 use crate::types::{Family, IfIndex};
@@ -24,12 +26,13 @@ pub(super) fn opening(
 ) -> Option<Packet> {
     let lookup = forwarded(promise.facts, input, destination)?;
     Some(Packet {
-        input: (lookup.input?, input.device.clone()),
-        output: (out, promise.facts.device_name(out)),
-        source: lookup.source?,
-        destination,
-        opens: true,
-        unseen: Vec::new(),
+        marks: Marks::none(our_bits(promise)),
+        ..Packet::opening(
+            (lookup.input?, input.device.clone()),
+            (out, promise.facts.device_name(out)),
+            lookup.source?,
+            destination,
+        )
     })
 }
 

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::expected::{Expected, Promise};
+use super::hosts::is_network;
 use super::ordinary;
 use super::packet::{Lookup, RouteDecision};
 use crate::facts::{HostFacts, MainRoute};
 use crate::objects::{ForeignSelector, Route, RouteTarget, Rule, RuleAction, Via};
 use crate::plan::rule_text::rule_text;
-use crate::types::{Family, Priority, TableId};
+use crate::types::{Family, Mark, Priority, TableId};
 
 /// The cause of a decision that is not ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +151,9 @@ pub(super) fn takes_ordinary_packets(
         // `not fwmark X`: everything without the mark.
         return true;
     }
-    if rule.mark.is_some_and(|mark| mark.value & mark.mask != 0) {
+    // A mark of the question is the work of a foreign chain.
+    let carried = |mark: Mark| mark.value & mark.mask == question.mark & mark.mask;
+    if rule.mark.is_some_and(|mark| !carried(mark)) {
         return false;
     }
     rule.foreign_selectors
@@ -159,8 +162,7 @@ pub(super) fn takes_ordinary_packets(
             // Every socket without an address may send there.
             ForeignSelector::To(_) => true,
             ForeignSelector::From(prefix) => is_ordinary_source(prefix, question, promise),
-            ForeignSelector::Users(first, last) => ordinary::is_everybody(*first, *last),
-            other => ordinary::matches_selector(other).unwrap_or(false),
+            other => ordinary::is_ordinary(other).unwrap_or(false),
         })
 }
 
@@ -171,7 +173,8 @@ fn is_inverted(rule: &Rule) -> bool {
 /// The source of a question from a socket is the address that the kernel chooses for sockets
 /// without one. After the choice, the kernel routes connected IPv4 sockets again by that address
 /// (`ip_route_connect`, include/net/route.h), and IPv6 connections at the next change of any route
-/// (`inet6_sk_rebuild_header`, net/ipv6/af_inet6.c). For a forwarded packet, the selector must hold a whole network of hosts.
+/// (`inet6_sk_rebuild_header`, net/ipv6/af_inet6.c). For a
+/// forwarded packet, the selector must hold a network of clients.
 fn is_ordinary_source(selector: &IpNet, question: &Lookup, promise: &Promise<'_>) -> bool {
     let family = Family::of_net(selector);
     match (question.source, question.input) {
@@ -182,7 +185,10 @@ fn is_ordinary_source(selector: &IpNet, question: &Lookup, promise: &Promise<'_>
             .get(family)
             .inputs
             .iter()
-            .any(|input| selector.contains(&input.source)),
+            .any(|input| {
+                let inside = input.source.contains(selector) && is_network(selector);
+                selector.contains(&input.source) || inside
+            }),
         (None, _) => is_wide(selector),
     }
 }
@@ -211,7 +217,10 @@ fn may_match(rule: &Rule, question: &Lookup, promise: &Promise<'_>) -> bool {
         .all(|selector| match selector {
             ForeignSelector::To(prefix) => holds(prefix, Some(question.destination)),
             ForeignSelector::From(prefix) => holds(prefix, question.source),
-            other => ordinary::matches_selector(other).unwrap_or(true),
+            other => {
+                let (transport, user) = (question.transport, question.user);
+                ordinary::matches_selector(other, transport, user).unwrap_or(true)
+            }
         })
 }
 

@@ -45,12 +45,17 @@ impl fmt::Display for Exemption {
     }
 }
 
-/// The exemptions of both families. `own` are the addresses of sockets without one.
-pub(super) fn all(promise: &Promise<'_>, own: &PerFamily<Option<IpAddr>>) -> Vec<Exemption> {
+/// The exemptions of both families. `own` are the addresses of sockets without one, `marks` those
+/// that ordinary packets carry.
+pub(super) fn all(
+    promise: &Promise<'_>,
+    own: &PerFamily<Option<IpAddr>>,
+    marks: &BTreeSet<u32>,
+) -> Vec<Exemption> {
     let mut found = Vec::new();
     for family in Family::ALL {
         let rules = foreign_before(promise, family)
-            .filter(|rule| is_exemption(promise, rule, own))
+            .filter(|rule| is_exemption(promise, rule, own, marks))
             .map(|rule| Exemption::Rule(named_rule(rule)));
         name_some(&mut found, rules);
         let routes = overlapping(promise, family).into_iter();
@@ -132,7 +137,12 @@ fn name_some(found: &mut Vec<Exemption>, mut all: impl Iterator<Item = Exemption
     }
 }
 
-fn is_exemption(promise: &Promise<'_>, rule: &Rule, own: &PerFamily<Option<IpAddr>>) -> bool {
+fn is_exemption(
+    promise: &Promise<'_>,
+    rule: &Rule,
+    own: &PerFamily<Option<IpAddr>>,
+    marks: &BTreeSet<u32>,
+) -> bool {
     let family = rule.family;
     let forwards = promise.forwards(family);
     let inputs = &promise.desired.paths.get(family).inputs;
@@ -157,7 +167,14 @@ fn is_exemption(promise: &Promise<'_>, rule: &Rule, own: &PerFamily<Option<IpAdd
         input,
         ..Lookup::from_socket(family.default_prefix().addr())
     };
-    concerns && !is_private && !takes_ordinary_packets(rule, &packet, promise)
+    let takes = |mark: &u32| {
+        let marked = Lookup {
+            mark: *mark,
+            ..packet.clone()
+        };
+        takes_ordinary_packets(rule, &marked, promise)
+    };
+    concerns && !is_private && !marks.iter().chain([&0]).any(takes)
 }
 
 /// Narrow routes of the main table that take a selected prefix or a part of one.

@@ -1,6 +1,8 @@
 //! The fate of a packet in a foreign chain.
 
 use super::chain::{BaseChain, ChainPlace, Condition, Effect, NewSource, Packet, all_hold};
+use super::marks::{MarkOf, MarkWrite, Marks, Write, Zone};
+pub use super::stopping::StoppingChain;
 
 /// Depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
 const DEEPEST: usize = 16;
@@ -29,30 +31,23 @@ pub enum Fate {
     Untracked(StoppingChain),
 }
 
-/// The chain that decides a packet's fate.
+/// A packet behind a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoppingChain {
-    pub table: String,
-    pub chain: String,
-    /// The place of a translating rule in the chain, counted from 1.
-    pub rule: Option<usize>,
-    /// `policy drop`, `drop`, `reject`, `snat`, `masquerade`, `dnat`.
-    pub verdict: &'static str,
-}
-
-impl std::fmt::Display for StoppingChain {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}, chain {}", self.table, self.chain)?;
-        if let Some(rule) = self.rule {
-            write!(f, ", rule {rule}")?;
-        }
-        write!(f, ": {}", self.verdict)
-    }
+pub struct Passage {
+    pub fate: Fate,
+    pub marks: Marks,
+    /// The last rule that wrote the packet's mark, or perhaps did.
+    pub marked_by: Option<StoppingChain>,
+    /// A write of the packet's zone, with its rule; the inner `None` for an unknown zone.
+    pub zone: Option<(Option<Zone>, StoppingChain)>,
 }
 
 struct Run<'a> {
     base: &'a BaseChain,
-    packet: &'a Packet,
+    /// With the marks after the rules so far.
+    packet: Packet,
+    marked_by: Option<StoppingChain>,
+    zone: Option<(Option<Zone>, StoppingChain)>,
     /// Our chain leaves the packet alone, so that later rules see the packet.
     beyond_ours: bool,
     steps: usize,
@@ -93,9 +88,34 @@ impl BaseChain {
         if !self.families.contains(&packet.family()) {
             return Fate::Passes;
         }
+        self.walked(packet, beyond_ours).0
+    }
+
+    /// The packet behind this chain.
+    pub fn passage(&self, packet: &Packet) -> Passage {
+        if !self.families.contains(&packet.family()) {
+            return Passage {
+                fate: Fate::Passes,
+                marks: packet.marks.clone(),
+                marked_by: None,
+                zone: None,
+            };
+        }
+        let (fate, run) = self.walked(packet, false);
+        Passage {
+            fate,
+            marks: run.packet.marks,
+            marked_by: run.marked_by,
+            zone: run.zone,
+        }
+    }
+
+    fn walked(&self, packet: &Packet, beyond_ours: bool) -> (Fate, Run<'_>) {
         let mut run = Run {
             base: self,
-            packet,
+            packet: packet.clone(),
+            marked_by: None,
+            zone: None,
             beyond_ours,
             steps: 0,
             perhaps_accepted: false,
@@ -104,6 +124,11 @@ impl BaseChain {
             untracked: None,
         };
         let end = run.chain(&self.name, 0, true);
+        let fate = self.fate_of(end, &mut run);
+        (fate, run)
+    }
+
+    fn fate_of(&self, end: End, run: &mut Run<'_>) -> Fate {
         let stopped = match end {
             End::Translated(to, culprit) => return Fate::Translated(to, culprit),
             End::Diverted(culprit) if run.perhaps_accepted => return Fate::MayDivert(culprit),
@@ -111,13 +136,13 @@ impl BaseChain {
             End::Stopped(culprit) => culprit,
             End::Through if self.drops => self.culprit(&self.name, "policy drop"),
             End::Accepted | End::Ours | End::Through => {
-                if let Some((to, culprit)) = run.perhaps_translated {
+                if let Some((to, culprit)) = run.perhaps_translated.take() {
                     return Fate::MayTranslate(to, culprit);
                 }
-                if let Some(culprit) = run.perhaps_diverted {
+                if let Some(culprit) = run.perhaps_diverted.take() {
                     return Fate::MayDivert(culprit);
                 }
-                return run.untracked.map_or(Fate::Passes, Fate::Untracked);
+                return run.untracked.take().map_or(Fate::Passes, Fate::Untracked);
             }
         };
         if run.perhaps_accepted {
@@ -167,12 +192,15 @@ impl Run<'_> {
                 self.perhaps_accepted = true;
                 return End::Through;
             }
-            let matched = rule.matches(self.packet);
+            let matched = rule.matches(&self.packet);
             let matches = match matched {
                 Some(false) => continue,
                 Some(true) => certain,
                 None => false,
             };
+            for write in &rule.writes {
+                self.write(*write, at, matches);
+            }
             if matched == Some(true) && entered && !certain && rule.effect == Effect::Divert {
                 let culprit = self.base.culprit(name, "dnat");
                 self.perhaps_diverted.get_or_insert(culprit);
@@ -187,6 +215,32 @@ impl Run<'_> {
             }
         }
         End::Through
+    }
+
+    fn write(&mut self, write: Write, at: (&str, usize), certain: bool) {
+        let base = self.base;
+        match write {
+            Write::Mark(write) => self.write_mark(write, at, certain && !self.perhaps_accepted),
+            Write::Untrack if certain => {
+                self.untracked = Some(base.culprit(at.0, "notrack"));
+            }
+            Write::Untrack => {}
+            Write::Zone(zone) => {
+                let zone = zone.filter(|_| certain && !self.perhaps_accepted);
+                self.zone = Some((zone, base.culprit(at.0, "ct zone")));
+            }
+        }
+    }
+
+    fn write_mark(&mut self, write: MarkWrite, (chain, rule): (&str, usize), certain: bool) {
+        let marks = self.packet.marks.written(write, certain);
+        if write.of == MarkOf::Packet && marks != self.packet.marks {
+            self.marked_by = Some(StoppingChain {
+                rule: Some(rule),
+                ..self.base.culprit(chain, "mark")
+            });
+        }
+        self.packet.marks = marks;
     }
 
     /// The effect of a rule, at `(chain, rule)`.
@@ -210,12 +264,6 @@ impl Run<'_> {
             }
             Effect::Translate(_) => return Flow::Next,
             Effect::Divert => End::Diverted(base.culprit(chain, "dnat")),
-            Effect::Untrack => {
-                if certain {
-                    self.untracked = Some(base.culprit(chain, "notrack"));
-                }
-                return Flow::Next;
-            }
             Effect::Ours if base.place == ChainPlace::Translation && !self.beyond_ours => End::Ours,
             Effect::Ours => return Flow::Next,
             Effect::Jump(target) => match self.chain(target, depth + 1, certain) {
@@ -247,7 +295,7 @@ impl Run<'_> {
         certain: bool,
     ) -> Flow {
         for (key, effect) in elements {
-            match all_hold(key, self.packet) {
+            match all_hold(key, &self.packet) {
                 Some(false) => {}
                 Some(true) => return self.effect(effect, at, depth, certain),
                 None => {

@@ -5,22 +5,22 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Verdicts;
-use super::chain::{BaseChain, ChainPlace, Field, Packet};
+use super::chain::{BaseChain, ChainPlace, Packet};
 use super::clients::opening;
 use super::expected::Promise;
 use super::fate::Fate;
+use super::marked::{along, answer_to};
+use super::ordinary::Transport;
 use super::probes::{inside, ordinary_partner, selected};
 use super::remedy::accept_both;
+use super::seen::{CONNTRACK, meets, seen_at};
 use super::translation::{self, diverted};
+use super::zones;
 use crate::degraded::{Degradation, Part};
+use crate::desired::InputPath;
 use crate::facts::HostFacts;
 use crate::objects::BypassPath;
 use crate::types::{Family, IfIndex};
-
-/// The priorities of conntrack before the routing decision, and of source translation
-/// (linux/netfilter_ipv4.h).
-const CONNTRACK: i32 = -200;
-const SOURCE_NAT: i32 = 100;
 
 /// True if the kernel forwards packets of a family; `None` without an answer.
 pub fn is_forwarding(facts: &HostFacts, family: Family) -> Option<bool> {
@@ -41,12 +41,17 @@ pub(super) fn judge(promise: &Promise<'_>, verdicts: &mut Verdicts) {
             let off = switched_off(promise.facts, family, &input.device);
             verdicts.degraded.extend(off);
             translation::judge(promise, family, input, verdicts);
-            for (out, destination) in ways(promise, family) {
-                let Some(packet) = opening(promise, input, out, destination) else {
-                    continue;
-                };
-                for chain in promise.chains {
-                    judge_chain(promise, chain, &packet, verdicts);
+            for opening in openings(promise, family, input) {
+                zones::judge(promise, &opening, verdicts);
+                let answer = answer_to(promise.chains, &opening);
+                let both = along(promise.chains, &opening)
+                    .into_iter()
+                    .zip(along(promise.chains, &answer));
+                for ((chain, opening), (_, answer)) in both {
+                    let flow = [opening, answer];
+                    if !judge_chain(promise, chain, &flow, verdicts) {
+                        judge_udp(chain, flow, verdicts);
+                    }
                 }
             }
         }
@@ -62,6 +67,27 @@ pub fn switched_off(facts: &HostFacts, family: Family, device: &str) -> Option<D
         }
         _ => None,
     }
+}
+
+/// The first packets to follow: for each interface by which packets leave, and for each egress
+/// address.
+fn openings(promise: &Promise<'_>, family: Family, input: &InputPath) -> Vec<Packet> {
+    let paths = promise.desired.paths.get(family);
+    let mut found = Vec::new();
+    for (out, destination) in ways(promise, family) {
+        let Some(packet) = opening(promise, input, out, destination) else {
+            continue;
+        };
+        let to_partner = ordinary_partner(promise, family) == Some(destination);
+        let translated = paths.egress_addresses.iter().filter(|_| to_partner);
+        let seen_as: Vec<Option<IpAddr>> = translated.copied().map(Some).collect();
+        let unknown = seen_as.is_empty().then_some(None);
+        found.extend(seen_as.into_iter().chain(unknown).map(|address| Packet {
+            client_seen_as: address,
+            ..packet.clone()
+        }));
+    }
+    found
 }
 
 /// IPv4 only: IPv6 forwards by the switch of all interfaces alone.
@@ -104,92 +130,69 @@ pub(super) fn bypass_devices(path: &BypassPath) -> Vec<IfIndex> {
     devices.into_iter().collect()
 }
 
+/// Adds the findings about one chain; true with one.
 fn judge_chain(
     promise: &Promise<'_>,
     chain: &BaseChain,
-    opening: &Packet,
+    flow: &[Packet; 2],
     verdicts: &mut Verdicts,
-) {
-    use ChainPlace::{Input, Output, OutputDiversion, Translation};
-    if matches!(chain.place, Translation | Input | Output | OutputDiversion) {
+) -> bool {
+    let opening = &flow[0];
+    use ChainPlace::{Input, OutputDiversion, Translation};
+    if matches!(chain.place, Translation | Input | OutputDiversion) {
+        return false;
+    }
+    let diverted_by = match chain.fate(&seen_at(chain, opening)) {
+        Fate::Diverted(culprit) => Some((culprit, true)),
+        Fate::MayDivert(culprit) => Some((culprit, false)),
+        _ => None,
+    };
+    if let Some((culprit, certain)) = diverted_by {
+        diverted(promise, &culprit, certain, opening, verdicts);
+        return true;
+    }
+    directions(chain, flow).any(|packet| stopped(chain, packet, opening, verdicts))
+}
+
+/// The first packet and its answer, as far as the chain meets them: both directions must pass.
+fn directions<'p>(chain: &BaseChain, flow: &'p [Packet; 2]) -> impl Iterator<Item = &'p Packet> {
+    // Chains of translation see the first packet alone.
+    let sees = |packet: &Packet| packet.opens() || chain.place != ChainPlace::Diversion;
+    flow.iter()
+        .filter(move |packet| sees(packet) && meets(chain, packet))
+}
+
+/// A filter of UDP alone may be on purpose: TCP passes. The chain is named.
+fn judge_udp(chain: &BaseChain, flow: [Packet; 2], verdicts: &mut Verdicts) {
+    if chain.place == ChainPlace::Translation {
         return;
     }
-    match chain.fate(&seen_at(chain, opening)) {
-        Fate::Diverted(culprit) => return diverted(promise, &culprit, true, opening, verdicts),
-        Fate::MayDivert(culprit) => return diverted(promise, &culprit, false, opening, verdicts),
-        _ => {}
-    }
-    // Both directions must pass: the answer of a partner is a later packet of the flow.
-    let answer = Packet {
-        input: opening.output.clone(),
-        output: opening.input.clone(),
-        source: opening.destination,
-        destination: opening.source,
-        opens: false,
-        unseen: Vec::new(),
-    };
-    for packet in [opening, &answer] {
-        // Chains of translation see the first packet alone.
-        let sees = packet.opens || chain.place != ChainPlace::Diversion;
-        if sees && meets(chain, packet) && stopped(chain, packet, opening, verdicts) {
-            break;
+    let flow = flow.map(|packet| Packet {
+        transport: Transport::Udp,
+        ..packet
+    });
+    let stopped = directions(chain, &flow).find_map(|packet| {
+        let fate = chain.fate(&seen_at(chain, packet));
+        match fate {
+            Fate::Stopped(culprit) => Some((packet, culprit)),
+            _ => None,
         }
-    }
-}
-
-/// False for the ingress or egress of other interfaces.
-pub(super) fn meets(chain: &BaseChain, packet: &Packet) -> bool {
-    let device = match chain.place {
-        ChainPlace::Ingress => &packet.input.1,
-        ChainPlace::Egress => &packet.output.1,
-        _ => return true,
+    });
+    let Some((packet, culprit)) = stopped else {
+        return;
     };
-    chain.devices.contains(device)
-}
-
-/// The packet as the hook sees it: before the routing decision without an output interface, before
-/// conntrack without a state, and between two translations with another address.
-pub(super) fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {
-    let (source, destination) = (
-        Field::Source(packet.family()),
-        Field::Destination(packet.family()),
-    );
-    let no_output = [Field::OutputName, Field::OutputIndex];
-    let mut unseen = Vec::new();
-    match chain.place {
-        ChainPlace::Ingress => unseen.extend(no_output),
-        ChainPlace::Prerouting | ChainPlace::Diversion => unseen.extend(no_output),
-        ChainPlace::Egress => unseen.push(source),
-        ChainPlace::Postrouting if chain.priority >= SOURCE_NAT => unseen.push(source),
-        ChainPlace::Input => unseen.extend(no_output),
-        ChainPlace::Output
-        | ChainPlace::OutputDiversion
-        | ChainPlace::Postrouting
-        | ChainPlace::Forward
-        | ChainPlace::Translation => {}
-    }
-    let untracked = match chain.place {
-        ChainPlace::Ingress => true,
-        ChainPlace::Prerouting | ChainPlace::Output => chain.priority <= CONNTRACK,
-        _ => false,
-    };
-    if untracked {
-        unseen.extend([Field::FlowState, Field::FlowStatus]);
-    }
-    if !packet.opens && matches!(chain.place, ChainPlace::Ingress | ChainPlace::Prerouting) {
-        unseen.push(destination);
-    }
-    Packet {
-        unseen,
-        ..packet.clone()
-    }
+    let (input, output) = (&packet.input.1, &packet.output.1);
+    let reason = format!("{culprit} stops UDP packets from {input} to {output}; TCP passes");
+    let found = Degradation::new(Part::Forwarding, packet.family(), reason);
+    let advice = "let UDP pass there too, unless the filter is on purpose".to_owned();
+    verdicts.doubts.push(found.with_advice(advice));
 }
 
 /// Adds a finding if the chain stops the packet, or keeps conntrack from the packet. `opening` is
 /// the first packet of the same flow.
 fn stopped(chain: &BaseChain, packet: &Packet, opening: &Packet, verdicts: &mut Verdicts) -> bool {
     let before_conntrack = chain.place == ChainPlace::Prerouting && chain.priority < CONNTRACK;
-    let what = if packet.opens { "packets" } else { "answers" };
+    let what = if packet.opens() { "packets" } else { "answers" };
     let (input, output) = (&packet.input.1, &packet.output.1);
     let (list, culprit, verb) = match chain.fate(&seen_at(chain, packet)) {
         Fate::Untracked(culprit) if before_conntrack => {

@@ -13,18 +13,24 @@
 //! | `remedy.rs` | commands that let packets pass a foreign chain |
 //! | `reverse.rs` | the reverse path check of packets from outside |
 //! | `packet.rs` | questions to the kernel and its answers |
+//! | `hosts.rs` | networks of hosts |
 //! | `probes.rs` | the few addresses and packets to ask about |
+//! | `siblings.rs` | the packets that foreign rules tell apart |
 //! | `agreement.rs` | promise and decision, compared for one question |
 //! | `culprit.rs` | the foreign rule or route behind an answer |
 //! | `exemption.rs` | foreign state that wins on purpose |
-//! | `chain.rs`, `fate.rs` | foreign firewall chains, and the fate of a packet in them |
+//! | `chain.rs`, `fate.rs`, `stopping.rs` | foreign firewall chains, and the fate of a packet in them |
+//! | `field.rs`, `at_hook.rs`, `seen.rs` | a packet as the chains of a hook see the packet |
+//! | `marks.rs`, `marked.rs` | marks written by foreign chains before the routing decision |
 //! | `destination.rs` | conditions on the type of a destination |
 //! | `dropped.rs` | NAT role: packets dropped after all translation |
 //! | `forwarding.rs`, `translation.rs` | NAT role: obstacles in the path of a forwarded packet |
+//! | `zones.rs` | NAT role: conntrack zones of flows and answers |
 //! | `output.rs` | host role: filters and diversions of the host's own packets and of answers |
 //! | `clients.rs` | NAT role: the packets to follow through chains of translation |
 
 mod agreement;
+mod at_hook;
 pub mod chain;
 mod clients;
 mod culprit;
@@ -33,8 +39,12 @@ mod dropped;
 mod exemption;
 mod expected;
 pub mod fate;
+mod field;
 mod forwarding;
 mod gateway;
+mod hosts;
+mod marked;
+pub mod marks;
 pub mod ordinary;
 mod output;
 mod packet;
@@ -42,9 +52,14 @@ mod probes;
 mod redirect;
 mod remedy;
 mod reverse;
+mod seen;
+mod siblings;
+mod stopping;
 mod translation;
 mod words;
+mod zones;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::degraded::{Degradation, merge};
@@ -57,11 +72,13 @@ pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};
 pub use forwarding::{is_forwarding, switched_off};
 pub use gateway::{Filter, Gateways, doubt_about, gateways, gateways_of, silent, unverified};
+pub use marked::marked;
 pub use packet::{Lookup, Redirect, RouteDecision};
 pub(crate) use probes::inside;
 pub use probes::{Question, deciding, forwarded, ordinary_partner, questions};
 pub use redirect::judge_redirects;
 pub use reverse::{Incoming, incoming, judge_incoming};
+pub use siblings::siblings;
 pub use words::{decision_text, errno_text, promised_text};
 
 /// The judgement of the present state.
@@ -112,7 +129,12 @@ pub fn judge(
     }
     forwarding::judge(promise, &mut verdicts);
     output::judge(promise, own, &mut verdicts);
-    verdicts.exempt.extend(exemption::all(promise, own));
+    let questions = answers.iter().map(|(question, _)| question);
+    let certain = questions.filter(|question| question.marked.as_ref().is_none_or(|it| it.certain));
+    let carried: BTreeSet<u32> = certain.map(|question| question.lookup.mark).collect();
+    verdicts
+        .exempt
+        .extend(exemption::all(promise, own, &carried));
     verdicts
         .degraded
         .extend(exemption::rejected_prefixes(promise));
@@ -145,6 +167,10 @@ impl Verdicts {
             Agreement::Defeated { reason, advice } => {
                 let degradation = Degradation::new(part, family, reason);
                 self.degraded.push(degradation.with_advice(advice));
+            }
+            Agreement::PerhapsDefeated { reason } => {
+                let reason = format!("perhaps {reason}");
+                self.doubts.push(Degradation::new(part, family, reason));
             }
             Agreement::No => self.mismatches.push(Degradation::new(
                 part,

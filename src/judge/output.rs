@@ -11,9 +11,10 @@ use super::chain::{BaseChain, ChainPlace, Field, Packet};
 use super::clients::{destinations, sources};
 use super::expected::{Expected, Promise};
 use super::fate::{Fate, StoppingChain};
-use super::forwarding::{bypass_devices, meets, seen_at};
+use super::forwarding::bypass_devices;
 use super::probes::{inside, is_partner, ordinary_partner, selected};
 use super::remedy::accept_answers;
+use super::seen::{meets, seen_at};
 use crate::degraded::{Degradation, Part};
 use crate::desired::EgressPath;
 use crate::types::{Family, IfIndex, PerFamily};
@@ -102,15 +103,16 @@ fn egress_devices(promise: &Promise<'_>, family: Family) -> Vec<IfIndex> {
 fn sent(promise: &Promise<'_>, way: &Way, own: Option<IpAddr>) -> Packet {
     let family = Family::of(way.destination);
     Packet {
-        input: (IfIndex(0), String::new()),
-        output: (way.device, promise.facts.device_name(way.device)),
-        source: own.unwrap_or(way.destination),
-        destination: way.destination,
-        opens: true,
         unseen: match own {
             Some(_) => Vec::new(),
             None => vec![Field::Source(family)],
         },
+        ..Packet::opening(
+            (IfIndex(0), String::new()),
+            (way.device, promise.facts.device_name(way.device)),
+            own.unwrap_or(way.destination),
+            way.destination,
+        )
     }
 }
 
@@ -130,12 +132,8 @@ fn answer(promise: &Promise<'_>, way: &Way, own: Option<IpAddr>) -> Packet {
         unseen.extend([Field::InputName, Field::InputIndex]);
     }
     Packet {
-        input: (way.device, promise.facts.device_name(way.device)),
-        output: (IfIndex(0), String::new()),
-        source: way.destination,
-        destination: own.unwrap_or(way.destination),
-        opens: false,
         unseen,
+        ..sent(promise, way, own).answer()
     }
 }
 
@@ -159,7 +157,7 @@ impl Judged<'_> {
         use ChainPlace::{
             Egress, Ingress, Input, Output, OutputDiversion, Postrouting, Prerouting,
         };
-        let passed = if self.packet.opens {
+        let passed = if self.packet.opens() {
             matches!(chain.place, Output | OutputDiversion | Postrouting | Egress)
         } else {
             matches!(chain.place, Ingress | Prerouting | Input)
@@ -169,7 +167,7 @@ impl Judged<'_> {
 
     /// The address of the other side.
     fn other(&self) -> IpAddr {
-        if self.packet.opens {
+        if self.packet.opens() {
             self.packet.destination
         } else {
             self.packet.source
@@ -179,14 +177,14 @@ impl Judged<'_> {
     /// The fate of the same packet with another address of the other side.
     fn fate(&self, chain: &BaseChain, other: IpAddr) -> Fate {
         let mut packet = self.packet.clone();
-        if packet.opens {
+        if packet.opens() {
             packet.destination = other;
         } else {
             packet.source = other;
         }
         let mut seen = seen_at(chain, &packet);
         // The destination of an answer is an address of this host, whatever the hook.
-        if !packet.opens {
+        if !packet.opens() {
             let destination = Field::Destination(packet.family());
             seen.unseen.retain(|field| *field != destination);
         }
@@ -205,7 +203,7 @@ impl Judged<'_> {
         let (culprit, harm, certain) = match self.fate(chain, self.other()) {
             Fate::Stopped(culprit) => (culprit, Harm::Stops, true),
             // Filters of input have conditions of many kinds.
-            Fate::MayStop(culprit) if self.packet.opens => (culprit, Harm::Stops, false),
+            Fate::MayStop(culprit) if self.packet.opens() => (culprit, Harm::Stops, false),
             Fate::Diverted(culprit) => (culprit, Harm::Diverts, true),
             Fate::MayDivert(culprit) => (culprit, Harm::Diverts, false),
             _ if self.part == Part::Egress => return,
@@ -259,7 +257,7 @@ impl Judged<'_> {
             Part::Egress => is_partner(self.promise, *address),
             _ => matches!(self.promise.expected(*address), Expected::Bypass(_)),
         };
-        if self.packet.opens {
+        if self.packet.opens() {
             destinations(chain, family, usable)
         } else {
             sources(chain, family, usable)
@@ -277,7 +275,7 @@ impl Judged<'_> {
     ) -> Degradation {
         let perhaps = if certain { "" } else { "perhaps " };
         let (output, input) = (&self.packet.output.1, &self.packet.input.1);
-        let (reason, advice) = match (harm, self.packet.opens) {
+        let (reason, advice) = match (harm, self.packet.opens()) {
             (Harm::Stops, true) => (
                 format!("{culprit} {perhaps}stops {what}packets of this host to {to} by {output}"),
                 format!("let packets of this host by {output} pass there, or remove the rule"),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::ordinary::{SERVICES, Transport};
 use crate::objects::Route;
 use crate::types::IfIndex;
 
@@ -14,16 +15,21 @@ pub struct Lookup {
     /// The incoming interface; set for forwarded packets.
     pub input: Option<IfIndex>,
     pub mark: u32,
+    pub transport: Transport,
+    /// The user of the socket; without a meaning for forwarded packets.
+    pub user: u32,
 }
 
 impl Lookup {
-    /// A packet from a socket without an address of its own.
+    /// A TCP packet from a socket of a service, without an address of its own.
     pub fn from_socket(destination: IpAddr) -> Lookup {
         Lookup {
             destination,
             source: None,
             input: None,
             mark: 0,
+            transport: Transport::Tcp,
+            user: SERVICES.0,
         }
     }
 }

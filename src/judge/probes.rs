@@ -7,7 +7,10 @@ use ipnet::IpNet;
 
 use super::culprit::is_wide;
 use super::expected::{Expected, Promise};
+use super::hosts::first_hosts;
 use super::packet::Lookup;
+use super::siblings::siblings;
+use super::stopping::Marked;
 use crate::degraded::Part;
 use crate::desired::{EgressPath, InputPath, special};
 use crate::facts::HostFacts;
@@ -26,6 +29,8 @@ pub struct Question {
     /// False for a forwarded packet whose source no connected network holds: the kernel may refuse
     /// such a source rightly.
     pub connected: bool,
+    /// The foreign chain behind the packet's mark.
+    pub marked: Option<Marked>,
 }
 
 impl Question {
@@ -49,6 +54,7 @@ impl Question {
             expected,
             lookup,
             connected,
+            marked: None,
         }
     }
 
@@ -68,10 +74,14 @@ impl Question {
     }
 }
 
-/// The questions of a pass. `own` are the addresses that the kernel chooses for sockets without
+/// The questions of a pass, with the packets that foreign rules tell apart. `own` are the addresses that the kernel chooses for sockets without
 /// one, for packets to partners: after the choice, the kernel routes a TCP connection again by
 /// that address (`ip_route_connect`, include/net/route.h).
 pub fn questions(promise: &Promise<'_>, own: &PerFamily<Option<IpAddr>>) -> Vec<Question> {
+    let about = |packet: Lookup| {
+        let packets = siblings(promise, &packet).into_iter();
+        packets.map(|packet| Question::about(promise, packet))
+    };
     let mut all = Vec::new();
     for family in Family::ALL {
         let addresses = addresses(promise, family);
@@ -80,16 +90,16 @@ pub fn questions(promise: &Promise<'_>, own: &PerFamily<Option<IpAddr>>) -> Vec<
                 let asks = addresses
                     .iter()
                     .filter_map(|address| forwarded(promise.facts, input, *address));
-                all.extend(asks.map(|lookup| Question::about(promise, lookup)));
+                all.extend(asks.flat_map(about));
             }
             continue;
         }
         for address in addresses {
             let mut lookup = Lookup::from_socket(address);
-            all.push(Question::about(promise, lookup.clone()));
+            all.extend(about(lookup.clone()));
             if let Some(own) = own.get(family) {
                 lookup.source = Some(*own);
-                all.push(Question::about(promise, lookup));
+                all.extend(about(lookup));
             }
         }
     }
@@ -363,28 +373,8 @@ pub fn forwarded(facts: &HostFacts, path: &InputPath, destination: IpAddr) -> Op
         .unwrap_or(path.source);
     let source = first_hosts(network).find(|candidate| !facts.is_own(*candidate))?;
     Some(Lookup {
-        destination,
         source: Some(source),
         input: Some(device),
-        mark: 0,
+        ..Lookup::from_socket(destination)
     })
-}
-
-/// Some host addresses from the middle of a network: its ends are routers and broadcasts.
-fn first_hosts(network: IpNet) -> impl Iterator<Item = IpAddr> {
-    (0..64u128)
-        .map(move |offset| match network {
-            IpNet::V4(v4) => {
-                let half = (1u64 << (32 - v4.prefix_len())) / 2;
-                IpAddr::V4(Ipv4Addr::from_bits(
-                    v4.network()
-                        .to_bits()
-                        .wrapping_add((half + offset as u64) as u32),
-                ))
-            }
-            IpNet::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(
-                v6.network().to_bits().wrapping_add(0xffff + offset),
-            )),
-        })
-        .filter(move |address| network.contains(address))
 }

@@ -83,6 +83,7 @@ mod tests {
             priority: 0,
             age: None,
             devices: Vec::new(),
+            reroutes: false,
             drops: true,
             chains: BTreeMap::new(),
         }

@@ -116,10 +116,10 @@ fn packet(
     let level = level(promise, &device);
     (level > 0).then_some(Incoming {
         lookup: Lookup {
-            destination,
             source: Some(source),
             input: Some(input),
             mark,
+            ..Lookup::from_socket(destination)
         },
         part,
         device,

@@ -8,6 +8,8 @@ use super::chain::{BaseChain, ChainPlace, Effect, Field, NewSource, Origin, Pack
 use super::clients::{self, opening};
 use super::expected::Promise;
 use super::fate::{Fate, StoppingChain};
+use super::marked::along;
+use super::ordinary::Transport;
 use super::probes::{inside, ordinary_partner, selected};
 use crate::degraded::{Degradation, Part};
 use crate::desired::InputPath;
@@ -44,10 +46,17 @@ pub(super) fn judge(
         };
         let partner = paths.leaves_by.zip(ordinary_partner(promise, family));
         if let Some(ordinary) = partner.and_then(|(out, to)| opening(promise, input, out, to)) {
-            judged.partners(&ordinary, verdicts);
+            judged.partners(&arriving(promise, chain, &ordinary), verdicts);
         }
         judged.untranslated(family, verdicts);
     }
+}
+
+/// The packet with the marks that the chains before this one have written.
+fn arriving(promise: &Promise<'_>, chain: &BaseChain, packet: &Packet) -> Packet {
+    let mut all = along(promise.chains, packet).into_iter();
+    let found = all.find(|(at, _)| std::ptr::eq(*at, chain));
+    found.map_or_else(|| packet.clone(), |(_, packet)| packet)
 }
 
 /// A chain of translation, judged for one input interface.
@@ -74,6 +83,17 @@ impl Judged<'_> {
                 }
                 let certain = certain && self.order == Order::Before;
                 self.before_us(&culprit, to, certain, &packet, ordinary, verdicts);
+                known.push(culprit);
+            }
+            let udp = Packet {
+                transport: Transport::Udp,
+                ..ordinary.clone()
+            };
+            if let Fate::Translated(to, culprit) = self.chain.fate(&udp)
+                && !known.contains(&culprit)
+            {
+                let certain = self.order == Order::Before;
+                self.before_us(&culprit, to, certain, &udp, ordinary, verdicts);
                 known.push(culprit);
             }
             // Other protocols and ports than those of ordinary packets.
@@ -117,6 +137,10 @@ impl Judged<'_> {
         if is_egress && paths.egress_addresses.len() == 1 {
             return;
         }
+        let udp = match packet.transport {
+            Transport::Udp => "UDP ",
+            Transport::Tcp => "",
+        };
         let from = if packet.source == ordinary.source {
             String::new()
         } else {
@@ -136,8 +160,9 @@ impl Judged<'_> {
         } else {
             (&mut verdicts.doubts, "perhaps translates")
         };
-        let reason =
-            format!("{culprit} {verb} packets {from}from {input} to {partner} before our rules");
+        let reason = format!(
+            "{culprit} {verb} {udp}packets {from}from {input} to {partner} before our rules"
+        );
         list.push(self.finding(Part::Translation, family, reason));
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{Header, RTA_DST, RTM_GETROUTE, RTMSG, decode, put_header};
 use super::wire::{Frame, WireError, each_attribute, put, put_address, put_u32};
-use crate::judge::ordinary::{PORT, PROTOCOL, SOURCE_PORT, USER};
+use crate::judge::ordinary::{PORT, SOURCE_PORT};
 pub use crate::judge::{Lookup, RouteDecision};
 use crate::types::Family;
 
@@ -25,9 +25,9 @@ const RTM_F_FIB_MATCH: u32 = 0x2000;
 /// net/ipv6/route.c).
 const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 
-/// Asks the kernel for its routing decision about a packet of a TCP connection to port 443. A packet
-/// from a socket belongs to the user 0: the service and an administrator's command ask the same
-/// question. Kernels before 4.17 ignore protocol and port.
+/// Asks the kernel for its routing decision about a packet to port 443. A packet from a socket
+/// belongs to the user of the question: the service and an administrator's command ask the same.
+/// Kernels before 4.17 ignore protocol and port.
 pub fn lookup(
     socket: &mut NetlinkSocket,
     question: &Lookup,
@@ -67,9 +67,9 @@ fn put_question(buffer: &mut Vec<u8>, question: &Lookup, flags: u32) {
         put_u32(buffer, RTA_MARK, question.mark);
     }
     if question.input.is_none() {
-        put_u32(buffer, RTA_UID, USER);
+        put_u32(buffer, RTA_UID, question.user);
     }
-    put(buffer, RTA_IP_PROTO, &[PROTOCOL]);
+    put(buffer, RTA_IP_PROTO, &[question.transport.number()]);
     put(buffer, RTA_SPORT, &SOURCE_PORT.to_be_bytes());
     put(buffer, RTA_DPORT, &PORT.to_be_bytes());
 }

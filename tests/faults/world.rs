@@ -492,10 +492,9 @@ impl World {
             }
         };
         Lookup {
-            destination,
             source,
             input,
-            mark: 0,
+            ..Lookup::from_socket(destination)
         }
     }
 

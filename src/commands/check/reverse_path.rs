@@ -100,10 +100,9 @@ impl Check<'_> {
                 continue;
             }
             let reply = Lookup {
-                destination: host,
                 source: Some(question.lookup.destination),
                 input: Some(device),
-                mark: 0,
+                ..Lookup::from_socket(host)
             };
             // EXDEV: the reverse path filter (`fib_validate_source`).
             let refuses = |errno| [18, 22].contains(&errno);

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::desired::DesiredState;
 use crate::judge::{
-    Agreement, Expected, Lookup, Question, RouteDecision, agreement, forwarded, switched_off,
+    Agreement, Expected, Lookup, Promise, Question, RouteDecision, agreement, forwarded, marked,
+    siblings, switched_off,
 };
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{chosen_source, lookup};
@@ -30,18 +30,19 @@ pub(super) fn is_here(view: &View, address: IpAddr) -> bool {
     view.facts.is_own(address) || address.is_loopback()
 }
 
-/// Asks the kernel; in the nat role once per input interface.
+/// Asks the kernel; in the nat role once per input interface. Of the packets that foreign rules and
+/// chains tell apart, the first with another path is shown too.
 pub(super) fn ask(
     view: &View,
-    desired: &DesiredState,
+    promise: &Promise<'_>,
     expected: &Expected,
     address: IpAddr,
     kernel: &mut Kernel,
 ) -> Result<Vec<KernelAnswer>, NetlinkError> {
     let family = Family::of(address);
-    let inputs = &desired.paths.get(family).inputs;
+    let inputs = &promise.desired.paths.get(family).inputs;
     if inputs.is_empty() || is_here(view, address) {
-        return from_sockets(view, desired, expected, address, kernel);
+        return from_sockets(view, promise, expected, address, kernel);
     }
     let mut answers = Vec::new();
     for input in inputs {
@@ -68,8 +69,7 @@ pub(super) fn ask(
             )));
             continue;
         };
-        let decision = lookup(kernel.socket(), &question)?;
-        answers.push(judge(view, desired, expected, question, decision));
+        answers.extend(ask_about(view, promise, expected, &question, kernel)?);
     }
     Ok(answers)
 }
@@ -78,15 +78,16 @@ pub(super) fn ask(
 /// a TCP connection again after the choice. The second answer is shown if only that one differs.
 fn from_sockets(
     view: &View,
-    desired: &DesiredState,
+    promise: &Promise<'_>,
     expected: &Expected,
     address: IpAddr,
     kernel: &mut Kernel,
 ) -> Result<Vec<KernelAnswer>, NetlinkError> {
     let question = Lookup::from_socket(address);
-    let decision = lookup(kernel.socket(), &question)?;
-    let mut answers = vec![judge(view, desired, expected, question.clone(), decision)];
-    if answers[0].agreement == Agreement::Yes
+    let mut answers = ask_about(view, promise, expected, &question, kernel)?;
+    if answers
+        .iter()
+        .all(|answer| answer.agreement == Agreement::Yes)
         && !is_here(view, address)
         && let Some(source) = chosen_source(kernel.socket(), address)?
     {
@@ -94,10 +95,39 @@ fn from_sockets(
             source: Some(source),
             ..question
         };
-        let decision = lookup(kernel.socket(), &bound)?;
-        let answer = judge(view, desired, expected, bound, decision);
-        if answer.agreement != Agreement::Yes {
-            answers.push(answer);
+        let of_bound = ask_about(view, promise, expected, &bound, kernel)?.into_iter();
+        answers.extend(of_bound.filter(|answer| answer.agreement != Agreement::Yes));
+    }
+    Ok(answers)
+}
+
+/// The answer about a packet, and the first other one about its siblings.
+fn ask_about(
+    view: &View,
+    promise: &Promise<'_>,
+    expected: &Expected,
+    packet: &Lookup,
+    kernel: &mut Kernel,
+) -> Result<Vec<KernelAnswer>, NetlinkError> {
+    let mut answers: Vec<KernelAnswer> = Vec::new();
+    for packet in siblings(promise, packet) {
+        let question = Question {
+            expected: expected.clone(),
+            ..Question::about(promise, packet)
+        };
+        for question in marked(promise, question) {
+            let decision = lookup(kernel.socket(), &question.lookup)?;
+            let answer = judge(view, promise, &question, decision);
+            let first = answers.is_empty();
+            let wrong = answer.agreement != Agreement::Yes;
+            if wrong && !first {
+                answers.push(answer);
+                return Ok(answers);
+            }
+            answers.extend(first.then_some(answer));
+            if wrong {
+                return Ok(answers);
+            }
         }
     }
     Ok(answers)
@@ -105,29 +135,25 @@ fn from_sockets(
 
 fn judge(
     view: &View,
-    desired: &DesiredState,
-    expected: &Expected,
-    lookup: Lookup,
+    promise: &Promise<'_>,
+    question: &Question,
     decision: RouteDecision,
 ) -> KernelAnswer {
+    let lookup = &question.lookup;
     let own = is_here(view, lookup.destination);
     let local =
         matches!(&decision, RouteDecision::Route(route) if route.key.table == TableId::LOCAL);
-    let promise = view.promise(desired);
-    let question = Question {
-        expected: expected.clone(),
-        ..Question::about(&promise, lookup.clone())
-    };
-    let agreement = if own && local {
-        Agreement::Yes
-    } else {
-        agreement(&promise, &question, &decision)
+    let agreement = match agreement(promise, question, &decision) {
+        _ if own && local => Agreement::Yes,
+        // The judge names the doubt.
+        Agreement::PerhapsDefeated { .. } => Agreement::Yes,
+        found => found,
     };
     let reason = match &agreement {
         Agreement::Foreign(what) => Some(what.to_string()),
         Agreement::Defeated { reason, advice } if advice.is_empty() => Some(reason.clone()),
         Agreement::Defeated { reason, advice } => Some(format!("{reason}; {advice}")),
-        Agreement::Yes | Agreement::No => None,
+        Agreement::Yes | Agreement::PerhapsDefeated { .. } | Agreement::No => None,
     };
     let device = match &decision {
         RouteDecision::Route(route) => match &route.target {

@@ -10,7 +10,8 @@ use crate::commands::broken_config::Shown;
 use crate::config::{Config, Role};
 use crate::degraded::{Degradation, Part};
 use crate::desired::{DesiredState, EgressPath, special};
-use crate::judge::{self, Expected, Verdicts, judge_redirects};
+use crate::judge::chain::BaseChain;
+use crate::judge::{self, Expected, Promise, Verdicts, judge_redirects};
 use crate::kernel::Kernel;
 use crate::objects::Via;
 use crate::printable::escaped;
@@ -28,6 +29,7 @@ pub(super) struct Ground<'a> {
     pub examined: Examined,
     pub desired: DesiredState,
     verdicts: Verdicts,
+    pub chains: Vec<BaseChain>,
     rows: Vec<(Family, ListedPrefix)>,
     pub notes: Vec<String>,
 }
@@ -77,6 +79,8 @@ impl<'a> Ground<'a> {
         notes.extend(degraded.map(|missing| format!("degraded: {missing}")));
         let promise = examined.view.promise(&desired);
         let verdicts = judge_kernel(&promise, &mut kernel)?;
+        // Unreadable chains are a doubt of the judge.
+        let chains = kernel.foreign_chains().unwrap_or_default();
         notes.dedup();
         Ok(Ground {
             config,
@@ -87,6 +91,7 @@ impl<'a> Ground<'a> {
             examined,
             desired,
             verdicts,
+            chains,
             notes: notes.into_iter().chain(shown.fault.clone()).collect(),
         })
     }
@@ -98,7 +103,11 @@ impl<'a> Ground<'a> {
         let path = self.path(&expected, address);
         let (obstacles, doubts) = self.obstacles(&expected, address)?;
         let view = &self.examined.view;
-        let answers = answer::ask(view, &self.desired, &expected, address, &mut self.kernel)?;
+        let promise = Promise {
+            chains: &self.chains,
+            ..view.promise(&self.desired)
+        };
+        let answers = answer::ask(view, &promise, &expected, address, &mut self.kernel)?;
         let ranges = &self.examined.judgement.ranges;
         let origins = ranges.origins_of(address).into_iter();
         let rows = self.rows.iter();

@@ -10,7 +10,7 @@ use super::ground::Ground;
 use super::text::list;
 use super::{ExpectedPath, Explanation, Page};
 use crate::desired::special;
-use crate::judge::Agreement;
+use crate::judge::{Agreement, Promise};
 use crate::objects::ForeignSelector;
 use crate::printable::indented;
 use crate::ranges::PrefixSet;
@@ -174,7 +174,11 @@ impl Ground<'_> {
     ) -> Result<Vec<Agreement>, PassError> {
         let view = &self.examined.view;
         let kernel = &mut self.kernel;
-        let answers = super::answer::ask(view, &self.desired, expected, address, kernel)?;
+        let promise = Promise {
+            chains: &self.chains,
+            ..view.promise(&self.desired)
+        };
+        let answers = super::answer::ask(view, &promise, expected, address, kernel)?;
         Ok(answers.into_iter().map(|answer| answer.agreement).collect())
     }
 

@@ -360,7 +360,7 @@ fn answer_json(answer: &KernelAnswer) -> Value {
         None => {}
     }
     let agreement = match &answer.agreement {
-        Agreement::Yes => "yes",
+        Agreement::Yes | Agreement::PerhapsDefeated { .. } => "yes",
         Agreement::Foreign(_) | Agreement::Defeated { .. } => "foreign",
         Agreement::No => "no",
     };

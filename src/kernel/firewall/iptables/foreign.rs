@@ -1,6 +1,8 @@
 //! The rules of iptables-legacy in the path of forwarded packets and of the host's own. The kernel announces no change of
 //! them and netlink does not show them, so the program lists them.
 
+mod writes;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,8 +17,10 @@ use crate::judge::chain::{
     BaseChain, ChainPlace, Condition, Effect, Field, ForeignRule, NewSource, Test, octets,
 };
 use crate::judge::destination::of_type;
+use crate::judge::marks::Write;
 use crate::kernel::firewall::error::FirewallError;
 use crate::types::Family;
+use writes::{is_write, masked, write};
 
 /// The tables with the base chains of interest: table, chain, place, priority of the hook
 /// (linux/netfilter_ipv4.h).
@@ -72,6 +76,8 @@ pub fn foreign_chains() -> Result<Vec<BaseChain>, FirewallError> {
                 priority: *priority,
                 age: None,
                 devices: Vec::new(),
+                // `ipt_mangle_out`, net/ipv4/netfilter/iptable_mangle.c.
+                reroutes: (*table, *chain) == ("mangle", "OUTPUT"),
                 drops: policies.get(*chain).is_some_and(|policy| policy == "DROP"),
                 chains,
             });
@@ -115,6 +121,8 @@ fn rule(words: &str, family: Family) -> ForeignRule {
     let mut conditions = Vec::new();
     let mut effect = Effect::Continue;
     let mut of_target = false;
+    let mut writes = Vec::new();
+    let mut target_name = String::new();
     let mut module = String::new();
     for option in options(words) {
         let value = option.values.first().map_or("", String::as_str);
@@ -122,6 +130,8 @@ fn rule(words: &str, family: Family) -> ForeignRule {
             "-m" => value.clone_into(&mut module),
             "-j" => {
                 effect = target(value);
+                value.clone_into(&mut target_name);
+                writes.extend((value == "NOTRACK").then_some(Write::Untrack));
                 if value == "NFQUEUE" {
                     // A program decides, perhaps for an acceptance.
                     conditions.push(Condition::unknown());
@@ -133,18 +143,29 @@ fn rule(words: &str, family: Family) -> ForeignRule {
                 effect = Effect::Goto(value.to_owned());
                 of_target = true;
             }
-            "--notrack" if of_target => effect = Effect::Untrack,
+            name if of_target && is_write(name) => {
+                write(&target_name, &option, value, &mut writes);
+            }
             "--to-source" if of_target => effect = Effect::Translate(first_address(value).into()),
             // Matches follow with options of their own.
             "--comment" => {}
             _ if of_target => {}
-            "--mark" if module == "mark" => conditions.push(mark(value, option.negated)),
+            "--mark" if module == "mark" => {
+                conditions.push(mark(Field::Mark, value, option.negated));
+            }
+            "--mark" if module == "connmark" => {
+                conditions.push(mark(Field::FlowMark, value, option.negated));
+            }
             "--uid-owner" => conditions.push(user(value, option.negated)),
             "--dst-type" => conditions.push(destination_type(value, option.negated)),
             _ => conditions.push(condition(&option, value, family)),
         }
     }
-    ForeignRule { conditions, effect }
+    ForeignRule {
+        conditions,
+        writes,
+        effect,
+    }
 }
 
 fn target(name: &str) -> Effect {
@@ -153,16 +174,14 @@ fn target(name: &str) -> Effect {
         "DROP" => Effect::Drop,
         "REJECT" => Effect::Reject,
         "RETURN" => Effect::Return,
-        "NOTRACK" => Effect::Untrack,
         "MASQUERADE" => Effect::Translate(NewSource::OfInterface),
         "SNAT" | "NETMAP" => Effect::Translate(NewSource::Unknown),
         "DNAT" | "REDIRECT" | "TPROXY" => Effect::Divert,
         name if name.starts_with(CHAIN_PREFIX) => Effect::Ours,
         // Names of extensions: their chains don't exist, and no rule ends with them.
-        "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "TCPMSS" | "CT" | "TTL" | "HL" | "DSCP" | "TOS"
-        | "CLASSIFY" | "TRACE" | "SET" | "ULOG" | "AUDIT" | "CHECKSUM" | "RATEEST" => {
-            Effect::Continue
-        }
+        "LOG" | "NFLOG" | "NOTRACK" | "MARK" | "CONNMARK" | "TCPMSS" | "CT" | "TTL" | "HL"
+        | "DSCP" | "TOS" | "CLASSIFY" | "TRACE" | "SET" | "ULOG" | "AUDIT" | "CHECKSUM"
+        | "RATEEST" => Effect::Continue,
         chain => Effect::Jump(chain.to_owned()),
     }
 }
@@ -276,17 +295,11 @@ fn states(value: &str, negated: bool) -> Condition {
     any_bit(Field::FlowState, bits, negated)
 }
 
-/// `0x1`, `0x4000/0x4000`.
-fn mark(value: &str, negated: bool) -> Condition {
-    let number = |text: &str| match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    };
-    let (mark, mask) = value.split_once('/').unwrap_or((value, "0xffffffff"));
-    match number(mark).zip(number(mask)) {
+fn mark(field: Field, value: &str, negated: bool) -> Condition {
+    match masked(value) {
         Some((mark, mask)) => Condition {
             mask: mask.to_ne_bytes().into(),
-            ..Condition::equals(Field::Mark, mark.to_ne_bytes().into(), negated)
+            ..Condition::equals(field, mark.to_ne_bytes().into(), negated)
         },
         None => Condition::unknown(),
     }

@@ -8,6 +8,7 @@ mod bases;
 mod elements;
 mod fields;
 mod registers;
+mod writes;
 mod xtables;
 
 use std::collections::btree_map::Entry;
@@ -16,12 +17,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::read::{body, consistently, generation, list, text};
 use super::uapi::*;
 use crate::judge::chain::{BaseChain, Condition, Effect, Field, ForeignRule, NewSource, Test};
+use crate::judge::marks::Write;
 use crate::kernel::wire::{Attribute, Attributes, DUMP, Wire, WireError, attributes, find, number};
 use bases::base_chains;
 use elements::{elements, verdict};
 use fields::{flow, meta, payload, routing};
 use registers::{Registers, key_conditions};
-use xtables::{destination_type, flow_state, mark, multiport, not_tcp, owner, target, tcp};
+use writes::{flow_set, meta_set};
+use xtables::{destination_type, flow_state, mark, multiport, owner, target, tcp, udp};
 
 // linux/netfilter.h, linux/netfilter/nf_tables.h and nf_tables_compat.h.
 const NFTA_RULE_EXPRESSIONS_OF_XT: [&str; 2] = ["match", "target"];
@@ -134,11 +137,13 @@ pub(super) fn rule(
         table,
         registers: Registers::default(),
         conditions: Vec::new(),
+        writes: Vec::new(),
         effect: Effect::Continue,
     };
     reader.read(expressions)?;
     Ok(ForeignRule {
         conditions: reader.conditions,
+        writes: reader.writes,
         effect: reader.effect,
     })
 }
@@ -148,7 +153,13 @@ struct RuleReader<'a> {
     table: &'a TableKey,
     registers: Registers,
     conditions: Vec<Condition>,
+    writes: Vec<Write>,
     effect: Effect,
+}
+
+/// An attribute of one byte.
+fn byte(list: &[Attribute<'_>], kind: u16) -> Option<u8> {
+    find(list, kind)?.payload.first().copied()
 }
 
 fn data(list: &[Attribute<'_>], kind: u16) -> Option<Vec<u8>> {
@@ -174,9 +185,15 @@ impl RuleReader<'_> {
 
     fn expression(&mut self, name: &str, list: &[Attribute<'_>]) -> Result<(), WireError> {
         match name {
-            "meta" => self.load(list, NFTA_META_DREG, meta(number(list, NFTA_META_KEY))),
+            "meta" => {
+                self.writes.extend(meta_set(list, &self.registers));
+                self.load(list, NFTA_META_DREG, meta(number(list, NFTA_META_KEY)));
+            }
+            "ct" => {
+                self.writes.extend(flow_set(list, &self.registers));
+                self.load(list, NFTA_CT_DREG, flow(number(list, NFTA_CT_KEY)));
+            }
             "fib" => self.load(list, NFTA_FIB_DREG, routing(list)),
-            "ct" => self.load(list, NFTA_CT_DREG, flow(number(list, NFTA_CT_KEY))),
             "payload" => self.load(list, NFTA_PAYLOAD_DREG, payload(list)),
             "bitwise" => self.bitwise(list),
             "cmp" => self.compare(list),
@@ -188,7 +205,7 @@ impl RuleReader<'_> {
             "nat" => self.translate(list),
             // Without influence on the path of a packet.
             "counter" | "log" | "objref" | "flow_offload" | "dup" | "last" => {}
-            "notrack" => self.effect = Effect::Untrack,
+            "notrack" => self.writes.push(Write::Untrack),
             // A program decides, perhaps for an acceptance.
             "queue" => {
                 self.conditions.push(Condition::unknown());
@@ -203,7 +220,7 @@ impl RuleReader<'_> {
         Ok(())
     }
 
-    /// A load into a register; a set (without the destination) changes no path.
+    /// A load into a register; without one for a set.
     fn load(&mut self, list: &[Attribute<'_>], register: u16, field: Field) {
         if let Some(register) = number(list, register) {
             self.registers.load(register, field, Vec::new());
@@ -217,15 +234,10 @@ impl RuleReader<'_> {
     }
 
     fn bitwise(&mut self, list: &[Attribute<'_>]) {
-        let (field, _) = self.registers.loaded(number(list, NFTA_BITWISE_SREG));
-        let mask = data(list, NFTA_BITWISE_MASK);
-        let plain = data(list, NFTA_BITWISE_XOR).is_none_or(|xor| xor.iter().all(|b| *b == 0));
-        let (field, mask) = match mask {
-            Some(mask) if plain => (field, mask),
-            _ => (Field::Unknown, Vec::new()),
-        };
         if let Some(register) = number(list, NFTA_BITWISE_DREG) {
-            self.registers.load(register, field, mask);
+            let from = number(list, NFTA_BITWISE_SREG);
+            let (mask, xor) = (data(list, NFTA_BITWISE_MASK), data(list, NFTA_BITWISE_XOR));
+            self.registers.mix(from, register, mask, xor);
         }
     }
 
@@ -356,8 +368,9 @@ impl RuleReader<'_> {
                 "comment" => {}
                 "conntrack" | "state" => self.conditions.push(flow_state(info, revision)),
                 "tcp" => self.conditions.extend(tcp(info)),
-                "udp" => self.conditions.push(not_tcp()),
-                "mark" => self.conditions.push(mark(info, revision)),
+                "udp" => self.conditions.extend(udp(info)),
+                "mark" => self.conditions.push(mark(Field::Mark, info, revision)),
+                "connmark" => self.conditions.push(mark(Field::FlowMark, info, revision)),
                 "owner" => self.conditions.push(owner(info)),
                 "addrtype" => self.conditions.push(destination_type(info, revision)),
                 "multiport" => self.conditions.push(multiport(info, revision)),
@@ -368,6 +381,7 @@ impl RuleReader<'_> {
         if name == "NFQUEUE" {
             self.conditions.push(Condition::unknown());
         }
+        self.writes.extend(writes::target(&name, info, revision));
         self.effect = target(&name, info, revision, self.table.family);
     }
 }

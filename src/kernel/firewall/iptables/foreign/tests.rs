@@ -1,20 +1,27 @@
 use super::*;
-use crate::judge::chain::Packet;
+use crate::judge::chain::{FlowPlace, Packet};
 use crate::judge::fate::{Fate, StoppingChain};
+use crate::judge::marks::{Bits, Marks, Zone};
 use crate::types::IfIndex;
 
 fn packet(opens: bool) -> Packet {
-    Packet {
-        input: (IfIndex(2), "priv".to_owned()),
-        output: (IfIndex(3), "pub".to_owned()),
-        source: "10.0.1.11".parse().unwrap(),
-        destination: "203.0.113.1".parse().unwrap(),
-        opens,
-        unseen: Vec::new(),
+    let opening = Packet::opening(
+        (IfIndex(2), "priv".to_owned()),
+        (IfIndex(3), "pub".to_owned()),
+        "10.0.1.11".parse().unwrap(),
+        "203.0.113.1".parse().unwrap(),
+    );
+    if opens {
+        opening
+    } else {
+        Packet {
+            place: FlowPlace::Answer,
+            ..opening
+        }
     }
 }
 
-fn fate(text: &str, base: (&str, ChainPlace), opens: bool) -> Fate {
+fn chain(text: &str, base: (&str, ChainPlace)) -> BaseChain {
     let (chains, policies) = parse(text, Family::Ipv4);
     BaseChain {
         table: "iptables-legacy table filter".to_owned(),
@@ -24,10 +31,14 @@ fn fate(text: &str, base: (&str, ChainPlace), opens: bool) -> Fate {
         priority: 0,
         age: None,
         devices: Vec::new(),
+        reroutes: false,
         drops: policies.get(base.0).is_some_and(|policy| policy == "DROP"),
         chains,
     }
-    .fate(&packet(opens))
+}
+
+fn fate(text: &str, base: (&str, ChainPlace), opens: bool) -> Fate {
+    chain(text, base).fate(&packet(opens))
 }
 
 fn stopped(chain: &str, verdict: &'static str) -> Fate {
@@ -133,8 +144,9 @@ fn translation_with_an_unknown_condition_leaves_a_doubt() {
     assert_eq!(with("-m mark --mark 0x40000/0xff0000"), Fate::Passes);
     let unmarked = with("-m mark ! --mark 0x40000/0xff0000");
     assert!(matches!(unmarked, Fate::Translated(..)), "{unmarked:?}");
-    let flow = with("-m connmark --mark 0x1");
-    assert!(matches!(flow, Fate::MayTranslate(..)), "{flow:?}");
+    assert_eq!(with("-m connmark --mark 0x1"), Fate::Passes);
+    let unmarked = with("-m connmark ! --mark 0x1");
+    assert!(matches!(unmarked, Fate::Translated(..)), "{unmarked:?}");
 }
 
 #[test]
@@ -202,6 +214,7 @@ fn own_packets_of_any_user_meet_a_proxy_and_those_of_the_proxy_do_not_count() {
             priority: -100,
             age: None,
             devices: Vec::new(),
+            reroutes: false,
             drops: false,
             chains,
         };
@@ -232,5 +245,59 @@ fn own_packets_of_any_user_meet_a_proxy_and_those_of_the_proxy_do_not_count() {
     for perhaps in ["RETURN", "ACCEPT"] {
         let text = format!("-A OUTPUT -m set --match-set home dst -j {perhaps}\n{divert}");
         assert!(matches!(own(&text), Fate::MayDivert(_)), "{text}");
+    }
+}
+
+/// The marks of the packet and of the flow behind rules of the table mangle.
+fn marks(rules: &str) -> Marks {
+    let text = format!("-P PREROUTING ACCEPT\n{rules}");
+    let mangle = chain(&text, ("PREROUTING", ChainPlace::Prerouting));
+    mangle.passage(&packet(true)).marks
+}
+
+#[test]
+fn written_marks_are_followed() {
+    const SAVE: &str =
+        "-A PREROUTING -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff\n";
+    let set = "-A PREROUTING -i priv -j MARK --set-xmark 0x77/0xffffffff\n";
+    let found = marks(&format!("{set}{SAVE}"));
+    assert_eq!(
+        (found.of_packet(), found.of_flow()),
+        (Bits::whole(0x77), Bits::whole(0x77))
+    );
+    let other = marks(&set.replace("priv", "pub"));
+    assert_eq!(other, Marks::none(0));
+    let flow = "-A PREROUTING -j CONNMARK --set-xmark 0x5/0xff\n-A PREROUTING -m connmark --mark 0x5 -j MARK --set-xmark 0x10/0xf0\n";
+    let found = marks(flow);
+    assert_eq!(
+        (found.of_packet(), found.of_flow()),
+        (Bits::whole(0x10), Bits::whole(0x5))
+    );
+    let perhaps = marks(&set.replace("-i priv", "-m statistic --mode nth --every 2 --packet 0"));
+    assert_eq!(perhaps.possible().len(), 2);
+    let masked = "-A PREROUTING -j CONNMARK --set-xmark 0xabcd/0xffffffff\n-A PREROUTING -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff\n";
+    assert_eq!(marks(masked).of_packet(), Bits::whole(0xcd));
+}
+
+#[test]
+fn marks_behind_an_acceptance_are_not_written() {
+    let set = "-A PREROUTING -i priv -j MARK --set-xmark 0x77/0xffffffff\n";
+    let accepted = format!("-A PREROUTING -i priv -j ACCEPT\n{set}");
+    assert_eq!(marks(&accepted), Marks::none(0));
+    let perhaps = format!("-A PREROUTING -m set --match-set x src -j ACCEPT\n{set}");
+    assert_eq!(marks(&perhaps).possible().len(), 2);
+}
+
+#[test]
+fn conntrack_zones_are_read() {
+    for (option, zone) in [
+        ("--zone 5", Zone::new(5, true, true)),
+        ("--zone-orig 5", Zone::new(5, true, false)),
+        ("--zone-reply 5", Zone::new(5, false, true)),
+    ] {
+        let text = format!("-P PREROUTING ACCEPT\n-A PREROUTING -i priv -j CT {option}\n");
+        let raw = chain(&text, ("PREROUTING", ChainPlace::Prerouting));
+        let found = raw.passage(&packet(true)).zone.unwrap().0;
+        assert_eq!(found, Some(zone), "{option}");
     }
 }

@@ -146,6 +146,7 @@ fn base_chain(family: u8, list: &[Attribute<'_>]) -> Option<(TableKey, BaseChain
         priority,
         age: None,
         devices: devices(&hook),
+        reroutes: kind == "route",
         drops: policy == Some(NF_DROP),
         chains: BTreeMap::new(),
     };

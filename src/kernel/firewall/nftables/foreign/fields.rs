@@ -31,6 +31,7 @@ pub(super) fn flow(key: Option<u32>) -> Field {
     match key {
         Some(NFT_CT_STATE) => Field::FlowState,
         Some(NFT_CT_STATUS) => Field::FlowStatus,
+        Some(NFT_CT_MARK) => Field::FlowMark,
         _ => Field::Unknown,
     }
 }

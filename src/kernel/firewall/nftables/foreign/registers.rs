@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::judge::chain::{Condition, Field, Test};
+use crate::judge::marks::{MarkOf, MarkValue};
 
 /// A field inside a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +45,37 @@ pub(super) fn key_conditions(parts: &[Part], first: &[u8], last: &[u8]) -> Vec<C
 
 #[derive(Debug, Clone)]
 enum Content {
-    Loaded { field: Field, mask: Vec<u8> },
+    Loaded {
+        field: Field,
+        mask: Vec<u8>,
+    },
     Data(Vec<u8>),
+    /// A mark behind a mask and an exclusive or.
+    Mixed {
+        field: Field,
+        value: MarkValue,
+    },
+}
+
+impl Content {
+    /// A mark, as its own bits behind a mask and an exclusive or.
+    fn mark(&self) -> Option<(Field, MarkValue)> {
+        let own = |keep| MarkValue {
+            keep,
+            ..MarkValue::default()
+        };
+        match self {
+            Content::Loaded { field, mask } if matches!(field, Field::Mark | Field::FlowMark) => {
+                let keep = match mask.first_chunk() {
+                    Some(mask) => u32::from_ne_bytes(*mask),
+                    None => u32::MAX,
+                };
+                Some((*field, own(keep)))
+            }
+            Content::Mixed { field, value } => Some((*field, *value)),
+            Content::Loaded { .. } | Content::Data(_) => None,
+        }
+    }
 }
 
 /// The contents of the registers, by place (see [`place`]).
@@ -72,8 +102,64 @@ impl Registers {
     pub(super) fn loaded(&self, register: Option<u32>) -> (Field, Vec<u8>) {
         match self.get(register) {
             Some(Content::Loaded { field, mask }) => (*field, mask.clone()),
-            Some(Content::Data(_)) | None => (Field::Unknown, Vec::new()),
+            Some(Content::Data(_) | Content::Mixed { .. }) | None => (Field::Unknown, Vec::new()),
         }
+    }
+
+    /// `to = from & mask ^ xor`. Marks keep both; of other fields the bits that count are known without
+    /// an exclusive or alone.
+    pub(super) fn mix(
+        &mut self,
+        from: Option<u32>,
+        to: u32,
+        mask: Option<Vec<u8>>,
+        xor: Option<Vec<u8>>,
+    ) {
+        let bits = |bytes: Option<&Vec<u8>>| bytes?.first_chunk().map(|it| u32::from_ne_bytes(*it));
+        let plain = xor.as_ref().is_none_or(|xor| xor.iter().all(|b| *b == 0));
+        let of_mark = self.get(from).and_then(Content::mark);
+        let content = match (of_mark, bits(mask.as_ref()), mask) {
+            (Some((field, value)), Some(bits_kept), _) if !plain || value.xor != 0 => {
+                let xor = bits(xor.as_ref()).unwrap_or(0);
+                let value = value.mixed(bits_kept, xor);
+                Content::Mixed { field, value }
+            }
+            (_, _, Some(mask)) if plain => {
+                let (field, _) = self.loaded(from);
+                Content::Loaded { field, mask }
+            }
+            _ => Content::Loaded {
+                field: Field::Unknown,
+                mask: Vec::new(),
+            },
+        };
+        self.0.insert(place(to), content);
+    }
+
+    /// The value of a register, written to the mark of `of`; `None` for a value outside our
+    /// knowledge.
+    pub(super) fn mark(&self, register: Option<u32>, of: MarkOf) -> Option<MarkValue> {
+        let content = self.get(register)?;
+        if let Content::Data(bytes) = content {
+            let xor = u32::from_ne_bytes(*bytes.first_chunk()?);
+            return Some(MarkValue {
+                xor,
+                ..MarkValue::default()
+            });
+        }
+        let (field, value) = content.mark()?;
+        let is_own = field == Field::Mark && of == MarkOf::Packet
+            || field == Field::FlowMark && of == MarkOf::Flow;
+        let (keep, take) = if is_own {
+            (value.keep, 0)
+        } else {
+            (0, value.keep)
+        };
+        Some(MarkValue {
+            keep,
+            take,
+            xor: value.xor,
+        })
     }
 
     /// The data in a register; empty without data.
@@ -97,7 +183,7 @@ impl Registers {
             let offset = 4 * usize::try_from(place - start).unwrap_or(usize::MAX / 4);
             let (field, mask) = match content {
                 Content::Loaded { field, mask } => (*field, mask.clone()),
-                Content::Data(_) => (Field::Unknown, Vec::new()),
+                Content::Data(_) | Content::Mixed { .. } => (Field::Unknown, Vec::new()),
             };
             if offset >= end {
                 end = offset + field.width();
@@ -148,6 +234,25 @@ mod tests {
         assert_eq!(found[2], Condition::unknown());
         assert!(key_conditions(&parts, &[], &[]).is_empty());
         assert_eq!(key_conditions(&[], &[1], &[1]), [Condition::unknown()]);
+    }
+
+    #[test]
+    fn mixed_marks_are_values_of_marks_alone() {
+        let bytes = |word: u32| Some(word.to_ne_bytes().to_vec());
+        let mut registers = Registers::default();
+        registers.load(1, Field::Mark, Vec::new());
+        registers.mix(Some(1), 1, bytes(0xffff_ff0f), bytes(0x50));
+        assert_eq!(registers.loaded(Some(1)).0, Field::Unknown);
+        let value = |keep, take, xor| Some(MarkValue { keep, take, xor });
+        let own = registers.mark(Some(1), MarkOf::Packet);
+        assert_eq!(own, value(0xffff_ff0f, 0, 0x50));
+        let other = registers.mark(Some(1), MarkOf::Flow);
+        assert_eq!(other, value(0, 0xffff_ff0f, 0x50));
+        registers.mix(Some(1), 2, bytes(0xf0), None);
+        assert_eq!(registers.mark(Some(2), MarkOf::Packet), value(0, 0, 0x50));
+        registers.load(1, Field::SourcePort, Vec::new());
+        registers.mix(Some(1), 1, bytes(1), bytes(1));
+        assert_eq!(registers.mark(Some(1), MarkOf::Packet), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::judge::chain::{Condition, Effect, Field, NewSource, Test};
 use crate::judge::destination::of_type;
-use crate::judge::ordinary::PROTOCOL;
+use crate::judge::ordinary::Transport;
 use crate::kernel::firewall::nftables::register;
 use crate::kernel::firewall::nftables::uapi::{NFPROTO_IPV4, NFPROTO_IPV6};
 
@@ -43,13 +43,34 @@ pub(super) fn flow_state(info: &[u8], revision: u32) -> Condition {
 /// The port conditions of `xt_tcp` (`struct xt_tcp`, linux/netfilter/xt_tcpudp.h): two ranges of
 /// ports in the host's order, an option, two bytes of flags, and the inverted parts.
 pub(super) fn tcp(info: &[u8]) -> Vec<Condition> {
-    /// `XT_TCP_INV_SRCPT`, `XT_TCP_INV_DSTPT`.
-    const INVERTED: [u8; 2] = [1, 2];
     let (Some(option), Some(flags), Some(inverted)) = (info.get(8), info.get(9), info.get(11))
     else {
         return vec![Condition::unknown()];
     };
-    let mut found = vec![protocol_is_tcp()];
+    let mut found = vec![protocol(Transport::Tcp)];
+    found.extend(ports(info, *inverted));
+    if *option != 0 || *flags != 0 {
+        found.push(Condition::unknown());
+    }
+    found
+}
+
+/// The conditions of `xt_udp` (`struct xt_udp`, linux/netfilter/xt_tcpudp.h): two ranges of ports, and
+/// the inverted parts.
+pub(super) fn udp(info: &[u8]) -> Vec<Condition> {
+    let Some(inverted) = info.get(8) else {
+        return vec![Condition::unknown()];
+    };
+    let mut found = vec![protocol(Transport::Udp)];
+    found.extend(ports(info, *inverted));
+    found
+}
+
+/// The conditions on two ranges of ports.
+fn ports(info: &[u8], inverted: u8) -> Vec<Condition> {
+    /// `XT_TCP_INV_SRCPT` and `XT_TCP_INV_DSTPT`, as for UDP.
+    const INVERTED: [u8; 2] = [1, 2];
+    let mut found = Vec::new();
     for (place, field) in [Field::SourcePort, Field::DestinationPort]
         .into_iter()
         .enumerate()
@@ -66,22 +87,11 @@ pub(super) fn tcp(info: &[u8]) -> Vec<Condition> {
             None => found.push(Condition::unknown()),
         }
     }
-    if *option != 0 || *flags != 0 {
-        found.push(Condition::unknown());
-    }
     found
 }
 
-/// The ordinary packet is TCP.
-pub(super) fn not_tcp() -> Condition {
-    Condition {
-        negated: true,
-        ..protocol_is_tcp()
-    }
-}
-
-fn protocol_is_tcp() -> Condition {
-    Condition::equals(Field::Protocol, vec![PROTOCOL], false)
+fn protocol(transport: Transport) -> Condition {
+    Condition::equals(Field::Protocol, vec![transport.number()], false)
 }
 
 fn port(info: &[u8], offset: usize) -> Option<u16> {
@@ -126,13 +136,13 @@ pub(super) fn multiport(info: &[u8], revision: u32) -> Condition {
     }
 }
 
-/// The condition of `xt_mark` (`struct xt_mark_mtinfo1`, linux/netfilter/xt_mark.h): mark, mask and
-/// inversion.
-pub(super) fn mark(info: &[u8], revision: u32) -> Condition {
+/// The condition of `xt_mark` or `xt_connmark` (`struct xt_mark_mtinfo1`, linux/netfilter/xt_mark.h;
+/// `struct xt_connmark_mtinfo1`): mark, mask and inversion.
+pub(super) fn mark(field: Field, info: &[u8], revision: u32) -> Condition {
     match (info.get(..4), info.get(4..8), info.get(8), revision) {
         (Some(mark), Some(mask), Some(inverted), 1) => Condition {
             mask: mask.to_vec(),
-            ..Condition::equals(Field::Mark, mark.to_vec(), *inverted != 0)
+            ..Condition::equals(field, mark.to_vec(), *inverted != 0)
         },
         _ => Condition::unknown(),
     }
@@ -180,21 +190,12 @@ pub(super) fn target(name: &str, info: &[u8], revision: u32, family: u8) -> Effe
         "DROP" => Effect::Drop,
         // A program decides about a queued packet, perhaps for an acceptance.
         "ACCEPT" | "NFQUEUE" => Effect::Accept,
-        "NOTRACK" => Effect::Untrack,
-        "CT" if untracks(info) => Effect::Untrack,
         "MASQUERADE" => Effect::Translate(NewSource::OfInterface),
         "DNAT" | "REDIRECT" | "TPROXY" => Effect::Divert,
         "SNAT" => Effect::Translate(range_start(info, revision, family).into()),
         "NETMAP" => Effect::Translate(NewSource::Unknown),
         _ => Effect::Continue,
     }
-}
-
-/// True for the target `CT --notrack` (`struct xt_ct_target_info`, linux/netfilter/xt_CT.h).
-fn untracks(info: &[u8]) -> bool {
-    /// `XT_CT_NOTRACK`.
-    const NOTRACK: u16 = 1;
-    port(info, 0).is_some_and(|flags| flags & NOTRACK != 0)
 }
 
 /// The first address of a translation's range (`struct nf_nat_range`; revision 0:
@@ -247,12 +248,12 @@ mod tests {
         info[..4].copy_from_slice(&0x4000u32.to_ne_bytes());
         info[4..8].copy_from_slice(&0xff00u32.to_ne_bytes());
         info[8] = 1;
-        let found = mark(&info, 1);
+        let found = mark(Field::Mark, &info, 1);
         assert_eq!(found.field, Field::Mark);
         assert_eq!(found.mask, 0xff00u32.to_ne_bytes());
         assert_eq!(found.test, Test::Equals(0x4000u32.to_ne_bytes().into()));
         assert!(found.negated);
-        assert_eq!(mark(&info[..5], 1), Condition::unknown());
+        assert_eq!(mark(Field::Mark, &info[..5], 1), Condition::unknown());
     }
 
     #[test]
