@@ -2,7 +2,8 @@
 # make test       runs all tests that a change must pass; installs the tools for the tests
 # make test-images  checks the images, the DaemonSet, the public CI and a release; fetches 400 MB of checkers
 # make test-boot  boots machines with the package under systemd-nspawn; as root or with sudo
-# make test-long  also runs the tests that take minutes
+# make test-roots runs make test inside of bare roots of Debian 12 and 13; as root or with sudo
+# make test-long  also runs the tests that take minutes, and test-roots
 # make golden     rewrites the golden plans; read the diff before a commit
 # make bench      measures speed, side by side with ip and BIRD
 # make bench-agent  measures the running agent: drift, flush, start, storm, rest (three minutes)
@@ -15,8 +16,12 @@
 
 CARGO ?= cargo
 DEPS  := packaging/dev/install-deps.sh
+# sudo hides the toolchain of the calling user.
+IN_ROOT = packaging/dev/as-root.sh env CARGO_HOME="$${CARGO_HOME:-$$HOME/.cargo}" \
+	RUSTUP_HOME="$${RUSTUP_HOME:-$$HOME/.rustup}" TRAILBLAZER_DATA="$$TRAILBLAZER_DATA" \
+	packaging/dev/test-in-root.sh
 
-.PHONY: build packages demo test test-images test-boot test-long golden bench bench-agent soak fuzz lint deny deps
+.PHONY: build packages demo test test-images test-boot test-roots test-long golden bench bench-agent soak fuzz lint deny deps
 
 build:
 	@$(DEPS) build
@@ -50,12 +55,18 @@ test-boot:
 	packaging/build.sh
 	$(CARGO) test --locked --test boot -- --ignored --test-threads=2
 
+test-roots:
+	@$(DEPS) boot
+	$(IN_ROOT) bookworm
+	$(IN_ROOT) trixie
+
 test-long: deps packages
 	@$(DEPS) boot
 	@packaging/dev/image-tools.sh
 	@packaging/dev/as-root.sh packaging/dev/debian-root.sh
 	TRAILBLAZER_LONG=1 $(CARGO) test --locked --no-fail-fast -- --include-ignored \
 		--skip child_fetches # run by other tests
+	$(MAKE) test-roots
 
 golden:
 	TRAILBLAZER_BLESS=1 $(CARGO) test --locked --test golden every_plan_matches_its_golden_file
