@@ -670,3 +670,37 @@ fn flows_from_before_a_lost_default_keep_their_translation() {
         assert_translated(&lab);
     });
 }
+
+/// The bypass interface has a default of its own in the main table, as DHCP adds one.
+fn lost_uplink(firewall: Firewall) {
+    let case = bulk_interface(firewall);
+    let lab = Lab::with(case.layout);
+    let machine = case.machine(&lab);
+    lab.default_via("host1", "nat1");
+    machine.changed();
+    let partner = || lab.who("host1", PARTNER);
+    assert_eq!(partner(), Ok(lab.nat1.egress_public));
+    let nat1 = lab.ns("nat1");
+    nat1.ip("link set pub down");
+    assert_eq!(partner(), Err(ErrorKind::TimedOut));
+    assert_eq!(lab.who("host1", S3), Ok(lab.nat1.second_public));
+    // The way is open: with another translation the partner refuses a foreign address.
+    let nft = |words: &str| nat1.run(&["nft", words]);
+    nft("add table ip other");
+    nft("add chain ip other c { type nat hook postrouting priority 50 ; }");
+    nft("add rule ip other c oifname bulk masquerade");
+    assert_eq!(partner(), Err(ErrorKind::ConnectionReset));
+    nft("delete table ip other");
+    machine.run(&["reconcile"]).expect_code(1);
+    assert_eq!(partner(), Err(ErrorKind::TimedOut));
+}
+
+#[test]
+fn lost_uplink_sends_no_partner_by_the_bypass_path_with_nftables() {
+    isolated(|| lost_uplink(Firewall::Nftables));
+}
+
+#[test]
+fn lost_uplink_sends_no_partner_by_the_bypass_path_with_iptables() {
+    isolated(|| lost_uplink(Firewall::Iptables));
+}

@@ -17,7 +17,12 @@ pub fn ask(
     out: Option<IfIndex>,
     state: &mut DesiredState,
 ) -> Vec<Vec<Match>> {
-    if let Some(differs) = differs(inputs, family, bypass, out) {
+    let second = out.is_some_and(|out| is_second_default(inputs, family, bypass, out));
+    let differs = differs(inputs, family, bypass, out);
+    let same = differs.is_none();
+    if let Some(differs) = differs
+        && !second
+    {
         return differs;
     }
     let mut devices: Vec<String> = bypass
@@ -27,7 +32,14 @@ pub fn ask(
     devices.dedup();
     let names = devices.join(" and ");
     let substitute = match family {
-        Family::Ipv4 => Match::Realm(realm::on_bypass_routes(numbers, family, &names, state)),
+        Family::Ipv4 => {
+            let why = if same {
+                realm::same_look(&names)
+            } else {
+                format!("a further default route leaves by {names}, as the bypass path")
+            };
+            Match::Realm(realm::on_bypass_routes(numbers, family, &why, state))
+        }
         Family::Ipv6 => {
             let prefixes = inputs
                 .prefixes
@@ -61,6 +73,22 @@ pub fn differs(
         }
     }
     Some(found)
+}
+
+/// True if a default of the main table leaves by an interface of the bypass path other than the egress
+/// interface: packets to partners take that way as soon as the egress interface has lost its default.
+/// IPv6 routes carry no realm: there the next pass closes the way.
+fn is_second_default(inputs: &Inputs, family: Family, bypass: &BypassPath, out: IfIndex) -> bool {
+    let used = inputs.facts.default_path(family, None);
+    let is_used = |device| {
+        used.iter()
+            .flat_map(BypassPath::vias)
+            .any(|via| via.device == device)
+    };
+    let defaults = inputs.facts.defaults(family).into_iter();
+    let devices = defaults.filter_map(|route| route.device);
+    let mut others = devices.filter(|device| *device != out && !is_used(*device));
+    family == Family::Ipv4 && others.any(|other| bypass.vias().any(|via| via.device == other))
 }
 
 fn hop_differs(

@@ -52,8 +52,9 @@ pub(super) struct Last<'a> {
 pub(super) struct Elsewhere<'a> {
     pub(super) family: Family,
     pub(super) bypass: Vec<Via>,
-    /// True if packets on the bypass path are translated.
-    pub(super) translates: bool,
+    /// True if packets on the bypass path are translated, or if the rules tell them from others on the
+    /// same interface.
+    pub(super) bypass_too: bool,
     /// The interface of the egress path.
     pub(super) out: Option<IfIndex>,
     pub(super) sources: &'a [IpNet],
@@ -66,7 +67,7 @@ impl Elsewhere<'_> {
         let bypass: BTreeSet<IfIndex> = self.bypass.iter().map(|via| via.device).collect();
         let defaults = facts.defaults(self.family).into_iter();
         let mut devices: BTreeSet<IfIndex> = defaults.filter_map(|route| route.device).collect();
-        if self.translates {
+        if self.bypass_too {
             devices.extend(bypass);
         } else {
             devices.retain(|device| !bypass.contains(device));

@@ -9,11 +9,16 @@ pub fn of(numbers: &Numbers) -> Realm {
     Realm(u16::from(numbers.protocol.0))
 }
 
+/// The reason for a realm where both paths have the same next hop.
+pub fn same_look(device: &str) -> String {
+    format!("both paths leave by {device} and look the same to the firewall")
+}
+
 /// Sets the realm on the bypass routes of a family, with a note. Only IPv4 has realms.
 pub fn on_bypass_routes(
     numbers: &Numbers,
     family: Family,
-    device: &str,
+    why: &str,
     state: &mut DesiredState,
 ) -> Realm {
     let realm = of(numbers);
@@ -24,7 +29,7 @@ pub fn on_bypass_routes(
         }
     }
     state.notes.push(format!(
-        "{family}: both paths leave by {device} and look the same to the firewall; realm {realm} on the bypass routes tells them apart"
+        "{family}: {why}; realm {realm} on the bypass routes tells them apart"
     ));
     realm
 }

@@ -223,8 +223,7 @@ impl Translation<'_> {
     }
 
     /// The drop of untranslated packets on the other interfaces to the internet, behind the drops that
-    /// count. `bypass` is the path
-    /// as routed before a lost address of the settings.
+    /// count. `bypass` is the path as routed before a lost address of the settings.
     fn elsewhere(
         &self,
         inputs: &Inputs,
@@ -232,10 +231,12 @@ impl Translation<'_> {
         out: Option<IfIndex>,
         sources: &[IpNet],
     ) -> Vec<FwRule> {
+        let of_realm = |condition: &Match| matches!(condition, Match::Realm(_));
+        let by_realm = self.bypass.iter().flatten().any(of_realm);
         let elsewhere = Elsewhere {
             family: self.family,
             bypass: bypass.iter().flat_map(BypassPath::vias).collect(),
-            translates: self.bypass_verdict != Statement::Accept,
+            bypass_too: self.bypass_verdict != Statement::Accept || by_realm,
             out,
             sources,
             private: &self.guarded,

@@ -59,7 +59,12 @@ pub fn of_host(
             .filter_map(|hop| teller.through(hop, &bypass, None))
             .collect();
     } else if family == Family::Ipv4 {
-        let realm = realm::on_bypass_routes(numbers, family, &devices.join(" and "), state);
+        let realm = realm::on_bypass_routes(
+            numbers,
+            family,
+            &realm::same_look(&devices.join(" and ")),
+            state,
+        );
         // Exact without exceptions: only our own routes carry the realm.
         let line = |device| vec![Match::OutputInterface(device), Match::Realm(realm)];
         paths.bypass = devices.into_iter().map(line).collect();
