@@ -132,7 +132,7 @@ pub fn marked(promise: &Promise<'_>, question: Question) -> Vec<Question> {
             found.insert(0, None);
             continue;
         };
-        let certain = marks.possible().len() == 1;
+        let certain = is_certain(&marks, our_bits(promise));
         for mark in possible(promise, question.family(), &marks) {
             let of_chain = Marked {
                 by: by.clone(),
@@ -151,6 +151,12 @@ pub fn marked(promise: &Promise<'_>, question: Question) -> Vec<Question> {
         question
     };
     found.into_iter().map(of_mark).collect()
+}
+
+/// True if all bits but ours are known.
+fn is_certain(marks: &Marks, ours: u32) -> bool {
+    let possible = marks.possible();
+    possible.len() == 1 && possible.iter().all(|bits| bits.known | ours == u32::MAX)
 }
 
 /// The possible marks. One without known bits may be each of those that foreign rules select; unknown
@@ -225,5 +231,28 @@ fn output(promise: &Promise<'_>, question: &Question) -> Option<IfIndex> {
             EgressPath::Main | EgressPath::Closed => None,
         },
         Expected::Closed | Expected::Main => paths.leaves_by,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::marks::{MarkOf, MarkValue, MarkWrite};
+
+    #[test]
+    fn mark_from_a_map_is_not_certain() {
+        let write = |value| MarkWrite {
+            of: MarkOf::Packet,
+            value,
+        };
+        let none = Marks::none(0x30);
+        assert!(is_certain(&none, 0x30));
+        assert!(!is_certain(&none.written(write(None), true), 0x30));
+        let restored = write(Some(MarkValue {
+            take: u32::MAX,
+            ..MarkValue::default()
+        }));
+        assert!(is_certain(&none.written(restored, true), 0x30));
+        assert!(!is_certain(&none.written(restored, true), 0));
     }
 }

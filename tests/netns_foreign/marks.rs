@@ -167,6 +167,18 @@ const GOOD_NAT: &[Foreign] = &[
         partner: PARTNER,
         words: "",
     },
+    // A map outside our knowledge names other clients.
+    Foreign {
+        add: &[
+            "ip rule add pref 1000 fwmark 0x100000/0x100000 unreachable",
+            "nft add table ip m",
+            "nft add chain ip m p { type filter hook prerouting priority mangle ; }",
+            "nft add rule ip m p meta mark set ip saddr map { 10.0.1.77 : 0x100000 }",
+        ],
+        remove: &["ip rule del pref 1000", "nft delete table ip m"],
+        partner: PARTNER,
+        words: "perhaps foreign rule 1000",
+    },
     // Packets pass by the mark of their flow.
     Foreign {
         add: &[
