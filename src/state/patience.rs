@@ -34,7 +34,8 @@ fn silent() -> MutexGuard<'static, BTreeMap<PathBuf, Instant>> {
 }
 
 /// Accesses the state dir on a thread of its own, for `PATIENCE`: a system call to a silent disk
-/// never returns. A thread that waits for a CPU has more time. As long as an earlier access is pending, fails without an access, until `RETRY`.
+/// never returns. A thread that waits for a CPU has more time. As long as an earlier access is pending,
+/// fails without an access, until `RETRY`.
 ///
 /// # Errors
 /// The disk is silent ([`StateError::is_silent`]), or the system refuses a thread.
