@@ -256,17 +256,8 @@ fn precedents<'p>(
         .map(|rule| rule.priority)
         .max();
     let before = deciding.unwrap_or(Priority::MAIN);
-    promise.rules.iter().filter(move |rule| {
-        rule.family == family
-            && rule.priority <= before
-            && !promise.ownership.owns_rule(rule)
-            && !is_kernels_own(rule)
-            && may_match(rule, question, &promise)
-    })
-}
-
-fn is_kernels_own(rule: &Rule) -> bool {
-    rule.priority.0 == 0 || rule.priority >= Priority::MAIN
+    let foreign = promise.foreign_rules(family);
+    foreign.filter(move |rule| rule.priority <= before && may_match(rule, question, &promise))
 }
 
 /// True if the rule leads packets to a route, or past our rules to the main table.

@@ -10,7 +10,7 @@ use crate::facts::HostFacts;
 use crate::firewall::BackendKind;
 use crate::objects::{Route, Rule, RuleAction};
 use crate::ownership::{Numbers, Ownership};
-use crate::types::{Family, TableId};
+use crate::types::{Family, Priority, TableId};
 
 /// The state that the kernel's answers are compared with, and the foreign state that may explain a
 /// difference.
@@ -29,7 +29,7 @@ pub struct Promise<'a> {
     pub chains: &'a [BaseChain],
 }
 
-impl Promise<'_> {
+impl<'a> Promise<'a> {
     /// The numbers of our objects.
     pub fn numbers(&self) -> &Numbers {
         &self.ownership.current
@@ -59,6 +59,18 @@ impl Promise<'_> {
     /// True for a default of the main table, which our rules skip.
     pub fn is_default(&self, prefix: &IpNet) -> bool {
         u32::from(prefix.prefix_len()) <= self.suppressed(Family::of_net(prefix))
+    }
+
+    /// The foreign policy rules of a family before the main table's own, except the kernel's, in the
+    /// kernel's order.
+    pub fn foreign_rules(&self, family: Family) -> impl Iterator<Item = &'a Rule> + use<'a> {
+        let ownership = self.ownership;
+        self.rules.iter().filter(move |rule| {
+            rule.family == family
+                && rule.priority.0 != 0
+                && rule.priority < Priority::MAIN
+                && !ownership.owns_rule(rule)
+        })
     }
 
     /// True if the kernel has our rules. Before, packets take the promised path by chance only.

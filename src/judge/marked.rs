@@ -11,7 +11,7 @@ use super::seen::{meets, seen_at};
 use super::stopping::{Marked, StoppingChain};
 use crate::desired::EgressPath;
 use crate::firewall::Statement;
-use crate::types::{Family, IfIndex, Priority};
+use crate::types::{Family, IfIndex};
 
 /// Marks at the routing decision, with the rule that wrote the packet's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,11 +168,7 @@ fn possible(promise: &Promise<'_>, family: Family, marks: &Marks) -> BTreeSet<u3
             found.insert(value);
             continue;
         }
-        let rules = promise.rules.iter().filter(|rule| {
-            rule.family == family
-                && rule.priority < Priority::MAIN
-                && !promise.ownership.owns_rule(rule)
-        });
+        let rules = promise.foreign_rules(family);
         found.extend(rules.filter_map(|rule| Some(rule.mark?.value)));
     }
     found

@@ -130,14 +130,9 @@ pub(super) fn foreign_before<'p>(
     promise: &Promise<'p>,
     family: Family,
 ) -> impl Iterator<Item = &'p Rule> {
-    let promise = *promise;
-    let last = deciding(&promise, family);
-    promise.rules.iter().filter(move |rule| {
-        rule.family == family
-            && rule.priority.0 != 0
-            && last.is_some_and(|last| rule.priority <= last)
-            && !promise.ownership.owns_rule(rule)
-    })
+    let last = deciding(promise, family);
+    let foreign = promise.foreign_rules(family);
+    foreign.filter(move |rule| last.is_some_and(|last| rule.priority <= last))
 }
 
 /// The source of an ordinary packet: the address that sockets get, or a host of the first input.

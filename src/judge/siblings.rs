@@ -10,7 +10,7 @@ use super::hosts::{first_hosts, is_network};
 use super::ordinary::{PEOPLE, SERVICES, Transport, is_everybody};
 use super::packet::Lookup;
 use crate::objects::ForeignSelector;
-use crate::types::{Family, IfIndex, Priority};
+use crate::types::{Family, IfIndex};
 
 /// Bound of the networks of clients to ask about, of one question.
 const MOST_CLIENTS: usize = 8;
@@ -20,14 +20,7 @@ const MOST_CLIENTS: usize = 8;
 pub fn siblings(promise: &Promise<'_>, packet: &Lookup) -> Vec<Lookup> {
     let family = Family::of(packet.destination);
     let selectors: Vec<&ForeignSelector> = promise
-        .rules
-        .iter()
-        .filter(|rule| {
-            rule.family == family
-                && rule.priority.0 != 0
-                && rule.priority < Priority::MAIN
-                && !promise.ownership.owns_rule(rule)
-        })
+        .foreign_rules(family)
         .flat_map(|rule| &rule.foreign_selectors)
         .collect();
     let sources = sources(promise, packet, &selectors);
