@@ -34,7 +34,6 @@ pub enum Fate {
 /// A packet behind a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passage {
-    pub fate: Fate,
     pub marks: Marks,
     /// The last rule that wrote the packet's mark, or perhaps did.
     pub marked_by: Option<StoppingChain>,
@@ -88,29 +87,28 @@ impl BaseChain {
         if !self.families.contains(&packet.family()) {
             return Fate::Passes;
         }
-        self.walked(packet, beyond_ours).0
+        let (mut run, end) = self.walked(packet, beyond_ours);
+        self.fate_of(end, &mut run)
     }
 
     /// The packet behind this chain.
     pub fn passage(&self, packet: &Packet) -> Passage {
         if !self.families.contains(&packet.family()) {
             return Passage {
-                fate: Fate::Passes,
                 marks: packet.marks.clone(),
                 marked_by: None,
                 zone: None,
             };
         }
-        let (fate, run) = self.walked(packet, false);
+        let run = self.walked(packet, false).0;
         Passage {
-            fate,
             marks: run.packet.marks,
             marked_by: run.marked_by,
             zone: run.zone,
         }
     }
 
-    fn walked(&self, packet: &Packet, beyond_ours: bool) -> (Fate, Run<'_>) {
+    fn walked(&self, packet: &Packet, beyond_ours: bool) -> (Run<'_>, End) {
         let mut run = Run {
             base: self,
             packet: packet.clone(),
@@ -124,8 +122,7 @@ impl BaseChain {
             untracked: None,
         };
         let end = run.chain(&self.name, 0, true);
-        let fate = self.fate_of(end, &mut run);
-        (fate, run)
+        (run, end)
     }
 
     fn fate_of(&self, end: End, run: &mut Run<'_>) -> Fate {

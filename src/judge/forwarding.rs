@@ -48,6 +48,10 @@ pub(super) fn judge(promise: &Promise<'_>, verdicts: &mut Verdicts) {
                     .into_iter()
                     .zip(along(promise.chains, &answer));
                 for ((chain, opening), (_, answer)) in both {
+                    if chain.place == ChainPlace::Translation {
+                        // Judged with the packets that its rules name.
+                        continue;
+                    }
                     let flow = [opening, answer];
                     if !judge_chain(promise, chain, &flow, verdicts) {
                         judge_udp(chain, flow, verdicts);
@@ -138,10 +142,6 @@ fn judge_chain(
     verdicts: &mut Verdicts,
 ) -> bool {
     let opening = &flow[0];
-    use ChainPlace::{Input, OutputDiversion, Translation};
-    if matches!(chain.place, Translation | Input | OutputDiversion) {
-        return false;
-    }
     let diverted_by = match chain.fate(&seen_at(chain, opening)) {
         Fate::Diverted(culprit) => Some((culprit, true)),
         Fate::MayDivert(culprit) => Some((culprit, false)),
@@ -164,20 +164,15 @@ fn directions<'p>(chain: &BaseChain, flow: &'p [Packet; 2]) -> impl Iterator<Ite
 
 /// A filter of UDP alone may be on purpose: TCP passes. The chain is named.
 fn judge_udp(chain: &BaseChain, flow: [Packet; 2], verdicts: &mut Verdicts) {
-    if chain.place == ChainPlace::Translation {
-        return;
-    }
     let flow = flow.map(|packet| Packet {
         transport: Transport::Udp,
         ..packet
     });
-    let stopped = directions(chain, &flow).find_map(|packet| {
-        let fate = chain.fate(&seen_at(chain, packet));
-        match fate {
+    let stopped =
+        directions(chain, &flow).find_map(|packet| match chain.fate(&seen_at(chain, packet)) {
             Fate::Stopped(culprit) => Some((packet, culprit)),
             _ => None,
-        }
-    });
+        });
     let Some((packet, culprit)) = stopped else {
         return;
     };

@@ -7,7 +7,7 @@ use super::chain::{BaseChain, ChainPlace, Field, FlowPlace, Packet};
 use super::expected::{Expected, Promise};
 use super::marks::{Bits, Marks};
 use super::probes::Question;
-use super::seen::{meets, seen_at};
+use super::seen::{in_order, meets, seen_at};
 use super::stopping::{Marked, StoppingChain};
 use crate::desired::EgressPath;
 use crate::firewall::Statement;
@@ -24,18 +24,16 @@ pub(super) struct AtRouting {
 /// already: the kernel routes the packet again behind a chain that reroutes and has changed the mark.
 pub(super) fn at_routing(chains: &[BaseChain], packet: &Packet) -> AtRouting {
     let is_own = packet.is_own();
-    let mut before: Vec<&BaseChain> = chains
-        .iter()
-        .filter(|chain| match chain.place {
+    let before = in_order(chains, |chain| {
+        let comes = match chain.place {
             ChainPlace::Output => is_own,
             ChainPlace::Ingress | ChainPlace::Prerouting => !is_own,
             // Chains of translation see the first packet alone.
             ChainPlace::Diversion => !is_own && packet.opens(),
             _ => false,
-        })
-        .filter(|chain| meets(chain, packet))
-        .collect();
-    before.sort_by_key(|chain| (chain.place != ChainPlace::Ingress, chain.priority));
+        };
+        comes && meets(chain, packet)
+    });
     let mut current = packet.clone();
     let mut routed = AtRouting {
         marks: packet.marks.clone(),
@@ -64,25 +62,11 @@ pub(super) fn at_routing(chains: &[BaseChain], packet: &Packet) -> AtRouting {
 /// The chains that a forwarded packet meets, in the order of the hooks, each with the packet and the
 /// marks that the chains before have written.
 pub(super) fn along<'c>(chains: &'c [BaseChain], packet: &Packet) -> Vec<(&'c BaseChain, Packet)> {
-    let rank = |place: ChainPlace| match place {
-        ChainPlace::Ingress => 0,
-        ChainPlace::Prerouting | ChainPlace::Diversion => 1,
-        ChainPlace::Output | ChainPlace::OutputDiversion => 1,
-        ChainPlace::Forward | ChainPlace::Input => 2,
-        ChainPlace::Postrouting | ChainPlace::Translation => 3,
-        ChainPlace::Egress => 4,
-    };
-    let mut ordered: Vec<&BaseChain> = chains
-        .iter()
-        .filter(|chain| {
-            use ChainPlace::{Input, Output, OutputDiversion};
-            !matches!(chain.place, Input | Output | OutputDiversion)
-        })
-        .collect();
-    ordered.sort_by_key(|chain| (rank(chain.place), chain.priority));
+    use ChainPlace::{Input, Output, OutputDiversion};
+    let forwarded = |chain: &BaseChain| !matches!(chain.place, Input | Output | OutputDiversion);
     let mut current = packet.clone();
     let mut found = Vec::new();
-    for chain in ordered {
+    for chain in in_order(chains, forwarded) {
         found.push((chain, current.clone()));
         current.marks = behind(chain, &current);
     }

@@ -22,6 +22,27 @@ pub(super) fn meets(chain: &BaseChain, packet: &Packet) -> bool {
     chain.devices.contains(device)
 }
 
+/// Some of the chains, in the order in which a packet meets them.
+pub(super) fn in_order(
+    chains: &[BaseChain],
+    is_wanted: impl Fn(&BaseChain) -> bool,
+) -> Vec<&BaseChain> {
+    use ChainPlace::{
+        Diversion, Egress, Forward, Ingress, Input, Output, OutputDiversion, Postrouting,
+        Prerouting, Translation,
+    };
+    let rank = |place: ChainPlace| match place {
+        Ingress => 0,
+        Prerouting | Diversion | Output | OutputDiversion => 1,
+        Forward | Input => 2,
+        Postrouting | Translation => 3,
+        Egress => 4,
+    };
+    let mut found: Vec<&BaseChain> = chains.iter().filter(|chain| is_wanted(chain)).collect();
+    found.sort_by_key(|chain| (rank(chain.place), chain.priority));
+    found
+}
+
 /// The packet as the hook sees it: before the routing decision without an output interface, before
 /// conntrack without a state, and between two translations with another address.
 pub(super) fn seen_at(chain: &BaseChain, packet: &Packet) -> Packet {

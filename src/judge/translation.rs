@@ -33,30 +33,25 @@ pub(super) fn judge(
     verdicts: &mut Verdicts,
 ) {
     let paths = promise.desired.paths.get(family);
-    let chains = promise
-        .chains
-        .iter()
-        .filter(|chain| chain.place == ChainPlace::Translation && chain.families.contains(&family));
-    for chain in chains {
-        let judged = Judged {
-            promise,
-            chain,
-            input,
-            order: order(promise, chain, family),
-        };
-        let partner = paths.leaves_by.zip(ordinary_partner(promise, family));
-        if let Some(ordinary) = partner.and_then(|(out, to)| opening(promise, input, out, to)) {
-            judged.partners(&arriving(promise, chain, &ordinary), verdicts);
-        }
-        judged.untranslated(family, verdicts);
+    let is_of_family = |chain: &BaseChain| {
+        chain.place == ChainPlace::Translation && chain.families.contains(&family)
+    };
+    let judged = |chain| Judged {
+        promise,
+        chain,
+        input,
+        order: order(promise, chain, family),
+    };
+    let partner = paths.leaves_by.zip(ordinary_partner(promise, family));
+    let ordinary = partner.and_then(|(out, to)| opening(promise, input, out, to));
+    // With the marks that the chains before have written.
+    let met = ordinary.iter().flat_map(|it| along(promise.chains, it));
+    for (chain, ordinary) in met.filter(|(chain, _)| is_of_family(chain)) {
+        judged(chain).partners(&ordinary, verdicts);
     }
-}
-
-/// The packet with the marks that the chains before this one have written.
-fn arriving(promise: &Promise<'_>, chain: &BaseChain, packet: &Packet) -> Packet {
-    let mut all = along(promise.chains, packet).into_iter();
-    let found = all.find(|(at, _)| std::ptr::eq(*at, chain));
-    found.map_or_else(|| packet.clone(), |(_, packet)| packet)
+    for chain in promise.chains.iter().filter(|chain| is_of_family(chain)) {
+        judged(chain).untranslated(family, verdicts);
+    }
 }
 
 /// A chain of translation, judged for one input interface.

@@ -5,7 +5,7 @@ use super::Verdicts;
 use super::chain::{BaseChain, ChainPlace, Packet};
 use super::expected::Promise;
 use super::marks::Zone;
-use super::seen::{CONNTRACK, meets, seen_at};
+use super::seen::{CONNTRACK, in_order, seen_at};
 use super::stopping::StoppingChain;
 use crate::degraded::{Degradation, Part};
 
@@ -35,12 +35,9 @@ pub(super) fn judge(promise: &Promise<'_>, opening: &Packet, verdicts: &mut Verd
 
 /// The zone of a packet at conntrack, with the rule that set the zone; `None` for an unknown zone.
 fn zone(chains: &[BaseChain], packet: &Packet) -> Option<(Zone, Option<StoppingChain>)> {
-    let mut before: Vec<&BaseChain> = chains
-        .iter()
-        .filter(|chain| chain.place == ChainPlace::Prerouting && chain.priority < CONNTRACK)
-        .filter(|chain| meets(chain, packet))
-        .collect();
-    before.sort_by_key(|chain| chain.priority);
+    let before = in_order(chains, |chain| {
+        chain.place == ChainPlace::Prerouting && chain.priority < CONNTRACK
+    });
     let mut found = (Zone::default(), None);
     for chain in before {
         if let Some((zone, culprit)) = chain.passage(&seen_at(chain, packet)).zone {
