@@ -37,6 +37,17 @@ struct Answers {
 /// # Errors
 /// The kernel gives no answer.
 pub fn judge_kernel(promise: &Promise<'_>, kernel: &mut Kernel) -> Result<Verdicts, NetlinkError> {
+    Ok(judge_with_chains(promise, kernel)?.0)
+}
+
+/// The same, with the foreign chains that were read: none if they are unknown.
+///
+/// # Errors
+/// The kernel gives no answer.
+pub fn judge_with_chains(
+    promise: &Promise<'_>,
+    kernel: &mut Kernel,
+) -> Result<(Verdicts, Vec<BaseChain>), NetlinkError> {
     let (chains, unread) = foreign_chains(promise, kernel);
     let promise = Promise {
         chains: &chains,
@@ -61,7 +72,7 @@ pub fn judge_kernel(promise: &Promise<'_>, kernel: &mut Kernel) -> Result<Verdic
         verdicts.degraded.extend(judge_incoming(&packet, &decision));
     }
     verdicts.doubts.extend(unread);
-    Ok(verdicts)
+    Ok((verdicts, chains))
 }
 
 /// The verdicts about the routing decisions alone, those about changed prefixes included. `steps`

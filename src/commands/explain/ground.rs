@@ -18,7 +18,7 @@ use crate::printable::escaped;
 use crate::ranges::Document;
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, View, examine};
 use crate::types::Family;
-use crate::verify::{judge_kernel, learned_hops};
+use crate::verify::{judge_with_chains, learned_hops};
 
 /// One reading, for any number of addresses.
 pub(super) struct Ground<'a> {
@@ -78,9 +78,7 @@ impl<'a> Ground<'a> {
         let degraded = examined.judgement.degraded.iter().chain(&desired.degraded);
         notes.extend(degraded.map(|missing| format!("degraded: {missing}")));
         let promise = examined.view.promise(&desired);
-        let verdicts = judge_kernel(&promise, &mut kernel)?;
-        // Unreadable chains are a doubt of the judge.
-        let chains = kernel.foreign_chains().unwrap_or_default();
+        let (verdicts, chains) = judge_with_chains(&promise, &mut kernel)?;
         notes.dedup();
         Ok(Ground {
             config,
