@@ -8,9 +8,11 @@ use rustix::io::Errno;
 
 use super::errno::KernelError;
 use super::netlink::{NetlinkError, NetlinkSocket};
+use super::route::{family_number, family_of};
 use super::wire::{Frame, WireError, attributes, find, put, u16_at, u32_at};
 use crate::objects::{ForwardPolicy, PolicyAction};
 use crate::observed::ObservedPolicies;
+use crate::types::Family;
 
 /// `XFRM_MSG_*`.
 const NEWPOLICY: u16 = 0x13;
@@ -32,10 +34,6 @@ const ALLOW: u8 = 0;
 const BLOCK: u8 = 1;
 /// `XFRM_INF`: no limit of bytes or packets.
 const NO_LIMIT: u64 = u64::MAX;
-
-/// `AF_INET`, `AF_INET6` (linux/socket.h).
-const INET: u16 = 2;
-const INET6: u16 = 10;
 
 // `struct xfrm_selector`: daddr, saddr (16 bytes each), ports and their masks (4 × 2), family (2),
 // prefixlen_d, prefixlen_s, proto (1 each), 3 bytes of padding, ifindex (4), user (4).
@@ -202,10 +200,7 @@ fn put_selector(body: &mut [u8], policy: &ForwardPolicy) {
     };
     put_address(0, &policy.destination);
     put_address(SADDR, &policy.source);
-    let family = match policy.source {
-        IpNet::V4(_) => INET,
-        IpNet::V6(_) => INET6,
-    };
+    let family = u16::from(family_number(policy.family()));
     body[FAMILY..FAMILY + 2].copy_from_slice(&family.to_ne_bytes());
     body[PREFIXLEN_D] = policy.destination.prefix_len();
     body[PREFIXLEN_S] = policy.source.prefix_len();
@@ -237,10 +232,11 @@ fn decode(body: &[u8]) -> Result<Option<ForwardPolicy>, WireError> {
         return Ok(None);
     }
     let net = |at: usize, length: u8| {
-        let address = match u16_at(info, FAMILY)? {
-            INET => <[u8; 4]>::try_from(&info[at..at + 4]).map(IpAddr::from),
-            INET6 => <[u8; 16]>::try_from(&info[at..at + 16]).map(IpAddr::from),
-            _ => return Ok(None),
+        let number = u8::try_from(u16_at(info, FAMILY)?).ok();
+        let address = match number.and_then(family_of) {
+            Some(Family::Ipv4) => <[u8; 4]>::try_from(&info[at..at + 4]).map(IpAddr::from),
+            Some(Family::Ipv6) => <[u8; 16]>::try_from(&info[at..at + 16]).map(IpAddr::from),
+            None => return Ok(None),
         };
         let address = address.map_err(|_| WireError::Malformed("an address"))?;
         Ok::<_, WireError>(IpNet::new(address, length).ok())

@@ -12,8 +12,8 @@ pub(super) struct PolicySteps {
     pub(super) notes: Vec<String>,
 }
 
-/// The policies to add and to delete, beside the steps that put `firewalls` in. A policy refuses packets without a mark, so none is added
-/// without a firewall that marks.
+/// The policies to add and to delete, beside the steps that put `firewalls` in. A policy refuses
+/// packets without a mark, so none is added without a firewall that marks.
 pub(super) fn diff_policies(
     goal: &Goal,
     observed: &ObservedState,
