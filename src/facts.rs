@@ -98,6 +98,32 @@ pub struct HostFacts {
     pub memory: Option<u64>,
 }
 
+#[cfg(test)]
+impl HostFacts {
+    /// A host with one interface, `eth0` of the index 2.
+    pub(crate) fn of_one_interface(net: &str, main_routes: Vec<MainRoute>) -> HostFacts {
+        let link = IfIndex(2);
+        HostFacts {
+            links: vec![Link {
+                index: link,
+                name: "eth0".to_owned(),
+                altnames: Vec::new(),
+                up: true,
+                carrier: true,
+                loopback: false,
+                mac: Vec::new(),
+                mtu: 1500,
+            }],
+            addresses: vec![Address {
+                link,
+                net: net.parse().expect("an address with its length"),
+            }],
+            main_routes,
+            ..HostFacts::default()
+        }
+    }
+}
+
 impl HostFacts {
     /// The link with that index.
     pub fn link(&self, index: IfIndex) -> Option<&Link> {

@@ -64,39 +64,22 @@ mod tests {
     use super::*;
     use crate::config::{Role, parse};
     use crate::desired::{desired, shares::Shares};
-    use crate::facts::{Address, HostFacts, Link, MainRoute};
+    use crate::facts::{HostFacts, MainRoute};
     use crate::firewall::{BackendKind, Hook};
     use crate::types::{IfIndex, PerFamily};
 
     /// A NAT instance with one interface.
     fn state(adapt: impl FnOnce(&mut Inputs)) -> DesiredState {
-        let link = IfIndex(2);
         let route = |dst: &str, gateway: Option<&str>| MainRoute {
             gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-            device: Some(link),
+            device: Some(IfIndex(2)),
             ..MainRoute::unicast(dst.parse().unwrap())
         };
-        let facts = HostFacts {
-            links: vec![Link {
-                index: link,
-                name: "eth0".to_owned(),
-                altnames: Vec::new(),
-                up: true,
-                carrier: true,
-                loopback: false,
-                mac: Vec::new(),
-                mtu: 1500,
-            }],
-            addresses: vec![Address {
-                link,
-                net: "10.0.1.10/24".parse().unwrap(),
-            }],
-            main_routes: vec![
-                route("0.0.0.0/0", Some("10.0.1.1")),
-                route("10.0.1.0/24", None),
-            ],
-            ..HostFacts::default()
-        };
+        let main_routes = vec![
+            route("0.0.0.0/0", Some("10.0.1.1")),
+            route("10.0.1.0/24", None),
+        ];
+        let facts = HostFacts::of_one_interface("10.0.1.10/24", main_routes);
         let text = "role = \"nat\"\n[nat]\nsources = [\"10.0.0.0/16\"]\nexempt = [\"198.18.0.0/15\"]\negress_addresses = [\"10.0.1.10\"]\n";
         let config = parse(text, "test").unwrap();
         let mut inputs = Inputs {

@@ -244,7 +244,7 @@ mod tests {
     use super::*;
     use crate::config::{Role, parse};
     use crate::desired::desired;
-    use crate::facts::{Address, HostFacts, Link, MainRoute};
+    use crate::facts::{HostFacts, MainRoute};
     use crate::firewall::{Hook, Path, Ruleset, Statement};
     use crate::types::{IfIndex, PerFamily, Protocol};
 
@@ -259,24 +259,7 @@ mod tests {
         let router = Some("10.0.1.1");
         let mut main_routes = vec![route("0.0.0.0/0", router), route("10.0.1.0/24", None)];
         main_routes.extend((0..routes).map(|n| route(&format!("198.18.{n}.0/24"), router)));
-        let facts = HostFacts {
-            links: vec![Link {
-                index: IfIndex(2),
-                name: "eth0".to_owned(),
-                altnames: Vec::new(),
-                up: true,
-                carrier: true,
-                loopback: false,
-                mac: Vec::new(),
-                mtu: 1500,
-            }],
-            addresses: vec![Address {
-                link: IfIndex(2),
-                net: "10.0.1.11/24".parse().unwrap(),
-            }],
-            main_routes,
-            ..HostFacts::default()
-        };
+        let facts = HostFacts::of_one_interface("10.0.1.11/24", main_routes);
         let text = "role = \"host\"\n[egress]\ngateways = [\"10.0.1.10\"]\n";
         let state = desired(&Inputs {
             config: &parse(text, "test").unwrap(),
