@@ -171,7 +171,7 @@ pub fn frozen(machine: &Machine) {
     let restarts = machine.number(SERVICE, "NRestarts");
     machine.ok(&format!("kill -STOP {pid}"));
     machine.wait_in_force(pid);
-    assert_eq!(machine.number(SERVICE, "NRestarts"), restarts + 1);
+    assert!(machine.number(SERVICE, "NRestarts") > restarts);
     assert!(
         machine.journal(SERVICE).contains("Watchdog timeout"),
         "{}",
