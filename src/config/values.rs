@@ -105,6 +105,9 @@ pub(super) fn integer<T: TryFrom<u64>>(
             _ if radix == 2 => format!("0b{digits} is binary"),
             _ => String::new(),
         };
+        if matches!(value, DeValue::String(_)) && digits.starts_with(['+', '-']) {
+            return Err(Wrong::Type);
+        }
         // i128, since the TOML parser passes on signs and numbers of any length.
         let number = i128::from_str_radix(digits, radix).map_err(|_| Wrong::Type)?;
         if !written.is_empty() {
