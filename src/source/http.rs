@@ -13,7 +13,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use super::answer::{Content, Validators};
 use super::coding;
 use super::error::Failure;
-use super::locator::{is_local, redacted};
+use super::locator::{is_local, redacted, resolves_locally};
 use super::marked::Relay;
 use super::proxy::Proxy;
 use super::retry;
@@ -113,7 +113,7 @@ async fn with_retries(
     let mut tries = 0;
     loop {
         tries += 1;
-        let one_try = one_try(clients, url, previous, visited);
+        let one_try = one_try(clients, url, previous, proxy.is_some(), visited);
         let failure = match tokio::time::timeout(settings.timeout, one_try).await {
             Ok(Ok(answer)) => return (tries, Ok(answer)),
             Ok(Err(failure)) => failure,
@@ -150,11 +150,13 @@ async fn with_retries(
 }
 
 /// One request and its redirects. reqwest could follow redirects too, but would send the
-/// validators to other servers, and reports a loop only as "too many redirects".
+/// validators to other servers, and reports a loop only as "too many redirects". Behind a proxy no
+/// name is resolved here: the proxy resolves the names.
 async fn one_try(
     clients: &Clients<'_>,
     start: &Url,
     previous: Option<&Validators>,
+    through_proxy: bool,
     visited: &mut Vec<Url>,
 ) -> Result<Content, Failure> {
     *visited = vec![start.clone()];
@@ -191,10 +193,14 @@ async fn one_try(
             | StatusCode::SEE_OTHER
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT => {
-                url = redirect_target(&url, visited, &response)?;
+                let to = redirect_target(&url, visited, &response)?;
+                refuse_local(&to, visited, !through_proxy).await?;
+                url = to;
                 visited.push(url.clone());
             }
-            StatusCode::TOO_MANY_REQUESTS => return Err(unavailable(&response)),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+                return Err(unavailable(&response));
+            }
             _ if status.is_server_error() => return Err(unavailable(&response)),
             _ => return Err(Failure::Status(status)),
         }
@@ -226,11 +232,6 @@ fn redirect_target(from: &Url, visited: &[Url], response: &Response) -> Result<U
             )));
         }
     }
-    if is_local(&to) && !visited.iter().any(is_local) {
-        return Err(Failure::Redirect(format!(
-            "the server redirects to {shown}, an address of this host or of its link, which is refused"
-        )));
-    }
     if visited.contains(&to) {
         return Err(Failure::Redirect(format!(
             "the server redirects in a loop, back to {shown}"
@@ -242,6 +243,21 @@ fn redirect_target(from: &Url, visited: &[Url], response: &Response) -> Result<U
         )));
     }
     Ok(to)
+}
+
+/// Refuses a redirect of a server elsewhere to this host itself or to its link, also by the name: a
+/// public source could otherwise ask the metadata service, or a service for this host alone, in our
+/// name.
+async fn refuse_local(to: &Url, visited: &[Url], resolve: bool) -> Result<(), Failure> {
+    let same_host = |from: &Url| from.host_str() == to.host_str();
+    let from_here = visited.iter().any(is_local) || visited.iter().any(same_host);
+    if from_here || !(is_local(to) || resolve && resolves_locally(to).await) {
+        return Ok(());
+    }
+    Err(Failure::Redirect(format!(
+        "the server redirects to {}, an address of this host or of its link, which is refused",
+        redacted(to.as_str())
+    )))
 }
 
 fn unavailable(response: &Response) -> Failure {

@@ -70,24 +70,49 @@ fn path_of(url: &Url) -> Result<PathBuf, Failure> {
     })
 }
 
-/// True for a URL that names this host itself or its link: loopback, link-local space with the
-/// metadata service, and the unspecified address.
+/// True for a URL that names this host itself or its link.
 pub(super) fn is_local(url: &Url) -> bool {
-    let v4 = |v4: Ipv4Addr| v4.is_loopback() || v4.is_link_local() || v4.is_unspecified();
     match url.host() {
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.');
             name == "localhost" || name.ends_with(".localhost")
         }
-        Some(Host::Ipv4(address)) => v4(address),
-        Some(Host::Ipv6(address)) => {
-            address.is_loopback()
-                || address.is_unspecified()
-                || address.is_unicast_link_local()
-                || METADATA.contains(&IpAddr::V6(address))
-                || address.to_ipv4_mapped().is_some_and(v4)
-        }
+        Some(Host::Ipv4(address)) => is_local_address(address.into()),
+        Some(Host::Ipv6(address)) => is_local_address(address.into()),
         None => false,
+    }
+}
+
+/// As [`is_local`], and true for a name with such an address. A name without an answer is not
+/// local: the request then fails with the reason.
+pub(super) async fn resolves_locally(url: &Url) -> bool {
+    let Some(Host::Domain(name)) = url.host() else {
+        return is_local(url);
+    };
+    let found = tokio::net::lookup_host((name, 0)).await;
+    is_local(url) || found.is_ok_and(|mut found| found.any(|at| is_local_address(at.ip())))
+}
+
+/// True for loopback, link-local space with the metadata service, and the unspecified address, also
+/// for an IPv6 address that holds such an IPv4 address: a mapped or a compatible one (RFC 4291), one
+/// for a translator (RFC 6052) or for a tunnel (RFC 3056).
+fn is_local_address(address: IpAddr) -> bool {
+    let v4 = |v4: Ipv4Addr| v4.is_loopback() || v4.is_link_local() || v4.is_unspecified();
+    match address {
+        IpAddr::V4(address) => v4(address),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, e, f, g, h] = v6.segments();
+            let embedded = match [a, b, c, d, e, f] {
+                [0, 0, 0, 0, 0, 0 | 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => Some((g, h)),
+                [0x2002, ..] => Some((b, c)),
+                _ => None,
+            };
+            let halves = |(g, h): (u16, u16)| Ipv4Addr::from(u32::from(g) << 16 | u32::from(h));
+            v6.is_loopback()
+                || v6.is_unicast_link_local()
+                || METADATA.contains(&address)
+                || embedded.map(halves).is_some_and(v4)
+        }
     }
 }
 
@@ -131,6 +156,10 @@ mod tests {
             "[::1]",
             "[fe80::1]",
             "[::ffff:127.0.0.1]",
+            "[::]",
+            "[::127.0.0.1]",
+            "[64:ff9b::169.254.169.254]",
+            "[2002:a9fe:a9fe::1]",
             "[fd00:ec2::254]",
             "localhost",
             "LOCALHOST.",
@@ -138,7 +167,14 @@ mod tests {
         ] {
             assert!(local(&format!("http://{host}/x")), "{host}");
         }
-        for host in ["10.0.0.1", "localhost.example", "[fd00::1]", "52.216.0.1"] {
+        for host in [
+            "10.0.0.1",
+            "localhost.example",
+            "[fd00::1]",
+            "52.216.0.1",
+            "[64:ff9b::52.216.0.1]",
+            "[2002:a00:1::1]",
+        ] {
             assert!(!local(&format!("http://{host}/x")), "{host}");
         }
     }

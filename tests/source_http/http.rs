@@ -324,7 +324,11 @@ async fn redirects_without_a_usable_target_are_errors() {
 
 #[tokio::test]
 async fn retry_after_delays_the_retry() {
-    for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+    for status in [
+        "408 Request Timeout",
+        "429 Too Many Requests",
+        "503 Service Unavailable",
+    ] {
         let server = Server::start(move |number, _| match number {
             0 => answer(status, &["Retry-After: 1"], b"busy"),
             _ => ok(b"then"),

@@ -4,6 +4,7 @@
 mod http;
 mod imds;
 mod marked;
+mod redirects;
 mod sandbox;
 mod tls;
 

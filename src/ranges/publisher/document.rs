@@ -43,14 +43,14 @@ pub enum DocumentError {
         offset: usize,
     },
     /// As PowerShell writes by default.
-    #[error("the document is UTF-16 text; save it as UTF-8")]
+    #[error("the document is UTF-16 or UTF-32 text; save it as UTF-8")]
     Utf16,
     /// A compression that is no gzip.
     #[error("the document is compressed with {0}: only plain text and gzip are read; unpack it")]
     Compressed(&'static str),
     /// A page of a proxy, a portal or a fresh web server in place of the document.
     #[error(
-        "the source serves a web page (HTML) and not ip-ranges.json; check the URL, and whether a proxy or a login page answers in its place"
+        "the source serves a web page (HTML or XML) and not ip-ranges.json; check the URL, and whether a proxy or a login page answers in its place"
     )]
     Html,
     #[error(
