@@ -1,6 +1,7 @@
 //! Long texts of the help.
 
-/// The version, with the commit and its date if packaging/build-binary.sh sets them.
+/// The version, with the commit and its date in builds by `make build` and in packages
+/// (packaging/version.sh).
 pub(super) const LONG_VERSION: &str = match option_env!("TRAILBLAZER_COMMIT") {
     Some(text) => text,
     None => env!("CARGO_PKG_VERSION"),

@@ -55,7 +55,7 @@ pub use gather::{Gathered, gather};
 pub use in_force::InForce;
 pub use memory::Memory;
 pub use options::{Asking, Cause, Mode, Options, Watched};
-pub use progress::PROGRESS;
+pub use progress::{PROGRESS, remarked};
 pub use report::{FetchOutcome, Outcome, Report};
 pub use view::{BackendChoice, Firewalls, View};
 

@@ -13,7 +13,7 @@ const FIRST: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs a future, with remarks about a long wait. `longest` is its bound.
-pub(super) async fn remarked<T>(
+pub async fn remarked<T>(
     what: impl Display,
     longest: Duration,
     future: impl Future<Output = T>,

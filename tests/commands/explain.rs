@@ -286,6 +286,21 @@ fn explain_resolves_names_and_explains_each_address() {
         let words = "cannot resolve nowhere.invalid";
         assert!(unknown.stderr.contains(words), "{unknown}");
         assert!(unknown.stdout.is_empty(), "{unknown}");
+        // A resolver that drops the question, such as behind a dead NAT: the command says what it
+        // waits for.
+        lab::set_resolv_conf(&format!(
+            "nameserver {PARTNER}\noptions timeout:2 attempts:1\n"
+        ));
+        lab.ns("partner").nft(
+            "add table inet mute
+            add chain inet mute input { type filter hook input priority 0; }
+            add rule inet mute input udp dport 53 drop",
+        );
+        let waited = setup
+            .run(ns, &["explain", "nowhere.example"])
+            .expect_code(1);
+        let words = "waiting for the name resolution of nowhere.example, at most 10 s";
+        assert!(waited.stderr.contains(words), "{waited}");
     });
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Explanation, Page};
+use crate::reconcile::remarked;
 
 /// Longest wait for the resolver; its own timeout is 5 s for each server and try.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -19,7 +20,9 @@ const MOST: usize = 16;
 /// The reason, for people.
 pub(super) async fn resolve(name: &str) -> Result<Resolved, String> {
     let failed = |why: &dyn std::fmt::Display| format!("cannot resolve {name}: {why}");
-    let found = match tokio::time::timeout(WITHIN, tokio::net::lookup_host((name, 443))).await {
+    let lookup = tokio::time::timeout(WITHIN, tokio::net::lookup_host((name, 443)));
+    let what = format_args!("the name resolution of {name}");
+    let found = match remarked(what, WITHIN, lookup).await {
         Err(_) => {
             let seconds = WITHIN.as_secs();
             return Err(failed(&format_args!("no answer within {seconds} s")));
