@@ -25,7 +25,7 @@ IN_ROOT = packaging/dev/as-root.sh env CARGO_HOME="$${CARGO_HOME:-$$HOME/.cargo}
 
 build:
 	@$(DEPS) build
-	$(CARGO) build --release --locked
+	TRAILBLAZER_COMMIT="$$(packaging/version.sh)" $(CARGO) build --release --locked
 
 packages:
 	@$(DEPS) packages

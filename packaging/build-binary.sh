@@ -46,12 +46,8 @@ for registry in "$cargo_home"/registry/src/*; do
     rust="$rust --remap-path-prefix=$registry=/crates"
     c="$c -ffile-prefix-map=$registry=/crates"
 done
-# `trailblazer --version` names the commit and its date, which are the same on every machine. A
-# source tree without git has neither.
-if commit=$(git -C "$here" log -1 --abbrev=12 --format='%h, %cs' 2>/dev/null); then
-    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-    export TRAILBLAZER_COMMIT="$version ($commit)"
-fi
+TRAILBLAZER_COMMIT=$(packaging/version.sh)
+export TRAILBLAZER_COMMIT
 # The binary contains no date of the build, and some crates' build scripts run again when this variable changes.
 unset SOURCE_DATE_EPOCH
 export RUSTFLAGS="$rust"

@@ -60,6 +60,7 @@ fn package_scripts_are_plain_sh_and_pass_shellcheck() {
     for script in [
         "build.sh",
         "build-binary.sh",
+        "version.sh",
         "stage.sh",
         "deb/build.sh",
         "deb/postinst",
