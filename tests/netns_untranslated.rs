@@ -671,28 +671,54 @@ fn flows_from_before_a_lost_default_keep_their_translation() {
     });
 }
 
-/// The bypass interface has a default of its own in the main table, as DHCP adds one.
-fn lost_uplink(firewall: Firewall) {
+/// Both partners, asked by `host1` at the same time.
+fn partners(lab: &Lab) -> [Result<IpAddr, ErrorKind>; 2] {
+    std::thread::scope(|scope| {
+        let asked =
+            [PARTNER, PARTNER6].map(|partner| scope.spawn(move || lab.who("host1", partner)));
+        asked.map(|asked| asked.join().unwrap())
+    })
+}
+
+const SILENCE: [Result<IpAddr, ErrorKind>; 2] = [Err(ErrorKind::TimedOut); 2];
+/// A partner refuses a foreign address, so the packet has arrived.
+const FOREIGN: [Result<IpAddr, ErrorKind>; 2] = [Err(ErrorKind::ConnectionReset); 2];
+
+fn assert_storage_by_bypass(lab: &Lab) {
+    let seen = [S3, S3_6].map(|address| lab.who("host1", address));
+    assert_eq!(seen, second(&lab.nat1).map(Ok));
+}
+
+/// An instance with a bypass interface, behind its first pass. Each interface to the internet has a
+/// default of its own in the main table, as DHCP and router advertisements add them.
+fn with_two_defaults(firewall: Firewall, then: impl Fn(&Lab, &Machine)) {
     let case = bulk_interface(firewall);
     let lab = Lab::with(case.layout);
     let machine = case.machine(&lab);
     lab.default_via("host1", "nat1");
     machine.changed();
-    let partner = || lab.who("host1", PARTNER);
-    assert_eq!(partner(), Ok(lab.nat1.egress_public));
-    let nat1 = lab.ns("nat1");
-    nat1.ip("link set pub down");
-    assert_eq!(partner(), Err(ErrorKind::TimedOut));
-    assert_eq!(lab.who("host1", S3), Ok(lab.nat1.second_public));
-    // The way is open: with another translation the partner refuses a foreign address.
-    let nft = |words: &str| nat1.run(&["nft", words]);
-    nft("add table ip other");
-    nft("add chain ip other c { type nat hook postrouting priority 50 ; }");
-    nft("add rule ip other c oifname bulk masquerade");
-    assert_eq!(partner(), Err(ErrorKind::ConnectionReset));
-    nft("delete table ip other");
-    machine.run(&["reconcile"]).expect_code(1);
-    assert_eq!(partner(), Err(ErrorKind::TimedOut));
+    assert_translated(&lab);
+    then(&lab, &machine);
+}
+
+fn lost_uplink(firewall: Firewall) {
+    with_two_defaults(firewall, |lab, machine| {
+        let nat1 = lab.ns("nat1");
+        nat1.ip("link set pub down");
+        assert_eq!(partners(lab), SILENCE);
+        assert_storage_by_bypass(lab);
+        // The way is open with another translation.
+        nat1.nft(
+            "table inet other {
+               chain c { type nat hook postrouting priority 50; oifname bulk masquerade; }
+             }",
+        );
+        assert_eq!(partners(lab), FOREIGN);
+        nat1.nft("delete table inet other");
+        machine.run(&["reconcile"]).expect_code(1);
+        assert_eq!(partners(lab), SILENCE);
+        assert_storage_by_bypass(lab);
+    });
 }
 
 #[test]
@@ -703,4 +729,108 @@ fn lost_uplink_sends_no_partner_by_the_bypass_path_with_nftables() {
 #[test]
 fn lost_uplink_sends_no_partner_by_the_bypass_path_with_iptables() {
     isolated(|| lost_uplink(Firewall::Iptables));
+}
+
+/// A pass has seen no default at all, and the default of the bypass interface returns first.
+#[test]
+fn default_that_returns_by_the_bypass_interface_first_takes_no_partner() {
+    isolated(|| {
+        with_two_defaults(Firewall::Nftables, |lab, machine| {
+            let nat1 = lab.ns("nat1");
+            let before = defaults(lab);
+            for family in ["-4", "-6"] {
+                nat1.ip(&format!("{family} route flush exact default"));
+            }
+            machine.run(&["reconcile"]).expect_code(1);
+            assert_storage_by_bypass(lab);
+            let of = |device: &str| {
+                let lines = before.iter().map(|routes| routes.lines());
+                let found =
+                    lines.map(|mut lines| lines.find(|line| line.contains(device)).unwrap());
+                found
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+                    .try_into()
+                    .unwrap()
+            };
+            restore(lab, &of("dev bulk"));
+            assert_eq!(partners(lab), SILENCE);
+            assert_storage_by_bypass(lab);
+            restore(lab, &of("dev pub"));
+            machine.changed();
+            assert_translated(lab);
+            assert_storage_by_bypass(lab);
+        })
+    });
+}
+
+/// Routes of the administrator by the bypass interface keep their translation.
+fn own_routes_by_the_bypass_interface(firewall: Firewall) {
+    with_two_defaults(firewall, |lab, machine| {
+        let gateway = lab.nat1.second_gateway;
+        lab.ns("nat1").ip_batch(&format!(
+            "route add {PARTNER}/32 via {gateway} dev bulk\n\
+             route add {PARTNER6}/128 via {ROUTER6} dev bulk\n"
+        ));
+        machine.reconcile();
+        assert_eq!(partners(lab), FOREIGN);
+        assert_storage_by_bypass(lab);
+    });
+}
+
+#[test]
+fn own_routes_by_the_bypass_interface_stay_translated_with_nftables() {
+    isolated(|| own_routes_by_the_bypass_interface(Firewall::Nftables));
+}
+
+#[test]
+fn own_routes_by_the_bypass_interface_stay_translated_with_iptables() {
+    isolated(|| own_routes_by_the_bypass_interface(Firewall::Iptables));
+}
+
+/// The gateway of the bypass path on the interface of the egress path has a second default.
+#[test]
+fn lost_default_beside_one_of_the_bypass_gateway_keeps_the_egress_address() {
+    isolated(|| {
+        let case = two_gateways(Firewall::Nftables);
+        let lab = behind_nat1(case.layout);
+        let machine = case.machine(&lab);
+        let nat1 = lab.ns("nat1");
+        nat1.ip_batch(
+            "route add default via 198.51.100.2 dev pub metric 600\n\
+             route add ::/0 via fe80::1:2 dev pub metric 600\n",
+        );
+        machine.changed();
+        assert_translated(&lab);
+        for (family, metric) in [("-4", 512), ("-6", 512)] {
+            nat1.ip(&format!("{family} route del default metric {metric}"));
+        }
+        assert_translated(&lab);
+        assert_storage_by_bypass(&lab);
+    });
+}
+
+/// Settings name the egress interface, and the kernel's default leaves by the other one.
+#[test]
+fn default_by_another_interface_than_the_egress_takes_no_partner() {
+    isolated(|| {
+        let case = Case {
+            settings: |nat| {
+                let addresses = egress_line(nat);
+                format!("egress_interface = \"pub\"\n{addresses}[bypass]\ninterface = \"bulk\"\n")
+            },
+            ..bulk_interface(Firewall::Nftables)
+        };
+        let lab = Lab::with(case.layout);
+        let machine = case.machine(&lab);
+        lab.default_via("host1", "nat1");
+        lab.ns("nat1").ip_batch(&format!(
+            "route add default via {} dev bulk metric 100\n\
+             route add ::/0 via {ROUTER6} dev bulk metric 100\n",
+            lab.nat1.second_gateway
+        ));
+        machine.run(&["reconcile"]).expect_code(1);
+        assert_eq!(partners(&lab), SILENCE);
+        assert_storage_by_bypass(&lab);
+    });
 }

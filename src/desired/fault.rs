@@ -107,6 +107,9 @@ pub(super) enum Fault {
     /// More incoming interfaces than reserved priorities.
     #[error("[nat] sources are reached through {count} interfaces; at most {most} are supported")]
     TooManyInputs { count: usize, most: usize },
+    /// The rules list the administrator's routes beside the bypass path.
+    #[error("more than {most} routes of the main table leave by {device} beside a default route")]
+    TooManyRoutes { most: usize, device: String },
 }
 
 impl Fault {
@@ -158,6 +161,7 @@ impl Fault {
             Fault::NoSources => "set sources, for example [\"10.0.0.0/16\"]",
             Fault::NoEgressInterface => "set egress_interface",
             Fault::TooManyInputs { .. } => "set sources to fewer networks",
+            Fault::TooManyRoutes { .. } => "replace these routes by fewer, wider ones",
         }
     }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{
     DesiredState, EgressPath, Inputs,
     addresses::{self, CLOSED, Resolved, resolve},
-    bypass_match::{ask, differs},
+    bypass_match::{ask, beside, differs, is_substitute},
     chains::Chains,
     counting, disjoint,
     fault::Fault,
@@ -73,7 +73,7 @@ pub(super) fn translate(
     let bypass_verdict = bypass_verdict(inputs, family, state);
     let bypass = state.paths.get(family).bypass.clone();
     let numbers = Numbers::of(inputs.config);
-    let asks = bypass.as_ref().map_or_else(Vec::new, |bypass| {
+    let mut asks = bypass.as_ref().map_or_else(Vec::new, |bypass| {
         ask(inputs, &numbers, family, bypass, out, state)
     });
     let hops: Vec<Via> = bypass.iter().flat_map(BypassPath::vias).collect();
@@ -87,12 +87,12 @@ pub(super) fn translate(
         let matches = counting::of_nat(sources, &asks, out, &guarded);
         chains.counting.add(inputs.config, family, matches);
     }
-    let mut outer: Vec<IfIndex> = hops.iter().map(|via| via.device).chain(out).collect();
-    outer.sort();
-    outer.dedup();
-    chains
-        .forward
-        .extend(mss::clamp(inputs, family, &outer, &guarded));
+    if let Some(bypass) = &bypass {
+        asks.extend(beside(inputs, family, bypass, out, &asks, state));
+    }
+    let outer = hops.iter().map(|via| via.device).chain(out);
+    let clamp = mss::clamp(inputs, family, &sorted(outer), &guarded);
+    chains.forward.extend(clamp);
     // Untranslated packets are dropped on each interface where all leaving packets are translated.
     let mut guarded_devices: Vec<String> = open.map(str::to_owned).into_iter().collect();
     if bypass_verdict != Statement::Accept {
@@ -123,6 +123,13 @@ pub(super) fn translate(
     paths.leaves_by = out.filter(|_| !addresses.is_empty());
     paths.egress_addresses = addresses;
     paths.exempt = exempt(inputs, family).collect();
+}
+
+fn sorted(devices: impl Iterator<Item = IfIndex>) -> Vec<IfIndex> {
+    let mut devices: Vec<IfIndex> = devices.collect();
+    devices.sort();
+    devices.dedup();
+    devices
 }
 
 /// Steers and counts packets of a family without egress addresses.
@@ -231,12 +238,11 @@ impl Translation<'_> {
         out: Option<IfIndex>,
         sources: &[IpNet],
     ) -> Vec<FwRule> {
-        let of_realm = |condition: &Match| matches!(condition, Match::Realm(_));
-        let by_realm = self.bypass.iter().flatten().any(of_realm);
+        let by_substitute = self.bypass.iter().flatten().any(is_substitute);
         let elsewhere = Elsewhere {
             family: self.family,
             bypass: bypass.iter().flat_map(BypassPath::vias).collect(),
-            bypass_too: self.bypass_verdict != Statement::Accept || by_realm,
+            bypass_too: self.bypass_verdict != Statement::Accept || by_substitute,
             out,
             sources,
             private: &self.guarded,
@@ -249,10 +255,12 @@ impl Translation<'_> {
         let Some(out) = self.out.filter(|_| !self.addresses.is_empty()) else {
             return Vec::new();
         };
-        let listed = |condition: &Match| matches!(condition, Match::DestinationAnyOf(_));
+        let leaves = Match::OutputInterface(out.to_owned());
+        let lists = |condition: &Match| matches!(condition, Match::DestinationAnyOf(_));
+        let listed = |ask: &Vec<Match>| ask.contains(&leaves) && ask.iter().any(lists);
         let tolerated = match &self.bypass_verdict {
             _ if inputs.backend == BackendKind::Nftables => Some(Vec::new()),
-            _ if !self.bypass.iter().flatten().any(listed) => Some(Vec::new()),
+            _ if !self.bypass.iter().any(listed) => Some(Vec::new()),
             Statement::Snat(address) => Some(vec![*address]),
             _ => None,
         };

@@ -3,15 +3,13 @@
 use ipnet::IpNet;
 
 use super::PathMatches;
+use crate::desired::bypass_match::is_substitute;
 use crate::firewall::Match;
 
 /// The path matches of a family in the NAT role. Each of `asks` matches a part of the bypass path,
 /// `out` is the interface of the egress path; traffic to `private` space belongs to neither path.
 pub fn of_nat(sources: &[IpNet], asks: &[Vec<Match>], out: &str, private: &[IpNet]) -> PathMatches {
-    // Substitutes for the routing decision, which is equal for both paths.
-    let substitute =
-        |condition: &Match| matches!(condition, Match::Realm(_) | Match::DestinationAnyOf(_));
-    let by_substitute = asks.iter().flatten().any(substitute);
+    let by_substitute = asks.iter().flatten().any(is_substitute);
     let stays = || Match::DestinationNoneOf(private.to_vec());
     let bypass = |from: &[Match]| -> Vec<Vec<Match>> {
         let line = |ask: &Vec<Match>| {
