@@ -43,7 +43,12 @@ pub fn agreement(
 ) -> Agreement {
     let found = compared(promise, question, decision);
     let Some(marked) = &question.marked else {
-        return found;
+        return match found {
+            Agreement::Defeated { reason, advice } if question.lookup.mark != 0 => {
+                of_our_mark(question.lookup.mark, &reason, &advice)
+            }
+            other => other,
+        };
     };
     let (reason, advice) = match found {
         Agreement::Defeated { reason, advice } => (reason, advice),
@@ -68,6 +73,20 @@ pub fn agreement(
         format!("{exclude}, or {advice}")
     };
     Agreement::Defeated { reason, advice }
+}
+
+/// A defeat of packets with the mark of our own firewall.
+fn of_our_mark(mark: u32, reason: &str, advice: &str) -> Agreement {
+    let mut remedy = "set [kernel] marks.path to bits that no foreign rule compares".to_owned();
+    if !advice.is_empty() {
+        remedy = format!("{remedy}, or {advice}");
+    }
+    Agreement::Defeated {
+        reason: format!(
+            "{reason}, since packets of [nat] sources carry the mark {mark:#x} of [kernel] marks.path"
+        ),
+        advice: remedy,
+    }
 }
 
 fn compared(promise: &Promise<'_>, question: &Question, decision: &RouteDecision) -> Agreement {

@@ -10,7 +10,7 @@ use super::probes::Question;
 use super::seen::{in_order, meets, seen_at};
 use super::stopping::{Marked, StoppingChain};
 use crate::desired::EgressPath;
-use crate::firewall::Statement;
+use crate::firewall::{Hook, Match, Statement};
 use crate::types::{Family, IfIndex};
 
 /// Marks at the routing decision, with the rule that wrote the packet's.
@@ -99,6 +99,45 @@ pub(super) fn answer_to(chains: &[BaseChain], opening: &Packet) -> Packet {
 /// The question, or the same question about each mark that the packets carry: the first of a flow,
 /// and the later ones.
 pub fn marked(promise: &Promise<'_>, question: Question) -> Vec<Question> {
+    let mut found = by_foreign_chains(promise, question);
+    let of_ours = found
+        .iter()
+        .filter_map(|question| seen_mark(promise, question));
+    found.extend(of_ours.collect::<Vec<_>>());
+    found
+}
+
+/// The question about a packet of the sources with the mark that our own firewall gives to packets
+/// without one (NAT role), if a foreign rule compares the mark. The answers to these packets have none.
+fn seen_mark(promise: &Promise<'_>, question: &Question) -> Option<Question> {
+    let source = question
+        .lookup
+        .source
+        .filter(|_| question.lookup.input.is_some())?;
+    let chains = promise.desired.firewall.iter().flat_map(|it| &it.chains);
+    let marking = chains.filter(|chain| chain.hook == Hook::PreroutingMark);
+    let holds = |condition: &Match| match condition {
+        Match::Source(net) => net.contains(&source),
+        Match::PacketMark(mark) => question.lookup.mark & mark.mask == mark.value,
+        _ => true,
+    };
+    let mark = marking
+        .flat_map(|chain| &chain.rules)
+        .filter(|rule| rule.matches.iter().all(holds))
+        .find_map(|rule| match rule.verdict {
+            Statement::SetPacketMark(mark) => Some(mark.value),
+            _ => None,
+        })?;
+    let mut rules = promise.foreign_rules(question.family());
+    let compared = rules.any(|rule| rule.mark.is_some_and(|of| of.mask & mark != 0));
+    compared.then(|| {
+        let mut marked = question.clone();
+        marked.lookup.mark = mark;
+        marked
+    })
+}
+
+fn by_foreign_chains(promise: &Promise<'_>, question: Question) -> Vec<Question> {
     if promise.chains.is_empty() {
         return vec![question];
     }

@@ -154,6 +154,30 @@ const NAT: &[Foreign] = &[
     },
 ];
 
+/// The mark that packets of the sources carry during the routing decision.
+const OUR_MARK: &[Foreign] = &[
+    Foreign {
+        add: &["ip rule add pref 1000 fwmark 0x20/0x20 unreachable"],
+        remove: &["ip rule del pref 1000"],
+        partner: S3,
+        words: "since packets of [nat] sources carry the mark 0x20 of [kernel] marks.path",
+    },
+    Foreign {
+        add: &["ip -6 rule add pref 1000 fwmark 0x20/0xff unreachable"],
+        remove: &["ip -6 rule del pref 1000"],
+        partner: PARTNER6,
+        words: "set [kernel] marks.path to bits that no foreign rule compares",
+    },
+];
+
+/// The mark of flows from outside.
+const INBOUND_MARK: &[Foreign] = &[Foreign {
+    add: &["ip rule add pref 1000 fwmark 0x10/0x30 unreachable"],
+    remove: &["ip rule del pref 1000"],
+    partner: PARTNER,
+    words: "",
+}];
+
 const GOOD_NAT: &[Foreign] = &[
     // The same zone in both directions, for original packets alone, and marks without a rule.
     Foreign {
@@ -225,6 +249,16 @@ fn each_command_names_marks_and_rules_for_some_packets_of_a_host() {
 #[test]
 fn each_command_names_marks_and_zones_of_a_nat() {
     isolated(|| of_a_nat(Firewall::Nftables, NAT, GOOD_NAT));
+}
+
+#[test]
+fn each_command_names_a_rule_for_the_mark_of_the_sources_packets_with_nftables() {
+    isolated(|| of_a_nat(Firewall::Nftables, OUR_MARK, INBOUND_MARK));
+}
+
+#[test]
+fn each_command_names_a_rule_for_the_mark_of_the_sources_packets_with_iptables() {
+    isolated(|| of_a_nat(Firewall::Iptables, OUR_MARK, INBOUND_MARK));
 }
 
 /// TCP keeps its path.
