@@ -376,6 +376,14 @@ fn several_egress_addresses(firewall: Firewall) {
     let own = hosts.iter().find(|own| own.is_ipv4()).unwrap();
     let line = format!("{own} leaves as {}", first[own]);
     assert!(check.contains(&line), "{check}\nlacks {line}");
+    // The substitutes for the routing decision ask for nothing.
+    for line in ["realm 83 on the bypass routes", "routes carry no realm"] {
+        let found = check.lines().find(|found| found.contains(line));
+        assert!(
+            found.is_some_and(|found| found.starts_with("ok ")),
+            "{check}"
+        );
+    }
 
     // A third address in place of one: no host changes between the addresses that stay.
     let [third4, third6] = further_by(&lab.nat1, 2);

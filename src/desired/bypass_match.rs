@@ -45,7 +45,7 @@ pub fn ask(
                 .map(|prefixes| prefixes.get(family).clone())
                 .unwrap_or_default();
             let why = why.unwrap_or_else(|| format!("both paths leave by {names}"));
-            state.notes.push(format!(
+            state.means.push(format!(
                 "{family}: {why} and IPv6 routes carry no realm; the firewall lists the {} prefixes itself",
                 prefixes.len()
             ));

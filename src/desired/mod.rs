@@ -83,8 +83,17 @@ pub struct DesiredState {
     pub shares: Shares,
     /// Messages for the operator.
     pub notes: Vec<String>,
+    /// Messages about the rules of this host that ask for nothing: `check` has no warning for these.
+    pub means: Vec<String>,
     /// The parts left out, the most important part first.
     pub degraded: Vec<Degradation>,
+}
+
+impl DesiredState {
+    /// All messages of a pass.
+    pub fn messages(&self) -> impl Iterator<Item = &String> {
+        self.means.iter().chain(&self.notes)
+    }
 }
 
 /// The two paths of a family.

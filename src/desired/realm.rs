@@ -28,7 +28,7 @@ pub fn on_bypass_routes(
             route.realm = realm;
         }
     }
-    state.notes.push(format!(
+    state.means.push(format!(
         "{family}: {why}; realm {realm} on the bypass routes tells them apart"
     ));
     realm

@@ -276,7 +276,7 @@ impl<'a> Pass<'a> {
             self.fights.leave(machine.view.unreadable_firewalls());
         }
         self.fights.strip_and_report(&mut steps);
-        self.report.notes.extend(aim.desired.notes.iter().cloned());
+        self.report.notes.extend(aim.desired.messages().cloned());
         self.report.degrade(&aim.desired.degraded);
         self.report.notes.extend(steps.notes.iter().cloned());
         if !steps.conflicts.is_empty() {

@@ -158,7 +158,7 @@ pub fn run(case: &Case) -> Outcome {
             ipv6: true,
         },
     });
-    report.notes.extend(wanted.notes.iter().cloned());
+    report.notes.extend(wanted.messages().cloned());
     report.degrade(&wanted.degraded);
     let text = wanted
         .firewall

@@ -12,7 +12,8 @@ use crate::objects::Via;
 use crate::reconcile::Examined;
 use crate::types::Family;
 
-/// Computes the desired state of a pass: each missing part is a failure, each note a warning.
+/// Computes the desired state of a pass: each missing part is a failure, each note
+/// with something to do a warning.
 pub(super) fn all(
     config: &Config,
     role: Role,
@@ -39,6 +40,9 @@ pub(super) fn all(
         } else {
             report.fail(part, text, missing.advice.clone());
         }
+    }
+    for note in &desired.means {
+        report.ok("paths", note.clone());
     }
     for note in &desired.notes {
         report.warn_plain("paths", note.clone());

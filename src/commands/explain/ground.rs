@@ -74,7 +74,7 @@ impl<'a> Ground<'a> {
             examined.view.prefixes = Some(examined.view.kernel_prefixes());
         }
         let desired = examined.view.settled(&mut kernel, config, role)?;
-        notes.extend(desired.notes.iter().cloned());
+        notes.extend(desired.messages().cloned());
         let degraded = examined.judgement.degraded.iter().chain(&desired.degraded);
         notes.extend(degraded.map(|missing| format!("degraded: {missing}")));
         let promise = examined.view.promise(&desired);

@@ -228,7 +228,7 @@ impl Absent {
         self.notes.extend(verdicts.map(ToString::to_string));
         self.notes
             .extend(examined.complaint.as_ref().map(ToString::to_string));
-        self.notes.extend(desired.notes.iter().cloned());
+        self.notes.extend(desired.messages().cloned());
         self.degraded = examined.judgement.degraded.clone();
         merge(&mut self.degraded, desired.degraded.iter().cloned());
         let mut plan = view.plan(kernel, desired.clone())?;
