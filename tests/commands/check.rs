@@ -1,5 +1,7 @@
 //! `check` names each fault with a remedy, and changes nothing.
 
+use std::path::Path;
+
 use crate::setup::*;
 use lab::*;
 
@@ -260,8 +262,14 @@ fn check_warns_of_networkd_removing_our_objects() {
         let lab = Lab::new();
         let ns = lab.ns("host1");
         let setup = Setup::host("s", "");
-        // /run is the test's own.
+        // /run is the test's own. systemd-tmpfiles creates this directory on machines without
+        // networkd too.
         std::fs::create_dir_all("/run/systemd/netif").unwrap();
+        Checked::run(&setup, ns, 0).has("networkd", "ok", "is off");
+        let wants = Path::new("/run/systemd/system/multi-user.target.wants");
+        std::fs::create_dir_all(wants).unwrap();
+        let unit = "systemd-networkd.service";
+        std::os::unix::fs::symlink(unit, wants.join(unit)).unwrap();
         std::fs::create_dir_all("/run/systemd/networkd.conf.d").unwrap();
         let text = "[Network]\nManageForeignRoutes=no\n";
         std::fs::write("/run/systemd/networkd.conf.d/99-lab.conf", text).unwrap();

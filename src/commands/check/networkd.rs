@@ -17,12 +17,28 @@ const DIRECTORIES: [&str; 4] = [
     "etc/systemd",
 ];
 
+const UNIT: &str = "systemd-networkd.service";
+/// The control groups of system services: unified, and of systemd beside version 1.
+const SERVICES: [&str; 3] = [
+    "sys/fs/cgroup/system.slice",
+    "sys/fs/cgroup/unified/system.slice",
+    "sys/fs/cgroup/systemd/system.slice",
+];
+/// Directories with units and with their links at boot (systemd.unit(5)): of the administrator, of
+/// programs, and of generators such as netplan's.
+const UNITS: [&str; 5] = [
+    "etc/systemd/system",
+    "run/systemd/system",
+    "run/systemd/generator.early",
+    "run/systemd/generator",
+    "run/systemd/generator.late",
+];
+
 /// Reads the settings below `root`, which is `/` except in tests.
 pub(super) fn all(root: &Path, report: &mut CheckReport) {
     let name = "networkd";
-    // networkd's runtime directory exists if networkd runs or ran since boot.
-    if !root.join("run/systemd/netif").exists() {
-        report.ok(name, "systemd-networkd is not running");
+    if !runs(root) && !starts_at_boot(root) {
+        report.ok(name, "systemd-networkd is off");
         return;
     }
     let settings = match settings(root) {
@@ -53,6 +69,37 @@ pub(super) fn all(root: &Path, report: &mut CheckReport) {
             lines.join("\", \"")
         ),
     );
+}
+
+/// True if networkd is running, by its control group, which ends with the service. Without control
+/// groups the state file counts, which stays until the next boot. The directory of the file says
+/// nothing: systemd-tmpfiles creates the directory at each boot.
+fn runs(root: &Path) -> bool {
+    let slices = SERVICES.map(|slice| root.join(slice));
+    let mut visible = slices.iter().filter(|slice| slice.exists()).peekable();
+    if visible.peek().is_none() {
+        return root.join("run/systemd/netif/state").exists();
+    }
+    visible.any(|slice| slice.join(UNIT).exists())
+}
+
+/// True if a target pulls in networkd at boot, and nobody masks the unit.
+fn starts_at_boot(root: &Path) -> bool {
+    let masked = |directory: &PathBuf| {
+        std::fs::read_link(directory.join(UNIT)).is_ok_and(|to| to == Path::new("/dev/null"))
+    };
+    let directories = UNITS.map(|directory| root.join(directory));
+    if directories.iter().any(masked) {
+        return false;
+    }
+    let entries = directories
+        .iter()
+        .filter_map(|directory| std::fs::read_dir(directory).ok());
+    entries.flatten().flatten().any(|entry| {
+        let wants = entry.path();
+        let pulls = |ending: &str| wants.extension().is_some_and(|own| own == ending);
+        (pulls("wants") || pulls("requires")) && wants.join(UNIT).symlink_metadata().is_ok()
+    })
 }
 
 /// True for systemd's words for a boolean no (`parse_boolean`, systemd's src/basic/parse-util.c).
@@ -130,7 +177,6 @@ mod tests {
                 "[Network]\nManageForeignRoutes={value}\nManageForeignRoutingPolicyRules = {value}\n"
             )
         };
-        assert_eq!(level(root.path()), Severity::Ok);
         write("run/systemd/netif/state", "");
         assert_eq!(level(root.path()), Severity::Warn);
         write(
@@ -143,6 +189,37 @@ mod tests {
         write("usr/lib/systemd/networkd.conf.d/90-x.conf", &both("yes"));
         assert_eq!(level(root.path()), Severity::Warn);
         write("etc/systemd/networkd.conf.d/90-x.conf", &both("off"));
+        assert_eq!(level(root.path()), Severity::Ok);
+    }
+
+    #[test]
+    fn networkd_that_is_off_is_no_warning() {
+        let root = tempfile::tempdir().unwrap();
+        let make = |path: &str| std::fs::create_dir_all(root.path().join(path)).unwrap();
+        let link = |to: &str, path: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(to, path).unwrap();
+        };
+        // As systemd-tmpfiles leaves the directory, and networkd of an earlier time its state.
+        make("run/systemd/netif/links");
+        assert_eq!(level(root.path()), Severity::Ok);
+        make("sys/fs/cgroup/system.slice/ssh.service");
+        std::fs::write(root.path().join("run/systemd/netif/state"), "").unwrap();
+        assert_eq!(level(root.path()), Severity::Ok);
+
+        make("sys/fs/cgroup/system.slice/systemd-networkd.service");
+        assert_eq!(level(root.path()), Severity::Warn);
+        std::fs::remove_dir(root.path().join(SERVICES[0]).join(UNIT)).unwrap();
+        assert_eq!(level(root.path()), Severity::Ok);
+
+        let unit = "/usr/lib/systemd/system/systemd-networkd.service";
+        link(
+            unit,
+            "run/systemd/generator.late/multi-user.target.wants/systemd-networkd.service",
+        );
+        assert_eq!(level(root.path()), Severity::Warn);
+        link("/dev/null", "etc/systemd/system/systemd-networkd.service");
         assert_eq!(level(root.path()), Severity::Ok);
     }
 }
