@@ -58,6 +58,16 @@ impl Family {
         prefix.prefix_len() <= Family::of_net(prefix).default_length()
     }
 
+    /// True for a route that takes ordinary traffic like a default: `0.0.0.0/1` of a VPN, `2000::/3`,
+    /// a list of everything except private networks. Registries allocate nothing wider than /8 and
+    /// /12, so that no route for somebody's own network is this wide.
+    pub fn is_wide(prefix: &IpNet) -> bool {
+        match prefix {
+            IpNet::V4(v4) => v4.prefix_len() < 8,
+            IpNet::V6(v6) => v6.prefix_len() < 12,
+        }
+    }
+
     /// The length of an address in bits.
     pub fn bits(self) -> u8 {
         match self {

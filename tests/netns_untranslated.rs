@@ -764,6 +764,52 @@ fn default_that_returns_by_the_bypass_interface_first_takes_no_partner() {
     });
 }
 
+/// A pass without the uplink knows the bypass interface alone as a way out; with `renumbered` the
+/// address of IPv4 goes with the link, as a manager of the network takes a lease away.
+fn returned_uplink(firewall: Firewall, renumbered: bool) {
+    with_two_defaults(firewall, |lab, machine| {
+        let nat1 = lab.ns("nat1");
+        let before = defaults(lab);
+        nat1.ip("link set pub down");
+        let NatAddresses {
+            egress, egress6, ..
+        } = lab.nat1;
+        if renumbered {
+            nat1.ip(&format!("addr del {egress}/29 dev pub"));
+        }
+        machine.run(&["reconcile"]).expect_code(1);
+        nat1.ip("link set pub up");
+        nat1.ip(&format!("addr replace {egress}/29 dev pub"));
+        nat1.ip(&format!("addr replace {egress6}/64 dev pub nodad"));
+        let of_pub = before.each_ref().map(|routes| {
+            let mut lines = routes.lines();
+            lines
+                .find(|line| line.contains("dev pub"))
+                .unwrap()
+                .to_owned()
+        });
+        restore(lab, &of_pub);
+        count_from_now(lab);
+        assert_eq!(partners(lab), SILENCE);
+        assert_no_leaks(lab);
+        without_drop(lab, firewall);
+        let _ = partners(lab);
+        assert_ne!(lab.leaks(), Leaks::default(), "without the drop they leave");
+        machine.changed();
+        assert_translated(lab);
+    });
+}
+
+#[test]
+fn returned_uplink_lets_nothing_untranslated_leave_with_nftables() {
+    isolated(|| returned_uplink(Firewall::Nftables, true));
+}
+
+#[test]
+fn returned_uplink_lets_nothing_untranslated_leave_with_iptables() {
+    isolated(|| returned_uplink(Firewall::Iptables, false));
+}
+
 /// Routes of the administrator by the bypass interface keep their translation.
 fn own_routes_by_the_bypass_interface(firewall: Firewall) {
     with_two_defaults(firewall, |lab, machine| {

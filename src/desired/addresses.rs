@@ -156,6 +156,16 @@ pub(super) fn examine_interface(
     }
 }
 
+/// The host's addresses for the egress addresses of both families, present or to come.
+pub(super) fn of_settings(inputs: &Inputs) -> Vec<IpAddr> {
+    let configured = inputs.config.nat.egress_addresses.iter();
+    let own = configured.filter_map(|address| match presence(inputs.facts, *address) {
+        Presence::Here(own) | Presence::Later(own) => Some(own),
+        Presence::Unknown => None,
+    });
+    own.collect()
+}
+
 pub(super) fn configured(inputs: &Inputs, family: Family) -> impl Iterator<Item = IpAddr> {
     let addresses = inputs.config.nat.egress_addresses.iter().copied();
     addresses.filter(move |address| Family::of(*address) == family)

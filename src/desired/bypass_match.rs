@@ -82,7 +82,7 @@ pub fn beside(
             route.device == Some(index)
                 && route.unicast
                 && Family::of_net(&route.dst) == family
-                && !Family::is_default(&route.dst)
+                && !Family::is_wide(&route.dst)
         });
         let own = disjoint(own.map(|route| route.dst.trunc()).collect());
         let device = inputs.facts.device_name(index);

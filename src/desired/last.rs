@@ -9,9 +9,10 @@
 //! - the first packet of a flow to partners from `[nat] sources`, translated by another program. Flows
 //!   from before our rules keep their address, so that no connection ends.
 //!
-//! On the other interfaces to the internet (of the bypass path, of a further default) a rule drops the
-//! first packet of each flow that nobody has translated: routes may lead there before the translation
-//! is in, or after the translation has gone.
+//! On the other interfaces to the internet (of the bypass path, of a further default, of an egress
+//! address) a rule drops the first packet of each flow that nobody has translated: routes may lead
+//! there before the translation is in, or after the translation has gone. While the egress path is
+//! closed, perhaps for a lost link without address and default, the rule holds on every interface.
 //!
 //! The translation matches interfaces by name. A renamed interface keeps its number, and the same drop
 //! by number holds until the next pass has written the new name.
@@ -24,6 +25,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::{InputPath, disjoint};
 use crate::facts::HostFacts;
 use crate::firewall::{DropReason, FwRule, Match, Statement};
 use crate::objects::Via;
@@ -47,8 +49,11 @@ pub(super) struct Last<'a> {
     pub(super) private: &'a [IpNet],
 }
 
-/// The other interfaces to the internet: those of the bypass path, and those of further defaults. Each
-/// packet from `sources` is translated there, or takes the way by mistake.
+/// The limit for the administrator's routes excepted from the drop on every interface.
+const MOST_EXCEPTED: usize = 64;
+
+/// The other interfaces to the internet: those of the bypass path, of further defaults, and of egress
+/// addresses. Each packet from `sources` is translated there, or takes the way by mistake.
 pub(super) struct Elsewhere<'a> {
     pub(super) family: Family,
     pub(super) bypass: Vec<Via>,
@@ -57,6 +62,12 @@ pub(super) struct Elsewhere<'a> {
     pub(super) bypass_too: bool,
     /// The interface of the egress path.
     pub(super) out: Option<IfIndex>,
+    /// The egress addresses of both families.
+    pub(super) addresses: Vec<IpAddr>,
+    /// True if the host has no egress address of the family.
+    pub(super) closed: bool,
+    /// The interfaces by which packets of `sources` come in.
+    pub(super) incoming: &'a [InputPath],
     pub(super) sources: &'a [IpNet],
     pub(super) private: &'a [IpNet],
 }
@@ -67,6 +78,7 @@ impl Elsewhere<'_> {
         let bypass: BTreeSet<IfIndex> = self.bypass.iter().map(|via| via.device).collect();
         let defaults = facts.defaults(self.family).into_iter();
         let mut devices: BTreeSet<IfIndex> = defaults.filter_map(|route| route.device).collect();
+        devices.extend(self.of_addresses(facts));
         if self.bypass_too {
             devices.extend(bypass);
         } else {
@@ -77,26 +89,53 @@ impl Elsewhere<'_> {
         let by_name = by_name.map(Match::OutputInterface);
         let numbered = devices.iter().chain(&self.out);
         let out = by_name.chain(numbered.copied().map(Match::OutputIndex));
-        let rules = out.flat_map(|out| {
+        let out = out.map(|out| (Some(out), self.private.to_vec()));
+        let excepted = || [self.private, &self.led_elsewhere(facts, &devices)].concat();
+        let everywhere = self.closed.then(|| (None, disjoint(excepted())));
+        let rules = out.chain(everywhere).flat_map(|(out, destinations)| {
             let sources = self.sources.iter();
-            sources.map(move |source| self.rule(out.clone(), *source))
+            sources.map(move |source| self.rule(out.clone(), &destinations, *source))
         });
         rules.collect()
     }
 
-    fn rule(&self, out: Match, source: IpNet) -> FwRule {
+    /// The interfaces with an egress address, which perhaps have lost their default for a moment.
+    fn of_addresses(&self, facts: &HostFacts) -> impl Iterator<Item = IfIndex> {
+        let own = facts.addresses.iter();
+        let links = own.filter(|own| self.addresses.contains(&own.net.addr()));
+        let links = links.filter_map(|own| facts.link(own.link));
+        let inside = |name: &String| self.incoming.iter().any(|input| input.device == *name);
+        links
+            .filter(move |link| !link.loopback && !inside(&link.name))
+            .map(|link| link.index)
+    }
+
+    /// The administrator's routes by interfaces that are none of `devices`.
+    fn led_elsewhere(&self, facts: &HostFacts, devices: &BTreeSet<IfIndex>) -> Vec<IpNet> {
+        let routes = facts.main_routes.iter().filter(|route| {
+            Family::of_net(&route.dst) == self.family
+                && route.unicast
+                && !Family::is_wide(&route.dst)
+                && route.device.is_some_and(|it| !devices.contains(&it))
+        });
+        let routes = routes.map(|route| route.dst.trunc());
+        routes.take(MOST_EXCEPTED).collect()
+    }
+
+    fn rule(&self, out: Option<Match>, excepted: &[IpNet], source: IpNet) -> FwRule {
+        let mut matches: Vec<Match> = out.into_iter().collect();
+        matches.extend([
+            Match::DestinationNoneOf(excepted.to_vec()),
+            Match::Forwarded,
+            Match::OriginalDirection,
+            // Connections from before the translation keep their address.
+            Match::OpensFlow,
+            Match::Source(source),
+            Match::SourceNotLocal,
+        ]);
         FwRule {
             family: Some(self.family),
-            matches: vec![
-                out,
-                Match::DestinationNoneOf(self.private.to_vec()),
-                Match::Forwarded,
-                Match::OriginalDirection,
-                // Connections from before the translation keep their address.
-                Match::OpensFlow,
-                Match::Source(source),
-                Match::SourceNotLocal,
-            ],
+            matches,
             verdict: Statement::Drop,
         }
     }

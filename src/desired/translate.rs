@@ -116,7 +116,7 @@ pub(super) fn translate(
         translation.add(*source, chains);
     }
     chains.last.extend(translation.last(inputs, state, sources));
-    let elsewhere = translation.elsewhere(inputs, &before, out, sources);
+    let elsewhere = translation.elsewhere(inputs, &before, out, state, sources);
     chains.last.extend(elsewhere);
     let paths = state.paths.get_mut(family);
     paths.egress = EgressPath::Main;
@@ -236,6 +236,7 @@ impl Translation<'_> {
         inputs: &Inputs,
         bypass: &Option<BypassPath>,
         out: Option<IfIndex>,
+        state: &DesiredState,
         sources: &[IpNet],
     ) -> Vec<FwRule> {
         let by_substitute = self.bypass.iter().flatten().any(is_substitute);
@@ -244,6 +245,9 @@ impl Translation<'_> {
             bypass: bypass.iter().flat_map(BypassPath::vias).collect(),
             bypass_too: self.bypass_verdict != Statement::Accept || by_substitute,
             out,
+            addresses: addresses::of_settings(inputs),
+            closed: !self.addresses.iter().any(|own| inputs.facts.is_own(*own)),
+            incoming: &state.paths.get(self.family).inputs,
             sources,
             private: &self.guarded,
         };

@@ -29,14 +29,9 @@ pub enum Culprit {
     RejectingDefault(String),
 }
 
-/// True for a route that takes ordinary traffic like a default: `0.0.0.0/1` of a VPN, `2000::/3`,
-/// a list of everything except private networks. Registries allocate nothing wider than /8 and
-/// /12, so that no route for somebody's own network is this wide.
+/// True for a route that takes ordinary traffic like a default ([`Family::is_wide`]).
 pub fn is_wide(prefix: &IpNet) -> bool {
-    match prefix {
-        IpNet::V4(v4) => v4.prefix_len() < 8,
-        IpNet::V6(v6) => v6.prefix_len() < 12,
-    }
+    Family::is_wide(prefix)
 }
 
 /// The foreign cause of a decision that differs from the expectation; `None` without one.
