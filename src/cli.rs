@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::config::{Overrides, Role, own_region};
 use crate::types::{Region, SyncToken};
 use help::{EXAMPLES, EXIT_CODES, LONG_VERSION, RECONCILE_EXAMPLES};
-pub use values::{Destination, exit_code};
+pub use values::{Destination, exit_code, without_hidden_commands};
 use values::{count, destination, moment, port, sync_token};
 
 /// Routes storage traffic around the NAT, and all other traffic through the NAT.

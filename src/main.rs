@@ -56,10 +56,10 @@ fn print(error: clap::Error) -> std::io::Result<()> {
         .map(|word| shortened(word, LONGEST_WORD))
         .collect();
     if shown == words {
-        error.print()?;
+        cli::without_hidden_commands(error).print()?;
     } else {
         match Cli::try_parse_from(shown) {
-            Err(error) => error.print()?,
+            Err(error) => cli::without_hidden_commands(error).print()?,
             // The word is refused, and the shown form would be accepted.
             Ok(_) => {
                 let message = shortened(&error.to_string(), LONGEST_WORD * 2);

@@ -458,6 +458,13 @@ fn help_version_and_usage_errors_have_their_exit_codes() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains(says), "{words:?}: lacks {says}: {text}");
     }
+    // The agent's own command is no proposal for people.
+    for words in [&["fetch"][..], &["fetch-for"], &["-o", "json"]] {
+        let output = run(words);
+        assert_eq!(output.status.code(), Some(64), "{words:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!text.contains("fetch-for-agent"), "{words:?}: {text}");
+    }
 }
 
 /// The command of the issue: no config, nothing but flags.

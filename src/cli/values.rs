@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use clap::error::ErrorKind;
+use clap::CommandFactory as _;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use ipnet::IpNet;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
@@ -112,6 +113,28 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
              2026-11-28T03:00:00Z"
                 .to_owned()
         })
+}
+
+/// Takes the hidden commands out of an error's lists and proposals: clap lists them too.
+pub fn without_hidden_commands(mut error: clap::Error) -> clap::Error {
+    let program = super::Cli::command();
+    let shown = |name: &String| {
+        let mut commands = program.get_subcommands();
+        !commands.any(|command| command.is_hide_set() && command.get_name() == name)
+    };
+    for kind in [
+        ContextKind::ValidSubcommand,
+        ContextKind::SuggestedSubcommand,
+    ] {
+        let Some(ContextValue::Strings(names)) = error.remove(kind) else {
+            continue;
+        };
+        let names: Vec<String> = names.into_iter().filter(shown).collect();
+        if !names.is_empty() {
+            error.insert(kind, ContextValue::Strings(names));
+        }
+    }
+    error
 }
 
 /// The exit code after an error or a help text from clap. The default of clap for wrong usage, 2,
