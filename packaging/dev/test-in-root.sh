@@ -52,13 +52,16 @@ if [ $# = 0 ]; then
 else
     command='make deps && exec cargo test --locked --no-fail-fast "$@"'
 fi
-# The mounts end with the namespace. The toolchain is this machine's, read-only but for cargo's
-# downloads.
+# The mounts end with the namespace. The toolchain is this machine's, and cargo downloads into its
+# registry. pivot_root in place of chroot: the kernel refuses user namespaces to a process in a
+# chroot, and the tests make their own namespaces.
 # shellcheck disable=SC2016 # the inner shell expands them
 exec unshare --mount --pid --fork --kill-child sh -eu -c '
     root=$1 rustup=$2 cargo=$3 data=$4 command=$5
     shift 5
     mount --make-rprivate /
+    # pivot_root(2) takes a mount point only.
+    mount --bind "$root" "$root"
     for dir in /dev /sys; do
         mount --rbind "$dir" "$root$dir"
     done
@@ -73,6 +76,9 @@ exec unshare --mount --pid --fork --kill-child sh -eu -c '
     done
     export RUSTUP_HOME="$rustup" CARGO_HOME="$cargo" HOME=/root LC_ALL=C.UTF-8
     export PATH="$cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    exec chroot "$root" sh -c "cd /src && $command" sh "$@"
+    mkdir "$root/run/outside"
+    cd "$root"
+    pivot_root . run/outside
+    exec chroot . sh -c "umount -l /run/outside && rmdir /run/outside && cd /src && $command" sh "$@"
 ' sh "$root" "${RUSTUP_HOME:-$HOME/.rustup}" "${CARGO_HOME:-$HOME/.cargo}" \
     "${TRAILBLAZER_DATA:-}" "$command" "$@"
