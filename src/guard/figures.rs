@@ -36,7 +36,7 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// `lost` of `total` addresses, with the percentage. Amounts of whole IPv6 /64 networks are
+/// `lost` of `total` addresses, with the percentage if there is a total. Amounts of whole IPv6 /64 networks are
 /// counted in networks: a count like 2^89 addresses helps no reader.
 pub fn share(family: Family, lost: u128, total: u128) -> String {
     const NETWORK: u128 = 1 << 64;
@@ -46,6 +46,9 @@ pub fn share(family: Family, lost: u128, total: u128) -> String {
     } else {
         (lost, total, "addresses")
     };
+    if total == 0 {
+        return format!("{lost_shown} {unit}, with none before");
+    }
     format!(
         "{lost_shown} of {total_shown} {unit} ({:.1} %)",
         percent(lost, total)
@@ -92,6 +95,10 @@ mod tests {
             "16777216 of 33554432 /64 networks (50.0 %)"
         );
         assert_eq!(share(Family::Ipv6, 1, 4), "1 of 4 addresses (25.0 %)");
+        assert_eq!(
+            share(Family::Ipv4, 512, 0),
+            "512 addresses, with none before"
+        );
     }
 
     #[test]
