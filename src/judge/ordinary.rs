@@ -54,10 +54,12 @@ pub fn matches_selector(
         ForeignSelector::SourcePorts(first, last) => {
             Some((*first..=*last).contains(&SOURCE_PORT) && last - first >= PORTS_OF_CLIENTS)
         }
+        // Not conditions: a rule gives realms to packets, and refuses answers by some interfaces
+        // (`fib4_rule_match`, `fib4_rule_suppress`, net/ipv4/fib_rules.c).
+        ForeignSelector::Realms(_) | ForeignSelector::SuppressInterfaceGroup(_) => Some(true),
+        ForeignSelector::Dscp(dscp) => Some(*dscp == 0),
         // Values that nobody sets by default.
-        ForeignSelector::OutputDevice(_) | ForeignSelector::Tos(_) | ForeignSelector::Dscp(_) => {
-            Some(false)
-        }
+        ForeignSelector::OutputDevice(_) | ForeignSelector::Tos(_) => Some(false),
         _ => None,
     }
 }
@@ -105,7 +107,11 @@ mod tests {
                 ForeignSelector::OutputDevice("eth1".to_owned()),
                 Some(false),
             ),
-            (ForeignSelector::Realms(3), None),
+            (ForeignSelector::Realms(3), Some(true)),
+            (ForeignSelector::SuppressInterfaceGroup(7), Some(true)),
+            (ForeignSelector::Dscp(0), Some(true)),
+            (ForeignSelector::Dscp(8), Some(false)),
+            (ForeignSelector::TunnelId, None),
         ] {
             let found = matches_selector(&selector, Transport::Tcp, 0);
             assert_eq!(found, expected, "{selector}");
@@ -123,7 +129,8 @@ mod tests {
             (ForeignSelector::Users(33, 33), Some(false)),
             (ForeignSelector::Users(1, u32::MAX - 1), Some(true)),
             (ForeignSelector::DestinationPorts(53, 53), Some(false)),
-            (ForeignSelector::Realms(3), None),
+            (ForeignSelector::Realms(3), Some(true)),
+            (ForeignSelector::TunnelId, None),
         ] {
             assert_eq!(is_ordinary(&selector), expected, "{selector}");
         }

@@ -37,6 +37,19 @@ const HOST: &[Foreign] = &[
         partner: PARTNER,
         words: "for the mark 0x100000 of iptables-legacy table mangle, chain OUTPUT, rule 1",
     },
+    // A realm and a group of interfaces are no conditions.
+    Foreign {
+        add: &["ip rule add pref 1000 lookup main realms 5"],
+        remove: &["ip rule del pref 1000"],
+        partner: PARTNER,
+        words: "rule 1000: from all lookup main realms 5 takes packets to partners",
+    },
+    Foreign {
+        add: &["ip -6 rule add pref 1000 lookup main suppress_ifgroup 7"],
+        remove: &["ip -6 rule del pref 1000"],
+        partner: PARTNER6,
+        words: "rule 1000: from all lookup main suppress_ifgroup 7 takes packets to partners",
+    },
     // Most services belong to root.
     Foreign {
         add: &["ip -6 rule add pref 1000 uidrange 0-0 unreachable"],
@@ -144,6 +157,12 @@ const NAT: &[Foreign] = &[
         remove: &["iptables-nft -t raw -F"],
         partner: PARTNER,
         words: "ct zone separates packets from priv and their answers from pub (zones 0 and 9)",
+    },
+    Foreign {
+        add: &["ip rule add pref 1000 iif priv lookup main realms 5"],
+        remove: &["ip rule del pref 1000"],
+        partner: S3,
+        words: "lookup main realms 5 takes packets to selected prefixes",
     },
     // A network of clients, inside the sources.
     Foreign {
