@@ -113,7 +113,7 @@ fn compared(promise: &Promise<'_>, question: &Question, decision: &RouteDecision
                 }
                 Expected::Egress => {
                     ours && route.key.table == numbers.egress_table
-                        && route.key.dst.prefix_len() == 0
+                        && Family::is_default(&route.key.dst)
                         || leaves_as_promised(promise, question, &route.target)
                 }
                 Expected::Closed => false,

@@ -6,7 +6,7 @@ use super::{Conflict, Goal};
 use crate::objects::{Route, RouteKey, RuleAction};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
-use crate::types::Family;
+use crate::types::{Family, TableId};
 
 /// Foreign routes with the key of one of our routes, and foreign defaults in our tables.
 pub(super) fn conflicts(
@@ -50,7 +50,9 @@ pub(super) fn conflicts(
 }
 
 /// The goal without the routes whose place a foreign route has, and without the rules that lead to a
-/// bypass table with a foreign default: the default would take all traffic off the egress path.
+/// bypass table with a foreign default: the default would take all traffic off the egress path. A
+/// foreign default of the egress table would do the same, so that halves of ours, which are more
+/// specific, come before it.
 pub(super) fn without_conflicts<'g>(
     goal: &'g Goal,
     observed: &ObservedState,
@@ -63,6 +65,15 @@ pub(super) fn without_conflicts<'g>(
         return Cow::Borrowed(goal);
     }
     let mut left = goal.clone();
+    for family in Family::ALL {
+        left.routes.extend(halves(
+            goal,
+            &foreign,
+            family,
+            ownership.current.egress_table,
+        ));
+    }
+    left.routes.sort();
     left.routes.retain(|route| !foreign.contains(&route.key));
     let bypass = ownership.current.bypass_table;
     let captured = foreign
@@ -76,6 +87,33 @@ pub(super) fn without_conflicts<'g>(
         });
     }
     Cow::Owned(left)
+}
+
+/// Our defaults of the egress table, each as two routes, if a foreign default precedes them.
+fn halves(goal: &Goal, foreign: &[RouteKey], family: Family, table: TableId) -> Vec<Route> {
+    let is_default = |key: &RouteKey| {
+        key.table == table && key.family() == family && key.dst.prefix_len() == 0 && key.tos == 0
+    };
+    let ours: Vec<&Route> = goal
+        .routes
+        .iter()
+        .filter(|it| is_default(&it.key))
+        .collect();
+    let Some(best) = ours.iter().map(|route| route.key.metric).min() else {
+        return Vec::new();
+    };
+    let precedes = |key: &RouteKey| is_default(key) && key.metric <= best;
+    if !foreign.iter().any(precedes) {
+        return Vec::new();
+    }
+    let parts = family.default_prefix().subnets(1).into_iter().flatten();
+    let part = |dst| {
+        ours.iter().map(move |route| Route {
+            key: RouteKey { dst, ..route.key },
+            ..(*route).clone()
+        })
+    };
+    parts.flat_map(part).collect()
 }
 
 fn foreign_routes<'a>(

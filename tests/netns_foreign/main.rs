@@ -801,3 +801,37 @@ fn running_agent_names_foreign_chains_of_a_nat() {
         }
     });
 }
+
+/// A foreign default in the egress table, in the place of ours or with a better metric.
+#[test]
+fn foreign_default_of_the_egress_table_takes_no_partner() {
+    isolated(|| {
+        let lab = Lab::new();
+        lab.guarded_nat("nat1");
+        let machine = Machine::new(&lab, "host1", Firewall::Nftables, GATEWAYS);
+        machine.changed();
+        let seen = || [PARTNER, PARTNER6].map(|partner| lab.who("host1", partner));
+        let promised = seen();
+        assert!(promised.iter().all(Result::is_ok), "{promised:?}");
+        let host1 = lab.ns("host1");
+        host1.ip("-4 route replace default via 10.0.1.1 table 1084");
+        host1.ip("-6 route add default via 2600:1f18:1000:1::1 metric 1 table 1084");
+        for (now, promised) in seen().iter().zip(&promised) {
+            assert_ne!(now, promised, "the lab cannot show the fault");
+        }
+        for _ in 0..2 {
+            let report = machine.run(&["reconcile"]).expect_code(1);
+            assert_eq!(seen(), promised, "{}", report.stdout);
+        }
+        let text = machine.run(&["explain", &PARTNER6.to_string()]).stdout;
+        assert!(text.contains("the kernel agrees"), "{text}");
+        host1.ip("-4 route del default via 10.0.1.1 table 1084");
+        host1.ip("-6 route del default metric 1 table 1084");
+        assert_eq!(seen(), promised, "the halves remain until a pass");
+        machine.changed();
+        assert_eq!(seen(), promised);
+        let routes = host1.run(&["ip", "route", "show", "table", "1084"]);
+        assert!(!routes.contains("/1 "), "{routes}");
+        machine.in_sync();
+    });
+}
