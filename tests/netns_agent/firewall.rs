@@ -119,12 +119,12 @@ fn single_rule_changes_in_our_table_are_undone() {
 /// restores foreign rules.
 const ATTACKS: [&str; 5] = [
     "$P-save -t mangle | grep -v TRAILBLAZER > /run/lab/theirs
-     $P -t mangle -F; $P-restore -n < /run/lab/theirs",
-    "$P -t mangle -S PREROUTING | grep TRAILBLAZER | sed 's/^-A/-D/' | xargs $P -t mangle",
+     $P -w -t mangle -F; $P-restore -w -n < /run/lab/theirs",
+    "$P -w -t mangle -S PREROUTING | grep TRAILBLAZER | sed 's/^-A/-D/' | xargs $P -w -t mangle",
     // netfilter-persistent: restores the whole table without our chains.
-    "$P-save -t mangle | grep -v TRAILBLAZER > /run/lab/theirs; $P-restore < /run/lab/theirs",
-    "$P -t mangle -F $($P -t mangle -S | sed -n 's/^-N \\(TRAILBLAZER-.*\\)/\\1/p' | head -1)",
-    "$P -t mangle -S PREROUTING | grep TRAILBLAZER | xargs $P -t mangle",
+    "$P-save -t mangle | grep -v TRAILBLAZER > /run/lab/theirs; $P-restore -w < /run/lab/theirs",
+    "$P -w -t mangle -F $($P -w -t mangle -S | sed -n 's/^-N \\(TRAILBLAZER-.*\\)/\\1/p' | head -1)",
+    "$P -w -t mangle -S PREROUTING | grep TRAILBLAZER | xargs $P -w -t mangle",
 ];
 
 fn attack_iptables(scene: &Scene, blamed: bool) {
@@ -132,7 +132,7 @@ fn attack_iptables(scene: &Scene, blamed: bool) {
     // The variant on nf_tables creates built-in chains on demand, and a restored table at the end
     // of the list: an effect of the attack. IPv4's table is the last.
     for program in [&ip6, &ip] {
-        scene.shell(&format!("{program}-save -t mangle | {program}-restore"));
+        scene.shell(&format!("{program}-save -t mangle | {program}-restore -w"));
     }
     scene.foreign_from_now();
     for (program, attacks) in [(ip, &ATTACKS[..]), (ip6, &ATTACKS[..2])] {

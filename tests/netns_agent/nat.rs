@@ -409,7 +409,7 @@ fn flushed_translation_is_restored_within_seconds_iptables_legacy() {
                 started.elapsed()
             );
             for _ in 0..3 {
-                scene.shell("iptables-legacy -t nat -F; ip6tables-legacy -t nat -F");
+                scene.shell("iptables-legacy -w -t nat -F; ip6tables-legacy -w -t nat -F");
                 let flushed = Instant::now();
                 scene.back_as(&before, || scene.ours());
                 // A second until the poll, and the pass: long before the next resync.
