@@ -123,6 +123,14 @@ Examples:
 Exit codes: 0 removed or nothing found, 1 some objects are left, 2 objects found (dry run),
 64 wrong usage or config text")]
     Flush(FlushArgs),
+    /// Shut the egress by the config alone, until the next pass; for the boot before the network.
+    #[command(after_help = "\
+trailblazer-shut.service runs this command before the network comes up. Connections from outside,
+private networks, DNS, the metadata service, DHCP and neighbour discovery keep working. Of a broken
+config file the readable part counts. `trailblazer flush` opens the egress.
+
+Exit codes: 0 shut, or the config leaves the egress open, 1 not shut, 64 wrong usage or config text")]
+    Shut(ShutArgs),
 }
 
 /// Flags of all commands that need the whole config: the file, and settings that beat the file.
@@ -273,6 +281,13 @@ pub struct FlushArgs {
     pub base: BaseArgs,
 }
 
+/// `shut`
+#[derive(Debug, Clone, Args)]
+pub struct ShutArgs {
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
 /// A value of `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -330,7 +345,8 @@ impl Command {
             Command::Agent(args) | Command::FetchForAgent(args) => Some(&args.common),
             Command::Explain(args) => Some(&args.common),
             Command::Ranges(args) | Command::Check(args) => Some(args),
-            Command::History(_) | Command::Status(_) | Command::Kick(_) | Command::Flush(_) => None,
+            Command::History(_) | Command::Status(_) | Command::Kick(_) => None,
+            Command::Flush(_) | Command::Shut(_) => None,
         }
     }
 
@@ -347,6 +363,7 @@ impl Command {
             Command::Status(_) => "status",
             Command::Kick(_) => "kick",
             Command::Flush(_) => "flush",
+            Command::Shut(_) => "shut",
         }
     }
 
@@ -361,6 +378,7 @@ impl Command {
             Command::Status(args) => &args.base,
             Command::Kick(args) => &args.base,
             Command::Flush(args) => &args.base,
+            Command::Shut(args) => &args.base,
         }
     }
 

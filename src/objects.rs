@@ -184,7 +184,7 @@ pub enum RuleAction {
     Goto(Priority),
     /// No effect; serves as the target of a goto (`FR_ACT_NOP`).
     Nop,
-    /// An action that we never install (`FR_ACT_*`, linux/fib_rules.h).
+    /// Another action (`FR_ACT_*`, linux/fib_rules.h).
     Other(u8),
 }
 
@@ -197,10 +197,20 @@ pub struct Rule {
     /// Selects by incoming interface (`FRA_IIFNAME`).
     pub iif: Option<String>,
     pub mark: Option<Mark>,
-    /// Selectors that we never use, in the order of `ip rule`; empty in our rules.
+    /// Selectors without a field, in the order of `ip rule`. Of our rules, only those of the shut
+    /// state have one ([`Rule::is_of_shut`]).
     pub foreign_selectors: Vec<ForeignSelector>,
     pub action: RuleAction,
     pub protocol: Protocol,
+}
+
+impl Rule {
+    /// True for a rule that lets answers of this host pass while its egress is shut, if the rule is
+    /// ours: see `desired::shut`.
+    pub fn is_of_shut(&self) -> bool {
+        let from = |selector: &ForeignSelector| matches!(selector, ForeignSelector::From(_));
+        matches!(self.action, RuleAction::Goto(_)) && self.foreign_selectors.iter().any(from)
+    }
 }
 
 /// A nexthop object (`RTM_NEWNEXTHOP`). This version installs none; it reads them to find and

@@ -245,6 +245,16 @@ impl PathMask {
         }
     }
 
+    /// The mark of packets that this host sends by itself while its egress is shut before the first
+    /// pass (host role): the higher bit, on packets without any bit of ours.
+    pub fn shut(self) -> Mark {
+        let bit = self.0 & !self.packet().value;
+        Mark {
+            value: bit,
+            mask: bit,
+        }
+    }
+
     /// The mark of packets that pass over our rules: those of inbound flows, and those of the
     /// agent's own fetch. Only the lower bit is ever written to a packet, since many programs read
     /// packet marks. A foreign `CONNMARK --restore-mark` without a mask copies the flow's bits to

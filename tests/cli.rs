@@ -408,6 +408,7 @@ fn help_version_and_usage_errors_have_their_exit_codes() {
         "status",
         "kick",
         "flush",
+        "shut",
     ] {
         helped.push(vec![command, "--help"]);
     }

@@ -109,6 +109,7 @@ fn every_command_accepts_config_output_and_state_dir() {
         "status",
         "kick",
         "flush",
+        "shut",
     ] {
         let cli = parsed(&format!("trailblazer {command} -c f -o json --state-dir d"));
         let cli = cli.unwrap_or_else(|error| panic!("{command}: {error}"));

@@ -17,6 +17,7 @@ mod shares;
 mod sysctls;
 mod unit;
 
+use super::boot::{AtBoot, UNIT};
 use super::{print, settings_with_role};
 use crate::cli::CommonArgs;
 use crate::config::file::Loaded;
@@ -101,9 +102,34 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
         );
     }
     unit::all(Path::new("/"), loaded, &needs, &mut report);
+    boot(config, role, AtBoot::look(Path::new("/")), &mut report);
     networkd::all(Path::new("/"), &mut report);
     agent::all(config, &mut report);
     report
+}
+
+/// Names the egress between the boot and the first pass.
+fn boot(config: &Config, role: Role, at_boot: AtBoot, report: &mut CheckReport) {
+    let name = "boot";
+    if let Some(warning) = at_boot.warning() {
+        let advice = format!("systemctl unmask {UNIT}, unless this is on purpose");
+        return report.warn(name, warning, advice);
+    }
+    match at_boot {
+        AtBoot::NotInstalled | AtBoot::Masked => {}
+        AtBoot::NotRequested => report.ok(
+            name,
+            "no unit of Trailblazer is enabled: a boot changes nothing",
+        ),
+        AtBoot::Shut if role == Role::Host && config.egress.is_open() => report.ok(
+            name,
+            "the settings leave the egress open, at boot too ([egress])",
+        ),
+        AtBoot::Shut => report.ok(
+            name,
+            format!("{UNIT} shuts the egress before the network, until the first pass"),
+        ),
+    }
 }
 
 /// Reads the state as a pass does; without the firewalls, if only reading those fails.

@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod agents;
+mod boot;
 mod broken_config;
 pub mod check;
 pub mod explain;
@@ -12,6 +13,7 @@ pub mod kick;
 mod origins;
 pub mod ranges;
 pub mod reconcile;
+pub mod shut;
 pub mod status;
 
 use std::io::{self, IsTerminal, Write};
@@ -39,6 +41,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Kick(arguments) => kick::run(&arguments).await,
         Command::Flush(arguments) => flush::run(&arguments).await,
+        Command::Shut(arguments) => shut::run(&arguments),
         Command::History(arguments) => history::run(&arguments).await,
     };
     ExitCode::from(code)

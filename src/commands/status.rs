@@ -2,6 +2,7 @@
 //! journal.
 
 mod absent;
+mod in_kernel;
 mod timer;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::boot::AtBoot;
 use super::broken_config::{self, Shown};
 use super::{complain, stamped, style};
 use crate::cli::{Output, StatusArgs};
@@ -75,6 +77,9 @@ async fn look(shown: &Shown) -> StatusView {
     let error = match ask(path, Request::Status) {
         Ok(Reply::Status(mut snapshot)) => {
             snapshot.notes.extend(shown.fault.clone());
+            snapshot
+                .notes
+                .extend(AtBoot::look(Path::new("/")).warning());
             return StatusView::Running(snapshot);
         }
         Ok(Reply::Refused(why)) => unexpected(path, format!("status refused: {why}")),
@@ -85,6 +90,7 @@ async fn look(shown: &Shown) -> StatusView {
     };
     let mut absent = absent::look(&shown.loaded, error).await;
     absent.notes.extend(shown.fault.clone());
+    absent.notes.extend(AtBoot::look(Path::new("/")).warning());
     StatusView::Absent(Box::new(absent))
 }
 

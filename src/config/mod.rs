@@ -216,6 +216,12 @@ settings! {
 }
 
 impl EgressConfig {
+    /// True if the settings leave the egress of every family open without a gateway.
+    pub fn is_open(&self) -> bool {
+        let opens = self.gateways.is_empty() || self.when_down == WhenDown::Bypass;
+        opens && self.close.is_empty()
+    }
+
     /// The gateways of one family, sorted.
     pub fn gateways_of(&self, family: Family) -> Vec<IpAddr> {
         let gateways = self.gateways.iter().copied();

@@ -122,7 +122,7 @@ fn redirects(inputs: &Inputs) -> Vec<FwRule> {
 }
 
 /// The local ports of flows that this host opens.
-fn local_ports(inputs: &Inputs) -> Ports {
+pub(super) fn local_ports(inputs: &Inputs) -> Ports {
     if inputs
         .config
         .kernel

@@ -15,6 +15,7 @@ mod nat;
 mod presence;
 mod realm;
 pub mod shares;
+pub mod shut;
 pub mod special;
 mod switch;
 mod sysctl;
@@ -303,12 +304,16 @@ fn route(
 mod place {
     /// Flows opened from outside skip the other rules.
     pub const INBOUND: u32 = 0;
+    /// The first rule for answers of a host whose egress is shut before the first pass.
+    pub const ANSWERS: u32 = 1;
     /// The main table without its default.
     pub const MAIN: u32 = 10;
     /// The bypass table.
     pub const BYPASS: u32 = 20;
     /// The egress table.
     pub const EGRESS: u32 = 30;
+    /// Marked packets of a host whose egress is shut before the first pass.
+    pub const OWN: u32 = 35;
     /// Two rules for each further incoming interface of a closed path: the main table without its
     /// default, and the egress table.
     pub const FURTHER: u32 = 40;

@@ -6,7 +6,8 @@
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::route::{family_number, family_of};
 use super::wire::{
-    Attribute, CREATE, WireError, each_attribute, put, put_text, put_u32, u16_at, u32_at,
+    Attribute, CREATE, WireError, each_attribute, put, put_address, put_text, put_u32, u16_at,
+    u32_at,
 };
 use crate::objects::{ForeignSelector, Rule, RuleAction};
 use crate::types::{Family, Mark, Priority, Protocol, TableId};
@@ -57,8 +58,18 @@ pub fn encode(deleting: bool, rule: &Rule, buffer: &mut Vec<u8>) -> (u16, u16) {
         RuleAction::Nop => FR_ACT_NOP,
         RuleAction::Other(action) => action,
     };
-    buffer.extend_from_slice(&[family_number(rule.family), 0, 0, 0, 0, 0, 0, action]);
+    let length = rule.foreign_selectors.iter().find_map(|selector| {
+        let ForeignSelector::From(source) = selector else {
+            return None;
+        };
+        Some(source.prefix_len())
+    });
+    let length = length.unwrap_or(0);
+    buffer.extend_from_slice(&[family_number(rule.family), 0, length, 0, 0, 0, 0, action]);
     buffer.extend_from_slice(&[0; 4]);
+    for selector in &rule.foreign_selectors {
+        encode_selector(selector, buffer);
+    }
     put_u32(buffer, FRA_PRIORITY, rule.priority.0);
     put(buffer, FRA_PROTOCOL, &[rule.protocol.0]);
     if let Some(iif) = &rule.iif {
@@ -85,6 +96,19 @@ pub fn encode(deleting: bool, rule: &Rule, buffer: &mut Vec<u8>) -> (u16, u16) {
         (RTM_DELRULE, 0)
     } else {
         (RTM_NEWRULE, CREATE)
+    }
+}
+
+/// Writes a selector of the shut state ([`Rule::is_of_shut`]); our rules have no other one.
+fn encode_selector(selector: &ForeignSelector, buffer: &mut Vec<u8>) {
+    match selector {
+        ForeignSelector::From(source) => put_address(buffer, FRA_SRC, source.network()),
+        ForeignSelector::IpProtocol(number) => put(buffer, FRA_IP_PROTO, &[*number]),
+        ForeignSelector::SourcePorts(first, last) => {
+            let ports = [first, last].map(|port| port.to_ne_bytes());
+            put(buffer, FRA_SPORT_RANGE, ports.as_flattened());
+        }
+        _ => {}
     }
 }
 
@@ -169,7 +193,7 @@ pub(super) fn decode(body: &[u8]) -> Result<Option<Rule>, WireError> {
     }))
 }
 
-/// A selector (or modifier) that our rules never have; `None` for an unknown attribute.
+/// A selector (or modifier) without a field of its own; `None` for an unknown attribute.
 fn foreign(
     attribute: &Attribute<'_>,
     src_len: u8,
@@ -250,7 +274,15 @@ mod tests {
             action: RuleAction::Nop,
             ..goto.clone()
         };
-        for rule in [ours(), goto, nop] {
+        let from = Rule {
+            foreign_selectors: vec![
+                ForeignSelector::From("2000::/3".parse().unwrap()),
+                ForeignSelector::IpProtocol(6),
+                ForeignSelector::SourcePorts(1, 32_767),
+            ],
+            ..goto.clone()
+        };
+        for rule in [ours(), goto, nop, from] {
             assert_eq!(read(&message(&rule, Attributes::new())), rule);
         }
     }

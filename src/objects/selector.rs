@@ -1,4 +1,4 @@
-//! Selectors of foreign policy rules, which rules of ours never have.
+//! Selectors of foreign policy rules. Of our rules only those of the shut state have one.
 
 use std::fmt;
 use std::net::IpAddr;

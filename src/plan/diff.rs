@@ -25,12 +25,25 @@ pub fn plan(whole: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pl
     plan.steps
         .extend(goal.sysctls.iter().cloned().map(Step::Sysctl));
     let policies = diff_policies(goal, observed, &firewalls.put);
-    plan.steps.extend(firewalls.put);
-    plan.steps.extend(policies.put);
-    plan.steps.extend(rules.put_harmless);
-    plan.steps.extend(routes.put_bypass);
-    plan.steps.extend(routes.put_egress);
-    plan.steps.extend(rules.put_leading);
+    if rules.open.is_empty() {
+        plan.steps.extend(firewalls.put);
+        plan.steps.extend(policies.put);
+        plan.steps.extend(rules.put_harmless);
+        plan.steps.extend(routes.put_bypass);
+        plan.steps.extend(routes.put_egress);
+        plan.steps.extend(rules.put_leading);
+    } else {
+        // The egress is shut by rules and firewall together, and the egress table is in use: storage
+        // gets its own path before the egress path opens, and the firewall that shuts the path goes
+        // last.
+        plan.steps.extend(rules.put_harmless);
+        plan.steps.extend(routes.put_bypass);
+        plan.steps.extend(rules.put_leading);
+        plan.steps.extend(routes.put_egress);
+        plan.steps.extend(rules.open);
+        plan.steps.extend(firewalls.put);
+        plan.steps.extend(policies.put);
+    }
     // Deletions, in the opposite order.
     plan.steps.extend(rules.take);
     plan.steps.extend(routes.take_egress);
@@ -160,6 +173,8 @@ struct RuleSteps {
     put_harmless: Vec<Step>,
     /// Rules that look one of our tables up.
     put_leading: Vec<Step>,
+    /// Deletions of the rules for answers of a host whose egress is shut before the first pass.
+    open: Vec<Step>,
     take: Vec<Step>,
 }
 
@@ -174,7 +189,9 @@ fn diff_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> R
     {
         match missing.iter().position(|wanted| *wanted == rule) {
             Some(place) => drop(missing.swap_remove(place)),
-            None if *goal.frozen.get(rule.family) && !leads_to_egress(rule, ownership) => {}
+            None if *goal.frozen.get(rule.family)
+                && !leads_to_egress(rule, ownership)
+                && !rule.is_of_shut() => {}
             None => gone.push(rule),
         }
     }
@@ -194,13 +211,18 @@ fn diff_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> R
             .map(|rule| step(Action::Add, rule))
             .collect()
     };
+    let delete = |rules: Vec<&Rule>| {
+        let rules = rules.into_iter();
+        rules.map(|rule| step(Action::Delete, rule)).collect()
+    };
+    // Without a goal of rules, the deletion in the usual order opens everything.
+    let opens = |rule: &&Rule| rule.is_of_shut() && !goal.rules.is_empty();
+    let (open, gone): (Vec<&Rule>, Vec<&Rule>) = gone.into_iter().partition(opens);
     RuleSteps {
         put_harmless: add(harmless),
         put_leading: add(leading),
-        take: gone
-            .into_iter()
-            .map(|rule| step(Action::Delete, rule))
-            .collect(),
+        open: delete(open),
+        take: delete(gone),
     }
 }
 

@@ -5,7 +5,8 @@
 //! added before the rules that lead packets to the object: firewall marks, then the rules that
 //! lead past our tables, then routes, then the rules that look our tables up, with the egress rule
 //! (which may block traffic) last. Deletions run in the opposite order, except that all rules are
-//! deleted first.
+//! deleted first. On a host whose egress is shut since the boot, the firewall goes after the other
+//! additions, since the marks of the firewall shut the egress.
 
 mod diff;
 mod foreign;
@@ -13,6 +14,8 @@ mod goal;
 pub mod json;
 mod policies;
 pub mod rule_text;
+#[cfg(test)]
+mod shut_tests;
 mod step;
 pub mod text;
 

@@ -43,7 +43,7 @@ impl Pass<'_> {
         }
     }
 
-    fn close_by_settings(
+    pub(super) fn close_by_settings(
         &mut self,
         kernel: &mut Kernel,
         interposer: Option<&mut dyn Interposer>,
@@ -124,7 +124,7 @@ fn has_other_numbers(view: &View, family: Family) -> bool {
 ///
 /// # Errors
 /// The process shall end.
-fn put_in(
+pub(super) fn put_in(
     machine: &mut Machine<'_>,
     job: Job<'_>,
     steps: Plan,

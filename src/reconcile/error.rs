@@ -59,6 +59,9 @@ pub enum PassError {
     /// The kernel refused some steps again and again; the others are in force and verified.
     #[error("the kernel refuses {}; everything else is in force, and the next pass tries again", .0.join("; "))]
     Refused(Vec<String>),
+    /// The egress is not shut, or only in part.
+    #[error("the egress is not shut: {0}")]
+    NotShut(String),
     /// The selected region is unknown, so no document can be judged.
     #[error("{0}; until the region is known, the bypass path stays as it is")]
     NoRegion(String),

@@ -7,6 +7,7 @@
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
 //! | `observe.rs`, `view.rs` | readings of the kernel, goals and plans |
 //! | `attempt.rs`, `fights.rs`, `flows.rs`, `rollback.rs`, `egress.rs` | changes to the kernel |
+//! | `shut.rs` | the egress before the first pass |
 //! | `refusals.rs` | firewall rules that the kernel refuses |
 //! | `judged.rs`, `dropped.rs`, `drop_readings.rs` | the kernel's answers, compared with the promise |
 //! | `state_dir.rs`, `persist.rs`, `pass_journal.rs`, `report.rs`, `in_force.rs` | results |
@@ -36,6 +37,7 @@ mod progress;
 mod refusals;
 pub mod report;
 mod rollback;
+mod shut;
 mod sources;
 mod state_dir;
 mod stored;
@@ -57,6 +59,7 @@ pub use memory::Memory;
 pub use options::{Asking, Cause, Mode, Options, Watched};
 pub use progress::{PROGRESS, remarked};
 pub use report::{FetchOutcome, Outcome, Report};
+pub use shut::shut;
 pub use view::{BackendChoice, Firewalls, View};
 
 /// How long a pass waits for another pass: longer than a pass over all of AWS's prefixes, shorter

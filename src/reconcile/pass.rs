@@ -363,7 +363,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Settles the report and writes the last line of the journal.
-    fn end(mut self, result: Result<(), PassError>) -> Report {
+    pub(super) fn end(mut self, result: Result<(), PassError>) -> Report {
         let report = &mut self.report;
         if let Err(error) = result {
             report.fail(&error);

@@ -9,6 +9,7 @@ use super::{PassError, instance, refusals};
 use crate::config::{AutoOr, Config, Role};
 use crate::degraded::merge;
 use crate::desired::shares::Shares;
+use crate::desired::shut::shut;
 use crate::desired::{DesiredState, Inputs, desired};
 use crate::facts::{HostFacts, InstanceFacts};
 use crate::firewall::{BackendKind, ObservedFirewall, Piece, Variant};
@@ -153,12 +154,26 @@ impl View {
 
     /// The desired state on this host.
     pub fn desired(&self, config: &Config, role: Role) -> DesiredState {
+        let mut state = desired(&self.inputs(config, role));
+        merge(
+            &mut state.degraded,
+            refusals::degradations(role, &self.refused),
+        );
+        state
+    }
+
+    /// The state of this host with its egress shut by the settings alone.
+    pub(super) fn shut(&self, config: &Config) -> DesiredState {
+        shut(&self.inputs(config, Role::Host))
+    }
+
+    fn inputs<'v>(&'v self, config: &'v Config, role: Role) -> Inputs<'v> {
         let read = self.observed.firewalls.get(&self.backend.kind);
         let mut unfiltered = refusals::unfiltered(self.backend.kind, read, &self.refused);
         if let Some(why) = &self.no_firewall {
             unfiltered = PerFamily::from_fn(|_| Some(why.clone()));
         }
-        let mut state = desired(&Inputs {
+        Inputs {
             config,
             role,
             prefixes: self.prefixes.as_ref(),
@@ -170,12 +185,7 @@ impl View {
             unfiltered,
             no_switch: PerFamily::from_fn(|family| self.no_switch(family)),
             shares: &self.shares,
-        });
-        merge(
-            &mut state.degraded,
-            refusals::degradations(role, &self.refused),
-        );
-        state
+        }
     }
 
     /// The reason if policies cannot refuse packets of the family that the firewall has not seen.

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::image::{Package, TOKEN};
 use crate::life::*;
 use crate::machine::{Image, Machine, SERVICE};
-use crate::packets::{FIRST, PACE, count_from_now, document};
+use crate::packets::{FIRST, PACE, assert_no_leaks, count_from_now, document};
 use lab::*;
 
 /// A lab in which `host1` leaves through `nat1`, and the mirror serves the document.
@@ -50,7 +50,7 @@ fn baked(name: &str, lab: &Lab) -> (Image, BTreeSet<String>) {
     (image, before)
 }
 
-fn seen(lab: &Lab, target: IpAddr) -> IpAddr {
+fn seen_by(lab: &Lab, target: IpAddr) -> IpAddr {
     match target {
         S3 => HOST1_PUBLIC,
         S3_6 => HOST1_6,
@@ -94,7 +94,7 @@ fn host_works_from_image_to_purge() {
         let package = Package::find();
         under_traffic(
             &lab,
-            |target| seen(&lab, target),
+            |target| seen_by(&lab, target),
             &[
                 &|| reload(&machine),
                 &|| killed(&machine),
@@ -118,7 +118,62 @@ fn host_works_from_image_to_purge() {
     });
 }
 
-/// The network is systemd-networkd's and comes while the machine boots; networkd restarts, too.
+/// An agent that starts late leaves the machine to the shut egress for a while.
+const LATE: &str = "[Service]\nExecStartPre=/bin/sleep 2\n";
+/// The unit that shuts the egress before the network.
+const SHUT: &str = "trailblazer-shut.service";
+
+/// The addresses among what clients saw; the others are failures.
+fn addresses(report: &StreamReport, target: IpAddr) -> BTreeSet<IpAddr> {
+    let seen = report.of(target).into_keys();
+    seen.filter_map(|word| word.parse().ok()).collect()
+}
+
+/// The egress was shut before the network came, and a start on the running machine shuts nothing.
+#[track_caller]
+fn assert_shut_at_boot(lab: &Lab, machine: &Machine, boot: &StreamReport) {
+    for target in TARGETS {
+        let seen = addresses(boot, target);
+        assert_eq!(seen, [seen_by(lab, target)].into(), "{target}: {boot:?}");
+    }
+    let journal = machine.journal(SHUT);
+    assert_eq!(machine.property(SHUT, "ActiveState"), "active", "{journal}");
+    let shut = machine.number(SHUT, "ActiveEnterTimestampMonotonic");
+    let networkd = machine.number("systemd-networkd", "InactiveExitTimestampMonotonic");
+    assert!(0 < shut && shut <= networkd, "{shut} {networkd}\n{journal}");
+    let status = machine.run("trailblazer status");
+    assert!(!status.stdout.contains("masked"), "{status}");
+
+    // Without objects the lab sees what a boot without the unit shows; the command shuts again, and
+    // the agent opens.
+    machine.ok("systemctl stop trailblazer trailblazer-shut; trailblazer flush");
+    count_from_now(lab);
+    eventually("a wrong address", || {
+        let _refused = lab.who("host1", PARTNER);
+        lab.leaks().partner4 > 0
+    });
+    machine.ok("systemctl start trailblazer-shut");
+    assert_eq!(machine.property(SHUT, "ActiveState"), "inactive");
+    machine.ok("trailblazer shut");
+    count_from_now(lab);
+    assert_eq!(lab.who("outside", HOST1_PUBLIC), Ok(OPERATOR));
+    // The gateway is in reach now.
+    assert_eq!(lab.who("host1", PARTNER), Ok(lab.nat1.egress_public));
+    assert_no_leaks(lab);
+    machine.ok("systemctl mask --now trailblazer-shut; systemctl start trailblazer");
+    machine.wait_in_force(0);
+    for command in ["check", "status"] {
+        let said = machine.run(&format!("trailblazer {command}"));
+        assert!(
+            said.stdout.contains("trailblazer-shut.service is masked"),
+            "{said}"
+        );
+    }
+    machine.ok("systemctl unmask trailblazer-shut");
+}
+
+/// The network is systemd-networkd's and comes while the machine boots; networkd restarts, too. From
+/// the first moment on, clients on the machine see no wrong address.
 #[test]
 #[ignore = "boots a machine: make test-boot"]
 fn host_works_with_a_network_configured_during_boot() {
@@ -134,13 +189,20 @@ fn host_works_with_a_network_configured_during_boot() {
             ),
         );
         image.chroot("systemctl enable systemd-networkd systemd-networkd-wait-online");
+        image.write("/etc/systemd/system/trailblazer.service.d/late.conf", LATE);
         let host1 = lab.ns("host1");
         host1.ip_batch(&format!(
             "link set {PRIVATE_LINK} down\naddr flush dev {PRIVATE_LINK}\n"
         ));
         count_from_now(&lab);
+        let boot = lab.stream("host1", &TARGETS, PACE);
         let machine = Machine::boot(&image, host1);
         machine.wait_in_force(0);
+        boot.wait_for(8);
+        let boot = boot.stop();
+        assert_no_leaks(&lab);
+        assert_shut_at_boot(&lab, &machine, &boot);
+        count_from_now(&lab);
         assert_eq!(
             image.read("/var/tmp/seen").trim(),
             lab.nat1.egress_public.to_string(),
@@ -148,7 +210,7 @@ fn host_works_with_a_network_configured_during_boot() {
             machine.journal(SERVICE)
         );
         for target in TARGETS {
-            assert_eq!(lab.who("host1", target), Ok(seen(&lab, target)));
+            assert_eq!(lab.who("host1", target), Ok(seen_by(&lab, target)));
         }
 
         // networkd follows the package's drop-in and leaves foreign routes alone.
@@ -168,7 +230,7 @@ fn host_works_with_a_network_configured_during_boot() {
         machine.ok("networkctl reload");
         stream.wait_for(40);
         let report = stream.stop();
-        assert_only(&lab, &report, |target| seen(&lab, target));
+        assert_only(&lab, &report, |target| seen_by(&lab, target));
         assert_eq!(ours(host1), before);
         assert_eq!(status(&machine)["drift"]["mended"], json!({}));
         machine.shutdown();
@@ -216,7 +278,7 @@ fn host_works_with_the_timer_instead_of_the_agent() {
         let machine = Machine::boot(&image, lab.ns("host1"));
         // The boot's own pass, which is part of the boot.
         for target in TARGETS {
-            assert_eq!(lab.who("host1", target), Ok(seen(&lab, target)));
+            assert_eq!(lab.who("host1", target), Ok(seen_by(&lab, target)));
         }
         // The next pass may run already, which clears the unit's exit time and result: the journal
         // and the time of the last end keep them.

@@ -21,8 +21,10 @@ fn drop_in(firewall: Firewall) -> (Option<&'static str>, u64) {
 /// As the documentation says.
 fn add_drop_in(image: &Image, name: &str) {
     image.chroot(&format!(
-        "mkdir -p /etc/systemd/system/trailblazer.service.d
-         cp /usr/share/doc/trailblazer/dropins/{name} /etc/systemd/system/trailblazer.service.d/"
+        "for unit in trailblazer trailblazer-shut; do
+             mkdir -p /etc/systemd/system/$unit.service.d
+             cp /usr/share/doc/trailblazer/dropins/{name} /etc/systemd/system/$unit.service.d/
+         done"
     ));
 }
 

@@ -14,6 +14,7 @@ mod kills;
 mod matrix;
 mod probe;
 mod scene;
+mod shut;
 mod silent;
 mod without;
 

@@ -12,6 +12,7 @@ const BOTH: &str = "
 -rw-r--r-- /usr/lib/systemd/system/trailblazer.service
 -rw-r--r-- /usr/lib/systemd/system/trailblazer-reconcile.service
 -rw-r--r-- /usr/lib/systemd/system/trailblazer-reconcile.timer
+-rw-r--r-- /usr/lib/systemd/system/trailblazer-shut.service
 -rw-r--r-- /usr/lib/systemd/networkd.conf.d/trailblazer.conf
 -rw-r--r-- /usr/lib/sysusers.d/trailblazer.conf
 -rw-r--r-- /usr/lib/tmpfiles.d/trailblazer.conf
@@ -30,6 +31,7 @@ const BOTH: &str = "
 -rw-r--r-- /usr/share/man/man8/trailblazer-kick.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-ranges.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-reconcile.8.gz
+-rw-r--r-- /usr/share/man/man8/trailblazer-shut.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-status.8.gz
 -rw-r--r-- /usr/share/doc/trailblazer/configuration.md
 -rw-r--r-- /usr/share/doc/trailblazer/json.md

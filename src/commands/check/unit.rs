@@ -10,8 +10,8 @@ use std::process::Command;
 use self::file::{Setting, UnitFile};
 use self::rights::{Obstacle, Rights};
 use super::report::CheckReport;
-use crate::config::Config;
 use crate::config::file::{DEFAULT_FILE, Loaded};
+use crate::config::{Config, Role};
 use crate::desired::DesiredState;
 use crate::firewall::{BackendKind, Variant};
 use crate::kernel::Kernel;
@@ -19,6 +19,7 @@ use crate::reconcile::View;
 
 const NAME: &str = "unit";
 const UNITS: [&str; 2] = ["trailblazer.service", "trailblazer-reconcile.service"];
+const SHUT: &str = crate::commands::boot::UNIT;
 
 /// The needs of a pass that depend on this host.
 #[derive(Debug, Default)]
@@ -62,7 +63,8 @@ pub(super) fn may_not_write_sysctls(root: &Path) -> bool {
 
 /// Judges the units below `root`, which is `/` except in tests.
 pub(super) fn all(root: &Path, loaded: &Loaded, needs: &Needs, report: &mut CheckReport) {
-    let units = installed(root);
+    let mut units = installed(root);
+    units.extend(file::read(root, SHUT).transpose());
     if units.is_empty() {
         let text = "no trailblazer.service is installed: judged with the rights of this command";
         return report.ok(NAME, text);
@@ -86,11 +88,18 @@ fn judge(root: &Path, unit: &UnitFile, loaded: &Loaded, needs: &Needs, report: &
     };
     let before = report.fails();
     judgement.user(report);
-    judgement.network(needs, report);
-    judgement.files(loaded, report);
-    judgement.sysctls(needs, report);
-    if needs.legacy_iptables {
-        judgement.legacy_iptables(report);
+    if unit.name == SHUT {
+        // A host shuts its egress without iptables.
+        if needs.legacy_iptables && loaded.config.role == Some(Role::Nat) {
+            judgement.legacy_iptables(report);
+        }
+    } else {
+        judgement.network(needs, report);
+        judgement.files(loaded, report);
+        judgement.sysctls(needs, report);
+        if needs.legacy_iptables {
+            judgement.legacy_iptables(report);
+        }
     }
     if root == Path::new("/") && needs_reload(&unit.name) {
         report.warn(

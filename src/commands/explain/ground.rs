@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::answer::{self, is_here};
 use super::{ExpectedPath, Explanation, ListedPrefix};
+use crate::commands::boot::SHUT;
 use crate::commands::broken_config::Shown;
 use crate::config::{Config, Role};
 use crate::degraded::{Degradation, Part};
@@ -128,7 +129,13 @@ impl<'a> Ground<'a> {
             in_force: self.in_force(family),
             obstacles,
             partial: self.partial,
-            notes: self.notes.iter().cloned().chain(doubts).collect(),
+            notes: self
+                .notes
+                .iter()
+                .cloned()
+                .chain(doubts)
+                .chain(is_shut(view).then(|| SHUT.to_owned()))
+                .collect(),
             probe: None,
         })
     }
@@ -260,4 +267,10 @@ fn rows(examined: &Examined) -> Vec<(Family, ListedPrefix)> {
     rows.sort();
     rows.dedup();
     rows
+}
+
+/// True on a host whose egress is shut since the boot.
+fn is_shut(view: &View) -> bool {
+    let mut rules = view.observed.rules.iter();
+    rules.any(|rule| rule.is_of_shut() && view.ownership.owns_rule(rule))
 }

@@ -3,17 +3,17 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::in_kernel::{InKernel, readable};
 use super::timer::Timer;
 use crate::clock;
 use crate::columns::Style;
+use crate::commands::boot::SHUT;
 use crate::config::file::Loaded;
 use crate::config::{Config, Role};
 use crate::degraded::{Degradation, merge};
-use crate::firewall::ObservedFirewall;
 use crate::guard::GuardState;
 use crate::journal::{History, Journal, history_json, history_text};
 use crate::kernel::Kernel;
-use crate::observed::ObservedState;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::text::totals;
 use crate::plan::{Action, Plan, Step};
@@ -28,7 +28,7 @@ use crate::status::control::AskError;
 use crate::status::snapshot::HoldStatus;
 use crate::status::text::hold::hold as hold_lines;
 use crate::status::text::lines::{Lines, painted};
-use crate::types::{Family, PerFamily, SyncToken};
+use crate::types::{Family, SyncToken};
 use crate::verify::judge_kernel;
 
 /// Passes to show, as many as in a snapshot.
@@ -52,48 +52,6 @@ pub(super) struct Absent {
     pub notes: Vec<String>,
 }
 
-struct InKernel {
-    routes: PerFamily<usize>,
-    all_routes: usize,
-    rules: usize,
-    /// Firewalls with rules of ours; `None` if unread.
-    firewalls: Option<Vec<&'static str>>,
-}
-
-impl InKernel {
-    fn of(observed: &ObservedState, ownership: &Ownership) -> InKernel {
-        let owned = observed.owned(ownership);
-        let in_bypass = |family| {
-            owned
-                .routes
-                .iter()
-                .filter(|route| {
-                    ownership.is_bypass_table(route.key.table) && route.key.family() == family
-                })
-                .count()
-        };
-        InKernel {
-            routes: PerFamily::from_fn(in_bypass),
-            all_routes: owned.routes.len(),
-            rules: owned.rules.len(),
-            firewalls: readable(observed)
-                .then(|| owned.firewalls.keys().map(|kind| kind.as_str()).collect()),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        let firewalls = self.firewalls.iter().flatten();
-        self.all_routes == 0 && self.rules == 0 && firewalls.count() == 0
-    }
-}
-
-/// True if the firewalls were read without an error.
-fn readable(observed: &ObservedState) -> bool {
-    let mut firewalls = observed.firewalls.values();
-    !observed.firewalls.is_empty()
-        && !firewalls.any(|found| matches!(found, ObservedFirewall::Unreadable(_)))
-}
-
 /// Reads the kernel, as far as permitted, and the journal. Changes nothing.
 pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
     let config = &loaded.config;
@@ -113,6 +71,8 @@ pub(super) async fn look(loaded: &Loaded, error: AskError) -> Absent {
             "cannot compare the kernel with the config: {error}"
         ));
     }
+    let shut = absent.kernel.as_ref().is_some_and(|kernel| kernel.shut);
+    absent.notes.extend(shut.then(|| SHUT.to_owned()));
     absent.read_state_dir(config);
     let mut seen = Vec::new();
     absent.notes.retain(|note| {
