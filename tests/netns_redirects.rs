@@ -118,7 +118,14 @@ fn remove_firewall(machine: &Machine<'_>, firewall: Firewall) {
         Firewall::Iptables | Firewall::IptablesLegacy => {
             for family in ["ip", "ip6"] {
                 let program = firewall.program(family);
-                ns.run(&[program.as_str(), "-t", "mangle", "-F", "TRAILBLAZER-PRE"]);
+                ns.run(&[
+                    program.as_str(),
+                    "-w",
+                    "-t",
+                    "mangle",
+                    "-F",
+                    "TRAILBLAZER-PRE",
+                ]);
             }
         }
     }

@@ -152,7 +152,8 @@ fn refused_random_ports(firewall: Firewall) {
     let mut machine = case.machine(&lab);
     let list = |family: &str| {
         let program = firewall.program(family);
-        lab.ns("nat1").run(&[program.as_str(), "-t", "nat", "-S"])
+        lab.ns("nat1")
+            .run(&[program.as_str(), "-w", "-t", "nat", "-S"])
     };
     let real = machine
         .tools

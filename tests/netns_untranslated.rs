@@ -233,7 +233,7 @@ fn translate(lab: &Lab, firewall: Firewall, before: bool, words: [&str; 2], to: 
         };
         let condition = words.replace("ip saddr", "-s").replace("ip6 saddr", "-s");
         let to = to.to_string();
-        let mut line = vec![program.as_str(), "-t", "nat"];
+        let mut line = vec![program.as_str(), "-w", "-t", "nat"];
         line.extend(place);
         line.extend(["-o", PUBLIC_LINK]);
         line.extend(
@@ -270,7 +270,15 @@ fn without_leftover(lab: &Lab, firewall: Firewall, rule: &str) {
     }
     for family in ["ip", "ip6"] {
         let program = firewall.program(family);
-        nat1.run(&[program.as_str(), "-t", "nat", "-D", "POSTROUTING", rule]);
+        nat1.run(&[
+            program.as_str(),
+            "-w",
+            "-t",
+            "nat",
+            "-D",
+            "POSTROUTING",
+            rule,
+        ]);
     }
 }
 
@@ -505,7 +513,8 @@ fn flushed_translation(firewall: Firewall) {
     assert_translated(&lab);
     for family in ["ip", "ip6"] {
         let program = firewall.program(family);
-        lab.ns("nat1").run(&[program.as_str(), "-t", "nat", "-F"]);
+        lab.ns("nat1")
+            .run(&[program.as_str(), "-w", "-t", "nat", "-F"]);
     }
     wrong(&lab);
     for partner in [PARTNER, PARTNER6] {

@@ -200,12 +200,12 @@ pub const ROWS: &[Row] = &[
         early: |scene| {
             let program = scene.firewall.program("ip");
             scene.shell(&format!(
-                "{program} -A INPUT -p tcp --dport 9 -m comment --comment \"$(printf 'one\\ntwo')\" -j ACCEPT"
+                "{program} -w -A INPUT -p tcp --dport 9 -m comment --comment \"$(printf 'one\\ntwo')\" -j ACCEPT"
             ));
         },
         mend: |scene| {
             let program = scene.firewall.program("ip");
-            scene.shell(&format!("{program} -F INPUT"));
+            scene.shell(&format!("{program} -w -F INPUT"));
         },
         ..NONE
     },

@@ -31,9 +31,9 @@ const HOST: &[Foreign] = &[
     Foreign {
         add: &[
             "ip rule add pref 1000 fwmark 0x100000 lookup main",
-            "iptables-legacy -t mangle -A OUTPUT -o priv -j MARK --set-mark 0x100000",
+            "iptables-legacy -w -t mangle -A OUTPUT -o priv -j MARK --set-mark 0x100000",
         ],
-        remove: &["ip rule del pref 1000", "iptables-legacy -t mangle -F"],
+        remove: &["ip rule del pref 1000", "iptables-legacy -w -t mangle -F"],
         partner: PARTNER,
         words: "for the mark 0x100000 of iptables-legacy table mangle, chain OUTPUT, rule 1",
     },
@@ -125,9 +125,9 @@ const NAT: &[Foreign] = &[
     Foreign {
         add: &[
             "ip rule add pref 1000 fwmark 0x100000 unreachable",
-            "iptables-legacy -t mangle -A PREROUTING -s 10.0.0.0/8 -j MARK --set-mark 0x100000",
+            "iptables-legacy -w -t mangle -A PREROUTING -s 10.0.0.0/8 -j MARK --set-mark 0x100000",
         ],
-        remove: &["ip rule del pref 1000", "iptables-legacy -t mangle -F"],
+        remove: &["ip rule del pref 1000", "iptables-legacy -w -t mangle -F"],
         partner: S3,
         words: "for the mark 0x100000 of iptables-legacy table mangle, chain PREROUTING, rule 1",
     },
