@@ -9,9 +9,9 @@ use crate::degraded::{Degradation, Part};
 use crate::desired::EgressPath;
 use crate::judge::chain::BaseChain;
 use crate::judge::{
-    Gateways, Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, doubt_about, forwarded,
-    gateways_of, incoming, inside, judge, judge_incoming, judge_redirects, marked,
-    ordinary_partner, questions, silent, unverified,
+    Gateways, Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, answers, doubt_about,
+    forwarded, gateways_of, incoming, inside, judge, judge_answer, judge_incoming, judge_redirects,
+    marked, ordinary_partner, questions, silent, unverified,
 };
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{chosen_source, lookup};
@@ -70,6 +70,11 @@ pub fn judge_with_chains(
     for packet in incoming(&promise) {
         let decision = lookup(kernel.socket(), &packet.lookup)?;
         verdicts.degraded.extend(judge_incoming(&packet, &decision));
+    }
+    for answer in answers(&promise) {
+        let decision = lookup(kernel.socket(), &answer.lookup)?;
+        let found = judge_answer(&promise, &answer, &decision);
+        verdicts.degraded.extend(found);
     }
     verdicts.doubts.extend(unread);
     Ok((verdicts, chains))

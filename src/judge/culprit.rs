@@ -189,7 +189,7 @@ fn is_ordinary_source(selector: &IpNet, question: &Lookup, promise: &Promise<'_>
 }
 
 /// True if the packet of the question may match the rule; the kernel says whether it does.
-fn may_match(rule: &Rule, question: &Lookup, promise: &Promise<'_>) -> bool {
+pub(super) fn may_match(rule: &Rule, question: &Lookup, promise: &Promise<'_>) -> bool {
     if is_inverted(rule) {
         return true;
     }

@@ -37,6 +37,9 @@ pub(super) fn judge(promise: &Promise<'_>, verdicts: &mut Verdicts) {
         if !promise.forwards(family) {
             continue;
         }
+        verdicts
+            .degraded
+            .extend(switched_off_outside(promise, family));
         for input in &promise.desired.paths.get(family).inputs {
             let off = switched_off(promise.facts, family, &input.device);
             verdicts.degraded.extend(off);
@@ -71,6 +74,22 @@ pub fn switched_off(facts: &HostFacts, family: Family, device: &str) -> Option<D
         }
         _ => None,
     }
+}
+
+/// The sysctls that keep answers, which come in by the outer interfaces, from being forwarded.
+fn switched_off_outside(promise: &Promise<'_>, family: Family) -> Vec<Degradation> {
+    let paths = promise.desired.paths.get(family);
+    let bypass = paths.bypass.iter().flat_map(BypassPath::vias);
+    let outside: BTreeSet<IfIndex> = bypass
+        .map(|via| via.device)
+        .chain(paths.leaves_by)
+        .collect();
+    let names = outside
+        .into_iter()
+        .map(|index| promise.facts.device_name(index));
+    names
+        .filter_map(|device| switched_off(promise.facts, family, &device))
+        .collect()
 }
 
 /// The first packets to follow: for each interface by which packets leave, and for each egress

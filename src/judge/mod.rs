@@ -31,6 +31,7 @@
 
 mod agreement;
 mod at_hook;
+mod back;
 pub mod chain;
 mod clients;
 mod culprit;
@@ -66,6 +67,7 @@ use crate::degraded::{Degradation, merge};
 use crate::types::PerFamily;
 
 pub use agreement::{Agreement, agreement};
+pub use back::{Answer, answers, judge_answer};
 pub use culprit::{Culprit, is_wide, named_rule, route_text, table_text};
 pub use dropped::judge_dropped;
 pub use exemption::Exemption;

@@ -4,6 +4,7 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod marks;
 
 #[path = "../packets/mod.rs"]

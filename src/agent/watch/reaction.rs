@@ -9,6 +9,7 @@ use crate::firewall::BackendKind;
 use crate::objects::{ForwardPolicy, Route, Rule};
 use crate::plan::{FirewallGoal, ObjectKey};
 use crate::reconcile::InForce;
+use crate::types::Priority;
 
 /// The reaction to an event, with its cause for the log.
 pub(super) enum Reaction {
@@ -125,14 +126,23 @@ pub(super) fn rule_came(rule: &Rule, in_force: Option<&InForce>) -> Reaction {
 }
 
 /// A foreign rule before our last one may take packets, and its end may give them back: a pass judges
-/// again.
+/// again. On a NAT, answers meet the rules behind ours too.
 fn foreign_rule(
     rule: &Rule,
     in_force: Option<&InForce>,
     cause: impl FnOnce(ObjectKey) -> Trigger,
 ) -> Reaction {
-    let ours = |known: &InForce| known.goal.rules.iter().map(|rule| rule.priority).max();
-    match in_force.and_then(ours) {
+    let last = |known: &InForce| {
+        let ours = known.goal.rules.iter().map(|rule| rule.priority).max();
+        ours.map(|last| {
+            if known.forwards() {
+                last.max(Priority::MAIN)
+            } else {
+                last
+            }
+        })
+    };
+    match in_force.and_then(last) {
         Some(last) if rule.priority > last => Reaction::Nothing,
         _ => Reaction::AfterBurst(cause(ObjectKey::Rule(rule.family, rule.priority))),
     }
