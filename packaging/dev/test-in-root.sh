@@ -36,16 +36,17 @@ git() {
     command git -c safe.directory='*' "$@"
 }
 
-# The sources of this checkout with its history and changes; the root keeps its own target.
-rm -rf "$root/src/.git" "$root/clone"
+# The sources of this checkout with its history and changes; the root keeps its own target. A test
+# looks for the name of the directory in the binary, so the name is no common one such as /src.
+rm -rf "$root/checkout/.git" "$root/clone"
 git clone -q --no-checkout --no-hardlinks "$here" "$root/clone"
-mkdir -p "$root/src"
-mv "$root/clone/.git" "$root/src/.git"
+mkdir -p "$root/checkout"
+mv "$root/clone/.git" "$root/checkout/.git"
 rm -rf "$root/clone"
 git -C "$here" ls-files -z --cached --others --exclude-standard |
     (cd "$here" && tar --null --verbatim-files-from --ignore-failed-read -cf - -T -) |
-    tar -C "$root/src" -xf -
-git -C "$root/src" reset -q
+    tar -C "$root/checkout" -xf -
+git -C "$root/checkout" reset -q
 
 if [ $# = 0 ]; then
     command='make test'
@@ -79,6 +80,6 @@ exec unshare --mount --pid --fork --kill-child sh -eu -c '
     mkdir "$root/run/outside"
     cd "$root"
     pivot_root . run/outside
-    exec chroot . sh -c "umount -l /run/outside && rmdir /run/outside && cd /src && $command" sh "$@"
+    exec chroot . sh -c "umount -l /run/outside && rmdir /run/outside && cd /checkout && $command" sh "$@"
 ' sh "$root" "${RUSTUP_HOME:-$HOME/.rustup}" "${CARGO_HOME:-$HOME/.cargo}" \
     "${TRAILBLAZER_DATA:-}" "$command" "$@"
