@@ -29,11 +29,6 @@ pub enum Culprit {
     RejectingDefault(String),
 }
 
-/// True for a route that takes ordinary traffic like a default ([`Family::is_wide`]).
-pub fn is_wide(prefix: &IpNet) -> bool {
-    Family::is_wide(prefix)
-}
-
 /// The foreign cause of a decision that differs from the expectation; `None` without one.
 pub fn culprit(
     promise: &Promise<'_>,
@@ -112,7 +107,7 @@ fn of_errno(
 }
 
 fn by_width(dst: &IpNet, named: String) -> Culprit {
-    if is_wide(dst) {
+    if Family::is_wide(dst) {
         Culprit::WideRoute(named)
     } else {
         Culprit::NarrowRoute(named)
@@ -184,7 +179,7 @@ fn is_ordinary_source(selector: &IpNet, question: &Lookup, promise: &Promise<'_>
                 let inside = input.source.contains(selector) && is_network(selector);
                 selector.contains(&input.source) || inside
             }),
-        (None, _) => is_wide(selector),
+        (None, _) => Family::is_wide(selector),
     }
 }
 

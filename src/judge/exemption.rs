@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::culprit::{is_wide, main_route_text, named_rule, route_text, takes_ordinary_packets};
+use super::culprit::{main_route_text, named_rule, route_text, takes_ordinary_packets};
 use super::expected::Promise;
 use super::packet::Lookup;
 use super::probes::{deciding, foreign_before, inside, own_source, selected};
@@ -76,7 +76,7 @@ fn in_our_tables(promise: &Promise<'_>, family: Family) -> Vec<String> {
         let dst = &route.key.dst;
         let by_main = promise.facts.main_lookup(inside(*dst));
         Family::of_net(dst) == family
-            && !is_wide(dst)
+            && !Family::is_wide(dst)
             && by_main.is_none_or(|best| promise.is_default(&best.dst))
     };
     let routes = promise.foreign.iter().filter(narrow);
@@ -194,7 +194,7 @@ fn overlapping(promise: &Promise<'_>, family: Family) -> Vec<String> {
                 .is_some_and(|prefix| net.contains(prefix))
     };
     let narrow = |route: &&MainRoute| {
-        Family::of_net(&route.dst) == family && !is_wide(&route.dst) && holds(&route.dst)
+        Family::of_net(&route.dst) == family && !Family::is_wide(&route.dst) && holds(&route.dst)
     };
     let routes = promise.facts.main_routes.iter().filter(narrow);
     routes

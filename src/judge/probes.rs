@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::culprit::is_wide;
 use super::expected::{Expected, Promise};
 use super::hosts::first_hosts;
 use super::packet::Lookup;
@@ -160,7 +159,7 @@ fn named_by_rules(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
             promise
                 .facts
                 .main_lookup(*address)
-                .is_none_or(|route| is_wide(&route.dst) || promise.is_default(&route.dst))
+                .is_none_or(|route| Family::is_wide(&route.dst) || promise.is_default(&route.dst))
         };
         let partner = spread(net).find(|address| is_partner(promise, *address) && free(address));
         found.extend(partner.filter(|_| promises_partners(promise, family)));
@@ -208,7 +207,7 @@ fn bypass(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
         promise
             .facts
             .main_lookup(inside(**prefix))
-            .is_none_or(|found| is_wide(&found.dst))
+            .is_none_or(|found| Family::is_wide(&found.dst))
     };
     let last = routes.len().saturating_sub(1);
     let spread = [0, routes.len() / 2, last];
@@ -230,7 +229,7 @@ fn wide(promise: &Promise<'_>, family: Family) -> Vec<IpNet> {
         .main_routes
         .iter()
         .map(|route| route.dst)
-        .filter(|dst| Family::of_net(dst) == family && dst.prefix_len() > 0 && is_wide(dst))
+        .filter(|dst| Family::of_net(dst) == family && dst.prefix_len() > 0 && Family::is_wide(dst))
         .collect();
     found.sort();
     found.dedup();
@@ -261,7 +260,7 @@ fn partners(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
     // A narrow foreign route of our tables concerns its own addresses only.
     let foreign = || promise.foreign.iter().map(|route| route.key.dst);
     let free = |address: &IpAddr| {
-        let mut narrow = foreign().filter(|dst| !is_wide(dst));
+        let mut narrow = foreign().filter(|dst| !Family::is_wide(dst));
         is_partner(promise, *address) && !narrow.any(|dst| dst.contains(address))
     };
     let led_by = |address: &IpAddr| promise.facts.main_lookup(*address).map(|route| route.dst);
@@ -296,7 +295,7 @@ fn partners(promise: &Promise<'_>, family: Family) -> Vec<IpAddr> {
         spread(wide).find(|address| free(address) && led_by(address) == Some(wide))
     }));
     // A foreign route in our tables.
-    let foreign = foreign().filter(|dst| Family::of_net(dst) == family && is_wide(dst));
+    let foreign = foreign().filter(|dst| Family::of_net(dst) == family && Family::is_wide(dst));
     found.extend(
         foreign
             .take(WIDE)

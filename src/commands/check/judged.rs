@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::report::CheckReport;
 use crate::degraded::{Degradation, Part};
 use crate::desired::{DesiredState, special};
-use crate::judge::{Exemption, is_forwarding, is_wide};
+use crate::judge::{Exemption, is_forwarding};
 use crate::kernel::Kernel;
 use crate::reconcile::View;
 use crate::types::Family;
@@ -90,7 +90,7 @@ fn other_exits(view: &View, desired: &DesiredState, report: &mut CheckReport) {
             route.unicast
                 && Family::of_net(&route.dst) == family
                 && route.dst.prefix_len() > 0
-                && !is_wide(&route.dst)
+                && !Family::is_wide(&route.dst)
                 // A connected network holds this host's neighbours, no partners.
                 && route.gateway.is_some()
                 && route.device.is_some_and(|device| device != out)

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::judge::is_wide;
 use crate::kernel::link::{self, RTM_DELADDR, RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK};
 use crate::kernel::nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
 use crate::kernel::route;
@@ -131,7 +130,7 @@ fn route_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
         if Family::is_default(&route.key.dst) {
             return Ok(Some(Change::MainDefault(route.key.family())));
         }
-        if is_wide(&route.key.dst) {
+        if Family::is_wide(&route.key.dst) {
             return Ok(Some(Change::MainWide(route.key.dst)));
         }
         let connected = matches!(&route.target, RouteTarget::Via(via) if via.gateway.is_none());

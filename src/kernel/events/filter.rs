@@ -51,7 +51,7 @@ const ATTRIBUTES: u32 = 16 + 12;
 /// `rtm_table` of tables above 255, with the number in `RTA_TABLE`.
 const COMPAT: u32 = 252;
 
-/// The length of the widest IPv6 route that is no wide one ([`crate::judge::is_wide`]). For IPv4 a few
+/// The length of the widest IPv6 route that is no wide one ([`crate::types::Family::is_wide`]). For IPv4 a few
 /// more routes are let through.
 const WIDEST_NARROW: u32 = 12;
 
