@@ -7,6 +7,7 @@ mod neighbour;
 mod options;
 mod selector;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -155,6 +156,11 @@ impl BypassPath {
     /// The next hops without their weights.
     pub fn vias(&self) -> impl Iterator<Item = Via> + '_ {
         self.legs.iter().map(|leg| leg.via)
+    }
+
+    /// The interfaces, each once.
+    pub fn devices(&self) -> BTreeSet<IfIndex> {
+        self.vias().map(|via| via.device).collect()
     }
 
     /// The first next hop.

@@ -69,12 +69,17 @@ pub fn judge_with_chains(
     verdicts.doubts.extend(doubts);
     for packet in incoming(&promise) {
         let decision = lookup(kernel.socket(), &packet.lookup)?;
-        verdicts.degraded.extend(judge_incoming(&packet, &decision));
+        let found = judge_incoming(&promise, &packet, &decision);
+        verdicts.degraded.extend(found);
     }
     for answer in answers(&promise) {
         let decision = lookup(kernel.socket(), &answer.lookup)?;
-        let found = judge_answer(&promise, &answer, &decision);
-        verdicts.degraded.extend(found);
+        for found in judge_answer(&promise, &answer, &decision) {
+            // The same fault stops the answers to the hosts of each network.
+            if !verdicts.degraded.contains(&found) {
+                verdicts.degraded.push(found);
+            }
+        }
     }
     verdicts.doubts.extend(unread);
     Ok((verdicts, chains))

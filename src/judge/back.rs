@@ -8,6 +8,7 @@ use super::culprit::{may_match, named_rule};
 use super::expected::Promise;
 use super::packet::{Lookup, RouteDecision};
 use super::probes::{forwarded, inside, ordinary_partner, selected};
+use super::reverse::refused;
 use super::words::errno_text;
 use crate::degraded::{Degradation, Part};
 use crate::objects::{BypassPath, Rule, RuleAction};
@@ -18,7 +19,10 @@ use crate::types::{Family, IfIndex, Priority, TableId};
 pub struct Answer {
     pub lookup: Lookup,
     family: Family,
-    sender: &'static str,
+    /// [`Part::Bypass`] from storage, [`Part::Translation`] from a partner.
+    path: Part,
+    /// The interface by which the answer comes in.
+    input: IfIndex,
     /// The interface of the host.
     back: IfIndex,
 }
@@ -34,25 +38,26 @@ pub fn answers(promise: &Promise<'_>) -> Vec<Answer> {
         let paths = promise.desired.paths.get(family);
         let partner = ordinary_partner(promise, family);
         let storage = selected(promise, family).next().map(inside);
-        let outer = paths.leaves_by.map(|out| (out, partner, "partners"));
-        let bypass = paths.bypass.iter().flat_map(BypassPath::vias);
-        let bypass = bypass.map(|via| (via.device, storage, "storage"));
-        let ways: Vec<(IfIndex, Option<IpAddr>, &'static str)> =
-            outer.into_iter().chain(bypass).collect();
+        let bypass = paths.bypass.iter().flat_map(BypassPath::devices);
+        let bypass = bypass.map(|device| (device, storage, Part::Bypass));
+        let outer = paths.leaves_by;
+        let outer = outer.map(|device| (device, partner, Part::Translation));
+        let ways: Vec<(IfIndex, Option<IpAddr>, Part)> = bypass.chain(outer).collect();
         for input in &paths.inputs {
             let host = forwarded(promise.facts, input, family.default_prefix().addr());
             let Some((host, back)) = host.and_then(|host| Some((host.source?, host.input?))) else {
                 continue;
             };
-            found.extend(ways.iter().filter_map(|(device, source, sender)| {
+            found.extend(ways.iter().filter_map(|(input, source, path)| {
                 Some(Answer {
                     lookup: Lookup {
                         source: Some((*source)?),
-                        input: Some(*device),
+                        input: Some(*input),
                         ..Lookup::from_socket(host)
                     },
                     family,
-                    sender,
+                    path: *path,
+                    input: *input,
                     back,
                 })
             }));
@@ -61,8 +66,20 @@ pub fn answers(promise: &Promise<'_>) -> Vec<Answer> {
     found
 }
 
-/// The degradation if a foreign rule leads the answer elsewhere, or refuses it.
+/// The degradations if the reverse path check refuses the answer (IPv4), or if a foreign rule refuses it
+/// or leads it elsewhere.
 pub fn judge_answer(
+    promise: &Promise<'_>,
+    answer: &Answer,
+    decision: &RouteDecision,
+) -> impl Iterator<Item = Degradation> {
+    let checked = (answer.family == Family::Ipv4)
+        .then(|| refused(promise, answer.path, answer.input, decision));
+    let by_rule = stopped_by_rule(promise, answer, decision);
+    checked.flatten().into_iter().chain(by_rule)
+}
+
+fn stopped_by_rule(
     promise: &Promise<'_>,
     answer: &Answer,
     decision: &RouteDecision,
@@ -92,10 +109,13 @@ pub fn judge_answer(
     } else {
         ""
     };
+    let sender = match answer.path {
+        Part::Bypass => "storage",
+        _ => "partners",
+    };
     let reason = format!(
-        "foreign {} {fate} the answers of {} to hosts of [nat] sources",
-        named_rule(rule),
-        answer.sender
+        "foreign {} {fate} the answers of {sender} to hosts of [nat] sources",
+        named_rule(rule)
     );
     Some(
         Degradation::new(Part::Forwarding, answer.family, reason).with_advice(format!(

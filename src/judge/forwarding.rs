@@ -79,11 +79,8 @@ pub fn switched_off(facts: &HostFacts, family: Family, device: &str) -> Option<D
 /// The sysctls that keep answers, which come in by the outer interfaces, from being forwarded.
 fn switched_off_outside(promise: &Promise<'_>, family: Family) -> Vec<Degradation> {
     let paths = promise.desired.paths.get(family);
-    let bypass = paths.bypass.iter().flat_map(BypassPath::vias);
-    let outside: BTreeSet<IfIndex> = bypass
-        .map(|via| via.device)
-        .chain(paths.leaves_by)
-        .collect();
+    let bypass = paths.bypass.iter().flat_map(BypassPath::devices);
+    let outside: BTreeSet<IfIndex> = bypass.chain(paths.leaves_by).collect();
     let names = outside
         .into_iter()
         .map(|index| promise.facts.device_name(index));
@@ -149,7 +146,7 @@ fn ways(promise: &Promise<'_>, family: Family) -> Vec<(IfIndex, IpAddr)> {
 
 /// The interfaces of the path, each once.
 pub(super) fn bypass_devices(path: &BypassPath) -> Vec<IfIndex> {
-    let devices: BTreeSet<IfIndex> = path.vias().map(|via| via.device).collect();
+    let devices = path.devices();
     devices.into_iter().collect()
 }
 

@@ -1,11 +1,9 @@
 //! IPv4: the reverse path check (`rp_filter`) of packets from outside, answered by the kernel. The
 //! check looks up the route back to the sender, and our rules lead this look-up to other interfaces.
 
-use std::net::IpAddr;
-
 use super::expected::Promise;
 use super::packet::{Lookup, RouteDecision};
-use super::probes::{forwarded, inside, ordinary_partner, selected};
+use super::probes::ordinary_partner;
 use crate::degraded::{Degradation, Part};
 use crate::desired::EgressPath;
 use crate::objects::RuleAction;
@@ -21,52 +19,16 @@ const REFUSED: [i32; 2] = [18, 22];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incoming {
     pub lookup: Lookup,
-    part: Part,
-    device: String,
-    level: u64,
+    input: IfIndex,
 }
 
-/// The packets to ask the kernel about; none while our rules are not in the kernel, or where no
-/// interface checks.
+/// Host role: the packets to ask the kernel about; none while our rules are not in the kernel, or
+/// where no interface checks.
 pub fn incoming(promise: &Promise<'_>) -> Vec<Incoming> {
-    if !promise.is_installed(FAMILY) {
+    if !promise.is_installed(FAMILY) || promise.forwards(FAMILY) {
         return Vec::new();
     }
-    let all = if promise.forwards(FAMILY) {
-        answers(promise)
-    } else {
-        opening(promise)
-    };
-    all.into_iter().flatten().collect()
-}
-
-/// NAT role: answers to a host, from a partner and from storage.
-fn answers(promise: &Promise<'_>) -> Vec<Option<Incoming>> {
-    let paths = promise.desired.paths.get(FAMILY);
-    let partner = ordinary_partner(promise, FAMILY);
-    let storage = selected(promise, FAMILY).next().map(inside);
-    let host = paths
-        .inputs
-        .first()
-        .and_then(|input| forwarded(promise.facts, input, FAMILY.default_prefix().addr())?.source);
-    let mut bypass: Vec<IfIndex> = match &paths.bypass {
-        Some(path) => path.vias().map(|via| via.device).collect(),
-        None => Vec::new(),
-    };
-    bypass.sort();
-    bypass.dedup();
-    let answer =
-        |part, source: Option<IpAddr>, index| packet(promise, part, index, source?, host?, 0);
-    let mut all: Vec<Option<Incoming>> = bypass
-        .into_iter()
-        .map(|index| answer(Part::Bypass, storage, index))
-        .collect();
-    all.extend(
-        paths
-            .leaves_by
-            .map(|out| answer(Part::Translation, partner, out)),
-    );
-    all
+    opening(promise).into_iter().flatten().collect()
 }
 
 /// Host role: the first packet of a connection from outside, with our mark.
@@ -88,43 +50,19 @@ fn opening(promise: &Promise<'_>) -> Vec<Option<Incoming>> {
         .collect();
     devices.sort();
     devices.dedup();
-    let open = |index: IfIndex| {
+    let open = |input: IfIndex| {
         let mut own = promise.facts.addresses.iter();
-        let own = own.find(|own| own.link == index && Family::of_net(&own.net) == FAMILY)?;
-        let partner = ordinary_partner(promise, FAMILY)?;
-        packet(
-            promise,
-            Part::Inbound,
-            index,
-            partner,
-            own.net.addr(),
-            mark?.value,
-        )
+        let own = own.find(|own| own.link == input && Family::of_net(&own.net) == FAMILY)?;
+        let lookup = Lookup {
+            source: Some(ordinary_partner(promise, FAMILY)?),
+            input: Some(input),
+            mark: mark?.value,
+            ..Lookup::from_socket(own.net.addr())
+        };
+        let checks = level(promise, &promise.facts.device_name(input)) > 0;
+        checks.then_some(Incoming { lookup, input })
     };
     devices.into_iter().map(open).collect()
-}
-
-fn packet(
-    promise: &Promise<'_>,
-    part: Part,
-    input: IfIndex,
-    source: IpAddr,
-    destination: IpAddr,
-    mark: u32,
-) -> Option<Incoming> {
-    let device = promise.facts.device_name(input);
-    let level = level(promise, &device);
-    (level > 0).then_some(Incoming {
-        lookup: Lookup {
-            source: Some(source),
-            input: Some(input),
-            mark,
-            ..Lookup::from_socket(destination)
-        },
-        part,
-        device,
-        level,
-    })
 }
 
 /// The effective level: the larger of the host's and the interface's own.
@@ -137,14 +75,24 @@ fn level(promise: &Promise<'_>, device: &str) -> u64 {
 }
 
 /// The degradation if the kernel refuses the packet.
-pub fn judge_incoming(packet: &Incoming, decision: &RouteDecision) -> Option<Degradation> {
-    let Incoming {
-        part,
-        device,
-        level,
-        ..
-    } = packet;
-    if !matches!(decision, RouteDecision::Errno(errno) if REFUSED.contains(errno)) {
+pub fn judge_incoming(
+    promise: &Promise<'_>,
+    packet: &Incoming,
+    decision: &RouteDecision,
+) -> Option<Degradation> {
+    refused(promise, Part::Inbound, packet.input, decision)
+}
+
+/// The degradation if the reverse path check of the interface `input` refuses a packet.
+pub(super) fn refused(
+    promise: &Promise<'_>,
+    part: Part,
+    input: IfIndex,
+    decision: &RouteDecision,
+) -> Option<Degradation> {
+    let device = &promise.facts.device_name(input);
+    let level = level(promise, device);
+    if level == 0 || !matches!(decision, RouteDecision::Errno(errno) if REFUSED.contains(errno)) {
         return None;
     }
     let (what, advice) = match part {
@@ -158,7 +106,7 @@ pub fn judge_incoming(packet: &Incoming, decision: &RouteDecision) -> Option<Deg
     let reason = format!(
         "the reverse path check on {device} (rp_filter = {level}) drops {what}: the route back leads elsewhere"
     );
-    Some(Degradation::new(*part, FAMILY, reason).with_advice(advice))
+    Some(Degradation::new(part, FAMILY, reason).with_advice(advice))
 }
 
 fn loose(device: &str) -> String {

@@ -30,7 +30,7 @@ pub(super) fn all(view: &View, desired: &DesiredState, report: &mut CheckReport)
         let Some(default) = view.facts.default_path(family, None) else {
             continue;
         };
-        let outer: BTreeSet<IfIndex> = default.vias().map(|via| via.device).collect();
+        let outer = default.devices();
         let elsewhere = egress_devices(view, desired, family)
             .into_iter()
             .find(|device| !outer.contains(device));
