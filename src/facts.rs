@@ -145,6 +145,14 @@ impl HostFacts {
             .map_or_else(|| format!("if{index}"), |link| link.name.clone())
     }
 
+    /// The administrator's own routes and connected networks in the main table: those of a family with a
+    /// next hop, without defaults and routes nearly as wide.
+    pub fn narrow_routes(&self, family: Family) -> impl Iterator<Item = &MainRoute> {
+        self.main_routes.iter().filter(move |route| {
+            Family::of_net(&route.dst) == family && route.unicast && !Family::is_wide(&route.dst)
+        })
+    }
+
     /// The switch of one interface for packets to forward; `None` if unknown. IPv6 has none.
     pub fn forwards_from(&self, family: Family, device: &str) -> Option<bool> {
         let path = format!("net/ipv4/conf/{device}/forwarding");

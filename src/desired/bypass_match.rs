@@ -78,12 +78,8 @@ pub fn beside(
     let mut indices: Vec<IfIndex> = bypass.vias().map(|via| via.device).collect();
     indices.dedup();
     for index in indices.into_iter().filter(|index| Some(*index) != out) {
-        let own = inputs.facts.main_routes.iter().filter(|route| {
-            route.device == Some(index)
-                && route.unicast
-                && Family::of_net(&route.dst) == family
-                && !Family::is_wide(&route.dst)
-        });
+        let own = inputs.facts.narrow_routes(family);
+        let own = own.filter(|route| route.device == Some(index));
         let own = disjoint(own.map(|route| route.dst.trunc()).collect());
         let device = inputs.facts.device_name(index);
         if own.len() > MOST_BESIDE {
@@ -219,7 +215,6 @@ mod tests {
     use crate::config::{Role, parse};
     use crate::desired::{desired, shares::Shares};
     use crate::facts::{HostFacts, Link};
-    use crate::firewall::BackendKind;
     use crate::types::{Metric, PerFamily};
     use ipnet::IpNet;
 
@@ -255,21 +250,10 @@ mod tests {
             ipv4: Vec::new(),
             ipv6: vec!["2600:1fa0:8000::/39".parse().unwrap()],
         };
+        let shares = Shares::default();
         let mut inputs = Inputs {
-            config: &config,
-            role: Role::Nat,
             prefixes: Some(&prefixes),
-            facts: &facts,
-            vpc_cidrs: &[],
-            backend: BackendKind::Nftables,
-            last_bypass: PerFamily::default(),
-            unfiltered: PerFamily::default(),
-            no_switch: PerFamily::default(),
-            shares: &Shares::default(),
-            available: PerFamily {
-                ipv4: false,
-                ipv6: true,
-            },
+            ..Inputs::of_one_family((&config, &facts, &shares), Role::Nat, Family::Ipv6)
         };
         adapt(&mut inputs);
         desired(&inputs)

@@ -26,7 +26,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{InputPath, disjoint};
-use crate::facts::HostFacts;
+use crate::facts::{HostFacts, MainRoute};
 use crate::firewall::{DropReason, FwRule, Match, Statement};
 use crate::objects::Via;
 use crate::types::{Family, IfIndex, PathMask};
@@ -112,12 +112,8 @@ impl Elsewhere<'_> {
 
     /// The administrator's routes by interfaces that are none of `devices`.
     fn led_elsewhere(&self, facts: &HostFacts, devices: &BTreeSet<IfIndex>) -> Vec<IpNet> {
-        let routes = facts.main_routes.iter().filter(|route| {
-            Family::of_net(&route.dst) == self.family
-                && route.unicast
-                && !Family::is_wide(&route.dst)
-                && route.device.is_some_and(|it| !devices.contains(&it))
-        });
+        let elsewhere = |route: &&MainRoute| route.device.is_some_and(|it| !devices.contains(&it));
+        let routes = facts.narrow_routes(self.family).filter(elsewhere);
         let routes = routes.map(|route| route.dst.trunc());
         routes.take(MOST_EXCEPTED).collect()
     }

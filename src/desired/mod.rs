@@ -130,6 +130,30 @@ pub struct InputPath {
     pub source: IpNet,
 }
 
+#[cfg(test)]
+impl<'a> Inputs<'a> {
+    /// With nftables, one family, and nothing known besides the host.
+    pub(crate) fn of_one_family(
+        (config, facts, shares): (&'a Config, &'a HostFacts, &'a Shares),
+        role: Role,
+        family: Family,
+    ) -> Self {
+        Inputs {
+            config,
+            role,
+            prefixes: None,
+            facts,
+            vpc_cidrs: &[],
+            backend: BackendKind::Nftables,
+            last_bypass: PerFamily::default(),
+            available: PerFamily::from_fn(|other| other == family),
+            unfiltered: PerFamily::default(),
+            no_switch: PerFamily::default(),
+            shares,
+        }
+    }
+}
+
 /// Computes the desired state: all parts that this host can have. The parts left out are named in
 /// [`DesiredState::degraded`], so a fault of one part or family never stops another one.
 pub fn desired(inputs: &Inputs) -> DesiredState {

@@ -65,8 +65,8 @@ mod tests {
     use crate::config::{Role, parse};
     use crate::desired::{desired, shares::Shares};
     use crate::facts::{HostFacts, MainRoute};
-    use crate::firewall::{BackendKind, Hook};
-    use crate::types::{IfIndex, PerFamily};
+    use crate::firewall::Hook;
+    use crate::types::IfIndex;
 
     /// A NAT instance with one interface.
     fn state(adapt: impl FnOnce(&mut Inputs)) -> DesiredState {
@@ -82,22 +82,8 @@ mod tests {
         let facts = HostFacts::of_one_interface("10.0.1.10/24", main_routes);
         let text = "role = \"nat\"\n[nat]\nsources = [\"10.0.0.0/16\"]\nexempt = [\"198.18.0.0/15\"]\negress_addresses = [\"10.0.1.10\"]\n";
         let config = parse(text, "test").unwrap();
-        let mut inputs = Inputs {
-            config: &config,
-            role: Role::Nat,
-            prefixes: None,
-            facts: &facts,
-            vpc_cidrs: &[],
-            backend: BackendKind::Nftables,
-            last_bypass: PerFamily::default(),
-            unfiltered: PerFamily::default(),
-            no_switch: PerFamily::default(),
-            shares: &Shares::default(),
-            available: PerFamily {
-                ipv4: true,
-                ipv6: false,
-            },
-        };
+        let shares = Shares::default();
+        let mut inputs = Inputs::of_one_family((&config, &facts, &shares), Role::Nat, Family::Ipv4);
         adapt(&mut inputs);
         desired(&inputs)
     }

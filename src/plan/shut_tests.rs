@@ -19,20 +19,9 @@ fn inputs<'a>(
     prefixes: Option<&'a PerFamily<Vec<ipnet::IpNet>>>,
 ) -> Inputs<'a> {
     Inputs {
-        config,
-        role: Role::Host,
         prefixes,
-        facts,
-        vpc_cidrs: &[],
-        backend: BackendKind::Nftables,
-        last_bypass: PerFamily::default(),
-        unfiltered: PerFamily::default(),
-        no_switch: PerFamily::default(),
-        shares,
-        available: PerFamily {
-            ipv4: true,
-            ipv6: true,
-        },
+        available: PerFamily::from_fn(|_| true),
+        ..Inputs::of_one_family((config, facts, shares), Role::Host, Family::Ipv4)
     }
 }
 

@@ -246,7 +246,7 @@ mod tests {
     use crate::desired::desired;
     use crate::facts::{HostFacts, MainRoute};
     use crate::firewall::{Hook, Path, Ruleset, Statement};
-    use crate::types::{IfIndex, PerFamily, Protocol};
+    use crate::types::{IfIndex, Protocol};
 
     /// One interface, the VPC router and a NAT instance, and the administrator's own routes.
     fn policy(routes: u32) -> (Ruleset, Vec<String>) {
@@ -261,22 +261,13 @@ mod tests {
         main_routes.extend((0..routes).map(|n| route(&format!("198.18.{n}.0/24"), router)));
         let facts = HostFacts::of_one_interface("10.0.1.11/24", main_routes);
         let text = "role = \"host\"\n[egress]\ngateways = [\"10.0.1.10\"]\n";
-        let state = desired(&Inputs {
-            config: &parse(text, "test").unwrap(),
-            role: Role::Host,
-            prefixes: None,
-            facts: &facts,
-            vpc_cidrs: &[],
-            backend: crate::firewall::BackendKind::Nftables,
-            last_bypass: PerFamily::default(),
-            unfiltered: PerFamily::default(),
-            no_switch: PerFamily::default(),
-            shares: &crate::desired::shares::Shares::default(),
-            available: PerFamily {
-                ipv4: true,
-                ipv6: false,
-            },
-        });
+        let config = parse(text, "test").unwrap();
+        let shares = crate::desired::shares::Shares::default();
+        let state = desired(&Inputs::of_one_family(
+            (&config, &facts, &shares),
+            Role::Host,
+            Family::Ipv4,
+        ));
         (state.firewall.unwrap(), state.notes)
     }
 
