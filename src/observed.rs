@@ -44,6 +44,12 @@ impl ObservedState {
         }
     }
 
+    /// True before the first pass on a host whose egress is shut since the boot.
+    pub fn is_shut(&self, ownership: &Ownership) -> bool {
+        let mut rules = self.rules.iter();
+        rules.any(|rule| rule.is_of_shut() && ownership.owns_rule(rule))
+    }
+
     /// Our objects.
     pub fn owned(&self, ownership: &Ownership) -> OwnedState {
         OwnedState {

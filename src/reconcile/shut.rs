@@ -138,10 +138,9 @@ const OPEN: &str = "the settings leave the egress open: there is nothing to shut
 
 /// True if a pass has put the egress in.
 fn has_passed(view: &View) -> bool {
-    let ownership = &view.ownership;
-    let rules = view.observed.rules.iter();
-    let mut ours = rules.filter(|rule| ownership.owns_rule(rule)).peekable();
-    ours.peek().is_some() && !ours.any(|rule| rule.is_of_shut())
+    let (observed, ownership) = (&view.observed, &view.ownership);
+    let has_rules = observed.rules.iter().any(|rule| ownership.owns_rule(rule));
+    has_rules && !observed.is_shut(ownership)
 }
 
 /// True if the firewall holds the whole policy of the goal.

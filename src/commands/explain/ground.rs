@@ -109,6 +109,8 @@ impl<'a> Ground<'a> {
         let answers = answer::ask(view, &promise, &expected, address, &mut self.kernel)?;
         let ranges = &self.examined.judgement.ranges;
         let origins = ranges.origins_of(address).into_iter();
+        let shut = view.observed.is_shut(&view.ownership);
+        let shut = shut.then(|| SHUT.to_owned());
         let rows = self.rows.iter();
         Ok(Explanation {
             address,
@@ -134,7 +136,7 @@ impl<'a> Ground<'a> {
                 .iter()
                 .cloned()
                 .chain(doubts)
-                .chain(is_shut(view).then(|| SHUT.to_owned()))
+                .chain(shut)
                 .collect(),
             probe: None,
         })
@@ -267,10 +269,4 @@ fn rows(examined: &Examined) -> Vec<(Family, ListedPrefix)> {
     rows.sort();
     rows.dedup();
     rows
-}
-
-/// True on a host whose egress is shut since the boot.
-fn is_shut(view: &View) -> bool {
-    let mut rules = view.observed.rules.iter();
-    rules.any(|rule| rule.is_of_shut() && view.ownership.owns_rule(rule))
 }

@@ -1,7 +1,6 @@
 //! The objects of Trailblazer in the kernel, counted.
 
 use crate::firewall::ObservedFirewall;
-use crate::objects::Rule;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::types::PerFamily;
@@ -34,7 +33,7 @@ impl InKernel {
             routes: PerFamily::from_fn(in_bypass),
             all_routes: owned.routes.len(),
             rules: owned.rules.len(),
-            shut: owned.rules.iter().any(Rule::is_of_shut),
+            shut: observed.is_shut(ownership),
             firewalls: readable(observed)
                 .then(|| owned.firewalls.keys().map(|kind| kind.as_str()).collect()),
         }
