@@ -38,10 +38,8 @@ impl AtBoot {
     /// Looks below `root`, which is `/` except in tests.
     pub(super) fn look(root: &Path) -> AtBoot {
         let exists = |path: &Path| path.symlink_metadata().is_ok();
-        let masked = MASKS.iter().any(|directory| {
-            let link = root.join(directory).join(UNIT).read_link();
-            link.is_ok_and(|target| target == Path::new("/dev/null"))
-        });
+        let mut masks = MASKS.iter();
+        let masked = masks.any(|directory| is_masked(&root.join(directory).join(UNIT)));
         let mut installed = INSTALLED.iter();
         let requested = |link: &&str| exists(&root.join("etc/systemd/system").join(link));
         if masked {
@@ -63,6 +61,12 @@ impl AtBoot {
             )
         })
     }
+}
+
+/// True for the link that `systemctl mask` puts in the place of a unit.
+pub(super) fn is_masked(unit: &Path) -> bool {
+    let target = unit.read_link();
+    target.is_ok_and(|target| target == Path::new("/dev/null"))
 }
 
 #[cfg(test)]

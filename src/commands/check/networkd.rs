@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::report::CheckReport;
+use crate::commands::boot::is_masked;
 
 const KEYS: [&str; 2] = ["ManageForeignRoutes", "ManageForeignRoutingPolicyRules"];
 /// Among files of one name the last directory wins (networkd.conf(5), "configuration
@@ -85,11 +86,11 @@ fn runs(root: &Path) -> bool {
 
 /// True if a target pulls in networkd at boot, and nobody masks the unit.
 fn starts_at_boot(root: &Path) -> bool {
-    let masked = |directory: &PathBuf| {
-        std::fs::read_link(directory.join(UNIT)).is_ok_and(|to| to == Path::new("/dev/null"))
-    };
     let directories = UNITS.map(|directory| root.join(directory));
-    if directories.iter().any(masked) {
+    if directories
+        .iter()
+        .any(|directory| is_masked(&directory.join(UNIT)))
+    {
         return false;
     }
     let entries = directories

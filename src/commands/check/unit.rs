@@ -88,18 +88,15 @@ fn judge(root: &Path, unit: &UnitFile, loaded: &Loaded, needs: &Needs, report: &
     };
     let before = report.fails();
     judgement.user(report);
-    if unit.name == SHUT {
-        // A host shuts its egress without iptables.
-        if needs.legacy_iptables && loaded.config.role == Some(Role::Nat) {
-            judgement.legacy_iptables(report);
-        }
-    } else {
+    let passes = unit.name != SHUT;
+    if passes {
         judgement.network(needs, report);
         judgement.files(loaded, report);
         judgement.sysctls(needs, report);
-        if needs.legacy_iptables {
-            judgement.legacy_iptables(report);
-        }
+    }
+    // A host shuts its egress without iptables.
+    if needs.legacy_iptables && (passes || loaded.config.role == Some(Role::Nat)) {
+        judgement.legacy_iptables(report);
     }
     if root == Path::new("/") && needs_reload(&unit.name) {
         report.warn(

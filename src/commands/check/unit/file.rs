@@ -1,5 +1,6 @@
 //! Unit files with their drop-ins, read as systemd reads them (systemd.unit(5), "unit file load path").
 
+use crate::commands::boot::is_masked;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -42,8 +43,7 @@ pub(super) fn read(root: &Path, name: &str) -> Result<Option<UnitFile>, (PathBuf
     let Some(fragment) = found.find(|path| below(root, path).symlink_metadata().is_ok()) else {
         return Ok(None);
     };
-    let masked = fs::read_link(below(root, &fragment));
-    if masked.is_ok_and(|target| target == Path::new("/dev/null")) {
+    if is_masked(&below(root, &fragment)) {
         return Ok(None);
     }
     let mut unit = UnitFile {
