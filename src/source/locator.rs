@@ -83,14 +83,14 @@ pub(super) fn is_local(url: &Url) -> bool {
     }
 }
 
-/// As [`is_local`], and true for a name with such an address. A name without an answer is not
+/// True for a name with an address of this host itself or of its link. A name without an answer is not
 /// local: the request then fails with the reason.
 pub(super) async fn resolves_locally(url: &Url) -> bool {
     let Some(Host::Domain(name)) = url.host() else {
-        return is_local(url);
+        return false;
     };
     let found = tokio::net::lookup_host((name, 0)).await;
-    is_local(url) || found.is_ok_and(|mut found| found.any(|at| is_local_address(at.ip())))
+    found.is_ok_and(|mut found| found.any(|at| is_local_address(at.ip())))
 }
 
 /// True for loopback, link-local space with the metadata service, and the unspecified address, also
