@@ -2,9 +2,8 @@
 
 use lab::*;
 
-use crate::packets::Firewall;
-use crate::packets::nat::one_gateway;
-use crate::{Foreign, of_a_nat, run};
+use crate::packets::{Firewall, Machine};
+use crate::{Foreign, behind_a_nat, of_a_nat, run};
 
 const BAD: &[Foreign] = &[
     Foreign {
@@ -79,25 +78,22 @@ fn each_command_names_a_rule_that_stops_answers_with_iptables() {
 /// Answers meet the rules behind ours too.
 #[test]
 fn running_agent_names_a_rule_behind_ours() {
-    isolated(|| {
-        let case = one_gateway(NatLayout::TwoInterfaces, Firewall::Nftables);
-        let lab = Lab::with(case.layout);
-        let machine = case.machine(&lab);
-        lab.default_via("host1", "nat1");
+    let body = |lab: &Lab, machine: &Machine| {
         let agent = machine.agent();
         agent.wait_in_force();
         for (flag, partner) in [("-4", PARTNER), ("-6", PARTNER6)] {
             let promised = lab.who("host1", partner);
             assert!(promised.is_ok(), "{partner}: {promised:?}");
             let rule = format!("ip {flag} rule add pref 31000 iif pub unreachable");
-            run(&machine, &[&rule]);
+            run(machine, &[&rule]);
             agent.wait_for("the rule is named", |it| {
                 it["state"] == "degraded" && it["degraded"].to_string().contains("rule 31000")
             });
             assert!(lab.who("host1", partner).is_err());
-            run(&machine, &[&rule.replace(" add ", " del ")]);
+            run(machine, &[&rule.replace(" add ", " del ")]);
             agent.wait_in_force();
             assert_eq!(lab.who("host1", partner), promised);
         }
-    });
+    };
+    isolated(|| behind_a_nat(Firewall::Nftables, body));
 }

@@ -648,13 +648,20 @@ fn each_command_names_the_filter_that_stops_a_hosts_own_packets() {
     isolated(|| of_a_host(OUTPUT, GOOD_OUTPUT));
 }
 
-fn of_a_nat(firewall: Firewall, bad: &[Foreign], good: &[Foreign]) {
+/// `host1` behind a NAT instance, before the first pass.
+fn behind_a_nat(firewall: Firewall, body: impl FnOnce(&Lab, &Machine)) {
     let case = one_gateway(NatLayout::TwoInterfaces, firewall);
     let lab = Lab::with(case.layout);
     let machine = case.machine(&lab);
     lab.default_via("host1", "nat1");
-    machine.changed();
-    matrix(&lab, &machine, bad, good);
+    body(&lab, &machine);
+}
+
+fn of_a_nat(firewall: Firewall, bad: &[Foreign], good: &[Foreign]) {
+    behind_a_nat(firewall, |lab, machine| {
+        machine.changed();
+        matrix(lab, machine, bad, good);
+    });
 }
 
 #[test]
@@ -771,11 +778,7 @@ fn running_agent_names_narrow_routes_and_filters_of_a_host() {
 /// reaches the partner meanwhile has the egress address.
 #[test]
 fn running_agent_names_foreign_chains_of_a_nat() {
-    isolated(|| {
-        let case = one_gateway(NatLayout::TwoInterfaces, Firewall::Nftables);
-        let lab = Lab::with(case.layout);
-        let machine = case.machine(&lab);
-        lab.default_via("host1", "nat1");
+    let body = |lab: &Lab, machine: &Machine| {
         let agent = machine.agent();
         agent.wait_in_force();
         let words = [
@@ -787,20 +790,21 @@ fn running_agent_names_foreign_chains_of_a_nat() {
         for foreign in NAT.iter().filter(|it| words.contains(&it.words)) {
             let promised = lab.who("host1", foreign.partner);
             assert!(promised.is_ok(), "{}: {promised:?}", foreign.words);
-            count_from_now(&lab);
-            run(&machine, foreign.add);
+            count_from_now(lab);
+            run(machine, foreign.add);
             let is_named = |it: &serde_json::Value| {
                 it["state"] == "degraded" && it["degraded"].to_string().contains(foreign.words)
             };
             agent.wait_for(foreign.words, is_named);
             assert!(lab.who("host1", foreign.partner).is_err());
-            assert_no_leaks(&lab);
-            run(&machine, foreign.remove);
+            assert_no_leaks(lab);
+            run(machine, foreign.remove);
             // The drops of untranslated packets are reported for a minute.
             agent.wait_for("the verdict goes", |it| !is_named(it));
             assert_eq!(lab.who("host1", foreign.partner), promised);
         }
-    });
+    };
+    isolated(|| behind_a_nat(Firewall::Nftables, body));
 }
 
 /// A foreign default in the egress table, in the place of ours or with a better metric.
