@@ -120,6 +120,32 @@ fn host_works_from_image_to_purge() {
 
 /// An agent that starts late leaves the machine to the shut egress for a while.
 const LATE: &str = "[Service]\nExecStartPre=/bin/sleep 2\n";
+/// Mounts come and go until the egress is shut: a unit whose sandbox copies the mounts then fails now
+/// and again (`226/NAMESPACE`).
+const MOUNTS: &str = "[Unit]
+DefaultDependencies=no
+Before=systemd-sysusers.service trailblazer-shut.service
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart=/bin/sh -c 'cd /run; mkdir 1 2 3 4; \\
+  for i in 1 2 3 4; do \\
+    while [ ! -e calm ] && mount -t tmpfs none $i/; do umount $i/; done & \\
+  done; systemd-notify --ready; wait'
+[Install]
+WantedBy=sysinit.target
+";
+/// The end of the mounts.
+const CALM: &str = "[Unit]
+DefaultDependencies=no
+After=trailblazer-shut.service
+Before=network-pre.target
+[Service]
+Type=oneshot
+ExecStart=touch /run/calm
+[Install]
+WantedBy=sysinit.target
+";
 /// The unit that shuts the egress before the network.
 const SHUT: &str = "trailblazer-shut.service";
 
@@ -132,12 +158,13 @@ fn addresses(report: &StreamReport, target: IpAddr) -> BTreeSet<IpAddr> {
 /// The egress was shut before the network came, and a start on the running machine shuts nothing.
 #[track_caller]
 fn assert_shut_at_boot(lab: &Lab, machine: &Machine, boot: &StreamReport) {
+    let journal = machine.journal(SHUT);
+    assert_eq!(machine.property(SHUT, "ActiveState"), "active", "{journal}");
+    assert_no_leaks(lab);
     for target in TARGETS {
         let seen = addresses(boot, target);
         assert_eq!(seen, [seen_by(lab, target)].into(), "{target}: {boot:?}");
     }
-    let journal = machine.journal(SHUT);
-    assert_eq!(machine.property(SHUT, "ActiveState"), "active", "{journal}");
     let shut = machine.number(SHUT, "ActiveEnterTimestampMonotonic");
     let networkd = machine.number("systemd-networkd", "InactiveExitTimestampMonotonic");
     assert!(0 < shut && shut <= networkd, "{shut} {networkd}\n{journal}");
@@ -190,6 +217,9 @@ fn host_works_with_a_network_configured_during_boot() {
         );
         image.chroot("systemctl enable systemd-networkd systemd-networkd-wait-online");
         image.write("/etc/systemd/system/trailblazer.service.d/late.conf", LATE);
+        image.write("/etc/systemd/system/mounts.service", MOUNTS);
+        image.write("/etc/systemd/system/calm.service", CALM);
+        image.chroot("systemctl enable mounts calm");
         let host1 = lab.ns("host1");
         host1.ip_batch(&format!(
             "link set {PRIVATE_LINK} down\naddr flush dev {PRIVATE_LINK}\n"
@@ -200,7 +230,6 @@ fn host_works_with_a_network_configured_during_boot() {
         machine.wait_in_force(0);
         boot.wait_for(8);
         let boot = boot.stop();
-        assert_no_leaks(&lab);
         assert_shut_at_boot(&lab, &machine, &boot);
         count_from_now(&lab);
         assert_eq!(
