@@ -332,23 +332,20 @@ fn is_reserved(address: IpAddr) -> bool {
     }
 }
 
-/// Addresses spread evenly over a prefix.
+/// Addresses spread evenly over a prefix, several times the same in a narrow one.
 fn spread(prefix: IpNet) -> impl Iterator<Item = IpAddr> {
-    const COUNT: u128 = 64;
+    const COUNT: u32 = 64;
     (0..COUNT).map(move |part| match prefix {
         IpNet::V4(v4) => {
-            let size = 1u128 << (32 - v4.prefix_len());
-            let offset = (size / COUNT * part + 1) as u32;
-            IpAddr::V4(Ipv4Addr::from_bits(
-                v4.network().to_bits().wrapping_add(offset),
-            ))
+            let last = u32::MAX.checked_shr(v4.prefix_len().into()).unwrap_or(0);
+            let offset = (last / COUNT * part).saturating_add(1).min(last);
+            IpAddr::V4(Ipv4Addr::from_bits(v4.network().to_bits() | offset))
         }
         IpNet::V6(v6) => {
-            let step = (u128::MAX >> v6.prefix_len()) / COUNT;
-            let offset = step.wrapping_mul(part) + 1;
-            IpAddr::V6(Ipv6Addr::from_bits(
-                v6.network().to_bits().wrapping_add(offset),
-            ))
+            let last = u128::MAX.checked_shr(v6.prefix_len().into()).unwrap_or(0);
+            let offset = (last / u128::from(COUNT) * u128::from(part)).saturating_add(1);
+            let offset = offset.min(last);
+            IpAddr::V6(Ipv6Addr::from_bits(v6.network().to_bits() | offset))
         }
     })
 }
@@ -371,4 +368,33 @@ pub fn forwarded(facts: &HostFacts, path: &InputPath, destination: IpAddr) -> Op
         input: Some(device),
         ..Lookup::from_socket(destination)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn addresses_of_a_prefix_lie_inside() {
+        for text in [
+            "10.0.0.7/32",
+            "10.0.0.6/31",
+            "10.0.0.0/26",
+            "0.0.0.0/0",
+            "128.0.0.0/1",
+            "2600::7/128",
+            "2600::6/127",
+            "2600::/64",
+            "::/0",
+            "8000::/1",
+        ] {
+            let prefix: IpNet = text.parse().unwrap();
+            let all: BTreeSet<IpAddr> = spread(prefix).collect();
+            assert!(all.iter().all(|address| prefix.contains(address)), "{text}");
+            let hosts = prefix.max_prefix_len() - prefix.prefix_len();
+            assert!(all.len() == 64 || hosts <= 6, "{text}: {all:?}");
+        }
+    }
 }

@@ -148,7 +148,7 @@ fn other_foreign_objects_are_noted_and_left_alone() {
             "route add 9.9.9.0/24 via 10.0.1.77 table 1083 proto static\n\
              route add 52.216.0.0/15 via 10.0.1.77 metric 5 table 1083 proto static\n\
              route add 2620:fe::/48 via fe80::77 dev eth0 table 1084 proto static\n\
-             rule add to 9.9.9.9 lookup main priority 30015\n",
+             rule add to 192.168.9.9 lookup main priority 30015\n",
         );
         site.bare
             .ns

@@ -53,6 +53,19 @@ const HOST: &[Foreign] = &[
         partner: PARTNER,
         words: "rule 1000",
     },
+    // A single partner.
+    Foreign {
+        add: &["ip rule add pref 1000 to 93.184.216.34 lookup main"],
+        remove: &["ip rule del pref 1000"],
+        partner: PARTNER,
+        words: "rule 1000",
+    },
+    Foreign {
+        add: &["ip -6 rule add pref 1000 to 2606:2800:220:1::34 lookup main"],
+        remove: &["ip -6 rule del pref 1000"],
+        partner: PARTNER6,
+        words: "rule 1000",
+    },
     Foreign {
         add: &["ip rule add pref 1000 ipproto tcp lookup main"],
         remove: &["ip rule del pref 1000"],
