@@ -37,16 +37,16 @@ git() {
 }
 
 # The sources of this checkout with its history and changes; the root keeps its own target. A test
-# looks for the name of the directory in the binary, so the name is no common one such as /src.
-rm -rf "$root/checkout/.git" "$root/clone"
+# looks for the name of the directory in the binary, so the name is none that rustc was built in.
+rm -rf "$root/tb-sources/.git" "$root/clone"
 git clone -q --no-checkout --no-hardlinks "$here" "$root/clone"
-mkdir -p "$root/checkout"
-mv "$root/clone/.git" "$root/checkout/.git"
+mkdir -p "$root/tb-sources"
+mv "$root/clone/.git" "$root/tb-sources/.git"
 rm -rf "$root/clone"
 git -C "$here" ls-files -z --cached --others --exclude-standard |
     (cd "$here" && tar --null --verbatim-files-from --ignore-failed-read -cf - -T -) |
-    tar -C "$root/checkout" -xf -
-git -C "$root/checkout" reset -q
+    tar -C "$root/tb-sources" -xf -
+git -C "$root/tb-sources" reset -q
 
 if [ $# = 0 ]; then
     command='make test'
@@ -80,6 +80,6 @@ exec unshare --mount --pid --fork --kill-child sh -eu -c '
     mkdir "$root/run/outside"
     cd "$root"
     pivot_root . run/outside
-    exec chroot . sh -c "umount -l /run/outside && rmdir /run/outside && cd /checkout && $command" sh "$@"
+    exec chroot . sh -c "umount -l /run/outside && rmdir /run/outside && cd /tb-sources && $command" sh "$@"
 ' sh "$root" "${RUSTUP_HOME:-$HOME/.rustup}" "${CARGO_HOME:-$HOME/.cargo}" \
     "${TRAILBLAZER_DATA:-}" "$command" "$@"
