@@ -91,6 +91,16 @@ pub fn behind_nat1(layout: NatLayout) -> Lab {
     lab.plain_nat("nat1");
     for host in ["host1", "host2"] {
         lab.default_via(host, "nat1");
+        // A NAT with one interface that forwards a packet without translation, before our part is
+        // there, names the router as the nearer way (tests/netns_redirects.rs).
+        let accept = |ip, conf| format!("net/{ip}/conf/{conf}/accept_redirects");
+        for (ip, conf) in [
+            ("ipv4", "all"),
+            ("ipv4", PRIVATE_LINK),
+            ("ipv6", PRIVATE_LINK),
+        ] {
+            lab.ns(host).sysctl(&[(&accept(ip, conf), "0")]);
+        }
         // A subnet's route table sends peered networks straight there, in both directions.
         lab.ns(host).ip_batch(&format!(
             "route add 10.8.0.0/16 via {ROUTER}\nroute add fd08:8::/64 via {ROUTER6} dev priv\n"
