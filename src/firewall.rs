@@ -6,16 +6,17 @@
 
 pub mod marks;
 mod pieces;
+mod traffic;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
 pub use crate::types::BackendKind;
-use crate::types::{Family, IfIndex, Mark, PerFamily, Realm};
+use crate::types::{Family, IfIndex, Mark, Realm};
 pub use pieces::{Piece, Pieces};
+pub use traffic::{DropReason, DroppedTraffic, Path, PathTraffic, Traffic};
 
 /// The kernel interface that holds the rules of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +72,9 @@ pub enum Hook {
     OutputReroute,
     /// Forwarded packets: `filter` at forward, priority mangle (-150); iptables: mangle FORWARD.
     Forward,
+    /// All leaving packets just before the counters: `filter` at postrouting, mangle - 1 (-151). Host
+    /// role, nftables only.
+    PostroutingClosed,
     /// All leaving packets, forwarded and local, after the last routing decision and before any
     /// source translation: `filter` at postrouting, priority mangle (-150); iptables: mangle
     /// POSTROUTING.
@@ -157,6 +161,9 @@ pub enum Match {
     NotSource(IpNet),
     /// The destination is an address of this host (FIB type `local`).
     DestinationIsLocal,
+    /// The policy rules lead the destination to a route of this kind, for the packet's mark (`fib daddr
+    /// . mark type`). IPv6 only: the kernel asks only the local table about IPv4. nftables only.
+    DestinationByMark(RouteKind),
     /// The source is no address of this host (FIB type not `local`).
     SourceNotLocal,
     /// The packet came in by an interface. Packets of this host have none, except those inside a
@@ -216,6 +223,13 @@ pub enum Match {
     },
 }
 
+/// The kind of a route, by the answer of the kernel (`RTN_*`, linux/rtnetlink.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RouteKind {
+    Unicast,
+    Unreachable,
+}
+
 /// The effect of a rule, a statement in the words of nftables: a verdict, a translation or a mark.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Statement {
@@ -247,105 +261,6 @@ pub enum Statement {
     /// Count the packet for the reason and the rule's family, and drop the packet. The count outlives
     /// the rule.
     DropCounted(DropReason),
-}
-
-/// The reason to drop a packet that leaves with another address than the promised one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DropReason {
-    /// A client outside `[nat] sources`, and nothing has translated its packet.
-    Outside,
-    /// A client of `[nat] sources`, translated by another program or not at all.
-    Sources,
-}
-
-words!(DropReason { Outside => "outside", Sources => "sources" });
-
-/// A path of the traffic counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Path {
-    /// To the VPC router, past the NAT.
-    Bypass,
-    /// Through the NAT, to the egress gateway.
-    Egress,
-}
-
-words!(Path { Bypass => "bypass", Egress => "egress" });
-
-/// Traffic of one path and family, both directions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Traffic {
-    pub packets: u64,
-    /// Measured at the IP layer.
-    pub bytes: u64,
-}
-
-impl std::ops::AddAssign for Traffic {
-    fn add_assign(&mut self, more: Traffic) {
-        self.packets = self.packets.saturating_add(more.packets);
-        self.bytes = self.bytes.saturating_add(more.bytes);
-    }
-}
-
-/// Traffic by path and family, since the counters started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PathTraffic {
-    pub bypass: PerFamily<Traffic>,
-    pub egress: PerFamily<Traffic>,
-    /// NAT role: packets dropped after all translation.
-    #[serde(default)]
-    pub dropped: DroppedTraffic,
-}
-
-/// Packets dropped for a wrong address, by reason and family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct DroppedTraffic {
-    pub outside: PerFamily<Traffic>,
-    pub sources: PerFamily<Traffic>,
-}
-
-impl DroppedTraffic {
-    /// The packets of one reason.
-    pub fn of(&self, reason: DropReason) -> &PerFamily<Traffic> {
-        match reason {
-            DropReason::Outside => &self.outside,
-            DropReason::Sources => &self.sources,
-        }
-    }
-
-    /// True if a counter is less than in an earlier reading: all counters started again.
-    pub fn restarted_since(&self, earlier: &DroppedTraffic) -> bool {
-        DropReason::ALL.into_iter().any(|reason| {
-            let packets = |counts: &DroppedTraffic, family| counts.of(reason).get(family).packets;
-            let mut families = Family::ALL.into_iter();
-            families.any(|family| packets(self, family) < packets(earlier, family))
-        })
-    }
-
-    /// The packets of one reason, for a change.
-    pub fn of_mut(&mut self, reason: DropReason) -> &mut PerFamily<Traffic> {
-        match reason {
-            DropReason::Outside => &mut self.outside,
-            DropReason::Sources => &mut self.sources,
-        }
-    }
-}
-
-impl PathTraffic {
-    /// Traffic of one path.
-    pub fn of(&self, path: Path) -> &PerFamily<Traffic> {
-        match path {
-            Path::Bypass => &self.bypass,
-            Path::Egress => &self.egress,
-        }
-    }
-
-    /// Traffic of one path, for a change.
-    pub fn of_mut(&mut self, path: Path) -> &mut PerFamily<Traffic> {
-        match path {
-            Path::Bypass => &mut self.bypass,
-            Path::Egress => &mut self.egress,
-        }
-    }
 }
 
 /// A rule: if all `matches` hold for a packet of `family`, `verdict` applies.

@@ -204,7 +204,8 @@ pub struct Rule {
     pub iif: Option<String>,
     pub mark: Option<Mark>,
     /// Selectors without a field, in the order of `ip rule`. Of our rules, only those of the shut
-    /// state have one ([`Rule::is_of_shut`]).
+    /// state have one ([`Rule::is_of_shut`]), and the one that gives IPv4 packets of the bypass path a
+    /// realm.
     pub foreign_selectors: Vec<ForeignSelector>,
     pub action: RuleAction,
     pub protocol: Protocol,

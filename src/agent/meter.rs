@@ -204,6 +204,7 @@ fn each(
         dropped: DroppedTraffic {
             outside: both(&dropped.outside, &more.outside),
             sources: both(&dropped.sources, &more.sources),
+            closed: both(&dropped.closed, &more.closed),
         },
     }
 }

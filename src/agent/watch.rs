@@ -29,8 +29,8 @@ use self::burst::FlushDetector;
 use self::culprit::Culprits;
 use self::held::Held;
 use self::reaction::{
-    Reaction, Trigger, connected_changed, firewall_of, policy_gone, route_gone, rule_came,
-    rule_gone,
+    Reaction, Trigger, connected_changed, firewall_of, narrow_changed, policy_gone, route_gone,
+    rule_came, rule_gone,
 };
 use self::repair::Gone;
 use super::repair_log::may_wait;
@@ -239,6 +239,7 @@ impl Watcher {
                 }
                 _ => Reaction::Nothing,
             },
+            Change::MainNarrow(dst) => narrow_changed(dst, in_force),
             Change::MainConnected(network) => connected_changed(network, in_force),
             Change::Sysctl {
                 family,

@@ -212,7 +212,20 @@ settings! {
         pub when_down: WhenDown = WhenDown::Unreachable,
         /// Families without a gateway that get `unreachable` instead of the main table's default.
         pub close: BTreeSet<Family> = BTreeSet::new(),
+        /// Packets to the internet on neither path are dropped.
+        pub enforce: bool = false,
+        /// Packets that `enforce` lets pass.
+        pub exempt: Vec<Exemption> = Vec::new(),
     }
+}
+
+/// `[egress] exempt`: packets of another program's path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exemption {
+    /// Packets that leave by the interface.
+    Interface(String),
+    /// Packets from the network.
+    Source(IpNet),
 }
 
 impl EgressConfig {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::locations::{absolute_path, own_directory, source};
 use super::reader::Reader;
-use super::texts::{address, interface, listener, narrow_prefix, prefix, region, service};
+use super::texts::{
+    address, exemption, interface, listener, narrow_prefix, prefix, region, service,
+};
 use super::units::{bare_percent, bare_size, gain, percent, size};
 use super::values::{
     all_or_auto, auto_or, boolean, integer, mask, mss, nat_bypass, price, table, text, time,
@@ -123,6 +125,9 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
         "egress.table" => egress.table, table();
         "egress.when_down" => egress.when_down, value("\"unreachable\" or \"bypass\"", word);
         "egress.close" => egress.close, each(FAMILIES, word::<Family>);
+        "egress.enforce" => egress.enforce, value(BOOLEAN, boolean);
+        "egress.exempt" => egress.exempt,
+            each("a list of interfaces, addresses and prefixes such as [\"tun0\", \"10.9.0.0/16\"]", text(exemption));
         "vpc.cidrs" => config.vpc_cidrs,
             each("a list such as [\"auto\"] or [\"10.0.0.0/16\"]", auto_or(narrow_prefix));
         "vpc.metadata" => config.metadata, value("\"auto\", \"on\" or \"off\"", word);

@@ -47,6 +47,7 @@ table = 200
 [egress]
 table = 0xC9
 when_down = "bypass"
+exempt = ["tun0", "10.9.0.0/16"]
 [nat]
 backend = "iptables"
 sources = ["10.0.0.0/16", "fd00::/8"]
@@ -103,6 +104,9 @@ fn every_key_is_read() {
     assert_eq!(config.bypass.table, TableId(200));
     assert_eq!(config.egress.table, TableId(201));
     assert_eq!(config.egress.when_down, WhenDown::Bypass);
+    let tunnel = Exemption::Interface("tun0".to_owned());
+    let network = Exemption::Source("10.9.0.0/16".parse().unwrap());
+    assert_eq!(config.egress.exempt, [tunnel, network]);
     assert_eq!(config.nat.backend, AutoOr::Set(BackendKind::Iptables));
     assert_eq!(config.nat.sources.set().map(Vec::len), Some(2));
     assert_eq!(config.nat.egress_interface, AutoOr::Set("eth0".to_owned()));

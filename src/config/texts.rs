@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::Exemption;
 use crate::types::{METADATA, Region, Service, has_leading_zero};
 
 /// Reads the address of a router or of this host, so of a possible destination of packets.
@@ -138,6 +139,17 @@ pub(super) fn interface(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// Reads an interface, or sources as a prefix or an address.
+pub(super) fn exemption(text: &str) -> Result<Exemption, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        Ok(Exemption::Source(IpNet::from(address)))
+    } else if text.contains(['/', ':']) {
+        narrow_prefix(text).map(Exemption::Source)
+    } else {
+        interface(text).map(Exemption::Interface)
+    }
 }
 
 /// Reads the listener of metrics; the empty string means none.

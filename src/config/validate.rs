@@ -1,5 +1,7 @@
 //! Checks of values and of combinations of keys that parse, but cannot work.
 
+mod enforced;
+
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -38,6 +40,7 @@ pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
     found.whole_family("vpc.cidrs", &cidrs);
     found.kernel(config);
     found.egress(config);
+    found.enforced(config);
     if config.role == Some(Role::Nat) {
         found.nat_role(config);
     }
@@ -297,6 +300,9 @@ impl Mistakes {
         }
         if !config.egress.close.is_empty() {
             self.add(&["egress.close", "role"], host_only);
+        }
+        if config.egress.enforce {
+            self.add(&["egress.enforce", "role"], host_only);
         }
         if config.egress.onlink {
             self.add(&["egress.onlink", "role"], host_only);

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use super::{
-    DesiredState, EgressPath, Inputs, WORST_METRIC,
+    DesiredState, EgressPath, Inputs, WORST_METRIC, closed,
     counting::{self, Counting},
-    gateway, inbound, landing, lookup, main_without_default, metric, place, presence, route, rule,
-    special,
+    gateway, inbound, landing, lookup, main_without_default, metric, place, presence, realm, route,
+    rule, special,
 };
 use crate::config::WhenDown;
 use crate::degraded::Part;
-use crate::objects::{Leg, RouteTarget, RuleAction, Via};
+use crate::objects::{ForeignSelector, Leg, RouteTarget, RuleAction, Via};
 use crate::ownership::Numbers;
 use crate::types::Family;
 
@@ -38,8 +38,16 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         let mut inbound = rule(place::INBOUND, RuleAction::Goto(numbers.landing()));
         inbound.mark = Some(inputs.config.kernel.path_mask.packet());
         let main = rule(place::MAIN, main_without_default(family));
-        let bypass = bypasses.then(|| rule(place::BYPASS, lookup(numbers.bypass_table)));
+        let mut bypass = bypasses.then(|| rule(place::BYPASS, lookup(numbers.bypass_table)));
         let egress = egresses.then(|| rule(place::EGRESS, lookup(numbers.egress_table)));
+        if closed::is_closed(inputs, family, state) {
+            let realm = ForeignSelector::Realms(u32::from(realm::of(&numbers).0));
+            let ipv4 = bypass.iter_mut().filter(|_| family == Family::Ipv4);
+            ipv4.for_each(|rule| rule.foreign_selectors.push(realm.clone()));
+            if bypasses {
+                state.rules.extend(closed::proof(inputs, &numbers, family));
+            }
+        }
         state.rules.extend([inbound, main]);
         state.rules.extend(bypass.into_iter().chain(egress));
         state.rules.push(landing(&numbers, family));
@@ -50,6 +58,7 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
     if !state.rules.is_empty() {
         let mut policy = inbound::marks(inputs, state);
         counting.complete(&mut policy);
+        closed::complete(inputs, &numbers, state, &mut policy);
         state.firewall = Some(policy);
     }
 }

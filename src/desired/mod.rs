@@ -3,6 +3,7 @@
 mod addresses;
 mod bypass_match;
 mod chains;
+mod closed;
 mod counting;
 mod fault;
 mod gateway;
@@ -12,6 +13,7 @@ mod last;
 mod masquerade;
 mod mss;
 mod nat;
+mod place;
 mod presence;
 mod realm;
 pub mod shares;
@@ -321,30 +323,6 @@ fn route(
         options: None,
         protocol: numbers.protocol,
     }
-}
-
-/// Offsets of our rules in the priority range. The gaps are for the rules of pinned flows, and for
-/// rules of the administrator between ours.
-mod place {
-    /// Flows opened from outside skip the other rules.
-    pub const INBOUND: u32 = 0;
-    /// The first rule for answers of a host whose egress is shut before the first pass.
-    pub const ANSWERS: u32 = 1;
-    /// The main table without its default.
-    pub const MAIN: u32 = 10;
-    /// The bypass table.
-    pub const BYPASS: u32 = 20;
-    /// The egress table.
-    pub const EGRESS: u32 = 30;
-    /// Marked packets of a host whose egress is shut before the first pass.
-    pub const OWN: u32 = 35;
-    /// Two rules for each further incoming interface of a closed path: the main table without its
-    /// default, and the egress table.
-    pub const FURTHER: u32 = 40;
-    /// The limit for rules of one kind, one for each incoming interface.
-    pub const MOST: usize = 10;
-    /// The limit for incoming interfaces of a closed path.
-    pub const MOST_CLOSED: usize = 39;
 }
 
 /// A rule of ours without selectors.

@@ -53,7 +53,7 @@ const LAST_PORT: u16 = 65_534;
 
 /// `linux/fib_rules.h`. IPv6 passes over an unreachable route where the socket is bound to an interface
 /// (`RT6_LOOKUP_F_IFACE`, net/ipv6/route.c), and obeys a rule.
-const FR_ACT_UNREACHABLE: u8 = 7;
+pub(super) const FR_ACT_UNREACHABLE: u8 = 7;
 
 /// The shut state: without rules if the settings leave the egress open.
 pub fn shut(inputs: &Inputs) -> DesiredState {

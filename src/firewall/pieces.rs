@@ -16,6 +16,8 @@ pub enum Piece {
     Clamp,
     /// The drop of packets with a wrong address after all translation.
     Last,
+    /// The drop of packets on neither path (host role).
+    Closed,
     /// The marks for the policies that close the path after a flush.
     Switch,
     /// The byte counters, with the flow marks of the paths.
@@ -24,9 +26,10 @@ pub enum Piece {
 
 impl Piece {
     /// The parts that translation and guard work without, the least important part first.
-    pub const OPTIONAL: [Piece; 5] = [
+    pub const OPTIONAL: [Piece; 6] = [
         Piece::Counting,
         Piece::Switch,
+        Piece::Closed,
         Piece::Last,
         Piece::Clamp,
         Piece::Inbound,
@@ -38,6 +41,7 @@ impl Piece {
             Piece::All => true,
             Piece::Counting => counts,
             Piece::Switch => hook.is_of_switch(),
+            Piece::Closed => hook == Hook::PostroutingClosed,
             Piece::Last => hook == Hook::PostroutingLast,
             Piece::Clamp => matches!(rule.verdict, Statement::ClampMss(_)),
             Piece::Inbound => !counts && matches!(hook, Hook::Prerouting | Hook::OutputReroute),

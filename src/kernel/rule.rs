@@ -99,11 +99,12 @@ pub fn encode(deleting: bool, rule: &Rule, buffer: &mut Vec<u8>) -> (u16, u16) {
     }
 }
 
-/// Writes a selector of the shut state ([`Rule::is_of_shut`]); our rules have no other one.
+/// Writes a selector of the shut state ([`Rule::is_of_shut`]) or a realm; our rules have no other one.
 fn encode_selector(selector: &ForeignSelector, buffer: &mut Vec<u8>) {
     match selector {
         ForeignSelector::From(source) => put_address(buffer, FRA_SRC, source.network()),
         ForeignSelector::IpProtocol(number) => put(buffer, FRA_IP_PROTO, &[*number]),
+        ForeignSelector::Realms(realms) => put_u32(buffer, FRA_FLOW, *realms),
         ForeignSelector::SourcePorts(first, last) => {
             let ports = [first, last].map(|port| port.to_ne_bytes());
             put(buffer, FRA_SPORT_RANGE, ports.as_flattened());

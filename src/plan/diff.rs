@@ -191,7 +191,8 @@ fn diff_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> R
             Some(place) => drop(missing.swap_remove(place)),
             None if *goal.frozen.get(rule.family)
                 && !leads_to_egress(rule, ownership)
-                && !rule.is_of_shut() => {}
+                && !rule.is_of_shut()
+                && !is_superseded(rule, goal) => {}
             None => gone.push(rule),
         }
     }
@@ -224,6 +225,15 @@ fn diff_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> R
         open: delete(open),
         take: delete(gone),
     }
+}
+
+/// True if a rule of the goal does the same with another realm.
+fn is_superseded(rule: &Rule, goal: &Goal) -> bool {
+    let mut wanted = goal.rules.iter();
+    wanted.any(|other| {
+        let same = other.family == rule.family && other.priority == rule.priority;
+        same && other.action == rule.action && other.foreign_selectors != rule.foreign_selectors
+    })
 }
 
 /// The order in which rules are added. Each rule is safe without the later ones: the target of the

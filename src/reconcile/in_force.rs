@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::facts::HostFacts;
+use crate::firewall::Hook;
 use crate::judge::gateways;
 use crate::ownership::Ownership;
-use crate::plan::Goal;
+use crate::plan::{FirewallGoal, Goal};
 use crate::types::{IfIndex, PerFamily};
 
 /// The state that a pass leaves in force. An agent's watcher repairs deviations from `goal` until
@@ -24,6 +25,15 @@ impl InForce {
     pub fn forwards(&self) -> bool {
         let mut rules = self.goal.rules.iter();
         rules.any(|rule| rule.iif.as_deref().is_some_and(|iif| iif != "lo"))
+    }
+
+    /// True if the firewall drops packets of this host on neither path.
+    pub fn is_closed(&self) -> bool {
+        let FirewallGoal::Policy { ruleset, .. } = &self.goal.firewall else {
+            return false;
+        };
+        let mut chains = ruleset.chains.iter();
+        chains.any(|chain| chain.hook == Hook::PostroutingClosed)
     }
 
     /// The gateways that packets need, each with its interface.

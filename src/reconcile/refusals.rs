@@ -30,6 +30,10 @@ pub(super) fn degradations(role: Role, refused: &Refusals) -> Vec<Degradation> {
                 Part::Translation,
                 "packets that another program translates are not dropped",
             ),
+            Piece::Closed => (
+                Part::Egress,
+                "[egress] enforce is not in force: packets on neither path are not dropped",
+            ),
             // The desired state goes without policies and names them.
             Piece::Switch => return None,
             Piece::Counting => (Part::Counting, "bytes are not counted by path"),

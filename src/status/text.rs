@@ -302,6 +302,7 @@ fn traffic_lines(traffic: &PathTraffic, snapshot: &Snapshot, lines: &mut Lines) 
         let clients = match reason {
             DropReason::Sources => "of [nat] sources with another address than an egress address",
             DropReason::Outside => "of clients outside [nat] sources without translation",
+            DropReason::Closed => "to the internet on neither path ([egress] enforce)",
         };
         if ipv4 + ipv6 > 0 {
             let text = format!("ipv4 {ipv4}, ipv6 {ipv6} packets {clients}");

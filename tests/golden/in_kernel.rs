@@ -718,6 +718,13 @@ fn rule_of_json(family: &str, rule: &Value) -> String {
     } else if text("nop").is_some() || rule.get("nop").is_some() {
         line.push_str(" nop");
     }
+    if let Some(realm) = text("flow_to") {
+        line.push_str(&format!(" realms {realm}"));
+    }
+    // FR_ACT_UNREACHABLE (linux/fib_rules.h).
+    if text("action").as_deref() == Some("7") {
+        line.push_str(" unreachable");
+    }
     format!("{line} proto {}", text("protocol").unwrap_or_default())
 }
 

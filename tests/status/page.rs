@@ -8,12 +8,13 @@ use trailblazer::status::snapshot::Snapshot;
 use crate::agent::*;
 
 /// Objects described as a whole on the page.
-const WHOLE: [&str; 10] = [
+const WHOLE: [&str; 11] = [
     "source.fetches",
     "source.latency",
     "routes",
     "drift.mended",
     "traffic.bypass",
+    "traffic.dropped.closed",
     "traffic.dropped.outside",
     "traffic.dropped.sources",
     "traffic.egress",

@@ -83,8 +83,20 @@ pub(super) fn connected_changed(network: IpNet, in_force: Option<&InForce>) -> R
     if own
         .chain(gateways)
         .any(|address| network.contains(&address))
+        || in_force.is_closed()
     {
         Reaction::PathChanged(cause)
+    } else {
+        Reaction::Nothing
+    }
+}
+
+/// A firewall that drops packets on neither path excepts the administrator's routes.
+pub(super) fn narrow_changed(dst: IpNet, in_force: Option<&InForce>) -> Reaction {
+    if in_force.is_some_and(InForce::is_closed) {
+        Reaction::Pass(Trigger::Text(format!(
+            "the route {dst} of the main table changed"
+        )))
     } else {
         Reaction::Nothing
     }

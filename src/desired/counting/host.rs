@@ -14,7 +14,7 @@ use crate::types::{Family, Realm};
 /// At most this many of the administrator's routes over the same next hop are excepted from a path;
 /// each is an interval of a set or an iptables rule. A host with more routes runs a routing daemon,
 /// and each change of a route would replace our rules.
-const MOST_BESIDE: usize = 64;
+pub const MOST_BESIDE: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ClassifiedHop {

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::firewall::{Chain, FwRule, Hook, Match, Path, Ruleset, Statement};
 use crate::types::{Family, Mark, PathMask};
 
-pub use host::of_host;
+pub use host::{MOST_BESIDE, of_host};
 pub use nat::of_nat;
 
 /// The matches that tell the paths of a family apart. Each inner list is one rule, with all matches

@@ -1,5 +1,6 @@
 //! Notifications as values.
 
+use super::filter::OF_ADMINISTRATORS;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -47,6 +48,9 @@ pub enum Change {
     NexthopObject,
     /// A connected network of the main table was added or deleted.
     MainConnected(IpNet),
+    /// A route with a gateway, of the administrator and of no routing daemon, was added to the main
+    /// table or deleted.
+    MainNarrow(IpNet),
     /// A sysctl of an interface or of all interfaces changed (`forwarding`, `rp_filter` and others).
     /// The kernel doesn't report the value.
     Sysctl {
@@ -134,7 +138,11 @@ fn route_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
             return Ok(Some(Change::MainWide(route.key.dst)));
         }
         let connected = matches!(&route.target, RouteTarget::Via(via) if via.gateway.is_none());
-        return Ok(connected.then_some(Change::MainConnected(route.key.dst)));
+        if connected {
+            return Ok(Some(Change::MainConnected(route.key.dst)));
+        }
+        let lasting = OF_ADMINISTRATORS.contains(&route.protocol.0);
+        return Ok(lasting.then_some(Change::MainNarrow(route.key.dst)));
     }
     Ok(Some(match frame.kind {
         RTM_DELROUTE => Change::RouteGone(route),

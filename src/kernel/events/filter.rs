@@ -46,6 +46,8 @@ const FAMILY: u32 = 16;
 const DST_LEN: u32 = 16 + 1;
 const TABLE: u32 = 16 + 4;
 const SCOPE: u32 = 16 + 6;
+/// Offset of `rtm_protocol`.
+const PROTOCOL: u32 = 16 + 5;
 /// Offset of the attributes: behind the 12 bytes of `struct rtmsg`.
 const ATTRIBUTES: u32 = 16 + 12;
 /// `rtm_table` of tables above 255, with the number in `RTA_TABLE`.
@@ -55,11 +57,16 @@ const COMPAT: u32 = 252;
 /// more routes are let through.
 const WIDEST_NARROW: u32 = 12;
 
+/// The protocols of routes that no routing daemon installs: `RTPROT_KERNEL`, `_BOOT`, `_STATIC`, `_RA`
+/// and `_DHCP` (linux/rtnetlink.h).
+pub(super) const OF_ADMINISTRATORS: [u8; 5] = [2, 3, 4, 9, 16];
+
 const ACCEPT: u32 = u32::MAX;
 const DROP: u32 = 0;
 
 /// A filter that drops all changes made through these ports, and the routes of other tables than
-/// `tables`, except the main table's default and connected networks.
+/// `tables`, except those of the main table that no routing daemon installs, and all its wide routes and
+/// connected networks.
 pub(super) fn routes_of(tables: &[TableId], own_ports: &[u32]) -> Vec<SockFilter> {
     let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
     let mut program = vec![op(LD_W_ABS, PORT)];
@@ -103,8 +110,8 @@ pub(super) fn routes_of(tables: &[TableId], own_ports: &[u32]) -> Vec<SockFilter
     program
 }
 
-/// The decision about a route of the main table: accepts defaults and other wide routes, and connected networks, on which
-/// a gateway may become reachable. IPv4 marks connected networks by the scope. IPv6 has no such
+/// The decision about a route of the main table: accepts defaults and other wide routes, routes that no
+/// routing daemon installs, and connected networks, on which a gateway may become reachable. IPv4 marks connected networks by the scope. IPv6 has no such
 /// scope: there a connected network is a route without a gateway.
 fn in_main() -> Vec<SockFilter> {
     let mut program = vec![
@@ -112,7 +119,11 @@ fn in_main() -> Vec<SockFilter> {
         // Wide routes may take ordinary traffic.
         SockFilter::new(JGT, 1, 0, WIDEST_NARROW - 1),
         op(RET, ACCEPT),
+        op(LD_B_ABS, PROTOCOL),
     ];
+    for protocol in OF_ADMINISTRATORS {
+        accept_if(&mut program, protocol.into());
+    }
     program.extend([
         op(LD_B_ABS, FAMILY),
         jump(AF_INET, 0, 4),

@@ -1,5 +1,5 @@
-//! Notifications of the kernel: routes of our tables, the main table's default and connected
-//! networks, rules, links, addresses, sysctls of interfaces, and nf_tables.
+//! Notifications of the kernel: routes of our tables, the main table's routes but those of routing
+//! daemons, rules, links, addresses, sysctls of interfaces, and nf_tables.
 //!
 //! The kernel removes IPv4 routes without a notification when their link goes down or loses its
 //! last address, so that links and addresses are watched too.
@@ -126,7 +126,7 @@ impl Listener {
     }
 
     /// Lets the kernel drop notifications about routes of other tables than `tables` (except the
-    /// main table's default and connected networks) and about changes made through our own sockets. Does nothing if the
+    /// main table's routes that no routing daemon installs, and wide ones) and about changes made through our own sockets. Does nothing if the
     /// same filter is attached.
     ///
     /// # Errors

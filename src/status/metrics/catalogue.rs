@@ -316,7 +316,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_dropped_packets_total",
         kind: Kind::Counter,
         labels: &["clients", "family"],
-        help: "NAT role: forwarded packets that were about to leave by the egress interface with another address than an egress address. Clients: sources (of [nat] sources, translated by another program or not at all), outside (other clients, not translated). Absent where counting is impossible.",
+        help: "Dropped packets. NAT role: forwarded packets that were about to leave by the egress interface with another address than an egress address. Clients: sources (of [nat] sources, translated by another program or not at all), outside (other clients, not translated). Host role, clients closed: packets to the internet on neither path ([egress] enforce). Absent where counting is impossible.",
         samples: dropped,
     },
     Metric {

@@ -6,14 +6,18 @@ use crate::firewall::DropReason;
 use crate::status::snapshot::{PathTraffic, Snapshot, Traffic};
 use crate::types::Family;
 
-/// Packets that the NAT role has dropped after all translation.
+/// Dropped packets.
 pub(super) fn dropped(snapshot: &Snapshot, out: &mut Samples<'_>) {
-    let Some(traffic) = snapshot.traffic.filter(|_| snapshot.role == Role::Nat) else {
+    let Some(traffic) = &snapshot.traffic else {
         return;
     };
-    for reason in DropReason::ALL {
+    let reasons: &[DropReason] = match snapshot.role {
+        Role::Host => &DropReason::OF_HOST,
+        Role::Nat => &DropReason::OF_NAT,
+    };
+    for reason in reasons {
         for family in Family::ALL {
-            let count = traffic.dropped.of(reason).get(family).packets;
+            let count = traffic.dropped.of(*reason).get(family).packets;
             out.value(&[reason.as_str(), family.as_str()], count);
         }
     }

@@ -120,9 +120,7 @@ impl Gathering<'_> {
         let all = &mut self.all;
         match condition {
             Match::NotInputInterface(name) => all.input.exclude(input(name, hook)?),
-            Match::InputInterface(name) => {
-                all.input.restrict(vec![input(name, hook)?], same_name);
-            }
+            Match::InputInterface(name) => all.input.restrict(vec![input(name, hook)?], same_name),
             Match::TcpSyn => all.add(TCP_SYN),
             Match::Redirect => all.add(redirect(family)),
             Match::TcpAnswer(ports) => all.add(&format!(
@@ -139,7 +137,7 @@ impl Gathering<'_> {
                 all.add(&format!("-p udp -m udp --dport {ports} -m socket"));
             }
             Match::OutputInterface(name) => {
-                all.output.restrict(vec![output(name, hook)?], same_name);
+                all.output.restrict(vec![output(name, hook)?], same_name)
             }
             Match::Source(prefix) => {
                 same_family(rule, Family::of_net(prefix), family)?;
@@ -173,10 +171,12 @@ impl Gathering<'_> {
                 self.realm = Some(*more);
             }
             Match::NotRealm(other) => all.add(&in_realm(rule, *other, "! ", hook, family)?),
-            Match::NextHop(_) | Match::NotNextHop(_) | Match::OutputIndex(_) => {
-                return inexpressible(format!("{condition:?}"));
-            }
-            Match::Forwarded | Match::OpensFlow => return inexpressible(format!("{condition:?}")),
+            Match::NextHop(_)
+            | Match::NotNextHop(_)
+            | Match::OutputIndex(_)
+            | Match::DestinationByMark(_)
+            | Match::Forwarded
+            | Match::OpensFlow => return inexpressible(format!("{condition:?}")),
             Match::SourceSlots { slots, of, seed } => self.add_slots(slots, *of, *seed)?,
         }
         Ok(())

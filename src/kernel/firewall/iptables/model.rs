@@ -171,6 +171,9 @@ pub fn place(hook: Hook) -> Option<(&'static str, &'static str, &'static str)> {
         Hook::PostroutingCount => ("mangle", "POSTROUTING", "TRAILBLAZER-COUNT"),
         Hook::PostroutingNat => ("nat", "POSTROUTING", "TRAILBLAZER-POST"),
         Hook::PostroutingGuard => ("mangle", "POSTROUTING", GUARD_CHAIN),
-        Hook::PreroutingMark | Hook::ForwardUnmark | Hook::PostroutingLast => return None,
+        Hook::PreroutingMark
+        | Hook::ForwardUnmark
+        | Hook::PostroutingClosed
+        | Hook::PostroutingLast => return None,
     })
 }

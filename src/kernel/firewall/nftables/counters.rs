@@ -39,11 +39,16 @@ pub(super) fn of_paths() -> Vec<CounterState> {
 }
 
 /// The counters of dropped packets, at zero.
-pub(super) fn of_drops() -> Vec<CounterState> {
-    of_both_families(DropReason::ALL.map(Counted::Dropped))
+pub(super) fn of_drops(reasons: &[DropReason]) -> Vec<CounterState> {
+    of_both_families(reasons.iter().copied().map(Counted::Dropped))
 }
 
-fn of_both_families(all: [Counted; 2]) -> Vec<CounterState> {
+/// Every counter, at zero.
+fn of_all() -> impl Iterator<Item = CounterState> {
+    of_paths().into_iter().chain(of_drops(&DropReason::ALL))
+}
+
+fn of_both_families(all: impl IntoIterator<Item = Counted>) -> Vec<CounterState> {
     all.into_iter()
         .flat_map(|what| {
             Family::ALL.map(|family| CounterState {
@@ -72,9 +77,7 @@ pub(super) fn parse(list: &[Attribute<'_>]) -> Option<CounterState> {
         packets: be64(&data, NFTA_COUNTER_PACKETS)?,
         bytes: be64(&data, NFTA_COUNTER_BYTES)?,
     };
-    of_paths()
-        .into_iter()
-        .chain(of_drops())
+    of_all()
         .find(|known| name(known.what, known.family) == found)
         .map(|known| CounterState { traffic, ..known })
 }
@@ -141,7 +144,7 @@ mod tests {
 
     #[test]
     fn counter_is_read_back_from_its_message() {
-        for mut known in of_paths().into_iter().chain(of_drops()) {
+        for mut known in of_all() {
             known.traffic.bytes = u64::MAX - 1;
             assert_eq!(made(&new(TABLE, &known)), Some(known));
         }

@@ -173,6 +173,7 @@ impl Decoder {
         let value = match number(&list, NFTA_FIB_FLAGS)? {
             NFTA_FIB_F_SADDR => Value::SourceType,
             NFTA_FIB_F_DADDR => Value::DestinationType,
+            flags if flags == NFTA_FIB_F_DADDR | NFTA_FIB_F_MARK => Value::DestinationTypeByMark,
             _ => return None,
         };
         self.store(number(&list, NFTA_FIB_DREG)?, value)

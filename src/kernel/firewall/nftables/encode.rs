@@ -8,7 +8,9 @@ use super::message::{COMMENT, RuleState, comment_userdata};
 use super::sets::{destination_set, number_set};
 use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
-use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ports, Ruleset, Statement};
+use crate::firewall::{
+    BackendKind, Chain, DropReason, FwRule, Hook, Match, Ports, Ruleset, Statement,
+};
 use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::Attributes;
 use crate::types::{Family, Mark, Realm};
@@ -39,16 +41,18 @@ pub(super) fn table(name: &str, ruleset: &Ruleset) -> Result<TableState, Firewal
         }
         table.chains.push(encoded);
     }
-    let any = |counts: fn(&Statement) -> bool| {
+    let any = |counts: &dyn Fn(&Statement) -> bool| {
         let mut rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
         rules.any(|rule| counts(&rule.verdict))
     };
     // All counters, so that the numbers of a family survive a policy without a rule for the family.
-    if any(|verdict| matches!(verdict, Statement::Count(_))) {
+    if any(&|verdict| matches!(verdict, Statement::Count(_))) {
         table.counters = counters::of_paths();
     }
-    if any(|verdict| matches!(verdict, Statement::DropCounted(_))) {
-        table.counters.extend(counters::of_drops());
+    for reasons in [&DropReason::OF_NAT[..], &DropReason::OF_HOST] {
+        if any(&|verdict| matches!(verdict, Statement::DropCounted(why) if reasons.contains(why))) {
+            table.counters.extend(counters::of_drops(reasons));
+        }
     }
     Ok(table)
 }
@@ -61,6 +65,7 @@ fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, F
         Hook::ForwardUnmark => ("forward-unmark", "filter", NF_INET_FORWARD, i32::MIN),
         Hook::OutputReroute => ("output", "route", NF_INET_LOCAL_OUT, -150),
         Hook::Forward => ("forward", "filter", NF_INET_FORWARD, -150),
+        Hook::PostroutingClosed => ("closed", "filter", NF_INET_POST_ROUTING, -151),
         Hook::PostroutingCount => ("count", "filter", NF_INET_POST_ROUTING, -150),
         Hook::PostroutingNat => ("postrouting-nat", "nat", NF_INET_POST_ROUTING, 95),
         Hook::PostroutingGuard => ("guard", "filter", NF_INET_POST_ROUTING, 150),
@@ -91,6 +96,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
     match condition {
         Match::Source(prefix) | Match::NotSource(prefix) => vec![Family::of_net(prefix)],
         Match::NextHop(address) | Match::NotNextHop(address) => vec![Family::of(*address)],
+        Match::DestinationByMark(_) => vec![Family::Ipv6],
         Match::Realm(_) | Match::NotRealm(_) => vec![Family::Ipv4],
         Match::DestinationAnyOf(prefixes) | Match::DestinationNoneOf(prefixes) => {
             let mut families: Vec<_> = prefixes.iter().map(Family::of_net).collect();
@@ -206,12 +212,11 @@ fn encode_match(
         Match::NotSource(net) => {
             expressions.prefix(source_of(Family::of_net(net)), NFT_CMP_NEQ, *net)
         }
-        Match::DestinationIsLocal => expressions
-            .fib_type(NFTA_FIB_F_DADDR)
-            .compare(NFT_CMP_EQ, &RTN_LOCAL.to_ne_bytes()),
-        Match::SourceNotLocal => expressions
-            .fib_type(NFTA_FIB_F_SADDR)
-            .compare(NFT_CMP_NEQ, &RTN_LOCAL.to_ne_bytes()),
+        Match::DestinationIsLocal => {
+            expressions.route_kind(NFTA_FIB_F_DADDR, NFT_CMP_EQ, RTN_LOCAL)
+        }
+        Match::DestinationByMark(kind) => expressions.kind_by_mark(*kind),
+        Match::SourceNotLocal => expressions.route_kind(NFTA_FIB_F_SADDR, NFT_CMP_NEQ, RTN_LOCAL),
         Match::Forwarded => forwarded(expressions),
         Match::OpensFlow => unconfirmed(expressions),
         Match::NewFlow => state(expressions, CT_STATE_NEW),

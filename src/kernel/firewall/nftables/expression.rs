@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::uapi::*;
+use crate::firewall::RouteKind;
 use crate::kernel::wire::Attributes;
 use crate::types::Family;
 
@@ -102,7 +103,21 @@ impl Expressions {
     }
 
     /// Loads the type of the source or destination address, as selected by `flags`.
-    pub(super) fn fib_type(self, flags: u32) -> Self {
+    /// Compares the kind of the route to an address of the packet (`RTN_*`).
+    pub(super) fn route_kind(self, flags: u32, operator: u32, kind: u32) -> Self {
+        self.fib_type(flags).compare(operator, &kind.to_ne_bytes())
+    }
+
+    /// Matches the kind of the route that the policy rules find for the destination and the mark.
+    pub(super) fn kind_by_mark(self, kind: RouteKind) -> Self {
+        let kind = match kind {
+            RouteKind::Unicast => RTN_UNICAST,
+            RouteKind::Unreachable => RTN_UNREACHABLE,
+        };
+        self.route_kind(NFTA_FIB_F_DADDR | NFTA_FIB_F_MARK, NFT_CMP_EQ, kind)
+    }
+
+    fn fib_type(self, flags: u32) -> Self {
         let load = Attributes::new()
             .put_be32(NFTA_FIB_DREG, NFT_REG_1)
             .put_be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE)

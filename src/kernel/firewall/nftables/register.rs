@@ -14,6 +14,7 @@ pub(super) enum Value {
     Socket(u32),
     SourceType,
     DestinationType,
+    DestinationTypeByMark,
     Payload {
         base: u32,
         offset: u32,
@@ -79,6 +80,7 @@ impl fmt::Display for Value {
             Value::Socket(key) => write!(f, "socket key-{key}"),
             Value::SourceType => f.write_str("fib saddr type"),
             Value::DestinationType => f.write_str("fib daddr type"),
+            Value::DestinationTypeByMark => f.write_str("fib daddr . mark type"),
             Value::Payload {
                 base,
                 offset,
@@ -213,10 +215,14 @@ impl Value {
             Value::Meta(NFT_META_OIF) | Value::Rt(NFT_RT_CLASSID) | Value::Jhash { .. } => {
                 Some(host_number(bytes)?.to_string())
             }
-            Value::SourceType | Value::DestinationType => match host_number(bytes)? {
-                RTN_LOCAL => Some("local".to_owned()),
-                other => Some(other.to_string()),
-            },
+            Value::SourceType | Value::DestinationType | Value::DestinationTypeByMark => {
+                match host_number(bytes)? {
+                    RTN_UNICAST => Some("unicast".to_owned()),
+                    RTN_LOCAL => Some("local".to_owned()),
+                    RTN_UNREACHABLE => Some("unreachable".to_owned()),
+                    other => Some(other.to_string()),
+                }
+            }
             value if value.is_mark() => Some(format!("{:#010x}", host_number(bytes)?)),
             value if value.is_address() => Some(address(bytes)?.to_string()),
             Value::Masked { of, .. } if of.is_mark() => of.constant(bytes),

@@ -181,8 +181,11 @@ pub(super) const NFTA_FIB_FLAGS: u16 = 3;
 pub(super) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub(super) const NFTA_FIB_F_SADDR: u32 = 1;
 pub(super) const NFTA_FIB_F_DADDR: u32 = 2;
-/// `RTN_LOCAL` (linux/rtnetlink.h).
+pub(super) const NFTA_FIB_F_MARK: u32 = 4;
+// Kinds of routes (linux/rtnetlink.h).
+pub(super) const RTN_UNICAST: u32 = 1;
 pub(super) const RTN_LOCAL: u32 = 2;
+pub(super) const RTN_UNREACHABLE: u32 = 7;
 
 pub(super) const NFTA_PAYLOAD_DREG: u16 = 1;
 pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;

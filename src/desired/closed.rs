@@ -1,0 +1,293 @@
+//! Host role: the drop of packets to the internet on neither path (`[egress] enforce`).
+//!
+//! Routes and rules lead packets to their path, and a program may still lead them elsewhere: a flush of
+//! the rules, a rule before ours, a socket bound to an interface (IPv6 passes over an unreachable route
+//! then). So a chain after the last routing decision looks at packets that leave by an interface of the
+//! paths:
+//!
+//! ```text
+//! answers to clients outside, exempt sources, near destinations  → accept
+//! next hop is an egress gateway                                  → accept
+//! IPv4: the route has the realm of the rule of the bypass table  → accept
+//! IPv6: the bypass table has a route to the destination          → accept
+//! other packets by these interfaces                              → count and drop
+//! ```
+//!
+//! The proof is the kernel's route and no list of prefixes, so that a new document changes no rule of the
+//! firewall. IPv6 has no realms: the firewall asks the policy rules about the destination with two marks
+//! that no packet carries outside of this chain. With the first mark every destination is unreachable:
+//! the policy rules are there. With the second mark the bypass table decides.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::counting::MOST_BESIDE;
+use super::shut::FR_ACT_UNREACHABLE;
+use super::{
+    DesiredState, EgressPath, Inputs, disjoint, gateway, lookup, place, realm, rule, special,
+};
+use crate::config::Exemption;
+use crate::degraded::{Degradation, Part};
+use crate::firewall::{Chain, DropReason, FwRule, Hook, Match, RouteKind, Ruleset, Statement};
+use crate::objects::{BypassPath, Rule, RuleAction};
+use crate::ownership::Numbers;
+use crate::types::{Family, IfIndex, Mark};
+
+const NOTHING: &str = "[egress] enforce: there is nothing to enforce, since the settings leave the egress of each family open";
+
+/// True if packets of the family on neither path are dropped.
+pub(super) fn is_closed(inputs: &Inputs, family: Family, state: &DesiredState) -> bool {
+    let enforced = inputs.config.egress.enforce && inputs.backend.matches_next_hop();
+    enforced && state.paths.get(family).egress != EgressPath::Main
+}
+
+/// The marks of the look-ups about IPv6 destinations.
+#[derive(Debug, Clone, Copy)]
+struct ProofMarks {
+    /// No destination has a route.
+    none: Mark,
+    /// Destinations of the bypass table have a route.
+    bypass: Mark,
+    /// A packet without any of the bits.
+    clear: Mark,
+}
+
+impl ProofMarks {
+    fn of(inputs: &Inputs) -> Self {
+        // At least two adjacent bits (config validation).
+        let kernel = &inputs.config.kernel;
+        let (gateway, path) = (kernel.gateway_mask, kernel.path_mask);
+        // Programs like small marks, so the higher bit of the path belongs to the value.
+        let value = |number: u32| Mark {
+            value: path.shut().value | number << gateway.trailing_zeros(),
+            mask: path.0 | gateway,
+        };
+        let none = value(1);
+        ProofMarks {
+            none,
+            bypass: value(2),
+            clear: Mark { value: 0, ..none },
+        }
+    }
+}
+
+/// The policy rules of the look-ups about IPv6 destinations.
+pub(super) fn proof(inputs: &Inputs, numbers: &Numbers, family: Family) -> Vec<Rule> {
+    if family == Family::Ipv4 {
+        return Vec::new();
+    }
+    let marks = ProofMarks::of(inputs);
+    let unreachable = RuleAction::Other(FR_ACT_UNREACHABLE);
+    let rules = [
+        (marks.bypass, lookup(numbers.bypass_table)),
+        (marks.bypass, unreachable.clone()),
+        (marks.none, unreachable),
+    ];
+    let rules = (place::PROOF..)
+        .zip(rules)
+        .map(|(at, (mark, action))| Rule {
+            mark: Some(mark),
+            ..rule(numbers, family, at, action)
+        });
+    rules.collect()
+}
+
+/// Adds the chain to the policy of a host.
+pub(super) fn complete(
+    inputs: &Inputs,
+    numbers: &Numbers,
+    state: &mut DesiredState,
+    policy: &mut Ruleset,
+) {
+    if !inputs.config.egress.enforce {
+        return;
+    }
+    if !inputs.backend.matches_next_hop() {
+        let reason = "[egress] enforce is not in force: only nftables can match the next hop";
+        let advice = "set [nat] backend = \"auto\" or \"nftables\", or remove the key";
+        state
+            .degraded
+            .push(Degradation::new(Part::Egress, None, reason).with_advice(advice));
+        return;
+    }
+    let families = Family::ALL.into_iter();
+    let closed: Vec<Family> = families
+        .filter(|family| is_closed(inputs, *family, state))
+        .collect();
+    if closed.is_empty() {
+        state.notes.push(NOTHING.to_owned());
+        return;
+    }
+    let mut rules = passing(inputs);
+    for family in closed {
+        let leaving = Leaving {
+            inputs,
+            family,
+            bypass: state.paths.get(family).bypass.as_ref(),
+        };
+        rules.extend(leaving.rules(numbers));
+    }
+    let place = policy
+        .chains
+        .partition_point(|chain| chain.hook < Hook::PostroutingClosed);
+    policy.chains.insert(
+        place,
+        Chain {
+            hook: Hook::PostroutingClosed,
+            rules,
+        },
+    );
+}
+
+/// The packets of both families that pass.
+fn passing(inputs: &Inputs) -> Vec<FwRule> {
+    let path = inputs.config.kernel.path_mask;
+    let sources = inputs.config.egress.exempt.iter();
+    let sources = sources.filter_map(|exemption| match exemption {
+        Exemption::Source(net) => Some(Match::Source(*net)),
+        Exemption::Interface(_) => None,
+    });
+    let marks = [
+        Match::FlowMark(path.inbound()),
+        Match::PacketMark(path.packet()),
+    ];
+    let passing = marks.into_iter().chain(sources);
+    passing.map(|it| accept(None, vec![it])).collect()
+}
+
+fn accept(family: Option<Family>, matches: Vec<Match>) -> FwRule {
+    FwRule {
+        family,
+        matches,
+        verdict: Statement::Accept,
+    }
+}
+
+/// The packets of one family that leave by an interface of the paths.
+struct Leaving<'a> {
+    inputs: &'a Inputs<'a>,
+    family: Family,
+    bypass: Option<&'a BypassPath>,
+}
+
+impl Leaving<'_> {
+    fn rules(&self, numbers: &Numbers) -> Vec<FwRule> {
+        let family = Some(self.family);
+        let devices = self.devices();
+        if devices.is_empty() {
+            return Vec::new();
+        }
+        let mut rules = vec![accept(
+            family,
+            vec![Match::DestinationAnyOf(self.near(&devices))],
+        )];
+        let gateways = self.inputs.config.egress.gateways_of(self.family);
+        let gateways = gateways.into_iter().map(Match::NextHop);
+        rules.extend(gateways.map(|gateway| accept(family, vec![gateway])));
+        if self.bypass.is_some() {
+            match self.family {
+                Family::Ipv4 => {
+                    rules.push(accept(family, vec![Match::Realm(realm::of(numbers))]));
+                }
+                Family::Ipv6 => rules.extend(self.prove(&devices)),
+            }
+        }
+        // By name and by number: an interface comes back with another number, and a rename keeps it.
+        let facts = self.inputs.facts;
+        let named = devices.iter().map(|device| facts.device_name(*device));
+        let named = named.map(Match::OutputInterface);
+        let numbered = devices.iter().copied().map(Match::OutputIndex);
+        rules.extend(named.chain(numbered).map(|out| FwRule {
+            family,
+            matches: vec![out],
+            verdict: Statement::DropCounted(DropReason::Closed),
+        }));
+        rules
+    }
+
+    /// The packets that the bypass table leads to their next hop; the others on that hop are dropped.
+    fn prove(&self, devices: &BTreeSet<IfIndex>) -> Vec<FwRule> {
+        let marks = ProofMarks::of(self.inputs);
+        let rule = |matches: Vec<Match>, verdict| FwRule {
+            family: Some(self.family),
+            matches,
+            verdict,
+        };
+        let vias = self.bypass.into_iter().flat_map(BypassPath::vias);
+        let hops: BTreeSet<Vec<Match>> = vias
+            .filter(|via| devices.contains(&via.device))
+            .map(|via| {
+                let out = [Match::OutputIndex(via.device)].into_iter();
+                out.chain(via.gateway.map(Match::NextHop)).collect()
+            })
+            .collect();
+        let mut rules: Vec<FwRule> = hops
+            .iter()
+            .map(|hop| rule(hop.clone(), Statement::SetPacketMark(marks.none)))
+            .collect();
+        for (mark, kind, then) in [
+            (marks.none, RouteKind::Unreachable, marks.bypass),
+            (marks.bypass, RouteKind::Unicast, marks.clear),
+        ] {
+            let matches = vec![Match::PacketMark(mark), Match::DestinationByMark(kind)];
+            rules.push(rule(matches, Statement::SetPacketMark(then)));
+        }
+        for hop in hops {
+            for mark in [marks.none, marks.bypass] {
+                let unproven = [hop.clone(), vec![Match::PacketMark(mark)]].concat();
+                rules.push(rule(unproven, Statement::DropCounted(DropReason::Closed)));
+            }
+            rules.push(accept(Some(self.family), hop));
+        }
+        rules
+    }
+
+    /// The interfaces of the paths and of the main table's default, without the exempt ones.
+    fn devices(&self) -> BTreeSet<IfIndex> {
+        let facts = self.inputs.facts;
+        let gateways = self.inputs.config.egress.gateways_of(self.family);
+        let gateways = gateways.into_iter();
+        let through = gateways.filter_map(|gateway| gateway::egress_device(self.inputs, gateway));
+        let through = through.filter_map(|name| facts.link_named(&name).map(|link| link.index));
+        let default = facts.default_path(self.family, None);
+        let paths = default.iter().chain(self.bypass);
+        let mut devices: BTreeSet<IfIndex> = paths.flat_map(BypassPath::devices).collect();
+        devices.extend(through);
+        let exempt = |device: &IfIndex| {
+            let link = facts.link(*device);
+            let mut exempt = self.inputs.config.egress.exempt.iter();
+            exempt.any(|exemption| match exemption {
+                Exemption::Interface(name) => link.is_some_and(|link| {
+                    link.name == *name || link.altnames.iter().any(|other| other == name)
+                }),
+                Exemption::Source(_) => false,
+            })
+        };
+        devices.retain(|device| !exempt(device));
+        devices
+    }
+
+    /// The destinations that the main table decides about: private networks, the VPC, connected networks
+    /// and the administrator's own routes.
+    fn near(&self, devices: &BTreeSet<IfIndex>) -> Vec<IpNet> {
+        let (facts, family) = (self.inputs.facts, self.family);
+        let own = facts.addresses.iter();
+        let connected = own
+            .filter(|own| Family::of_net(&own.net) == family && devices.contains(&own.link))
+            .map(|own| own.net.trunc());
+        let beside = facts
+            .narrow_routes(family)
+            .filter(|route| route.device.is_some_and(|device| devices.contains(&device)))
+            .map(|route| route.dst.trunc());
+        let mut near = special::thrown(family, self.inputs.vpc_cidrs);
+        near.extend(connected);
+        near.extend(beside.take(MOST_BESIDE));
+        if family == Family::Ipv4 {
+            // DHCP.
+            near.push(IpNet::from(IpAddr::from(std::net::Ipv4Addr::BROADCAST)));
+        }
+        disjoint(near)
+    }
+}
