@@ -29,7 +29,7 @@ use self::burst::FlushDetector;
 use self::culprit::Culprits;
 use self::held::Held;
 use self::reaction::{
-    Reaction, Trigger, connected_changed, firewall_of, narrow_changed, policy_gone, route_gone,
+    Reaction, Trigger, connected_changed, firewall_of, main_route_changed, policy_gone, route_gone,
     rule_came, rule_gone,
 };
 use self::repair::Gone;
@@ -229,9 +229,7 @@ impl Watcher {
             Change::MainDefault(family) => {
                 Reaction::PathChanged(Trigger::Text(format!("the {family} default route changed")))
             }
-            Change::MainWide(dst) => Reaction::Pass(Trigger::Text(format!(
-                "the route {dst} of the main table changed"
-            ))),
+            Change::MainRoute(dst) => main_route_changed(dst, in_force),
             Change::NexthopObject => match in_force.map(|known| known.facts.defaults_use_objects())
             {
                 Some(true) => {
@@ -239,7 +237,6 @@ impl Watcher {
                 }
                 _ => Reaction::Nothing,
             },
-            Change::MainNarrow(dst) => narrow_changed(dst, in_force),
             Change::MainConnected(network) => connected_changed(network, in_force),
             Change::Sysctl {
                 family,

@@ -9,7 +9,7 @@ use crate::firewall::BackendKind;
 use crate::objects::{ForwardPolicy, Route, Rule};
 use crate::plan::{FirewallGoal, ObjectKey};
 use crate::reconcile::InForce;
-use crate::types::Priority;
+use crate::types::{Family, Priority};
 
 /// The reaction to an event, with its cause for the log.
 pub(super) enum Reaction {
@@ -91,9 +91,10 @@ pub(super) fn connected_changed(network: IpNet, in_force: Option<&InForce>) -> R
     }
 }
 
-/// A firewall that drops packets on neither path excepts the administrator's routes.
-pub(super) fn narrow_changed(dst: IpNet, in_force: Option<&InForce>) -> Reaction {
-    if in_force.is_some_and(InForce::is_closed) {
+/// The reaction to a route of the main table: a wide one may take ordinary traffic, and a firewall that
+/// drops packets on neither path excepts the administrator's.
+pub(super) fn main_route_changed(dst: IpNet, in_force: Option<&InForce>) -> Reaction {
+    if Family::is_wide(&dst) || in_force.is_some_and(InForce::is_closed) {
         Reaction::Pass(Trigger::Text(format!(
             "the route {dst} of the main table changed"
         )))

@@ -42,15 +42,13 @@ pub enum Change {
     RouteCame(Route),
     /// The default route of the main table changed.
     MainDefault(Family),
-    /// A route of the main table changed that is nearly as wide as a default.
-    MainWide(IpNet),
+    /// A route of the main table changed that is nearly as wide as a default, or that no routing daemon
+    /// installs.
+    MainRoute(IpNet),
     /// A nexthop object changed, which a default of the main table may use.
     NexthopObject,
     /// A connected network of the main table was added or deleted.
     MainConnected(IpNet),
-    /// A route with a gateway, of the administrator and of no routing daemon, was added to the main
-    /// table or deleted.
-    MainNarrow(IpNet),
     /// A sysctl of an interface or of all interfaces changed (`forwarding`, `rp_filter` and others).
     /// The kernel doesn't report the value.
     Sysctl {
@@ -134,15 +132,13 @@ fn route_change(frame: &Frame<'_>) -> Result<Option<Change>, WireError> {
         if Family::is_default(&route.key.dst) {
             return Ok(Some(Change::MainDefault(route.key.family())));
         }
-        if Family::is_wide(&route.key.dst) {
-            return Ok(Some(Change::MainWide(route.key.dst)));
-        }
+        let wide = Family::is_wide(&route.key.dst);
         let connected = matches!(&route.target, RouteTarget::Via(via) if via.gateway.is_none());
-        if connected {
+        if connected && !wide {
             return Ok(Some(Change::MainConnected(route.key.dst)));
         }
         let lasting = OF_ADMINISTRATORS.contains(&route.protocol.0);
-        return Ok(lasting.then_some(Change::MainNarrow(route.key.dst)));
+        return Ok((wide || lasting).then_some(Change::MainRoute(route.key.dst)));
     }
     Ok(Some(match frame.kind {
         RTM_DELROUTE => Change::RouteGone(route),
