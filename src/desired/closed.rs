@@ -26,10 +26,11 @@ use ipnet::IpNet;
 use super::counting::MOST_BESIDE;
 use super::shut::FR_ACT_UNREACHABLE;
 use super::{
-    DesiredState, EgressPath, Inputs, disjoint, gateway, lookup, place, realm, rule, special,
+    DesiredState, EgressPath, Inputs, disjoint, gateway, inbound, lookup, place, realm, rule,
 };
 use crate::config::Exemption;
 use crate::degraded::{Degradation, Part};
+use crate::facts::MainRoute;
 use crate::firewall::{Chain, DropReason, FwRule, Hook, Match, RouteKind, Ruleset, Statement};
 use crate::objects::{BypassPath, Rule, RuleAction};
 use crate::ownership::Numbers;
@@ -255,17 +256,14 @@ impl Leaving<'_> {
         let paths = default.iter().chain(self.bypass);
         let mut devices: BTreeSet<IfIndex> = paths.flat_map(BypassPath::devices).collect();
         devices.extend(through);
-        let exempt = |device: &IfIndex| {
-            let link = facts.link(*device);
-            let mut exempt = self.inputs.config.egress.exempt.iter();
-            exempt.any(|exemption| match exemption {
-                Exemption::Interface(name) => link.is_some_and(|link| {
-                    link.name == *name || link.altnames.iter().any(|other| other == name)
-                }),
-                Exemption::Source(_) => false,
-            })
-        };
-        devices.retain(|device| !exempt(device));
+        let exempt = self.inputs.config.egress.exempt.iter();
+        let exempt = exempt.filter_map(|exemption| match exemption {
+            Exemption::Interface(name) => facts.link_named(name),
+            Exemption::Source(_) => None,
+        });
+        for link in exempt {
+            devices.remove(&link.index);
+        }
         devices
     }
 
@@ -273,17 +271,13 @@ impl Leaving<'_> {
     /// and the administrator's own routes.
     fn near(&self, devices: &BTreeSet<IfIndex>) -> Vec<IpNet> {
         let (facts, family) = (self.inputs.facts, self.family);
-        let own = facts.addresses.iter();
-        let connected = own
-            .filter(|own| Family::of_net(&own.net) == family && devices.contains(&own.link))
-            .map(|own| own.net.trunc());
-        let beside = facts
-            .narrow_routes(family)
-            .filter(|route| route.device.is_some_and(|device| devices.contains(&device)))
-            .map(|route| route.dst.trunc());
-        let mut near = special::thrown(family, self.inputs.vpc_cidrs);
-        near.extend(connected);
-        near.extend(beside.take(MOST_BESIDE));
+        let own = |route: &&MainRoute| route.device.is_some_and(|it| devices.contains(&it));
+        let beside = facts.narrow_routes(family).filter(own);
+        let beside = beside.map(|route| route.dst.trunc()).take(MOST_BESIDE);
+        let inside = devices
+            .iter()
+            .flat_map(|device| inbound::inside(self.inputs, family, *device));
+        let mut near: Vec<IpNet> = inside.chain(beside).collect();
         if family == Family::Ipv4 {
             // DHCP.
             near.push(IpNet::from(IpAddr::from(std::net::Ipv4Addr::BROADCAST)));

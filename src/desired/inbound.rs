@@ -153,7 +153,7 @@ fn outer_devices(inputs: &Inputs, family: Family, state: &DesiredState) -> BTree
 /// Sources that are not outside: private networks and the VPC, whose answers our tables throw back to
 /// the main table anyway, and the connected networks of the interface. Their hosts may use this
 /// host as their router.
-fn inside(inputs: &Inputs, family: Family, device: IfIndex) -> Vec<IpNet> {
+pub(super) fn inside(inputs: &Inputs, family: Family, device: IfIndex) -> Vec<IpNet> {
     let own = inputs.facts.addresses.iter();
     let connected = own
         .filter(|own| own.link == device && Family::of_net(&own.net) == family)
