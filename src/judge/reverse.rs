@@ -23,7 +23,7 @@ pub struct Incoming {
 }
 
 /// Host role: the packets to ask the kernel about; none while our rules are not in the kernel, or
-/// where no interface checks.
+/// if no interface has the reverse path check.
 pub fn incoming(promise: &Promise<'_>) -> Vec<Incoming> {
     if !promise.is_installed(FAMILY) || promise.forwards(FAMILY) {
         return Vec::new();
