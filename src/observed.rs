@@ -1,11 +1,12 @@
 //! The present kernel state as values: the input of the plan.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall};
-use crate::objects::{BypassPath, ForwardPolicy, NexthopObject, Route, Rule};
+use crate::objects::{BypassPath, ForwardPolicy, NexthopObject, Route, RouteTarget, Rule};
 use crate::ownership::{Numbers, Ownership};
-use crate::types::{Family, PerFamily};
+use crate::types::{Family, PerFamily, Slot};
 
 /// The state that the plan compares with the desired state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +107,22 @@ impl ObservedState {
                         .any(|nexthop| old.owns_nexthop(nexthop))
             })
             .collect()
+    }
+
+    /// The gateways of pinned flows, by the labels in their tables: a `throw` for one address.
+    pub fn slots(&self, ownership: &Ownership) -> PerFamily<BTreeMap<Slot, IpAddr>> {
+        let mut found: PerFamily<BTreeMap<Slot, IpAddr>> = PerFamily::default();
+        for route in self.routes.iter().filter(|it| ownership.owns_route(it)) {
+            let label = route.key.dst;
+            let is_label =
+                route.target == RouteTarget::Throw && label.prefix_len() == label.max_prefix_len();
+            if let (true, Some(slot @ 1..)) = (is_label, ownership.current.slot_of(route.key.table))
+            {
+                let slots = found.get_mut(route.key.family());
+                slots.insert(slot, label.addr());
+            }
+        }
+        found
     }
 
     /// The present path of our bypass routes: a family without a default route for the moment (a

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::objects::{NexthopObject, Route, Rule, RuleAction};
-use crate::types::{NexthopId, PerFamily, Priority, Protocol, TableId};
+use crate::types::{NexthopId, PIN_TABLES, PerFamily, Priority, Protocol, Slot, TableId};
 
 /// The number of priorities reserved for our rules, from the first on.
 pub const PRIORITY_RANGE: u32 = 100;
@@ -21,6 +21,9 @@ pub struct Numbers {
     pub egress_table: TableId,
     pub protocol: Protocol,
     pub priority: Priority,
+    /// The first table of pinned flows; `None` in a config without pinned flows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin_tables: Option<TableId>,
 }
 
 impl Numbers {
@@ -31,7 +34,20 @@ impl Numbers {
             egress_table: config.egress.table,
             protocol: config.kernel.protocol,
             priority: config.kernel.priority,
+            pin_tables: config.egress.pins().then_some(config.kernel.pin_tables),
         }
+    }
+
+    /// The table of flows pinned to the gateway of a slot; slot 0 is the bypass path.
+    pub fn pin_table(&self, slot: Slot) -> Option<TableId> {
+        let first = self.pin_tables?;
+        (slot < PIN_TABLES).then(|| TableId(first.0 + slot))
+    }
+
+    /// The slot of a table of pinned flows.
+    pub fn slot_of(&self, table: TableId) -> Option<Slot> {
+        let slot = table.0.checked_sub(self.pin_tables?.0)?;
+        (slot < PIN_TABLES).then_some(slot)
     }
 
     fn in_range(&self, priority: Priority) -> bool {
@@ -57,6 +73,7 @@ impl Default for Numbers {
             egress_table: TableId(1084),
             protocol: Protocol(83),
             priority: Priority(30000),
+            pin_tables: Some(TableId(1100)),
         }
     }
 }
@@ -86,7 +103,12 @@ impl Ownership {
     pub fn tables(&self) -> Vec<TableId> {
         let mut tables: Vec<TableId> = self
             .all()
-            .flat_map(|numbers| [numbers.bypass_table, numbers.egress_table])
+            .flat_map(|numbers| {
+                let pinned = (0..PIN_TABLES).filter_map(|slot| numbers.pin_table(slot));
+                [numbers.bypass_table, numbers.egress_table]
+                    .into_iter()
+                    .chain(pinned)
+            })
             .collect();
         tables.sort();
         tables.dedup();
@@ -103,13 +125,19 @@ impl Ownership {
         self.all().any(|numbers| {
             route.protocol == numbers.protocol
                 && (route.key.table == numbers.bypass_table
-                    || route.key.table == numbers.egress_table)
+                    || route.key.table == numbers.egress_table
+                    || numbers.slot_of(route.key.table).is_some())
         })
     }
 
     /// True for a bypass table, current or earlier.
     pub fn is_bypass_table(&self, table: TableId) -> bool {
         self.all().any(|numbers| table == numbers.bypass_table)
+    }
+
+    /// True for a table of pinned flows, current or earlier.
+    pub fn is_pin_table(&self, table: TableId) -> bool {
+        self.all().any(|numbers| numbers.slot_of(table).is_some())
     }
 
     /// True for a rule of ours.

@@ -3,11 +3,15 @@
 //! A table id and a mark are both `u32`. Two swapped arguments would compile and send traffic the
 //! wrong way, so each number has its own type.
 
+mod pins;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use pins::{PIN_TABLES, PinMarks, Slot};
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

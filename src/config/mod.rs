@@ -4,6 +4,7 @@
 //! places: its field and default are here, its key and reader are in `schema`. `validate` checks
 //! combinations of settings.
 
+mod derived;
 mod disk;
 #[cfg(test)]
 mod doc_tests;
@@ -216,6 +217,8 @@ settings! {
         pub enforce: bool = false,
         /// Packets that `enforce` lets pass.
         pub exempt: Vec<Exemption> = Vec::new(),
+        /// Open flows keep their path, with `enforce` alone.
+        pub pin: bool = true,
     }
 }
 
@@ -226,24 +229,6 @@ pub enum Exemption {
     Interface(String),
     /// Packets from the network.
     Source(IpNet),
-}
-
-impl EgressConfig {
-    /// True if the settings leave the egress of every family open without a gateway.
-    pub fn is_open(&self) -> bool {
-        let opens = self.gateways.is_empty() || self.when_down == WhenDown::Bypass;
-        opens && self.close.is_empty()
-    }
-
-    /// The gateways of one family, sorted.
-    pub fn gateways_of(&self, family: Family) -> Vec<IpAddr> {
-        let gateways = self.gateways.iter().copied();
-        let mut found: Vec<IpAddr> = gateways
-            .filter(|gateway| Family::of(*gateway) == family)
-            .collect();
-        found.sort();
-        found
-    }
 }
 
 /// `[nat] bypass`: the source address of bypass traffic.
@@ -341,6 +326,8 @@ settings! {
         pub path_mask: PathMask = PathMask(0x0030),
         /// The mark bits of the gateway.
         pub gateway_mask: u32 = 0x000e,
+        /// The first routing table of pinned flows; the seven tables after it are ours too.
+        pub pin_tables: TableId = TableId(1100),
         /// The sysctls that we may write.
         pub manage: BTreeSet<ManagedSysctl> = BTreeSet::new(),
     }

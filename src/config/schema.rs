@@ -128,6 +128,7 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
         "egress.enforce" => egress.enforce, value(BOOLEAN, boolean);
         "egress.exempt" => egress.exempt,
             each("a list of interfaces, addresses and prefixes such as [\"tun0\", \"10.9.0.0/16\"]", text(exemption));
+        "egress.pin" => egress.pin, value(BOOLEAN, boolean);
         "vpc.cidrs" => config.vpc_cidrs,
             each("a list such as [\"auto\"] or [\"10.0.0.0/16\"]", auto_or(narrow_prefix));
         "vpc.metadata" => config.metadata, value("\"auto\", \"on\" or \"off\"", word);
@@ -188,6 +189,7 @@ fn read_kernel(reader: &mut Reader<'_>, config: &mut Config) {
             value("a whole number such as 30000", integer(1, last_priority, priority));
         "kernel.marks.path" => kernel.path_mask.0, mask();
         "kernel.marks.gateway" => kernel.gateway_mask, mask();
+        "kernel.pin_tables" => kernel.pin_tables, table();
         "kernel.manage" => kernel.manage,
             each("a list of sysctls such as [\"ip_forward\"]", word);
     }

@@ -146,6 +146,9 @@ impl Mistakes {
                 format!("{egress} is the bypass path's table too: the two paths need a table each"),
             );
         }
+        if config.egress.pins() {
+            self.pin_tables(config);
+        }
         let protocol = config.kernel.protocol.0;
         let owner = match protocol {
             // RTPROT_UNSPEC to RTPROT_STATIC, linux/rtnetlink.h.

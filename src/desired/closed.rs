@@ -24,6 +24,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::counting::MOST_BESIDE;
+use super::pins::Pins;
 use super::shut::FR_ACT_UNREACHABLE;
 use super::{
     DesiredState, EgressPath, Inputs, disjoint, gateway, inbound, lookup, place, realm, rule,
@@ -32,9 +33,9 @@ use crate::config::Exemption;
 use crate::degraded::{Degradation, Part};
 use crate::facts::MainRoute;
 use crate::firewall::{Chain, DropReason, FwRule, Hook, Match, RouteKind, Ruleset, Statement};
-use crate::objects::{BypassPath, Rule, RuleAction};
+use crate::objects::{BypassPath, Rule, RuleAction, Via};
 use crate::ownership::Numbers;
-use crate::types::{Family, IfIndex, Mark};
+use crate::types::{Family, IfIndex, PerFamily};
 
 const NOTHING: &str = "[egress] enforce: there is nothing to enforce, since the settings leave the egress of each family open";
 
@@ -44,47 +45,17 @@ pub(super) fn is_closed(inputs: &Inputs, family: Family, state: &DesiredState) -
     enforced && state.paths.get(family).egress != EgressPath::Main
 }
 
-/// The marks of the look-ups about IPv6 destinations.
-#[derive(Debug, Clone, Copy)]
-struct ProofMarks {
-    /// No destination has a route.
-    none: Mark,
-    /// Destinations of the bypass table have a route.
-    bypass: Mark,
-    /// A packet without any of the bits.
-    clear: Mark,
-}
-
-impl ProofMarks {
-    fn of(inputs: &Inputs) -> Self {
-        // At least two adjacent bits (config validation).
-        let kernel = &inputs.config.kernel;
-        let (gateway, path) = (kernel.gateway_mask, kernel.path_mask);
-        // Programs like small marks, so the higher bit of the path belongs to the value.
-        let value = |number: u32| Mark {
-            value: path.shut().value | number << gateway.trailing_zeros(),
-            mask: path.0 | gateway,
-        };
-        let none = value(1);
-        ProofMarks {
-            none,
-            bypass: value(2),
-            clear: Mark { value: 0, ..none },
-        }
-    }
-}
-
 /// The policy rules of the look-ups about IPv6 destinations.
 pub(super) fn proof(inputs: &Inputs, numbers: &Numbers, family: Family) -> Vec<Rule> {
     if family == Family::Ipv4 {
         return Vec::new();
     }
-    let marks = ProofMarks::of(inputs);
+    let marks = inputs.config.kernel.pin_marks();
     let unreachable = RuleAction::Other(FR_ACT_UNREACHABLE);
     let rules = [
-        (marks.bypass, lookup(numbers.bypass_table)),
-        (marks.bypass, unreachable.clone()),
-        (marks.none, unreachable),
+        (marks.lookup_bypass(), lookup(numbers.bypass_table)),
+        (marks.lookup_bypass(), unreachable.clone()),
+        (marks.lookup_none(), unreachable),
     ];
     let rules = (place::PROOF..)
         .zip(rules)
@@ -99,6 +70,7 @@ pub(super) fn proof(inputs: &Inputs, numbers: &Numbers, family: Family) -> Vec<R
 pub(super) fn complete(
     inputs: &Inputs,
     numbers: &Numbers,
+    pins: &PerFamily<Option<Pins>>,
     state: &mut DesiredState,
     policy: &mut Ruleset,
 ) {
@@ -127,6 +99,7 @@ pub(super) fn complete(
             inputs,
             family,
             bypass: state.paths.get(family).bypass.as_ref(),
+            pins: pins.get(family).as_ref(),
         };
         rules.extend(leaving.rules(numbers));
     }
@@ -171,6 +144,7 @@ struct Leaving<'a> {
     inputs: &'a Inputs<'a>,
     family: Family,
     bypass: Option<&'a BypassPath>,
+    pins: Option<&'a Pins>,
 }
 
 impl Leaving<'_> {
@@ -187,6 +161,7 @@ impl Leaving<'_> {
         let gateways = self.inputs.config.egress.gateways_of(self.family);
         let gateways = gateways.into_iter().map(Match::NextHop);
         rules.extend(gateways.map(|gateway| accept(family, vec![gateway])));
+        rules.extend(self.pinned(&devices));
         if self.bypass.is_some() {
             match self.family {
                 Family::Ipv4 => {
@@ -210,33 +185,27 @@ impl Leaving<'_> {
 
     /// The packets that the bypass table leads to their next hop; the others on that hop are dropped.
     fn prove(&self, devices: &BTreeSet<IfIndex>) -> Vec<FwRule> {
-        let marks = ProofMarks::of(self.inputs);
+        let marks = self.inputs.config.kernel.pin_marks();
+        let (none, bypass) = (marks.lookup_none(), marks.lookup_bypass());
         let rule = |matches: Vec<Match>, verdict| FwRule {
             family: Some(self.family),
             matches,
             verdict,
         };
-        let vias = self.bypass.into_iter().flat_map(BypassPath::vias);
-        let hops: BTreeSet<Vec<Match>> = vias
-            .filter(|via| devices.contains(&via.device))
-            .map(|via| {
-                let out = [Match::OutputIndex(via.device)].into_iter();
-                out.chain(via.gateway.map(Match::NextHop)).collect()
-            })
-            .collect();
+        let hops = self.bypass_hops(devices);
         let mut rules: Vec<FwRule> = hops
             .iter()
-            .map(|hop| rule(hop.clone(), Statement::SetPacketMark(marks.none)))
+            .map(|hop| rule(hop.clone(), Statement::SetPacketMark(none)))
             .collect();
         for (mark, kind, then) in [
-            (marks.none, RouteKind::Unreachable, marks.bypass),
-            (marks.bypass, RouteKind::Unicast, marks.clear),
+            (none, RouteKind::Unreachable, bypass),
+            (bypass, RouteKind::Unicast, marks.clear()),
         ] {
             let matches = vec![Match::PacketMark(mark), Match::DestinationByMark(kind)];
             rules.push(rule(matches, Statement::SetPacketMark(then)));
         }
         for hop in hops {
-            for mark in [marks.none, marks.bypass] {
+            for mark in [none, bypass] {
                 let unproven = [hop.clone(), vec![Match::PacketMark(mark)]].concat();
                 rules.push(rule(unproven, Statement::DropCounted(DropReason::Closed)));
             }
@@ -245,11 +214,45 @@ impl Leaving<'_> {
         rules
     }
 
+    /// The next hops of the bypass path.
+    fn bypass_hops(&self, devices: &BTreeSet<IfIndex>) -> BTreeSet<Vec<Match>> {
+        let vias = self.bypass.into_iter().flat_map(BypassPath::vias);
+        let hop = |via: Via| {
+            let of_family = |gateway: &IpAddr| Family::of(*gateway) == self.family;
+            let gateway = via.gateway.filter(of_family).map(Match::NextHop);
+            let out = [Match::OutputIndex(via.device)].into_iter();
+            out.chain(gateway).collect()
+        };
+        vias.filter(|via| devices.contains(&via.device))
+            .map(hop)
+            .collect()
+    }
+
+    /// The packets of pinned flows: their first packet was on the path.
+    fn pinned(&self, devices: &BTreeSet<IfIndex>) -> Vec<FwRule> {
+        let Some(pins) = self.pins else {
+            return Vec::new();
+        };
+        let bypass = Match::FlowMark(pins.marks.bypass_flow());
+        let by_bypass = self.bypass_hops(devices).into_iter();
+        let by_bypass = by_bypass.map(|hop| [hop, vec![bypass.clone()]].concat());
+        let by_slot = pins.draining().map(|(slot, gateway)| {
+            let flow = Match::FlowMark(pins.marks.slot(slot));
+            vec![Match::NextHop(gateway), flow]
+        });
+        let passing = by_bypass.chain(by_slot);
+        passing
+            .map(|matches| accept(Some(self.family), matches))
+            .collect()
+    }
+
     /// The interfaces of the paths and of the main table's default, without the exempt ones.
     fn devices(&self) -> BTreeSet<IfIndex> {
         let facts = self.inputs.facts;
         let gateways = self.inputs.config.egress.gateways_of(self.family);
-        let gateways = gateways.into_iter();
+        let draining = self.pins.into_iter().flat_map(Pins::draining);
+        let draining = draining.map(|(_, gateway)| gateway);
+        let gateways = gateways.into_iter().chain(draining);
         let through = gateways.filter_map(|gateway| gateway::egress_device(self.inputs, gateway));
         let through = through.filter_map(|name| facts.link_named(&name).map(|link| link.index));
         let default = facts.default_path(self.family, None);

@@ -5,19 +5,21 @@ use std::net::IpAddr;
 use super::{
     DesiredState, EgressPath, Inputs, WORST_METRIC, closed,
     counting::{self, Counting},
-    gateway, inbound, landing, lookup, main_without_default, metric, place, presence, realm, route,
-    rule, special,
+    gateway, inbound, landing, lookup, main_without_default, metric,
+    pins::Pins,
+    place, presence, realm, route, rule, special,
 };
 use crate::config::WhenDown;
 use crate::degraded::Part;
 use crate::objects::{ForeignSelector, Leg, RouteTarget, RuleAction, Via};
 use crate::ownership::Numbers;
-use crate::types::Family;
+use crate::types::{Family, PerFamily};
 
 /// Adds the egress path, the rules and the marks to a state with bypass routes.
 pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
     let numbers = Numbers::of(inputs.config);
     let mut counting = Counting::default();
+    let mut pins = PerFamily::default();
     for family in Family::ALL {
         if !inputs.available.get(family) {
             if !inputs.config.egress.gateways_of(family).is_empty() {
@@ -51,14 +53,29 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         state.rules.extend([inbound, main]);
         state.rules.extend(bypass.into_iter().chain(egress));
         state.rules.push(landing(&numbers, family));
-        if let Some(paths) = counting::of_host(inputs, &numbers, family, state) {
-            counting.add(inputs.config, family, paths);
+        if let Some(mut paths) = counting::of_host(inputs, &numbers, family, state) {
+            let closed = closed::is_closed(inputs, family, state);
+            let pinned = closed
+                .then(|| Pins::of(inputs, family, &mut state.notes))
+                .flatten();
+            if let Some(pinned) = &pinned {
+                pinned.complete(inputs, &numbers, state);
+                let conditions = paths.bypass.iter_mut().chain(&mut paths.egress);
+                conditions.for_each(|all| all.extend(pinned.without_exempt(inputs)));
+            }
+            counting.add(inputs.config, family, paths, pinned.as_ref());
+            *pins.get_mut(family) = pinned;
         }
     }
     if !state.rules.is_empty() {
         let mut policy = inbound::marks(inputs, state);
+        for family in Family::ALL {
+            if let Some(pins) = pins.get(family) {
+                pins.mark(&mut policy);
+            }
+        }
         counting.complete(&mut policy);
-        closed::complete(inputs, &numbers, state, &mut policy);
+        closed::complete(inputs, &numbers, &pins, state, &mut policy);
         state.firewall = Some(policy);
     }
 }

@@ -13,6 +13,7 @@ mod last;
 mod masquerade;
 mod mss;
 mod nat;
+mod pins;
 mod place;
 mod presence;
 mod realm;
@@ -37,6 +38,7 @@ use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, TableId}
 
 pub use addresses::{Presence, presence};
 use fault::Fault;
+pub use pins::KnownSlots;
 use shares::Shares;
 pub use sysctl::{SysctlSetting, conntrack_max, is_crowded};
 
@@ -64,6 +66,8 @@ pub struct Inputs<'a> {
     pub no_switch: PerFamily<Option<String>>,
     /// NAT role: the stored owners of the slots of source hosts.
     pub shares: &'a Shares,
+    /// Host role: the gateways of pinned flows.
+    pub slots: KnownSlots,
 }
 
 /// The state that a pass establishes.
@@ -152,6 +156,7 @@ impl<'a> Inputs<'a> {
             unfiltered: PerFamily::default(),
             no_switch: PerFamily::default(),
             shares,
+            slots: KnownSlots::default(),
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Offsets of our rules in the priority range. The gaps are for the rules of pinned flows, and for
-//! rules of the administrator between ours.
+//! Offsets of our rules in the priority range. The gaps are for rules of the administrator between ours.
 
 /// Flows opened from outside skip the other rules.
 pub const INBOUND: u32 = 0;
 /// The first rule for answers of a host whose egress is shut before the first pass.
 pub const ANSWERS: u32 = 1;
+/// The tables of pinned flows, one rule for each slot: the marks of the rules are disjoint, and the shut
+/// state of a host leaves no other number free.
+pub const PINS: u32 = 9;
 /// The main table without its default.
 pub const MAIN: u32 = 10;
 /// The rules of IPv6 look-ups of the firewall: is the destination a bypass prefix?

@@ -85,7 +85,7 @@ pub(super) fn translate(
     let open = out_name.as_deref().filter(|_| !addresses.is_empty());
     if let Some(out) = open {
         let matches = counting::of_nat(sources, &asks, out, &guarded);
-        chains.counting.add(inputs.config, family, matches);
+        chains.counting.add(inputs.config, family, matches, None);
     }
     if let Some(bypass) = &bypass {
         asks.extend(beside(inputs, family, bypass, out, &asks, state));
@@ -152,7 +152,7 @@ fn count_only(
         let out = inputs.facts.device_name(out);
         let private = private(inputs, family, sources);
         let matches = counting::of_nat(sources, &asks, &out, &private);
-        chains.counting.add(inputs.config, family, matches);
+        chains.counting.add(inputs.config, family, matches, None);
     }
 }
 

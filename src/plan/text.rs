@@ -163,6 +163,8 @@ fn heading(step: &Step, ownership: &Ownership) -> String {
 fn table_name(table: TableId, ownership: &Ownership) -> String {
     if ownership.is_bypass_table(table) {
         format!("table {table} (bypass)")
+    } else if ownership.is_pin_table(table) {
+        format!("table {table} (pinned flows)")
     } else if ownership.tables().contains(&table) {
         format!("table {table} (egress)")
     } else {

@@ -10,17 +10,18 @@ use crate::config::{AutoOr, Config, Role};
 use crate::degraded::merge;
 use crate::desired::shares::Shares;
 use crate::desired::shut::shut;
-use crate::desired::{DesiredState, Inputs, desired};
+use crate::desired::{DesiredState, Inputs, KnownSlots, desired};
 use crate::facts::{HostFacts, InstanceFacts};
 use crate::firewall::{BackendKind, ObservedFirewall, Piece, Variant};
 use crate::judge::Promise;
 use crate::kernel::firewall::Refusals;
+use crate::kernel::flows::slots_in_use;
 use crate::kernel::{Kernel, ObserveError};
 use crate::objects::Route;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::plan::{Devices, Goal, ObjectKey, Plan, plan};
-use crate::types::{Family, PerFamily};
+use crate::types::{Family, PerFamily, Slot};
 
 /// The firewall in use, and the reason for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub struct View {
     available: PerFamily<bool>,
     /// The reason if the firewall cannot mark forwarded packets.
     no_marks: Option<String>,
+    /// Slots without a gateway in the settings whose flows are open.
+    draining: PerFamily<BTreeSet<Slot>>,
 }
 
 impl View {
@@ -96,6 +99,7 @@ impl View {
         };
         let foreign = foreign_routes(&observed, &ownership);
         let no_marks = no_marks(kernel, backend.kind);
+        let draining = draining(config, &observed, &ownership);
         Ok(View {
             foreign,
             ownership,
@@ -111,6 +115,7 @@ impl View {
             no_firewall: None,
             available: kernel.available,
             no_marks,
+            draining,
         })
     }
 
@@ -185,6 +190,10 @@ impl View {
             unfiltered,
             no_switch: PerFamily::from_fn(|family| self.no_switch(family)),
             shares: &self.shares,
+            slots: KnownSlots {
+                gateways: self.observed.slots(&self.ownership),
+                in_use: self.draining.clone(),
+            },
         }
     }
 
@@ -265,6 +274,24 @@ impl View {
     pub fn plan_to(&self, goal: &Goal) -> Plan {
         plan(goal, &self.observed, &self.ownership)
     }
+}
+
+/// The slots whose gateway left the settings while flows are open. A slot with unknown flows counts as
+/// one with flows.
+fn draining(
+    config: &Config,
+    observed: &ObservedState,
+    ownership: &Ownership,
+) -> PerFamily<BTreeSet<Slot>> {
+    let known = observed.slots(ownership);
+    let left = PerFamily::from_fn(|family| {
+        let gateways = config.egress.gateways_of(family);
+        let slots = known.get(family).iter();
+        let left = slots.filter(|(_, gateway)| !gateways.contains(gateway));
+        left.map(|(slot, _)| *slot).collect::<BTreeSet<Slot>>()
+    });
+    let all = left.ipv4.union(&left.ipv6).copied().collect();
+    slots_in_use(config.kernel.pin_marks(), &all).unwrap_or(left)
 }
 
 /// The reason if the firewall cannot mark forwarded packets.

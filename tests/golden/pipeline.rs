@@ -150,6 +150,10 @@ pub fn run(case: &Case) -> Outcome {
         vpc_cidrs: &vpc_cidrs,
         backend,
         last_bypass: state.last_bypass(&ownership),
+        slots: trailblazer::desired::KnownSlots {
+            gateways: state.slots(&ownership),
+            ..Default::default()
+        },
         unfiltered: PerFamily::default(),
         no_switch: PerFamily::default(),
         shares: &trailblazer::desired::shares::Shares::default(),

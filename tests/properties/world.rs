@@ -220,6 +220,10 @@ impl World {
             vpc_cidrs: &vpc_cidrs,
             backend: self.backend,
             last_bypass: state.last_bypass(ownership),
+            slots: trailblazer::desired::KnownSlots {
+                gateways: state.slots(ownership),
+                ..Default::default()
+            },
             unfiltered: PerFamily::default(),
             no_switch: PerFamily::default(),
             shares: &trailblazer::desired::shares::Shares::default(),

@@ -92,7 +92,11 @@ fn fallback(overrides: &Overrides) -> PathBuf {
 fn ownership(loaded: Option<&Loaded>, remembered: Option<Vec<Numbers>>) -> Ownership {
     let mut all: Vec<Numbers> = loaded
         .filter(|loaded| loaded.file.is_some())
-        .map(|loaded| Numbers::of(&loaded.config))
+        .map(|loaded| Numbers {
+            // An earlier config may have pinned flows.
+            pin_tables: Some(loaded.config.kernel.pin_tables),
+            ..Numbers::of(&loaded.config)
+        })
         .into_iter()
         .chain(remembered.into_iter().flatten())
         .collect();
@@ -114,6 +118,7 @@ mod tests {
             egress_table: TableId(2084),
             protocol: Protocol(84),
             priority: Priority(20_000),
+            pin_tables: None,
         }
     }
 

@@ -16,6 +16,7 @@
 mod host;
 mod nat;
 
+use super::pins::Pins;
 use crate::config::Config;
 use crate::firewall::{Chain, FwRule, Hook, Match, Path, Ruleset, Statement};
 use crate::types::{Family, Mark, PathMask};
@@ -43,7 +44,13 @@ pub struct Counting {
 
 impl Counting {
     /// Adds a family's rules.
-    pub fn add(&mut self, config: &Config, family: Family, paths: PathMatches) {
+    pub fn add(
+        &mut self,
+        config: &Config,
+        family: Family,
+        paths: PathMatches,
+        pins: Option<&Pins>,
+    ) {
         let mask = config.kernel.path_mask;
         let rule = |matches, verdict| FwRule {
             family: Some(family),
@@ -53,12 +60,13 @@ impl Counting {
         let lines = [(Path::Bypass, paths.bypass), (Path::Egress, paths.egress)];
         for (path, conditions) in lines {
             for conditions in conditions {
-                let absent = if paths.decided_by_first_packet {
-                    mask.0
-                } else {
+                let pinned = pins.map(|pins| pins.first(&conditions, path));
+                let absent = match &pinned {
+                    Some(pinned) => pinned.absent,
+                    None if paths.decided_by_first_packet => mask.0,
                     // Neither the mark of this path nor the inbound mark, which has the bits of
                     // both paths. A flow with the other path's mark is classified again.
-                    mark(mask, path).value
+                    None => mark(mask, path).value,
                 };
                 let mut matches = vec![
                     Match::OriginalDirection,
@@ -67,7 +75,8 @@ impl Counting {
                     Match::FlowMark(no_bits(absent)),
                 ];
                 matches.extend(conditions);
-                let verdict = Statement::SetFlowMark(mark(mask, path));
+                let of_path = pinned.map_or(mark(mask, path), |pinned| pinned.mark);
+                let verdict = Statement::SetFlowMark(of_path);
                 self.leaving.push(rule(matches, verdict));
             }
         }

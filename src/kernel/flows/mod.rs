@@ -16,6 +16,7 @@ mod error;
 mod filter;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
+mod pinned;
 mod request;
 mod select;
 mod sockets;
@@ -35,6 +36,7 @@ use sockets::Socket;
 
 pub use conntrack::TableUse;
 pub use error::FlowError;
+pub use pinned::slots_in_use;
 pub use usage::{PortUse, busiest_ports, source_seen, table_use};
 
 /// The number of connections handled at once.

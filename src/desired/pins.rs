@@ -1,0 +1,267 @@
+//! Host role: flows that keep the path of their first packet (`[egress] pin`).
+//!
+//! ```text
+//! count       first packet by the gateway of a slot, or by the bypass path  → flow mark, for good
+//! output      flow of a slot, and the next hop is another one               → packet mark
+//!             bypass flow, and the next hop is an egress gateway            → packet mark
+//! prerouting  forwarded packet of such a flow                               → packet mark
+//! rules       packet mark                                                   → table of the slot
+//! ```
+//!
+//! The kernel routes a packet again whose mark changes in `output`. Only packets that would take another
+//! path than their flow are marked, so that the packets of all other flows are routed once.
+//!
+//! A slot belongs to the address of a gateway, for as long as the gateway is configured or flows carry
+//! its mark. The slots are read from the tables themselves: each has a `throw` for the address of its
+//! gateway, which stays when the link goes down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{
+    DesiredState, Inputs, WORST_METRIC, gateway, lookup, metric, place, realm, route, rule, special,
+};
+use crate::config::Exemption;
+use crate::firewall::{FwRule, Hook, Match, Path, Ruleset, Statement};
+use crate::objects::{ForeignSelector, Route, RouteTarget};
+use crate::ownership::Numbers;
+use crate::types::{Family, Mark, PerFamily, PinMarks, Slot};
+
+/// The slots that the kernel knows, and the slots with open flows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KnownSlots {
+    /// The gateway of each slot.
+    pub gateways: PerFamily<BTreeMap<Slot, IpAddr>>,
+    /// Slots whose mark open flows carry, or may carry.
+    pub in_use: PerFamily<BTreeSet<Slot>>,
+}
+
+/// The mark that the first packet gives to its flow.
+pub(super) struct FirstPacket {
+    pub(super) mark: Mark,
+    /// Flows with any of these bits keep their mark.
+    pub(super) absent: u32,
+}
+
+/// The pins of one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pins {
+    pub(super) marks: PinMarks,
+    family: Family,
+    slots: BTreeMap<Slot, IpAddr>,
+    configured: BTreeSet<IpAddr>,
+}
+
+impl Pins {
+    /// The pins of a family whose packets are on one of the paths for certain.
+    pub(super) fn of(inputs: &Inputs, family: Family, notes: &mut Vec<String>) -> Option<Pins> {
+        let config = &inputs.config.egress;
+        if !config.pins() {
+            return None;
+        }
+        let marks = inputs.config.kernel.pin_marks();
+        let configured: BTreeSet<IpAddr> = config.gateways_of(family).into_iter().collect();
+        let mut slots = inputs.slots.gateways.get(family).clone();
+        let in_use = inputs.slots.in_use.get(family);
+        slots.retain(|slot, gateway| configured.contains(gateway) || in_use.contains(slot));
+        for gateway in &configured {
+            if slots.values().any(|known| known == gateway) {
+                continue;
+            }
+            let free = (1..=marks.slots()).find(|slot| !slots.contains_key(slot));
+            match free {
+                Some(slot) => drop(slots.insert(slot, *gateway)),
+                None => notes.push(format!(
+                    "{family}: kernel.marks.gateway has room for {} gateways with pinned flows: flows through {gateway} are not pinned",
+                    marks.slots()
+                )),
+            }
+        }
+        Some(Pins {
+            marks,
+            family,
+            slots,
+            configured,
+        })
+    }
+
+    /// The slots whose gateway left the settings and still has open flows.
+    pub(super) fn draining(&self) -> impl Iterator<Item = (Slot, IpAddr)> {
+        let slots = self.slots.iter();
+        slots
+            .filter(|(_, gateway)| !self.configured.contains(gateway))
+            .map(|(slot, gateway)| (*slot, *gateway))
+    }
+
+    /// The mark of a flow whose first packet matches these conditions.
+    pub(super) fn first(&self, conditions: &[Match], path: Path) -> FirstPacket {
+        let all = self.marks.mask();
+        if path == Path::Bypass {
+            return FirstPacket {
+                mark: self.marks.bypass_flow(),
+                absent: all,
+            };
+        }
+        let hop = |gateway: &IpAddr| conditions.contains(&Match::NextHop(*gateway));
+        let slot = self.slots.iter().find(|(_, gateway)| hop(gateway));
+        let egress = self.marks.slot(slot.map_or(0, |(slot, _)| *slot));
+        FirstPacket {
+            mark: egress,
+            // The mark without a slot: the flow began before its path was pinned.
+            absent: all & !self.marks.slot(0).value,
+        }
+    }
+
+    /// Leaves out the sources that `[egress] exempt` lets pass: their path is another program's.
+    pub(super) fn without_exempt(&self, inputs: &Inputs) -> Vec<Match> {
+        let exempt = inputs.config.egress.exempt.iter();
+        let sources = exempt.filter_map(|exemption| match exemption {
+            Exemption::Source(net) if Family::of_net(net) == self.family => {
+                Some(Match::NotSource(*net))
+            }
+            _ => None,
+        });
+        sources.collect()
+    }
+
+    /// Adds the tables and the rules that lead to them.
+    pub(super) fn complete(&self, inputs: &Inputs, numbers: &Numbers, state: &mut DesiredState) {
+        let bypass = state.paths.get(self.family).bypass.clone();
+        let options = bypass.as_ref().and_then(|path| path.options.clone());
+        let through = bypass.map(|path| path.target());
+        self.table(inputs, numbers, 0, state);
+        let default = self.default(numbers, 0, through);
+        state
+            .routes
+            .extend(default.map(|route| Route { options, ..route }));
+        for (slot, gateway) in &self.slots {
+            self.table(inputs, numbers, *slot, state);
+            let via = gateway::egress(inputs, *gateway).ok();
+            let through = via.map(RouteTarget::Via);
+            state.routes.extend(self.default(numbers, *slot, through));
+            let label = IpNet::from(*gateway);
+            state.routes.extend(numbers.pin_table(*slot).map(|table| {
+                route(
+                    numbers,
+                    table,
+                    label,
+                    metric(self.family),
+                    RouteTarget::Throw,
+                )
+            }));
+        }
+    }
+
+    fn default(
+        &self,
+        numbers: &Numbers,
+        slot: Slot,
+        through: Option<RouteTarget>,
+    ) -> Option<Route> {
+        let family = self.family;
+        let table = numbers.pin_table(slot)?;
+        let default = family.default_prefix();
+        Some(route(numbers, table, default, metric(family), through?))
+    }
+
+    /// The rule of a slot, and the routes of its table besides the default: a pinned flow never falls
+    /// through to another path, and the way back to a private source is the main table's.
+    fn table(&self, inputs: &Inputs, numbers: &Numbers, slot: Slot, state: &mut DesiredState) {
+        let family = self.family;
+        let Some(table) = numbers.pin_table(slot) else {
+            return;
+        };
+        let refusal = RouteTarget::Unreachable;
+        state.routes.push(route(
+            numbers,
+            table,
+            family.default_prefix(),
+            WORST_METRIC,
+            refusal,
+        ));
+        let thrown = special::thrown(family, inputs.vpc_cidrs).into_iter();
+        let throw = |prefix| route(numbers, table, prefix, metric(family), RouteTarget::Throw);
+        state.routes.extend(thrown.map(throw));
+        let mut rule = rule(numbers, family, place::PINS, lookup(table));
+        rule.mark = Some(match slot {
+            0 => self.marks.bypass_packet(),
+            slot => self.marks.slot(slot),
+        });
+        if (slot, family) == (0, Family::Ipv4) {
+            let realm = u32::from(realm::of(numbers).0);
+            rule.foreign_selectors.push(ForeignSelector::Realms(realm));
+        }
+        state.rules.push(rule);
+    }
+
+    /// Adds the rules that mark packets of flows that would take another path.
+    pub(super) fn mark(&self, policy: &mut Ruleset) {
+        for chain in &mut policy.chains {
+            match chain.hook {
+                Hook::OutputReroute => chain.rules.extend(self.displaced()),
+                Hook::Prerouting => chain.rules.extend(self.forwarded()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Flow mark and packet mark of each slot, and of the bypass path.
+    fn of_flows(&self) -> impl Iterator<Item = (Mark, Mark, Option<IpAddr>)> {
+        let bypass = (self.marks.bypass_flow(), self.marks.bypass_packet(), None);
+        let slot = |(slot, gateway): (&Slot, &IpAddr)| {
+            let mark = self.marks.slot(*slot);
+            (mark, mark, Some(*gateway))
+        };
+        std::iter::once(bypass).chain(self.slots.iter().map(slot))
+    }
+
+    fn rule(&self, flow: Mark, packet: Mark, matches: Vec<Match>) -> FwRule {
+        let mut all = vec![Match::FlowMark(flow)];
+        all.extend(matches);
+        // A marked packet has a path of its own. Answers find their way by the main table.
+        all.extend([
+            Match::PacketMark(self.marks.clear()),
+            Match::OriginalDirection,
+        ]);
+        FwRule {
+            family: Some(self.family),
+            matches: all,
+            verdict: Statement::SetPacketMark(packet),
+        }
+    }
+
+    fn displaced(&self) -> Vec<FwRule> {
+        let gateways: BTreeSet<IpAddr> = self
+            .slots
+            .values()
+            .chain(&self.configured)
+            .copied()
+            .collect();
+        let mut rules = Vec::new();
+        for (flow, packet, own) in self.of_flows() {
+            match own {
+                Some(gateway) => {
+                    rules.push(self.rule(flow, packet, vec![Match::NotNextHop(gateway)]));
+                }
+                // The bypass path may have several next hops, or none with an address.
+                None => rules.extend(
+                    gateways
+                        .iter()
+                        .map(|other| self.rule(flow, packet, vec![Match::NextHop(*other)])),
+                ),
+            }
+        }
+        rules
+    }
+
+    /// Forwarded packets are routed once, so that the mark must be there before.
+    fn forwarded(&self) -> Vec<FwRule> {
+        let outside = || vec![Match::NotInputInterface("lo".to_owned())];
+        let flows = self.of_flows();
+        flows
+            .map(|(flow, packet, _)| self.rule(flow, packet, outside()))
+            .collect()
+    }
+}

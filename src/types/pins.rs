@@ -1,0 +1,136 @@
+//! The marks of pinned flows.
+
+use super::{Mark, PathMask};
+
+/// The marks of flows and packets whose path stays, in the bits of the path and of the gateway.
+///
+/// A *slot* is the number of a gateway in a mark. The values of the gateway's bits, besides 0 for no
+/// gateway, are the slots from 1 on, and the last three: two for look-ups of the firewall, and one for
+/// packets of the bypass path. Packets of a bypass flow can't carry the flow's mark: its bit means
+/// "past our rules" on packets ([`PathMask::packet`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinMarks {
+    path: PathMask,
+    gateway: u32,
+}
+
+/// The number of tables of pinned flows: the bypass path, and the slots of three bits of the mark.
+pub const PIN_TABLES: u32 = 8;
+
+/// The number of a gateway in a mark, from 1 on.
+pub type Slot = u32;
+
+impl PinMarks {
+    /// The marks in the bits of these masks. The gateway's bits are adjacent (config validation).
+    pub fn new(path: PathMask, gateway: u32) -> Self {
+        PinMarks { path, gateway }
+    }
+
+    fn last(self) -> u32 {
+        self.gateway >> self.gateway.trailing_zeros().min(31)
+    }
+
+    /// The number of slots.
+    pub fn slots(self) -> Slot {
+        self.last().saturating_sub(3).min(PIN_TABLES - 1)
+    }
+
+    /// All bits of path and gateway.
+    pub fn mask(self) -> u32 {
+        self.path.0 | self.gateway
+    }
+
+    fn egress(self, number: u32) -> Mark {
+        Mark {
+            value: self.path.egress().value | number << self.gateway.trailing_zeros().min(31),
+            mask: self.mask(),
+        }
+    }
+
+    /// The mark of flows through the gateway of a slot, and of their packets that would take another
+    /// way.
+    pub fn slot(self, slot: Slot) -> Mark {
+        self.egress(slot)
+    }
+
+    /// The slot of a flow's mark; `None` for other flows and for a flow without a slot.
+    pub fn slot_of(self, mark: u32) -> Option<Slot> {
+        (1..=self.slots()).find(|slot| {
+            let of_slot = self.slot(*slot);
+            mark & of_slot.mask == of_slot.value
+        })
+    }
+
+    /// The mark of flows on the bypass path.
+    pub fn bypass_flow(self) -> Mark {
+        self.path.bypass()
+    }
+
+    /// The mark of packets of bypass flows that would take another way.
+    pub fn bypass_packet(self) -> Mark {
+        self.egress(self.last())
+    }
+
+    /// The mark of look-ups that find no route for any destination. No packet that leaves carries the
+    /// mark.
+    pub fn lookup_none(self) -> Mark {
+        self.egress(self.last() - 2)
+    }
+
+    /// The mark of look-ups in the bypass table alone. No packet that leaves carries the mark.
+    pub fn lookup_bypass(self) -> Mark {
+        self.egress(self.last() - 1)
+    }
+
+    /// A packet or a flow without any of the bits.
+    pub fn clear(self) -> Mark {
+        Mark {
+            value: 0,
+            mask: self.mask(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_marks_differ_and_none_passes_over_our_rules() {
+        for (path, gateway) in [(0x30, 0xe), (0x3000, 0x70), (0xc000_0000, 0x3), (0x30, 0xf)] {
+            let path = PathMask(path);
+            let marks = PinMarks::new(path, gateway);
+            let mut values: Vec<u32> = (1..=marks.slots())
+                .map(|slot| marks.slot(slot).value)
+                .collect();
+            values.extend(
+                [
+                    marks.bypass_packet(),
+                    marks.lookup_none(),
+                    marks.lookup_bypass(),
+                ]
+                .map(|mark| mark.value),
+            );
+            for value in &values {
+                assert_eq!(value & path.packet().mask, 0, "{value:#x}");
+                assert_ne!(*value, path.egress().value, "a flow without a slot");
+                assert_eq!(value & !marks.mask(), 0);
+            }
+            let count = values.len();
+            values.sort_unstable();
+            values.dedup();
+            assert_eq!(values.len(), count);
+        }
+    }
+
+    #[test]
+    fn a_slot_is_read_back_from_a_mark() {
+        let marks = PinMarks::new(PathMask(0x30), 0xe);
+        assert_eq!(marks.slots(), 4);
+        assert_eq!(marks.slot(1).value, 0x22);
+        assert_eq!(marks.slot_of(0x8000_0026), Some(3));
+        for other in [0, 0x10, 0x20, 0x30, 0x2a, 0x2c, 0x2e] {
+            assert_eq!(marks.slot_of(other), None, "{other:#x}");
+        }
+    }
+}

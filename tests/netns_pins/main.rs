@@ -1,0 +1,93 @@
+//! Host role with nftables: open flows keep the path of their first packet, and new flows take the
+//! new path at once. Each scene breaks the same flows without pins.
+
+// Helper functions of tests are tests; clippy only knows the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../packets/mod.rs"]
+mod packets;
+mod scenes;
+
+use std::net::IpAddr;
+
+use lab::*;
+
+const ONE: &str = "gateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]";
+const OTHER: &str = "gateways = [\"10.0.1.20\", \"2600:1f18:1000:1::20\"]";
+const TWO: &str =
+    "gateways = [\"10.0.1.10\", \"10.0.1.20\", \"2600:1f18:1000:1::10\", \"2600:1f18:1000:1::20\"]";
+
+const TARGETS: [IpAddr; 4] = [S3, S3_6, PARTNER, PARTNER6];
+/// Flows to each target.
+const FLOWS: usize = 5;
+
+/// The settings with these gateways.
+fn settings(gateways: &str, pin: bool) -> String {
+    format!("[egress]\nenforce = true\npin = {pin}\n{gateways}\n")
+}
+
+/// Both NATs, which drop packets of connections that they don't know.
+fn lab_with_nats() -> Lab {
+    let lab = Lab::new();
+    lab.guarded_nat("nat1");
+    lab.guarded_nat("nat2");
+    lab
+}
+
+/// Open connections of `host1` to all targets.
+struct Flows(Vec<(IpAddr, LongFlow)>);
+
+impl Flows {
+    fn open(lab: &Lab, targets: &[IpAddr]) -> Flows {
+        let mut flows = Vec::new();
+        for target in targets.iter().copied() {
+            for _ in 0..FLOWS {
+                flows.push((target, lab.long_flow("host1", target)));
+            }
+        }
+        Flows(flows)
+    }
+
+    /// Every flow makes further round trips.
+    #[track_caller]
+    fn assert_moving(&self) {
+        for (target, flow) in &self.0 {
+            let before = flow.round_trips();
+            eventually(&format!("further round trips to {target}"), || {
+                flow.round_trips() >= before + 3
+            });
+        }
+    }
+
+    /// The number of broken and hung flows.
+    fn broken(self) -> usize {
+        let alive = |(target, flow): (IpAddr, LongFlow)| {
+            let before = flow.round_trips();
+            let moved = || flow.round_trips() >= before + 3;
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(4);
+            while !moved() && std::time::Instant::now() < deadline {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            let moved = moved();
+            let report = flow.stop();
+            if !moved || report.broken.is_some() {
+                println!("flow to {target}: {report:?}");
+            }
+            moved && report.broken.is_none()
+        };
+        // All at once: a hung flow takes its time.
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = self
+                .0
+                .into_iter()
+                .map(|flow| scope.spawn(|| alive(flow)))
+                .collect();
+            let alive = asked.into_iter().map(|it| it.join().unwrap());
+            alive.filter(|alive| !alive).count()
+        })
+    }
+}
+
+fn who(lab: &Lab, target: IpAddr) -> Option<IpAddr> {
+    lab.who("host1", target).ok()
+}
