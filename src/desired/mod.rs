@@ -24,6 +24,7 @@ mod switch;
 mod sysctl;
 mod translate;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -34,7 +35,7 @@ use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, Ruleset};
 use crate::objects::{BypassPath, ForwardPolicy, Route, RouteKey, RouteTarget, Rule, RuleAction};
 use crate::ownership::Numbers;
-use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, TableId};
+use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, Slot, TableId};
 
 pub use addresses::{Presence, presence};
 use fault::Fault;
@@ -109,6 +110,8 @@ pub struct Paths {
     /// `None` for a family without a bypass path.
     pub bypass: Option<BypassPath>,
     pub egress: EgressPath,
+    /// Host role: the gateways of pinned flows; `None` if no flow is pinned.
+    pub slots: Option<BTreeMap<Slot, IpAddr>>,
     /// NAT role: the incoming interfaces of our sources.
     pub inputs: Vec<InputPath>,
     /// NAT role: the interface of the translation for partners; `None` without a translation.

@@ -131,6 +131,7 @@ impl Pins {
         let bypass = state.paths.get(self.family).bypass.clone();
         let options = bypass.as_ref().and_then(|path| path.options.clone());
         let through = bypass.map(|path| path.target());
+        state.paths.get_mut(self.family).slots = Some(self.slots.clone());
         self.table(inputs, numbers, 0, state);
         let default = self.default(numbers, 0, through);
         state

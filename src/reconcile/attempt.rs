@@ -146,7 +146,7 @@ impl Work<'_> {
         steps: &Plan,
         tried: &[Step],
     ) -> Result<(), FailedAttempt> {
-        let mut flows = OpenFlows::new(self.job, &machine.view);
+        let mut flows = OpenFlows::new(self.job, &machine.view, &aim.desired);
         let (kernel, view, mut interposer) = machine.parts();
         if let Some(interposer) = &mut interposer {
             interposer.heads_for(&aim.goal);

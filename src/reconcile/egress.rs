@@ -129,7 +129,8 @@ pub(super) fn put_in(
     job: Job<'_>,
     steps: Plan,
 ) -> Result<(Vec<Step>, Notes), PassError> {
-    let mut flows = OpenFlows::new(job, &machine.view);
+    let desired = machine.view.desired(job.config, job.role);
+    let mut flows = OpenFlows::new(job, &machine.view, &desired);
     let (kernel, view, interposer) = machine.parts();
     let added = apply_each(&steps, kernel, &view.ownership, interposer, &mut || {
         flows.keep();

@@ -7,12 +7,14 @@ use ipnet::IpNet;
 
 use super::Job;
 use super::memory::Memory;
+use super::present_paths::PresentPaths;
 use super::view::View;
 use crate::config::{AutoOr, NatBypass, Role};
-use crate::desired::special;
+use crate::desired::{DesiredState, special};
 use crate::kernel::flows::{backfill_inbound, forget_dead, forget_untranslated};
 use crate::notes::Notes;
-use crate::types::{Family, Mark};
+use crate::objects::RuleAction;
+use crate::types::{Family, Mark, TableId};
 
 /// Keeps open connections working, see [`OpenFlows::keep`].
 pub(super) struct OpenFlows {
@@ -22,24 +24,32 @@ pub(super) struct OpenFlows {
     sources: Vec<IpNet>,
     private: Vec<IpNet>,
     rules_are_in: bool,
+    /// `None` if open flows have their marks already.
+    unpinned: Option<PresentPaths>,
     /// Failures. The pass goes on: new connections work all the same.
     pub notes: Notes,
 }
 
 impl OpenFlows {
     /// The connections through this host.
-    pub fn new(job: Job<'_>, view: &View) -> OpenFlows {
+    pub fn new(job: Job<'_>, view: &View, desired: &DesiredState) -> OpenFlows {
         let Job { config, role, .. } = job;
         let families = Family::ALL.into_iter();
+        let private: Vec<IpNet> = families
+            .flat_map(|family| special::thrown(family, &view.vpc_cidrs))
+            .collect();
+        let unpinned = begins_to_pin(job, view, desired).then(|| {
+            let marks = config.kernel.pin_marks();
+            PresentPaths::new(marks, (&desired.paths, &view.facts), private.clone())
+        });
         OpenFlows {
             role,
             inbound: config.kernel.path_mask.inbound(),
             own: view.facts.own_addresses(),
             sources: sources(job, view),
-            private: families
-                .flat_map(|family| special::thrown(family, &view.vpc_cidrs))
-                .collect(),
+            private,
             rules_are_in: false,
+            unpinned,
             notes: Notes::default(),
         }
     }
@@ -47,7 +57,7 @@ impl OpenFlows {
     /// Runs before and after the firewall rules come in.
     ///
     /// Host role: marks the connections that clients outside have opened, so that the answers
-    /// keep their path. NAT role: once the rules are in, deletes the conntrack entries of
+    /// keep their path, and the flows of this host with their present path. NAT role: once the rules are in, deletes the conntrack entries of
     /// connections without translation, since the kernel consults the NAT rules only for the
     /// first packet of an entry.
     pub fn keep(&mut self) {
@@ -65,7 +75,33 @@ impl OpenFlows {
         if let Err(error) = kept {
             self.notes.push(format!("{consequence}: {error}"));
         }
+        if let Some(paths) = &mut self.unpinned {
+            self.notes.extend(paths.pin(&self.own));
+        }
     }
+}
+
+/// True if this pass is the first one that pins flows on this host. A family whose rules are gone for
+/// another reason has open flows with a mark, and flows that began meanwhile are on no path.
+fn begins_to_pin(job: Job<'_>, view: &View, desired: &DesiredState) -> bool {
+    let pins = |family: Family| desired.paths.get(family).slots.is_some();
+    if !Family::ALL.into_iter().any(pins) || view.observed.is_shut(&view.ownership) {
+        return false;
+    }
+    let ours = view.observed.owned(&view.ownership);
+    let leads = |wanted: &dyn Fn(TableId) -> bool| {
+        let mut rules = ours.rules.iter();
+        rules.any(|rule| match rule.action {
+            RuleAction::Lookup { table, .. } => wanted(table),
+            _ => false,
+        })
+    };
+    let (ownership, numbers) = (&view.ownership, view.ownership.current);
+    let pinned = leads(&|table| ownership.is_pin_table(table));
+    let on_paths = leads(&|table| table == numbers.egress_table);
+    let watched = job.options.watched.as_ref();
+    let was_in_force = watched.is_some_and(|watched| watched.earlier.is_some());
+    !pinned && (on_paths || ours.is_empty() && !was_in_force)
 }
 
 fn sources(job: Job<'_>, view: &View) -> Vec<IpNet> {

@@ -6,7 +6,7 @@
 //! | `gather.rs`, `fetch_path.rs`, `instance.rs`, `progress.rs` | questions to remote services, before the pass |
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
 //! | `observe.rs`, `view.rs` | readings of the kernel, goals and plans |
-//! | `attempt.rs`, `fights.rs`, `flows.rs`, `rollback.rs`, `egress.rs` | changes to the kernel |
+//! | `attempt.rs`, `fights.rs`, `flows.rs`, `present_paths.rs`, `rollback.rs`, `egress.rs` | changes to the kernel |
 //! | `shut.rs` | the egress before the first pass |
 //! | `refusals.rs` | firewall rules that the kernel refuses |
 //! | `judged.rs`, `dropped.rs`, `drop_readings.rs` | the kernel's answers, compared with the promise |
@@ -33,6 +33,7 @@ mod options;
 mod pass;
 mod pass_journal;
 mod persist;
+mod present_paths;
 mod progress;
 mod refusals;
 pub mod report;

@@ -8,7 +8,7 @@
 mod packets;
 mod scenes;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use lab::*;
 
@@ -90,4 +90,32 @@ impl Flows {
 
 fn who(lab: &Lab, target: IpAddr) -> Option<IpAddr> {
     lab.who("host1", target).ok()
+}
+
+/// A connected UDP socket of `host1`.
+struct Datagrams(UdpSocket);
+
+impl Datagrams {
+    fn open(lab: &Lab, target: IpAddr) -> Datagrams {
+        let any: IpAddr = if target.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        let socket = lab
+            .ns("host1")
+            .in_thread(|| UdpSocket::bind((any, 0)).unwrap());
+        socket.connect((target, PORT)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Datagrams(socket)
+    }
+
+    /// The source that the server sees; `None` for a lost answer.
+    fn seen(&self) -> Option<IpAddr> {
+        let mut buffer = [0; 128];
+        self.0.send(b"who").ok()?;
+        let length = self.0.recv(&mut buffer).ok()?;
+        let text = std::str::from_utf8(&buffer[..length]).ok()?;
+        text.trim().parse().ok()
+    }
 }

@@ -81,3 +81,43 @@ fn change_of_gateways_breaks_no_flow() {
 fn change_of_gateways_breaks_flows_without_pins() {
     isolated(|| assert!(gateways_change(false) >= 2 * FLOWS));
 }
+
+/// The first pass on a host with open flows.
+fn first_pass(pin: bool, by_agent: bool) -> usize {
+    let lab = lab_with_nats();
+    let old = [HOST1_PUBLIC, HOST1_6];
+    lab.set_egress(&[&old[..], &[lab.nat1.egress, lab.nat1.egress6]].concat());
+    let machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, pin));
+    let flows = Flows::open(&lab, &TARGETS);
+    let datagrams = [PARTNER, PARTNER6, S3, S3_6].map(|target| Datagrams::open(&lab, target));
+    let before = datagrams.each_ref().map(Datagrams::seen);
+    assert!(before.iter().all(Option::is_some), "{before:?}");
+    flows.assert_moving();
+    let agent = by_agent.then(|| machine.agent());
+    match &agent {
+        Some(agent) => drop(agent.wait_in_force()),
+        None => drop(machine.changed()),
+    }
+    let [nat4, nat6] = [lab.nat1.egress_public, lab.nat1.egress6];
+    assert_eq!(who(&lab, PARTNER), Some(nat4), "a new flow takes the NAT");
+    assert_eq!(who(&lab, PARTNER6), Some(nat6), "a new flow takes the NAT");
+    let after = datagrams.each_ref().map(Datagrams::seen);
+    assert_eq!(after == before, pin, "{before:?}, then {after:?}");
+    machine.in_sync();
+    flows.broken()
+}
+
+#[test]
+fn first_pass_breaks_no_flow() {
+    isolated(|| assert_eq!(first_pass(true, false), 0));
+}
+
+#[test]
+fn first_pass_of_an_agent_breaks_no_flow() {
+    isolated(|| assert_eq!(first_pass(true, true), 0));
+}
+
+#[test]
+fn first_pass_breaks_flows_without_pins() {
+    isolated(|| assert!(first_pass(false, false) >= 2 * FLOWS));
+}

@@ -5,7 +5,7 @@ use super::entry::{self, Tracked};
 use super::error::{FlowError, failed};
 use super::filter::Filter;
 use super::request::{self, FlowRequest};
-use super::sockets::Socket;
+use super::sockets::{Socket, TCP};
 use crate::kernel::wire::{
     ACK, Attributes, CREATE, DUMP, EXCL, NFGEN_LEN, REQUEST, Wire, WireError, attributes, find,
     push_message,
@@ -132,7 +132,20 @@ impl Conntrack {
         mark: Mark,
         choose: impl Fn(&Tracked) -> bool,
     ) -> Result<Written, FlowError> {
-        self.change_listed(filter, choose, CT_NEW, |flow| request::mark(flow, mark))
+        self.change_listed(filter, CT_NEW, |flow| {
+            choose(flow).then(|| request::mark(flow, mark))
+        })
+    }
+
+    /// Marks each listed flow for which `mark_of` has a mark.
+    pub(super) fn mark_each(
+        &mut self,
+        filter: Filter,
+        mut mark_of: impl FnMut(&Tracked) -> Option<Mark>,
+    ) -> Result<Written, FlowError> {
+        self.change_listed(filter, CT_NEW, |flow| {
+            mark_of(flow).map(|mark| request::mark(flow, mark))
+        })
     }
 
     /// Deletes the entries of the listed flows that `choose` accepts, and counts them as updated:
@@ -142,15 +155,16 @@ impl Conntrack {
         filter: Filter,
         choose: impl Fn(&Tracked) -> bool,
     ) -> Result<Written, FlowError> {
-        self.change_listed(filter, choose, CT_DELETE, request::delete)
+        self.change_listed(filter, CT_DELETE, |flow| {
+            choose(flow).then(|| request::delete(flow))
+        })
     }
 
     fn change_listed(
         &mut self,
         filter: Filter,
-        choose: impl Fn(&Tracked) -> bool,
         kind: u16,
-        change: impl Fn(&Tracked) -> FlowRequest,
+        mut change: impl FnMut(&Tracked) -> Option<FlowRequest>,
     ) -> Result<Written, FlowError> {
         let mut written = Written::default();
         // For a dump the kernel walks its table of all namespaces (often 262,144 buckets), so a
@@ -170,8 +184,8 @@ impl Conntrack {
             .ask(CT_GET, DUMP, &request, |frame| {
                 let flow = entry::parse(frame.body)?;
                 // The kernel ignores a filter that it doesn't know.
-                if filter.accepts(&flow) && choose(&flow) {
-                    batch.push(change(&flow));
+                if filter.accepts(&flow) {
+                    batch.extend(change(&flow));
                 }
                 if batch.len() == MESSAGES_A_DATAGRAM {
                     flush(&mut batch);
@@ -185,7 +199,7 @@ impl Conntrack {
 
     /// The entry of a connection.
     pub(super) fn find(&mut self, ends: Ends) -> Result<Option<Tracked>, FlowError> {
-        self.known(ends).map_err(refused)
+        self.known(TCP, ends).map_err(refused)
     }
 
     /// Hands on each listed flow.
@@ -244,15 +258,22 @@ impl Conntrack {
         Ok(totals)
     }
 
-    /// Marks the flows of TCP connections opened from outside, and inserts entries for those
-    /// unknown to conntrack.
-    pub(super) fn mark_connections(&mut self, sockets: &[Socket], mark: Mark) -> Written {
+    /// Marks the flows of sockets, and inserts entries for those unknown to conntrack. Flows with any of
+    /// the bits `told` keep their mark.
+    pub(super) fn mark_connections(
+        &mut self,
+        sockets: &[Socket],
+        mark: Mark,
+        told: u32,
+    ) -> Written {
         let mut written = Written::default();
         let mut updates = Vec::new();
         let mut unknown = Vec::new();
         for socket in sockets {
-            match self.known(socket.ends) {
-                Ok(Some(flow)) if flow.mark & mark.mask == mark.value => written.marked += 1,
+            let is_told =
+                |flow: &Tracked| flow.mark & told != 0 || flow.mark & mark.mask == mark.value;
+            match self.known(socket.protocol, socket.ends) {
+                Ok(Some(flow)) if is_told(&flow) => written.marked += 1,
                 Ok(Some(flow)) => updates.push(request::mark(&flow, mark)),
                 Ok(None) => unknown.push(socket),
                 Err(error) => {
@@ -284,10 +305,10 @@ impl Conntrack {
     /// The entry of a connection. Conntrack switched on in the middle of a connection may have
     /// swapped the directions, and the socket of a translated connection knows the ends of the
     /// reply only: a look-up compares both directions of an entry.
-    fn known(&mut self, ends: Ends) -> Result<Option<Tracked>, WireError> {
+    fn known(&mut self, protocol: u8, ends: Ends) -> Result<Option<Tracked>, WireError> {
         for ends in [ends, ends.reversed()] {
             let mut found = None;
-            let request = request::by_ends(ends);
+            let request = request::by_ends(protocol, ends);
             let answer = self.listing.ask(CT_GET, 0, &request, |frame| {
                 found = Some(entry::parse(frame.body)?);
                 Ok(())
@@ -303,8 +324,8 @@ impl Conntrack {
 
     /// Marks the entry of a connection, whose direction is unknown.
     fn mark_known(&mut self, socket: &Socket, mark: Mark, written: &mut Written) {
-        let either =
-            [socket.ends, socket.ends.reversed()].map(|ends| request::mark_by_ends(ends, mark));
+        let either = [socket.ends, socket.ends.reversed()]
+            .map(|ends| request::mark_by_ends(socket.protocol, ends, mark));
         let answers = send(&mut self.changes, (CT_NEW, 0), &either, written);
         if answers.contains(&0) {
             written.updated += 1;

@@ -20,7 +20,6 @@ const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
-const IPPROTO_TCP: u8 = 6;
 
 /// `IPS_SEEN_REPLY` (linux/netfilter/nf_conntrack_common.h).
 pub(super) const SEEN_REPLY: u32 = 1 << 1;
@@ -41,7 +40,7 @@ pub(super) struct Tracked {
     pub(super) zone: Option<u16>,
 }
 
-pub(super) fn tuple(ends: Ends) -> Attributes {
+pub(super) fn tuple(protocol: u8, ends: Ends) -> Attributes {
     let addresses = match (ends.source.ip(), ends.target.ip()) {
         (IpAddr::V4(source), IpAddr::V4(target)) => Attributes::new()
             .put(CTA_IP_V4_SRC, &source.octets())
@@ -51,7 +50,7 @@ pub(super) fn tuple(ends: Ends) -> Attributes {
             .put(CTA_IP_V6_DST, &six(target)),
     };
     let ports = Attributes::new()
-        .put(CTA_PROTO_NUM, &[IPPROTO_TCP])
+        .put(CTA_PROTO_NUM, &[protocol])
         .put(CTA_PROTO_SRC_PORT, &ends.source.port().to_be_bytes())
         .put(CTA_PROTO_DST_PORT, &ends.target.port().to_be_bytes());
     Attributes::new()
@@ -119,6 +118,7 @@ fn parse_tuple(payload: &[u8]) -> Result<Option<(u8, Ends)>, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sockets::{TCP, UDP};
     use super::*;
 
     #[test]
@@ -131,8 +131,10 @@ mod tests {
                 source: source.parse().unwrap(),
                 target: target.parse().unwrap(),
             };
-            let bytes = tuple(ends).into_bytes();
-            assert_eq!(parse_tuple(&bytes).unwrap(), Some((IPPROTO_TCP, ends)));
+            for protocol in [TCP, UDP] {
+                let bytes = tuple(protocol, ends).into_bytes();
+                assert_eq!(parse_tuple(&bytes).unwrap(), Some((protocol, ends)));
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 //! The list of open flows has two sources: conntrack, if other rules had switched conntrack on,
 //! and otherwise the TCP sockets themselves.
 
+mod backfill;
 mod conntrack;
 mod ends;
 mod entry;
@@ -34,6 +35,7 @@ use filter::Filter;
 use select::OwnAddresses;
 use sockets::Socket;
 
+pub use backfill::{Outgoing, backfill_outgoing};
 pub use conntrack::TableUse;
 pub use error::FlowError;
 pub use pinned::slots_in_use;
@@ -107,11 +109,11 @@ fn connections(
             batch.push(socket);
         }
         if batch.len() == BATCH {
-            written.add(conntrack.mark_connections(&batch, mark));
+            written.add(conntrack.mark_connections(&batch, mark, 0));
             batch.clear();
         }
     })?;
-    written.add(conntrack.mark_connections(&batch, mark));
+    written.add(conntrack.mark_connections(&batch, mark, 0));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use super::entry::{
     CTA_ID, CTA_MARK, CTA_STATUS, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ZONE, SEEN_REPLY, Tracked,
     tuple,
 };
-use super::sockets::{Socket, state};
+use super::sockets::{Socket, TCP, state};
 use crate::kernel::route::family_number;
 use crate::kernel::wire::{Attributes, NFGEN_LEN};
 use crate::types::{Family, Mark};
@@ -29,6 +29,9 @@ const BE_LIBERAL: u8 = 0x08;
 
 /// The host's own timeout of an established connection, in seconds.
 const ESTABLISHED_TIMEOUT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
+/// The kernel's default for datagrams in both directions, in seconds
+/// (net/netfilter/nf_conntrack_proto_udp.c).
+const DATAGRAMS_TIMEOUT: u32 = 120;
 /// The kernel's default of that timeout: 5 days (net/netfilter/nf_conntrack_proto_tcp.c).
 const FIVE_DAYS: u32 = 432_000;
 
@@ -65,15 +68,15 @@ pub(super) fn mark(flow: &Tracked, mark: Mark) -> FlowRequest {
     FlowRequest::new("mark", flow.original, marked(named(flow), mark))
 }
 
-/// Marks a TCP connection of unknown zone, by its ends.
-pub(super) fn mark_by_ends(ends: Ends, mark: Mark) -> FlowRequest {
-    let list = Attributes::new().nest(CTA_TUPLE_ORIG, tuple(ends));
+/// Marks a flow of unknown zone, by its ends.
+pub(super) fn mark_by_ends(protocol: u8, ends: Ends, mark: Mark) -> FlowRequest {
+    let list = Attributes::new().nest(CTA_TUPLE_ORIG, tuple(protocol, ends));
     FlowRequest::new("mark", ends, marked(list, mark))
 }
 
-/// Asks for the entry of a TCP connection, by its ends.
-pub(super) fn by_ends(ends: Ends) -> Vec<u8> {
-    let list = Attributes::new().nest(CTA_TUPLE_ORIG, tuple(ends));
+/// Asks for the entry of a flow, by its ends.
+pub(super) fn by_ends(protocol: u8, ends: Ends) -> Vec<u8> {
+    let list = Attributes::new().nest(CTA_TUPLE_ORIG, tuple(protocol, ends));
     body(family_number(Family::of(ends.source.ip())), list)
 }
 
@@ -85,23 +88,31 @@ pub(super) fn delete(flow: &Tracked) -> FlowRequest {
     FlowRequest::new("forget", flow.original, list)
 }
 
+/// Inserts the entry of an open socket. `established` is the timeout of an established TCP connection.
 pub(super) fn insert(socket: &Socket, mark: Mark, established: u32) -> FlowRequest {
+    if socket.protocol != TCP {
+        let list = between(socket).put_be32(CTA_TIMEOUT, DATAGRAMS_TIMEOUT);
+        return FlowRequest::new("insert", socket.ends, marked(list, mark));
+    }
     let (tcp, timeout) = tcp_state(socket.state, established);
     let liberal = [BE_LIBERAL, BE_LIBERAL];
     let info = Attributes::new()
         .put(CTA_PROTOINFO_TCP_STATE, &[tcp])
         .put(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &liberal)
         .put(CTA_PROTOINFO_TCP_FLAGS_REPLY, &liberal);
-    let list = Attributes::new()
-        .nest(CTA_TUPLE_ORIG, tuple(socket.ends))
-        .nest(CTA_TUPLE_REPLY, tuple(socket.ends.reversed()))
-        .put_be32(CTA_STATUS, STATUS)
-        .put_be32(CTA_TIMEOUT, timeout)
-        .nest(
-            CTA_PROTOINFO,
-            Attributes::new().nest(CTA_PROTOINFO_TCP, info),
-        );
+    let list = between(socket).put_be32(CTA_TIMEOUT, timeout).nest(
+        CTA_PROTOINFO,
+        Attributes::new().nest(CTA_PROTOINFO_TCP, info),
+    );
     FlowRequest::new("insert", socket.ends, marked(list, mark))
+}
+
+fn between(socket: &Socket) -> Attributes {
+    let Socket { protocol, ends, .. } = *socket;
+    Attributes::new()
+        .nest(CTA_TUPLE_ORIG, tuple(protocol, ends))
+        .nest(CTA_TUPLE_REPLY, tuple(protocol, ends.reversed()))
+        .put_be32(CTA_STATUS, STATUS)
 }
 
 fn named(flow: &Tracked) -> Attributes {

@@ -22,6 +22,16 @@ impl OwnAddresses {
         !peer.ip().is_loopback() && !self.0.contains(&peer.ip())
     }
 
+    /// True if this host opened the flow, or forwards the flow: the target is another machine.
+    pub(super) fn leaves(&self, flow: &Tracked) -> bool {
+        self.is_outside(flow.original.target) && !self.0.contains(&flow.reply.source.ip())
+    }
+
+    /// True if this host opened the connection of a socket.
+    pub(super) fn is_opened(&self, socket: &Socket, listeners: &Listeners) -> bool {
+        self.is_outside(socket.ends.source) && !listeners.listens(socket.ends.target)
+    }
+
     /// True if a client outside opened the flow to this host: the target is an own address,
     /// directly or after translation.
     pub(super) fn is_opened_from_outside(&self, flow: &Tracked) -> bool {
@@ -107,6 +117,7 @@ mod tests {
 
     fn socket(remote: &str, local: &str) -> Socket {
         Socket {
+            protocol: TCP,
             ends: ends(remote, local),
             state: 1,
         }

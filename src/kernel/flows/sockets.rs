@@ -1,4 +1,4 @@
-//! The host's TCP sockets, over `NETLINK_SOCK_DIAG`.
+//! The host's TCP and UDP sockets, over `NETLINK_SOCK_DIAG`.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +12,8 @@ use crate::types::Family;
 const NETLINK_SOCK_DIAG: isize = 4;
 /// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const IPPROTO_TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
 /// Length of `struct inet_diag_req_v2` (linux/inet_diag.h).
 const REQUEST_LEN: usize = 56;
 
@@ -41,6 +42,8 @@ const OPEN: [u8; 7] = [
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Socket {
+    /// IP protocol number.
+    pub(super) protocol: u8,
     /// The direction from the peer to this host.
     pub(super) ends: Ends,
     /// See [`state`].
@@ -80,7 +83,7 @@ pub(super) fn is_absent(error: &WireError) -> bool {
 /// Reads the listening TCP sockets of both families.
 pub(super) fn listeners() -> Result<Listeners, WireError> {
     let mut found = HashSet::new();
-    each(1 << state::LISTEN, |_, local, _| {
+    each(TCP, 1 << state::LISTEN, |_, local, _| {
         found.insert(local);
     })?;
     Ok(Listeners(found))
@@ -89,22 +92,43 @@ pub(super) fn listeners() -> Result<Listeners, WireError> {
 /// Hands the open TCP connections of both families on, one by one.
 pub(super) fn each_connection(mut hand_on: impl FnMut(Socket)) -> Result<(), WireError> {
     let states = OPEN.iter().fold(0, |bits: u32, state| bits | 1 << state);
-    each(states, |state, target, source| {
+    each(TCP, states, |state, target, source| {
         let ends = Ends { source, target };
-        hand_on(Socket { ends, state });
+        hand_on(Socket {
+            protocol: TCP,
+            ends,
+            state,
+        });
     })
 }
 
-fn each(states: u32, mut hand_on: impl FnMut(u8, SocketAddr, SocketAddr)) -> Result<(), WireError> {
+/// Hands the connected UDP sockets of both families on, one by one, in the direction from the peer.
+pub(super) fn each_connected_udp(mut hand_on: impl FnMut(Socket)) -> Result<(), WireError> {
+    // The kernel calls a connected UDP socket established.
+    each(UDP, 1 << state::ESTABLISHED, |state, target, source| {
+        let ends = Ends { source, target };
+        hand_on(Socket {
+            protocol: UDP,
+            ends,
+            state,
+        });
+    })
+}
+
+fn each(
+    protocol: u8,
+    states: u32,
+    mut hand_on: impl FnMut(u8, SocketAddr, SocketAddr),
+) -> Result<(), WireError> {
     let mut wire = Wire::open(NETLINK_SOCK_DIAG)?;
     for family in Family::ALL {
         let mut request = vec![0; REQUEST_LEN];
         request[0] = family_number(family);
-        request[1] = IPPROTO_TCP;
+        request[1] = protocol;
         request[4..8].copy_from_slice(&states.to_ne_bytes());
         wire.ask(SOCK_DIAG_BY_FAMILY, DUMP, &request, |frame| {
             let (state, local, remote) =
-                parse(frame.body).ok_or(WireError::Malformed("a TCP socket"))?;
+                parse(frame.body).ok_or(WireError::Malformed("a socket"))?;
             hand_on(state, local, remote);
             Ok(())
         })?;
