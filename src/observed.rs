@@ -116,8 +116,7 @@ impl ObservedState {
             let label = route.key.dst;
             let is_label =
                 route.target == RouteTarget::Throw && label.prefix_len() == label.max_prefix_len();
-            if let (true, Some(slot @ 1..)) = (is_label, ownership.current.slot_of(route.key.table))
-            {
+            if let (true, Some(slot @ 1..)) = (is_label, ownership.slot_of(route.key.table)) {
                 let slots = found.get_mut(route.key.family());
                 slots.insert(slot, label.addr());
             }

@@ -137,7 +137,12 @@ impl Ownership {
 
     /// True for a table of pinned flows, current or earlier.
     pub fn is_pin_table(&self, table: TableId) -> bool {
-        self.all().any(|numbers| numbers.slot_of(table).is_some())
+        self.slot_of(table).is_some()
+    }
+
+    /// The slot of a table of pinned flows, current or earlier: the marks of the flows stay.
+    pub fn slot_of(&self, table: TableId) -> Option<Slot> {
+        self.all().find_map(|numbers| numbers.slot_of(table))
     }
 
     /// True for a rule of ours.

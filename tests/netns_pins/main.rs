@@ -4,6 +4,9 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../killer/mod.rs"]
+mod killer;
+mod more;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod scenes;
@@ -39,13 +42,23 @@ struct Flows(Vec<(IpAddr, LongFlow)>);
 
 impl Flows {
     fn open(lab: &Lab, targets: &[IpAddr]) -> Flows {
+        Flows::from(lab.ns("host1"), targets)
+    }
+
+    fn from(ns: &Ns, targets: &[IpAddr]) -> Flows {
         let mut flows = Vec::new();
         for target in targets.iter().copied() {
             for _ in 0..FLOWS {
-                flows.push((target, lab.long_flow("host1", target)));
+                flows.push((target, LongFlow::open(ns, target).unwrap()));
             }
         }
         Flows(flows)
+    }
+
+    /// One more flow to each target.
+    fn add(&mut self, lab: &Lab, targets: &[IpAddr]) {
+        let more = targets.iter().map(|to| (*to, lab.long_flow("host1", *to)));
+        self.0.extend(more);
     }
 
     /// Every flow makes further round trips.

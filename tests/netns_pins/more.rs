@@ -1,0 +1,214 @@
+//! Containers behind the host, datagrams, and passes killed before each of their steps.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use trailblazer::config::{Role, parse};
+use trailblazer::kernel::Kernel;
+use trailblazer::reconcile::{Options, one_shot};
+
+use crate::killer::Killer;
+use crate::packets::*;
+use crate::*;
+use lab::*;
+
+/// A container of `host1`, whose packets get the host's address.
+fn container(lab: &Lab) -> Ns {
+    let host1 = lab.ns("host1");
+    host1.run(&["ip", "netns", "add", "container"]);
+    let container = Ns::open("container");
+    host1.ip("link add c0 type veth peer name eth0 netns container");
+    host1.sysctl(&[
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+    ]);
+    host1.ip_batch(
+        "addr add 172.20.0.1/24 dev c0\naddr add fd20::1/64 dev c0 nodad\nlink set c0 up\n",
+    );
+    // A forwarding host ignores the router's advertisements.
+    host1.ip("-6 route replace default via fe80::1 dev priv proto ra metric 1024");
+    container.ip_batch(
+        "addr add 172.20.0.2/24 dev eth0\naddr add fd20::2/64 dev eth0 nodad\nlink set eth0 up\nlink set lo up\n\
+         route add default via 172.20.0.1\nroute add default via fd20::1\n",
+    );
+    host1.nft(
+        "table inet containers {
+           chain post {
+             type nat hook postrouting priority srcnat;
+             ip saddr 172.20.0.0/24 masquerade
+             ip6 saddr fd20::/64 masquerade
+           }
+         }",
+    );
+    container
+}
+
+fn containers(pin: bool, from_the_first_pass: bool) -> usize {
+    let lab = lab_with_nats();
+    let old = [HOST1_PUBLIC, HOST1_6];
+    lab.set_egress(
+        &[
+            &old[..],
+            &[
+                lab.nat1.egress,
+                lab.nat1.egress6,
+                lab.nat2.egress,
+                lab.nat2.egress6,
+            ],
+        ]
+        .concat(),
+    );
+    let guest = container(&lab);
+    eventually("the container reaches storage", || {
+        guest.who(S3).is_ok() && guest.who(S3_6).is_ok()
+    });
+    let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, pin));
+    if !from_the_first_pass {
+        machine.changed();
+    }
+    let flows = Flows::from(&guest, &TARGETS);
+    flows.assert_moving();
+    if from_the_first_pass {
+        machine.changed();
+    }
+    machine.publish(&["2600:1f18:9000::/40", "3.5.0.0/19"]);
+    machine.configure(&settings(OTHER, pin));
+    machine.changed();
+    machine.in_sync();
+    let [nat4, nat6] = [lab.nat2.egress_public, lab.nat2.egress6];
+    assert_eq!(
+        guest.who(PARTNER),
+        Ok(nat4),
+        "a new flow takes the new path"
+    );
+    assert_eq!(guest.who(S3_6), Ok(nat6), "a new flow takes the new path");
+    flows.broken()
+}
+
+#[test]
+fn changes_break_no_flow_of_a_container() {
+    isolated(|| assert_eq!(containers(true, false), 0));
+}
+
+#[test]
+fn first_pass_breaks_no_flow_of_a_container() {
+    isolated(|| assert_eq!(containers(true, true), 0));
+}
+
+#[test]
+fn changes_break_flows_of_a_container_without_pins() {
+    isolated(|| assert!(containers(false, false) >= 2 * FLOWS));
+}
+
+/// Datagrams of one socket keep their source while prefixes and gateways change.
+#[test]
+fn datagrams_keep_their_source() {
+    isolated(|| {
+        let lab = lab_with_nats();
+        let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, true));
+        machine.changed();
+        let flows = TARGETS.map(|target| Datagrams::open(&lab, target));
+        let before = flows.each_ref().map(Datagrams::seen);
+        assert!(before.iter().all(Option::is_some), "{before:?}");
+        for (gateways, prefixes) in [
+            (OTHER, &["3.5.0.0/19", "2600:1f18:9000::/40"][..]),
+            (TWO, FIRST),
+            (ONE, FIRST),
+        ] {
+            machine.configure(&settings(gateways, true));
+            machine.publish(prefixes);
+            machine.changed();
+            assert_eq!(flows.each_ref().map(Datagrams::seen), before);
+        }
+        machine.configure(&settings(ONE, false));
+        machine.publish(&["3.5.0.0/19", "2600:1f18:9000::/40"]);
+        machine.changed();
+        let after = flows.each_ref().map(Datagrams::seen);
+        assert_ne!(after, before, "without pins");
+    });
+}
+
+/// Set in the process to be killed: the number of the step and the config.
+const CHILD: &str = "TRAILBLAZER_PINS_KILLED_AT";
+
+/// Runs a pass in this process, to the step or to the end.
+fn die(words: &str) {
+    let (at, path) = words.split_once(' ').expect("step and config");
+    let config = parse(&std::fs::read_to_string(path).unwrap(), path).unwrap();
+    let mut killer = Killer {
+        at: at.parse().expect("a number"),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let options = Options::default();
+    let pass = one_shot(
+        &config,
+        Role::Host,
+        &options,
+        Kernel::open,
+        Some(&mut killer),
+    );
+    let report = runtime.block_on(pass);
+    assert_eq!(report.error, None, "{report:?}");
+}
+
+/// Starts a pass that ends before a step. Returns false if the pass had no such step.
+fn killed_before(machine: &Machine, at: usize) -> bool {
+    let mut command = Command::new(std::env::current_exe().expect("this test binary"));
+    command
+        .args([&test_name(), "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, format!("{at} {}", machine.config()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let status = machine.ns().spawn(&mut command).wait().unwrap();
+    if status.signal() != Some(Signal::KILL.as_raw()) {
+        assert!(status.success(), "before step {at}: {status}");
+        return false;
+    }
+    true
+}
+
+/// A pass that changes prefixes and gateways is killed before each of its steps.
+#[test]
+fn pass_killed_before_each_step_breaks_no_flow() {
+    isolated(|| {
+        if let Ok(words) = std::env::var(CHILD) {
+            return die(&words);
+        }
+        let lab = lab_with_nats();
+        let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, true));
+        machine.changed();
+        let mut flows = Flows::open(&lab, &TARGETS);
+        count_from_now(&lab);
+        let mut steps = 0;
+        loop {
+            machine.configure(&settings(OTHER, true));
+            machine.publish(&[
+                "3.5.0.0/19",
+                "2600:1f18:9000::/40",
+                &format!("{PARTNER}/32"),
+            ]);
+            let killed = killed_before(&machine, steps);
+            flows.assert_moving();
+            if !killed {
+                break;
+            }
+            machine.reconcile();
+            machine.in_sync();
+            // Flows of the other paths, which move back.
+            let [first, .., last] = TARGETS;
+            flows.add(&lab, &[first, last]);
+            machine.configure(&settings(ONE, true));
+            machine.publish(FIRST);
+            machine.changed();
+            flows.assert_moving();
+            steps += 1;
+        }
+        assert!(steps >= 8, "the pass has steps: {steps}");
+        println!("killed before each of {steps} steps");
+        assert_eq!(flows.broken(), 0);
+    });
+}
