@@ -34,7 +34,7 @@ impl Numbers {
             egress_table: config.egress.table,
             protocol: config.kernel.protocol,
             priority: config.kernel.priority,
-            pin_tables: config.egress.pins().then_some(config.kernel.pin_tables),
+            pin_tables: config.pins().then_some(config.kernel.pin_tables),
         }
     }
 

@@ -151,7 +151,7 @@ fn check_step(step: &Map<String, Value>) {
     let text = step["dst"].as_str().unwrap();
     let dst: IpNet = text.parse().unwrap();
     assert_eq!(dst.trunc().to_string(), text, "a canonical CIDR");
-    assert!([1083, 1084].contains(&step["table"].as_u64().unwrap()));
+    assert!([1083, 1084, 1100, 1101].contains(&step["table"].as_u64().unwrap()));
     assert!(step["metric"].is_u64());
     match step["type"].as_str().unwrap() {
         "unicast" if step.contains_key("nexthop") => assert!(step["nexthop"].is_u64()),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{EgressConfig, KernelConfig, WhenDown};
+use super::{AutoOr, Config, EgressConfig, KernelConfig, Role, WhenDown};
 use crate::types::{Family, PinMarks};
 
 impl EgressConfig {
@@ -12,10 +12,15 @@ impl EgressConfig {
         opens && self.close.is_empty()
     }
 
+    /// True if packets on neither path are dropped, where the firewall can tell them.
+    pub fn enforces(&self) -> bool {
+        self.enforce != AutoOr::Set(false)
+    }
+
     /// True if open flows keep their path. A pinned flow must be known to have begun on one of the paths,
-    /// which `enforce` ensures.
+    /// which `enforce` ensures. Without a gateway all flows have one path.
     pub fn pins(&self) -> bool {
-        self.enforce && self.pin
+        self.enforces() && self.pin && !self.gateways.is_empty()
     }
 
     /// The gateways of one family, sorted.
@@ -33,5 +38,20 @@ impl KernelConfig {
     /// The marks of pinned flows.
     pub fn pin_marks(&self) -> PinMarks {
         PinMarks::new(self.path_mask, self.gateway_mask)
+    }
+}
+
+impl Config {
+    /// True if open flows keep their path. The paths of a NAT differ in more than the translation only
+    /// if a setting says so.
+    pub fn pins(&self) -> bool {
+        if self.role != Some(Role::Nat) {
+            return self.egress.pins();
+        }
+        let bypass = &self.bypass;
+        let gateway = |gateway: &AutoOr<IpAddr>| *gateway != AutoOr::Auto;
+        let named = bypass.interface != AutoOr::Auto || self.nat.egress_interface != AutoOr::Auto;
+        let differ = named || gateway(&bypass.gateway.ipv4) || gateway(&bypass.gateway.ipv6);
+        self.egress.pin && differ
     }
 }

@@ -213,8 +213,8 @@ settings! {
         pub when_down: WhenDown = WhenDown::Unreachable,
         /// Families without a gateway that get `unreachable` instead of the main table's default.
         pub close: BTreeSet<Family> = BTreeSet::new(),
-        /// Packets to the internet on neither path are dropped.
-        pub enforce: bool = false,
+        /// Packets to the internet on neither path are dropped; `auto`: where the firewall can tell them.
+        pub enforce: AutoOr<bool> = AutoOr::Auto,
         /// Packets that `enforce` lets pass.
         pub exempt: Vec<Exemption> = Vec::new(),
         /// Open flows keep their path, with `enforce` alone.

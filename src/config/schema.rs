@@ -9,8 +9,8 @@ use super::texts::{
 };
 use super::units::{bare_percent, bare_size, gain, percent, size};
 use super::values::{
-    all_or_auto, auto_or, boolean, integer, mask, mss, nat_bypass, price, table, text, time,
-    unknown_word, with_unit, word,
+    all_or_auto, auto_or, auto_or_boolean, boolean, integer, mask, mss, nat_bypass, price, table,
+    text, time, unknown_word, with_unit, word,
 };
 use super::{AutoOr, Config, Role, validate};
 use crate::types::{BackendKind, Family};
@@ -125,7 +125,8 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
         "egress.table" => egress.table, table();
         "egress.when_down" => egress.when_down, value("\"unreachable\" or \"bypass\"", word);
         "egress.close" => egress.close, each(FAMILIES, word::<Family>);
-        "egress.enforce" => egress.enforce, value(BOOLEAN, boolean);
+        "egress.enforce" => egress.enforce,
+            value("true, false or \"auto\"", auto_or_boolean);
         "egress.exempt" => egress.exempt,
             each("a list of interfaces, addresses and prefixes such as [\"tun0\", \"10.9.0.0/16\"]", text(exemption));
         "egress.pin" => egress.pin, value(BOOLEAN, boolean);

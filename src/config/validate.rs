@@ -146,7 +146,7 @@ impl Mistakes {
                 format!("{egress} is the bypass path's table too: the two paths need a table each"),
             );
         }
-        if config.egress.pins() {
+        if config.pins() {
             self.pin_tables(config);
         }
         let protocol = config.kernel.protocol.0;
@@ -304,7 +304,7 @@ impl Mistakes {
         if !config.egress.close.is_empty() {
             self.add(&["egress.close", "role"], host_only);
         }
-        if config.egress.enforce {
+        if config.egress.enforce != AutoOr::Auto {
             self.add(&["egress.enforce", "role"], host_only);
         }
         if config.egress.onlink {

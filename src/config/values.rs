@@ -53,6 +53,14 @@ pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
     }
 }
 
+/// `true`, `false` or `"auto"`.
+pub(super) fn auto_or_boolean(value: &DeValue<'_>) -> Result<AutoOr<bool>, Wrong> {
+    match value {
+        DeValue::Boolean(setting) => Ok(AutoOr::Set(*setting)),
+        _ => auto_or(|text| Err::<bool, _>(unknown_word(text, ["auto"].into_iter())))(value),
+    }
+}
+
 pub(super) fn word<T: Words>(value: &DeValue<'_>) -> Result<T, Wrong> {
     let read = |text: &str| {
         let words = T::VARIANTS.iter().map(|variant| variant.word());

@@ -29,7 +29,7 @@ use super::shut::FR_ACT_UNREACHABLE;
 use super::{
     DesiredState, EgressPath, Inputs, disjoint, gateway, inbound, lookup, place, realm, rule,
 };
-use crate::config::Exemption;
+use crate::config::{AutoOr, Exemption};
 use crate::degraded::{Degradation, Part};
 use crate::facts::MainRoute;
 use crate::firewall::{Chain, DropReason, FwRule, Hook, Match, RouteKind, Ruleset, Statement};
@@ -39,10 +39,24 @@ use crate::types::{Family, IfIndex, PerFamily};
 
 const NOTHING: &str = "[egress] enforce: there is nothing to enforce, since the settings leave the egress of each family open";
 
+const OPEN: &str = "[egress] enforce = false: a flush of our rules, a rule of another program or a socket bound to an interface lets packets out past the egress gateways";
+
 /// True if packets of the family on neither path are dropped.
 pub(super) fn is_closed(inputs: &Inputs, family: Family, state: &DesiredState) -> bool {
-    let enforced = inputs.config.egress.enforce && inputs.backend.matches_next_hop();
-    enforced && state.paths.get(family).egress != EgressPath::Main
+    can_enforce(inputs).is_ok()
+        && inputs.config.egress.enforces()
+        && state.paths.get(family).egress != EgressPath::Main
+}
+
+/// The reason if the firewall cannot tell packets on neither path.
+fn can_enforce(inputs: &Inputs) -> Result<(), &'static str> {
+    if !inputs.backend.matches_next_hop() {
+        return Err("only nftables can match the next hop");
+    }
+    if inputs.config.kernel.gateway_mask.count_ones() < 2 {
+        return Err("kernel.marks.gateway needs two bits");
+    }
+    Ok(())
 }
 
 /// The policy rules of the look-ups about IPv6 destinations.
@@ -74,15 +88,25 @@ pub(super) fn complete(
     state: &mut DesiredState,
     policy: &mut Ruleset,
 ) {
-    if !inputs.config.egress.enforce {
+    let asked = inputs.config.egress.enforce == AutoOr::Set(true);
+    if !inputs.config.egress.enforces() {
+        let of_ours = |family| state.paths.get(family).egress != EgressPath::Main;
+        let open = Family::ALL
+            .into_iter()
+            .any(of_ours)
+            .then(|| OPEN.to_owned());
+        state.notes.extend(open);
         return;
     }
-    if !inputs.backend.matches_next_hop() {
-        let reason = "[egress] enforce is not in force: only nftables can match the next hop";
-        let advice = "set [nat] backend = \"auto\" or \"nftables\", or remove the key";
-        state
-            .degraded
-            .push(Degradation::new(Part::Egress, None, reason).with_advice(advice));
+    if let Err(reason) = can_enforce(inputs) {
+        let reason = format!("packets on neither path are not dropped: {reason}");
+        if asked {
+            let advice = "set [nat] backend = \"auto\" or \"nftables\", or remove the key enforce";
+            let degraded = Degradation::new(Part::Egress, None, reason).with_advice(advice);
+            state.degraded.push(degraded);
+        } else {
+            state.notes.push(reason);
+        }
         return;
     }
     let families = Family::ALL.into_iter();
@@ -90,7 +114,7 @@ pub(super) fn complete(
         .filter(|family| is_closed(inputs, *family, state))
         .collect();
     if closed.is_empty() {
-        state.notes.push(NOTHING.to_owned());
+        state.notes.extend(asked.then(|| NOTHING.to_owned()));
         return;
     }
     let mut rules = passing(inputs);

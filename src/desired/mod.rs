@@ -14,6 +14,7 @@ mod masquerade;
 mod mss;
 mod nat;
 mod pins;
+mod pins_nat;
 mod place;
 mod presence;
 mod realm;
@@ -39,7 +40,7 @@ use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, Slot, Ta
 
 pub use addresses::{Presence, presence};
 use fault::Fault;
-pub use pins::KnownSlots;
+pub use pins::{EGRESS_OF_NAT, KnownSlots};
 use shares::Shares;
 pub use sysctl::{SysctlSetting, conntrack_max, is_crowded};
 

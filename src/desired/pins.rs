@@ -1,4 +1,4 @@
-//! Host role: flows that keep the path of their first packet (`[egress] pin`).
+//! Flows that keep the path of their first packet (`[egress] pin`).
 //!
 //! ```text
 //! count       first packet by the gateway of a slot, or by the bypass path  → flow mark, for good
@@ -21,11 +21,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    DesiredState, Inputs, WORST_METRIC, gateway, lookup, metric, place, realm, route, rule, special,
+    DesiredState, Inputs, WORST_METRIC, gateway, lookup, metric, place, realm, route, rule,
 };
 use crate::config::Exemption;
 use crate::firewall::{FwRule, Hook, Match, Path, Ruleset, Statement};
-use crate::objects::{ForeignSelector, Route, RouteTarget};
+use crate::objects::{BypassPath, ForeignSelector, Route, RouteTarget};
 use crate::ownership::Numbers;
 use crate::types::{Family, Mark, PerFamily, PinMarks, Slot};
 
@@ -45,13 +45,21 @@ pub(super) struct FirstPacket {
     pub(super) absent: u32,
 }
 
+/// The slot of the egress path of a NAT, which has no gateways.
+pub const EGRESS_OF_NAT: Slot = 1;
+
 /// The pins of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pins {
     pub(super) marks: PinMarks,
     family: Family,
     slots: BTreeMap<Slot, IpAddr>,
+    /// The slot of egress flows through no gateway with a slot; 0 for none.
+    other: Slot,
     configured: BTreeSet<IpAddr>,
+    place: u32,
+    /// Networks that the main table decides about.
+    thrown: Vec<IpNet>,
 }
 
 impl Pins {
@@ -83,8 +91,24 @@ impl Pins {
             marks,
             family,
             slots,
+            other: 0,
             configured,
+            place: place::PINS,
+            thrown: Vec::new(),
         })
+    }
+
+    /// The pins of a family of a NAT.
+    pub(super) fn of_nat(inputs: &Inputs, family: Family, private: &[IpNet]) -> Pins {
+        Pins {
+            marks: inputs.config.kernel.pin_marks(),
+            family,
+            slots: BTreeMap::new(),
+            other: EGRESS_OF_NAT,
+            configured: BTreeSet::new(),
+            place: place::PINS_OF_NAT,
+            thrown: private.to_vec(),
+        }
     }
 
     /// The slots whose gateway left the settings and still has open flows.
@@ -106,7 +130,7 @@ impl Pins {
         }
         let hop = |gateway: &IpAddr| conditions.contains(&Match::NextHop(*gateway));
         let slot = self.slots.iter().find(|(_, gateway)| hop(gateway));
-        let egress = self.marks.slot(slot.map_or(0, |(slot, _)| *slot));
+        let egress = self.marks.slot(slot.map_or(self.other, |(slot, _)| *slot));
         FirstPacket {
             mark: egress,
             // The mark without a slot: the flow began before its path was pinned.
@@ -129,16 +153,10 @@ impl Pins {
     /// Adds the tables and the rules that lead to them.
     pub(super) fn complete(&self, inputs: &Inputs, numbers: &Numbers, state: &mut DesiredState) {
         let bypass = state.paths.get(self.family).bypass.clone();
-        let options = bypass.as_ref().and_then(|path| path.options.clone());
-        let through = bypass.map(|path| path.target());
         state.paths.get_mut(self.family).slots = Some(self.slots.clone());
-        self.table(inputs, numbers, 0, state);
-        let default = self.default(numbers, 0, through);
-        state
-            .routes
-            .extend(default.map(|route| Route { options, ..route }));
+        self.through(numbers, 0, bypass.as_ref(), state);
         for (slot, gateway) in &self.slots {
-            self.table(inputs, numbers, *slot, state);
+            self.table(numbers, *slot, state);
             let via = gateway::egress(inputs, *gateway).ok();
             let through = via.map(RouteTarget::Via);
             state.routes.extend(self.default(numbers, *slot, through));
@@ -155,6 +173,36 @@ impl Pins {
         }
     }
 
+    /// Adds the tables of a NAT: the bypass path, and the default of the egress path.
+    pub(super) fn complete_nat(
+        &self,
+        numbers: &Numbers,
+        egress: Option<&BypassPath>,
+        state: &mut DesiredState,
+    ) {
+        let bypass = state.paths.get(self.family).bypass.clone();
+        state.paths.get_mut(self.family).slots = Some(BTreeMap::new());
+        self.through(numbers, 0, bypass.as_ref(), state);
+        self.through(numbers, EGRESS_OF_NAT, egress, state);
+    }
+
+    /// Adds the table of a path.
+    fn through(
+        &self,
+        numbers: &Numbers,
+        slot: Slot,
+        path: Option<&BypassPath>,
+        state: &mut DesiredState,
+    ) {
+        self.table(numbers, slot, state);
+        let options = path.and_then(|path| path.options.clone());
+        let target = path.map(BypassPath::target);
+        let default = self.default(numbers, slot, target);
+        state
+            .routes
+            .extend(default.map(|route| Route { options, ..route }));
+    }
+
     fn default(
         &self,
         numbers: &Numbers,
@@ -169,7 +217,7 @@ impl Pins {
 
     /// The rule of a slot, and the routes of its table besides the default: a pinned flow never falls
     /// through to another path, and the way back to a private source is the main table's.
-    fn table(&self, inputs: &Inputs, numbers: &Numbers, slot: Slot, state: &mut DesiredState) {
+    fn table(&self, numbers: &Numbers, slot: Slot, state: &mut DesiredState) {
         let family = self.family;
         let Some(table) = numbers.pin_table(slot) else {
             return;
@@ -182,10 +230,12 @@ impl Pins {
             WORST_METRIC,
             refusal,
         ));
-        let thrown = special::thrown(family, inputs.vpc_cidrs).into_iter();
-        let throw = |prefix| route(numbers, table, prefix, metric(family), RouteTarget::Throw);
-        state.routes.extend(thrown.map(throw));
-        let mut rule = rule(numbers, family, place::PINS, lookup(table));
+        let throw = |prefix: &IpNet| {
+            let target = RouteTarget::Throw;
+            route(numbers, table, *prefix, metric(family), target)
+        };
+        state.routes.extend(self.thrown.iter().map(throw));
+        let mut rule = rule(numbers, family, self.place, lookup(table));
         rule.mark = Some(match slot {
             0 => self.marks.bypass_packet(),
             slot => self.marks.slot(slot),
@@ -215,7 +265,12 @@ impl Pins {
             let mark = self.marks.slot(*slot);
             (mark, mark, Some(*gateway))
         };
-        std::iter::once(bypass).chain(self.slots.iter().map(slot))
+        let other = (self.other != 0).then(|| {
+            let mark = self.marks.slot(self.other);
+            (mark, mark, None)
+        });
+        let slots = self.slots.iter().map(slot);
+        std::iter::once(bypass).chain(other).chain(slots)
     }
 
     fn rule(&self, flow: Mark, packet: Mark, matches: Vec<Match>) -> FwRule {
@@ -258,7 +313,7 @@ impl Pins {
     }
 
     /// Forwarded packets are routed once, so that the mark must be there before.
-    fn forwarded(&self) -> Vec<FwRule> {
+    pub(super) fn forwarded(&self) -> Vec<FwRule> {
         let outside = || vec![Match::NotInputInterface("lo".to_owned())];
         let flows = self.of_flows();
         flows

@@ -4,13 +4,15 @@
 pub const INBOUND: u32 = 0;
 /// The first rule for answers of a host whose egress is shut before the first pass.
 pub const ANSWERS: u32 = 1;
-/// The tables of pinned flows, one rule for each slot: the marks of the rules are disjoint, and the shut
-/// state of a host leaves no other number free.
-pub const PINS: u32 = 9;
+/// NAT role: the tables of pinned flows, one rule for each path: the marks of the rules are disjoint.
+pub const PINS_OF_NAT: u32 = 9;
 /// The main table without its default.
 pub const MAIN: u32 = 10;
 /// The rules of IPv6 look-ups of the firewall: is the destination a bypass prefix?
 pub const PROOF: u32 = 11;
+/// Host role: the tables of pinned flows, one rule for each slot. The administrator's own routes take
+/// precedence, and the way back of the reverse path filter is theirs.
+pub const PINS: u32 = 14;
 /// The bypass table.
 pub const BYPASS: u32 = 20;
 /// The egress table.

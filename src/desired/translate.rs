@@ -13,7 +13,7 @@ use super::{
     fault::Fault,
     gateway,
     last::{Elsewhere, Last},
-    masquerade, mss, shares, special,
+    masquerade, mss, pins_nat, shares, special,
 };
 use crate::config::{AutoOr, NatBypass};
 use crate::degraded::Part;
@@ -84,8 +84,8 @@ pub(super) fn translate(
     let guarded = private(inputs, family, sources);
     let open = out_name.as_deref().filter(|_| !addresses.is_empty());
     if let Some(out) = open {
-        let matches = counting::of_nat(sources, &asks, out, &guarded);
-        chains.counting.add(inputs.config, family, matches, None);
+        let paths = counting::of_nat(sources, &asks, out, &guarded);
+        pins_nat::count(inputs, family, &guarded, paths, state, chains);
     }
     if let Some(bypass) = &bypass {
         asks.extend(beside(inputs, family, bypass, out, &asks, state));

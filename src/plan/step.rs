@@ -8,7 +8,7 @@ use crate::objects::{
     ForwardPolicy, NexthopKind, NexthopObject, Route, RouteKey, RouteTarget, Rule,
 };
 use crate::ownership::Ownership;
-use crate::types::{Family, NexthopId, Priority};
+use crate::types::NexthopId;
 
 /// The effect of a step on its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +72,7 @@ impl Step {
             Step::Firewall { backend, .. } => ObjectKey::Firewall(*backend),
             Step::Nexthop(nexthop) => ObjectKey::Nexthop(nexthop.id),
             Step::Route { route, .. } => ObjectKey::Route(route.key),
-            Step::Rule { rule, .. } => ObjectKey::Rule(rule.family, rule.priority),
+            Step::Rule { rule, .. } => ObjectKey::of_rule(rule),
             Step::Policy { policy, .. } => ObjectKey::Policy(*policy),
         }
     }
@@ -150,11 +150,17 @@ pub enum ObjectKey {
     Firewall(BackendKind),
     Nexthop(NexthopId),
     Route(RouteKey),
-    Rule(Family, Priority),
+    /// The whole rule: the kernel changes no rule, and several rules may have one priority.
+    Rule(Box<Rule>),
     Policy(ForwardPolicy),
 }
 
 impl ObjectKey {
+    /// The identity of a policy rule.
+    pub fn of_rule(rule: &Rule) -> ObjectKey {
+        ObjectKey::Rule(Box::new(rule.clone()))
+    }
+
     /// True for an object of the egress: the rules, the firewall and the routes of the egress
     /// table. Nothing withholds such an object.
     pub fn is_of_egress(&self, ownership: &Ownership) -> bool {
@@ -173,7 +179,7 @@ impl fmt::Display for ObjectKey {
             ObjectKey::Firewall(backend) => write!(f, "our {backend} rules"),
             ObjectKey::Nexthop(id) => write!(f, "nexthop {id}"),
             ObjectKey::Route(key) => write!(f, "route {} in table {}", key.dst, key.table),
-            ObjectKey::Rule(family, priority) => write!(f, "{family} rule {priority}"),
+            ObjectKey::Rule(rule) => write!(f, "{} rule {}", rule.family, rule.priority),
             ObjectKey::Policy(policy) => write!(f, "xfrm policy {policy} {}", policy.action),
         }
     }

@@ -40,7 +40,8 @@ impl OpenFlows {
             .collect();
         let unpinned = begins_to_pin(job, view, desired).then(|| {
             let marks = config.kernel.pin_marks();
-            PresentPaths::new(marks, (&desired.paths, &view.facts), private.clone())
+            let paths = (&desired.paths, &view.facts);
+            PresentPaths::new(role, marks, paths, private.clone())
         });
         OpenFlows {
             role,
@@ -61,6 +62,9 @@ impl OpenFlows {
     /// connections without translation, since the kernel consults the NAT rules only for the
     /// first packet of an entry.
     pub fn keep(&mut self) {
+        if self.role == Role::Nat {
+            self.pin();
+        }
         let (kept, consequence) = match self.role {
             Role::Host => (
                 backfill_inbound(self.inbound, &self.own).map(drop),
@@ -75,6 +79,13 @@ impl OpenFlows {
         if let Err(error) = kept {
             self.notes.push(format!("{consequence}: {error}"));
         }
+        if self.role == Role::Host {
+            // Flows from outside have their mark by now.
+            self.pin();
+        }
+    }
+
+    fn pin(&mut self) {
         if let Some(paths) = &mut self.unpinned {
             self.notes.extend(paths.pin(&self.own));
         }
@@ -98,7 +109,10 @@ fn begins_to_pin(job: Job<'_>, view: &View, desired: &DesiredState) -> bool {
     };
     let (ownership, numbers) = (&view.ownership, view.ownership.current);
     let pinned = leads(&|table| ownership.is_pin_table(table));
-    let on_paths = leads(&|table| table == numbers.egress_table);
+    let on_paths = leads(&|table| match job.role {
+        Role::Host => table == numbers.egress_table,
+        Role::Nat => table == numbers.bypass_table,
+    });
     let watched = job.options.watched.as_ref();
     let was_in_force = watched.is_some_and(|watched| watched.earlier.is_some());
     !pinned && (on_paths || ours.is_empty() && !was_in_force)

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::desired::Paths;
+use crate::config::Role;
+use crate::desired::{EGRESS_OF_NAT, Paths};
 use crate::facts::HostFacts;
 use crate::judge::{Lookup, RouteDecision};
 use crate::kernel::flows::{Outgoing, backfill_outgoing};
@@ -26,8 +27,8 @@ pub(super) struct PresentPaths {
     marks: PinMarks,
     bypass: PerFamily<Vec<Via>>,
     slots: PerFamily<BTreeMap<Slot, IpAddr>>,
-    /// The default of the main table is the bypass path.
-    default_is_bypass: PerFamily<bool>,
+    /// The path of the main table's default.
+    by_default: PerFamily<Option<Mark>>,
     /// Destinations of neither path.
     private: Vec<IpNet>,
     remembered: HashMap<IpAddr, Option<Mark>>,
@@ -35,6 +36,7 @@ pub(super) struct PresentPaths {
 
 impl PresentPaths {
     pub(super) fn new(
+        role: Role,
         marks: PinMarks,
         (paths, facts): (&PerFamily<Paths>, &HostFacts),
         private: Vec<IpNet>,
@@ -42,9 +44,13 @@ impl PresentPaths {
         let hops = |path: Option<&BypassPath>| -> Option<Vec<_>> {
             path.map(|path| path.vias().map(|via| hop(&via)).collect())
         };
-        let default_is_bypass = PerFamily::from_fn(|family| {
+        let by_default = PerFamily::from_fn(|family| {
+            if role == Role::Nat {
+                return Some(marks.slot(EGRESS_OF_NAT));
+            }
             let default = hops(facts.default_path(family, None).as_ref());
-            default.is_some() && default == hops(paths.get(family).bypass.as_ref())
+            let bypass = hops(paths.get(family).bypass.as_ref());
+            (default.is_some() && default == bypass).then(|| marks.bypass_flow())
         });
         let bypass = PerFamily::from_fn(|family| {
             let path = paths.get(family).bypass.iter();
@@ -58,7 +64,7 @@ impl PresentPaths {
             marks,
             bypass,
             slots,
-            default_is_bypass,
+            by_default,
             private,
             remembered: HashMap::new(),
         }
@@ -119,8 +125,7 @@ impl PresentPaths {
         if route.key.table == TableId::MAIN {
             // Other routes are the administrator's own.
             let is_default = Family::is_default(&route.key.dst);
-            let bypasses = is_default && *self.default_is_bypass.get(family);
-            return bypasses.then(|| self.marks.bypass_flow());
+            return self.by_default.get(family).filter(|_| is_default);
         }
         let legs = route.target.legs();
         let by_bypass = |via: &Via| {

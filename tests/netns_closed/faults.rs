@@ -152,7 +152,7 @@ fn new_document_opens_new_prefixes() {
 fn switching_on_and_off_breaks_no_flow() {
     isolated(|| {
         let lab = lab_with_nat();
-        let open = BOTH.replace("enforce = true\n", "");
+        let open = BOTH.replace("enforce = true", "enforce = false");
         let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &open);
         let before = lab.ns("host1").snapshot();
         machine.changed();

@@ -201,6 +201,8 @@ impl<'a> Scene<'a> {
     #[track_caller]
     pub fn clean(&self) {
         self.machine.run(&["flush"]).ok();
+        // A datagram from the port of an earlier one would be the same flow, on the path of that flow.
+        self.ns().run(&["conntrack", "-F"]);
         let _missing = std::fs::remove_dir_all(self.state_dir());
     }
 }

@@ -7,6 +7,7 @@
 #[path = "../killer/mod.rs"]
 mod killer;
 mod more;
+mod nat;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod scenes;

@@ -136,12 +136,21 @@ fn expected(start: &Start, desired: &DesiredState) -> (Vec<Route>, Vec<Rule>) {
         matches!(rule.action, RuleAction::Lookup { table, suppress_prefixlength: None }
             if !owns.is_bypass_table(table))
     };
+    // The same rule with another realm.
+    let superseded = |rule: &Rule| {
+        let mut wanted = desired.rules.iter();
+        wanted.any(|other| {
+            (other.family, other.priority) == (rule.family, rule.priority)
+                && other.action == rule.action
+                && other.foreign_selectors != rule.foreign_selectors
+        })
+    };
     let mut rules = desired.rules.clone();
     let mut left = desired.rules.clone();
     for rule in start.model.rules.iter().filter(|rule| owns.owns_rule(rule)) {
         if let Some(place) = left.iter().position(|other| other == rule) {
             left.remove(place);
-        } else if *desired.frozen.get(rule.family) && !to_egress(rule) {
+        } else if *desired.frozen.get(rule.family) && !to_egress(rule) && !superseded(rule) {
             rules.push(rule.clone());
         }
     }

@@ -112,7 +112,7 @@ pub(super) fn rule_gone(
     if in_force.is_some_and(|in_force| !in_force.ownership.owns_rule(&rule)) {
         return foreign_rule(&rule, in_force, Trigger::Deleted);
     }
-    let key = ObjectKey::Rule(rule.family, rule.priority);
+    let key = ObjectKey::of_rule(&rule);
     let wanted = in_force.is_some_and(|in_force| in_force.goal.rules.contains(&rule));
     let cause = Trigger::Deleted(key.clone());
     if !wanted {
@@ -124,7 +124,7 @@ pub(super) fn rule_gone(
 }
 
 pub(super) fn rule_came(rule: &Rule, in_force: Option<&InForce>) -> Reaction {
-    let cause = Trigger::Added(ObjectKey::Rule(rule.family, rule.priority));
+    let cause = Trigger::Added(ObjectKey::of_rule(rule));
     let Some(in_force) = in_force else {
         return Reaction::AfterBurst(cause);
     };
@@ -157,7 +157,7 @@ fn foreign_rule(
     };
     match in_force.and_then(last) {
         Some(last) if rule.priority > last => Reaction::Nothing,
-        _ => Reaction::AfterBurst(cause(ObjectKey::Rule(rule.family, rule.priority))),
+        _ => Reaction::AfterBurst(cause(ObjectKey::of_rule(rule))),
     }
 }
 

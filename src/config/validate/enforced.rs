@@ -1,12 +1,13 @@
 //! `[egress] enforce` and `pin`.
 
 use super::Mistakes;
-use crate::config::Config;
+use crate::config::{AutoOr, Config};
 use crate::types::{PIN_TABLES, TableId};
 
 impl Mistakes {
     pub(super) fn enforced(&mut self, config: &Config) {
-        if config.egress.enforce && config.kernel.gateway_mask.count_ones() < 2 {
+        let asked = config.egress.enforce == AutoOr::Set(true);
+        if asked && config.kernel.gateway_mask.count_ones() < 2 {
             self.add(
                 &["kernel.marks.gateway", "egress.enforce"],
                 "egress.enforce needs two bits of kernel.marks.gateway: write a mask such as \"0x000e\"",
