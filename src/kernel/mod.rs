@@ -34,7 +34,7 @@ use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::types::{Family, IfIndex, PerFamily, TableId};
 use errno::KernelError;
-use firewall::nftables::ForeignChains;
+use firewall::nftables::{ForeignChains, Protection};
 use firewall::{Fallback, FirewallBackend, FirewallError, Refusals};
 use netlink::{NetlinkError, NetlinkSocket};
 use xfrm::Policies;
@@ -59,6 +59,7 @@ pub struct Kernel {
     /// The chains of iptables-legacy, as last read ([`Kernel::take_judged`]).
     judged: Option<Option<Vec<BaseChain>>>,
     policies: Policies,
+    protection: Protection,
     pub available: PerFamily<bool>,
 }
 
@@ -84,6 +85,7 @@ impl Kernel {
             foreign: ForeignChains::default(),
             judged: None,
             policies: Policies::default(),
+            protection: Protection::default(),
             available: PerFamily {
                 ipv4: true,
                 ipv6: sysctl::has_ipv6(),
@@ -99,6 +101,20 @@ impl Kernel {
     /// Says that this machine needs forward policies: without need, no module is loaded for them.
     pub fn need_policies(&mut self, needed: bool) {
         self.policies.needed = needed;
+    }
+
+    /// Shares the protection of our nf_tables tables.
+    pub fn protect(mut self, protection: &Protection) -> Self {
+        for kind in BackendKind::ALL {
+            self.firewall(kind).protect(protection);
+        }
+        self.protection = protection.clone();
+        self
+    }
+
+    /// The reason if our tables should be protected from other programs and the kernel cannot.
+    pub fn unprotected(&self) -> Option<String> {
+        self.protection.unknown_to_kernel()
     }
 
     /// Adds or deletes a forward policy; returns the refusal of a deletion. After a refused addition

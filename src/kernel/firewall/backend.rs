@@ -1,6 +1,7 @@
 //! The operations of a firewall backend.
 
 use super::error::FirewallError;
+use super::nftables::Protection;
 use crate::firewall::{
     BackendKind, DroppedTraffic, ObservedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
@@ -63,6 +64,9 @@ pub trait FirewallBackend {
     fn has_own_place_for_last(&self) -> bool {
         false
     }
+
+    /// Shares the protection of our nf_tables tables.
+    fn protect(&mut self, _protection: &Protection) {}
 
     /// True if the backend can have [`crate::firewall::Hook::PreroutingMark`].
     fn marks_forwarded(&self) -> bool {

@@ -40,6 +40,19 @@ pub enum FirewallError {
         /// The foreign rules, each as a command.
         references: Vec<String>,
     },
+    /// The table belongs to the netlink socket of a running agent, see
+    /// [`Protection`](super::nftables::Protection).
+    #[error(
+        "{operation}: a running agent has the table for itself ([kernel] protect_table; netlink port {port}){}; stop the agent (systemctl stop trailblazer), then run the command again",
+        unreleased.as_ref().map(|why| format!(" and does not release it: {why}")).unwrap_or_default()
+    )]
+    Protected {
+        operation: String,
+        /// The port of the agent's socket.
+        port: u32,
+        /// Why the agent, asked for the table, keeps it.
+        unreleased: Option<String>,
+    },
     #[error("{backend} cannot express {what}")]
     Inexpressible { backend: BackendKind, what: String },
 }

@@ -225,7 +225,9 @@ fn is_refusal(error: &FirewallError) -> bool {
         FirewallError::Refused { .. } | FirewallError::Inexpressible { .. } => true,
         // A program that is not installed.
         FirewallError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        FirewallError::Locked { .. } | FirewallError::Referenced { .. } => false,
+        FirewallError::Locked { .. }
+        | FirewallError::Referenced { .. }
+        | FirewallError::Protected { .. } => false,
     }
 }
 

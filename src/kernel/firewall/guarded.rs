@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::backend::FirewallBackend;
 use super::error::FirewallError;
 use super::iptables::IptablesBackend;
-use super::nftables::Nftables;
+use super::nftables::{Nftables, Protection};
 use crate::firewall::{
     BackendKind, Chain, DroppedTraffic, FwRule, Hook, ObservedFirewall, OwnedFirewall, PathTraffic,
     Ruleset, SavedRules, Variant,
@@ -124,6 +124,11 @@ impl Guarded {
         };
         if now.text == wanted {
             return rules(&mut self.rules);
+        }
+        if !wanted.is_empty() && now.text.get(1..) == wanted.get(1..) {
+            // Only the line of the table differs, by its flags: the table stays as long as it can.
+            rules(&mut self.rules)?;
+            return table(self);
         }
         let keeps = |this: &mut Self| !marks.chains.is_empty() && this.table.replace(marks).is_ok();
         if !now.text.is_empty() && !keeps(self) {
@@ -256,6 +261,10 @@ impl FirewallBackend for Guarded {
 
     fn marks_forwarded(&self) -> bool {
         self.is_usable()
+    }
+
+    fn protect(&mut self, protection: &Protection) {
+        self.table.protect(protection);
     }
 
     fn leave(&mut self, families: PerFamily<bool>) {

@@ -74,6 +74,11 @@ impl Wire {
         Ok(self)
     }
 
+    /// The port: the kernel's name for the socket.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
     /// The next sequence number.
     pub fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);

@@ -9,6 +9,9 @@ pub(super) const GUARD_TABLE: &str = "trailblazer-guard";
 /// The mark of ownership, as `nft list` shows it.
 pub(super) const COMMENT: &str = "trailblazer: managed, do not edit";
 
+/// The flags of a protected table, see `protection`.
+pub(super) const PROTECTED: u32 = NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RuleState {
     /// The payload of `NFTA_RULE_EXPRESSIONS`, counters at zero.

@@ -23,6 +23,7 @@ pub(super) mod fuzzing;
 mod marks;
 mod message;
 mod probe;
+mod protection;
 mod read;
 mod register;
 mod sets;
@@ -46,6 +47,8 @@ use crate::kernel::firewall::extras::Extras;
 use contact::{absence, contact, failed, open};
 use message::{GUARD_TABLE, TABLE};
 pub use probe::{Probe, probe};
+pub use protection::Protection;
+use table::TableState;
 
 static EXTRAS: Extras = Extras::new();
 
@@ -54,10 +57,11 @@ static EXTRAS: Extras = Extras::new();
 const REHEARSAL: &str = "trailblazer-check";
 
 /// The nf_tables backend. Each operation opens a socket of its own, in the network namespace of the
-/// calling thread.
+/// calling thread; changes of a protected table go through the socket of the [`Protection`].
 #[derive(Debug)]
 pub struct Nftables {
     table: &'static str,
+    protection: Protection,
 }
 
 impl Default for Nftables {
@@ -69,12 +73,18 @@ impl Default for Nftables {
 impl Nftables {
     /// A backend for the network namespace of the calling thread.
     pub fn new() -> Self {
-        Nftables { table: TABLE }
+        Nftables {
+            table: TABLE,
+            protection: Protection::default(),
+        }
     }
 
     /// The same with the table beside iptables.
     pub(super) fn beside_iptables() -> Self {
-        Nftables { table: GUARD_TABLE }
+        Nftables {
+            table: GUARD_TABLE,
+            protection: Protection::default(),
+        }
     }
 
     /// True if the kernel has nf_tables, whether or not this process may read it.
@@ -83,6 +93,13 @@ impl Nftables {
             Ok(_) => true,
             Err(error) => !matches!(absence(&error), Some(ObservedFirewall::Unavailable(_))),
         }
+    }
+
+    fn encode(&self, ruleset: &Ruleset, flags: u32) -> Result<TableState, FirewallError> {
+        Ok(TableState {
+            flags,
+            ..encode::table(self.table, ruleset)?
+        })
     }
 
     fn named(&self, operation: &str) -> String {
@@ -180,9 +197,10 @@ impl FirewallBackend for Nftables {
         };
         let reading =
             read::whole(&mut wire, self.table).map_err(|error| failed(operation, error))?;
-        let Some(table) = reading.table else {
+        let Some(mut table) = reading.table else {
             return Ok(ObservedFirewall::Absent);
         };
+        table.flags = self.protection.flags_of(&table);
         if !table.is_ours() {
             return Ok(ObservedFirewall::Foreign(table.foreign()));
         }
@@ -193,7 +211,7 @@ impl FirewallBackend for Nftables {
     }
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
-        text::lines(&encode::table(self.table, &EXTRAS.usable(ruleset))?)
+        text::lines(&self.encode(&EXTRAS.usable(ruleset), self.protection.flags())?)
             .map_err(|error| failed("render", error))
     }
 
@@ -216,8 +234,10 @@ impl FirewallBackend for Nftables {
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
         let operation = &self.named("replace");
         EXTRAS.install(ruleset, |ruleset| {
-            let messages = encode::table(self.table, ruleset)?.messages();
-            transaction::replace_ours(&mut open(operation)?, self.table, operation, &messages)
+            self.protection.transact(operation, &|wire, flags| {
+                let messages = self.encode(ruleset, flags)?.messages();
+                transaction::replace_ours(wire, self.table, operation, &messages)
+            })
         })
     }
 
@@ -226,18 +246,22 @@ impl FirewallBackend for Nftables {
         let operation = &self.named("restore");
         let messages =
             table::replay(self.table, &snapshot.0).map_err(|error| failed(operation, error))?;
-        transaction::replace_ours(&mut open(operation)?, self.table, operation, &messages)
+        self.protection.transact(operation, &|wire, _| {
+            transaction::replace_ours(wire, self.table, operation, &messages)
+        })
     }
 
     fn remove(&mut self) -> Result<(), FirewallError> {
         let operation = &self.named("delete");
-        transaction::replace_ours(&mut open(operation)?, self.table, operation, &[])
+        self.protection.transact(operation, &|wire, _| {
+            transaction::replace_ours(wire, self.table, operation, &[])
+        })
     }
 
     fn rehearse(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
         let operation = "check table inet trailblazer";
         EXTRAS.install(ruleset, |ruleset| {
-            let table = table::TableState {
+            let table = TableState {
                 name: REHEARSAL.to_owned(),
                 ..encode::table(REHEARSAL, ruleset)?
             };
@@ -248,6 +272,10 @@ impl FirewallBackend for Nftables {
 
     fn rehearses_fully(&self) -> bool {
         true
+    }
+
+    fn protect(&mut self, protection: &Protection) {
+        self.protection = protection.clone();
     }
 
     fn marks_forwarded(&self) -> bool {

@@ -108,6 +108,7 @@ fn read_head(wire: &mut Wire, name: &str) -> Result<Option<(TableState, u32)>, W
         let table = TableState {
             name: name.to_owned(),
             flags: number(NFTA_TABLE_FLAGS).unwrap_or(0),
+            owner: number(NFTA_TABLE_OWNER),
             userdata: userdata.map_or_else(Vec::new, |data| data.payload.to_vec()),
             ..TableState::default()
         };

@@ -6,7 +6,8 @@
 use super::counters::{self, CounterState};
 use super::decode;
 use super::message::{
-    COMMENT, Message, RuleState, TABLE, comment_userdata, message, nfgen, userdata_comment,
+    COMMENT, Message, PROTECTED, RuleState, TABLE, comment_userdata, message, nfgen,
+    userdata_comment,
 };
 use super::uapi::*;
 use crate::kernel::wire::{APPEND, Attributes, CREATE, Frame, WireError, find, frames};
@@ -16,11 +17,16 @@ use crate::kernel::wire::{NFGEN_LEN, attributes, push_message};
 /// has 16 bits.
 const ELEMENTS_A_MESSAGE: usize = 48 << 10;
 
+/// The flags that a process may set.
+const SETTABLE: u32 = NFT_TABLE_F_DORMANT | PROTECTED;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TableState {
     /// `trailblazer`, except beside iptables and in checks without a commit.
     pub(super) name: String,
     pub(super) flags: u32,
+    /// The port of the netlink socket that has the table for itself.
+    pub(super) owner: Option<u32>,
     pub(super) userdata: Vec<u8>,
     /// The number of objects other than chains, sets and our counters: named objects and flow
     /// tables of other programs. We never create such objects, so the number suffices to show a
@@ -53,6 +59,7 @@ impl Default for TableState {
         TableState {
             name: TABLE.to_owned(),
             flags: 0,
+            owner: None,
             userdata: Vec::new(),
             further: 0,
             counters: Vec::new(),
@@ -86,8 +93,7 @@ impl TableState {
     pub(super) fn messages(&self) -> Vec<Message> {
         let table = Attributes::new()
             .put_text(NFTA_TABLE_NAME, &self.name)
-            // The other flags bind a table to the creating process.
-            .put_be32(NFTA_TABLE_FLAGS, self.flags & NFT_TABLE_F_DORMANT)
+            .put_be32(NFTA_TABLE_FLAGS, self.flags & SETTABLE)
             .put(NFTA_TABLE_USERDATA, &self.userdata);
         let what = format!("add table inet {}", self.name);
         let mut messages = vec![message(msg::NEWTABLE, CREATE, table, what)];

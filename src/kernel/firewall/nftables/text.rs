@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::counters;
 use super::decode;
-use super::message::userdata_comment;
+use super::message::{PROTECTED, userdata_comment};
 use super::register::{address, hex};
 use super::table::{ChainState, SetState, TableState};
 use super::uapi::*;
@@ -41,7 +41,10 @@ fn table_line(table: &TableState) -> String {
     if table.flags & NFT_TABLE_F_DORMANT != 0 {
         line.push_str(" flags dormant");
     }
-    if table.flags & !NFT_TABLE_F_DORMANT != 0 {
+    if table.flags & PROTECTED == PROTECTED {
+        line.push_str(" flags owner,persist");
+    }
+    if table.flags & !(NFT_TABLE_F_DORMANT | PROTECTED) != 0 {
         line.push_str(&format!(" flags {:#x}", table.flags));
     }
     match userdata_comment(&table.userdata, UDATA_TABLE_COMMENT) {

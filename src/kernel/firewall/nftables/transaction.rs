@@ -1,7 +1,7 @@
 //! nf_tables transactions: all messages take effect at once, or none.
 
 use super::contact::failed;
-use super::message::{Message, delete_table, nfgen};
+use super::message::{Message, PROTECTED, delete_table, message, nfgen};
 use super::table::TableState;
 use super::uapi::*;
 use super::{counters, read};
@@ -37,6 +37,7 @@ pub(super) fn replace_ours(
         let mut now = Vec::new();
         if let Some(table) = &reading.table {
             refuse_foreign(operation, table)?;
+            refuse_protected(operation, table, wire.port())?;
             batch.push(delete_table(name));
             if !messages.is_empty() {
                 now = read::read_counters(wire, name).map_err(|error| failed(operation, error))?;
@@ -61,6 +62,26 @@ pub(super) fn replace_ours(
     Err(failed(operation, WireError::Interrupted))
 }
 
+/// Takes over our table `name` if the table was protected by a socket that is closed now. Nothing in
+/// the table changes.
+pub(super) fn take_over(wire: &mut Wire, name: &str) -> Result<(), WireError> {
+    let reading = read::head(wire, name)?;
+    let left_behind = |table: &TableState| table.is_ours() && table.flags == NFT_TABLE_F_PERSIST;
+    if !reading.table.as_ref().is_some_and(left_behind) {
+        return Ok(());
+    }
+    let table = Attributes::new()
+        .put_text(NFTA_TABLE_NAME, name)
+        .put_be32(NFTA_TABLE_FLAGS, PROTECTED);
+    let messages = [message(
+        msg::NEWTABLE,
+        0,
+        table,
+        format!("take over table inet {name}"),
+    )];
+    send(wire, &messages, reading.generation, Ending::Commit).map_err(|(_, error)| error)
+}
+
 /// Lets the kernel check the messages without a commit.
 pub(super) fn check(wire: &mut Wire, messages: &[Message]) -> Result<(), (String, WireError)> {
     // 0: any generation.
@@ -77,6 +98,18 @@ fn refuse_foreign(operation: &str, table: &TableState) -> Result<(), FirewallErr
         reason: format!("{}; the table was left unchanged", table.foreign()),
         errno: None,
     })
+}
+
+/// Refuses to change a table that belongs to another socket than that at `port`.
+fn refuse_protected(operation: &str, table: &TableState, port: u32) -> Result<(), FirewallError> {
+    match table.owner {
+        Some(owner) if owner != port => Err(FirewallError::Protected {
+            operation: operation.to_owned(),
+            port: owner,
+            unreleased: None,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn send(

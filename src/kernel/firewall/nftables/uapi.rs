@@ -43,11 +43,16 @@ pub(super) const NFTA_TABLE_NAME: u16 = 1;
 pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
 pub(super) const NFTA_TABLE_USE: u16 = 3;
 pub(super) const NFTA_TABLE_USERDATA: u16 = 6;
+pub(super) const NFTA_TABLE_OWNER: u16 = 7;
 /// Comment in a table's user data (`NFTNL_UDATA_TABLE_COMMENT`, libnftnl/udata.h).
 pub(super) const UDATA_TABLE_COMMENT: u8 = 0;
 /// Comment in a rule's user data (`NFTNL_UDATA_RULE_COMMENT`, libnftnl/udata.h).
 pub(super) const UDATA_RULE_COMMENT: u8 = 0;
 pub(super) const NFT_TABLE_F_DORMANT: u32 = 1;
+/// Since Linux 5.12.
+pub(super) const NFT_TABLE_F_OWNER: u32 = 2;
+/// Since Linux 6.9.
+pub(super) const NFT_TABLE_F_PERSIST: u32 = 4;
 
 pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
 pub(super) const NFTA_CHAIN_HANDLE: u16 = 2;
