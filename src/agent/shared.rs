@@ -12,6 +12,7 @@ use super::RepairLimiter;
 use super::repair_log::RepairLog;
 use crate::config::Role;
 use crate::judge::chain::BaseChain;
+use crate::kernel::firewall::nftables::Protection;
 use crate::plan::{Goal, ObjectKey, Step};
 use crate::reconcile::InForce;
 
@@ -117,6 +118,9 @@ pub(super) struct Shared {
     pub noticed: Mutex<Noticed>,
     /// The foreign chains of iptables-legacy that the last pass has judged.
     judged: Mutex<Option<Vec<BaseChain>>>,
+    /// The protection of our nf_tables tables: the worker claims, `flush` and single passes make the
+    /// loop release.
+    pub protection: Protection,
     pub wake: Notify,
 }
 
@@ -186,6 +190,19 @@ impl Shared {
                 break;
             }
             std::thread::sleep(REPAIR_POLL);
+        }
+        self.protection.release();
+    }
+
+    /// Protects our tables from other programs if the settings ask for it, except in a pause:
+    /// `flush` is about to delete the tables.
+    pub fn protect(&self, wanted: bool) {
+        if wanted {
+            self.protection.claim();
+        }
+        // After the claim: a pause that begins meanwhile must not find the tables protected.
+        if !wanted || self.is_paused() {
+            self.protection.release();
         }
     }
 

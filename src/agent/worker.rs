@@ -103,15 +103,8 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             // A resync reads everything anew.
             memory.forget();
         }
-        let slot = &mut kernel;
-        let open = move || -> Result<&mut Kernel, ObserveError> {
-            // A pass opens the kernel with the lock held: no other process runs a pass.
-            shared.pass_began();
-            match slot {
-                Some(kernel) => Ok(kernel),
-                none => Ok(none.insert(Kernel::open()?)),
-            }
-        };
+        // Only passes that change the kernel protect its tables.
+        let protects = watched.then_some(order.config.kernel.protect_table);
         let same = |config: &Arc<Config>| Arc::ptr_eq(config, &order.config);
         if let Some(watched) = &mut order.options.watched
             && last_config.as_ref().is_some_and(same)
@@ -125,7 +118,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             &order.config,
             order.role,
             &order.options,
-            open,
+            || opened(&mut kernel, shared, protects),
             Some(&mut conduct),
         );
         shared.pass_ended();
@@ -152,6 +145,22 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         if ended.send(over).is_err() {
             return;
         }
+    }
+}
+
+/// The worker's kernel. A pass opens the kernel with the lock held: no other process runs a pass.
+fn opened<'k>(
+    kernel: &'k mut Option<Kernel>,
+    shared: &Shared,
+    protects: Option<bool>,
+) -> Result<&'k mut Kernel, ObserveError> {
+    shared.pass_began();
+    if let Some(wanted) = protects {
+        shared.protect(wanted);
+    }
+    match kernel {
+        Some(kernel) => Ok(kernel),
+        none => Ok(none.insert(Kernel::open()?.protect(&shared.protection))),
     }
 }
 

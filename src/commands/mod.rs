@@ -13,6 +13,7 @@ pub mod kick;
 mod origins;
 pub mod ranges;
 pub mod reconcile;
+mod released;
 pub mod shut;
 pub mod status;
 

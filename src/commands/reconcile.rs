@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use super::{complain, print, settings, settings_with_role, style};
+use super::{complain, print, released, settings, settings_with_role, style};
 use crate::cli::ReconcileArgs;
 use crate::clock::unix_seconds;
 use crate::config::{Config, Role};
-use crate::kernel::Kernel;
 use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::{FetchOutcome, Mode, Options, Report, one_shot};
 use crate::state::store::Store;
@@ -34,7 +33,8 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
         accept_region: arguments.accept_region.clone(),
         ..Options::default()
     };
-    let mut report = one_shot(config, role, &options, Kernel::open, None).await;
+    let open = || released::open(&config.agent.socket, "reconcile");
+    let mut report = one_shot(config, role, &options, open, None).await;
     if let Some(path) = &arguments.metrics_file {
         write_metrics(path, &mut report, config);
     }

@@ -1,9 +1,8 @@
 //! `trailblazer shut`: shuts the egress until the next pass.
 
-use super::{complain, print, role_of, style};
+use super::{complain, print, released, role_of, style};
 use crate::cli::ShutArgs;
 use crate::config::file::{LoadedForDisplay, load_for_display};
-use crate::kernel::Kernel;
 use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::shut;
 
@@ -27,7 +26,9 @@ pub fn run(arguments: &ShutArgs) -> u8 {
         Err(code) => return code,
     };
     let config = &loaded.config;
-    let report = shut(config, role, Kernel::open);
+    let report = shut(config, role, || {
+        released::open(&config.agent.socket, "shut")
+    });
     let ownership = Ownership::new(Numbers::of(config), []);
     print(
         base.output,

@@ -330,6 +330,8 @@ settings! {
         pub pin_tables: TableId = TableId(1100),
         /// The sysctls that we may write.
         pub manage: BTreeSet<ManagedSysctl> = BTreeSet::new(),
+        /// The agent has our nf_tables table for itself.
+        pub protect_table: bool = false,
     }
 }
 

@@ -193,6 +193,7 @@ fn read_kernel(reader: &mut Reader<'_>, config: &mut Config) {
         "kernel.pin_tables" => kernel.pin_tables, table();
         "kernel.manage" => kernel.manage,
             each("a list of sysctls such as [\"ip_forward\"]", word);
+        "kernel.protect_table" => kernel.protect_table, value(BOOLEAN, boolean);
     }
 }
 

@@ -60,6 +60,7 @@ cidrs = ["auto", "100.64.0.0/10"]
 protocol = 84
 priority = 20000
 manage = ["ip_forward", "rp_filter"]
+protect_table = true
 [kernel.marks]
 path = 0x300
 gateway = "0x3C00"
@@ -126,6 +127,7 @@ fn every_key_is_read() {
         config.kernel.manage,
         [ManagedSysctl::IpForward, ManagedSysctl::RpFilter].into()
     );
+    assert!(config.kernel.protect_table);
     assert_eq!(config.kernel.path_mask, PathMask(0x300));
     assert_eq!(config.kernel.gateway_mask, 0x3c00);
     assert_eq!(config.agent.socket, PathBuf::from("/run/other.sock"));

@@ -140,6 +140,14 @@ impl Pass<'_> {
     ) -> Result<View, PassError> {
         let config = self.job.config;
         kernel.need_policies(self.job.role == Role::Nat);
+        if config.kernel.protect_table
+            && let Some(why) = kernel.unprotected()
+        {
+            let note = format!(
+                "[kernel] protect_table has no effect: the kernel cannot protect a table ({why}), which needs Linux 6.9"
+            );
+            self.note(note.into());
+        }
         let mut open =
             |firewalls| View::open(kernel, config, ownership.clone(), firewalls, facts.clone());
         if self.job.options.mode != Mode::Apply {

@@ -8,6 +8,7 @@
 //! "kick"                              "done"
 //! "settings"                          {"settings":{…}}
 //! "documents"                         "done"
+//! {"release":{"by":"reconcile"}}      "done"
 //! {"pause":{"by":"flush, pid 17"}}    {"refused":"why"}
 //! ```
 
@@ -41,6 +42,13 @@ pub enum Request {
     /// word for a held document. The loop replies [`Reply::Done`] and starts a pass on them; a
     /// pause goes on.
     Documents,
+    /// Opens the firewall's table to the asking program until the next pass, which the loop starts:
+    /// see `[kernel] protect_table`. The program holds the pass lock, and the loop replies
+    /// [`Reply::Done`].
+    Release {
+        /// The asking program, for the log.
+        by: String,
+    },
     /// Starts no further pass until a kick or a restart. The loop replies [`Reply::Done`] as soon
     /// as the pause is in effect; a pass may still be running and holds the pass lock until its
     /// end.

@@ -35,7 +35,10 @@ impl FakeAgent {
                 Some(match request {
                     Request::Status => Reply::Status(Box::new(snapshot.clone())),
                     Request::Settings => Reply::Refused("a fake has none".to_owned()),
-                    Request::Kick | Request::Documents | Request::Pause { .. } => Reply::Done,
+                    Request::Kick
+                    | Request::Documents
+                    | Request::Release { .. }
+                    | Request::Pause { .. } => Reply::Done,
                 })
             }),
         )

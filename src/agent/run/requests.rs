@@ -38,6 +38,14 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
                 self.cause(Cause::Resync);
                 Reply::Done
             }
+            Request::Release { by } => {
+                tracing::info!(
+                    "{by} is about to change the firewall: its table is open until the next pass"
+                );
+                self.shared.protection.release();
+                self.cause(Cause::Drift);
+                Reply::Done
+            }
             Request::Pause { by } => {
                 tracing::warn!(
                     "paused by {by}: nothing is restored until `trailblazer kick` or a restart"
