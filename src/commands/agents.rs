@@ -18,16 +18,25 @@ const LISTENS: u64 = 1 << 16;
 /// namespace of this process. Empty without permission to look.
 pub(super) fn sockets_of(config: &Path) -> Vec<PathBuf> {
     let wanted = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+    listening_where(&|config| config == wanted)
+}
+
+/// The same for any config file.
+pub(super) fn sockets() -> Vec<PathBuf> {
+    listening_where(&|_config| true)
+}
+
+fn listening_where(wanted: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     let processes = processes.flatten().map(|entry| entry.path());
-    let agents = processes.filter(|process| is_agent_of(process, &wanted));
+    let agents = processes.filter(|process| is_agent(process, wanted));
     agents.flat_map(|process| listening(&process)).collect()
 }
 
-/// True for an agent with this config file. Another user's process could claim to be one.
-fn is_agent_of(process: &Path, wanted: &Path) -> bool {
+/// True for an agent with a wanted config file. Another user's process could claim to be one.
+fn is_agent(process: &Path, wanted: &dyn Fn(&Path) -> bool) -> bool {
     let Ok(line) = fs::read(process.join("cmdline")) else {
         return false;
     };
@@ -52,7 +61,7 @@ fn is_agent_of(process: &Path, wanted: &Path) -> bool {
     let Ok(directory) = fs::read_link(process.join("cwd")) else {
         return false;
     };
-    directory.join(config) == wanted && is_trusted(process) && shares_network(process)
+    wanted(&directory.join(config)) && is_trusted(process) && shares_network(process)
 }
 
 /// True if the process runs the program of this command, or belongs to root or to this user.

@@ -3,8 +3,8 @@
 
 mod numbers;
 mod outcome;
+mod pause;
 
-use std::path::Path;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -25,7 +25,6 @@ use crate::state::StateFile;
 use crate::state::error::StateError;
 use crate::state::lock::{FLUSH, LockError, PassLock};
 use crate::state::store::Store;
-use crate::status::control::{AskError, Reply, Request, ask};
 use numbers::Known;
 use outcome::Flushed;
 
@@ -94,7 +93,7 @@ fn flush(known: &Known) -> Flushed {
         );
         return flushed;
     }
-    pause_agent(&known.socket, &mut flushed);
+    pause::agent(&known.socket, &mut flushed);
     let lock = match lock(known, &mut flushed.notes) {
         Ok(lock) => lock,
         Err(held) => {
@@ -108,7 +107,10 @@ fn flush(known: &Known) -> Flushed {
     let journal = has_state_dir.then(|| Journal::new(&known.state_dir));
     let id = PassId::new(Timestamp::now());
     match Kernel::open() {
-        Ok(mut kernel) => remove(known, &mut kernel, &mut flushed, journal.as_ref(), &id),
+        Ok(kernel) => {
+            let mut kernel = kernel.protect(&pause::owner_of_table(&known.socket));
+            remove(known, &mut kernel, &mut flushed, journal.as_ref(), &id);
+        }
         Err(error) => flushed.errors.push(error.to_string()),
     }
     if flushed.errors.is_empty() && has_state_dir {
@@ -142,33 +144,6 @@ fn flush(known: &Known) -> Flushed {
         );
     }
     flushed
-}
-
-/// Pauses a running agent. Without a pause the flush continues but fails in the end, since the agent
-/// may restore the removed objects at once.
-fn pause_agent(socket: &Path, flushed: &mut Flushed) {
-    let by = format!("flush, pid {}", std::process::id());
-    let why = match ask(socket, Request::Pause { by }) {
-        Ok(Reply::Done) => {
-            flushed.agent = Some("paused");
-            flushed.notes.push(
-                "the agent is paused: it restores nothing until `trailblazer kick` or a restart"
-                    .to_owned(),
-            );
-            return;
-        }
-        Err(AskError::NoAgent { .. }) => {
-            flushed.agent = Some("not_running");
-            return;
-        }
-        Ok(Reply::Refused(why)) => format!("pause refused: {why}"),
-        Ok(Reply::Status(_) | Reply::Settings(_)) => "unexpected reply".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    flushed.agent = Some("unreachable");
-    flushed.errors.push(format!(
-        "the agent is not paused and may restore the removed objects: {why}"
-    ));
 }
 
 /// Takes the pass lock, without its file if no state dir exists. A disk error and a file in other

@@ -227,3 +227,25 @@ fn single_pass_without_a_way_to_the_agent_leaves_the_table_and_says_why() {
         });
     });
 }
+
+#[test]
+fn flush_with_another_config_pauses_the_agent_that_protects_the_table() {
+    isolated(|| {
+        protected(|lab, _machine, agent| {
+            let nat1 = lab.ns("nat1");
+            let other = lab.config(
+                "other",
+                "[source]\nstate_dir = \"$STATE\"\n[agent]\nsocket = \"$STATE/none.sock\"\n",
+            );
+            let flushed = trailblazer(nat1, &["flush", "-c", &other]).ok();
+            assert!(flushed.stderr.contains("is paused"), "{flushed:?}");
+            assert_eq!(listed(nat1, TABLE), None);
+            assert_eq!(agent.status().unwrap()["state"], "paused");
+            let rules = nat1.ip("rule");
+            assert!(
+                !rules.contains("proto 83") && !rules.contains("30000"),
+                "{rules}"
+            );
+        });
+    });
+}
