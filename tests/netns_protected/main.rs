@@ -7,8 +7,11 @@
 mod backend;
 mod beside;
 mod flushes;
+mod host;
 #[path = "../packets/mod.rs"]
 mod packets;
+
+use std::net::IpAddr;
 
 use lab::*;
 use packets::nat::*;
