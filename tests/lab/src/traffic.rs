@@ -266,7 +266,7 @@ impl StreamReport {
     }
 }
 
-/// A long-lived connection with a round trip every ten milliseconds.
+/// A long-lived connection with a round trip every ten milliseconds, or at a pace of its own.
 #[derive(Debug)]
 pub struct LongFlow {
     stopping: Arc<AtomicBool>,
@@ -293,6 +293,14 @@ impl LongFlow {
     /// # Errors
     /// As `Ns::who`.
     pub fn open(from: &Ns, to: IpAddr) -> Result<LongFlow, ErrorKind> {
+        LongFlow::paced(from, to, Duration::from_millis(10))
+    }
+
+    /// Opens the connection, with a pause between two round trips.
+    ///
+    /// # Errors
+    /// As `Ns::who`.
+    pub fn paced(from: &Ns, to: IpAddr, pause: Duration) -> Result<LongFlow, ErrorKind> {
         let opened = from.in_thread(|| {
             let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), PATIENCE)?;
             let seen = question(&stream)?;
@@ -322,7 +330,7 @@ impl LongFlow {
                 report.slowest = report.slowest.max(started.elapsed());
                 report.round_trips += 1;
                 count.store(report.round_trips, Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(10));
+                thread::sleep(pause);
             }
             report
         });
