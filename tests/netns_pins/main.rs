@@ -4,6 +4,7 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod agents;
 mod history;
 #[path = "../killer/mod.rs"]
 mod killer;
