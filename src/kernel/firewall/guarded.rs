@@ -107,11 +107,12 @@ impl Guarded {
 
     /// Changes the rules of iptables, and then the table to `wanted`. A table with other rules goes
     /// first, since its addresses may be the earlier ones: no rule drops a right translation. The
-    /// `marks` stay, since the policies of IPsec refuse packets without them.
+    /// `marks` stay, since the policies of IPsec refuse packets without them. A table with the same drops
+    /// and other marks is replaced as a whole: nothing leaves untranslated meanwhile.
     fn change(
         &mut self,
         wanted: &[String],
-        marks: &Ruleset,
+        [whole, marks]: [&Ruleset; 2],
         rules: impl FnOnce(&mut IptablesBackend) -> Result<(), FirewallError>,
         table: impl FnOnce(&mut Self) -> Result<(), FirewallError>,
     ) -> Result<(), FirewallError> {
@@ -130,7 +131,12 @@ impl Guarded {
             rules(&mut self.rules)?;
             return table(self);
         }
-        let keeps = |this: &mut Self| !marks.chains.is_empty() && this.table.replace(marks).is_ok();
+        let first = if drops(&now.text) == drops(wanted) {
+            whole
+        } else {
+            marks
+        };
+        let keeps = |this: &mut Self| !first.chains.is_empty() && this.table.replace(first).is_ok();
         if !now.text.is_empty() && !keeps(self) {
             self.table.remove()?;
         }
@@ -226,7 +232,7 @@ impl FirewallBackend for Guarded {
         marks.chains.retain(|chain| chain.hook.is_of_switch());
         self.change(
             &wanted,
-            &marks,
+            [&last.clone().unwrap_or_default(), &marks],
             |rules| rules.replace(ruleset),
             |this| last.map_or(Ok(()), |last| this.install(&last)),
         )
@@ -239,7 +245,7 @@ impl FirewallBackend for Guarded {
         // The text of the record is unknown, so the table is written in any case.
         self.change(
             &["the record".to_owned()],
-            &Ruleset::default(),
+            [&Ruleset::default(); 2],
             |backend| backend.restore(&rules),
             |this| table.map_or(Ok(()), |record| this.table.restore(&SavedRules(record))),
         )
@@ -247,7 +253,7 @@ impl FirewallBackend for Guarded {
 
     fn remove(&mut self) -> Result<(), FirewallError> {
         let nothing = Ruleset::default();
-        self.change(&[], &nothing, IptablesBackend::remove, |_| Ok(()))
+        self.change(&[], [&nothing; 2], IptablesBackend::remove, |_| Ok(()))
     }
 
     fn rehearse(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
@@ -271,6 +277,15 @@ impl FirewallBackend for Guarded {
         self.left = families;
         self.rules.leave(families);
     }
+}
+
+/// The lines of the chain that drops packets with a wrong address.
+fn drops(text: &[String]) -> Vec<&String> {
+    let mut lines = text.iter();
+    let is_chain = |line: &&String| line.starts_with("  chain ");
+    let begin = lines.find(|line| line.starts_with("  chain last "));
+    let rules = lines.take_while(|line| !is_chain(line) && !line.starts_with("  set "));
+    begin.into_iter().chain(rules).collect()
 }
 
 /// The rules of a family that lie in the table.
