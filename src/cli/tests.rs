@@ -1,5 +1,7 @@
 //! The command line as users type it.
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::exit;
 use clap::CommandFactory as _;

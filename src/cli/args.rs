@@ -1,0 +1,60 @@
+//! The flags of commands that need no whole config.
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::BaseArgs;
+use super::values::{count, moment};
+
+/// `history`
+#[derive(Debug, Clone, Args)]
+pub struct HistoryArgs {
+    /// The number of passes to print, the newest last.
+    #[arg(short = 'n', long, value_name = "N", default_value = "20", value_parser = count)]
+    pub last: usize,
+    /// Print every pass in the journal.
+    #[arg(long, conflicts_with = "last")]
+    pub all: bool,
+    /// Print the passes since this time: a span before now (90min, 2h, 3d) or an RFC 3339 time.
+    #[arg(long, value_name = "SPAN|TIME", value_parser = moment, conflicts_with_all = ["all", "last"])]
+    pub since: Option<Timestamp>,
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
+/// `status`
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Repeat every 2 seconds, until Ctrl-C.
+    #[arg(short, long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
+/// `kick`
+#[derive(Debug, Clone, Args)]
+pub struct KickArgs {
+    /// Wait for the end of the pass and print the outcome.
+    #[arg(short, long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
+/// `flush`
+#[derive(Debug, Clone, Args)]
+pub struct FlushArgs {
+    /// Print the objects to remove; change nothing and leave the agent running.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
+/// `shut`
+#[derive(Debug, Clone, Args)]
+pub struct ShutArgs {
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
