@@ -4,6 +4,7 @@
 //! canonical text, for the plan and for the comparison with the kernel's state, and in the wire
 //! format of the backend.
 
+mod blocked;
 pub mod marks;
 mod pieces;
 mod traffic;
@@ -15,8 +16,9 @@ use ipnet::IpNet;
 
 pub use crate::types::BackendKind;
 use crate::types::{Family, IfIndex, Mark, Realm};
+pub use blocked::{BlockedEntry, BlockedRecord};
 pub use pieces::{Piece, Pieces};
-pub use traffic::{DropReason, DroppedTraffic, Path, PathTraffic, Traffic};
+pub use traffic::{DropReason, DroppedTraffic, Path, PathTraffic, Traces, Traffic};
 
 /// The kernel interface that holds the rules of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -258,9 +260,22 @@ pub enum Statement {
     /// Leave the packet unchanged and skip the later rules of the base chain.
     Accept,
     Drop,
-    /// Count the packet for the reason and the rule's family, and drop the packet. The count outlives
-    /// the rule.
+    /// Count the packet for the reason and the rule's family, leave every trace, and drop the packet.
+    /// The count outlives the rule.
     DropCounted(DropReason),
+    /// As [`Statement::DropCounted`], with these traces alone.
+    DropTraced(DropReason, Traces),
+}
+
+impl Statement {
+    /// The reason and the traces of a counted drop.
+    pub fn drops(&self) -> Option<(DropReason, Traces)> {
+        match self {
+            Statement::DropCounted(reason) => Some((*reason, Traces::ALL)),
+            Statement::DropTraced(reason, traces) => Some((*reason, *traces)),
+            _ => None,
+        }
+    }
 }
 
 /// A rule: if all `matches` hold for a packet of `family`, `verdict` applies.

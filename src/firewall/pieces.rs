@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Chain, FwRule, Hook, Match, Ruleset, Statement};
+use super::{Chain, FwRule, Hook, Match, Ruleset, Statement, Traces};
 use crate::types::Family;
 
 /// A part of the policy of one family. The order is the order of importance.
@@ -82,6 +82,24 @@ impl Ruleset {
         for rule in policy.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
             if let Statement::SnatRandomly(address) = rule.verdict {
                 rule.verdict = Statement::Snat(address);
+            }
+        }
+        policy
+    }
+
+    /// The policy whose drops leave these traces at most.
+    pub fn with_traces(&self, most: Traces) -> Ruleset {
+        let mut policy = self.clone();
+        for rule in policy.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+            let Some((reason, traces)) = rule.verdict.drops() else {
+                continue;
+            };
+            let fewer = Traces {
+                log: traces.log && most.log,
+                record: traces.record && most.record,
+            };
+            if fewer != traces {
+                rule.verdict = Statement::DropTraced(reason, fewer);
             }
         }
         policy

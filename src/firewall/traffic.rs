@@ -24,6 +24,29 @@ impl DropReason {
     pub const OF_HOST: [DropReason; 1] = [DropReason::Closed];
 }
 
+/// The traces of a dropped packet beside the count, in nf_tables alone. A kernel may refuse either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Traces {
+    /// A line in the kernel's log, at a bounded rate.
+    pub log: bool,
+    /// The addresses, the protocol and the port, in a bounded list.
+    pub record: bool,
+}
+
+impl Traces {
+    /// Every trace.
+    pub const ALL: Traces = Traces {
+        log: true,
+        record: true,
+    };
+
+    /// No trace.
+    pub const NONE: Traces = Traces {
+        log: false,
+        record: false,
+    };
+}
+
 /// A path of the traffic counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Path {

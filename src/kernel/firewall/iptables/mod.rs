@@ -19,7 +19,7 @@ use super::nftables;
 use crate::firewall::{
     BackendKind, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
-use crate::kernel::firewall::extras::Extras;
+use crate::kernel::firewall::extras::{Extra, Extras};
 use crate::types::{Family, PerFamily};
 
 mod builder;
@@ -135,7 +135,7 @@ pub fn table_is_ours(family: u8, table: &str) -> bool {
     [2, 10].contains(&family) && ["nat", "mangle", "filter"].contains(&table)
 }
 
-static EXTRAS: Extras = Extras::new();
+static EXTRAS: Extras = Extras::new(&Extra::OF_IPTABLES);
 
 impl FirewallBackend for IptablesBackend {
     fn kind(&self) -> BackendKind {

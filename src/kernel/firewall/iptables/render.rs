@@ -78,7 +78,9 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
         )),
         Statement::Accept if nat => Ok("-j ACCEPT".to_owned()),
         Statement::Accept => Ok("-j RETURN".to_owned()),
-        Statement::Drop | Statement::DropCounted(_) => Ok("-j DROP".to_owned()),
+        Statement::Drop | Statement::DropCounted(_) | Statement::DropTraced(..) => {
+            Ok("-j DROP".to_owned())
+        }
     }
 }
 

@@ -61,7 +61,7 @@ fn of_both_families(all: impl IntoIterator<Item = Counted>) -> Vec<CounterState>
 }
 
 /// Reads a 64-bit number in network order.
-fn be64(list: &[Attribute<'_>], kind: u16) -> Option<u64> {
+pub(super) fn be64(list: &[Attribute<'_>], kind: u16) -> Option<u64> {
     let payload = find(list, kind)?.payload;
     Some(u64::from_be_bytes(payload.try_into().ok()?))
 }

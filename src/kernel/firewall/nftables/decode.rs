@@ -3,6 +3,8 @@
 //! The decoder is strict: an expression with an unknown part becomes hexadecimal bytes, so that
 //! every foreign change of a rule shows as different text.
 
+mod traces;
+
 use std::collections::BTreeMap;
 
 use super::message::{RuleState, userdata_comment};
@@ -95,6 +97,9 @@ impl Decoder {
             // The numbers of a counter are not a part of the policy.
             "counter" => self.say("counter"),
             "objref" => self.objref(body),
+            "limit" => self.limit(body),
+            "log" => self.log(body),
+            "dynset" => self.dynset(body),
             _ => None,
         };
         if understood.is_none() {

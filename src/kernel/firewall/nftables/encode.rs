@@ -1,16 +1,16 @@
 //! Encodes the policy as the table desired in the kernel.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::counters::{self, Counted};
-use super::expression::{Expressions, not_opening, octets, source_of, syn};
+use super::expression::{Expressions, not_opening, octets, protocol_of, source_of, syn};
 use super::message::{COMMENT, RuleState, comment_userdata};
 use super::sets::{destination_set, number_set};
 use super::table::{ChainState, SetState, TableState};
+use super::traces::{self, Dropped};
 use super::uapi::*;
-use crate::firewall::{
-    BackendKind, Chain, DropReason, FwRule, Hook, Match, Ports, Ruleset, Statement,
-};
+use crate::firewall::{BackendKind, Chain, FwRule, Hook, Match, Ports, Ruleset, Statement, Traces};
 use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::Attributes;
 use crate::types::{Family, Mark, Realm};
@@ -41,19 +41,19 @@ pub(super) fn table(name: &str, ruleset: &Ruleset) -> Result<TableState, Firewal
         }
         table.chains.push(encoded);
     }
-    let any = |counts: &dyn Fn(&Statement) -> bool| {
-        let mut rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
-        rules.any(|rule| counts(&rule.verdict))
-    };
+    let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
+    let mut verdicts = rules.clone().map(|rule| &rule.verdict);
     // All counters, so that the numbers of a family survive a policy without a rule for the family.
-    if any(&|verdict| matches!(verdict, Statement::Count(_))) {
+    if verdicts.any(|verdict| matches!(verdict, Statement::Count(_))) {
         table.counters = counters::of_paths();
     }
-    for reasons in [&DropReason::OF_NAT[..], &DropReason::OF_HOST] {
-        if any(&|verdict| matches!(verdict, Statement::DropCounted(why) if reasons.contains(why))) {
-            table.counters.extend(counters::of_drops(reasons));
+    let mut drops = BTreeMap::new();
+    for rule in rules {
+        if let (Some((reason, traces)), Some(family)) = (rule.verdict.drops(), family_of(rule)?) {
+            drops.insert(Dropped::new(reason, family), traces);
         }
     }
+    traces::add(&mut table, drops);
     Ok(table)
 }
 
@@ -152,15 +152,11 @@ fn encode_rule(rule: &FwRule, sets: &mut Vec<SetState>) -> Result<RuleState, Fir
     let family = family_of(rule)?;
     let mut expressions = Expressions::default();
     if let Some(family) = family {
-        let protocol = match family {
-            Family::Ipv4 => NFPROTO_IPV4,
-            Family::Ipv6 => NFPROTO_IPV6,
-        };
         // An `inet` table sees both families: without this check, the header offsets of one family
         // would be read from packets of the other.
         expressions = expressions
             .meta(NFT_META_NFPROTO)
-            .compare(NFT_CMP_EQ, &[protocol]);
+            .compare(NFT_CMP_EQ, &[protocol_of(family)]);
     }
     for condition in &rule.matches {
         expressions = encode_match(expressions, condition, family, sets)?;
@@ -259,16 +255,20 @@ fn encode_verdict(
     rule: &FwRule,
     family: Option<Family>,
 ) -> Result<Expressions, FirewallError> {
-    let named = |what| {
-        let family =
-            family.ok_or_else(|| inexpressible(format!("{rule:?}: counting needs a family")))?;
-        let name = counters::name(what, family);
-        Ok(expressions.clone().counter_named(&name))
-    };
+    let family_counted =
+        || family.ok_or_else(|| inexpressible(format!("{rule:?}: counting needs a family")));
     let counted = expressions.clone().counter();
     Ok(match rule.verdict {
-        Statement::Count(path) => named(Counted::Path(path))?,
-        Statement::DropCounted(reason) => named(Counted::Dropped(reason))?.verdict(NF_DROP),
+        Statement::Count(path) => {
+            let name = counters::name(Counted::Path(path), family_counted()?);
+            expressions.counter_named(&name)
+        }
+        Statement::DropCounted(reason) => {
+            Dropped::new(reason, family_counted()?).by(expressions, Traces::ALL)
+        }
+        Statement::DropTraced(reason, traces) => {
+            Dropped::new(reason, family_counted()?).by(expressions, traces)
+        }
         Statement::SetFlowMark(mark) => {
             let mark = checked(mark)?;
             written(counted, mark, Expressions::ct, NFT_CT_MARK).set_ct(NFT_CT_MARK)

@@ -25,6 +25,14 @@ pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
+/// The number of the family.
+pub(super) fn protocol_of(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => NFPROTO_IPV4,
+        Family::Ipv6 => NFPROTO_IPV6,
+    }
+}
+
 /// Offset and length in bytes of the source address in the IP header (RFC 791, RFC 8200).
 pub(super) fn source_of(family: Family) -> (u32, u32) {
     match family {
@@ -42,7 +50,7 @@ pub(super) fn destination_of(family: Family) -> (u32, u32) {
 }
 
 impl Expressions {
-    fn add(mut self, name: &str, attributes: Attributes) -> Self {
+    pub(super) fn add(mut self, name: &str, attributes: Attributes) -> Self {
         let expression = Attributes::new()
             .put_text(NFTA_EXPR_NAME, name)
             .nest(NFTA_EXPR_DATA, attributes);
@@ -56,9 +64,13 @@ impl Expressions {
     }
 
     pub(super) fn meta(self, key: u32) -> Self {
+        self.meta_into(NFT_REG_1, key)
+    }
+
+    pub(super) fn meta_into(self, register: u32, key: u32) -> Self {
         let load = Attributes::new()
             .put_be32(NFTA_META_KEY, key)
-            .put_be32(NFTA_META_DREG, NFT_REG_1);
+            .put_be32(NFTA_META_DREG, register);
         self.add("meta", load)
     }
 
@@ -134,9 +146,13 @@ impl Expressions {
         self.add("payload", load)
     }
 
-    pub(super) fn transport_header(self, (offset, length): (u32, u32)) -> Self {
+    pub(super) fn transport_header(self, place: (u32, u32)) -> Self {
+        self.transport_header_into(NFT_REG_1, place)
+    }
+
+    pub(super) fn transport_header_into(self, register: u32, (offset, length): (u32, u32)) -> Self {
         let load = Attributes::new()
-            .put_be32(NFTA_PAYLOAD_DREG, NFT_REG_1)
+            .put_be32(NFTA_PAYLOAD_DREG, register)
             .put_be32(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER)
             .put_be32(NFTA_PAYLOAD_OFFSET, offset)
             .put_be32(NFTA_PAYLOAD_LEN, length);
@@ -175,7 +191,7 @@ impl Expressions {
     /// `register = (register & mask) ^ xor`; both as long as the value.
     pub(super) fn bitwise(self, mask: &[u8], xor: &[u8]) -> Self {
         #[allow(clippy::expect_used)]
-        let length = u32::try_from(mask.len()).expect("masks are 4 or 16 bytes");
+        let length = u32::try_from(mask.len()).expect("masks are 16 bytes at most");
         let bitwise = Attributes::new()
             .put_be32(NFTA_BITWISE_SREG, NFT_REG_1)
             .put_be32(NFTA_BITWISE_DREG, NFT_REG_1)
@@ -208,14 +224,28 @@ impl Expressions {
     }
 
     pub(super) fn load(self, value: &[u8]) -> Self {
+        self.load_into(NFT_REG_1, value)
+    }
+
+    pub(super) fn load_into(self, register: u32, value: &[u8]) -> Self {
         let immediate = Attributes::new()
-            .put_be32(NFTA_IMMEDIATE_DREG, NFT_REG_1)
+            .put_be32(NFTA_IMMEDIATE_DREG, register)
             .nest(NFTA_IMMEDIATE_DATA, data(value));
         self.add("immediate", immediate)
     }
 
     pub(super) fn verdict(self, code: u32) -> Self {
-        let verdict = Attributes::new().put_be32(NFTA_VERDICT_CODE, code);
+        self.ended(Attributes::new().put_be32(NFTA_VERDICT_CODE, code))
+    }
+
+    pub(super) fn goto(self, chain: &str) -> Self {
+        let verdict = Attributes::new()
+            .put_be32(NFTA_VERDICT_CODE, NFT_GOTO.cast_unsigned())
+            .put_text(NFTA_VERDICT_CHAIN, chain);
+        self.ended(verdict)
+    }
+
+    fn ended(self, verdict: Attributes) -> Self {
         let immediate = Attributes::new()
             .put_be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT)
             .nest(
@@ -227,6 +257,13 @@ impl Expressions {
 
     pub(super) fn counter(self) -> Self {
         self.add("counter", Attributes::new())
+    }
+
+    /// The expression that counts the packets of an element.
+    pub(super) fn counter_of_element() -> Attributes {
+        Attributes::new()
+            .put_text(NFTA_EXPR_NAME, "counter")
+            .nest(NFTA_EXPR_DATA, Attributes::new())
     }
 
     /// Adds the packet to a named counter of the table.

@@ -25,10 +25,12 @@ mod message;
 mod probe;
 mod protection;
 mod read;
+mod records;
 mod register;
 mod sets;
 mod table;
 mod text;
+mod traces;
 mod transaction;
 mod uapi;
 
@@ -36,13 +38,13 @@ use std::collections::BTreeSet;
 
 use crate::firewall::marks::MarkUse;
 use crate::firewall::{
-    BackendKind, DroppedTraffic, ObservedFirewall, OwnedFirewall, PathTraffic, Ruleset, SavedRules,
-    Variant,
+    BackendKind, BlockedRecord, DroppedTraffic, ObservedFirewall, OwnedFirewall, PathTraffic,
+    Ruleset, SavedRules, Variant,
 };
 use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::backend::FirewallBackend;
 use crate::kernel::firewall::error::FirewallError;
-use crate::kernel::firewall::extras::Extras;
+use crate::kernel::firewall::extras::{Extra, Extras};
 
 use contact::{absence, contact, failed, open};
 use message::{GUARD_TABLE, TABLE};
@@ -50,7 +52,7 @@ pub use probe::{Probe, probe};
 pub use protection::Protection;
 use table::TableState;
 
-static EXTRAS: Extras = Extras::new();
+static EXTRAS: Extras = Extras::new(&Extra::ALL);
 
 /// The table of a check without a commit: the kernel never keeps it, and a foreign table of our
 /// name is no obstacle.
@@ -130,6 +132,33 @@ pub fn foreign_marks() -> Result<BTreeSet<MarkUse>, FirewallError> {
         Err(error) => match absence(&error) {
             Some(ObservedFirewall::Unavailable(_)) => Ok(BTreeSet::new()),
             _ => Err(failed("read the marks of foreign rules", error)),
+        },
+    }
+}
+
+/// The record of the packets that our rules have dropped.
+#[derive(Debug)]
+pub enum Blocked {
+    Read(BlockedRecord),
+    /// The kernel has no table of ours.
+    Absent,
+    /// Nobody can read a record on this host, or this process can't: the reason.
+    Unreadable(String),
+}
+
+/// Reads the record of dropped packets.
+///
+/// # Errors
+/// When the record remains unknown.
+pub fn blocked() -> Result<Blocked, FirewallError> {
+    match contact().and_then(|mut wire| records::read(&mut wire)) {
+        Ok(Some(record)) => Ok(Blocked::Read(record)),
+        Ok(None) => Ok(Blocked::Absent),
+        Err(error) => match absence(&error) {
+            Some(ObservedFirewall::Unavailable(why) | ObservedFirewall::Unreadable(why)) => {
+                Ok(Blocked::Unreadable(why))
+            }
+            _ => Err(failed("read the record of dropped packets", error)),
         },
     }
 }

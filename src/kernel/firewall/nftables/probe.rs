@@ -7,6 +7,7 @@ use super::message::TABLE;
 use super::{encode, transaction};
 use crate::firewall::{
     Chain, DropReason, FwRule, Hook, Match, ObservedFirewall, Path, Ports, Ruleset, Statement,
+    Traces,
 };
 use crate::kernel::firewall::error::FirewallError;
 use crate::types::{Family, Mark, Realm};
@@ -166,7 +167,8 @@ fn everything() -> Ruleset {
     let last = rule_of(
         Family::Ipv4,
         vec![Match::Forwarded, Match::OpensFlow],
-        Statement::DropCounted(DropReason::Sources),
+        // A kernel without the traces gets the rules without them.
+        Statement::DropTraced(DropReason::Sources, Traces::NONE),
     );
     let chains = [
         (Hook::Prerouting, marking(mark)),

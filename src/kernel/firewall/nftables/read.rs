@@ -95,7 +95,10 @@ pub(super) fn counted(
 }
 
 /// The table without objects, and the number of objects in the kernel.
-fn read_head(wire: &mut Wire, name: &str) -> Result<Option<(TableState, u32)>, WireError> {
+pub(super) fn read_head(
+    wire: &mut Wire,
+    name: &str,
+) -> Result<Option<(TableState, u32)>, WireError> {
     let request = body(
         NFPROTO_INET,
         Attributes::new().put_text(NFTA_TABLE_NAME, name),
@@ -132,7 +135,7 @@ fn read_whole(wire: &mut Wire, name: &str) -> Result<Option<TableState>, WireErr
     table.chains = read_chains(wire, name)?;
     read_rules(wire, name, &mut table.chains)?;
     table.sets = read_sets(wire, name)?;
-    for set in &mut table.sets {
+    for set in table.sets.iter_mut().filter(|set| !set.is_dynamic()) {
         set.elements = read_elements(wire, name, &set.name)?;
     }
     // The kernel's number excludes anonymous sets (nf_tables_commit subtracts each).
@@ -244,7 +247,7 @@ fn without_counts(expressions: &[u8]) -> Result<Vec<u8>, WireError> {
     Ok(kept.into_bytes())
 }
 
-fn read_sets(wire: &mut Wire, name: &str) -> Result<Vec<SetState>, WireError> {
+pub(super) fn read_sets(wire: &mut Wire, name: &str) -> Result<Vec<SetState>, WireError> {
     let dropped = [
         NFTA_SET_TABLE,
         NFTA_SET_HANDLE,
@@ -272,7 +275,11 @@ fn read_sets(wire: &mut Wire, name: &str) -> Result<Vec<SetState>, WireError> {
     Ok(sets)
 }
 
-fn read_elements(wire: &mut Wire, table: &str, set: &str) -> Result<Vec<Vec<u8>>, WireError> {
+pub(super) fn read_elements(
+    wire: &mut Wire,
+    table: &str,
+    set: &str,
+) -> Result<Vec<Vec<u8>>, WireError> {
     let request = body(
         NFPROTO_INET,
         Attributes::new()

@@ -87,6 +87,7 @@ impl fmt::Display for Value {
                 length,
             } => match (*base, *offset, *length) {
                 (NFT_PAYLOAD_NETWORK_HEADER, 12, 4) => f.write_str("ip saddr"),
+                (NFT_PAYLOAD_NETWORK_HEADER, 6, 2) => f.write_str("ip frag-off"),
                 (NFT_PAYLOAD_NETWORK_HEADER, 16, 4) => f.write_str("ip daddr"),
                 (NFT_PAYLOAD_NETWORK_HEADER, 8, 16) => f.write_str("ip6 saddr"),
                 (NFT_PAYLOAD_NETWORK_HEADER, 24, 16) => f.write_str("ip6 daddr"),
@@ -125,9 +126,12 @@ impl fmt::Display for Value {
 }
 
 impl Value {
+    /// The length in bytes, as far as known.
     pub(super) fn length(&self) -> Option<u32> {
         match self {
             Value::Payload { length, .. } => Some(*length),
+            Value::Meta(NFT_META_L4PROTO) => Some(1),
+            Value::Data(bytes) => u32::try_from(bytes.len()).ok(),
             _ => None,
         }
     }

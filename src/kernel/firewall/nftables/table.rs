@@ -144,10 +144,19 @@ impl TableState {
 
 impl SetState {
     pub(super) fn is_anonymous(&self) -> bool {
+        self.has(NFT_SET_ANONYMOUS)
+    }
+
+    /// True if rules add elements, which are no part of the policy.
+    pub(super) fn is_dynamic(&self) -> bool {
+        self.has(NFT_SET_EVAL)
+    }
+
+    fn has(&self, flag: u32) -> bool {
         attributes(&self.attributes)
             .ok()
             .and_then(|list| find(&list, NFTA_SET_FLAGS)?.be32())
-            .is_some_and(|flags| flags & NFT_SET_ANONYMOUS != 0)
+            .is_some_and(|flags| flags & flag != 0)
     }
 
     /// The elements, split into one list per message.

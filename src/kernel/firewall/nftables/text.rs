@@ -9,6 +9,7 @@ use super::decode;
 use super::message::{PROTECTED, userdata_comment};
 use super::register::{address, hex};
 use super::table::{ChainState, SetState, TableState};
+use super::traces::key_type;
 use super::uapi::*;
 use crate::kernel::wire::{Attribute, WireError, attributes, find};
 
@@ -116,6 +117,8 @@ fn set_lines(set: &SetState, lines: &mut Vec<String>) -> Result<(), WireError> {
         Some(TYPE_INTEGER) => "integer".to_owned(),
         Some(TYPE_IPADDR) => "ipv4_addr".to_owned(),
         Some(TYPE_IP6ADDR) => "ipv6_addr".to_owned(),
+        Some(it) if it == key_type(TYPE_IPADDR) => recorded("ipv4_addr"),
+        Some(it) if it == key_type(TYPE_IP6ADDR) => recorded("ipv6_addr"),
         other => format!("{other:?}"),
     };
     let flags = number(NFTA_SET_FLAGS).unwrap_or(0);
@@ -137,7 +140,10 @@ fn set_lines(set: &SetState, lines: &mut Vec<String>) -> Result<(), WireError> {
         NFTA_SET_USERDATA,
     ];
     let length = number(NFTA_SET_KEY_LEN).unwrap_or(0) as usize;
-    let further = rest(&list, &known);
+    let further = match dynamic_limits(&list).filter(|_| set.is_dynamic()) {
+        Some(limits) => limits,
+        None => rest(&list, &known),
+    };
     let flag_names = names.join(",");
     lines.push(format!(
         "  set {} type {kind} flags {flag_names}{further}",
@@ -162,6 +168,30 @@ fn set_lines(set: &SetState, lines: &mut Vec<String>) -> Result<(), WireError> {
         }
     }
     Ok(())
+}
+
+/// The type of the keys in a record of packets.
+fn recorded(address: &str) -> String {
+    format!("{address} . {address} . inet_proto . inet_service")
+}
+
+/// The time and the number of elements that rules add.
+fn dynamic_limits(list: &[Attribute<'_>]) -> Option<String> {
+    let timeout = find(list, NFTA_SET_TIMEOUT)?.payload.try_into().ok()?;
+    let timeout = u64::from_be_bytes(timeout);
+    let size = attributes(find(list, NFTA_SET_DESC)?.payload).ok()?;
+    let size = find(&size, NFTA_SET_DESC_SIZE)?.be32()?;
+    let known = [
+        NFTA_SET_NAME,
+        NFTA_SET_KEY_TYPE,
+        NFTA_SET_KEY_LEN,
+        NFTA_SET_FLAGS,
+        NFTA_SET_TIMEOUT,
+        NFTA_SET_DESC,
+        NFTA_SET_USERDATA,
+    ];
+    let further = rest(list, &known);
+    Some(format!(" timeout {timeout}ms size {size}{further}"))
 }
 
 /// Key and flags of an element without further attributes.

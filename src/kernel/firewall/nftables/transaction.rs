@@ -4,7 +4,7 @@ use super::contact::failed;
 use super::message::{Message, PROTECTED, delete_table, message, nfgen};
 use super::table::TableState;
 use super::uapi::*;
-use super::{counters, read};
+use super::{counters, read, records};
 use crate::kernel::firewall::error::FirewallError;
 use crate::kernel::wire::{ACK, Attributes, REQUEST, Wire, WireError, push_message};
 
@@ -12,6 +12,7 @@ use crate::kernel::wire::{ACK, Attributes, REQUEST, Wire, WireError, push_messag
 const ATTEMPTS: u32 = 20;
 /// `ERESTART` (linux/errno.h): the generation named in the batch is outdated.
 const ERESTART: i32 = 85;
+const EMSGSIZE: i32 = 90;
 
 /// The kernel's treatment of a valid transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,20 +32,28 @@ pub(super) fn replace_ours(
     operation: &str,
     messages: &[Message],
 ) -> Result<(), FirewallError> {
+    // The records are worth less than the rules: a kernel that refuses them gets the rules alone.
+    let mut carries_records = true;
     for _ in 0..ATTEMPTS {
         let reading = read::head(wire, name).map_err(|error| failed(operation, error))?;
         let mut batch = Vec::new();
         let mut now = Vec::new();
+        let mut recorded = Vec::new();
         if let Some(table) = &reading.table {
             refuse_foreign(operation, table)?;
             refuse_protected(operation, table, wire.port())?;
             batch.push(delete_table(name));
             if !messages.is_empty() {
                 now = read::read_counters(wire, name).map_err(|error| failed(operation, error))?;
+                if carries_records {
+                    recorded = records::carried_on(wire, name, messages);
+                }
             }
         }
         let carried_on = |message| counters::carried_on(name, message, &now);
         batch.extend(messages.iter().map(carried_on));
+        let has_records = !recorded.is_empty();
+        batch.extend(recorded);
         if batch.is_empty() {
             return Ok(());
         }
@@ -55,11 +64,22 @@ pub(super) fn replace_ours(
                     errno: ERESTART, ..
                 },
             )) => {}
+            Err((_, error)) if has_records && may_be_records(&error) => carries_records = false,
             Err((what, error)) => return Err(failed(&format!("{operation}: {what}"), error)),
             Ok(()) => return Ok(()),
         }
     }
     Err(failed(operation, WireError::Interrupted))
+}
+
+/// True if the same transaction without records may be accepted: a refusal by the kernel, or a batch
+/// that exceeds the buffer of a socket without the privilege for a larger one.
+fn may_be_records(error: &WireError) -> bool {
+    match error {
+        WireError::Kernel { .. } => true,
+        WireError::Io(error) => error.raw_os_error() == Some(EMSGSIZE),
+        WireError::Interrupted | WireError::Malformed(_) => false,
+    }
 }
 
 /// Takes over our table `name` if the table was protected by a socket that is closed now. Nothing in

@@ -86,7 +86,10 @@ pub(super) const NFTA_SET_FLAGS: u16 = 3;
 pub(super) const NFTA_SET_KEY_TYPE: u16 = 4;
 pub(super) const NFTA_SET_KEY_LEN: u16 = 5;
 pub(super) const NFTA_SET_DESC: u16 = 9;
+pub(super) const NFTA_SET_DESC_SIZE: u16 = 1;
 pub(super) const NFTA_SET_ID: u16 = 10;
+/// Milliseconds, as those of elements.
+pub(super) const NFTA_SET_TIMEOUT: u16 = 11;
 pub(super) const NFTA_SET_USERDATA: u16 = 13;
 pub(super) const NFTA_SET_PAD: u16 = 14;
 pub(super) const NFTA_SET_HANDLE: u16 = 16;
@@ -96,6 +99,9 @@ pub(super) const NFTA_SET_COUNT: u16 = 20;
 pub(super) const NFT_SET_ANONYMOUS: u32 = 1;
 pub(super) const NFT_SET_CONSTANT: u32 = 2;
 pub(super) const NFT_SET_INTERVAL: u32 = 4;
+pub(super) const NFT_SET_TIMEOUT: u32 = 16;
+/// Rules add elements.
+pub(super) const NFT_SET_EVAL: u32 = 32;
 /// The names of the set flags in nft, lowest bit first.
 pub(super) const SET_FLAG_NAMES: [&str; 9] = [
     "anonymous",
@@ -112,13 +118,19 @@ pub(super) const SET_FLAG_NAMES: [&str; 9] = [
 pub(super) const TYPE_INTEGER: u32 = 4;
 pub(super) const TYPE_IPADDR: u32 = 7;
 pub(super) const TYPE_IP6ADDR: u32 = 8;
+pub(super) const TYPE_INET_PROTOCOL: u32 = 12;
+pub(super) const TYPE_INET_SERVICE: u32 = 13;
+/// Bits of each type in the number of a concatenation (`TYPE_BITS`, datatype.h of nftables).
+pub(super) const TYPE_BITS: u32 = 6;
 
 pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;
 pub(super) const NFTA_SET_ELEM_FLAGS: u16 = 3;
+pub(super) const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
 pub(super) const NFTA_SET_ELEM_USERDATA: u16 = 6;
+pub(super) const NFTA_SET_ELEM_EXPR: u16 = 7;
 pub(super) const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 
 pub(super) const NFTA_OBJ_TABLE: u16 = 1;
@@ -137,9 +149,12 @@ pub(super) const NFTA_DATA_VALUE: u16 = 1;
 pub(super) const NFTA_DATA_VERDICT: u16 = 2;
 pub(super) const NFTA_VERDICT_CODE: u16 = 1;
 pub(super) const NFTA_VERDICT_CHAIN: u16 = 2;
+/// The verdict `goto`: later rules of the calling chain don't see the packet.
+pub(super) const NFT_GOTO: i32 = -4;
 pub(super) const NFT_REG_VERDICT: u32 = 0;
 pub(super) const NFT_REG_1: u32 = 1;
 pub(super) const NFT_REG_2: u32 = 2;
+pub(super) const NFT_REG32_00: u32 = 8;
 
 pub(super) const NFTA_META_DREG: u16 = 1;
 pub(super) const NFTA_META_KEY: u16 = 2;
@@ -198,6 +213,9 @@ pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
 pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+/// Offset and length of the fragment offset in the header of IPv4, and the bits of the offset (RFC 791).
+pub(super) const FRAGMENT_OFFSET: (u32, u32) = (6, 2);
+pub(super) const FRAGMENT_MASK: [u8; 2] = [0x1f, 0xff];
 /// Offset and length in the headers of TCP and UDP (RFC 9293 §3.1, RFC 768).
 pub(super) const SOURCE_PORT: (u32, u32) = (0, 2);
 pub(super) const DESTINATION_PORT: (u32, u32) = (2, 2);
@@ -252,6 +270,31 @@ pub(super) const NFTA_LOOKUP_SET: u16 = 1;
 pub(super) const NFTA_LOOKUP_SREG: u16 = 2;
 pub(super) const NFTA_LOOKUP_FLAGS: u16 = 5;
 pub(super) const NFT_LOOKUP_F_INV: u32 = 1;
+
+pub(super) const NFTA_DYNSET_SET_NAME: u16 = 1;
+pub(super) const NFTA_DYNSET_OP: u16 = 3;
+pub(super) const NFTA_DYNSET_SREG_KEY: u16 = 4;
+pub(super) const NFTA_DYNSET_TIMEOUT: u16 = 6;
+pub(super) const NFTA_DYNSET_EXPR: u16 = 7;
+pub(super) const NFTA_DYNSET_PAD: u16 = 8;
+pub(super) const NFTA_DYNSET_FLAGS: u16 = 9;
+pub(super) const NFT_DYNSET_OP_ADD: u32 = 0;
+pub(super) const NFT_DYNSET_OP_UPDATE: u32 = 1;
+
+pub(super) const NFTA_LIMIT_RATE: u16 = 1;
+pub(super) const NFTA_LIMIT_UNIT: u16 = 2;
+pub(super) const NFTA_LIMIT_BURST: u16 = 3;
+pub(super) const NFTA_LIMIT_TYPE: u16 = 4;
+pub(super) const NFTA_LIMIT_FLAGS: u16 = 5;
+pub(super) const NFTA_LIMIT_PAD: u16 = 6;
+
+pub(super) const NFTA_LOG_PREFIX: u16 = 2;
+pub(super) const NFTA_LOG_LEVEL: u16 = 5;
+pub(super) const NFTA_LOG_FLAGS: u16 = 6;
+/// `LOGLEVEL_WARNING` (linux/kern_levels.h), the kernel's default.
+pub(super) const LOG_WARNING: u32 = 4;
+/// The user of the socket (`NF_LOG_UID`, linux/netfilter/nf_log.h).
+pub(super) const NF_LOG_UID: u32 = 8;
 
 pub(super) const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub(super) const NFTA_IMMEDIATE_DATA: u16 = 2;
