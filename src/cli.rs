@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Overrides, Role, own_region};
 use crate::types::{Region, SyncToken};
-pub use args::{FlushArgs, HistoryArgs, KickArgs, ShutArgs, StatusArgs};
+pub use args::{BlockedArgs, FlushArgs, HistoryArgs, KickArgs, ShutArgs, StatusArgs};
 use help::{EXAMPLES, EXIT_CODES, LONG_VERSION, RECONCILE_EXAMPLES};
 pub use values::{Destination, exit_code, without_hidden_commands};
 use values::{destination, port, sync_token};
@@ -102,6 +102,18 @@ Examples:
 
 Exit codes: 0 in force, 1 not in force or no agent, 64 wrong usage or config text")]
     Status(StatusArgs),
+    /// List the dropped packets: from and to which address, how often, since when.
+    #[command(after_help = "\
+Reads the list in the kernel, and needs no agent. The list has 1024 entries for each reason and
+family; an entry without a packet for an hour goes. Reasons: closed (host: on neither path), outside
+and sources (NAT: clients outside and inside [nat] sources, without an egress address).
+
+Examples:
+  trailblazer blocked
+  trailblazer blocked --all -o json | jq '.entries[] | select(.reason == \"closed\")'
+
+Exit codes: 0 the list was read, 1 no list or unreadable, 64 wrong usage")]
+    Blocked(BlockedArgs),
     /// Make the running agent start a pass now; also ends the pause after a flush.
     #[command(after_help = "\
 Examples:
@@ -294,7 +306,7 @@ impl Command {
             Command::Explain(args) => Some(&args.common),
             Command::Ranges(args) | Command::Check(args) => Some(args),
             Command::History(_) | Command::Status(_) | Command::Kick(_) => None,
-            Command::Flush(_) | Command::Shut(_) => None,
+            Command::Blocked(_) | Command::Flush(_) | Command::Shut(_) => None,
         }
     }
 
@@ -309,6 +321,7 @@ impl Command {
             Command::History(_) => "history",
             Command::Check(_) => "check",
             Command::Status(_) => "status",
+            Command::Blocked(_) => "blocked",
             Command::Kick(_) => "kick",
             Command::Flush(_) => "flush",
             Command::Shut(_) => "shut",
@@ -324,6 +337,7 @@ impl Command {
             Command::Ranges(args) | Command::Check(args) => &args.base,
             Command::History(args) => &args.base,
             Command::Status(args) => &args.base,
+            Command::Blocked(args) => &args.base,
             Command::Kick(args) => &args.base,
             Command::Flush(args) => &args.base,
             Command::Shut(args) => &args.base,

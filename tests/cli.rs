@@ -406,6 +406,7 @@ fn help_version_and_usage_errors_have_their_exit_codes() {
         "history",
         "check",
         "status",
+        "blocked",
         "kick",
         "flush",
         "shut",

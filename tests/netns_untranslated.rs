@@ -6,6 +6,7 @@
 
 mod packets;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -75,6 +76,23 @@ fn assert_translated(lab: &Lab) {
     }
 }
 
+/// `blocked` lists the connections of the stranger, and nothing else.
+fn assert_listed(machine: &Machine) {
+    let list = machine.run(&["blocked", "-o", "json"]).ok().json();
+    let entries = list["entries"].as_array().unwrap().iter();
+    let listed: BTreeSet<String> = entries
+        .map(|entry| {
+            assert_eq!(entry["reason"], "outside", "{list:#}");
+            assert_eq!(entry["port"], PORT, "{list:#}");
+            assert_eq!(entry["protocol"], "tcp", "{list:#}");
+            assert!(entry["packets"].as_u64() > Some(0), "{list:#}");
+            format!("{} {}", entry["source"], entry["destination"])
+        })
+        .collect();
+    let expected = PAIRS.map(|(from, to)| format!("\"{from}\" \"{to}\""));
+    assert_eq!(listed, BTreeSet::from(expected));
+}
+
 fn stranger_stays_inside(firewall: Firewall) {
     let (lab, case) = scene(firewall);
     let machine = case.machine(&lab);
@@ -89,6 +107,7 @@ fn stranger_stays_inside(firewall: Firewall) {
     assert_eq!(ask(), [false; 2]);
     assert_eq!(wrong(&lab), 0, "{firewall:?}");
     assert_translated(&lab);
+    assert_listed(&machine);
     let report = machine.reconcile();
     assert_eq!(report["outcome"], "in_sync", "{report:#}");
     let notes = report["notes"].to_string();

@@ -32,6 +32,19 @@ pub struct StatusArgs {
     pub base: BaseArgs,
 }
 
+/// `blocked`
+#[derive(Debug, Clone, Args)]
+pub struct BlockedArgs {
+    /// The number of entries to print, those with most packets first.
+    #[arg(short = 'n', long, value_name = "N", default_value = "20", value_parser = count)]
+    pub first: usize,
+    /// Print every entry of the list.
+    #[arg(long, conflicts_with = "first")]
+    pub all: bool,
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
 /// `kick`
 #[derive(Debug, Clone, Args)]
 pub struct KickArgs {

@@ -59,10 +59,10 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     port.ok_or_else(|| "a TCP port is a number from 1 to 65535".to_owned())
 }
 
-/// Reads a number of passes.
+/// Reads a number of lines.
 pub(super) fn count(text: &str) -> Result<usize, String> {
     text.parse()
-        .map_err(|_| "expected a number of passes, such as 50; --all prints every pass".to_owned())
+        .map_err(|_| "expected a number, such as 50; --all prints everything".to_owned())
 }
 
 fn address(address: IpAddr) -> Result<IpAddr, String> {

@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod agents;
+pub mod blocked;
 mod boot;
 mod broken_config;
 pub mod check;
@@ -40,6 +41,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments).await,
         Command::Ranges(arguments) => ranges::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
+        Command::Blocked(arguments) => blocked::run(&arguments),
         Command::Kick(arguments) => kick::run(&arguments).await,
         Command::Flush(arguments) => flush::run(&arguments).await,
         Command::Shut(arguments) => shut::run(&arguments),

@@ -3,7 +3,7 @@
 
 mod config;
 mod conntrack;
-mod figures;
+pub(crate) mod figures;
 pub(crate) mod hold;
 mod hops;
 pub(crate) mod lines;
@@ -305,7 +305,8 @@ fn traffic_lines(traffic: &PathTraffic, snapshot: &Snapshot, lines: &mut Lines) 
             DropReason::Closed => "to the internet on neither path ([egress] enforce)",
         };
         if ipv4 + ipv6 > 0 {
-            let text = format!("ipv4 {ipv4}, ipv6 {ipv6} packets {clients}");
+            let text =
+                format!("ipv4 {ipv4}, ipv6 {ipv6} packets {clients}: see `trailblazer blocked`");
             lines.worrying("dropped", &text);
         }
     }

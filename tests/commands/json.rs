@@ -36,6 +36,7 @@ fn page_documents_every_field_of_every_command() {
             ("ranges", &["ranges"]),
             ("check", &["check"]),
             ("history", &["history"]),
+            ("blocked", &["blocked"]),
             ("kick", &["kick"]),
             ("kick", &["kick", "--wait"]),
             ("flush", &["flush", "--dry-run"]),

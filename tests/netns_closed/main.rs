@@ -5,6 +5,7 @@
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod blocked;
 mod faults;
 #[path = "../packets/mod.rs"]
 mod packets;

@@ -24,6 +24,7 @@ const BOTH: &str = "
 -rw-r--r-- /usr/share/man/man5/trailblazer.toml.5.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-agent.8.gz
+-rw-r--r-- /usr/share/man/man8/trailblazer-blocked.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-check.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-explain.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-flush.8.gz

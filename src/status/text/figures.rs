@@ -1,7 +1,7 @@
 //! Times and amounts in a form that is quick to read: two units, three digits.
 
 /// A span in its two largest units: `45 s`, `2 min 10 s`, `3 d 4 h`.
-pub(super) fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
     let first = UNITS
         .iter()
@@ -20,7 +20,7 @@ pub(super) fn span(seconds: u64) -> String {
 }
 
 /// A time, both in seconds since the epoch: `2026-11-20T11:50:00Z (10 min ago)`.
-pub(super) fn moment(at: i64, now: i64) -> String {
+pub(crate) fn moment(at: i64, now: i64) -> String {
     let time = jiff::Timestamp::from_second(at)
         .map_or_else(|_| format!("second {at}"), |time| time.to_string());
     let distance = span(at.abs_diff(now));
@@ -32,7 +32,7 @@ pub(super) fn moment(at: i64, now: i64) -> String {
 }
 
 /// Bytes in decimal units, as the cloud bills them: `1.23 TB`.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 1000 {
         return format!("{count} B");
