@@ -76,20 +76,21 @@ fn assert_translated(lab: &Lab) {
     }
 }
 
-/// `blocked` lists the connections of the stranger, and nothing else.
-fn assert_listed(machine: &Machine) {
+/// `blocked` lists connections between these addresses, and nothing else.
+#[track_caller]
+fn assert_listed(machine: &Machine, reason: &str, pairs: [(IpAddr, IpAddr); 2]) {
     let list = machine.run(&["blocked", "-o", "json"]).ok().json();
     let entries = list["entries"].as_array().unwrap().iter();
     let listed: BTreeSet<String> = entries
         .map(|entry| {
-            assert_eq!(entry["reason"], "outside", "{list:#}");
+            assert_eq!(entry["reason"], reason, "{list:#}");
             assert_eq!(entry["port"], PORT, "{list:#}");
             assert_eq!(entry["protocol"], "tcp", "{list:#}");
             assert!(entry["packets"].as_u64() > Some(0), "{list:#}");
             format!("{} {}", entry["source"], entry["destination"])
         })
         .collect();
-    let expected = PAIRS.map(|(from, to)| format!("\"{from}\" \"{to}\""));
+    let expected = pairs.map(|(from, to)| format!("\"{from}\" \"{to}\""));
     assert_eq!(listed, BTreeSet::from(expected));
 }
 
@@ -107,7 +108,7 @@ fn stranger_stays_inside(firewall: Firewall) {
     assert_eq!(ask(), [false; 2]);
     assert_eq!(wrong(&lab), 0, "{firewall:?}");
     assert_translated(&lab);
-    assert_listed(&machine);
+    assert_listed(&machine, "outside", PAIRS);
     let report = machine.reconcile();
     assert_eq!(report["outcome"], "in_sync", "{report:#}");
     let notes = report["notes"].to_string();
@@ -162,6 +163,27 @@ fn packets_of_a_client_outside_the_sources_stay_inside_with_iptables_legacy() {
 }
 
 /// A translation before ours gives new flows of the sources another address of the host.
+/// `nft list ruleset` prints our sets and rules in a form that nft reads again.
+#[test]
+fn saved_ruleset_with_the_lists_loads_again() {
+    isolated(|| {
+        let (lab, case) = scene(Firewall::Nftables);
+        let machine = case.machine(&lab);
+        machine.changed();
+        let (host1, nat1) = (lab.ns("host1"), lab.ns("nat1"));
+        assert!(PAIRS.map(|(from, to)| host1.who_from(from, to).is_ok()) == [false; 2]);
+        let saved = nat1.run(&["nft", "list", "ruleset"]);
+        assert!(
+            saved.contains("ct original ip6 saddr . ip6 daddr"),
+            "{saved}"
+        );
+        // nft refuses the empty name of an interface that it has printed.
+        let readable = saved.replace("iifname != \"\"", "");
+        nat1.nft(&format!("flush ruleset\n{readable}"));
+        assert_listed(&machine, "outside", PAIRS);
+    });
+}
+
 fn foreign_translation_stays_inside(firewall: Firewall) {
     let (lab, case) = scene(firewall);
     let machine = case.machine(&lab);
@@ -185,6 +207,8 @@ fn foreign_translation_stays_inside(firewall: Firewall) {
         assert_eq!(seen, Err(ErrorKind::TimedOut), "to {partner}");
     }
     assert_eq!(wrong(&lab), 0, "{firewall:?}");
+    // The clients, and not the addresses of the foreign translation.
+    assert_listed(&machine, "sources", [(HOST1, PARTNER), (HOST1_6, PARTNER6)]);
     // Storage is no partner, and its path keeps its address.
     assert!(lab.who("host1", S3).is_ok());
     assert_eq!(machine.run(&["reconcile"]).code, Some(1));

@@ -161,7 +161,10 @@ impl Decoder {
 
     fn ct(&mut self, body: &[u8]) -> Option<()> {
         let kinds = [NFTA_CT_DREG, NFTA_CT_KEY, NFTA_CT_SREG];
-        self.load_or_set(&only(body, &kinds)?, kinds, Value::Ct)
+        match only(body, &kinds) {
+            Some(list) => self.load_or_set(&list, kinds, Value::Ct),
+            None => self.original_source(body),
+        }
     }
 
     fn rt(&mut self, body: &[u8]) -> Option<()> {

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use super::uapi::*;
+use crate::types::Family;
 
 /// The origin of a register's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub(super) enum Value {
     Ct(u32),
     Rt(u32),
     Socket(u32),
+    /// The source of the flow's first packet, before any translation.
+    OriginalSource(Family),
     SourceType,
     DestinationType,
     DestinationTypeByMark,
@@ -78,6 +81,8 @@ impl fmt::Display for Value {
             Value::Rt(key) => write!(f, "rt key-{key}"),
             Value::Socket(NFT_SOCKET_WILDCARD) => f.write_str("socket wildcard"),
             Value::Socket(key) => write!(f, "socket key-{key}"),
+            Value::OriginalSource(Family::Ipv4) => f.write_str("ct original ip saddr"),
+            Value::OriginalSource(Family::Ipv6) => f.write_str("ct original ip6 saddr"),
             Value::SourceType => f.write_str("fib saddr type"),
             Value::DestinationType => f.write_str("fib daddr type"),
             Value::DestinationTypeByMark => f.write_str("fib daddr . mark type"),
@@ -131,6 +136,7 @@ impl Value {
         match self {
             Value::Payload { length, .. } => Some(*length),
             Value::Meta(NFT_META_L4PROTO) => Some(1),
+            Value::OriginalSource(family) => Some(u32::from(family.bits()) / 8),
             Value::Data(bytes) => u32::try_from(bytes.len()).ok(),
             _ => None,
         }

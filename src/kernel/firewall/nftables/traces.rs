@@ -12,6 +12,9 @@
 //! An expression that fails ends its rule alone: a set without a free place, a fragment without a port, a
 //! rate that is exceeded. So each rule that records also drops, and the last rule drops the others.
 //!
+//! The source of reason `sources` is that of the flow's first packet: another program may have translated
+//! the packet, and the list is about clients.
+//!
 //! `update` keeps an element for an hour after the last packet. `add` leaves an element as it is, so that
 //! its remaining time tells the time of the first packet. A map with the time as its value would need
 //! one set, and nft 1.0.6 aborts at such a map of IPv6 addresses: a saved ruleset would not load.
@@ -52,6 +55,15 @@ pub(super) struct Dropped {
 enum Port {
     Loaded,
     Zero,
+}
+
+/// The source in the key of an element.
+#[derive(Clone, Copy)]
+enum Source {
+    /// Of the packet.
+    Header,
+    /// Of the flow's first packet, before another program's translation.
+    Client,
 }
 
 impl Dropped {
@@ -111,15 +123,23 @@ impl Dropped {
                     .meta(NFT_META_NFPROTO)
                     .compare(NFT_CMP_EQ, &[protocol_of(self.family)])
             };
+            let source = match self.reason {
+                DropReason::Sources => Source::Client,
+                DropReason::Outside | DropReason::Closed => Source::Header,
+            };
             for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
                 let ported = || {
                     self.with_ports(of_family())
                         .meta(NFT_META_L4PROTO)
                         .compare(NFT_CMP_EQ, &[protocol])
                 };
-                rules.extend(self.recorded(ported, Port::Loaded));
+                rules.extend(self.recorded(ported, source, Port::Loaded));
             }
-            rules.extend(self.recorded(of_family, Port::Zero));
+            rules.extend(self.recorded(of_family, source, Port::Zero));
+            if let Source::Client = source {
+                // A packet without a flow has the source of the client still.
+                rules.extend(self.recorded(of_family, Source::Header, Port::Zero));
+            }
         }
         rules.push(self.dropped(rule()));
         let rules = rules.into_iter().map(|expressions| RuleState {
@@ -150,19 +170,26 @@ impl Dropped {
     }
 
     /// The rules that record the packets of a rule, and drop the packets that have a place.
-    fn recorded(self, of: impl Fn() -> Expressions, port: Port) -> [Expressions; 2] {
-        let first = self.key(of(), port).add_to(&self.first());
-        let blocked = self.key(of(), port).update(&self.blocked());
+    fn recorded(
+        self,
+        of: impl Fn() -> Expressions,
+        source: Source,
+        port: Port,
+    ) -> [Expressions; 2] {
+        let first = self.key(of(), source, port).add_to(&self.first());
+        let blocked = self.key(of(), source, port).update(&self.blocked());
         [first, self.dropped(blocked)]
     }
 
     /// Loads the key of an element: addresses, protocol and port, each padded to four bytes.
-    fn key(self, rule: Expressions, port: Port) -> Expressions {
-        let (source, destination) = (source_of(self.family), destination_of(self.family));
-        let words = source.1 / 4;
-        let key = rule
-            .network_header(register(0), source)
-            .network_header(register(words), destination)
+    fn key(self, rule: Expressions, source: Source, port: Port) -> Expressions {
+        let words = self.address_words();
+        let sourced = match source {
+            Source::Header => rule.network_header(register(0), source_of(self.family)),
+            Source::Client => rule.original_source(register(0), self.family),
+        };
+        let key = sourced
+            .network_header(register(words), destination_of(self.family))
             .meta_into(register(2 * words), NFT_META_L4PROTO);
         let last = register(2 * words + 1);
         match port {
@@ -197,9 +224,14 @@ impl Dropped {
         ]
     }
 
+    /// Words of four bytes in an address.
+    fn address_words(self) -> u32 {
+        u32::from(self.family.bits()) / 32
+    }
+
     /// Bytes of a key.
     pub(super) fn key_length(self) -> u32 {
-        2 * (u32::from(self.family.bits()) / 8) + 8
+        8 * self.address_words() + 8
     }
 }
 
@@ -238,6 +270,19 @@ pub(super) fn add(table: &mut TableState, drops: BTreeMap<Dropped, Traces>) {
 }
 
 impl Expressions {
+    /// Loads the source of the flow's first packet; a packet without a flow ends the rule.
+    fn original_source(self, register: u32, family: Family) -> Self {
+        let key = match family {
+            Family::Ipv4 => NFT_CT_SRC_IP,
+            Family::Ipv6 => NFT_CT_SRC_IP6,
+        };
+        let load = Attributes::new()
+            .put_be32(NFTA_CT_DREG, register)
+            .put_be32(NFTA_CT_KEY, key)
+            .put(NFTA_CT_DIRECTION, &[CT_DIR_ORIGINAL]);
+        self.add("ct", load)
+    }
+
     /// Ends the rule for packets beyond the rate.
     fn limit(self, a_second: u32) -> Self {
         let limit = Attributes::new()

@@ -168,7 +168,10 @@ pub(super) const NFT_META_L4PROTO: u32 = 16;
 
 pub(super) const NFTA_CT_DREG: u16 = 1;
 pub(super) const NFTA_CT_KEY: u16 = 2;
+pub(super) const NFTA_CT_DIRECTION: u16 = 3;
 pub(super) const NFTA_CT_SREG: u16 = 4;
+pub(super) const NFT_CT_SRC_IP: u32 = 19;
+pub(super) const NFT_CT_SRC_IP6: u32 = 21;
 pub(super) const NFT_CT_STATE: u32 = 0;
 pub(super) const NFT_CT_DIRECTION: u32 = 1;
 pub(super) const NFT_CT_STATUS: u32 = 2;

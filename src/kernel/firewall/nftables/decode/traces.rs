@@ -1,9 +1,11 @@
 //! The expressions that log and record packets.
 
 use super::{Decoder, only};
+use crate::kernel::firewall::nftables::register::Value;
 use crate::kernel::firewall::nftables::traces::register;
 use crate::kernel::firewall::nftables::uapi::*;
 use crate::kernel::wire::{Attribute, attributes, find, number};
+use crate::types::Family;
 
 /// True if the attribute is absent or zero.
 fn is_zero(list: &[Attribute<'_>], kind: u16) -> bool {
@@ -46,6 +48,20 @@ impl Decoder {
             return None;
         }
         self.say(format!("log prefix {prefix:?} flags skuid"))
+    }
+
+    /// `ct` with a direction: the source of the flow's first packet.
+    pub(super) fn original_source(&mut self, body: &[u8]) -> Option<()> {
+        let list = only(body, &[NFTA_CT_DREG, NFTA_CT_KEY, NFTA_CT_DIRECTION])?;
+        if find(&list, NFTA_CT_DIRECTION)?.payload != [CT_DIR_ORIGINAL] {
+            return None;
+        }
+        let family = match number(&list, NFTA_CT_KEY)? {
+            NFT_CT_SRC_IP => Family::Ipv4,
+            NFT_CT_SRC_IP6 => Family::Ipv6,
+            _ => return None,
+        };
+        self.store(number(&list, NFTA_CT_DREG)?, Value::OriginalSource(family))
     }
 
     pub(super) fn dynset(&mut self, body: &[u8]) -> Option<()> {
