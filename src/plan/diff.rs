@@ -205,7 +205,11 @@ fn diff_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> R
             None => gone.push(rule),
         }
     }
-    let rank = |rule: &Rule| (opening_rank(rule, ownership), rule.family, rule.priority);
+    // The last field orders the rules of pinned flows, which have one priority.
+    let rank = |rule: &Rule| {
+        let first = opening_rank(rule, ownership);
+        (first, rule.family, rule.priority, rule.mark)
+    };
     missing.sort_by_key(|rule| rank(rule));
     gone.sort_by_key(|rule| std::cmp::Reverse(rank(rule)));
     let step = |action, rule: &Rule| Step::Rule {

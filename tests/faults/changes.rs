@@ -168,7 +168,10 @@ fn deleted_after(world: &World, at: usize) -> bool {
                 Family::Ipv4 => "-4",
                 Family::Ipv6 => "-6",
             };
-            format!("{family} rule del pref {} protocol 83", rule.priority)
+            // The rules of pinned flows have one priority.
+            let mark = rule.mark.map(|mark| format!("fwmark {mark} "));
+            let mark = mark.unwrap_or_default();
+            format!("{family} rule del pref {} {mark}protocol 83", rule.priority)
         }
         _ => return false,
     };
