@@ -52,6 +52,7 @@ pub mod kernel;
 // Stages with access to the kernel.
 pub mod apply;
 pub mod journal;
+pub mod pinned;
 pub mod verify;
 
 // The pass, the agent and the commands.

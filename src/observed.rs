@@ -109,19 +109,9 @@ impl ObservedState {
             .collect()
     }
 
-    /// The gateways of pinned flows, by the labels in their tables: a `throw` for one address.
+    /// The gateways of pinned flows.
     pub fn slots(&self, ownership: &Ownership) -> PerFamily<BTreeMap<Slot, IpAddr>> {
-        let mut found: PerFamily<BTreeMap<Slot, IpAddr>> = PerFamily::default();
-        for route in self.routes.iter().filter(|it| ownership.owns_route(it)) {
-            let label = route.key.dst;
-            let is_label =
-                route.target == RouteTarget::Throw && label.prefix_len() == label.max_prefix_len();
-            if let (true, Some(slot @ 1..)) = (is_label, ownership.slot_of(route.key.table)) {
-                let slots = found.get_mut(route.key.family());
-                slots.insert(slot, label.addr());
-            }
-        }
-        found
+        slots(&self.routes, ownership)
     }
 
     /// The present path of our bypass routes: a family without a default route for the moment (a
@@ -136,6 +126,21 @@ impl ObservedState {
             routes.find_map(|route| BypassPath::new(route.target.legs(), route.options.clone()))
         })
     }
+}
+
+/// The gateways of pinned flows, by the labels in their tables: a `throw` for one address.
+pub fn slots(routes: &[Route], ownership: &Ownership) -> PerFamily<BTreeMap<Slot, IpAddr>> {
+    let mut found: PerFamily<BTreeMap<Slot, IpAddr>> = PerFamily::default();
+    for route in routes.iter().filter(|it| ownership.owns_route(it)) {
+        let label = route.key.dst;
+        let is_label =
+            route.target == RouteTarget::Throw && label.prefix_len() == label.max_prefix_len();
+        if let (true, Some(slot @ 1..)) = (is_label, ownership.slot_of(route.key.table)) {
+            let slots = found.get_mut(route.key.family());
+            slots.insert(slot, label.addr());
+        }
+    }
+    found
 }
 
 /// Our objects in the kernel: the state that a rollback restores.

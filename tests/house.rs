@@ -35,7 +35,7 @@ const ROOMS: [&[&str]; 11] = [
     &["ranges", "source", "state"],
     &["guard", "clock", "desired", "observed", "plan", "judge"],
     &["kernel"],
-    &["apply", "verify", "journal"],
+    &["apply", "verify", "journal", "pinned"],
     &["reconcile"],
     &["status"],
     &["agent"],

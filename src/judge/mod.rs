@@ -23,6 +23,7 @@
 //! | `field.rs`, `at_hook.rs`, `seen.rs` | a packet as the chains of a hook see the packet |
 //! | `marks.rs`, `marked.rs` | marks written by foreign chains before the routing decision |
 //! | `destination.rs` | conditions on the type of a destination |
+//! | `displaced.rs` | host role: pinned flows away from the path of a new flow |
 //! | `dropped.rs` | NAT role: packets dropped after all translation |
 //! | `forwarding.rs`, `translation.rs` | NAT role: obstacles in the path of a forwarded packet |
 //! | `zones.rs` | NAT role: conntrack zones of flows and answers |
@@ -36,6 +37,7 @@ pub mod chain;
 mod clients;
 mod culprit;
 pub mod destination;
+mod displaced;
 mod dropped;
 mod exemption;
 mod expected;
@@ -69,6 +71,7 @@ use crate::types::PerFamily;
 pub use agreement::{Agreement, agreement};
 pub use back::{Answer, answers, judge_answer};
 pub use culprit::{Culprit, named_rule, route_text, table_text};
+pub use displaced::{Displacement, KeptPath, NewPath, Pins, Why};
 pub use dropped::judge_dropped;
 pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};

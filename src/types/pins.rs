@@ -66,6 +66,11 @@ impl PinMarks {
         self.path.bypass()
     }
 
+    /// The mark of flows on the egress path, whatever their gateway.
+    pub fn egress_flow(self) -> Mark {
+        self.path.egress()
+    }
+
     /// The mark of packets of bypass flows that would take another way.
     pub fn bypass_packet(self) -> Mark {
         self.egress(self.last())

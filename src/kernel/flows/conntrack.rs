@@ -208,14 +208,25 @@ impl Conntrack {
         filter: Filter,
         mut take: impl FnMut(&Tracked),
     ) -> Result<(), FlowError> {
+        self.each_entry(filter, |body| {
+            take(&entry::parse(body)?);
+            Ok(())
+        })
+    }
+
+    /// Hands on the message of each listed flow.
+    pub(super) fn each_entry(
+        &mut self,
+        filter: Filter,
+        mut take: impl FnMut(&[u8]) -> Result<(), WireError>,
+    ) -> Result<(), FlowError> {
         if self.totals().map_err(refused)?.0 == Some(0) {
             return Ok(());
         }
         let request = request::body(AF_UNSPEC, filter.attributes());
-        let listed = self.listing.ask(CT_GET, DUMP, &request, |frame| {
-            take(&entry::parse(frame.body)?);
-            Ok(())
-        });
+        let listed = self
+            .listing
+            .ask(CT_GET, DUMP, &request, |frame| take(frame.body));
         listed.map_err(refused)
     }
 

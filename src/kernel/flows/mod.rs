@@ -17,6 +17,7 @@ mod error;
 mod filter;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
+mod listing;
 mod pinned;
 mod request;
 mod select;
@@ -38,6 +39,7 @@ use sockets::Socket;
 pub use backfill::{Outgoing, backfill_outgoing};
 pub use conntrack::TableUse;
 pub use error::FlowError;
+pub use listing::{PinnedFlow, each_pinned};
 pub use pinned::slots_in_use;
 pub use usage::{PortUse, busiest_ports, source_seen, table_use};
 

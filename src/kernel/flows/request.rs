@@ -11,11 +11,11 @@ use crate::kernel::wire::{Attributes, NFGEN_LEN};
 use crate::types::{Family, Mark};
 
 // linux/netfilter/nfnetlink_conntrack.h.
-const CTA_PROTOINFO: u16 = 4;
-const CTA_TIMEOUT: u16 = 7;
+pub(super) const CTA_PROTOINFO: u16 = 4;
+pub(super) const CTA_TIMEOUT: u16 = 7;
 pub(super) const CTA_MARK_MASK: u16 = 21;
-const CTA_PROTOINFO_TCP: u16 = 1;
-const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+pub(super) const CTA_PROTOINFO_TCP: u16 = 1;
+pub(super) const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
 const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
 
