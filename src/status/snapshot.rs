@@ -1,6 +1,8 @@
 //! The agent's status: one value behind the control socket, the metrics and the health answers.
 //! JSON fields may be added, never changed or removed.
 
+mod flows;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,7 @@ use crate::degraded::Degradation;
 pub use crate::firewall::{PathTraffic, Traffic};
 use crate::objects::NeighbourState;
 use crate::types::{Family, PerFamily, SyncToken};
+pub use flows::{ConntrackStatus, PortUseStatus};
 
 /// The agent's state. Only [`State::InForce`] promises the paths of the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -244,39 +247,6 @@ pub struct DriftStatus {
     pub conflicts_total: usize,
     /// Overruns of the receive buffer for kernel events, each followed by a full read.
     pub overruns: u64,
-}
-
-/// The use of conntrack's table, which both roles need: a full table drops new connections.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct ConntrackStatus {
-    pub entries: u64,
-    /// `None` if the kernel doesn't tell.
-    pub limit: Option<u64>,
-    /// `entries` in per cent of `limit`.
-    pub percent: Option<f64>,
-    /// Flows that found no free place, such as a free port for a translation, since boot.
-    pub insert_failed: u64,
-    /// Packets dropped for want of an entry, since boot.
-    pub dropped: u64,
-    /// Entries removed early to make room, since boot.
-    pub early_dropped: u64,
-    /// The pairs of an address of this host and a destination with the most flows, at most five;
-    /// NAT role only.
-    pub busiest: Vec<PortUseStatus>,
-}
-
-/// The ports in use from one address to one destination.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct PortUseStatus {
-    /// The translated source address.
-    pub address: String,
-    /// Address and port.
-    pub destination: String,
-    /// `tcp`, `udp`, or the number.
-    pub protocol: String,
-    pub ports: u64,
-    /// `ports` in per cent of the ports from 1024 up.
-    pub percent: f64,
 }
 
 /// One of the last passes.

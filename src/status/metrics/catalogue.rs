@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::encode::{Kind, Metric, Samples};
-use super::traffic::{dropped, traffic};
+use super::traffic::{SAVED, dropped, traffic};
 use super::{flows, hops};
 use crate::degraded::Part;
 use crate::status::snapshot::{BreakerState, Freshness, State};
@@ -319,17 +319,7 @@ pub const CATALOGUE: &[Metric] = &[
         help: "Dropped packets. NAT role: forwarded packets that were about to leave by the egress interface with another address than an egress address. Clients: sources (of [nat] sources, translated by another program or not at all), outside (other clients, not translated). Host role, clients closed: packets to the internet on neither path ([egress] enforce). Absent where counting is impossible.",
         samples: dropped,
     },
-    Metric {
-        name: "trailblazer_saved_dollars_total",
-        kind: Kind::Counter,
-        labels: &[],
-        help: "Saved NAT charges in dollars: the gigabytes of bypass traffic multiplied by [agent] nat_price_per_gb. Absent where counting is impossible.",
-        samples: |snapshot, out| {
-            if let Some(dollars) = snapshot.saved_dollars {
-                out.value(&[], dollars);
-            }
-        },
-    },
+    SAVED,
     hops::GATEWAY_UP,
     hops::ADDRESS_PRESENT,
     flows::ENTRIES,

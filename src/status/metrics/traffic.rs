@@ -1,10 +1,22 @@
-//! Samples of the firewall's counters.
+//! The metrics of the firewall's counters.
 
-use super::encode::Samples;
+use super::encode::{Kind, Metric, Samples};
 use crate::config::Role;
 use crate::firewall::DropReason;
 use crate::status::snapshot::{PathTraffic, Snapshot, Traffic};
 use crate::types::Family;
+
+pub(super) const SAVED: Metric = Metric {
+    name: "trailblazer_saved_dollars_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Saved NAT charges in dollars: the gigabytes of bypass traffic multiplied by [agent] nat_price_per_gb. Absent where counting is impossible.",
+    samples: |snapshot, out| {
+        if let Some(dollars) = snapshot.saved_dollars {
+            out.value(&[], dollars);
+        }
+    },
+};
 
 /// Dropped packets.
 pub(super) fn dropped(snapshot: &Snapshot, out: &mut Samples<'_>) {
