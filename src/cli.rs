@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Overrides, Role, own_region};
 use crate::types::{Region, SyncToken};
-pub use args::{BlockedArgs, FlushArgs, HistoryArgs, KickArgs, ShutArgs, StatusArgs};
+pub use args::{BlockedArgs, FlowsArgs, FlushArgs, HistoryArgs, KickArgs, ShutArgs, StatusArgs};
 use help::{EXAMPLES, EXIT_CODES, LONG_VERSION, RECONCILE_EXAMPLES};
 pub use values::{Destination, exit_code, without_hidden_commands};
 use values::{destination, port, sync_token};
@@ -114,6 +114,19 @@ Examples:
 
 Exit codes: 0 the list was read, 1 no list or unreadable, 64 wrong usage")]
     Blocked(BlockedArgs),
+    /// List open flows that keep another path than a new flow would take.
+    #[command(after_help = "\
+Asks conntrack and the kernel's routes; needs CAP_NET_ADMIN, and no agent. Bytes need
+net.netfilter.nf_conntrack_acct = 1, ages net.netfilter.nf_conntrack_timestamp = 1.
+
+Examples:
+  trailblazer flows
+  trailblazer flows --all --limit 20
+  trailblazer flows -o json | jq '.flows[] | select(.why == \"gateway_left\")'
+
+Exit codes: 0 the list was read, 1 no flow is pinned or the list is unreadable, 64 wrong usage or
+config text")]
+    Flows(FlowsArgs),
     /// Make the running agent start a pass now; also ends the pause after a flush.
     #[command(after_help = "\
 Examples:
@@ -307,6 +320,7 @@ impl Command {
             Command::Ranges(args) | Command::Check(args) => Some(args),
             Command::History(_) | Command::Status(_) | Command::Kick(_) => None,
             Command::Blocked(_) | Command::Flush(_) | Command::Shut(_) => None,
+            Command::Flows(_) => None,
         }
     }
 
@@ -322,6 +336,7 @@ impl Command {
             Command::Check(_) => "check",
             Command::Status(_) => "status",
             Command::Blocked(_) => "blocked",
+            Command::Flows(_) => "flows",
             Command::Kick(_) => "kick",
             Command::Flush(_) => "flush",
             Command::Shut(_) => "shut",
@@ -338,6 +353,7 @@ impl Command {
             Command::History(args) => &args.base,
             Command::Status(args) => &args.base,
             Command::Blocked(args) => &args.base,
+            Command::Flows(args) => &args.base,
             Command::Kick(args) => &args.base,
             Command::Flush(args) => &args.base,
             Command::Shut(args) => &args.base,

@@ -14,14 +14,17 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::judge::ordinary::Transport;
-use crate::judge::{Displacement, KeptPath, Lookup, Pins, RouteDecision};
+use crate::judge::{Counts, Displacement, KeptPath, Lookup, Pins, RouteDecision};
 use crate::kernel::flows::{FlowError, PinnedFlow, each_pinned};
 use crate::kernel::lookup::lookup;
 use crate::kernel::netlink::{NetlinkError, NetlinkSocket};
-use crate::types::{Family, PerFamily};
+use crate::types::{Family, IfIndex};
 
 /// Bound of the remembered answers of the kernel, some hundred bytes each.
 const REMEMBERED: usize = 4096;
+
+/// `errno.h`.
+const EPERM: i32 = 1;
 
 /// The pinned flows could not be read.
 #[derive(Debug, Error)]
@@ -34,6 +37,11 @@ pub enum PinnedError {
         /// The kernel's answer.
         reason: String,
     },
+    /// This process may not read conntrack's table.
+    #[error(
+        "pinned flows are unknown: reading conntrack needs CAP_NET_ADMIN in this network namespace: run as root"
+    )]
+    NotPermitted,
     /// The kernel refused the list, or the exchange failed.
     #[error("pinned flows are unknown: {0}")]
     Flows(FlowError),
@@ -46,6 +54,9 @@ impl From<FlowError> for PinnedError {
     fn from(error: FlowError) -> Self {
         match error {
             FlowError::Unavailable { reason } => PinnedError::Unavailable { reason },
+            FlowError::Failed { source, .. } if source.errno() == Some(EPERM) => {
+                PinnedError::NotPermitted
+            }
             other => PinnedError::Flows(other),
         }
     }
@@ -61,7 +72,7 @@ pub fn each_flow(
     pins: &Pins,
     mut take: impl FnMut(&PinnedFlow, KeptPath<'_>, Option<Displacement>),
 ) -> Result<(), PinnedError> {
-    let mut decisions = Decisions::open()?;
+    let mut decisions = Decisions::open(pins.are_of_nat())?;
     let mut failure = None;
     each_pinned(pins.marks(), |flow| {
         let family = Family::of(flow.destination.ip());
@@ -82,44 +93,6 @@ pub fn each_flow(
     failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// The number of pinned flows on one path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FlowCount {
-    pub pinned: u64,
-    /// Those that would take another path as new flows.
-    pub displaced: u64,
-}
-
-/// The numbers of one family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PathCounts {
-    pub bypass: FlowCount,
-    pub egress: FlowCount,
-}
-
-/// The numbers of pinned flows; `None` for a family without pins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts(pub PerFamily<Option<PathCounts>>);
-
-impl Counts {
-    /// No flow, in the families with pins.
-    pub fn none(pins: &Pins) -> Counts {
-        let count = |family| pins.are_in(family).then(PathCounts::default);
-        Counts(PerFamily::from_fn(count))
-    }
-
-    /// Counts a flow.
-    pub fn add(&mut self, family: Family, kept: KeptPath<'_>, displaced: bool) {
-        let counts = self.0.get_mut(family).get_or_insert_default();
-        let count = match kept {
-            KeptPath::Bypass(_) => &mut counts.bypass,
-            KeptPath::Gateway(_) => &mut counts.egress,
-        };
-        count.pinned += 1;
-        count.displaced += u64::from(displaced);
-    }
-}
-
 /// Counts the pinned flows.
 ///
 /// # Errors
@@ -136,14 +109,20 @@ pub fn count(pins: &Pins) -> Result<Counts, PinnedError> {
 /// The kernel's routing decisions for new flows, each asked once in bounded memory.
 struct Decisions {
     socket: NetlinkSocket,
-    known: BTreeMap<(IpAddr, Transport), RouteDecision>,
+    /// NAT role: our rules select forwarded packets by their interface.
+    forwarded: bool,
+    known: BTreeMap<(IpAddr, Transport, Option<IpAddr>), RouteDecision>,
+    /// The interface towards each source.
+    inputs: BTreeMap<IpAddr, Option<IfIndex>>,
 }
 
 impl Decisions {
-    fn open() -> Result<Decisions, NetlinkError> {
+    fn open(forwarded: bool) -> Result<Decisions, NetlinkError> {
         Ok(Decisions {
             socket: NetlinkSocket::open()?,
+            forwarded,
             known: BTreeMap::new(),
+            inputs: BTreeMap::new(),
         })
     }
 
@@ -151,20 +130,46 @@ impl Decisions {
         let all = Transport::ALL.into_iter();
         let mut same = all.filter(|transport| transport.number() == flow.protocol);
         let transport = same.next().unwrap_or(Transport::Tcp);
-        let key = (flow.destination.ip(), transport);
-        if !self.known.contains_key(&key) && self.known.len() == REMEMBERED {
-            self.known.clear();
-        }
-        match self.known.entry(key) {
+        let (source, destination) = (flow.source.ip(), flow.destination.ip());
+        let input = if self.forwarded {
+            self.input(source)?
+        } else {
+            None
+        };
+        let source = input.map(|_| source);
+        make_room(&mut self.known);
+        match self.known.entry((destination, transport, source)) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(unknown) => {
                 let question = Lookup {
                     transport,
-                    ..Lookup::from_socket(key.0)
+                    source,
+                    input,
+                    ..Lookup::from_socket(destination)
                 };
                 let decision = lookup(&mut self.socket, &question)?;
                 Ok(unknown.insert(decision))
             }
         }
+    }
+
+    /// The interface by which packets of a client come in; `None` for a source of this host.
+    fn input(&mut self, source: IpAddr) -> Result<Option<IfIndex>, NetlinkError> {
+        if let Some(known) = self.inputs.get(&source) {
+            return Ok(*known);
+        }
+        let input = match lookup(&mut self.socket, &Lookup::from_socket(source))? {
+            RouteDecision::Route(route) => route.target.legs().first().map(|leg| leg.via.device),
+            RouteDecision::Errno(_) => None,
+        };
+        make_room(&mut self.inputs);
+        self.inputs.insert(source, input);
+        Ok(input)
+    }
+}
+
+fn make_room<K: Ord, V>(known: &mut BTreeMap<K, V>) {
+    if known.len() >= REMEMBERED {
+        known.clear();
     }
 }

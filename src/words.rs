@@ -75,6 +75,23 @@ pub fn counted(count: u64, noun: &str) -> String {
     }
 }
 
+/// The name of an IP protocol, or the number of a rare one (IANA, protocol-numbers).
+pub fn protocol_name(number: u8) -> String {
+    let name = match number {
+        1 => "icmp",
+        6 => "tcp",
+        17 => "udp",
+        33 => "dccp",
+        47 => "gre",
+        50 => "esp",
+        58 => "icmpv6",
+        132 => "sctp",
+        136 => "udplite",
+        other => return other.to_string(),
+    };
+    name.to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

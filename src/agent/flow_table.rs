@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::config::Role;
 use crate::kernel::flows::{PortUse, busiest_ports, table_use};
 use crate::status::snapshot::{ConntrackStatus, PortUseStatus};
+use crate::words::protocol_name;
 
 /// A listing of all translated flows is followed by a pause of this many times its duration, so
 /// that the listings take at most one per cent of a processor: a million flows take about a second.
@@ -65,15 +66,10 @@ impl FlowTable {
 }
 
 fn port_use(found: &PortUse) -> PortUseStatus {
-    let protocol = match found.protocol {
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        number => number.to_string(),
-    };
     PortUseStatus {
         address: found.address.to_string(),
         destination: found.destination.to_string(),
-        protocol,
+        protocol: protocol_name(found.protocol),
         ports: found.flows,
         percent: 100.0 * found.flows as f64 / PORTS,
     }

@@ -4,7 +4,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::BaseArgs;
-use super::values::{count, moment};
+use super::values::{count, flow_count, moment};
 
 /// `history`
 #[derive(Debug, Clone, Args)]
@@ -41,6 +41,22 @@ pub struct BlockedArgs {
     /// Print every entry of the list.
     #[arg(long, conflicts_with = "first")]
     pub all: bool,
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
+/// `flows`
+#[derive(Debug, Clone, Args)]
+pub struct FlowsArgs {
+    /// List every pinned flow.
+    #[arg(long)]
+    pub all: bool,
+    /// List only flows whose path differs from that of a new flow (the default).
+    #[arg(long, conflicts_with = "all")]
+    pub displaced: bool,
+    /// The largest number of flows to list; the others are counted.
+    #[arg(short = 'n', long, value_name = "N", default_value = "1000", value_parser = flow_count)]
+    pub limit: usize,
     #[command(flatten)]
     pub base: BaseArgs,
 }

@@ -110,6 +110,7 @@ fn every_command_accepts_config_output_and_state_dir() {
         "check",
         "status",
         "blocked",
+        "flows",
         "kick",
         "flush",
         "shut",
@@ -151,6 +152,9 @@ fn wrong_usage_is_64_and_help_is_0() {
         ("trailblazer blocked --role host", exit::USAGE),
         ("trailblazer flush --role host", exit::USAGE),
         ("trailblazer kick --watch", exit::USAGE),
+        ("trailblazer flows --all --displaced", exit::USAGE),
+        ("trailblazer flows --limit many", exit::USAGE),
+        ("trailblazer flows --role host", exit::USAGE),
         ("trailblazer --version", exit::OK),
         ("trailblazer --help", exit::OK),
     ] {
@@ -176,6 +180,7 @@ fn long_help_has_examples_and_exit_codes() {
 fn common_flags_work_before_and_after_the_command() {
     for command in [
         "status",
+        "flows",
         "kick",
         "flush",
         "history",

@@ -65,6 +65,12 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
         .map_err(|_| "expected a number, such as 50; --all prints everything".to_owned())
 }
 
+/// Reads a number of flows.
+pub(super) fn flow_count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "expected a number of flows, such as 1000".to_owned())
+}
+
 fn address(address: IpAddr) -> Result<IpAddr, String> {
     // Programs with IPv6 sockets log an IPv4 peer as ::ffff:192.0.2.1; the packets are IPv4.
     match address.to_canonical() {

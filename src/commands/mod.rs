@@ -8,6 +8,7 @@ mod broken_config;
 pub mod check;
 pub mod explain;
 pub mod fetch_for_agent;
+pub mod flows;
 pub mod flush;
 pub mod history;
 pub mod kick;
@@ -42,6 +43,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Ranges(arguments) => ranges::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Blocked(arguments) => blocked::run(&arguments),
+        Command::Flows(arguments) => flows::run(&arguments),
         Command::Kick(arguments) => kick::run(&arguments).await,
         Command::Flush(arguments) => flush::run(&arguments).await,
         Command::Shut(arguments) => shut::run(&arguments),

@@ -1,16 +1,20 @@
-//! Host role: pinned flows that keep another path than a new flow would take.
+//! Pinned flows that keep another path than a new flow would take.
 //!
-//! The question follows the firewall's own (`desired/pins.rs`): a flow of a gateway is displaced if a
-//! new packet would have another next hop, and a bypass flow if the next hop would be a gateway.
+//! The question follows the firewall's own (`desired/pins.rs`). Host role: a flow of a gateway is
+//! displaced if a new packet would have another next hop, and a bypass flow if the next hop would be a
+//! gateway. A NAT has two paths and no gateways: a flow is displaced on the path that a new packet would
+//! not take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::{RouteDecision, table_text};
-use crate::config::Config;
+use crate::config::{Config, Role};
+use crate::desired::EGRESS_OF_NAT;
 use crate::objects::{Route, Rule, RuleAction};
 use crate::observed::slots;
 use crate::ownership::{Numbers, Ownership};
@@ -26,6 +30,8 @@ pub struct Pins {
     gateways: PerFamily<BTreeMap<Slot, IpAddr>>,
     /// The next hops of bypass flows; `None` if nothing keeps a bypass flow on its path.
     bypass: PerFamily<Option<Vec<IpAddr>>>,
+    /// NAT role: the same of egress flows.
+    egress_of_nat: PerFamily<Option<Vec<IpAddr>>>,
 }
 
 /// The path of a pinned flow.
@@ -34,6 +40,23 @@ pub enum KeptPath<'a> {
     /// The next hops with an address.
     Bypass(&'a [IpAddr]),
     Gateway(IpAddr),
+    /// NAT role: the next hops of the egress path.
+    EgressOfNat(&'a [IpAddr]),
+}
+
+impl KeptPath<'_> {
+    /// True for the bypass path.
+    pub fn is_bypass(self) -> bool {
+        matches!(self, KeptPath::Bypass(_))
+    }
+
+    /// The next hops with an address.
+    pub fn gateways(self) -> Vec<IpAddr> {
+        match self {
+            KeptPath::Bypass(hops) | KeptPath::EgressOfNat(hops) => hops.to_vec(),
+            KeptPath::Gateway(gateway) => vec![gateway],
+        }
+    }
 }
 
 /// The path of a new flow.
@@ -133,19 +156,22 @@ impl Pins {
             let of_family = gateways.get_mut(family);
             of_family.retain(|slot, _| leads_to(family, *slot));
         }
-        let through = |family: Family| {
-            let default = family.default_prefix();
-            let ours = routes.iter().filter(|route| {
-                Some(route.key.table) == numbers.pin_table(0) && route.key.dst == default
-            });
-            ours.flat_map(hops).collect()
+        let through = |family: Family, slot: Slot| {
+            let (table, default) = (numbers.pin_table(slot), family.default_prefix());
+            let defaults = routes
+                .iter()
+                .filter(|route| Some(route.key.table) == table && route.key.dst == default);
+            leads_to(family, slot).then(|| defaults.flat_map(hops).collect())
         };
+        let is_nat = config.role == Some(Role::Nat);
+        let egress = |family| through(family, EGRESS_OF_NAT).filter(|_| is_nat);
         Some(Pins {
             marks: config.kernel.pin_marks(),
             numbers,
             configured: config.egress.gateways.iter().copied().collect(),
             gateways,
-            bypass: PerFamily::from_fn(|family| leads_to(family, 0).then(|| through(family))),
+            bypass: PerFamily::from_fn(|family| through(family, 0)),
+            egress_of_nat: PerFamily::from_fn(egress),
         })
     }
 
@@ -156,7 +182,9 @@ impl Pins {
 
     /// True if flows of the family keep their path.
     pub fn are_in(&self, family: Family) -> bool {
-        self.bypass.get(family).is_some() || !self.gateways.get(family).is_empty()
+        let paths = [&self.bypass, &self.egress_of_nat];
+        let mut paths = paths.into_iter().map(|path| path.get(family));
+        paths.any(Option::is_some) || !self.gateways.get(family).is_empty()
     }
 
     /// The path of a flow with the mark of a slot, 0 for the bypass path; `None` if nothing keeps such
@@ -164,6 +192,9 @@ impl Pins {
     pub fn kept(&self, family: Family, slot: Slot) -> Option<KeptPath<'_>> {
         if slot == 0 {
             return self.bypass.get(family).as_deref().map(KeptPath::Bypass);
+        }
+        if let (EGRESS_OF_NAT, Some(hops)) = (slot, self.egress_of_nat.get(family)) {
+            return Some(KeptPath::EgressOfNat(hops));
         }
         let gateway = self.gateways.get(family).get(&slot);
         gateway.copied().map(KeptPath::Gateway)
@@ -177,19 +208,7 @@ impl Pins {
         kept: KeptPath<'_>,
         decision: &RouteDecision,
     ) -> Option<Displacement> {
-        let (new_path, gateways, route) = match decision {
-            RouteDecision::Route(route) => {
-                let (table, hops) = (route.key.table, hops(route));
-                let path = match table {
-                    _ if !route.target.forwards() => NewPath::Refused,
-                    _ if table == self.numbers.bypass_table => NewPath::Bypass,
-                    _ if table == self.numbers.egress_table => NewPath::Egress,
-                    _ => NewPath::Other,
-                };
-                (path, hops, Some((route.key.dst, table)))
-            }
-            RouteDecision::Errno(_) => (NewPath::Refused, Vec::new(), None),
-        };
+        let (new_path, gateways, route) = self.new_path(decision);
         let why = match (kept, new_path) {
             (_, NewPath::Refused) => Why::Refused,
             (KeptPath::Gateway(own), _) if gateways.contains(&own) => return None,
@@ -199,9 +218,17 @@ impl Pins {
             (KeptPath::Gateway(_), NewPath::Egress) => Why::GatewayLeft,
             (KeptPath::Gateway(_), NewPath::Bypass) => Why::EnteredBypass,
             (KeptPath::Bypass(_), NewPath::Egress) => Why::LeftBypass,
+            (KeptPath::EgressOfNat(_), NewPath::Bypass) => Why::EnteredBypass,
             (KeptPath::Bypass(_), NewPath::Bypass) => return None,
-            // The firewall leaves a bypass flow alone whose packets would meet no gateway.
-            (KeptPath::Bypass(_), NewPath::Other) if !self.meets_gateway(&gateways) => {
+            (KeptPath::EgressOfNat(_), NewPath::Egress) => return None,
+            (KeptPath::EgressOfNat(own), NewPath::Other) if own == gateways => return None,
+            (KeptPath::Bypass(own), NewPath::Other) if own == gateways => return None,
+            // On a host the main table, without its default, comes before the tables of pinned flows.
+            (_, NewPath::Other) if !self.are_of_nat() && !is_default(route) => return None,
+            // The firewall of a host leaves a bypass flow alone whose packets would meet no gateway.
+            (KeptPath::Bypass(_), NewPath::Other)
+                if !self.are_of_nat() && !self.meets_gateway(&gateways) =>
+            {
                 return None;
             }
             (_, NewPath::Other) => Why::OtherRoute,
@@ -214,11 +241,82 @@ impl Pins {
         })
     }
 
+    /// The path of a new flow, its next hops and its route.
+    fn new_path(
+        &self,
+        decision: &RouteDecision,
+    ) -> (NewPath, Vec<IpAddr>, Option<(IpNet, TableId)>) {
+        let RouteDecision::Route(route) = decision else {
+            return (NewPath::Refused, Vec::new(), None);
+        };
+        let (table, dst) = (route.key.table, route.key.dst);
+        let path = if !route.target.forwards() {
+            NewPath::Refused
+        } else if table == self.numbers.bypass_table {
+            NewPath::Bypass
+        } else if table == self.numbers.egress_table
+            || self.are_of_nat() && Family::is_default(&dst)
+        {
+            NewPath::Egress
+        } else {
+            NewPath::Other
+        };
+        (path, hops(route), Some((dst, table)))
+    }
+
+    /// True for the pins of a NAT.
+    pub fn are_of_nat(&self) -> bool {
+        let mut families = Family::ALL.into_iter();
+        families.any(|family| self.egress_of_nat.get(family).is_some())
+    }
+
     fn meets_gateway(&self, hops: &[IpAddr]) -> bool {
         let slots = Family::ALL.map(|family| self.gateways.get(family).values());
         let mut known = slots.into_iter().flatten().chain(&self.configured);
         known.any(|gateway| hops.contains(gateway))
     }
+}
+
+/// The number of pinned flows on one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FlowCount {
+    pub pinned: u64,
+    /// Those that would take another path as new flows.
+    pub displaced: u64,
+}
+
+/// The numbers of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PathCounts {
+    pub bypass: FlowCount,
+    pub egress: FlowCount,
+}
+
+/// The numbers of pinned flows; `None` for a family without pins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts(pub PerFamily<Option<PathCounts>>);
+
+impl Counts {
+    /// No flow, in the families with pins.
+    pub fn none(pins: &Pins) -> Counts {
+        let count = |family| pins.are_in(family).then(PathCounts::default);
+        Counts(PerFamily::from_fn(count))
+    }
+
+    /// Counts a flow.
+    pub fn add(&mut self, family: Family, kept: KeptPath<'_>, displaced: bool) {
+        let counts = self.0.get_mut(family).get_or_insert_default();
+        let count = match kept {
+            KeptPath::Bypass(_) => &mut counts.bypass,
+            KeptPath::Gateway(_) | KeptPath::EgressOfNat(_) => &mut counts.egress,
+        };
+        count.pinned += 1;
+        count.displaced += u64::from(displaced);
+    }
+}
+
+fn is_default(route: Option<(IpNet, TableId)>) -> bool {
+    route.is_some_and(|(prefix, _)| Family::is_default(&prefix))
 }
 
 /// The next hops with an address.
@@ -228,97 +326,4 @@ fn hops(route: &Route) -> Vec<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::objects::{RouteKey, RouteTarget, Via};
-    use crate::types::{IfIndex, Metric, PathMask, Protocol, Realm};
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn pins() -> Pins {
-        let slots = [(1, "10.0.1.10"), (2, "10.0.1.20"), (3, "10.0.1.30")];
-        let slots = slots.map(|(slot, gateway)| (slot, address(gateway)));
-        Pins {
-            marks: PinMarks::new(PathMask(0x30), 0xe),
-            numbers: Numbers::default(),
-            configured: ["10.0.1.10", "10.0.1.20"].map(address).into(),
-            gateways: PerFamily {
-                ipv4: BTreeMap::from(slots),
-                ipv6: BTreeMap::new(),
-            },
-            bypass: PerFamily {
-                ipv4: Some(vec![address("10.0.1.1")]),
-                ipv6: None,
-            },
-        }
-    }
-
-    fn decision(table: u32, hops: &[&str]) -> RouteDecision {
-        let via = |hop: &&str| crate::objects::Leg {
-            via: Via {
-                gateway: Some(address(hop)),
-                device: IfIndex(2),
-                onlink: false,
-            },
-            weight: 1,
-        };
-        let target = RouteTarget::through(hops.iter().map(via).collect());
-        RouteDecision::Route(Route {
-            key: RouteKey {
-                table: TableId(table),
-                dst: "192.0.2.0/24".parse().unwrap(),
-                tos: 0,
-                metric: Metric(0),
-            },
-            target: target.unwrap_or(RouteTarget::Unreachable),
-            realm: Realm(0),
-            options: None,
-            protocol: Protocol(83),
-        })
-    }
-
-    #[test]
-    fn displacement_names_the_cause() {
-        const BYPASS: Slot = 0;
-        let pins = pins();
-        for (slot, decision, why) in [
-            (BYPASS, decision(1083, &["10.0.1.1"]), None),
-            // The bypass path has changed its gateway: the flow goes along.
-            (BYPASS, decision(1083, &["10.0.1.2"]), None),
-            (
-                BYPASS,
-                decision(1084, &["10.0.1.10"]),
-                Some(Why::LeftBypass),
-            ),
-            (BYPASS, decision(254, &["10.0.1.7"]), None),
-            (BYPASS, decision(254, &["10.0.1.30"]), Some(Why::OtherRoute)),
-            (1, decision(1084, &["10.0.1.10"]), None),
-            (1, decision(1084, &["10.0.1.10", "10.0.1.20"]), None),
-            (1, decision(1084, &["10.0.1.20"]), Some(Why::GatewayUnused)),
-            (3, decision(1084, &["10.0.1.20"]), Some(Why::GatewayLeft)),
-            (1, decision(1083, &["10.0.1.1"]), Some(Why::EnteredBypass)),
-            (1, decision(254, &["10.0.1.10"]), None),
-            (1, decision(254, &["10.0.1.7"]), Some(Why::OtherRoute)),
-            (1, decision(1084, &[]), Some(Why::Refused)),
-            (BYPASS, RouteDecision::Errno(113), Some(Why::Refused)),
-        ] {
-            let kept = pins.kept(Family::Ipv4, slot).unwrap();
-            let found = pins.displacement(kept, &decision);
-            assert_eq!(
-                found.map(|it| it.why),
-                why,
-                "slot {slot}, new flow by {decision:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn flows_without_a_table_are_not_kept() {
-        let pins = pins();
-        assert_eq!(pins.kept(Family::Ipv4, 4), None);
-        assert_eq!(pins.kept(Family::Ipv6, 0), None);
-        assert!(pins.are_in(Family::Ipv4) && !pins.are_in(Family::Ipv6));
-    }
-}
+mod tests;

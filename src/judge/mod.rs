@@ -71,7 +71,7 @@ use crate::types::PerFamily;
 pub use agreement::{Agreement, agreement};
 pub use back::{Answer, answers, judge_answer};
 pub use culprit::{Culprit, named_rule, route_text, table_text};
-pub use displaced::{Displacement, KeptPath, NewPath, Pins, Why};
+pub use displaced::{Counts, Displacement, FlowCount, KeptPath, NewPath, PathCounts, Pins, Why};
 pub use dropped::judge_dropped;
 pub use exemption::Exemption;
 pub use expected::{Expected, Promise, expected};

@@ -37,6 +37,7 @@ fn page_documents_every_field_of_every_command() {
             ("check", &["check"]),
             ("history", &["history"]),
             ("blocked", &["blocked"]),
+            ("flows", &["flows"]),
             ("kick", &["kick"]),
             ("kick", &["kick", "--wait"]),
             ("flush", &["flush", "--dry-run"]),

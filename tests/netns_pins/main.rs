@@ -8,6 +8,7 @@ mod agents;
 mod history;
 #[path = "../killer/mod.rs"]
 mod killer;
+mod listing;
 mod more;
 mod nat;
 #[path = "../packets/mod.rs"]

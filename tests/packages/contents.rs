@@ -27,6 +27,7 @@ const BOTH: &str = "
 -rw-r--r-- /usr/share/man/man8/trailblazer-blocked.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-check.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-explain.8.gz
+-rw-r--r-- /usr/share/man/man8/trailblazer-flows.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-flush.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-history.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-kick.8.gz
