@@ -9,14 +9,16 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::flow_table::FlowTable;
+use super::pinned::PinnedFlows;
 use crate::config::Role;
 use crate::firewall::{BackendKind, DroppedTraffic, PathTraffic, Traffic};
+use crate::judge::Pins;
 use crate::kernel::firewall::{self, FirewallBackend, FirewallError};
 use crate::kernel::neighbour::{self, Neighbour};
 use crate::kernel::netlink::NetlinkSocket;
 use crate::state::StateFile;
 use crate::state::store::Store;
-use crate::status::snapshot::ConntrackStatus;
+use crate::status::snapshot::{ConntrackStatus, PinnedStatus};
 use crate::types::{Family, PerFamily};
 
 /// The least pause between two readings that each start processes; a scrape in between gets the
@@ -29,6 +31,7 @@ const LOOP_WAITS: Duration = Duration::from_millis(250);
 
 enum MeterOrder {
     Use(BackendKind, Role),
+    Pins(Option<Pins>),
     Read,
 }
 
@@ -37,6 +40,7 @@ enum MeterOrder {
 pub(super) struct Reading {
     pub traffic: Option<PathTraffic>,
     pub conntrack: Option<ConntrackStatus>,
+    pub pinned: Option<PinnedStatus>,
     pub neighbours: Vec<Neighbour>,
 }
 
@@ -56,6 +60,8 @@ pub(super) struct Meter {
     /// True between [`MeterOrder::Read`] and the reading.
     asked: bool,
     last: Reading,
+    /// The pins that the thread knows.
+    pins: Option<Pins>,
 }
 
 impl Meter {
@@ -71,23 +77,28 @@ impl Meter {
             .spawn(move || {
                 let mut counters = Counters::new(store);
                 let mut flows = FlowTable::default();
+                let mut pinned = PinnedFlows::default();
                 for order in waiting {
                     match order {
                         MeterOrder::Use(kind, role) => {
                             counters.use_backend(kind);
                             flows.role = Some(role);
                         }
+                        MeterOrder::Pins(pins) => pinned.use_pins(pins),
                         MeterOrder::Read => {
+                            pinned.count_first();
                             let reading = Reading {
                                 traffic: counters.read(),
                                 conntrack: flows.read(),
+                                pinned: pinned.status(),
                                 neighbours: neighbours(),
                             };
                             if done.send(reading).is_err() {
                                 return;
                             }
-                            // The listing takes longer: the next reading has its result.
+                            // Listings take longer: the next reading has their results.
                             flows.list_ports();
+                            pinned.count();
                         }
                     }
                 }
@@ -97,6 +108,7 @@ impl Meter {
             readings,
             asked: false,
             last: Reading::default(),
+            pins: None,
         })
     }
 
@@ -104,6 +116,14 @@ impl Meter {
     pub fn use_backend(&mut self, kind: BackendKind, role: Role) {
         // The thread ends only with the meter.
         let _ = self.orders.send(MeterOrder::Use(kind, role));
+    }
+
+    /// Names the pins in force; `None` without any.
+    pub fn use_pins(&mut self, pins: Option<Pins>) {
+        if pins != self.pins {
+            self.pins.clone_from(&pins);
+            let _ = self.orders.send(MeterOrder::Pins(pins));
+        }
     }
 
     /// The counts so far; none before the first reading. A reading that takes longer than

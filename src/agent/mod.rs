@@ -20,6 +20,7 @@ mod in_force;
 mod logging;
 mod meter;
 mod notify;
+mod pinned;
 mod repair_limiter;
 mod repair_log;
 mod run;

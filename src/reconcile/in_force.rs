@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::config::Config;
 use crate::facts::HostFacts;
 use crate::firewall::Hook;
-use crate::judge::gateways;
+use crate::judge::{Pins, gateways};
 use crate::ownership::Ownership;
 use crate::plan::{FirewallGoal, Goal};
-use crate::types::{IfIndex, PerFamily};
+use crate::types::{Family, IfIndex, PerFamily};
 
 /// The state that a pass leaves in force. An agent's watcher repairs deviations from `goal` until
 /// the next pass.
@@ -34,6 +35,13 @@ impl InForce {
         };
         let mut chains = ruleset.chains.iter();
         chains.any(|chain| chain.hook == Hook::PostroutingClosed)
+    }
+
+    /// The pins of open flows; `None` if no family has any.
+    pub fn pins(&self, config: &Config) -> Option<Pins> {
+        let pins = Pins::of(config, &self.goal.routes, &self.goal.rules)?;
+        let mut families = Family::ALL.into_iter();
+        families.any(|family| pins.are_in(family)).then_some(pins)
     }
 
     /// The gateways that packets need, each with its interface.

@@ -12,7 +12,7 @@ use crate::degraded::Degradation;
 pub use crate::firewall::{PathTraffic, Traffic};
 use crate::objects::NeighbourState;
 use crate::types::{Family, PerFamily, SyncToken};
-pub use flows::{ConntrackStatus, PortUseStatus};
+pub use flows::{ConntrackStatus, FlowCount, PathCounts, PinnedStatus, PortUseStatus};
 
 /// The agent's state. Only [`State::InForce`] promises the paths of the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -356,6 +356,9 @@ pub struct Snapshot {
     /// `None` before the first reading, and where the kernel refuses.
     #[serde(default)]
     pub conntrack: Option<ConntrackStatus>,
+    /// `None` before the first count, without pins, and where the kernel refuses.
+    #[serde(default)]
+    pub pinned: Option<PinnedStatus>,
     /// The cost of the bypass traffic had it passed the NAT, in dollars.
     pub saved_dollars: Option<f64>,
     /// The last passes, newest first, at most ten.

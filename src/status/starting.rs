@@ -35,6 +35,7 @@ impl Snapshot {
             traffic: None,
             bypass_percent: None,
             conntrack: None,
+            pinned: None,
             saved_dollars: None,
             passes: Vec::new(),
             pass_totals: PassTotals::default(),

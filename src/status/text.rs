@@ -7,6 +7,7 @@ pub(crate) mod figures;
 pub(crate) mod hold;
 mod hops;
 pub(crate) mod lines;
+mod pinned;
 
 use std::fmt::Write as _;
 
@@ -61,6 +62,9 @@ pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
     }
     if let Some(table) = &snapshot.conntrack {
         conntrack::conntrack(table, &mut lines);
+    }
+    if let Some(flows) = &snapshot.pinned {
+        pinned::pinned(flows, &mut lines);
     }
     let faults = |whose| snapshot.faults.get(whose).copied().unwrap_or(0);
     let (ours, others) = (faults("ours"), faults("others"));

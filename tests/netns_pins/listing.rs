@@ -1,4 +1,5 @@
-//! `trailblazer flows`: open flows that keep another path than a new flow would take.
+//! `trailblazer flows` and the numbers in `status`: open flows that keep another path than a new flow
+//! would take.
 
 use serde_json::{Value, json};
 
@@ -203,6 +204,49 @@ fn flows_displaced_by_the_main_default_are_listed() {
         assert_each(&list, PARTNER, &fields);
         assert_eq!(list["flows"].as_array().unwrap().len(), FLOWS, "{list:#}");
         assert_eq!(flows.broken(), 0);
+    });
+}
+
+#[test]
+fn status_of_an_agent_counts_pinned_and_displaced_flows() {
+    isolated(|| {
+        let lab = lab_with_nats();
+        let (mut machine, flows) = opened(&lab, ONE);
+        let agent = machine.agent();
+        agent.wait_in_force();
+        // A kick during the first fetch would bring no other document.
+        agent.wait_for(
+            "all flows are counted, and the first fetch is over",
+            |status| {
+                let fetched = status["source"]["fetches"]["unchanged"] == 1;
+                fetched && status["pinned"]["flows"]["ipv4"]["egress"]["pinned"] == FLOWS
+            },
+        );
+        publish_change(&mut machine);
+        machine.run(&["kick"]).ok();
+        let status = agent.wait_for("the displaced flows are counted", |status| {
+            let flows = &status["pinned"]["flows"];
+            // A count in the middle of the change sees a part of it.
+            ["ipv4", "ipv6"].iter().all(|family| {
+                let displaced = |path: &str| flows[family][path]["displaced"] == FLOWS;
+                displaced("bypass") && displaced("egress")
+            })
+        });
+        assert_counts(&status["pinned"]["flows"], [FLOWS, FLOWS], [FLOWS, FLOWS]);
+        let text = machine.run(&["status"]).ok().stdout;
+        assert!(
+            text.contains(
+                "pinned     ipv4 10 flows, 10 displaced; ipv6 10 flows, 10 displaced (counted "
+            ),
+            "{text}"
+        );
+        assert_eq!(flows.broken(), 0);
+        agent.wait_for("no flow is left", |status| {
+            status["pinned"]["flows"]["ipv4"]["bypass"] == json!({"pinned": 0, "displaced": 0})
+        });
+        // Without pins the number is unknown, and not 0.
+        machine.run(&["flush"]).ok();
+        agent.wait_for("no number in a pause", |status| status["pinned"].is_null());
     });
 }
 

@@ -312,6 +312,22 @@ pub fn filled() -> Snapshot {
                 },
             ],
         }),
+        pinned: Some(PinnedStatus {
+            age_s: 4,
+            flows: PerFamily {
+                ipv4: Some(PathCounts {
+                    bypass: FlowCount {
+                        pinned: 120,
+                        displaced: 3,
+                    },
+                    egress: FlowCount {
+                        pinned: 40,
+                        displaced: 1,
+                    },
+                }),
+                ipv6: None,
+            },
+        }),
         saved_dollars: Some(55.5556),
         passes,
         pass_totals: PassTotals {

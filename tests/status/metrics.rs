@@ -121,6 +121,14 @@ fn metrics_carry_the_snapshots_values() {
             "trailblazer_nat_busiest_ports{address=\"10.0.0.20\"}",
             58_060.0,
         ),
+        (
+            "trailblazer_pinned_flows{path=\"bypass\",family=\"ipv4\"}",
+            120.0,
+        ),
+        (
+            "trailblazer_displaced_flows{path=\"egress\",family=\"ipv4\"}",
+            1.0,
+        ),
         ("trailblazer_document_sync_token", 1_795_021_512.0),
         ("trailblazer_document_age_seconds", 130.0),
         ("trailblazer_document_freshness{level=\"fresh\"}", 1.0),

@@ -8,11 +8,12 @@ use trailblazer::status::snapshot::Snapshot;
 use crate::agent::*;
 
 /// Objects described as a whole on the page.
-const WHOLE: [&str; 11] = [
+const WHOLE: [&str; 12] = [
     "source.fetches",
     "source.latency",
     "routes",
     "drift.mended",
+    "pinned.flows",
     "traffic.bypass",
     "traffic.dropped.closed",
     "traffic.dropped.outside",
@@ -78,6 +79,7 @@ fn status_page_documents_every_field_of_a_running_agent() {
         "hold",
         "hold.changes",
         "hold_down",
+        "pinned",
     ] {
         assert!(listed.remove(whole), "{whole}");
     }

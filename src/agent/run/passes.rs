@@ -224,6 +224,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             self.gateways = hops::gateways(in_force, &self.settings);
             let addresses = hops::egress_addresses(in_force, &self.settings);
             self.account.addressed(addresses);
+            self.meter.use_pins(in_force.pins(&self.settings.config));
         }
         if let Some(backend) = &report.backend {
             self.meter.use_backend(backend.kind, self.settings.role);

@@ -51,6 +51,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
                     "paused by {by}: nothing is restored until `trailblazer kick` or a restart"
                 );
                 self.shared.pause();
+                self.meter.use_pins(None);
                 // The answer would be outdated at the end of the pause.
                 self.give_up_fetch(Instant::now());
                 let reason = format!("paused by {by} until `trailblazer kick` or a restart");
@@ -68,6 +69,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         let Reading {
             traffic,
             conntrack,
+            pinned,
             neighbours,
         } = self.meter.read();
         let gateways = self.gateways.iter().map(|hop| hop.status(&neighbours));
@@ -78,6 +80,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             bypass_percent: traffic.as_ref().and_then(meter::bypass_percent),
             gateways: gateways.collect(),
             conntrack,
+            pinned,
             traffic,
             config: Some(self.config_file.status()),
             ..self

@@ -328,6 +328,8 @@ pub const CATALOGUE: &[Metric] = &[
     flows::DROPPED,
     flows::EARLY_DROPPED,
     flows::BUSIEST_PORTS,
+    flows::PINNED,
+    flows::DISPLACED,
     Metric {
         name: "trailblazer_passes_total",
         kind: Kind::Counter,

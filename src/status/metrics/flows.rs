@@ -1,9 +1,10 @@
-//! The metrics of conntrack and of translated flows.
+//! The metrics of conntrack, of translated flows and of pinned flows.
 
 use std::collections::BTreeMap;
 
 use super::encode::{Kind, Metric, Samples};
-use crate::status::snapshot::{ConntrackStatus, Snapshot};
+use crate::status::snapshot::{ConntrackStatus, FlowCount, Snapshot};
+use crate::types::Family;
 
 pub(super) const ENTRIES: Metric = Metric {
     name: "trailblazer_conntrack_entries",
@@ -62,6 +63,35 @@ pub(super) const BUSIEST_PORTS: Metric = Metric {
         }
     },
 };
+
+pub(super) const PINNED: Metric = Metric {
+    name: "trailblazer_pinned_flows",
+    kind: Kind::Gauge,
+    labels: &["path", "family"],
+    help: "Open flows that keep the path of their first packet ([egress] pin). Absent without pins, and where the kernel refuses.",
+    samples: |snapshot, out| pinned(snapshot, out, |count| count.pinned),
+};
+
+pub(super) const DISPLACED: Metric = Metric {
+    name: "trailblazer_displaced_flows",
+    kind: Kind::Gauge,
+    labels: &["path", "family"],
+    help: "Pinned flows that keep another path than a new flow to the same destination would take, by the path that they keep. Absent without pins, and where the kernel refuses.",
+    samples: |snapshot, out| pinned(snapshot, out, |count| count.displaced),
+};
+
+fn pinned(snapshot: &Snapshot, out: &mut Samples<'_>, pick: fn(&FlowCount) -> u64) {
+    let Some(status) = &snapshot.pinned else {
+        return;
+    };
+    for family in Family::ALL {
+        let Some(counts) = status.flows.get(family) else {
+            continue;
+        };
+        out.value(&["bypass", family.as_str()], pick(&counts.bypass));
+        out.value(&["egress", family.as_str()], pick(&counts.egress));
+    }
+}
 
 fn conntrack(
     snapshot: &Snapshot,

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::judge::{FlowCount, PathCounts};
+use crate::types::PerFamily;
+
 /// The use of conntrack's table, which both roles need: a full table drops new connections.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ConntrackStatus {
@@ -33,4 +36,13 @@ pub struct PortUseStatus {
     pub ports: u64,
     /// `ports` in per cent of the ports from 1024 up.
     pub percent: f64,
+}
+
+/// The open flows that keep the path of their first packet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PinnedStatus {
+    /// Seconds since the count.
+    pub age_s: u64,
+    /// `None` for a family without pins.
+    pub flows: PerFamily<Option<PathCounts>>,
 }
