@@ -15,6 +15,7 @@ use crate::firewall::{BlockedEntry, BlockedRecord, DropReason};
 use crate::kernel::firewall::nftables::{Blocked, blocked};
 use crate::status::text::figures::{bytes, span};
 use crate::types::{Family, PerFamily};
+use crate::words::protocol_name;
 
 const NO_TABLE: &str = "no list: no nf_tables table of Trailblazer is in the kernel. A pass adds \
     one: in the role nat, and on a host with nftables and [egress] enforce (the default)";
@@ -138,7 +139,7 @@ impl Answer {
                 "family": Family::of(entry.source),
                 "source": entry.source,
                 "destination": entry.destination,
-                "protocol": protocol(entry),
+                "protocol": protocol_name(entry.protocol),
                 "port": entry.port,
                 "packets": entry.traffic.packets,
                 "bytes": entry.traffic.bytes,
@@ -180,7 +181,7 @@ fn rows(entries: &[BlockedEntry]) -> Vec<[String; 9]> {
             entry.source.to_string(),
             entry.destination.to_string(),
             entry.reason.to_string(),
-            protocol(entry),
+            protocol_name(entry.protocol),
             entry.port.map_or_else(unknown, |port| port.to_string()),
             entry.traffic.packets.to_string(),
             bytes(entry.traffic.bytes),
@@ -192,18 +193,4 @@ fn rows(entries: &[BlockedEntry]) -> Vec<[String; 9]> {
     std::iter::once(heading)
         .chain(entries.iter().map(row))
         .collect()
-}
-
-/// The name of the protocol, or the number (IANA).
-fn protocol(entry: &BlockedEntry) -> String {
-    match entry.protocol {
-        1 => "icmp".to_owned(),
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        47 => "gre".to_owned(),
-        50 => "esp".to_owned(),
-        58 => "icmpv6".to_owned(),
-        132 => "sctp".to_owned(),
-        other => other.to_string(),
-    }
 }
