@@ -109,10 +109,8 @@ fn begins_to_pin(job: Job<'_>, view: &View, desired: &DesiredState) -> bool {
     };
     let (ownership, numbers) = (&view.ownership, view.ownership.current);
     let pinned = leads(&|table| ownership.is_pin_table(table));
-    let on_paths = leads(&|table| match job.role {
-        Role::Host => table == numbers.egress_table,
-        Role::Nat => table == numbers.bypass_table,
-    });
+    // The flows of a NAT have marks of their paths from earlier versions.
+    let on_paths = job.role == Role::Host && leads(&|table| table == numbers.egress_table);
     let watched = job.options.watched.as_ref();
     let was_in_force = watched.is_some_and(|watched| watched.earlier.is_some());
     !pinned && (on_paths || ours.is_empty() && !was_in_force)
