@@ -184,6 +184,7 @@ impl Leaving<'_> {
         )];
         let gateways = self.inputs.config.egress.gateways_of(self.family);
         let gateways = gateways.into_iter().map(Match::NextHop);
+        rules.extend(self.astray(&devices));
         rules.extend(gateways.map(|gateway| accept(family, vec![gateway])));
         rules.extend(self.pinned(&devices));
         if self.bypass.is_some() {
@@ -250,6 +251,25 @@ impl Leaving<'_> {
         vias.filter(|via| devices.contains(&via.device))
             .map(hop)
             .collect()
+    }
+
+    /// The packets of pinned flows on another path than their flow, while another program has taken the
+    /// rule that leads them there: the peer would see another source and reset the connection.
+    fn astray(&self, devices: &BTreeSet<IfIndex>) -> Vec<FwRule> {
+        let astray = self.pins.map_or_else(Vec::new, Pins::astray);
+        let by = |device: &IfIndex| {
+            let out = Match::OutputIndex(*device);
+            let all = astray.iter().cloned();
+            let all = all.map(move |matches| [matches, vec![out.clone()]].concat());
+            all.collect::<Vec<_>>()
+        };
+        let all = devices.iter().flat_map(by);
+        all.map(|matches| FwRule {
+            family: Some(self.family),
+            matches,
+            verdict: Statement::DropCounted(DropReason::Closed),
+        })
+        .collect()
     }
 
     /// The packets of pinned flows: their first packet was on the path.

@@ -288,13 +288,27 @@ impl Pins {
         }
     }
 
+    fn gateways(&self) -> BTreeSet<IpAddr> {
+        let slots = self.slots.values();
+        slots.chain(&self.configured).copied().collect()
+    }
+
+    /// The marked packets that leave by another path than their flow.
+    pub(super) fn astray(&self) -> Vec<Vec<Match>> {
+        let by = |mark, hop| vec![Match::PacketMark(mark), hop];
+        let gateways = self.gateways().into_iter();
+        let bypass = self.marks.bypass_packet();
+        let bypass = gateways.map(|gateway| by(bypass, Match::NextHop(gateway)));
+        let slots = self.slots.iter();
+        let slots = slots.map(|(slot, gateway)| {
+            let hop = Match::NotNextHop(*gateway);
+            by(self.marks.slot(*slot), hop)
+        });
+        bypass.chain(slots).collect()
+    }
+
     fn displaced(&self) -> Vec<FwRule> {
-        let gateways: BTreeSet<IpAddr> = self
-            .slots
-            .values()
-            .chain(&self.configured)
-            .copied()
-            .collect();
+        let gateways = self.gateways();
         let mut rules = Vec::new();
         for (flow, packet, own) in self.of_flows() {
             match own {
