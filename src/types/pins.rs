@@ -1,6 +1,8 @@
 //! The marks of pinned flows.
 
-use super::{Mark, PathMask};
+use std::collections::BTreeMap;
+
+use super::{Family, Mark, PathMask};
 
 /// The marks of flows and packets whose path stays, in the bits of the path and of the gateway.
 ///
@@ -93,6 +95,24 @@ impl PinMarks {
             value: 0,
             mask: self.mask(),
         }
+    }
+}
+
+/// The open flows of both paths, counted by family and by the bits of path and gateway in the mark.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FlowCounts(BTreeMap<(Family, u32), u64>);
+
+impl FlowCounts {
+    /// Adds a flow with these bits of a mark.
+    pub fn add(&mut self, family: Family, bits: u32) {
+        *self.0.entry((family, bits)).or_default() += 1;
+    }
+
+    /// The number of flows of a family with the mark.
+    pub fn with(&self, family: Family, mark: Mark) -> u64 {
+        let all = self.0.iter();
+        let with = all.filter(|((of, bits), _)| *of == family && bits & mark.mask == mark.value);
+        with.map(|(_, flows)| flows).sum()
     }
 }
 

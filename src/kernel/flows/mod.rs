@@ -40,7 +40,7 @@ pub use backfill::{Outgoing, backfill_outgoing};
 pub use conntrack::TableUse;
 pub use error::FlowError;
 pub use listing::{PinnedFlow, each_pinned};
-pub use pinned::slots_in_use;
+pub use pinned::{flows_on_paths, slots_in_use};
 pub use usage::{PortUse, busiest_ports, source_seen, table_use};
 
 /// The number of connections handled at once.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::conntrack::Conntrack;
 use super::error::FlowError;
 use super::filter::Filter;
-use crate::types::{Family, PerFamily, PinMarks, Slot};
+use crate::types::{Family, FlowCounts, PerFamily, PinMarks, Slot};
 
 /// Those of the slots whose mark an open flow carries. Needs CAP_NET_ADMIN.
 ///
@@ -26,6 +26,26 @@ pub fn slots_in_use(
             // The kernel ignores a filter that it doesn't know.
             if marks.slot_of(flow.mark) == Some(*slot) {
                 found.get_mut(family).insert(*slot);
+            }
+        })?;
+    }
+    Ok(found)
+}
+
+/// Counts the open flows of both paths. Needs CAP_NET_ADMIN.
+///
+/// # Errors
+/// [`FlowError::Unavailable`] without conntrack over netlink; else the kernel's refusal.
+pub fn flows_on_paths(marks: PinMarks) -> Result<FlowCounts, FlowError> {
+    let mut found = FlowCounts::default();
+    let mut conntrack = Conntrack::open()?;
+    for mark in [marks.bypass_flow(), marks.egress_flow()] {
+        let filter = Filter::marked(mark);
+        conntrack.each_listed(filter, |flow| {
+            // The kernel ignores a filter that it doesn't know.
+            if filter.accepts(flow) {
+                let family = Family::of(flow.original.source.ip());
+                found.add(family, flow.mark & marks.mask());
             }
         })?;
     }
