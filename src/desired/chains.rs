@@ -16,6 +16,15 @@ pub(super) struct Chains {
     pub(super) counting: Counting,
 }
 
+/// The nat chain without rules. Without any nat chain of nf_tables the kernel translates no flow, also
+/// none of those from before. iptables has a nat chain of its own.
+pub(super) fn keeps_flows(backend: BackendKind) -> Option<Chain> {
+    (backend == BackendKind::Nftables).then_some(Chain {
+        hook: Hook::PostroutingNat,
+        rules: Vec::new(),
+    })
+}
+
 impl Chains {
     pub(super) fn into_ruleset(mut self, inputs: &Inputs) -> Ruleset {
         let inbound = inputs.config.kernel.path_mask.inbound();
@@ -26,9 +35,9 @@ impl Chains {
                 mask: inputs.config.kernel.path_mask.packet().mask,
             },
         });
-        // Without any nat chain of nf_tables the kernel translates no flow, also none of those from
-        // before the egress path was closed, and their packets leave with a private source.
-        let keeps_flows = inputs.backend == BackendKind::Nftables && !self.guard.is_empty();
+        // While the egress path is closed, packets of flows from before would leave with a private
+        // source.
+        let keeps_flows = keeps_flows(inputs.backend).is_some() && !self.guard.is_empty();
         let is_kept = |hook: Hook, rules: &[FwRule]| {
             !rules.is_empty() || hook == Hook::PostroutingNat && keeps_flows
         };

@@ -5,6 +5,7 @@ mod bypass_match;
 mod chains;
 mod closed;
 mod counting;
+pub mod drain;
 mod fault;
 mod gateway;
 mod host;

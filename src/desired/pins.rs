@@ -48,6 +48,24 @@ pub(super) struct FirstPacket {
 /// The slot of the egress path of a NAT, which has no gateways.
 pub const EGRESS_OF_NAT: Slot = 1;
 
+/// The rule that gives packets of flows with a mark the mark that leads to their path.
+pub(super) fn marking(
+    marks: PinMarks,
+    family: Family,
+    (flow, packet): (Mark, Mark),
+    matches: Vec<Match>,
+) -> FwRule {
+    let mut all = vec![Match::FlowMark(flow)];
+    all.extend(matches);
+    // A marked packet has a path of its own. Answers find their way by the main table.
+    all.extend([Match::PacketMark(marks.clear()), Match::OriginalDirection]);
+    FwRule {
+        family: Some(family),
+        matches: all,
+        verdict: Statement::SetPacketMark(packet),
+    }
+}
+
 /// The pins of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pins {
@@ -274,18 +292,7 @@ impl Pins {
     }
 
     fn rule(&self, flow: Mark, packet: Mark, matches: Vec<Match>) -> FwRule {
-        let mut all = vec![Match::FlowMark(flow)];
-        all.extend(matches);
-        // A marked packet has a path of its own. Answers find their way by the main table.
-        all.extend([
-            Match::PacketMark(self.marks.clear()),
-            Match::OriginalDirection,
-        ]);
-        FwRule {
-            family: Some(self.family),
-            matches: all,
-            verdict: Statement::SetPacketMark(packet),
-        }
+        marking(self.marks, self.family, (flow, packet), matches)
     }
 
     fn gateways(&self) -> BTreeSet<IpAddr> {
