@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Overrides, Role, own_region};
 use crate::types::{Region, SyncToken};
 pub use args::{BlockedArgs, FlowsArgs, FlushArgs, HistoryArgs, KickArgs, ShutArgs, StatusArgs};
-use help::{EXAMPLES, EXIT_CODES, LONG_VERSION, RECONCILE_EXAMPLES};
+use help::{EXAMPLES, EXIT_CODES, FLUSH_HELP, LONG_VERSION, RECONCILE_EXAMPLES};
 pub use values::{Destination, exit_code, without_hidden_commands};
 use values::{destination, port, sync_token};
 
@@ -137,17 +137,7 @@ Exit codes: 0 the agent starts a pass (with --wait: the pass succeeded), 1 no pa
 (with --wait: the pass failed), 64 wrong usage")]
     Kick(KickArgs),
     /// Remove all of Trailblazer's objects, rules first (kill switch).
-    #[command(after_help = "\
-Works without a config: the table numbers come from -c, else from the state dir, else from the
-defaults. Trailblazer never changes the main table, so the host is as before its installation.
-A running agent pauses first, until `trailblazer kick` or a restart.
-
-Examples:
-  trailblazer flush --dry-run             print the objects that a flush removes
-  trailblazer flush
-
-Exit codes: 0 removed or nothing found, 1 some objects are left, 2 objects found (dry run),
-64 wrong usage or config text")]
+    #[command(after_help = FLUSH_HELP)]
     Flush(FlushArgs),
     /// Shut the egress by the config alone, until the next pass; for the boot before the network.
     #[command(after_help = "\

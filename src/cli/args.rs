@@ -1,10 +1,13 @@
 //! The flags of commands that need no whole config.
 
+use std::time::Duration;
+
 use clap::Args;
 use jiff::Timestamp;
 
 use super::BaseArgs;
 use super::values::{count, flow_count, moment};
+use crate::config::duration;
 
 /// `history`
 #[derive(Debug, Clone, Args)]
@@ -77,6 +80,16 @@ pub struct FlushArgs {
     /// Print the objects to remove; change nothing and leave the agent running.
     #[arg(long)]
     pub dry_run: bool,
+    /// Keep the paths of open flows until the flows end, and print how many are left. New flows take
+    /// the path without Trailblazer at once.
+    #[arg(long)]
+    pub drain: bool,
+    /// With --drain: wait for the end of the open flows, for this time (30s, 10m, 2h) at most.
+    #[arg(
+        long, value_name = "TIME", num_args = 0..=1, require_equals = true, requires = "drain",
+        conflicts_with = "dry_run", value_parser = duration
+    )]
+    pub wait: Option<Option<Duration>>,
     #[command(flatten)]
     pub base: BaseArgs,
 }

@@ -34,3 +34,20 @@ Examples:
   trailblazer reconcile --dry-run -o json | jq .steps    print the plan as JSON
   trailblazer reconcile --accept 1710355389              accept a document held by the guard
   trailblazer reconcile --dry-run --role host --region us-east-1 --source ip-ranges.json";
+
+pub(super) const FLUSH_HELP: &str = "\
+Works without a config: the table numbers come from -c, else from the state dir, else from the
+defaults. Trailblazer never changes the main table, so the host is as before its installation.
+A running agent pauses first, until `trailblazer kick` or a restart.
+
+With --drain, open flows keep their path: the tables and marks of pinned flows stay, and on a NAT
+instance the translation of open flows. Each further call removes the objects of ended flows.
+
+Examples:
+  trailblazer flush --dry-run             print the objects that a flush removes
+  trailblazer flush
+  trailblazer flush --drain               remove all that open flows don't need
+  trailblazer flush --drain --wait=2h     and the rest when they have ended
+
+Exit codes: 0 removed or nothing found, or flows are left (--drain), 1 some objects are left,
+2 objects found (dry run), or flows are left after the time of --wait, 64 wrong usage or config text";

@@ -1,6 +1,7 @@
 //! `trailblazer flush`, the kill switch: removes all objects of ours, rules first. A failed step
 //! doesn't stop the flush, and the command needs neither a config nor a state dir.
 
+mod drain;
 mod numbers;
 mod outcome;
 mod pause;
@@ -31,6 +32,8 @@ use outcome::Flushed;
 /// Most rounds of reading and removing: objects may change meanwhile.
 const ROUNDS: usize = 3;
 
+const OTHER_CONFIG: &str = "found Trailblazer's firewall rules, but no routes or policy rules with these table and protocol numbers: if another config was in force, run flush again with -c and that config";
+
 /// Runs `flush` and returns the exit code.
 pub async fn run(arguments: &FlushArgs) -> u8 {
     let known = match numbers::find(&arguments.base) {
@@ -40,10 +43,15 @@ pub async fn run(arguments: &FlushArgs) -> u8 {
             return wrong.exit_code();
         }
     };
-    let flushed = if arguments.dry_run {
+    let flushed = if arguments.drain {
+        drain::run(&known, arguments).await
+    } else if arguments.dry_run {
         preview(&known)
     } else {
-        flush(&known)
+        let all = &mut |kernel: &mut Kernel, flushed: &mut Flushed, log: &mut Log<'_>| {
+            remove(&known, kernel, flushed, log);
+        };
+        flush(&known, true, all)
     };
     print(
         arguments.base.output,
@@ -83,7 +91,29 @@ fn preview(known: &Known) -> Flushed {
     flushed
 }
 
-fn flush(known: &Known) -> Flushed {
+/// Removes objects from the kernel, with the steps in the report.
+type Removal<'r> = &'r mut dyn FnMut(&mut Kernel, &mut Flushed, &mut Log<'_>);
+
+/// The journal of one removal.
+struct Log<'j> {
+    journal: Option<&'j Journal>,
+    id: PassId,
+    has_begun: bool,
+}
+
+impl Log<'_> {
+    /// Writes the first line, with the steps of the report.
+    fn begin(&mut self, flushed: &mut Flushed) {
+        if let Some(journal) = self.journal.filter(|_| !self.has_begun) {
+            let begin = Record::begin(Timestamp::now(), self.id.clone(), FLUSH);
+            append(journal, flushed.filled(begin), &mut flushed.notes);
+        }
+        self.has_begun = true;
+    }
+}
+
+/// Removes objects with the lock held. With `pauses`, a running agent pauses before.
+fn flush(known: &Known, pauses: bool, removal: Removal<'_>) -> Flushed {
     let started = Instant::now();
     let mut flushed = Flushed::new(known.notes.clone());
     if has_net_admin() == Some(false) {
@@ -93,7 +123,9 @@ fn flush(known: &Known) -> Flushed {
         );
         return flushed;
     }
-    pause::agent(&known.socket, &mut flushed);
+    if pauses {
+        pause::agent(&known.socket, &mut flushed);
+    }
     let lock = match lock(known, &mut flushed.notes) {
         Ok(lock) => lock,
         Err(held) => {
@@ -105,35 +137,38 @@ fn flush(known: &Known) -> Flushed {
     let is_silent = |lock: &PassLock| lock.failure().is_some_and(StateError::is_silent);
     let has_state_dir = known.has_state_dir && !lock.as_ref().is_some_and(is_silent);
     let journal = has_state_dir.then(|| Journal::new(&known.state_dir));
-    let id = PassId::new(Timestamp::now());
+    let mut log = Log {
+        journal: journal.as_ref(),
+        id: PassId::new(Timestamp::now()),
+        has_begun: false,
+    };
     match Kernel::open() {
         Ok(kernel) => {
             let mut kernel = kernel.protect(&pause::owner_of_table(&known.socket));
-            remove(known, &mut kernel, &mut flushed, journal.as_ref(), &id);
+            removal(&mut kernel, &mut flushed, &mut log);
         }
-        Err(error) => flushed.errors.push(error.to_string()),
+        Err(error) => {
+            log.has_begun = true;
+            flushed.errors.push(error.to_string());
+        }
     }
     if flushed.errors.is_empty() && has_state_dir {
-        // No object has these numbers any more.
         let store = Store::open(&known.state_dir);
-        for file in [StateFile::Numbers, StateFile::InForce] {
+        // Without flows left, no object has the numbers any more.
+        let numbers = flushed.left.is_empty().then_some(StateFile::Numbers);
+        for file in numbers.into_iter().chain([StateFile::InForce]) {
             if let Err(error) = store.remove_json(file) {
                 flushed.notes.push(error.to_string());
             }
         }
     }
-    if flushed.firewall_alone() {
-        flushed.notes.push(
-            "found Trailblazer's firewall rules, but no routes or policy rules with these table and protocol numbers: if another config was in force, run flush again with -c and that config".to_owned(),
-        );
-    }
     flushed.duration = started.elapsed();
-    if let Some(journal) = &journal {
+    if let Some(journal) = journal.as_ref().filter(|_| log.has_begun) {
         let end = Record::end(
             Timestamp::now(),
-            id,
+            log.id,
             FLUSH,
-            flushed.outcome(),
+            flushed.recorded(),
             flushed.duration,
         );
         let error = (!flushed.errors.is_empty()).then(|| flushed.errors.join("; "));
@@ -174,13 +209,7 @@ fn append(journal: &Journal, record: Record, notes: &mut Vec<String>) {
     }
 }
 
-fn remove(
-    known: &Known,
-    kernel: &mut Kernel,
-    flushed: &mut Flushed,
-    journal: Option<&Journal>,
-    id: &PassId,
-) {
+fn remove(known: &Known, kernel: &mut Kernel, flushed: &mut Flushed, log: &mut Log<'_>) {
     let ownership = &known.ownership;
     let mut trouble = Vec::new();
     for round in 0..ROUNDS {
@@ -189,6 +218,7 @@ fn remove(
         let observed = match observe(kernel, ownership, &mut notes, &mut unknown) {
             Ok(observed) => observed,
             Err(error) => {
+                log.has_begun = true;
                 flushed.errors.append(&mut trouble);
                 flushed.errors.push(error.to_string());
                 return;
@@ -197,10 +227,10 @@ fn remove(
         let steps = plan(&Goal::nothing(), &observed, ownership);
         if round == 0 {
             flushed.take_first(kernel, steps.clone(), notes);
-            if let Some(journal) = journal {
-                let begin = Record::begin(Timestamp::now(), id.clone(), FLUSH);
-                append(journal, flushed.filled(begin), &mut flushed.notes);
+            if flushed.firewall_alone() {
+                flushed.notes.push(OTHER_CONFIG.to_owned());
             }
+            log.begin(flushed);
         }
         let beside = if round == 0 {
             partly_foreign(&observed)
@@ -334,6 +364,7 @@ impl Flushed {
         match self.outcome() {
             "failed" => exit::FAILED,
             "pending" => exit::PENDING,
+            "draining" if self.waited => exit::PENDING,
             _ => exit::OK,
         }
     }

@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use error::{ConfigError, Place, Problem};
 pub use parse::{Overrides, keys, parse, parse_readable_part, parse_with};
 pub use texts::own_region;
+pub use units::duration;
 
 use crate::types::{
     BackendKind, Family, PathMask, PerFamily, Priority, Protocol, Region, Service, TableId,

@@ -37,7 +37,7 @@ const LONGEST: u64 = 3_653 * 86_400_000;
 ///
 /// # Errors
 /// The mistake and the correction.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let milliseconds = quantity(text, &DURATIONS, "duration", "5m")?;
     if milliseconds > LONGEST {
         return Err(format!("{text:?} is longer than ten years (\"3653d\")"));

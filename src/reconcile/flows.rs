@@ -10,7 +10,7 @@ use super::memory::Memory;
 use super::present_paths::PresentPaths;
 use super::view::View;
 use crate::config::{AutoOr, NatBypass, Role};
-use crate::desired::{DesiredState, special};
+use crate::desired::{DesiredState, drain, special};
 use crate::kernel::flows::{backfill_inbound, forget_dead, forget_untranslated};
 use crate::notes::Notes;
 use crate::objects::RuleAction;
@@ -113,7 +113,11 @@ fn begins_to_pin(job: Job<'_>, view: &View, desired: &DesiredState) -> bool {
     let on_paths = job.role == Role::Host && leads(&|table| table == numbers.egress_table);
     let watched = job.options.watched.as_ref();
     let was_in_force = watched.is_some_and(|watched| watched.earlier.is_some());
-    !pinned && (on_paths || ours.is_empty() && !was_in_force)
+    // While flows drain, new ones take the main table's path without a mark. The last object of a drain
+    // is the firewall of a NAT.
+    let none_decides = ours.routes.is_empty() && ours.policies.is_empty() && ours.rules.is_empty();
+    let is_draining = pinned && !drain::decides(&ours.rules, ownership);
+    !pinned && (on_paths || none_decides && !was_in_force) || is_draining && !was_in_force
 }
 
 fn sources(job: Job<'_>, view: &View) -> Vec<IpNet> {

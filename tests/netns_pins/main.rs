@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agents;
+mod drain;
 mod history;
 #[path = "../killer/mod.rs"]
 mod killer;

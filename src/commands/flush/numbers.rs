@@ -20,6 +20,10 @@ pub(super) struct Known {
     pub has_state_dir: bool,
     /// The agent's control socket.
     pub socket: PathBuf,
+    /// The config; the defaults without one.
+    pub config: Config,
+    /// The mistake in the default config.
+    pub mistake: Option<String>,
     pub notes: Vec<String>,
 }
 
@@ -29,11 +33,13 @@ pub(super) struct Known {
 /// Only for the file of `-c`: a broken default config must not stop the kill switch.
 pub(super) fn find(base: &BaseArgs) -> Result<Known, LoadError> {
     let mut notes = Vec::new();
+    let mut mistake = None;
     let loaded = match load(base.config.as_deref(), &base.overrides()) {
         Ok(loaded) => Some(loaded),
         Err(wrong) if base.config.is_some() => return Err(wrong),
         Err(wrong) => {
             notes.push(format!("{wrong}; flushed without the config"));
+            mistake = Some(wrong.to_string());
             None
         }
     };
@@ -65,6 +71,8 @@ pub(super) fn find(base: &BaseArgs) -> Result<Known, LoadError> {
         has_state_dir: there.is_ok() && state_dir.is_dir(),
         state_dir,
         socket,
+        config: loaded.map(|loaded| loaded.config).unwrap_or_default(),
+        mistake,
         notes,
     })
 }

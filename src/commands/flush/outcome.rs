@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::columns::Style;
+use crate::desired::drain::FlowsLeft;
 use crate::journal::{MAX_LISTED, Record};
 use crate::kernel::{Kernel, ObserveError, link};
 use crate::objects::Rule;
@@ -14,7 +15,7 @@ use crate::plan::rule_text::orphaned_rules;
 use crate::plan::text::{done, render, totals};
 use crate::plan::{Devices, Plan, Step, json as plan_json};
 use crate::printable::indented;
-use crate::words::first_few;
+use crate::words::{counted, first_few};
 
 pub(super) struct Flushed {
     /// The objects found by the first reading, as steps of removal.
@@ -22,6 +23,10 @@ pub(super) struct Flushed {
     pub notes: Vec<String>,
     /// Failures. Without errors, no object is left.
     pub errors: Vec<String>,
+    /// The open flows that need the objects left; empty without any object.
+    pub left: Vec<FlowsLeft>,
+    /// True after a wait for the end of the flows.
+    pub waited: bool,
     /// `paused`, `not_running` or `unreachable`; `None` if not asked.
     pub agent: Option<&'static str>,
     pub duration: Duration,
@@ -35,6 +40,8 @@ impl Flushed {
             plan: Plan::default(),
             notes,
             errors: Vec::new(),
+            left: Vec::new(),
+            waited: false,
             agent: None,
             duration: Duration::ZERO,
             preview: false,
@@ -53,6 +60,23 @@ impl Flushed {
     pub(super) fn take_first(&mut self, kernel: &mut Kernel, plan: Plan, notes: Vec<String>) {
         self.notes.extend(notes);
         self.plan = plan;
+        self.name_devices(kernel);
+    }
+
+    /// Adds the result of a later removal.
+    pub(super) fn follow(&mut self, next: Flushed) {
+        self.plan.steps.extend(next.plan.steps);
+        for note in next.notes {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
+        self.errors.extend(next.errors);
+        self.left = next.left;
+        self.duration += next.duration;
+    }
+
+    fn name_devices(&mut self, kernel: &mut Kernel) {
         // Only for device names: without them the report shows numbers.
         if let Ok(links) = link::dump_links(kernel.socket()) {
             self.devices = links
@@ -67,13 +91,56 @@ impl Flushed {
         !self.plan.is_empty() && self.plan.steps.iter().all(is_firewall)
     }
 
-    /// `changed`, `in_sync` or `failed`; `pending` for a dry run with objects.
+    /// The open flows, a line each.
+    fn flows(&self) -> String {
+        let lines = self.left.iter();
+        lines
+            .map(|left| format!("\n  {}", flows_text(left)))
+            .collect()
+    }
+
+    fn would_stay(&self) -> String {
+        if self.left.is_empty() {
+            return String::new();
+        }
+        format!(" Open flows would keep their path:{}", self.flows())
+    }
+
+    fn left_text(&self, took: &str) -> String {
+        let mut text = if self.plan.is_empty() {
+            format!("Nothing to remove yet ({took}).")
+        } else {
+            format!("Changed: {} ({took}).", done(&self.plan))
+        };
+        text.push_str(" New flows take the path without Trailblazer. Open flows keep theirs:");
+        text.push_str(&self.flows());
+        text.push_str(
+            "\nWhen they have ended, `trailblazer flush --drain` removes the rest; `trailblazer flush` removes it now and breaks them.",
+        );
+        text
+    }
+
+    /// `changed`, `in_sync` or `failed`; `pending` for a dry run with objects; `draining` while open
+    /// flows need objects.
     pub(super) fn outcome(&self) -> &'static str {
+        let is_final = !self.preview || self.plan.is_empty();
+        if self.errors.is_empty() && !self.left.is_empty() && is_final {
+            return "draining";
+        }
         match (self.errors.is_empty(), self.plan.is_empty()) {
             (false, _) => "failed",
             (true, true) => "in_sync",
             (true, false) if self.preview => "pending",
             (true, false) => "changed",
+        }
+    }
+
+    /// The outcome in the journal, which knows passes.
+    pub(super) fn recorded(&self) -> &'static str {
+        match self.outcome() {
+            "draining" if self.plan.is_empty() => "in_sync",
+            "draining" => "changed",
+            other => other,
         }
     }
 
@@ -85,9 +152,18 @@ impl Flushed {
 
     /// The object of `-o json`.
     pub(super) fn to_json(&self) -> Value {
+        let left = |left: &FlowsLeft| {
+            json!({
+                "family": left.family.as_str(),
+                "path": left.path.as_str(),
+                "gateway": left.gateway,
+                "flows": left.flows,
+            })
+        };
         json!({
             "outcome": self.outcome(),
             "agent": self.agent,
+            "flows_left": self.left.iter().map(left).collect::<Vec<_>>(),
             "steps": plan_json::values(&self.plan.steps, usize::MAX, &self.devices),
             "notes": self.notes,
             "error": (!self.errors.is_empty()).then(|| self.errors.join("; ")),
@@ -110,14 +186,16 @@ impl Flushed {
             "in_sync" => writeln!(text, "No objects of Trailblazer found ({took})."),
             "pending" => writeln!(
                 text,
-                "To remove: {}. Nothing was changed.",
-                totals(&self.plan)
+                "To remove: {}. Nothing was changed.{}",
+                totals(&self.plan),
+                self.would_stay()
             ),
             "changed" => writeln!(
                 text,
                 "Removed: {} ({took}). The host is as it was before Trailblazer.",
                 done(&self.plan)
             ),
+            "draining" => writeln!(text, "{}", self.left_text(&took)),
             _ if self.preview => writeln!(
                 text,
                 "Failed: a flush would not remove everything (see the errors)."
@@ -129,6 +207,18 @@ impl Flushed {
         };
         text
     }
+}
+
+/// `ipv4 egress path by 10.0.1.10: 12 flows`.
+fn flows_text(left: &FlowsLeft) -> String {
+    let by = left.gateway.map(|gateway| format!(" by {gateway}"));
+    format!(
+        "{} {} path{}: {}",
+        left.family,
+        left.path.as_str(),
+        by.unwrap_or_default(),
+        counted(left.flows, "flow")
+    )
 }
 
 fn is_firewall(step: &Step) -> bool {
