@@ -62,6 +62,9 @@ pub enum Hook {
     /// Before the routing decision, after conntrack: `filter` at priority mangle (-150);
     /// iptables: mangle PREROUTING.
     Prerouting,
+    /// Just after [`Hook::Prerouting`]: `filter` at mangle + 1 (-149). Marks of pinned flows beside
+    /// iptables, nf_tables only.
+    PreroutingPin,
     /// Before the routing decision, after the marks of all other programs: `filter` at the last
     /// priority. nf_tables only: beside iptables the rules lie in a table of their own, since rules of
     /// iptables behind ours could change the mark.
@@ -72,11 +75,18 @@ pub enum Hook {
     /// Packets of the host itself. The kernel routes a packet again when a rule here changes the
     /// mark: type `route` at priority mangle (-150); iptables: mangle OUTPUT.
     OutputReroute,
+    /// Just after [`Hook::OutputReroute`]: type `route` at mangle + 1 (-149). Marks of pinned flows
+    /// beside iptables, nf_tables only.
+    OutputPin,
     /// Forwarded packets: `filter` at forward, priority mangle (-150); iptables: mangle FORWARD.
     Forward,
-    /// All leaving packets just before the counters: `filter` at postrouting, mangle - 1 (-151). Host
-    /// role, nftables only.
+    /// All leaving packets, before the marks of their path: `filter` at postrouting, mangle - 2 (-152).
+    /// Host role. nf_tables only.
     PostroutingClosed,
+    /// Packets that have passed [`Hook::PostroutingClosed`], just before the counters: `filter` at
+    /// postrouting, mangle - 1 (-151). Flow marks beside iptables, nf_tables only: iptables cannot match
+    /// the next hop.
+    PostroutingPin,
     /// All leaving packets, forwarded and local, after the last routing decision and before any
     /// source translation: `filter` at postrouting, priority mangle (-150); iptables: mangle
     /// POSTROUTING.
@@ -101,9 +111,18 @@ impl Hook {
         matches!(self, Hook::PreroutingMark | Hook::ForwardUnmark)
     }
 
+    /// True for the chains of pinned flows beside iptables.
+    pub fn is_of_pins(self) -> bool {
+        matches!(
+            self,
+            Hook::PreroutingPin | Hook::OutputPin | Hook::PostroutingPin
+        )
+    }
+
     /// True for a chain that lies in nf_tables beside iptables too.
     pub fn is_beside_iptables(self) -> bool {
-        self.is_of_switch() || self == Hook::PostroutingLast
+        let ends = matches!(self, Hook::PostroutingClosed | Hook::PostroutingLast);
+        ends || self.is_of_switch() || self.is_of_pins()
     }
 }
 
@@ -299,6 +318,20 @@ pub struct Chain {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Ruleset {
     pub chains: Vec<Chain>,
+}
+
+impl Ruleset {
+    /// Adds rules behind those of the same hook.
+    pub fn extend(&mut self, hook: Hook, rules: Vec<FwRule>) {
+        if rules.is_empty() {
+            return;
+        }
+        let place = self.chains.partition_point(|chain| chain.hook < hook);
+        match self.chains.get_mut(place) {
+            Some(chain) if chain.hook == hook => chain.rules.extend(rules),
+            _ => self.chains.insert(place, Chain { hook, rules }),
+        }
+    }
 }
 
 /// Our firewall objects in the kernel, as read by a backend.

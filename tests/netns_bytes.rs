@@ -144,11 +144,11 @@ fn meddle(machine: &Machine, firewall: Firewall) {
 const ONE: &str = "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n";
 const OTHER: &str = "[egress]\ngateways = [\"10.0.1.20\", \"2600:1f18:1000:1::20\"]\n";
 
-fn host(firewall: Firewall, told: &[Family]) {
+fn host(firewall: Firewall, pin: bool, told: &[Family]) {
     let lab = Lab::new();
     lab.guarded_nat("nat1");
     lab.guarded_nat("nat2");
-    let mut machine = Machine::new(&lab, "host1", firewall, ONE);
+    let mut machine = Machine::new(&lab, "host1", firewall, &format!("{ONE}pin = {pin}\n"));
     assert_eq!(machine.traffic(), None);
     machine.changed();
     assert_paths(&lab, &machine, told);
@@ -182,11 +182,7 @@ fn host(firewall: Firewall, told: &[Family]) {
     assert_counts(&machine, Some((Path::Bypass, Family::Ipv4)), send);
     machine.publish(&["52.216.0.0/15", "2600:1fa0:8000::/39"]);
     changes(&machine, false);
-    let path = if firewall == Firewall::Nftables {
-        Path::Bypass // pinned
-    } else {
-        Path::Egress
-    };
+    let path = if pin { Path::Bypass } else { Path::Egress };
     assert_counts(&machine, Some((path, Family::Ipv4)), send);
 
     // Each replacement keeps the counts, and continues counting open flows.
@@ -198,7 +194,7 @@ fn host(firewall: Firewall, told: &[Family]) {
     let before = read(&machine);
     storage.assert_alive();
     assert!(read(&machine).bypass.ipv4.packets > before.bypass.ipv4.packets);
-    machine.configure(OTHER);
+    machine.configure(&format!("{OTHER}pin = {pin}\n"));
     // The firewall drops the redirects of the configured gateways.
     assert_kept(&machine, || changes(&machine, true));
     machine.in_sync();
@@ -213,18 +209,19 @@ fn host(firewall: Firewall, told: &[Family]) {
 
 #[test]
 fn host_traffic_is_counted_by_path_nftables() {
-    isolated(|| host(Firewall::Nftables, &Family::ALL));
+    isolated(|| host(Firewall::Nftables, true, &Family::ALL));
+}
+
+/// The rules of pinned flows, in nf_tables, tell the paths of both families.
+#[test]
+fn host_traffic_is_counted_by_path_iptables() {
+    isolated(|| host(Firewall::Iptables, true, &Family::ALL));
 }
 
 /// With one interface iptables cannot match the next hop of IPv6.
 #[test]
-fn host_traffic_is_counted_by_path_iptables() {
-    isolated(|| host(Firewall::Iptables, &[Family::Ipv4]));
-}
-
-#[test]
-fn host_traffic_is_counted_by_path_iptables_legacy() {
-    isolated(|| host(Firewall::IptablesLegacy, &[Family::Ipv4]));
+fn host_traffic_is_counted_by_path_iptables_legacy_without_pins() {
+    isolated(|| host(Firewall::IptablesLegacy, false, &[Family::Ipv4]));
 }
 
 /// Both paths are one: no traffic is counted.

@@ -32,7 +32,7 @@ use super::{
 use crate::config::{AutoOr, Exemption};
 use crate::degraded::{Degradation, Part};
 use crate::facts::MainRoute;
-use crate::firewall::{Chain, DropReason, FwRule, Hook, Match, RouteKind, Ruleset, Statement};
+use crate::firewall::{DropReason, FwRule, Hook, Match, RouteKind, Ruleset, Statement};
 use crate::objects::{BypassPath, Rule, RuleAction, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, PerFamily};
@@ -50,8 +50,10 @@ pub(super) fn is_closed(inputs: &Inputs, family: Family, state: &DesiredState) -
 
 /// The reason if the firewall cannot tell packets on neither path.
 fn can_enforce(inputs: &Inputs) -> Result<(), &'static str> {
-    if !inputs.backend.matches_next_hop() {
-        return Err("only nftables can match the next hop");
+    if !inputs.backend.matches_next_hop() && !inputs.nf_tables_beside {
+        return Err(
+            "iptables cannot match the next hop, and the kernel takes no rules of nf_tables beside iptables",
+        );
     }
     if inputs.config.kernel.gateway_mask.count_ones() < 2 {
         return Err("kernel.marks.gateway needs two bits");
@@ -101,7 +103,7 @@ pub(super) fn complete(
     if let Err(reason) = can_enforce(inputs) {
         let reason = format!("packets on neither path are not dropped: {reason}");
         if asked {
-            let advice = "set [nat] backend = \"auto\" or \"nftables\", or remove the key enforce";
+            let advice = "use a kernel with nf_tables, or remove the key enforce";
             let degraded = Degradation::new(Part::Egress, None, reason).with_advice(advice);
             state.degraded.push(degraded);
         } else {
@@ -127,16 +129,7 @@ pub(super) fn complete(
         };
         rules.extend(leaving.rules(numbers));
     }
-    let place = policy
-        .chains
-        .partition_point(|chain| chain.hook < Hook::PostroutingClosed);
-    policy.chains.insert(
-        place,
-        Chain {
-            hook: Hook::PostroutingClosed,
-            rules,
-        },
-    );
+    policy.extend(Hook::PostroutingClosed, rules);
 }
 
 /// The packets of both families that pass.

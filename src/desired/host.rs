@@ -53,11 +53,9 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         state.rules.extend([inbound, main]);
         state.rules.extend(bypass.into_iter().chain(egress));
         state.rules.push(landing(&numbers, family));
-        if let Some(mut paths) = counting::of_host(inputs, &numbers, family, state) {
-            let closed = closed::is_closed(inputs, family, state);
-            let pinned = closed
-                .then(|| Pins::of(inputs, family, &mut state.notes))
-                .flatten();
+        let pins_flows = closed::is_closed(inputs, family, state) && inputs.config.egress.pins();
+        if let Some(mut paths) = counting::of_host(inputs, &numbers, family, pins_flows, state) {
+            let pinned = pins_flows.then(|| Pins::of(inputs, family, &mut state.notes));
             if let Some(pinned) = &pinned {
                 pinned.complete(inputs, &numbers, state);
                 let conditions = paths.bypass.iter_mut().chain(&mut paths.egress);

@@ -57,6 +57,8 @@ pub struct Inputs<'a> {
     pub vpc_cidrs: &'a [IpNet],
     /// The capabilities of the firewall for the rules.
     pub backend: BackendKind,
+    /// True if chains of nf_tables can lie beside iptables.
+    pub nf_tables_beside: bool,
     /// The present path of our bypass routes, for a family without a default route for the moment.
     pub last_bypass: PerFamily<Option<BypassPath>>,
     /// The families that the kernel supports.
@@ -156,6 +158,7 @@ impl<'a> Inputs<'a> {
             facts,
             vpc_cidrs: &[],
             backend: BackendKind::Nftables,
+            nf_tables_beside: true,
             last_bypass: PerFamily::default(),
             available: PerFamily::from_fn(|other| other == family),
             unfiltered: PerFamily::default(),

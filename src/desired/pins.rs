@@ -71,6 +71,8 @@ pub(super) fn marking(
 pub(super) struct Pins {
     pub(super) marks: PinMarks,
     family: Family,
+    /// True if the rules lie in nf_tables beside iptables, which cannot match the next hop.
+    pub(super) beside_iptables: bool,
     slots: BTreeMap<Slot, IpAddr>,
     /// The slot of egress flows through no gateway with a slot; 0 for none.
     other: Slot,
@@ -82,11 +84,8 @@ pub(super) struct Pins {
 
 impl Pins {
     /// The pins of a family whose packets are on one of the paths for certain.
-    pub(super) fn of(inputs: &Inputs, family: Family, notes: &mut Vec<String>) -> Option<Pins> {
+    pub(super) fn of(inputs: &Inputs, family: Family, notes: &mut Vec<String>) -> Pins {
         let config = &inputs.config.egress;
-        if !config.pins() {
-            return None;
-        }
         let marks = inputs.config.kernel.pin_marks();
         let configured: BTreeSet<IpAddr> = config.gateways_of(family).into_iter().collect();
         let mut slots = inputs.slots.gateways.get(family).clone();
@@ -105,15 +104,16 @@ impl Pins {
                 )),
             }
         }
-        Some(Pins {
+        Pins {
             marks,
             family,
+            beside_iptables: !inputs.backend.matches_next_hop(),
             slots,
             other: 0,
             configured,
             place: place::PINS,
             thrown: Vec::new(),
-        })
+        }
     }
 
     /// The pins of a family of a NAT.
@@ -121,6 +121,7 @@ impl Pins {
         Pins {
             marks: inputs.config.kernel.pin_marks(),
             family,
+            beside_iptables: false,
             slots: BTreeMap::new(),
             other: EGRESS_OF_NAT,
             configured: BTreeSet::new(),
@@ -267,13 +268,13 @@ impl Pins {
 
     /// Adds the rules that mark packets of flows that would take another path.
     pub(super) fn mark(&self, policy: &mut Ruleset) {
-        for chain in &mut policy.chains {
-            match chain.hook {
-                Hook::OutputReroute => chain.rules.extend(self.displaced()),
-                Hook::Prerouting => chain.rules.extend(self.forwarded()),
-                _ => {}
-            }
-        }
+        let (prerouting, output) = if self.beside_iptables {
+            (Hook::PreroutingPin, Hook::OutputPin)
+        } else {
+            (Hook::Prerouting, Hook::OutputReroute)
+        };
+        policy.extend(prerouting, self.forwarded());
+        policy.extend(output, self.displaced());
     }
 
     /// Flow mark and packet mark of each slot, and of the bypass path.

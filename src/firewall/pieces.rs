@@ -16,7 +16,7 @@ pub enum Piece {
     Clamp,
     /// The drop of packets with a wrong address after all translation.
     Last,
-    /// The drop of packets on neither path (host role).
+    /// The drop of packets on neither path (host role); beside iptables also the marks of pinned flows.
     Closed,
     /// The marks for the policies that close the path after a flush.
     Switch,
@@ -41,7 +41,7 @@ impl Piece {
             Piece::All => true,
             Piece::Counting => counts,
             Piece::Switch => hook.is_of_switch(),
-            Piece::Closed => hook == Hook::PostroutingClosed,
+            Piece::Closed => hook == Hook::PostroutingClosed || hook.is_of_pins(),
             Piece::Last => hook == Hook::PostroutingLast,
             Piece::Clamp => matches!(rule.verdict, Statement::ClampMss(_)),
             Piece::Inbound => !counts && matches!(hook, Hook::Prerouting | Hook::OutputReroute),

@@ -71,7 +71,7 @@ pub struct View {
     /// The reason if a pass goes on without any firewall.
     pub(super) no_firewall: Option<String>,
     available: PerFamily<bool>,
-    /// The reason if the firewall cannot mark forwarded packets.
+    /// The reason if the firewall cannot mark forwarded packets: no chain of nf_tables is possible.
     no_marks: Option<String>,
     /// Slots without a gateway in the settings whose flows are open.
     draining: PerFamily<BTreeSet<Slot>>,
@@ -185,6 +185,7 @@ impl View {
             facts: &self.facts,
             vpc_cidrs: &self.vpc_cidrs,
             backend: self.backend.kind,
+            nf_tables_beside: self.no_marks.is_none(),
             last_bypass: self.observed.last_bypass(&self.ownership),
             available: self.available,
             unfiltered,

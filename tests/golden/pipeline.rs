@@ -50,6 +50,11 @@ pub fn choose(config: &Config, state: &ObservedState) -> (BackendKind, String) {
     }
 }
 
+fn has_nf_tables(state: &ObservedState) -> bool {
+    let nftables = state.firewalls.get(&BackendKind::Nftables);
+    !matches!(nftables, Some(ObservedFirewall::Unavailable(_)))
+}
+
 pub fn run(case: &Case) -> Outcome {
     let config = &case.config;
     let role = case.role();
@@ -149,6 +154,7 @@ pub fn run(case: &Case) -> Outcome {
         facts: &facts,
         vpc_cidrs: &vpc_cidrs,
         backend,
+        nf_tables_beside: has_nf_tables(&state),
         last_bypass: state.last_bypass(&ownership),
         slots: trailblazer::desired::KnownSlots {
             gateways: state.slots(&ownership),

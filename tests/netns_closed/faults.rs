@@ -6,16 +6,21 @@ use lab::*;
 
 /// The wrong packets from the fault to the end of the repair. `during` are the sources that servers
 /// see in the fault while the chain stands.
-fn wrong_of(fault: &str, during: fn(Sources) -> Sources, opened: bool) -> [u64; 2] {
+fn wrong_of(
+    firewall: Firewall,
+    fault: &str,
+    during: fn(Sources) -> Sources,
+    opened: bool,
+) -> [u64; 2] {
     let lab = lab_with_nat();
-    let machine = Machine::new(&lab, "host1", Firewall::Nftables, BOTH);
+    let machine = Machine::new(&lab, "host1", firewall, BOTH);
     machine.changed();
     machine.in_sync();
     assert_right(&lab);
     let stream = lab.stream("host1", &TARGETS, PACE);
     stream.wait_for(8);
     if opened {
-        open(&lab);
+        open(&lab, firewall);
     }
     count_from_now(&lab);
     shell(&lab, fault);
@@ -36,28 +41,34 @@ fn wrong_of(fault: &str, during: fn(Sources) -> Sources, opened: bool) -> [u64; 
 }
 
 macro_rules! faults {
-    ($($name:ident: $fault:expr, $during:expr;)*) => { $(
+    ($($name:ident: $firewall:ident, $fault:expr, $during:expr;)*) => { $(
         mod $name {
             use super::*;
 
+            fn wrong(opened: bool) -> [u64; 2] {
+                wrong_of(Firewall::$firewall, $fault, $during, opened)
+            }
+
             #[test]
             fn opens_nothing() {
-                isolated(|| assert_eq!(wrong_of($fault, $during, false), [0, 0]));
+                isolated(|| assert_eq!(wrong(false), [0, 0]));
             }
 
             #[test]
             fn leaks_without_the_chain() {
-                isolated(|| assert!(wrong_of($fault, $during, true).iter().all(|it| *it > 0)));
+                isolated(|| assert!(wrong(true).iter().all(|it| *it > 0)));
             }
         }
     )* };
 }
 
 faults! {
-    deletion_of_our_rules: DELETE_RULES, |_| [None; 4];
-    flush_of_the_egress_table: FLUSH_EGRESS, storage_alone;
-    bound_client_without_a_gateway: LEAVE_UNREACHABLE, storage_alone;
-    foreign_rule_by_our_device: LOOK_UP_MAIN_FIRST, |_| [None; 4];
+    deletion_of_our_rules: Nftables, DELETE_RULES, |_| [None; 4];
+    deletion_of_our_rules_iptables: Iptables, DELETE_RULES, |_| [None; 4];
+    flush_of_the_egress_table: Nftables, FLUSH_EGRESS, storage_alone;
+    bound_client_without_a_gateway: Nftables, LEAVE_UNREACHABLE, storage_alone;
+    bound_client_without_a_gateway_legacy: IptablesLegacy, LEAVE_UNREACHABLE, storage_alone;
+    foreign_rule_by_our_device: Nftables, LOOK_UP_MAIN_FIRST, |_| [None; 4];
 }
 
 /// Storage by the NAT costs money and shows no wrong address: the chain drops none of it.
@@ -65,7 +76,10 @@ faults! {
 fn flush_of_the_bypass_table_sends_storage_through_the_nat() {
     isolated(|| {
         let all_by_nat = |[.., nat4, nat6]: Sources| [nat4, nat6, nat4, nat6];
-        assert_eq!(wrong_of(FLUSH_BYPASS, all_by_nat, false), [0, 0]);
+        assert_eq!(
+            wrong_of(Firewall::Nftables, FLUSH_BYPASS, all_by_nat, false),
+            [0, 0]
+        );
     });
 }
 
@@ -84,7 +98,7 @@ fn closed_family_lets_no_bound_client_out() {
         assert_seen(&lab, [storage4, storage6, partner4, None]);
         assert_no_leaks(&lab);
         // The same clients without the chain.
-        open(&lab);
+        open(&lab, Firewall::Nftables);
         send(&lab, &stream);
         drop(stream.stop());
         let [wrong4, wrong6] = wrong(&lab);

@@ -1,4 +1,4 @@
-//! Host role with nftables: the chain `closed` drops packets for the public internet that are on
+//! Host role: the chain `closed` drops packets for the public internet that are on
 //! neither path, whatever other programs do to the rules and routes. Most scenes have one-shot passes
 //! alone: no agent repairs a fault. Each fault shows the leak without the rules of the chain too.
 
@@ -71,9 +71,13 @@ const LEAVE_UNREACHABLE: &str = "
 const LOOK_UP_MAIN_FIRST: &str = "for f in -4 -6; do ip $f rule add pref 1000 lookup main; done";
 
 /// Takes the rules of the chain away, so that a scene can show its fault.
-fn open(lab: &Lab) {
-    lab.ns("host1")
-        .nft("add chain inet trailblazer closed; flush chain inet trailblazer closed");
+fn open(lab: &Lab, firewall: Firewall) {
+    let table = match firewall {
+        Firewall::Nftables => "trailblazer",
+        Firewall::Iptables | Firewall::IptablesLegacy => "trailblazer-guard",
+    };
+    let chain = format!("chain inet {table} closed");
+    lab.ns("host1").nft(&format!("add {chain}; flush {chain}"));
 }
 
 fn at(target: IpAddr) -> SockAddr {

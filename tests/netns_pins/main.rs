@@ -1,5 +1,5 @@
-//! Host role with nftables: open flows keep the path of their first packet, and new flows take the
-//! new path at once. Each scene breaks the same flows without pins.
+//! Open flows keep the path of their first packet, and new flows take the new path at once. Each scene
+//! breaks the same flows without pins.
 
 // Helper functions of tests are tests; clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -7,6 +7,7 @@
 mod agents;
 mod drain;
 mod history;
+mod iptables;
 #[path = "../killer/mod.rs"]
 mod killer;
 mod listing;

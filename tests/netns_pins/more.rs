@@ -44,7 +44,7 @@ fn container(lab: &Lab) -> Ns {
     container
 }
 
-fn containers(pin: bool, from_the_first_pass: bool) -> usize {
+pub fn containers(firewall: Firewall, pin: bool, from_the_first_pass: bool) -> usize {
     let lab = lab_with_nats();
     let old = [HOST1_PUBLIC, HOST1_6];
     lab.set_egress(
@@ -63,7 +63,7 @@ fn containers(pin: bool, from_the_first_pass: bool) -> usize {
     eventually("the container reaches storage", || {
         guest.who(S3).is_ok() && guest.who(S3_6).is_ok()
     });
-    let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, pin));
+    let mut machine = Machine::new(&lab, "host1", firewall, &settings(ONE, pin));
     if !from_the_first_pass {
         machine.changed();
     }
@@ -88,17 +88,17 @@ fn containers(pin: bool, from_the_first_pass: bool) -> usize {
 
 #[test]
 fn changes_break_no_flow_of_a_container() {
-    isolated(|| assert_eq!(containers(true, false), 0));
+    isolated(|| assert_eq!(containers(Firewall::Nftables, true, false), 0));
 }
 
 #[test]
 fn first_pass_breaks_no_flow_of_a_container() {
-    isolated(|| assert_eq!(containers(true, true), 0));
+    isolated(|| assert_eq!(containers(Firewall::Nftables, true, true), 0));
 }
 
 #[test]
 fn changes_break_flows_of_a_container_without_pins() {
-    isolated(|| assert!(containers(false, false) >= 2 * FLOWS));
+    isolated(|| assert!(containers(Firewall::Nftables, false, false) >= 2 * FLOWS));
 }
 
 /// Datagrams of one socket keep their source while prefixes and gateways change.

@@ -5,9 +5,9 @@ use crate::*;
 use lab::*;
 
 /// Storage leaves the selection, and a partner enters it.
-fn prefixes_change(pin: bool) -> usize {
+pub fn prefixes_change(firewall: Firewall, pin: bool) -> usize {
     let lab = lab_with_nats();
-    let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, pin));
+    let mut machine = Machine::new(&lab, "host1", firewall, &settings(ONE, pin));
     machine.changed();
     machine.in_sync();
     count_from_now(&lab);
@@ -28,18 +28,18 @@ fn prefixes_change(pin: bool) -> usize {
 
 #[test]
 fn change_of_prefixes_breaks_no_flow() {
-    isolated(|| assert_eq!(prefixes_change(true), 0));
+    isolated(|| assert_eq!(prefixes_change(Firewall::Nftables, true), 0));
 }
 
 #[test]
 fn change_of_prefixes_breaks_flows_without_pins() {
-    isolated(|| assert!(prefixes_change(false) >= FLOWS));
+    isolated(|| assert!(prefixes_change(Firewall::Nftables, false) >= FLOWS));
 }
 
 /// The gateways are replaced, joined by another one, and replaced again.
-fn gateways_change(pin: bool) -> usize {
+pub fn gateways_change(firewall: Firewall, pin: bool) -> usize {
     let lab = lab_with_nats();
-    let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, pin));
+    let mut machine = Machine::new(&lab, "host1", firewall, &settings(ONE, pin));
     machine.changed();
     machine.in_sync();
     count_from_now(&lab);
@@ -74,20 +74,20 @@ fn flows_move_on(flows: &Flows, pin: bool) {
 
 #[test]
 fn change_of_gateways_breaks_no_flow() {
-    isolated(|| assert_eq!(gateways_change(true), 0));
+    isolated(|| assert_eq!(gateways_change(Firewall::Nftables, true), 0));
 }
 
 #[test]
 fn change_of_gateways_breaks_flows_without_pins() {
-    isolated(|| assert!(gateways_change(false) >= 2 * FLOWS));
+    isolated(|| assert!(gateways_change(Firewall::Nftables, false) >= 2 * FLOWS));
 }
 
 /// The first pass on a host with open flows.
-fn first_pass(pin: bool, by_agent: bool) -> usize {
+pub fn first_pass(firewall: Firewall, pin: bool, by_agent: bool) -> usize {
     let lab = lab_with_nats();
     let old = [HOST1_PUBLIC, HOST1_6];
     lab.set_egress(&[&old[..], &[lab.nat1.egress, lab.nat1.egress6]].concat());
-    let machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, pin));
+    let machine = Machine::new(&lab, "host1", firewall, &settings(ONE, pin));
     let flows = Flows::open(&lab, &TARGETS);
     let datagrams = [PARTNER, PARTNER6, S3, S3_6].map(|target| Datagrams::open(&lab, target));
     let before = datagrams.each_ref().map(Datagrams::seen);
@@ -109,15 +109,15 @@ fn first_pass(pin: bool, by_agent: bool) -> usize {
 
 #[test]
 fn first_pass_breaks_no_flow() {
-    isolated(|| assert_eq!(first_pass(true, false), 0));
+    isolated(|| assert_eq!(first_pass(Firewall::Nftables, true, false), 0));
 }
 
 #[test]
 fn first_pass_of_an_agent_breaks_no_flow() {
-    isolated(|| assert_eq!(first_pass(true, true), 0));
+    isolated(|| assert_eq!(first_pass(Firewall::Nftables, true, true), 0));
 }
 
 #[test]
 fn first_pass_breaks_flows_without_pins() {
-    isolated(|| assert!(first_pass(false, false) >= 2 * FLOWS));
+    isolated(|| assert!(first_pass(Firewall::Nftables, false, false) >= 2 * FLOWS));
 }

@@ -219,6 +219,7 @@ impl World {
             facts: &self.facts,
             vpc_cidrs: &vpc_cidrs,
             backend: self.backend,
+            nf_tables_beside: true,
             last_bypass: state.last_bypass(ownership),
             slots: trailblazer::desired::KnownSlots {
                 gateways: state.slots(ownership),

@@ -22,17 +22,19 @@ struct ClassifiedHop {
     device: String,
 }
 
-/// The path matches of a family in the host role; `None` if no match tells the paths apart.
+/// The path matches of a family in the host role; `None` if no match tells the paths apart. `pinned`
+/// flows get their mark in nf_tables, beside iptables too.
 pub fn of_host(
     inputs: &Inputs,
     numbers: &Numbers,
     family: Family,
+    pinned: bool,
     state: &mut DesiredState,
 ) -> Option<PathMatches> {
     let teller = Teller {
         inputs,
         family,
-        by_next_hop: inputs.backend.matches_next_hop(),
+        by_next_hop: pinned || inputs.backend.matches_next_hop(),
         through_ours: !inputs.config.egress.gateways_of(family).is_empty(),
     };
     let egress = teller.egress_hops();

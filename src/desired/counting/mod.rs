@@ -18,7 +18,7 @@ mod nat;
 
 use super::pins::Pins;
 use crate::config::Config;
-use crate::firewall::{Chain, FwRule, Hook, Match, Path, Ruleset, Statement};
+use crate::firewall::{FwRule, Hook, Match, Path, Ruleset, Statement};
 use crate::types::{Family, Mark, PathMask};
 
 pub use host::{MOST_BESIDE, of_host};
@@ -38,6 +38,8 @@ pub struct PathMatches {
 /// The counting rules of all families.
 #[derive(Debug, Default)]
 pub struct Counting {
+    /// The marks of the paths beside iptables.
+    told: Vec<FwRule>,
     leaving: Vec<FwRule>,
     answers: Vec<FwRule>,
 }
@@ -77,7 +79,13 @@ impl Counting {
                 matches.extend(conditions);
                 let of_path = pinned.map_or(mark(mask, path), |pinned| pinned.mark);
                 let verdict = Statement::SetFlowMark(of_path);
-                self.leaving.push(rule(matches, verdict));
+                let beside = pins.is_some_and(|pins| pins.beside_iptables);
+                let chain = if beside {
+                    &mut self.told
+                } else {
+                    &mut self.leaving
+                };
+                chain.push(rule(matches, verdict));
             }
         }
         for path in Path::ALL {
@@ -93,17 +101,11 @@ impl Counting {
     pub fn complete(self, ruleset: &mut Ruleset) {
         for (hook, rules) in [
             (Hook::Prerouting, self.answers),
+            (Hook::PostroutingPin, self.told),
             (Hook::PostroutingCount, self.leaving),
         ] {
-            if rules.is_empty() {
-                continue;
-            }
-            match ruleset.chains.iter_mut().find(|chain| chain.hook == hook) {
-                Some(chain) => chain.rules.extend(rules),
-                None => ruleset.chains.push(Chain { hook, rules }),
-            }
+            ruleset.extend(hook, rules);
         }
-        ruleset.chains.sort_by_key(|chain| chain.hook);
     }
 }
 

@@ -213,7 +213,7 @@ impl Fallback {
 /// The optional parts outside of the policy that iptables checks.
 fn fixed(backend: &dyn FirewallBackend) -> &'static [Piece] {
     if backend.has_own_place_for_last() {
-        &[Piece::Last, Piece::Switch]
+        &[Piece::Last, Piece::Switch, Piece::Closed]
     } else {
         &[]
     }

@@ -1,10 +1,10 @@
 //! The iptables backend with chains of nf_tables beside iptables.
 //!
-//! Nothing of iptables comes after the table nat, and rules of other programs behind ours may change
-//! a packet's mark, so the rules of [`Hook::PostroutingLast`], [`Hook::PreroutingMark`] and
-//! [`Hook::ForwardUnmark`] lie in an nf_tables table beside iptables. Without nf_tables, and on
+//! Nothing of iptables comes after the table nat, rules of other programs behind ours may change a
+//! packet's mark, and no rule of iptables matches the next hop. So the rules of the hooks with
+//! [`Hook::is_beside_iptables`] lie in an nf_tables table beside iptables. Without nf_tables, and on
 //! kernels that refuse the rules, the backend works without them. A flush of iptables leaves the table
-//! in place: packets without a translation don't leave until the repair.
+//! in place: until the repair, no packet leaves a NAT without a translation, or a host on neither path.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use super::iptables::IptablesBackend;
 use super::nftables::{Nftables, Protection};
 use crate::firewall::{
     BackendKind, Chain, DroppedTraffic, FwRule, Hook, ObservedFirewall, OwnedFirewall, PathTraffic,
-    Ruleset, SavedRules, Variant,
+    Piece, Ruleset, SavedRules, Variant,
 };
 use crate::types::{Family, PerFamily};
 
@@ -108,7 +108,8 @@ impl Guarded {
     /// Changes the rules of iptables, and then the table to `wanted`. A table with other rules goes
     /// first, since its addresses may be the earlier ones: no rule drops a right translation. The
     /// `marks` stay, since the policies of IPsec refuse packets without them. A table with the same drops
-    /// and other marks is replaced as a whole: nothing leaves untranslated meanwhile.
+    /// and other marks is replaced as a whole: nothing leaves untranslated meanwhile, and pinned flows keep
+    /// their marks.
     fn change(
         &mut self,
         wanted: &[String],
@@ -136,15 +137,21 @@ impl Guarded {
         } else {
             marks
         };
-        let keeps = |this: &mut Self| !first.chains.is_empty() && this.table.replace(first).is_ok();
-        if !now.text.is_empty() && !keeps(self) {
-            self.table.remove()?;
+        let mut kept = false;
+        if !now.text.is_empty() {
+            kept = !first.chains.is_empty() && self.table.replace(first).is_ok();
+            if !kept {
+                self.table.remove()?;
+            }
         }
         if let Err(error) = rules(&mut self.rules) {
             if !now.text.is_empty() {
                 self.table.restore(&now.snapshot)?;
             }
             return Err(error);
+        }
+        if kept && first == whole {
+            return Ok(());
         }
         table(self)
     }
@@ -288,13 +295,21 @@ fn drops(text: &[String]) -> Vec<&String> {
     begin.into_iter().chain(rules).collect()
 }
 
-/// The rules of a family that lie in the table.
+/// The rules of a family that lie in the table. A rule of both families becomes one of each.
 fn beside(ruleset: &Ruleset, family: Family) -> Vec<(Hook, FwRule)> {
-    let chains = ruleset.chains.iter();
+    let others = Family::ALL.into_iter().filter(|other| *other != family);
+    let of_family = ruleset.without(&others.map(|other| (other, Piece::All)).collect());
+    let chains = of_family.chains.into_iter();
     let chains = chains.filter(|chain| chain.hook.is_beside_iptables());
-    let rules = chains.flat_map(|chain| chain.rules.iter().map(|rule| (chain.hook, rule)));
-    let of_family = rules.filter(|(_, rule)| rule.family == Some(family));
-    of_family.map(|(hook, rule)| (hook, rule.clone())).collect()
+    let rules = chains.flat_map(|chain| {
+        let rules = chain.rules.into_iter();
+        rules.map(move |rule| (chain.hook, rule))
+    });
+    let only = |rule| FwRule {
+        family: Some(family),
+        ..rule
+    };
+    rules.map(|(hook, rule)| (hook, only(rule))).collect()
 }
 
 fn not_a_record(error: serde_json::Error) -> FirewallError {

@@ -171,9 +171,12 @@ pub fn place(hook: Hook) -> Option<(&'static str, &'static str, &'static str)> {
         Hook::PostroutingCount => ("mangle", "POSTROUTING", "TRAILBLAZER-COUNT"),
         Hook::PostroutingNat => ("nat", "POSTROUTING", "TRAILBLAZER-POST"),
         Hook::PostroutingGuard => ("mangle", "POSTROUTING", GUARD_CHAIN),
-        Hook::PreroutingMark
+        Hook::PreroutingPin
+        | Hook::PreroutingMark
         | Hook::ForwardUnmark
+        | Hook::OutputPin
         | Hook::PostroutingClosed
+        | Hook::PostroutingPin
         | Hook::PostroutingLast => return None,
     })
 }

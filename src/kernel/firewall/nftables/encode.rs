@@ -61,11 +61,14 @@ fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, F
     // "mangle" is -150 and "srcnat" 100 (linux/netfilter_ipv4.h); firewall::Hook has the distances.
     let (name, kind, hook, priority) = match chain.hook {
         Hook::Prerouting => ("prerouting", "filter", NF_INET_PRE_ROUTING, -150),
+        Hook::PreroutingPin => ("prerouting-pin", "filter", NF_INET_PRE_ROUTING, -149),
         Hook::PreroutingMark => ("prerouting-mark", "filter", NF_INET_PRE_ROUTING, i32::MAX),
         Hook::ForwardUnmark => ("forward-unmark", "filter", NF_INET_FORWARD, i32::MIN),
         Hook::OutputReroute => ("output", "route", NF_INET_LOCAL_OUT, -150),
+        Hook::OutputPin => ("output-pin", "route", NF_INET_LOCAL_OUT, -149),
         Hook::Forward => ("forward", "filter", NF_INET_FORWARD, -150),
-        Hook::PostroutingClosed => ("closed", "filter", NF_INET_POST_ROUTING, -151),
+        Hook::PostroutingClosed => ("closed", "filter", NF_INET_POST_ROUTING, -152),
+        Hook::PostroutingPin => ("postrouting-pin", "filter", NF_INET_POST_ROUTING, -151),
         Hook::PostroutingCount => ("count", "filter", NF_INET_POST_ROUTING, -150),
         Hook::PostroutingNat => ("postrouting-nat", "nat", NF_INET_POST_ROUTING, 95),
         Hook::PostroutingGuard => ("guard", "filter", NF_INET_POST_ROUTING, 150),
