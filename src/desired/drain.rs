@@ -199,7 +199,15 @@ impl Drain {
 
     /// The rules of the firewall: marks for packets of flows that would leave their path, and none
     /// for flows. `None` without a need for rules.
-    pub fn firewall(&self, config: &Config, backend: BackendKind) -> Option<Ruleset> {
+    ///
+    /// Beside iptables the marks of a host lie in nf_tables (`nf_tables_beside`). Without nf_tables no rule
+    /// matches the next hop, so that all packets of the flows are marked.
+    pub fn firewall(
+        &self,
+        config: &Config,
+        backend: BackendKind,
+        nf_tables_beside: bool,
+    ) -> Option<Ruleset> {
         let mut policy = Ruleset::default();
         let mut add = |hook: Hook, rules: Vec<FwRule>| {
             if !rules.is_empty() {
@@ -210,11 +218,15 @@ impl Drain {
         let forwarded = marks(&|path| path.forwarded(self.marks));
         match self.role {
             Role::Host => {
-                add(Hook::Prerouting, forwarded);
-                add(
-                    Hook::OutputReroute,
-                    marks(&|path| path.displaced(self.marks)),
-                );
+                let by_hop = backend.matches_next_hop() || nf_tables_beside;
+                let displaced = marks(&|path| path.displaced(self.marks, by_hop));
+                if backend.matches_next_hop() || !nf_tables_beside {
+                    add(Hook::Prerouting, forwarded);
+                    add(Hook::OutputReroute, displaced);
+                } else {
+                    add(Hook::PreroutingPin, forwarded);
+                    add(Hook::OutputPin, displaced);
+                }
             }
             Role::Nat if self.translates => {
                 add(Hook::PreroutingMark, forwarded);
@@ -253,7 +265,10 @@ impl PinnedPath {
 
     /// Packets of this host whose next hop is none of the path. The next hop of a route without a
     /// gateway is the destination, so that such a path marks all packets of its flows.
-    fn displaced(&self, marks: PinMarks) -> FwRule {
+    fn displaced(&self, marks: PinMarks, by_hop: bool) -> FwRule {
+        if !by_hop {
+            return self.marking(marks, Vec::new());
+        }
         let gateway = |hop: &Via| {
             let gateway = hop.gateway?;
             (Family::of(gateway) == self.family).then_some(Match::NotNextHop(gateway))

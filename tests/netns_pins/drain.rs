@@ -61,50 +61,57 @@ fn displaced(lab: &Lab, machine: &mut Machine) -> Flows {
     flows
 }
 
+fn drains(firewall: Firewall) {
+    let lab = open_lab();
+    let host1 = lab.ns("host1");
+    let before = host1.snapshot();
+    let mut machine = Machine::new(&lab, "host1", firewall, &settings(ONE, true));
+    let flows = displaced(&lab, &mut machine);
+    let preview = machine.run(&["flush", "--drain", "--dry-run", "-o", "json"]);
+    let preview = preview.expect_code(2).json();
+    assert_eq!(preview["outcome"], "pending", "{preview}");
+    assert_eq!(left(&preview, "egress"), 2 * FLOWS as u64 + 2, "{preview}");
+    flows.assert_moving();
+
+    let report = drained(&machine);
+    assert_eq!(report["outcome"], "draining", "{report}");
+    let open = left(&report, "egress");
+    assert_eq!(open, 2 * FLOWS as u64 + 2, "{report}");
+    assert_eq!(left(&report, "bypass"), 0, "the default is their path");
+    assert_default_path(&lab);
+    let rules = host1.ip("rule");
+    assert!(
+        !rules.contains("1083") && !rules.contains("1084"),
+        "{rules}"
+    );
+    let again = drained(&machine);
+    assert_eq!(left(&again, "egress"), open, "{again}");
+    assert_eq!(again["steps"].as_array().unwrap().len(), 0, "{again}");
+    let waited = machine.run(&["flush", "--drain", "--wait=1s", "-o", "json"]);
+    let waited = waited.expect_code(2).json();
+    assert_eq!(left(&waited, "egress"), open, "{waited}");
+    let text = machine.run(&["flush", "--drain"]).ok().stdout;
+    assert!(
+        text.contains("ipv4 egress path by 10.0.1.10: 6 flows"),
+        "{text}"
+    );
+
+    assert_eq!(flows.broken(), 0);
+    forget_closed(host1);
+    let report = drained(&machine);
+    assert_eq!(report["outcome"], "changed", "{report}");
+    before.assert_same(&host1.snapshot());
+    assert_eq!(drained(&machine)["outcome"], "in_sync");
+}
+
 #[test]
 fn drain_breaks_no_flow_of_a_host_and_leaves_nothing() {
-    isolated(|| {
-        let lab = open_lab();
-        let host1 = lab.ns("host1");
-        let before = host1.snapshot();
-        let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, true));
-        let flows = displaced(&lab, &mut machine);
-        let preview = machine.run(&["flush", "--drain", "--dry-run", "-o", "json"]);
-        let preview = preview.expect_code(2).json();
-        assert_eq!(preview["outcome"], "pending", "{preview}");
-        assert_eq!(left(&preview, "egress"), 2 * FLOWS as u64 + 2, "{preview}");
-        flows.assert_moving();
+    isolated(|| drains(Firewall::Nftables));
+}
 
-        let report = drained(&machine);
-        assert_eq!(report["outcome"], "draining", "{report}");
-        let open = left(&report, "egress");
-        assert_eq!(open, 2 * FLOWS as u64 + 2, "{report}");
-        assert_eq!(left(&report, "bypass"), 0, "the default is their path");
-        assert_default_path(&lab);
-        let rules = host1.ip("rule");
-        assert!(
-            !rules.contains("1083") && !rules.contains("1084"),
-            "{rules}"
-        );
-        let again = drained(&machine);
-        assert_eq!(left(&again, "egress"), open, "{again}");
-        assert_eq!(again["steps"].as_array().unwrap().len(), 0, "{again}");
-        let waited = machine.run(&["flush", "--drain", "--wait=1s", "-o", "json"]);
-        let waited = waited.expect_code(2).json();
-        assert_eq!(left(&waited, "egress"), open, "{waited}");
-        let text = machine.run(&["flush", "--drain"]).ok().stdout;
-        assert!(
-            text.contains("ipv4 egress path by 10.0.1.10: 6 flows"),
-            "{text}"
-        );
-
-        assert_eq!(flows.broken(), 0);
-        forget_closed(host1);
-        let report = drained(&machine);
-        assert_eq!(report["outcome"], "changed", "{report}");
-        before.assert_same(&host1.snapshot());
-        assert_eq!(drained(&machine)["outcome"], "in_sync");
-    });
+#[test]
+fn drain_breaks_no_flow_of_a_host_legacy_and_leaves_nothing() {
+    isolated(|| drains(Firewall::IptablesLegacy));
 }
 
 #[test]

@@ -208,7 +208,8 @@ fn goal(
     let mut kinds = BackendKind::ALL.into_iter();
     let backend = kinds.find(|kind| owned(*kind).is_some());
     let backend = backend.unwrap_or(BackendKind::Nftables);
-    let policy = drain.firewall(&known.config, backend);
+    let beside = kernel.firewall(backend).marks_forwarded();
+    let policy = drain.firewall(&known.config, backend, beside);
     let firewall = match policy {
         Some(ruleset) => {
             let present = owned(backend).map(Vec::as_slice);

@@ -62,7 +62,7 @@ fn path_without_flows_goes_and_the_last_one_takes_everything() {
     assert_eq!((counted[0].flows, counted[0].path), (1, Path::Egress));
     left.keep(&FlowCounts::default());
     assert!(left.rules().is_empty() && left.routes().is_empty());
-    let firewall = left.firewall(&Config::default(), BackendKind::Nftables);
+    let firewall = left.firewall(&Config::default(), BackendKind::Nftables, true);
     assert_eq!(firewall, None);
 }
 
