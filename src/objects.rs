@@ -59,6 +59,19 @@ pub struct Leg {
     pub via: Via,
     /// 1 to 256; the kernel stores one less (`rtnh_hops`).
     pub weight: u16,
+    /// The realm of this leg alone; 0 for the realm of the route.
+    pub realm: Realm,
+}
+
+impl Leg {
+    /// The only leg of a route.
+    pub fn only(via: Via) -> Leg {
+        Leg {
+            via,
+            weight: 1,
+            realm: Realm(0),
+        }
+    }
 }
 
 /// The effect of a route on a packet.
@@ -83,10 +96,7 @@ impl RouteTarget {
     /// The next hops of a route that forwards by its own next hops; empty for any other route.
     pub fn legs(&self) -> Vec<Leg> {
         match self {
-            RouteTarget::Via(via) => vec![Leg {
-                via: *via,
-                weight: 1,
-            }],
+            RouteTarget::Via(via) => vec![Leg::only(*via)],
             RouteTarget::Multipath(legs) => legs.clone(),
             _ => Vec::new(),
         }
@@ -143,7 +153,7 @@ impl BypassPath {
     /// A path with one next hop.
     pub fn single(via: Via, options: SharedOptions) -> BypassPath {
         BypassPath {
-            legs: vec![Leg { via, weight: 1 }],
+            legs: vec![Leg::only(via)],
             options,
         }
     }
@@ -204,8 +214,7 @@ pub struct Rule {
     pub iif: Option<String>,
     pub mark: Option<Mark>,
     /// Selectors without a field, in the order of `ip rule`. Of our rules, only those of the shut
-    /// state have one ([`Rule::is_of_shut`]), and the one that gives IPv4 packets of the bypass path a
-    /// realm.
+    /// state have one ([`Rule::is_of_shut`]), and those that give IPv4 packets of a path a realm.
     pub foreign_selectors: Vec<ForeignSelector>,
     pub action: RuleAction,
     pub protocol: Protocol,

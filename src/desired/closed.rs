@@ -25,10 +25,9 @@ use ipnet::IpNet;
 
 use super::counting::MOST_BESIDE;
 use super::pins::Pins;
+use super::realm::{self, Realms};
 use super::shut::FR_ACT_UNREACHABLE;
-use super::{
-    DesiredState, EgressPath, Inputs, disjoint, gateway, inbound, lookup, place, realm, rule,
-};
+use super::{DesiredState, EgressPath, Inputs, disjoint, gateway, inbound, lookup, place, rule};
 use crate::config::{AutoOr, Exemption};
 use crate::degraded::{Degradation, Part};
 use crate::facts::MainRoute;
@@ -43,14 +42,14 @@ const OPEN: &str = "[egress] enforce = false: a flush of our rules, a rule of an
 
 /// True if packets of the family on neither path are dropped.
 pub(super) fn is_closed(inputs: &Inputs, family: Family, state: &DesiredState) -> bool {
-    can_enforce(inputs).is_ok()
+    can_enforce(inputs, family).is_ok()
         && inputs.config.egress.enforces()
         && state.paths.get(family).egress != EgressPath::Main
 }
 
 /// The reason if the firewall cannot tell packets on neither path.
-fn can_enforce(inputs: &Inputs) -> Result<(), &'static str> {
-    if !inputs.backend.matches_next_hop() && !inputs.nf_tables_beside {
+fn can_enforce(inputs: &Inputs, family: Family) -> Result<(), &'static str> {
+    if is_by_realm(inputs) && family == Family::Ipv6 {
         return Err(
             "iptables cannot match the next hop, and the kernel takes no rules of nf_tables beside iptables",
         );
@@ -59,6 +58,11 @@ fn can_enforce(inputs: &Inputs) -> Result<(), &'static str> {
         return Err("kernel.marks.gateway needs two bits");
     }
     Ok(())
+}
+
+/// True if only iptables is there: realms stand in for next hops.
+pub(super) fn is_by_realm(inputs: &Inputs) -> bool {
+    !inputs.backend.matches_next_hop() && !inputs.nf_tables_beside
 }
 
 /// The policy rules of the look-ups about IPv6 destinations.
@@ -100,15 +104,7 @@ pub(super) fn complete(
         state.notes.extend(open);
         return;
     }
-    if let Err(reason) = can_enforce(inputs) {
-        let reason = format!("packets on neither path are not dropped: {reason}");
-        if asked {
-            let advice = "use a kernel with nf_tables, or remove the key enforce";
-            let degraded = Degradation::new(Part::Egress, None, reason).with_advice(advice);
-            state.degraded.push(degraded);
-        } else {
-            state.notes.push(reason);
-        }
+    if name_open(inputs, asked, state) {
         return;
     }
     let families = Family::ALL.into_iter();
@@ -120,6 +116,10 @@ pub(super) fn complete(
         return;
     }
     let mut rules = passing(inputs);
+    if is_by_realm(inputs) {
+        // A rule of both families would leave a chain without effect in ip6tables.
+        rules = of_ipv4(rules);
+    }
     for family in closed {
         let leaving = Leaving {
             inputs,
@@ -130,6 +130,45 @@ pub(super) fn complete(
         rules.extend(leaving.rules(numbers));
     }
     policy.extend(Hook::PostroutingClosed, rules);
+}
+
+/// Names the families whose packets the firewall cannot tell. Returns true if no other family is there.
+fn name_open(inputs: &Inputs, asked: bool, state: &mut DesiredState) -> bool {
+    let closable = |family: &Family| state.paths.get(*family).egress != EgressPath::Main;
+    let families: Vec<Family> = Family::ALL.into_iter().filter(closable).collect();
+    let mut open = 0;
+    for family in &families {
+        let Err(reason) = can_enforce(inputs, *family) else {
+            continue;
+        };
+        open += 1;
+        let reason = format!(
+            "{family}: packets on neither path are not dropped, and open flows are not pinned: {reason}"
+        );
+        if asked {
+            let advice = "use a kernel with nf_tables, or remove the key enforce";
+            let degraded = Degradation::new(Part::Egress, Some(*family), reason);
+            state.degraded.push(degraded.with_advice(advice));
+        } else {
+            state.notes.push(reason);
+        }
+    }
+    open > 0 && open == families.len()
+}
+
+/// The rules for IPv4.
+fn of_ipv4(rules: Vec<FwRule>) -> Vec<FwRule> {
+    let of_ipv6 = |condition: &Match| match condition {
+        Match::Source(net) => Family::of_net(net) == Family::Ipv6,
+        _ => false,
+    };
+    let rules = rules.into_iter();
+    let rules = rules.filter(|rule| !rule.matches.iter().any(of_ipv6));
+    let only = |rule| FwRule {
+        family: Some(Family::Ipv4),
+        ..rule
+    };
+    rules.map(only).collect()
 }
 
 /// The packets of both families that pass.
@@ -175,12 +214,19 @@ impl Leaving<'_> {
             family,
             vec![Match::DestinationAnyOf(self.near(&devices))],
         )];
-        let gateways = self.inputs.config.egress.gateways_of(self.family);
-        let gateways = gateways.into_iter().map(Match::NextHop);
         rules.extend(self.astray(&devices));
-        rules.extend(gateways.map(|gateway| accept(family, vec![gateway])));
-        rules.extend(self.pinned(&devices));
-        if self.bypass.is_some() {
+        if is_by_realm(self.inputs) {
+            let egress = Realms::of(numbers).egress();
+            let slots = self.pins.into_iter().flat_map(Pins::realms_of_slots);
+            let realms = std::iter::once(egress).chain(slots);
+            rules.extend(realms.map(|realm| accept(family, vec![Match::Realm(realm)])));
+        } else {
+            let gateways = self.inputs.config.egress.gateways_of(self.family);
+            let gateways = gateways.into_iter().map(Match::NextHop);
+            rules.extend(gateways.map(|gateway| accept(family, vec![gateway])));
+            rules.extend(self.pinned(&devices));
+        }
+        if self.bypass.is_some() || is_by_realm(self.inputs) {
             match self.family {
                 Family::Ipv4 => {
                     rules.push(accept(family, vec![Match::Realm(realm::of(numbers))]));
@@ -192,7 +238,9 @@ impl Leaving<'_> {
         let facts = self.inputs.facts;
         let named = devices.iter().map(|device| facts.device_name(*device));
         let named = named.map(Match::OutputInterface);
-        let numbered = devices.iter().copied().map(Match::OutputIndex);
+        // No rule of iptables matches the number.
+        let numbered = devices.iter().filter(|_| !is_by_realm(self.inputs));
+        let numbered = numbered.copied().map(Match::OutputIndex);
         rules.extend(named.chain(numbered).map(|out| FwRule {
             family,
             matches: vec![out],
@@ -251,7 +299,11 @@ impl Leaving<'_> {
     fn astray(&self, devices: &BTreeSet<IfIndex>) -> Vec<FwRule> {
         let astray = self.pins.map_or_else(Vec::new, Pins::astray);
         let by = |device: &IfIndex| {
-            let out = Match::OutputIndex(*device);
+            let out = if is_by_realm(self.inputs) {
+                Match::OutputInterface(self.inputs.facts.device_name(*device))
+            } else {
+                Match::OutputIndex(*device)
+            };
             let all = astray.iter().cloned();
             let all = all.map(move |matches| [matches, vec![out.clone()]].concat());
             all.collect::<Vec<_>>()

@@ -3,17 +3,19 @@
 use std::net::IpAddr;
 
 use super::{
-    DesiredState, EgressPath, Inputs, WORST_METRIC, closed,
+    DesiredState, EgressPath, Inputs, WORST_METRIC, by_realm, closed,
     counting::{self, Counting},
     gateway, inbound, landing, lookup, main_without_default, metric,
     pins::Pins,
-    place, presence, realm, route, rule, special,
+    place, presence,
+    realm::Realms,
+    route, rule, special,
 };
 use crate::config::WhenDown;
 use crate::degraded::Part;
-use crate::objects::{ForeignSelector, Leg, RouteTarget, RuleAction, Via};
+use crate::objects::{ForeignSelector, Leg, RouteTarget, Rule, RuleAction, Via};
 use crate::ownership::Numbers;
-use crate::types::{Family, PerFamily};
+use crate::types::{Family, PerFamily, Realm};
 
 /// Adds the egress path, the rules and the marks to a state with bypass routes.
 pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
@@ -41,23 +43,38 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         inbound.mark = Some(inputs.config.kernel.path_mask.packet());
         let main = rule(place::MAIN, main_without_default(family));
         let mut bypass = bypasses.then(|| rule(place::BYPASS, lookup(numbers.bypass_table)));
-        let egress = egresses.then(|| rule(place::EGRESS, lookup(numbers.egress_table)));
-        if closed::is_closed(inputs, family, state) {
-            let realm = ForeignSelector::Realms(u32::from(realm::of(&numbers).0));
-            let ipv4 = bypass.iter_mut().filter(|_| family == Family::Ipv4);
-            ipv4.for_each(|rule| rule.foreign_selectors.push(realm.clone()));
-            if bypasses {
-                state.rules.extend(closed::proof(inputs, &numbers, family));
-            }
+        let mut egress = egresses.then(|| rule(place::EGRESS, lookup(numbers.egress_table)));
+        let closed = closed::is_closed(inputs, family, state);
+        let realms = (closed && family == Family::Ipv4).then(|| Realms::of(&numbers));
+        let by_realm = realms.filter(|_| closed::is_by_realm(inputs));
+        let give = |rule: &mut Rule, realm: Realm| {
+            let realm = ForeignSelector::Realms(u32::from(realm.0));
+            rule.foreign_selectors.push(realm);
+        };
+        if let (Some(realms), Some(bypass)) = (realms, &mut bypass) {
+            give(bypass, realms.bypass());
+        }
+        if let (Some(realms), Some(egress)) = (by_realm, &mut egress) {
+            give(egress, realms.egress());
+        }
+        if closed && bypasses {
+            state.rules.extend(closed::proof(inputs, &numbers, family));
         }
         state.rules.extend([inbound, main]);
         state.rules.extend(bypass.into_iter().chain(egress));
         state.rules.push(landing(&numbers, family));
-        let pins_flows = closed::is_closed(inputs, family, state) && inputs.config.egress.pins();
-        if let Some(mut paths) = counting::of_host(inputs, &numbers, family, pins_flows, state) {
-            let pinned = pins_flows.then(|| Pins::of(inputs, family, &mut state.notes));
+        let pinned = (closed && inputs.config.egress.pins())
+            .then(|| Pins::of(inputs, family, by_realm, &mut state.notes));
+        let paths = match by_realm {
+            Some(realms) => Some(by_realm::paths(realms, pinned.as_ref())),
+            None => counting::of_host(inputs, &numbers, family, pinned.is_some(), state),
+        };
+        if let Some(mut paths) = paths {
             if let Some(pinned) = &pinned {
                 pinned.complete(inputs, &numbers, state);
+                if by_realm.is_some() {
+                    by_realm::label(pinned, &numbers, state);
+                }
                 let conditions = paths.bypass.iter_mut().chain(&mut paths.egress);
                 conditions.for_each(|all| all.extend(pinned.without_exempt(inputs)));
             }
@@ -103,12 +120,11 @@ fn egress(inputs: &Inputs, numbers: &Numbers, family: Family, state: &mut Desire
     // without carrier, unless the leg is marked onlink. `gateway::egress` has found each gateway
     // in a connected network, so the mark skips no check.
     let onlink = gateways.len() > 1 && family == Family::Ipv6;
-    let legs = usable.iter().map(|via| Leg {
-        via: Via {
+    let legs = usable.iter().map(|via| {
+        Leg::only(Via {
             onlink: onlink || via.onlink,
             ..*via
-        },
-        weight: 1,
+        })
     });
     if let Some(target) = RouteTarget::through(legs.collect()) {
         state

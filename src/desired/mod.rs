@@ -1,6 +1,7 @@
 //! Computes the wanted kernel state from prefixes, settings and host facts. Pure.
 
 mod addresses;
+mod by_realm;
 mod bypass_match;
 mod chains;
 mod closed;

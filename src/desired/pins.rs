@@ -20,14 +20,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{
-    DesiredState, Inputs, WORST_METRIC, gateway, lookup, metric, place, realm, route, rule,
-};
+use super::realm::{self, Realms};
+use super::{DesiredState, Inputs, WORST_METRIC, gateway, lookup, metric, place, route, rule};
 use crate::config::Exemption;
 use crate::firewall::{FwRule, Hook, Match, Path, Ruleset, Statement};
 use crate::objects::{BypassPath, ForeignSelector, Route, RouteTarget};
 use crate::ownership::Numbers;
-use crate::types::{Family, Mark, PerFamily, PinMarks, Slot};
+use crate::types::{Family, Mark, PerFamily, PinMarks, Realm, Slot};
 
 /// The slots that the kernel knows, and the slots with open flows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -73,6 +72,8 @@ pub(super) struct Pins {
     family: Family,
     /// True if the rules lie in nf_tables beside iptables, which cannot match the next hop.
     pub(super) beside_iptables: bool,
+    /// The realms that stand in for next hops, which iptables cannot match.
+    realms: Option<Realms>,
     slots: BTreeMap<Slot, IpAddr>,
     /// The slot of egress flows through no gateway with a slot; 0 for none.
     other: Slot,
@@ -84,7 +85,12 @@ pub(super) struct Pins {
 
 impl Pins {
     /// The pins of a family whose packets are on one of the paths for certain.
-    pub(super) fn of(inputs: &Inputs, family: Family, notes: &mut Vec<String>) -> Pins {
+    pub(super) fn of(
+        inputs: &Inputs,
+        family: Family,
+        realms: Option<Realms>,
+        notes: &mut Vec<String>,
+    ) -> Pins {
         let config = &inputs.config.egress;
         let marks = inputs.config.kernel.pin_marks();
         let configured: BTreeSet<IpAddr> = config.gateways_of(family).into_iter().collect();
@@ -107,7 +113,8 @@ impl Pins {
         Pins {
             marks,
             family,
-            beside_iptables: !inputs.backend.matches_next_hop(),
+            beside_iptables: !inputs.backend.matches_next_hop() && realms.is_none(),
+            realms,
             slots,
             other: 0,
             configured,
@@ -122,6 +129,7 @@ impl Pins {
             marks: inputs.config.kernel.pin_marks(),
             family,
             beside_iptables: false,
+            realms: None,
             slots: BTreeMap::new(),
             other: EGRESS_OF_NAT,
             configured: BTreeSet::new(),
@@ -147,8 +155,10 @@ impl Pins {
                 absent: all,
             };
         }
-        let hop = |gateway: &IpAddr| conditions.contains(&Match::NextHop(*gateway));
-        let slot = self.slots.iter().find(|(_, gateway)| hop(gateway));
+        let slot = self.slots.iter().find(|(slot, gateway)| {
+            let own = self.through(**slot, **gateway);
+            conditions.contains(&own)
+        });
         let egress = self.marks.slot(slot.map_or(self.other, |(slot, _)| *slot));
         FirstPacket {
             mark: egress,
@@ -173,7 +183,7 @@ impl Pins {
     pub(super) fn complete(&self, inputs: &Inputs, numbers: &Numbers, state: &mut DesiredState) {
         let bypass = state.paths.get(self.family).bypass.clone();
         state.paths.get_mut(self.family).slots = Some(self.slots.clone());
-        self.through(numbers, 0, bypass.as_ref(), state);
+        self.path(numbers, 0, bypass.as_ref(), state);
         for (slot, gateway) in &self.slots {
             self.table(numbers, *slot, state);
             let via = gateway::egress(inputs, *gateway).ok();
@@ -201,12 +211,12 @@ impl Pins {
     ) {
         let bypass = state.paths.get(self.family).bypass.clone();
         state.paths.get_mut(self.family).slots = Some(BTreeMap::new());
-        self.through(numbers, 0, bypass.as_ref(), state);
-        self.through(numbers, EGRESS_OF_NAT, egress, state);
+        self.path(numbers, 0, bypass.as_ref(), state);
+        self.path(numbers, EGRESS_OF_NAT, egress, state);
     }
 
     /// Adds the table of a path.
-    fn through(
+    fn path(
         &self,
         numbers: &Numbers,
         slot: Slot,
@@ -259,11 +269,53 @@ impl Pins {
             0 => self.marks.bypass_packet(),
             slot => self.marks.slot(slot),
         });
-        if (slot, family) == (0, Family::Ipv4) {
-            let realm = u32::from(realm::of(numbers).0);
-            rule.foreign_selectors.push(ForeignSelector::Realms(realm));
-        }
+        let realm = match (slot, self.realms) {
+            (0, _) => (family == Family::Ipv4).then(|| realm::of(numbers)),
+            (slot, realms) => realms.map(|realms| realms.slot(slot)),
+        };
+        let realm = realm.map(|realm| ForeignSelector::Realms(u32::from(realm.0)));
+        rule.foreign_selectors.extend(realm);
         state.rules.push(rule);
+    }
+
+    /// The realm of routes through a gateway; 0 without a slot.
+    pub(super) fn realm_of(&self, gateway: IpAddr) -> Realm {
+        let mut slots = self.slots.iter();
+        let slot = slots.find(|(_, known)| **known == gateway);
+        let realm = slot.and_then(|(slot, _)| Some(self.realms?.slot(*slot)));
+        realm.unwrap_or(Realm(0))
+    }
+
+    /// The realms of all slots.
+    pub(super) fn realms_of_slots(&self) -> impl Iterator<Item = Realm> {
+        let realms = self.realms.into_iter();
+        realms.flat_map(|realms| self.slots.keys().map(move |slot| realms.slot(*slot)))
+    }
+
+    /// Matches packets through the gateway of a slot.
+    fn through(&self, slot: Slot, gateway: IpAddr) -> Match {
+        match self.realms {
+            Some(realms) => Match::Realm(realms.slot(slot)),
+            None => Match::NextHop(gateway),
+        }
+    }
+
+    /// Matches packets through no gateway of the slot.
+    fn elsewhere(&self, slot: Slot, gateway: IpAddr) -> Match {
+        match self.realms {
+            Some(realms) => Match::NotRealm(realms.slot(slot)),
+            None => Match::NotNextHop(gateway),
+        }
+    }
+
+    /// Matches packets by the egress path.
+    fn egress(&self) -> BTreeSet<Match> {
+        if let Some(realms) = self.realms {
+            let all = std::iter::once(realms.egress()).chain(self.realms_of_slots());
+            return all.map(Match::Realm).collect();
+        }
+        let gateways = self.slots.values().chain(&self.configured);
+        gateways.copied().map(Match::NextHop).collect()
     }
 
     /// Adds the rules that mark packets of flows that would take another path.
@@ -277,12 +329,13 @@ impl Pins {
         policy.extend(output, self.displaced());
     }
 
-    /// Flow mark and packet mark of each slot, and of the bypass path.
-    fn of_flows(&self) -> impl Iterator<Item = (Mark, Mark, Option<IpAddr>)> {
+    /// Flow mark and packet mark of each slot, and of the bypass path; for a slot with the match of
+    /// packets on another path.
+    fn of_flows(&self) -> impl Iterator<Item = (Mark, Mark, Option<Match>)> {
         let bypass = (self.marks.bypass_flow(), self.marks.bypass_packet(), None);
         let slot = |(slot, gateway): (&Slot, &IpAddr)| {
             let mark = self.marks.slot(*slot);
-            (mark, mark, Some(*gateway))
+            (mark, mark, Some(self.elsewhere(*slot, *gateway)))
         };
         let other = (self.other != 0).then(|| {
             let mark = self.marks.slot(self.other);
@@ -296,38 +349,30 @@ impl Pins {
         marking(self.marks, self.family, (flow, packet), matches)
     }
 
-    fn gateways(&self) -> BTreeSet<IpAddr> {
-        let slots = self.slots.values();
-        slots.chain(&self.configured).copied().collect()
-    }
-
     /// The marked packets that leave by another path than their flow.
     pub(super) fn astray(&self) -> Vec<Vec<Match>> {
         let by = |mark, hop| vec![Match::PacketMark(mark), hop];
-        let gateways = self.gateways().into_iter();
         let bypass = self.marks.bypass_packet();
-        let bypass = gateways.map(|gateway| by(bypass, Match::NextHop(gateway)));
+        let bypass = self.egress().into_iter().map(|hop| by(bypass, hop));
         let slots = self.slots.iter();
         let slots = slots.map(|(slot, gateway)| {
-            let hop = Match::NotNextHop(*gateway);
-            by(self.marks.slot(*slot), hop)
+            let elsewhere = self.elsewhere(*slot, *gateway);
+            by(self.marks.slot(*slot), elsewhere)
         });
         bypass.chain(slots).collect()
     }
 
     fn displaced(&self) -> Vec<FwRule> {
-        let gateways = self.gateways();
+        let egress = self.egress();
         let mut rules = Vec::new();
-        for (flow, packet, own) in self.of_flows() {
-            match own {
-                Some(gateway) => {
-                    rules.push(self.rule(flow, packet, vec![Match::NotNextHop(gateway)]));
-                }
+        for (flow, packet, elsewhere) in self.of_flows() {
+            match elsewhere {
+                Some(elsewhere) => rules.push(self.rule(flow, packet, vec![elsewhere])),
                 // The bypass path may have several next hops, or none with an address.
                 None => rules.extend(
-                    gateways
+                    egress
                         .iter()
-                        .map(|other| self.rule(flow, packet, vec![Match::NextHop(*other)])),
+                        .map(|other| self.rule(flow, packet, vec![other.clone()])),
                 ),
             }
         }

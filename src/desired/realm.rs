@@ -1,12 +1,40 @@
-//! The realm on the bypass routes: tells the paths apart if both have the same next hop.
+//! Realms: IPv4 routes and rules with a realm show in the firewall which path a packet took.
 
 use super::DesiredState;
 use crate::ownership::Numbers;
-use crate::types::{Family, Realm};
+use crate::types::{Family, Realm, Slot};
 
-/// The realm: the number of our protocol, which marks our routes in `ip route` already.
+/// The realm of the bypass path: the number of our protocol, which marks our routes in `ip route`
+/// already.
 pub fn of(numbers: &Numbers) -> Realm {
     Realm(u16::from(numbers.protocol.0))
+}
+
+/// The realms of the paths: the number of our protocol and those after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Realms(Realm);
+
+impl Realms {
+    /// The realms under these numbers.
+    pub fn of(numbers: &Numbers) -> Realms {
+        Realms(of(numbers))
+    }
+
+    /// The bypass path.
+    pub fn bypass(self) -> Realm {
+        self.0
+    }
+
+    /// The egress path, through a gateway without a slot.
+    pub fn egress(self) -> Realm {
+        self.slot(0)
+    }
+
+    /// The egress path through the gateway of a slot.
+    pub fn slot(self, slot: Slot) -> Realm {
+        let after = u16::try_from(slot).unwrap_or(u16::MAX);
+        Realm(self.0.0.saturating_add(1).saturating_add(after))
+    }
 }
 
 /// The reason for a realm where both paths have the same next hop.

@@ -190,8 +190,8 @@ fn live_legs(hops: &[MainRoute], device: Option<IfIndex>) -> Vec<Leg> {
         .filter(|hop| Some((hop.state, Reverse(hop.preference))) == best)
         .filter_map(|hop| {
             Some(Leg {
-                via: hop.via()?,
                 weight: hop.weight,
+                ..Leg::only(hop.via()?)
             })
         })
         .collect();

@@ -16,7 +16,7 @@ pub enum Piece {
     Clamp,
     /// The drop of packets with a wrong address after all translation.
     Last,
-    /// The drop of packets on neither path (host role); beside iptables also the marks of pinned flows.
+    /// The drop of packets on neither path, and the packet marks of pinned flows (host role).
     Closed,
     /// The marks for the policies that close the path after a flush.
     Switch,
@@ -37,14 +37,16 @@ impl Piece {
 
     fn holds(self, hook: Hook, rule: &FwRule) -> bool {
         let counts = hook == Hook::PostroutingCount || matches!(rule.verdict, Statement::Count(_));
+        let marks = matches!(hook, Hook::Prerouting | Hook::OutputReroute);
+        let pins = marks && matches!(rule.verdict, Statement::SetPacketMark(_));
         match self {
             Piece::All => true,
             Piece::Counting => counts,
             Piece::Switch => hook.is_of_switch(),
-            Piece::Closed => hook == Hook::PostroutingClosed || hook.is_of_pins(),
+            Piece::Closed => hook == Hook::PostroutingClosed || hook.is_of_pins() || pins,
             Piece::Last => hook == Hook::PostroutingLast,
             Piece::Clamp => matches!(rule.verdict, Statement::ClampMss(_)),
-            Piece::Inbound => !counts && matches!(hook, Hook::Prerouting | Hook::OutputReroute),
+            Piece::Inbound => !counts && !pins && marks,
         }
     }
 }

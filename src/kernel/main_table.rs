@@ -167,7 +167,10 @@ fn behind(id: NexthopId, objects: &[NexthopObject]) -> Vec<Hop> {
         object.map(|object| &object.kind)
     };
     let hop = |via: Via, weight| Hop {
-        leg: Leg { via, weight },
+        leg: Leg {
+            weight,
+            ..Leg::only(via)
+        },
         state: HopState::Live,
     };
     let members = match kind(id) {

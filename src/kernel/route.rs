@@ -278,14 +278,11 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
         }
     }
     let hop = device.map(|device| Hop {
-        leg: Leg {
-            via: Via {
-                gateway,
-                device,
-                onlink: flags & RTNH_F_ONLINK != 0,
-            },
-            weight: 1,
-        },
+        leg: Leg::only(Via {
+            gateway,
+            device,
+            onlink: flags & RTNH_F_ONLINK != 0,
+        }),
         state: hop_state(flags),
     });
     let dst = IpNet::new(dst, header[1]).map_err(|_| WireError::Malformed("prefix length"))?;

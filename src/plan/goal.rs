@@ -151,10 +151,7 @@ fn legs_behind(id: NexthopId, objects: &[NexthopObject]) -> Vec<Leg> {
         object.map(|object| &object.kind)
     };
     let leg = |id: &NexthopId| match kind(id) {
-        Some(NexthopKind::Single(via)) => Some(Leg {
-            via: *via,
-            weight: 1,
-        }),
+        Some(NexthopKind::Single(via)) => Some(Leg::only(*via)),
         _ => None,
     };
     match kind(&id) {
@@ -223,10 +220,7 @@ mod tests {
             });
             goal.routes.first().map(|route| route.target.clone())
         };
-        let leg = |last| Leg {
-            via: via(last),
-            weight: 1,
-        };
+        let leg = |last| Leg::only(via(last));
         let both = RouteTarget::Multipath(vec![leg(10), leg(20)]);
         assert_eq!(target_over(108_400), Some(both));
         assert_eq!(target_over(108_401), Some(RouteTarget::Via(via(10))));

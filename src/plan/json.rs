@@ -74,6 +74,9 @@ fn put_route(fields: &mut Map<String, Value>, route: &Route, devices: &Devices) 
                 let mut fields = Map::new();
                 put_via(&mut fields, &leg.via, devices);
                 fields.insert("weight".into(), json!(leg.weight));
+                if leg.realm.0 != 0 {
+                    fields.insert("realm".into(), json!(leg.realm));
+                }
                 Value::Object(fields)
             });
             fields.insert("nexthops".into(), legs.collect());

@@ -260,12 +260,14 @@ fn via_text(via: &Via, context: &Context) -> String {
 }
 
 fn leg_text(leg: &Leg, context: &Context) -> String {
-    let via = via_text(&leg.via, context);
-    if leg.weight == 1 {
-        format!("nexthop {via}")
-    } else {
-        format!("nexthop {via} weight {}", leg.weight)
+    let mut text = format!("nexthop {}", via_text(&leg.via, context));
+    if leg.weight != 1 {
+        let _ = write!(text, " weight {}", leg.weight);
     }
+    if leg.realm.0 != 0 {
+        let _ = write!(text, " realm {}", leg.realm);
+    }
+    text
 }
 
 /// The route's target in the words of `ip route`.

@@ -5,14 +5,11 @@ use std::os::unix::fs::symlink;
 
 use rustix::fs::{FlockOperation, flock};
 use trailblazer::config::{Role, parse};
-use trailblazer::firewall::{
-    BackendKind, ObservedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
-};
 use trailblazer::kernel::Kernel;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
-use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
 use trailblazer::reconcile::{Options, Outcome, one_shot};
 
+use crate::no_nf_tables::NoNfTables;
 use crate::site::{ROWS, Site, TOKEN, document};
 
 #[test]
@@ -37,46 +34,6 @@ fn missing_iptables_binary_is_named_and_the_rest_goes_in() {
         site.assert_closed();
         assert_eq!(site.bypass().len(), 4);
     });
-}
-
-/// A kernel without nf_tables. The test's kernel has nf_tables and cannot lose it, so a fake
-/// backend gives the same answers as the real one would; the iptables backend is real and looks for
-/// programs that do not exist.
-struct NoNfTables;
-
-impl FirewallBackend for NoNfTables {
-    fn kind(&self) -> BackendKind {
-        BackendKind::Nftables
-    }
-    fn description(&self) -> String {
-        "nf_tables, absent".to_owned()
-    }
-    fn variant(&self) -> Variant {
-        Variant::Nft
-    }
-    fn certainly_holds_ours(&mut self, _: &ObservedFirewall) -> bool {
-        false
-    }
-    fn observe(&mut self) -> Result<ObservedFirewall, FirewallError> {
-        Ok(ObservedFirewall::Unavailable(
-            "this kernel has no nf_tables".to_owned(),
-        ))
-    }
-    fn render(&self, _: &Ruleset) -> Result<Vec<String>, FirewallError> {
-        panic!("nothing is rendered for a backend that isn't there")
-    }
-    fn traffic(&mut self) -> Result<Option<PathTraffic>, FirewallError> {
-        Ok(None)
-    }
-    fn replace(&mut self, _: &Ruleset) -> Result<(), FirewallError> {
-        panic!("nothing is written to a backend that isn't there")
-    }
-    fn restore(&mut self, _: &SavedRules) -> Result<(), FirewallError> {
-        panic!("nothing is written to a backend that isn't there")
-    }
-    fn remove(&mut self) -> Result<(), FirewallError> {
-        panic!("nothing is written to a backend that isn't there")
-    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ mod firewall;
 mod guard;
 mod host;
 mod kinds;
+#[path = "../no_nf_tables/mod.rs"]
+mod no_nf_tables;
 mod rows;
 mod settings;
 mod site;

@@ -141,7 +141,10 @@ pub fn route(line: &str, names: &Names) -> Route {
         (None, None) if multipath => RouteTarget::through(
             hops.into_iter()
                 .zip(weights)
-                .map(|(via, weight)| Leg { via, weight })
+                .map(|(via, weight)| Leg {
+                    weight,
+                    ..Leg::only(via)
+                })
                 .collect(),
         )
         .expect("a multipath route has next hops"),

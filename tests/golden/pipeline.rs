@@ -5,7 +5,8 @@ use trailblazer::config::{AutoOr, Config};
 use trailblazer::desired::{DesiredState, Inputs, desired};
 use trailblazer::firewall::{BackendKind, ObservedFirewall, Ruleset, Variant};
 use trailblazer::guard::{self, Environment, Fetch, GuardState, LastGood, judge};
-use trailblazer::kernel::firewall;
+use trailblazer::kernel::firewall::iptables::IptablesBackend;
+use trailblazer::kernel::firewall::{self, FirewallBackend};
 use trailblazer::objects::RuleAction;
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::Ownership;
@@ -30,7 +31,11 @@ pub const SOURCE_NOTE: &str = "note      source:";
 
 /// A backend's own text of a policy.
 pub fn render(backend: BackendKind, ruleset: &Ruleset) -> Vec<String> {
-    let rendered = firewall::backend(backend).render(ruleset);
+    text(&*firewall::backend(backend), backend, ruleset)
+}
+
+fn text(firewall: &dyn FirewallBackend, backend: BackendKind, ruleset: &Ruleset) -> Vec<String> {
+    let rendered = firewall.render(ruleset);
     rendered.unwrap_or_else(|error| panic!("{backend} renders what desired builds: {error}"))
 }
 
@@ -173,7 +178,13 @@ pub fn run(case: &Case) -> Outcome {
     let text = wanted
         .firewall
         .as_ref()
-        .map(|ruleset| render(backend, ruleset))
+        .map(|ruleset| {
+            if has_nf_tables(&state) {
+                render(backend, ruleset)
+            } else {
+                text(&IptablesBackend::detect(), backend, ruleset)
+            }
+        })
         .unwrap_or_default();
     let goal = Goal::of(wanted.clone(), backend, text);
     let steps = plan(&goal, &state, &ownership);

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agents;
+mod alone;
 mod drain;
 mod history;
 mod iptables;
@@ -13,6 +14,8 @@ mod killer;
 mod listing;
 mod more;
 mod nat;
+#[path = "../no_nf_tables/mod.rs"]
+mod no_nf_tables;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod scenes;

@@ -28,13 +28,12 @@ fn pins() -> Pins {
 }
 
 fn decision(table: u32, hops: &[&str]) -> RouteDecision {
-    let via = |hop: &&str| crate::objects::Leg {
-        via: Via {
+    let via = |hop: &&str| {
+        crate::objects::Leg::only(Via {
             gateway: Some(address(hop)),
             device: IfIndex(2),
             onlink: false,
-        },
-        weight: 1,
+        })
     };
     let target = RouteTarget::through(hops.iter().map(via).collect());
     RouteDecision::Route(Route {

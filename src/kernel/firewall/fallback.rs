@@ -212,8 +212,10 @@ impl Fallback {
 
 /// The optional parts outside of the policy that iptables checks.
 fn fixed(backend: &dyn FirewallBackend) -> &'static [Piece] {
-    if backend.has_own_place_for_last() {
+    if backend.has_own_place_for_last() && backend.marks_forwarded() {
         &[Piece::Last, Piece::Switch, Piece::Closed]
+    } else if backend.has_own_place_for_last() {
+        &[Piece::Last, Piece::Switch]
     } else {
         &[]
     }

@@ -86,6 +86,17 @@ impl Guarded {
         !REFUSED.load(Ordering::Relaxed) && self.has_nf_tables()
     }
 
+    /// The rules that lie in iptables.
+    fn within(&self, ruleset: &Ruleset) -> Ruleset {
+        let mut within = ruleset.clone();
+        if self.is_usable() {
+            within
+                .chains
+                .retain(|chain| !chain.hook.is_beside_iptables());
+        }
+        within
+    }
+
     fn table(&mut self) -> Result<ObservedFirewall, FirewallError> {
         if self.has_nf_tables() {
             self.table.observe()
@@ -205,7 +216,7 @@ impl FirewallBackend for Guarded {
     }
 
     fn render(&self, ruleset: &Ruleset) -> Result<Vec<String>, FirewallError> {
-        let mut text = self.rules.render(ruleset)?;
+        let mut text = self.rules.render(&self.within(ruleset))?;
         if let Some(last) = self.last(ruleset) {
             text.extend(self.table.render(&last)?);
         }
@@ -235,12 +246,13 @@ impl FirewallBackend for Guarded {
             Some(last) => self.table.render(last)?,
             None => Vec::new(),
         };
+        let within = self.within(ruleset);
         let mut marks = last.clone().unwrap_or_default();
         marks.chains.retain(|chain| chain.hook.is_of_switch());
         self.change(
             &wanted,
             [&last.clone().unwrap_or_default(), &marks],
-            |rules| rules.replace(ruleset),
+            |rules| rules.replace(&within),
             |this| last.map_or(Ok(()), |last| this.install(&last)),
         )
     }
@@ -265,7 +277,7 @@ impl FirewallBackend for Guarded {
 
     fn rehearse(&mut self, ruleset: &Ruleset) -> Result<(), FirewallError> {
         self.learn(ruleset);
-        self.rules.rehearse(ruleset)
+        self.rules.rehearse(&self.within(ruleset))
     }
 
     fn has_own_place_for_last(&self) -> bool {

@@ -33,8 +33,13 @@ pub(super) fn put_legs(buffer: &mut Vec<u8>, route: &Route, legs: &[Leg]) {
         if let Some(gateway) = leg.via.gateway {
             put_gateway(&mut attributes, route.key.family(), gateway);
         }
-        if route.realm.0 != 0 {
-            put_u32(&mut attributes, RTA_FLOW, u32::from(route.realm.0));
+        let realm = if leg.realm.0 == 0 {
+            route.realm
+        } else {
+            leg.realm
+        };
+        if realm.0 != 0 {
+            put_u32(&mut attributes, RTA_FLOW, u32::from(realm.0));
         }
         // At most two attributes of 20 and 8 bytes: the length always fits.
         let length = (RTNEXTHOP + attributes.len()) as u16;
@@ -79,21 +84,21 @@ pub(super) fn via_address(attribute: &Attribute) -> Result<IpAddr, WireError> {
     .address()
 }
 
-/// Reads the legs of a multipath route, and the realm where the legs carry one.
+/// Reads the legs of a multipath route, and the realm if all legs carry the same one.
 pub(super) fn decode_legs(mut rest: &[u8]) -> Result<(Vec<Hop>, Option<Realm>), WireError> {
-    let (mut legs, mut realm) = (Vec::new(), None);
+    let mut legs: Vec<Hop> = Vec::new();
     while rest.len() >= RTNEXTHOP {
         let length = usize::from(u16_at(rest, 0)?);
         let attributes = rest
             .get(RTNEXTHOP..length)
             .ok_or(WireError::Malformed("next hop length"))?;
-        let mut gateway = None;
+        let (mut gateway, mut realm) = (None, Realm(0));
         for attribute in each_attribute(attributes) {
             let attribute = attribute?;
             match attribute.kind {
                 RTA_GATEWAY => gateway = Some(attribute.address()?),
                 RTA_VIA => gateway = Some(via_address(&attribute)?),
-                RTA_FLOW => realm = Some(realm_of(&attribute)?),
+                RTA_FLOW => realm = realm_of(&attribute)?,
                 _ => {}
             }
         }
@@ -106,12 +111,20 @@ pub(super) fn decode_legs(mut rest: &[u8]) -> Result<(Vec<Hop>, Option<Realm>), 
                     onlink: flags & RTNH_F_ONLINK != 0,
                 },
                 weight: u16::from(rest[3]) + 1,
+                realm,
             },
             state: hop_state(flags),
         });
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
     }
-    Ok((legs, realm))
+    let first = legs.first().map(|hop| hop.leg.realm);
+    let common = first.filter(|realm| legs.iter().all(|hop| hop.leg.realm == *realm));
+    if common.is_some() {
+        for hop in &mut legs {
+            hop.leg.realm = Realm(0);
+        }
+    }
+    Ok((legs, common.filter(|realm| realm.0 != 0)))
 }
 
 /// The destination realm is the low half; the source realm above has no meaning in our routes.
@@ -141,10 +154,7 @@ pub(super) fn join_legs(routes: Vec<Route>) -> Vec<Route> {
 /// The next hops with a gateway: the kernel joins no others to a multipath route.
 fn legs_of(target: &RouteTarget) -> Option<Vec<Leg>> {
     match target {
-        RouteTarget::Via(via) if via.gateway.is_some() => Some(vec![Leg {
-            via: *via,
-            weight: 1,
-        }]),
+        RouteTarget::Via(via) if via.gateway.is_some() => Some(vec![Leg::only(*via)]),
         RouteTarget::Multipath(legs) => Some(legs.clone()),
         _ => None,
     }
@@ -167,6 +177,7 @@ mod tests {
                 onlink: device == 3,
             },
             weight,
+            realm: Realm(0),
         }
     }
 
@@ -199,6 +210,22 @@ mod tests {
             let read = decode(&buffer).unwrap().unwrap().into_route();
             assert_eq!(read, route);
         }
+    }
+
+    #[test]
+    fn realm_of_each_leg_reads_back_as_written() {
+        let with = |gateway, realm| Leg {
+            realm: Realm(realm),
+            ..leg(gateway, 2, 1)
+        };
+        let legs = vec![with("10.0.1.10", 85), with("10.0.1.20", 86)];
+        let route = Route {
+            realm: Realm(0),
+            ..default_over("0.0.0.0/0", RouteTarget::through(legs).unwrap())
+        };
+        let mut buffer = Vec::new();
+        encode(Write::Replace, &route, &mut buffer);
+        assert_eq!(decode(&buffer).unwrap().unwrap().into_route(), route);
     }
 
     #[test]

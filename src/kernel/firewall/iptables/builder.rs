@@ -14,7 +14,7 @@
 //! chain `TRAILBLAZER-REST<n>`, the target for packets without a match.
 
 use super::conditions::{Conditions, Side, TCP_SYN};
-use super::model::{JUMP_COMMENT, Jump, OwnTable};
+use super::model::{CLOSED_CHAIN, JUMP_COMMENT, Jump, OwnTable};
 use super::rule::ChainRule;
 use super::script::marker;
 
@@ -40,11 +40,14 @@ impl Builder {
     }
 
     /// Adds the jump from a built-in chain, in the first place: the first nat rule to translate a flow
-    /// decides.
+    /// decides. A jump to the chain `closed` stays before the others: no dropped packet marks its flow.
     pub fn hook(&mut self, builtin: &str, chain: &str) {
+        let mut others = self.table.jumps.iter();
+        let first =
+            others.any(|jump| jump.from == builtin && jump.rule.raw.ends_with(CLOSED_CHAIN));
         self.table.jumps.push(Jump {
             from: builtin.to_owned(),
-            position: 1,
+            position: if first { 2 } else { 1 },
             rule: ChainRule::spelled(&format!("-m comment --comment {JUMP_COMMENT} -j {chain}")),
         });
         self.table.jumps.sort_by(|a, b| a.from.cmp(&b.from));

@@ -14,6 +14,9 @@ pub const PREFIX: &str = "TRAILBLAZER-";
 /// The chain of [`Hook::PostroutingGuard`].
 pub const GUARD_CHAIN: &str = "TRAILBLAZER-GUARD";
 
+/// The chain of [`Hook::PostroutingClosed`], whose jump comes before the others.
+pub const CLOSED_CHAIN: &str = "TRAILBLAZER-CLOSED";
+
 /// The comment on our jumps from built-in chains: the mark of ownership.
 pub const JUMP_COMMENT: &str = "trailblazer";
 
@@ -168,6 +171,7 @@ pub fn place(hook: Hook) -> Option<(&'static str, &'static str, &'static str)> {
         Hook::Prerouting => ("mangle", "PREROUTING", "TRAILBLAZER-PRE"),
         Hook::OutputReroute => ("mangle", "OUTPUT", "TRAILBLAZER-OUT"),
         Hook::Forward => ("mangle", "FORWARD", "TRAILBLAZER-FWD"),
+        Hook::PostroutingClosed => ("mangle", "POSTROUTING", CLOSED_CHAIN),
         Hook::PostroutingCount => ("mangle", "POSTROUTING", "TRAILBLAZER-COUNT"),
         Hook::PostroutingNat => ("nat", "POSTROUTING", "TRAILBLAZER-POST"),
         Hook::PostroutingGuard => ("mangle", "POSTROUTING", GUARD_CHAIN),
@@ -175,7 +179,6 @@ pub fn place(hook: Hook) -> Option<(&'static str, &'static str, &'static str)> {
         | Hook::PreroutingMark
         | Hook::ForwardUnmark
         | Hook::OutputPin
-        | Hook::PostroutingClosed
         | Hook::PostroutingPin
         | Hook::PostroutingLast => return None,
     })

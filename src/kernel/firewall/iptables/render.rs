@@ -60,7 +60,10 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
             Err(Nothing::Inexpressible(what)) => Err(what),
             Err(Nothing::NeverMatches) => Err(format!("mark {mark}")),
         },
-        Statement::SetPacketMark(mark) => Err(format!("packet mark {mark}")),
+        Statement::SetPacketMark(mark) => match checked(*mark) {
+            Ok(mark) => Ok(format!("-j MARK --set-xmark {mark}")),
+            Err(_) => Err(format!("packet mark {mark}")),
+        },
         Statement::RestoreMark { mask } => Ok(format!(
             "-j CONNMARK --restore-mark --nfmask {mask:#x} --ctmask {mask:#x}"
         )),

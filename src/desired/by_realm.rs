@@ -1,0 +1,50 @@
+//! Host role, iptables on a kernel without nf_tables: IPv4 by realm.
+//!
+//! No rule of iptables matches the next hop, and a realm stands in:
+//!
+//! ```text
+//! 83      rule of the bypass table, and of the table of its pinned flows
+//! 84      rule of the egress table: a gateway without a slot
+//! 84 + k  egress route through the gateway of slot k, and the rule of the table of its pinned flows
+//! ```
+//!
+//! The realm of a route takes precedence over that of its rule (`set_class_tag`, net/ipv4/route.c). Only
+//! our routes and rules have these realms. IPv6 has no realms: there nothing is closed and pinned.
+
+use super::DesiredState;
+use super::counting::PathMatches;
+use super::pins::Pins;
+use super::realm::Realms;
+use crate::firewall::Match;
+use crate::objects::{RouteTarget, Via};
+use crate::ownership::Numbers;
+use crate::types::{Family, Realm};
+
+/// The matches of the paths.
+pub(super) fn paths(realms: Realms, pins: Option<&Pins>) -> PathMatches {
+    let slots = pins.into_iter().flat_map(|pins| pins.realms_of_slots());
+    let egress = std::iter::once(realms.egress()).chain(slots);
+    PathMatches {
+        bypass: vec![vec![Match::Realm(realms.bypass())]],
+        egress: egress.map(|realm| vec![Match::Realm(realm)]).collect(),
+        ..PathMatches::default()
+    }
+}
+
+/// Gives the egress routes the realm of their gateway.
+pub(super) fn label(pins: &Pins, numbers: &Numbers, state: &mut DesiredState) {
+    let realm = |via: &Via| {
+        let gateway = via.gateway;
+        gateway.map_or(Realm(0), |gateway| pins.realm_of(gateway))
+    };
+    for route in &mut state.routes {
+        let ours = route.key.table == numbers.egress_table && route.key.family() == Family::Ipv4;
+        match &mut route.target {
+            RouteTarget::Via(via) if ours => route.realm = realm(via),
+            RouteTarget::Multipath(legs) if ours => {
+                legs.iter_mut().for_each(|leg| leg.realm = realm(&leg.via));
+            }
+            _ => {}
+        }
+    }
+}
