@@ -317,7 +317,7 @@ impl Scene<'_> {
         let ns = self.machine.ns();
         let listings = match self.firewall {
             Firewall::Nftables => {
-                vec![ns.exec(&["nft", "-s", "list", "table", "inet", "trailblazer"])]
+                vec![ns.exec(&["nft", "-s", "-t", "list", "table", "inet", "trailblazer"])]
             }
             _ => ["ip", "ip6"]
                 .map(|family| ns.exec(&[format!("{}-save", self.firewall.program(family))]))
