@@ -57,7 +57,10 @@ pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
 pub(super) fn auto_or_boolean(value: &DeValue<'_>) -> Result<AutoOr<bool>, Wrong> {
     match value {
         DeValue::Boolean(setting) => Ok(AutoOr::Set(*setting)),
-        _ => auto_or(|text| Err::<bool, _>(unknown_word(text, ["auto"].into_iter())))(value),
+        _ => auto_or(|text| {
+            let wrong = format!("{text:?} is not a value: write true, false or \"auto\"");
+            Err::<bool, _>(wrong)
+        })(value),
     }
 }
 
