@@ -108,7 +108,7 @@ pub fn ip_knows_our_names(root: &Root) {
     for part in [
         "52.216.0.0/15 via 10.0.1.1 dev priv",
         "default via 10.0.1.10 dev priv",
-        "lookup bypass proto trailblazer",
+        "lookup bypass realms 83 proto trailblazer",
         "lookup egress proto trailblazer",
     ] {
         assert!(said.contains(part), "{part}\n{said}");
