@@ -18,6 +18,8 @@ mod shut;
 mod silent;
 mod without;
 
+#[path = "../killer/process.rs"]
+mod killed;
 #[path = "../killer/mod.rs"]
 mod killer;
 #[path = "../packets/mod.rs"]

@@ -9,6 +9,8 @@ mod alone;
 mod drain;
 mod history;
 mod iptables;
+#[path = "../killer/process.rs"]
+mod killed;
 #[path = "../killer/mod.rs"]
 mod killer;
 mod listing;

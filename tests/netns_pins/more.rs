@@ -1,14 +1,8 @@
 //! Containers behind the host, datagrams, and passes killed before each of their steps.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, Stdio};
+use trailblazer::config::Role;
 
-use rustix::process::Signal;
-use trailblazer::config::{Role, parse};
-use trailblazer::kernel::Kernel;
-use trailblazer::reconcile::{Options, one_shot};
-
-use crate::killer::Killer;
+use crate::killed::{dies, killed_before};
 use crate::packets::*;
 use crate::*;
 use lab::*;
@@ -129,54 +123,12 @@ fn datagrams_keep_their_source() {
     });
 }
 
-/// Set in the process to be killed: the number of the step and the config.
-const CHILD: &str = "TRAILBLAZER_PINS_KILLED_AT";
-
-/// Runs a pass in this process, to the step or to the end.
-fn die(words: &str) {
-    let (at, path) = words.split_once(' ').expect("step and config");
-    let config = parse(&std::fs::read_to_string(path).unwrap(), path).unwrap();
-    let mut killer = Killer {
-        at: at.parse().expect("a number"),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let options = Options::default();
-    let pass = one_shot(
-        &config,
-        Role::Host,
-        &options,
-        Kernel::open,
-        Some(&mut killer),
-    );
-    let report = runtime.block_on(pass);
-    assert_eq!(report.error, None, "{report:?}");
-}
-
-/// Starts a pass that ends before a step. Returns false if the pass had no such step.
-fn killed_before(machine: &Machine, at: usize) -> bool {
-    let mut command = Command::new(std::env::current_exe().expect("this test binary"));
-    command
-        .args([&test_name(), "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, format!("{at} {}", machine.config()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let status = machine.ns().spawn(&mut command).wait().unwrap();
-    if status.signal() != Some(Signal::KILL.as_raw()) {
-        assert!(status.success(), "before step {at}: {status}");
-        return false;
-    }
-    true
-}
-
 /// A pass that changes prefixes and gateways is killed before each of its steps.
 #[test]
 fn pass_killed_before_each_step_breaks_no_flow() {
     isolated(|| {
-        if let Ok(words) = std::env::var(CHILD) {
-            return die(&words);
+        if dies(Role::Host) {
+            return;
         }
         let lab = lab_with_nats();
         let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, true));
@@ -191,7 +143,7 @@ fn pass_killed_before_each_step_breaks_no_flow() {
                 "2600:1f18:9000::/40",
                 &format!("{PARTNER}/32"),
             ]);
-            let killed = killed_before(&machine, steps);
+            let killed = killed_before(machine.ns(), machine.config(), steps);
             flows.assert_moving();
             if !killed {
                 break;
