@@ -50,7 +50,7 @@ pub enum FirewallError {
         operation: String,
         /// The port of the agent's socket.
         port: u32,
-        /// Why the agent, asked for the table, keeps it.
+        /// The reason of an agent that keeps the table on request.
         unreleased: Option<String>,
     },
     #[error("{backend} cannot express {what}")]

@@ -50,7 +50,7 @@ pub(super) struct Dropped {
     pub(super) family: Family,
 }
 
-/// Whether the key of an element holds the destination port.
+/// The port in the key of an element: the destination port of the packet, or 0 without one.
 #[derive(Clone, Copy)]
 enum Port {
     Loaded,
