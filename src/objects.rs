@@ -50,6 +50,13 @@ pub struct Via {
     pub onlink: bool,
 }
 
+impl Via {
+    /// The next hop, without the way to reach it.
+    pub fn hop(&self) -> (Option<IpAddr>, IfIndex) {
+        (self.gateway, self.device)
+    }
+}
+
 /// One of several next hops of a multipath route (`struct rtnexthop`).
 ///
 /// The flags `dead` and `linkdown` are left out on purpose: the kernel sets and clears them with

@@ -140,6 +140,11 @@ impl Ownership {
         self.slot_of(table).is_some()
     }
 
+    /// True for a rule that leads to a table of pinned flows.
+    pub fn leads_to_pins(&self, rule: &Rule) -> bool {
+        matches!(rule.action, RuleAction::Lookup { table, .. } if self.is_pin_table(table))
+    }
+
     /// The slot of a table of pinned flows, current or earlier: the marks of the flows stay.
     pub fn slot_of(&self, table: TableId) -> Option<Slot> {
         self.all().find_map(|numbers| numbers.slot_of(table))

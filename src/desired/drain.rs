@@ -85,7 +85,7 @@ struct PinnedPath {
 /// True if a rule of ours decides about packets of new flows.
 pub fn decides(rules: &[Rule], ownership: &Ownership) -> bool {
     let stays = |rule: &Rule| {
-        leads_to_pins(rule, ownership) || rule.iif.is_none() && is_main_without_default(rule)
+        ownership.leads_to_pins(rule) || rule.iif.is_none() && is_main_without_default(rule)
     };
     let mut ours = rules.iter().filter(|rule| ownership.owns_rule(rule));
     ours.any(|rule| !stays(rule))
@@ -108,7 +108,7 @@ impl Drain {
         }
         let is_nat = |rule: &Rule| {
             let pins = present.ownership.current.priority.0 + place::PINS_OF_NAT;
-            rule.iif.is_some() || leads_to_pins(rule, present.ownership) && rule.priority.0 == pins
+            rule.iif.is_some() || present.ownership.leads_to_pins(rule) && rule.priority.0 == pins
         };
         let found = if ours().any(is_nat) {
             Role::Nat
@@ -129,7 +129,7 @@ impl Drain {
 
     /// True if rules of a host without pins decide about the packets of open flows.
     pub fn breaks_flows(&self, rules: &[Rule], ownership: &Ownership) -> bool {
-        let pinned = |rule: &Rule| leads_to_pins(rule, ownership) && ownership.owns_rule(rule);
+        let pinned = |rule: &Rule| ownership.leads_to_pins(rule) && ownership.owns_rule(rule);
         self.role == Role::Host && decides(rules, ownership) && !rules.iter().any(pinned)
     }
 
@@ -289,10 +289,6 @@ fn flow_mark(marks: PinMarks, slot: Slot) -> Mark {
     }
 }
 
-fn leads_to_pins(rule: &Rule, ownership: &Ownership) -> bool {
-    pin_table(rule, ownership).is_some()
-}
-
 fn pin_table(rule: &Rule, ownership: &Ownership) -> Option<(TableId, Slot)> {
     match rule.action {
         RuleAction::Lookup { table, .. } => Some((table, ownership.slot_of(table)?)),
@@ -361,7 +357,7 @@ fn pinned(
 fn is_default(path: &PinnedPath, facts: Option<&HostFacts>) -> bool {
     let Some(facts) = facts else { return false };
     let hops = |vias: &mut dyn Iterator<Item = Via>| -> BTreeSet<(Option<IpAddr>, IfIndex)> {
-        vias.map(|via| (via.gateway, via.device)).collect()
+        vias.map(|via| via.hop()).collect()
     };
     let own = hops(&mut path.hops.iter().copied());
     let default = facts.default_path(path.family, None);

@@ -12,19 +12,19 @@ use super::pins::Pins;
 use super::{DesiredState, Inputs};
 use crate::objects::BypassPath;
 use crate::ownership::Numbers;
-use crate::types::Family;
+use crate::types::{Family, IfIndex};
 
-/// Counts the traffic of a family by path, and pins the flows if the paths differ. `private` are
-/// destinations of neither path.
+/// Counts the traffic of a family by path, and pins the flows if the paths differ. `out` is the
+/// interface of the egress path, `private` are destinations of neither path.
 pub(super) fn count(
     inputs: &Inputs,
     family: Family,
-    private: &[IpNet],
+    (out, private): (Option<IfIndex>, &[IpNet]),
     paths: PathMatches,
     state: &mut DesiredState,
     chains: &mut Chains,
 ) {
-    let pins = pins(inputs, family, private, state, chains);
+    let pins = pins(inputs, family, (out, private), state, chains);
     let pins = pins.as_ref();
     chains.counting.add(inputs.config, family, paths, pins);
 }
@@ -32,7 +32,7 @@ pub(super) fn count(
 fn pins(
     inputs: &Inputs,
     family: Family,
-    private: &[IpNet],
+    (out, private): (Option<IfIndex>, &[IpNet]),
     state: &mut DesiredState,
     chains: &mut Chains,
 ) -> Option<Pins> {
@@ -40,10 +40,10 @@ fn pins(
         return None;
     }
     let bypass = state.paths.get(family).bypass.as_ref()?;
-    let egress = egress(inputs, family)?;
+    let egress = inputs.facts.default_path(family, out)?;
     let hops = |path: &BypassPath| -> Vec<_> {
         let vias = path.vias();
-        vias.map(|via| (via.gateway, via.device)).collect()
+        vias.map(|via| via.hop()).collect()
     };
     if hops(bypass) == hops(&egress) {
         return None;
@@ -60,14 +60,4 @@ fn pins(
     // Before the marks of packets without any: see `switch`.
     chains.mark.extend(pins.forwarded());
     Some(pins)
-}
-
-/// The path of packets to partners.
-fn egress(inputs: &Inputs, family: Family) -> Option<BypassPath> {
-    let facts = inputs.facts;
-    let device = match &inputs.config.nat.egress_interface {
-        crate::config::AutoOr::Set(name) => facts.link_named(name)?.index,
-        crate::config::AutoOr::Auto => facts.used_default(family)?.device?,
-    };
-    facts.default_path(family, Some(device))
 }

@@ -83,9 +83,9 @@ pub(super) fn translate(
     }
     let guarded = private(inputs, family, sources);
     let open = out_name.as_deref().filter(|_| !addresses.is_empty());
-    if let Some(out) = open {
-        let paths = counting::of_nat(sources, &asks, out, &guarded);
-        pins_nat::count(inputs, family, &guarded, paths, state, chains);
+    if let Some(name) = open {
+        let paths = counting::of_nat(sources, &asks, name, &guarded);
+        pins_nat::count(inputs, family, (out, &guarded), paths, state, chains);
     }
     if let Some(bypass) = &bypass {
         asks.extend(beside(inputs, family, bypass, out, &asks, state));

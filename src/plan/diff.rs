@@ -199,7 +199,7 @@ fn diff_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> R
             Some(place) => drop(missing.swap_remove(place)),
             None if *goal.frozen.get(rule.family)
                 && !leads_to_egress(rule, ownership)
-                && !leads_to_pins(rule, ownership)
+                && !ownership.leads_to_pins(rule)
                 && !rule.is_of_shut()
                 && !is_superseded(rule, goal) => {}
             None => gone.push(rule),
@@ -273,10 +273,6 @@ fn opening_rank(rule: &Rule, ownership: &Ownership) -> u8 {
 
 fn leads_to_our_tables(rule: &Rule, ownership: &Ownership) -> bool {
     opening_rank(rule, ownership) >= 3
-}
-
-fn leads_to_pins(rule: &Rule, ownership: &Ownership) -> bool {
-    matches!(rule.action, RuleAction::Lookup { table, .. } if ownership.is_pin_table(table))
 }
 
 fn leads_to_egress(rule: &Rule, ownership: &Ownership) -> bool {

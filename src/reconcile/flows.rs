@@ -13,8 +13,8 @@ use crate::config::{AutoOr, NatBypass, Role};
 use crate::desired::{DesiredState, drain, special};
 use crate::kernel::flows::{backfill_inbound, forget_dead, forget_untranslated};
 use crate::notes::Notes;
-use crate::objects::RuleAction;
-use crate::types::{Family, Mark, TableId};
+use crate::objects::{Rule, RuleAction};
+use crate::types::{Family, Mark};
 
 /// Keeps open connections working, see [`OpenFlows::keep`].
 pub(super) struct OpenFlows {
@@ -100,17 +100,12 @@ fn begins_to_pin(job: Job<'_>, view: &View, desired: &DesiredState) -> bool {
         return false;
     }
     let ours = view.observed.owned(&view.ownership);
-    let leads = |wanted: &dyn Fn(TableId) -> bool| {
-        let mut rules = ours.rules.iter();
-        rules.any(|rule| match rule.action {
-            RuleAction::Lookup { table, .. } => wanted(table),
-            _ => false,
-        })
-    };
     let (ownership, numbers) = (&view.ownership, view.ownership.current);
-    let pinned = leads(&|table| ownership.is_pin_table(table));
+    let mut rules = ours.rules.iter();
+    let pinned = rules.any(|rule| ownership.leads_to_pins(rule));
+    let to_egress = |rule: &Rule| matches!(rule.action, RuleAction::Lookup { table, .. } if table == numbers.egress_table);
     // The flows of a NAT have marks of their paths from earlier versions.
-    let on_paths = job.role == Role::Host && leads(&|table| table == numbers.egress_table);
+    let on_paths = job.role == Role::Host && ours.rules.iter().any(to_egress);
     let watched = job.options.watched.as_ref();
     let was_in_force = watched.is_some_and(|watched| watched.earlier.is_some());
     // While flows drain, new ones take the main table's path without a mark. The last object of a drain

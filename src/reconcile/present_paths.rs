@@ -14,7 +14,7 @@ use crate::kernel::flows::{Outgoing, backfill_outgoing};
 use crate::kernel::lookup::lookup;
 use crate::kernel::netlink::NetlinkSocket;
 use crate::objects::{BypassPath, Route, Via};
-use crate::types::{Family, IfIndex, Mark, PerFamily, PinMarks, Slot, TableId};
+use crate::types::{Family, Mark, PerFamily, PinMarks, Slot, TableId};
 
 /// Remembered destinations, so that the flows of one partner ask once.
 const MOST_REMEMBERED: usize = 16_384;
@@ -42,7 +42,7 @@ impl PresentPaths {
         private: Vec<IpNet>,
     ) -> Self {
         let hops = |path: Option<&BypassPath>| -> Option<Vec<_>> {
-            path.map(|path| path.vias().map(|via| hop(&via)).collect())
+            path.map(|path| path.vias().map(|via| via.hop()).collect())
         };
         let by_default = PerFamily::from_fn(|family| {
             if role == Role::Nat {
@@ -130,7 +130,7 @@ impl PresentPaths {
         let legs = route.target.legs();
         let by_bypass = |via: &Via| {
             let mut bypass = self.bypass.get(family).iter();
-            bypass.any(|known| hop(known) == hop(via))
+            bypass.any(|known| known.hop() == via.hop())
         };
         if !legs.is_empty() && legs.iter().all(|leg| by_bypass(&leg.via)) {
             return Some(self.marks.bypass_flow());
@@ -143,10 +143,6 @@ impl PresentPaths {
         let (slot, _) = slots.find(|(_, gateway)| only.via.gateway == Some(**gateway))?;
         Some(self.marks.slot(*slot))
     }
-}
-
-fn hop(via: &Via) -> (Option<IpAddr>, IfIndex) {
-    (via.gateway, via.device)
 }
 
 fn unpinned(why: &str) -> String {
