@@ -24,6 +24,7 @@ mod pinned;
 mod repair_limiter;
 mod repair_log;
 mod run;
+mod saved_rulesets;
 mod schedule;
 mod shared;
 mod watch;

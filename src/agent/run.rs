@@ -22,7 +22,9 @@ use super::meter::Meter;
 use super::notify::Notifier;
 use super::shared::{Shared, locked};
 use super::worker::{Ended, Order};
-use super::{AgentError, Debounce, FetchSchedule, Settings, in_force, logging, watch, worker};
+use super::{
+    AgentError, Debounce, FetchSchedule, Settings, in_force, logging, saved_rulesets, watch, worker,
+};
 use crate::config::file::LoadError;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
@@ -212,6 +214,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         let state_dir = config.source.state_dir.clone();
         let role = settings.role;
         watch::start(Arc::clone(shared), &tables, buffer, state_dir, role)?;
+        saved_rulesets::follow(Arc::clone(shared));
         let orders = worker::start(Arc::clone(shared), ended_to).map_err(AgentError::Thread)?;
         let now = Instant::now();
         let store = Store::open(&config.source.state_dir);

@@ -10,9 +10,10 @@ use tokio::sync::Notify;
 
 use super::RepairLimiter;
 use super::repair_log::RepairLog;
-use crate::config::Role;
+use crate::config::{AutoOr, Role};
 use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::nftables::Protection;
+use crate::kernel::saved_rulesets::with_our_table;
 use crate::plan::{Goal, ObjectKey, Step};
 use crate::reconcile::InForce;
 
@@ -121,6 +122,8 @@ pub(super) struct Shared {
     /// The protection of our nf_tables tables: the worker claims, `flush` and single passes make the
     /// loop release.
     pub protection: Protection,
+    /// `[kernel] protect_table` of the last pass that changed the kernel.
+    protects: Mutex<Option<AutoOr<bool>>>,
     pub wake: Notify,
 }
 
@@ -194,16 +197,32 @@ impl Shared {
         self.protection.release();
     }
 
-    /// Protects our tables from other programs if the settings ask for it, except in a pause:
-    /// `flush` is about to delete the tables.
-    pub fn protect(&self, wanted: bool) {
-        if wanted {
-            self.protection.claim();
+    /// Protects our tables from other programs if the settings ask for it (`auto`: unless a saved
+    /// ruleset has them), except in a pause: `flush` is about to delete the tables.
+    pub fn protect(&self, wanted: AutoOr<bool>) {
+        *locked(&self.protects) = Some(wanted);
+        let wanted = match wanted {
+            AutoOr::Set(wanted) => wanted,
+            AutoOr::Auto => with_our_table().is_none(),
+        };
+        if !wanted {
+            return self.protection.give_up();
         }
+        self.protection.claim();
         // After the claim: a pause that begins meanwhile must not find the tables protected.
-        if !wanted || self.is_paused() {
+        if self.is_paused() {
             self.protection.release();
         }
+    }
+
+    /// Opens our tables to other programs if a saved ruleset has them now. True if the protection
+    /// depends on saved rulesets.
+    pub fn saved_ruleset_changed(&self) -> bool {
+        let depends = *locked(&self.protects) == Some(AutoOr::Auto);
+        if depends && with_our_table().is_some() {
+            self.protection.give_up();
+        }
+        depends
     }
 
     /// Ends a pause.

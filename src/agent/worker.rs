@@ -12,7 +12,7 @@ use super::effort::Effort;
 use super::in_force;
 use super::shared::{Shared, locked};
 use crate::apply::Interposer;
-use crate::config::{Config, Role};
+use crate::config::{AutoOr, Config, Role};
 use crate::journal::{Journal, Record};
 use crate::kernel::errno::KernelError;
 use crate::kernel::{Kernel, ObserveError};
@@ -152,7 +152,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
 fn opened<'k>(
     kernel: &'k mut Option<Kernel>,
     shared: &Shared,
-    protects: Option<bool>,
+    protects: Option<AutoOr<bool>>,
 ) -> Result<&'k mut Kernel, ObserveError> {
     shared.pass_began();
     if let Some(wanted) = protects {

@@ -12,6 +12,7 @@ mod redirects;
 mod report;
 mod reverse_path;
 mod rules;
+mod rulesets;
 mod servers;
 mod shares;
 mod sysctls;
@@ -85,6 +86,7 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
         needs = Needs::of(&examined.view, &desired, &mut kernel);
         rules::all(&examined.view, &desired, &mut report);
+        rulesets::all(config, &mut report);
         marks::all(config, role, &examined.view, &mut report);
         shares::all(examined.view.backend.kind, &desired, &mut report);
         match role {

@@ -74,7 +74,7 @@ pub enum Role {
 words!(Role { Host => "host", Nat => "nat" });
 
 /// A configured value, or `auto`: detected at each pass, from the host or the metadata service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoOr<T> {
     Auto,
     Set(T),
@@ -331,8 +331,8 @@ settings! {
         pub pin_tables: TableId = TableId(1100),
         /// The sysctls that we may write.
         pub manage: BTreeSet<ManagedSysctl> = BTreeSet::new(),
-        /// The agent has our nf_tables table for itself.
-        pub protect_table: bool = false,
+        /// The agent has our nf_tables table for itself. `auto`: unless a saved ruleset has the table.
+        pub protect_table: AutoOr<bool> = AutoOr::Auto,
     }
 }
 

@@ -22,6 +22,7 @@ const FAMILIES: &str = "a list of \"ipv4\" and \"ipv6\"";
 
 const SECOND: Duration = Duration::from_secs(1);
 const BOOLEAN: &str = "true or false";
+const AUTO_OR_BOOLEAN: &str = "true, false or \"auto\"";
 
 /// Reads keys by rows of `key => setting, kind(…)`. The kinds `value`, `each` (a list) and
 /// `one_or_more` (a list or a value) have the expected form for messages and the reader of a value.
@@ -126,7 +127,7 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
         "egress.when_down" => egress.when_down, value("\"unreachable\" or \"bypass\"", word);
         "egress.close" => egress.close, each(FAMILIES, word::<Family>);
         "egress.enforce" => egress.enforce,
-            value("true, false or \"auto\"", auto_or_boolean);
+            value(AUTO_OR_BOOLEAN, auto_or_boolean);
         "egress.exempt" => egress.exempt,
             each("a list of interfaces, addresses and prefixes such as [\"tun0\", \"10.9.0.0/16\"]", text(exemption));
         "egress.pin" => egress.pin, value(BOOLEAN, boolean);
@@ -193,7 +194,7 @@ fn read_kernel(reader: &mut Reader<'_>, config: &mut Config) {
         "kernel.pin_tables" => kernel.pin_tables, table();
         "kernel.manage" => kernel.manage,
             each("a list of sysctls such as [\"ip_forward\"]", word);
-        "kernel.protect_table" => kernel.protect_table, value(BOOLEAN, boolean);
+        "kernel.protect_table" => kernel.protect_table, value(AUTO_OR_BOOLEAN, auto_or_boolean);
     }
 }
 

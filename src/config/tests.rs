@@ -127,7 +127,7 @@ fn every_key_is_read() {
         config.kernel.manage,
         [ManagedSysctl::IpForward, ManagedSysctl::RpFilter].into()
     );
-    assert!(config.kernel.protect_table);
+    assert_eq!(config.kernel.protect_table, AutoOr::Set(true));
     assert_eq!(config.kernel.path_mask, PathMask(0x300));
     assert_eq!(config.kernel.gateway_mask, 0x3c00);
     assert_eq!(config.agent.socket, PathBuf::from("/run/other.sock"));

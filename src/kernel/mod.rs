@@ -17,6 +17,7 @@ pub mod privilege;
 pub mod redirects;
 pub mod route;
 pub mod rule;
+pub mod saved_rulesets;
 pub mod sysctl;
 pub mod traffic_control;
 pub mod wire;

@@ -9,10 +9,10 @@ use super::persist::store_silences;
 use super::stored::read_optional;
 use super::view::{Firewalls, View};
 use super::{Cause, Job, Mode, PassError, instance};
-use crate::config::Role;
+use crate::config::{AutoOr, Role};
 use crate::desired::shares::Shares;
 use crate::facts::{HostFacts, InstanceFacts};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, saved_rulesets};
 use crate::ownership::Ownership;
 use crate::state::StateFile;
 
@@ -130,6 +130,28 @@ impl Pass<'_> {
         })
     }
 
+    /// Notes the reason if our table is open to other programs and should not be.
+    fn note_unprotected(&mut self, kernel: &Kernel) {
+        let unknown = kernel.unprotected();
+        let wanted = self.job.config.kernel.protect_table;
+        let note = match (wanted, unknown) {
+            (AutoOr::Set(true), Some(why)) => format!(
+                "[kernel] protect_table has no effect: the kernel cannot protect a table ({why}), which needs Linux 6.9"
+            ),
+            (AutoOr::Auto, None) if self.job.options.watched.is_some() => {
+                let Some(saved) = saved_rulesets::with_our_table() else {
+                    return;
+                };
+                let advice = saved.advice();
+                format!(
+                    "[kernel] protect_table: our table is open to other programs, since {saved}, and the kernel would refuse that file while the table is protected; {advice}"
+                )
+            }
+            _ => return,
+        };
+        self.note(note.into());
+    }
+
     /// Reads the kernel, twice if need be. A pass without a usable firewall does the rest.
     pub(super) fn open_view(
         &mut self,
@@ -140,14 +162,7 @@ impl Pass<'_> {
     ) -> Result<View, PassError> {
         let config = self.job.config;
         kernel.need_policies(self.job.role == Role::Nat);
-        if config.kernel.protect_table
-            && let Some(why) = kernel.unprotected()
-        {
-            let note = format!(
-                "[kernel] protect_table has no effect: the kernel cannot protect a table ({why}), which needs Linux 6.9"
-            );
-            self.note(note.into());
-        }
+        self.note_unprotected(kernel);
         let mut open =
             |firewalls| View::open(kernel, config, ownership.clone(), firewalls, facts.clone());
         if self.job.options.mode != Mode::Apply {

@@ -51,6 +51,7 @@ fn logs_one_json_line_for_each_change_and_none_without_change() {
         let mut host = Host::new();
         // No fetch but the kicks'.
         host.set("source.refresh", "\"1h\"");
+        host.set("kernel.protect_table", "false");
         let agent = host.start_with(|command| {
             command.args(["--log", "json"]);
         });

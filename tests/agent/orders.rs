@@ -292,7 +292,8 @@ fn flush_wins_at_any_moment() {
 #[test]
 fn pass_behind_a_flush_restores_nothing() {
     isolated(|| {
-        let host = Host::new();
+        let mut host = Host::new();
+        host.set("kernel.protect_table", "false");
         let agent = host.in_force();
         for round in 0..8 {
             let lock = std::fs::File::open(host.state_dir().join("lock")).unwrap();

@@ -194,7 +194,9 @@ fn invalid_reload_is_refused_and_changes_nothing() {
 #[test]
 fn stop_leaves_everything_in_force() {
     isolated(|| {
-        let host = Host::new();
+        let mut host = Host::new();
+        // The protection ends with the process, and the flag of the table with it.
+        host.set("kernel.protect_table", "false");
         for signal in [Signal::TERM, Signal::INT] {
             let systemd = Systemd::start(&host);
             let mut agent = host.start_with(|command| systemd.notified_by(command));

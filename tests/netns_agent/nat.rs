@@ -15,7 +15,8 @@ use lab::*;
 /// A lab whose hosts use `nat1`, with an agent on `nat1`.
 fn on_nat1(case: Case, body: impl FnOnce(&Scene)) {
     let lab = behind_nat1(case.layout);
-    let machine = case.machine(&lab);
+    let mut machine = case.machine(&lab);
+    machine.open_table();
     machine.administrator();
     let [bypass4, bypass6] = (case.bypass)(&lab.nat1);
     let seen = |target| match target {

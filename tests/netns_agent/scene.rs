@@ -90,6 +90,7 @@ pub fn in_force(setting: Setting, body: impl FnOnce(&Scene)) {
     }
     (setting.prepare)(&lab);
     let mut machine = Machine::new(&lab, "host1", setting.firewall, &setting.config);
+    machine.open_table();
     if !setting.prefixes.is_empty() {
         let prefixes = setting.prefixes.iter().map(String::as_str);
         machine.publish(&prefixes.chain(FIRST.iter().copied()).collect::<Vec<_>>());

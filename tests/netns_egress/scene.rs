@@ -53,6 +53,8 @@ impl<'a> Scene<'a> {
         };
         let mut machine = Machine::new(lab, name, firewall, &settings(lab, kind, firewall));
         machine.tools = moody(firewall).or(machine.tools);
+        // Strangers change the table in many of these scenes.
+        machine.open_table();
         Scene {
             kind,
             firewall,

@@ -10,6 +10,7 @@ mod flushes;
 mod host;
 #[path = "../packets/mod.rs"]
 mod packets;
+mod saved;
 
 use std::net::IpAddr;
 

@@ -84,6 +84,17 @@ impl Firewall {
     }
 }
 
+/// The settings, with a table that other programs may change beside an agent.
+fn with_open_table(settings: &str) -> String {
+    const KERNEL: &str = "[kernel]\n";
+    const OPEN: &str = "[kernel]\nprotect_table = false\n";
+    if settings.contains(KERNEL) {
+        settings.replacen(KERNEL, OPEN, 1)
+    } else {
+        format!("{settings}{OPEN}")
+    }
+}
+
 /// A machine of the lab with Trailblazer and a document.
 pub struct Machine<'a> {
     lab: &'a Lab,
@@ -94,6 +105,10 @@ pub struct Machine<'a> {
     /// The lines of `[source]`, except the state dir.
     source: String,
     token: u64,
+    /// The families and settings of the config.
+    selected: (Vec<String>, String),
+    /// Other programs may change the table of an agent.
+    table_is_open: bool,
     /// A directory of programs that come first in the PATH.
     pub tools: Option<PathBuf>,
 }
@@ -111,6 +126,8 @@ impl<'a> Machine<'a> {
             source: format!("url = \"{}\"", document.display()),
             document,
             token: 1_795_021_512,
+            selected: (Vec::new(), String::new()),
+            table_is_open: false,
             tools: (firewall == Firewall::IptablesLegacy).then(legacy_programs),
         };
         machine.configure(settings);
@@ -128,8 +145,23 @@ impl<'a> Machine<'a> {
         self.source = lines.to_owned();
     }
 
+    /// The agent protects its table from no program of the test, from the next config on.
+    pub fn open_table(&mut self) {
+        self.table_is_open = true;
+        let (families, settings) = self.selected.clone();
+        let families: Vec<&str> = families.iter().map(String::as_str).collect();
+        self.select(&families, &settings);
+    }
+
     /// Another config from the next pass on, with the selected families.
     pub fn select(&mut self, families: &[&str], settings: &str) {
+        let owned = families.iter().map(|family| (*family).to_owned());
+        self.selected = (owned.collect(), settings.to_owned());
+        let settings = if self.table_is_open {
+            with_open_table(settings)
+        } else {
+            settings.to_owned()
+        };
         let role = if self.name.starts_with("nat") {
             "nat"
         } else {

@@ -361,11 +361,11 @@ fn state(expressions: Expressions, bits: u32) -> Expressions {
     masked(expressions.ct(NFT_CT_STATE), bits).compare(NFT_CMP_NEQ, &[0; 4])
 }
 
-/// Matches packets with an incoming interface. The kernel compares an empty name for the others.
+/// Matches packets with an incoming interface. The kernel compares the index 0 for the others, and
+/// `nft` reads its own text `iif != 0`. It cannot read `iifname != ""`: a saved ruleset with this
+/// text would load no rule of any program.
 fn forwarded(expressions: Expressions) -> Expressions {
-    expressions
-        .meta(NFT_META_IIFNAME)
-        .compare(NFT_CMP_NEQ, &[0; IFNAMSIZ])
+    expressions.meta(NFT_META_IIF).compare(NFT_CMP_NEQ, &[0; 4])
 }
 
 fn in_direction(expressions: Expressions, direction: u8) -> Expressions {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::message::{GUARD_TABLE, TABLE};
+use super::is_our_table;
 use super::read::{body, list, text};
 use super::uapi::*;
 use crate::firewall::marks::{Access, Carrier, MarkUse};
@@ -23,7 +23,7 @@ pub(super) fn foreign(wire: &mut Wire) -> Result<BTreeSet<MarkUse>, WireError> {
             let list = list(frame.body)?;
             let table = text(&list, NFTA_RULE_TABLE).unwrap_or_default();
             let chain = text(&list, NFTA_RULE_CHAIN).unwrap_or_default();
-            let table_is_ours = [TABLE, GUARD_TABLE].contains(&table.as_str());
+            let table_is_ours = is_our_table(&table);
             let ours = family == NFPROTO_INET && table_is_ours || chain.starts_with(CHAIN_PREFIX);
             if let (false, Some(expressions)) = (ours, find(&list, NFTA_RULE_EXPRESSIONS)) {
                 let place = format!("table {} {table}, chain {chain}", word(family));

@@ -195,6 +195,11 @@ pub fn table_is_ours(family: u8, table: &str) -> bool {
     family == uapi::NFPROTO_INET && table == TABLE
 }
 
+/// True if the name is that of one of our tables of the family `inet`.
+pub fn is_our_table(table: &str) -> bool {
+    [TABLE, GUARD_TABLE].contains(&table)
+}
+
 /// True if family and name are those of our table beside iptables.
 pub(super) fn is_guard_table(family: u8, table: &str) -> bool {
     family == uapi::NFPROTO_INET && table == GUARD_TABLE

@@ -35,6 +35,9 @@ pub struct Protection(Arc<State>);
 #[derive(Default)]
 struct State {
     claimed: AtomicBool,
+    /// Tables should have no flags: nft before 1.1 cannot read its own text of a table that is only
+    /// `persist`, and would refuse a saved ruleset with it.
+    plain: AtomicBool,
     socket: Mutex<Option<Wire>>,
     /// The port of `socket`; 0 without one.
     port: AtomicU32,
@@ -71,6 +74,7 @@ impl Protection {
     /// Protects the tables of later transactions, if the kernel can, and those that a process has
     /// left behind. A plain table differs from its text until a transaction replaces the table.
     pub fn claim(&self) {
+        self.0.plain.store(false, Ordering::SeqCst);
         self.0.claimed.store(true, Ordering::SeqCst);
         let mut socket = locked(&self.0.socket);
         if socket.is_some() || self.unknown_to_kernel().is_some() {
@@ -93,6 +97,13 @@ impl Protection {
             // Without nf_tables or without the privilege, the pass has an error of its own.
             Err(error) => tracing::debug!("no socket to protect the firewall with: {error}"),
         }
+    }
+
+    /// Opens the tables to other programs, and tables that a process has protected differ from
+    /// their text from now on.
+    pub fn give_up(&self) {
+        self.0.plain.store(true, Ordering::SeqCst);
+        self.release();
     }
 
     /// Opens the tables to other programs, from now or from the end of a running transaction.
@@ -139,7 +150,8 @@ impl Protection {
     /// for a process that protects tables both differ from the text, for others neither does.
     pub(super) fn flags_of(&self, table: &TableState) -> u32 {
         let ours = table.owner.is_some() && table.owner == self.port();
-        if ours && table.flags & PROTECTED == PROTECTED {
+        let left_behind = table.owner.is_none() && self.0.plain.load(Ordering::SeqCst);
+        if left_behind || ours && table.flags & PROTECTED == PROTECTED {
             table.flags
         } else {
             table.flags & !PROTECTED

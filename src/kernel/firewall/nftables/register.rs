@@ -65,6 +65,7 @@ impl fmt::Display for Value {
         match self {
             Value::Meta(NFT_META_IIFNAME) => f.write_str("iifname"),
             Value::Meta(NFT_META_OIFNAME) => f.write_str("oifname"),
+            Value::Meta(NFT_META_IIF) => f.write_str("iif"),
             Value::Meta(NFT_META_OIF) => f.write_str("oif"),
             Value::Meta(NFT_META_MARK) => f.write_str("meta mark"),
             Value::Meta(NFT_META_NFPROTO) => f.write_str("meta nfproto"),

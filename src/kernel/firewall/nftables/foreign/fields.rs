@@ -6,7 +6,6 @@ use crate::kernel::wire::{Attribute, number};
 use crate::types::Family;
 
 const NFT_META_PROTOCOL: u32 = 1;
-const NFT_META_IIF: u32 = 4;
 const NFT_META_SKUID: u32 = 10;
 const NFT_PAYLOAD_LL_HEADER: u32 = 0;
 
