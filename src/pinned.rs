@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::judge::ordinary::Transport;
 use crate::judge::{Counts, Displacement, KeptPath, Lookup, Pins, RouteDecision};
-use crate::kernel::flows::{FlowError, PinnedFlow, each_pinned};
+use crate::kernel::flows::{FlowError, IdleFlows, PinnedFlow, each_pinned};
 use crate::kernel::lookup::lookup;
 use crate::kernel::netlink::{NetlinkError, NetlinkSocket};
 use crate::types::{Family, IfIndex};
@@ -93,16 +93,25 @@ pub fn each_flow(
     failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Counts the pinned flows.
+/// Counts the pinned flows, and gives the idle displaced ones of this host's sockets more time: an
+/// entry that conntrack forgets takes the pin along.
 ///
 /// # Errors
-/// As [`each_flow`].
-pub fn count(pins: &Pins) -> Result<Counts, PinnedError> {
+/// As [`each_flow`]; the kernel refuses the change of an entry.
+pub fn count_and_keep(pins: &Pins) -> Result<Counts, PinnedError> {
     let mut counts = Counts::none(pins);
+    let mut idle = IdleFlows::default();
     each_flow(pins, |flow, kept, displaced| {
         let family = Family::of(flow.destination.ip());
         counts.add(family, kept, displaced.is_some());
+        if displaced.is_some() {
+            idle.add(flow);
+        }
     })?;
+    let kept = idle.keep()?;
+    if kept > 0 {
+        tracing::debug!("{kept} idle flows on their former path stay in conntrack");
+    }
     Ok(counts)
 }
 

@@ -44,6 +44,21 @@ pub(super) struct Reading {
     pub neighbours: Vec<Neighbour>,
 }
 
+/// Waits for an order, and counts pinned flows meanwhile. `None` at the end of the meter.
+fn next_order(orders: &Receiver<MeterOrder>, pinned: &mut PinnedFlows) -> Option<MeterOrder> {
+    loop {
+        let Some(due) = pinned.due() else {
+            return orders.recv().ok();
+        };
+        let wait = due.saturating_duration_since(Instant::now());
+        match orders.recv_timeout(wait) {
+            Ok(order) => return Some(order),
+            Err(RecvTimeoutError::Timeout) => pinned.count_now(),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+}
+
 /// The kernel's neighbours; none if the kernel refuses.
 fn neighbours() -> Vec<Neighbour> {
     let read = NetlinkSocket::open().and_then(|mut socket| neighbour::dump(&mut socket));
@@ -60,8 +75,6 @@ pub(super) struct Meter {
     /// True between [`MeterOrder::Read`] and the reading.
     asked: bool,
     last: Reading,
-    /// The pins that the thread knows.
-    pins: Option<Pins>,
 }
 
 impl Meter {
@@ -78,7 +91,7 @@ impl Meter {
                 let mut counters = Counters::new(store);
                 let mut flows = FlowTable::default();
                 let mut pinned = PinnedFlows::default();
-                for order in waiting {
+                while let Some(order) = next_order(&waiting, &mut pinned) {
                     match order {
                         MeterOrder::Use(kind, role) => {
                             counters.use_backend(kind);
@@ -108,7 +121,6 @@ impl Meter {
             readings,
             asked: false,
             last: Reading::default(),
-            pins: None,
         })
     }
 
@@ -118,12 +130,9 @@ impl Meter {
         let _ = self.orders.send(MeterOrder::Use(kind, role));
     }
 
-    /// Names the pins in force; `None` without any.
+    /// Names the pins in force after a pass; `None` without any.
     pub fn use_pins(&mut self, pins: Option<Pins>) {
-        if pins != self.pins {
-            self.pins.clone_from(&pins);
-            let _ = self.orders.send(MeterOrder::Pins(pins));
-        }
+        let _ = self.orders.send(MeterOrder::Pins(pins));
     }
 
     /// The counts so far; none before the first reading. A reading that takes longer than

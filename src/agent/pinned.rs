@@ -1,14 +1,17 @@
-//! The number of pinned flows for the status.
+//! The number of pinned flows for the status, and the time that idle ones need.
 
 use std::time::{Duration, Instant};
 
 use crate::judge::{Counts, Pins};
-use crate::pinned::count;
+use crate::kernel::flows::lasting_interval;
+use crate::pinned::count_and_keep;
 use crate::status::snapshot::PinnedStatus;
 
 /// A count is followed by a pause of this many times its duration, so that counts take at most one per
 /// cent of a processor.
 const PAUSE: u32 = 100;
+/// The same for counts that idle flows need.
+const PAUSE_OF_IDLE: u32 = 10;
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// A count that takes no longer may delay a reading of the meter. A longer one comes after the reading,
 /// and the next reading has its result.
@@ -23,15 +26,32 @@ pub(super) struct PinnedFlows {
     took: Option<Duration>,
     /// Not before this time.
     next: Option<Instant>,
+    /// A pass has ended since the last count.
+    changed: bool,
+    /// The time between two looks at idle flows.
+    interval: Duration,
 }
 
 impl PinnedFlows {
-    /// The pins that the last pass has put in force.
+    /// The pins that the last pass has put in force. A pass may displace flows.
     pub fn use_pins(&mut self, pins: Option<Pins>) {
         if pins.is_none() {
             self.last = None;
         }
         self.pins = pins;
+        self.changed = true;
+    }
+
+    /// The time of the next count that idle flows need; `None` while no flow is displaced.
+    pub fn due(&self) -> Option<Instant> {
+        self.pins.as_ref()?;
+        if self.changed {
+            return Some(self.next.unwrap_or_else(Instant::now));
+        }
+        let (at, counts) = self.last?;
+        let took = self.took.unwrap_or_default();
+        let interval = self.interval.max(took.saturating_mul(PAUSE_OF_IDLE));
+        counts.has_displaced().then(|| at + interval)
     }
 
     /// Counts before a reading, if the last count was quick.
@@ -43,14 +63,20 @@ impl PinnedFlows {
 
     /// Counts, if the last count is old enough.
     pub fn count(&mut self) {
+        if self.next.is_none_or(|at| Instant::now() >= at) {
+            self.count_now();
+        }
+    }
+
+    /// Counts, and gives idle displaced flows more time.
+    pub fn count_now(&mut self) {
         let began = Instant::now();
         let Some(pins) = &self.pins else {
             return;
         };
-        if self.next.is_some_and(|at| began < at) {
-            return;
-        }
-        match count(pins) {
+        self.changed = false;
+        self.interval = lasting_interval();
+        match count_and_keep(pins) {
             Ok(counts) => self.last = Some((began, counts)),
             Err(error) => {
                 // Unknown is not zero, and an old number is not the present one.

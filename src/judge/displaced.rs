@@ -303,6 +303,14 @@ impl Counts {
         Counts(PerFamily::from_fn(count))
     }
 
+    /// True if a flow keeps another path than a new one would take.
+    pub fn has_displaced(&self) -> bool {
+        let mut counts = Family::ALL
+            .into_iter()
+            .filter_map(|family| self.0.get(family).as_ref());
+        counts.any(|paths| paths.bypass.displaced + paths.egress.displaced > 0)
+    }
+
     /// Counts a flow.
     pub fn add(&mut self, family: Family, kept: KeptPath<'_>, displaced: bool) {
         let counts = self.0.get_mut(family).get_or_insert_default();

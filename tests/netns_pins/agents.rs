@@ -1,5 +1,8 @@
 //! Flows away from the path of a new one, beside an agent that dies, reloads, and meets flushes.
 
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 
 use crate::packets::*;
@@ -88,4 +91,79 @@ fn flush_of_a_protected_table_breaks_no_flow() {
 #[test]
 fn flush_of_a_plain_table_breaks_displaced_flows() {
     isolated(|| assert!(flushed(false) > 0));
+}
+
+/// Open connections and sockets that are silent for longer than conntrack remembers them.
+struct Idle {
+    connections: Vec<(IpAddr, LongFlow)>,
+    sockets: Vec<(IpAddr, Datagrams)>,
+}
+
+/// Conntrack's timeouts in this test, in seconds, and the silence of each flow.
+const REMEMBERED: u32 = 8;
+const SILENCE: Duration = Duration::from_secs(20);
+
+impl Idle {
+    fn open(lab: &Lab) -> Idle {
+        let host1 = lab.ns("host1");
+        for kind in [
+            "tcp_timeout_established",
+            "udp_timeout",
+            "udp_timeout_stream",
+        ] {
+            let path = format!("net.netfilter.nf_conntrack_{kind}={REMEMBERED}");
+            host1.run(&["sysctl", "-w", &path]);
+        }
+        let flow = |to: IpAddr| (to, LongFlow::paced(host1, to, SILENCE).unwrap());
+        let sockets = [PARTNER, PARTNER6].map(|to| (to, Datagrams::open(lab, to)));
+        for (to, socket) in &sockets {
+            assert_eq!(socket.seen(), who(lab, *to));
+        }
+        Idle {
+            connections: TARGETS.map(flow).into(),
+            sockets: sockets.into(),
+        }
+    }
+
+    /// The flows that took another path after their silence.
+    fn lost(self, lab: &Lab) -> usize {
+        let moved = |(_, flow): &(IpAddr, LongFlow)| flow.round_trips() >= 3;
+        let deadline = Instant::now() + SILENCE * 4;
+        let settled = |flow: &(IpAddr, LongFlow)| moved(flow) || flow.1.has_ended();
+        while !self.connections.iter().all(settled) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let former = [lab.nat1.egress_public, lab.nat1.egress6];
+        let sockets = self.sockets.iter().zip(former);
+        let sockets = sockets.filter(|((_, socket), former)| socket.seen() != Some(*former));
+        self.connections.iter().filter(|flow| !moved(flow)).count() + sockets.count()
+    }
+}
+
+/// The number of lost flows, with an agent or after passes alone.
+fn idle_flows_lost(with_agent: bool) -> usize {
+    let lab = lab_with_nats();
+    let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, true));
+    machine.changed();
+    let idle = Idle::open(&lab);
+    machine.configure(&settings(OTHER, true));
+    machine.publish(&["3.5.0.0/19", "2600:1f18:9000::/40"]);
+    if with_agent {
+        let agent = machine.agent();
+        agent.wait_in_force();
+        idle.lost(&lab)
+    } else {
+        machine.changed();
+        idle.lost(&lab)
+    }
+}
+
+#[test]
+fn displaced_flows_outlive_their_silence_beside_an_agent() {
+    isolated(|| assert_eq!(idle_flows_lost(true), 0));
+}
+
+#[test]
+fn displaced_flows_are_lost_after_their_silence_without_an_agent() {
+    isolated(|| assert!(idle_flows_lost(false) > 0));
 }

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::BATCH;
-use super::conntrack::{Conntrack, Written};
+use super::conntrack::Conntrack;
 use super::error::{FlowError, failed};
 use super::filter::Filter;
 use super::select::OwnAddresses;
 use super::sockets::{self, Socket};
+use super::written::Written;
 use crate::types::{Mark, PinMarks};
 
 /// The open flows to mark.

@@ -6,6 +6,7 @@ use super::error::{FlowError, failed};
 use super::filter::Filter;
 use super::request::{self, FlowRequest};
 use super::sockets::{Socket, TCP};
+use super::written::{ENOENT, Written};
 use crate::kernel::wire::{
     ACK, Attributes, CREATE, DUMP, EXCL, NFGEN_LEN, REQUEST, Wire, WireError, attributes, find,
     push_message,
@@ -34,7 +35,6 @@ const AF_UNSPEC: u8 = 0;
 /// receive buffer.
 const MESSAGES_A_DATAGRAM: usize = 200;
 
-const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
 
 /// The use of conntrack's table in this network namespace.
@@ -49,46 +49,6 @@ pub struct TableUse {
     pub dropped: u64,
     /// Entries removed early to make room, since boot.
     pub early_dropped: u64,
-}
-
-/// The result of changing entries; all counts are flows.
-#[derive(Debug, Default)]
-pub(super) struct Written {
-    pub(super) updated: u32,
-    pub(super) inserted: u32,
-    pub(super) gone: u32,
-    /// Marked before.
-    pub(super) marked: u32,
-    /// The first error other than "gone" and "exists".
-    pub(super) failure: Option<FlowError>,
-}
-
-impl Written {
-    /// Adds the counts of a further change.
-    pub(super) fn add(&mut self, more: Written) {
-        self.updated += more.updated;
-        self.inserted += more.inserted;
-        self.gone += more.gone;
-        self.marked += more.marked;
-        if self.failure.is_none() {
-            self.failure = more.failure;
-        }
-    }
-
-    fn count_updates(&mut self, answers: &[i32]) {
-        for errno in answers {
-            match *errno {
-                0 => self.updated += 1,
-                ENOENT => self.gone += 1,
-                _ => {}
-            }
-        }
-    }
-
-    fn fail(&mut self, request: Option<&FlowRequest>, error: WireError) {
-        let operation = request.map_or_else(|| "change flows".to_owned(), FlowRequest::operation);
-        self.failure.get_or_insert_with(|| failed(operation)(error));
-    }
 }
 
 /// Open conversations with conntrack: one for the listing, one for the changes meanwhile.
@@ -158,6 +118,14 @@ impl Conntrack {
         self.change_listed(filter, CT_DELETE, |flow| {
             choose(flow).then(|| request::delete(flow))
         })
+    }
+
+    /// Changes entries that are there.
+    pub(super) fn change(&mut self, requests: &[FlowRequest]) -> Written {
+        let mut written = Written::default();
+        let answers = send(&mut self.changes, (CT_NEW, 0), requests, &mut written);
+        written.count_updates(&answers);
+        written
     }
 
     fn change_listed(

@@ -17,12 +17,14 @@ mod error;
 mod filter;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
+mod lasting;
 mod listing;
 mod pinned;
 mod request;
 mod select;
 mod sockets;
 mod usage;
+mod written;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -30,15 +32,17 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::types::Mark;
-use conntrack::{Conntrack, Written};
+use conntrack::Conntrack;
 use error::failed;
 use filter::Filter;
 use select::OwnAddresses;
 use sockets::Socket;
+use written::Written;
 
 pub use backfill::{Outgoing, backfill_outgoing};
 pub use conntrack::TableUse;
 pub use error::FlowError;
+pub use lasting::{IdleFlows, lasting_interval};
 pub use listing::{PinnedFlow, each_pinned};
 pub use pinned::{flows_on_paths, slots_in_use};
 pub use usage::{PortUse, busiest_ports, source_seen, table_use};

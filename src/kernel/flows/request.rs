@@ -33,7 +33,7 @@ const ESTABLISHED_TIMEOUT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_time
 /// (net/netfilter/nf_conntrack_proto_udp.c).
 const DATAGRAMS_TIMEOUT: u32 = 120;
 /// The kernel's default of that timeout: 5 days (net/netfilter/nf_conntrack_proto_tcp.c).
-const FIVE_DAYS: u32 = 432_000;
+pub(super) const FIVE_DAYS: u32 = 432_000;
 
 pub(super) struct FlowRequest {
     pub(super) body: Vec<u8>,
@@ -72,6 +72,14 @@ pub(super) fn mark(flow: &Tracked, mark: Mark) -> FlowRequest {
 pub(super) fn mark_by_ends(protocol: u8, ends: Ends, mark: Mark) -> FlowRequest {
     let list = Attributes::new().nest(CTA_TUPLE_ORIG, tuple(protocol, ends));
     FlowRequest::new("mark", ends, marked(list, mark))
+}
+
+/// Sets the lifetime of an entry in seconds, by the ends of the flow.
+pub(super) fn prolong(protocol: u8, ends: Ends, seconds: u32) -> FlowRequest {
+    let list = Attributes::new()
+        .nest(CTA_TUPLE_ORIG, tuple(protocol, ends))
+        .put_be32(CTA_TIMEOUT, seconds);
+    FlowRequest::new("keep", ends, list)
 }
 
 /// Asks for the entry of a flow, by its ends.

@@ -345,6 +345,11 @@ impl LongFlow {
         self.round_trips.load(Ordering::Relaxed)
     }
 
+    /// True once the connection broke.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Closes the connection.
     pub fn stop(self) -> LongFlowReport {
         self.stopping.store(true, Ordering::Relaxed);
