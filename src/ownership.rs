@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::objects::{NexthopObject, Route, Rule, RuleAction};
-use crate::types::{NexthopId, PIN_TABLES, PerFamily, Priority, Protocol, Slot, TableId};
+use crate::types::{NexthopId, PIN_TABLES, PerFamily, PinMarks, Priority, Protocol, Slot, TableId};
 
 /// The number of priorities reserved for our rules, from the first on.
 pub const PRIORITY_RANGE: u32 = 100;
@@ -24,6 +24,10 @@ pub struct Numbers {
     /// The first table of pinned flows; `None` in a config without pinned flows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin_tables: Option<TableId>,
+    /// The marks of pinned flows; `None` in a config without pinned flows, and in the file of an
+    /// earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<PinMarks>,
 }
 
 impl Numbers {
@@ -35,6 +39,7 @@ impl Numbers {
             protocol: config.kernel.protocol,
             priority: config.kernel.priority,
             pin_tables: config.pins().then_some(config.kernel.pin_tables),
+            marks: config.pins().then(|| config.kernel.pin_marks()),
         }
     }
 
@@ -74,6 +79,7 @@ impl Default for Numbers {
             protocol: Protocol(83),
             priority: Priority(30000),
             pin_tables: Some(TableId(1100)),
+            marks: None,
         }
     }
 }
@@ -191,6 +197,22 @@ impl Ownership {
             RuleAction::Goto(target) => target > self.current.priority,
             RuleAction::Nop => false,
         }
+    }
+
+    /// The marks of earlier configs that open flows may carry, if flows are pinned now.
+    pub fn former_marks(&self) -> Vec<PinMarks> {
+        let Some(now) = self.current.marks else {
+            return Vec::new();
+        };
+        let mut former: Vec<PinMarks> = self
+            .earlier
+            .iter()
+            .filter_map(|numbers| numbers.marks)
+            .collect();
+        former.retain(|marks| *marks != now && marks.are_sound());
+        former.sort();
+        former.dedup();
+        former
     }
 
     /// True for a nexthop object that an earlier version of ours left.

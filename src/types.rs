@@ -212,7 +212,7 @@ impl fmt::Display for Mark {
 
 /// The two adjacent mark bits for the path of a flow. Their values are 1 for bypass, 2 for egress
 /// and 3 for inbound; 0 is an unmarked flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PathMask(pub u32);
 
 impl PathMask {

@@ -31,7 +31,7 @@ const LOOP_WAITS: Duration = Duration::from_millis(250);
 
 enum MeterOrder {
     Use(BackendKind, Role),
-    Pins(Option<Pins>),
+    Pins(Option<Box<Pins>>),
     Read,
 }
 
@@ -97,7 +97,7 @@ impl Meter {
                             counters.use_backend(kind);
                             flows.role = Some(role);
                         }
-                        MeterOrder::Pins(pins) => pinned.use_pins(pins),
+                        MeterOrder::Pins(pins) => pinned.use_pins(pins.map(|pins| *pins)),
                         MeterOrder::Read => {
                             pinned.count_first();
                             let reading = Reading {
@@ -132,7 +132,7 @@ impl Meter {
 
     /// Names the pins in force after a pass; `None` without any.
     pub fn use_pins(&mut self, pins: Option<Pins>) {
-        let _ = self.orders.send(MeterOrder::Pins(pins));
+        let _ = self.orders.send(MeterOrder::Pins(pins.map(Box::new)));
     }
 
     /// The counts so far; none before the first reading. A reading that takes longer than

@@ -9,12 +9,14 @@ use super::Job;
 use super::memory::Memory;
 use super::present_paths::PresentPaths;
 use super::view::View;
-use crate::config::{AutoOr, NatBypass, Role};
+use crate::config::{AutoOr, Config, NatBypass, Role};
 use crate::desired::{DesiredState, drain, special};
-use crate::kernel::flows::{backfill_inbound, forget_dead, forget_untranslated};
+use crate::kernel::flows::{
+    backfill_inbound, forget_dead, forget_marks, forget_untranslated, renew_marks,
+};
 use crate::notes::Notes;
 use crate::objects::{Rule, RuleAction};
-use crate::types::{Family, Mark};
+use crate::types::{Family, Mark, PinMarks};
 
 /// Keeps open connections working, see [`OpenFlows::keep`].
 pub(super) struct OpenFlows {
@@ -24,6 +26,8 @@ pub(super) struct OpenFlows {
     sources: Vec<IpNet>,
     private: Vec<IpNet>,
     rules_are_in: bool,
+    /// The marks now, and those of earlier configs.
+    marks: (PinMarks, Vec<PinMarks>),
     /// `None` if open flows have their marks already.
     unpinned: Option<PresentPaths>,
     /// Failures. The pass goes on: new connections work all the same.
@@ -50,6 +54,7 @@ impl OpenFlows {
             sources: sources(job, view),
             private,
             rules_are_in: false,
+            marks: (config.kernel.pin_marks(), view.ownership.former_marks()),
             unpinned,
             notes: Notes::default(),
         }
@@ -62,6 +67,7 @@ impl OpenFlows {
     /// connections without translation, since the kernel consults the NAT rules only for the
     /// first packet of an entry.
     pub fn keep(&mut self) {
+        self.renew();
         if self.role == Role::Nat {
             self.pin();
         }
@@ -85,11 +91,47 @@ impl OpenFlows {
         }
     }
 
+    fn renew(&mut self) {
+        let (now, former) = &self.marks;
+        for former in former {
+            let failure = if now.overlap(*former) {
+                Some("the former marks and [kernel] marks have bits in common".to_owned())
+            } else {
+                renew_marks(*former, *now)
+                    .err()
+                    .map(|error| error.to_string())
+            };
+            if let Some(why) = failure {
+                let note = format!("open flows may change their path with the new marks: {why}");
+                if !self.notes.iter().any(|known| known.to_string() == note) {
+                    self.notes.push(note);
+                }
+            }
+        }
+    }
+
     fn pin(&mut self) {
         if let Some(paths) = &mut self.unpinned {
             self.notes.extend(paths.pin(&self.own));
         }
     }
+}
+
+/// Takes the marks of earlier configs from open flows, once no rule reads them: other programs may use
+/// the bits from then on.
+pub(super) fn forget_former_marks(config: &Config, view: &View) -> Notes {
+    let mut notes = Notes::default();
+    let now = config.kernel.pin_marks();
+    for former in view.ownership.former_marks() {
+        if !now.overlap(former)
+            && let Err(error) = forget_marks(former, now)
+        {
+            notes.push(format!(
+                "open flows keep marks of an earlier config: {error}"
+            ));
+        }
+    }
+    notes
 }
 
 /// True if this pass is the first one that pins flows on this host. A family whose rules are gone for

@@ -223,6 +223,8 @@ impl<'a> Pass<'a> {
         self.store_numbers(&machine.view, false)?;
         let aim = self.carry_out(machine, &whole, aim, steps)?;
         self.judge(machine, &aim);
+        let forgotten = flows::forget_former_marks(self.job.config, &machine.view);
+        self.note(forgotten);
         self.store_numbers(&machine.view, true)?;
         self.store_shares(&machine.view, &aim)?;
         if !machine.view.observed.firewalls.is_empty() {

@@ -292,7 +292,19 @@ fn draining(
         left.map(|(slot, _)| *slot).collect::<BTreeSet<Slot>>()
     });
     let all = left.ipv4.union(&left.ipv6).copied().collect();
-    slots_in_use(config.kernel.pin_marks(), &all).unwrap_or(left)
+    // Open flows of an earlier config get the marks of this one in the course of the pass.
+    let mut marks = ownership.former_marks();
+    marks.push(config.kernel.pin_marks());
+    let mut in_use: PerFamily<BTreeSet<Slot>> = PerFamily::default();
+    for marks in marks {
+        let Ok(found) = slots_in_use(marks, &all) else {
+            return left;
+        };
+        for family in Family::ALL {
+            in_use.get_mut(family).extend(found.get(family));
+        }
+    }
+    in_use
 }
 
 /// The reason if the firewall cannot mark forwarded packets.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Family, Mark, PathMask};
 
 /// The marks of flows and packets whose path stays, in the bits of the path and of the gateway.
@@ -10,7 +12,7 @@ use super::{Family, Mark, PathMask};
 /// gateway, are the slots from 1 on, and the last three: two for look-ups of the firewall, and one for
 /// packets of the bypass path. Packets of a bypass flow can't carry the flow's mark: its bit means
 /// "past our rules" on packets ([`PathMask::packet`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PinMarks {
     path: PathMask,
     gateway: u32,
@@ -26,6 +28,46 @@ impl PinMarks {
     /// The marks in the bits of these masks. The gateway's bits are adjacent (config validation).
     pub fn new(path: PathMask, gateway: u32) -> Self {
         PinMarks { path, gateway }
+    }
+
+    /// False for masks that no config can have, such as those of a damaged file.
+    pub fn are_sound(self) -> bool {
+        let adjacent = |mask: u32| {
+            mask != 0
+                && (mask >> mask.trailing_zeros())
+                    .wrapping_add(1)
+                    .is_power_of_two()
+        };
+        let PinMarks { path, gateway } = self;
+        adjacent(path.0) && path.0.count_ones() == 2 && adjacent(gateway) && path.0 & gateway == 0
+    }
+
+    /// True if a bit belongs to both.
+    pub fn overlap(self, other: PinMarks) -> bool {
+        self.mask() & other.mask() != 0
+    }
+
+    /// The marks of flows on each path, whatever their gateway, and of flows from outside.
+    pub fn paths(self) -> [Mark; 3] {
+        [self.path.bypass(), self.path.egress(), self.path.inbound()]
+    }
+
+    /// The mark in our bits that means the same as a flow's mark in the bits of `former`; `None` for
+    /// flows without one, and for a slot that we lack.
+    pub fn like(self, former: PinMarks, mark: u32) -> Option<Mark> {
+        let path = former
+            .paths()
+            .iter()
+            .position(|path| mark & path.mask == path.value)?;
+        let number = (mark & former.gateway) >> former.gateway.trailing_zeros().min(31);
+        if number > self.slots() {
+            return None;
+        }
+        let path = self.paths()[path];
+        Some(Mark {
+            value: path.value | number << self.gateway.trailing_zeros().min(31),
+            mask: self.mask(),
+        })
     }
 
     fn last(self) -> u32 {
@@ -146,6 +188,42 @@ mod tests {
             values.dedup();
             assert_eq!(values.len(), count);
         }
+    }
+
+    #[test]
+    fn marks_in_other_bits_mean_the_same() {
+        let former = PinMarks::new(PathMask(0x30), 0xe);
+        let new = PinMarks::new(PathMask(0x3000), 0x700);
+        assert!(!new.overlap(former));
+        for (mark, like) in [
+            (0x10, Some(0x1000)),
+            (0x20, Some(0x2000)),
+            (0x30, Some(0x3000)),
+            (0x22, Some(0x2100)),
+            (0x8000_0028, Some(0x2400)),
+            (0x2a, None),
+            (0x2, None),
+            (0, None),
+        ] {
+            let found = new.like(former, mark);
+            assert_eq!(found.map(|mark| mark.value), like, "{mark:#x}");
+            assert!(found.is_none_or(|mark| mark.mask == 0x3700));
+        }
+        assert!(new.overlap(PinMarks::new(PathMask(0x300), 0x30)));
+        for (path, gateway) in [
+            (0, 0xe),
+            (0x50, 0xe),
+            (0x30, 0),
+            (0x30, 0x5),
+            (0x30, 0x70),
+            (u32::MAX, 0xe),
+        ] {
+            assert!(
+                !PinMarks::new(PathMask(path), gateway).are_sound(),
+                "{path:#x} {gateway:#x}"
+            );
+        }
+        assert!(PinMarks::new(PathMask(0xc000_0000), 0x3000_0000).are_sound());
     }
 
     #[test]

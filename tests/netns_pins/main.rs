@@ -18,6 +18,7 @@ mod more;
 mod nat;
 #[path = "../no_nf_tables/mod.rs"]
 mod no_nf_tables;
+mod numbers;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod scenes;

@@ -127,6 +127,7 @@ mod tests {
             protocol: Protocol(84),
             priority: Priority(20_000),
             pin_tables: None,
+            marks: None,
         }
     }
 

@@ -20,6 +20,7 @@ pub(super) mod fuzzing;
 mod lasting;
 mod listing;
 mod pinned;
+mod renewed;
 mod request;
 mod select;
 mod sockets;
@@ -45,6 +46,7 @@ pub use error::FlowError;
 pub use lasting::{IdleFlows, lasting_interval};
 pub use listing::{PinnedFlow, each_pinned};
 pub use pinned::{flows_on_paths, slots_in_use};
+pub use renewed::{forget_marks, renew_marks};
 pub use usage::{PortUse, busiest_ports, source_seen, table_use};
 
 /// The number of connections handled at once.
