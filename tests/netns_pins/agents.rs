@@ -100,8 +100,8 @@ struct Idle {
 }
 
 /// Conntrack's timeouts in this test, in seconds, and the silence of each flow.
-const REMEMBERED: u32 = 8;
-const SILENCE: Duration = Duration::from_secs(20);
+const REMEMBERED: u32 = 15;
+const SILENCE: Duration = Duration::from_secs(25);
 
 impl Idle {
     fn open(lab: &Lab) -> Idle {
@@ -127,7 +127,7 @@ impl Idle {
 
     /// The flows that took another path after their silence.
     fn lost(self, lab: &Lab) -> usize {
-        let moved = |(_, flow): &(IpAddr, LongFlow)| flow.round_trips() >= 3;
+        let moved = |(_, flow): &(IpAddr, LongFlow)| flow.round_trips() >= 2;
         let deadline = Instant::now() + SILENCE * 4;
         let settled = |flow: &(IpAddr, LongFlow)| moved(flow) || flow.1.has_ended();
         while !self.connections.iter().all(settled) && Instant::now() < deadline {
