@@ -1,6 +1,6 @@
 //! The present kernel state as values: the input of the plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall};
@@ -112,6 +112,19 @@ impl ObservedState {
     /// The gateways of pinned flows.
     pub fn slots(&self, ownership: &Ownership) -> PerFamily<BTreeMap<Slot, IpAddr>> {
         slots(&self.routes, ownership)
+    }
+
+    /// The gateways of our present defaults in the egress table.
+    pub fn leading(&self, ownership: &Ownership) -> PerFamily<BTreeSet<IpAddr>> {
+        PerFamily::from_fn(|family| {
+            let routes = self.routes.iter().filter(|route| {
+                route.key.table == ownership.current.egress_table
+                    && route.key.dst == family.default_prefix()
+                    && ownership.owns_route(route)
+            });
+            let legs = routes.flat_map(|route| route.target.legs());
+            legs.filter_map(|leg| leg.via.gateway).collect()
+        })
     }
 
     /// The present path of our bypass routes: a family without a default route for the moment (a

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::{
-    DesiredState, EgressPath, Inputs, WORST_METRIC, by_realm, closed,
+    DesiredState, EgressPath, Inputs, KnownSlots, WORST_METRIC, by_realm, closed,
     counting::{self, Counting},
-    gateway, inbound, landing, lookup, main_without_default, metric,
+    desired, gateway, inbound, landing, lookup, main_without_default, metric,
     pins::Pins,
     place, presence,
     realm::Realms,
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::config::WhenDown;
 use crate::degraded::Part;
+use crate::firewall::Ruleset;
 use crate::objects::{ForeignSelector, Leg, RouteTarget, Rule, RuleAction, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, PerFamily, Realm};
@@ -93,6 +94,31 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         closed::complete(inputs, &numbers, &pins, state, &mut policy);
         state.firewall = Some(policy);
     }
+}
+
+/// The firewall of the settings with the gateways that leave; `None` if none leaves. The realms of
+/// iptables name the slots, so that its rules pass such flows by themselves.
+pub fn on_the_way(inputs: &Inputs) -> Option<Ruleset> {
+    let leaving = Family::ALL.map(|family| {
+        let configured = inputs.config.egress.gateways_of(family);
+        inputs.slots.leaving(family, &configured)
+    });
+    let leaving = leaving.concat();
+    if leaving.is_empty() || closed::is_by_realm(inputs) {
+        return None;
+    }
+    let mut config = inputs.config.clone();
+    config.egress.gateways.extend(leaving);
+    let slots = KnownSlots {
+        leading: PerFamily::default(),
+        ..inputs.slots.clone()
+    };
+    let inputs = Inputs {
+        config: &config,
+        slots,
+        ..inputs.clone()
+    };
+    desired(&inputs).firewall
 }
 
 fn egress(inputs: &Inputs, numbers: &Numbers, family: Family, state: &mut DesiredState) {

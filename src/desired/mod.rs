@@ -11,6 +11,7 @@ mod fault;
 mod gateway;
 mod host;
 mod inbound;
+mod known_slots;
 mod last;
 mod masquerade;
 mod mss;
@@ -42,7 +43,8 @@ use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, Slot, Ta
 
 pub use addresses::{Presence, presence};
 use fault::Fault;
-pub use pins::{EGRESS_OF_NAT, KnownSlots};
+pub use known_slots::KnownSlots;
+pub use pins::EGRESS_OF_NAT;
 use shares::Shares;
 pub use sysctl::{SysctlSetting, conntrack_max, is_crowded};
 
@@ -84,6 +86,9 @@ pub struct DesiredState {
     pub rules: Vec<Rule>,
     /// `None` for no firewall object of ours.
     pub firewall: Option<Ruleset>,
+    /// Host role: the firewall for as long as the routes change, if gateways leave: it also passes and
+    /// marks new flows through them.
+    pub on_the_way: Option<Ruleset>,
     /// Sorted.
     pub policies: Vec<ForwardPolicy>,
     pub sysctls: Vec<SysctlSetting>,
@@ -192,6 +197,9 @@ pub fn desired(inputs: &Inputs) -> DesiredState {
     state.policies.sort();
     state.policies.dedup();
     degraded::merge(&mut state.degraded, []);
+    if inputs.role == Role::Host {
+        state.on_the_way = host::on_the_way(inputs);
+    }
     state
 }
 

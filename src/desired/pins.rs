@@ -26,16 +26,7 @@ use crate::config::Exemption;
 use crate::firewall::{FwRule, Hook, Match, Path, Ruleset, Statement};
 use crate::objects::{BypassPath, ForeignSelector, Route, RouteTarget};
 use crate::ownership::Numbers;
-use crate::types::{Family, Mark, PerFamily, PinMarks, Realm, Slot};
-
-/// The slots that the kernel knows, and the slots with open flows.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KnownSlots {
-    /// The gateway of each slot.
-    pub gateways: PerFamily<BTreeMap<Slot, IpAddr>>,
-    /// Slots whose mark open flows carry, or may carry.
-    pub in_use: PerFamily<BTreeSet<Slot>>,
-}
+use crate::types::{Family, Mark, PinMarks, Realm, Slot};
 
 /// The mark that the first packet gives to its flow.
 pub(super) struct FirstPacket {

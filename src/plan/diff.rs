@@ -2,10 +2,10 @@
 
 use std::cmp::Ordering;
 
+use super::firewalls::{Others, diff_firewalls};
 use super::foreign::{conflicts, foreign_notes, without_conflicts};
 use super::policies::diff_policies;
-use super::{Action, Conflict, FirewallAfter, FirewallGoal, Goal, Plan, Step};
-use crate::firewall::{ObservedFirewall, OwnedFirewall};
+use super::{Action, Goal, Plan, Step};
 use crate::objects::{NexthopKind, Route, Rule, RuleAction};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
@@ -18,7 +18,11 @@ pub fn plan(whole: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pl
     let goal = &*without_conflicts(whole, observed, ownership);
     let routes = diff_routes(goal, observed, ownership);
     let rules = diff_rules(goal, observed, ownership);
-    let firewalls = diff_firewalls(goal, observed, ownership);
+    let others = Others {
+        keep_rules: keeps_rules(goal, observed, ownership),
+        change_routes: !routes.put_egress.is_empty(),
+    };
+    let firewalls = diff_firewalls(goal, observed, &others);
 
     // Additions first: either no rule points at the object yet, or a table in use only gains
     // entries. Missing rules that keep packets off our tables return before the tables grow.
@@ -32,6 +36,7 @@ pub fn plan(whole: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pl
         plan.steps.extend(routes.put_bypass);
         plan.steps.extend(routes.put_egress);
         plan.steps.extend(rules.put_leading);
+        plan.steps.extend(firewalls.settle);
     } else {
         // The egress is shut by rules and firewall together, and the egress table is in use: storage
         // gets its own path before the egress path opens, and the firewall that shuts the path goes
@@ -42,6 +47,7 @@ pub fn plan(whole: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pl
         plan.steps.extend(routes.put_egress);
         plan.steps.extend(rules.open);
         plan.steps.extend(firewalls.put);
+        plan.steps.extend(firewalls.settle);
         plan.steps.extend(policies.put);
     }
     // Deletions, in the opposite order.
@@ -64,6 +70,16 @@ pub fn plan(whole: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pl
         plan.notes.extend(policies.notes);
     }
     plan
+}
+
+/// True if rules of the bypass path stay, although no rule is wanted.
+fn keeps_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> bool {
+    goal.rules.is_empty()
+        && observed.rules.iter().any(|rule| {
+            *goal.frozen.get(rule.family)
+                && ownership.owns_rule(rule)
+                && !leads_to_egress(rule, ownership)
+        })
 }
 
 #[derive(Default)]
@@ -293,84 +309,4 @@ fn leftover_nexthops(observed: &ObservedState, ownership: &Ownership) -> Vec<Ste
         (!is_group, object.id)
     });
     leftover.into_iter().cloned().map(Step::Nexthop).collect()
-}
-
-#[derive(Default)]
-struct FirewallSteps {
-    put: Vec<Step>,
-    take: Vec<Step>,
-    conflicts: Vec<Conflict>,
-    notes: Vec<String>,
-}
-
-fn diff_firewalls(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> FirewallSteps {
-    let mut steps = FirewallSteps::default();
-    let keeps_rules = goal.rules.is_empty()
-        && observed.rules.iter().any(|rule| {
-            *goal.frozen.get(rule.family)
-                && ownership.owns_rule(rule)
-                && !leads_to_egress(rule, ownership)
-        });
-    for (backend, found) in &observed.firewalls {
-        let (after, after_text) = match &goal.firewall {
-            FirewallGoal::Policy {
-                backend: chosen,
-                ruleset,
-                text,
-            } if chosen == backend => (FirewallAfter::Policy(ruleset.clone()), text.clone()),
-            FirewallGoal::Earlier(earlier) => match earlier.get(backend) {
-                Some(owned) => (FirewallAfter::Earlier(owned.clone()), owned.text.clone()),
-                None => (FirewallAfter::Nothing, Vec::new()),
-            },
-            FirewallGoal::Policy { .. } => (FirewallAfter::Nothing, Vec::new()),
-        };
-        let nothing = after == FirewallAfter::Nothing;
-        if nothing && keeps_rules {
-            continue;
-        }
-        let (action, before) = match found {
-            ObservedFirewall::Absent if nothing || after_text.is_empty() => continue,
-            ObservedFirewall::Absent => (Action::Add, Vec::new()),
-            ObservedFirewall::Owned(OwnedFirewall { text, .. }) if nothing => {
-                (Action::Delete, text.clone())
-            }
-            ObservedFirewall::Owned(OwnedFirewall { text, .. }) if *text == after_text => continue,
-            ObservedFirewall::Owned(OwnedFirewall { text, .. }) => (Action::Replace, text.clone()),
-            ObservedFirewall::Unavailable(_) | ObservedFirewall::Foreign(_) if nothing => continue,
-            ObservedFirewall::Foreign(what) => {
-                steps.conflicts.push(Conflict {
-                    message: format!("{backend}: {what}"),
-                });
-                continue;
-            }
-            ObservedFirewall::Unavailable(why) => {
-                steps.conflicts.push(Conflict {
-                    message: format!("{backend}: {why}"),
-                });
-                continue;
-            }
-            ObservedFirewall::Unreadable(why) => {
-                steps
-                    .notes
-                    .push(format!("{backend}: cannot read the present rules: {why}"));
-                if nothing {
-                    continue;
-                }
-                (Action::Replace, Vec::new())
-            }
-        };
-        let list = if nothing {
-            &mut steps.take
-        } else {
-            &mut steps.put
-        };
-        list.push(Step::Firewall {
-            backend: *backend,
-            action,
-            before,
-            after_text,
-            after,
-        });
-    }
-    steps
 }

@@ -33,6 +33,8 @@ pub struct Goal {
     pub routes: Vec<Route>,
     pub rules: Vec<Rule>,
     pub firewall: FirewallGoal,
+    /// The firewall in the chosen backend while the egress routes change, and its canonical text.
+    pub on_the_way: Option<(Ruleset, Vec<String>)>,
     /// Sorted. Only a firewall that marks forwarded packets makes these possible.
     pub policies: Vec<ForwardPolicy>,
     pub sysctls: Vec<SysctlSetting>,
@@ -57,6 +59,7 @@ impl Goal {
                 },
                 None => FirewallGoal::Earlier(BTreeMap::new()),
             },
+            on_the_way: None,
             policies: desired.policies,
             sysctls: desired.sysctls,
             frozen: desired.frozen,
@@ -82,6 +85,7 @@ impl Goal {
             routes,
             rules: owned.rules,
             firewall: FirewallGoal::Earlier(owned.firewalls),
+            on_the_way: None,
             policies: owned.policies,
             sysctls: Vec::new(),
             frozen: PerFamily::default(),

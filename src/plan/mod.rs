@@ -6,9 +6,11 @@
 //! lead past our tables, then routes, then the rules that look our tables up, with the egress rule
 //! (which may block traffic) last. Deletions run in the opposite order, except that all rules are
 //! deleted first. On a host whose egress is shut since the boot, the firewall goes after the other
-//! additions, since the marks of the firewall shut the egress.
+//! additions, since the marks of the firewall shut the egress. If gateways leave, one firewall goes in
+//! first that passes new flows through old and new gateways, and the wanted one after the routes.
 
 mod diff;
+mod firewalls;
 mod foreign;
 mod goal;
 pub mod json;

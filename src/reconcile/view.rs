@@ -12,7 +12,7 @@ use crate::desired::shares::Shares;
 use crate::desired::shut::shut;
 use crate::desired::{DesiredState, Inputs, KnownSlots, desired};
 use crate::facts::{HostFacts, InstanceFacts};
-use crate::firewall::{BackendKind, ObservedFirewall, Piece, Variant};
+use crate::firewall::{BackendKind, ObservedFirewall, Piece, Ruleset, Variant};
 use crate::judge::Promise;
 use crate::kernel::firewall::Refusals;
 use crate::kernel::flows::slots_in_use;
@@ -194,6 +194,7 @@ impl View {
             slots: KnownSlots {
                 gateways: self.observed.slots(&self.ownership),
                 in_use: self.draining.clone(),
+                leading: self.observed.leading(&self.ownership),
             },
         }
     }
@@ -236,20 +237,27 @@ impl View {
 
     /// The goal of a desired state.
     pub fn goal(&self, kernel: &mut Kernel, desired: DesiredState) -> Result<Goal, PassError> {
-        let text = match &desired.firewall {
+        let mut render = |ruleset: &Ruleset| {
             // Without a firewall that was read, none is written.
-            _ if self.observed.firewalls.is_empty() => Vec::new(),
-            Some(ruleset) => {
-                let present = match self.observed.firewalls.get(&self.backend.kind) {
-                    Some(ObservedFirewall::Owned(owned)) => Some(owned.text.as_slice()),
-                    Some(ObservedFirewall::Absent) => Some(&[][..]),
-                    _ => None,
-                };
-                kernel.render_policy(self.backend.kind, ruleset, present)?
+            if self.observed.firewalls.is_empty() {
+                return Ok(Vec::new());
             }
-            None => Vec::new(),
+            let present = match self.observed.firewalls.get(&self.backend.kind) {
+                Some(ObservedFirewall::Owned(owned)) => Some(owned.text.as_slice()),
+                Some(ObservedFirewall::Absent) => Some(&[][..]),
+                _ => None,
+            };
+            kernel.render_policy(self.backend.kind, ruleset, present)
         };
-        Ok(Goal::of(desired, self.backend.kind, text))
+        let on_the_way = match &desired.on_the_way {
+            Some(ruleset) => Some((ruleset.clone(), render(ruleset)?)),
+            None => None,
+        };
+        let text = desired.firewall.as_ref().map_or(Ok(Vec::new()), render)?;
+        Ok(Goal {
+            on_the_way,
+            ..Goal::of(desired, self.backend.kind, text)
+        })
     }
 
     /// The steps to a desired state.

@@ -226,6 +226,7 @@ fn goal(
         routes: drain.routes(),
         rules: drain.rules(),
         firewall,
+        on_the_way: None,
         policies: Vec::new(),
         sysctls: Vec::new(),
         frozen: PerFamily::default(),
