@@ -17,6 +17,7 @@ use ipnet::IpNet;
 pub use crate::types::BackendKind;
 use crate::types::{Family, IfIndex, Mark, Realm};
 pub use blocked::{BlockedEntry, BlockedRecord};
+pub(crate) use pieces::keeps_flows;
 pub use pieces::{Piece, Pieces};
 pub use traffic::{DropReason, DroppedTraffic, Path, PathTraffic, Traces, Traffic};
 

@@ -55,7 +55,7 @@ impl Piece {
 pub type Pieces = BTreeSet<(Family, Piece)>;
 
 /// True for the nat chain without rules, which keeps the translation of older flows.
-fn keeps_flows(chain: &Chain) -> bool {
+pub(crate) fn keeps_flows(chain: &Chain) -> bool {
     chain.hook == Hook::PostroutingNat && chain.rules.is_empty()
 }
 

@@ -109,3 +109,50 @@ fn table_survives_flushes_nftables() {
 fn table_survives_flushes_beside_iptables() {
     isolated(|| survives(Firewall::Iptables, TABLE_BESIDE_IPTABLES));
 }
+
+/// Beside iptables the flush takes the translation, and the protected table stays. Open flows keep their
+/// translation, and no packet has a private source, before any repair.
+#[test]
+fn flush_beside_iptables_leaves_open_flows_translated() {
+    isolated(|| {
+        let case = bulk_interface(Firewall::Iptables);
+        let lab = behind_nat1(case.layout);
+        let nat1 = lab.ns("nat1");
+        let mut machine = case.machine(&lab);
+        let settings = (case.settings)(&lab.nat1);
+        machine.configure(&format!(
+            "{SOURCES}{settings}[kernel]\nprotect_table = true\n"
+        ));
+        let agent = machine.agent();
+        agent.wait_in_force();
+        wait_protected(nat1, TABLE_BESIDE_IPTABLES);
+        count_from_now(&lab);
+        let targets = [PARTNER, PARTNER6, S3, S3_6];
+        let flows = targets.map(|to| lab.long_flow("host1", to));
+        // The kernel without any nat chain translates no flow.
+        for away in [false, true] {
+            agent.signal(rustix::process::Signal::STOP);
+            flush_by_stranger(nat1);
+            if away {
+                agent.signal(rustix::process::Signal::KILL);
+                flush_by_stranger(nat1);
+            }
+            let before = flows.each_ref().map(LongFlow::round_trips);
+            let moved = |number: usize| flows[number].round_trips() >= before[number] + 3;
+            if away {
+                std::thread::sleep(Duration::from_millis(200));
+                assert!(!(0..4).any(moved), "without the table");
+                break;
+            }
+            eventually("further round trips", || (0..4).all(moved));
+            for target in targets {
+                assert!(lab.who("host1", target).is_err(), "{target}");
+            }
+            assert_eq!(lab.leaks().unmapped, 0);
+            agent.signal(rustix::process::Signal::CONT);
+            agent.wait_in_force();
+            assert_translated(&lab);
+        }
+        assert_eq!(lab.leaks().unmapped, 0);
+    });
+}

@@ -5,6 +5,10 @@
 //! [`Hook::is_beside_iptables`] lie in an nf_tables table beside iptables. Without nf_tables, and on
 //! kernels that refuse the rules, the backend works without them. A flush of iptables leaves the table
 //! in place: until the repair, no packet leaves a NAT without a translation, or a host on neither path.
+//!
+//! Where iptables translates, the table has a nat chain without rules. `nft flush ruleset` takes the
+//! chains of iptables, and the kernel translates no flow, of any age, without a nat chain. A protected
+//! table stays, and so do the translations of open flows.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -16,7 +20,7 @@ use super::iptables::IptablesBackend;
 use super::nftables::{Nftables, Protection};
 use crate::firewall::{
     BackendKind, Chain, DroppedTraffic, FwRule, Hook, ObservedFirewall, OwnedFirewall, PathTraffic,
-    Piece, Ruleset, SavedRules, Variant,
+    Piece, Ruleset, SavedRules, Variant, keeps_flows,
 };
 use crate::types::{Family, PerFamily};
 
@@ -25,6 +29,9 @@ const NO_RULES: &[u8] = b"[{},{}]";
 
 /// True once the kernel has refused the rules of the table.
 static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// True once the kernel has refused the nat chain of the table (`inet` has nat since Linux 5.2).
+static NAT_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// iptables, and the table beside it.
 pub(super) struct Guarded {
@@ -75,6 +82,9 @@ impl Guarded {
                 chains.entry(hook).or_default().push(rule);
             }
         }
+        if !chains.is_empty() && translates(ruleset) && !NAT_REFUSED.load(Ordering::Relaxed) {
+            chains.insert(Hook::PostroutingNat, Vec::new());
+        }
         let chains = chains.into_iter();
         let last = Ruleset {
             chains: chains.map(|(hook, rules)| Chain { hook, rules }).collect(),
@@ -107,6 +117,12 @@ impl Guarded {
 
     fn install(&mut self, last: &Ruleset) -> Result<(), FirewallError> {
         match self.table.replace(last) {
+            Err(FirewallError::Refused { .. }) if last.chains.iter().any(keeps_flows) => {
+                NAT_REFUSED.store(true, Ordering::Relaxed);
+                let mut rest = last.clone();
+                rest.chains.retain(|chain| !keeps_flows(chain));
+                self.install(&rest)
+            }
             Err(FirewallError::Refused { .. }) => {
                 // The translation needs no rule of the table.
                 REFUSED.store(true, Ordering::Relaxed);
@@ -248,7 +264,9 @@ impl FirewallBackend for Guarded {
         };
         let within = self.within(ruleset);
         let mut marks = last.clone().unwrap_or_default();
-        marks.chains.retain(|chain| chain.hook.is_of_switch());
+        marks
+            .chains
+            .retain(|chain| chain.hook.is_of_switch() || keeps_flows(chain));
         self.change(
             &wanted,
             [&last.clone().unwrap_or_default(), &marks],
@@ -305,6 +323,12 @@ fn drops(text: &[String]) -> Vec<&String> {
     let begin = lines.find(|line| line.starts_with("  chain last "));
     let rules = lines.take_while(|line| !is_chain(line) && !line.starts_with("  set "));
     begin.into_iter().chain(rules).collect()
+}
+
+/// True if iptables translates.
+fn translates(ruleset: &Ruleset) -> bool {
+    let mut chains = ruleset.chains.iter();
+    chains.any(|chain| chain.hook == Hook::PostroutingNat && !chain.rules.is_empty())
 }
 
 /// The rules of a family that lie in the table. A rule of both families becomes one of each.
