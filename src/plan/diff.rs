@@ -1,11 +1,13 @@
 //! Compares the goal with the observed state.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use super::firewalls::{Others, diff_firewalls};
 use super::foreign::{conflicts, foreign_notes, without_conflicts};
 use super::policies::diff_policies;
-use super::{Action, Goal, Plan, Step};
+use super::{Action, FirewallGoal, Goal, Plan, Step};
+use crate::firewall::ObservedFirewall;
 use crate::objects::{NexthopKind, Route, Rule, RuleAction};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
@@ -30,12 +32,21 @@ pub fn plan(whole: &Goal, observed: &ObservedState, ownership: &Ownership) -> Pl
         .extend(goal.sysctls.iter().cloned().map(Step::Sysctl));
     let policies = diff_policies(goal, observed, &firewalls.put);
     if rules.open.is_empty() {
-        plan.steps.extend(firewalls.put);
-        plan.steps.extend(policies.put);
+        // Packets with marks in other bits need their rules. Until then the present marks and rules are
+        // in force, and an established flow that takes another path for one packet may end: a
+        // masquerade does not survive another interface.
+        let mut firewall = [firewalls.put, policies.put].concat();
+        let late = if marks_change(goal, observed, ownership) {
+            std::mem::take(&mut firewall)
+        } else {
+            Vec::new()
+        };
+        plan.steps.extend(firewall);
         plan.steps.extend(rules.put_harmless);
         plan.steps.extend(routes.put_bypass);
         plan.steps.extend(routes.put_egress);
         plan.steps.extend(rules.put_leading);
+        plan.steps.extend(late);
         plan.steps.extend(firewalls.settle);
     } else {
         // The egress is shut by rules and firewall together, and the egress table is in use: storage
@@ -80,6 +91,25 @@ fn keeps_rules(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> 
                 && ownership.owns_rule(rule)
                 && !leads_to_egress(rule, ownership)
         })
+}
+
+/// True if pinned flows get marks in other bits, and a firewall of ours sets the present ones.
+fn marks_change(goal: &Goal, observed: &ObservedState, ownership: &Ownership) -> bool {
+    let masks = |rules: &[Rule]| -> BTreeSet<u32> {
+        let pins = rules
+            .iter()
+            .filter(|rule| ownership.owns_rule(rule) && ownership.leads_to_pins(rule));
+        pins.filter_map(|rule| Some(rule.mark?.mask)).collect()
+    };
+    let (wanted, present) = (masks(&goal.rules), masks(&observed.rules));
+    let is_there = match &goal.firewall {
+        FirewallGoal::Policy { backend, .. } => {
+            let found = observed.firewalls.get(backend);
+            matches!(found, Some(ObservedFirewall::Owned(_)))
+        }
+        FirewallGoal::Earlier(_) => false,
+    };
+    is_there && !wanted.is_empty() && !present.is_subset(&wanted)
 }
 
 #[derive(Default)]

@@ -7,7 +7,8 @@
 //! (which may block traffic) last. Deletions run in the opposite order, except that all rules are
 //! deleted first. On a host whose egress is shut since the boot, the firewall goes after the other
 //! additions, since the marks of the firewall shut the egress. If gateways leave, one firewall goes in
-//! first that passes new flows through old and new gateways, and the wanted one after the routes.
+//! first that passes new flows through old and new gateways, and the wanted one after the routes. If the
+//! bits of the marks change, the firewall follows the rules of the new marks.
 
 mod diff;
 mod firewalls;

@@ -1,6 +1,7 @@
 //! Other numbers of our own in the config: tables, priorities, protocol and marks. Open flows keep the
 //! path that they have, also one that a new flow would not take.
 
+use crate::packets::nat::{behind_nat1, bulk_interface};
 use crate::packets::*;
 use crate::*;
 use lab::*;
@@ -86,6 +87,33 @@ fn other_marks_break_no_flow() {
 #[test]
 fn all_numbers_at_once_break_no_flow() {
     isolated(|| survive(OTHER_NUMBERS));
+}
+
+/// The kernel ends a masqueraded flow whose packet leaves by another interface, even if one packet
+/// alone does.
+#[test]
+fn other_marks_break_no_flow_behind_a_nat() {
+    isolated(|| {
+        let case = bulk_interface(Firewall::Nftables);
+        let lab = behind_nat1(case.layout);
+        let mut machine = case.machine(&lab);
+        machine.changed();
+        let flows = Flows::open(&lab, &TARGETS);
+        flows.assert_moving();
+        machine.publish(&[&format!("{PARTNER}/32"), "2600:1f18:9000::/40"]);
+        machine.changed();
+        flows.assert_moving();
+        let settings = (case.settings)(&lab.nat1);
+        for marks in [
+            "[kernel]\nmarks = { path = 0x3000, gateway = 0x0e00 }\n",
+            "",
+        ] {
+            machine.configure(&format!("{}{settings}{marks}", packets::nat::SOURCES));
+            machine.changed();
+            flows.assert_moving();
+        }
+        assert_eq!(flows.broken(), 0);
+    });
 }
 
 /// The flows cannot carry both marks at once.
