@@ -301,15 +301,22 @@ impl LongFlow {
     /// # Errors
     /// As `Ns::who`.
     pub fn paced(from: &Ns, to: IpAddr, pause: Duration) -> Result<LongFlow, ErrorKind> {
-        let opened = from.in_thread(|| {
-            let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), PATIENCE)?;
-            let seen = question(&stream)?;
-            // After a gap of the path a retransmission takes a second or two.
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.set_nodelay(true)?;
-            Ok((stream, seen))
-        });
-        let (stream, seen) = opened.map_err(kind)?;
+        let to = SocketAddr::new(to, PORT);
+        let opened = from.in_thread(|| TcpStream::connect_timeout(&to, PATIENCE));
+        LongFlow::over(opened.map_err(kind)?, pause)
+    }
+
+    /// Goes on over an open connection to a line server.
+    ///
+    /// # Errors
+    /// As `Ns::who`.
+    pub fn over(stream: TcpStream, pause: Duration) -> Result<LongFlow, ErrorKind> {
+        let seen = question(&stream).map_err(kind)?;
+        // After a gap of the path a retransmission takes a second or two.
+        let patient = stream.set_read_timeout(Some(Duration::from_secs(5)));
+        patient
+            .and_then(|()| stream.set_nodelay(true))
+            .map_err(kind)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let round_trips = Arc::new(AtomicUsize::new(0));
         let (stop, count) = (Arc::clone(&stopping), Arc::clone(&round_trips));
