@@ -7,6 +7,7 @@
 # make golden     rewrites the golden plans; read the diff before a commit
 # make bench      measures speed, side by side with ip and BIRD
 # make bench-agent  measures the running agent: drift, flush, start, storm, rest (three minutes)
+# make bench-packets  measures the price of a packet: host and NAT, beside conntrack and MASQUERADE alone
 # make soak       runs the agent over 10,000 passes and 1,000 documents (half an hour)
 # make fuzz       feeds the decoders with random input, a minute each
 # make build      builds the release binary
@@ -21,7 +22,7 @@ IN_ROOT = packaging/dev/as-root.sh env CARGO_HOME="$${CARGO_HOME:-$$HOME/.cargo}
 	RUSTUP_HOME="$${RUSTUP_HOME:-$$HOME/.rustup}" TRAILBLAZER_DATA="$$TRAILBLAZER_DATA" \
 	packaging/dev/test-in-root.sh
 
-.PHONY: build packages demo test test-images test-boot test-roots test-long golden bench bench-agent soak fuzz lint deny deps
+.PHONY: build packages demo test test-images test-boot test-roots test-long golden bench bench-agent bench-packets soak fuzz lint deny deps
 
 build:
 	@$(DEPS) build
@@ -78,6 +79,10 @@ bench:
 bench-agent:
 	@$(DEPS) bench
 	$(CARGO) bench --locked --bench agent -- --quick
+
+bench-packets:
+	@$(DEPS) bench
+	$(CARGO) bench --locked --bench packets -- --quick
 
 soak:
 	@$(DEPS) bench
