@@ -274,8 +274,8 @@ pub enum Statement {
     SnatRandomly(IpAddr),
     /// Translate the source to the outgoing interface's address.
     Masquerade,
-    /// Count the packet for the path and the rule's family; continue with the next rule. The count
-    /// outlives the rule: replacing or restoring the policy preserves the number.
+    /// Count the packet for the path and the rule's family, and skip the later rules of the base chain.
+    /// The count outlives the rule: replacing or restoring the policy preserves the number.
     Count(Path),
     /// Leave the packet unchanged and skip the later rules of the base chain.
     Accept,
@@ -331,6 +331,17 @@ impl Ruleset {
         match self.chains.get_mut(place) {
             Some(chain) if chain.hook == hook => chain.rules.extend(rules),
             _ => self.chains.insert(place, Chain { hook, rules }),
+        }
+    }
+
+    /// Adds rules before those of the same hook.
+    pub fn lead(&mut self, hook: Hook, mut rules: Vec<FwRule>) {
+        let chain = self.chains.iter_mut().find(|chain| chain.hook == hook);
+        if let Some(chain) = chain {
+            rules.append(&mut chain.rules);
+            chain.rules = rules;
+        } else {
+            self.extend(hook, rules);
         }
     }
 }

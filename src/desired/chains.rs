@@ -57,7 +57,7 @@ impl Chains {
                 .map(|(hook, rules)| Chain { hook, rules })
                 .collect(),
         };
-        self.counting.complete(&mut policy);
+        self.counting.complete(inputs.backend, &mut policy);
         if inputs.config.nat.random_ports {
             policy
         } else {

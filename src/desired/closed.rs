@@ -7,16 +7,22 @@
 //!
 //! ```text
 //! answers to clients outside, exempt sources, near destinations  → accept
+//! marked for another path than the one by which it leaves        → count and drop
 //! next hop is an egress gateway                                  → accept
 //! IPv4: the route has the realm of the rule of the bypass table  → accept
 //! IPv6: the bypass table has a route to the destination          → accept
 //! other packets by these interfaces                              → count and drop
 //! ```
 //!
+//! Most packets carry no mark and are on the path of their flow. The chain begins with the rules that
+//! accept those, before the look-up of near destinations.
+//!
 //! The proof is the kernel's route and no list of prefixes, so that a new document changes no rule of the
 //! firewall. IPv6 has no realms: the firewall asks the policy rules about the destination with two marks
 //! that no packet carries outside of this chain. With the first mark every destination is unreachable:
 //! the policy rules are there. With the second mark the bypass table decides.
+
+mod in_place;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,7 +31,6 @@ use ipnet::IpNet;
 
 use super::counting::MOST_BESIDE;
 use super::pins::Pins;
-use super::realm::{self, Realms};
 use super::shut::FR_ACT_UNREACHABLE;
 use super::{DesiredState, EgressPath, Inputs, disjoint, gateway, inbound, lookup, place, rule};
 use crate::config::{AutoOr, Exemption};
@@ -115,20 +120,21 @@ pub(super) fn complete(
         state.notes.extend(asked.then(|| NOTHING.to_owned()));
         return;
     }
-    let mut rules = passing(inputs);
+    let mut passing = passing(inputs);
     if is_by_realm(inputs) {
         // A rule of both families would leave a chain without effect in ip6tables.
-        rules = of_ipv4(rules);
+        passing = of_ipv4(passing);
     }
-    for family in closed {
-        let leaving = Leaving {
-            inputs,
-            family,
-            bypass: state.paths.get(family).bypass.as_ref(),
-            pins: pins.get(family).as_ref(),
-        };
-        rules.extend(leaving.rules(numbers));
-    }
+    let leaving = |family: &Family| Leaving {
+        inputs,
+        family: *family,
+        bypass: state.paths.get(*family).bypass.as_ref(),
+        pins: pins.get(*family).as_ref(),
+    };
+    let leaving: Vec<Leaving> = closed.iter().map(leaving).collect();
+    let in_place = leaving.iter().flat_map(|it| it.in_place(numbers));
+    let mut rules: Vec<FwRule> = in_place.chain(passing).collect();
+    rules.extend(leaving.iter().flat_map(|it| it.rules(numbers)));
     policy.extend(Hook::PostroutingClosed, rules);
 }
 
@@ -215,24 +221,15 @@ impl Leaving<'_> {
             vec![Match::DestinationAnyOf(self.near(&devices))],
         )];
         rules.extend(self.astray(&devices));
-        if is_by_realm(self.inputs) {
-            let egress = Realms::of(numbers).egress();
-            let slots = self.pins.into_iter().flat_map(Pins::realms_of_slots);
-            let realms = std::iter::once(egress).chain(slots);
-            rules.extend(realms.map(|realm| accept(family, vec![Match::Realm(realm)])));
-        } else {
-            let gateways = self.inputs.config.egress.gateways_of(self.family);
-            let gateways = gateways.into_iter().map(Match::NextHop);
-            rules.extend(gateways.map(|gateway| accept(family, vec![gateway])));
+        let egress = self.egress(numbers).into_iter();
+        rules.extend(egress.map(|hop| accept(family, vec![hop])));
+        if !is_by_realm(self.inputs) {
             rules.extend(self.pinned(&devices));
         }
-        if self.bypass.is_some() || is_by_realm(self.inputs) {
-            match self.family {
-                Family::Ipv4 => {
-                    rules.push(accept(family, vec![Match::Realm(realm::of(numbers))]));
-                }
-                Family::Ipv6 => rules.extend(self.prove(&devices)),
-            }
+        match self.by_bypass(numbers) {
+            Some(realm) => rules.push(accept(family, vec![realm])),
+            None if self.bypass.is_some() => rules.extend(self.prove(&devices)),
+            None => {}
         }
         // By name and by number: an interface comes back with another number, and a rename keeps it.
         let facts = self.inputs.facts;
@@ -322,9 +319,7 @@ impl Leaving<'_> {
         let Some(pins) = self.pins else {
             return Vec::new();
         };
-        let bypass = Match::FlowMark(pins.marks.bypass_flow());
-        let by_bypass = self.bypass_hops(devices).into_iter();
-        let by_bypass = by_bypass.map(|hop| [hop, vec![bypass.clone()]].concat());
+        let by_bypass = self.pinned_bypass(pins, devices).into_iter();
         let by_slot = pins.draining().map(|(slot, gateway)| {
             let flow = Match::FlowMark(pins.marks.slot(slot));
             vec![Match::NextHop(gateway), flow]

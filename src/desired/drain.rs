@@ -236,7 +236,7 @@ impl Drain {
                 for family in Family::ALL {
                     counting.add(config, family, PathMatches::default(), None);
                 }
-                counting.complete(&mut policy);
+                counting.complete(backend, &mut policy);
             }
             Role::Nat => {}
         }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::config::WhenDown;
 use crate::degraded::Part;
-use crate::firewall::Ruleset;
+use crate::firewall::{Hook, Ruleset};
 use crate::objects::{ForeignSelector, Leg, RouteTarget, Rule, RuleAction, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, PerFamily, Realm};
@@ -90,7 +90,9 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
                 pins.mark(&mut policy);
             }
         }
-        counting.complete(&mut policy);
+        counting.complete(inputs.backend, &mut policy);
+        // An error carries the mark of its flow: the drop comes before the counts.
+        policy.lead(Hook::Prerouting, inbound::redirects(inputs));
         closed::complete(inputs, &numbers, &pins, state, &mut policy);
         state.firewall = Some(policy);
     }

@@ -1,10 +1,10 @@
 //! The rules of the host role that mark flows opened from outside.
 //!
 //! ```text
-//! prerouting  first packet that conntrack sees, an answer to this host  → leave unmarked
+//! prerouting  redirect of an egress gateway                             → drop
+//!             first packet that conntrack sees, an answer to this host  → leave unmarked
 //!             first packet, to this host or forwarded from outside      → flow mark
 //!             flow mark                                                 → packet mark
-//!             redirect of an egress gateway                         → drop
 //! output      first packet, an answer of a server's port                → flow mark
 //!             flow mark                                                 → packet mark
 //! ```
@@ -38,7 +38,8 @@ use crate::types::{Family, IfIndex};
 pub(super) fn marks(inputs: &Inputs, state: &DesiredState) -> Ruleset {
     let path = inputs.config.kernel.path_mask;
     let ports = local_ports(inputs);
-    let first = || vec![Match::NotInputInterface("lo".to_owned()), Match::NewFlow];
+    // The state first: packets of open flows fail it.
+    let first = || vec![Match::NewFlow, Match::NotInputInterface("lo".to_owned())];
     let rule = |family, matches, verdict| FwRule {
         family,
         matches,
@@ -58,8 +59,8 @@ pub(super) fn marks(inputs: &Inputs, state: &DesiredState) -> Ruleset {
     for family in Family::ALL {
         for device in outer_devices(inputs, family, state) {
             let mut matches = vec![
-                Match::InputInterface(inputs.facts.device_name(device)),
                 Match::NewFlow,
+                Match::InputInterface(inputs.facts.device_name(device)),
             ];
             let inside = inside(inputs, family, device).into_iter();
             matches.extend(inside.map(Match::NotSource));
@@ -74,7 +75,6 @@ pub(super) fn marks(inputs: &Inputs, state: &DesiredState) -> Ruleset {
         },
     };
     rules.push(restore.clone());
-    rules.extend(redirects(inputs));
     let server = |ports| {
         let matches = vec![Match::NewFlow, Match::TcpAnswerFrom(ports)];
         rule(None, matches, set.clone())
@@ -103,7 +103,7 @@ pub(super) fn marks(inputs: &Inputs, state: &DesiredState) -> Ruleset {
 /// present gateway of the route (`__ip_do_redirect`, net/ipv4/route.c). IPv6 takes a redirect for
 /// a TCP connection from every link-local address (`rt6_do_redirect`, net/ipv6/route.c, after
 /// `tcp_v6_err`), and the link-local address of a gateway is unknown.
-fn redirects(inputs: &Inputs) -> Vec<FwRule> {
+pub(super) fn redirects(inputs: &Inputs) -> Vec<FwRule> {
     let rule = |family, sender: Option<IpAddr>| FwRule {
         family: Some(family),
         matches: [Match::Redirect]

@@ -119,13 +119,14 @@ impl Elsewhere<'_> {
     }
 
     fn rule(&self, out: Option<Match>, excepted: &[IpNet], source: IpNet) -> FwRule {
-        let mut matches: Vec<Match> = out.into_iter().collect();
+        // Connections from before the translation keep their address. First, since all packets of a
+        // flow but the first one fail it.
+        let mut matches = vec![Match::OpensFlow];
+        matches.extend(out);
         matches.extend([
             Match::DestinationNoneOf(excepted.to_vec()),
             Match::Forwarded,
             Match::OriginalDirection,
-            // Connections from before the translation keep their address.
-            Match::OpensFlow,
             Match::Source(source),
             Match::SourceNotLocal,
         ]);

@@ -276,7 +276,7 @@ fn input_devices(facts: &HostFacts, source: &IpNet) -> BTreeSet<IfIndex> {
 /// our rules.
 fn keep_inbound(inputs: &Inputs, family: Family, sources: &[IpNet], chains: &mut Chains) {
     let inbound = inputs.config.kernel.path_mask.inbound();
-    let mut matches = vec![Match::NotInputInterface("lo".to_owned()), Match::NewFlow];
+    let mut matches = vec![Match::NewFlow, Match::NotInputInterface("lo".to_owned())];
     matches.extend(sources.iter().copied().map(Match::NotSource));
     chains.prerouting.push(FwRule {
         family: Some(family),

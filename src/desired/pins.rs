@@ -9,11 +9,14 @@
 //! ```
 //!
 //! The kernel routes a packet again whose mark changes in `output`. Only packets that would take another
-//! path than their flow are marked, so that the packets of all other flows are routed once.
+//! path than their flow are marked, so that the packets of all other flows are routed once. Those leave
+//! the chain by its first rules: most packets of a host belong to flows that are on their path.
 //!
 //! A slot belongs to the address of a gateway, for as long as the gateway is configured or flows carry
 //! its mark. The slots are read from the tables themselves: each has a `throw` for the address of its
 //! gateway, which stays when the link goes down.
+
+mod in_place;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -318,6 +321,9 @@ impl Pins {
         };
         policy.extend(prerouting, self.forwarded());
         policy.extend(output, self.displaced());
+        if !self.beside_iptables {
+            policy.lead(output, self.in_place());
+        }
     }
 
     /// Flow mark and packet mark of each slot, and of the bypass path; for a slot with the match of

@@ -38,7 +38,8 @@ impl Piece {
     fn holds(self, hook: Hook, rule: &FwRule) -> bool {
         let counts = hook == Hook::PostroutingCount || matches!(rule.verdict, Statement::Count(_));
         let marks = matches!(hook, Hook::Prerouting | Hook::OutputReroute);
-        let pins = marks && matches!(rule.verdict, Statement::SetPacketMark(_));
+        let in_place = hook == Hook::OutputReroute && rule.verdict == Statement::Accept;
+        let pins = marks && (in_place || matches!(rule.verdict, Statement::SetPacketMark(_)));
         match self {
             Piece::All => true,
             Piece::Counting => counts,

@@ -6,7 +6,8 @@
 //! by the mark alone.
 //!
 //! ```text
-//! count       original direction, no mark of the path, leaves by the path  → flow mark
+//! count       original direction, flow mark that stays                     → count
+//!             original direction, no mark of the path, leaves by the path  → flow mark
 //!             original direction, flow mark of a path                      → count
 //! prerouting  answer, flow mark of a path                                  → count
 //! ```
@@ -18,7 +19,7 @@ mod nat;
 
 use super::pins::Pins;
 use crate::config::Config;
-use crate::firewall::{FwRule, Hook, Match, Path, Ruleset, Statement};
+use crate::firewall::{BackendKind, FwRule, Hook, Match, Path, Ruleset, Statement};
 use crate::types::{Family, Mark, PathMask};
 
 pub use host::{MOST_BESIDE, of_host};
@@ -38,6 +39,8 @@ pub struct PathMatches {
 /// The counting rules of all families.
 #[derive(Debug, Default)]
 pub struct Counting {
+    /// The counts of flows that keep the mark of their first packet.
+    marked: Vec<FwRule>,
     /// The marks of the paths beside iptables.
     told: Vec<FwRule>,
     leaving: Vec<FwRule>,
@@ -59,6 +62,18 @@ impl Counting {
             matches,
             verdict,
         };
+        let for_good = match pins {
+            Some(pins) if pins.beside_iptables => Vec::new(),
+            Some(pins) => pins.flow_marks(),
+            None if paths.decided_by_first_packet => {
+                Path::ALL.map(|path| (mark(mask, path), path)).to_vec()
+            }
+            None => Vec::new(),
+        };
+        self.marked.extend(for_good.into_iter().map(|(mark, path)| {
+            let matches = vec![Match::FlowMark(mark), Match::OriginalDirection];
+            rule(matches, Statement::Count(path))
+        }));
         let lines = [(Path::Bypass, paths.bypass), (Path::Egress, paths.egress)];
         for (path, conditions) in lines {
             for conditions in conditions {
@@ -71,10 +86,11 @@ impl Counting {
                     None => mark(mask, path).value,
                 };
                 let mut matches = vec![
+                    // First, since all packets of a flow but the first one fail it.
+                    Match::FlowMark(no_bits(absent)),
                     Match::OriginalDirection,
                     // A packet with a mark goes past our rules, such as the agent's own fetch.
                     Match::PacketMark(no_bits(mask.packet().mask)),
-                    Match::FlowMark(no_bits(absent)),
                 ];
                 matches.extend(conditions);
                 let of_path = pinned.map_or(mark(mask, path), |pinned| pinned.mark);
@@ -97,11 +113,18 @@ impl Counting {
         }
     }
 
-    /// Adds the rules to a policy with the rules for inbound flows.
-    pub fn complete(self, ruleset: &mut Ruleset) {
+    /// Adds the rules to a policy with the rules for inbound flows. Those concern no answer to a flow of
+    /// ours, so that the answers are counted before them.
+    pub fn complete(self, backend: BackendKind, ruleset: &mut Ruleset) {
+        ruleset.lead(Hook::Prerouting, self.answers);
+        // In iptables the number belongs to the rule, and a second rule of a path would take a part.
+        let marked = match backend {
+            BackendKind::Nftables => self.marked,
+            BackendKind::Iptables => Vec::new(),
+        };
         for (hook, rules) in [
-            (Hook::Prerouting, self.answers),
             (Hook::PostroutingPin, self.told),
+            (Hook::PostroutingCount, marked),
             (Hook::PostroutingCount, self.leaving),
         ] {
             ruleset.extend(hook, rules);

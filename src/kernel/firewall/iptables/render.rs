@@ -74,9 +74,9 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
             Ok(format!("-j SNAT --to-source {address} --random-fully"))
         }
         Statement::Masquerade => Ok("-j MASQUERADE".to_owned()),
-        // A rule without a target only counts.
+        // Every rule of iptables counts; the comment tells the path.
         Statement::Count(path) => Ok(format!(
-            "-m comment --comment \"{}\"",
+            "-m comment --comment \"{}\" -j RETURN",
             count_comment(*path, hook)
         )),
         Statement::Accept if nat => Ok("-j ACCEPT".to_owned()),

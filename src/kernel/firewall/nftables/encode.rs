@@ -264,7 +264,7 @@ fn encode_verdict(
     Ok(match rule.verdict {
         Statement::Count(path) => {
             let name = counters::name(Counted::Path(path), family_counted()?);
-            expressions.counter_named(&name)
+            expressions.counter_named(&name).verdict(NF_ACCEPT)
         }
         Statement::DropCounted(reason) => {
             Dropped::new(reason, family_counted()?).by(expressions, Traces::ALL)

@@ -70,7 +70,7 @@ fn compatible_conditions_share_one_rule() {
 }
 
 #[test]
-fn counting_rule_has_no_target() {
+fn counting_rule_returns_to_the_chain_of_the_kernel() {
     let rule = FwRule {
         family: Some(Family::Ipv6),
         matches: vec![Match::ReplyDirection, Match::PacketMark(MARK)],
@@ -85,7 +85,7 @@ fn counting_rule_has_no_target() {
     let own = render(&ruleset, Family::Ipv6).unwrap();
     assert_eq!(
         own.text(Family::Ipv6)[2],
-        "ip6tables -t mangle -A TRAILBLAZER-PRE -m comment --comment \"trailblazer counts: egress, in\" -m conntrack --ctdir REPLY -m mark --mark 0x1000/0x3000"
+        "ip6tables -t mangle -A TRAILBLAZER-PRE -m comment --comment \"trailblazer counts: egress, in\" -m conntrack --ctdir REPLY -m mark --mark 0x1000/0x3000 -j RETURN"
     );
     assert!(render(&ruleset, Family::Ipv4).unwrap().is_empty());
 }
