@@ -333,6 +333,8 @@ settings! {
         pub manage: BTreeSet<ManagedSysctl> = BTreeSet::new(),
         /// The agent has our nf_tables table for itself. `auto`: unless a saved ruleset has the table.
         pub protect_table: AutoOr<bool> = AutoOr::Auto,
+        /// The kernel's log gets a line for dropped packets, at a bounded rate.
+        pub log_drops: bool = true,
     }
 }
 

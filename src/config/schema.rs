@@ -195,6 +195,7 @@ fn read_kernel(reader: &mut Reader<'_>, config: &mut Config) {
         "kernel.manage" => kernel.manage,
             each("a list of sysctls such as [\"ip_forward\"]", word);
         "kernel.protect_table" => kernel.protect_table, value(AUTO_OR_BOOLEAN, auto_or_boolean);
+        "kernel.log_drops" => kernel.log_drops, value(BOOLEAN, boolean);
     }
 }
 

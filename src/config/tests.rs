@@ -61,6 +61,7 @@ protocol = 84
 priority = 20000
 manage = ["ip_forward", "rp_filter"]
 protect_table = true
+log_drops = false
 [kernel.marks]
 path = 0x300
 gateway = "0x3C00"
@@ -128,6 +129,7 @@ fn every_key_is_read() {
         [ManagedSysctl::IpForward, ManagedSysctl::RpFilter].into()
     );
     assert_eq!(config.kernel.protect_table, AutoOr::Set(true));
+    assert!(!config.kernel.log_drops);
     assert_eq!(config.kernel.path_mask, PathMask(0x300));
     assert_eq!(config.kernel.gateway_mask, 0x3c00);
     assert_eq!(config.agent.socket, PathBuf::from("/run/other.sock"));

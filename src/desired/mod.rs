@@ -36,7 +36,7 @@ use ipnet::IpNet;
 use crate::config::{Config, Role};
 use crate::degraded::{self, Degradation, Part};
 use crate::facts::HostFacts;
-use crate::firewall::{BackendKind, Ruleset};
+use crate::firewall::{BackendKind, Ruleset, Traces};
 use crate::objects::{BypassPath, ForwardPolicy, Route, RouteKey, RouteTarget, Rule, RuleAction};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, Slot, TableId};
@@ -187,6 +187,11 @@ pub fn desired(inputs: &Inputs) -> DesiredState {
     match inputs.role {
         Role::Host => host::complete(inputs, &mut state),
         Role::Nat => nat::complete(inputs, &mut state),
+    }
+    if !inputs.config.kernel.log_drops {
+        let (log, record) = (false, true);
+        let policy = state.firewall.take();
+        state.firewall = policy.map(|policy| policy.with_traces(Traces { log, record }));
     }
     for family in Family::ALL {
         note_disguised_defaults(inputs.facts, family, &mut state);
