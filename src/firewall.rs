@@ -224,6 +224,9 @@ pub enum Match {
     NextHop(IpAddr),
     /// Any other next hop; nftables only.
     NotNextHop(IpAddr),
+    /// The routing decision's next hop is a link-local address, as of a router that advertises itself;
+    /// IPv6 and nftables only.
+    LinkLocalHop,
     /// The routing decision's destination realm (`rt classid`, `-m realm`); IPv4 only.
     Realm(Realm),
     /// Any other realm, or no realm; IPv4 only.

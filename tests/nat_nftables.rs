@@ -304,6 +304,12 @@ fn vocabulary() -> Vec<(Hook, FwRule, &'static str, &'static str)> {
         ),
         (
             count,
+            rule(vec![M::LinkLocalHop], V::Accept),
+            "meta nfproto ipv6 rt ip6 nexthop 0xfe80 counter accept",
+            "meta nfproto ipv6 rt ip6 nexthop fe80::/16 counter accept",
+        ),
+        (
+            count,
             rule(vec![M::NotRealm(Realm(83))], V::Accept),
             "meta nfproto ipv4 rt classid & 0x0000ffff != 83 counter accept",
             "meta nfproto ipv4 rt classid & 65535 != 83 counter accept",

@@ -12,7 +12,8 @@
 //!
 //! A program that binds a source address passes these rules as well. The firewall therefore marks
 //! packets of this host in the direction of their flow, and the rules by source leave marked packets
-//! alone: the kernel routes such a packet again, and the last rule refuses the packet.
+//! alone: the kernel routes such a packet again, and the last rule refuses the packet. A chain after the
+//! last routing decision drops the marked packets that leave nevertheless, and those of guests.
 //!
 //! A flush of the firewall by another program opens the path for bound sources alone.
 
@@ -21,10 +22,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    DesiredState, EgressPath, Inputs, desired, inbound, lookup, place, rule, special::thrown,
+    DesiredState, EgressPath, Inputs, desired, inbound, lookup, main_without_default, place, realm,
+    rule, special::thrown,
 };
 use crate::firewall::{FwRule, Hook, Match, Statement};
-use crate::objects::{ForeignSelector, RuleAction};
+use crate::objects::{ForeignSelector, Rule, RuleAction};
 use crate::ownership::Numbers;
 use crate::types::{Family, Mark, PerFamily};
 
@@ -75,6 +77,13 @@ pub fn shut(inputs: &Inputs) -> DesiredState {
     state.rules = rules
         .filter(|rule| rule.action != bypass && is_shut(rule.family))
         .collect();
+    let near = |rule: &&mut Rule| {
+        rule.family == Family::Ipv4 && rule.action == main_without_default(rule.family)
+    };
+    for rule in state.rules.iter_mut().filter(near) {
+        let realm = ForeignSelector::Realms(u32::from(realm::of(&numbers).0));
+        rule.foreign_selectors.push(realm);
+    }
     for family in Family::ALL.into_iter().filter(|family| is_shut(*family)) {
         let mut own = rule(
             &numbers,
@@ -108,9 +117,54 @@ pub fn shut(inputs: &Inputs) -> DesiredState {
                 .rules
                 .extend(families.flat_map(|family| own(inputs, family)));
         }
+        let families = Family::ALL.into_iter().filter(|family| is_shut(*family));
+        let stopped = families.flat_map(|family| stopped(inputs, &numbers, family));
+        policy.extend(Hook::PostroutingClosed, stopped.collect());
         state.firewall = Some(policy);
     }
     state
+}
+
+/// Drops packets of this host and of its guests that have found a way to the internet: a socket bound to
+/// an interface passes over IPv4's unreachable route, and another program may have taken our rules away or
+/// put one before them.
+///
+/// The networks of the main table stay reachable. IPv4: the rule that leads there has a realm. IPv6: no
+/// packet to a neighbour has another next hop than its destination, and routers advertise link-local
+/// addresses.
+fn stopped(inputs: &Inputs, numbers: &Numbers, family: Family) -> Vec<FwRule> {
+    let rule = |matches: Vec<Match>, verdict| FwRule {
+        family: Some(family),
+        matches,
+        verdict,
+    };
+    let near = Match::DestinationNoneOf(near(inputs, family));
+    let guests = [Match::OriginalDirection, Match::NotTracked];
+    let guests = guests.map(|flow| vec![Match::Forwarded, flow, near.clone()]);
+    let own = vec![Match::PacketMark(inputs.config.kernel.path_mask.shut())];
+    let mut all = Vec::new();
+    let mut by = None;
+    match family {
+        Family::Ipv4 => {
+            let loopback = Match::OutputInterface("lo".to_owned());
+            let main = Match::Realm(realm::of(numbers));
+            all.extend([loopback, main].map(|it| rule(vec![it], Statement::Accept)));
+        }
+        Family::Ipv6 => by = Some(Match::LinkLocalHop),
+    }
+    all.extend([own].into_iter().chain(guests).map(|mut matches| {
+        matches.extend(by.clone());
+        rule(matches, Statement::Drop)
+    }));
+    all
+}
+
+/// The destinations that are no part of the internet.
+fn near(inputs: &Inputs, family: Family) -> Vec<IpNet> {
+    let mut near = thrown(family, inputs.vpc_cidrs);
+    // DHCP. The kernel sends a broadcast by the interface of the socket.
+    near.extend((family == Family::Ipv4).then(|| IpNet::from(IpAddr::from([255; 4]))));
+    near
 }
 
 /// The selectors of the rules for answers, a list for each rule.
@@ -147,9 +201,7 @@ fn answers(inputs: &Inputs, family: Family) -> Vec<Vec<ForeignSelector>> {
 /// Marks the packets of flows that this host opens.
 fn own(inputs: &Inputs, family: Family) -> Vec<FwRule> {
     let path = inputs.config.kernel.path_mask;
-    let mut near = thrown(family, inputs.vpc_cidrs);
-    // DHCP. The kernel sends a broadcast by the interface of the socket.
-    near.extend((family == Family::Ipv4).then(|| IpNet::from(IpAddr::from([255; 4]))));
+    let near = near(inputs, family);
     let unmarked = Match::PacketMark(Mark {
         value: 0,
         mask: path.0,

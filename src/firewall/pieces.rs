@@ -66,6 +66,7 @@ impl FwRule {
         let of_match = |condition: &Match| match condition {
             Match::Source(net) | Match::NotSource(net) => Some(Family::of_net(net)),
             Match::NextHop(address) | Match::NotNextHop(address) => Some(Family::of(*address)),
+            Match::LinkLocalHop => Some(Family::Ipv6),
             Match::Realm(_) | Match::NotRealm(_) => Some(Family::Ipv4),
             _ => None,
         };

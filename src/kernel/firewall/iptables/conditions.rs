@@ -1,5 +1,4 @@
-//! Groups the conditions of a rule for iptables, which accepts one `-s`, `-d`, `-i` and `-o` per
-//! rule and no lists. Pure.
+//! Groups the conditions of a rule for iptables, which accepts one `-s` and so on, and no lists. Pure.
 
 use std::net::Ipv6Addr;
 
@@ -173,6 +172,7 @@ impl Gathering<'_> {
             Match::NotRealm(other) => all.add(&in_realm(rule, *other, "! ", hook, family)?),
             Match::NextHop(_)
             | Match::NotNextHop(_)
+            | Match::LinkLocalHop
             | Match::OutputIndex(_)
             | Match::DestinationByMark(_)
             | Match::Forwarded

@@ -99,7 +99,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
     match condition {
         Match::Source(prefix) | Match::NotSource(prefix) => vec![Family::of_net(prefix)],
         Match::NextHop(address) | Match::NotNextHop(address) => vec![Family::of(*address)],
-        Match::DestinationByMark(_) => vec![Family::Ipv6],
+        Match::DestinationByMark(_) | Match::LinkLocalHop => vec![Family::Ipv6],
         Match::Realm(_) | Match::NotRealm(_) => vec![Family::Ipv4],
         Match::DestinationAnyOf(prefixes) | Match::DestinationNoneOf(prefixes) => {
             let mut families: Vec<_> = prefixes.iter().map(Family::of_net).collect();
@@ -226,6 +226,7 @@ fn encode_match(
         Match::PacketMark(mark) => marked(expressions.meta(NFT_META_MARK), *mark)?,
         Match::NextHop(address) => next_hop(expressions, *address, NFT_CMP_EQ),
         Match::NotNextHop(address) => next_hop(expressions, *address, NFT_CMP_NEQ),
+        Match::LinkLocalHop => expressions.link_local_hop(),
         Match::Realm(realm) => in_realm(expressions, *realm, NFT_CMP_EQ),
         Match::NotRealm(realm) => in_realm(expressions, *realm, NFT_CMP_NEQ),
         Match::DestinationAnyOf(prefixes) => {

@@ -120,6 +120,11 @@ impl Expressions {
         self.fib_type(flags).compare(operator, &kind.to_ne_bytes())
     }
 
+    /// Matches the first bytes of the next hop. RFC 4291: the bits of fe80::/10, and zeros after them.
+    pub(super) fn link_local_hop(self) -> Self {
+        self.rt(NFT_RT_NEXTHOP6).compare(NFT_CMP_EQ, &[0xfe, 0x80])
+    }
+
     /// Matches the kind of the route that the policy rules find for the destination and the mark.
     pub(super) fn kind_by_mark(self, kind: RouteKind) -> Self {
         let kind = match kind {
