@@ -4,12 +4,14 @@
 //!
 //! ```text
 //! 83      rule of the bypass table, and of the table of its pinned flows
-//! 84      rule of the egress table: a gateway without a slot
+//! 84      egress route through a gateway without a slot
 //! 84 + k  egress route through the gateway of slot k, and the rule of the table of its pinned flows
 //! ```
 //!
-//! The realm of a route takes precedence over that of its rule (`set_class_tag`, net/ipv4/route.c). Only
-//! our routes and rules have these realms. IPv6 has no realms: there nothing is closed and pinned.
+//! The rule of the egress table has no realm. For a socket bound to an interface the kernel passes over
+//! the table's unreachable route, assumes a destination on the link, and gives the packet the realm of
+//! the rule that has ended the look-up (`__fib_lookup`, net/ipv4/fib_rules.c). Only our routes and rules
+//! have these realms. IPv6 has no realms: there nothing is closed and pinned.
 
 use super::DesiredState;
 use super::counting::PathMatches;
@@ -18,7 +20,7 @@ use super::realm::Realms;
 use crate::firewall::Match;
 use crate::objects::{RouteTarget, Via};
 use crate::ownership::Numbers;
-use crate::types::{Family, Realm};
+use crate::types::Family;
 
 /// The matches of the paths.
 pub(super) fn paths(realms: Realms, pins: Option<&Pins>) -> PathMatches {
@@ -32,15 +34,23 @@ pub(super) fn paths(realms: Realms, pins: Option<&Pins>) -> PathMatches {
 }
 
 /// Gives the egress routes the realm of their gateway.
-pub(super) fn label(pins: &Pins, numbers: &Numbers, state: &mut DesiredState) {
+pub(super) fn label(
+    realms: Realms,
+    pins: Option<&Pins>,
+    numbers: &Numbers,
+    state: &mut DesiredState,
+) {
     let realm = |via: &Via| {
-        let gateway = via.gateway;
-        gateway.map_or(Realm(0), |gateway| pins.realm_of(gateway))
+        let slot = pins.zip(via.gateway);
+        let slot = slot.and_then(|(pins, gateway)| pins.realm_of(gateway));
+        slot.unwrap_or(realms.egress())
     };
     for route in &mut state.routes {
         let ours = route.key.table == numbers.egress_table && route.key.family() == Family::Ipv4;
         match &mut route.target {
             RouteTarget::Via(via) if ours => route.realm = realm(via),
+            // Equal realms of all legs are the realm of the route.
+            RouteTarget::Multipath(_) if ours && pins.is_none() => route.realm = realms.egress(),
             RouteTarget::Multipath(legs) if ours => {
                 legs.iter_mut().for_each(|leg| leg.realm = realm(&leg.via));
             }

@@ -16,7 +16,7 @@ use crate::degraded::Part;
 use crate::firewall::{Hook, Ruleset};
 use crate::objects::{ForeignSelector, Leg, RouteTarget, Rule, RuleAction, Via};
 use crate::ownership::Numbers;
-use crate::types::{Family, PerFamily, Realm};
+use crate::types::{Family, PerFamily};
 
 /// Adds the egress path, the rules and the marks to a state with bypass routes.
 pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
@@ -44,19 +44,13 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         inbound.mark = Some(inputs.config.kernel.path_mask.packet());
         let main = rule(place::MAIN, main_without_default(family));
         let mut bypass = bypasses.then(|| rule(place::BYPASS, lookup(numbers.bypass_table)));
-        let mut egress = egresses.then(|| rule(place::EGRESS, lookup(numbers.egress_table)));
+        let egress = egresses.then(|| rule(place::EGRESS, lookup(numbers.egress_table)));
         let closed = closed::is_closed(inputs, family, state);
         let realms = (closed && family == Family::Ipv4).then(|| Realms::of(&numbers));
         let by_realm = realms.filter(|_| closed::is_by_realm(inputs));
-        let give = |rule: &mut Rule, realm: Realm| {
-            let realm = ForeignSelector::Realms(u32::from(realm.0));
-            rule.foreign_selectors.push(realm);
-        };
         if let (Some(realms), Some(bypass)) = (realms, &mut bypass) {
-            give(bypass, realms.bypass());
-        }
-        if let (Some(realms), Some(egress)) = (by_realm, &mut egress) {
-            give(egress, realms.egress());
+            let realm = ForeignSelector::Realms(u32::from(realms.bypass().0));
+            bypass.foreign_selectors.push(realm);
         }
         if closed && bypasses {
             state.rules.extend(closed::proof(inputs, &numbers, family));
@@ -70,12 +64,12 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
             Some(realms) => Some(by_realm::paths(realms, pinned.as_ref())),
             None => counting::of_host(inputs, &numbers, family, pinned.is_some(), state),
         };
+        if let Some(realms) = by_realm {
+            by_realm::label(realms, pinned.as_ref(), &numbers, state);
+        }
         if let Some(mut paths) = paths {
             if let Some(pinned) = &pinned {
                 pinned.complete(inputs, &numbers, state);
-                if by_realm.is_some() {
-                    by_realm::label(pinned, &numbers, state);
-                }
                 let conditions = paths.bypass.iter_mut().chain(&mut paths.egress);
                 conditions.for_each(|all| all.extend(pinned.without_exempt(inputs)));
             }

@@ -272,12 +272,11 @@ impl Pins {
         state.rules.push(rule);
     }
 
-    /// The realm of routes through a gateway; 0 without a slot.
-    pub(super) fn realm_of(&self, gateway: IpAddr) -> Realm {
+    /// The realm of routes through a gateway; `None` without a slot.
+    pub(super) fn realm_of(&self, gateway: IpAddr) -> Option<Realm> {
         let mut slots = self.slots.iter();
         let slot = slots.find(|(_, known)| **known == gateway);
-        let realm = slot.and_then(|(slot, _)| Some(self.realms?.slot(*slot)));
-        realm.unwrap_or(Realm(0))
+        slot.and_then(|(slot, _)| Some(self.realms?.slot(*slot)))
     }
 
     /// The realms of all slots.
