@@ -16,7 +16,7 @@ const DESTINATIONS: u32 = 2000;
 const PLACES: u64 = 1024;
 
 /// A host with the chain `closed`, and nothing that leads packets to a path.
-fn closed_host(lab: &Lab) -> Machine<'_> {
+pub fn closed_host(lab: &Lab) -> Machine<'_> {
     let machine = Machine::new(lab, "host1", Firewall::Nftables, BOTH);
     machine.changed();
     shell(lab, DELETE_RULES);
@@ -36,7 +36,7 @@ fn echo(target: IpAddr) -> std::io::Result<usize> {
 }
 
 /// Sends TCP, UDP and ICMP to both partners. No packet leaves.
-fn send_each_kind(lab: &Lab) {
+pub fn send_each_kind(lab: &Lab) {
     lab.ns("host1").in_thread(|| {
         for target in [PARTNER, PARTNER6] {
             for _ in 0..PACKETS {
@@ -53,12 +53,12 @@ fn send_each_kind(lab: &Lab) {
 
 /// Runs `blocked` with JSON and the exit code 0.
 #[track_caller]
-fn listed(machine: &Machine) -> Value {
+pub fn listed(machine: &Machine) -> Value {
     machine.run(&["blocked", "--all", "-o", "json"]).ok().json()
 }
 
 /// Protocol, destination, port and packets of each entry, sorted.
-fn entries(list: &Value) -> Vec<(String, String, Option<u64>, u64)> {
+pub fn entries(list: &Value) -> Vec<(String, String, Option<u64>, u64)> {
     let entry = |entry: &Value| {
         assert_eq!(entry["reason"], "closed", "{entry}");
         let text = |key: &str| entry[key].as_str().unwrap().to_owned();
@@ -80,7 +80,7 @@ fn entries(list: &Value) -> Vec<(String, String, Option<u64>, u64)> {
     entries
 }
 
-fn expected(times: u64) -> Vec<(String, String, Option<u64>, u64)> {
+pub fn expected(times: u64) -> Vec<(String, String, Option<u64>, u64)> {
     let port = Some(u64::from(PORT));
     let mut entries: Vec<_> = [(PARTNER, "icmp"), (PARTNER6, "icmpv6")]
         .into_iter()

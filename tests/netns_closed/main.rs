@@ -7,6 +7,7 @@
 
 mod blocked;
 mod faults;
+mod log;
 #[path = "../packets/mod.rs"]
 mod packets;
 mod passing;
