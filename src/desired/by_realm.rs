@@ -3,13 +3,13 @@
 //! No rule of iptables matches the next hop, and a realm stands in:
 //!
 //! ```text
-//! 83      rule of the bypass table, and of the table of its pinned flows
+//! 83      rule of the bypass table, and default of the table of its pinned flows
 //! 84      egress route through a gateway without a slot
-//! 84 + k  egress route through the gateway of slot k, and the rule of the table of its pinned flows
+//! 84 + k  egress route through the gateway of slot k, and default of the table of its pinned flows
 //! ```
 //!
-//! The rule of the egress table has no realm. For a socket bound to an interface the kernel passes over
-//! the table's unreachable route, assumes a destination on the link, and gives the packet the realm of
+//! The rules of the other tables have no realm. For a socket bound to an interface the kernel passes over
+//! an unreachable route, assumes a destination on the link, and gives the packet the realm of
 //! the rule that has ended the look-up (`__fib_lookup`, net/ipv4/fib_rules.c). Only our routes and rules
 //! have these realms. IPv6 has no realms: there nothing is closed and pinned.
 

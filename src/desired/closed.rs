@@ -35,7 +35,7 @@ use super::shut::FR_ACT_UNREACHABLE;
 use super::{DesiredState, EgressPath, Inputs, disjoint, gateway, inbound, lookup, place, rule};
 use crate::config::{AutoOr, Exemption};
 use crate::degraded::{Degradation, Part};
-use crate::facts::MainRoute;
+use crate::facts::{Link, MainRoute};
 use crate::firewall::{DropReason, FwRule, Hook, Match, RouteKind, Ruleset, Statement};
 use crate::objects::{BypassPath, Rule, RuleAction, Via};
 use crate::ownership::Numbers;
@@ -337,12 +337,19 @@ impl Leaving<'_> {
         let draining = self.pins.into_iter().flat_map(Pins::draining);
         let draining = draining.map(|(_, gateway)| gateway);
         let gateways = gateways.into_iter().chain(draining);
-        let through = gateways.filter_map(|gateway| gateway::egress_device(self.inputs, gateway));
-        let through = through.filter_map(|name| facts.link_named(&name).map(|link| link.index));
+        let through: Vec<Option<String>> = gateways
+            .map(|gateway| gateway::egress_device(self.inputs, gateway))
+            .collect();
+        let lost = through.iter().any(Option::is_none);
+        let names = through.into_iter().flatten();
+        let through = names.filter_map(|name| facts.link_named(&name).map(|link| link.index));
         let default = facts.default_path(self.family, None);
         let paths = default.iter().chain(self.bypass);
         let mut devices: BTreeSet<IfIndex> = paths.flat_map(BypassPath::devices).collect();
         devices.extend(through);
+        if lost || devices.is_empty() {
+            devices.extend(self.unready());
+        }
         let exempt = self.inputs.config.egress.exempt.iter();
         let exempt = exempt.filter_map(|exemption| match exemption {
             Exemption::Interface(name) => facts.link_named(name),
@@ -352,6 +359,20 @@ impl Leaving<'_> {
             devices.remove(&link.index);
         }
         devices
+    }
+
+    /// The interfaces without carrier or address: a default may come back with them before a pass does.
+    fn unready(&self) -> impl Iterator<Item = IfIndex> {
+        let facts = self.inputs.facts;
+        let ready = move |link: &Link| {
+            let own = facts.addresses.iter().filter(|own| own.link == link.index);
+            let mut own = own.map(|own| own.net.addr());
+            let known = |own| Family::of(own) == self.family && !gateway::is_link_local(own);
+            link.up && link.carrier && own.any(known)
+        };
+        let links = facts.links.iter();
+        let links = links.filter(move |link| !link.loopback && !ready(link));
+        links.map(|link| link.index)
     }
 
     /// The destinations that the main table decides about: private networks, the VPC, connected networks

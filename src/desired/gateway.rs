@@ -305,7 +305,7 @@ fn onlink_device(inputs: &Inputs, gateway: IpAddr) -> Option<IfIndex> {
     }
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+pub(super) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 

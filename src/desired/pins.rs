@@ -27,7 +27,7 @@ use super::realm::{self, Realms};
 use super::{DesiredState, Inputs, WORST_METRIC, gateway, lookup, metric, place, route, rule};
 use crate::config::Exemption;
 use crate::firewall::{FwRule, Hook, Match, Path, Ruleset, Statement};
-use crate::objects::{BypassPath, ForeignSelector, Route, RouteTarget};
+use crate::objects::{BypassPath, Route, RouteTarget};
 use crate::ownership::Numbers;
 use crate::types::{Family, Mark, PinMarks, Realm, Slot};
 
@@ -235,7 +235,15 @@ impl Pins {
         let family = self.family;
         let table = numbers.pin_table(slot)?;
         let default = family.default_prefix();
-        Some(route(numbers, table, default, metric(family), through?))
+        // On the route alone: see `by_realm`.
+        let realm = match (slot, self.realms) {
+            (0, _) => (family == Family::Ipv4).then(|| realm::of(numbers)),
+            (slot, realms) => realms.map(|realms| realms.slot(slot)),
+        };
+        Some(Route {
+            realm: realm.unwrap_or(Realm(0)),
+            ..route(numbers, table, default, metric(family), through?)
+        })
     }
 
     /// The rule of a slot, and the routes of its table besides the default: a pinned flow never falls
@@ -263,12 +271,6 @@ impl Pins {
             0 => self.marks.bypass_packet(),
             slot => self.marks.slot(slot),
         });
-        let realm = match (slot, self.realms) {
-            (0, _) => (family == Family::Ipv4).then(|| realm::of(numbers)),
-            (slot, realms) => realms.map(|realms| realms.slot(slot)),
-        };
-        let realm = realm.map(|realm| ForeignSelector::Realms(u32::from(realm.0)));
-        rule.foreign_selectors.extend(realm);
         state.rules.push(rule);
     }
 

@@ -139,8 +139,9 @@ fn stopped(inputs: &Inputs, numbers: &Numbers, family: Family) -> Vec<FwRule> {
         verdict,
     };
     let near = Match::DestinationNoneOf(near(inputs, family));
-    let guests = [Match::OriginalDirection, Match::NotTracked];
-    let guests = guests.map(|flow| vec![Match::Forwarded, flow, near.clone()]);
+    let guests = vec![Match::Forwarded, Match::OriginalDirection, near.clone()];
+    // Neighbour discovery is not tracked either, and has no next hop but its destination.
+    let untracked = vec![Match::NotTracked, near];
     let own = vec![Match::PacketMark(inputs.config.kernel.path_mask.shut())];
     let mut all = Vec::new();
     let mut by = None;
@@ -152,7 +153,7 @@ fn stopped(inputs: &Inputs, numbers: &Numbers, family: Family) -> Vec<FwRule> {
         }
         Family::Ipv6 => by = Some(Match::LinkLocalHop),
     }
-    all.extend([own].into_iter().chain(guests).map(|mut matches| {
+    all.extend([own, guests, untracked].map(|mut matches| {
         matches.extend(by.clone());
         rule(matches, Statement::Drop)
     }));
