@@ -47,6 +47,8 @@ pub(super) struct Last<'a> {
     pub(super) tolerated: Option<Vec<IpAddr>>,
     /// Destinations beyond which no partner is.
     pub(super) private: &'a [IpNet],
+    /// True if the chain lies in another table than the guard, and outlives a flush of iptables.
+    pub(super) beside_iptables: bool,
 }
 
 /// The limit for the administrator's routes excepted from the drop on every interface.
@@ -169,7 +171,19 @@ impl Last<'_> {
             ]);
             rules.push(rule(untranslated, DropReason::Sources));
         }
-        // Packets of `sources` that conntrack can't assign to a flow are the guard's.
+        // Packets of `sources` that conntrack can't assign to a flow are the guard's. A flush of iptables
+        // takes the guard; without a count, since they say nothing about another program's translation.
+        if self.beside_iptables {
+            rules.extend(self.sources.iter().map(|source| {
+                let mut stray = self.leaving();
+                stray.extend([Match::Forwarded, Match::NotTracked, Match::Source(*source)]);
+                FwRule {
+                    family: Some(self.family),
+                    matches: stray,
+                    verdict: Statement::Drop,
+                }
+            }));
+        }
         for flow in [Match::OriginalDirection, Match::NotTracked] {
             let mut outside = self.leaving();
             outside.extend([Match::Forwarded, flow]);

@@ -278,6 +278,7 @@ impl Translation<'_> {
             egress: self.addresses,
             tolerated,
             private: &self.guarded,
+            beside_iptables: !inputs.backend.matches_next_hop(),
         };
         last.rules()
     }
