@@ -14,7 +14,7 @@ use super::{
 use crate::config::WhenDown;
 use crate::degraded::Part;
 use crate::firewall::{Hook, Ruleset};
-use crate::objects::{ForeignSelector, Leg, RouteTarget, Rule, RuleAction, Via};
+use crate::objects::{ForeignSelector, Leg, RouteTarget, RuleAction, Via};
 use crate::ownership::Numbers;
 use crate::types::{Family, PerFamily};
 
