@@ -58,6 +58,9 @@ pub struct InstanceFacts {
     pub instance_id: Option<String>,
     /// `placement/region`.
     pub region: Option<Region>,
+    /// The availability zone, such as `us-east-1a`.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// MAC address of the primary interface, lower case with colons.
     pub mac: Option<String>,
     /// The VPC's CIDRs, both families.

@@ -5,6 +5,7 @@
 //! error with the start of the answer.
 
 mod error;
+mod formats;
 mod machine;
 mod settings;
 
@@ -16,12 +17,14 @@ use ipnet::IpNet;
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 
 pub use error::ImdsError;
+use formats::{ipv4, is_region, network, zone};
+pub(crate) use formats::{is_instance_id, mac_address};
 pub use machine::is_ec2;
 pub use settings::{BUDGET, IPV4_ENDPOINT, IPV6_ENDPOINT, ImdsSettings};
 
 use super::http::chain;
 use crate::facts::InstanceFacts;
-use crate::types::{Family, PerFamily, Region};
+use crate::types::{PerFamily, Region};
 
 /// Lifetime of the token, between 1 and 21,600 ("Use IMDSv2"). A short one is enough, since the
 /// token is used only within the budget.
@@ -47,6 +50,9 @@ const NETWORKS: &str =
 pub struct Wanted {
     pub instance_id: bool,
     pub region: bool,
+    /// The availability zone.
+    #[serde(default)]
+    pub zone: bool,
     /// The VPC's CIDRs, both families, by the primary interface.
     pub vpc_cidrs: bool,
     /// The subnet's CIDRs, both families, by the primary interface.
@@ -61,7 +67,8 @@ impl Wanted {
         self == Wanted::default()
     }
 
-    /// True if an answer to `self` answers `other` too.
+    /// True if an answer to `self` answers `other` too. The zone is only a preference: an answer without
+    /// it is good enough.
     pub fn covers(self, other: Wanted) -> bool {
         (self.instance_id || !other.instance_id)
             && (self.region || !other.region)
@@ -180,6 +187,10 @@ impl Session {
                 })
                 .await?,
             );
+        }
+        if wanted.zone {
+            let path = "placement/availability-zone";
+            facts.zone = Some(self.one(path, "the name of a zone", zone).await?);
         }
         if wanted.vpc_cidrs || wanted.subnet_cidrs {
             let mac = self.one("mac", "a MAC address", mac_address).await?;
@@ -339,56 +350,4 @@ fn garbage(path: &str, text: &str, expected: &'static str) -> ImdsError {
         start: text.chars().take(60).collect(),
         expected,
     }
-}
-
-/// `i-` and 17 hexadecimal digits, 8 on instances from before 2016 ("Resource IDs").
-pub(crate) fn is_instance_id(text: &str) -> bool {
-    text.strip_prefix("i-").is_some_and(|digits| {
-        matches!(digits.len(), 8 | 17) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
-}
-
-/// A network that AWS can have assigned. Traffic to the VPC passes our tables by, so `0.0.0.0/0` in
-/// place of a VPC would send everything past the NAT.
-fn network(line: &str, lengths: &PerFamily<RangeInclusive<u8>>) -> Option<IpNet> {
-    let net: IpNet = line.parse().ok()?;
-    let assigned = match net.addr() {
-        IpAddr::V4(address) => {
-            !(address.is_loopback() || address.is_link_local())
-                && (1..224).contains(&address.octets()[0])
-        }
-        // Global unicast, or unique local addresses of IPAM.
-        IpAddr::V6(address) => matches!(address.segments()[0] >> 8, 0x20..=0x3f | 0xfc | 0xfd),
-    };
-    let family = Family::of(net.addr());
-    let sound = assigned && net == net.trunc() && lengths.get(family).contains(&net.prefix_len());
-    sound.then_some(net)
-}
-
-/// Like `us-east-1` or `us-gov-west-1`: lower-case words and a number, joined by dashes.
-fn is_region(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let Some((number, words)) = parts.split_last() else {
-        return false;
-    };
-    words.len() >= 2
-        && words
-            .iter()
-            .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase()))
-        && !number.is_empty()
-        && number.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// Six pairs of hexadecimal digits, in lower case, checked for use in a path.
-pub(crate) fn mac_address(text: &str) -> Option<String> {
-    let pairs: Vec<&str> = text.split(':').collect();
-    let sound = pairs.len() == 6
-        && pairs
-            .iter()
-            .all(|pair| pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    sound.then(|| text.to_ascii_lowercase())
-}
-
-fn ipv4(line: &str) -> Option<IpAddr> {
-    line.parse().ok().map(IpAddr::V4)
 }

@@ -241,6 +241,7 @@ impl Case {
                 .map(|instance| InstanceFacts {
                     instance_id: None,
                     region: instance.region.as_deref().map(Region::from),
+                    zone: None,
                     mac: None,
                     vpc_cidrs: instance.vpc_cidrs.clone(),
                     subnet_cidrs: Vec::new(),

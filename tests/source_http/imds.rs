@@ -12,6 +12,7 @@ const MAC: &str = "02:29:96:8f:6a:2d";
 const ALL: Wanted = Wanted {
     instance_id: true,
     region: true,
+    zone: true,
     vpc_cidrs: true,
     subnet_cidrs: true,
     public_addresses: true,
@@ -23,6 +24,7 @@ fn pages() -> BTreeMap<String, String> {
     [
         ("instance-id".to_owned(), "i-0123456789abcdef0"),
         ("placement/region".to_owned(), "us-east-1"),
+        ("placement/availability-zone".to_owned(), "us-east-1a"),
         ("mac".to_owned(), MAC),
         (
             "network/interfaces/macs/".to_owned(),
@@ -103,6 +105,7 @@ async fn all_wanted_facts_are_read() {
         InstanceFacts {
             instance_id: Some("i-0123456789abcdef0".to_owned()),
             region: Some("us-east-1".into()),
+            zone: Some("us-east-1a".to_owned()),
             mac: Some(MAC.to_owned()),
             vpc_cidrs: vec![
                 net("10.0.0.0/16"),
@@ -295,6 +298,14 @@ async fn invalid_answer_is_named_and_quoted() {
             "",
             Wanted {
                 region: true,
+                ..Wanted::default()
+            },
+        ),
+        (
+            "placement/availability-zone".to_owned(),
+            PORTAL,
+            Wanted {
+                zone: true,
                 ..Wanted::default()
             },
         ),
