@@ -65,9 +65,9 @@ pub(super) fn gateways(in_force: &InForce, settings: &Settings) -> Vec<Hop> {
     };
     let bypass = legs(numbers.bypass_table);
     let egress = legs(numbers.egress_table);
-    let unused = settings.config.egress.gateways.iter();
-    let unused = unused.filter(|gateway| !egress.iter().any(|(used, _)| used == *gateway));
-    let unused: Vec<IpAddr> = unused.copied().collect();
+    let unused = settings.config.egress.addresses();
+    let unused = unused.filter(|gateway| !egress.iter().any(|(used, _)| used == gateway));
+    let unused: Vec<IpAddr> = unused.collect();
     let hop = |path, (address, device): (IpAddr, IfIndex)| {
         Hop::new(path, address, Some(device), in_force)
     };

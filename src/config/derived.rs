@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{AutoOr, Config, EgressConfig, KernelConfig, Role, WhenDown};
-use crate::types::{Family, PinMarks};
+use crate::types::PinMarks;
 
 impl EgressConfig {
     /// True if the settings leave the egress of every family open without a gateway.
@@ -21,16 +21,6 @@ impl EgressConfig {
     /// which `enforce` ensures. Without a gateway all flows have one path.
     pub fn pins(&self) -> bool {
         self.enforces() && self.pin && !self.gateways.is_empty()
-    }
-
-    /// The gateways of one family, sorted.
-    pub fn gateways_of(&self, family: Family) -> Vec<IpAddr> {
-        let gateways = self.gateways.iter().copied();
-        let mut found: Vec<IpAddr> = gateways
-            .filter(|gateway| Family::of(*gateway) == family)
-            .collect();
-        found.sort();
-        found
     }
 }
 
@@ -53,5 +43,10 @@ impl Config {
         let named = bypass.interface != AutoOr::Auto || self.nat.egress_interface != AutoOr::Auto;
         let differ = named || gateway(&bypass.gateway.ipv4) || gateway(&bypass.gateway.ipv6);
         self.egress.pin && differ
+    }
+
+    /// True if probes test the ways out. The pins of flows lead the probes.
+    pub fn probes(&self) -> bool {
+        self.probe.enabled && self.pins()
     }
 }

@@ -10,8 +10,12 @@ mod disk;
 mod doc_tests;
 mod error;
 pub mod file;
+#[cfg(test)]
+mod gateway_tests;
+mod gateways;
 mod locations;
 mod parse;
+mod probe;
 mod protocols;
 mod reader;
 mod schema;
@@ -33,7 +37,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Place, Problem};
+pub use gateways::{Gateway, Spread};
 pub use parse::{Overrides, keys, parse, parse_readable_part, parse_with};
+pub use probe::{ProbeConfig, Target, TargetHost};
 pub use texts::own_region;
 pub use units::duration;
 
@@ -61,6 +67,7 @@ macro_rules! settings {
         }
     };
 }
+use settings;
 
 /// The role of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,8 +212,11 @@ settings! {
     /// `[egress]`: the path of all other traffic (host role).
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct EgressConfig {
-        /// The NAT instances, both families in one list.
-        pub gateways: Vec<IpAddr> = Vec::new(),
+        /// The NAT instances, both families in one list, in the order of the settings.
+        pub gateways: Vec<Gateway> = Vec::new(),
+        pub spread: Spread = Spread::Host,
+        /// The availability zone of this host; `auto` asks the metadata service.
+        pub zone: AutoOr<String> = AutoOr::Auto,
         /// The gateways count as reachable without a connected network.
         pub onlink: bool = false,
         /// The routing table of the egress default.
@@ -296,6 +306,8 @@ pub enum ManagedSysctl {
     /// `send_redirects` of all interfaces with an address: a NAT with one interface tells hosts a way
     /// past itself.
     SendRedirects,
+    /// `fib_multipath_hash_policy` of both families: `spread = "flow"` shares out flows, not partners.
+    FibMultipathHashPolicy,
 }
 
 words!(ManagedSysctl {
@@ -307,6 +319,7 @@ words!(ManagedSysctl {
     TcpFwmarkAccept => "tcp_fwmark_accept",
     AcceptRedirects => "accept_redirects",
     SendRedirects => "send_redirects",
+    FibMultipathHashPolicy => "fib_multipath_hash_policy",
 });
 
 settings! {
@@ -372,6 +385,7 @@ settings! {
         pub guard: GuardConfig = GuardConfig::default(),
         pub bypass: BypassConfig = BypassConfig::default(),
         pub egress: EgressConfig = EgressConfig::default(),
+        pub probe: ProbeConfig = ProbeConfig::default(),
         pub nat: NatConfig = NatConfig::default(),
         /// `[vpc] cidrs`
         pub vpc_cidrs: Vec<AutoOr<IpNet>> = vec![AutoOr::Auto],

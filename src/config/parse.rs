@@ -9,7 +9,7 @@ use super::reader::Reader;
 use super::schema::read;
 use super::slips;
 use super::texts::{region, service};
-use super::{AutoOr, Config, ConfigError, Role, validate};
+use super::{AutoOr, Config, ConfigError, Role, gateways, validate};
 
 /// Settings from the command line. Each beats the file, and passes the same checks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -60,7 +60,11 @@ pub fn parse_with(text: &str, origin: &str, flags: &Overrides) -> Result<Config,
     for mistake in validate::mistakes(&config) {
         // An unreadable value has its default here; a mistake about the default would mislead.
         if !mistake.keys.iter().any(|key| reader.is_bad(key)) {
-            reader.problem(mistake.keys[0], mistake.message);
+            let key = match mistake.keys[0] {
+                "egress.gateways" if reader.has(gateways::TABLES) => gateways::TABLES,
+                key => key,
+            };
+            reader.problem(key, mistake.message);
         }
     }
     let problems = reader.into_problems();

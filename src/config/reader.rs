@@ -18,6 +18,52 @@ pub(super) enum Wrong {
     Type,
     /// The type is right, but the value is not; holds the message.
     Value(String),
+    /// Mistakes inside of a table.
+    Inside(Vec<Inside>),
+}
+
+/// A mistake inside of a table that is a value of a list.
+pub(super) struct Inside {
+    name: String,
+    place: Range<usize>,
+    message: String,
+}
+
+impl Inside {
+    /// A wrong value; `expected` as for [`Reader::value`].
+    pub(super) fn new(
+        name: &str,
+        value: &Spanned<DeValue<'_>>,
+        expected: &str,
+        wrong: Wrong,
+    ) -> Inside {
+        Inside {
+            name: name.to_owned(),
+            place: value.span(),
+            message: message(expected, value.get_ref(), wrong),
+        }
+    }
+
+    /// An unknown name.
+    pub(super) fn unknown(name: &str, place: Range<usize>, advice: String) -> Inside {
+        Inside {
+            name: name.to_owned(),
+            place,
+            message: format!("unknown key; {advice}"),
+        }
+    }
+}
+
+/// The message for a wrong value.
+fn message(expected: &str, value: &DeValue<'_>, wrong: Wrong) -> String {
+    match wrong {
+        Wrong::Value(message) => message,
+        Wrong::Type => format!("expected {expected}, found {}", description(value)),
+        Wrong::Inside(mistakes) => {
+            let messages = mistakes.into_iter().map(|mistake| mistake.message);
+            messages.collect::<Vec<_>>().join("; ")
+        }
+    }
 }
 
 impl From<String> for Wrong {
@@ -34,6 +80,7 @@ pub(super) struct Reader<'t> {
     names: BTreeMap<String, Range<usize>>,
     tables: BTreeSet<String>,
     asked: Vec<&'static str>,
+    lists_of_tables: Vec<&'static str>,
     /// Places of the values, for problems found after reading.
     places: BTreeMap<&'static str, Range<usize>>,
     problems: Problems,
@@ -63,6 +110,7 @@ impl<'t> Reader<'t> {
             names: BTreeMap::new(),
             tables: BTreeSet::new(),
             asked: Vec::new(),
+            lists_of_tables: Vec::new(),
             places: BTreeMap::new(),
             problems: Problems::default(),
         };
@@ -151,6 +199,17 @@ impl<'t> Reader<'t> {
         Some(found)
     }
 
+    /// As [`Reader::list`], for a list of tables `[[key]]`.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        read: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
+    ) -> Option<Vec<T>> {
+        self.lists_of_tables.push(key);
+        self.list(key, expected, false, read)
+    }
+
     /// As [`Reader::list`], into a collection that keeps its value if the key is absent.
     pub(super) fn collect<T, C: FromIterator<T>>(
         &mut self,
@@ -189,6 +248,11 @@ impl<'t> Reader<'t> {
         self.problems.contains(key)
     }
 
+    /// True if the text has the key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.places.contains_key(key)
+    }
+
     /// Every key that was read so far: all known keys, once the whole schema is read.
     pub(super) fn asked(&self) -> &[&'static str] {
         &self.asked
@@ -201,17 +265,25 @@ impl<'t> Reader<'t> {
     }
 
     fn wrong(&mut self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>, wrong: Wrong) {
-        self.problems.push(|| Problem {
-            key: key.to_owned(),
-            place: Some(Place::of(self.text, &value.span())),
-            message: match wrong {
-                Wrong::Value(message) => message,
-                Wrong::Type => format!(
-                    "expected {expected}, found {}",
-                    description(value.get_ref())
-                ),
-            },
-        });
+        let mut add = |key: String, place: &Range<usize>, message| {
+            self.problems.push(|| Problem {
+                key,
+                place: Some(Place::of(self.text, place)),
+                message,
+            });
+        };
+        match wrong {
+            Wrong::Inside(mistakes) => {
+                for mistake in mistakes {
+                    let key = format!("{key}.{}", mistake.name);
+                    add(key, &mistake.place, mistake.message);
+                }
+            }
+            wrong => {
+                let message = message(expected, value.get_ref(), wrong);
+                add(key.to_owned(), &value.span(), message);
+            }
+        }
     }
 
     fn unknown_keys(&mut self) {
@@ -247,6 +319,9 @@ impl<'t> Reader<'t> {
     }
 
     fn unknown_message(&self, path: &str, is_table: bool, holds_known: bool) -> String {
+        if self.lists_of_tables.contains(&path) {
+            return format!("is a list of tables: write [[{path}]] above the keys of each");
+        }
         if self.asked.contains(&path) {
             return "is a value, not a table".to_owned();
         }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::gateways::zone;
 use super::locations::{absolute_path, own_directory, source};
+use super::probe::target;
 use super::reader::Reader;
 use super::texts::{
     address, exemption, interface, listener, narrow_prefix, prefix, region, service,
@@ -12,7 +14,7 @@ use super::values::{
     all_or_auto, auto_or, auto_or_boolean, boolean, integer, mask, mss, nat_bypass, price, table,
     text, time, unknown_word, with_unit, word,
 };
-use super::{AutoOr, Config, Role, validate};
+use super::{AutoOr, Config, Role, gateways, validate};
 use crate::types::{BackendKind, Family};
 use crate::words::Words as _;
 
@@ -53,6 +55,7 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut Config) {
     });
     read_document(reader, config);
     read_paths(reader, config);
+    read_probe(reader, config);
     read_nat(reader, config);
     read_kernel(reader, config);
     read_agent(reader, config);
@@ -116,12 +119,14 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
         *slot = AutoOr::Set(address);
     }
     let (bypass, egress) = (&mut config.bypass, &mut config.egress);
+    gateways::read(reader, &mut egress.gateways);
     keys! { reader;
         "bypass.interface" => bypass.interface, value(INTERFACE, auto_or(interface));
         "bypass.onlink" => bypass.onlink, value(BOOLEAN, boolean);
         "bypass.table" => bypass.table, table();
-        "egress.gateways" => egress.gateways,
-            each("a list of addresses such as [\"10.0.1.10\"]", text(address));
+        "egress.spread" => egress.spread, value("\"host\", \"flow\" or \"order\"", word);
+        "egress.zone" => egress.zone,
+            value("the name of an availability zone such as \"us-east-1a\", or \"auto\"", auto_or(zone));
         "egress.onlink" => egress.onlink, value(BOOLEAN, boolean);
         "egress.table" => egress.table, table();
         "egress.when_down" => egress.when_down, value("\"unreachable\" or \"bypass\"", word);
@@ -134,6 +139,27 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
         "vpc.cidrs" => config.vpc_cidrs,
             each("a list such as [\"auto\"] or [\"10.0.0.0/16\"]", auto_or(narrow_prefix));
         "vpc.metadata" => config.metadata, value("\"auto\", \"on\" or \"off\"", word);
+    }
+}
+
+fn read_probe(reader: &mut Reader<'_>, config: &mut Config) {
+    const TARGETS: &str = "a list of servers such as [\"192.0.2.1:443\", \"partner.example:443\"]";
+    const ROUNDS: &str = "a number of rounds such as 3";
+    let probe = &mut config.probe;
+    let bypass = reader.list("probe.bypass_targets", TARGETS, true, auto_or(target));
+    if let Some(bypass) = bypass {
+        probe.bypass_targets = all_or_auto(reader, "probe.bypass_targets", bypass);
+    }
+    keys! { reader;
+        "probe.enabled" => probe.enabled, value(BOOLEAN, boolean);
+        "probe.targets" => probe.targets, each(TARGETS, text(target));
+        "probe.interval" => probe.interval, time(Duration::from_millis(500));
+        "probe.suspect_interval" => probe.suspect_interval, time(Duration::from_millis(50));
+        "probe.timeout" => probe.timeout, time(Duration::from_millis(50));
+        "probe.fall" => probe.fall, value(ROUNDS, integer(1, 100, ""));
+        "probe.rise" => probe.rise, value(ROUNDS, integer(1, 100, ""));
+        "probe.hold" => probe.hold, time(SECOND);
+        "probe.hold_limit" => probe.hold_limit, time(SECOND);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Checks of values and of combinations of keys that parse, but cannot work.
 
 mod enforced;
+mod gateways;
 
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,7 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use ipnet::IpNet;
 
 use super::protocols::TAKEN_PROTOCOLS;
-use super::{AutoOr, Config, NatBypass, Role};
+use super::{AutoOr, Config, NatBypass, Role, Spread};
 use crate::types::{Family, TableId};
 
 /// The highest possible first priority: this priority and the 99 after it stay below the kernel's
@@ -40,6 +41,8 @@ pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
     found.whole_family("vpc.cidrs", &cidrs);
     found.kernel(config);
     found.egress(config);
+    found.spread(config);
+    found.probe(config);
     found.enforced(config);
     if config.role == Some(Role::Nat) {
         found.nat_role(config);
@@ -216,79 +219,6 @@ impl Mistakes {
         }
     }
 
-    fn egress(&mut self, config: &Config) {
-        let gateways = &config.egress.gateways;
-        self.duplicates("egress.gateways", gateways);
-        for gateway in gateways {
-            if matches!(gateway, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
-                self.add(
-                    &["egress.gateways"],
-                    format!(
-                        "{gateway} is a link-local address, which is ambiguous without an \
-                         interface: write another address of the gateway"
-                    ),
-                );
-            }
-        }
-        if !config.egress.onlink {
-            self.ends_of_networks("egress.gateways", "[egress]", gateways.iter());
-        }
-        if !config.bypass.onlink {
-            let bypass = Family::ALL.into_iter();
-            let bypass = bypass.filter_map(|family| config.bypass.gateway.get(family).set());
-            self.ends_of_networks("bypass.gateway", "[bypass]", bypass);
-        }
-        for family in Family::ALL {
-            let of_family = config.egress.gateways_of(family);
-            if let Some(gateway) = of_family.first()
-                && config.egress.close.contains(&family)
-            {
-                self.add(
-                    &["egress.close", "egress.gateways"],
-                    format!(
-                        "{family} is closed and has the gateway {gateway}: remove {family} from \
-                         egress.close, or the gateway from egress.gateways"
-                    ),
-                );
-            }
-            if let AutoOr::Set(bypass) = config.bypass.gateway.get(family)
-                && gateways.contains(bypass)
-            {
-                self.add(
-                    &["bypass.gateway", "egress.gateways"],
-                    format!(
-                        "{bypass} is an egress gateway too: the bypass would go through the NAT; \
-                         write the VPC router or \"auto\""
-                    ),
-                );
-            }
-        }
-    }
-
-    /// The first and the last address of a /24 can be hosts only in a larger network.
-    fn ends_of_networks<'g>(
-        &mut self,
-        key: &'static str,
-        table: &str,
-        gateways: impl Iterator<Item = &'g IpAddr>,
-    ) {
-        for gateway in gateways {
-            let IpAddr::V4(v4) = gateway else { continue };
-            let end = match v4.octets()[3] {
-                0 => "network",
-                255 => "broadcast",
-                _ => continue,
-            };
-            self.add(
-                &[key],
-                format!(
-                    "{gateway} is the {end} address of a /24, no router: correct the last number; \
-                     in a larger network, where the address is a router's, set onlink = true in {table}"
-                ),
-            );
-        }
-    }
-
     fn nat_role(&mut self, config: &Config) {
         if config.nat.egress_addresses.is_empty() {
             self.add(
@@ -309,6 +239,12 @@ impl Mistakes {
         }
         if config.egress.onlink {
             self.add(&["egress.onlink", "role"], host_only);
+        }
+        if config.egress.spread != Spread::default() {
+            self.add(&["egress.spread", "role"], host_only);
+        }
+        if config.egress.zone != AutoOr::Auto {
+            self.add(&["egress.zone", "role"], host_only);
         }
         if matches!(&config.nat.sources, AutoOr::Set(sources) if sources.is_empty()) {
             self.add(

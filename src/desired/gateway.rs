@@ -106,8 +106,8 @@ fn without_egress(
     path: BypassPath,
     notes: &mut Vec<String>,
 ) -> Result<BypassPath, Fault> {
-    let egress = &inputs.config.egress.gateways;
-    let nat = |via: Via| via.gateway.filter(|gateway| egress.contains(gateway));
+    let egress = &inputs.config.egress;
+    let nat = |via: Via| via.gateway.filter(|gateway| egress.is_gateway(*gateway));
     let Some(gateway) = path.vias().find_map(nat) else {
         return Ok(path);
     };

@@ -25,7 +25,7 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
     let mut pins = PerFamily::default();
     for family in Family::ALL {
         if !inputs.available.get(family) {
-            if !inputs.config.egress.gateways_of(family).is_empty() {
+            if inputs.config.egress.has_gateway(family) {
                 state.notes.push(format!(
                     "{family}: the kernel has {family} disabled; the {family} egress gateways are not used"
                 ));

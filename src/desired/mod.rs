@@ -46,7 +46,7 @@ use fault::Fault;
 pub use known_slots::KnownSlots;
 pub use pins::EGRESS_OF_NAT;
 use shares::Shares;
-pub use sysctl::{SysctlSetting, conntrack_max, is_crowded};
+pub use sysctl::{SysctlSetting, conntrack_max, hash_policy, is_crowded};
 
 /// The inputs of the desired state.
 #[derive(Debug, Clone)]

@@ -48,6 +48,14 @@ pub fn conntrack_max(facts: &HostFacts) -> u64 {
     entries(16)
 }
 
+/// The sysctl of the hash that chooses a next hop of several.
+pub fn hash_policy(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "net/ipv4/fib_multipath_hash_policy",
+        Family::Ipv6 => "net/ipv6/fib_multipath_hash_policy",
+    }
+}
+
 /// The settings to write.
 pub fn settings(inputs: &Inputs, state: &DesiredState) -> Vec<SysctlSetting> {
     let manage = &inputs.config.kernel.manage;
@@ -80,6 +88,12 @@ pub fn settings(inputs: &Inputs, state: &DesiredState) -> Vec<SysctlSetting> {
                     .redirect_sysctls(*name == ManagedSysctl::SendRedirects)
                 {
                     want(&path, "0");
+                }
+            }
+            ManagedSysctl::FibMultipathHashPolicy => {
+                // 1: by addresses and ports. Only routes with several next hops ask the policy.
+                for family in inputs.config.egress.hashed_families() {
+                    want(hash_policy(family), "1");
                 }
             }
             ManagedSysctl::TcpFwmarkAccept => want("net/ipv4/tcp_fwmark_accept", "1"),

@@ -168,7 +168,7 @@ impl Pins {
         Some(Pins {
             marks: config.kernel.pin_marks(),
             numbers,
-            configured: config.egress.gateways.iter().copied().collect(),
+            configured: config.egress.addresses().collect(),
             gateways,
             bypass: PerFamily::from_fn(|family| through(family, 0)),
             egress_of_nat: PerFamily::from_fn(egress),

@@ -322,6 +322,8 @@ fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
         "net/ipv4/ip_forward",
         "net/ipv4/ip_local_port_range",
         "net/ipv4/tcp_fwmark_accept",
+        "net/ipv4/fib_multipath_hash_policy",
+        "net/ipv6/fib_multipath_hash_policy",
         "net/ipv4/conf/all/rp_filter",
         "net/ipv4/conf/all/src_valid_mark",
         "net/ipv6/conf/all/forwarding",

@@ -387,7 +387,7 @@ fn environment(config: &Config, view: &View) -> Environment {
 }
 
 fn configured_gateways(config: &Config) -> Vec<IpAddr> {
-    let mut gateways = config.egress.gateways.clone();
+    let mut gateways: Vec<IpAddr> = config.egress.addresses().collect();
     for family in Family::ALL {
         if let AutoOr::Set(gateway) = config.bypass.gateway.get(family) {
             gateways.push(*gateway);

@@ -58,6 +58,7 @@ fn wanted(config: &Config, role: Role, own: &[IpNet]) -> Wanted {
     let mut wanted = Wanted {
         region: config.select.regions.contains(&AutoOr::Auto),
         vpc_cidrs: config.vpc_cidrs.contains(&AutoOr::Auto) || nat_auto,
+        zone: role == Role::Host && config.egress.zone == AutoOr::Auto && config.egress.has_zones(),
         public_addresses: role == Role::Nat && foreign_egress(config, own),
         ..Wanted::default()
     };

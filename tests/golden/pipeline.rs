@@ -107,7 +107,7 @@ pub fn run(case: &Case) -> Outcome {
         .into_iter()
         .flat_map(|family| facts.defaults(family))
         .filter_map(|route| route.gateway)
-        .chain(config.egress.gateways.iter().copied())
+        .chain(config.egress.addresses())
         .collect();
     for family in Family::ALL {
         gateways.extend(config.bypass.gateway.get(family).set());

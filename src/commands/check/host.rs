@@ -29,8 +29,7 @@ pub(super) fn privileges(report: &mut CheckReport) {
 
 pub(super) fn families(config: &Config, kernel: &Kernel, report: &mut CheckReport) {
     for family in Family::ALL {
-        let wanted = config.select.families.contains(&family)
-            || !config.egress.gateways_of(family).is_empty();
+        let wanted = config.select.families.contains(&family) || config.egress.has_gateway(family);
         if *kernel.available.get(family) {
             report.ok(family.as_str(), "enabled in the kernel");
         } else if wanted {

@@ -120,7 +120,7 @@ fn egress(
         EgressPath::Gateways(gateways) => {
             report.ok(name, format!("{family}: via {}", list(gateways)));
         }
-        EgressPath::Closed if config.egress.gateways_of(family).is_empty() => {
+        EgressPath::Closed if !config.egress.has_gateway(family) => {
             report.ok(name, format!("{family}: closed, as configured"));
         }
         EgressPath::Closed => report.warn(

@@ -241,7 +241,7 @@ impl Check<'_> {
 
     /// The times of such a closed path; with `close` and without a gateway, always.
     fn when_shut(&self, family: Family) -> String {
-        if self.config.egress.gateways_of(family).is_empty() {
+        if !self.config.egress.has_gateway(family) {
             format!("while {family} is closed ([egress] close)")
         } else {
             "from a link failure to the next pass, and while no egress gateway is available"

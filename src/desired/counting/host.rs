@@ -35,7 +35,7 @@ pub fn of_host(
         inputs,
         family,
         by_next_hop: pinned || inputs.backend.matches_next_hop(),
-        through_ours: !inputs.config.egress.gateways_of(family).is_empty(),
+        through_ours: inputs.config.egress.has_gateway(family),
     };
     let egress = teller.egress_hops();
     let Some(path) = &state.paths.get(family).bypass else {
