@@ -41,6 +41,7 @@ pub mod state;
 pub mod clock;
 pub mod desired;
 pub mod guard;
+pub mod health;
 pub mod observed;
 pub mod plan;
 

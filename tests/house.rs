@@ -33,7 +33,9 @@ const ROOMS: [&[&str]; 11] = [
     &["config"],
     &["objects", "facts", "firewall", "ownership"],
     &["ranges", "source", "state"],
-    &["guard", "clock", "desired", "observed", "plan", "judge"],
+    &[
+        "guard", "clock", "health", "desired", "observed", "plan", "judge",
+    ],
     &["kernel"],
     &["apply", "verify", "journal", "pinned"],
     &["reconcile"],

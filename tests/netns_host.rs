@@ -318,16 +318,14 @@ fn gateway_change_shows_partners_no_third_address_iptables() {
 fn two_nat_instances_share_the_connections() {
     isolated(|| {
         let lab = lab_with_nats();
-        let machine = Machine::new(&lab, "host1", Firewall::Nftables, TWO);
-        // The administrator's choice: share by connection and not by pair of addresses.
-        machine.ns().sysctl(&[
-            ("net/ipv4/fib_multipath_hash_policy", "1"),
-            ("net/ipv6/fib_multipath_hash_policy", "1"),
-        ]);
-        let foreign = machine.ns().foreign_snapshot();
+        let by_flow =
+            format!("{TWO}spread = \"flow\"\n[kernel]\nmanage = [\"fib_multipath_hash_policy\"]\n");
+        let machine = Machine::new(&lab, "host1", Firewall::Nftables, &by_flow);
         let open = open_from_outside(&lab);
         machine.changed();
         machine.in_sync();
+        // After the first pass, which writes the sysctl.
+        let foreign = machine.ns().foreign_snapshot();
         count_from_now(&lab);
         let stream = lab.stream("host1", &[S3, S3_6, PARTNER, PARTNER6], 2 * PACE);
         stream.wait_for(160);
@@ -350,6 +348,43 @@ fn two_nat_instances_share_the_connections() {
         for flow in open {
             flow.assert_alive();
         }
+    });
+}
+
+#[test]
+fn partners_see_a_host_behind_two_nat_instances_from_one_address() {
+    isolated(|| {
+        let lab = lab_with_nats();
+        let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, TWO);
+        let mut sources = |settings: &str| {
+            machine.configure(settings);
+            machine.changed();
+            machine.in_sync();
+            count_from_now(&lab);
+            let stream = lab.stream("host1", &[PARTNER, PARTNER6], 2 * PACE);
+            stream.wait_for(80);
+            let report = stream.stop();
+            [PARTNER, PARTNER6].map(|target| report.of(target).into_keys().collect::<Vec<_>>())
+        };
+        for seen in sources(TWO) {
+            assert_eq!(seen.len(), 1, "a gateway for the whole host: {seen:?}");
+        }
+        let standby = format!("{TWO}spread = \"order\"\n").replace("10.0.1.10", "10.0.1.99");
+        let standby = standby
+            .replace("10.0.1.20", "10.0.1.10")
+            .replace("10.0.1.99", "10.0.1.20");
+        let [seen, seen6] = sources(&standby);
+        assert_eq!(
+            seen,
+            [lab.nat2.egress_public.to_string()],
+            "the first of the list"
+        );
+        assert_eq!(
+            seen6,
+            [lab.nat1.egress6.to_string()],
+            "the first of the list"
+        );
+        assert_no_leaks(&lab);
     });
 }
 

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 23] = [
+const PURE: [&str; 24] = [
     "words",
     "types",
     "degraded",
@@ -19,6 +19,7 @@ const PURE: [&str; 23] = [
     "observed",
     "ranges",
     "guard",
+    "health",
     "desired",
     "plan",
     "judge",

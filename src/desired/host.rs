@@ -9,7 +9,7 @@ use super::{
     pins::Pins,
     place, presence,
     realm::Realms,
-    route, rule, special,
+    route, rule, special, spread,
 };
 use crate::config::WhenDown;
 use crate::degraded::Part;
@@ -134,21 +134,24 @@ fn egress(inputs: &Inputs, numbers: &Numbers, family: Family, state: &mut Desire
     leave_out_legs_without_carrier(inputs, &mut usable, state);
     let table = numbers.egress_table;
     let default = family.default_prefix();
-    // Several gateways share one multipath route, which one message replaces as a whole. A nexthop
+    let choice = spread::of(inputs, family, &usable);
+    // With `spread = "flow"` the gateways share one multipath route, which one message replaces as a whole. A nexthop
     // group would be one message too, but the kernel deletes nexthop objects for good when the
     // link loses its carrier, and the routes over them as well.
     //
     // With `ignore_routes_with_linkdown`, IPv6 refuses a new route whose gateway is on a link
     // without carrier, unless the leg is marked onlink. `gateway::egress` has found each gateway
     // in a connected network, so the mark skips no check.
-    let onlink = gateways.len() > 1 && family == Family::Ipv6;
-    let legs = usable.iter().map(|via| {
-        Leg::only(Via {
-            onlink: onlink || via.onlink,
-            ..*via
+    let onlink = choice.used.len() > 1 && family == Family::Ipv6;
+    let leg = |(address, weight): &(IpAddr, u8)| {
+        let via = usable.iter().find(|via| via.gateway == Some(*address))?;
+        let onlink = onlink || via.onlink;
+        Some(Leg {
+            weight: u16::from(*weight),
+            ..Leg::only(Via { onlink, ..*via })
         })
-    });
-    if let Some(target) = RouteTarget::through(legs.collect()) {
+    };
+    if let Some(target) = RouteTarget::through(choice.used.iter().filter_map(leg).collect()) {
         state
             .routes
             .push(route(numbers, table, default, metric(family), target));
@@ -171,8 +174,10 @@ fn egress(inputs: &Inputs, numbers: &Numbers, family: Family, state: &mut Desire
             RouteTarget::Throw,
         ));
     }
-    state.paths.get_mut(family).egress = if !usable.is_empty() {
-        EgressPath::Gateways(usable.iter().filter_map(|via| via.gateway).collect())
+    let paths = state.paths.get_mut(family);
+    paths.unused = choice.unused;
+    paths.egress = if !choice.used.is_empty() {
+        EgressPath::Gateways(choice.used.iter().map(|(address, _)| *address).collect())
     } else if config.when_down == WhenDown::Bypass && !closed {
         EgressPath::Main
     } else {

@@ -24,6 +24,7 @@ mod realm;
 pub mod shares;
 pub mod shut;
 pub mod special;
+pub mod spread;
 mod switch;
 mod sysctl;
 mod translate;
@@ -37,6 +38,7 @@ use crate::config::{Config, Role};
 use crate::degraded::{self, Degradation, Part};
 use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, Ruleset, Traces};
+use crate::health::Health;
 use crate::objects::{BypassPath, ForwardPolicy, Route, RouteKey, RouteTarget, Rule, RuleAction};
 use crate::ownership::Numbers;
 use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, Slot, TableId};
@@ -76,6 +78,8 @@ pub struct Inputs<'a> {
     pub shares: &'a Shares,
     /// Host role: the gateways of pinned flows.
     pub slots: KnownSlots,
+    /// The ways out of use by the verdict of probes; by default none.
+    pub health: Health,
 }
 
 /// The state that a pass establishes.
@@ -120,6 +124,8 @@ pub struct Paths {
     /// `None` for a family without a bypass path.
     pub bypass: Option<BypassPath>,
     pub egress: EgressPath,
+    /// Host role: usable gateways without new flows.
+    pub unused: Vec<(IpAddr, spread::Unused)>,
     /// Host role: the gateways of pinned flows; `None` if no flow is pinned.
     pub slots: Option<BTreeMap<Slot, IpAddr>>,
     /// NAT role: the incoming interfaces of our sources.
@@ -171,6 +177,7 @@ impl<'a> Inputs<'a> {
             no_switch: PerFamily::default(),
             shares,
             slots: KnownSlots::default(),
+            health: Health::default(),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::desired::shut::shut;
 use crate::desired::{DesiredState, Inputs, KnownSlots, desired};
 use crate::facts::{HostFacts, InstanceFacts};
 use crate::firewall::{BackendKind, ObservedFirewall, Piece, Ruleset, Variant};
+use crate::health::Health;
 use crate::judge::Promise;
 use crate::kernel::firewall::Refusals;
 use crate::kernel::flows::slots_in_use;
@@ -62,6 +63,8 @@ pub struct View {
     /// The failure of the metadata service where a setting needs an answer. The desired state
     /// leaves out the parts concerned.
     pub instance_error: Option<PassError>,
+    /// The ways out of use by the verdict of probes; none without an agent.
+    pub health: Health,
     /// Foreign routes in our tables.
     foreign: Vec<Route>,
     /// Parts of the firewall policy that the kernel refused.
@@ -110,6 +113,7 @@ impl View {
             prefixes: None,
             instance: None,
             instance_error: None,
+            health: Health::default(),
             refused: Refusals::new(),
             shares: Shares::default(),
             no_firewall: None,
@@ -196,6 +200,7 @@ impl View {
                 in_use: self.draining.clone(),
                 leading: self.observed.leading(&self.ownership),
             },
+            health: self.health.clone(),
         }
     }
 

@@ -16,9 +16,11 @@ use crate::world::World;
 const PREFIXES: &[&str] = &["3.5.0.0/19", "2600:1ff0:8000::/39"];
 const TWO_LINKS: &str = "
     [egress]
+    spread = \"flow\"
     gateways = [\"10.0.1.10\", \"10.0.2.10\", \"2600:1f18:1000:1::10\", \"2600:1f18:1000:2::10\"]";
 const ONE_LINK: &str = "
     [egress]
+    spread = \"flow\"
     gateways = [\"10.0.1.10\", \"10.0.1.20\", \"2600:1f18:1000:1::10\", \"2600:1f18:1000:1::20\"]";
 
 /// Enough destinations for the hash of a multipath route to use each leg.

@@ -43,6 +43,7 @@ const BOTH: &str = "
     gateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]";
 const GATEWAYS: &str = "
     [egress]
+    spread = \"flow\"
     gateways = [\"10.0.1.10\", \"10.0.1.20\", \"2600:1f18:1000:1::10\", \"2600:1f18:1000:1::20\"]";
 const OTHER_GATEWAYS: &str = "
     [egress]

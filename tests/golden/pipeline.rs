@@ -165,6 +165,7 @@ pub fn run(case: &Case) -> Outcome {
             gateways: state.slots(&ownership),
             ..Default::default()
         },
+        health: trailblazer::health::Health::default(),
         unfiltered: PerFamily::default(),
         no_switch: PerFamily::default(),
         shares: &trailblazer::desired::shares::Shares::default(),

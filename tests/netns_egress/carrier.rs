@@ -9,7 +9,7 @@ use lab::*;
 const LINK: &str = "priv2";
 
 /// Both gateways.
-const SETTINGS: &str = "[egress]\ngateways = [\"10.0.1.10\", \"10.0.9.10\", \
+const SETTINGS: &str = "[egress]\nspread = \"flow\"\ngateways = [\"10.0.1.10\", \"10.0.9.10\", \
     \"2600:1f18:1000:1::10\", \"2600:1f18:1000:9::10\"]\n";
 
 /// A lab with the second link.

@@ -78,6 +78,7 @@ prop_compose! {
         gateways6 in subsequence(vec!["2600:1f18:1000:1::10", "2600:1f18:1000:1::20"], 0..=2),
         close in subsequence(vec!["ipv4", "ipv6"], 0..=2),
         families in subsequence(vec!["ipv4", "ipv6"], 1..=2),
+        spread in prop_oneof![2 => Just("flow"), 1 => Just("host"), 1 => Just("order")],
         when_down in prop_oneof![4 => Just("unreachable"), 1 => Just("bypass")],
         addresses in subsequence(vec!["10.0.1.11", "10.0.1.12", "2600:1f18:1000:1::11"], 1..=3),
         vpc in prop_oneof![Just("10.0.0.0/16"), Just("54.231.0.0/16")],
@@ -93,7 +94,7 @@ prop_compose! {
         let quoted = |words: &[&str]| format!("{words:?}");
         let (egress_keys, nat) = match role {
             Role::Host => (
-                format!("gateways = {}\nclose = {}\nwhen_down = \"{when_down}\"\n",
+                format!("gateways = {}\nspread = \"{spread}\"\nclose = {}\nwhen_down = \"{when_down}\"\n",
                     quoted(&gateways), quoted(&close)),
                 String::new(),
             ),
@@ -225,6 +226,7 @@ impl World {
                 gateways: state.slots(ownership),
                 ..Default::default()
             },
+            health: trailblazer::health::Health::default(),
             unfiltered: PerFamily::default(),
             no_switch: PerFamily::default(),
             shares: &trailblazer::desired::shares::Shares::default(),

@@ -1,0 +1,58 @@
+//! The health of the ways out: which gateways and which bypass paths are in use. Pure.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::types::Family;
+
+/// A way out of this host, for one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WayId {
+    Bypass(Family),
+    Gateway(IpAddr),
+}
+
+impl WayId {
+    /// The family of the packets on the way.
+    pub fn family(self) -> Family {
+        match self {
+            WayId::Bypass(family) => family,
+            WayId::Gateway(address) => Family::of(address),
+        }
+    }
+}
+
+impl fmt::Display for WayId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WayId::Bypass(family) => write!(f, "{family} bypass path"),
+            WayId::Gateway(address) => write!(f, "gateway {address}"),
+        }
+    }
+}
+
+/// The ways that are out of use. A way without a verdict is in use: the default is all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Health {
+    out: BTreeSet<WayId>,
+}
+
+impl Health {
+    /// All ways but these are in use.
+    pub fn without(out: impl IntoIterator<Item = WayId>) -> Health {
+        Health {
+            out: out.into_iter().collect(),
+        }
+    }
+
+    /// True if new flows may take the way.
+    pub fn is_in_use(&self, way: WayId) -> bool {
+        !self.out.contains(&way)
+    }
+
+    /// The ways out of use, sorted.
+    pub fn out(&self) -> impl Iterator<Item = WayId> {
+        self.out.iter().copied()
+    }
+}
