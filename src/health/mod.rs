@@ -1,10 +1,32 @@
 //! The health of the ways out: which gateways and which bypass paths are in use. Pure.
+//!
+//! ```text
+//! counters ─▶ reading ─┐             ┌─▶ due ─▶ probes ─▶ answer ─┐
+//!                      ├─▶ [ Watch ] ┤                            │
+//! probes   ─▶ answer  ─┘             └─▶ decide ─▶ Health, changes, flows to end
+//! ```
+//!
+//! A way with traffic needs no probe: its own answers show that it is well, and packets without answers
+//! put it in doubt. A way in doubt is probed by rounds: the same servers at the same moment through
+//! this way and others. Only servers that answer through another way count against it, so an outage of
+//! the servers is nobody's. Time and random numbers are arguments.
+
+mod decide;
+mod round;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod way;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::types::Family;
+
+pub use round::{Answer, TargetId};
+pub use watch::{Change, Decision, Group, Probe, Watch, WayStatus};
+pub use way::{READING, Reading, SILENT_READINGS, State, Terms, Why};
 
 /// A way out of this host, for one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

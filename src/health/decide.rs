@@ -1,0 +1,87 @@
+//! The ways in use.
+//!
+//! A gateway that is down leaves as soon as another gateway is not, except while a gateway in use is in
+//! doubt: NATs that die together would else be left one by one, each time with open flows ended. The
+//! last gateway stays, whatever the probes say. The bypass path leaves only while a gateway is not down.
+
+use std::time::Duration;
+
+use super::watch::{Change, Decision, Watch};
+use super::way::Way;
+use super::{Health, WayId};
+use crate::types::Family;
+
+impl Watch {
+    /// Decides which ways are in use, and whose open flows are to be ended.
+    pub fn decide(&mut self, now: Duration) -> Decision {
+        let mut changes = Vec::new();
+        for family in Family::ALL {
+            self.raise(family, now);
+            // Without any gateway nothing changes: the first that answers again changes it.
+            if self.has_gateway(family) {
+                self.sort_out(family, now, &mut changes);
+            }
+        }
+        let out = self.ways.iter().filter(|(_, way)| !way.in_use);
+        Decision {
+            health: Health::without(out.map(|(id, _)| *id)),
+            changes,
+            end: self.stuck(now),
+        }
+    }
+
+    /// Ways that answer again and whose hold is over are up; at once where no gateway is.
+    fn raise(&mut self, family: Family, now: Duration) {
+        let at_once = !self.has_gateway(family);
+        let terms = self.terms;
+        let ways = self.ways.iter_mut();
+        for (_, way) in ways.filter(|(id, _)| id.family() == family) {
+            let over = way.held_until(&terms).is_some_and(|end| end <= now);
+            if way.answers_again(&terms) && (at_once || over) {
+                way.rise(now);
+            }
+        }
+    }
+
+    fn sort_out(&mut self, family: Family, now: Duration, changes: &mut Vec<Change>) {
+        let verdict_time = self.verdict_time();
+        let doubtful = |id: &WayId, way: &Way| {
+            matches!(id, WayId::Gateway(_)) && way.in_use && way.is_suspect()
+        };
+        let mut ways = self.ways.iter();
+        let doubt = ways.any(|(id, way)| {
+            id.family() == family
+                && doubtful(id, way)
+                && now.saturating_sub(way.since) < verdict_time
+        });
+        let ways = self.ways.iter_mut();
+        for (id, way) in ways.filter(|(id, _)| id.family() == family) {
+            let waits = doubt && now.saturating_sub(way.since) < verdict_time;
+            let in_use = !way.is_down() || (way.in_use && waits);
+            if in_use != way.in_use {
+                way.in_use = in_use;
+                way.ending = !in_use;
+                changes.push(Change {
+                    way: *id,
+                    in_use,
+                    why: way.why,
+                });
+            }
+        }
+    }
+
+    /// Ways out of use whose flows stand still. Flows that still get answers are left alone: the NAT may
+    /// refuse new flows only.
+    fn stuck(&mut self, now: Duration) -> Vec<WayId> {
+        let well = Family::ALL.map(|family| self.has_gateway(family).then_some(family));
+        let mut end = Vec::new();
+        for (id, way) in &mut self.ways {
+            let elsewhere = well.contains(&Some(id.family()));
+            if way.ending && elsewhere && !way.carries(now) {
+                way.ending = false;
+                end.push(*id);
+            }
+        }
+        end
+    }
+}

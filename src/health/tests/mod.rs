@@ -1,0 +1,5 @@
+//! Histories of gateways, servers and the bypass path in faked time.
+
+mod histories;
+mod scenes;
+mod world;

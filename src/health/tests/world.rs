@@ -1,0 +1,160 @@
+//! A host, its gateways and the servers behind them: the truth, and the events that follow from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::config::ProbeConfig;
+use crate::health::*;
+use crate::types::Family;
+
+pub const STEP: Duration = Duration::from_millis(50);
+/// The time that an answer takes.
+const TRIP: Duration = Duration::from_millis(20);
+pub const TARGETS: usize = 3;
+
+pub fn gateway(number: u8) -> WayId {
+    WayId::Gateway(IpAddr::from([10, 0, 1, number]))
+}
+
+pub const BYPASS: WayId = WayId::Bypass(Family::Ipv4);
+
+pub fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The truth at a moment.
+#[derive(Debug, Clone, Default)]
+pub struct Truth {
+    pub dead: BTreeSet<WayId>,
+    /// Servers of the gateways' list that are out.
+    pub out: BTreeSet<usize>,
+    /// Ways that open flows use and new ones don't get through.
+    pub old_flows_only: BTreeSet<WayId>,
+}
+
+/// A changed use of a way, with its time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub at: Duration,
+    pub way: WayId,
+    pub in_use: bool,
+}
+
+pub struct World {
+    pub watch: Watch,
+    pub truth: Truth,
+    pub now: Duration,
+    pub events: Vec<Event>,
+    pub ended: Vec<(Duration, WayId)>,
+    pub probes: BTreeMap<WayId, usize>,
+    pub health: Health,
+    /// Ways with traffic of the host's own.
+    pub traffic: BTreeSet<WayId>,
+    pending: Vec<(Duration, Probe, Answer)>,
+    next_reading: Duration,
+}
+
+impl World {
+    /// Gateways 1 to `count`, and the bypass path.
+    pub fn new(count: u8, seed: u64) -> World {
+        World::with(&ProbeConfig::default(), count, seed)
+    }
+
+    pub fn with(probe: &ProbeConfig, count: u8, seed: u64) -> World {
+        let ways: Vec<WayId> = (1..=count).map(gateway).chain([BYPASS]).collect();
+        let targets = [
+            (Group::Egress(Family::Ipv4), TARGETS),
+            (Group::Bypass(Family::Ipv4), 1),
+        ];
+        let terms = Terms::from(probe);
+        World {
+            watch: Watch::new(terms, ways, targets.into(), seed, Duration::ZERO),
+            truth: Truth::default(),
+            now: Duration::ZERO,
+            events: Vec::new(),
+            ended: Vec::new(),
+            probes: BTreeMap::new(),
+            health: Health::default(),
+            traffic: BTreeSet::new(),
+            pending: Vec::new(),
+            next_reading: Duration::ZERO,
+        }
+    }
+
+    fn reaches(&self, probe: &Probe) -> bool {
+        let server = match probe.group {
+            Group::Egress(_) => !self.truth.out.contains(&probe.target),
+            Group::Bypass(_) => true,
+        };
+        let refused = self.truth.old_flows_only.contains(&probe.way);
+        server && !refused && !self.truth.dead.contains(&probe.way)
+    }
+
+    fn step(&mut self) {
+        self.now += STEP;
+        for probe in self.watch.due(self.now) {
+            *self.probes.entry(probe.way).or_default() += 1;
+            let (after, answer) = if self.reaches(&probe) {
+                (TRIP, Answer::Reached(TRIP))
+            } else {
+                (self.watch.terms.timeout, Answer::Failed)
+            };
+            self.pending.push((self.now + after, probe, answer));
+        }
+        let now = self.now;
+        let ready = self.pending.extract_if(.., |(at, ..)| *at <= now);
+        for (_, probe, answer) in ready.collect::<Vec<_>>() {
+            self.watch.answer(probe, answer, now);
+        }
+        if self.next_reading <= now {
+            self.next_reading = now + READING;
+            for way in &self.traffic {
+                let back = u64::from(!self.truth.dead.contains(way)) * 5;
+                // New flows avoid a way that is out of use.
+                let out = u64::from(self.health.is_in_use(*way) || back > 0) * 5;
+                self.watch.reading(*way, Reading { out, back }, now);
+            }
+        }
+        let decision = self.watch.decide(now);
+        for change in &decision.changes {
+            self.events.push(Event {
+                at: now,
+                way: change.way,
+                in_use: change.in_use,
+            });
+        }
+        let ended = decision.end.iter().map(|way| (now, *way));
+        self.ended.extend(ended);
+        self.health = decision.health;
+    }
+
+    /// Lets time pass, with the check after each step.
+    pub fn pass(&mut self, time: Duration, mut check: impl FnMut(&World)) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+            check(self);
+        }
+    }
+
+    pub fn wait(&mut self, time: Duration) {
+        self.pass(time, |_| {});
+    }
+
+    /// Waits for a change of use, and returns the time that it took.
+    pub fn until(&mut self, way: WayId, in_use: bool, most: Duration) -> Duration {
+        let begun = self.now;
+        while self.health.is_in_use(way) != in_use {
+            self.step();
+            let took = self.now - begun;
+            assert!(took <= most, "{way} after {took:?}: {:?}", self.events);
+        }
+        self.now - begun
+    }
+
+    pub fn state(&self, way: WayId) -> WayStatus {
+        let mut all = self.watch.status();
+        all.find(|status| status.way == way).expect("a way")
+    }
+}

@@ -1,0 +1,377 @@
+//! All ways together: the probes to send, and the ways in use.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::round::{Answer, Round, TargetId, Verdict};
+use super::way::{READING, Reading, State, Terms, Way, Why};
+use super::{Health, WayId};
+use crate::types::Family;
+
+/// A list of servers, and the ways that are probed with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Group {
+    /// `[probe] targets`, through the gateways of the family.
+    Egress(Family),
+    /// `[probe] bypass_targets`, past the NAT; gateways serve as the comparison.
+    Bypass(Family),
+}
+
+impl Group {
+    fn of(way: WayId) -> Group {
+        match way {
+            WayId::Bypass(family) => Group::Bypass(family),
+            WayId::Gateway(address) => Group::Egress(Family::of(address)),
+        }
+    }
+}
+
+/// A probe to send now. The sender answers each one with [`Watch::answer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Probe {
+    pub round: u64,
+    pub group: Group,
+    pub way: WayId,
+    /// The place in the list of the group's servers with an address of the family.
+    pub target: TargetId,
+}
+
+/// A way whose use has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    pub way: WayId,
+    pub in_use: bool,
+    pub why: Why,
+}
+
+/// The outcome of [`Watch::decide`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Decision {
+    /// The ways out of use, for the desired state.
+    pub health: Health,
+    /// The changes since the last decision. Without one the routes stay.
+    pub changes: Vec<Change>,
+    /// Ways whose open flows are to be ended, once the routes are changed.
+    pub end: Vec<WayId>,
+}
+
+/// One way, for people and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WayStatus {
+    pub way: WayId,
+    pub state: State,
+    /// True if new flows may take the way.
+    pub in_use: bool,
+    /// The begin of the state.
+    pub since: Duration,
+    pub why: Why,
+    /// The end of the hold, for [`State::Held`].
+    pub held_until: Option<Duration>,
+    /// The duration of the last answered probe.
+    pub latency: Option<Duration>,
+}
+
+/// The pace of rounds that can wait, in units of `suspect_interval`.
+const PATIENT: u32 = 5;
+/// The ways that a round asks for comparison.
+const COMPARED: usize = 2;
+/// The time after its limit in which a sender must have answered a probe.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The ways of this host and their probes. Times count from an arbitrary start.
+///
+/// Invariant: while a gateway of a family is not down, the ways in use contain such a gateway; a family
+/// without one keeps the ways that it had.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    pub(super) terms: Terms,
+    pub(super) ways: BTreeMap<WayId, Way>,
+    targets: BTreeMap<Group, usize>,
+    rounds: BTreeMap<u64, (Group, Round)>,
+    /// The next round of a group in doubt.
+    next: BTreeMap<Group, Duration>,
+    /// The end of the quick rounds after the first answer of an outage.
+    hurry: BTreeMap<Group, Duration>,
+    /// The next single probe of a way.
+    idle: BTreeMap<WayId, Duration>,
+    last_round: u64,
+    seed: u64,
+}
+
+impl Watch {
+    /// A watch of these ways, all in use, with the numbers of servers of each list. The seed spreads
+    /// the probes of a fleet.
+    pub fn new(
+        terms: Terms,
+        ways: impl IntoIterator<Item = WayId>,
+        targets: BTreeMap<Group, usize>,
+        seed: u64,
+        now: Duration,
+    ) -> Watch {
+        let mut watch = Watch {
+            terms,
+            ways: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            next: BTreeMap::new(),
+            hurry: BTreeMap::new(),
+            idle: BTreeMap::new(),
+            last_round: 0,
+            seed: seed | 1,
+        };
+        watch.change(terms, ways, targets, now);
+        watch
+    }
+
+    /// Takes other settings. Ways that stay keep their state; rounds under way are forgotten, since the
+    /// servers may be others.
+    pub fn change(
+        &mut self,
+        terms: Terms,
+        ways: impl IntoIterator<Item = WayId>,
+        targets: BTreeMap<Group, usize>,
+        now: Duration,
+    ) {
+        let mut before = std::mem::take(&mut self.ways);
+        let kept = |way| (way, before.remove(&way).unwrap_or_else(|| Way::new(now)));
+        self.ways = ways.into_iter().map(kept).collect();
+        self.terms = terms;
+        self.targets = targets;
+        self.rounds.clear();
+        self.next.clear();
+        self.hurry.clear();
+        self.idle.retain(|way, _| self.ways.contains_key(way));
+        for way in self.ways.keys().copied().collect::<Vec<_>>() {
+            if !self.idle.contains_key(&way) {
+                let first = now + terms.interval.mul_f64(self.fraction());
+                self.idle.insert(way, first);
+            }
+        }
+    }
+
+    /// Evenly spread from zero to one (xorshift64).
+    fn fraction(&mut self) -> f64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        self.seed as f64 / u64::MAX as f64
+    }
+
+    /// The ways that the group's rounds judge.
+    fn judged(&self, group: Group) -> impl Iterator<Item = (WayId, &Way)> {
+        let ways = self.ways.iter().map(|(id, way)| (*id, way));
+        ways.filter(move |(id, _)| Group::of(*id) == group)
+    }
+
+    fn gateways(&self, family: Family) -> impl Iterator<Item = (WayId, &Way)> {
+        self.judged(Group::Egress(family))
+    }
+
+    /// True if a gateway of the family is not down.
+    pub(super) fn has_gateway(&self, family: Family) -> bool {
+        self.gateways(family).any(|(_, way)| !way.is_down())
+    }
+
+    /// The probes to send now.
+    pub fn due(&mut self, now: Duration) -> Vec<Probe> {
+        self.close_old_rounds(now);
+        let mut probes = Vec::new();
+        for (group, count) in self.targets.clone() {
+            if count == 0 {
+                continue;
+            }
+            let in_doubt = |(_, way): (WayId, &Way)| way.is_down() || way.is_suspect();
+            if self.judged(group).any(in_doubt) {
+                if self.next.get(&group).is_none_or(|next| *next <= now) {
+                    probes.extend(self.round(group, count, now));
+                    let pause = self.pause(group, now);
+                    self.next.insert(group, now + pause);
+                }
+            } else {
+                self.next.remove(&group);
+                probes.extend(self.singles(group, count, now));
+            }
+        }
+        probes
+    }
+
+    /// The time of the next call of [`Watch::due`] or [`Watch::decide`]; later calls lose nothing but
+    /// time. Readings and answers may ask for a decision before.
+    pub fn wake(&self, now: Duration) -> Duration {
+        let ends = self.rounds.values();
+        let ends = ends.map(|(_, round)| round.begun + self.terms.timeout + GRACE);
+        let holds = self.ways.values();
+        let holds = holds.filter_map(|way| way.held_until(&self.terms));
+        let holds = holds.filter(|end| *end > now);
+        let next = self.next.values().copied();
+        let times = next.chain(self.idle.values().copied()).chain(ends);
+        let soonest = times.chain(holds).min();
+        soonest.unwrap_or(now + self.terms.interval).max(now)
+    }
+
+    /// The pause between two rounds of a group in doubt.
+    fn pause(&self, group: Group, now: Duration) -> Duration {
+        let terms = &self.terms;
+        if self.hurry.get(&group).is_some_and(|end| now < *end) {
+            return terms.suspect_interval;
+        }
+        let young = |way: &Way| now.saturating_sub(way.since) < terms.hold_limit;
+        let pause = |way: &Way| {
+            if way.is_suspect() && !way.is_long_dark(terms) {
+                terms.suspect_interval
+            } else if young(way) || way.is_rising() {
+                terms.suspect_interval * PATIENT
+            } else {
+                terms.interval
+            }
+        };
+        let in_doubt = self
+            .judged(group)
+            .filter(|(_, way)| way.is_down() || way.is_suspect());
+        let shortest = in_doubt.map(|(_, way)| pause(way)).min();
+        shortest.unwrap_or(terms.interval).min(terms.interval)
+    }
+
+    /// A round: the ways in doubt, and others for comparison. A patient round asks two servers, so that
+    /// an outage of one hides no return of a way.
+    fn round(&mut self, group: Group, count: usize, now: Duration) -> Vec<Probe> {
+        let in_doubt = |way: &Way| way.is_down() || way.is_suspect();
+        let judged = self.judged(group);
+        let mut ways: Vec<WayId> = judged
+            .filter(|(_, way)| in_doubt(way))
+            .map(|(id, _)| id)
+            .collect();
+        let (Group::Egress(family) | Group::Bypass(family)) = group;
+        let others = self.gateways(family).filter(|(id, _)| !ways.contains(id));
+        let mut others: Vec<(bool, WayId)> = others
+            .map(|(id, way)| (in_doubt(way) || !way.in_use, id))
+            .collect();
+        others.sort();
+        ways.extend(others.into_iter().take(COMPARED).map(|(_, id)| id));
+        let first = self.last_round as usize;
+        let patient = self.pause(group, now) > self.terms.suspect_interval;
+        let asked = if patient { count.min(2) } else { count };
+        let targets = move |way| (first..first + asked).map(move |place| (way, place % count));
+        let pairs: Vec<(WayId, TargetId)> = ways.into_iter().flat_map(targets).collect();
+        self.begin(group, &pairs, now)
+    }
+
+    /// Single probes of ways without doubt and without traffic.
+    fn singles(&mut self, group: Group, count: usize, now: Duration) -> Vec<Probe> {
+        let interval = self.terms.interval;
+        let mut probes = Vec::new();
+        let ways: Vec<WayId> = self.judged(group).map(|(id, _)| id).collect();
+        for way in ways {
+            if self.idle.get(&way).is_some_and(|idle| *idle > now) {
+                continue;
+            }
+            let pause = interval.mul_f64(0.9 + 0.2 * self.fraction());
+            self.idle.insert(way, now + pause);
+            let spoke = self.ways.get(&way).and_then(Way::last_back);
+            if spoke.is_some_and(|back| now.saturating_sub(back) < interval) {
+                continue;
+            }
+            let target = (self.last_round as usize) % count;
+            probes.extend(self.begin(group, &[(way, target)], now));
+        }
+        probes
+    }
+
+    fn begin(&mut self, group: Group, pairs: &[(WayId, TargetId)], now: Duration) -> Vec<Probe> {
+        self.last_round += 1;
+        let round = self.last_round;
+        let begun = Round::new(now, pairs.iter().copied());
+        self.rounds.insert(round, (group, begun));
+        let probe = |(way, target): &(WayId, TargetId)| Probe {
+            round,
+            group,
+            way: *way,
+            target: *target,
+        };
+        pairs.iter().map(probe).collect()
+    }
+
+    /// Takes the answer to a probe.
+    pub fn answer(&mut self, probe: Probe, answer: Answer, now: Duration) {
+        if let (Answer::Reached(latency), Some(way)) = (answer, self.ways.get_mut(&probe.way)) {
+            way.latency = Some(latency);
+            if way.is_down() || way.is_long_dark(&self.terms) {
+                self.hurry_up(probe.group, now);
+            }
+        }
+        let Some((_, round)) = self.rounds.get_mut(&probe.round) else {
+            return;
+        };
+        round.take(probe.way, probe.target, answer);
+        if round.is_complete()
+            && let Some((group, round)) = self.rounds.remove(&probe.round)
+        {
+            self.close(group, &round, now);
+        }
+    }
+
+    /// Begins quick rounds at the first answer in an outage of all ways.
+    fn hurry_up(&mut self, group: Group, now: Duration) {
+        let well = |(_, way): (WayId, &Way)| !way.is_down() && !way.is_suspect();
+        let hurries = self.hurry.get(&group).is_some_and(|end| now < *end);
+        if !hurries && !self.judged(group).any(well) {
+            self.hurry.insert(group, now + self.verdict_time());
+            self.next.insert(group, now);
+        }
+    }
+
+    /// Takes a reading of a way's counters, once every [`READING`].
+    pub fn reading(&mut self, way: WayId, reading: Reading, now: Duration) {
+        if let Some(found) = self.ways.get_mut(&way) {
+            found.read(reading, now);
+        }
+    }
+
+    fn close_old_rounds(&mut self, now: Duration) {
+        let limit = self.terms.timeout + GRACE;
+        let old = |round: &Round| now.saturating_sub(round.begun) > limit;
+        while let Some((number, _)) = self.rounds.iter().find(|(_, (_, round))| old(round)) {
+            let number = *number;
+            if let Some((group, round)) = self.rounds.remove(&number) {
+                self.close(group, &round, now);
+            }
+        }
+    }
+
+    fn close(&mut self, group: Group, round: &Round, now: Duration) {
+        let single = round.is_single();
+        for (id, verdict) in round.verdicts() {
+            let Some(way) = self.ways.get_mut(&id).filter(|_| Group::of(id) == group) else {
+                continue;
+            };
+            match verdict {
+                Verdict::Nothing => {}
+                // A single server proves no outage.
+                verdict if single && !way.is_down() && !way.is_suspect() => {
+                    way.probed(verdict == Verdict::Good, now);
+                }
+                verdict => way.judge(verdict, round.begun, now, &self.terms),
+            }
+        }
+    }
+
+    /// All ways, for people and metrics.
+    pub fn status(&self) -> impl Iterator<Item = WayStatus> {
+        self.ways.iter().map(|(id, way)| WayStatus {
+            way: *id,
+            state: way.state(&self.terms),
+            in_use: way.in_use,
+            since: way.since,
+            why: way.why,
+            held_until: way
+                .held_until(&self.terms)
+                .filter(|_| way.answers_again(&self.terms)),
+            latency: way.latency,
+        })
+    }
+
+    /// The time within which a way in doubt gets its verdict, once its servers answer through another.
+    pub(super) fn verdict_time(&self) -> Duration {
+        self.terms.suspect_interval * self.terms.fall * 2 + self.terms.timeout + READING
+    }
+}

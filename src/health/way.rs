@@ -1,0 +1,320 @@
+//! The state of one way: in doubt, down, held, up.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::round::Verdict;
+use crate::config::ProbeConfig;
+
+/// Silent readings of the counters after which a way is in doubt.
+pub const SILENT_READINGS: u32 = 3;
+/// The time between two readings of the counters.
+pub const READING: Duration = Duration::from_millis(250);
+
+/// The thresholds and times of `[probe]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Between two probes of a way without traffic.
+    pub interval: Duration,
+    /// Between two rounds while a way is in doubt.
+    pub suspect_interval: Duration,
+    /// The time limit of a probe.
+    pub timeout: Duration,
+    /// Failed rounds in a row until a way is down.
+    pub fall: u32,
+    /// Good rounds in a row until a way that was down answers again.
+    pub rise: u32,
+    /// The first hold of a way that answers again.
+    pub hold: Duration,
+    /// The longest hold. Falls within this time double the hold.
+    pub hold_limit: Duration,
+}
+
+impl From<&ProbeConfig> for Terms {
+    fn from(probe: &ProbeConfig) -> Terms {
+        Terms {
+            interval: probe.interval,
+            suspect_interval: probe.suspect_interval,
+            timeout: probe.timeout,
+            fall: probe.fall,
+            rise: probe.rise,
+            hold: probe.hold,
+            hold_limit: probe.hold_limit,
+        }
+    }
+}
+
+/// The state of a way by its own answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Up,
+    /// In doubt: rounds of probes are under way. New flows may still take the way.
+    Suspect,
+    Down,
+    /// Answers again after an outage, and waits for the end of the hold.
+    Held,
+}
+
+words!(State { Up => "up", Suspect => "suspect", Down => "down", Held => "held" });
+
+/// The reason of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// No verdict yet.
+    Unknown,
+    /// A probe or a packet of the host's own flows was answered.
+    Answers,
+    /// Packets went out and none came back.
+    Silent { readings: u32 },
+    /// A single probe failed.
+    Probe,
+    /// Most servers that answer through other ways did not answer through this one.
+    Rounds { failed: u32 },
+    /// No server answers through any way.
+    Dark,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Unknown => write!(f, "not probed yet"),
+            Why::Answers => write!(f, "answers"),
+            Why::Silent { readings } => {
+                let time = READING * *readings;
+                write!(f, "packets went out and none came back for {time:?}")
+            }
+            Why::Probe => write!(f, "a probe was not answered"),
+            Why::Rounds { failed } => write!(
+                f,
+                "{failed} rounds failed in a row: most servers answer through another way only"
+            ),
+            Why::Dark => write!(f, "no server answers through any way"),
+        }
+    }
+}
+
+/// Packets of a way between two readings of its counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// Packets of flows on the way that left this host.
+    pub out: u64,
+    /// Packets that came back to these flows.
+    pub back: u64,
+}
+
+/// One way. Times count from an arbitrary start.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
+    down: bool,
+    suspect: bool,
+    pub(super) why: Why,
+    pub(super) since: Duration,
+    failed: u32,
+    dark: u32,
+    good: u32,
+    good_since: Option<Duration>,
+    /// The last answer, by a probe or a counter.
+    last_good: Duration,
+    falls: Vec<Duration>,
+    silent: u32,
+    /// The last packet that came back, by the counters.
+    last_back: Option<Duration>,
+    pub(super) latency: Option<Duration>,
+    /// True if new flows may take the way.
+    pub(super) in_use: bool,
+    /// Open flows are to be ended.
+    pub(super) ending: bool,
+}
+
+impl Way {
+    pub(super) fn new(now: Duration) -> Way {
+        Way {
+            down: false,
+            suspect: false,
+            why: Why::Unknown,
+            since: now,
+            failed: 0,
+            dark: 0,
+            good: 0,
+            good_since: None,
+            last_good: now,
+            falls: Vec::new(),
+            silent: 0,
+            last_back: None,
+            latency: None,
+            in_use: true,
+            ending: false,
+        }
+    }
+
+    pub(super) fn state(&self, terms: &Terms) -> State {
+        match (self.down, self.suspect) {
+            (true, _) if self.good >= terms.rise => State::Held,
+            (true, _) => State::Down,
+            (false, true) => State::Suspect,
+            (false, false) => State::Up,
+        }
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.down
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        !self.down && self.suspect
+    }
+
+    /// True if no server has answered for so many rounds that haste is useless.
+    pub(super) fn is_long_dark(&self, terms: &Terms) -> bool {
+        self.failed == 0 && self.dark >= 2 * terms.fall
+    }
+
+    /// True if a way that was down has begun to answer.
+    pub(super) fn is_rising(&self) -> bool {
+        self.down && self.good > 0
+    }
+
+    /// The last packet that came back, by the counters.
+    pub(super) fn last_back(&self) -> Option<Duration> {
+        self.last_back
+    }
+
+    /// True if most recent rounds were good, after an outage.
+    pub(super) fn answers_again(&self, terms: &Terms) -> bool {
+        self.down && self.good >= terms.rise
+    }
+
+    /// True if a reading of the last second saw packets come back.
+    pub(super) fn carries(&self, now: Duration) -> bool {
+        let fresh = READING * (SILENT_READINGS + 1);
+        self.last_back
+            .is_some_and(|back| now.saturating_sub(back) < fresh)
+    }
+
+    /// The end of the hold; `None` while the way doesn't answer. The hold is at least as long as the
+    /// outage was: a way that flaps evenly never returns while another one is well.
+    pub(super) fn held_until(&self, terms: &Terms) -> Option<Duration> {
+        let since = self.good_since?;
+        let doublings = u32::try_from(self.falls.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
+        let grown = terms.hold.checked_mul(factor).unwrap_or(terms.hold_limit);
+        let outage = since.saturating_sub(self.last_good);
+        Some(since + grown.max(outage).min(terms.hold_limit))
+    }
+
+    fn enter(&mut self, now: Duration, why: Why) {
+        self.since = now;
+        self.why = why;
+    }
+
+    /// Takes the verdict of a round that began at `begun`.
+    pub(super) fn judge(
+        &mut self,
+        verdict: Verdict,
+        begun: Duration,
+        now: Duration,
+        terms: &Terms,
+    ) {
+        match (verdict, self.down) {
+            (Verdict::Nothing, _) => {}
+            (Verdict::Good, true) => {
+                self.good += 1;
+                self.good_since.get_or_insert(begun);
+            }
+            (Verdict::Failed | Verdict::Dark, true) => {
+                self.good = 0;
+                self.good_since = None;
+            }
+            (Verdict::Good, false) => self.clear(now),
+            (Verdict::Dark, false) => {
+                self.dark += 1;
+                self.doubt(now, Why::Dark);
+            }
+            (Verdict::Failed, false) => {
+                self.failed += 1;
+                self.doubt(
+                    now,
+                    Why::Rounds {
+                        failed: self.failed,
+                    },
+                );
+                // Dark rounds count once another way has shown that the servers live. One failed round
+                // alone is not enough: the servers may have returned in its middle.
+                let shown = self.failed >= terms.fall.min(2);
+                if self.failed + if shown { self.dark } else { 0 } >= terms.fall {
+                    self.fall(now, terms);
+                }
+            }
+        }
+    }
+
+    /// Takes the answer to a single probe.
+    pub(super) fn probed(&mut self, reached: bool, now: Duration) {
+        if self.down {
+            return;
+        }
+        match reached {
+            true => self.clear(now),
+            false => self.doubt(now, Why::Probe),
+        }
+    }
+
+    /// Takes a reading of the counters.
+    pub(super) fn read(&mut self, reading: Reading, now: Duration) {
+        if reading.back > 0 {
+            self.silent = 0;
+            self.last_back = Some(now);
+            // Packets of a way that is down come from flows whose answers were under way.
+            if !self.down && self.failed == 0 {
+                self.clear(now);
+            }
+        } else if reading.out > 0 {
+            self.silent += 1;
+            if self.silent >= SILENT_READINGS && !self.down && !self.suspect {
+                let readings = self.silent;
+                self.doubt(now, Why::Silent { readings });
+            }
+        }
+    }
+
+    fn doubt(&mut self, now: Duration, why: Why) {
+        if self.suspect {
+            self.why = why;
+        } else {
+            self.suspect = true;
+            self.enter(now, why);
+        }
+    }
+
+    fn clear(&mut self, now: Duration) {
+        (self.failed, self.dark, self.silent) = (0, 0, 0);
+        self.last_good = now;
+        if self.suspect || self.why == Why::Unknown {
+            self.suspect = false;
+            self.enter(now, Why::Answers);
+        }
+    }
+
+    fn fall(&mut self, now: Duration, terms: &Terms) {
+        self.falls
+            .retain(|fall| now.saturating_sub(*fall) < terms.hold_limit);
+        self.falls.push(now);
+        (self.down, self.suspect) = (true, false);
+        (self.good, self.good_since) = (0, None);
+        self.enter(
+            now,
+            Why::Rounds {
+                failed: self.failed,
+            },
+        );
+        (self.failed, self.dark) = (0, 0);
+    }
+
+    /// The way is up again.
+    pub(super) fn rise(&mut self, now: Duration) {
+        self.down = false;
+        self.suspect = true;
+        self.ending = false;
+        self.clear(now);
+    }
+}
