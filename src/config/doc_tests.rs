@@ -248,7 +248,7 @@ const SLIPS: [&str; 24] = [
 
 /// The keys whose own value the program refuses for more than its form: numbers inside of texts,
 /// and combinations.
-const JUDGED_BEYOND_FORM: [&str; 27] = [
+const JUDGED_BEYOND_FORM: [&str; 26] = [
     "agent.metrics",
     "agent.resync",
     "agent.stale.alarm",
@@ -265,7 +265,6 @@ const JUDGED_BEYOND_FORM: [&str; 27] = [
     "nat.bypass",
     "nat.mss",
     "nat.sources",
-    "probe.bypass_targets",
     "probe.fall",
     "probe.hold",
     "probe.hold_limit",

@@ -21,7 +21,6 @@ weight = "0xff"
 [probe]
 enabled = false
 targets = ["192.0.2.1:443", "[2001:db8::1]:53", "Partner-1.example:8443"]
-bypass_targets = "s3.eu-west-1.amazonaws.com:443"
 interval = "30s"
 suspect_interval = "500ms"
 timeout = "2s"
@@ -62,8 +61,6 @@ fn every_key_of_gateways_and_probes_is_read() {
             "Partner-1.example:8443"
         ]
     );
-    let storage = Target::storage(&Region::from("eu-west-1"));
-    assert_eq!(probe.bypass_targets, AutoOr::Set(vec![storage]));
     let defaults = ProbeConfig::default();
     for (read, default) in [
         (probe.interval, defaults.interval),
@@ -91,13 +88,6 @@ fn default_targets_have_two_operators_left_in_each_family() {
     }
 }
 
-#[test]
-fn storage_targets_are_the_endpoints_of_the_region() {
-    let shown = |region| Target::storage(&Region::from(region)).to_string();
-    assert_eq!(shown("us-east-1"), "s3.us-east-1.amazonaws.com:443");
-    assert_eq!(shown("cn-north-1"), "s3.cn-north-1.amazonaws.com.cn:443");
-}
-
 /// Each line: the settings, then parts of the messages.
 const WRONG: &str = r#"
 [[egress.gateway]]\naddres = "10.0.1.10" → test.toml:1:1: egress.gateway: has no address
@@ -121,8 +111,6 @@ egress.zone = "" → write "auto" for automatic detection
 role = "nat"\nnat.egress_addresses = ["10.0.0.20"]\negress.spread = "order"\negress.zone = "a" → egress.spread: is for the host role only ¦ egress.zone: is for the host role only
 role = "nat"\nnat.egress_addresses = ["10.0.0.20"]\n[[egress.gateway]]\naddress = "10.0.1.10" → egress.gateway: is for the host role only
 probe.targets = [] → probe.targets: the list is empty ¦ or enabled = false
-probe.bypass_targets = [] → probe.bypass_targets: the list is empty
-probe.bypass_targets = ["auto", "a.example:443"] → "auto" cannot be combined
 probe.targets = ["a.example:443", "b.example:443", "a.example:443"] → a.example:443 is listed twice
 probe.targets = ["https://a.example/health"] → "https://a.example/health" is not a target ¦ write "a.example:443"
 probe.targets = ["https://a.example:8443"] → write "a.example:8443"

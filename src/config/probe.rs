@@ -1,12 +1,11 @@
-//! `[probe]`: the health checks of the ways out.
+//! `[probe]`: the health checks of the gateways.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use super::settings;
 use super::texts::address;
-use super::{AutoOr, settings};
-use crate::types::Region;
 
 /// The host of a target.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,23 +32,6 @@ impl fmt::Display for Target {
     }
 }
 
-impl Target {
-    /// The S3 endpoint of a region.
-    pub fn storage(region: &Region) -> Target {
-        let region = region.as_str();
-        // "Amazon S3 endpoints and quotas", AWS General Reference: China has a domain of its own.
-        let domain = if region.starts_with("cn-") {
-            "amazonaws.com.cn"
-        } else {
-            "amazonaws.com"
-        };
-        Target {
-            host: TargetHost::Name(format!("s3.{region}.{domain}")),
-            port: 443,
-        }
-    }
-}
-
 /// Three operators with anycast addresses, each with both families: Cloudflare, Google, Quad9. All
 /// serve DNS over HTTPS. Addresses and not names, so that an outage of DNS is no outage of a gateway.
 const TARGETS: [&str; 6] = [
@@ -71,19 +53,16 @@ fn targets() -> Vec<Target> {
 }
 
 settings! {
-    /// `[probe]`: health checks of the gateways and of the bypass path.
+    /// `[probe]`: health checks of the gateways.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct ProbeConfig {
         pub enabled: bool = true,
         /// The servers that answer probes through the gateways.
         pub targets: Vec<Target> = targets(),
-        /// The servers that answer probes on the bypass path; `auto`: the S3 endpoint of each
-        /// selected region.
-        pub bypass_targets: AutoOr<Vec<Target>> = AutoOr::Auto,
-        /// The time between two probes of a path without traffic.
+        /// The time between two probes of a gateway.
         // 10,000 hosts with three gateways send 3,000 probes a second to all targets together.
         pub interval: Duration = Duration::from_secs(10),
-        /// The time between two rounds of probes while a path is in doubt.
+        /// The time between two rounds of probes while a gateway is in doubt.
         pub suspect_interval: Duration = Duration::from_millis(200),
         /// The time limit of a probe.
         // Below the first retransmission of a SYN, which comes after a second (RFC 6298).

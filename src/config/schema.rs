@@ -146,10 +146,6 @@ fn read_probe(reader: &mut Reader<'_>, config: &mut Config) {
     const TARGETS: &str = "a list of servers such as [\"192.0.2.1:443\", \"partner.example:443\"]";
     const ROUNDS: &str = "a number of rounds such as 3";
     let probe = &mut config.probe;
-    let bypass = reader.list("probe.bypass_targets", TARGETS, true, auto_or(target));
-    if let Some(bypass) = bypass {
-        probe.bypass_targets = all_or_auto(reader, "probe.bypass_targets", bypass);
-    }
     keys! { reader;
         "probe.enabled" => probe.enabled, value(BOOLEAN, boolean);
         "probe.targets" => probe.targets, each(TARGETS, text(target));

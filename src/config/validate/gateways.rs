@@ -106,25 +106,19 @@ impl Mistakes {
         if probe.enabled && probe.targets.is_empty() {
             self.add(&["probe.targets", "probe.enabled"], empty);
         }
-        let bypass = probe.bypass_targets.set();
-        if probe.enabled && bypass.is_some_and(Vec::is_empty) {
-            self.add(&["probe.bypass_targets", "probe.enabled"], empty);
+        let targets = &probe.targets;
+        let mut twice = targets.iter().enumerate();
+        if let Some((_, target)) = twice.find(|(at, target)| targets[..*at].contains(target)) {
+            self.add(
+                &["probe.targets"],
+                format!("{target} is listed twice: remove one"),
+            );
         }
-        let bypass = bypass.map(Vec::as_slice).unwrap_or_default();
-        for (key, targets) in [
-            ("probe.targets", probe.targets.as_slice()),
-            ("probe.bypass_targets", bypass),
-        ] {
-            let mut twice = targets.iter().enumerate();
-            if let Some((_, target)) = twice.find(|(at, target)| targets[..*at].contains(target)) {
-                self.add(&[key], format!("{target} is listed twice: remove one"));
-            }
-            if targets.len() > MAX_TARGETS {
-                self.add(
-                    &[key],
-                    format!("{} servers: write at most {MAX_TARGETS}, since a path in doubt asks all of them at once", targets.len()),
-                );
-            }
+        if targets.len() > MAX_TARGETS {
+            self.add(
+                &["probe.targets"],
+                format!("{} servers: write at most {MAX_TARGETS}, since a gateway in doubt asks all of them at once", targets.len()),
+            );
         }
         if probe.suspect_interval > probe.interval {
             self.add(
