@@ -14,6 +14,7 @@ pub mod neighbour;
 pub mod netlink;
 pub mod nexthop;
 pub mod privilege;
+pub mod probing;
 pub mod redirects;
 pub mod route;
 pub mod rule;

@@ -128,6 +128,14 @@ impl Conntrack {
         written
     }
 
+    /// Deletes entries.
+    pub(super) fn delete(&mut self, requests: &[FlowRequest]) -> Written {
+        let mut written = Written::default();
+        let answers = send(&mut self.changes, (CT_DELETE, 0), requests, &mut written);
+        written.count_updates(&answers);
+        written
+    }
+
     fn change_listed(
         &mut self,
         filter: Filter,

@@ -107,18 +107,24 @@ fn pinned(
 
 /// True for a TCP connection that has ended.
 fn has_ended(flow: &Tracked, more: &[Attribute<'_>]) -> Result<bool, WireError> {
+    Ok(tcp_state(flow, more)?.is_some_and(|state| ENDED.contains(&state)))
+}
+
+/// Conntrack's state of a TCP connection (linux/netfilter/nf_conntrack_tcp.h); `None` for other
+/// protocols, and for an entry without a state.
+pub(super) fn tcp_state(flow: &Tracked, more: &[Attribute<'_>]) -> Result<Option<u8>, WireError> {
     if flow.protocol != TCP {
-        return Ok(false);
+        return Ok(None);
     }
     let Some(info) = find(more, CTA_PROTOINFO) else {
-        return Ok(false);
+        return Ok(None);
     };
     let info = attributes(info.payload)?;
     let Some(tcp) = find(&info, CTA_PROTOINFO_TCP) else {
-        return Ok(false);
+        return Ok(None);
     };
     let state = find(&attributes(tcp.payload)?, CTA_PROTOINFO_TCP_STATE);
-    Ok(state.is_some_and(|state| state.u8().is_ok_and(|state| ENDED.contains(&state))))
+    state.map(|state| state.u8()).transpose()
 }
 
 /// A 64-bit number in network order inside a nested list.

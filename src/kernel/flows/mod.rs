@@ -11,6 +11,8 @@
 
 mod backfill;
 mod conntrack;
+mod destroyer;
+mod ending;
 mod ends;
 mod entry;
 mod error;
@@ -42,6 +44,7 @@ use written::Written;
 
 pub use backfill::{Outgoing, backfill_outgoing};
 pub use conntrack::TableUse;
+pub use ending::{Ended, end_flows};
 pub use error::FlowError;
 pub use lasting::{IdleFlows, lasting_interval};
 pub use listing::{PinnedFlow, each_pinned};

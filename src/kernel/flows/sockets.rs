@@ -9,13 +9,13 @@ use crate::kernel::wire::{DUMP, Wire, WireError};
 use crate::types::Family;
 
 /// `NETLINK_SOCK_DIAG` (linux/netlink.h).
-const NETLINK_SOCK_DIAG: isize = 4;
+pub(super) const NETLINK_SOCK_DIAG: isize = 4;
 /// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 /// Length of `struct inet_diag_req_v2` (linux/inet_diag.h).
-const REQUEST_LEN: usize = 56;
+pub(super) const REQUEST_LEN: usize = 56;
 
 /// Socket states (net/tcp_states.h).
 pub(super) mod state {
