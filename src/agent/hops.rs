@@ -3,13 +3,16 @@
 use std::net::IpAddr;
 
 use super::Settings;
-use crate::config::Role;
+use super::shared::Probed;
+use crate::config::{Role, Spread};
 use crate::desired::{Presence, presence};
+use crate::health::WayId;
 use crate::kernel::neighbour::Neighbour;
 use crate::objects::{Leg, Route};
 use crate::reconcile::InForce;
-use crate::status::snapshot::{EgressAddressStatus, GatewayStatus};
-use crate::types::{Family, IfIndex};
+use crate::status::snapshot::{EgressAddressStatus, GatewayStatus, HealthStatus};
+use crate::types::{Family, IfIndex, PIN_TABLES};
+use crate::words::Words as _;
 
 /// A gateway, with its link.
 #[derive(Debug, Clone)]
@@ -30,22 +33,40 @@ impl Hop {
                 address: address.to_string(),
                 device: device.map(|device| in_force.facts.device_name(device)),
                 in_use: device.is_some(),
+                reserve: false,
                 neighbour: None,
+                health: None,
             },
         }
     }
 
-    /// The status with the kernel's present knowledge of the neighbour.
-    pub fn status(&self, neighbours: &[Neighbour]) -> GatewayStatus {
+    /// The status with the kernel's present knowledge of the neighbour, and with the verdict of the
+    /// probes.
+    pub fn status(&self, neighbours: &[Neighbour], probed: Option<&Probed>) -> GatewayStatus {
         let same = |it: &&Neighbour| {
             it.address == self.address && self.device.is_none_or(|device| it.device == device)
         };
         let found = neighbours.iter().find(same);
         GatewayStatus {
             neighbour: found.map(|found| found.state),
+            health: probed.and_then(|probed| health(probed, self.address)),
             ..self.status.clone()
         }
     }
+}
+
+fn health(probed: &Probed, gateway: IpAddr) -> Option<HealthStatus> {
+    let mut ways = probed.ways.iter();
+    let found = ways.find(|found| found.way == WayId::Gateway(gateway))?;
+    let age = probed.start.elapsed().saturating_sub(found.since);
+    let latency = found.latency.map(|latency| latency.as_micros());
+    Some(HealthStatus {
+        state: found.state.word().to_owned(),
+        usable: found.in_use,
+        since_s: age.as_secs(),
+        why: found.why.to_string(),
+        latency_us: latency.and_then(|micros| micros.try_into().ok()),
+    })
 }
 
 /// The gateways of both paths: those of the routes in force, and those of the settings that are
@@ -68,13 +89,32 @@ pub(super) fn gateways(in_force: &InForce, settings: &Settings) -> Vec<Hop> {
     let unused = settings.config.egress.addresses();
     let unused = unused.filter(|gateway| !egress.iter().any(|(used, _)| used == gateway));
     let unused: Vec<IpAddr> = unused.collect();
+    // The path of pinned flows, or without pins the setting, tells a gateway in reserve from one that no
+    // route can lead to.
+    let pinned: Vec<IpAddr> = (0..PIN_TABLES)
+        .filter_map(|slot| numbers.pin_table(slot))
+        .flat_map(legs)
+        .map(|(address, _)| address)
+        .collect();
+    let replaced = |address: IpAddr| {
+        let family = Family::of(address);
+        settings.config.egress.spread != Spread::Flow
+            && egress.iter().any(|(used, _)| Family::of(*used) == family)
+    };
+    let is_reserve = |address: IpAddr| {
+        replaced(address) && (!settings.config.pins() || pinned.contains(&address))
+    };
     let hop = |path, (address, device): (IpAddr, IfIndex)| {
         Hop::new(path, address, Some(device), in_force)
     };
+    let unused = unused.into_iter().map(|address| {
+        let mut hop = Hop::new("egress", address, None, in_force);
+        hop.status.reserve = is_reserve(address);
+        hop
+    });
+    let unused: Vec<Hop> = unused.collect();
     let bypass = bypass.into_iter().map(|it| hop("bypass", it));
     let egress = egress.into_iter().map(|it| hop("egress", it));
-    let unused = unused.into_iter();
-    let unused = unused.map(|address| Hop::new("egress", address, None, in_force));
     bypass.chain(egress).chain(unused).collect()
 }
 

@@ -21,6 +21,7 @@ mod logging;
 mod meter;
 mod notify;
 mod pinned;
+mod prober;
 mod repair_limiter;
 mod repair_log;
 mod run;

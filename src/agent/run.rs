@@ -20,12 +20,14 @@ use super::config_file::ConfigFile;
 use super::hops::Hop;
 use super::meter::Meter;
 use super::notify::Notifier;
+use super::prober::Prober;
 use super::shared::{Shared, locked};
 use super::worker::{Ended, Order};
 use super::{
     AgentError, Debounce, FetchSchedule, Settings, in_force, logging, saved_rulesets, watch, worker,
 };
 use crate::config::file::LoadError;
+use crate::health::Health;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
 use crate::reconcile::{Cause, Gathered};
@@ -57,6 +59,8 @@ struct Running {
     fetch_took: Option<Duration>,
     /// The settings under test, in a dry run before a reload.
     probe: Option<Candidate>,
+    /// The ways out of use for this pass.
+    health: Health,
 }
 
 /// The ways to the loop.
@@ -91,6 +95,7 @@ pub(super) struct Agent<R> {
     /// The start of the time in force, as in the state dir.
     stored_since: Option<i64>,
     meter: Meter,
+    prober: Prober,
     notifier: Notifier,
     watchdog: Option<(Duration, Instant)>,
     asked_to: mpsc::Sender<Asked>,
@@ -229,6 +234,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             account: Account::new(&settings, confirmed, since),
             stored_since: since,
             meter: Meter::start(store).map_err(AgentError::Thread)?,
+            prober: Prober::start(Arc::clone(shared)).map_err(AgentError::Thread)?,
             schedule: FetchSchedule::new(config.source.refresh, now),
             resync_at: now + config.agent.resync,
             config_file: ConfigFile::new(settings.origin.clone()).map_err(AgentError::Thread)?,

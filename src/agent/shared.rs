@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::RepairLimiter;
 use super::repair_log::RepairLog;
 use crate::config::{AutoOr, Role};
+use crate::health::{Health, WayStatus};
 use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::nftables::Protection;
 use crate::kernel::saved_rulesets::with_our_table;
@@ -31,6 +32,13 @@ const KEPT_CULPRITS: usize = 256;
 /// every point at which a holder may panic.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The ways that the prober judges. Their times count from `start`.
+#[derive(Debug, Clone)]
+pub(super) struct Probed {
+    pub start: Instant,
+    pub ways: Vec<WayStatus>,
 }
 
 /// The watcher's findings since the loop last took them.
@@ -55,6 +63,8 @@ pub(super) struct Noticed {
     pub by_kind: BTreeMap<&'static str, u64>,
     /// Objects in a new conflict, restored too often.
     pub fought: Vec<ObjectKey>,
+    /// Probes have found other ways well or down.
+    pub health_changed: bool,
     /// The watcher's last error: the thread has ended.
     pub deaf: Option<String>,
 }
@@ -124,6 +134,10 @@ pub(super) struct Shared {
     pub protection: Protection,
     /// `[kernel] protect_table` of the last pass that changed the kernel.
     protects: Mutex<Option<AutoOr<bool>>>,
+    /// The ways out of use by the verdict of probes.
+    pub health: Mutex<Health>,
+    /// All probed ways, and the time of their last change.
+    pub ways: Mutex<Option<Probed>>,
     pub wake: Notify,
 }
 

@@ -18,7 +18,7 @@ use crate::desired::EGRESS_OF_NAT;
 use crate::objects::{Route, Rule, RuleAction};
 use crate::observed::slots;
 use crate::ownership::{Numbers, Ownership};
-use crate::types::{Family, PerFamily, PinMarks, Slot, TableId};
+use crate::types::{Family, Mark, PerFamily, PinMarks, Slot, TableId};
 
 /// The pins of a kernel: the tables of pinned flows that packets find.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +173,15 @@ impl Pins {
             bypass: PerFamily::from_fn(|family| through(family, 0)),
             egress_of_nat: PerFamily::from_fn(egress),
         })
+    }
+
+    /// The gateways in the settings, each with the mark of its flows.
+    pub fn gateways(&self, family: Family) -> Vec<(IpAddr, Mark)> {
+        let slots = self.gateways.get(family).iter();
+        let configured = slots.filter(|(_, gateway)| self.configured.contains(gateway));
+        configured
+            .map(|(slot, gateway)| (*gateway, self.marks.slot(*slot)))
+            .collect()
     }
 
     /// The marks of flows and packets.

@@ -163,8 +163,12 @@ impl Pass<'_> {
         let config = self.job.config;
         kernel.need_policies(self.job.role == Role::Nat);
         self.note_unprotected(kernel);
-        let mut open =
-            |firewalls| View::open(kernel, config, ownership.clone(), firewalls, facts.clone());
+        let health = &self.job.options.health;
+        let mut open = |firewalls| {
+            let mut view = View::open(kernel, config, ownership.clone(), firewalls, facts.clone())?;
+            view.health.clone_from(health);
+            Ok(view)
+        };
         if self.job.options.mode != Mode::Apply {
             return open(firewalls);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::in_force::InForce;
+use crate::health::Health;
 use crate::plan::{ObjectKey, Step};
 use crate::types::{Region, SyncToken};
 
@@ -77,6 +78,8 @@ pub enum Cause {
     Reload,
     /// The watcher repaired single objects before the pass.
     Repair,
+    /// Probes have found other ways well or down.
+    Probe,
 }
 
 words!(Cause {
@@ -91,6 +94,7 @@ words!(Cause {
     Resync => "resync",
     Reload => "reload",
     Repair => "mended",
+    Probe => "probe",
 });
 
 /// Options of a pass that an agent runs beside a watcher, which repairs single objects and
@@ -126,6 +130,8 @@ pub struct Options {
     pub sync: bool,
     /// Set by an agent.
     pub watched: Option<Watched>,
+    /// The ways out of use by the verdict of probes.
+    pub health: Health,
 }
 
 impl Default for Options {
@@ -138,6 +144,7 @@ impl Default for Options {
             cause: Cause::default(),
             sync: true,
             watched: None,
+            health: Health::default(),
         }
     }
 }

@@ -222,7 +222,15 @@ pub fn filled() -> Snapshot {
                 address: "10.0.1.10".to_owned(),
                 device: Some("eth0".to_owned()),
                 in_use: true,
+                reserve: false,
                 neighbour: Some(NeighbourState::Reachable),
+                health: Some(HealthStatus {
+                    state: "up".to_owned(),
+                    usable: true,
+                    since_s: 3600,
+                    why: "answers".to_owned(),
+                    latency_us: Some(1_234),
+                }),
             },
             GatewayStatus {
                 path: "egress".to_owned(),
@@ -230,7 +238,16 @@ pub fn filled() -> Snapshot {
                 address: "10.0.1.11".to_owned(),
                 device: Some("eth0".to_owned()),
                 in_use: true,
+                reserve: false,
                 neighbour: Some(NeighbourState::Failed),
+                health: Some(HealthStatus {
+                    state: "down".to_owned(),
+                    usable: false,
+                    since_s: 5,
+                    why: "3 rounds failed in a row: most servers answer through another way only"
+                        .to_owned(),
+                    latency_us: None,
+                }),
             },
             GatewayStatus {
                 path: "egress".to_owned(),
@@ -238,7 +255,9 @@ pub fn filled() -> Snapshot {
                 address: "fd00::10".to_owned(),
                 device: None,
                 in_use: false,
+                reserve: false,
                 neighbour: None,
+                health: None,
             },
         ],
         egress_addresses: [

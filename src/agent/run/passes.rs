@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::prober::Ways;
 use super::super::repair_log::may_wait;
 use super::super::shared::locked;
 use super::super::worker::{Ended, Order, PassOrder};
@@ -42,6 +43,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         let options = Options {
             cause,
             watched: Some(watched),
+            health: locked(&self.shared.health).clone(),
             ..Options::default()
         };
         let (gathered, took) = match self.gathered.take() {
@@ -70,6 +72,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
     ) {
         let tested = probe.as_ref().map(|candidate| &candidate.settings);
         let settings = tested.unwrap_or(&self.settings);
+        let health = options.health.clone();
         let order = PassOrder {
             config: Arc::clone(&settings.config),
             role: settings.role,
@@ -84,6 +87,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             since: now,
             fetch_took,
             probe,
+            health,
         });
     }
 
@@ -147,6 +151,9 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         }
         if let Some(at) = noticed.urgent_in(self.settings.role) {
             self.debounce.urgent(at);
+        }
+        if noticed.health_changed {
+            self.cause(Cause::Probe);
         }
         self.link_changed = noticed.link_changed.or(self.link_changed);
         if noticed.way_changed && self.schedule.failures_in_a_row() > 0 {
@@ -224,7 +231,12 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             self.gateways = hops::gateways(in_force, &self.settings);
             let addresses = hops::egress_addresses(in_force, &self.settings);
             self.account.addressed(addresses);
-            self.meter.use_pins(in_force.pins(&self.settings.config));
+            let pins = in_force.pins(&self.settings.config);
+            let probe = &self.settings.config.probe;
+            self.prober
+                .watch(pins.as_ref().and_then(|pins| Ways::of(pins, probe)));
+            self.meter.use_pins(pins);
+            self.prober.in_force(running.health);
         }
         if let Some(backend) = &report.backend {
             self.meter.use_backend(backend.kind, self.settings.role);

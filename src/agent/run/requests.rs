@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::super::meter::{self, Reading};
+use super::super::shared::locked;
 use super::{Agent, Read};
 use crate::config::Config;
 use crate::reconcile::Cause;
@@ -72,7 +73,9 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             pinned,
             neighbours,
         } = self.meter.read();
-        let gateways = self.gateways.iter().map(|hop| hop.status(&neighbours));
+        let probed = locked(&self.shared.ways).clone();
+        let hops = self.gateways.iter();
+        let gateways = hops.map(|hop| hop.status(&neighbours, probed.as_ref()));
         let fetching = self.fetching.is_some();
         let price = self.settings.config.agent.nat_price_per_gb;
         Snapshot {

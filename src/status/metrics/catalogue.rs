@@ -321,6 +321,8 @@ pub const CATALOGUE: &[Metric] = &[
     },
     SAVED,
     hops::GATEWAY_UP,
+    hops::GATEWAY_USABLE,
+    hops::PROBE_SECONDS,
     hops::ADDRESS_PRESENT,
     flows::ENTRIES,
     flows::LIMIT,

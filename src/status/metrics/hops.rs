@@ -8,16 +8,45 @@ pub(super) const GATEWAY_UP: Metric = Metric {
     name: "trailblazer_gateway_up",
     kind: Kind::Gauge,
     labels: &["path", "address"],
-    help: "1 for a gateway with a route, unless the kernel's neighbour table shows no answer on the link; else 0.",
+    help: "1 for a gateway with a route or in reserve, unless the kernel's neighbour table shows no answer on the link; else 0.",
     samples: |snapshot, out| {
         // A link-local address may be a gateway on several links.
         let mut up: BTreeMap<[&str; 2], bool> = BTreeMap::new();
         for gateway in &snapshot.gateways {
-            let works = gateway.in_use && !gateway.is_silent();
+            let works = (gateway.in_use || gateway.reserve) && !gateway.is_silent();
             *up.entry([&gateway.path, &gateway.address]).or_default() |= works;
         }
         for (labels, works) in up {
             out.value(&labels, u8::from(works));
+        }
+    },
+};
+
+pub(super) const GATEWAY_USABLE: Metric = Metric {
+    name: "trailblazer_gateway_usable",
+    kind: Kind::Gauge,
+    labels: &["address"],
+    help: "1 for a gateway that new flows may take by the verdict of its probes, 0 for one that is down or held. Absent without probes.",
+    samples: |snapshot, out| {
+        for gateway in &snapshot.gateways {
+            if let Some(health) = &gateway.health {
+                out.value(&[&gateway.address], u8::from(health.usable));
+            }
+        }
+    },
+};
+
+pub(super) const PROBE_SECONDS: Metric = Metric {
+    name: "trailblazer_gateway_probe_seconds",
+    kind: Kind::Gauge,
+    labels: &["address"],
+    help: "Duration of the last answered probe through a gateway. Absent without probes and without an answer.",
+    samples: |snapshot, out| {
+        for gateway in &snapshot.gateways {
+            let health = gateway.health.as_ref();
+            if let Some(micros) = health.and_then(|health| health.latency_us) {
+                out.value(&[&gateway.address], micros as f64 / 1e6);
+            }
         }
     },
 };

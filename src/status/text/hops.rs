@@ -1,8 +1,9 @@
 //! Gateways and egress addresses on the page.
 
+use super::figures::span;
 use super::lines::Lines;
 use crate::objects::NeighbourState;
-use crate::status::snapshot::{EgressAddressStatus, GatewayStatus};
+use crate::status::snapshot::{EgressAddressStatus, GatewayStatus, HealthStatus};
 
 /// The lines of the gateways.
 pub(super) fn gateways(gateways: &[GatewayStatus], lines: &mut Lines) {
@@ -10,19 +11,41 @@ pub(super) fn gateways(gateways: &[GatewayStatus], lines: &mut Lines) {
         let label = if index == 0 { "gateways" } else { "" };
         let device = gateway.device.as_deref();
         let device = device.map_or_else(String::new, |device| format!(" on {device}"));
-        let used = if gateway.in_use { "in use" } else { "LEFT OUT" };
+        let used = match (gateway.in_use, gateway.reserve) {
+            (true, _) => "in use",
+            (false, true) => "in reserve",
+            (false, false) => "LEFT OUT",
+        };
         let neighbour = match gateway.neighbour {
             Some(NeighbourState::Failed) => "neighbour FAILED: no answer on the link".to_owned(),
             Some(state) => format!("neighbour {state}"),
             None => "no neighbour entry: not asked yet".to_owned(),
         };
+        let probes = gateway.health.as_ref().map_or_else(String::new, health);
         let text = format!(
-            "{} {} {}{device}: {used}, {neighbour}",
+            "{} {} {}{device}: {used}, {neighbour}{probes}",
             gateway.path,
             gateway.family.as_str(),
             gateway.address
         );
-        lines.line(!gateway.in_use || gateway.is_silent(), label, &text);
+        lines.line(gateway.is_bad(), label, &text);
+    }
+}
+
+fn health(health: &HealthStatus) -> String {
+    let HealthStatus {
+        state,
+        since_s,
+        why,
+        ..
+    } = health;
+    let since = span(*since_s);
+    let latency = health.latency_us.map_or_else(String::new, |micros| {
+        format!(", {}.{} ms", micros / 1000, micros % 1000 / 100)
+    });
+    match state.as_str() {
+        "up" => format!(", up for {since}{latency}"),
+        _ => format!(", {} for {since}: {why}", state.to_uppercase()),
     }
 }
 
