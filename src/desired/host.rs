@@ -11,7 +11,7 @@ use super::{
     realm::Realms,
     route, rule, special, spread,
 };
-use crate::config::WhenDown;
+use crate::config::{Gateway, WhenDown};
 use crate::degraded::Part;
 use crate::firewall::{Hook, Ruleset};
 use crate::objects::{ForeignSelector, Leg, RouteTarget, RuleAction, Via};
@@ -104,6 +104,7 @@ pub fn on_the_way(inputs: &Inputs) -> Option<Ruleset> {
         return None;
     }
     let mut config = inputs.config.clone();
+    let leaving = leaving.into_iter().map(Gateway::from);
     config.egress.gateways.extend(leaving);
     let slots = KnownSlots {
         leading: PerFamily::default(),
