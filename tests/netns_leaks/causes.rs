@@ -84,6 +84,8 @@ const FLUSH_BYPASS: &str =
     "for f in -4 -6; do ip $f route flush table 1083 2>/dev/null || true; done";
 
 pub const FLUSH_NFT: &str = "nft flush ruleset";
+pub const FLUSH_IPTABLES: &str = "iptables -F of all tables";
+pub const LINK_FLAPS: &str = "link flaps 5x, defaults back at once";
 
 const LOOK_UP_MAIN: &str = "for f in -4 -6; do ip $f rule add pref 1000 lookup main; done";
 
@@ -275,7 +277,7 @@ pub const CAUSES: &[Cause] = &[
     Cause {
         quick: true,
         sources_alone: true,
-        ..cause("link flaps 5x, defaults back at once", flaps)
+        ..cause(LINK_FLAPS, flaps)
     },
     Cause {
         quick: true,
@@ -325,7 +327,7 @@ pub const CAUSES: &[Cause] = &[
     },
     Cause {
         applies: of_iptables,
-        ..once("iptables -F of all tables", flush_iptables)
+        ..once(FLUSH_IPTABLES, flush_iptables)
     },
     Cause {
         applies: |role, backend, phase| {

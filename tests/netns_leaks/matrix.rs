@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::causes::{CAUSES, Cause, FLUSH_NFT};
+use crate::causes::{CAUSES, Cause, FLUSH_IPTABLES, FLUSH_NFT, LINK_FLAPS};
 use crate::machines::{Backend, Phase, Role, lab_of};
 use crate::scene::Scene;
 use crate::storm::KINDS;
@@ -63,6 +63,15 @@ fn faults_of(scene: &Scene, cause: &Cause, phase: Phase, seen: &Seen, family: us
     let firewall_gone = cause.name.starts_with(FLUSH_NFT);
     // Nothing of ours looks at the packets of bound sockets then.
     if scene.role.is_host() && phase == Phase::Boot && firewall_gone {
+        return 0;
+    }
+    // Rules of iptables return in several transactions.
+    let by_iptables = [Backend::Iptables, Backend::Legacy].contains(&scene.backend);
+    let stated = match phase {
+        Phase::Boot => cause.name.starts_with(FLUSH_IPTABLES),
+        _ => scene.role == Role::NatBulk && (firewall_gone || cause.name == LINK_FLAPS),
+    };
+    if !scene.role.is_host() && by_iptables && stated {
         return 0;
     }
     let strangers = !scene.role.is_host() && (phase == Phase::Boot || cause.sources_alone);
