@@ -75,6 +75,9 @@ pub struct WayStatus {
 const PATIENT: u32 = 5;
 /// The ways that a round asks for comparison.
 const COMPARED: usize = 2;
+/// The first probe of a new way comes within this time: a fresh agent knows nothing of a way that has
+/// been down for long.
+const FIRST_WITHIN: Duration = Duration::from_secs(1);
 /// The time after its limit in which a sender must have answered a probe.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -143,7 +146,8 @@ impl Watch {
         self.idle.retain(|way, _| self.ways.contains_key(way));
         for way in self.ways.keys().copied().collect::<Vec<_>>() {
             if !self.idle.contains_key(&way) {
-                let first = now + terms.interval.mul_f64(self.fraction());
+                let within = terms.interval.min(FIRST_WITHIN);
+                let first = now + within.mul_f64(self.fraction());
                 self.idle.insert(way, first);
             }
         }

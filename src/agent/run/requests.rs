@@ -53,6 +53,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
                 );
                 self.shared.pause();
                 self.meter.use_pins(None);
+                self.prober.watch(None);
                 // The answer would be outdated at the end of the pause.
                 self.give_up_fetch(Instant::now());
                 let reason = format!("paused by {by} until `trailblazer kick` or a restart");
