@@ -134,6 +134,26 @@ fn nat_without_a_link() {
     });
 }
 
+/// A full table of conntrack, or no free port: new flows take the other NAT, and open ones go on.
+#[test]
+fn nat_that_refuses_new_flows_keeps_the_open_ones() {
+    isolated(|| {
+        let lab = Lab::new();
+        let scene = scene(&lab, QUICK);
+        let open = [PARTNER, PARTNER6].map(|to| lab.long_flow("host1", to));
+        lab.ns("nat1").nft(
+            "table inet full { chain forward { type filter hook forward priority 0; policy accept; \
+             ct state new drop; }; }",
+        );
+        eventually("new flows take the second NAT", || {
+            scene.seen() == scene.nat2()
+        });
+        for flow in open {
+            flow.assert_alive();
+        }
+    });
+}
+
 /// Without probes, as before them, nobody notices.
 #[test]
 fn silent_nat_without_probes() {

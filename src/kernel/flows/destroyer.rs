@@ -1,78 +1,115 @@
-//! Destroys single TCP sockets of this host, over `NETLINK_SOCK_DIAG`.
+//! Destroys TCP sockets of this host that stand still, over `NETLINK_SOCK_DIAG`.
 
-use std::net::IpAddr;
+use std::collections::HashSet;
+use std::time::Duration;
 
 use super::ends::Ends;
-use super::sockets::{NETLINK_SOCK_DIAG, REQUEST_LEN, TCP};
+use super::sockets::{
+    NETLINK_SOCK_DIAG, OPEN, REQUEST_LEN, SOCK_DIAG_BY_FAMILY, TCP, is_absent, parse, state,
+};
 use crate::kernel::route::family_number;
-use crate::kernel::wire::{Wire, WireError};
+use crate::kernel::wire::{DUMP, Wire, WireError, attributes, find};
 use crate::types::Family;
 
 /// `SOCK_DESTROY` (linux/sock_diag.h).
 const SOCK_DESTROY: u16 = 21;
-/// `INET_DIAG_NOCOOKIE` (linux/inet_diag.h): whichever socket has these ends.
-const NO_COOKIE: u32 = u32::MAX;
+/// `INET_DIAG_INFO` (linux/inet_diag.h): a `struct tcp_info`, asked for by the bit of its number.
+const INET_DIAG_INFO: u16 = 2;
+/// Length of `struct inet_diag_msg`.
+const MESSAGE_LEN: usize = 72;
+/// `struct inet_diag_sockid` in a message, which names one socket by its cookie.
+const ID: std::ops::Range<usize> = 4..52;
+/// `tcpi_last_data_recv` and `tcpi_last_ack_recv` in `struct tcp_info` (linux/tcp.h), in milliseconds.
+const LAST_RECEIVED: [usize; 2] = [52, 56];
 
 const ENOENT: i32 = 2;
 const EOPNOTSUPP: i32 = 95;
 
-/// The kernel's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Destroyed {
-    Yes,
-    /// No socket of this host has these ends.
-    Absent,
+/// A connection that has received a packet within this time goes on: its gateway may refuse new flows
+/// alone. Rounds of probes have failed for longer.
+const ALIVE_WITHIN: Duration = Duration::from_secs(1);
+
+/// The sockets of some connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Destroyed {
+    pub(super) destroyed: u32,
+    /// Received a packet a moment ago.
+    pub(super) alive: u32,
     /// The kernel was built without `CONFIG_INET_DIAG_DESTROY`.
-    Impossible,
+    pub(super) impossible: u32,
 }
 
-pub(super) struct Destroyer(Wire);
-
-impl Destroyer {
-    pub(super) fn open() -> Result<Self, WireError> {
-        Ok(Destroyer(Wire::open(NETLINK_SOCK_DIAG)?))
+/// Destroys the sockets of these connections, each with its ends in the direction from this host, unless
+/// a packet has come in a moment ago: reads and writes fail with `ECONNABORTED`.
+///
+/// A request by the ends alone would fall back to a listening socket at the source, so each socket is
+/// named by its cookie from a listing without listening sockets.
+pub(super) fn destroy(connections: &HashSet<Ends>) -> Result<Destroyed, WireError> {
+    let mut found = Destroyed::default();
+    if connections.is_empty() {
+        return Ok(found);
     }
-
-    /// Destroys the connection's socket at its source: reads and writes fail with `ECONNABORTED`.
-    pub(super) fn destroy(&mut self, ends: Ends) -> Result<Destroyed, WireError> {
-        for family in Family::ALL {
-            // An IPv4 connection may belong to a socket of either family.
-            let Some(request) = request(family, ends) else {
-                continue;
-            };
-            match self.0.ask(SOCK_DESTROY, 0, &request, |_| Ok(())) {
-                Ok(()) => return Ok(Destroyed::Yes),
-                Err(error) if error.errno() == Some(ENOENT) => {}
-                Err(error) if error.errno() == Some(EOPNOTSUPP) => {
-                    return Ok(Destroyed::Impossible);
+    let mut listing = Wire::open(NETLINK_SOCK_DIAG)?;
+    for family in Family::ALL {
+        let mut stuck = Vec::new();
+        let listed = listing.ask(SOCK_DIAG_BY_FAMILY, DUMP, &listing_of(family), |frame| {
+            let (_, source, target) = parse(frame.body).ok_or(WireError::Malformed("a socket"))?;
+            if connections.contains(&Ends { source, target }) {
+                let id = frame.body.get(ID).ok_or(WireError::Malformed("a socket"))?;
+                if is_alive(frame.body)? {
+                    found.alive += 1;
+                } else {
+                    stuck.push(id.to_vec());
                 }
+            }
+            Ok(())
+        });
+        match listed {
+            Err(error) if is_absent(&error) => continue,
+            listed => listed?,
+        }
+        let mut changes = Wire::open(NETLINK_SOCK_DIAG)?;
+        for id in stuck {
+            let mut request = vec![0; REQUEST_LEN];
+            request[0] = family_number(family);
+            request[1] = TCP;
+            request[8..].copy_from_slice(&id);
+            match changes.ask(SOCK_DESTROY, 0, &request, |_| Ok(())) {
+                Ok(()) => found.destroyed += 1,
+                // Closed meanwhile.
+                Err(error) if error.errno() == Some(ENOENT) => {}
+                Err(error) if error.errno() == Some(EOPNOTSUPP) => found.impossible += 1,
                 Err(error) => return Err(error),
             }
         }
-        Ok(Destroyed::Absent)
     }
+    Ok(found)
 }
 
-/// A `struct inet_diag_req_v2` (linux/inet_diag.h) with both ends; `None` for an IPv6 connection and an
-/// IPv4 socket.
-fn request(family: Family, ends: Ends) -> Option<Vec<u8>> {
+/// A `struct inet_diag_req_v2` for all open connections of a family, with their `struct tcp_info`.
+fn listing_of(family: Family) -> Vec<u8> {
+    let states = OPEN
+        .iter()
+        .filter(|open| **open != state::SYN_RECV)
+        .fold(0, |bits: u32, state| bits | 1 << state);
     let mut request = vec![0; REQUEST_LEN];
     request[0] = family_number(family);
     request[1] = TCP;
-    request[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
-    request[8..10].copy_from_slice(&ends.source.port().to_be_bytes());
-    request[10..12].copy_from_slice(&ends.target.port().to_be_bytes());
-    for (at, address) in [(12, ends.source.ip()), (28, ends.target.ip())] {
-        match (family, address) {
-            (Family::Ipv4, IpAddr::V4(v4)) => request[at..at + 4].copy_from_slice(&v4.octets()),
-            (Family::Ipv4, IpAddr::V6(_)) => return None,
-            (Family::Ipv6, IpAddr::V4(v4)) => {
-                request[at..at + 16].copy_from_slice(&v4.to_ipv6_mapped().octets());
-            }
-            (Family::Ipv6, IpAddr::V6(v6)) => request[at..at + 16].copy_from_slice(&v6.octets()),
-        }
-    }
-    request[48..52].copy_from_slice(&NO_COOKIE.to_ne_bytes());
-    request[52..56].copy_from_slice(&NO_COOKIE.to_ne_bytes());
-    Some(request)
+    request[2] = 1 << (INET_DIAG_INFO - 1);
+    request[4..8].copy_from_slice(&states.to_ne_bytes());
+    request
+}
+
+/// True if the socket has received data or an acknowledgement a moment ago.
+fn is_alive(body: &[u8]) -> Result<bool, WireError> {
+    let list = attributes(body.get(MESSAGE_LEN..).unwrap_or_default())?;
+    let Some(info) = find(&list, INET_DIAG_INFO) else {
+        return Ok(false);
+    };
+    let ages = LAST_RECEIVED.iter().filter_map(|at| {
+        let bytes = info.payload.get(*at..*at + 4)?;
+        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    });
+    let youngest = ages.min().map(|age| Duration::from_millis(age.into()));
+    Ok(youngest.is_some_and(|age| age < ALIVE_WITHIN))
 }

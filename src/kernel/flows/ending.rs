@@ -5,10 +5,11 @@
 //! the application gets an error at once. Its entry stays, so that packets under way go to the gateway
 //! that is down instead of another one, whose NAT does not know the connection.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use super::conntrack::Conntrack;
-use super::destroyer::{Destroyed, Destroyer};
+use super::destroyer::destroy;
 use super::ends::Ends;
 use super::entry;
 use super::error::{FlowError, failed};
@@ -19,11 +20,14 @@ use super::sockets::TCP;
 use crate::kernel::wire::{NFGEN_LEN, attributes};
 use crate::types::Mark;
 
-/// `TCP_CONNTRACK_SYN_SENT`, `…_SYN_RECV` (linux/netfilter/nf_conntrack_tcp.h): the connection is being
-/// opened. [`ENDED`] states from `FIN_WAIT` on need no end.
+/// Conntrack's states of a connection that is being opened: `TCP_CONNTRACK_SYN_SENT` and `…_SYN_RECV`
+/// (linux/netfilter/nf_conntrack_tcp.h).
 const OPENING: [u8; 2] = [1, 2];
-const ESTABLISHED: u8 = 3;
-const CLOSE_WAIT: u8 = 5;
+/// Those of an open one: `…_ESTABLISHED`, `…_FIN_WAIT` and `…_CLOSE_WAIT`, which may still carry data.
+const OPEN: [u8; 3] = [3, 4, 5];
+
+/// The most flows of each kind that one call ends, some 10 MB of memory.
+const MOST: usize = 65_536;
 
 /// The ended flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +36,8 @@ pub struct Ended {
     pub begun_anew: u32,
     /// Open connections of this host whose sockets were destroyed.
     pub connections: u32,
+    /// Open connections of this host that still receive packets, and go on.
+    pub alive: u32,
     /// Open connections without a socket here, or whose socket the kernel cannot destroy.
     pub left: u32,
 }
@@ -41,12 +47,16 @@ impl fmt::Display for Ended {
         let Ended {
             begun_anew,
             connections,
+            alive,
             left,
         } = self;
         write!(
             f,
             "{connections} open connections ended, {begun_anew} flows begin anew on another way"
         )?;
+        if *alive > 0 {
+            write!(f, ", {alive} connections still receive packets and go on")?;
+        }
         if *left > 0 {
             write!(
                 f,
@@ -57,15 +67,15 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Ends the flows with a mark. Blocks; works on the network namespace of the calling thread. Needs
-/// CAP_NET_ADMIN.
+/// Ends the flows with a mark that stand still. Blocks; works on the network namespace of the calling
+/// thread. Needs CAP_NET_ADMIN.
 ///
 /// # Errors
 /// The kernel lists no flows, or refuses a change.
 pub fn end_flows(mark: Mark) -> Result<Ended, FlowError> {
     let mut conntrack = Conntrack::open()?;
     let filter = Filter::marked(mark);
-    let mut open: Vec<Ends> = Vec::new();
+    let mut open: HashSet<Ends> = HashSet::new();
     let mut anew = Vec::new();
     conntrack.each_entry(filter, |body| {
         let flow = entry::parse(body)?;
@@ -74,29 +84,25 @@ pub fn end_flows(mark: Mark) -> Result<Ended, FlowError> {
             return Ok(());
         }
         let more = attributes(body.get(NFGEN_LEN..).unwrap_or_default())?;
-        match tcp_state(&flow, &more)? {
-            Some(state) if OPENING.contains(&state) => anew.push(request::delete(&flow)),
-            Some(ESTABLISHED..=CLOSE_WAIT) => open.push(flow.original),
-            Some(_) => {}
-            None if flow.protocol == TCP => {}
-            None => anew.push(request::delete(&flow)),
+        let state = tcp_state(&flow, &more)?;
+        let begins = flow.protocol != TCP || state.is_some_and(|state| OPENING.contains(&state));
+        if begins && anew.len() < MOST {
+            anew.push(request::delete(&flow));
+        } else if state.is_some_and(|state| OPEN.contains(&state)) && open.len() < MOST {
+            open.insert(flow.original);
         }
         Ok(())
     })?;
     let written = conntrack.delete(&anew);
-    let mut ended = Ended {
+    let sockets = destroy(&open).map_err(failed("destroy the sockets of open connections"))?;
+    let touched = sockets.destroyed + sockets.alive;
+    let ended = Ended {
         begun_anew: written.updated,
-        ..Ended::default()
+        connections: sockets.destroyed,
+        alive: sockets.alive,
+        left: u32::try_from(open.len())
+            .unwrap_or(u32::MAX)
+            .saturating_sub(touched),
     };
-    let mut destroyer = Destroyer::open().map_err(failed("open a socket of sock_diag"))?;
-    for ends in open {
-        match destroyer
-            .destroy(ends)
-            .map_err(failed("destroy a socket"))?
-        {
-            Destroyed::Yes => ended.connections += 1,
-            Destroyed::Absent | Destroyed::Impossible => ended.left += 1,
-        }
-    }
     written.failure.map_or(Ok(ended), Err)
 }

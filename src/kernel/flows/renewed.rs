@@ -24,7 +24,7 @@ pub fn renew_marks(former: PinMarks, new: PinMarks) -> Result<u32, FlowError> {
 /// # Errors
 /// As [`renew_marks`].
 pub fn forget_marks(former: PinMarks, new: PinMarks) -> Result<u32, FlowError> {
-    // Marks without a counterpart were not ours.
+    // A mark of another program in the same bits was ours for the firewall of the former config too.
     change(former, |mark| {
         let has_both = new.like(former, mark)?;
         (mark & has_both.mask == has_both.value).then(|| former.clear())

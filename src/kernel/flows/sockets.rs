@@ -11,7 +11,7 @@ use crate::types::Family;
 /// `NETLINK_SOCK_DIAG` (linux/netlink.h).
 pub(super) const NETLINK_SOCK_DIAG: isize = 4;
 /// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 /// Length of `struct inet_diag_req_v2` (linux/inet_diag.h).
@@ -30,7 +30,7 @@ pub(super) mod state {
 }
 
 /// States in which a connection may still carry packets.
-const OPEN: [u8; 7] = [
+pub(super) const OPEN: [u8; 7] = [
     state::ESTABLISHED,
     state::SYN_RECV,
     state::FIN_WAIT1,
