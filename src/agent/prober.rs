@@ -21,6 +21,10 @@ use crate::types::{Family, Mark};
 
 /// The time between two resolutions of the names of servers.
 const RESOLVE_EVERY: Duration = Duration::from_secs(300);
+/// The longest wait for an answer about a name.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
+/// The most probes under way, each with a socket: the usual limit of a process is 1024.
+const MOST_PENDING: usize = 512;
 /// Stragglers of the flows that were ended: a connection that was being opened meanwhile.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -142,9 +146,17 @@ struct Probing<'a> {
     watch: Watch,
     start: Instant,
     servers: BTreeMap<Family, Vec<SocketAddr>>,
+    /// The addresses of servers with a name, as of the last answer.
+    addresses: BTreeMap<Target, Vec<SocketAddr>>,
     resolved: Instant,
+    resolution: UnboundedSender<(Target, Vec<SocketAddr>)>,
+    resolutions: UnboundedReceiver<(Target, Vec<SocketAddr>)>,
+    /// The health that the routes in force are for.
+    in_force: Health,
     /// Ways whose flows are to be ended once a route leads past them.
     stuck: Vec<WayId>,
+    /// Probes without an answer yet.
+    pending: usize,
     answer: UnboundedSender<(Probe, Answer)>,
     answers: UnboundedReceiver<(Probe, Answer)>,
 }
@@ -161,14 +173,20 @@ impl<'a> Probing<'a> {
             Duration::ZERO,
         );
         let (answer, answers) = unbounded_channel();
+        let (resolution, resolutions) = unbounded_channel();
         Probing {
             shared,
             ways,
             watch,
             start,
             servers: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             resolved: start,
+            resolution,
+            resolutions,
+            in_force: Health::default(),
             stuck: Vec::new(),
+            pending: 0,
             answer,
             answers,
         }
@@ -176,82 +194,90 @@ impl<'a> Probing<'a> {
 
     /// Runs until the ways are others; returns that order, or `None` at the end of the agent.
     async fn run(mut self, orders: &mut UnboundedReceiver<Order>) -> Option<Order> {
-        self.resolve().await;
+        self.serve();
+        self.resolve();
         loop {
             let now = self.start.elapsed();
             for probe in self.watch.due(now) {
                 self.send(probe);
             }
             self.decide(now);
+            self.end_stuck().await;
             let wake = self.start + self.watch.wake(now).max(now + Duration::from_millis(5));
             let wake = wake.min(self.resolved + RESOLVE_EVERY);
             tokio::select! {
                 order = orders.recv() => match order? {
-                    Order::InForce(health) => self.end_stuck(&health).await,
-                    Order::Watch(Some(ways)) => self.change(*ways).await,
+                    Order::InForce(health) => self.in_force = health,
+                    Order::Watch(Some(ways)) => {
+                        self.ways = *ways;
+                        self.serve();
+                        self.resolve();
+                    }
                     none => return Some(none),
                 },
                 Some((probe, answer)) = self.answers.recv() => {
+                    self.pending = self.pending.saturating_sub(1);
                     self.watch.answer(probe, answer, self.start.elapsed());
+                }
+                Some((target, addresses)) = self.resolutions.recv() => {
+                    if self.addresses.insert(target, addresses.clone()) != Some(addresses) {
+                        self.serve();
+                    }
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             if self.resolved.elapsed() >= RESOLVE_EVERY {
-                self.resolve().await;
+                self.resolve();
             }
         }
     }
 
-    async fn change(&mut self, ways: Ways) {
-        self.ways = ways;
-        self.resolve().await;
-    }
-
-    /// Finds the addresses of the servers. A name without an answer keeps its former addresses: an
-    /// outage of name resolution is no outage of a gateway.
-    async fn resolve(&mut self) {
+    /// Asks for the addresses of the servers with a name. A name without an answer keeps its former
+    /// addresses: an outage of name resolution is no outage of a gateway.
+    fn resolve(&mut self) {
         self.resolved = Instant::now();
-        let mut found: BTreeMap<Family, Vec<SocketAddr>> = BTreeMap::new();
         for target in &self.ways.servers {
-            match &target.host {
-                TargetHost::Address(address) => {
-                    let server = SocketAddr::new(*address, target.port);
-                    found.entry(Family::of(*address)).or_default().push(server);
-                }
-                TargetHost::Name(name) => {
+            if let TargetHost::Name(name) = &target.host {
+                let (name, target) = (name.clone(), target.clone());
+                let resolution = self.resolution.clone();
+                tokio::spawn(async move {
                     let asked = tokio::net::lookup_host((name.as_str(), target.port));
-                    let answer = tokio::time::timeout(self.ways.terms.timeout * 5, asked).await;
-                    match answer {
-                        Ok(Ok(servers)) => {
-                            let mut known = Vec::new();
-                            for server in servers {
-                                let family = Family::of(server.ip());
-                                if !known.contains(&family) {
-                                    known.push(family);
-                                    found.entry(family).or_default().push(server);
-                                }
-                            }
+                    match tokio::time::timeout(RESOLVE_WITHIN, asked).await {
+                        Ok(Ok(addresses)) => {
+                            // A failure means that the ways are others.
+                            let _ = resolution.send((target, one_of_each_family(addresses)));
                         }
                         _ => tracing::debug!("no address of the probed server {target}"),
                     }
-                }
+                });
             }
         }
-        for (family, servers) in found {
-            self.servers.insert(family, servers);
+    }
+
+    /// Probes the servers of the settings with the addresses that are known.
+    fn serve(&mut self) {
+        let wanted = &self.ways.servers;
+        self.addresses.retain(|target, _| wanted.contains(target));
+        self.servers.clear();
+        for target in wanted {
+            let addresses = match &target.host {
+                TargetHost::Address(address) => vec![SocketAddr::new(*address, target.port)],
+                TargetHost::Name(_) => self.addresses.get(target).cloned().unwrap_or_default(),
+            };
+            for server in addresses {
+                let family = Family::of(server.ip());
+                self.servers.entry(family).or_default().push(server);
+            }
         }
         let counts = self.servers.iter();
         let counts = counts.map(|(family, servers)| (Group::Egress(*family), servers.len()));
+        let ways = self.ways.marks.keys().copied();
         let now = self.start.elapsed();
-        self.watch.change(
-            self.ways.terms,
-            self.ways.marks.keys().copied(),
-            counts.collect(),
-            now,
-        );
+        self.watch
+            .change(self.ways.terms, ways, counts.collect(), now);
     }
 
-    fn send(&self, asked: Probe) {
+    fn send(&mut self, asked: Probe) {
         let (Group::Egress(family) | Group::Bypass(family)) = asked.group;
         let server = self
             .servers
@@ -259,7 +285,9 @@ impl<'a> Probing<'a> {
             .and_then(|it| it.get(asked.target));
         let mark = self.ways.marks.get(&asked.way);
         let answers = self.answer.clone();
-        let (Some(server), Some(mark)) = (server.copied(), mark.copied()) else {
+        let room = self.pending < MOST_PENDING;
+        self.pending += 1;
+        let (Some(server), Some(mark), true) = (server.copied(), mark.copied(), room) else {
             let _ = answers.send((asked, Answer::Untried));
             return;
         };
@@ -285,10 +313,13 @@ impl<'a> Probing<'a> {
     }
 
     /// Ends the flows of ways that no route uses for new flows any more.
-    async fn end_stuck(&mut self, in_force: &Health) {
+    async fn end_stuck(&mut self) {
+        if self.stuck.is_empty() {
+            return;
+        }
         let (left, stuck): (Vec<_>, Vec<_>) = std::mem::take(&mut self.stuck)
             .into_iter()
-            .partition(|way| in_force.is_in_use(*way));
+            .partition(|way| self.in_force.is_in_use(*way));
         self.stuck = left;
         for round in 0..2 {
             for way in &stuck {
@@ -309,6 +340,20 @@ impl<'a> Probing<'a> {
             tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
+}
+
+/// A server with several addresses counts once in each family.
+fn one_of_each_family(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for address in addresses {
+        if !found
+            .iter()
+            .any(|known| known.is_ipv4() == address.is_ipv4())
+        {
+            found.push(address);
+        }
+    }
+    found
 }
 
 fn log(change: &Change) {

@@ -1,6 +1,7 @@
 //! The gateways of both paths, the spread over egress gateways, and their probes.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Mistakes;
 use crate::config::{AutoOr, Config, Spread};
@@ -120,6 +121,12 @@ impl Mistakes {
                 format!("{} servers: write at most {MAX_TARGETS}, since a gateway in doubt asks all of them at once", targets.len()),
             );
         }
+        if probe.timeout > LONGEST_TIMEOUT {
+            self.add(
+                &["probe.timeout"],
+                "is longer than five seconds: write a shorter time, since a round begins every probe.suspect_interval",
+            );
+        }
         if probe.suspect_interval > probe.interval {
             self.add(
                 &["probe.suspect_interval", "probe.interval"],
@@ -135,5 +142,7 @@ impl Mistakes {
     }
 }
 
+/// The longest time limit of a probe.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The highest number of targets of one list.
 const MAX_TARGETS: usize = 16;
