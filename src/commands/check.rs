@@ -19,7 +19,7 @@ mod sysctls;
 mod unit;
 
 use super::boot::{AtBoot, UNIT};
-use super::{print, settings_with_role};
+use super::{agent_health, print, settings_with_role};
 use crate::cli::CommonArgs;
 use crate::config::file::Loaded;
 use crate::config::{Config, Role};
@@ -82,6 +82,7 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
     data::all(config, &mut report);
     data::fetch(config, role, &mut report);
     if let Some(examined) = &mut examined {
+        examined.view.health = agent_health::ask_agent(config);
         data::metadata(examined, &mut report);
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
         needs = Needs::of(&examined.view, &desired, &mut kernel);

@@ -1,6 +1,7 @@
 //! The commands of the command line.
 
 pub mod agent;
+mod agent_health;
 mod agents;
 pub mod blocked;
 mod boot;

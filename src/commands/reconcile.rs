@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use super::{complain, print, released, settings, settings_with_role, style};
+use super::{agent_health, complain, print, released, settings, settings_with_role, style};
 use crate::cli::ReconcileArgs;
 use crate::clock::unix_seconds;
 use crate::config::{Config, Role};
-use crate::health::{Health, WayId};
 use crate::ownership::{Numbers, Ownership};
 use crate::reconcile::{FetchOutcome, Mode, Options, Report, one_shot};
 use crate::state::store::Store;
@@ -32,7 +31,7 @@ pub async fn run(arguments: &ReconcileArgs) -> u8 {
         mode: Mode::of(arguments.dry_run, arguments.cache_only),
         accept: arguments.accept,
         accept_region: arguments.accept_region.clone(),
-        health: health_of_agent(config),
+        health: agent_health::ask_agent(config),
         ..Options::default()
     };
     let open = || released::open(&config.agent.socket, "reconcile");
@@ -94,21 +93,4 @@ fn tell_agent(socket: &Path) -> Option<String> {
         "the running agent was not told of the document and reads it at the next fetch; \
          `trailblazer kick` makes it read now: {refusal}"
     ))
-}
-
-/// The verdict of a running agent's probes: a pass beside the agent must not lead back to a gateway that
-/// is down.
-fn health_of_agent(config: &Config) -> Health {
-    if !config.probe.enabled || config.egress.gateways.len() < 2 {
-        return Health::default();
-    }
-    let Ok(Reply::Status(status)) = ask(&config.agent.socket, Request::Status) else {
-        return Health::default();
-    };
-    let down = status.gateways.iter().filter(|gateway| {
-        let health = gateway.health.as_ref();
-        health.is_some_and(|health| !health.usable)
-    });
-    let addresses = down.filter_map(|gateway| gateway.address.parse().ok());
-    Health::without(addresses.map(WayId::Gateway))
 }

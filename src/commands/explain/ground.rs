@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::answer::{self, is_here};
 use super::{ExpectedPath, Explanation, ListedPrefix};
+use crate::commands::agent_health::ask_agent;
 use crate::commands::boot::SHUT;
 use crate::commands::broken_config::Shown;
 use crate::config::{Config, Role};
@@ -49,7 +50,9 @@ async fn look(
             examined => return examined,
         }
     }
-    examine(config, role, asking, Firewalls::Ignored, kernel).await
+    let mut examined = examine(config, role, asking, Firewalls::Ignored, kernel).await?;
+    examined.view.health = ask_agent(config);
+    Ok(examined)
 }
 
 impl<'a> Ground<'a> {
