@@ -208,7 +208,14 @@ impl Watch {
         let holds = holds.filter_map(|way| way.held_until(&self.terms));
         let holds = holds.filter(|end| *end > now);
         let next = self.next.values().copied();
-        let times = next.chain(self.idle.values().copied()).chain(ends);
+        // Rounds stand in for the single probes of a group in doubt, and nobody probes without a server.
+        let idle = self.idle.iter().filter(|(way, _)| {
+            let group = Group::of(**way);
+            let served = self.targets.get(&group).is_some_and(|count| *count > 0);
+            let in_doubt = |(_, way): (WayId, &Way)| way.is_down() || way.is_suspect();
+            served && !self.judged(group).any(in_doubt)
+        });
+        let times = next.chain(idle.map(|(_, at)| *at)).chain(ends);
         let soonest = times.chain(holds).min();
         soonest.unwrap_or(now + self.terms.interval).max(now)
     }

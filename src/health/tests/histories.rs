@@ -7,6 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::world::*;
+use crate::config::ProbeConfig;
 use crate::health::*;
 
 /// A way or a server changes after a pause.
@@ -36,6 +37,9 @@ fn patience(traffic: bool) -> Duration {
     Duration::from_millis(if traffic { 3_500 } else { 16_000 })
 }
 
+/// The same after a long outage.
+const LONG_PATIENCE: Duration = Duration::from_secs(70);
+
 /// The times since which each way has been in its present state.
 #[derive(Default)]
 struct Ages {
@@ -61,8 +65,17 @@ impl Ages {
         }
         let quiet = now - self.servers;
         let well = |way: &WayId, time| !truth.dead.contains(way) && age(*way) > time;
-        let traffic = in_use.clone().all(|way| world.traffic.contains(way));
-        let time = patience(traffic);
+        // A patient round asks one server: with most of them out, an answer takes several rounds.
+        let most = truth.out.len() * 2 < TARGETS;
+        let traffic = most && in_use.clone().all(|way| world.traffic.contains(way));
+        // A way that may have been down for longer than `hold_limit` is probed each `interval`, with one
+        // server, and comes back after two good rounds of several.
+        let long = now > ProbeConfig::default().hold_limit;
+        let time = if long {
+            LONG_PATIENCE
+        } else {
+            patience(traffic)
+        };
         let shown = truth.out.len() < TARGETS && quiet > time;
         if shown && gateways.iter().any(|way| well(way, time)) {
             let living = in_use.any(|way| !truth.dead.contains(way) || age(*way) <= time);

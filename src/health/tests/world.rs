@@ -8,60 +8,60 @@ use crate::config::ProbeConfig;
 use crate::health::*;
 use crate::types::Family;
 
-pub const STEP: Duration = Duration::from_millis(50);
+pub(super) const STEP: Duration = Duration::from_millis(50);
 /// The time that an answer takes.
 const TRIP: Duration = Duration::from_millis(20);
-pub const TARGETS: usize = 3;
+pub(super) const TARGETS: usize = 3;
 
-pub fn gateway(number: u8) -> WayId {
+pub(super) fn gateway(number: u8) -> WayId {
     WayId::Gateway(IpAddr::from([10, 0, 1, number]))
 }
 
-pub const BYPASS: WayId = WayId::Bypass(Family::Ipv4);
+pub(super) const BYPASS: WayId = WayId::Bypass(Family::Ipv4);
 
-pub fn seconds(seconds: u64) -> Duration {
+pub(super) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 /// The truth at a moment.
 #[derive(Debug, Clone, Default)]
-pub struct Truth {
-    pub dead: BTreeSet<WayId>,
+pub(super) struct Truth {
+    pub(super) dead: BTreeSet<WayId>,
     /// Servers of the gateways' list that are out.
-    pub out: BTreeSet<usize>,
+    pub(super) out: BTreeSet<usize>,
     /// Ways that open flows use and new ones don't get through.
-    pub old_flows_only: BTreeSet<WayId>,
+    pub(super) old_flows_only: BTreeSet<WayId>,
 }
 
 /// A changed use of a way, with its time.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    pub at: Duration,
-    pub way: WayId,
-    pub in_use: bool,
+pub(super) struct Event {
+    pub(super) at: Duration,
+    pub(super) way: WayId,
+    pub(super) in_use: bool,
 }
 
-pub struct World {
-    pub watch: Watch,
-    pub truth: Truth,
-    pub now: Duration,
-    pub events: Vec<Event>,
-    pub ended: Vec<(Duration, WayId)>,
-    pub probes: BTreeMap<WayId, usize>,
-    pub health: Health,
+pub(super) struct World {
+    pub(super) watch: Watch,
+    pub(super) truth: Truth,
+    pub(super) now: Duration,
+    pub(super) events: Vec<Event>,
+    pub(super) ended: Vec<(Duration, WayId)>,
+    pub(super) probes: BTreeMap<WayId, usize>,
+    pub(super) health: Health,
     /// Ways with traffic of the host's own.
-    pub traffic: BTreeSet<WayId>,
+    pub(super) traffic: BTreeSet<WayId>,
     pending: Vec<(Duration, Probe, Answer)>,
     next_reading: Duration,
 }
 
 impl World {
     /// Gateways 1 to `count`, and the bypass path.
-    pub fn new(count: u8, seed: u64) -> World {
+    pub(super) fn new(count: u8, seed: u64) -> World {
         World::with(&ProbeConfig::default(), count, seed)
     }
 
-    pub fn with(probe: &ProbeConfig, count: u8, seed: u64) -> World {
+    pub(super) fn with(probe: &ProbeConfig, count: u8, seed: u64) -> World {
         let ways: Vec<WayId> = (1..=count).map(gateway).chain([BYPASS]).collect();
         let targets = [
             (Group::Egress(Family::Ipv4), TARGETS),
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// Lets time pass, with the check after each step.
-    pub fn pass(&mut self, time: Duration, mut check: impl FnMut(&World)) {
+    pub(super) fn pass(&mut self, time: Duration, mut check: impl FnMut(&World)) {
         let end = self.now + time;
         while self.now < end {
             self.step();
@@ -138,12 +138,12 @@ impl World {
         }
     }
 
-    pub fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         self.pass(time, |_| {});
     }
 
     /// Waits for a change of use, and returns the time that it took.
-    pub fn until(&mut self, way: WayId, in_use: bool, most: Duration) -> Duration {
+    pub(super) fn until(&mut self, way: WayId, in_use: bool, most: Duration) -> Duration {
         let begun = self.now;
         while self.health.is_in_use(way) != in_use {
             self.step();
@@ -153,7 +153,7 @@ impl World {
         self.now - begun
     }
 
-    pub fn state(&self, way: WayId) -> WayStatus {
+    pub(super) fn state(&self, way: WayId) -> WayStatus {
         let mut all = self.watch.status();
         all.find(|status| status.way == way).expect("a way")
     }
