@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::shared::{Shared, locked};
-use crate::kernel::saved_rulesets::Changes;
+use crate::kernel::saved_rulesets::{Changes, with_our_table};
 
 /// Follows the saved rulesets to the end of the process, in a thread of its own. Without
 /// notifications, each pass looks at the files.
@@ -25,16 +25,19 @@ pub(super) fn follow(shared: Arc<Shared>) {
 
 /// Returns the error that ends the notifications.
 fn follow_changes(changes: &Changes, shared: &Shared) -> std::io::Error {
+    let mut last = with_our_table();
     loop {
         if let Err(error) = changes.wait() {
             return error;
         }
-        if shared.saved_ruleset_changed() {
+        let found = with_our_table();
+        if found != last && shared.saved_ruleset_changed(found.as_ref()) {
             let mut noticed = locked(&shared.noticed);
             noticed.event = Some(Instant::now());
             noticed.cause(|| "a saved ruleset changed".to_owned());
             drop(noticed);
             shared.wake.notify_one();
         }
+        last = found;
     }
 }

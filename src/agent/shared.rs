@@ -14,7 +14,7 @@ use crate::config::{AutoOr, Role};
 use crate::health::{Health, WayStatus};
 use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::nftables::Protection;
-use crate::kernel::saved_rulesets::with_our_table;
+use crate::kernel::saved_rulesets::{SavedRuleset, with_our_table};
 use crate::plan::{Goal, ObjectKey, Step};
 use crate::reconcile::InForce;
 
@@ -231,9 +231,9 @@ impl Shared {
 
     /// Opens our tables to other programs if a saved ruleset has them now. True if the protection
     /// depends on saved rulesets.
-    pub fn saved_ruleset_changed(&self) -> bool {
+    pub fn saved_ruleset_changed(&self, found: Option<&SavedRuleset>) -> bool {
         let depends = *locked(&self.protects) == Some(AutoOr::Auto);
-        if depends && with_our_table().is_some() {
+        if depends && found.is_some() {
             self.protection.give_up();
         }
         depends

@@ -52,7 +52,7 @@ impl fmt::Display for SavedRuleset {
 }
 
 impl SavedRuleset {
-    /// What the operator should do.
+    /// The remedy for the operator.
     pub fn advice(&self) -> &'static str {
         match self {
             SavedRuleset::OurTable(_) => "remove the table from the file",
@@ -103,6 +103,12 @@ fn is_absent(error: &io::Error) -> bool {
 fn read(file: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     match fs::metadata(file) {
+        Ok(metadata) if metadata.len() > MAX_BYTES => {
+            return Err(io::Error::other(format!(
+                "the file has more than {} MiB",
+                MAX_BYTES >> 20
+            )));
+        }
         Ok(metadata) if metadata.is_file() => {
             File::open(file)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
         }
@@ -185,9 +191,9 @@ impl Changes {
     }
 }
 
-/// Files in included directories are called `*.nft` or `*.conf`.
+/// True for the name of a file or directory from above, and for a file that they may include.
 fn concerns(name: &str) -> bool {
-    name.contains("nft") || name.ends_with(".conf") || name == "sysconfig"
+    name.contains("nft") || name == "sysconfig"
 }
 
 #[cfg(test)]
