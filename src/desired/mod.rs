@@ -21,6 +21,7 @@ mod pins_nat;
 mod place;
 mod presence;
 mod realm;
+mod rules;
 pub mod shares;
 pub mod shut;
 pub mod special;
@@ -39,14 +40,15 @@ use crate::degraded::{self, Degradation, Part};
 use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, Ruleset, Traces};
 use crate::health::Health;
-use crate::objects::{BypassPath, ForwardPolicy, Route, RouteKey, RouteTarget, Rule, RuleAction};
+use crate::objects::{BypassPath, ForwardPolicy, Route, RouteKey, RouteTarget, Rule};
 use crate::ownership::Numbers;
-use crate::types::{Family, IfIndex, Metric, PerFamily, Priority, Realm, Slot, TableId};
+use crate::types::{Family, IfIndex, Metric, PerFamily, Realm, Slot, TableId};
 
 pub use addresses::{Presence, presence};
 use fault::Fault;
 pub use known_slots::KnownSlots;
 pub use pins::EGRESS_OF_NAT;
+use rules::{landing, lookup, main_without_default, rule};
 use shares::Shares;
 pub use sysctl::{SysctlSetting, conntrack_max, hash_policy, is_crowded};
 
@@ -357,45 +359,6 @@ fn route(
         options: None,
         protocol: numbers.protocol,
     }
-}
-
-/// A rule of ours without selectors.
-fn rule(numbers: &Numbers, family: Family, place: u32, action: RuleAction) -> Rule {
-    Rule {
-        family,
-        priority: Priority(numbers.priority.0 + place),
-        iif: None,
-        mark: None,
-        foreign_selectors: Vec::new(),
-        action,
-        protocol: numbers.protocol,
-    }
-}
-
-/// The main table without its defaults, plain or in disguise ([`Family::default_length`]): connected
-/// networks and the administrator's routes take precedence.
-fn main_without_default(family: Family) -> RuleAction {
-    RuleAction::Lookup {
-        table: TableId::MAIN,
-        suppress_prefixlength: Some(u32::from(family.default_length())),
-    }
-}
-
-fn lookup(table: TableId) -> RuleAction {
-    RuleAction::Lookup {
-        table,
-        suppress_prefixlength: None,
-    }
-}
-
-/// The target of the goto, behind our rules.
-fn landing(numbers: &Numbers, family: Family) -> Rule {
-    rule(
-        numbers,
-        family,
-        numbers.landing().0 - numbers.priority.0,
-        RuleAction::Nop,
-    )
 }
 
 /// Sorts the prefixes and removes those covered by another prefix.
