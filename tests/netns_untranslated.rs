@@ -587,7 +587,8 @@ fn no_private_address_leaves_after_a_flush_of_iptables_legacy() {
 /// The agent counts the drops for `status`, and restores the rules.
 fn counted_by_the_agent(firewall: Firewall) {
     let (lab, case) = scene(firewall);
-    let machine = case.machine(&lab);
+    let mut machine = case.machine(&lab);
+    machine.open_table();
     let agent = machine.agent();
     agent.wait_in_force();
     let host1 = lab.ns("host1");

@@ -81,6 +81,7 @@ impl PinnedFlows {
             Err(error) => {
                 // Unknown is not zero, and an old number is not the present one.
                 self.last = None;
+                self.changed = true;
                 tracing::debug!("{error}");
             }
         }

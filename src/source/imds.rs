@@ -190,7 +190,8 @@ impl Session {
         }
         if wanted.zone {
             let path = "placement/availability-zone";
-            facts.zone = Some(self.one(path, "the name of a zone", zone).await?);
+            // A preference alone: without an answer zones do not count.
+            facts.zone = self.one(path, "the name of a zone", zone).await.ok();
         }
         if wanted.vpc_cidrs || wanted.subnet_cidrs {
             let mac = self.one("mac", "a MAC address", mac_address).await?;

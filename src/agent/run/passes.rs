@@ -231,12 +231,15 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             self.gateways = hops::gateways(in_force, &self.settings);
             let addresses = hops::egress_addresses(in_force, &self.settings);
             self.account.addressed(addresses);
-            let pins = in_force.pins(&self.settings.config);
-            let probe = &self.settings.config.probe;
-            self.prober
-                .watch(pins.as_ref().and_then(|pins| Ways::of(pins, probe)));
-            self.meter.use_pins(pins);
-            self.prober.in_force(running.health);
+            // A pass that ends in a pause was about objects that `flush` deletes.
+            if !self.shared.is_paused() {
+                let pins = in_force.pins(&self.settings.config);
+                let probe = &self.settings.config.probe;
+                self.prober
+                    .watch(pins.as_ref().and_then(|pins| Ways::of(pins, probe)));
+                self.meter.use_pins(pins);
+                self.prober.in_force(running.health);
+            }
         }
         if let Some(backend) = &report.backend {
             self.meter.use_backend(backend.kind, self.settings.role);
