@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use super::Inputs;
 use crate::config::{AutoOr, EgressConfig, Gateway, Spread};
-use crate::facts::HostFacts;
+use crate::facts::{Address, HostFacts};
 use crate::health::{Health, WayId};
 use crate::objects::Via;
 use crate::types::Family;
@@ -140,7 +140,7 @@ pub(super) fn of(inputs: &Inputs, family: Family, vias: &[Via]) -> Choice {
     };
     let usable: Vec<&Gateway> = config.ordered(family).filter(hop).collect();
     let chooser = Chooser {
-        identity: identity(inputs.facts, vias),
+        identity: identity(inputs.facts, config, vias),
         zone: zone(config, inputs.facts),
     };
     choose(&usable, config.spread, chooser, &inputs.health)
@@ -161,16 +161,22 @@ pub fn zone<'a>(config: &'a EgressConfig, facts: &'a HostFacts) -> Option<&'a st
 /// lowest one on its link, else an IPv6 address. IPv4 first for both families: IPv6 addresses of a host
 /// may change every day (RFC 8981). A network with the gateway first: a floating address has none. Not
 /// an address of any link: bridges of containers have the same address on every host.
-fn identity(facts: &HostFacts, vias: &[Via]) -> Option<IpAddr> {
-    let on_link = |own: &&crate::facts::Address| vias.iter().any(|via| via.device == own.link);
+///
+/// The networks are those of all gateways in the settings, usable at the moment or not: a lost link must
+/// not move the host between gateways of another link.
+fn identity(facts: &HostFacts, config: &EgressConfig, vias: &[Via]) -> Option<IpAddr> {
+    let network = |own: &Address| {
+        let mut gateways = config.addresses();
+        gateways.any(|gateway| own.net.contains(&gateway))
+    };
+    let on_link = |own: &&Address| network(own) || vias.iter().any(|via| via.device == own.link);
     let shared = facts.addresses.iter().filter(on_link);
     let ranked = shared.filter_map(|own| {
         let address = own.net.addr();
         let family = Family::of(address);
         let local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let network = |via: &Via| via.gateway.is_some_and(|it| own.net.contains(&it));
         let alone = own.net.prefix_len() == family.bits();
-        let rank = (family == Family::Ipv6, alone, !vias.iter().any(network));
+        let rank = (family == Family::Ipv6, alone, !network(own));
         (!local).then_some((rank, address))
     });
     ranked.min().map(|(_, address)| address)
