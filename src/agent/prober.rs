@@ -1,7 +1,8 @@
 //! The prober: a thread that probes the gateways, and decides which ones new flows take.
 //!
 //! The thread only decides: the worker's next pass changes the route. Then the prober ends the flows
-//! that stand still on a gateway that is down.
+//! that stand still on a gateway that is down. No counters are read yet: each gateway has its probe in
+//! each interval, with traffic too.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

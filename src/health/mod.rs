@@ -9,7 +9,7 @@
 //! A way with traffic needs no probe: its own answers show that it is well, and packets without answers
 //! put it in doubt. A way in doubt is probed by rounds: the same servers at the same moment through
 //! this way and others. Only servers that answer through another way count against it, so an outage of
-//! the servers is nobody's. Time and random numbers are arguments.
+//! the servers changes nothing. Time and random numbers are arguments.
 
 mod decide;
 mod round;
