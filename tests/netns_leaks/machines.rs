@@ -128,17 +128,16 @@ pub fn parsed(addresses: [&str; 2]) -> [IpAddr; 2] {
     addresses.map(|it| it.parse().unwrap())
 }
 
-/// A container of `host1`, whose packets get the host's address.
-pub fn guest(lab: &Lab) -> Ns {
-    let host1 = lab.ns("host1");
-    host1.run(&["ip", "netns", "add", "guest"]);
+/// A container of the machine.
+pub fn guest(machine: &Ns) -> Ns {
+    machine.run(&["ip", "netns", "add", "guest"]);
     let guest = Ns::open("guest");
-    host1.ip("link add c0 type veth peer name eth0 netns guest");
-    host1.sysctl(&[
+    machine.ip("link add c0 type veth peer name eth0 netns guest");
+    machine.sysctl(&[
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv6/conf/all/forwarding", "1"),
     ]);
-    host1.ip_batch(
+    machine.ip_batch(
         "addr add 172.20.0.1/24 dev c0\naddr add fd20::1/64 dev c0 nodad\nlink set c0 up\n",
     );
     guest.ip_batch(
@@ -149,6 +148,7 @@ pub fn guest(lab: &Lab) -> Ns {
     guest
 }
 
+/// The packets of the guest get the host's address.
 pub const MASQUERADE: &str = "
     table inet containers {
       chain post {

@@ -19,6 +19,7 @@ mod no_nf_tables;
 mod packet;
 #[path = "../packets/mod.rs"]
 mod packets;
+mod probes;
 mod scene;
 mod storm;
 mod wire;

@@ -51,7 +51,7 @@ impl<'a> Scene<'a> {
                 second: parsed(["172.20.0.9", "fd20::9"]),
                 foreign: parsed(["172.20.0.77", "fd20::77"]),
             };
-            storms.push(Storm::new(&guest(lab), inside));
+            storms.push(Storm::new(&guest(lab.ns("host1")), inside));
         }
         let links: Vec<&str> = role.links().iter().map(|(_, far)| *far).collect();
         wire::watch(lab, role, &links);
