@@ -89,7 +89,7 @@ pub const LINK_FLAPS: &str = "link flaps 5x, defaults back at once";
 
 const LOOK_UP_MAIN: &str = "for f in -4 -6; do ip $f rule add pref 1000 lookup main; done";
 
-fn flush_iptables(backend: Backend) -> String {
+pub fn flush_iptables(backend: Backend) -> String {
     let variant = match backend {
         Backend::Legacy => "-legacy",
         _ => "",

@@ -12,6 +12,7 @@ mod killed;
 mod killer;
 mod kills;
 mod lockout;
+mod lockout_nat;
 mod machines;
 mod matrix;
 #[path = "../no_nf_tables/mod.rs"]

@@ -106,16 +106,22 @@ pub fn behind_nat1(layout: NatLayout) -> Lab {
             "route add 10.8.0.0/16 via {ROUTER}\nroute add fd08:8::/64 via {ROUTER6} dev priv\n"
         ));
     }
-    let link = match layout {
-        NatLayout::OneInterface => PRIVATE_LINK,
-        NatLayout::TwoInterfaces | NatLayout::BulkInterface => PUBLIC_LINK,
-    };
     if layout == NatLayout::TwoInterfaces {
         // A second gateway on the same link, for configs that name one.
         lab.ns("vpc").ip_batch(
             "addr add 198.51.100.2/29 dev nat1-pub\naddr add fe80::1:2/64 dev nat1-pub nodad\n",
         );
     }
+    let_in(&lab);
+    lab
+}
+
+/// The administrator admits clients outside to `host1`, at one port of the egress address.
+pub fn let_in(lab: &Lab) {
+    let link = match lab.layout {
+        NatLayout::OneInterface => PRIVATE_LINK,
+        NatLayout::TwoInterfaces | NatLayout::BulkInterface => PUBLIC_LINK,
+    };
     let NatAddresses {
         egress, egress6, ..
     } = lab.nat1;
@@ -128,5 +134,4 @@ pub fn behind_nat1(layout: NatLayout) -> Lab {
            }}
          }}"
     ));
-    lab
 }
