@@ -26,9 +26,9 @@ use super::{
     rule, special::thrown,
 };
 use crate::firewall::{FwRule, Hook, Match, Statement};
-use crate::objects::{ForeignSelector, Rule, RuleAction};
+use crate::objects::{ForeignSelector, Route, Rule, RuleAction};
 use crate::ownership::Numbers;
-use crate::types::{Family, Mark, PerFamily};
+use crate::types::{Family, Mark, PerFamily, Realm};
 
 /// Every IPv4 address but the unspecified one. A prefix of length 0 would match look-ups without a
 /// source.
@@ -118,8 +118,10 @@ pub fn shut(inputs: &Inputs) -> DesiredState {
                 .extend(families.flat_map(|family| own(inputs, family)));
         }
         let families = Family::ALL.into_iter().filter(|family| is_shut(*family));
-        let stopped = families.flat_map(|family| stopped(inputs, &numbers, family));
-        policy.extend(Hook::PostroutingClosed, stopped.collect());
+        let stopped: Vec<FwRule> = families
+            .flat_map(|family| stopped(inputs, &numbers, family, &state.routes))
+            .collect();
+        policy.extend(Hook::PostroutingClosed, stopped);
         state.firewall = Some(policy);
     }
     state
@@ -129,10 +131,10 @@ pub fn shut(inputs: &Inputs) -> DesiredState {
 /// an interface passes over IPv4's unreachable route, and another program may have taken our rules away or
 /// put one before them.
 ///
-/// The networks of the main table stay reachable. IPv4: the rule that leads there has a realm. IPv6: no
-/// packet to a neighbour has another next hop than its destination, and routers advertise link-local
-/// addresses.
-fn stopped(inputs: &Inputs, numbers: &Numbers, family: Family) -> Vec<FwRule> {
+/// The networks of the main table stay reachable, and gateways that a route leads to already. IPv4: the
+/// rule to the main table has a realm. IPv6: no packet to a neighbour has another next hop than its
+/// destination, and routers advertise link-local addresses.
+fn stopped(inputs: &Inputs, numbers: &Numbers, family: Family, egress: &[Route]) -> Vec<FwRule> {
     let rule = |matches: Vec<Match>, verdict| FwRule {
         family: Some(family),
         matches,
@@ -149,7 +151,9 @@ fn stopped(inputs: &Inputs, numbers: &Numbers, family: Family) -> Vec<FwRule> {
         Family::Ipv4 => {
             let loopback = Match::OutputInterface("lo".to_owned());
             let main = Match::Realm(realm::of(numbers));
-            all.extend([loopback, main].map(|it| rule(vec![it], Statement::Accept)));
+            let gateways = egress.iter().flat_map(by_gateway);
+            let passing = [loopback, main].into_iter().chain(gateways);
+            all.extend(passing.map(|it| rule(vec![it], Statement::Accept)));
         }
         Family::Ipv6 => by = Some(Match::LinkLocalHop),
     }
@@ -158,6 +162,20 @@ fn stopped(inputs: &Inputs, numbers: &Numbers, family: Family) -> Vec<FwRule> {
         rule(matches, Statement::Drop)
     }));
     all
+}
+
+/// The matches of packets on an IPv4 route of the egress path.
+fn by_gateway(route: &Route) -> Vec<Match> {
+    if route.key.family() != Family::Ipv4 {
+        return Vec::new();
+    }
+    // iptables cannot match the next hop, and its egress routes have realms.
+    if route.realm != Realm(0) {
+        return vec![Match::Realm(route.realm)];
+    }
+    let legs = route.target.legs();
+    let gateways = legs.iter().filter_map(|leg| leg.via.gateway);
+    gateways.map(Match::NextHop).collect()
 }
 
 /// The destinations that are no part of the internet.

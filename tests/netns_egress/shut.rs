@@ -193,6 +193,29 @@ fn assert_icmp_errors_arrive(lab: &Lab, row: &str) {
     }
 }
 
+/// The network is there before the unit: after a stop of the agent and a flush, or in a late call.
+fn shut_with_a_gateway_in_reach(firewall: Firewall) {
+    let lab = lab_of(Kind::Host);
+    let scene = Scene::new(&lab, Kind::Host, firewall);
+    scene.shut();
+    for (partner, seen) in [
+        (PARTNER, lab.nat1.egress_public),
+        (PARTNER6, lab.nat1.egress6),
+    ] {
+        assert_eq!(lab.who("host1", partner), Ok(seen), "{firewall:?}");
+    }
+}
+
+#[test]
+fn shut_host_reaches_partners_by_a_gateway_in_reach_nftables() {
+    isolated(|| shut_with_a_gateway_in_reach(Firewall::Nftables));
+}
+
+#[test]
+fn shut_host_reaches_partners_by_a_gateway_in_reach_iptables() {
+    isolated(|| shut_with_a_gateway_in_reach(Firewall::Iptables));
+}
+
 #[test]
 fn shut_host_is_not_locked_out() {
     isolated(|| {
