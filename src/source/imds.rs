@@ -190,8 +190,12 @@ impl Session {
         }
         if wanted.zone {
             let path = "placement/availability-zone";
-            // A preference alone: without an answer zones do not count.
-            facts.zone = self.one(path, "the name of a zone", zone).await.ok();
+            // A preference alone: without a zone of this host, zones do not count.
+            if let Some(text) = self.get(path).await? {
+                let found = zone(text.trim());
+                let found = found.ok_or_else(|| garbage(path, &text, "the name of a zone"))?;
+                facts.zone = Some(found);
+            }
         }
         if wanted.vpc_cidrs || wanted.subnet_cidrs {
             let mac = self.one("mac", "a MAC address", mac_address).await?;
