@@ -330,6 +330,7 @@ fn sysctl_paths(facts: &HostFacts) -> Vec<String> {
         "net/ipv6/conf/all/forwarding",
         "net/ipv6/conf/all/disable_ipv6",
         "net/netfilter/nf_conntrack_max",
+        "net/netfilter/nf_conntrack_tcp_timeout_established",
         "net/netfilter/nf_conntrack_count",
     ]
     .map(str::to_owned)

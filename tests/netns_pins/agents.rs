@@ -167,3 +167,20 @@ fn displaced_flows_outlive_their_silence_beside_an_agent() {
 fn displaced_flows_are_lost_after_their_silence_without_an_agent() {
     isolated(|| assert!(idle_flows_lost(false) > 0));
 }
+
+#[test]
+fn check_names_a_short_timeout_of_conntrack() {
+    isolated(|| {
+        let lab = lab_with_nats();
+        let machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(ONE, true));
+        machine.changed();
+        let said = |words: &str| machine.run(&["check"]).stdout.contains(words);
+        assert!(!said("that is silent for"));
+        lab.ns("host1").run(&[
+            "sysctl",
+            "-w",
+            "net.netfilter.nf_conntrack_tcp_timeout_established=600",
+        ]);
+        assert!(said("that is silent for 600 s loses its path"));
+    });
+}

@@ -12,6 +12,9 @@ use crate::kernel::{Kernel, sysctl};
 use crate::reconcile::View;
 use crate::types::{Family, Protocol};
 
+/// Backup jobs hold silent connections for an hour.
+const SHORT_TIMEOUT: u64 = 3600;
+
 /// Routes from router advertisements (`RTPROT_RA`, linux/rtnetlink.h).
 const RTPROT_RA: Protocol = Protocol(9);
 /// Warn below this size of conntrack's table: one source address can open as many connections to
@@ -312,6 +315,18 @@ impl Check<'_> {
             );
         } else {
             report.ok(name, text);
+        }
+        let timeout = self.number("net/netfilter/nf_conntrack_tcp_timeout_established");
+        if let Some(seconds) = timeout.filter(|seconds| *seconds < SHORT_TIMEOUT) {
+            let loss = match role {
+                Role::Nat => "its translation",
+                Role::Host => "its path, unless the agent keeps it",
+            };
+            report.warn(
+                name,
+                format!("an open TCP connection that is silent for {seconds} s loses {loss}"),
+                "sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established=432000 (the kernel's default, five days)",
+            );
         }
     }
 
