@@ -122,16 +122,17 @@ impl Conntrack {
 
     /// Changes entries that are there.
     pub(super) fn change(&mut self, requests: &[FlowRequest]) -> Written {
-        let mut written = Written::default();
-        let answers = send(&mut self.changes, (CT_NEW, 0), requests, &mut written);
-        written.count_updates(&answers);
-        written
+        self.send_all(CT_NEW, requests)
     }
 
     /// Deletes entries.
     pub(super) fn delete(&mut self, requests: &[FlowRequest]) -> Written {
+        self.send_all(CT_DELETE, requests)
+    }
+
+    fn send_all(&mut self, kind: u16, requests: &[FlowRequest]) -> Written {
         let mut written = Written::default();
-        let answers = send(&mut self.changes, (CT_DELETE, 0), requests, &mut written);
+        let answers = send(&mut self.changes, (kind, 0), requests, &mut written);
         written.count_updates(&answers);
         written
     }

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::ends::Ends;
 use super::sockets::{
-    NETLINK_SOCK_DIAG, OPEN, REQUEST_LEN, SOCK_DIAG_BY_FAMILY, TCP, is_absent, parse, state,
+    NETLINK_SOCK_DIAG, OPEN, SOCK_DIAG_BY_FAMILY, TCP, is_absent, parse, request, state,
 };
-use crate::kernel::route::family_number;
 use crate::kernel::wire::{DUMP, Wire, WireError, attributes, find};
 use crate::types::Family;
 
@@ -35,8 +34,6 @@ pub(super) struct Destroyed {
     pub(super) destroyed: u32,
     /// Received a packet a moment ago.
     pub(super) alive: u32,
-    /// The kernel was built without `CONFIG_INET_DIAG_DESTROY`.
-    pub(super) impossible: u32,
 }
 
 /// Destroys the sockets of these connections, each with its ends in the direction from this host, unless
@@ -70,15 +67,12 @@ pub(super) fn destroy(connections: &HashSet<Ends>) -> Result<Destroyed, WireErro
         }
         let mut changes = Wire::open(NETLINK_SOCK_DIAG)?;
         for id in stuck {
-            let mut request = vec![0; REQUEST_LEN];
-            request[0] = family_number(family);
-            request[1] = TCP;
+            let mut request = request(family, TCP, 0);
             request[8..].copy_from_slice(&id);
             match changes.ask(SOCK_DESTROY, 0, &request, |_| Ok(())) {
                 Ok(()) => found.destroyed += 1,
-                // Closed meanwhile.
-                Err(error) if error.errno() == Some(ENOENT) => {}
-                Err(error) if error.errno() == Some(EOPNOTSUPP) => found.impossible += 1,
+                // Closed meanwhile, or a kernel without `CONFIG_INET_DIAG_DESTROY`.
+                Err(error) if matches!(error.errno(), Some(ENOENT | EOPNOTSUPP)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -92,11 +86,8 @@ fn listing_of(family: Family) -> Vec<u8> {
         .iter()
         .filter(|open| **open != state::SYN_RECV)
         .fold(0, |bits: u32, state| bits | 1 << state);
-    let mut request = vec![0; REQUEST_LEN];
-    request[0] = family_number(family);
-    request[1] = TCP;
+    let mut request = request(family, TCP, states);
     request[2] = 1 << (INET_DIAG_INFO - 1);
-    request[4..8].copy_from_slice(&states.to_ne_bytes());
     request
 }
 

@@ -15,7 +15,7 @@ pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 /// Length of `struct inet_diag_req_v2` (linux/inet_diag.h).
-pub(super) const REQUEST_LEN: usize = 56;
+const REQUEST_LEN: usize = 56;
 
 /// Socket states (net/tcp_states.h).
 pub(super) mod state {
@@ -122,10 +122,7 @@ fn each(
 ) -> Result<(), WireError> {
     let mut wire = Wire::open(NETLINK_SOCK_DIAG)?;
     for family in Family::ALL {
-        let mut request = vec![0; REQUEST_LEN];
-        request[0] = family_number(family);
-        request[1] = protocol;
-        request[4..8].copy_from_slice(&states.to_ne_bytes());
+        let request = request(family, protocol, states);
         wire.ask(SOCK_DIAG_BY_FAMILY, DUMP, &request, |frame| {
             let (state, local, remote) =
                 parse(frame.body).ok_or(WireError::Malformed("a socket"))?;
@@ -134,6 +131,15 @@ fn each(
         })?;
     }
     Ok(())
+}
+
+/// A `struct inet_diag_req_v2` (linux/inet_diag.h) for the sockets in these states, a bit each.
+pub(super) fn request(family: Family, protocol: u8, states: u32) -> Vec<u8> {
+    let mut request = vec![0; REQUEST_LEN];
+    request[0] = family_number(family);
+    request[1] = protocol;
+    request[4..8].copy_from_slice(&states.to_ne_bytes());
+    request
 }
 
 /// State, local and remote end out of a `struct inet_diag_msg` (linux/inet_diag.h).
