@@ -107,23 +107,15 @@ impl Prober {
 }
 
 async fn run(mut orders: UnboundedReceiver<Order>, shared: &Shared) {
-    let mut idle = None;
-    loop {
-        let order = match idle.take() {
-            Some(order) => order,
-            None => match orders.recv().await {
-                Some(order) => order,
-                None => return,
-            },
+    let mut next = orders.recv().await;
+    while let Some(order) = next {
+        next = match order {
+            Order::Watch(Some(ways)) => Probing::new(*ways, shared).run(&mut orders).await,
+            Order::Watch(None) | Order::InForce(_) => {
+                share(shared, &Health::default(), None);
+                orders.recv().await
+            }
         };
-        let Order::Watch(Some(ways)) = order else {
-            share(shared, &Health::default(), None);
-            continue;
-        };
-        match Probing::new(*ways, shared).run(&mut orders).await {
-            Some(order) => idle = Some(order),
-            None => return,
-        }
     }
 }
 
