@@ -4,12 +4,10 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::symlink;
 
 use rustix::fs::{FlockOperation, flock};
-use trailblazer::config::{Role, parse};
-use trailblazer::kernel::Kernel;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
-use trailblazer::reconcile::{Options, Outcome, one_shot};
+use trailblazer::reconcile::Outcome;
 
-use crate::no_nf_tables::NoNfTables;
+use crate::no_nf_tables;
 use crate::site::{ROWS, Site, TOKEN, document};
 
 #[test]
@@ -51,24 +49,10 @@ fn host_without_any_firewall_backend_gets_the_rest() {
             ("nat.backend = \"iptables\"\n", "no-such-iptables"),
         ] {
             site.config = format!("{good}{line}");
-            let config = parse(&site.config, "this test").unwrap();
             let report = site.bare.ns.in_thread(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .unwrap();
-                let kernel = || {
-                    let iptables =
-                        IptablesBackend::with_tools("no-such-iptables", "no-such-ip6tables", 1);
-                    Kernel::with_backends(Box::new(NoNfTables), Box::new(iptables))
-                };
-                runtime.block_on(one_shot(
-                    &config,
-                    Role::Host,
-                    &Options::default(),
-                    kernel,
-                    None,
-                ))
+                let iptables =
+                    IptablesBackend::with_tools("no-such-iptables", "no-such-ip6tables", 1);
+                no_nf_tables::pass(&site.config, iptables)
             });
             assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
             assert_eq!(report.outcome.exit_code(), 1);

@@ -119,13 +119,7 @@ const STATES: &[State] = &[
             .ns("host1")
             .ip(&format!("route replace {GUEST} dev c0"));
     }),
-    ("no document", |scene| {
-        scene.take_away();
-        std::fs::remove_file(scene.document()).unwrap();
-        let (done, report) = scene.pass();
-        assert!(!done, "{report}");
-        scene.machine.publish(FIRST);
-    }),
+    ("no document", |scene| scene.lose_document()),
     ("in force without an agent", |scene| scene.converge()),
     ("gateway dead", |scene| scene.lab.ns("nat1").nft(SILENT)),
     ("guard alone, rules flushed", |scene| {

@@ -10,7 +10,6 @@ use crate::causes::flush_iptables;
 use crate::machines::{Backend, Phase, Role, guest, lab_of, settings};
 use crate::matrix::is_long;
 use crate::packets::nat::let_in;
-use crate::packets::*;
 use crate::probes::*;
 use crate::scene::{DELETE_RULES, Scene};
 use lab::*;
@@ -79,13 +78,7 @@ const STATES: &[State] = &[
         scene.pause();
         assert_shut(scene);
     }),
-    ("no document", |scene| {
-        scene.take_away();
-        std::fs::remove_file(scene.document()).unwrap();
-        let (done, report) = scene.pass();
-        assert!(!done, "{report}");
-        scene.machine.publish(FIRST);
-    }),
+    ("no document", |scene| scene.lose_document()),
     ("in force without an agent", |scene| {
         scene.converge();
         assert_open(scene);

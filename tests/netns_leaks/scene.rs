@@ -3,13 +3,10 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use trailblazer::config::parse;
-use trailblazer::kernel::Kernel;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
-use trailblazer::reconcile::{Options, one_shot};
 
 use crate::machines::{Backend, MASQUERADE, Phase, Role, SECOND, guest, network, parsed, settings};
-use crate::no_nf_tables::NoNfTables;
+use crate::no_nf_tables;
 use crate::packets::*;
 use crate::storm::{Sender, Storm};
 use crate::wire;
@@ -134,22 +131,18 @@ impl<'a> Scene<'a> {
     }
 
     fn pass_alone(&self) -> Value {
-        let path = self.machine.config();
-        let config = parse(&std::fs::read_to_string(path).unwrap(), path).unwrap();
-        self.ns().in_thread(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            let kernel = || {
-                let iptables = IptablesBackend::detect();
-                Kernel::with_backends(Box::new(NoNfTables), Box::new(iptables))
-            };
-            let options = Options::default();
-            let role = trailblazer::config::Role::Host;
-            let pass = one_shot(&config, role, &options, kernel, None);
-            runtime.block_on(pass).to_json()
-        })
+        let config = std::fs::read_to_string(self.machine.config()).unwrap();
+        let pass = || no_nf_tables::pass(&config, IptablesBackend::detect()).to_json();
+        self.ns().in_thread(pass)
+    }
+
+    /// Without the document that is in force.
+    pub fn lose_document(&mut self) {
+        self.take_away();
+        std::fs::remove_file(self.document()).unwrap();
+        let (done, report) = self.pass();
+        assert!(!done, "{report}");
+        self.machine.publish(FIRST);
     }
 
     /// Passes until one succeeds.

@@ -1,12 +1,8 @@
 //! Hosts with iptables on a kernel without nf_tables: IPv4 by realm, and IPv6 is named.
 
 use serde_json::Value;
-use trailblazer::config::{Role, parse};
-use trailblazer::kernel::Kernel;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
-use trailblazer::reconcile::{Options, one_shot};
 
-use crate::no_nf_tables::NoNfTables;
 use crate::packets::*;
 use crate::*;
 use lab::*;
@@ -16,21 +12,9 @@ const TARGETS4: [IpAddr; 2] = [S3, PARTNER];
 /// A pass in this process.
 #[track_caller]
 fn pass(machine: &Machine) -> Value {
-    let path = machine.config();
-    let config = parse(&std::fs::read_to_string(path).unwrap(), path).unwrap();
-    let report = machine.ns().in_thread(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let kernel = || {
-            let iptables = IptablesBackend::detect();
-            Kernel::with_backends(Box::new(NoNfTables), Box::new(iptables))
-        };
-        let options = Options::default();
-        let pass = one_shot(&config, Role::Host, &options, kernel, None);
-        runtime.block_on(pass).to_json()
-    });
+    let config = std::fs::read_to_string(machine.config()).unwrap();
+    let pass = || no_nf_tables::pass(&config, IptablesBackend::detect()).to_json();
+    let report = machine.ns().in_thread(pass);
     assert_eq!(report["error"], Value::Null, "{report:#}");
     report
 }

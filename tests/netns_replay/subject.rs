@@ -2,12 +2,9 @@
 
 use std::net::IpAddr;
 
-use trailblazer::config::{Role, parse};
-use trailblazer::kernel::Kernel;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
-use trailblazer::reconcile::{Options, one_shot};
 
-use crate::no_nf_tables::NoNfTables;
+use crate::no_nf_tables;
 use crate::packets::nat::{SOURCES, behind_nat1};
 use crate::packets::*;
 use crate::traffic::Ends;
@@ -91,7 +88,7 @@ impl Subject {
         Machine::new(lab, name, self.firewall, "")
     }
 
-    /// Where the load comes from and goes to.
+    /// The senders and the receivers of the load.
     pub fn ends(self, storage: Vec<IpAddr>) -> Ends {
         let partners = match self.kind {
             Kind::HostWithoutNfTables => vec![PARTNER],
@@ -185,17 +182,8 @@ pub fn is_pass() -> bool {
     let Ok(path) = std::env::var(PASS) else {
         return false;
     };
-    let config = parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let kernel = || {
-        let iptables = IptablesBackend::detect();
-        Kernel::with_backends(Box::new(NoNfTables), Box::new(iptables))
-    };
-    let options = Options::default();
-    let report = runtime.block_on(one_shot(&config, Role::Host, &options, kernel, None));
+    let config = std::fs::read_to_string(path).unwrap();
+    let report = no_nf_tables::pass(&config, IptablesBackend::detect());
     assert_eq!(report.error, None, "{report:?}");
     true
 }

@@ -24,7 +24,7 @@ const NEW: u32 = 60;
 /// The port of the datagram servers on addresses of storage.
 const DATAGRAMS: u16 = 4433;
 
-/// Where the load comes from and goes to.
+/// The senders and the receivers of the load.
 pub struct Ends {
     /// Sources of the client, in turn; the kernel chooses where there is none.
     pub sources: Vec<Option<[IpAddr; 2]>>,

@@ -1,13 +1,34 @@
-//! A firewall backend for tests of kernels without nf_tables.
+//! Passes on a kernel without nf_tables.
 
+use trailblazer::config::{Role, parse};
 use trailblazer::firewall::{
     BackendKind, ObservedFirewall, PathTraffic, Ruleset, SavedRules, Variant,
 };
+use trailblazer::kernel::Kernel;
+use trailblazer::kernel::firewall::iptables::IptablesBackend;
 use trailblazer::kernel::firewall::{FirewallBackend, FirewallError};
+use trailblazer::reconcile::{Options, Report, one_shot};
+
+/// A pass of a host with this config, in this thread and its network namespace.
+pub fn pass(config: &str, iptables: IptablesBackend) -> Report {
+    let config = parse(config, "this test").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let kernel = || Kernel::with_backends(Box::new(NoNfTables), Box::new(iptables));
+    runtime.block_on(one_shot(
+        &config,
+        Role::Host,
+        &Options::default(),
+        kernel,
+        None,
+    ))
+}
 
 /// A kernel without nf_tables. The test's kernel has nf_tables and cannot lose it, so a fake
 /// backend gives the same answers as the real one would.
-pub struct NoNfTables;
+struct NoNfTables;
 
 impl FirewallBackend for NoNfTables {
     fn kind(&self) -> BackendKind {
