@@ -141,6 +141,11 @@ impl Ports {
         last: 60_999,
     };
 
+    /// True if the port is in the range.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
     /// The ports outside of the range, from 1 on.
     pub fn others(self) -> Vec<Ports> {
         let below = (self.first > 1).then(|| Ports {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use lab::isolated;
 use lab::shell::{run, sh, try_run};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use trailblazer::firewall::Ports;
 use trailblazer::firewall::{Chain, FwRule, Hook, Match, Ruleset, Statement};
 use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::nftables::Nftables;
@@ -244,9 +245,12 @@ fn open_connection_survives_with_backfill() {
     isolated(|| {
         lab();
         let mut connections = Family::ALL.map(opened);
-        assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(0, 2, 0));
         assert_eq!(
-            backfill_inbound(INBOUND, &own()).unwrap(),
+            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            counts(0, 2, 0)
+        );
+        assert_eq!(
+            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
             counts(0, 0, 2),
             "the second time"
         );
@@ -291,7 +295,10 @@ fn known_flows_are_marked_and_keep_their_other_bits() {
             .unwrap()
             .send_to(b"x", "198.51.100.9:9")
             .unwrap();
-        assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(2, 0, 0));
+        assert_eq!(
+            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            counts(2, 0, 0)
+        );
         let listed = sh("conntrack -L -p tcp");
         assert_eq!(listed.matches("mark=12352").count(), 2, "0x3040: {listed}");
         assert!(
@@ -322,7 +329,10 @@ fn entry_with_reversed_direction_is_marked_too() {
         assert!(connection.client_hears_the_host());
         let listed = sh("conntrack -L -p tcp");
         assert!(listed.contains("src=10.0.0.1 dst=198.51.100.9"), "{listed}");
-        assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(1, 0, 0));
+        assert_eq!(
+            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            counts(1, 0, 0)
+        );
         Nftables::new().replace(&policy()).unwrap();
         steer();
         assert!(connection.client_hears_the_host());
@@ -338,7 +348,10 @@ fn ipv4_connection_at_an_ipv6_socket_survives() {
             "10.0.0.1:0".parse().unwrap(),
             CLIENT[0].parse().unwrap(),
         );
-        assert_eq!(backfill_inbound(INBOUND, &own()).unwrap(), counts(0, 1, 0));
+        assert_eq!(
+            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            counts(0, 1, 0)
+        );
         let listed = sh("conntrack -L -p tcp -f ipv4");
         assert!(listed.contains("ESTABLISHED"), "{listed}");
         assert!(listed.contains("src=198.51.100.9 dst=10.0.0.1"), "{listed}");
@@ -365,14 +378,14 @@ fn thousands_of_flows_are_marked_quickly() {
         sh("conntrack -R /run/flows");
         let begun = Instant::now();
         assert_eq!(
-            backfill_inbound(INBOUND, &own()).unwrap(),
+            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
             counts(5000, 0, 0)
         );
         let took = begun.elapsed();
         eprintln!("5000 flows marked in {took:?}");
         assert!(took < Duration::from_secs(2), "{took:?}");
         assert_eq!(
-            backfill_inbound(INBOUND, &own()).unwrap(),
+            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
             counts(0, 0, 0),
             "the kernel's filter leaves marked flows out"
         );
@@ -390,7 +403,7 @@ fn backfill_without_privilege_is_refused() {
             assert!(stored.status.success(), "{stored:?}");
             return;
         }
-        match backfill_inbound(INBOUND, &own()) {
+        match backfill_inbound(INBOUND, &own(), Ports::LOCAL) {
             Err(FlowError::Failed { source, .. }) => assert_eq!(source.errno(), Some(1)),
             other => panic!("{other:?}"),
         }

@@ -39,9 +39,14 @@ fn received(socket: &UdpSocket) -> Option<(Vec<u8>, SocketAddr)> {
     Some((buffer[..length].to_vec(), from))
 }
 
-/// A datagram flow of the host: the peer speaks first after conntrack has forgotten the flow.
-/// Returns the sources that the partner saw before and after.
-fn own_datagrams(lab: &Lab, partner: IpAddr, port: u16, connected: bool) -> [SocketAddr; 2] {
+/// A datagram flow of the host: the peer speaks first after conntrack has forgotten the flow, and
+/// `meanwhile` follows. Returns the sources that the partner saw before and after.
+fn own_datagrams(
+    lab: &Lab,
+    partner: IpAddr,
+    (port, connected): (u16, bool),
+    meanwhile: &mut dyn FnMut(),
+) -> [SocketAddr; 2] {
     let far = udp(lab.ns("partner"), SocketAddr::new(partner, port));
     let near = udp(lab.ns("host1"), any(partner));
     let target = SocketAddr::new(partner, port);
@@ -60,13 +65,14 @@ fn own_datagrams(lab: &Lab, partner: IpAddr, port: u16, connected: bool) -> [Soc
     forget(lab);
     far.send_to(b"late", before).unwrap();
     assert_eq!(received(&near).unwrap().0, b"late");
+    meanwhile();
     send().unwrap();
     let (_, after) = received(&far).unwrap();
     [before, after]
 }
 
 /// A TCP connection of the host, the same way; `true` if the connection works afterwards.
-fn own_connection(lab: &Lab, partner: IpAddr) -> bool {
+fn own_connection(lab: &Lab, partner: IpAddr, meanwhile: &mut dyn FnMut()) -> bool {
     let target = SocketAddr::new(partner, 9999);
     let listener = lab
         .ns("partner")
@@ -83,8 +89,9 @@ fn own_connection(lab: &Lab, partner: IpAddr) -> bool {
     forget(lab);
     let mut buffer = [0; 4];
     far.write_all(b"late").unwrap();
-    near.read_exact(&mut buffer).is_ok()
-        && near.write_all(b"more").is_ok()
+    let late = near.read_exact(&mut buffer).is_ok();
+    meanwhile();
+    late && near.write_all(b"more").is_ok()
         && far.read_exact(&mut buffer).is_ok()
 }
 
@@ -96,22 +103,33 @@ fn egress(lab: &Lab, partner: IpAddr) -> IpAddr {
     }
 }
 
-fn forgotten(firewall: Firewall) {
-    let lab = Lab::new();
-    lab.guarded_nat("nat1");
-    let machine = Machine::new(&lab, "host1", firewall, EGRESS);
-    machine.changed();
+fn own_flows(lab: &Lab, meanwhile: &mut dyn FnMut()) {
     for partner in [PARTNER, PARTNER6] {
         for (port, connected) in [(9999, true), (99, true), (98, false)] {
-            let [before, after] = own_datagrams(&lab, partner, port, connected);
-            assert_eq!(before.ip(), egress(&lab, partner));
+            let [before, after] = own_datagrams(lab, partner, (port, connected), meanwhile);
+            assert_eq!(before.ip(), egress(lab, partner));
             assert_eq!(
                 after, before,
                 "{partner} port {port}, connected: {connected}"
             );
         }
-        assert!(own_connection(&lab, partner), "{partner}");
+        assert!(own_connection(lab, partner, meanwhile), "{partner}");
     }
+}
+
+fn forgotten(firewall: Firewall) {
+    let lab = Lab::new();
+    lab.guarded_nat("nat1");
+    let mut machine = Machine::new(&lab, "host1", firewall, EGRESS);
+    machine.changed();
+    own_flows(&lab, &mut || {});
+    // A pass that changes the firewall looks at the flows that are open.
+    let mut exempt = 0;
+    own_flows(&lab, &mut || {
+        exempt += 1;
+        machine.configure(&format!("{EGRESS}exempt = [\"10.99.{exempt}.0/24\"]\n"));
+        machine.changed();
+    });
     // Servers, with their flows forgotten too.
     for (public, operator) in [(HOST1_PUBLIC, OPERATOR), (HOST1_6, OPERATOR6)] {
         let own = if public.is_ipv4() { HOST1 } else { HOST1_6 };

@@ -24,8 +24,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{DesiredState, Inputs, disjoint, special};
-use crate::config::ManagedSysctl;
+use crate::config::{Config, ManagedSysctl};
 use crate::desired::sysctl::PORT_RANGE;
+use crate::facts::Sysctls;
 use crate::firewall::{Chain, FwRule, Hook, Match, Ports, Ruleset, Statement};
 use crate::objects::BypassPath;
 use crate::types::{Family, IfIndex};
@@ -37,7 +38,7 @@ use crate::types::{Family, IfIndex};
 /// path check.
 pub(super) fn marks(inputs: &Inputs, state: &DesiredState) -> Ruleset {
     let path = inputs.config.kernel.path_mask;
-    let ports = local_ports(inputs);
+    let ports = local_ports(inputs.config, &inputs.facts.sysctls);
     // The state first: packets of open flows fail it.
     let first = || vec![Match::NewFlow, Match::NotInputInterface("lo".to_owned())];
     let rule = |family, matches, verdict| FwRule {
@@ -122,20 +123,14 @@ pub(super) fn redirects(inputs: &Inputs) -> Vec<FwRule> {
 }
 
 /// The local ports of flows that this host opens.
-pub(super) fn local_ports(inputs: &Inputs) -> Ports {
-    if inputs
-        .config
-        .kernel
-        .manage
-        .contains(&ManagedSysctl::IpLocalPortRange)
-    {
+pub fn local_ports(config: &Config, sysctls: &Sysctls) -> Ports {
+    let manage = &config.kernel.manage;
+    if manage.contains(&ManagedSysctl::IpLocalPortRange) {
         return Ports::parse(PORT_RANGE).unwrap_or(Ports::LOCAL);
     }
-    let values = &inputs.facts.sysctls.values;
-    values
-        .get("net/ipv4/ip_local_port_range")
-        .and_then(|range| Ports::parse(range))
-        .unwrap_or(Ports::LOCAL)
+    let range = sysctls.values.get("net/ipv4/ip_local_port_range");
+    let range = range.and_then(|range| Ports::parse(range));
+    range.unwrap_or(Ports::LOCAL)
 }
 
 /// The interfaces of the main default, where clients outside come in. A guest of this host has the

@@ -46,6 +46,7 @@ use crate::types::{Family, IfIndex, Metric, PerFamily, Realm, Slot, TableId};
 
 pub use addresses::{Presence, presence};
 use fault::Fault;
+pub use inbound::local_ports;
 pub use known_slots::KnownSlots;
 pub use pins::EGRESS_OF_NAT;
 use rules::{landing, lookup, main_without_default, rule};

@@ -205,7 +205,7 @@ fn answers(inputs: &Inputs, family: Family) -> Vec<Vec<ForeignSelector>> {
     let of = |protocol| vec![from.clone(), ForeignSelector::IpProtocol(protocol)];
     let mut all = vec![of(ICMPV6)];
     for protocol in [TCP, UDP] {
-        for ports in inbound::local_ports(inputs).others() {
+        for ports in inbound::local_ports(inputs.config, &inputs.facts.sysctls).others() {
             let last = ports.last.min(LAST_PORT);
             if ports.first <= last {
                 let mut selectors = of(protocol);

@@ -10,7 +10,8 @@ use super::memory::Memory;
 use super::present_paths::PresentPaths;
 use super::view::View;
 use crate::config::{AutoOr, Config, NatBypass, Role};
-use crate::desired::{DesiredState, drain, special};
+use crate::desired::{DesiredState, drain, local_ports, special};
+use crate::firewall::Ports;
 use crate::kernel::flows::{
     backfill_inbound, forget_dead, forget_marks, forget_untranslated, renew_marks,
 };
@@ -23,6 +24,7 @@ pub(super) struct OpenFlows {
     role: Role,
     inbound: Mark,
     own: Vec<IpAddr>,
+    local_ports: Ports,
     sources: Vec<IpNet>,
     private: Vec<IpNet>,
     rules_are_in: bool,
@@ -51,6 +53,7 @@ impl OpenFlows {
             role,
             inbound: config.kernel.path_mask.inbound(),
             own: view.facts.own_addresses(),
+            local_ports: local_ports(config, &view.facts.sysctls),
             sources: sources(job, view),
             private,
             rules_are_in: false,
@@ -73,7 +76,7 @@ impl OpenFlows {
         }
         let (kept, consequence) = match self.role {
             Role::Host => (
-                backfill_inbound(self.inbound, &self.own).map(drop),
+                backfill_inbound(self.inbound, &self.own, self.local_ports).map(drop),
                 "open connections from outside may break",
             ),
             Role::Nat if !std::mem::replace(&mut self.rules_are_in, true) => return,

@@ -10,6 +10,7 @@
 //! and otherwise the TCP sockets themselves.
 
 mod backfill;
+mod clients;
 mod conntrack;
 mod destroyer;
 mod ending;
@@ -34,7 +35,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::firewall::Ports;
 use crate::types::Mark;
+use clients::Clients;
 use conntrack::Conntrack;
 use error::failed;
 use filter::Filter;
@@ -74,29 +77,39 @@ pub struct Backfilled {
 ///
 /// `own_addresses` are the host's addresses; loopback addresses are ignored. A flow counts as
 /// opened from outside if a foreign source sends to one of these addresses (directly, or translated
-/// by conntrack), and a TCP connection if a process listens at its local port.
+/// by conntrack), and a TCP connection if a process listens at its local port. Conntrack takes the
+/// next packet of a flow that it has forgotten for the first one, perhaps an answer to this host: a
+/// flow to one of `local_ports`, the ports of flows that this host opens, is an answer unless a
+/// server of this host has the port.
 ///
 /// Blocks; works on the network namespace of the calling thread. Needs CAP_NET_ADMIN. The memory in
-/// use doesn't grow with the number of flows and connections: both lists are handled in batches
-/// while the kernel sends them.
+/// use grows with the listening TCP sockets and the connected UDP sockets alone: flows and
+/// connections are handled in batches while the kernel sends them.
 ///
 /// # Errors
 /// [`FlowError::Unavailable`] without conntrack over netlink; else the first refusal, after all
 /// other flows were marked.
-pub fn backfill_inbound(mark: Mark, own_addresses: &[IpAddr]) -> Result<Backfilled, FlowError> {
+pub fn backfill_inbound(
+    mark: Mark,
+    own_addresses: &[IpAddr],
+    local_ports: Ports,
+) -> Result<Backfilled, FlowError> {
     let own = OwnAddresses::new(own_addresses);
     let mut conntrack = Conntrack::open()?;
     let mut written = Written::default();
-    let sockets_unread = match connections(&mut conntrack, &own, mark, &mut written) {
+    let mut clients = Clients::new(local_ports);
+    let sockets_unread = match connections(&mut conntrack, &own, mark, &mut written, &mut clients) {
         Ok(()) => None,
         Err(error) if sockets::is_absent(&error) => {
-            Some(format!("the kernel can't list TCP sockets: {error}"))
+            Some(format!("the kernel can't list sockets: {error}"))
         }
-        Err(error) => return Err(failed("list TCP sockets")(error)),
+        Err(error) => return Err(failed("list sockets")(error)),
     };
     // The connections above are marked now, so the filter of the kernel leaves them out.
     let unmarked = Filter::marked(Mark { value: 0, ..mark });
-    written.add(conntrack.mark_listed(unmarked, mark, |flow| own.is_opened_from_outside(flow))?);
+    written.add(conntrack.mark_listed(unmarked, mark, |flow| {
+        own.is_opened_from_outside(flow) && !clients.are_answered_by(flow)
+    })?);
     let done = Backfilled {
         updated: written.updated,
         inserted: written.inserted,
@@ -106,17 +119,20 @@ pub fn backfill_inbound(mark: Mark, own_addresses: &[IpAddr]) -> Result<Backfill
     written.failure.map_or(Ok(done), Err)
 }
 
-/// Marks the TCP connections that a listening socket has accepted.
+/// Marks the TCP connections that a listening socket has accepted, and learns the sockets of clients.
 fn connections(
     conntrack: &mut Conntrack,
     own: &OwnAddresses,
     mark: Mark,
     written: &mut Written,
+    clients: &mut Clients,
 ) -> Result<(), crate::kernel::wire::WireError> {
-    let listeners = sockets::listeners()?;
+    clients.listeners = sockets::listeners()?;
+    sockets::each_connected_udp(|socket| clients.add_udp(socket.ends))?;
+    let listeners = &clients.listeners;
     let mut batch: Vec<Socket> = Vec::with_capacity(BATCH);
     sockets::each_connection(|socket| {
-        if own.is_accepted(&socket, &listeners) {
+        if own.is_accepted(&socket, listeners) {
             batch.push(socket);
         }
         if batch.len() == BATCH {
