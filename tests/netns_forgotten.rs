@@ -91,8 +91,7 @@ fn own_connection(lab: &Lab, partner: IpAddr, meanwhile: &mut dyn FnMut()) -> bo
     far.write_all(b"late").unwrap();
     let late = near.read_exact(&mut buffer).is_ok();
     meanwhile();
-    late && near.write_all(b"more").is_ok()
-        && far.read_exact(&mut buffer).is_ok()
+    late && near.write_all(b"more").is_ok() && far.read_exact(&mut buffer).is_ok()
 }
 
 fn egress(lab: &Lab, partner: IpAddr) -> IpAddr {

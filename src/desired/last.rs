@@ -10,9 +10,10 @@
 //!   from before our rules keep their address, so that no connection ends.
 //!
 //! On the other interfaces to the internet (of the bypass path, of a further default, of an egress
-//! address) a rule drops the first packet of each flow that nobody has translated: routes may lead
-//! there before the translation is in, or after the translation has gone. While the egress path is
-//! closed, perhaps for a lost link without address and default, the rule holds on every interface.
+//! address) rules drop the first packet of each flow that nobody has translated, and packets that
+//! conntrack can't assign to a flow: routes may lead there before the translation is in, or after the
+//! translation has gone. While the egress path is closed, perhaps for a lost link without address and
+//! default, the rules hold on every interface.
 //!
 //! The translation matches interfaces by name. A renamed interface keeps its number, and the same drop
 //! by number holds until the next pass has written the new name.
@@ -96,7 +97,7 @@ impl Elsewhere<'_> {
         let everywhere = self.closed.then(|| (None, disjoint(excepted())));
         let rules = out.chain(everywhere).flat_map(|(out, destinations)| {
             let sources = self.sources.iter();
-            sources.map(move |source| self.rule(out.clone(), &destinations, *source))
+            sources.flat_map(move |source| self.drops(out.as_ref(), &destinations, *source))
         });
         rules.collect()
     }
@@ -120,23 +121,25 @@ impl Elsewhere<'_> {
         routes.take(MOST_EXCEPTED).collect()
     }
 
-    fn rule(&self, out: Option<Match>, excepted: &[IpNet], source: IpNet) -> FwRule {
-        // Connections from before the translation keep their address. First, since all packets of a
-        // flow but the first one fail it.
-        let mut matches = vec![Match::OpensFlow];
-        matches.extend(out);
-        matches.extend([
-            Match::DestinationNoneOf(excepted.to_vec()),
-            Match::Forwarded,
-            Match::OriginalDirection,
-            Match::Source(source),
-            Match::SourceNotLocal,
-        ]);
-        FwRule {
-            family: Some(self.family),
-            matches,
-            verdict: Statement::Drop,
-        }
+    /// Connections from before the translation keep their address. Packets that conntrack can't assign
+    /// to a flow are never translated. All packets of open flows fail the first condition.
+    fn drops(&self, out: Option<&Match>, excepted: &[IpNet], source: IpNet) -> [FwRule; 2] {
+        let flow = [Match::OpensFlow, Match::OriginalDirection];
+        [&flow[..], &[Match::NotTracked]].map(|flow| {
+            let mut matches = flow.to_vec();
+            matches.extend(out.cloned());
+            matches.extend([
+                Match::DestinationNoneOf(excepted.to_vec()),
+                Match::Forwarded,
+                Match::Source(source),
+                Match::SourceNotLocal,
+            ]);
+            FwRule {
+                family: Some(self.family),
+                matches,
+                verdict: Statement::Drop,
+            }
+        })
     }
 }
 
