@@ -142,6 +142,15 @@ impl HostFacts {
             .or_else(|| self.links.iter().find(has_altname))
     }
 
+    /// True if the link has a carrier and an address of the family beyond the link.
+    pub fn is_ready(&self, link: &Link, family: Family) -> bool {
+        let own = self.addresses.iter().filter(|own| own.link == link.index);
+        let mut own = own.map(|own| own.net.addr());
+        let of_link = |own| matches!(own, IpAddr::V6(own) if own.is_unicast_link_local());
+        let reaches = |own| Family::of(own) == family && !of_link(own);
+        link.up && link.carrier && own.any(reaches)
+    }
+
     /// The name of the link; `ifN` for a link that is gone.
     pub fn device_name(&self, index: IfIndex) -> String {
         self.link(index)

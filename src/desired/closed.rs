@@ -35,7 +35,7 @@ use super::shut::FR_ACT_UNREACHABLE;
 use super::{DesiredState, EgressPath, Inputs, disjoint, gateway, inbound, lookup, place, rule};
 use crate::config::{AutoOr, Exemption};
 use crate::degraded::{Degradation, Part};
-use crate::facts::{Link, MainRoute};
+use crate::facts::MainRoute;
 use crate::firewall::{DropReason, FwRule, Hook, Match, RouteKind, Ruleset, Statement};
 use crate::objects::{BypassPath, Rule, RuleAction, Via};
 use crate::ownership::Numbers;
@@ -364,14 +364,8 @@ impl Leaving<'_> {
     /// The interfaces without carrier or address: a default may come back with them before a pass does.
     fn unready(&self) -> impl Iterator<Item = IfIndex> {
         let facts = self.inputs.facts;
-        let ready = move |link: &Link| {
-            let own = facts.addresses.iter().filter(|own| own.link == link.index);
-            let mut own = own.map(|own| own.net.addr());
-            let known = |own| Family::of(own) == self.family && !gateway::is_link_local(own);
-            link.up && link.carrier && own.any(known)
-        };
         let links = facts.links.iter();
-        let links = links.filter(move |link| !link.loopback && !ready(link));
+        let links = links.filter(move |link| !link.loopback && !facts.is_ready(link, self.family));
         links.map(|link| link.index)
     }
 

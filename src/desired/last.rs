@@ -27,7 +27,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{InputPath, disjoint};
-use crate::facts::{HostFacts, MainRoute};
+use crate::facts::{HostFacts, Link, MainRoute};
 use crate::firewall::{DropReason, FwRule, Match, Statement};
 use crate::objects::Via;
 use crate::types::{Family, IfIndex, PathMask};
@@ -65,6 +65,8 @@ pub(super) struct Elsewhere<'a> {
     pub(super) bypass_too: bool,
     /// The interface of the egress path.
     pub(super) out: Option<IfIndex>,
+    /// The interfaces of the settings: a link that is down or gone comes back before a pass sees it.
+    pub(super) named: Vec<String>,
     /// The egress addresses of both families.
     pub(super) addresses: Vec<IpAddr>,
     /// True if the host has no egress address of the family.
@@ -83,13 +85,17 @@ impl Elsewhere<'_> {
         let mut devices: BTreeSet<IfIndex> = defaults.filter_map(|route| route.device).collect();
         devices.extend(self.of_addresses(facts));
         if self.bypass_too {
+            if bypass.is_empty() || self.out.is_none() {
+                devices.extend(self.unready(facts));
+            }
             devices.extend(bypass);
         } else {
             devices.retain(|device| !bypass.contains(device));
         }
         devices.retain(|device| Some(*device) != self.out);
         let by_name = devices.iter().map(|device| facts.device_name(*device));
-        let by_name = by_name.map(Match::OutputInterface);
+        let by_name: BTreeSet<String> = by_name.chain(self.of_settings(facts)).collect();
+        let by_name = by_name.into_iter().map(Match::OutputInterface);
         let numbered = devices.iter().chain(&self.out);
         let out = by_name.chain(numbered.copied().map(Match::OutputIndex));
         let out = out.map(|out| (Some(out), self.private.to_vec()));
@@ -107,10 +113,29 @@ impl Elsewhere<'_> {
         let own = facts.addresses.iter();
         let links = own.filter(|own| self.addresses.contains(&own.net.addr()));
         let links = links.filter_map(|own| facts.link(own.link));
-        let inside = |name: &String| self.incoming.iter().any(|input| input.device == *name);
-        links
-            .filter(move |link| !link.loopback && !inside(&link.name))
-            .map(|link| link.index)
+        let links = links.filter(|link| self.is_outer(link));
+        links.map(|link| link.index)
+    }
+
+    /// True if no packets of `sources` come in by the link.
+    fn is_outer(&self, link: &Link) -> bool {
+        let inside = |input: &InputPath| input.device == link.name;
+        !link.loopback && !self.incoming.iter().any(inside)
+    }
+
+    /// The interfaces of the settings by the kernel's name, without the egress interface.
+    fn of_settings(&self, facts: &HostFacts) -> impl Iterator<Item = String> {
+        let link = |name: &String| facts.link_named(name).map(|link| link.index);
+        let named = self.named.iter();
+        let named = named.filter(move |name| self.out.is_none() || link(name) != self.out);
+        named.map(move |name| link(name).map_or_else(|| name.clone(), |it| facts.device_name(it)))
+    }
+
+    /// The interfaces without carrier or address: a default comes back with them before a pass does.
+    fn unready(&self, facts: &HostFacts) -> impl Iterator<Item = IfIndex> {
+        let links = facts.links.iter();
+        let links = links.filter(|link| self.is_outer(link) && !facts.is_ready(link, self.family));
+        links.map(|link| link.index)
     }
 
     /// The administrator's routes by interfaces that are none of `devices`.

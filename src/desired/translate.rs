@@ -240,10 +240,19 @@ impl Translation<'_> {
         sources: &[IpNet],
     ) -> Vec<FwRule> {
         let by_substitute = self.bypass.iter().flatten().any(is_substitute);
+        let config = inputs.config;
+        let named = [&config.bypass.interface, &config.nat.egress_interface];
+        let bypass_too = self.bypass_verdict != Statement::Accept || by_substitute;
+        let named = named.into_iter().skip(usize::from(!bypass_too));
+        let named = named.filter_map(|name| match name {
+            AutoOr::Set(name) => Some(name.clone()),
+            AutoOr::Auto => None,
+        });
         let elsewhere = Elsewhere {
             family: self.family,
+            named: named.collect(),
             bypass: bypass.iter().flat_map(BypassPath::vias).collect(),
-            bypass_too: self.bypass_verdict != Statement::Accept || by_substitute,
+            bypass_too,
             out,
             addresses: addresses::of_settings(inputs),
             closed: !self.addresses.iter().any(|own| inputs.facts.is_own(*own)),

@@ -146,6 +146,18 @@ fn flaps(scene: &mut Scene, _: Phase) {
     }
 }
 
+/// A pass sees no link of the bypass path; then the link comes back, and the egress link goes.
+fn bulk_alone(scene: &mut Scene, phase: Phase) {
+    scene.ns().ip(&format!("link set {BULK_LINK} down"));
+    if matches!(phase, Phase::OneShot | Phase::Open) {
+        scene.pass();
+    }
+    scene.window();
+    scene.ns().ip_batch(&network(scene.lab, scene.role));
+    scene.ns().ip("link set pub down");
+    scene.window();
+}
+
 fn unplug(scene: &mut Scene, _: Phase) {
     for (_, far) in scene.role.links() {
         scene.lab.ns("vpc").ip(&format!("link set {far} down"));
@@ -278,6 +290,12 @@ pub const CAUSES: &[Cause] = &[
         quick: true,
         sources_alone: true,
         ..cause(LINK_FLAPS, flaps)
+    },
+    Cause {
+        applies: |role, _, phase| role == Role::NatBulk && phase != Phase::Boot,
+        sources_alone: true,
+        undo: |scene| comes_back(scene),
+        ..cause("bulk link back, egress link lost", bulk_alone)
     },
     Cause {
         quick: true,
