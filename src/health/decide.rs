@@ -38,7 +38,7 @@ impl Watch {
         for (_, way) in ways.filter(|(id, _)| id.family() == family) {
             let over = way.held_until(&terms).is_some_and(|end| end <= now);
             if way.answers_again(&terms) && (at_once || over) {
-                way.rise(now);
+                way.rise(now, &terms);
             }
         }
     }

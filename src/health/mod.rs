@@ -6,13 +6,17 @@
 //! probes   ─▶ answer  ─┘             └─▶ decide ─▶ Health, changes, flows to end
 //! ```
 //!
-//! A way with traffic needs no probe: its own answers show that it is well, and packets without answers
+//! A way with traffic needs few probes: its own answers show that it is well, and packets without answers
 //! put it in doubt. A way in doubt is probed by rounds: the same servers at the same moment through
 //! this way and others. Only servers that answer through another way count against it, so an outage of
 //! the servers changes nothing. Time and random numbers are arguments.
 
 mod decide;
+mod probes;
 mod round;
+mod silence;
+mod status;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -24,9 +28,13 @@ use std::net::IpAddr;
 
 use crate::types::Family;
 
+pub use probes::Quality;
 pub use round::{Answer, TargetId};
-pub use watch::{Change, Decision, Group, Probe, Watch, WayStatus};
-pub use way::{READING, Reading, SILENT_READINGS, State, Terms, Why};
+pub use silence::{READING, Reading, SILENT_READINGS};
+pub use status::WayStatus;
+pub use terms::Terms;
+pub use watch::{Change, Decision, Group, Probe, Watch};
+pub use way::{State, Why};
 
 /// A way out of this host, for one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::round::{Answer, Round, TargetId, Verdict};
-use super::way::{READING, Reading, State, Terms, Way, Why};
+use super::silence::{READING, Reading};
+use super::terms::Terms;
+use super::way::{Way, Why};
 use super::{Health, WayId};
 use crate::types::Family;
 
@@ -53,22 +55,6 @@ pub struct Decision {
     pub changes: Vec<Change>,
     /// Ways whose open flows are to be ended, once the routes are changed.
     pub end: Vec<WayId>,
-}
-
-/// One way, for people and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WayStatus {
-    pub way: WayId,
-    pub state: State,
-    /// True if new flows may take the way.
-    pub in_use: bool,
-    /// The begin of the state.
-    pub since: Duration,
-    pub why: Why,
-    /// The end of the hold, for [`State::Held`].
-    pub held_until: Option<Duration>,
-    /// The duration of the last answered probe.
-    pub latency: Option<Duration>,
 }
 
 /// The pace of rounds that can wait, in units of `suspect_interval`.
@@ -278,8 +264,11 @@ impl Watch {
             }
             let pause = interval.mul_f64(0.9 + 0.2 * self.fraction());
             self.idle.insert(way, now + pause);
-            let spoke = self.ways.get(&way).and_then(Way::last_back);
-            if spoke.is_some_and(|back| now.saturating_sub(back) < interval) {
+            if self
+                .ways
+                .get(&way)
+                .is_some_and(|way| way.is_trusted(interval, now))
+            {
                 continue;
             }
             let target = (self.last_round as usize) % count;
@@ -293,6 +282,11 @@ impl Watch {
         let round = self.last_round;
         let begun = Round::new(now, pairs.iter().copied());
         self.rounds.insert(round, (group, begun));
+        for (way, _) in pairs {
+            self.ways
+                .entry(*way)
+                .and_modify(|way| way.last_probe = Some(now));
+        }
         let probe = |(way, target): &(WayId, TargetId)| Probe {
             round,
             group,
@@ -304,9 +298,10 @@ impl Watch {
 
     /// Takes the answer to a probe.
     pub fn answer(&mut self, probe: Probe, answer: Answer, now: Duration) {
-        if let (Answer::Reached(latency), Some(way)) = (answer, self.ways.get_mut(&probe.way)) {
-            way.latency = Some(latency);
-            if way.is_down() || way.is_long_dark(&self.terms) {
+        if let Some(way) = self.ways.get_mut(&probe.way) {
+            way.probes.take(answer);
+            let long_out = way.is_down() || way.is_long_dark(&self.terms);
+            if long_out && matches!(answer, Answer::Reached(_)) {
                 self.hurry_up(probe.group, now);
             }
         }
@@ -334,7 +329,7 @@ impl Watch {
     /// Takes a reading of a way's counters, once every [`READING`].
     pub fn reading(&mut self, way: WayId, reading: Reading, now: Duration) {
         if let Some(found) = self.ways.get_mut(&way) {
-            found.read(reading, now);
+            found.read(reading, now, &self.terms);
         }
     }
 
@@ -359,26 +354,11 @@ impl Watch {
                 Verdict::Nothing => {}
                 // A single server proves no outage.
                 verdict if single && !way.is_down() && !way.is_suspect() => {
-                    way.probed(verdict == Verdict::Good, now);
+                    way.probed(verdict == Verdict::Good, now, &self.terms);
                 }
                 verdict => way.judge(verdict, round.begun, now, &self.terms),
             }
         }
-    }
-
-    /// All ways, for people and metrics.
-    pub fn status(&self) -> impl Iterator<Item = WayStatus> {
-        self.ways.iter().map(|(id, way)| WayStatus {
-            way: *id,
-            state: way.state(&self.terms),
-            in_use: way.in_use,
-            since: way.since,
-            why: way.why,
-            held_until: way
-                .held_until(&self.terms)
-                .filter(|_| way.answers_again(&self.terms)),
-            latency: way.latency,
-        })
     }
 
     /// The time within which a way in doubt gets its verdict, once its servers answer through another.

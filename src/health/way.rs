@@ -3,46 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::probes::Probes;
 use super::round::Verdict;
-use crate::config::ProbeConfig;
+use super::silence::{READING, Reading, SILENT_READINGS, Silence};
+use super::terms::Terms;
 
-/// Silent readings of the counters after which a way is in doubt.
-pub const SILENT_READINGS: u32 = 3;
-/// The time between two readings of the counters.
-pub const READING: Duration = Duration::from_millis(250);
-
-/// The thresholds and times of `[probe]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    /// Between two probes of a way without traffic.
-    pub interval: Duration,
-    /// Between two rounds while a way is in doubt.
-    pub suspect_interval: Duration,
-    /// The time limit of a probe.
-    pub timeout: Duration,
-    /// Failed rounds in a row until a way is down.
-    pub fall: u32,
-    /// Good rounds in a row until a way that was down answers again.
-    pub rise: u32,
-    /// The first hold of a way that answers again.
-    pub hold: Duration,
-    /// The longest hold. Falls within this time double the hold.
-    pub hold_limit: Duration,
-}
-
-impl From<&ProbeConfig> for Terms {
-    fn from(probe: &ProbeConfig) -> Terms {
-        Terms {
-            interval: probe.interval,
-            suspect_interval: probe.suspect_interval,
-            timeout: probe.timeout,
-            fall: probe.fall,
-            rise: probe.rise,
-            hold: probe.hold,
-            hold_limit: probe.hold_limit,
-        }
-    }
-}
+/// The pace of single probes of a way with traffic, in units of `interval`.
+const TRUSTED: u32 = 5;
 
 /// The state of a way by its own answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,15 +60,6 @@ impl fmt::Display for Why {
     }
 }
 
-/// Packets of a way between two readings of its counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Reading {
-    /// Packets of flows on the way that left this host.
-    pub out: u64,
-    /// Packets that came back to these flows.
-    pub back: u64,
-}
-
 /// One way. Times count from an arbitrary start.
 #[derive(Debug, Clone)]
 pub(super) struct Way {
@@ -116,10 +74,11 @@ pub(super) struct Way {
     /// The last answer, by a probe or a counter.
     last_good: Duration,
     falls: Vec<Duration>,
-    silent: u32,
+    silence: Silence,
     /// The last packet that came back, by the counters.
     last_back: Option<Duration>,
-    pub(super) latency: Option<Duration>,
+    pub(super) probes: Probes,
+    pub(super) last_probe: Option<Duration>,
     /// True if new flows may take the way.
     pub(super) in_use: bool,
     /// Open flows are to be ended.
@@ -139,9 +98,10 @@ impl Way {
             good_since: None,
             last_good: now,
             falls: Vec::new(),
-            silent: 0,
+            silence: Silence::default(),
             last_back: None,
-            latency: None,
+            probes: Probes::default(),
+            last_probe: None,
             in_use: true,
             ending: false,
         }
@@ -174,9 +134,12 @@ impl Way {
         self.down && self.good > 0
     }
 
-    /// The last packet that came back, by the counters.
-    pub(super) fn last_back(&self) -> Option<Duration> {
-        self.last_back
+    /// True if the counters stand in for a single probe: packets came back within the interval. Those
+    /// may be packets of open flows alone, so that some probes remain.
+    pub(super) fn is_trusted(&self, interval: Duration, now: Duration) -> bool {
+        let within =
+            |at: Option<Duration>, time| at.is_some_and(|at| now.saturating_sub(at) < time);
+        within(self.last_back, interval) && within(self.last_probe, interval * TRUSTED)
     }
 
     /// True if most recent rounds were good, after an outage.
@@ -225,7 +188,7 @@ impl Way {
                 self.good = 0;
                 self.good_since = None;
             }
-            (Verdict::Good, false) => self.clear(now),
+            (Verdict::Good, false) => self.clear(now, terms),
             (Verdict::Dark, false) => {
                 self.dark += 1;
                 self.doubt(now, Why::Dark);
@@ -249,29 +212,33 @@ impl Way {
     }
 
     /// Takes the answer to a single probe.
-    pub(super) fn probed(&mut self, reached: bool, now: Duration) {
+    pub(super) fn probed(&mut self, reached: bool, now: Duration, terms: &Terms) {
         if self.down {
             return;
         }
         match reached {
-            true => self.clear(now),
+            true => self.clear(now, terms),
             false => self.doubt(now, Why::Probe),
         }
     }
 
     /// Takes a reading of the counters.
-    pub(super) fn read(&mut self, reading: Reading, now: Duration) {
+    pub(super) fn read(&mut self, reading: Reading, now: Duration, terms: &Terms) {
         if reading.back > 0 {
-            self.silent = 0;
             self.last_back = Some(now);
-            // Packets of a way that is down come from flows whose answers were under way.
-            if !self.down && self.failed == 0 {
-                self.clear(now);
+            // Packets of a way that is down come from flows whose answers were under way. They refute
+            // silence, and no failed probe: a NAT with a full table of flows still serves the open ones.
+            if !self.down && (!self.suspect || self.silence.raised_doubt()) && self.failed == 0 {
+                self.clear(now, terms);
             }
-        } else if reading.out > 0 {
-            self.silent += 1;
-            if self.silent >= SILENT_READINGS && !self.down && !self.suspect {
-                let readings = self.silent;
+            self.silence.end();
+        } else {
+            self.silence.read(reading, now);
+            if let Some(readings) = self.silence.is_suspicious(now, terms)
+                && !self.down
+                && !self.suspect
+            {
+                self.silence.raise_doubt();
                 self.doubt(now, Why::Silent { readings });
             }
         }
@@ -286,8 +253,9 @@ impl Way {
         }
     }
 
-    fn clear(&mut self, now: Duration) {
-        (self.failed, self.dark, self.silent) = (0, 0, 0);
+    fn clear(&mut self, now: Duration, terms: &Terms) {
+        (self.failed, self.dark) = (0, 0);
+        self.silence.refute(now, terms);
         self.last_good = now;
         if self.suspect || self.why == Why::Unknown {
             self.suspect = false;
@@ -308,13 +276,14 @@ impl Way {
             },
         );
         (self.failed, self.dark) = (0, 0);
+        self.silence.prove();
     }
 
     /// The way is up again.
-    pub(super) fn rise(&mut self, now: Duration) {
+    pub(super) fn rise(&mut self, now: Duration, terms: &Terms) {
         self.down = false;
         self.suspect = true;
         self.ending = false;
-        self.clear(now);
+        self.clear(now, terms);
     }
 }

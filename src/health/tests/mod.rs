@@ -2,4 +2,5 @@
 
 mod histories;
 mod scenes;
+mod silence;
 mod world;

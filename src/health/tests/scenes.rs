@@ -41,12 +41,16 @@ fn idle_gateway_is_found_down_by_single_probes() {
 }
 
 #[test]
-fn gateway_with_traffic_is_never_probed_and_an_idle_one_seldom() {
+fn gateway_with_traffic_is_probed_a_fifth_as_often_as_an_idle_one() {
     let mut world = World::new(2, 4);
     world.traffic = [gateway(1)].into();
     world.wait(seconds(1_000));
     let probes = |way| world.probes.get(&way).copied().unwrap_or(0);
-    assert!(probes(gateway(1)) <= 1, "{:?}", world.probes);
+    assert!(
+        (15..=21).contains(&probes(gateway(1))),
+        "{:?}",
+        world.probes
+    );
     assert!(
         (90..=112).contains(&probes(gateway(2))),
         "{:?}",
@@ -54,6 +58,17 @@ fn gateway_with_traffic_is_never_probed_and_an_idle_one_seldom() {
     );
     assert!((90..=112).contains(&probes(BYPASS)), "{:?}", world.probes);
     assert_eq!(world.state(gateway(2)).state, State::Up);
+}
+
+#[test]
+fn gateway_that_serves_open_flows_alone_is_found_by_a_probe() {
+    let mut world = World::new(2, 4);
+    world.traffic = [gateway(1)].into();
+    world.wait(seconds(20));
+    world.truth.old_flows_only = [gateway(1)].into();
+    world.until(gateway(1), false, seconds(58));
+    world.wait(seconds(5));
+    assert_eq!(world.ended, [], "open flows go on");
 }
 
 #[test]

@@ -51,6 +51,11 @@ pub(super) struct World {
     pub(super) health: Health,
     /// Ways with traffic of the host's own.
     pub(super) traffic: BTreeSet<WayId>,
+    /// Ways with traffic that nobody answers, such as a log over UDP.
+    pub(super) one_way: BTreeSet<WayId>,
+    /// The doubts so far.
+    pub(super) doubts: usize,
+    suspected: BTreeSet<WayId>,
     pending: Vec<(Duration, Probe, Answer)>,
     next_reading: Duration,
 }
@@ -77,6 +82,9 @@ impl World {
             probes: BTreeMap::new(),
             health: Health::default(),
             traffic: BTreeSet::new(),
+            one_way: BTreeSet::new(),
+            doubts: 0,
+            suspected: BTreeSet::new(),
             pending: Vec::new(),
             next_reading: Duration::ZERO,
         }
@@ -115,7 +123,14 @@ impl World {
                 let out = u64::from(self.health.is_in_use(*way) || back > 0) * 5;
                 self.watch.reading(*way, Reading { out, back }, now);
             }
+            for way in self.one_way.difference(&self.traffic) {
+                let out = u64::from(self.health.is_in_use(*way)) * 5;
+                self.watch.reading(*way, Reading { out, back: 0 }, now);
+            }
         }
+        let suspects = self.suspects();
+        let before = std::mem::replace(&mut self.suspected, suspects.clone());
+        self.doubts += suspects.difference(&before).count();
         let decision = self.watch.decide(now);
         for change in &decision.changes {
             self.events.push(Event {
@@ -151,6 +166,17 @@ impl World {
             assert!(took <= most, "{way} after {took:?}: {:?}", self.events);
         }
         self.now - begun
+    }
+
+    fn suspects(&self) -> BTreeSet<WayId> {
+        let ways = self.watch.ways.iter();
+        let suspects = ways.filter(|(_, way)| way.is_suspect());
+        suspects.map(|(id, _)| *id).collect()
+    }
+
+    /// Takes one reading of a way's counters.
+    pub(super) fn read(&mut self, way: WayId, out: u64, back: u64) {
+        self.watch.reading(way, Reading { out, back }, self.now);
     }
 
     pub(super) fn state(&self, way: WayId) -> WayStatus {
