@@ -15,11 +15,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use crate::types::BackendKind;
-use crate::types::{Family, IfIndex, Mark, Realm};
+use crate::types::{Family, IfIndex, Mark, Realm, Slot};
 pub use blocked::{BlockedEntry, BlockedRecord};
 pub(crate) use pieces::keeps_flows;
 pub use pieces::{Piece, Pieces};
-pub use traffic::{DropReason, DroppedTraffic, Path, PathTraffic, Traces, Traffic};
+pub use traffic::{
+    Direction, DropReason, DroppedTraffic, Path, PathTraffic, Traces, Traffic, WayTraffic,
+    WaysTraffic,
+};
 
 /// The kernel interface that holds the rules of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -285,6 +288,9 @@ pub enum Statement {
     /// Count the packet for the path and the rule's family, and skip the later rules of the base chain.
     /// The count outlives the rule: replacing or restoring the policy preserves the number.
     Count(Path),
+    /// As [`Statement::Count`], for the way of pinned flows with this slot, 0 for the bypass path. The
+    /// traffic of a path is the sum of its ways. nf_tables only.
+    CountWay(Slot, Direction),
     /// Leave the packet unchanged and skip the later rules of the base chain.
     Accept,
     Drop,

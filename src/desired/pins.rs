@@ -16,6 +16,7 @@
 //! its mark. The slots are read from the tables themselves: each has a `throw` for the address of its
 //! gateway, which stays when the link goes down.
 
+mod first;
 mod in_place;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,17 +27,10 @@ use ipnet::IpNet;
 use super::realm::{self, Realms};
 use super::{DesiredState, Inputs, WORST_METRIC, gateway, lookup, metric, place, route, rule};
 use crate::config::Exemption;
-use crate::firewall::{FwRule, Hook, Match, Path, Ruleset, Statement};
+use crate::firewall::{FwRule, Hook, Match, Ruleset, Statement};
 use crate::objects::{BypassPath, Route, RouteTarget};
 use crate::ownership::Numbers;
 use crate::types::{Family, Mark, PinMarks, Realm, Slot};
-
-/// The mark that the first packet gives to its flow.
-pub(super) struct FirstPacket {
-    pub(super) mark: Mark,
-    /// Flows with any of these bits keep their mark.
-    pub(super) absent: u32,
-}
 
 /// The slot of the egress path of a NAT, which has no gateways.
 pub const EGRESS_OF_NAT: Slot = 1;
@@ -64,6 +58,8 @@ pub(super) fn marking(
 pub(super) struct Pins {
     pub(super) marks: PinMarks,
     family: Family,
+    /// True if all rules lie in nf_tables, which counts the directions of each way.
+    pub(super) in_nftables: bool,
     /// True if the rules lie in nf_tables beside iptables, which cannot match the next hop.
     pub(super) beside_iptables: bool,
     /// The realms that stand in for next hops, which iptables cannot match.
@@ -107,6 +103,7 @@ impl Pins {
         Pins {
             marks,
             family,
+            in_nftables: inputs.backend.matches_next_hop(),
             beside_iptables: !inputs.backend.matches_next_hop() && realms.is_none(),
             realms,
             slots,
@@ -122,6 +119,7 @@ impl Pins {
         Pins {
             marks: inputs.config.kernel.pin_marks(),
             family,
+            in_nftables: inputs.backend.matches_next_hop(),
             beside_iptables: false,
             realms: None,
             slots: BTreeMap::new(),
@@ -138,27 +136,6 @@ impl Pins {
         slots
             .filter(|(_, gateway)| !self.configured.contains(gateway))
             .map(|(slot, gateway)| (*slot, *gateway))
-    }
-
-    /// The mark of a flow whose first packet matches these conditions.
-    pub(super) fn first(&self, conditions: &[Match], path: Path) -> FirstPacket {
-        let all = self.marks.mask();
-        if path == Path::Bypass {
-            return FirstPacket {
-                mark: self.marks.bypass_flow(),
-                absent: all,
-            };
-        }
-        let slot = self.slots.iter().find(|(slot, gateway)| {
-            let own = self.through(**slot, **gateway);
-            conditions.contains(&own)
-        });
-        let egress = self.marks.slot(slot.map_or(self.other, |(slot, _)| *slot));
-        FirstPacket {
-            mark: egress,
-            // The mark without a slot: the flow began before its path was pinned.
-            absent: all & !self.marks.slot(0).value,
-        }
     }
 
     /// Leaves out the sources that `[egress] exempt` lets pass: their path is another program's.

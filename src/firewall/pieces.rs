@@ -36,7 +36,8 @@ impl Piece {
     ];
 
     fn holds(self, hook: Hook, rule: &FwRule) -> bool {
-        let counts = hook == Hook::PostroutingCount || matches!(rule.verdict, Statement::Count(_));
+        let counts = hook == Hook::PostroutingCount
+            || matches!(rule.verdict, Statement::Count(_) | Statement::CountWay(..));
         let marks = matches!(hook, Hook::Prerouting | Hook::OutputReroute);
         let in_place = hook == Hook::OutputReroute && rule.verdict == Statement::Accept;
         let pins = marks && (in_place || matches!(rule.verdict, Statement::SetPacketMark(_)));

@@ -1,8 +1,10 @@
 //! Counts of packets, by path or by the reason of a drop.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Family, PerFamily};
+use crate::types::{Family, PerFamily, Slot};
 
 /// The reason to drop a packet that leaves with another address than the promised one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +59,36 @@ pub enum Path {
 }
 
 words!(Path { Bypass => "bypass", Egress => "egress" });
+
+/// The direction of packets of a flow that this host or a client behind it opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    Out,
+    /// The answers.
+    Back,
+}
+
+words!(Direction { Out => "out", Back => "back" });
+
+/// Traffic of pinned flows on one way, by direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WayTraffic {
+    pub out: Traffic,
+    pub back: Traffic,
+}
+
+impl WayTraffic {
+    /// The traffic in one direction, for a change.
+    pub fn of_mut(&mut self, direction: Direction) -> &mut Traffic {
+        match direction {
+            Direction::Out => &mut self.out,
+            Direction::Back => &mut self.back,
+        }
+    }
+}
+
+/// Traffic by family and slot; slot 0 is the bypass path.
+pub type WaysTraffic = BTreeMap<(Family, Slot), WayTraffic>;
 
 /// Traffic of one path and family, both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -1,24 +1,9 @@
 //! The packets that the routes lead by the path of their flow, in the chain that marks all others.
 
 use super::Pins;
-use crate::firewall::{FwRule, Match, Path, Statement};
-use crate::types::Mark;
+use crate::firewall::{FwRule, Match, Statement};
 
 impl Pins {
-    /// The marks of pinned flows, with their path.
-    pub(in crate::desired) fn flow_marks(&self) -> Vec<(Mark, Path)> {
-        let bypass = self.marks.bypass_flow();
-        let marks = self.of_flows().map(|(flow, ..)| flow);
-        let path = |flow| {
-            if flow == bypass {
-                Path::Bypass
-            } else {
-                Path::Egress
-            }
-        };
-        marks.map(|flow| (flow, path(flow))).collect()
-    }
-
     /// The packets of flows that the routes lead by the path of their flow. No rule of the chain concerns
     /// them.
     pub(super) fn in_place(&self) -> Vec<FwRule> {

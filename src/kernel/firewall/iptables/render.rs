@@ -79,6 +79,7 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
             "-m comment --comment \"{}\" -j RETURN",
             count_comment(*path, hook)
         )),
+        Statement::CountWay(..) => Err("counting by the direction of a way".to_owned()),
         Statement::Accept if nat => Ok("-j ACCEPT".to_owned()),
         Statement::Accept => Ok("-j RETURN".to_owned()),
         Statement::Drop | Statement::DropCounted(_) | Statement::DropTraced(..) => {

@@ -1,20 +1,36 @@
-//! The counters: named objects of our table, one for each path or reason of a drop, and each family.
+//! The counters: named objects of our table, one for each path, direction of a way, or reason of a drop,
+//! and each family.
 //!
 //! The kernel deletes a named counter together with its table, and each change of the policy
 //! replaces the whole table. So the transaction creates the new counters with the numbers of the
-//! old, read just before. Packets counted between reading and transaction are lost.
+//! old, read just before. Packets counted between reading and transaction are lost. The numbers of a
+//! way without a counter in the new table go to the counter of the path.
+
+use std::collections::BTreeSet;
 
 use super::message::{Message, message};
 use super::uapi::*;
-use crate::firewall::{DropReason, Path, PathTraffic, Traffic};
+use crate::firewall::{Direction, DropReason, Path, PathTraffic, Statement, Traffic, WaysTraffic};
 use crate::kernel::wire::{Attribute, Attributes, CREATE, NFGEN_LEN, attributes, find};
-use crate::types::Family;
+use crate::types::{Family, PIN_TABLES, Slot};
 
 /// The packets of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counted {
+    /// Packets of a path that belong to no way with a counter.
     Path(Path),
+    /// Packets of the flows of a slot, 0 for the bypass path.
+    Way(Slot, Direction),
     Dropped(DropReason),
+}
+
+/// The path of the flows of a slot.
+fn path_of(slot: Slot) -> Path {
+    if slot == 0 {
+        Path::Bypass
+    } else {
+        Path::Egress
+    }
 }
 
 /// A named counter of our table.
@@ -25,16 +41,18 @@ pub(super) struct CounterState {
     pub(super) traffic: Traffic,
 }
 
-/// The name in the kernel, for example `bypass-ipv4` or `dropped-outside-ipv6`.
+/// The name in the kernel, for example `bypass-ipv4`, `egress-2-back-ipv4` or `dropped-outside-ipv6`.
 pub(super) fn name(what: Counted, family: Family) -> String {
     match what {
+        Counted::Way(0, direction) => format!("bypass-{direction}-{family}"),
+        Counted::Way(slot, direction) => format!("egress-{slot}-{direction}-{family}"),
         Counted::Path(path) => format!("{}-{family}", path.as_str()),
         Counted::Dropped(reason) => format!("dropped-{}-{family}", reason.as_str()),
     }
 }
 
 /// The counters by path, at zero.
-pub(super) fn of_paths() -> Vec<CounterState> {
+fn of_paths() -> Vec<CounterState> {
     of_both_families(Path::ALL.map(Counted::Path))
 }
 
@@ -43,9 +61,38 @@ pub(super) fn of_drops(reasons: &[DropReason]) -> Vec<CounterState> {
     of_both_families(reasons.iter().copied().map(Counted::Dropped))
 }
 
+/// The counters by path and way that these statements need, each with the family of its rule. All counters
+/// of paths, so that the numbers of a family survive a policy without a rule for the family.
+pub(super) fn of_rules(statements: &[(&Statement, Option<Family>)]) -> Vec<CounterState> {
+    let mut all = statements.iter();
+    let counts = all.any(|(statement, _)| matches!(statement, Statement::Count(_)));
+    let ways = statements.iter().filter_map(|counted| match counted {
+        (Statement::CountWay(slot, _), Some(family)) => Some((*slot, *family)),
+        _ => None,
+    });
+    let ways: BTreeSet<(Slot, Family)> = ways.collect();
+    let mut counters = if counts { of_paths() } else { Vec::new() };
+    counters.extend(of_ways(ways));
+    counters
+}
+
+/// The counters of ways, at zero.
+fn of_ways(ways: impl IntoIterator<Item = (Slot, Family)>) -> impl Iterator<Item = CounterState> {
+    let both = |(slot, family)| {
+        Direction::ALL.map(|direction| CounterState {
+            what: Counted::Way(slot, direction),
+            family,
+            traffic: Traffic::default(),
+        })
+    };
+    ways.into_iter().flat_map(both)
+}
+
 /// Every counter, at zero.
 fn of_all() -> impl Iterator<Item = CounterState> {
-    of_paths().into_iter().chain(of_drops(&DropReason::ALL))
+    let slots = (0..PIN_TABLES).flat_map(|slot| Family::ALL.map(|family| (slot, family)));
+    let of_paths = of_paths().into_iter().chain(of_ways(slots));
+    of_paths.chain(of_drops(&DropReason::ALL))
 }
 
 fn of_both_families(all: impl IntoIterator<Item = Counted>) -> Vec<CounterState> {
@@ -97,19 +144,54 @@ pub(super) fn new(table: &str, counter: &CounterState) -> Message {
     message(msg::NEWOBJ, CREATE, attributes, what)
 }
 
+/// The counter that a message creates.
+fn created(message: &Message) -> Option<CounterState> {
+    let (_, list) = message.body.split_at_checked(NFGEN_LEN)?;
+    let creates = message.kind == msg::NEWOBJ;
+    parse(&attributes(list).ok()?).filter(|_| creates)
+}
+
 /// The message unchanged, unless the message creates a counter that exists in `now`: then with the
 /// present numbers of the counter.
 pub(super) fn carried_on(table: &str, message: &Message, now: &[CounterState]) -> Message {
     let present = || {
-        let (_, list) = message.body.split_at_checked(NFGEN_LEN)?;
-        let created = parse(&attributes(list).ok()?)?;
+        let created = created(message)?;
         now.iter()
             .find(|counter| (counter.what, counter.family) == (created.what, created.family))
     };
-    if message.kind != msg::NEWOBJ {
-        return message.clone();
-    }
     present().map_or_else(|| message.clone(), |counter| new(table, counter))
+}
+
+/// The counters of the present table, for a table with the counters that `messages` create: the numbers of
+/// a way without a counter go to the counter of its path.
+pub(super) fn moved(now: Vec<CounterState>, messages: &[Message]) -> Vec<CounterState> {
+    let new: Vec<CounterState> = messages.iter().filter_map(created).collect();
+    let mut moved: Vec<CounterState> = Vec::new();
+    for counter in now {
+        let stays = |it: &CounterState| (it.what, it.family) == (counter.what, counter.family);
+        let what = match counter.what {
+            Counted::Way(slot, _) if !new.iter().any(stays) => Counted::Path(path_of(slot)),
+            what => what,
+        };
+        let mut moved_before = moved.iter_mut();
+        match moved_before.find(|it| (it.what, it.family) == (what, counter.family)) {
+            Some(known) => known.traffic += counter.traffic,
+            None => moved.push(CounterState { what, ..counter }),
+        }
+    }
+    moved
+}
+
+/// The traffic of pinned flows by way.
+pub(super) fn ways(counters: &[CounterState]) -> WaysTraffic {
+    let mut ways = WaysTraffic::new();
+    for counter in counters {
+        if let Counted::Way(slot, direction) = counter.what {
+            let way = ways.entry((counter.family, slot)).or_default();
+            *way.of_mut(direction) += counter.traffic;
+        }
+    }
+    ways
 }
 
 /// The sum by path and family; `None` without counters, so that "not counted" differs from zero.
@@ -118,6 +200,7 @@ pub(super) fn sum(counters: &[CounterState]) -> Option<PathTraffic> {
     for counter in counters {
         let families = match counter.what {
             Counted::Path(path) => sum.of_mut(path),
+            Counted::Way(slot, _) => sum.of_mut(path_of(slot)),
             Counted::Dropped(reason) => sum.dropped.of_mut(reason),
         };
         *families.get_mut(counter.family) += counter.traffic;
@@ -164,6 +247,33 @@ mod tests {
         let recorded = counter(Path::Bypass, Family::Ipv4, 9);
         let carried = carried_on(TABLE, &new(TABLE, &recorded), &[other, old]);
         assert_eq!(made(&carried), Some(recorded));
+    }
+
+    #[test]
+    fn numbers_of_a_way_without_a_counter_go_to_its_path() {
+        let way = |slot, bytes| CounterState {
+            what: Counted::Way(slot, Direction::Back),
+            ..counter(Path::Egress, Family::Ipv4, bytes)
+        };
+        let now = vec![
+            counter(Path::Egress, Family::Ipv4, 1),
+            counter(Path::Egress, Family::Ipv6, 2),
+            way(1, 10),
+            way(2, 100),
+            way(0, 1000),
+        ];
+        let messages = [
+            new(TABLE, &counter(Path::Egress, Family::Ipv4, 0)),
+            new(TABLE, &way(2, 0)),
+        ];
+        let moved = moved(now.clone(), &messages);
+        assert_eq!(sum(&moved), sum(&now));
+        let bytes: Vec<u64> = moved.iter().map(|it| it.traffic.bytes).collect();
+        // The last one has moved to the bypass path.
+        assert_eq!(bytes, [11, 2, 100, 1000]);
+        assert_eq!(moved[3].what, Counted::Path(Path::Bypass));
+        let way = ways(&moved)[&(Family::Ipv4, 2)];
+        assert_eq!((way.out.bytes, way.back.bytes), (0, 100));
     }
 
     #[test]

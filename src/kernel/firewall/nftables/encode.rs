@@ -41,18 +41,16 @@ pub(super) fn table(name: &str, ruleset: &Ruleset) -> Result<TableState, Firewal
         }
         table.chains.push(encoded);
     }
-    let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
-    let mut verdicts = rules.clone().map(|rule| &rule.verdict);
-    // All counters, so that the numbers of a family survive a policy without a rule for the family.
-    if verdicts.any(|verdict| matches!(verdict, Statement::Count(_))) {
-        table.counters = counters::of_paths();
-    }
     let mut drops = BTreeMap::new();
-    for rule in rules {
-        if let (Some((reason, traces)), Some(family)) = (rule.verdict.drops(), family_of(rule)?) {
+    let mut counted = Vec::new();
+    for rule in ruleset.chains.iter().flat_map(|chain| &chain.rules) {
+        let family = family_of(rule)?;
+        if let (Some((reason, traces)), Some(family)) = (rule.verdict.drops(), family) {
             drops.insert(Dropped::new(reason, family), traces);
         }
+        counted.push((&rule.verdict, family));
     }
+    table.counters = counters::of_rules(&counted);
     traces::add(&mut table, drops);
     Ok(table)
 }
@@ -265,6 +263,10 @@ fn encode_verdict(
     Ok(match rule.verdict {
         Statement::Count(path) => {
             let name = counters::name(Counted::Path(path), family_counted()?);
+            expressions.counter_named(&name).verdict(NF_ACCEPT)
+        }
+        Statement::CountWay(slot, direction) => {
+            let name = counters::name(Counted::Way(slot, direction), family_counted()?);
             expressions.counter_named(&name).verdict(NF_ACCEPT)
         }
         Statement::DropCounted(reason) => {

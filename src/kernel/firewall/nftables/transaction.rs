@@ -44,7 +44,8 @@ pub(super) fn replace_ours(
             refuse_protected(operation, table, wire.port())?;
             batch.push(delete_table(name));
             if !messages.is_empty() {
-                now = read::read_counters(wire, name).map_err(|error| failed(operation, error))?;
+                let read = read::read_counters(wire, name);
+                now = counters::moved(read.map_err(|error| failed(operation, error))?, messages);
                 if carries_records {
                     recorded = records::carried_on(wire, name, messages);
                 }
