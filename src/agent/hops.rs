@@ -1,6 +1,7 @@
 //! Gateways and egress addresses for the status.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Settings;
 use super::shared::Probed;
@@ -10,7 +11,9 @@ use crate::health::WayId;
 use crate::kernel::neighbour::Neighbour;
 use crate::objects::{Leg, Route};
 use crate::reconcile::InForce;
-use crate::status::snapshot::{EgressAddressStatus, GatewayStatus, HealthStatus};
+use crate::status::snapshot::{
+    EgressAddressStatus, GatewayStatus, HealthStatus, QualityStatus, TrafficStatus,
+};
 use crate::types::{Family, IfIndex, PIN_TABLES};
 use crate::words::Words as _;
 
@@ -59,13 +62,23 @@ fn health(probed: &Probed, gateway: IpAddr) -> Option<HealthStatus> {
     let mut ways = probed.ways.iter();
     let found = ways.find(|found| found.way == WayId::Gateway(gateway))?;
     let age = probed.start.elapsed().saturating_sub(found.since);
-    let latency = found.latency.map(|latency| latency.as_micros());
+    let micros = |time: Option<Duration>| time.and_then(|time| time.as_micros().try_into().ok());
     Some(HealthStatus {
         state: found.state.word().to_owned(),
         usable: found.in_use,
         since_s: age.as_secs(),
         why: found.why.to_string(),
-        latency_us: latency.and_then(|micros| micros.try_into().ok()),
+        latency_us: micros(found.latency),
+        quality: QualityStatus {
+            probes: found.quality.probes,
+            lost: found.quality.lost,
+            p50_us: micros(found.quality.p50),
+            p99_us: micros(found.quality.p99),
+        },
+        traffic: probed.traffic.get(&found.way).map(|traffic| TrafficStatus {
+            out: traffic.out,
+            back: traffic.back,
+        }),
     })
 }
 

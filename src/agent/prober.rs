@@ -1,8 +1,10 @@
 //! The prober: a thread that probes the gateways, and decides which ones new flows take.
 //!
 //! The thread only decides: the worker's next pass changes the route. Then the prober ends the flows
-//! that stand still on a gateway that is down. No counters are read yet: each gateway has its probe in
-//! each interval, with traffic too.
+//! that stand still on a gateway that is down. The counters of pinned flows show which gateways answer, and
+//! which are silent: those are probed at once.
+
+mod counted;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use self::counted::Counted;
 use super::shared::{Probed, Shared, locked};
 use crate::config::{ProbeConfig, Target, TargetHost};
 use crate::health::{Answer, Change, Group, Health, Probe, Terms, Watch, WayId};
@@ -18,7 +21,7 @@ use crate::judge::Pins;
 use crate::kernel::flows::end_flows;
 use crate::kernel::probing::probe;
 use crate::random;
-use crate::types::{Family, Mark};
+use crate::types::{Family, Mark, PinMarks};
 
 /// The time between two resolutions of the names of servers.
 const RESOLVE_EVERY: Duration = Duration::from_secs(300);
@@ -33,6 +36,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ways {
     marks: BTreeMap<WayId, Mark>,
+    pins: PinMarks,
     terms: Terms,
     servers: Vec<Target>,
 }
@@ -57,6 +61,7 @@ impl Ways {
         }
         (!marks.is_empty()).then(|| Ways {
             marks,
+            pins: pins.marks(),
             terms: Terms::from(probe),
             servers: probe.targets.clone(),
         })
@@ -144,6 +149,7 @@ struct Probing<'a> {
     resolved: Instant,
     resolution: UnboundedSender<(Target, Vec<SocketAddr>)>,
     resolutions: UnboundedReceiver<(Target, Vec<SocketAddr>)>,
+    counted: Counted,
     /// The health that the routes in force are for.
     in_force: Health,
     /// Ways whose flows are to be ended once a route leads past them.
@@ -177,6 +183,7 @@ impl<'a> Probing<'a> {
             resolved: start,
             resolution,
             resolutions,
+            counted: Counted::new(),
             in_force: Health::default(),
             stuck: Vec::new(),
             pending: 0,
@@ -217,6 +224,7 @@ impl<'a> Probing<'a> {
                         self.serve();
                     }
                 }
+                counted = self.counted.next() => self.count(counted),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             if self.resolved.elapsed() >= RESOLVE_EVERY {
@@ -301,6 +309,7 @@ impl<'a> Probing<'a> {
         let probed = Probed {
             start: self.start,
             ways: self.watch.status().collect(),
+            traffic: self.traffic(),
         };
         share(self.shared, &decision.health, Some(probed));
     }

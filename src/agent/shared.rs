@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use super::RepairLimiter;
 use super::repair_log::RepairLog;
 use crate::config::{AutoOr, Role};
-use crate::health::{Health, WayStatus};
+use crate::firewall::WayTraffic;
+use crate::health::{Health, WayId, WayStatus};
 use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::nftables::Protection;
 use crate::kernel::saved_rulesets::{SavedRuleset, with_our_table};
@@ -39,6 +40,8 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Probed {
     pub start: Instant,
     pub ways: Vec<WayStatus>,
+    /// The traffic of the ways with counters.
+    pub traffic: BTreeMap<WayId, WayTraffic>,
 }
 
 /// The watcher's findings since the loop last took them.

@@ -2,6 +2,7 @@
 //! JSON fields may be added, never changed or removed.
 
 mod flows;
+mod hops;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ pub use crate::firewall::{PathTraffic, Traffic};
 use crate::objects::NeighbourState;
 use crate::types::{Family, PerFamily, SyncToken};
 pub use flows::{ConntrackStatus, FlowCount, PathCounts, PinnedStatus, PortUseStatus};
+pub use hops::{EgressAddressStatus, QualityStatus, TrafficStatus};
 
 /// The agent's state. Only [`State::InForce`] promises the paths of the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -221,6 +223,12 @@ pub struct HealthStatus {
     pub why: String,
     /// The duration of the last answered probe in microseconds.
     pub latency_us: Option<u64>,
+    /// Loss and latency of the recent probes.
+    #[serde(default)]
+    pub quality: QualityStatus,
+    /// The traffic of pinned flows; `None` without counters, where probes alone watch the gateway.
+    #[serde(default)]
+    pub traffic: Option<TrafficStatus>,
 }
 
 impl GatewayStatus {
@@ -234,17 +242,6 @@ impl GatewayStatus {
     pub fn is_silent(&self) -> bool {
         self.neighbour.is_some_and(NeighbourState::is_unresolved)
     }
-}
-
-/// An egress address of a NAT.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct EgressAddressStatus {
-    /// As in the settings.
-    pub address: String,
-    /// This host's address in its place, which differs for an Elastic IP.
-    pub own: Option<String>,
-    /// `here`, `standby` (no interface has the address yet), `missing`.
-    pub state: String,
 }
 
 /// An object that another program keeps changing.

@@ -230,6 +230,22 @@ pub fn filled() -> Snapshot {
                     since_s: 3600,
                     why: "answers".to_owned(),
                     latency_us: Some(1_234),
+                    quality: QualityStatus {
+                        probes: 100,
+                        lost: 2,
+                        p50_us: Some(1_500),
+                        p99_us: Some(20_250),
+                    },
+                    traffic: Some(TrafficStatus {
+                        out: Traffic {
+                            packets: 70,
+                            bytes: 7_000,
+                        },
+                        back: Traffic {
+                            packets: 50,
+                            bytes: 90_000,
+                        },
+                    }),
                 }),
             },
             GatewayStatus {
@@ -247,6 +263,8 @@ pub fn filled() -> Snapshot {
                     why: "3 rounds failed in a row: most servers answer through another way only"
                         .to_owned(),
                     latency_us: None,
+                    quality: QualityStatus::default(),
+                    traffic: None,
                 }),
             },
             GatewayStatus {

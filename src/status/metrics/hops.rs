@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::encode::{Kind, Metric};
+use super::encode::{Kind, Metric, Samples};
+use crate::status::snapshot::{Snapshot, Traffic};
 
 pub(super) const GATEWAY_UP: Metric = Metric {
     name: "trailblazer_gateway_up",
@@ -50,6 +51,68 @@ pub(super) const PROBE_SECONDS: Metric = Metric {
         }
     },
 };
+
+pub(super) const PROBE_LOSS: Metric = Metric {
+    name: "trailblazer_gateway_probe_loss_ratio",
+    kind: Kind::Gauge,
+    labels: &["address"],
+    help: "Share of the last 100 probes through a gateway without an answer, from 0 to 1. Absent without probes.",
+    samples: |snapshot, out| {
+        for gateway in &snapshot.gateways {
+            let quality = gateway.health.as_ref().map(|health| health.quality);
+            if let Some(quality) = quality.filter(|quality| quality.probes > 0) {
+                let loss = f64::from(quality.lost) / f64::from(quality.probes);
+                out.value(&[&gateway.address], loss);
+            }
+        }
+    },
+};
+
+pub(super) const PROBE_QUANTILES: Metric = Metric {
+    name: "trailblazer_gateway_probe_quantile_seconds",
+    kind: Kind::Gauge,
+    labels: &["address", "quantile"],
+    help: "Durations of the answers among the last 100 probes through a gateway, by quantile (0.5, 0.99). Absent without an answer.",
+    samples: |snapshot, out| {
+        for gateway in &snapshot.gateways {
+            let Some(health) = &gateway.health else {
+                continue;
+            };
+            let quality = health.quality;
+            for (quantile, micros) in [("0.5", quality.p50_us), ("0.99", quality.p99_us)] {
+                if let Some(micros) = micros {
+                    out.value(&[&gateway.address, quantile], micros as f64 / 1e6);
+                }
+            }
+        }
+    },
+};
+
+pub(super) const PACKETS: Metric = Metric {
+    name: "trailblazer_gateway_packets_total",
+    kind: Kind::Counter,
+    labels: &["address", "direction"],
+    help: "Packets of the flows through a gateway by direction: out, and back for the answers. Absent without counters of gateways.",
+    samples: |snapshot, out| traffic(snapshot, out, |traffic| traffic.packets),
+};
+
+pub(super) const BYTES: Metric = Metric {
+    name: "trailblazer_gateway_bytes_total",
+    kind: Kind::Counter,
+    labels: &["address", "direction"],
+    help: "Bytes at the IP layer of the flows through a gateway by direction: out, and back for the answers. Absent without counters of gateways.",
+    samples: |snapshot, out| traffic(snapshot, out, |traffic| traffic.bytes),
+};
+
+fn traffic(snapshot: &Snapshot, out: &mut Samples<'_>, pick: fn(&Traffic) -> u64) {
+    for gateway in &snapshot.gateways {
+        let health = gateway.health.as_ref();
+        if let Some(traffic) = health.and_then(|health| health.traffic) {
+            out.value(&[&gateway.address, "out"], pick(&traffic.out));
+            out.value(&[&gateway.address, "back"], pick(&traffic.back));
+        }
+    }
+}
 
 pub(super) const ADDRESS_PRESENT: Metric = Metric {
     name: "trailblazer_egress_address_present",

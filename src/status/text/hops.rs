@@ -40,12 +40,27 @@ fn health(health: &HealthStatus) -> String {
         ..
     } = health;
     let since = span(*since_s);
+    let millis = |micros: u64| format!("{}.{} ms", micros / 1000, micros % 1000 / 100);
     let latency = health.latency_us.map_or_else(String::new, |micros| {
-        format!(", {}.{} ms", micros / 1000, micros % 1000 / 100)
+        let quality = &health.quality;
+        let most = quality.p99_us.filter(|_| quality.probes > 1);
+        let most = most.map_or_else(String::new, |most| format!(" (p99 {})", millis(most)));
+        format!(", {}{most}", millis(micros))
     });
+    let lost = match (health.quality.lost, health.quality.probes) {
+        (0, _) => String::new(),
+        (lost, probes) => format!(", {lost} of the last {probes} probes lost"),
+    };
+    let watched = match health.traffic {
+        Some(_) => "",
+        None => ", watched by probes alone",
+    };
     match state.as_str() {
-        "up" => format!(", up for {since}{latency}"),
-        _ => format!(", {} for {since}: {why}", state.to_uppercase()),
+        "up" => format!(", up for {since}{latency}{lost}{watched}"),
+        _ => format!(
+            ", {} for {since}: {why}{lost}{watched}",
+            state.to_uppercase()
+        ),
     }
 }
 

@@ -1,0 +1,193 @@
+//! The counters of the ways, read by the prober: packets out and back between two readings.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use super::{Probing, Ways};
+use crate::firewall::{Traffic, WayTraffic, WaysTraffic};
+use crate::health::{READING, Reading, WayId};
+use crate::kernel::firewall::nftables::ways_traffic;
+use crate::types::{Family, Slot};
+
+/// The readings in a row without counters after which the counters count as missing: a change of the
+/// rules interrupts a reading.
+const PATIENCE: u32 = 4;
+/// The pace of readings while the counters are missing.
+const MISSING_EVERY: Duration = Duration::from_secs(10);
+
+/// A reading of the counters, or the reason why there is none.
+pub(super) type Outcome = Result<WaysTraffic, String>;
+
+/// The readings of the counters. An unreadable counter is no silence: a failed reading says nothing about
+/// any way.
+pub(super) struct Counted {
+    due: Instant,
+    under_way: Option<JoinHandle<Outcome>>,
+    /// The last reading; `None` while the counters are missing.
+    last: Option<WaysTraffic>,
+    /// The readings in a row without counters.
+    missed: u32,
+    said: bool,
+}
+
+impl Counted {
+    /// No reading yet.
+    pub fn new() -> Counted {
+        Counted {
+            due: Instant::now(),
+            under_way: None,
+            last: None,
+            missed: 0,
+            said: false,
+        }
+    }
+
+    /// Reads the counters when the time has come. A caller that drops the future loses no reading.
+    pub async fn next(&mut self) -> Outcome {
+        let reading = match &mut self.under_way {
+            Some(reading) => reading,
+            none => {
+                tokio::time::sleep_until(self.due.into()).await;
+                let pause = if self.missed < PATIENCE {
+                    READING
+                } else {
+                    MISSING_EVERY
+                };
+                self.due = Instant::now() + pause;
+                // The kernel may keep a listing waiting while somebody changes rules.
+                none.insert(tokio::task::spawn_blocking(read))
+            }
+        };
+        let outcome = reading.await;
+        self.under_way = None;
+        outcome.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// The packets since the last reading, for each way with a counter in both.
+    pub fn take(&mut self, outcome: Outcome) -> Vec<((Family, Slot), Reading)> {
+        match outcome {
+            Ok(now) => {
+                self.missed = 0;
+                let readings = self.last.as_ref().map(|last| between(last, &now));
+                self.last = Some(now);
+                readings.unwrap_or_default()
+            }
+            Err(why) => {
+                self.missed = self.missed.saturating_add(1);
+                if self.missed >= PATIENCE {
+                    self.last = None;
+                    if !std::mem::replace(&mut self.said, true) {
+                        tracing::warn!(
+                            "probes alone watch the gateways, so that an outage is seen later: {why}"
+                        );
+                    }
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// The traffic of all ways as of the last reading; `None` while the counters are missing.
+    pub fn traffic(&self) -> Option<&WaysTraffic> {
+        self.last.as_ref()
+    }
+}
+
+impl Ways {
+    /// The ways with the family and the slot of their counters.
+    fn counted(&self) -> impl Iterator<Item = (WayId, (Family, Slot))> {
+        self.marks.iter().filter_map(|(way, mark)| {
+            let slot = match way {
+                WayId::Bypass(_) => 0,
+                WayId::Gateway(_) => self.pins.slot_of(mark.value)?,
+            };
+            Some((*way, (way.family(), slot)))
+        })
+    }
+}
+
+impl Probing<'_> {
+    /// Takes a reading of the counters.
+    pub(super) fn count(&mut self, outcome: Outcome) {
+        let now = self.start.elapsed();
+        let readings: BTreeMap<_, _> = self.counted.take(outcome).into_iter().collect();
+        for (way, counter) in self.ways.counted() {
+            if let Some(reading) = readings.get(&counter) {
+                self.watch.reading(way, *reading, now);
+            }
+        }
+    }
+
+    /// The traffic of the ways with counters.
+    pub(super) fn traffic(&self) -> BTreeMap<WayId, WayTraffic> {
+        let traffic = self.counted.traffic();
+        let ways = self.ways.counted();
+        let of_way = |(way, counter)| Some((way, *traffic?.get(&counter)?));
+        ways.filter_map(of_way).collect()
+    }
+}
+
+fn read() -> Outcome {
+    match ways_traffic() {
+        Ok(ways) if ways.is_empty() => {
+            Err("no rule in nf_tables counts the packets of each gateway".to_owned())
+        }
+        Ok(ways) => Ok(ways),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The packets between two readings. Counters that have started again say nothing.
+fn between(last: &WaysTraffic, now: &WaysTraffic) -> Vec<((Family, Slot), Reading)> {
+    let more = |last: &Traffic, now: &Traffic| now.packets.checked_sub(last.packets);
+    let reading = |(way, now): (&(Family, Slot), &WayTraffic)| {
+        let last = last.get(way)?;
+        let out = more(&last.out, &now.out)?;
+        let back = more(&last.back, &now.back)?;
+        Some((*way, Reading { out, back }))
+    };
+    now.iter().filter_map(reading).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAY: (Family, Slot) = (Family::Ipv4, 1);
+
+    fn counted(out: u64, back: u64) -> Outcome {
+        let of = |packets| Traffic { packets, bytes: 0 };
+        let way = WayTraffic {
+            out: of(out),
+            back: of(back),
+        };
+        Ok([(WAY, way)].into())
+    }
+
+    #[test]
+    fn readings_are_the_packets_since_the_last_one() {
+        let mut counters = Counted::new();
+        assert_eq!(counters.take(counted(7, 5)), [], "the first");
+        let reading = Reading { out: 3, back: 0 };
+        assert_eq!(counters.take(counted(10, 5)), [(WAY, reading)]);
+        assert_eq!(counters.take(counted(2, 1)), [], "they started again");
+        assert_eq!(counters.take(Err("interrupted".to_owned())), []);
+        let reading = Reading { out: 1, back: 1 };
+        assert_eq!(counters.take(counted(3, 2)), [(WAY, reading)]);
+    }
+
+    #[test]
+    fn missing_counters_are_no_silence_and_no_traffic() {
+        let mut counters = Counted::new();
+        counters.take(counted(7, 5));
+        for _ in 0..PATIENCE {
+            assert!(counters.traffic().is_some());
+            assert_eq!(counters.take(Err("gone".to_owned())), []);
+        }
+        assert_eq!(counters.traffic(), None);
+        assert_eq!(counters.take(counted(9, 5)), [], "the first again");
+        assert!(counters.traffic().is_some());
+    }
+}
