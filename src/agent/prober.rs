@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use self::counted::Counted;
 use super::shared::{Probed, Shared, locked};
 use crate::config::{ProbeConfig, Target, TargetHost};
-use crate::health::{Answer, Change, Group, Health, Probe, Terms, Watch, WayId};
+use crate::health::{Answer, Change, Group, Health, Probe, Stuck, Terms, Watch, WayId};
 use crate::judge::Pins;
 use crate::kernel::flows::end_flows;
 use crate::kernel::probing::probe;
@@ -153,7 +153,7 @@ struct Probing<'a> {
     /// The health that the routes in force are for.
     in_force: Health,
     /// Ways whose flows are to be ended once a route leads past them.
-    stuck: Vec<WayId>,
+    stuck: Vec<(WayId, Stuck)>,
     /// Probes without an answer yet.
     pending: usize,
     answer: UnboundedSender<(Probe, Answer)>,
@@ -321,14 +321,14 @@ impl<'a> Probing<'a> {
         }
         let (left, stuck): (Vec<_>, Vec<_>) = std::mem::take(&mut self.stuck)
             .into_iter()
-            .partition(|way| self.in_force.is_in_use(*way));
+            .partition(|(way, _)| self.in_force.is_in_use(*way));
         self.stuck = left;
         for round in 0..2 {
-            for way in &stuck {
-                let Some(mark) = self.ways.marks.get(way).copied() else {
+            for (way, flows) in stuck.iter().copied() {
+                let Some(mark) = self.ways.marks.get(&way).copied() else {
                     continue;
                 };
-                match tokio::task::spawn_blocking(move || end_flows(mark)).await {
+                match tokio::task::spawn_blocking(move || end_flows(mark, flows)).await {
                     Ok(Ok(ended)) => tracing::warn!("{way} is down: {ended}"),
                     Ok(Err(error)) => {
                         tracing::warn!("{way} is down, and its flows stand still: {error}")

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::watch::{Change, Decision, Watch};
+use super::watch::{Change, Decision, Stuck, Watch};
 use super::way::Way;
 use super::{Health, WayId};
 use crate::types::Family;
@@ -60,7 +60,7 @@ impl Watch {
             let in_use = !way.is_down() || (way.in_use && waits);
             if in_use != way.in_use {
                 way.in_use = in_use;
-                way.ending = !in_use;
+                (way.ending, way.opening) = (!in_use, !in_use);
                 changes.push(Change {
                     way: *id,
                     in_use,
@@ -70,16 +70,19 @@ impl Watch {
         }
     }
 
-    /// Ways out of use whose flows stand still. Flows that still get answers are left alone: the NAT may
-    /// refuse new flows only.
-    fn stuck(&mut self, now: Duration) -> Vec<WayId> {
+    /// Ways out of use whose flows stand still. The NAT may refuse new flows only: while packets come back,
+    /// only connections that are being opened stand still for certain.
+    fn stuck(&mut self, now: Duration) -> Vec<(WayId, Stuck)> {
         let well = Family::ALL.map(|family| self.has_gateway(family).then_some(family));
         let mut end = Vec::new();
         for (id, way) in &mut self.ways {
             let elsewhere = well.contains(&Some(id.family()));
             if way.ending && elsewhere && !way.carries(now) {
-                way.ending = false;
-                end.push(*id);
+                (way.ending, way.opening) = (false, false);
+                end.push((*id, Stuck::All));
+            } else if way.opening && elsewhere {
+                way.opening = false;
+                end.push((*id, Stuck::Opening));
             }
         }
         end

@@ -33,7 +33,7 @@ pub use round::{Answer, TargetId};
 pub use silence::{READING, Reading, SILENT_READINGS};
 pub use status::WayStatus;
 pub use terms::Terms;
-pub use watch::{Change, Decision, Group, Probe, Watch};
+pub use watch::{Change, Decision, Group, Probe, Stuck, Watch};
 pub use way::{State, Why};
 
 /// A way out of this host, for one family.

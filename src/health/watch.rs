@@ -46,6 +46,14 @@ pub struct Change {
     pub why: Why,
 }
 
+/// The flows that stand still on a way out of use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stuck {
+    All,
+    /// Connections that are being opened. Others still get answers.
+    Opening,
+}
+
 /// The outcome of [`Watch::decide`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Decision {
@@ -53,8 +61,8 @@ pub struct Decision {
     pub health: Health,
     /// The changes since the last decision. Without one the routes stay.
     pub changes: Vec<Change>,
-    /// Ways whose open flows are to be ended, once the routes are changed.
-    pub end: Vec<WayId>,
+    /// Ways whose flows are to be ended, once the routes are changed.
+    pub end: Vec<(WayId, Stuck)>,
 }
 
 /// The pace of rounds that can wait, in units of `suspect_interval`.

@@ -83,6 +83,8 @@ pub(super) struct Way {
     pub(super) in_use: bool,
     /// Open flows are to be ended.
     pub(super) ending: bool,
+    /// Connections that are being opened are to be ended.
+    pub(super) opening: bool,
 }
 
 impl Way {
@@ -104,6 +106,7 @@ impl Way {
             last_probe: None,
             in_use: true,
             ending: false,
+            opening: false,
         }
     }
 
@@ -283,7 +286,7 @@ impl Way {
     pub(super) fn rise(&mut self, now: Duration, terms: &Terms) {
         self.down = false;
         self.suspect = true;
-        self.ending = false;
+        (self.ending, self.opening) = (false, false);
         self.clear(now, terms);
     }
 }

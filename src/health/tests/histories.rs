@@ -59,7 +59,7 @@ impl Ages {
             [gateway(1), gateway(2), gateway(3), BYPASS].map(|way| !world.health.is_in_use(way));
         if out.iter().any(|out| *out) {
             prop_assert!(
-                world.watch.status().any(|status| status.in_use),
+                world.watch.ways.values().any(|way| way.in_use),
                 "a way is out only beside another one"
             );
         }

@@ -69,6 +69,7 @@ fn gateway_that_serves_open_flows_alone_is_found_by_a_probe() {
     world.until(gateway(1), false, seconds(58));
     world.wait(seconds(5));
     assert_eq!(world.ended, [], "open flows go on");
+    assert_eq!(world.begun_anew, [gateway(1)], "once");
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub(super) struct World {
     pub(super) now: Duration,
     pub(super) events: Vec<Event>,
     pub(super) ended: Vec<(Duration, WayId)>,
+    /// Ways whose connections that were being opened begin anew, beside flows that go on.
+    pub(super) begun_anew: Vec<WayId>,
     pub(super) probes: BTreeMap<WayId, usize>,
     pub(super) health: Health,
     /// Ways with traffic of the host's own.
@@ -79,6 +81,7 @@ impl World {
             now: Duration::ZERO,
             events: Vec::new(),
             ended: Vec::new(),
+            begun_anew: Vec::new(),
             probes: BTreeMap::new(),
             health: Health::default(),
             traffic: BTreeSet::new(),
@@ -139,8 +142,12 @@ impl World {
                 in_use: change.in_use,
             });
         }
-        let ended = decision.end.iter().map(|way| (now, *way));
-        self.ended.extend(ended);
+        for (way, stuck) in decision.end {
+            match stuck {
+                Stuck::All => self.ended.push((now, way)),
+                Stuck::Opening => self.begun_anew.push(way),
+            }
+        }
         self.health = decision.health;
     }
 

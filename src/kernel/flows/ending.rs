@@ -17,6 +17,7 @@ use super::filter::Filter;
 use super::listing::tcp_state;
 use super::request;
 use super::sockets::TCP;
+use crate::health::Stuck;
 use crate::kernel::wire::{NFGEN_LEN, attributes};
 use crate::types::Mark;
 
@@ -67,12 +68,12 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Ends the flows with a mark that stand still. Blocks; works on the network namespace of the calling
+/// Ends these flows with a mark, if they stand still. Blocks; works on the network namespace of the calling
 /// thread. Needs CAP_NET_ADMIN.
 ///
 /// # Errors
 /// The kernel lists no flows, or refuses a change.
-pub fn end_flows(mark: Mark) -> Result<Ended, FlowError> {
+pub fn end_flows(mark: Mark, flows: Stuck) -> Result<Ended, FlowError> {
     let mut conntrack = Conntrack::open()?;
     let filter = Filter::marked(mark);
     let mut open: HashSet<Ends> = HashSet::new();
@@ -85,10 +86,11 @@ pub fn end_flows(mark: Mark) -> Result<Ended, FlowError> {
         }
         let more = attributes(body.get(NFGEN_LEN..).unwrap_or_default())?;
         let state = tcp_state(&flow, &more)?;
-        let begins = flow.protocol != TCP || state.is_some_and(|state| OPENING.contains(&state));
-        if begins && anew.len() < MOST {
+        let opening = state.is_some_and(|state| OPENING.contains(&state));
+        let all = flows == Stuck::All;
+        if (opening || (all && flow.protocol != TCP)) && anew.len() < MOST {
             anew.push(request::delete(&flow));
-        } else if state.is_some_and(|state| OPEN.contains(&state)) && open.len() < MOST {
+        } else if all && state.is_some_and(|state| OPEN.contains(&state)) && open.len() < MOST {
             open.insert(flow.original);
         }
         Ok(())
