@@ -6,6 +6,7 @@
 
 #[path = "../packets/mod.rs"]
 mod packets;
+mod silence;
 
 use std::net::IpAddr;
 
@@ -145,6 +146,10 @@ fn nat_that_refuses_new_flows_keeps_the_open_ones() {
             "table inet full { chain forward { type filter hook forward priority 0; policy accept; \
              ct state new drop; }; }",
         );
+        // A connection that waits for its partner begins anew.
+        let (seen, took) = silence::patient(&lab, PARTNER);
+        println!("a connection that the first NAT refused waited {took:?}");
+        assert_eq!(seen, scene.nat2()[0]);
         eventually("new flows take the second NAT", || {
             scene.seen() == scene.nat2()
         });
