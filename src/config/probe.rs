@@ -59,7 +59,7 @@ settings! {
         pub enabled: bool = true,
         /// The servers that answer probes through the gateways.
         pub targets: Vec<Target> = targets(),
-        /// The time between two probes of a gateway.
+        /// The time between two probes of a gateway without traffic.
         // 10,000 hosts with three gateways send 3,000 probes a second to all targets together.
         pub interval: Duration = Duration::from_secs(10),
         /// The time between two rounds of probes while a gateway is in doubt.
