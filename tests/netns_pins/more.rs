@@ -7,37 +7,6 @@ use crate::packets::*;
 use crate::*;
 use lab::*;
 
-/// A container of `host1`, whose packets get the host's address.
-fn container(lab: &Lab) -> Ns {
-    let host1 = lab.ns("host1");
-    host1.run(&["ip", "netns", "add", "container"]);
-    let container = Ns::open("container");
-    host1.ip("link add c0 type veth peer name eth0 netns container");
-    host1.sysctl(&[
-        ("net/ipv4/ip_forward", "1"),
-        ("net/ipv6/conf/all/forwarding", "1"),
-    ]);
-    host1.ip_batch(
-        "addr add 172.20.0.1/24 dev c0\naddr add fd20::1/64 dev c0 nodad\nlink set c0 up\n",
-    );
-    // A forwarding host ignores the router's advertisements.
-    host1.ip("-6 route replace default via fe80::1 dev priv proto ra metric 1024");
-    container.ip_batch(
-        "addr add 172.20.0.2/24 dev eth0\naddr add fd20::2/64 dev eth0 nodad\nlink set eth0 up\nlink set lo up\n\
-         route add default via 172.20.0.1\nroute add default via fd20::1\n",
-    );
-    host1.nft(
-        "table inet containers {
-           chain post {
-             type nat hook postrouting priority srcnat;
-             ip saddr 172.20.0.0/24 masquerade
-             ip6 saddr fd20::/64 masquerade
-           }
-         }",
-    );
-    container
-}
-
 pub fn containers(firewall: Firewall, pin: bool, from_the_first_pass: bool) -> usize {
     let lab = lab_with_nats();
     let old = [HOST1_PUBLIC, HOST1_6];
@@ -53,7 +22,7 @@ pub fn containers(firewall: Firewall, pin: bool, from_the_first_pass: bool) -> u
         ]
         .concat(),
     );
-    let guest = container(&lab);
+    let guest = lab.container();
     eventually("the container reaches storage", || {
         guest.who(S3).is_ok() && guest.who(S3_6).is_ok()
     });

@@ -158,7 +158,7 @@ pub enum NatLayout {
 }
 
 impl NatLayout {
-    /// The addresses of `nat1` (1) or `nat2` (2) in this layout.
+    /// The addresses of `nat1` (1) to `nat7` (7) in this layout.
     pub fn addresses(self, instance: u8) -> NatAddresses {
         let step = instance - 1;
         let wide = u16::from(step);

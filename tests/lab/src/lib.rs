@@ -25,12 +25,14 @@
 mod addresses;
 mod agent;
 mod bare;
+mod container;
 pub mod data;
 mod gateway;
 mod http;
 mod imds;
 mod isolate;
 pub mod keyring;
+mod nats;
 mod ns;
 mod program;
 pub mod raw_http;
@@ -60,6 +62,7 @@ pub use imds::{Imds, ImdsMode};
 pub use isolate::{
     DEADLINE, Isolation, again_without_privilege, enter, inside, isolated, name_around, test_name,
 };
+pub use nats::NATS;
 pub use ns::{Ns, Output};
 pub use program::{
     IMDS_ENDPOINT, binary, faketime, repository, scratch, trailblazer, trailblazer_command,
@@ -168,13 +171,12 @@ impl Lab {
             .unwrap_or_else(|| panic!("no namespace `{name}` in the lab; there are {}", known()))
     }
 
-    /// The addresses of `nat1` or `nat2`.
+    /// The addresses of a NAT instance.
     #[track_caller]
     pub fn nat(&self, name: &str) -> NatAddresses {
-        match name {
-            "nat1" => self.nat1,
-            "nat2" => self.nat2,
-            other => panic!("no NAT instance `{other}`; there are nat1 and nat2"),
+        match nats::number_of(name) {
+            Some(number) => self.layout.addresses(number),
+            None => panic!("no NAT instance `{name}`; there are {}", NATS.join(", ")),
         }
     }
 

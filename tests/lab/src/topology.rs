@@ -229,7 +229,8 @@ pub fn dhcp_routes(address: IpAddr) -> [String; 2] {
     ]
 }
 
-fn nat(layout: NatLayout, instance: u8, add: &mut impl FnMut(String)) {
+/// The links, addresses and routes of a NAT instance.
+pub fn nat(layout: NatLayout, instance: u8, add: &mut impl FnMut(String)) {
     let nat = layout.addresses(instance);
     add(format!("link set {PRIVATE_LINK} up"));
     add(format!("addr add {}/24 dev {PRIVATE_LINK}", nat.private));
