@@ -84,6 +84,9 @@ pub enum Hook {
     OutputPin,
     /// Forwarded packets: `filter` at forward, priority mangle (-150); iptables: mangle FORWARD.
     Forward,
+    /// Just after [`Hook::Forward`]: `filter` at forward, mangle + 1 (-149). Resets of the connections that
+    /// the agent has ended. nf_tables only: iptables resets in the table of the administrator's filter.
+    ForwardEnded,
     /// All leaving packets, before the marks of their path: `filter` at postrouting, mangle - 2 (-152).
     /// Host role. nf_tables only.
     PostroutingClosed,
@@ -125,8 +128,11 @@ impl Hook {
 
     /// True for a chain that lies in nf_tables beside iptables too.
     pub fn is_beside_iptables(self) -> bool {
-        let ends = matches!(self, Hook::PostroutingClosed | Hook::PostroutingLast);
-        ends || self.is_of_switch() || self.is_of_pins()
+        let further = matches!(
+            self,
+            Hook::ForwardEnded | Hook::PostroutingClosed | Hook::PostroutingLast
+        );
+        further || self.is_of_switch() || self.is_of_pins()
     }
 }
 
@@ -294,6 +300,8 @@ pub enum Statement {
     /// Leave the packet unchanged and skip the later rules of the base chain.
     Accept,
     Drop,
+    /// Answer a TCP packet with a reset, and drop the packet. nf_tables only.
+    Reset,
     /// Count the packet for the reason and the rule's family, leave every trace, and drop the packet.
     /// The count outlives the rule.
     DropCounted(DropReason),

@@ -37,6 +37,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 pub(super) struct Ways {
     marks: BTreeMap<WayId, Mark>,
     pins: PinMarks,
+    /// The mark with which the firewall resets forwarded connections.
+    reset: Option<Mark>,
     terms: Terms,
     servers: Vec<Target>,
 }
@@ -62,6 +64,7 @@ impl Ways {
         (!marks.is_empty()).then(|| Ways {
             marks,
             pins: pins.marks(),
+            reset: pins.resets_ended.then(|| pins.marks().ended_flow()),
             terms: Terms::from(probe),
             servers: probe.targets.clone(),
         })
@@ -328,7 +331,9 @@ impl<'a> Probing<'a> {
                 let Some(mark) = self.ways.marks.get(&way).copied() else {
                     continue;
                 };
-                match tokio::task::spawn_blocking(move || end_flows(mark, flows)).await {
+                let reset = self.ways.reset;
+                let ending = move || end_flows(mark, flows, reset);
+                match tokio::task::spawn_blocking(ending).await {
                     Ok(Ok(ended)) => tracing::warn!("{way} is down: {ended}"),
                     Ok(Err(error)) => {
                         tracing::warn!("{way} is down, and its flows stand still: {error}")

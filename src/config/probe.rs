@@ -78,6 +78,13 @@ settings! {
     }
 }
 
+impl ProbeConfig {
+    /// True if gateways are probed.
+    pub fn is_active(&self) -> bool {
+        self.enabled && !self.targets.is_empty()
+    }
+}
+
 /// Reads a target: a host and a port.
 pub(super) fn target(text: &str) -> Result<Target, String> {
     let wrong = |hint: String| Err(format!("{text:?} is not a target: {hint}"));

@@ -82,6 +82,9 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         for family in Family::ALL {
             if let Some(pins) = pins.get(family) {
                 pins.mark(&mut policy);
+                if inputs.config.probe.is_active() {
+                    policy.extend(Hook::ForwardEnded, pins.resets());
+                }
             }
         }
         counting.complete(inputs.backend, &mut policy);

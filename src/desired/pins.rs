@@ -304,6 +304,17 @@ impl Pins {
         }
     }
 
+    /// The resets of the family's forwarded connections that the agent has ended. Only nf_tables has a
+    /// place for them.
+    pub(super) fn resets(&self) -> Vec<FwRule> {
+        let reset = FwRule {
+            family: Some(self.family),
+            matches: vec![Match::FlowMark(self.marks.ended_flow())],
+            verdict: Statement::Reset,
+        };
+        self.realms.is_none().then_some(reset).into_iter().collect()
+    }
+
     /// Flow mark and packet mark of each slot, and of the bypass path; for a slot with the match of
     /// packets on another path.
     fn of_flows(&self) -> impl Iterator<Item = (Mark, Mark, Option<Match>)> {

@@ -22,11 +22,14 @@ pub enum Piece {
     Switch,
     /// The byte counters, with the flow marks of the paths.
     Counting,
+    /// The resets of forwarded connections that the agent has ended.
+    Ended,
 }
 
 impl Piece {
     /// The parts that translation and guard work without, the least important part first.
-    pub const OPTIONAL: [Piece; 6] = [
+    pub const OPTIONAL: [Piece; 7] = [
+        Piece::Ended,
         Piece::Counting,
         Piece::Switch,
         Piece::Closed,
@@ -44,6 +47,7 @@ impl Piece {
         match self {
             Piece::All => true,
             Piece::Counting => counts,
+            Piece::Ended => hook == Hook::ForwardEnded,
             Piece::Switch => hook.is_of_switch(),
             Piece::Closed => hook == Hook::PostroutingClosed || hook.is_of_pins() || pins,
             Piece::Last => hook == Hook::PostroutingLast,

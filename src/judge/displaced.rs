@@ -32,6 +32,8 @@ pub struct Pins {
     bypass: PerFamily<Option<Vec<IpAddr>>>,
     /// NAT role: the same of egress flows.
     egress_of_nat: PerFamily<Option<Vec<IpAddr>>>,
+    /// True if the firewall resets the forwarded connections with the mark of ended ones.
+    pub resets_ended: bool,
 }
 
 /// The path of a pinned flow.
@@ -172,6 +174,7 @@ impl Pins {
             gateways,
             bypass: PerFamily::from_fn(|family| through(family, 0)),
             egress_of_nat: PerFamily::from_fn(egress),
+            resets_ended: false,
         })
     }
 

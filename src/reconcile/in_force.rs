@@ -30,16 +30,20 @@ impl InForce {
 
     /// True if the firewall drops packets of this host on neither path.
     pub fn is_closed(&self) -> bool {
+        self.has_chain(Hook::PostroutingClosed)
+    }
+
+    fn has_chain(&self, hook: Hook) -> bool {
         let FirewallGoal::Policy { ruleset, .. } = &self.goal.firewall else {
             return false;
         };
-        let mut chains = ruleset.chains.iter();
-        chains.any(|chain| chain.hook == Hook::PostroutingClosed)
+        ruleset.chains.iter().any(|chain| chain.hook == hook)
     }
 
     /// The pins of open flows; `None` if no family has any.
     pub fn pins(&self, config: &Config) -> Option<Pins> {
-        let pins = Pins::of(config, &self.goal.routes, &self.goal.rules)?;
+        let mut pins = Pins::of(config, &self.goal.routes, &self.goal.rules)?;
+        pins.resets_ended = self.has_chain(Hook::ForwardEnded);
         let mut families = Family::ALL.into_iter();
         families.any(|family| pins.are_in(family)).then_some(pins)
     }

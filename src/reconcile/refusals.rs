@@ -37,6 +37,10 @@ pub(super) fn degradations(role: Role, refused: &Refusals) -> Vec<Degradation> {
             // The desired state goes without policies and names them.
             Piece::Switch => return None,
             Piece::Counting => (Part::Counting, "bytes are not counted by path"),
+            Piece::Ended => (
+                Part::Egress,
+                "forwarded connections get no reset when their gateway is down, and stand still",
+            ),
         };
         let reason = format!("{effect}: the firewall refuses the rules ({words})");
         Some(Degradation::new(part, *family, reason).with_advice(ADVICE))

@@ -126,6 +126,12 @@ impl PinMarks {
         self.egress(self.last() - 2)
     }
 
+    /// The mark of open flows that the agent has ended: their next packet gets a reset. On flows alone,
+    /// where the value of [`PinMarks::lookup_none`] means nothing else.
+    pub fn ended_flow(self) -> Mark {
+        self.lookup_none()
+    }
+
     /// The mark of look-ups in the bypass table alone. No packet that leaves carries the mark.
     pub fn lookup_bypass(self) -> Mark {
         self.egress(self.last() - 1)

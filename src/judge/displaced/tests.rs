@@ -24,6 +24,7 @@ fn pins() -> Pins {
             ipv6: None,
         },
         egress_of_nat: PerFamily::default(),
+        resets_ended: false,
     }
 }
 

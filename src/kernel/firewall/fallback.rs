@@ -213,9 +213,9 @@ impl Fallback {
 /// The optional parts outside of the policy that iptables checks.
 fn fixed(backend: &dyn FirewallBackend) -> &'static [Piece] {
     if backend.has_own_place_for_last() && backend.marks_forwarded() {
-        &[Piece::Last, Piece::Switch, Piece::Closed]
+        &[Piece::Ended, Piece::Last, Piece::Switch, Piece::Closed]
     } else if backend.has_own_place_for_last() {
-        &[Piece::Last, Piece::Switch]
+        &[Piece::Ended, Piece::Last, Piece::Switch]
     } else {
         &[]
     }

@@ -33,6 +33,9 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 /// True once the kernel has refused the nat chain of the table (`inet` has nat since Linux 5.2).
 static NAT_REFUSED: AtomicBool = AtomicBool::new(false);
 
+/// True once the kernel has refused the resets of ended connections.
+static RESETS_REFUSED: AtomicBool = AtomicBool::new(false);
+
 /// iptables, and the table beside it.
 pub(super) struct Guarded {
     rules: IptablesBackend,
@@ -85,6 +88,9 @@ impl Guarded {
         if !chains.is_empty() && translates(ruleset) && !NAT_REFUSED.load(Ordering::Relaxed) {
             chains.insert(Hook::PostroutingNat, Vec::new());
         }
+        if RESETS_REFUSED.load(Ordering::Relaxed) {
+            chains.remove(&Hook::ForwardEnded);
+        }
         let chains = chains.into_iter();
         let last = Ruleset {
             chains: chains.map(|(hook, rules)| Chain { hook, rules }).collect(),
@@ -117,6 +123,12 @@ impl Guarded {
 
     fn install(&mut self, last: &Ruleset) -> Result<(), FirewallError> {
         match self.table.replace(last) {
+            Err(FirewallError::Refused { .. }) if last.chains.iter().any(resets) => {
+                RESETS_REFUSED.store(true, Ordering::Relaxed);
+                let mut rest = last.clone();
+                rest.chains.retain(|chain| !resets(chain));
+                self.install(&rest)
+            }
             Err(FirewallError::Refused { .. }) if last.chains.iter().any(keeps_flows) => {
                 NAT_REFUSED.store(true, Ordering::Relaxed);
                 let mut rest = last.clone();
@@ -323,6 +335,11 @@ fn drops(text: &[String]) -> Vec<&String> {
     let begin = lines.find(|line| line.starts_with("  chain last "));
     let rules = lines.take_while(|line| !is_chain(line) && !line.starts_with("  set "));
     begin.into_iter().chain(rules).collect()
+}
+
+/// True for the chain of resets.
+fn resets(chain: &Chain) -> bool {
+    chain.hook == Hook::ForwardEnded
 }
 
 /// True if iptables translates.

@@ -1,9 +1,10 @@
 //! Destroys TCP sockets of this host that stand still, over `NETLINK_SOCK_DIAG`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::ends::Ends;
+use super::entry::Tracked;
 use super::sockets::{
     NETLINK_SOCK_DIAG, OPEN, SOCK_DIAG_BY_FAMILY, TCP, is_absent, parse, request, state,
 };
@@ -26,14 +27,16 @@ const EOPNOTSUPP: i32 = 95;
 
 /// A connection that has received a packet within this time goes on: its gateway may refuse new flows
 /// alone. Rounds of probes have failed for longer.
-const ALIVE_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const ALIVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The sockets of some connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Destroyed {
     pub(super) destroyed: u32,
     /// Received a packet a moment ago.
     pub(super) alive: u32,
+    /// The connections with a socket here, whatever became of it.
+    pub(super) of_host: HashSet<Ends>,
 }
 
 /// Destroys the sockets of these connections, each with its ends in the direction from this host, unless
@@ -41,7 +44,7 @@ pub(super) struct Destroyed {
 ///
 /// A request by the ends alone would fall back to a listening socket at the source, so each socket is
 /// named by its cookie from a listing without listening sockets.
-pub(super) fn destroy(connections: &HashSet<Ends>) -> Result<Destroyed, WireError> {
+pub(super) fn destroy(connections: &HashMap<Ends, Tracked>) -> Result<Destroyed, WireError> {
     let mut found = Destroyed::default();
     if connections.is_empty() {
         return Ok(found);
@@ -51,7 +54,9 @@ pub(super) fn destroy(connections: &HashSet<Ends>) -> Result<Destroyed, WireErro
         let mut stuck = Vec::new();
         let listed = listing.ask(SOCK_DIAG_BY_FAMILY, DUMP, &listing_of(family), |frame| {
             let (_, source, target) = parse(frame.body).ok_or(WireError::Malformed("a socket"))?;
-            if connections.contains(&Ends { source, target }) {
+            let ends = Ends { source, target };
+            if connections.contains_key(&ends) {
+                found.of_host.insert(ends);
                 let id = frame.body.get(ID).ok_or(WireError::Malformed("a socket"))?;
                 if is_alive(frame.body)? {
                     found.alive += 1;

@@ -4,21 +4,26 @@
 //! new flow on another way, and the application notices nothing. An open connection loses its socket:
 //! the application gets an error at once. Its entry stays, so that packets under way go to the gateway
 //! that is down instead of another one, whose NAT does not know the connection.
+//!
+//! An open connection that this host forwards, of a container or a guest, has no socket here. Its entry
+//! gets a mark of its own, and a rule of the firewall answers the next packet with a reset: both ends of
+//! the packet are known then, and the sequence number too, which no table of the kernel shows. A client
+//! that sends nothing gets no reset.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::conntrack::Conntrack;
-use super::destroyer::destroy;
+use super::destroyer::{ALIVE_WITHIN, destroy};
 use super::ends::Ends;
-use super::entry;
+use super::entry::{self, Tracked};
 use super::error::{FlowError, failed};
 use super::filter::Filter;
 use super::listing::tcp_state;
-use super::request;
+use super::request::{self, CTA_TIMEOUT};
 use super::sockets::TCP;
 use crate::health::Stuck;
-use crate::kernel::wire::{NFGEN_LEN, attributes};
+use crate::kernel::wire::{Attribute, NFGEN_LEN, attributes, find};
 use crate::types::Mark;
 
 /// Conntrack's states of a connection that is being opened: `TCP_CONNTRACK_SYN_SENT` and `…_SYN_RECV`
@@ -26,6 +31,10 @@ use crate::types::Mark;
 const OPENING: [u8; 2] = [1, 2];
 /// Those of an open one: `…_ESTABLISHED`, `…_FIN_WAIT` and `…_CLOSE_WAIT`, which may still carry data.
 const OPEN: [u8; 3] = [3, 4, 5];
+
+/// The kernel's default for connections with unacknowledged data, in seconds
+/// (nf_conntrack_tcp_timeout_unacknowledged, net/netfilter/nf_conntrack_proto_tcp.c).
+const UNANSWERED: u32 = 300;
 
 /// The most flows of each kind that one call ends, some 10 MB of memory.
 const MOST: usize = 65_536;
@@ -37,9 +46,11 @@ pub struct Ended {
     pub begun_anew: u32,
     /// Open connections of this host whose sockets were destroyed.
     pub connections: u32,
-    /// Open connections of this host that still receive packets, and go on.
+    /// Open connections that this host forwards: their next packet gets a reset.
+    pub forwarded: u32,
+    /// Open connections that still receive packets, and go on.
     pub alive: u32,
-    /// Open connections without a socket here, or whose socket the kernel cannot destroy.
+    /// Open connections whose socket the kernel cannot destroy, or that no rule resets.
     pub left: u32,
 }
 
@@ -48,6 +59,7 @@ impl fmt::Display for Ended {
         let Ended {
             begun_anew,
             connections,
+            forwarded,
             alive,
             left,
         } = self;
@@ -55,28 +67,37 @@ impl fmt::Display for Ended {
             f,
             "{connections} open connections ended, {begun_anew} flows begin anew on another way"
         )?;
+        if *forwarded > 0 {
+            write!(
+                f,
+                ", {forwarded} forwarded connections get a reset at their next packet"
+            )?;
+        }
         if *alive > 0 {
             write!(f, ", {alive} connections still receive packets and go on")?;
         }
         if *left > 0 {
             write!(
                 f,
-                ", {left} connections are left: no socket of this host, or a kernel without INET_DIAG_DESTROY"
+                ", {left} connections are left: a kernel without INET_DIAG_DESTROY, or forwarded ones without nf_tables"
             )?;
         }
         Ok(())
     }
 }
 
-/// Ends these flows with a mark, if they stand still. Blocks; works on the network namespace of the calling
-/// thread. Needs CAP_NET_ADMIN.
+/// Ends these flows with a mark, if they stand still. Forwarded connections get the mark `reset`, with
+/// which the firewall resets them; `None` without such a rule. Blocks; works on the network namespace of
+/// the calling thread. Needs CAP_NET_ADMIN.
 ///
 /// # Errors
 /// The kernel lists no flows, or refuses a change.
-pub fn end_flows(mark: Mark, flows: Stuck) -> Result<Ended, FlowError> {
+pub fn end_flows(mark: Mark, flows: Stuck, reset: Option<Mark>) -> Result<Ended, FlowError> {
     let mut conntrack = Conntrack::open()?;
     let filter = Filter::marked(mark);
-    let mut open: HashSet<Ends> = HashSet::new();
+    let fresh = Fresh::now();
+    let mut open: HashMap<Ends, Tracked> = HashMap::new();
+    let mut moving: HashSet<Ends> = HashSet::new();
     let mut anew = Vec::new();
     conntrack.each_entry(filter, |body| {
         let flow = entry::parse(body)?;
@@ -91,20 +112,92 @@ pub fn end_flows(mark: Mark, flows: Stuck) -> Result<Ended, FlowError> {
         if (opening || (all && flow.protocol != TCP)) && anew.len() < MOST {
             anew.push(request::delete(&flow));
         } else if all && state.is_some_and(|state| OPEN.contains(&state)) && open.len() < MOST {
-            open.insert(flow.original);
+            if fresh.is_answered(&more) {
+                moving.insert(flow.original);
+            }
+            open.insert(flow.original, flow);
         }
         Ok(())
     })?;
-    let written = conntrack.delete(&anew);
+    let mut written = conntrack.delete(&anew);
+    let begun_anew = written.updated;
     let sockets = destroy(&open).map_err(failed("destroy the sockets of open connections"))?;
-    let touched = sockets.destroyed + sockets.alive;
-    let ended = Ended {
-        begun_anew: written.updated,
+    let all = count(open.len());
+    open.retain(|ends, _| !sockets.of_host.contains(ends));
+    let forwarded = open.len();
+    open.retain(|ends, _| !moving.contains(ends));
+    let alive = sockets.alive + count(forwarded - open.len());
+    let mut ended = Ended {
+        begun_anew,
         connections: sockets.destroyed,
-        alive: sockets.alive,
-        left: u32::try_from(open.len())
-            .unwrap_or(u32::MAX)
-            .saturating_sub(touched),
+        alive,
+        ..Ended::default()
     };
+    if let Some(reset) = reset {
+        let marked: Vec<_> = open
+            .values()
+            .map(|flow| request::mark(flow, reset))
+            .collect();
+        let marked = conntrack.change(&marked);
+        ended.forwarded = marked.updated;
+        written.add(marked);
+    }
+    ended.left = all.saturating_sub(ended.connections + ended.forwarded + alive);
     written.failure.map_or(Ok(ended), Err)
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The lifetime of an entry of an open connection whose last packet was an answer, a moment ago.
+///
+/// Conntrack shortens the lifetime to [`UNANSWERED`] while data of either side waits for its
+/// acknowledgement, and sets the whole lifetime with each other packet.
+struct Fresh {
+    established: u32,
+}
+
+impl Fresh {
+    fn now() -> Fresh {
+        Fresh {
+            established: request::established_timeout(),
+        }
+    }
+
+    fn is_answered(&self, more: &[Attribute<'_>]) -> bool {
+        let left = find(more, CTA_TIMEOUT).and_then(|seconds| seconds.be32());
+        let least = self
+            .established
+            .saturating_sub(ALIVE_WITHIN.as_secs() as u32);
+        left.is_some_and(|left| left > UNANSWERED && left >= least)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::wire::Attributes;
+
+    #[test]
+    fn connection_is_alive_only_with_a_fresh_and_whole_lifetime() {
+        let fresh = Fresh {
+            established: 432_000,
+        };
+        for (left, alive) in [
+            (432_000, true),
+            (431_999, true),
+            (431_990, false),
+            (300, false),
+            (299, false),
+        ] {
+            let list = Attributes::new().put_be32(CTA_TIMEOUT, left).into_bytes();
+            let list = attributes(&list).unwrap();
+            assert_eq!(fresh.is_answered(&list), alive, "{left}");
+        }
+        assert!(!fresh.is_answered(&[]), "unknown");
+        let short = Fresh { established: 300 };
+        let list = Attributes::new().put_be32(CTA_TIMEOUT, 300).into_bytes();
+        assert!(!short.is_answered(&attributes(&list).unwrap()));
+    }
 }

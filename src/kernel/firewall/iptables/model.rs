@@ -178,6 +178,7 @@ pub fn place(hook: Hook) -> Option<(&'static str, &'static str, &'static str)> {
         Hook::PreroutingPin
         | Hook::PreroutingMark
         | Hook::ForwardUnmark
+        | Hook::ForwardEnded
         | Hook::OutputPin
         | Hook::PostroutingPin
         | Hook::PostroutingLast => return None,

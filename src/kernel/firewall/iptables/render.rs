@@ -80,6 +80,7 @@ fn verdict(rule: &FwRule, hook: Hook) -> Result<String, String> {
             count_comment(*path, hook)
         )),
         Statement::CountWay(..) => Err("counting by the direction of a way".to_owned()),
+        Statement::Reset => Err("a reset: only the table filter has them".to_owned()),
         Statement::Accept if nat => Ok("-j ACCEPT".to_owned()),
         Statement::Accept => Ok("-j RETURN".to_owned()),
         Statement::Drop | Statement::DropCounted(_) | Statement::DropTraced(..) => {

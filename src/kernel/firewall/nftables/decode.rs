@@ -93,6 +93,7 @@ impl Decoder {
             "cmp" => self.cmp(body),
             "lookup" => self.lookup(body),
             "nat" => self.nat(body),
+            "reject" => self.reject(body),
             "masq" if body.is_empty() => self.say("masquerade"),
             // The numbers of a counter are not a part of the policy.
             "counter" => self.say("counter"),
@@ -341,6 +342,14 @@ impl Decoder {
         }
         let name = find(&list, NFTA_OBJREF_IMM_NAME)?.text();
         self.say(format!("counter name {name:?}"))
+    }
+
+    fn reject(&mut self, body: &[u8]) -> Option<()> {
+        let list = only(body, &[NFTA_REJECT_TYPE])?;
+        if number(&list, NFTA_REJECT_TYPE)? != NFT_REJECT_TCP_RST {
+            return None;
+        }
+        self.say("reject with tcp reset")
     }
 
     fn nat(&mut self, body: &[u8]) -> Option<()> {

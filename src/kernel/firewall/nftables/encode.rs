@@ -65,6 +65,7 @@ fn encode_chain(chain: &Chain, sets: &mut Vec<SetState>) -> Result<ChainState, F
         Hook::OutputReroute => ("output", "route", NF_INET_LOCAL_OUT, -150),
         Hook::OutputPin => ("output-pin", "route", NF_INET_LOCAL_OUT, -149),
         Hook::Forward => ("forward", "filter", NF_INET_FORWARD, -150),
+        Hook::ForwardEnded => ("ended", "filter", NF_INET_FORWARD, -149),
         Hook::PostroutingClosed => ("closed", "filter", NF_INET_POST_ROUTING, -152),
         Hook::PostroutingPin => ("postrouting-pin", "filter", NF_INET_POST_ROUTING, -151),
         Hook::PostroutingCount => ("count", "filter", NF_INET_POST_ROUTING, -150),
@@ -307,6 +308,7 @@ fn encode_verdict(
         Statement::Masquerade => counted.masquerade(),
         Statement::Accept => counted.verdict(NF_ACCEPT),
         Statement::Drop => counted.verdict(NF_DROP),
+        Statement::Reset => expressions.reset(),
     })
 }
 

@@ -279,6 +279,15 @@ impl Expressions {
         self.add("objref", reference)
     }
 
+    /// Answers a TCP packet with a reset, and drops the packet.
+    pub(super) fn reset(self) -> Self {
+        let kind = Attributes::new().put_be32(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST);
+        self.meta(NFT_META_L4PROTO)
+            .compare(NFT_CMP_EQ, &[IPPROTO_TCP])
+            .counter()
+            .add("reject", kind)
+    }
+
     pub(super) fn masquerade(self) -> Self {
         self.add("masq", Attributes::new())
     }

@@ -292,6 +292,9 @@ pub(super) const NFTA_LIMIT_TYPE: u16 = 4;
 pub(super) const NFTA_LIMIT_FLAGS: u16 = 5;
 pub(super) const NFTA_LIMIT_PAD: u16 = 6;
 
+pub(super) const NFTA_REJECT_TYPE: u16 = 1;
+pub(super) const NFT_REJECT_TCP_RST: u32 = 1;
+
 pub(super) const NFTA_LOG_PREFIX: u16 = 2;
 pub(super) const NFTA_LOG_LEVEL: u16 = 5;
 pub(super) const NFTA_LOG_FLAGS: u16 = 6;
