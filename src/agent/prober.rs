@@ -331,8 +331,8 @@ impl<'a> Probing<'a> {
                 let Some(mark) = self.ways.marks.get(&way).copied() else {
                     continue;
                 };
-                let reset = self.ways.reset;
-                let ending = move || end_flows(mark, flows, reset);
+                let (family, reset) = (way.family(), self.ways.reset);
+                let ending = move || end_flows(family, mark, flows, reset);
                 match tokio::task::spawn_blocking(ending).await {
                     Ok(Ok(ended)) => tracing::warn!("{way} is down: {ended}"),
                     Ok(Err(error)) => {

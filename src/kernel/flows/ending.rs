@@ -24,7 +24,7 @@ use super::request::{self, CTA_TIMEOUT};
 use super::sockets::TCP;
 use crate::health::Stuck;
 use crate::kernel::wire::{Attribute, NFGEN_LEN, attributes, find};
-use crate::types::Mark;
+use crate::types::{Family, Mark};
 
 /// Conntrack's states of a connection that is being opened: `TCP_CONNTRACK_SYN_SENT` and `…_SYN_RECV`
 /// (linux/netfilter/nf_conntrack_tcp.h).
@@ -86,13 +86,19 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Ends these flows with a mark, if they stand still. Forwarded connections get the mark `reset`, with
-/// which the firewall resets them; `None` without such a rule. Blocks; works on the network namespace of
-/// the calling thread. Needs CAP_NET_ADMIN.
+/// Ends these flows of a family with a mark, if they stand still: the gateways of both families have the
+/// same marks. Forwarded connections get the mark `reset`, with which the firewall resets them; `None`
+/// without such a rule. Blocks; works on the network namespace of the calling thread. Needs
+/// CAP_NET_ADMIN.
 ///
 /// # Errors
 /// The kernel lists no flows, or refuses a change.
-pub fn end_flows(mark: Mark, flows: Stuck, reset: Option<Mark>) -> Result<Ended, FlowError> {
+pub fn end_flows(
+    family: Family,
+    mark: Mark,
+    flows: Stuck,
+    reset: Option<Mark>,
+) -> Result<Ended, FlowError> {
     let mut conntrack = Conntrack::open()?;
     let filter = Filter::marked(mark);
     let fresh = Fresh::now();
@@ -102,7 +108,7 @@ pub fn end_flows(mark: Mark, flows: Stuck, reset: Option<Mark>) -> Result<Ended,
     conntrack.each_entry(filter, |body| {
         let flow = entry::parse(body)?;
         // The kernel ignores a filter that it doesn't know.
-        if !filter.accepts(&flow) {
+        if !filter.accepts(&flow) || Family::of(flow.original.source.ip()) != family {
             return Ok(());
         }
         let more = attributes(body.get(NFGEN_LEN..).unwrap_or_default())?;
