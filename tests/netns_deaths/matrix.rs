@@ -1,0 +1,99 @@
+//! Each death × NATs × spread × firewall, both families at once.
+
+use std::time::Duration;
+
+use lab::*;
+
+use crate::death::{ALL, Death};
+use crate::packets::Firewall;
+use crate::scene::{ENDED_WITHIN, NEW_WITHIN, Seen, Setup, suffer};
+use crate::{is_long, not_run};
+
+/// The limit of seven deaths.
+const WITHIN: Duration = Duration::from_secs(900);
+
+/// The promises about one death.
+fn judge(setup: Setup, death: Death, seen: &Seen) {
+    let scene = || format!("{setup:?} {death:?}: {seen}");
+    assert_eq!(seen.broken, 0, "flows of living NATs: {}", scene());
+    if setup.spread == "flow" {
+        assert!(seen.living > 0, "no flow through a living NAT: {}", scene());
+    }
+    if !death.is_whole() {
+        // Half of the probes pass. Most rounds of some hold against the NAT sooner or later, and it stays
+        // away then, since its hold is one of good rounds alone: one change a family.
+        assert!(seen.changes <= 2, "{}", scene());
+        return;
+    }
+    assert!(seen.slowest <= NEW_WITHIN, "{}", scene());
+    assert_eq!(seen.ended, seen.stuck, "{}", scene());
+    assert!(seen.last_end <= ENDED_WITHIN, "{}", scene());
+    // The NAT refuses connections with errors: these reach the client, which tries again.
+    if death != Death::Uplink {
+        assert_eq!(seen.failed, 0, "{}", scene());
+    }
+    assert!(seen.impaired <= NEW_WITHIN, "{}", scene());
+}
+
+fn run(nats: usize, spread: &'static str, firewall: Firewall, deaths: &[Death]) {
+    let setup = Setup {
+        nats,
+        spread,
+        firewall,
+    };
+    setup.build("", |lab, machine| {
+        for death in deaths {
+            let seen = suffer(lab, machine, setup, *death);
+            judge(setup, *death, &seen);
+        }
+    });
+}
+
+#[test]
+fn half_dead_and_without_a_link() {
+    isolated(|| {
+        let deaths = [Death::HalfDead, Death::Link];
+        run(3, "order", Firewall::Nftables, &deaths);
+    });
+}
+
+#[test]
+fn without_an_uplink_with_iptables() {
+    isolated(|| run(2, "flow", Firewall::Iptables, &[Death::Uplink]));
+}
+
+macro_rules! matrix {
+    ($($name:ident: $nats:literal $spread:literal $firewall:ident,)*) => {
+        $(#[test]
+        fn $name() {
+            if is_long() {
+                Isolation::default().deadline(WITHIN).run(|| {
+                    run($nats, $spread, Firewall::$firewall, &ALL);
+                });
+            } else {
+                not_run();
+            }
+        })*
+    };
+}
+
+matrix! {
+    two_by_host_nftables: 2 "host" Nftables,
+    two_by_host_iptables: 2 "host" Iptables,
+    two_by_flow_nftables: 2 "flow" Nftables,
+    two_by_flow_iptables: 2 "flow" Iptables,
+    two_by_order_nftables: 2 "order" Nftables,
+    two_by_order_iptables: 2 "order" Iptables,
+    three_by_host_nftables: 3 "host" Nftables,
+    three_by_host_iptables: 3 "host" Iptables,
+    three_by_flow_nftables: 3 "flow" Nftables,
+    three_by_flow_iptables: 3 "flow" Iptables,
+    three_by_order_nftables: 3 "order" Nftables,
+    three_by_order_iptables: 3 "order" Iptables,
+    seven_by_host_nftables: 7 "host" Nftables,
+    seven_by_host_iptables: 7 "host" Iptables,
+    seven_by_flow_nftables: 7 "flow" Nftables,
+    seven_by_flow_iptables: 7 "flow" Iptables,
+    seven_by_order_nftables: 7 "order" Nftables,
+    seven_by_order_iptables: 7 "order" Iptables,
+}
