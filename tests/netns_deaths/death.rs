@@ -2,6 +2,8 @@
 
 use lab::*;
 
+use crate::delay::Delay;
+
 /// A way to die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Death {
@@ -17,27 +19,41 @@ pub enum Death {
     HalfDead,
     /// The link to the internet is down: the NAT answers with errors of ICMP.
     Uplink,
+    /// Each packet leaves two seconds late.
+    Slow,
     /// Three of ten packets are lost, in each direction.
     Lossy,
 }
 
-pub const ALL: [Death; 7] = [
+pub const ALL: [Death; 8] = [
     Death::Process,
     Death::Silent,
     Death::Link,
     Death::Dropping,
     Death::HalfDead,
     Death::Uplink,
+    Death::Slow,
     Death::Lossy,
 ];
 
+/// The parts of a death that end with the value.
+pub struct Wound {
+    _delay: Option<Delay>,
+}
+
 impl Death {
-    /// True if no new flow passes.
-    pub fn is_whole(self) -> bool {
+    /// True if the probes must find the NAT down: no answer comes within their limit.
+    pub fn is_found(self) -> bool {
         self != Death::Lossy
     }
 
-    pub fn strike(self, nat: &Ns) {
+    /// True if open flows stand still.
+    pub fn stops_flows(self) -> bool {
+        !matches!(self, Death::Slow | Death::Lossy)
+    }
+
+    /// Lets the NAT die; `None` if this kernel cannot.
+    pub fn strike(self, nat: &Ns) -> Option<Wound> {
         match self {
             Death::Process => forward(nat, "0"),
             Death::Silent => nat.nft(
@@ -63,6 +79,11 @@ impl Death {
                  }",
             ),
             Death::Uplink => nat.ip(&format!("link set {PUBLIC_LINK} down")).clear(),
+            Death::Slow => {
+                return Delay::start(nat).map(|delay| Wound {
+                    _delay: Some(delay),
+                });
+            }
             Death::Lossy => nat.nft(
                 "table inet dead {
                    chain forward { type filter hook forward priority -300; policy accept;
@@ -70,6 +91,7 @@ impl Death {
                  }",
             ),
         }
+        Some(Wound { _delay: None })
     }
 
     /// Undoes the death.
@@ -79,6 +101,8 @@ impl Death {
             Death::Process => forward(nat, "1"),
             Death::Silent => nat.nft("delete table inet dead\ndelete table arp dead"),
             Death::Dropping | Death::HalfDead | Death::Lossy => nat.nft("delete table inet dead"),
+            // The end of the wound.
+            Death::Slow => {}
             Death::Link => nat.ip_batch(&format!(
                 "link set {PRIVATE_LINK} up\n\
                  addr replace {}/64 dev {PRIVATE_LINK} nodad\n",

@@ -68,7 +68,7 @@ fn forwarded(firewall: Firewall) {
         count_from_now(lab);
         let datagrams = [PARTNER, PARTNER6].map(|to| Datagrams::open(&guest, to));
         assert_eq!(datagrams.each_ref().map(Datagrams::seen), seen());
-        Death::HalfDead.strike(lab.ns("nat1"));
+        Death::HalfDead.strike(lab.ns("nat1")).unwrap();
         let died = Instant::now();
         eventually("new flows take the second NAT", || {
             seen() == through(lab.nat2)

@@ -9,6 +9,8 @@
 
 mod clients;
 mod death;
+mod delay;
+mod fleet;
 mod forwarded;
 mod matrix;
 mod outages;

@@ -9,7 +9,7 @@ use crate::packets::Firewall;
 use crate::scene::{ENDED_WITHIN, NEW_WITHIN, Seen, Setup, suffer};
 use crate::{is_long, not_run};
 
-/// The limit of seven deaths.
+/// The limit of all deaths.
 const WITHIN: Duration = Duration::from_secs(900);
 
 /// The promises about one death.
@@ -19,20 +19,25 @@ fn judge(setup: Setup, death: Death, seen: &Seen) {
     if setup.spread == "flow" {
         assert!(seen.living > 0, "no flow through a living NAT: {}", scene());
     }
-    if !death.is_whole() {
+    if !death.is_found() {
         // Half of the probes pass. Most rounds of some hold against the NAT sooner or later, and it stays
         // away then, since its hold is one of good rounds alone: one change a family.
         assert!(seen.changes <= 2, "{}", scene());
         return;
     }
+    assert!(seen.changes > 0, "{}", scene());
     assert!(seen.slowest <= NEW_WITHIN, "{}", scene());
+    assert!(seen.impaired <= NEW_WITHIN, "{}", scene());
+    if !death.stops_flows() {
+        // An answer that comes after a second may come too late for the flow to count as alive.
+        return;
+    }
     assert_eq!(seen.ended, seen.stuck, "{}", scene());
     assert!(seen.last_end <= ENDED_WITHIN, "{}", scene());
     // The NAT refuses connections with errors: these reach the client, which tries again.
     if death != Death::Uplink {
         assert_eq!(seen.failed, 0, "{}", scene());
     }
-    assert!(seen.impaired <= NEW_WITHIN, "{}", scene());
 }
 
 fn run(nats: usize, spread: &'static str, firewall: Firewall, deaths: &[Death]) {
@@ -43,18 +48,16 @@ fn run(nats: usize, spread: &'static str, firewall: Firewall, deaths: &[Death]) 
     };
     setup.build("", |lab, machine| {
         for death in deaths {
-            let seen = suffer(lab, machine, setup, *death);
-            judge(setup, *death, &seen);
+            if let Some(seen) = suffer(lab, machine, setup, *death) {
+                judge(setup, *death, &seen);
+            }
         }
     });
 }
 
 #[test]
-fn half_dead_and_without_a_link() {
-    isolated(|| {
-        let deaths = [Death::HalfDead, Death::Link];
-        run(3, "order", Firewall::Nftables, &deaths);
-    });
+fn half_dead() {
+    isolated(|| run(3, "order", Firewall::Nftables, &[Death::HalfDead]));
 }
 
 #[test]

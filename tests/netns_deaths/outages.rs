@@ -92,7 +92,7 @@ fn all_dead(nats: usize, outage: Duration, probe: &str) {
         assert!(flows.iter().all(|flow| nat_of(lab, flow.seen) == Some(first)));
         count_from_now(lab);
         for nat in &NATS[..nats] {
-            Death::HalfDead.strike(lab.ns(nat));
+            Death::HalfDead.strike(lab.ns(nat)).unwrap();
         }
         let died = Instant::now();
         thread::sleep(outage);
@@ -142,7 +142,7 @@ fn flapping(probe: &str) {
         agent.wait_in_force();
         let strangers = Newcomers::start(lab.ns("host1"), &[PARTNER, PARTNER6]);
         for _ in 0..15 {
-            Death::HalfDead.strike(lab.ns("nat1"));
+            Death::HalfDead.strike(lab.ns("nat1")).unwrap();
             thread::sleep(Duration::from_secs(2));
             Death::HalfDead.heal(lab, "nat1");
             thread::sleep(Duration::from_secs(2));
@@ -230,5 +230,58 @@ fn outage_of_all_servers_changes_nothing() {
         let lines = [PARTNER, PARTNER6, OPERATOR, OPERATOR6].map(|to| SocketAddr::new(to, PORT));
         let mirrors = [MIRROR, MIRROR6].map(|to| SocketAddr::new(to, 80));
         outage(&[&lines[..], &mirrors].concat(), true);
+    });
+}
+
+/// Gives the whole lab its own list of host names; later calls change it.
+fn set_hosts(text: &str) {
+    let own = scratch().join("hosts");
+    let bound = own.exists();
+    std::fs::write(&own, text).unwrap();
+    if !bound {
+        let mut mount = std::process::Command::new("mount");
+        let status = mount.arg("--bind").arg(&own).arg("/etc/hosts").status();
+        assert!(status.unwrap().success());
+    }
+}
+
+/// A name keeps its former addresses.
+#[test]
+fn outage_of_name_resolution_changes_nothing_and_a_death_is_still_found() {
+    isolated(|| {
+        let lab = Lab::with_nats(2);
+        let [known, silent] = ["127.0.0.1 localhost\n", "nameserver 192.0.2.200\n"];
+        set_hosts(&format!(
+            "{known}{PARTNER} partner.example\n{PARTNER6} partner.example\n"
+        ));
+        set_resolv_conf(silent);
+        let settings = |hold: u8| {
+            let gateways = ["nat1", "nat2"].map(|name| lab.nat(name));
+            let gateways = gateways.map(|nat| format!("\"{}\", \"{}\"", nat.private, nat.private6));
+            format!(
+                "[egress]\nspread = \"order\"\ngateways = [{}]\n\
+                 [probe]\ninterval = \"1s\"\nhold = \"{hold}s\"\ntargets = [\"partner.example:{PORT}\"]\n",
+                gateways.join(", ")
+            )
+        };
+        let mut machine = Machine::new(&lab, "host1", Firewall::Nftables, &settings(10));
+        let agent = machine.agent();
+        agent.wait_in_force();
+        let answers = |status: &serde_json::Value| {
+            let gateways = status["gateways"].as_array().into_iter().flatten();
+            let probed = gateways.filter(|it| it["health"]["why"] == "answers");
+            probed.count()
+        };
+        agent.wait_for("probes by name", |status| answers(status) == 4);
+
+        set_hosts(known);
+        // Other settings of the probes let the agent ask for the addresses again.
+        machine.configure(&settings(11));
+        agent.signal(rustix::process::Signal::HUP);
+        thread::sleep(Duration::from_secs(12));
+        assert_eq!(changes(&agent), 0, "{}", agent.log());
+        assert_eq!(seen(&lab), through(lab.nat1));
+        Death::HalfDead.strike(lab.ns("nat1")).unwrap();
+        eventually("the death is found", || seen(&lab) == through(lab.nat2));
     });
 }
