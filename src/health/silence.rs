@@ -69,7 +69,7 @@ impl Silence {
     }
 
     /// The refuted doubts that count: an hour of a log must not blunt the next hour.
-    fn recent(&self, now: Duration, terms: &Terms) -> u32 {
+    pub(super) fn recent(&self, now: Duration, terms: &Terms) -> u32 {
         if now.saturating_sub(self.refuted_at) < terms.hold_limit {
             self.refuted
         } else {

@@ -187,10 +187,19 @@ impl Watch {
                 }
             } else {
                 self.next.remove(&group);
+            }
+            if !self.is_compared(group) {
                 probes.extend(self.singles(group, count, now));
             }
         }
         probes
+    }
+
+    /// True if rounds ask ways without doubt for comparison. Ways that are down need none while another is
+    /// well: an answer through them says enough, and a fleet must spare the NATs that live.
+    fn is_compared(&self, group: Group) -> bool {
+        let well = |(_, way): (WayId, &Way)| !way.is_down() && !way.is_suspect();
+        self.judged(group).any(|(_, way)| way.is_suspect()) || !self.judged(group).any(well)
     }
 
     /// The time of the next call of [`Watch::due`] or [`Watch::decide`]; later calls lose nothing but
@@ -206,8 +215,8 @@ impl Watch {
         let idle = self.idle.iter().filter(|(way, _)| {
             let group = Group::of(**way);
             let served = self.targets.get(&group).is_some_and(|count| *count > 0);
-            let in_doubt = |(_, way): (WayId, &Way)| way.is_down() || way.is_suspect();
-            served && !self.judged(group).any(in_doubt)
+            let down = self.ways.get(*way).is_some_and(Way::is_down);
+            served && !down && !self.is_compared(group)
         });
         let times = next.chain(idle.map(|(_, at)| *at)).chain(ends);
         let soonest = times.chain(holds).min();
@@ -241,18 +250,17 @@ impl Watch {
     /// an outage of one hides no return of a way.
     fn round(&mut self, group: Group, count: usize, now: Duration) -> Vec<Probe> {
         let in_doubt = |way: &Way| way.is_down() || way.is_suspect();
-        let judged = self.judged(group);
-        let mut ways: Vec<WayId> = judged
-            .filter(|(_, way)| in_doubt(way))
-            .map(|(id, _)| id)
-            .collect();
+        let doubted = self.judged(group).filter(|(_, way)| in_doubt(way));
+        let mut ways: Vec<WayId> = doubted.map(|(id, _)| id).collect();
         let (Group::Egress(family) | Group::Bypass(family)) = group;
         let others = self.gateways(family).filter(|(id, _)| !ways.contains(id));
         let mut others: Vec<(bool, WayId)> = others
             .map(|(id, way)| (in_doubt(way) || !way.in_use, id))
             .collect();
         others.sort();
-        ways.extend(others.into_iter().take(COMPARED).map(|(_, id)| id));
+        if self.is_compared(group) {
+            ways.extend(others.into_iter().take(COMPARED).map(|(_, id)| id));
+        }
         let first = self.last_round as usize;
         let patient = self.pause(group, now) > self.terms.suspect_interval;
         let asked = if patient { count.min(2) } else { count };
@@ -265,20 +273,20 @@ impl Watch {
     fn singles(&mut self, group: Group, count: usize, now: Duration) -> Vec<Probe> {
         let interval = self.terms.interval;
         let mut probes = Vec::new();
-        let ways: Vec<WayId> = self.judged(group).map(|(id, _)| id).collect();
+        let ways = self.judged(group).filter(|(_, way)| !way.is_down());
+        let ways: Vec<WayId> = ways.map(|(id, _)| id).collect();
         for way in ways {
             if self.idle.get(&way).is_some_and(|idle| *idle > now) {
                 continue;
             }
             let pause = interval.mul_f64(0.9 + 0.2 * self.fraction());
-            self.idle.insert(way, now + pause);
-            if self
-                .ways
-                .get(&way)
-                .is_some_and(|way| way.is_trusted(interval, now))
-            {
+            let found = self.ways.get(&way);
+            let trusted = found.filter(|way| way.is_trusted(interval, now));
+            if let Some(back) = trusted.and_then(Way::last_back) {
+                self.idle.insert(way, back + pause.max(interval));
                 continue;
             }
+            self.idle.insert(way, now + pause);
             let target = (self.last_round as usize) % count;
             probes.extend(self.begin(group, &[(way, target)], now));
         }

@@ -145,6 +145,17 @@ impl Way {
         within(self.last_back, interval) && within(self.last_probe, interval * TRUSTED)
     }
 
+    /// The last packet that came back, by the counters.
+    pub(super) fn last_back(&self) -> Option<Duration> {
+        self.last_back
+    }
+
+    /// True if no refuted doubt lengthens the silence that the next doubt needs.
+    #[cfg(test)]
+    pub(super) fn is_doubted_at_once(&self, now: Duration, terms: &Terms) -> bool {
+        self.silence.recent(now, terms) == 0
+    }
+
     /// True if most recent rounds were good, after an outage.
     pub(super) fn answers_again(&self, terms: &Terms) -> bool {
         self.down && self.good >= terms.rise

@@ -67,7 +67,9 @@ impl Ages {
         let well = |way: &WayId, time| !truth.dead.contains(way) && age(*way) > time;
         // A patient round asks one server: with most of them out, an answer takes several rounds.
         let most = truth.out.len() * 2 < TARGETS;
-        let traffic = most && in_use.clone().all(|way| world.traffic.contains(way));
+        let at_once = |way| world.watch.ways[way].is_doubted_at_once(now, &world.watch.terms);
+        let traffic = |way| world.traffic.contains(way) && at_once(way);
+        let traffic = most && in_use.clone().all(traffic);
         // A way that may have been down for longer than `hold_limit` is probed each `interval`, with one
         // server, and comes back after two good rounds of several.
         let long = now > ProbeConfig::default().hold_limit;

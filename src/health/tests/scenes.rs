@@ -73,6 +73,31 @@ fn gateway_that_serves_open_flows_alone_is_found_by_a_probe() {
 }
 
 #[test]
+fn gateway_that_is_down_costs_the_living_ones_no_further_probes() {
+    let mut world = World::new(3, 4);
+    world.truth.dead = [gateway(1)].into();
+    world.until(gateway(1), false, seconds(16));
+    world.probes.clear();
+    world.wait(seconds(200));
+    let probes = |number| world.probes.get(&gateway(number)).copied().unwrap_or(0);
+    assert!((300..=402).contains(&probes(1)), "{:?}", world.probes);
+    for living in [2, 3] {
+        assert!((17..=24).contains(&probes(living)), "{:?}", world.probes);
+    }
+}
+
+#[test]
+fn traffic_that_has_ended_puts_off_a_probe_by_no_more_than_the_interval() {
+    let mut world = World::new(2, 4);
+    world.traffic = [gateway(1)].into();
+    world.wait(seconds(59));
+    world.traffic.clear();
+    world.probes.clear();
+    world.wait(seconds(12));
+    assert_eq!(world.probes.get(&gateway(1)).copied().unwrap_or(0), 1);
+}
+
+#[test]
 fn gateway_returns_after_the_hold_and_not_before() {
     let mut world = World::new(2, 3);
     world.traffic = [gateway(1)].into();
