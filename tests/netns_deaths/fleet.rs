@@ -1,6 +1,6 @@
 //! The load of a fleet's probes on servers and NATs: real agents in namespaces, three NATs, IPv4.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,12 +45,12 @@ fn add_hosts(lab: &Lab) -> Vec<Ns> {
         ns.ip(&format!("route add {HOSTS4} dev priv"));
         ns.nft(&format!(
             "table inet fleet {{
-               counter syn {{ }}
-               counter all {{ }}
+               counter opened {{ }}
+               counter sent {{ }}
                chain count {{
                  type filter hook forward priority -400;
-                 iifname priv counter name all
-                 iifname priv tcp flags & (syn | ack) == syn counter name syn
+                 iifname priv counter name sent
+                 iifname priv tcp flags & (syn | ack) == syn counter name opened
                }}
                chain post {{
                  type nat hook postrouting priority srcnat;
@@ -83,7 +83,7 @@ fn feed(lines: &str) {
     assert!(status.unwrap().success());
 }
 
-fn start(ns: &Ns, number: usize, source: &PathBuf, gateways: &str) -> Host {
+fn start(ns: &Ns, number: usize, source: &Path, gateways: &str) -> Host {
     let config = write_config(
         ns.name(),
         &format!(
@@ -106,7 +106,7 @@ fn counted(lab: &Lab) -> Vec<[u64; 2]> {
     let one = |nat: &&str| {
         let words = ["nft", "-j", "list", "counters", "table", "inet", "fleet"];
         let listing = lab.ns(nat).exec(&words).ok().json();
-        ["syn", "all"].map(|name| {
+        ["opened", "sent"].map(|name| {
             let mut objects = listing["nftables"].as_array().unwrap().iter();
             let found = objects.find(|object| object["counter"]["name"] == name);
             found.unwrap()["counter"]["packets"].as_u64().unwrap()

@@ -20,9 +20,9 @@ fn judge(setup: Setup, death: Death, seen: &Seen) {
         assert!(seen.living > 0, "no flow through a living NAT: {}", scene());
     }
     if !death.is_found() {
-        // Half of the probes pass. Most rounds of some hold against the NAT sooner or later, and it stays
-        // away then, since its hold is one of good rounds alone: one change a family.
-        assert!(seen.changes <= 2, "{}", scene());
+        // Half of the probes pass. Most rounds of some hold against the NAT sooner or later; after a hold of
+        // good rounds alone, which doubles with each fall, it may be used again.
+        assert!(seen.changes <= 4, "two of each family: {}", scene());
         return;
     }
     assert!(seen.changes > 0, "{}", scene());
