@@ -8,13 +8,13 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use lab::isolated;
 use lab::shell::sh;
 use trailblazer::firewall::{
-    Chain, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Path, PathTraffic, Ruleset,
-    Statement, Traffic,
+    Chain, Direction, FwRule, Hook, Match, ObservedFirewall, OwnedFirewall, Path, PathTraffic,
+    Ruleset, Statement, Traffic, WayTraffic,
 };
 use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
-use trailblazer::kernel::firewall::nftables::Nftables;
-use trailblazer::types::{Family, Mark, PathMask};
+use trailblazer::kernel::firewall::nftables::{Nftables, ways_traffic};
+use trailblazer::types::{Family, Mark, PathMask, Slot};
 
 const MASK: PathMask = PathMask(0x3000);
 
@@ -247,5 +247,61 @@ fn counters_survive_rule_changes_iptables() {
 fn counters_survive_rule_changes_iptables_legacy() {
     isolated(|| {
         iptables(("iptables-legacy", "ip6tables-legacy"));
+    });
+}
+
+/// A policy that counts IPv4 for the way of a slot and IPv6 for the egress path.
+fn by_way(slot: Slot) -> Ruleset {
+    let counts = [
+        (Family::Ipv4, Statement::CountWay(slot, Direction::Out)),
+        (Family::Ipv6, Statement::Count(Path::Egress)),
+    ];
+    let rules = counts.map(|(family, verdict)| FwRule {
+        family: Some(family),
+        matches: Vec::new(),
+        verdict,
+    });
+    Ruleset {
+        chains: vec![Chain {
+            hook: Hook::PostroutingCount,
+            rules: rules.into(),
+        }],
+    }
+}
+
+#[test]
+fn ways_are_counted_by_direction_and_a_way_that_leaves_keeps_the_sum_of_its_path() {
+    isolated(|| {
+        let mut backend = Nftables::new();
+        assert_eq!(ways_traffic().unwrap(), [].into());
+        let expected = |times| {
+            let mut sum = sent(times);
+            sum.egress.ipv4 = std::mem::take(&mut sum.bypass.ipv4);
+            Some(sum)
+        };
+        let ways = |slot, times| {
+            let out = sent(times).bypass.ipv4;
+            let way = WayTraffic {
+                out,
+                ..WayTraffic::default()
+            };
+            [((Family::Ipv4, slot), way)].into()
+        };
+        for slot in [2, 3] {
+            let policy = by_way(slot);
+            backend.replace(&policy).unwrap();
+            let text = owned(&mut backend).text;
+            assert_eq!(text, backend.render(&policy).unwrap(), "no drift");
+            let done = u64::from(slot) - 2;
+            assert_eq!(ways_traffic().unwrap(), ways(slot, 0), "a new way");
+            assert_eq!(backend.traffic().unwrap(), expected(done));
+            send();
+            assert_eq!(ways_traffic().unwrap(), ways(slot, 1));
+            backend.replace(&policy).unwrap();
+            assert_eq!(ways_traffic().unwrap(), ways(slot, 1), "the same way");
+            assert_eq!(backend.traffic().unwrap(), expected(done + 1));
+        }
+        let listing = sh("nft list table inet trailblazer");
+        assert!(listing.contains("counter name \"egress-3-out-ipv4\" accept"));
     });
 }
