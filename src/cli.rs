@@ -10,8 +10,10 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Overrides, Role, own_region};
 use crate::types::{Region, SyncToken};
-pub use args::{BlockedArgs, FlowsArgs, FlushArgs, HistoryArgs, KickArgs, ShutArgs, StatusArgs};
-use help::{EXAMPLES, EXIT_CODES, FLUSH_HELP, LONG_VERSION, RECONCILE_EXAMPLES};
+pub use args::{
+    BlockedArgs, DrainArgs, FlowsArgs, FlushArgs, HistoryArgs, KickArgs, ShutArgs, StatusArgs,
+};
+use help::{DRAIN_HELP, EXAMPLES, EXIT_CODES, FLUSH_HELP, LONG_VERSION, RECONCILE_EXAMPLES};
 pub use values::{Destination, exit_code, without_hidden_commands};
 use values::{destination, port, sync_token};
 
@@ -127,6 +129,9 @@ Examples:
 Exit codes: 0 the list was read, 1 no flow is pinned or the list is unreadable, 64 wrong usage or
 config text")]
     Flows(FlowsArgs),
+    /// Lead new flows around a gateway, for planned work; open flows keep it until they end.
+    #[command(after_help = DRAIN_HELP)]
+    Drain(DrainArgs),
     /// Make the running agent start a pass now; also ends the pause after a flush.
     #[command(after_help = "\
 Examples:
@@ -310,7 +315,7 @@ impl Command {
             Command::Ranges(args) | Command::Check(args) => Some(args),
             Command::History(_) | Command::Status(_) | Command::Kick(_) => None,
             Command::Blocked(_) | Command::Flush(_) | Command::Shut(_) => None,
-            Command::Flows(_) => None,
+            Command::Flows(_) | Command::Drain(_) => None,
         }
     }
 
@@ -327,6 +332,7 @@ impl Command {
             Command::Status(_) => "status",
             Command::Blocked(_) => "blocked",
             Command::Flows(_) => "flows",
+            Command::Drain(_) => "drain",
             Command::Kick(_) => "kick",
             Command::Flush(_) => "flush",
             Command::Shut(_) => "shut",
@@ -344,6 +350,7 @@ impl Command {
             Command::Status(args) => &args.base,
             Command::Blocked(args) => &args.base,
             Command::Flows(args) => &args.base,
+            Command::Drain(args) => &args.base,
             Command::Kick(args) => &args.base,
             Command::Flush(args) => &args.base,
             Command::Shut(args) => &args.base,

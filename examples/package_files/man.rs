@@ -25,7 +25,7 @@ beside it is a beginning.
 The last known good, what the guard holds, the journal and the lock.
 .TP
 .I /run/trailblazer/control.sock
-Where the agent is asked: status, kick, and the pause of flush.
+Where the agent is asked: status, kick, drain, and the pause of flush.
 .TP
 .I /usr/share/doc/trailblazer
 What each verdict means and what to do, every metric, alerts, and the drop-ins for hosts whose

@@ -1,9 +1,14 @@
 //! Gateways and egress addresses for the status.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::Settings;
+use super::drains::Drains;
+use super::meter::Reading;
 use super::shared::Probed;
 use crate::config::{Role, Spread};
 use crate::desired::{Presence, presence};
@@ -12,7 +17,8 @@ use crate::kernel::neighbour::Neighbour;
 use crate::objects::{Leg, Route};
 use crate::reconcile::InForce;
 use crate::status::snapshot::{
-    EgressAddressStatus, GatewayStatus, HealthStatus, QualityStatus, TrafficStatus,
+    DrainStatus, EgressAddressStatus, EndedStatus, GatewayStatus, HealthStatus, QualityStatus,
+    TrafficStatus,
 };
 use crate::types::{Family, IfIndex, PIN_TABLES};
 use crate::words::Words as _;
@@ -39,23 +45,53 @@ impl Hop {
                 reserve: false,
                 neighbour: None,
                 health: None,
+                drained: None,
+                flows: None,
+                ended: None,
             },
         }
     }
 
-    /// The status with the kernel's present knowledge of the neighbour, and with the verdict of the
-    /// probes.
-    pub fn status(&self, neighbours: &[Neighbour], probed: Option<&Probed>) -> GatewayStatus {
+    /// The status with what is known at present.
+    pub fn status(&self, known: &Known<'_>) -> GatewayStatus {
         let same = |it: &&Neighbour| {
             it.address == self.address && self.device.is_none_or(|device| it.device == device)
         };
-        let found = neighbours.iter().find(same);
+        let found = known.reading.neighbours.iter().find(same);
+        let is_egress = self.status.path == "egress";
+        let health = known.probed.and_then(|it| health(it, self.address));
+        let ended = known.ended.get(&self.address).copied();
+        let ended = ended.or(health.as_ref().map(|_| EndedStatus::default()));
+        let drain = known.drains.of(self.address).filter(|_| is_egress);
+        let flows = known.reading.on_gateways.as_ref().filter(|_| is_egress);
         GatewayStatus {
             neighbour: found.map(|found| found.state),
-            health: probed.and_then(|probed| health(probed, self.address)),
+            health,
+            drained: drain.map(|drain| DrainStatus {
+                since: drain.since,
+                since_s: Timestamp::now()
+                    .as_second()
+                    .saturating_sub(drain.since)
+                    .try_into()
+                    .unwrap_or_default(),
+                by: drain.by.clone(),
+            }),
+            ended: ended.filter(|_| is_egress),
+            flows: flows.map(|flows| flows.get(&self.address).copied().unwrap_or_default()),
             ..self.status.clone()
         }
     }
+}
+
+/// The present knowledge about gateways.
+pub(super) struct Known<'a> {
+    /// The kernel's neighbours and pinned flows.
+    pub reading: &'a Reading,
+    /// The verdicts of the probes.
+    pub probed: Option<&'a Probed>,
+    pub drains: &'a Drains,
+    /// The flows that the agent has ended.
+    pub ended: &'a BTreeMap<IpAddr, EndedStatus>,
 }
 
 fn health(probed: &Probed, gateway: IpAddr) -> Option<HealthStatus> {
@@ -111,12 +147,13 @@ pub(super) fn gateways(in_force: &InForce, settings: &Settings) -> Vec<Hop> {
         .collect();
     let replaced = |address: IpAddr| {
         let family = Family::of(address);
-        settings.config.egress.spread != Spread::Flow
-            && egress.iter().any(|(used, _)| Family::of(*used) == family)
+        egress.iter().any(|(used, _)| Family::of(*used) == family)
     };
-    let is_reserve = |address: IpAddr| {
-        replaced(address) && (!settings.config.pins() || pinned.contains(&address))
+    let can_lead = |address: IpAddr| match settings.config.pins() {
+        true => pinned.contains(&address),
+        false => settings.config.egress.spread != Spread::Flow,
     };
+    let is_reserve = |address: IpAddr| replaced(address) && can_lead(address);
     let hop = |path, (address, device): (IpAddr, IfIndex)| {
         Hop::new(path, address, Some(device), in_force)
     };

@@ -4,7 +4,9 @@
 //! the counts. If another program removes our rules, the counters start again from zero: the meter
 //! adds the last reading to later readings, and stores the sum in the state directory.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -41,6 +43,8 @@ pub(super) struct Reading {
     pub traffic: Option<PathTraffic>,
     pub conntrack: Option<ConntrackStatus>,
     pub pinned: Option<PinnedStatus>,
+    /// The pinned flows of each gateway with at least one; `None` while unknown.
+    pub on_gateways: Option<BTreeMap<IpAddr, u64>>,
     pub neighbours: Vec<Neighbour>,
 }
 
@@ -104,6 +108,7 @@ impl Meter {
                                 traffic: counters.read(),
                                 conntrack: flows.read(),
                                 pinned: pinned.status(),
+                                on_gateways: pinned.on_gateways(),
                                 neighbours: neighbours(),
                             };
                             if done.send(reading).is_err() {

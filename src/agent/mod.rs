@@ -13,6 +13,7 @@
 mod bookkeeping;
 mod config_file;
 mod debounce;
+mod drains;
 mod effort;
 mod flow_table;
 mod hops;

@@ -1,5 +1,7 @@
 //! The number of pinned flows for the status, and the time that idle ones need.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::judge::{Counts, Pins};
@@ -48,10 +50,10 @@ impl PinnedFlows {
         if self.changed {
             return Some(self.next.unwrap_or_else(Instant::now));
         }
-        let (at, counts) = self.last?;
+        let (at, counts) = self.last.as_ref()?;
         let took = self.took.unwrap_or_default();
         let interval = self.interval.max(took.saturating_mul(PAUSE_OF_IDLE));
-        counts.has_displaced().then(|| at + interval)
+        counts.has_displaced().then(|| *at + interval)
     }
 
     /// Counts before a reading, if the last count was quick.
@@ -92,10 +94,16 @@ impl PinnedFlows {
 
     /// The last count; `None` before the first one, and where the kernel refuses.
     pub fn status(&self) -> Option<PinnedStatus> {
-        let (at, counts) = self.last?;
+        let (at, counts) = self.last.as_ref()?;
         Some(PinnedStatus {
             age_s: at.elapsed().as_secs(),
-            flows: counts.0,
+            flows: counts.paths,
         })
+    }
+
+    /// The flows of each gateway with at least one, by the last count.
+    pub fn on_gateways(&self) -> Option<BTreeMap<IpAddr, u64>> {
+        let (_, counts) = self.last.as_ref()?;
+        Some(counts.gateways.clone())
     }
 }

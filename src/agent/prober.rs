@@ -17,6 +17,7 @@ use self::counted::Counted;
 use super::shared::{Probed, Shared, locked};
 use crate::config::{ProbeConfig, Target, TargetHost};
 use crate::health::{Answer, Change, Group, Health, Probe, Stuck, Terms, Watch, WayId};
+use crate::journal::WayChange;
 use crate::judge::Pins;
 use crate::kernel::flows::end_flows;
 use crate::kernel::probing::probe;
@@ -307,6 +308,9 @@ impl<'a> Probing<'a> {
         let decision = self.watch.decide(now);
         for change in &decision.changes {
             log(change);
+            let word = if change.in_use { "back" } else { "down" };
+            let record = WayChange::now(change.way, word, change.why);
+            locked(&self.shared.way_changes).push(record);
         }
         self.stuck.extend(decision.end);
         let probed = Probed {
@@ -334,7 +338,10 @@ impl<'a> Probing<'a> {
                 let (family, reset) = (way.family(), self.ways.reset);
                 let ending = move || end_flows(family, mark, flows, reset);
                 match tokio::task::spawn_blocking(ending).await {
-                    Ok(Ok(ended)) => tracing::warn!("{way} is down: {ended}"),
+                    Ok(Ok(ended)) => {
+                        tracing::warn!("{way} is down: {ended}");
+                        self.shared.count_ended(way, &ended);
+                    }
                     Ok(Err(error)) => {
                         tracing::warn!("{way} is down, and its flows stand still: {error}")
                     }

@@ -1,5 +1,6 @@
 //! The agent's loop: starts passes and fetches when due, and otherwise waits for events only.
 
+mod drain;
 mod passes;
 mod polls;
 mod reload;
@@ -17,6 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::bookkeeping::Account;
 use super::config_file::ConfigFile;
+use super::drains::Drains;
 use super::hops::Hop;
 use super::meter::Meter;
 use super::notify::Notifier;
@@ -108,6 +110,7 @@ pub(super) struct Agent<R> {
     gateway_poll: Option<watch::Poll>,
     own_networks: Vec<IpNet>,
     gateways: Vec<Hop>,
+    drains: Drains,
     first_pass_over: bool,
     first_fetch_over: bool,
     /// Time of READY if no source answers.
@@ -216,8 +219,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         // Before the first pass reads the kernel: no later change is missed.
         let tables = Ownership::new(Numbers::of(config), []).tables();
         let buffer = usize::try_from(config.agent.event_buffer).unwrap_or(usize::MAX);
-        let state_dir = config.source.state_dir.clone();
-        let role = settings.role;
+        let (state_dir, role) = (config.source.state_dir.clone(), settings.role);
         watch::start(Arc::clone(shared), &tables, buffer, state_dir, role)?;
         saved_rulesets::follow(Arc::clone(shared));
         let orders = worker::start(Arc::clone(shared), ended_to).map_err(AgentError::Thread)?;
@@ -233,6 +235,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         Ok(Agent {
             account: Account::new(&settings, confirmed, since),
             stored_since: since,
+            drains: Drains::read(&config.source.state_dir),
             meter: Meter::start(store).map_err(AgentError::Thread)?,
             prober: Prober::start(Arc::clone(shared)).map_err(AgentError::Thread)?,
             schedule: FetchSchedule::new(config.source.refresh, now),

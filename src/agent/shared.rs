@@ -2,6 +2,7 @@
 //! watcher listens to the kernel and restores deleted objects.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,11 +14,14 @@ use super::repair_log::RepairLog;
 use crate::config::{AutoOr, Role};
 use crate::firewall::WayTraffic;
 use crate::health::{Health, WayId, WayStatus};
+use crate::journal::WayChange;
 use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::nftables::Protection;
+use crate::kernel::flows::Ended;
 use crate::kernel::saved_rulesets::{SavedRuleset, with_our_table};
 use crate::plan::{Goal, ObjectKey, Step};
 use crate::reconcile::InForce;
+use crate::status::snapshot::EndedStatus;
 
 /// Steps kept for the journal between two passes; further steps are counted only.
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
@@ -141,10 +145,24 @@ pub(super) struct Shared {
     pub health: Mutex<Health>,
     /// All probed ways, and the time of their last change.
     pub ways: Mutex<Option<Probed>>,
+    /// Changes of the use of ways since the last pass, for the journal.
+    pub way_changes: Mutex<Vec<WayChange>>,
+    /// The flows ended on each gateway since the start.
+    pub ended: Mutex<BTreeMap<IpAddr, EndedStatus>>,
     pub wake: Notify,
 }
 
 impl Shared {
+    /// Counts the flows ended on a gateway.
+    pub fn count_ended(&self, way: WayId, ended: &Ended) {
+        if let WayId::Gateway(gateway) = way {
+            let mut all = locked(&self.ended);
+            let total = all.entry(gateway).or_default();
+            total.connections += u64::from(ended.connections);
+            total.begun_anew += u64::from(ended.begun_anew);
+        }
+    }
+
     /// The state that the watcher may restore.
     pub fn in_force(&self) -> Option<Arc<InForce>> {
         locked(&self.in_force).clone()

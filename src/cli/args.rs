@@ -1,12 +1,13 @@
 //! The flags of commands that need no whole config.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
 
 use super::BaseArgs;
-use super::values::{count, flow_count, moment};
+use super::values::{count, flow_count, gateway, moment};
 use crate::config::duration;
 
 /// `history`
@@ -60,6 +61,19 @@ pub struct FlowsArgs {
     /// The largest number of flows to list; the others are counted.
     #[arg(short = 'n', long, value_name = "N", default_value = "1000", value_parser = flow_count)]
     pub limit: usize,
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
+/// `drain`
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// The address of the gateway, as in `[egress] gateways`.
+    #[arg(value_name = "GATEWAY", value_parser = gateway)]
+    pub gateway: IpAddr,
+    /// Let new flows take the gateway again.
+    #[arg(long)]
+    pub undo: bool,
     #[command(flatten)]
     pub base: BaseArgs,
 }

@@ -35,6 +35,19 @@ Examples:
   trailblazer reconcile --accept 1710355389              accept a document held by the guard
   trailblazer reconcile --dry-run --role host --region us-east-1 --source ip-ranges.json";
 
+pub(super) const DRAIN_HELP: &str = "\
+Asks the running agent, which remembers the drain in the state directory: a restart and one-shot
+passes keep it. While every other gateway of the family is down, new flows take a drained one.
+`trailblazer status` counts the flows that are left, `trailblazer flows --all` lists them. The last
+gateway of a family that takes new flows cannot be drained.
+
+Examples:
+  trailblazer drain 10.0.1.10
+  trailblazer drain 10.0.1.10 --undo
+
+Exit codes: 0 new flows take other gateways (with --undo: may take the gateway again), 1 refused, no
+agent, or the pass failed, 64 wrong usage or config text";
+
 pub(super) const FLUSH_HELP: &str = "\
 Works without a config: the table numbers come from -c, else from the state dir, else from the
 defaults. Trailblazer never changes the main table, so the host is as before its installation.

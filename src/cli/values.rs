@@ -71,6 +71,16 @@ pub(super) fn flow_count(text: &str) -> Result<usize, String> {
         .map_err(|_| "expected a number of flows, such as 1000".to_owned())
 }
 
+/// Reads the address of a gateway.
+pub(super) fn gateway(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse::<IpAddr>();
+    let address = address.map(|address| address.to_canonical());
+    address.map_err(|_| {
+        "expected the address of a gateway, such as 10.0.1.10; `trailblazer status` lists them"
+            .to_owned()
+    })
+}
+
 fn address(address: IpAddr) -> Result<IpAddr, String> {
     // Programs with IPv6 sockets log an IPv4 peer as ::ffff:192.0.2.1; the packets are IPv4.
     match address.to_canonical() {

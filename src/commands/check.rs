@@ -82,7 +82,7 @@ async fn check(loaded: &Loaded, role: Role) -> CheckReport {
     data::all(config, &mut report);
     data::fetch(config, role, &mut report);
     if let Some(examined) = &mut examined {
-        examined.view.health = agent_health::ask_agent(config);
+        examined.view.use_health(agent_health::ask_agent(config));
         data::metadata(examined, &mut report);
         let desired = paths::all(config, role, examined, &mut kernel, &mut report);
         needs = Needs::of(&examined.view, &desired, &mut kernel);

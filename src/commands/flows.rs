@@ -98,6 +98,13 @@ pub fn run(arguments: &FlowsArgs) -> u8 {
     }
 }
 
+/// The open flows pinned to a gateway of a host, counted now.
+pub(super) fn on_gateway(config: &Config, gateway: IpAddr) -> Result<u64, String> {
+    let listing = list(&pins(config, Role::Host)?, false, 0)?;
+    let flows = listing.counts.gateways.get(&gateway);
+    Ok(flows.copied().unwrap_or_default())
+}
+
 /// The pins in the kernel, or the reason why no flow is pinned.
 fn pins(config: &Config, role: Role) -> Result<Pins, String> {
     let egress = &config.egress;
@@ -269,7 +276,7 @@ impl Answer {
             let _ = writeln!(text, "and {more} more: --limit");
         }
         for family in Family::ALL {
-            let line = match listing.counts.0.get(family) {
+            let line = match listing.counts.paths.get(family) {
                 Some(counts) => format!(
                     "{family}: {} on the bypass path, {} on the egress path",
                     count_text(counts.bypass),
@@ -291,7 +298,7 @@ impl Answer {
             .iter()
             .flat_map(|listing| listing.rows.iter().map(Row::to_json))
             .collect();
-        let counts = listing.map_or_else(PerFamily::default, |listing| listing.counts.0);
+        let counts = listing.map_or_else(PerFamily::default, |listing| listing.counts.paths);
         json!({
             "flows": flows,
             "all": self.all,

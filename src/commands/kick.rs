@@ -71,11 +71,20 @@ fn kick(socket: &Path) -> Result<(), String> {
 async fn kick_and_wait(socket: &Path) -> Result<Option<PassStatus>, String> {
     let before = snapshot(socket)?.pass_totals.duration.count;
     kick(socket)?;
+    wait_for_pass(socket, before, KICK).await.map(Some)
+}
+
+/// Waits for the pass of a request with this cause, which followed `before` passes.
+pub(super) async fn wait_for_pass(
+    socket: &Path,
+    before: u64,
+    cause: &str,
+) -> Result<PassStatus, String> {
     let deadline = Instant::now() + WAIT;
     loop {
         let now = snapshot(socket)?;
-        if let Some(pass) = pass_after_kick(&now, before) {
-            return Ok(Some(pass.clone()));
+        if let Some(pass) = pass_after(&now, before, cause) {
+            return Ok(pass.clone());
         }
         if Instant::now() >= deadline {
             return Err(format!(
@@ -87,7 +96,8 @@ async fn kick_and_wait(socket: &Path) -> Result<Option<PassStatus>, String> {
     }
 }
 
-fn snapshot(socket: &Path) -> Result<Box<Snapshot>, String> {
+/// The agent's status.
+pub(super) fn snapshot(socket: &Path) -> Result<Box<Snapshot>, String> {
     match ask(socket, Request::Status) {
         Ok(Reply::Status(snapshot)) => Ok(snapshot),
         Ok(Reply::Refused(why)) => Err(format!("the agent refused: {why}")),
@@ -96,14 +106,14 @@ fn snapshot(socket: &Path) -> Result<Box<Snapshot>, String> {
     }
 }
 
-/// The pass of the kick among the passes that ended after `before` passes. The first of these may
-/// have started before the kick, unless the kick caused that pass.
-fn pass_after_kick(now: &Snapshot, before: u64) -> Option<&PassStatus> {
+/// The pass of a request among the passes that ended after `before` passes. The first of these may
+/// have started before the request, unless the request caused that pass.
+fn pass_after<'a>(now: &'a Snapshot, before: u64, cause: &str) -> Option<&'a PassStatus> {
     let ended = now.pass_totals.duration.count.saturating_sub(before);
     let ended = usize::try_from(ended).unwrap_or(usize::MAX);
     let mut new = now.passes.iter().take(ended).rev();
     let first = new.next()?;
-    if first.cause == KICK {
+    if first.cause == cause {
         return Some(first);
     }
     new.next()

@@ -7,6 +7,7 @@ pub mod blocked;
 mod boot;
 mod broken_config;
 pub mod check;
+pub mod drain;
 pub mod explain;
 pub mod fetch_for_agent;
 pub mod flows;
@@ -45,6 +46,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Blocked(arguments) => blocked::run(&arguments),
         Command::Flows(arguments) => flows::run(&arguments),
+        Command::Drain(arguments) => drain::run(&arguments).await,
         Command::Kick(arguments) => kick::run(&arguments).await,
         Command::Flush(arguments) => flush::run(&arguments).await,
         Command::Shut(arguments) => shut::run(&arguments),

@@ -1,11 +1,11 @@
 //! The choice among several egress gateways (`[egress] spread`, `zone`, weights, health).
 //!
 //! ```text
-//! usable gateways ─▶ in use by their health ─▶ own zone ─▶ spread ─▶ next hops
+//! usable gateways ─▶ in use by their health ─▶ not drained ─▶ own zone ─▶ spread ─▶ next hops
 //! ```
 //!
-//! Each of the first two steps is skipped if no gateway would be left: probes alone never take the
-//! last gateway, and a gateway of another zone is better than none.
+//! Each of the first three steps is skipped if no gateway would be left: probes alone never take the
+//! last gateway, and a drained gateway or one of another zone is better than none.
 
 use std::net::IpAddr;
 
@@ -21,13 +21,20 @@ use crate::types::Family;
 pub enum Unused {
     /// Probes have found the gateway down, or it is held after an outage.
     Health,
+    /// An operator has drained the gateway.
+    Drained,
     /// A gateway of the host's own zone is in use.
     Zone,
     /// Another gateway comes first: by the host's ranking (`"host"`) or in the list (`"order"`).
     Rank,
 }
 
-words!(Unused { Health => "health", Zone => "zone", Rank => "rank" });
+words!(Unused {
+    Health => "health",
+    Drained => "drained",
+    Zone => "zone",
+    Rank => "rank",
+});
 
 /// The gateways for new flows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -76,6 +83,9 @@ pub fn choose(
     };
     all.prefer(Unused::Health, |gateway| {
         health.is_in_use(WayId::Gateway(gateway.address))
+    });
+    all.prefer(Unused::Drained, |gateway| {
+        !health.drained().contains(&gateway.address)
     });
     all.prefer(Unused::Zone, |gateway| {
         chooser.zone.is_some() && gateway.zone.as_deref() == chooser.zone
@@ -184,7 +194,7 @@ fn identity(facts: &HostFacts, config: &EgressConfig, vias: &[Via]) -> Option<Ip
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::net::Ipv4Addr;
 
     use super::*;
@@ -311,6 +321,24 @@ mod tests {
         );
         assert_eq!(used(Some("c"), &down(&[])), "1234");
         assert_eq!(used(None, &down(&[0])), "234");
+    }
+
+    #[test]
+    fn drained_gateway_gets_new_flows_only_if_all_others_are_down() {
+        let gateways = [gateway(1, 1, None), gateway(2, 1, None)];
+        let usable: Vec<&Gateway> = gateways.iter().collect();
+        let drained = BTreeSet::from([gateways[0].address]);
+        let used = |out: &[usize]| {
+            let out = out.iter().map(|at| WayId::Gateway(gateways[*at].address));
+            let health = Health::without(out).with_drained(drained.clone());
+            let choice = choose(&usable, Spread::Order, Chooser::default(), &health);
+            (choice.used[0].0, choice.unused)
+        };
+        let [first, second] = [gateways[0].address, gateways[1].address];
+        assert_eq!(used(&[]), (second, vec![(first, Unused::Drained)]));
+        assert_eq!(used(&[0]), (second, vec![(first, Unused::Health)]));
+        assert_eq!(used(&[1]), (first, vec![(second, Unused::Health)]));
+        assert_eq!(used(&[0, 1]), (second, vec![(first, Unused::Drained)]));
     }
 
     #[test]

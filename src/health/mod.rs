@@ -66,6 +66,7 @@ impl fmt::Display for WayId {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Health {
     out: BTreeSet<WayId>,
+    drained: BTreeSet<IpAddr>,
 }
 
 impl Health {
@@ -73,7 +74,20 @@ impl Health {
     pub fn without(out: impl IntoIterator<Item = WayId>) -> Health {
         Health {
             out: out.into_iter().collect(),
+            drained: BTreeSet::new(),
         }
+    }
+
+    /// The same, with these gateways drained by an operator.
+    pub fn with_drained(mut self, drained: BTreeSet<IpAddr>) -> Health {
+        self.drained = drained;
+        self
+    }
+
+    /// The drained gateways: they get no new flow while another gateway is in use, and their open flows
+    /// end by themselves.
+    pub fn drained(&self) -> &BTreeSet<IpAddr> {
+        &self.drained
     }
 
     /// True if new flows may take the way.

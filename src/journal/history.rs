@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
-use super::{Boundary, PassId, Record};
+use super::{Boundary, PassId, Record, WayChange};
 use crate::columns::aligned;
 use crate::degraded::Degradation;
 use crate::printable::indented;
@@ -48,6 +48,8 @@ pub struct PassRecord {
     pub error: Option<String>,
     /// The digest of the held selection.
     pub hold: Option<String>,
+    /// The changes of the use of ways (`at`, `way`, `change`, `why`) that led to the pass.
+    pub ways: Vec<WayChange>,
     /// Further passes without a change that met the same hold.
     pub repeats: usize,
     /// The end of the last of these.
@@ -62,6 +64,7 @@ impl PassRecord {
             && self.outcome == HELD
             && later.outcome == HELD
             && later.steps_total == 0
+            && later.ways.is_empty()
             && later.error == self.error
             && later.degraded == self.degraded
             && guards(self) == guards(later)
@@ -184,6 +187,7 @@ impl Collector {
                     degraded: Vec::new(),
                     error: None,
                     hold: None,
+                    ways: Vec::new(),
                     repeats: 0,
                     last_at: None,
                 });
@@ -211,6 +215,7 @@ impl Collector {
             pass.duration_ms = record.duration_ms;
             pass.degraded = record.degraded;
             pass.hold = record.hold;
+            pass.ways = record.ways;
             pass.outcome = record.outcome.unwrap_or_else(|| "unknown".to_owned());
         }
     }
@@ -283,7 +288,8 @@ pub fn history_text(history: &History) -> String {
 /// The lines below a pass: verdicts other than notes, missing parts, the error, the remedy for an
 /// interruption.
 fn details(pass: &PassRecord) -> Vec<String> {
-    let mut lines = changes(pass);
+    let mut lines: Vec<String> = pass.ways.iter().map(WayChange::to_string).collect();
+    lines.extend(changes(pass));
     for verdict in &pass.verdicts {
         let part = |name: &str| verdict.get(name).and_then(Value::as_str).unwrap_or("");
         if part("level") != "note" {

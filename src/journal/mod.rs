@@ -11,6 +11,7 @@
 pub mod fuzzing;
 mod history;
 mod store;
+mod ways;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 pub use history::{Damage, History, PassRecord, history_json, history_text};
 pub use store::{DEFAULT_MAX_BYTES, Journal};
+pub use ways::WayChange;
 
 /// At most this many steps, and as many verdicts, are listed in a line beside the totals. A first
 /// installation has thousands of steps, and the first ones show the kind of the change.
@@ -93,6 +95,9 @@ pub struct Record {
     /// The digest of the held selection; in an `end` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<String>,
+    /// The changes of the use of ways since the last pass; in an `end` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ways: Vec<WayChange>,
 }
 
 impl Record {
@@ -114,6 +119,7 @@ impl Record {
             degraded: Vec::new(),
             error: None,
             hold: None,
+            ways: Vec::new(),
         }
     }
 
@@ -136,6 +142,12 @@ impl Record {
     /// Sets the digest of the held selection.
     pub fn with_hold(mut self, digest: Option<String>) -> Record {
         self.hold = digest;
+        self
+    }
+
+    /// Sets the changes of the use of ways.
+    pub fn with_ways(mut self, ways: Vec<WayChange>) -> Record {
+        self.ways = ways;
         self
     }
 

@@ -304,28 +304,39 @@ pub struct PathCounts {
     pub egress: FlowCount,
 }
 
-/// The numbers of pinned flows; `None` for a family without pins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts(pub PerFamily<Option<PathCounts>>);
+/// The numbers of pinned flows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counts {
+    /// `None` for a family without pins.
+    pub paths: PerFamily<Option<PathCounts>>,
+    /// Host role: the flows of each gateway with at least one.
+    pub gateways: BTreeMap<IpAddr, u64>,
+}
 
 impl Counts {
     /// No flow, in the families with pins.
     pub fn none(pins: &Pins) -> Counts {
         let count = |family| pins.are_in(family).then(PathCounts::default);
-        Counts(PerFamily::from_fn(count))
+        Counts {
+            paths: PerFamily::from_fn(count),
+            gateways: BTreeMap::new(),
+        }
     }
 
     /// True if a flow keeps another path than a new one would take.
     pub fn has_displaced(&self) -> bool {
         let mut counts = Family::ALL
             .into_iter()
-            .filter_map(|family| self.0.get(family).as_ref());
+            .filter_map(|family| self.paths.get(family).as_ref());
         counts.any(|paths| paths.bypass.displaced + paths.egress.displaced > 0)
     }
 
     /// Counts a flow.
     pub fn add(&mut self, family: Family, kept: KeptPath<'_>, displaced: bool) {
-        let counts = self.0.get_mut(family).get_or_insert_default();
+        if let KeptPath::Gateway(gateway) = kept {
+            *self.gateways.entry(gateway).or_default() += 1;
+        }
+        let counts = self.paths.get_mut(family).get_or_insert_default();
         let count = match kept {
             KeptPath::Bypass(_) => &mut counts.bypass,
             KeptPath::Gateway(_) | KeptPath::EgressOfNat(_) => &mut counts.egress,

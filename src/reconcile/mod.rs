@@ -5,7 +5,7 @@
 //! | `pass.rs` | the pass: start reading here |
 //! | `gather.rs`, `fetch_path.rs`, `instance.rs`, `progress.rs` | questions to remote services, before the pass |
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
-//! | `observe.rs`, `view.rs` | readings of the kernel, goals and plans |
+//! | `observe.rs`, `drained.rs`, `view.rs` | readings of the kernel, goals and plans |
 //! | `attempt.rs`, `fights.rs`, `flows.rs`, `present_paths.rs`, `rollback.rs`, `egress.rs` | changes to the kernel |
 //! | `shut.rs` | the egress before the first pass |
 //! | `refusals.rs` | firewall rules that the kernel refuses |
@@ -15,6 +15,7 @@
 
 mod attempt;
 mod documents;
+mod drained;
 mod drop_readings;
 mod dropped;
 mod egress;

@@ -60,6 +60,7 @@ impl Pass<'_> {
         if answers {
             view.shares = self.read_shares();
         }
+        self.take_drained(&mut view, answers);
         if firewalls == Firewalls::Chosen {
             self.report.backend = Some(view.backend.clone());
         }

@@ -1,10 +1,12 @@
 //! The options of a pass.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::in_force::InForce;
 use crate::health::Health;
+use crate::journal::WayChange;
 use crate::plan::{ObjectKey, Step};
 use crate::types::{Region, SyncToken};
 
@@ -80,6 +82,8 @@ pub enum Cause {
     Repair,
     /// Probes have found other ways well or down.
     Probe,
+    /// An operator has drained a gateway, or undone it.
+    Drain,
 }
 
 words!(Cause {
@@ -95,6 +99,7 @@ words!(Cause {
     Reload => "reload",
     Repair => "mended",
     Probe => "probe",
+    Drain => "drain",
 });
 
 /// Options of a pass that an agent runs beside a watcher, which repairs single objects and
@@ -132,6 +137,10 @@ pub struct Options {
     pub watched: Option<Watched>,
     /// The ways out of use by the verdict of probes.
     pub health: Health,
+    /// The drained gateways, as an agent knows them; `None` to read the state dir.
+    pub drained: Option<BTreeSet<IpAddr>>,
+    /// Changes of the use of ways since the last pass, for the journal.
+    pub ways: Vec<WayChange>,
 }
 
 impl Default for Options {
@@ -145,6 +154,8 @@ impl Default for Options {
             sync: true,
             watched: None,
             health: Health::default(),
+            drained: None,
+            ways: Vec::new(),
         }
     }
 }

@@ -377,10 +377,9 @@ impl<'a> Pass<'a> {
         // A hold is one line until it changes.
         let held_on = report.outcome == Outcome::Held && self.hold_is_known;
         let unchanged = held_on && report.plan.is_empty();
-        let quiet =
-            self.job.options.watched.is_some() && (report.outcome == Outcome::InSync || unchanged);
+        let nothing_new = report.outcome == Outcome::InSync || unchanged;
         if self.locked
-            && !quiet
+            && !(nothing_new && self.journal.may_be_quiet())
             && let Err(error) = self.journal.write_end(report)
         {
             report.degrade_state(StateFault::from(&error).after("the journal lacks this pass: "));

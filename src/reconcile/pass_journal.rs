@@ -45,6 +45,11 @@ impl<'a> PassJournal<'a> {
         self.journal.append(&record)
     }
 
+    /// True if a pass without a change needs no line: an agent's, unless the use of a way has changed.
+    pub fn may_be_quiet(&self) -> bool {
+        self.options.watched.is_some() && self.options.ways.is_empty()
+    }
+
     /// The line before an attempt, with the steps of all attempts so far.
     pub fn write_begin(&self, report: &Report) -> Result<(), StateError> {
         let record = Record::begin(
@@ -68,6 +73,7 @@ impl<'a> PassJournal<'a> {
         let record = filled(record, report)
             .with_degraded(degraded.filter_map(|missing| serde_json::to_value(missing).ok()))
             .with_hold(report.held_digest().map(str::to_owned))
+            .with_ways(self.options.ways.clone())
             .with_error(report.error.clone());
         self.journal.append(&record)
     }

@@ -63,7 +63,7 @@ pub struct View {
     /// The failure of the metadata service where a setting needs an answer. The desired state
     /// leaves out the parts concerned.
     pub instance_error: Option<PassError>,
-    /// The ways out of use by the verdict of probes; none without an agent.
+    /// The ways out of use by the verdict of probes, none without an agent; and the drained gateways.
     pub health: Health,
     /// Foreign routes in our tables.
     foreign: Vec<Route>,
@@ -154,6 +154,12 @@ impl View {
         let news = self.refused != *refused;
         self.refused.clone_from(refused);
         news
+    }
+
+    /// Takes the verdict of an agent's probes. The drained gateways stay.
+    pub fn use_health(&mut self, health: Health) {
+        let drained = self.health.drained().clone();
+        self.health = health.with_drained(drained);
     }
 
     /// The prefixes of our bypass routes in the kernel.

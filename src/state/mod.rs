@@ -11,6 +11,7 @@
 //! | `shares.json` | the egress address of each slot of source hosts | `reconcile` |
 //! | `facts.json` | the metadata service's last answer for this machine | [`instance_facts`] |
 //! | `in_force.json` | the start of the unbroken time in force | `agent` |
+//! | `drained.json` | the gateways without new flows on an operator's word | `agent` |
 //! | `traffic.json` | the counts of lost counters | `agent` |
 //! | `dropped.json` | the packets dropped after all translation, as a one-shot pass has read them | `reconcile` |
 //! | `journal.jsonl` | one line for each begin and end of a pass | `journal` |
@@ -23,6 +24,7 @@
 
 pub mod agent_lock;
 pub mod directory;
+pub mod drained;
 pub mod error;
 mod exclusion;
 mod file;
@@ -46,6 +48,7 @@ pub enum StateFile {
     Shares,
     Facts,
     InForce,
+    Drained,
     Traffic,
     Dropped,
     Journal,
@@ -56,7 +59,7 @@ pub enum StateFile {
 
 impl StateFile {
     /// Every file, in the order of the table above.
-    pub const ALL: [StateFile; 15] = [
+    pub const ALL: [StateFile; 16] = [
         StateFile::LastKnownGood,
         StateFile::Held,
         StateFile::Confirmed,
@@ -66,6 +69,7 @@ impl StateFile {
         StateFile::Shares,
         StateFile::Facts,
         StateFile::InForce,
+        StateFile::Drained,
         StateFile::Traffic,
         StateFile::Dropped,
         StateFile::Journal,
@@ -86,6 +90,7 @@ impl StateFile {
             StateFile::Shares => "shares.json",
             StateFile::Facts => "facts.json",
             StateFile::InForce => "in_force.json",
+            StateFile::Drained => "drained.json",
             StateFile::Traffic => "traffic.json",
             StateFile::Dropped => "dropped.json",
             StateFile::Journal => "journal.jsonl",

@@ -10,8 +10,11 @@
 //! "documents"                         "done"
 //! {"release":{"by":"reconcile"}}      "done"
 //! {"pause":{"by":"flush, pid 17"}}    {"refused":"why"}
+//! {"drain":{"gateway":"10.0.1.10","by":"drain, pid 17"}}    "done"
+//! {"undrain":{"gateway":"10.0.1.10"}} "done"
 //! ```
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -49,6 +52,17 @@ pub enum Request {
         /// The asking program, for the log.
         by: String,
     },
+    /// Leads new flows around an egress gateway, also after a restart. Open flows keep the gateway. The
+    /// loop replies [`Reply::Done`] once the request is on disk, and starts a pass; it refuses to drain
+    /// the last gateway of a family that takes new flows.
+    Drain {
+        gateway: IpAddr,
+        /// The asking program, for the status and the journal.
+        by: String,
+    },
+    /// Ends a drain. The loop replies [`Reply::Done`] and starts a pass, for a gateway that is not
+    /// drained too.
+    Undrain { gateway: IpAddr },
     /// Starts no further pass until a kick or a restart. The loop replies [`Reply::Done`] as soon
     /// as the pause is in effect; a pass may still be running and holds the pass lock until its
     /// end.

@@ -13,7 +13,10 @@ use crate::degraded::Degradation;
 pub use crate::firewall::{PathTraffic, Traffic};
 use crate::types::{Family, PerFamily, SyncToken};
 pub use flows::{ConntrackStatus, FlowCount, PathCounts, PinnedStatus, PortUseStatus};
-pub use hops::{EgressAddressStatus, GatewayStatus, HealthStatus, QualityStatus, TrafficStatus};
+pub use hops::{
+    DrainStatus, EgressAddressStatus, EndedStatus, GatewayStatus, HealthStatus, QualityStatus,
+    TrafficStatus,
+};
 
 /// The agent's state. Only [`State::InForce`] promises the paths of the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -190,6 +190,7 @@ fn no_field_of_documents_kernel_and_command_lines_is_raw() {
             &["history", "--state-dir", &missing],
             &["flush", "--dry-run"],
             &["kick"],
+            &["drain", "10.0.1.10"],
             &["explain", EVIL],
             &["reconcile", "--region", EVIL],
             &["reconcile", "--service", EVIL],

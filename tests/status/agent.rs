@@ -38,6 +38,8 @@ impl FakeAgent {
                     Request::Kick
                     | Request::Documents
                     | Request::Release { .. }
+                    | Request::Drain { .. }
+                    | Request::Undrain { .. }
                     | Request::Pause { .. } => Reply::Done,
                 })
             }),
@@ -247,6 +249,9 @@ pub fn filled() -> Snapshot {
                         },
                     }),
                 }),
+                drained: None,
+                flows: Some(12),
+                ended: Some(EndedStatus::default()),
             },
             GatewayStatus {
                 path: "egress".to_owned(),
@@ -266,6 +271,12 @@ pub fn filled() -> Snapshot {
                     quality: QualityStatus::default(),
                     traffic: None,
                 }),
+                drained: None,
+                flows: Some(1),
+                ended: Some(EndedStatus {
+                    connections: 7,
+                    begun_anew: 4,
+                }),
             },
             GatewayStatus {
                 path: "egress".to_owned(),
@@ -276,6 +287,26 @@ pub fn filled() -> Snapshot {
                 reserve: false,
                 neighbour: None,
                 health: None,
+                drained: None,
+                flows: None,
+                ended: None,
+            },
+            GatewayStatus {
+                path: "egress".to_owned(),
+                family: Family::Ipv4,
+                address: "10.0.1.12".to_owned(),
+                device: None,
+                in_use: false,
+                reserve: true,
+                neighbour: Some(NeighbourState::Stale),
+                health: None,
+                drained: Some(DrainStatus {
+                    since: NOW - 600,
+                    since_s: 600,
+                    by: "drain, pid 17".to_owned(),
+                }),
+                flows: Some(3),
+                ended: None,
             },
         ],
         egress_addresses: [

@@ -44,6 +44,8 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             cause,
             watched: Some(watched),
             health: locked(&self.shared.health).clone(),
+            drained: self.drains.gateways(),
+            ways: std::mem::take(&mut *locked(&self.shared.way_changes)),
             ..Options::default()
         };
         let (gathered, took) = match self.gathered.take() {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::super::meter::{self, Reading};
-use super::super::shared::locked;
 use super::{Agent, Read};
 use crate::config::Config;
 use crate::reconcile::Cause;
@@ -47,6 +46,8 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
                 self.cause(Cause::Drift);
                 Reply::Done
             }
+            Request::Drain { gateway, by } => self.drain(gateway, Some(by)),
+            Request::Undrain { gateway } => self.drain(gateway, None),
             Request::Pause { by } => {
                 tracing::warn!(
                     "paused by {by}: nothing is restored until `trailblazer kick` or a restart"
@@ -68,21 +69,20 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
     }
 
     pub(super) fn snapshot(&mut self) -> Snapshot {
+        let reading = self.meter.read();
+        let gateways = self.gateways_with(&reading);
         let Reading {
             traffic,
             conntrack,
             pinned,
-            neighbours,
-        } = self.meter.read();
-        let probed = locked(&self.shared.ways).clone();
-        let hops = self.gateways.iter();
-        let gateways = hops.map(|hop| hop.status(&neighbours, probed.as_ref()));
+            ..
+        } = reading;
         let fetching = self.fetching.is_some();
         let price = self.settings.config.agent.nat_price_per_gb;
         Snapshot {
             saved_dollars: traffic.as_ref().map(|all| meter::saved(all, price)),
             bypass_percent: traffic.as_ref().and_then(meter::bypass_percent),
-            gateways: gateways.collect(),
+            gateways,
             conntrack,
             pinned,
             traffic,

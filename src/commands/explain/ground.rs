@@ -51,7 +51,7 @@ async fn look(
         }
     }
     let mut examined = examine(config, role, asking, Firewalls::Ignored, kernel).await?;
-    examined.view.health = ask_agent(config);
+    examined.view.use_health(ask_agent(config));
     Ok(examined)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::encode::{Kind, Metric, Samples};
-use crate::status::snapshot::{Snapshot, Traffic};
+use crate::status::snapshot::{GatewayStatus, Snapshot, Traffic};
 
 pub(super) const GATEWAY_UP: Metric = Metric {
     name: "trailblazer_gateway_up",
@@ -112,6 +112,55 @@ fn traffic(snapshot: &Snapshot, out: &mut Samples<'_>, pick: fn(&Traffic) -> u64
             out.value(&[&gateway.address, "back"], pick(&traffic.back));
         }
     }
+}
+
+pub(super) const GATEWAY_DRAINED: Metric = Metric {
+    name: "trailblazer_gateway_drained",
+    kind: Kind::Gauge,
+    labels: &["address"],
+    help: "1 for an egress gateway that an operator has drained (trailblazer drain), else 0.",
+    samples: |snapshot, out| {
+        for gateway in egress(snapshot) {
+            out.value(&[&gateway.address], u8::from(gateway.drained.is_some()));
+        }
+    },
+};
+
+pub(super) const GATEWAY_FLOWS: Metric = Metric {
+    name: "trailblazer_gateway_flows",
+    kind: Kind::Gauge,
+    labels: &["address"],
+    help: "Open flows pinned to an egress gateway. Absent without pins.",
+    samples: |snapshot, out| {
+        for gateway in egress(snapshot) {
+            if let Some(flows) = gateway.flows {
+                out.value(&[&gateway.address], flows);
+            }
+        }
+    },
+};
+
+pub(super) const FLOWS_ENDED: Metric = Metric {
+    name: "trailblazer_flows_ended_total",
+    kind: Kind::Counter,
+    labels: &["address", "kind"],
+    help: "Flows that stood still on a gateway that went down, and were ended: connection (the socket was closed) or begun_anew (the next packet takes another gateway). Absent without probes.",
+    samples: |snapshot, out| {
+        for gateway in egress(snapshot) {
+            if let Some(ended) = &gateway.ended {
+                out.value(&[&gateway.address, "connection"], ended.connections);
+                out.value(&[&gateway.address, "begun_anew"], ended.begun_anew);
+            }
+        }
+    },
+};
+
+/// The egress gateways, each once.
+fn egress(snapshot: &Snapshot) -> impl Iterator<Item = &GatewayStatus> {
+    let egress = snapshot.gateways.iter().filter(|it| it.path == "egress");
+    let by_address: BTreeMap<&str, &GatewayStatus> =
+        egress.map(|it| (it.address.as_str(), it)).collect();
+    by_address.into_values()
 }
 
 pub(super) const ADDRESS_PRESENT: Metric = Metric {

@@ -25,6 +25,36 @@ pub struct GatewayStatus {
     /// The verdict of the probes; `None` for a gateway without probes.
     #[serde(default)]
     pub health: Option<HealthStatus>,
+    /// `None` for a gateway that is not drained.
+    #[serde(default)]
+    pub drained: Option<DrainStatus>,
+    /// Host role: open flows pinned to the gateway; `None` without pins, and before the first count.
+    #[serde(default)]
+    pub flows: Option<u64>,
+    /// Flows that the agent has ended since its start; `None` for a gateway without probes.
+    #[serde(default)]
+    pub ended: Option<EndedStatus>,
+}
+
+/// The flows that stood still on a gateway that went down, and were ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EndedStatus {
+    /// Open connections whose sockets were closed.
+    pub connections: u64,
+    /// Connections that were being opened, and flows of datagrams: their next packet takes another
+    /// gateway.
+    pub begun_anew: u64,
+}
+
+/// The drain of a gateway: an operator wants no new flows on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// In seconds since the epoch.
+    pub since: i64,
+    /// Seconds since then.
+    pub since_s: u64,
+    /// The program that asked for it.
+    pub by: String,
 }
 
 /// The verdict of the probes about a gateway.
@@ -51,8 +81,21 @@ pub struct HealthStatus {
 impl GatewayStatus {
     /// True for a gateway that needs somebody's look.
     pub fn is_bad(&self) -> bool {
-        let down = self.health.as_ref().is_some_and(|health| !health.usable);
-        down || !(self.in_use || self.reserve) || self.is_silent()
+        match self.drained {
+            // An operator is at work on the machine.
+            Some(_) => self.in_use,
+            None => self.is_down() || !(self.in_use || self.reserve) || self.is_silent(),
+        }
+    }
+
+    /// True if new flows take another gateway by the verdict of the probes.
+    pub fn is_down(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| !health.usable)
+    }
+
+    /// True if new flows may take the gateway, as far as known.
+    pub fn takes_new_flows(&self) -> bool {
+        !self.is_bad() && self.drained.is_none()
     }
 
     /// True if the gateway doesn't answer on its link.

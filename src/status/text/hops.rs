@@ -4,6 +4,7 @@ use super::figures::span;
 use super::lines::Lines;
 use crate::objects::NeighbourState;
 use crate::status::snapshot::{EgressAddressStatus, GatewayStatus, HealthStatus};
+use crate::words::counted;
 
 /// The lines of the gateways.
 pub(super) fn gateways(gateways: &[GatewayStatus], lines: &mut Lines) {
@@ -11,24 +12,43 @@ pub(super) fn gateways(gateways: &[GatewayStatus], lines: &mut Lines) {
         let label = if index == 0 { "gateways" } else { "" };
         let device = gateway.device.as_deref();
         let device = device.map_or_else(String::new, |device| format!(" on {device}"));
-        let used = match (gateway.in_use, gateway.reserve) {
-            (true, _) => "in use",
-            (false, true) => "in reserve",
-            (false, false) => "LEFT OUT",
-        };
+        let used = used(gateway);
         let neighbour = match gateway.neighbour {
             Some(NeighbourState::Failed) => "neighbour FAILED: no answer on the link".to_owned(),
             Some(state) => format!("neighbour {state}"),
             None => "no neighbour entry: not asked yet".to_owned(),
         };
+        let flows = gateway
+            .flows
+            .map_or_else(String::new, |flows| format!(", {}", counted(flows, "flow")));
         let probes = gateway.health.as_ref().map_or_else(String::new, health);
         let text = format!(
-            "{} {} {}{device}: {used}, {neighbour}{probes}",
+            "{} {} {}{device}: {used}{flows}, {neighbour}{probes}",
             gateway.path,
             gateway.family.as_str(),
             gateway.address
         );
         lines.line(gateway.is_bad(), label, &text);
+    }
+}
+
+/// The share of a gateway in new flows.
+fn used(gateway: &GatewayStatus) -> String {
+    let used = match (gateway.in_use, gateway.reserve) {
+        (true, _) => "in use",
+        (false, true) => "in reserve",
+        (false, false) => "LEFT OUT",
+    };
+    match &gateway.drained {
+        None => used.to_owned(),
+        Some(drain) => {
+            let since = span(drain.since_s);
+            let lasts = match gateway.in_use {
+                true => ", and IN USE: no other gateway is well",
+                false => "",
+            };
+            format!("drained for {since}{lasts}")
+        }
     }
 }
 
