@@ -104,6 +104,9 @@ fn health(probed: &Probed, gateway: IpAddr) -> Option<HealthStatus> {
         usable: found.in_use,
         since_s: age.as_secs(),
         why: found.why.to_string(),
+        held_for_s: found
+            .held_until
+            .map(|end| end.saturating_sub(probed.start.elapsed()).as_secs()),
         latency_us: micros(found.latency),
         quality: QualityStatus {
             probes: found.quality.probes,

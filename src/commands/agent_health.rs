@@ -4,29 +4,52 @@ use super::complain;
 use crate::config::Config;
 use crate::health::{Health, WayId};
 use crate::status::control::{AskError, Reply, Request, ask};
+use crate::status::snapshot::GatewayStatus;
 
-/// The ways that the probes of a running agent have found down: no command beside the agent may lead
-/// back to them, or expect them.
-pub(super) fn ask_agent(config: &Config) -> Health {
-    if !config.probe.enabled || config.egress.gateways.len() < 2 {
-        return Health::default();
-    }
-    let status = match ask(&config.agent.socket, Request::Status) {
-        Ok(Reply::Status(status)) => status,
-        // Nobody probes.
-        Err(AskError::NoAgent { .. }) => return Health::default(),
-        // The egress does not wait for an agent that hangs.
-        Ok(_) | Err(_) => {
-            complain(
-                &"the agent gives no answer: which gateways it has found down is unknown, and each counts as well",
-            );
-            return Health::default();
+/// A running agent's knowledge about the gateways.
+#[derive(Debug, Default)]
+pub(super) struct AgentView {
+    /// The gateways of the agent's status; none without an agent.
+    pub gateways: Vec<GatewayStatus>,
+}
+
+impl AgentView {
+    /// Asks the agent, where the settings have gateways to choose among.
+    pub fn ask(config: &Config) -> AgentView {
+        if config.egress.gateways.len() < 2 {
+            return AgentView::default();
         }
-    };
-    let down = status.gateways.iter().filter(|gateway| {
-        let health = gateway.health.as_ref();
-        health.is_some_and(|health| !health.usable)
-    });
-    let addresses = down.filter_map(|gateway| gateway.address.parse().ok());
-    Health::without(addresses.map(WayId::Gateway))
+        match ask(&config.agent.socket, Request::Status) {
+            Ok(Reply::Status(status)) => AgentView {
+                gateways: status.gateways,
+            },
+            // Nobody probes.
+            Err(AskError::NoAgent { .. }) => AgentView::default(),
+            // The egress does not wait for an agent that hangs.
+            Ok(_) | Err(_) => {
+                if config.probe.enabled {
+                    complain(
+                        &"the agent gives no answer: which gateways it has found down is unknown, and each counts as well",
+                    );
+                }
+                AgentView::default()
+            }
+        }
+    }
+
+    /// The ways that the probes have found down: no command beside the agent may lead back to them, or
+    /// expect them.
+    pub fn health(&self) -> Health {
+        let down = self.gateways.iter().filter(|gateway| gateway.is_down());
+        let addresses = down.filter_map(|gateway| gateway.address.parse().ok());
+        Health::without(addresses.map(WayId::Gateway))
+    }
+}
+
+/// The ways that the probes of a running agent have found down.
+pub(super) fn ask_agent(config: &Config) -> Health {
+    match config.probe.enabled {
+        true => AgentView::ask(config).health(),
+        false => Health::default(),
+    }
 }

@@ -2,6 +2,7 @@
 //! kernel's own answer.
 
 mod answer;
+mod candidates;
 mod ground;
 mod name;
 mod prefix;
@@ -23,6 +24,7 @@ use crate::ranges::Origin;
 use crate::reconcile::{Asking, PassError};
 use crate::types::SyncToken;
 use answer::KernelAnswer;
+use candidates::Candidate;
 use ground::Ground;
 use probe::Probe;
 
@@ -156,6 +158,8 @@ struct Explanation {
     path: ExpectedPath,
     /// Gateway and device of the bypass route.
     via: Vec<(Option<IpAddr>, String)>,
+    /// The gateways of the egress path, those for new flows first.
+    gateways: Vec<Candidate>,
     numbers: Numbers,
     answers: Vec<KernelAnswer>,
     /// True if the kernel has a rule of ours in the address's family.

@@ -72,6 +72,12 @@ impl<'a> Scene<'a> {
         })
     }
 
+    /// The gateways of `explain` for a partner.
+    fn choice(&self) -> Value {
+        let words = ["explain", &PARTNER.to_string(), "-o", "json"];
+        self.machine.run(&words).ok().json()["gateways"].clone()
+    }
+
     /// The reason for which `drain` refuses.
     fn refused(&self, gateway: &str) -> String {
         let output = self.machine.run(&["drain", gateway, "-o", "json"]);
@@ -117,6 +123,13 @@ fn new_flows_leave_a_drained_gateway_and_open_ones_stay() {
             page.contains("egress ipv4 10.0.1.10: drained for "),
             "{page}"
         );
+        let gateways = scene.choice();
+        assert_eq!(gateways[0]["address"], "10.0.1.20", "{gateways}");
+        assert_eq!(gateways[0]["why"], "order", "{gateways}");
+        assert_eq!(gateways[1]["used"], false, "{gateways}");
+        assert_eq!(gateways[1]["why"], "drained", "{gateways}");
+        let reason = gateways[1]["reason"].as_str().unwrap();
+        assert!(reason.contains("asked for by drain, pid "), "{reason}");
         // Twice is once.
         scene.drain(FIRST_NAT, &[]);
 
@@ -176,6 +189,18 @@ fn last_gateway_and_unknown_ones_are_not_drained() {
         });
         let why = scene.refused(FIRST_NAT[0]);
         assert!(why.contains("10.0.1.20 is down"), "{why}");
+        let gateways = scene.choice();
+        assert_eq!(gateways[1]["why"], "health", "{gateways}");
+        let reason = gateways[1]["reason"].as_str().unwrap();
+        assert!(reason.starts_with("down for "), "{reason}");
+        let partner = PARTNER.to_string();
+        let text = scene.machine.run(&["explain", &partner]).ok().stdout;
+        for line in [
+            "gateways  10.0.1.10 for new flows: the first in the list that is well\n",
+            "          10.0.1.20 skipped: down for ",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
         assert_eq!(scene.seen(), scene.nat1());
         scene.machine.flush();
         let why = scene.refused(FIRST_NAT[0]);

@@ -231,6 +231,7 @@ pub fn filled() -> Snapshot {
                     usable: true,
                     since_s: 3600,
                     why: "answers".to_owned(),
+                    held_for_s: None,
                     latency_us: Some(1_234),
                     quality: QualityStatus {
                         probes: 100,
@@ -267,6 +268,7 @@ pub fn filled() -> Snapshot {
                     since_s: 5,
                     why: "3 rounds failed in a row: most servers answer through another way only"
                         .to_owned(),
+                    held_for_s: None,
                     latency_us: None,
                     quality: QualityStatus::default(),
                     traffic: None,

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::answer::{self, is_here};
+use super::candidates::candidates;
 use super::{ExpectedPath, Explanation, ListedPrefix};
-use crate::commands::agent_health::ask_agent;
+use crate::commands::agent_health::AgentView;
 use crate::commands::boot::SHUT;
 use crate::commands::broken_config::Shown;
 use crate::config::{Config, Role};
@@ -33,6 +34,7 @@ pub(super) struct Ground<'a> {
     verdicts: Verdicts,
     pub chains: Vec<BaseChain>,
     rows: Vec<(Family, ListedPrefix)>,
+    agent: AgentView,
     pub notes: Vec<String>,
 }
 
@@ -50,9 +52,7 @@ async fn look(
             examined => return examined,
         }
     }
-    let mut examined = examine(config, role, asking, Firewalls::Ignored, kernel).await?;
-    examined.view.use_health(ask_agent(config));
-    Ok(examined)
+    examine(config, role, asking, Firewalls::Ignored, kernel).await
 }
 
 impl<'a> Ground<'a> {
@@ -65,6 +65,11 @@ impl<'a> Ground<'a> {
         let config = &shown.loaded.config;
         let mut kernel = Kernel::open()?;
         let mut examined = look(config, role, asking, &mut kernel).await?;
+        let agent = match role {
+            Role::Host => AgentView::ask(config),
+            Role::Nat => AgentView::default(),
+        };
+        examined.view.use_health(agent.health());
         let mut notes: Vec<String> = examined.notes.texts().map(str::to_owned).collect();
         notes.extend(examined.judgement.verdicts.iter().map(ToString::to_string));
         if let Some(complaint) = &examined.complaint {
@@ -91,6 +96,7 @@ impl<'a> Ground<'a> {
             kernel,
             rows: rows(&examined),
             examined,
+            agent,
             desired,
             verdicts,
             chains,
@@ -128,6 +134,12 @@ impl<'a> Ground<'a> {
                 .collect(),
             excluded_by: ranges.excluded_by(address),
             via: via(view, &self.desired, &expected, family),
+            gateways: match &path {
+                ExpectedPath::Egress(_) => {
+                    candidates(self.config, view, &self.desired, family, &self.agent)
+                }
+                _ => Vec::new(),
+            },
             path,
             numbers: view.ownership.current,
             answers,

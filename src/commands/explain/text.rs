@@ -52,6 +52,12 @@ impl Explanation {
             line("excluded", format!("by {prefix} ([select] exclude)"));
         }
         line("expected", self.path_text());
+        title = "gateways";
+        // A single gateway is no choice.
+        for candidate in self.gateways.iter().filter(|_| self.gateways.len() > 1) {
+            line(title, candidate.to_string());
+            title = "";
+        }
         title = "kernel";
         for answer in &self.answers {
             line(title, answer_text(answer));
@@ -211,6 +217,7 @@ impl Explanation {
                 .collect::<Vec<_>>(),
             "excluded_by": self.excluded_by.map(|prefix| prefix.to_string()),
             "expected": self.path_json(),
+            "gateways": self.gateways,
             "kernel": self.answers.iter().map(answer_json).collect::<Vec<_>>(),
             "in_force": self.in_force,
             "agrees": self.agrees(),

@@ -68,6 +68,9 @@ pub struct HealthStatus {
     pub since_s: u64,
     /// The reason of the state.
     pub why: String,
+    /// For `held`: the seconds until new flows may take the gateway again.
+    #[serde(default)]
+    pub held_for_s: Option<u64>,
     /// The duration of the last answered probe in microseconds.
     pub latency_us: Option<u64>,
     /// Loss and latency of the recent probes.
