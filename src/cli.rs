@@ -11,10 +11,13 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Overrides, Role, own_region};
 use crate::types::{Region, SyncToken};
 pub use args::{
-    BlockedArgs, DrainArgs, FlowsArgs, FlushArgs, HistoryArgs, KickArgs, ShutArgs, StatusArgs,
+    BlockedArgs, DrainArgs, FlowsArgs, FlushArgs, HistoryArgs, KickArgs, ProbeArgs, ShutArgs,
+    StatusArgs,
 };
-use help::{DRAIN_HELP, EXAMPLES, EXIT_CODES, FLUSH_HELP, LONG_VERSION, RECONCILE_EXAMPLES};
-pub use values::{Destination, exit_code, without_hidden_commands};
+use help::{
+    DRAIN_HELP, EXAMPLES, EXIT_CODES, FLUSH_HELP, LONG_VERSION, PROBE_HELP, RECONCILE_EXAMPLES,
+};
+pub use values::{Destination, ProbedWay, exit_code, without_hidden_commands};
 use values::{destination, port, sync_token};
 
 /// Routes storage traffic around the NAT, and all other traffic through the NAT.
@@ -129,6 +132,9 @@ Examples:
 Exit codes: 0 the list was read, 1 no flow is pinned or the list is unreadable, 64 wrong usage or
 config text")]
     Flows(FlowsArgs),
+    /// Probe each gateway and the bypass path now, with latency and loss.
+    #[command(after_help = PROBE_HELP)]
+    Probe(ProbeArgs),
     /// Lead new flows around a gateway, for planned work; open flows keep it until they end.
     #[command(after_help = DRAIN_HELP)]
     Drain(DrainArgs),
@@ -315,7 +321,7 @@ impl Command {
             Command::Ranges(args) | Command::Check(args) => Some(args),
             Command::History(_) | Command::Status(_) | Command::Kick(_) => None,
             Command::Blocked(_) | Command::Flush(_) | Command::Shut(_) => None,
-            Command::Flows(_) | Command::Drain(_) => None,
+            Command::Flows(_) | Command::Drain(_) | Command::Probe(_) => None,
         }
     }
 
@@ -332,6 +338,7 @@ impl Command {
             Command::Status(_) => "status",
             Command::Blocked(_) => "blocked",
             Command::Flows(_) => "flows",
+            Command::Probe(_) => "probe",
             Command::Drain(_) => "drain",
             Command::Kick(_) => "kick",
             Command::Flush(_) => "flush",
@@ -350,6 +357,7 @@ impl Command {
             Command::Status(args) => &args.base,
             Command::Blocked(args) => &args.base,
             Command::Flows(args) => &args.base,
+            Command::Probe(args) => &args.base,
             Command::Drain(args) => &args.base,
             Command::Kick(args) => &args.base,
             Command::Flush(args) => &args.base,

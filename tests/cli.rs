@@ -407,6 +407,7 @@ fn help_version_and_usage_errors_have_their_exit_codes() {
         "check",
         "status",
         "blocked",
+        "probe",
         "drain",
         "kick",
         "flush",

@@ -7,8 +7,8 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::BaseArgs;
-use super::values::{count, flow_count, gateway, moment};
-use crate::config::duration;
+use super::values::{ProbedWay, count, flow_count, gateway, moment, probed_way};
+use crate::config::{Target, duration, probe_target};
 
 /// `history`
 #[derive(Debug, Clone, Args)]
@@ -61,6 +61,22 @@ pub struct FlowsArgs {
     /// The largest number of flows to list; the others are counted.
     #[arg(short = 'n', long, value_name = "N", default_value = "1000", value_parser = flow_count)]
     pub limit: usize,
+    #[command(flatten)]
+    pub base: BaseArgs,
+}
+
+/// `probe`
+#[derive(Debug, Clone, Args)]
+pub struct ProbeArgs {
+    /// The address of a gateway, or `bypass`; without it, every way is probed.
+    #[arg(value_name = "GATEWAY|bypass", value_parser = probed_way)]
+    pub way: Option<ProbedWay>,
+    /// The number of probes of each server through each way.
+    #[arg(short = 'n', long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub count: u32,
+    /// A TCP server in place of `[probe] targets` and the S3 endpoints; repeat for several.
+    #[arg(long, value_name = "HOST:PORT", value_parser = probe_target)]
+    pub target: Vec<Target>,
     #[command(flatten)]
     pub base: BaseArgs,
 }

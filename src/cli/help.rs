@@ -35,6 +35,20 @@ Examples:
   trailblazer reconcile --accept 1710355389              accept a document held by the guard
   trailblazer reconcile --dry-run --role host --region us-east-1 --source ip-ranges.json";
 
+pub(super) const PROBE_HELP: &str = "\
+Opens TCP connections to the servers of [probe] targets through each gateway, and to the S3 endpoints
+of the selected regions through the bypass path, each led by the policy rules of pinned flows. A
+refused connection is an answer too. Needs root and the rules in force, and no agent.
+
+Examples:
+  trailblazer probe
+  trailblazer probe 10.0.1.10 -n 20
+  trailblazer probe bypass --target s3.eu-west-1.amazonaws.com:443
+  trailblazer probe -o json | jq '.ways[] | {gateway, loss_percent}'
+
+Exit codes: 0 through each probed way at least half of the servers answer, 1 a way fails, or nothing
+can be probed, 64 wrong usage or config text";
+
 pub(super) const DRAIN_HELP: &str = "\
 Asks the running agent, which remembers the drain in the state directory: a restart and one-shot
 passes keep it. While every other gateway of the family is down, new flows take a drained one.

@@ -71,6 +71,24 @@ pub(super) fn flow_count(text: &str) -> Result<usize, String> {
         .map_err(|_| "expected a number of flows, such as 1000".to_owned())
 }
 
+/// The argument of `probe`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbedWay {
+    Gateway(IpAddr),
+    /// The bypass path of both families.
+    Bypass,
+}
+
+/// Reads a way.
+pub(super) fn probed_way(text: &str) -> Result<ProbedWay, String> {
+    match text {
+        "bypass" => Ok(ProbedWay::Bypass),
+        _ => gateway(text).map(ProbedWay::Gateway).map_err(|_| {
+            "expected the address of a gateway, such as 10.0.1.10, or the word bypass".to_owned()
+        }),
+    }
+}
+
 /// Reads the address of a gateway.
 pub(super) fn gateway(text: &str) -> Result<IpAddr, String> {
     let address = text.parse::<IpAddr>();

@@ -30,7 +30,7 @@ const ONE_PATH_OF_NAT: &str = "no list: no flow is pinned, since the settings na
     gateway of one path alone; conntrack keeps the source address of each translated flow";
 const IPTABLES: &str = "no list: no flow is pinned, since only nftables can pin the flows of a host; \
     set [nat] backend = \"auto\" or \"nftables\"";
-const UNKNOWN: &str = "no list: the config file is broken, and no running agent tells whether flows are \
+pub(super) const UNKNOWN: &str = "no list: the config file is broken, and no running agent tells whether flows are \
     pinned";
 const NO_PINS: &str = "no list: the kernel has no policy rules of pinned flows. No pass has run yet \
     (`trailblazer reconcile`), the firewall cannot pin flows (`trailblazer check`), or both paths of a \
@@ -106,7 +106,7 @@ pub(super) fn on_gateway(config: &Config, gateway: IpAddr) -> Result<u64, String
 }
 
 /// The pins in the kernel, or the reason why no flow is pinned.
-fn pins(config: &Config, role: Role) -> Result<Pins, String> {
+pub(super) fn pins(config: &Config, role: Role) -> Result<Pins, String> {
     let egress = &config.egress;
     let iptables = config.nat.backend == AutoOr::Set(BackendKind::Iptables);
     let why = match role {

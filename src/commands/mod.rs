@@ -15,6 +15,7 @@ pub mod flush;
 pub mod history;
 pub mod kick;
 mod origins;
+pub mod probe;
 pub mod ranges;
 pub mod reconcile;
 mod released;
@@ -46,6 +47,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Blocked(arguments) => blocked::run(&arguments),
         Command::Flows(arguments) => flows::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments).await,
         Command::Drain(arguments) => drain::run(&arguments).await,
         Command::Kick(arguments) => kick::run(&arguments).await,
         Command::Flush(arguments) => flush::run(&arguments).await,

@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 pub use error::{ConfigError, Place, Problem};
 pub use gateways::{Gateway, Spread};
 pub use parse::{Overrides, keys, parse, parse_readable_part, parse_with};
-pub use probe::{ProbeConfig, Target, TargetHost};
+pub use probe::{ProbeConfig, Target, TargetHost, target as probe_target};
 pub use texts::own_region;
 pub use units::duration;
 

@@ -86,7 +86,10 @@ impl ProbeConfig {
 }
 
 /// Reads a target: a host and a port.
-pub(super) fn target(text: &str) -> Result<Target, String> {
+///
+/// # Errors
+/// The mistake, with the right form.
+pub fn target(text: &str) -> Result<Target, String> {
     let wrong = |hint: String| Err(format!("{text:?} is not a target: {hint}"));
     if let Some((_, rest)) = text.split_once("://") {
         let host = rest.split(['/', '?']).next().unwrap_or(rest);

@@ -191,6 +191,7 @@ fn no_field_of_documents_kernel_and_command_lines_is_raw() {
             &["flush", "--dry-run"],
             &["kick"],
             &["drain", "10.0.1.10"],
+            &["probe"],
             &["explain", EVIL],
             &["reconcile", "--region", EVIL],
             &["reconcile", "--service", EVIL],

@@ -38,6 +38,7 @@ fn page_documents_every_field_of_every_command() {
             ("history", &["history"]),
             ("blocked", &["blocked"]),
             ("flows", &["flows"]),
+            ("probe", &["probe"]),
             ("drain", &["drain", "10.0.1.10"]),
             ("kick", &["kick"]),
             ("kick", &["kick", "--wait"]),
