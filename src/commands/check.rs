@@ -15,6 +15,7 @@ mod rules;
 mod rulesets;
 mod servers;
 mod shares;
+mod spread;
 mod sysctls;
 mod unit;
 

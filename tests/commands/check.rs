@@ -116,6 +116,32 @@ fn check_covers_the_host_role() {
 }
 
 #[test]
+fn check_names_a_hash_that_does_not_spread_flows() {
+    lab::isolated(|| {
+        let lab = Lab::new();
+        let ns = lab.ns("host1");
+        ns.sysctl(&CLEAN);
+        let more = "spread = \"flow\"\n[[egress.gateway]]\naddress = \"10.0.1.10\"\n\
+                    [[egress.gateway]]\naddress = \"10.0.1.20\"\n";
+        let text =
+            format!("role = \"host\"\n[select]\nregions = [\"us-east-1\"]\n[egress]\n{more}");
+        let setup = Setup::new("s", &text);
+        let policy = "net/ipv4/fib_multipath_hash_policy";
+        ns.sysctl(&[(policy, "0")]);
+        let warned = Checked::run(&setup, ns, 0);
+        let text =
+            "net.ipv4.fib_multipath_hash_policy is 0, and [egress] spread = \"flow\" needs 1";
+        warned.has("spread", "warn", text);
+        ns.sysctl(&[(policy, "1")]);
+        let well = Checked::run(&setup, ns, 0);
+        well.has("spread", "ok", "net.ipv4.fib_multipath_hash_policy is 1");
+        let one = Setup::host("one", "spread = \"flow\"\n");
+        let one = Checked::run(&one, ns, 0);
+        assert!(!one.0["checks"].to_string().contains("fib_multipath"));
+    });
+}
+
+#[test]
 fn check_fails_for_settings_that_cost_a_part() {
     lab::isolated(|| {
         let lab = Lab::new();

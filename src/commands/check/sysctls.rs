@@ -47,6 +47,7 @@ pub(super) fn all(
         }
         Role::Host => check.reverse_path_of_host(desired, report),
     }
+    check.spread(role, &config.egress, report);
     check.redirects(role, desired, report);
     check.conntrack(role, report);
 }
@@ -84,7 +85,8 @@ impl Check<'_> {
         }
     }
 
-    fn number(&self, path: &str) -> Option<u64> {
+    /// The value of a sysctl; `None` for an unreadable one.
+    pub(super) fn number(&self, path: &str) -> Option<u64> {
         match self.values.get(path) {
             Some(value) => value.parse().ok(),
             None => self.view.facts.sysctls.number(path),
