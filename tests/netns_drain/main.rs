@@ -138,6 +138,11 @@ fn new_flows_leave_a_drained_gateway_and_open_ones_stay() {
         let agent = scene.agent();
         assert_eq!(scene.seen(), scene.nat2());
         agent.kill();
+        let page = scene.machine.run(&["status"]).expect_code(1).stdout;
+        assert!(
+            page.contains("gateway 10.0.1.10 is drained since "),
+            "{page}"
+        );
         assert_eq!(scene.machine.reconcile()["outcome"], "in_sync");
         let agent = scene.agent();
         assert_eq!(scene.seen(), scene.nat2());
@@ -229,6 +234,48 @@ fn drained_gateway_stands_in_while_all_others_are_down() {
         eventually("the other NAT is back", || scene.seen() == scene.nat2());
         eventually("the drained NAT is out of use", || {
             gateway(&agent, FIRST_NAT[0])["in_use"] == false
+        });
+    });
+}
+
+/// A drained gateway is watched as any other: its flows end when it dies, and are counted.
+#[test]
+fn flows_end_when_a_drained_gateway_dies() {
+    isolated(|| {
+        let lab = Lab::new();
+        let scene = Scene::new(&lab, QUICK);
+        let agent = scene.agent();
+        let stuck = scene.flows();
+        scene.drain(FIRST_NAT, &[]);
+        let living = scene.flows();
+        let dead = "table inet dead { chain forward { type filter hook forward priority -300; policy drop; }; }";
+        lab.ns("nat1").nft(dead);
+        eventually("flows of the dead NAT end", || {
+            stuck.iter().all(LongFlow::has_ended)
+        });
+        eventually("the ended flows are counted", || {
+            let ended = FIRST_NAT.map(|address| {
+                let ended = gateway(&agent, address)["ended"].clone();
+                ended["connections"].as_u64().unwrap_or_default()
+            });
+            ended.iter().sum::<u64>() >= 2
+        });
+        let none = &gateway(&agent, SECOND_NAT[0])["ended"]["connections"];
+        assert_eq!(none, 0);
+        for flow in living {
+            flow.assert_alive();
+        }
+        lab.ns("nat1").nft("delete table inet dead");
+        eventually("the drained NAT is up, and out of use", || {
+            gateway(&agent, FIRST_NAT[0])["health"]["state"] == "up"
+        });
+        assert_eq!(scene.seen(), scene.nat2());
+        // No route of this host has changed, and the journal has the changes all the same.
+        eventually("history has the death and the return", || {
+            let history = scene.machine.run(&["history", "--all"]).ok().stdout;
+            let says = |line: &str| history.contains(line);
+            says("gateway 10.0.1.10 is down: 3 rounds failed")
+                && says("gateway 10.0.1.10 is in use again: ")
         });
     });
 }

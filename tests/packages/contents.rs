@@ -26,11 +26,13 @@ const BOTH: &str = "
 -rw-r--r-- /usr/share/man/man8/trailblazer-agent.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-blocked.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-check.8.gz
+-rw-r--r-- /usr/share/man/man8/trailblazer-drain.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-explain.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-flows.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-flush.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-history.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-kick.8.gz
+-rw-r--r-- /usr/share/man/man8/trailblazer-probe.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-ranges.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-reconcile.8.gz
 -rw-r--r-- /usr/share/man/man8/trailblazer-shut.8.gz

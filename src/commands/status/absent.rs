@@ -20,6 +20,7 @@ use crate::plan::{Action, Plan, Step};
 use crate::printable::indented;
 use crate::reconcile::{Asking, Firewalls, PassError, examine};
 use crate::state::StateFile;
+use crate::state::drained;
 use crate::state::error::ReadError;
 use crate::state::lock;
 use crate::state::patience::{exists_in_time, in_time};
@@ -104,6 +105,16 @@ impl Absent {
         }
         match hold(config) {
             Ok(hold) => self.hold = hold,
+            Err(error) => self.notes.push(error.to_string()),
+        }
+        match drained::read(&Store::open(state_dir)) {
+            Ok(drains) => self.notes.extend(drains.iter().map(|(gateway, drain)| {
+                let since = Timestamp::from_second(drain.since).unwrap_or_default();
+                format!(
+                    "gateway {gateway} is drained since {since}, asked for by {}",
+                    drain.by
+                )
+            })),
             Err(error) => self.notes.push(error.to_string()),
         }
         match Journal::new(state_dir).read() {
