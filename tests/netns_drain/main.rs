@@ -7,6 +7,7 @@
 mod packets;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use lab::*;
 use packets::*;
@@ -250,6 +251,10 @@ fn flows_end_when_a_drained_gateway_dies() {
         let living = scene.flows();
         let dead = "table inet dead { chain forward { type filter hook forward priority -300; policy drop; }; }";
         lab.ns("nat1").nft(dead);
+        eventually("both families of the NAT are down", || {
+            let down = |address| gateway(&agent, address)["health"]["state"] == "down";
+            FIRST_NAT.into_iter().all(down)
+        });
         eventually("flows of the dead NAT end", || {
             stuck.iter().all(LongFlow::has_ended)
         });
@@ -271,12 +276,14 @@ fn flows_end_when_a_drained_gateway_dies() {
         });
         assert_eq!(scene.seen(), scene.nat2());
         // No route of this host has changed, and the journal has the changes all the same.
-        eventually("history has the death and the return", || {
-            let history = scene.machine.run(&["history", "--all"]).ok().stdout;
-            let says = |line: &str| history.contains(line);
-            says("gateway 10.0.1.10 is down: 3 rounds failed")
-                && says("gateway 10.0.1.10 is in use again: ")
-        });
+        let history = || scene.machine.run(&["history", "--all"]).ok().stdout;
+        let has_both = || {
+            let found = history();
+            let down = found.contains("gateway 10.0.1.10 is down: ");
+            (down && found.contains("gateway 10.0.1.10 is in use again: ")).then_some(())
+        };
+        let (within, pause) = (Duration::from_secs(20), Duration::from_millis(50));
+        wait_until(within, pause, has_both, history);
     });
 }
 
