@@ -210,6 +210,9 @@ pub enum Match {
     OpensFlow,
     /// First packet of a flow (conntrack state `new`).
     NewFlow,
+    /// A packet of a flow with packets in both directions (conntrack state `established`), in contrast to
+    /// an ICMP error about the flow.
+    Established,
     /// An ICMP message that names a nearer router for a destination; only in rules with a family.
     Redirect,
     /// A TCP packet that negotiates the segment size: SYN without RST.

@@ -65,9 +65,9 @@ impl Counting {
         pins: Option<&Pins>,
     ) {
         let mask = config.kernel.path_mask;
-        let rule = |matches: [Match; 2], verdict| FwRule {
+        let rule = |matches: &[Match], verdict| FwRule {
             family: Some(family),
-            matches: matches.into(),
+            matches: matches.to_vec(),
             verdict,
         };
         let of_path = |path| (Match::FlowMark(mark(mask, path)), Statement::Count(path));
@@ -81,7 +81,7 @@ impl Counting {
         };
         if pins.is_none() && paths.decided_by_first_packet {
             let marked = Path::ALL.map(of_path).into_iter();
-            let marked = marked.map(|(mark, count)| rule([mark, Match::OriginalDirection], count));
+            let marked = marked.map(|(mark, count)| rule(&[mark, Match::OriginalDirection], count));
             chains.marked.extend(marked);
         }
         let counts = ways.iter().map(|(flow, slot)| {
@@ -90,14 +90,15 @@ impl Counting {
         });
         for (mark, count) in counts.clone() {
             let matches = [mark, Match::OriginalDirection];
-            chains.marked.push(rule(matches, count(Direction::Out)));
+            chains.marked.push(rule(&matches, count(Direction::Out)));
         }
         chains.leaving.extend(classified(mask, family, paths, pins));
         for (mark, count) in counts {
             let out = [Match::OriginalDirection, mark.clone()];
-            let back = [Match::ReplyDirection, mark];
-            chains.leaving.push(rule(out, count(Direction::Out)));
-            chains.answers.push(rule(back, count(Direction::Back)));
+            // A NAT without an uplink answers with ICMP errors.
+            let back = [Match::ReplyDirection, mark, Match::Established];
+            chains.leaving.push(rule(&out, count(Direction::Out)));
+            chains.answers.push(rule(&back, count(Direction::Back)));
         }
         for path in Path::ALL {
             // The bypass path is one way. Egress flows may lack a slot.
@@ -105,8 +106,8 @@ impl Counting {
                 let (mark, count) = of_path(path);
                 let out = [Match::OriginalDirection, mark.clone()];
                 let back = [Match::ReplyDirection, mark];
-                self.main.leaving.push(rule(out, count.clone()));
-                self.main.answers.push(rule(back, count));
+                self.main.leaving.push(rule(&out, count.clone()));
+                self.main.answers.push(rule(&back, count));
             }
         }
     }

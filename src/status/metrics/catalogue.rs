@@ -1,9 +1,7 @@
 //! Every metric: name, type, labels, help text, and the source of the samples in the snapshot.
 //! docs/metrics.md repeats the table for people; a test compares both.
 
-use std::collections::BTreeMap;
-
-use super::encode::{Kind, Metric, Samples};
+use super::encode::{Kind, Metric, counts};
 use super::traffic::{SAVED, dropped, traffic};
 use super::{flows, hops};
 use crate::degraded::Part;
@@ -385,17 +383,4 @@ pub const CATALOGUE: &[Metric] = &[
 
 fn flag(on: bool) -> u8 {
     u8::from(on)
-}
-
-/// Writes a sample for each known word, and for each other counted word. Known words start at 0:
-/// a series that begins with the first event would hide this event from `increase()`.
-fn counts(known: &[&str], counted: &BTreeMap<String, u64>, out: &mut Samples<'_>) {
-    for word in known {
-        out.value(&[word], counted.get(*word).unwrap_or(&0));
-    }
-    for (word, count) in counted {
-        if !known.contains(&word.as_str()) {
-            out.value(&[word], count);
-        }
-    }
 }

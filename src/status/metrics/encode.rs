@@ -1,6 +1,7 @@
 //! The text format, version 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats), which
 //! every Prometheus reads and `promtool check metrics` checks.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use crate::printable::escaped;
@@ -92,4 +93,17 @@ fn escape_label(text: &str) -> String {
     // The format has an escape of its own for a line feed.
     let lines: Vec<_> = text.split('\n').map(escaped).collect();
     escape_help(&lines.join("\n")).replace('"', "\\\"")
+}
+
+/// Writes a sample for each known word, and for each other counted word. Known words start at 0:
+/// a series that begins with the first event would hide this event from `increase()`.
+pub(super) fn counts(known: &[&str], counted: &BTreeMap<String, u64>, out: &mut Samples<'_>) {
+    for word in known {
+        out.value(&[word], counted.get(*word).unwrap_or(&0));
+    }
+    for (word, count) in counted {
+        if !known.contains(&word.as_str()) {
+            out.value(&[word], count);
+        }
+    }
 }

@@ -158,6 +158,7 @@ impl Gathering<'_> {
             Match::DestinationIsLocal => all.add("-m addrtype --dst-type LOCAL"),
             Match::SourceNotLocal => all.add("-m addrtype ! --src-type LOCAL"),
             Match::NewFlow => all.add(NEW_FLOW),
+            Match::Established => all.add("-m conntrack --ctstate ESTABLISHED"),
             Match::OriginalDirection => all.add("-m conntrack --ctdir ORIGINAL"),
             Match::ReplyDirection => all.add("-m conntrack --ctdir REPLY"),
             Match::NotTracked => all.add(NOT_TRACKED),
@@ -354,11 +355,10 @@ fn interface(name: &str) -> Result<String, Nothing> {
 
 /// Refuses a mark with bits outside the mask, which iptables would set or compare anyway.
 pub fn checked(mark: Mark) -> Result<Mark, Nothing> {
-    if mark.value & !mark.mask == 0 {
-        Ok(mark)
-    } else {
-        inexpressible(format!("mark {mark}: bits outside the mask"))
+    if mark.value & !mark.mask != 0 {
+        return inexpressible(format!("mark {mark}: bits outside the mask"));
     }
+    Ok(mark)
 }
 
 fn both_marks(earlier: Option<Mark>, more: Mark) -> Result<Mark, Nothing> {

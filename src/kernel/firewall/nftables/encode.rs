@@ -120,6 +120,7 @@ fn families_of(condition: &Match) -> Vec<Family> {
         | Match::Forwarded
         | Match::OpensFlow
         | Match::NewFlow
+        | Match::Established
         | Match::OriginalDirection
         | Match::ReplyDirection
         | Match::NotTracked
@@ -218,6 +219,7 @@ fn encode_match(
         Match::Forwarded => forwarded(expressions),
         Match::OpensFlow => unconfirmed(expressions),
         Match::NewFlow => state(expressions, CT_STATE_NEW),
+        Match::Established => state(expressions, CT_STATE_ESTABLISHED),
         Match::OriginalDirection => in_direction(expressions, CT_DIR_ORIGINAL),
         Match::ReplyDirection => in_direction(expressions, CT_DIR_REPLY),
         Match::NotTracked => state(expressions, CT_STATE_INVALID_UNTRACKED),
@@ -356,27 +358,25 @@ fn in_realm(expressions: Expressions, realm: Realm, operator: u32) -> Expression
 }
 
 fn masked(expressions: Expressions, mask: u32) -> Expressions {
-    if mask == u32::MAX {
-        return expressions;
+    match mask {
+        u32::MAX => expressions,
+        mask => expressions.bitwise(&mask.to_ne_bytes(), &[0; 4]),
     }
-    expressions.bitwise(&mask.to_ne_bytes(), &[0; 4])
 }
 
 fn state(expressions: Expressions, bits: u32) -> Expressions {
     masked(expressions.ct(NFT_CT_STATE), bits).compare(NFT_CMP_NEQ, &[0; 4])
 }
 
-/// Matches packets with an incoming interface. The kernel compares the index 0 for the others, and
-/// `nft` reads its own text `iif != 0`. It cannot read `iifname != ""`: a saved ruleset with this
-/// text would load no rule of any program.
+/// Matches packets with an incoming interface; the others have the index 0. `nft` reads its own text
+/// `iif != 0`, and not `iifname != ""`: a saved ruleset with that would load no rule of any program.
 fn forwarded(expressions: Expressions) -> Expressions {
     expressions.meta(NFT_META_IIF).compare(NFT_CMP_NEQ, &[0; 4])
 }
 
 fn in_direction(expressions: Expressions, direction: u8) -> Expressions {
-    expressions
-        .ct(NFT_CT_DIRECTION)
-        .compare(NFT_CMP_EQ, &[direction])
+    let found = expressions.ct(NFT_CT_DIRECTION);
+    found.compare(NFT_CMP_EQ, &[direction])
 }
 
 fn unconfirmed(expressions: Expressions) -> Expressions {

@@ -187,6 +187,7 @@ pub(super) const CT_STATES: [(u32, &str); 5] = [
     (8, "new"),
     (64, "untracked"),
 ];
+pub(super) const CT_STATE_ESTABLISHED: u32 = 2;
 pub(super) const CT_STATE_NEW: u32 = 8;
 /// `IP_CT_DIR_…` (linux/netfilter/nf_conntrack_tuple_common.h).
 pub(super) const CT_DIR_ORIGINAL: u8 = 0;
