@@ -86,6 +86,7 @@ const FLUSH_BYPASS: &str =
 pub const FLUSH_NFT: &str = "nft flush ruleset";
 pub const FLUSH_IPTABLES: &str = "iptables -F of all tables";
 pub const LINK_FLAPS: &str = "link flaps 5x, defaults back at once";
+pub const BULK_ALONE: &str = "bulk link back, egress link lost";
 
 const LOOK_UP_MAIN: &str = "for f in -4 -6; do ip $f rule add pref 1000 lookup main; done";
 
@@ -295,7 +296,7 @@ pub const CAUSES: &[Cause] = &[
         applies: |role, _, phase| role == Role::NatBulk && phase != Phase::Boot,
         sources_alone: true,
         undo: |scene| comes_back(scene),
-        ..cause("bulk link back, egress link lost", bulk_alone)
+        ..cause(BULK_ALONE, bulk_alone)
     },
     Cause {
         quick: true,

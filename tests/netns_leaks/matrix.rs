@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::causes::{CAUSES, Cause, FLUSH_IPTABLES, FLUSH_NFT, LINK_FLAPS};
+use crate::causes::{BULK_ALONE, CAUSES, Cause, FLUSH_IPTABLES, FLUSH_NFT, LINK_FLAPS};
 use crate::machines::{Backend, Phase, Role, lab_of};
 use crate::scene::Scene;
 use crate::storm::KINDS;
@@ -69,7 +69,10 @@ fn faults_of(scene: &Scene, cause: &Cause, phase: Phase, seen: &Seen, family: us
     let by_iptables = [Backend::Iptables, Backend::Legacy].contains(&scene.backend);
     let stated = match phase {
         Phase::Boot => cause.name.starts_with(FLUSH_IPTABLES),
-        _ => scene.role == Role::NatBulk && (firewall_gone || cause.name == LINK_FLAPS),
+        _ => {
+            let links = [LINK_FLAPS, BULK_ALONE].contains(&cause.name);
+            scene.role == Role::NatBulk && (firewall_gone || links)
+        }
     };
     if !scene.role.is_host() && by_iptables && stated {
         return 0;
