@@ -312,6 +312,9 @@ impl<'a> Probing<'a> {
             let record = WayChange::now(change.way, word, change.why);
             locked(&self.shared.way_changes).push(record);
         }
+        // A way that is back keeps its flows.
+        let health = &decision.health;
+        self.stuck.retain(|(way, _)| !health.is_in_use(*way));
         self.stuck.extend(decision.end);
         let probed = Probed {
             start: self.start,

@@ -43,7 +43,7 @@ fn man_pages_render_without_a_warning() {
             pages += 1;
         }
     }
-    assert_eq!(pages, 14);
+    assert_eq!(pages, 16);
     fs::remove_dir_all(tree).expect("ours");
 }
 

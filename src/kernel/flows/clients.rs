@@ -13,7 +13,8 @@ const FIRST_UNPRIVILEGED: u16 = 1024;
 /// What tells a client of this host from a server.
 pub(super) struct Clients {
     local_ports: Ports,
-    pub(super) listeners: Listeners,
+    /// `None` if the kernel lists no TCP sockets: any port may be a server's.
+    pub(super) listeners: Option<Listeners>,
     /// The connected UDP sockets, in the direction from the peer.
     connected: HashSet<Ends>,
 }
@@ -22,7 +23,7 @@ impl Clients {
     pub(super) fn new(local_ports: Ports) -> Clients {
         Clients {
             local_ports,
-            listeners: Listeners::default(),
+            listeners: None,
             connected: HashSet::new(),
         }
     }
@@ -43,7 +44,10 @@ impl Clients {
             return false;
         }
         match flow.protocol {
-            TCP => !self.listeners.listens(local),
+            TCP => {
+                let listeners = self.listeners.as_ref();
+                listeners.is_some_and(|listeners| !listeners.listens(local))
+            }
             UDP => {
                 flow.original.source.port() < FIRST_UNPRIVILEGED
                     || self.connected.contains(&flow.original)
@@ -81,7 +85,7 @@ mod tests {
     #[test]
     fn an_answer_goes_to_a_local_port_without_a_server() {
         let mut clients = Clients::new(Ports::LOCAL);
-        clients.listeners = Listeners::at(&["0.0.0.0:50000"]);
+        clients.listeners = Some(Listeners::at(&["0.0.0.0:50000"]));
         clients.add_udp(ends("192.0.2.9:4000", "10.0.0.1:40000"));
         let answered =
             |protocol, source, target| clients.are_answered_by(&flow(protocol, source, target));
@@ -95,8 +99,11 @@ mod tests {
     }
 
     #[test]
-    fn a_translated_port_belongs_to_a_server() {
-        let clients = Clients::new(Ports::LOCAL);
+    fn a_translated_port_and_one_without_a_listing_belong_to_a_server() {
+        let mut clients = Clients::new(Ports::LOCAL);
+        let unlisted = flow(TCP, "192.0.2.9:443", "10.0.0.1:40000");
+        assert!(!clients.are_answered_by(&unlisted));
+        clients.listeners = Some(Listeners::at(&[]));
         let published = Tracked {
             reply: ends("172.17.0.2:80", "192.0.2.9:50000"),
             ..flow(TCP, "192.0.2.9:50000", "10.0.0.1:40080")

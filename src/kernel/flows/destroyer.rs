@@ -37,6 +37,8 @@ pub(super) struct Destroyed {
     pub(super) alive: u32,
     /// The connections with a socket here, whatever became of it.
     pub(super) of_host: HashSet<Ends>,
+    /// The kernel lists no sockets of a family: a connection without a socket in `of_host` may have one.
+    pub(super) is_partial: bool,
 }
 
 /// Destroys the sockets of these connections, each with its ends in the direction from this host, unless
@@ -67,7 +69,10 @@ pub(super) fn destroy(connections: &HashMap<Ends, Tracked>) -> Result<Destroyed,
             Ok(())
         });
         match listed {
-            Err(error) if is_absent(&error) => continue,
+            Err(error) if is_absent(&error) => {
+                found.is_partial = true;
+                continue;
+            }
             listed => listed?,
         }
         let mut changes = Wire::open(NETLINK_SOCK_DIAG)?;

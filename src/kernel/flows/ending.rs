@@ -29,8 +29,9 @@ use crate::types::{Family, Mark};
 /// Conntrack's states of a connection that is being opened: `TCP_CONNTRACK_SYN_SENT` and `…_SYN_RECV`
 /// (linux/netfilter/nf_conntrack_tcp.h).
 const OPENING: [u8; 2] = [1, 2];
+const ESTABLISHED: u8 = 3;
 /// Those of an open one: `…_ESTABLISHED`, `…_FIN_WAIT` and `…_CLOSE_WAIT`, which may still carry data.
-const OPEN: [u8; 3] = [3, 4, 5];
+const OPEN: [u8; 3] = [ESTABLISHED, 4, 5];
 
 /// The kernel's default for connections with unacknowledged data, in seconds
 /// (nf_conntrack_tcp_timeout_unacknowledged, net/netfilter/nf_conntrack_proto_tcp.c).
@@ -118,7 +119,8 @@ pub fn end_flows(
         if (opening || (all && flow.protocol != TCP)) && anew.len() < MOST {
             anew.push(request::delete(&flow));
         } else if all && state.is_some_and(|state| OPEN.contains(&state)) && open.len() < MOST {
-            if fresh.is_answered(&more) {
+            // A half-closed connection ends within two minutes, and its lifetime tells nothing.
+            if state != Some(ESTABLISHED) || fresh.is_answered(&more) {
                 moving.insert(flow.original);
             }
             open.insert(flow.original, flow);
@@ -139,7 +141,7 @@ pub fn end_flows(
         alive,
         ..Ended::default()
     };
-    if let Some(reset) = reset {
+    if let Some(reset) = reset.filter(|_| !sockets.is_partial) {
         let marked: Vec<_> = open
             .values()
             .map(|flow| request::mark(flow, reset))

@@ -79,8 +79,9 @@ pub struct Backfilled {
 /// opened from outside if a foreign source sends to one of these addresses (directly, or translated
 /// by conntrack), and a TCP connection if a process listens at its local port. Conntrack takes the
 /// next packet of a flow that it has forgotten for the first one, perhaps an answer to this host: a
-/// flow to one of `local_ports`, the ports of flows that this host opens, is an answer unless a
-/// server of this host has the port.
+/// TCP flow to one of `local_ports`, the ports of flows that this host opens, is an answer unless a
+/// server listens at the port, and a UDP flow if it comes from a port of a service or to a connected
+/// socket.
 ///
 /// Blocks; works on the network namespace of the calling thread. Needs CAP_NET_ADMIN. The memory in
 /// use grows with the listening TCP sockets and the connected UDP sockets alone: flows and
@@ -127,9 +128,7 @@ fn connections(
     written: &mut Written,
     clients: &mut Clients,
 ) -> Result<(), crate::kernel::wire::WireError> {
-    clients.listeners = sockets::listeners()?;
-    sockets::each_connected_udp(|socket| clients.add_udp(socket.ends))?;
-    let listeners = &clients.listeners;
+    let listeners = clients.listeners.insert(sockets::listeners()?);
     let mut batch: Vec<Socket> = Vec::with_capacity(BATCH);
     sockets::each_connection(|socket| {
         if own.is_accepted(&socket, listeners) {
@@ -141,7 +140,7 @@ fn connections(
         }
     })?;
     written.add(conntrack.mark_connections(&batch, mark, 0));
-    Ok(())
+    sockets::each_connected_udp(|socket| clients.add_udp(socket.ends))
 }
 
 /// Forgets the untranslated and unanswered flows from `sources`, and returns their number.
