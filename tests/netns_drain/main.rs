@@ -6,59 +6,30 @@
 #[path = "../packets/mod.rs"]
 mod packets;
 
-use std::net::IpAddr;
+use std::ops::Deref;
 use std::time::Duration;
 
 use lab::*;
+use packets::two_nats::{QUICK, TwoNats};
 use packets::*;
 use serde_json::Value;
 
 const FIRST_NAT: [&str; 2] = ["10.0.1.10", "2600:1f18:1000:1::10"];
 const SECOND_NAT: [&str; 2] = ["10.0.1.20", "2600:1f18:1000:1::20"];
 
-/// Two NATs in an order of preference, so that the test knows the one in use.
-fn settings(probe: &str) -> String {
-    format!(
-        "[egress]\nspread = \"order\"\n\
-         gateways = [\"10.0.1.10\", \"10.0.1.20\", \"2600:1f18:1000:1::10\", \"2600:1f18:1000:1::20\"]\n\
-         [probe]\ntargets = [\"{PARTNER}:{PORT}\", \"[{PARTNER6}]:{PORT}\"]\n{probe}"
-    )
-}
+struct Scene<'a>(TwoNats<'a>);
 
-/// Probes each second, so that a scene is short.
-const QUICK: &str = "interval = \"1s\"\nhold = \"3s\"\n";
+impl<'a> Deref for Scene<'a> {
+    type Target = TwoNats<'a>;
 
-struct Scene<'a> {
-    lab: &'a Lab,
-    machine: Machine<'a>,
+    fn deref(&self) -> &TwoNats<'a> {
+        &self.0
+    }
 }
 
 impl<'a> Scene<'a> {
     fn new(lab: &'a Lab, probe: &str) -> Scene<'a> {
-        lab.guarded_nat("nat1");
-        lab.guarded_nat("nat2");
-        let machine = Machine::new(lab, "host1", Firewall::Nftables, &settings(probe));
-        Scene { lab, machine }
-    }
-
-    /// Starts the agent.
-    fn agent(&self) -> Agent {
-        let agent = self.machine.agent();
-        agent.wait_in_force();
-        agent
-    }
-
-    /// The sources that the partners see.
-    fn seen(&self) -> [Option<IpAddr>; 2] {
-        [PARTNER, PARTNER6].map(|partner| self.lab.who("host1", partner).ok())
-    }
-
-    fn nat1(&self) -> [Option<IpAddr>; 2] {
-        [self.lab.nat1.egress_public, self.lab.nat1.egress6].map(Some)
-    }
-
-    fn nat2(&self) -> [Option<IpAddr>; 2] {
-        [self.lab.nat2.egress_public, self.lab.nat2.egress6].map(Some)
+        Scene(TwoNats::new(lab, Firewall::Nftables, probe))
     }
 
     fn flows(&self) -> [LongFlow; 2] {

@@ -8,60 +8,39 @@
 mod packets;
 mod silence;
 
-use std::net::IpAddr;
+use std::ops::Deref;
 
 use lab::*;
+use packets::two_nats::{QUICK, TwoNats};
 use packets::*;
 
-/// Two NATs in an order of preference, so that the test knows the one in use. The servers of the probes
-/// are those of the lab.
-fn settings(probe: &str) -> String {
-    format!(
-        "[egress]\nspread = \"order\"\n\
-         gateways = [\"10.0.1.10\", \"10.0.1.20\", \"2600:1f18:1000:1::10\", \"2600:1f18:1000:1::20\"]\n\
-         [probe]\ntargets = [\"{PARTNER}:{PORT}\", \"[{PARTNER6}]:{PORT}\"]\n{probe}"
-    )
-}
-
-/// Probes each second, so that a scene is short.
-const QUICK: &str = "interval = \"1s\"\nhold = \"3s\"\n";
-
 struct Scene<'a> {
-    lab: &'a Lab,
-    machine: Machine<'a>,
+    host: TwoNats<'a>,
     agent: Agent,
 }
 
+impl<'a> Deref for Scene<'a> {
+    type Target = TwoNats<'a>;
+
+    fn deref(&self) -> &TwoNats<'a> {
+        &self.host
+    }
+}
+
 /// A host with an agent and both NATs in force.
+fn started<'a>(lab: &'a Lab, firewall: Firewall, probe: &str) -> Scene<'a> {
+    let host = TwoNats::new(lab, firewall, probe);
+    let agent = host.agent();
+    Scene { host, agent }
+}
+
 fn scene<'a>(lab: &'a Lab, probe: &str) -> Scene<'a> {
-    lab.guarded_nat("nat1");
-    lab.guarded_nat("nat2");
-    let machine = Machine::new(lab, "host1", Firewall::Nftables, &settings(probe));
-    let agent = machine.agent();
-    agent.wait_in_force();
-    let scene = Scene {
-        lab,
-        machine,
-        agent,
-    };
+    let scene = started(lab, Firewall::Nftables, probe);
     assert_eq!(scene.seen(), scene.nat1());
     scene
 }
 
 impl Scene<'_> {
-    /// The sources that the partners see.
-    fn seen(&self) -> [Option<IpAddr>; 2] {
-        [PARTNER, PARTNER6].map(|partner| self.lab.who("host1", partner).ok())
-    }
-
-    fn nat1(&self) -> [Option<IpAddr>; 2] {
-        [self.lab.nat1.egress_public, self.lab.nat1.egress6].map(Some)
-    }
-
-    fn nat2(&self) -> [Option<IpAddr>; 2] {
-        [self.lab.nat2.egress_public, self.lab.nat2.egress6].map(Some)
-    }
-
     /// The state of a gateway by its probes.
     fn state(&self, gateway: &str) -> Option<String> {
         let status = self.agent.status()?;

@@ -9,7 +9,7 @@ use lab::*;
 use serde_json::Value;
 
 use super::packets::*;
-use super::{Scene, settings};
+use super::{Scene, started};
 
 /// Answers address resolution, as the fabric of EC2 does for a dead instance, and forwards nothing.
 const SILENT: &str = "table inet dead { chain forward { type filter hook forward priority -300; policy drop; }; chain input { type filter hook input priority -300; policy drop; meta l4proto icmpv6 accept; }; }";
@@ -18,16 +18,7 @@ const SILENT: &str = "table inet dead { chain forward { type filter hook forward
 const SELDOM: &str = "interval = \"10m\"\n";
 
 fn scene<'a>(lab: &'a Lab, firewall: Firewall, probe: &str) -> Scene<'a> {
-    lab.guarded_nat("nat1");
-    lab.guarded_nat("nat2");
-    let machine = Machine::new(lab, "host1", firewall, &settings(probe));
-    let agent = machine.agent();
-    agent.wait_in_force();
-    let scene = Scene {
-        lab,
-        machine,
-        agent,
-    };
+    let scene = started(lab, firewall, probe);
     let ready = |status: &Value| {
         let mut known = ["10.0.1.10", "10.0.1.20"].iter();
         known.all(|gateway| {

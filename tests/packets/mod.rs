@@ -5,6 +5,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod nat;
+pub mod two_nats;
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
