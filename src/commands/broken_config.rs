@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{agents, complain};
+use super::{agents, complain, role_of};
 use crate::cli::BaseArgs;
 use crate::config::file::{Loaded, LoadedForDisplay, load_for_display};
-use crate::config::{Overrides, parse_with};
+use crate::config::{Overrides, Role, parse_with};
 use crate::status::control::{Reply, Request, SettingsInForce, ask};
 
 /// Settings, and the fault of the file on disk.
@@ -31,6 +31,13 @@ pub(super) fn settings(base: &BaseArgs, flags: &Overrides) -> Result<Shown, u8> 
         complain(fault);
     }
     Ok(shown)
+}
+
+/// [`settings`] with the role of this host.
+pub(super) fn settings_and_role(base: &BaseArgs, flags: &Overrides) -> Result<(Shown, Role), u8> {
+    let shown = settings(base, flags)?;
+    let role = role_of(&shown.loaded)?;
+    Ok((shown, role))
 }
 
 fn shown(found: LoadedForDisplay, flags: &Overrides) -> Shown {

@@ -34,9 +34,9 @@ pub async fn run(arguments: &DrainArgs) -> u8 {
     let config = &shown.loaded.config;
     let drained = drain(&config.agent.socket, arguments).await;
     // The agent's count is a second old, and the flows of this second are on the gateway too.
-    let flows = match on_gateway(config, address) {
-        Ok(flows) if !shown.partial => Some(flows),
-        _ => drained
+    let flows = match on_gateway(&shown, address) {
+        Ok(flows) => Some(flows),
+        Err(_) => drained
             .as_ref()
             .ok()
             .and_then(|found| found.gateway.as_ref()?.flows),

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{broken_config, complain, print, role_of};
+use super::{broken_config, complain, print};
 use crate::cli::{Destination, ExplainArgs};
 use crate::degraded::Degradation;
 use crate::exit;
@@ -54,12 +54,9 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
         complain(&"--probe needs one address or a name: a prefix has no address to connect to");
         return exit::USAGE;
     }
-    let shown = match broken_config::settings(&common.base, &common.overrides()) {
-        Ok(shown) => shown,
-        Err(code) => return code,
-    };
-    let role = match role_of(&shown.loaded) {
-        Ok(role) => role,
+    let found = broken_config::settings_and_role(&common.base, &common.overrides());
+    let (shown, role) = match found {
+        Ok(found) => found,
         Err(code) => return code,
     };
     let asking = if common.source.is_empty() {

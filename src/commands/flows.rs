@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
-use super::{broken_config, complain, print, role_of};
+use super::broken_config::{self, Shown};
+use super::{complain, print};
 use crate::cli::{FlowsArgs, Output};
 use crate::columns::aligned;
-use crate::config::{AutoOr, Config, Role};
+use crate::config::{AutoOr, Role};
 use crate::exit;
 use crate::firewall::BackendKind;
 use crate::judge::{Counts, Displacement, FlowCount, Pins};
@@ -20,19 +21,18 @@ use crate::status::text::figures::{bytes, span};
 use crate::types::{Family, PerFamily};
 use crate::words::{counted, protocol_name};
 
-const NOT_ENFORCED: &str = "no list: no flow is pinned, since [egress] enforce = false; new and open \
+const NOT_ENFORCED: &str = "no flow is pinned, since [egress] enforce = false; new and open \
     flows take the same path";
-const SWITCHED_OFF: &str = "no list: no flow is pinned, since [egress] pin = false; new and open flows \
+const SWITCHED_OFF: &str = "no flow is pinned, since [egress] pin = false; new and open flows \
     take the same path";
-const ONE_PATH_OF_HOST: &str =
-    "no list: no flow is pinned, since the settings name no egress gateway";
-const ONE_PATH_OF_NAT: &str = "no list: no flow is pinned, since the settings name no interface or \
+const ONE_PATH_OF_HOST: &str = "no flow is pinned, since the settings name no egress gateway";
+const ONE_PATH_OF_NAT: &str = "no flow is pinned, since the settings name no interface or \
     gateway of one path alone; conntrack keeps the source address of each translated flow";
-const IPTABLES: &str = "no list: no flow is pinned, since only nftables can pin the flows of a host; \
+const IPTABLES: &str = "no flow is pinned, since only nftables can pin the flows of a host; \
     set [nat] backend = \"auto\" or \"nftables\"";
-pub(super) const UNKNOWN: &str = "no list: the config file is broken, and no running agent tells whether flows are \
+const UNKNOWN: &str = "the config file is broken, and no running agent tells whether flows are \
     pinned";
-const NO_PINS: &str = "no list: the kernel has no policy rules of pinned flows. No pass has run yet \
+const NO_PINS: &str = "the kernel has no policy rules of pinned flows. No pass has run yet \
     (`trailblazer reconcile`), the firewall cannot pin flows (`trailblazer check`), or both paths of a \
     NAT leave by one interface and gateway";
 const ACCOUNTING: &str = "net/netfilter/nf_conntrack_acct";
@@ -71,19 +71,11 @@ struct Answer {
 /// Runs `flows` and returns the exit code.
 pub fn run(arguments: &FlowsArgs) -> u8 {
     let base = &arguments.base;
-    let shown = match broken_config::settings(base, &base.overrides()) {
-        Ok(shown) => shown,
+    let (shown, role) = match broken_config::settings_and_role(base, &base.overrides()) {
+        Ok(found) => found,
         Err(code) => return code,
     };
-    let role = match role_of(&shown.loaded) {
-        Ok(role) => role,
-        Err(code) => return code,
-    };
-    let pins = if shown.partial {
-        Err(UNKNOWN.to_owned())
-    } else {
-        pins(&shown.loaded.config, role)
-    };
+    let pins = pins(&shown, role).map_err(|why| why.for_lack_of("list"));
     let listing = pins.and_then(|pins| list(&pins, arguments.all, arguments.limit));
     let answer = Answer::new(listing, arguments.all, shown.fault);
     if answer.listing.is_ok() || base.output == Output::Json {
@@ -99,14 +91,40 @@ pub fn run(arguments: &FlowsArgs) -> u8 {
 }
 
 /// The open flows pinned to a gateway of a host, counted now.
-pub(super) fn on_gateway(config: &Config, gateway: IpAddr) -> Result<u64, String> {
-    let listing = list(&pins(config, Role::Host)?, false, 0)?;
+pub(super) fn on_gateway(shown: &Shown, gateway: IpAddr) -> Result<u64, String> {
+    let pins = pins(shown, Role::Host).map_err(|why| why.for_lack_of("list"))?;
+    let listing = list(&pins, false, 0)?;
     let flows = listing.counts.gateways.get(&gateway);
     Ok(flows.copied().unwrap_or_default())
 }
 
-/// The pins in the kernel, or the reason why no flow is pinned.
-pub(super) fn pins(config: &Config, role: Role) -> Result<Pins, String> {
+/// The reason why there are no pins.
+pub(super) enum NoPins {
+    /// No flow is pinned, or nobody knows.
+    Lacking(&'static str),
+    /// The kernel refuses.
+    Kernel(String),
+}
+
+impl NoPins {
+    /// The reason for the lack of what a command shows.
+    pub(super) fn for_lack_of(self, what: &str) -> String {
+        match self {
+            NoPins::Lacking(why) => format!("no {what}: {why}"),
+            NoPins::Kernel(error) => error,
+        }
+    }
+}
+
+/// The pins in the kernel.
+///
+/// # Errors
+/// [`NoPins`].
+pub(super) fn pins(shown: &Shown, role: Role) -> Result<Pins, NoPins> {
+    if shown.partial {
+        return Err(NoPins::Lacking(UNKNOWN));
+    }
+    let config = &shown.loaded.config;
     let egress = &config.egress;
     let iptables = config.nat.backend == AutoOr::Set(BackendKind::Iptables);
     let why = match role {
@@ -117,15 +135,16 @@ pub(super) fn pins(config: &Config, role: Role) -> Result<Pins, String> {
         Role::Host => iptables.then_some(IPTABLES),
     };
     if let Some(why) = why {
-        return Err(why.to_owned());
+        return Err(NoPins::Lacking(why));
     }
+    let refused = |error: &dyn std::fmt::Display| NoPins::Kernel(error.to_string());
     let ownership = Ownership::new(Numbers::of(config), []);
-    let mut kernel = Kernel::open().map_err(|error| error.to_string())?;
+    let mut kernel = Kernel::open().map_err(|error| refused(&error))?;
     let observed = kernel.observe(&ownership, &[]);
-    let observed = observed.map_err(|error| error.to_string())?;
+    let observed = observed.map_err(|error| refused(&error))?;
     let pins = Pins::of(config, &observed.routes, &observed.rules);
     let pins = pins.filter(|pins| Family::ALL.into_iter().any(|family| pins.are_in(family)));
-    pins.ok_or_else(|| NO_PINS.to_owned())
+    pins.ok_or(NoPins::Lacking(NO_PINS))
 }
 
 fn list(pins: &Pins, all: bool, limit: usize) -> Result<Listing, String> {

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::flows::{UNKNOWN, pins};
-use super::{broken_config, complain, print, role_of};
+use super::broken_config::{self, Shown};
+use super::flows::pins;
+use super::{complain, print};
 use crate::cli::{ProbeArgs, ProbedWay};
-use crate::config::{Config, Role};
+use crate::config::Role;
 use crate::desired::EGRESS_OF_NAT;
 use crate::exit;
 use crate::health::Answer;
@@ -63,19 +64,11 @@ struct Probed {
 /// Runs `probe` and returns the exit code.
 pub async fn run(arguments: &ProbeArgs) -> u8 {
     let base = &arguments.base;
-    let shown = match broken_config::settings(base, &base.overrides()) {
-        Ok(shown) => shown,
+    let (shown, role) = match broken_config::settings_and_role(base, &base.overrides()) {
+        Ok(found) => found,
         Err(code) => return code,
     };
-    let role = match role_of(&shown.loaded) {
-        Ok(role) => role,
-        Err(code) => return code,
-    };
-    let probed = match shown.partial {
-        true => Err(UNKNOWN.to_owned()),
-        false => probe(&shown.loaded.config, role, arguments).await,
-    };
-    let probed = probed.map_err(|why| why.replace("no list: ", "no probe: "));
+    let probed = probe(&shown, role, arguments).await;
     let page = Page::new(probed, arguments.count, shown.fault);
     print(base.output, || page.to_text(), || page.to_json());
     if let Some(error) = page.error() {
@@ -93,14 +86,16 @@ pub async fn run(arguments: &ProbeArgs) -> u8 {
 /// # Errors
 /// The reason if no probe can be sent.
 async fn probe(
-    config: &Config,
+    shown: &Shown,
     role: Role,
     arguments: &ProbeArgs,
 ) -> Result<(Vec<Probed>, Vec<String>), String> {
-    if has_net_admin() == Some(false) {
+    // A broken file comes first: its answer needs no privilege.
+    if !shown.partial && has_net_admin() == Some(false) {
         return Err(NO_PRIVILEGE.to_owned());
     }
-    let pins = pins(config, role)?;
+    let pins = pins(shown, role).map_err(|why| why.for_lack_of("probe"))?;
+    let config = &shown.loaded.config;
     let ways = chosen(ways(&pins), arguments.way)?;
     let has = |bypass| {
         let mut ways = ways.iter();
