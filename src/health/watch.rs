@@ -281,8 +281,7 @@ impl Watch {
             }
             let pause = interval.mul_f64(0.9 + 0.2 * self.fraction());
             let found = self.ways.get(&way);
-            let trusted = found.filter(|way| way.is_trusted(interval, now));
-            if let Some(back) = trusted.and_then(Way::last_back) {
+            if let Some(back) = found.and_then(|way| way.trusted_answer(interval, now)) {
                 self.idle.insert(way, back + pause.max(interval));
                 continue;
             }

@@ -137,17 +137,13 @@ impl Way {
         self.down && self.good > 0
     }
 
-    /// True if the counters stand in for a single probe: packets came back within the interval. Those
-    /// may be packets of open flows alone, so that some probes remain.
-    pub(super) fn is_trusted(&self, interval: Duration, now: Duration) -> bool {
-        let within =
-            |at: Option<Duration>, time| at.is_some_and(|at| now.saturating_sub(at) < time);
-        within(self.last_back, interval) && within(self.last_probe, interval * TRUSTED)
-    }
-
-    /// The last packet that came back, by the counters.
-    pub(super) fn last_back(&self) -> Option<Duration> {
+    /// The last packet that came back, if the counters stand in for a single probe: within the interval.
+    /// Those may be packets of open flows alone, so that some probes remain.
+    pub(super) fn trusted_answer(&self, interval: Duration, now: Duration) -> Option<Duration> {
+        let within = |at: Duration, time| now.saturating_sub(at) < time;
+        let probed = within(self.last_probe?, interval * TRUSTED);
         self.last_back
+            .filter(|back| probed && within(*back, interval))
     }
 
     /// True if no refuted doubt lengthens the silence that the next doubt needs.
