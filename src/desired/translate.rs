@@ -240,11 +240,12 @@ impl Translation<'_> {
         sources: &[IpNet],
     ) -> Vec<FwRule> {
         let by_substitute = self.bypass.iter().flatten().any(is_substitute);
-        let config = inputs.config;
-        let named = [&config.bypass.interface, &config.nat.egress_interface];
         let bypass_too = self.bypass_verdict != Statement::Accept || by_substitute;
-        let named = named.into_iter().skip(usize::from(!bypass_too));
-        let named = named.filter_map(|name| match name {
+        let bypass_name = Some(&inputs.config.bypass.interface).filter(|_| bypass_too);
+        let names = bypass_name
+            .into_iter()
+            .chain([&inputs.config.nat.egress_interface]);
+        let named = names.filter_map(|name| match name {
             AutoOr::Set(name) => Some(name.clone()),
             AutoOr::Auto => None,
         });

@@ -126,8 +126,8 @@ impl PinMarks {
         self.egress(self.last() - 2)
     }
 
-    /// The mark of open flows that the agent has ended: their next packet gets a reset. On flows alone,
-    /// where the value of [`PinMarks::lookup_none`] means nothing else.
+    /// The mark of open flows that the agent has ended: their next packet gets a reset. No flow
+    /// carries the mark of a look-up ([`PinMarks::lookup_none`]), which is a mark of packets.
     pub fn ended_flow(self) -> Mark {
         self.lookup_none()
     }

@@ -10,7 +10,7 @@ use crate::firewall::Ports;
 /// The ports of services; the others are for clients (`inet_prot_sock`, include/net/ip.h).
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// What tells a client of this host from a server.
+/// The sockets of this host by which an answer to a client differs from a flow to a server.
 pub(super) struct Clients {
     local_ports: Ports,
     /// `None` if the kernel lists no TCP sockets: any port may be a server's.
