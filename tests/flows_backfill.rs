@@ -246,11 +246,11 @@ fn open_connection_survives_with_backfill() {
         lab();
         let mut connections = Family::ALL.map(opened);
         assert_eq!(
-            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            backfill_inbound(INBOUND, &own(), Some(Ports::LOCAL)).unwrap(),
             counts(0, 2, 0)
         );
         assert_eq!(
-            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            backfill_inbound(INBOUND, &own(), Some(Ports::LOCAL)).unwrap(),
             counts(0, 0, 2),
             "the second time"
         );
@@ -296,7 +296,7 @@ fn known_flows_are_marked_and_keep_their_other_bits() {
             .send_to(b"x", "198.51.100.9:9")
             .unwrap();
         assert_eq!(
-            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            backfill_inbound(INBOUND, &own(), Some(Ports::LOCAL)).unwrap(),
             counts(2, 0, 0)
         );
         let listed = sh("conntrack -L -p tcp");
@@ -330,7 +330,7 @@ fn entry_with_reversed_direction_is_marked_too() {
         let listed = sh("conntrack -L -p tcp");
         assert!(listed.contains("src=10.0.0.1 dst=198.51.100.9"), "{listed}");
         assert_eq!(
-            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            backfill_inbound(INBOUND, &own(), Some(Ports::LOCAL)).unwrap(),
             counts(1, 0, 0)
         );
         Nftables::new().replace(&policy()).unwrap();
@@ -349,7 +349,7 @@ fn ipv4_connection_at_an_ipv6_socket_survives() {
             CLIENT[0].parse().unwrap(),
         );
         assert_eq!(
-            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            backfill_inbound(INBOUND, &own(), Some(Ports::LOCAL)).unwrap(),
             counts(0, 1, 0)
         );
         let listed = sh("conntrack -L -p tcp -f ipv4");
@@ -378,14 +378,14 @@ fn thousands_of_flows_are_marked_quickly() {
         sh("conntrack -R /run/flows");
         let begun = Instant::now();
         assert_eq!(
-            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            backfill_inbound(INBOUND, &own(), Some(Ports::LOCAL)).unwrap(),
             counts(5000, 0, 0)
         );
         let took = begun.elapsed();
         eprintln!("5000 flows marked in {took:?}");
         assert!(took < Duration::from_secs(2), "{took:?}");
         assert_eq!(
-            backfill_inbound(INBOUND, &own(), Ports::LOCAL).unwrap(),
+            backfill_inbound(INBOUND, &own(), Some(Ports::LOCAL)).unwrap(),
             counts(0, 0, 0),
             "the kernel's filter leaves marked flows out"
         );
@@ -403,7 +403,7 @@ fn backfill_without_privilege_is_refused() {
             assert!(stored.status.success(), "{stored:?}");
             return;
         }
-        match backfill_inbound(INBOUND, &own(), Ports::LOCAL) {
+        match backfill_inbound(INBOUND, &own(), Some(Ports::LOCAL)) {
             Err(FlowError::Failed { source, .. }) => assert_eq!(source.errno(), Some(1)),
             other => panic!("{other:?}"),
         }

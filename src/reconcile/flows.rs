@@ -24,7 +24,7 @@ pub(super) struct OpenFlows {
     role: Role,
     inbound: Mark,
     own: Vec<IpAddr>,
-    local_ports: Ports,
+    local_ports: Option<Ports>,
     sources: Vec<IpNet>,
     private: Vec<IpNet>,
     rules_are_in: bool,
@@ -53,7 +53,7 @@ impl OpenFlows {
             role,
             inbound: config.kernel.path_mask.inbound(),
             own: view.facts.own_addresses(),
-            local_ports: local_ports(config, &view.facts.sysctls),
+            local_ports: (!is_first(job, view)).then(|| local_ports(config, &view.facts.sysctls)),
             sources: sources(job, view),
             private,
             rules_are_in: false,
@@ -151,13 +151,22 @@ fn begins_to_pin(job: Job<'_>, view: &View, desired: &DesiredState) -> bool {
     let to_egress = |rule: &Rule| matches!(rule.action, RuleAction::Lookup { table, .. } if table == numbers.egress_table);
     // The flows of a NAT have marks of their paths from earlier versions.
     let on_paths = job.role == Role::Host && ours.rules.iter().any(to_egress);
-    let watched = job.options.watched.as_ref();
-    let was_in_force = watched.is_some_and(|watched| watched.earlier.is_some());
-    // While flows drain, new ones take the main table's path without a mark. The last object of a drain
-    // is the firewall of a NAT.
-    let none_decides = ours.routes.is_empty() && ours.policies.is_empty() && ours.rules.is_empty();
+    // While flows drain, new ones take the main table's path without a mark.
     let is_draining = pinned && !drain::decides(&ours.rules, ownership);
-    !pinned && (on_paths || none_decides && !was_in_force) || is_draining && !was_in_force
+    !pinned && (on_paths || is_first(job, view)) || is_draining && !was_in_force(job)
+}
+
+fn was_in_force(job: Job<'_>) -> bool {
+    let watched = job.options.watched.as_ref();
+    watched.is_some_and(|watched| watched.earlier.is_some())
+}
+
+/// True if none of our objects has decided about an open flow. The last object of a drain is the firewall
+/// of a NAT.
+fn is_first(job: Job<'_>, view: &View) -> bool {
+    let ours = view.observed.owned(&view.ownership);
+    let none_decides = ours.routes.is_empty() && ours.policies.is_empty() && ours.rules.is_empty();
+    none_decides && !was_in_force(job)
 }
 
 fn sources(job: Job<'_>, view: &View) -> Vec<IpNet> {

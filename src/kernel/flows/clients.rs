@@ -12,7 +12,8 @@ const FIRST_UNPRIVILEGED: u16 = 1024;
 
 /// The sockets of this host by which an answer to a client differs from a flow to a server.
 pub(super) struct Clients {
-    local_ports: Ports,
+    /// `None` while the main table decides about all flows.
+    local_ports: Option<Ports>,
     /// `None` if the kernel lists no TCP sockets: any port may be a server's.
     pub(super) listeners: Option<Listeners>,
     /// The connected UDP sockets, in the direction from the peer.
@@ -20,7 +21,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn new(local_ports: Ports) -> Clients {
+    pub(super) fn new(local_ports: Option<Ports>) -> Clients {
         Clients {
             local_ports,
             listeners: None,
@@ -28,9 +29,13 @@ impl Clients {
         }
     }
 
+    fn is_local(&self, port: u16) -> bool {
+        self.local_ports.is_some_and(|ports| ports.contains(port))
+    }
+
     /// Adds a connected UDP socket.
     pub(super) fn add_udp(&mut self, ends: Ends) {
-        if self.local_ports.contains(ends.target.port()) {
+        if self.is_local(ends.target.port()) {
             self.connected.insert(ends);
         }
     }
@@ -40,7 +45,7 @@ impl Clients {
     /// a server.
     pub(super) fn are_answered_by(&self, flow: &Tracked) -> bool {
         let local = flow.original.target;
-        if local != flow.reply.source || !self.local_ports.contains(local.port()) {
+        if local != flow.reply.source || !self.is_local(local.port()) {
             return false;
         }
         match flow.protocol {
@@ -84,7 +89,7 @@ mod tests {
 
     #[test]
     fn an_answer_goes_to_a_local_port_without_a_server() {
-        let mut clients = Clients::new(Ports::LOCAL);
+        let mut clients = Clients::new(Some(Ports::LOCAL));
         clients.listeners = Some(Listeners::at(&["0.0.0.0:50000"]));
         clients.add_udp(ends("192.0.2.9:4000", "10.0.0.1:40000"));
         let answered =
@@ -100,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_translated_port_and_one_without_a_listing_belong_to_a_server() {
-        let mut clients = Clients::new(Ports::LOCAL);
+        let mut clients = Clients::new(Some(Ports::LOCAL));
         let unlisted = flow(TCP, "192.0.2.9:443", "10.0.0.1:40000");
         assert!(!clients.are_answered_by(&unlisted));
         clients.listeners = Some(Listeners::at(&[]));

@@ -81,7 +81,7 @@ pub struct Backfilled {
 /// next packet of a flow that it has forgotten for the first one, perhaps an answer to this host: a
 /// TCP flow to one of `local_ports`, the ports of flows that this host opens, is an answer unless a
 /// server listens at the port, and a UDP flow if it comes from a port of a service or to a connected
-/// socket.
+/// socket. `None` while the main table decides about all flows: the mark then keeps each on its path.
 ///
 /// Blocks; works on the network namespace of the calling thread. Needs CAP_NET_ADMIN. The memory in
 /// use grows with the listening TCP sockets and the connected UDP sockets alone: flows and
@@ -93,7 +93,7 @@ pub struct Backfilled {
 pub fn backfill_inbound(
     mark: Mark,
     own_addresses: &[IpAddr],
-    local_ports: Ports,
+    local_ports: Option<Ports>,
 ) -> Result<Backfilled, FlowError> {
     let own = OwnAddresses::new(own_addresses);
     let mut conntrack = Conntrack::open()?;
