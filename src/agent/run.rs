@@ -5,6 +5,7 @@ mod passes;
 mod polls;
 mod reload;
 mod requests;
+mod retry;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use self::retry::Retry;
 use super::bookkeeping::Account;
 use super::config_file::ConfigFile;
 use super::drains::Drains;
@@ -90,8 +92,7 @@ pub(super) struct Agent<R> {
     schedule: FetchSchedule,
     fetching: Option<AbortHandle>,
     fetched_to: mpsc::UnboundedSender<EndedFetch>,
-    failures: u32,
-    retry_at: Option<Instant>,
+    retry: Retry,
     resync_at: Instant,
     account: Account,
     /// The start of the time in force, as in the state dir.
@@ -254,8 +255,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             debounce: Debounce::new(),
             fetching: None,
             fetched_to,
-            failures: 0,
-            retry_at: None,
+            retry: Retry::default(),
             notifier: Notifier::default(),
             watchdog,
             asked_to,
@@ -343,7 +343,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         if past(self.debounce.due()) {
             return Some(Cause::Drift);
         }
-        if past(self.retry_at) {
+        if past(self.retry.at) {
             return Some(Cause::Retry);
         }
         if past(self.conflict_due()) {
@@ -367,7 +367,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         }
         if !self.shared.is_paused() && self.running.is_none() {
             deadlines.push(self.debounce.due());
-            deadlines.push(self.retry_at);
+            deadlines.push(self.retry.at);
             deadlines.push(self.conflict_due());
             deadlines.push(Some(self.resync_at));
         }

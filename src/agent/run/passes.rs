@@ -19,10 +19,6 @@ use crate::reconcile::{Cause, FetchOutcome, Gathered, Mode, Options, Watched, ga
 use crate::status::snapshot::State;
 use crate::words::first_few;
 
-/// The first pause after a failed pass; each further failure doubles the pause.
-const RETRY: Duration = Duration::from_secs(1);
-/// The longest such pause: after the operator has removed the cause, the next pass is not far.
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Time after a change of a link in which a pass still restores routes removed with that link.
 const LINK_SETTLES: Duration = Duration::from_secs(2);
 /// Restored objects kept for the journal of the next pass.
@@ -248,19 +244,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             // A reading at each pass: a later flush of the counters loses little.
             self.meter.read();
         }
-        match report.error {
-            // No event announces some remedies, such as a sysctl.
-            None if report.degraded.is_empty() => (self.failures, self.retry_at) = (0, None),
-            // Only the next fetch can bring another document.
-            Some(_) if report.without_document && report.degraded.is_empty() => {
-                self.retry_at = None;
-            }
-            _ => {
-                let pause = RETRY.saturating_mul(2u32.saturating_pow(self.failures.min(6)));
-                self.failures += 1;
-                self.retry_at = Some(ended.ended + pause.min(LONGEST_RETRY));
-            }
-        }
+        self.retry.passed(report, ended.ended);
         self.enter_state(&ended);
         self.told.pass(&ended, std::mem::take(&mut self.heard));
         self.told.age(&self.account, &self.settings);
