@@ -322,7 +322,7 @@ pub const CATALOGUE: &[Metric] = &[
     hops::GATEWAY_USABLE,
     hops::PROBE_SECONDS,
     hops::PROBE_LOSS,
-    hops::PROBE_QUANTILES,
+    hops::PROBE_PERCENTILES,
     hops::PACKETS,
     hops::BYTES,
     hops::GATEWAY_DRAINED,

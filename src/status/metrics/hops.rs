@@ -68,20 +68,21 @@ pub(super) const PROBE_LOSS: Metric = Metric {
     },
 };
 
-pub(super) const PROBE_QUANTILES: Metric = Metric {
-    name: "trailblazer_gateway_probe_quantile_seconds",
+pub(super) const PROBE_PERCENTILES: Metric = Metric {
+    name: "trailblazer_gateway_probe_percentile_seconds",
     kind: Kind::Gauge,
-    labels: &["address", "quantile"],
-    help: "Durations of the answers among the last 100 probes through a gateway, by quantile (0.5, 0.99). Absent without an answer.",
+    // promtool keeps the label `quantile` for summaries.
+    labels: &["address", "percentile"],
+    help: "Durations of the answers among the last 100 probes through a gateway, by percentile (50, 99). Absent without an answer.",
     samples: |snapshot, out| {
         for gateway in &snapshot.gateways {
             let Some(health) = &gateway.health else {
                 continue;
             };
             let quality = health.quality;
-            for (quantile, micros) in [("0.5", quality.p50_us), ("0.99", quality.p99_us)] {
+            for (percentile, micros) in [("50", quality.p50_us), ("99", quality.p99_us)] {
                 if let Some(micros) = micros {
-                    out.value(&[&gateway.address, quantile], micros as f64 / 1e6);
+                    out.value(&[&gateway.address, percentile], micros as f64 / 1e6);
                 }
             }
         }
