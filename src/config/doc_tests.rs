@@ -248,7 +248,7 @@ const SLIPS: [&str; 24] = [
 
 /// The keys whose own value the program refuses for more than its form: numbers inside of texts,
 /// and combinations.
-const JUDGED_BEYOND_FORM: [&str; 26] = [
+const JUDGED_BEYOND_FORM: [&str; 28] = [
     "agent.metrics",
     "agent.resync",
     "agent.stale.alarm",
@@ -265,11 +265,13 @@ const JUDGED_BEYOND_FORM: [&str; 26] = [
     "nat.bypass",
     "nat.mss",
     "nat.sources",
+    "probe.bypass_interval",
     "probe.fall",
     "probe.hold",
     "probe.hold_limit",
     "probe.interval",
     "probe.rise",
+    "probe.settle",
     "probe.suspect_interval",
     "probe.targets",
     "probe.timeout",

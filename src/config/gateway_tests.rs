@@ -123,6 +123,11 @@ probe.targets = ["a.example:+80"] → "+80" is no port
 probe.targets = ["10.0.0.999:80"] → 0 to 255
 probe.targets = ["127.0.0.1:80"] → a loopback address
 probe.targets = ["a b:80"] → write a host and a port
+probe.bypass_targets = ["auto", "auto"] → probe.bypass_targets: "auto" is listed twice
+probe.bypass_targets = ["Auto"] → did you mean "auto"?
+probe.bypass_targets = ["s3.eu-west-1.amazonaws.com"] → write the port too
+probe = { bypass_interval = "1s", suspect_interval = "2s" } → probe.suspect_interval: is longer than probe.bypass_interval
+probe.settle = "100ms" → "100ms" is too short: at least "1s"
 probe.interval = "100ms" → "100ms" is too short: at least "500ms"
 probe.interval = 10 → no unit
 probe = { interval = "1s", suspect_interval = "2s" } → probe.suspect_interval: is longer than probe.interval

@@ -1,11 +1,11 @@
-//! `[probe]`: the health checks of the gateways.
+//! `[probe]`: the health checks of the ways out.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use super::settings;
 use super::texts::address;
+use super::{AutoOr, settings};
 
 /// The host of a target.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,15 +53,23 @@ fn targets() -> Vec<Target> {
 }
 
 settings! {
-    /// `[probe]`: health checks of the gateways.
+    /// `[probe]`: health checks of the ways out.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct ProbeConfig {
         pub enabled: bool = true,
         /// The servers that answer probes through the gateways.
         pub targets: Vec<Target> = targets(),
+        /// The servers that answer probes of the bypass path; `auto` is the S3 endpoint of each selected
+        /// region.
+        pub bypass_targets: Vec<AutoOr<Target>> = vec![AutoOr::Auto],
         /// The time between two probes of a gateway without traffic.
         // 10,000 hosts with three gateways send 3,000 probes a second to all targets together.
         pub interval: Duration = Duration::from_secs(10),
+        /// The time between two probes of the bypass path.
+        // Storage is noticed within five seconds: this time, the time limit, and the rounds.
+        pub bypass_interval: Duration = Duration::from_millis(1500),
+        /// The time after a change of the bypass path in which a failed round ends its use at once.
+        pub settle: Duration = Duration::from_secs(5),
         /// The time between two rounds of probes while a gateway is in doubt.
         pub suspect_interval: Duration = Duration::from_millis(200),
         /// The time limit of a probe.

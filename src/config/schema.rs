@@ -144,11 +144,15 @@ fn read_paths(reader: &mut Reader<'_>, config: &mut Config) {
 
 fn read_probe(reader: &mut Reader<'_>, config: &mut Config) {
     const TARGETS: &str = "a list of servers such as [\"192.0.2.1:443\", \"partner.example:443\"]";
+    const BYPASS: &str = "a list such as [\"auto\"] or [\"s3.eu-west-1.amazonaws.com:443\"]";
     const ROUNDS: &str = "a number of rounds such as 3";
     let probe = &mut config.probe;
     keys! { reader;
         "probe.enabled" => probe.enabled, value(BOOLEAN, boolean);
         "probe.targets" => probe.targets, each(TARGETS, text(target));
+        "probe.bypass_targets" => probe.bypass_targets, each(BYPASS, auto_or(target));
+        "probe.bypass_interval" => probe.bypass_interval, time(Duration::from_millis(500));
+        "probe.settle" => probe.settle, time(SECOND);
         "probe.interval" => probe.interval, time(Duration::from_millis(500));
         "probe.suspect_interval" => probe.suspect_interval, time(Duration::from_millis(50));
         "probe.timeout" => probe.timeout, time(Duration::from_millis(50));

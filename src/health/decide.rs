@@ -17,29 +17,58 @@ impl Watch {
         let mut changes = Vec::new();
         for family in Family::ALL {
             self.raise(family, now);
-            // Without any gateway nothing changes: the first that answers again changes it.
+            // Without any gateway the first way that answers again changes something, and nothing else.
             if self.has_gateway(family) {
                 self.sort_out(family, now, &mut changes);
+            } else {
+                self.bring_back(family, &mut changes);
             }
         }
         let out = self.ways.iter().filter(|(_, way)| !way.in_use);
         Decision {
-            health: Health::without(out.map(|(id, _)| *id)),
+            health: Health::without(out.clone().map(|(id, _)| *id))
+                .rolled_back(out.filter(|(_, way)| way.rolled_back).map(|(id, _)| *id)),
             changes,
             end: self.stuck(now),
         }
     }
 
-    /// Ways that answer again and whose hold is over are up; at once where no gateway is.
+    /// A change of this host's own has touched the way. A probe goes out at once, and until `until` one
+    /// failed round ends the use of the way.
+    pub fn settle(&mut self, way: WayId, until: Duration, now: Duration) {
+        if let Some(found) = self.ways.get_mut(&way) {
+            found.settles_until = Some(until);
+            self.idle.insert(way, now);
+        }
+    }
+
+    /// Ways that answer again and whose hold is over are up; at once where no gateway is, and a bypass
+    /// path at once that answers while no gateway does.
     fn raise(&mut self, family: Family, now: Duration) {
         let at_once = !self.has_gateway(family);
         let terms = self.terms;
         let ways = self.ways.iter_mut();
-        for (_, way) in ways.filter(|(id, _)| id.family() == family) {
+        for (id, way) in ways.filter(|(id, _)| id.family() == family) {
+            let alone = way.alone && *id == WayId::Bypass(family);
             let over = way.held_until(&terms).is_some_and(|end| end <= now);
-            if way.answers_again(&terms) && (at_once || over) {
+            if way.answers_again(&terms) && (at_once || alone || over) {
                 way.rise(now, &terms);
             }
+        }
+    }
+
+    /// The bypass path comes back, whatever the gateways do.
+    fn bring_back(&mut self, family: Family, changes: &mut Vec<Change>) {
+        let ways = self.ways.iter_mut();
+        let back =
+            ways.filter(|(id, way)| **id == WayId::Bypass(family) && !way.is_down() && !way.in_use);
+        for (id, way) in back {
+            (way.in_use, way.ending) = (true, false);
+            changes.push(Change {
+                way: *id,
+                in_use: true,
+                why: way.why,
+            });
         }
     }
 

@@ -12,6 +12,7 @@
 //! the servers changes nothing. Time and random numbers are arguments.
 
 mod decide;
+mod group;
 mod probes;
 mod round;
 mod silence;
@@ -28,12 +29,13 @@ use std::net::IpAddr;
 
 use crate::types::Family;
 
+pub use group::Group;
 pub use probes::Quality;
 pub use round::{Answer, TargetId};
 pub use silence::{READING, Reading, SILENT_READINGS};
 pub use status::WayStatus;
 pub use terms::Terms;
-pub use watch::{Change, Decision, Group, Probe, Stuck, Watch};
+pub use watch::{Change, Decision, Probe, Stuck, Watch};
 pub use way::{State, Why};
 
 /// A way out of this host, for one family.
@@ -41,13 +43,15 @@ pub use way::{State, Why};
 pub enum WayId {
     Bypass(Family),
     Gateway(IpAddr),
+    /// NAT role: the uplink of the egress path.
+    Uplink(Family),
 }
 
 impl WayId {
     /// The family of the packets on the way.
     pub fn family(self) -> Family {
         match self {
-            WayId::Bypass(family) => family,
+            WayId::Bypass(family) | WayId::Uplink(family) => family,
             WayId::Gateway(address) => Family::of(address),
         }
     }
@@ -58,6 +62,7 @@ impl fmt::Display for WayId {
         match self {
             WayId::Bypass(family) => write!(f, "{family} bypass path"),
             WayId::Gateway(address) => write!(f, "gateway {address}"),
+            WayId::Uplink(family) => write!(f, "{family} uplink"),
         }
     }
 }
@@ -67,6 +72,7 @@ impl fmt::Display for WayId {
 pub struct Health {
     out: BTreeSet<WayId>,
     drained: BTreeSet<IpAddr>,
+    rolled_back: BTreeSet<WayId>,
 }
 
 impl Health {
@@ -75,6 +81,7 @@ impl Health {
         Health {
             out: out.into_iter().collect(),
             drained: BTreeSet::new(),
+            rolled_back: BTreeSet::new(),
         }
     }
 
@@ -88,6 +95,20 @@ impl Health {
     /// end by themselves.
     pub fn drained(&self) -> &BTreeSet<IpAddr> {
         &self.drained
+    }
+
+    /// The same, with the ways that a change of this host's own has broken.
+    #[must_use]
+    pub fn rolled_back(self, ways: impl IntoIterator<Item = WayId>) -> Health {
+        Health {
+            rolled_back: ways.into_iter().collect(),
+            ..self
+        }
+    }
+
+    /// True for a way out of use since a probe failed just after a change of this host's own.
+    pub fn is_rolled_back(&self, way: WayId) -> bool {
+        self.rolled_back.contains(&way)
     }
 
     /// True if new flows may take the way.

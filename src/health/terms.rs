@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use super::group::Group;
 use crate::config::ProbeConfig;
 
 /// The thresholds and times of `[probe]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// Between two probes of a way without traffic.
+    /// Between two probes of a gateway without traffic.
     pub interval: Duration,
+    /// Between two probes of a bypass path without traffic.
+    pub bypass_interval: Duration,
     /// Between two rounds while a way is in doubt.
     pub suspect_interval: Duration,
     /// The time limit of a probe.
@@ -27,12 +30,23 @@ impl From<&ProbeConfig> for Terms {
     fn from(probe: &ProbeConfig) -> Terms {
         Terms {
             interval: probe.interval,
+            bypass_interval: probe.bypass_interval,
             suspect_interval: probe.suspect_interval,
             timeout: probe.timeout,
             fall: probe.fall,
             rise: probe.rise,
             hold: probe.hold,
             hold_limit: probe.hold_limit,
+        }
+    }
+}
+
+impl Terms {
+    /// The time between two probes of a group's ways without traffic.
+    pub(super) fn interval_of(&self, group: Group) -> Duration {
+        match group {
+            Group::Egress(_) => self.interval,
+            Group::Bypass(_) => self.bypass_interval,
         }
     }
 }

@@ -3,30 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::group::Group;
 use super::round::{Answer, Round, TargetId, Verdict};
 use super::silence::{READING, Reading};
 use super::terms::Terms;
 use super::way::{Way, Why};
 use super::{Health, WayId};
 use crate::types::Family;
-
-/// A list of servers, and the ways that are probed with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Group {
-    /// `[probe] targets`, through the gateways of the family.
-    Egress(Family),
-    /// `[probe] bypass_targets`, past the NAT; gateways serve as the comparison.
-    Bypass(Family),
-}
-
-impl Group {
-    fn of(way: WayId) -> Group {
-        match way {
-            WayId::Bypass(family) => Group::Bypass(family),
-            WayId::Gateway(address) => Group::Egress(Family::of(address)),
-        }
-    }
-}
 
 /// A probe to send now. The sender answers each one with [`Watch::answer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +73,7 @@ pub struct Watch {
     /// The end of the quick rounds after the first answer of an outage.
     hurry: BTreeMap<Group, Duration>,
     /// The next single probe of a way.
-    idle: BTreeMap<WayId, Duration>,
+    pub(super) idle: BTreeMap<WayId, Duration>,
     last_round: u64,
     seed: u64,
 }
@@ -140,7 +123,7 @@ impl Watch {
         self.idle.retain(|way, _| self.ways.contains_key(way));
         for way in self.ways.keys().copied().collect::<Vec<_>>() {
             if !self.idle.contains_key(&way) {
-                let within = terms.interval.min(FIRST_WITHIN);
+                let within = terms.interval_of(Group::of(way)).min(FIRST_WITHIN);
                 let first = now + within.mul_f64(self.fraction());
                 self.idle.insert(way, first);
             }
@@ -226,6 +209,7 @@ impl Watch {
     /// The pause between two rounds of a group in doubt.
     fn pause(&self, group: Group, now: Duration) -> Duration {
         let terms = &self.terms;
+        let interval = terms.interval_of(group);
         if self.hurry.get(&group).is_some_and(|end| now < *end) {
             return terms.suspect_interval;
         }
@@ -236,14 +220,14 @@ impl Watch {
             } else if young(way) || way.is_rising() {
                 terms.suspect_interval * PATIENT
             } else {
-                terms.interval
+                interval
             }
         };
         let in_doubt = self
             .judged(group)
             .filter(|(_, way)| way.is_down() || way.is_suspect());
         let shortest = in_doubt.map(|(_, way)| pause(way)).min();
-        shortest.unwrap_or(terms.interval).min(terms.interval)
+        shortest.unwrap_or(interval).min(interval)
     }
 
     /// A round: the ways in doubt, and others for comparison. A patient round asks two servers, so that
@@ -252,8 +236,9 @@ impl Watch {
         let in_doubt = |way: &Way| way.is_down() || way.is_suspect();
         let doubted = self.judged(group).filter(|(_, way)| in_doubt(way));
         let mut ways: Vec<WayId> = doubted.map(|(id, _)| id).collect();
-        let (Group::Egress(family) | Group::Bypass(family)) = group;
-        let others = self.gateways(family).filter(|(id, _)| !ways.contains(id));
+        let others = self
+            .gateways(group.family())
+            .filter(|(id, _)| !ways.contains(id));
         let mut others: Vec<(bool, WayId)> = others
             .map(|(id, way)| (in_doubt(way) || !way.in_use, id))
             .collect();
@@ -271,7 +256,7 @@ impl Watch {
 
     /// Single probes of ways without doubt and without traffic.
     fn singles(&mut self, group: Group, count: usize, now: Duration) -> Vec<Probe> {
-        let interval = self.terms.interval;
+        let interval = self.terms.interval_of(group);
         let mut probes = Vec::new();
         let ways = self.judged(group).filter(|(_, way)| !way.is_down());
         let ways: Vec<WayId> = ways.map(|(id, _)| id).collect();
@@ -361,10 +346,13 @@ impl Watch {
 
     fn close(&mut self, group: Group, round: &Round, now: Duration) {
         let single = round.is_single();
-        for (id, verdict) in round.verdicts() {
+        let verdicts = round.verdicts();
+        let good = verdicts.values().filter(|it| **it == Verdict::Good).count();
+        for (id, verdict) in verdicts {
             let Some(way) = self.ways.get_mut(&id).filter(|_| Group::of(id) == group) else {
                 continue;
             };
+            way.alone = !single && good == 1 && verdict == Verdict::Good;
             match verdict {
                 Verdict::Nothing => {}
                 // A single server proves no outage.

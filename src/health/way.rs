@@ -37,6 +37,8 @@ pub enum Why {
     Probe,
     /// Most servers that answer through other ways did not answer through this one.
     Rounds { failed: u32 },
+    /// The same, just after a change of this host's own: fewer rounds are enough.
+    Changed { failed: u32 },
     /// No server answers through any way.
     Dark,
 }
@@ -54,6 +56,10 @@ impl fmt::Display for Why {
             Why::Rounds { failed } => write!(
                 f,
                 "{failed} rounds failed in a row: most servers answer through another way only"
+            ),
+            Why::Changed { failed } => write!(
+                f,
+                "{failed} rounds failed just after a change of the path: most servers answer through another way only"
             ),
             Why::Dark => write!(f, "no server answers through any way"),
         }
@@ -85,6 +91,12 @@ pub(super) struct Way {
     pub(super) ending: bool,
     /// Connections that are being opened are to be ended.
     pub(super) opening: bool,
+    /// Servers answer through this way alone, by the last round.
+    pub(super) alone: bool,
+    /// The end of the time in which one failed round is enough.
+    pub(super) settles_until: Option<Duration>,
+    /// True for a way that has fallen within that time, until its return.
+    pub(super) rolled_back: bool,
 }
 
 impl Way {
@@ -107,6 +119,9 @@ impl Way {
             in_use: true,
             ending: false,
             opening: false,
+            alone: false,
+            settles_until: None,
+            rolled_back: false,
         }
     }
 
@@ -213,9 +228,16 @@ impl Way {
                 );
                 // Dark rounds count once another way has shown that the servers live. One failed round
                 // alone is not enough: the servers may have returned in its middle.
+                let settles = self.settles_until.is_some_and(|until| begun <= until);
                 let shown = self.failed >= terms.fall.min(2);
-                if self.failed + if shown { self.dark } else { 0 } >= terms.fall {
-                    self.fall(now, terms);
+                if settles || self.failed + if shown { self.dark } else { 0 } >= terms.fall {
+                    let failed = self.failed;
+                    let why = match settles {
+                        true => Why::Changed { failed },
+                        false => Why::Rounds { failed },
+                    };
+                    self.fall(why, now, terms);
+                    self.rolled_back = settles;
                 }
             }
         }
@@ -273,25 +295,20 @@ impl Way {
         }
     }
 
-    fn fall(&mut self, now: Duration, terms: &Terms) {
+    fn fall(&mut self, why: Why, now: Duration, terms: &Terms) {
         self.falls
             .retain(|fall| now.saturating_sub(*fall) < terms.hold_limit);
         self.falls.push(now);
         (self.down, self.suspect) = (true, false);
         (self.good, self.good_since) = (0, None);
-        self.enter(
-            now,
-            Why::Rounds {
-                failed: self.failed,
-            },
-        );
+        self.enter(now, why);
         (self.failed, self.dark) = (0, 0);
         self.silence.prove();
     }
 
     /// The way is up again.
     pub(super) fn rise(&mut self, now: Duration, terms: &Terms) {
-        self.down = false;
+        (self.down, self.rolled_back) = (false, false);
         self.suspect = true;
         (self.ending, self.opening) = (false, false);
         self.clear(now, terms);

@@ -101,7 +101,7 @@ impl Ways {
         self.marks.iter().filter_map(|(way, mark)| {
             let slot = match way {
                 WayId::Bypass(_) => 0,
-                WayId::Gateway(_) => self.pins.slot_of(mark.value)?,
+                WayId::Gateway(_) | WayId::Uplink(_) => self.pins.slot_of(mark.value)?,
             };
             Some((*way, (way.family(), slot)))
         })

@@ -107,36 +107,49 @@ impl Mistakes {
         if probe.enabled && probe.targets.is_empty() {
             self.add(&["probe.targets", "probe.enabled"], empty);
         }
-        let targets = &probe.targets;
-        let mut twice = targets.iter().enumerate();
-        if let Some((_, target)) = twice.find(|(at, target)| targets[..*at].contains(target)) {
-            self.add(
-                &["probe.targets"],
-                format!("{target} is listed twice: remove one"),
-            );
-        }
-        if targets.len() > MAX_TARGETS {
-            self.add(
-                &["probe.targets"],
-                format!("{} servers: write at most {MAX_TARGETS}, since a gateway in doubt asks all of them at once", targets.len()),
-            );
-        }
+        let targets: Vec<String> = probe.targets.iter().map(ToString::to_string).collect();
+        self.targets("probe.targets", &targets);
+        let targets = probe.bypass_targets.iter().map(|target| match target {
+            AutoOr::Auto => "\"auto\"".to_owned(),
+            AutoOr::Set(target) => target.to_string(),
+        });
+        self.targets("probe.bypass_targets", &targets.collect::<Vec<_>>());
         if probe.timeout > LONGEST_TIMEOUT {
             self.add(
                 &["probe.timeout"],
                 "is longer than five seconds: write a shorter time, since a round begins every probe.suspect_interval",
             );
         }
-        if probe.suspect_interval > probe.interval {
+        let intervals = [
+            ("probe.interval", probe.interval),
+            ("probe.bypass_interval", probe.bypass_interval),
+        ];
+        if let Some((key, _)) = intervals.iter().find(|it| probe.suspect_interval > it.1) {
             self.add(
-                &["probe.suspect_interval", "probe.interval"],
-                "is longer than probe.interval: write a shorter time, such as \"200ms\"",
+                &["probe.suspect_interval", key],
+                format!("is longer than {key}: write a shorter time, such as \"200ms\""),
             );
         }
         if probe.hold > probe.hold_limit {
             self.add(
                 &["probe.hold", "probe.hold_limit"],
                 "is longer than probe.hold_limit: write a shorter time, or a longer limit",
+            );
+        }
+    }
+}
+
+impl Mistakes {
+    /// A list of servers, each once.
+    fn targets(&mut self, key: &'static str, targets: &[String]) {
+        let mut twice = targets.iter().enumerate();
+        if let Some((_, target)) = twice.find(|(at, target)| targets[..*at].contains(target)) {
+            self.add(&[key], format!("{target} is listed twice: remove one"));
+        }
+        if targets.len() > MAX_TARGETS {
+            self.add(
+                &[key],
+                format!("{} servers: write at most {MAX_TARGETS}, since a way in doubt asks all of them at once", targets.len()),
             );
         }
     }

@@ -56,7 +56,8 @@ fn gateway_with_traffic_is_probed_a_fifth_as_often_as_an_idle_one() {
         "{:?}",
         world.probes
     );
-    assert!((90..=112).contains(&probes(BYPASS)), "{:?}", world.probes);
+    // Every second and a half.
+    assert!((600..=740).contains(&probes(BYPASS)), "{:?}", world.probes);
     assert_eq!(world.state(gateway(2)).state, State::Up);
 }
 
@@ -309,4 +310,78 @@ fn states_and_reasons_are_told_in_words() {
     }
     assert_eq!(gateway(1).to_string(), "gateway 10.0.1.1");
     assert_eq!(BYPASS.to_string(), "ipv4 bypass path");
+}
+
+#[test]
+fn dead_bypass_without_traffic_is_found_within_four_seconds() {
+    for seed in 1..20 {
+        let mut world = World::new(1, seed);
+        world.wait(seconds(20));
+        world.truth.dead = [BYPASS].into();
+        world.until(BYPASS, false, seconds(4));
+        assert!(!world.health.is_rolled_back(BYPASS));
+    }
+}
+
+#[test]
+fn change_that_breaks_the_bypass_is_rolled_back_by_one_failed_round() {
+    for seed in 1..20 {
+        let probe = ProbeConfig {
+            fall: 50,
+            ..ProbeConfig::default()
+        };
+        let mut world = World::with(&probe, 1, seed);
+        world.wait(seconds(20));
+        world.truth.dead = [BYPASS].into();
+        let now = world.now;
+        world.watch.settle(BYPASS, now + seconds(5), now);
+        // Two time limits: a single probe, and a round.
+        world.until(BYPASS, false, millis(2_100));
+        assert!(world.health.is_rolled_back(BYPASS));
+        assert!(matches!(
+            world.state(BYPASS).why,
+            Why::Changed { failed: 1 }
+        ));
+        world.truth.dead.clear();
+        world.until(BYPASS, true, seconds(15));
+        assert!(!world.health.is_rolled_back(BYPASS));
+    }
+}
+
+#[test]
+fn bypass_that_dies_after_the_settle_time_falls_by_the_usual_rounds() {
+    let mut world = World::new(1, 3);
+    world.wait(seconds(20));
+    let now = world.now;
+    world.watch.settle(BYPASS, now + seconds(5), now);
+    world.wait(seconds(6));
+    world.truth.dead = [BYPASS].into();
+    world.until(BYPASS, false, seconds(4));
+    assert!(!world.health.is_rolled_back(BYPASS));
+}
+
+#[test]
+fn change_beside_a_dead_gateway_keeps_the_bypass() {
+    let mut world = World::new(1, 3);
+    world.wait(seconds(20));
+    world.truth.dead = [BYPASS, gateway(1)].into();
+    let now = world.now;
+    world.watch.settle(BYPASS, now + seconds(5), now);
+    world.wait(seconds(30));
+    assert!(world.health.is_in_use(BYPASS), "nothing is better");
+}
+
+#[test]
+fn bypass_that_heals_is_used_though_all_gateways_have_died() {
+    let mut world = World::new(2, 3);
+    world.wait(seconds(20));
+    world.truth.dead = [BYPASS].into();
+    world.until(BYPASS, false, seconds(4));
+    world.truth.dead = [BYPASS, gateway(1)].into();
+    world.until(gateway(1), false, seconds(15));
+    world.truth.dead = [BYPASS, gateway(1), gateway(2)].into();
+    world.wait(seconds(40));
+    assert!(!world.health.is_in_use(BYPASS));
+    world.truth.dead = [gateway(1), gateway(2)].into();
+    world.until(BYPASS, true, seconds(5));
 }
