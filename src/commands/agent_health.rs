@@ -6,7 +6,7 @@ use crate::health::{Health, WayId};
 use crate::status::control::{AskError, Reply, Request, ask};
 use crate::status::snapshot::GatewayStatus;
 
-/// A running agent's knowledge about the gateways.
+/// A running agent's knowledge about the ways out.
 #[derive(Debug, Default)]
 pub(super) struct AgentView {
     /// The gateways of the agent's status; none without an agent.
@@ -14,9 +14,9 @@ pub(super) struct AgentView {
 }
 
 impl AgentView {
-    /// Asks the agent, where the settings have gateways to choose among.
+    /// Asks the agent, where its settings leave something to choose.
     pub fn ask(config: &Config) -> AgentView {
-        if config.egress.gateways.len() < 2 {
+        if !config.probes() && config.egress.gateways.len() < 2 {
             return AgentView::default();
         }
         match ask(&config.agent.socket, Request::Status) {
@@ -29,7 +29,7 @@ impl AgentView {
             Ok(_) | Err(_) => {
                 if config.probe.enabled {
                     complain(
-                        &"the agent gives no answer: which gateways it has found down is unknown, and each counts as well",
+                        &"the agent gives no answer: which ways it has found down is unknown, and each counts as well",
                     );
                 }
                 AgentView::default()
@@ -41,15 +41,21 @@ impl AgentView {
     /// expect them.
     pub fn health(&self) -> Health {
         let down = self.gateways.iter().filter(|gateway| gateway.is_down());
-        let addresses = down.filter_map(|gateway| gateway.address.parse().ok());
-        Health::without(addresses.map(WayId::Gateway))
+        Health::without(down.filter_map(way))
     }
 }
 
 /// The ways that the probes of a running agent have found down.
 pub(super) fn ask_agent(config: &Config) -> Health {
-    match config.probe.enabled {
+    match config.probes() {
         true => AgentView::ask(config).health(),
         false => Health::default(),
+    }
+}
+
+fn way(gateway: &GatewayStatus) -> Option<WayId> {
+    match gateway.path.as_str() {
+        "bypass" => Some(WayId::Bypass(gateway.family)),
+        _ => Some(WayId::Gateway(gateway.address.parse().ok()?)),
     }
 }

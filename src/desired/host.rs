@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{
     DesiredState, EgressPath, Inputs, KnownSlots, WORST_METRIC, by_realm, closed,
     counting::{self, Counting},
-    desired, gateway, inbound, landing, lookup, main_without_default, metric,
+    desired, divert, gateway, inbound, landing, lookup, main_without_default, metric,
     pins::Pins,
     place, presence,
     realm::Realms,
@@ -43,7 +43,8 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         let mut inbound = rule(place::INBOUND, RuleAction::Goto(numbers.landing()));
         inbound.mark = Some(inputs.config.kernel.path_mask.packet());
         let main = rule(place::MAIN, main_without_default(family));
-        let mut bypass = bypasses.then(|| rule(place::BYPASS, lookup(numbers.bypass_table)));
+        let leads = bypasses && !divert::of_host(inputs, family, state);
+        let mut bypass = leads.then(|| rule(place::BYPASS, lookup(numbers.bypass_table)));
         let egress = egresses.then(|| rule(place::EGRESS, lookup(numbers.egress_table)));
         let closed = closed::is_closed(inputs, family, state);
         let realms = (closed && family == Family::Ipv4).then(|| Realms::of(&numbers));

@@ -6,6 +6,7 @@ mod bypass_match;
 mod chains;
 mod closed;
 mod counting;
+mod divert;
 pub mod drain;
 mod fault;
 mod gateway;
@@ -126,6 +127,9 @@ impl DesiredState {
 pub struct Paths {
     /// `None` for a family without a bypass path.
     pub bypass: Option<BypassPath>,
+    /// True while new flows to selected prefixes take the egress path: probes have found the bypass path
+    /// down.
+    pub diverted: bool,
     pub egress: EgressPath,
     /// Host role: usable gateways without new flows.
     pub unused: Vec<(IpAddr, spread::Unused)>,

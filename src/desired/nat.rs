@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{
     DesiredState, EgressPath, InputPath, Inputs, WORST_METRIC, addresses,
     chains::Chains,
+    divert,
     fault::Fault,
     landing, lookup, main_without_default, place, route, rule, special, switch,
     translate::{close, translate},
@@ -49,6 +50,9 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         steer(inputs, &numbers, family, &sources, state);
         keep_inbound(inputs, family, &sources, &mut chains);
         translate(inputs, family, &sources, state, &mut chains);
+        if divert::of_nat(inputs, family, state) {
+            without_bypass_rules(&numbers, family, state);
+        }
         let translates = addresses::configured(inputs, family).next().is_some();
         if translates {
             switch::add(inputs, family, &sources, state, &mut chains);
@@ -130,9 +134,7 @@ fn close_by_routes(
     if inputs.config.nat.bypass != NatBypass::None {
         // Storage must not see a private source either.
         effect = "forwarded packets to partners and storage are refused by routes";
-        let bypass = lookup(numbers.bypass_table);
-        let leads_there = |rule: &Rule| rule.family == family && rule.action == bypass;
-        state.rules.retain(|rule| !leads_there(rule));
+        without_bypass_rules(numbers, family, state);
         state.paths.get_mut(family).bypass = None;
     }
     state.routes.push(route(
@@ -154,6 +156,12 @@ fn close_by_routes(
     state
         .degraded
         .push(Degradation::new(Part::Translation, family, closed));
+}
+
+fn without_bypass_rules(numbers: &Numbers, family: Family, state: &mut DesiredState) {
+    let bypass = lookup(numbers.bypass_table);
+    let leads_there = |rule: &Rule| rule.family == family && rule.action == bypass;
+    state.rules.retain(|rule| !leads_there(rule));
 }
 
 /// The private networks for which this host forwards packets.

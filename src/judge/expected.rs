@@ -112,6 +112,7 @@ pub fn expected(
     let family = Family::of(address);
     let paths = desired.paths.get(family);
     if paths.bypass.is_some()
+        && !paths.diverted
         && let Some(prefix) = bypass_prefix(&desired.routes, numbers.bypass_table, address)
     {
         return Expected::Bypass(prefix);

@@ -68,6 +68,10 @@ fn bypass(
         report.ok("bypass", format!("{family}: not selected"));
         return;
     }
+    if desired.paths.get(family).diverted {
+        // The degraded part says so.
+        return;
+    }
     // For a missing gateway, a note of the desired state names the reason.
     if let Some(path) = &desired.paths.get(family).bypass {
         let hop = |via: Via| {

@@ -65,10 +65,7 @@ impl<'a> Ground<'a> {
         let config = &shown.loaded.config;
         let mut kernel = Kernel::open()?;
         let mut examined = look(config, role, asking, &mut kernel).await?;
-        let agent = match role {
-            Role::Host => AgentView::ask(config),
-            Role::Nat => AgentView::default(),
-        };
+        let agent = AgentView::ask(config);
         examined.view.use_health(agent.health());
         let mut notes: Vec<String> = examined.notes.texts().map(str::to_owned).collect();
         notes.extend(examined.judgement.verdicts.iter().map(ToString::to_string));
@@ -206,6 +203,7 @@ impl<'a> Ground<'a> {
         let family = Family::of(address);
         let view = &self.examined.view;
         if *self.desired.frozen.get(family)
+            && !self.desired.paths.get(family).diverted
             && let Some(prefix) = view
                 .kernel_prefixes()
                 .get(family)
