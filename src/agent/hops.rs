@@ -10,11 +10,12 @@ use super::Settings;
 use super::drains::Drains;
 use super::meter::Reading;
 use super::shared::Probed;
+use super::ways::{Ways, uplink};
 use crate::config::{Role, Spread};
 use crate::desired::{Presence, presence};
-use crate::health::WayId;
+use crate::health::{State, WayId, Why};
 use crate::kernel::neighbour::Neighbour;
-use crate::objects::{Leg, Route};
+use crate::objects::{Leg, Route, RuleAction};
 use crate::reconcile::InForce;
 use crate::status::snapshot::{
     DrainStatus, EgressAddressStatus, EndedStatus, GatewayStatus, HealthStatus, QualityStatus,
@@ -23,11 +24,18 @@ use crate::status::snapshot::{
 use crate::types::{Family, IfIndex, PIN_TABLES};
 use crate::words::Words as _;
 
+/// The path of storage traffic, in the status.
+const BYPASS: &str = "bypass";
+
+/// An uplink is dead after this time without any answer.
+const DARK_FOR: Duration = Duration::from_secs(2);
+
 /// A gateway, with its link.
 #[derive(Debug, Clone)]
 pub(super) struct Hop {
     device: Option<IfIndex>,
     address: IpAddr,
+    way: WayId,
     status: GatewayStatus,
 }
 
@@ -36,6 +44,10 @@ impl Hop {
         Hop {
             device,
             address,
+            way: match path {
+                BYPASS => WayId::Bypass(Family::of(address)),
+                _ => WayId::Gateway(address),
+            },
             status: GatewayStatus {
                 path: path.to_owned(),
                 family: Family::of(address),
@@ -59,8 +71,8 @@ impl Hop {
         };
         let found = known.reading.neighbours.iter().find(same);
         let is_egress = self.status.path == "egress";
-        let health = known.probed.and_then(|it| health(it, self.address));
-        let ended = known.ended.get(&self.address).copied();
+        let health = known.probed.and_then(|it| health(it, self.way));
+        let ended = known.ended.get(&self.way).copied();
         let ended = ended.or(health.as_ref().map(|_| EndedStatus::default()));
         let drain = known.drains.of(self.address).filter(|_| is_egress);
         let flows = known.reading.on_gateways.as_ref().filter(|_| is_egress);
@@ -76,7 +88,7 @@ impl Hop {
                     .unwrap_or_default(),
                 by: drain.by.clone(),
             }),
-            ended: ended.filter(|_| is_egress),
+            ended,
             flows: flows.map(|flows| flows.get(&self.address).copied().unwrap_or_default()),
             ..self.status.clone()
         }
@@ -91,17 +103,21 @@ pub(super) struct Known<'a> {
     pub probed: Option<&'a Probed>,
     pub drains: &'a Drains,
     /// The flows that the agent has ended.
-    pub ended: &'a BTreeMap<IpAddr, EndedStatus>,
+    pub ended: &'a BTreeMap<WayId, EndedStatus>,
 }
 
-fn health(probed: &Probed, gateway: IpAddr) -> Option<HealthStatus> {
+fn health(probed: &Probed, way: WayId) -> Option<HealthStatus> {
     let mut ways = probed.ways.iter();
-    let found = ways.find(|found| found.way == WayId::Gateway(gateway))?;
+    let found = ways.find(|found| found.way == way)?;
     let age = probed.start.elapsed().saturating_sub(found.since);
     let micros = |time: Option<Duration>| time.and_then(|time| time.as_micros().try_into().ok());
+    // No other way of a NAT shows that the servers live, but they have answered before.
+    let uplink = matches!(way, WayId::Uplink(_));
+    let dead = uplink && found.why == Why::Dark && age >= DARK_FOR && found.latency.is_some();
+    let state = if dead { State::Down } else { found.state };
     Some(HealthStatus {
-        state: found.state.word().to_owned(),
-        usable: found.in_use,
+        state: state.word().to_owned(),
+        usable: found.in_use && !dead,
         since_s: age.as_secs(),
         why: found.why.to_string(),
         held_for_s: found
@@ -166,9 +182,38 @@ pub(super) fn gateways(in_force: &InForce, settings: &Settings) -> Vec<Hop> {
         hop
     });
     let unused: Vec<Hop> = unused.collect();
-    let bypass = bypass.into_iter().map(|it| hop("bypass", it));
+    let bypass = bypass.into_iter().map(|it| {
+        let mut hop = hop(BYPASS, it);
+        let status = &mut hop.status;
+        status.in_use = leads_to_bypass(in_force, status.family);
+        status.reserve = !status.in_use;
+        hop
+    });
     let egress = egress.into_iter().map(|it| hop("egress", it));
     bypass.chain(egress).chain(unused).collect()
+}
+
+/// False while storage traffic takes the egress path.
+fn leads_to_bypass(in_force: &InForce, family: Family) -> bool {
+    let bypass = in_force.ownership.current.bypass_table;
+    let mut rules = in_force.goal.rules.iter();
+    rules.any(|rule| {
+        let leads = matches!(rule.action, RuleAction::Lookup { table, .. } if table == bypass);
+        rule.family == family && leads
+    })
+}
+
+/// The probed uplinks of a NAT.
+pub(super) fn uplinks(in_force: &InForce, ways: &Ways) -> Vec<Hop> {
+    let judged = |family: &Family| ways.judges(WayId::Uplink(*family));
+    let uplink = |family| {
+        let (address, device) = uplink(in_force, family)?;
+        let way = WayId::Uplink(family);
+        let hop = Hop::new("egress", address, Some(device), in_force);
+        ways.marks.get(&way).map(|_| Hop { way, ..hop })
+    };
+    let families = Family::ALL.into_iter().filter(judged);
+    families.filter_map(uplink).collect()
 }
 
 /// The egress addresses of a NAT.

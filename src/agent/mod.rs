@@ -30,6 +30,7 @@ mod saved_rulesets;
 mod schedule;
 mod shared;
 mod watch;
+mod ways;
 mod worker;
 
 use std::sync::Arc;

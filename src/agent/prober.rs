@@ -6,7 +6,7 @@
 
 mod counted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::counted::Counted;
 use super::shared::{Probed, Shared, locked};
-use crate::config::{ProbeConfig, Target, TargetHost};
-use crate::health::{Answer, Change, Group, Health, Probe, Stuck, Terms, Watch, WayId};
+use super::ways::Ways;
+use crate::config::{Target, TargetHost};
+use crate::health::{Answer, Change, Group, Health, Probe, Stuck, Watch, WayId};
 use crate::journal::WayChange;
-use crate::judge::Pins;
-use crate::kernel::flows::end_flows;
+use crate::kernel::flows::{end_flows, forget_flows};
 use crate::kernel::probing::probe;
 use crate::random;
-use crate::types::{Family, Mark, PinMarks};
+use crate::types::Family;
 
 /// The time between two resolutions of the names of servers.
 const RESOLVE_EVERY: Duration = Duration::from_secs(300);
@@ -33,49 +33,12 @@ const MOST_PENDING: usize = 512;
 /// Stragglers of the flows that were ended: a connection that was being opened meanwhile.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// The gateways in force, each with its mark, and how to probe them.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Ways {
-    marks: BTreeMap<WayId, Mark>,
-    pins: PinMarks,
-    /// The mark with which the firewall resets forwarded connections.
-    reset: Option<Mark>,
-    terms: Terms,
-    servers: Vec<Target>,
-}
-
-impl Ways {
-    /// The ways to probe; `None` where probes would change nothing: a family with one gateway keeps it
-    /// whatever the probes say.
-    pub fn of(pins: &Pins, probe: &ProbeConfig) -> Option<Ways> {
-        if !probe.enabled || probe.targets.is_empty() {
-            return None;
-        }
-        let mut marks = BTreeMap::new();
-        for family in Family::ALL {
-            let gateways = pins.gateways(family);
-            if gateways.len() > 1 {
-                marks.extend(
-                    gateways
-                        .into_iter()
-                        .map(|(gateway, mark)| (WayId::Gateway(gateway), mark)),
-                );
-            }
-        }
-        (!marks.is_empty()).then(|| Ways {
-            marks,
-            pins: pins.marks(),
-            reset: pins.resets_ended.then(|| pins.marks().ended_flow()),
-            terms: Terms::from(probe),
-            servers: probe.targets.clone(),
-        })
-    }
-}
-
 enum Order {
     Watch(Option<Box<Ways>>),
     /// A pass has put the routes for this health in force.
     InForce(Health),
+    /// A pass has changed the bypass path of a family.
+    Changed(Family),
 }
 
 /// The loop's side of the prober.
@@ -113,6 +76,11 @@ impl Prober {
     pub fn in_force(&self, health: Health) {
         let _ = self.orders.send(Order::InForce(health));
     }
+
+    /// Says that a pass has changed the bypass path of a family: the prober tests it at once.
+    pub fn changed(&self, family: Family) {
+        let _ = self.orders.send(Order::Changed(family));
+    }
 }
 
 async fn run(mut orders: UnboundedReceiver<Order>, shared: &Shared) {
@@ -120,7 +88,7 @@ async fn run(mut orders: UnboundedReceiver<Order>, shared: &Shared) {
     while let Some(order) = next {
         next = match order {
             Order::Watch(Some(ways)) => Probing::new(*ways, shared).run(&mut orders).await,
-            Order::Watch(None) | Order::InForce(_) => {
+            Order::Watch(None) | Order::InForce(_) | Order::Changed(_) => {
                 share(shared, &Health::default(), None);
                 orders.recv().await
             }
@@ -147,7 +115,7 @@ struct Probing<'a> {
     ways: Ways,
     watch: Watch,
     start: Instant,
-    servers: BTreeMap<Family, Vec<SocketAddr>>,
+    servers: BTreeMap<Group, Vec<SocketAddr>>,
     /// The addresses of servers with a name, as of the last answer.
     addresses: BTreeMap<Target, Vec<SocketAddr>>,
     resolved: Instant,
@@ -212,6 +180,10 @@ impl<'a> Probing<'a> {
             tokio::select! {
                 order = orders.recv() => match order? {
                     Order::InForce(health) => self.in_force = health,
+                    Order::Changed(family) => {
+                        let now = self.start.elapsed();
+                        self.watch.settle(WayId::Bypass(family), now + self.ways.settle, now);
+                    }
                     Order::Watch(Some(ways)) => {
                         self.ways = *ways;
                         self.serve();
@@ -228,7 +200,7 @@ impl<'a> Probing<'a> {
                         self.serve();
                     }
                 }
-                counted = self.counted.next() => self.count(counted),
+                counted = self.counted.next(), if self.ways.has_counters() => self.count(counted),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             if self.resolved.elapsed() >= RESOLVE_EVERY {
@@ -241,7 +213,8 @@ impl<'a> Probing<'a> {
     /// addresses: an outage of name resolution is no outage of a gateway.
     fn resolve(&mut self) {
         self.resolved = Instant::now();
-        for target in &self.ways.servers {
+        let targets: BTreeSet<&Target> = self.ways.targets.values().flatten().collect();
+        for target in targets {
             if let TargetHost::Name(name) = &target.host {
                 let (name, target) = (name.clone(), target.clone());
                 let resolution = self.resolution.clone();
@@ -261,21 +234,21 @@ impl<'a> Probing<'a> {
 
     /// Probes the servers of the settings with the addresses that are known.
     fn serve(&mut self) {
-        let wanted = &self.ways.servers;
-        self.addresses.retain(|target, _| wanted.contains(target));
+        let wanted = &self.ways.targets;
+        self.addresses
+            .retain(|target, _| wanted.values().any(|targets| targets.contains(target)));
         self.servers.clear();
-        for target in wanted {
-            let addresses = match &target.host {
+        for (group, targets) in wanted {
+            let servers = targets.iter().flat_map(|target| match &target.host {
                 TargetHost::Address(address) => vec![SocketAddr::new(*address, target.port)],
                 TargetHost::Name(_) => self.addresses.get(target).cloned().unwrap_or_default(),
-            };
-            for server in addresses {
-                let family = Family::of(server.ip());
-                self.servers.entry(family).or_default().push(server);
-            }
+            });
+            let family = group.family();
+            let servers = servers.filter(|server| Family::of(server.ip()) == family);
+            self.servers.insert(*group, servers.collect());
         }
         let counts = self.servers.iter();
-        let counts = counts.map(|(family, servers)| (Group::Egress(*family), servers.len()));
+        let counts = counts.map(|(group, servers)| (*group, servers.len()));
         let ways = self.ways.marks.keys().copied();
         let now = self.start.elapsed();
         self.watch
@@ -283,16 +256,13 @@ impl<'a> Probing<'a> {
     }
 
     fn send(&mut self, asked: Probe) {
-        let (Group::Egress(family) | Group::Bypass(family)) = asked.group;
-        let server = self
-            .servers
-            .get(&family)
-            .and_then(|it| it.get(asked.target));
-        let mark = self.ways.marks.get(&asked.way);
+        let servers = self.servers.get(&asked.group);
+        let server = servers.and_then(|it| it.get(asked.target));
+        let mark = self.ways.marks.get(&asked.way).map(|it| it.packet);
         let answers = self.answer.clone();
         let room = self.pending < MOST_PENDING;
         self.pending += 1;
-        let (Some(server), Some(mark), true) = (server.copied(), mark.copied(), room) else {
+        let (Some(server), Some(mark), true) = (server.copied(), mark, room) else {
             let _ = answers.send((asked, Answer::Untried));
             return;
         };
@@ -316,9 +286,10 @@ impl<'a> Probing<'a> {
         let health = &decision.health;
         self.stuck.retain(|(way, _)| !health.is_in_use(*way));
         self.stuck.extend(decision.end);
+        let ways = self.watch.status();
         let probed = Probed {
             start: self.start,
-            ways: self.watch.status().collect(),
+            ways: ways.filter(|it| self.ways.judges(it.way)).collect(),
             traffic: self.traffic(),
         };
         share(self.shared, &decision.health, Some(probed));
@@ -335,11 +306,15 @@ impl<'a> Probing<'a> {
         self.stuck = left;
         for round in 0..2 {
             for (way, flows) in stuck.iter().copied() {
-                let Some(mark) = self.ways.marks.get(&way).copied() else {
+                let Some(mark) = self.ways.marks.get(&way).and_then(|it| it.flow) else {
                     continue;
                 };
                 let (family, reset) = (way.family(), self.ways.reset);
-                let ending = move || end_flows(family, mark, flows, reset);
+                let forwards = self.ways.forwards;
+                let ending = move || match flows {
+                    Stuck::All if forwards => forget_flows(family, mark),
+                    Stuck::All | Stuck::Opening => end_flows(family, mark, flows, reset),
+                };
                 match tokio::task::spawn_blocking(ending).await {
                     Ok(Ok(ended)) => {
                         tracing::warn!("{way} is down: {ended}");

@@ -6,6 +6,7 @@ mod polls;
 mod reload;
 mod requests;
 mod retry;
+mod ways;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -2,7 +2,6 @@
 //! watcher listens to the kernel and restores deleted objects.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -148,19 +147,18 @@ pub(super) struct Shared {
     /// Changes of the use of ways since the last pass, for the journal.
     pub way_changes: Mutex<Vec<WayChange>>,
     /// The flows ended on each gateway since the start.
-    pub ended: Mutex<BTreeMap<IpAddr, EndedStatus>>,
+    pub ended: Mutex<BTreeMap<WayId, EndedStatus>>,
     pub wake: Notify,
 }
 
 impl Shared {
-    /// Counts the flows ended on a gateway.
+    /// Counts the flows ended on a way.
     pub fn count_ended(&self, way: WayId, ended: &Ended) {
-        if let WayId::Gateway(gateway) = way {
-            let mut all = locked(&self.ended);
-            let total = all.entry(gateway).or_default();
-            total.connections += u64::from(ended.connections);
-            total.begun_anew += u64::from(ended.begun_anew);
-        }
+        let mut all = locked(&self.ended);
+        let total = all.entry(way).or_default();
+        total.connections += u64::from(ended.connections);
+        total.forwarded += u64::from(ended.forwarded);
+        total.begun_anew += u64::from(ended.begun_anew);
     }
 
     /// The state that the watcher may restore.

@@ -276,6 +276,7 @@ pub fn filled() -> Snapshot {
                 drained: None,
                 flows: Some(1),
                 ended: Some(EndedStatus {
+                    forwarded: 0,
                     connections: 7,
                     begun_anew: 4,
                 }),

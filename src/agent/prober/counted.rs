@@ -96,15 +96,23 @@ impl Counted {
 }
 
 impl Ways {
-    /// The ways with the family and the slot of their counters.
+    /// The ways with the family and the slot of their counters. No rule of a NAT counts the packets of each
+    /// way.
     fn counted(&self) -> impl Iterator<Item = (WayId, (Family, Slot))> {
-        self.marks.iter().filter_map(|(way, mark)| {
+        let marks = self.marks.iter().filter(|_| !self.forwards);
+        marks.filter_map(|(way, marks)| {
             let slot = match way {
                 WayId::Bypass(_) => 0,
-                WayId::Gateway(_) | WayId::Uplink(_) => self.pins.slot_of(mark.value)?,
+                WayId::Gateway(_) => self.slots?.slot_of(marks.flow?.value)?,
+                WayId::Uplink(_) => return None,
             };
             Some((*way, (way.family(), slot)))
         })
+    }
+
+    /// True if counters show the traffic of a way.
+    pub(super) fn has_counters(&self) -> bool {
+        self.counted().next().is_some()
     }
 }
 

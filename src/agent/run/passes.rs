@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::prober::Ways;
 use super::super::repair_log::may_wait;
 use super::super::shared::locked;
 use super::super::worker::{Ended, Order, PassOrder};
@@ -231,12 +230,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             self.account.addressed(addresses);
             // A pass that ends in a pause was about objects that `flush` deletes.
             if !self.shared.is_paused() {
-                let pins = in_force.pins(&self.settings.config);
-                let probe = &self.settings.config.probe;
-                self.prober
-                    .watch(pins.as_ref().and_then(|pins| Ways::of(pins, probe)));
-                self.meter.use_pins(pins);
-                self.prober.in_force(running.health);
+                self.probe_ways(in_force, running.health, &report.plan.steps);
             }
         }
         if let Some(backend) = &report.backend {

@@ -11,12 +11,9 @@ use crate::types::{Family, Region};
 
 /// Longest wait for the resolver; its own timeout is 5 s for each server and try.
 const WITHIN: Duration = Duration::from_secs(10);
-/// The most S3 endpoints that a selection of many regions is probed with.
-const MOST_REGIONS: usize = 4;
 const NO_TARGETS: &str = "no probe: [probe] targets is empty; name a server with --target";
-const NO_ENDPOINT: &str = "the bypass path is not probed: no S3 endpoint is known, since the settings \
-    select no region and no service S3, and the metadata service names no region; name a server with \
-    --target";
+const NO_ENDPOINT: &str = "the bypass path is not probed: [probe] bypass_targets names no server, and no \
+    S3 endpoint is known by [select] or by the metadata service; name a server with --target";
 
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,11 +53,11 @@ impl Servers {
                 found.egress = found.resolve(&config.probe.targets).await;
             }
             if bypass {
-                let endpoints = endpoints(config, role).await;
+                let targets = bypass_targets(config, role).await;
                 found
                     .notes
-                    .extend(endpoints.is_empty().then(|| NO_ENDPOINT.to_owned()));
-                found.bypass = found.resolve(&endpoints).await;
+                    .extend(targets.is_empty().then(|| NO_ENDPOINT.to_owned()));
+                found.bypass = found.resolve(&targets).await;
             }
         }
         if found.egress.is_empty() && found.bypass.is_empty() {
@@ -126,32 +123,13 @@ async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
-/// The S3 endpoints of the selected regions, names with addresses of both families.
-async fn endpoints(config: &Config, role: Role) -> Vec<Target> {
-    if !config.select.services.iter().any(|it| it.0 == "S3") {
-        return Vec::new();
-    }
+/// The servers of the bypass path.
+async fn bypass_targets(config: &Config, role: Role) -> Vec<Target> {
     let mut own = None;
     if config.select.regions.contains(&AutoOr::Auto) {
         own = own_region(config, role).await;
     }
-    let regions = config.select.regions.iter();
-    let regions = regions.filter_map(|region| match region {
-        AutoOr::Auto => own.as_ref(),
-        AutoOr::Set(region) => Some(region),
-    });
-    let regions = regions.filter(|region| region.0 != "GLOBAL");
-    let endpoint = |region: &Region| {
-        let domain = match region.0.starts_with("cn-") {
-            true => "amazonaws.com.cn",
-            false => "amazonaws.com",
-        };
-        Target {
-            host: TargetHost::Name(format!("s3.dualstack.{}.{domain}", region.0)),
-            port: 443,
-        }
-    };
-    regions.take(MOST_REGIONS).map(endpoint).collect()
+    config.bypass_targets(own.as_ref())
 }
 
 /// The region of this instance, as a pass knows it.

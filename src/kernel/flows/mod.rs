@@ -18,6 +18,7 @@ mod ends;
 mod entry;
 mod error;
 mod filter;
+mod forward;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
 mod lasting;
@@ -49,6 +50,7 @@ pub use backfill::{Outgoing, backfill_outgoing};
 pub use conntrack::TableUse;
 pub use ending::{Ended, end_flows};
 pub use error::FlowError;
+pub use forward::forget_flows;
 pub use lasting::{IdleFlows, lasting_interval};
 pub use listing::{PinnedFlow, each_pinned};
 pub use pinned::{flows_on_paths, slots_in_use};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::encode::{Kind, Metric, Samples};
-use crate::status::snapshot::{GatewayStatus, Snapshot, Traffic};
+use crate::status::snapshot::{GatewayStatus, HealthStatus, Snapshot, Traffic};
 
 pub(super) const GATEWAY_UP: Metric = Metric {
     name: "trailblazer_gateway_up",
@@ -26,13 +26,11 @@ pub(super) const GATEWAY_UP: Metric = Metric {
 pub(super) const GATEWAY_USABLE: Metric = Metric {
     name: "trailblazer_gateway_usable",
     kind: Kind::Gauge,
-    labels: &["address"],
+    labels: &["path", "address"],
     help: "1 for a gateway that new flows may take by the verdict of its probes, 0 for one that is down or held. Absent without probes.",
     samples: |snapshot, out| {
-        for gateway in &snapshot.gateways {
-            if let Some(health) = &gateway.health {
-                out.value(&[&gateway.address], u8::from(health.usable));
-            }
+        for (labels, health) in probed(snapshot) {
+            out.value(&labels, u8::from(health.usable));
         }
     },
 };
@@ -40,13 +38,12 @@ pub(super) const GATEWAY_USABLE: Metric = Metric {
 pub(super) const PROBE_SECONDS: Metric = Metric {
     name: "trailblazer_gateway_probe_seconds",
     kind: Kind::Gauge,
-    labels: &["address"],
+    labels: &["path", "address"],
     help: "Duration of the last answered probe through a gateway. Absent without probes and without an answer.",
     samples: |snapshot, out| {
-        for gateway in &snapshot.gateways {
-            let health = gateway.health.as_ref();
-            if let Some(micros) = health.and_then(|health| health.latency_us) {
-                out.value(&[&gateway.address], micros as f64 / 1e6);
+        for (labels, health) in probed(snapshot) {
+            if let Some(micros) = health.latency_us {
+                out.value(&labels, micros as f64 / 1e6);
             }
         }
     },
@@ -55,14 +52,14 @@ pub(super) const PROBE_SECONDS: Metric = Metric {
 pub(super) const PROBE_LOSS: Metric = Metric {
     name: "trailblazer_gateway_probe_loss_ratio",
     kind: Kind::Gauge,
-    labels: &["address"],
+    labels: &["path", "address"],
     help: "Share of the last 100 probes through a gateway without an answer, from 0 to 1. Absent without probes.",
     samples: |snapshot, out| {
-        for gateway in &snapshot.gateways {
-            let quality = gateway.health.as_ref().map(|health| health.quality);
-            if let Some(quality) = quality.filter(|quality| quality.probes > 0) {
+        for (labels, health) in probed(snapshot) {
+            let quality = health.quality;
+            if quality.probes > 0 {
                 let loss = f64::from(quality.lost) / f64::from(quality.probes);
-                out.value(&[&gateway.address], loss);
+                out.value(&labels, loss);
             }
         }
     },
@@ -72,17 +69,14 @@ pub(super) const PROBE_PERCENTILES: Metric = Metric {
     name: "trailblazer_gateway_probe_percentile_seconds",
     kind: Kind::Gauge,
     // promtool keeps the label `quantile` for summaries.
-    labels: &["address", "percentile"],
+    labels: &["path", "address", "percentile"],
     help: "Durations of the answers among the last 100 probes through a gateway, by percentile (50, 99). Absent without an answer.",
     samples: |snapshot, out| {
-        for gateway in &snapshot.gateways {
-            let Some(health) = &gateway.health else {
-                continue;
-            };
+        for ([path, address], health) in probed(snapshot) {
             let quality = health.quality;
             for (percentile, micros) in [("50", quality.p50_us), ("99", quality.p99_us)] {
                 if let Some(micros) = micros {
-                    out.value(&[&gateway.address, percentile], micros as f64 / 1e6);
+                    out.value(&[path, address, percentile], micros as f64 / 1e6);
                 }
             }
         }
@@ -92,7 +86,7 @@ pub(super) const PROBE_PERCENTILES: Metric = Metric {
 pub(super) const PACKETS: Metric = Metric {
     name: "trailblazer_gateway_packets_total",
     kind: Kind::Counter,
-    labels: &["address", "direction"],
+    labels: &["path", "address", "direction"],
     help: "Packets of the flows through a gateway by direction: out, and back for the answers. Absent without counters of gateways.",
     samples: |snapshot, out| traffic(snapshot, out, |traffic| traffic.packets),
 };
@@ -100,19 +94,26 @@ pub(super) const PACKETS: Metric = Metric {
 pub(super) const BYTES: Metric = Metric {
     name: "trailblazer_gateway_bytes_total",
     kind: Kind::Counter,
-    labels: &["address", "direction"],
+    labels: &["path", "address", "direction"],
     help: "Bytes at the IP layer of the flows through a gateway by direction: out, and back for the answers. Absent without counters of gateways.",
     samples: |snapshot, out| traffic(snapshot, out, |traffic| traffic.bytes),
 };
 
 fn traffic(snapshot: &Snapshot, out: &mut Samples<'_>, pick: fn(&Traffic) -> u64) {
-    for gateway in &snapshot.gateways {
-        let health = gateway.health.as_ref();
-        if let Some(traffic) = health.and_then(|health| health.traffic) {
-            out.value(&[&gateway.address, "out"], pick(&traffic.out));
-            out.value(&[&gateway.address, "back"], pick(&traffic.back));
+    for ([path, address], health) in probed(snapshot) {
+        if let Some(traffic) = health.traffic {
+            out.value(&[path, address, "out"], pick(&traffic.out));
+            out.value(&[path, address, "back"], pick(&traffic.back));
         }
     }
+}
+
+/// The probed gateways, each once: the routers of the bypass path share a verdict, and a link-local
+/// address may be on several links.
+fn probed(snapshot: &Snapshot) -> BTreeMap<[&str; 2], &HealthStatus> {
+    let gateways = snapshot.gateways.iter();
+    let probed = gateways.filter_map(|it| Some(([&*it.path, &*it.address], it.health.as_ref()?)));
+    probed.collect()
 }
 
 pub(super) const GATEWAY_DRAINED: Metric = Metric {
@@ -144,14 +145,15 @@ pub(super) const GATEWAY_FLOWS: Metric = Metric {
 pub(super) const FLOWS_ENDED: Metric = Metric {
     name: "trailblazer_flows_ended_total",
     kind: Kind::Counter,
-    labels: &["address", "kind"],
-    help: "Flows that stood still on a gateway that went down, and were ended: connection (the socket was closed) or begun_anew (the next packet takes another gateway). Absent without probes.",
+    labels: &["path", "address", "kind"],
+    help: "Flows that stood still on a gateway that went down, and were ended: connection (the socket was closed), forwarded (the next packet gets a reset) or begun_anew (the next packet takes another gateway). Absent without probes.",
     samples: |snapshot, out| {
-        for gateway in egress(snapshot) {
-            if let Some(ended) = &gateway.ended {
-                out.value(&[&gateway.address, "connection"], ended.connections);
-                out.value(&[&gateway.address, "begun_anew"], ended.begun_anew);
-            }
+        let gateways = snapshot.gateways.iter();
+        let ended = gateways.filter_map(|it| Some(([&*it.path, &*it.address], it.ended?)));
+        for ([path, address], ended) in ended.collect::<BTreeMap<[&str; 2], _>>() {
+            out.value(&[path, address, "connection"], ended.connections);
+            out.value(&[path, address, "forwarded"], ended.forwarded);
+            out.value(&[path, address, "begun_anew"], ended.begun_anew);
         }
     },
 };

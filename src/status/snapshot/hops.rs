@@ -41,6 +41,9 @@ pub struct GatewayStatus {
 pub struct EndedStatus {
     /// Open connections whose sockets were closed.
     pub connections: u64,
+    /// Open connections that the host forwards: their next packet gets a reset.
+    #[serde(default)]
+    pub forwarded: u64,
     /// Connections that were being opened, and flows of datagrams: their next packet takes another
     /// gateway.
     pub begun_anew: u64,

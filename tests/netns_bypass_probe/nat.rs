@@ -1,0 +1,97 @@
+//! The NAT role, with an interface of its own for storage.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::packets::nat::*;
+use crate::packets::*;
+use crate::scene::*;
+use lab::*;
+
+const METRICS: &str = "127.0.0.1:9184";
+
+fn scene<'a>(lab: &'a Lab, firewall: Firewall) -> Scene<'a> {
+    let case = bulk_interface(firewall);
+    let settings = format!(
+        "{SOURCES}{}{}interval = \"1s\"\n[agent]\nmetrics = \"{METRICS}\"\n",
+        (case.settings)(&lab.nat1),
+        targets()
+    );
+    let machine = Machine::new(lab, "nat1", firewall, &settings);
+    let agent = machine.agent();
+    agent.wait_in_force();
+    Scene {
+        lab,
+        machine,
+        agent,
+        bypass: second(&lab.nat1),
+        egress: [lab.nat1.egress_public, lab.nat1.egress6],
+    }
+}
+
+/// The answer to `GET /readyz`.
+fn readiness(lab: &Lab) -> String {
+    lab.ns("nat1").in_thread(|| {
+        let mut text = String::new();
+        if let Ok(mut stream) = TcpStream::connect(METRICS) {
+            stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
+            stream.read_to_string(&mut text).unwrap();
+        }
+        text
+    })
+}
+
+#[test]
+fn nat_with_nftables() {
+    isolated(|| {
+        let lab = behind_nat1(NatLayout::BulkInterface);
+        let scene = scene(&lab, Firewall::Nftables);
+        scene.survives(&[lab.nat1.second_public, lab.nat1.second6]);
+    });
+}
+
+#[test]
+fn nat_with_iptables() {
+    isolated(|| {
+        let lab = behind_nat1(NatLayout::BulkInterface);
+        let scene = scene(&lab, Firewall::Iptables);
+        scene.survives(&[lab.nat1.second_public, lab.nat1.second6]);
+    });
+}
+
+/// A dead uplink leaves no way for partners: the NAT says so to a load balancer, and changes nothing.
+#[test]
+fn nat_with_a_dead_uplink_is_not_ready() {
+    isolated(|| {
+        let lab = behind_nat1(NatLayout::BulkInterface);
+        let scene = scene(&lab, Firewall::Nftables);
+        scene.wait_probed();
+        // An uplink that has never answered proves nothing by its silence.
+        scene
+            .agent
+            .wait_for("an answered probe of the uplink", |status| {
+                let gateways = status["gateways"].as_array();
+                let mut uplinks = gateways
+                    .into_iter()
+                    .flatten()
+                    .filter(|it| it["path"] == "egress");
+                uplinks.clone().count() == 2
+                    && uplinks.all(|it| it["health"]["latency_us"].is_u64())
+            });
+        eventually("the NAT is ready", || readiness(&lab).contains(" 200 "));
+        let storage = lab.long_flow("host1", S3);
+        lab.ns("vpc").nft(
+            "table inet dead { chain forward { type filter hook forward priority -310; policy accept; iifname \"nat1-pub\" drop; }; }",
+        );
+        eventually("the NAT is not ready", || readiness(&lab).contains(" 503 "));
+        assert!(readiness(&lab).contains("uplink"), "{}", readiness(&lab));
+        scene.assert_calm(Duration::from_secs(1));
+        assert_eq!(scene.storage(), scene.bypass.map(Some));
+        lab.ns("vpc").nft("delete table inet dead");
+        eventually("the NAT is ready again", || {
+            readiness(&lab).contains(" 200 ")
+        });
+        storage.assert_alive();
+    });
+}
