@@ -248,5 +248,5 @@ impl<'a> Scene<'a> {
 /// Deletes the rules in our range of priorities.
 pub const DELETE_RULES: &str = r"
     for f in -4 -6; do
-        ip $f rule | sed -n 's/^\(300[0-9][0-9]\):.*/rule del pref \1/p' | ip $f -batch -
+        ip $f rule | sed -n 's/^\(300[0-9][0-9]\):.*/rule del pref \1/p' | ip $f -force -batch - || true
     done";
