@@ -7,6 +7,7 @@
 # make golden     rewrites the golden plans; read the diff before a commit
 # make bench      measures speed, side by side with ip and BIRD
 # make bench-agent  measures the running agent: drift, flush, start, storm, rest (three minutes)
+# make bench-instructions  counts the instructions of the pure stages, and compares them with a baseline
 # make bench-packets  measures the price of a packet: host and NAT, beside conntrack and MASQUERADE alone
 # make soak       runs the agent over 10,000 passes and 1,000 documents (half an hour)
 # make fuzz       feeds the decoders with random input, a minute each
@@ -22,7 +23,7 @@ IN_ROOT = packaging/dev/as-root.sh env CARGO_HOME="$${CARGO_HOME:-$$HOME/.cargo}
 	RUSTUP_HOME="$${RUSTUP_HOME:-$$HOME/.rustup}" TRAILBLAZER_DATA="$$TRAILBLAZER_DATA" \
 	packaging/dev/test-in-root.sh
 
-.PHONY: build packages demo test test-images test-boot test-roots test-long golden bench bench-agent bench-packets soak fuzz lint deny deps
+.PHONY: build packages demo test test-images test-boot test-roots test-long golden bench bench-agent bench-instructions bench-packets soak fuzz lint deny deps
 
 build:
 	@$(DEPS) build
@@ -67,6 +68,7 @@ test-long: deps packages
 	@packaging/dev/as-root.sh packaging/dev/debian-root.sh
 	TRAILBLAZER_LONG=1 $(CARGO) test --locked --no-fail-fast -- --include-ignored \
 		--skip child_fetches # run by other tests
+	$(MAKE) bench-instructions
 	$(MAKE) test-roots
 
 golden:
@@ -79,6 +81,10 @@ bench:
 bench-agent:
 	@$(DEPS) bench
 	$(CARGO) bench --locked --bench agent -- --quick
+
+bench-instructions:
+	@$(DEPS) instructions
+	$(CARGO) bench --locked --features fuzzing --bench instructions
 
 bench-packets:
 	@$(DEPS) bench
@@ -95,7 +101,7 @@ lint:
 	@$(DEPS) build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --locked --features fuzzing -- -D warnings
+	$(CARGO) clippy --locked --features fuzzing --lib --bins --bench instructions -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
 deny:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the tools that building, packaging, the demo, the tests or the bench need:
 #
-#   packaging/dev/install-deps.sh build|packages|release|deny|demo|test|boot|bench|fuzz
+#   packaging/dev/install-deps.sh build|packages|release|deny|demo|test|boot|bench|instructions|fuzz
 #
 # Quick and silent if all tools exist. Installs missing tools with apt-get (through sudo if not root);
 # without apt-get, prints the missing tools and stops.
@@ -23,6 +23,7 @@ boot="$demo ${packages#"$build "} debootstrap:debootstrap systemd-nspawn:systemd
 # libFuzzer is C++.
 fuzz="$build c++:g++"
 bench="$test bird:bird2 birdc:bird2"
+instructions="$build valgrind:valgrind"
 
 # The tests check the alert rules with promtool. Debian 13 has a package of that name; before,
 # promtool is part of the package prometheus, whose daemon must not be installed here. The script
@@ -38,9 +39,10 @@ case "${1:-test}" in
     test) wanted=$test ;;
     boot) wanted=$boot ;;
     bench) wanted=$bench ;;
+    instructions) wanted=$instructions ;;
     fuzz) wanted=$fuzz ;;
     *)
-        echo "usage: $0 build|packages|release|deny|demo|test|boot|bench|fuzz" >&2
+        echo "usage: $0 build|packages|release|deny|demo|test|boot|bench|instructions|fuzz" >&2
         exit 64
         ;;
 esac

@@ -1,4 +1,4 @@
-//! Doors to private decoders, for the targets in `fuzz/` alone.
+//! Doors to private decoders, for the targets in `fuzz/` and for benches/instructions alone.
 
 use super::wire::{Frame, NFGEN_LEN, attributes, frames};
 use super::{events, flows, link, nexthop, route, rule};
@@ -12,6 +12,13 @@ pub fn route(body: &[u8]) {
     for write in [route::Write::Add, route::Write::Delete] {
         route::encode(write, &route, &mut Vec::new());
     }
+}
+
+/// Decodes the body of a route message; true if it is a route.
+pub fn decode_route(body: &[u8]) -> bool {
+    let decoded = route::decode(body);
+    let route = decoded.ok().flatten().map(|decoded| decoded.into_route());
+    std::hint::black_box(route).is_some()
 }
 
 /// The body of a rule message.
