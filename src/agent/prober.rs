@@ -258,17 +258,17 @@ impl<'a> Probing<'a> {
     fn send(&mut self, asked: Probe) {
         let servers = self.servers.get(&asked.group);
         let server = servers.and_then(|it| it.get(asked.target));
-        let mark = self.ways.marks.get(&asked.way).map(|it| it.packet);
+        let marks = self.ways.marks.get(&asked.way).copied();
         let answers = self.answer.clone();
         let room = self.pending < MOST_PENDING;
         self.pending += 1;
-        let (Some(server), Some(mark), true) = (server.copied(), mark, room) else {
+        let (Some(server), Some(marks), true) = (server.copied(), marks, room) else {
             let _ = answers.send((asked, Answer::Untried));
             return;
         };
         let limit = self.ways.terms.timeout;
         tokio::spawn(async move {
-            let answer = probe(server, mark, limit).await;
+            let answer = probe(server, marks.source, marks.packet, limit).await;
             // A failure means that the ways are others.
             let _ = answers.send((asked, answer));
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Settings;
 use crate::config::{Role, Target};
-use crate::desired::EGRESS_OF_NAT;
+use crate::desired::{EGRESS_OF_NAT, Presence, presence};
 use crate::health::{Group, Terms, WayId};
 use crate::judge::{KeptPath, Pins};
 use crate::objects::RuleAction;
@@ -21,6 +21,8 @@ pub(super) struct WayMarks {
     pub packet: Mark,
     /// Of the flows on the way; `None` if no flow has a mark of its way.
     pub flow: Option<Mark>,
+    /// The address that probes leave with; `None` for one of the kernel's choice.
+    pub source: Option<IpAddr>,
 }
 
 impl From<Mark> for WayMarks {
@@ -28,6 +30,7 @@ impl From<Mark> for WayMarks {
         WayMarks {
             packet: mark,
             flow: Some(mark),
+            source: None,
         }
     }
 }
@@ -102,9 +105,15 @@ impl Ways {
         settings: &Settings,
     ) {
         let targets = &settings.config.probe.targets;
-        let mut addresses = settings.config.nat.egress_addresses.iter();
-        let translates = addresses.any(|address| Family::of(*address) == family);
-        if !translates || targets.is_empty() || uplink(in_force, family).is_none() {
+        let addresses = settings.config.nat.egress_addresses.iter();
+        let here = |address: &IpAddr| match presence(&in_force.facts, *address) {
+            Presence::Here(own) => Some(own),
+            Presence::Later(_) | Presence::Unknown => None,
+        };
+        // Partners see the egress address alone: the probes leave with the address of the clients.
+        let mut sources = addresses.filter_map(here);
+        let source = sources.find(|address| Family::of(*address) == family);
+        if source.is_none() || targets.is_empty() || uplink(in_force, family).is_none() {
             return;
         }
         let slot = pins.filter(|pins| {
@@ -114,8 +123,12 @@ impl Ways {
         let main = WayMarks {
             packet: Mark { value: 0, mask: 0 },
             flow: None,
+            source,
         };
-        let marks = slot.map_or(main, |pins| pins.marks().slot(EGRESS_OF_NAT).into());
+        let marks = slot.map_or(main, |pins| WayMarks {
+            source,
+            ..pins.marks().slot(EGRESS_OF_NAT).into()
+        });
         self.targets.insert(Group::Egress(family), targets.clone());
         self.marks.insert(WayId::Uplink(family), marks);
     }
@@ -141,6 +154,7 @@ impl Ways {
             let marks = WayMarks {
                 packet: marks.bypass_packet(),
                 flow: Some(marks.bypass_flow()),
+                source: None,
             };
             self.targets.insert(Group::Bypass(family), targets);
             self.marks.insert(WayId::Bypass(family), marks);

@@ -169,7 +169,7 @@ async fn series(server: SocketAddr, mark: Mark, count: u32, limit: Duration) -> 
         if number > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        answers.push(probing::probe(server, mark, limit).await);
+        answers.push(probing::probe(server, None, mark, limit).await);
     }
     answers
 }

@@ -10,10 +10,15 @@ use tokio::net::TcpSocket;
 use crate::health::Answer;
 use crate::types::Mark;
 
-/// Connects to the server with the mark, and closes the connection by a reset: no side keeps a
+/// Connects to the server with the mark, from this address or one of the kernel's choice, and closes the connection by a reset: no side keeps a
 /// `TIME_WAIT` entry. Both an accepted and a refused connection are answers.
-pub async fn probe(server: SocketAddr, mark: Mark, limit: Duration) -> Answer {
-    let socket = match marked(server, mark) {
+pub async fn probe(
+    server: SocketAddr,
+    from: Option<IpAddr>,
+    mark: Mark,
+    limit: Duration,
+) -> Answer {
+    let socket = match marked(server, from, mark) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::debug!("no probe of {server}: {error}");
@@ -40,7 +45,7 @@ pub async fn probe(server: SocketAddr, mark: Mark, limit: Duration) -> Answer {
     }
 }
 
-fn marked(server: SocketAddr, mark: Mark) -> io::Result<TcpSocket> {
+fn marked(server: SocketAddr, from: Option<IpAddr>, mark: Mark) -> io::Result<TcpSocket> {
     let socket = Socket::new(
         Domain::for_address(server),
         Type::STREAM,
@@ -54,6 +59,6 @@ fn marked(server: SocketAddr, mark: Mark) -> io::Result<TcpSocket> {
     } else {
         Ipv6Addr::UNSPECIFIED.into()
     };
-    socket.bind(&SocketAddr::new(any, 0).into())?;
+    socket.bind(&SocketAddr::new(from.unwrap_or(any), 0).into())?;
     Ok(TcpSocket::from_std_stream(socket.into()))
 }

@@ -95,3 +95,45 @@ fn nat_with_a_dead_uplink_is_not_ready() {
         storage.assert_alive();
     });
 }
+
+/// Partners know the egress address alone: no probe leaves with another address of the NAT.
+#[test]
+fn probes_of_the_uplink_leave_with_the_egress_address() {
+    isolated(|| {
+        let case = one_gateway(NatLayout::OneInterface, Firewall::Nftables);
+        let lab = behind_nat1(case.layout);
+        let (egress, egress6) = (lab.nat1.egress, lab.nat1.egress6);
+        lab.ns("vpc").nft(&format!(
+            "table inet proof {{ counter right {{ }}; counter wrong {{ }};
+                 chain forward {{ type filter hook forward priority -310; policy accept;
+                     meta l4proto != tcp accept; tcp dport != {PORT} accept; tcp flags != syn accept;
+                     ip saddr {egress} counter name right accept;
+                     ip6 saddr {egress6} counter name right accept;
+                     counter name wrong; }}; }}"
+        ));
+        let settings = format!(
+            "{SOURCES}{}{}interval = \"1s\"\n",
+            (case.settings)(&lab.nat1),
+            targets()
+        );
+        let machine = Machine::new(&lab, "nat1", case.firewall, &settings);
+        let agent = machine.agent();
+        agent.wait_for("answered probes of the uplinks", |status| {
+            let gateways = status["gateways"].as_array();
+            let mut uplinks = gateways
+                .into_iter()
+                .flatten()
+                .filter(|it| it["path"] == "egress");
+            uplinks.clone().count() == 2 && uplinks.all(|it| it["health"]["latency_us"].is_u64())
+        });
+        let counted = |name: &str| {
+            let listing = lab
+                .ns("vpc")
+                .run(&["nft", "list", "counter", "inet", "proof", name]);
+            let packets = listing.split("packets ").nth(1).unwrap();
+            packets.split(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        assert!(counted("right") > 0);
+        assert_eq!(counted("wrong"), 0);
+    });
+}
