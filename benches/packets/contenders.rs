@@ -1,23 +1,29 @@
 //! The rules whose price is measured.
 
-use super::scene::{Scene, code_of, nft};
-use super::{Res, arena, documents};
-
-/// The binary under test, of the benchmark's own profile.
-const BINARY: &str = env!("CARGO_BIN_EXE_trailblazer");
-
-/// Published in 2023: not in the future of any clock.
-const TOKEN: u64 = 1_700_000_000;
+use super::Res;
+use super::parts::{self, Part};
+use super::rivals;
+use super::scene::Scene;
+use super::subject::{self, Served};
 
 /// The number of prefixes of the bounds on packets.
 pub const USUAL: usize = 441;
-/// The fewest and the most prefixes with a bypass path, for the bound on growth.
-pub const GROWTH: [usize; 2] = [21, 16_000];
+/// No prefix: all packets take the egress path.
+pub const NONE: usize = 0;
+/// The prefixes of a small region.
+pub const FEW: usize = 21;
+/// The most prefixes, for the bound on growth.
+pub const MANY: usize = 16_000;
+const SIZES: [usize; 4] = [NONE, FEW, USUAL, MANY];
+/// The numbers of prefixes of programs with a rule of iptables for each.
+const LINEAR: [usize; 2] = [USUAL, 7_904];
 
 /// A role of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
+    /// Packets of the host's own sockets.
     Host,
+    /// Forwarded packets.
     Nat,
 }
 
@@ -32,6 +38,34 @@ impl Role {
             Role::Nat => "nat",
         }
     }
+
+    /// The rules that such a machine has without us.
+    pub fn alone(self) -> Rules {
+        match self {
+            Role::Host => Rules::Conntrack,
+            Role::Nat => Rules::Masquerade,
+        }
+    }
+}
+
+/// A backend of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firewall {
+    Nftables,
+    Iptables,
+}
+
+impl Firewall {
+    /// Both backends.
+    pub const ALL: [Firewall; 2] = [Firewall::Nftables, Firewall::Iptables];
+
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Firewall::Nftables => "nftables",
+            Firewall::Iptables => "iptables",
+        }
+    }
 }
 
 /// The rules of a contender.
@@ -43,8 +77,14 @@ pub enum Rules {
     Conntrack,
     /// Conntrack, and MASQUERADE on all interfaces to the internet.
     Masquerade,
+    /// The rules of fck-nat: see `rivals`.
+    FckNat,
+    /// A rule of iptables for each of so many prefixes of a family.
+    Linear(usize),
     /// Trailblazer with a firewall and a number of prefixes.
-    Ours(&'static str, usize),
+    Ours(Firewall, usize),
+    /// Trailblazer at the usual number of prefixes without the first parts of `parts::of`.
+    Without(Firewall, usize),
 }
 
 /// One contender of a role.
@@ -55,13 +95,20 @@ pub struct Contender {
 }
 
 impl Contender {
-    /// All contenders, the path without rules first.
+    /// All contenders of a role, the path without rules first.
     pub fn all(role: Role) -> Vec<Contender> {
         let mut rules = vec![Rules::Nothing, Rules::Conntrack];
-        rules.extend((role == Role::Nat).then_some(Rules::Masquerade));
-        let sizes = [0, GROWTH[0], USUAL, GROWTH[1]];
-        rules.extend(sizes.map(|size| Rules::Ours("nftables", size)));
-        rules.push(Rules::Ours("iptables", USUAL));
+        if role == Role::Nat {
+            rules.extend([Rules::Masquerade, Rules::FckNat]);
+        }
+        rules.extend(LINEAR.map(Rules::Linear));
+        for firewall in Firewall::ALL {
+            rules.extend(SIZES.map(|size| Rules::Ours(firewall, size)));
+        }
+        for firewall in Firewall::ALL {
+            let parts = parts::of(role, firewall).len();
+            rules.extend((1..=parts).map(|number| Rules::Without(firewall, number)));
+        }
         let contender = |rules| Contender { role, rules };
         rules.into_iter().map(contender).collect()
     }
@@ -70,74 +117,50 @@ impl Contender {
     pub fn name(&self) -> String {
         match self.rules {
             Rules::Nothing => "no rules".to_owned(),
-            Rules::Conntrack => "conntrack".to_owned(),
-            Rules::Masquerade => "masquerade".to_owned(),
-            Rules::Ours(firewall, size) => format!("{firewall} {size}"),
+            Rules::Conntrack => "conntrack alone".to_owned(),
+            Rules::Masquerade => "MASQUERADE alone".to_owned(),
+            Rules::FckNat => "fck-nat's rules".to_owned(),
+            Rules::Linear(count) => format!("{count} rules of iptables"),
+            Rules::Ours(firewall, size) => format!("ours, {}, {size}", firewall.as_str()),
+            Rules::Without(firewall, parts) => {
+                format!("ours, {}, without {parts} parts", firewall.as_str())
+            }
         }
     }
 
-    /// The namespaces, with the rules.
-    pub fn scene(&self) -> Res<Scene> {
-        let name = format!("{}-{}", self.role.as_str(), self.name().replace(' ', "-"));
-        let scene = Scene::new(&name, self.role)?;
+    /// True for the contenders that show the price of a part alone.
+    pub fn shows_a_part(&self) -> bool {
+        matches!(self.rules, Rules::Without(..))
+    }
+
+    /// The namespaces, with the rules. The number tells the contenders apart.
+    pub fn scene(&self, number: usize) -> Res<Scene> {
+        let name = format!("{}{number}", self.role.as_str());
+        let mut scene = Scene::new(&name, self.role)?;
         scene.at_subject()?;
         match self.rules {
             Rules::Nothing => {}
-            Rules::Conntrack => nft(
-                "table inet plain { chain first { type filter hook prerouting priority -150; ct state invalid accept; }; }\n",
-            )?,
-            Rules::Masquerade => nft(
-                "table inet plain { chain last { type nat hook postrouting priority 100; oifname { pub, bulk } masquerade; }; }\n",
-            )?,
-            Rules::Ours(firewall, size) => self.install(&name, firewall, size)?,
+            Rules::Conntrack => rivals::conntrack()?,
+            Rules::Masquerade => rivals::masquerade()?,
+            Rules::FckNat => rivals::fck_nat()?,
+            Rules::Linear(count) => {
+                rivals::linear(self.role, count)?;
+                scene.slowness = 1 + count / 100;
+            }
+            Rules::Ours(firewall, size) => {
+                let served = subject::install(&name, self.role, firewall, size)?;
+                scene.only_ipv4 = served == Served::Ipv4;
+            }
+            Rules::Without(firewall, count) => {
+                subject::install(&name, self.role, firewall, USUAL)?;
+                if self.role == Role::Host {
+                    // Our rules switch conntrack on, and the last of them would switch it off.
+                    rivals::conntrack()?;
+                }
+                let parts = parts::of(self.role, firewall);
+                parts.iter().take(count).try_for_each(Part::remove)?;
+            }
         }
         Ok(scene)
     }
-
-    fn install(&self, name: &str, firewall: &str, size: usize) -> Res<()> {
-        let directory = format!("{}/{name}", arena::DIRECTORY);
-        std::fs::create_dir_all(&directory)?;
-        let prefixes = documents::prefixes(size.max(4));
-        let mut document = documents::document(TOKEN, &prefixes);
-        if size == 0 {
-            document = document.replace(&format!("\"{}\"", documents::SERVICE), "\"EC2\"");
-        }
-        std::fs::write(format!("{directory}/ip-ranges.json"), document)?;
-        let of_role = match self.role {
-            Role::Host => {
-                "[egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n".to_owned()
-            }
-            Role::Nat => "[bypass]\ninterface = \"bulk\"\n".to_owned(),
-        };
-        let nat = match self.role {
-            Role::Host => String::new(),
-            Role::Nat => "sources = [\"10.0.1.0/24\", \"2600:1f18:1000:1::/64\"]\n\
-                 egress_addresses = [\"10.0.0.10\", \"2600:1f18:1000:10::10\"]\n\
-                 egress_interface = \"pub\"\n"
-                .to_owned(),
-        };
-        let config = format!(
-            "role = \"{role}\"\n\
-             [source]\nurl = \"{directory}/ip-ranges.json\"\nstate_dir = \"{directory}/state\"\n\
-             [select]\nregions = [\"{region}\"]\nservices = [\"{service}\"]\n\
-             [guard]\nmax_loss = \"100%\"\nmax_prefixes = 1000000\n\
-             [vpc]\nmetadata = \"off\"\ncidrs = [\"10.0.0.0/16\", \"2600:1f18:1000::/56\"]\n\
-             {of_role}[nat]\nbackend = \"{firewall}\"\n{nat}",
-            role = self.role.as_str(),
-            region = documents::REGION,
-            service = documents::SERVICE,
-        );
-        let file = format!("{directory}/trailblazer.toml");
-        std::fs::write(&file, config)?;
-        let (code, said) = code_of(BINARY, &["reconcile", "-c", &file])?;
-        // Without a prefix of the selection the bypass path is missing, and the pass says so.
-        let degraded = size == 0 && code == Some(DEGRADED);
-        if code == Some(0) || degraded {
-            return Ok(());
-        }
-        Err(format!("{name}: trailblazer ended with {code:?}: {said}").into())
-    }
 }
-
-/// The exit code of a pass with parts missing.
-const DEGRADED: i32 = 1;

@@ -1,10 +1,12 @@
 //! The price of a packet: CPU time with the rules of the release binary, beside the same path without
-//! us, with conntrack alone and with MASQUERADE alone.
+//! us, with conntrack alone, MASQUERADE alone, the rules of fck-nat, and a rule of iptables for each
+//! prefix.
 //!
-//! `cargo bench --bench packets -- --quick` (under 90 s on an idle machine) or `-- --full`. `host` or
-//! `nat` limits the run to one role. Every contender has its own network namespaces, which stay for the
-//! whole run, and the contenders take turns, so that a disturbance of the machine affects all of them.
-//! Prints a table and PASS or FAIL for each bound; exits 1 on a FAIL.
+//! `cargo bench --bench packets -- --quick` (about three minutes on an idle machine) or `-- --full`.
+//! `host` limits the run to packets of the host's own sockets, `nat` to forwarded packets. Every
+//! contender has its own network namespaces, which stay for the whole run, and the contenders take turns,
+//! so that a disturbance of the machine affects all of them. Prints a table, the price of each part of
+//! our rules, and PASS or FAIL for each bound; exits 1 on a FAIL.
 //!
 //! The sender's CPU time is measured and not the time of the clock: the kernel delivers a packet over
 //! veth links inside of the sender's system call, forwarding included. On a kernel with
@@ -21,19 +23,24 @@ mod contenders;
 #[path = "../passes/documents.rs"]
 #[allow(dead_code)]
 mod documents;
+mod parts;
 mod probes;
 mod report;
+mod rivals;
 #[path = "../passes/samples.rs"]
 #[allow(dead_code)]
 mod samples;
 mod scene;
+mod subject;
 
 use std::error::Error;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use rustix::process::geteuid;
+
 use bounds::Bounds;
-use contenders::{Contender, Role};
+use contenders::{Contender, Firewall, Role};
 use probes::{PROBES, Target};
 use report::Figures;
 
@@ -42,13 +49,38 @@ type Res<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
     if !arena::inside() {
-        return arena::enter();
+        return if geteuid().is_root() {
+            enter_as_root()
+        } else {
+            arena::enter()
+        };
     }
     match run() {
         Ok(bounds) if bounds.all_hold() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("the benchmark could not be carried out: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Restarts this program without a user namespace of its own: inside of one the kernel limits the buffer
+/// of a socket, and iptables cannot hand over thousands of rules at once.
+fn enter_as_root() -> ExitCode {
+    let started = std::env::current_exe().and_then(|own| {
+        Command::new("unshare")
+            .args(["-nmpf", "--kill-child", "--mount-proc"])
+            .arg(own)
+            .args(std::env::args_os().skip(1))
+            .env(arena::INSIDE, "1")
+            .status()
+    });
+    match started {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cannot start again under `unshare` (install util-linux): {error}");
             ExitCode::FAILURE
         }
     }
@@ -66,6 +98,9 @@ fn run() -> Res<Bounds> {
         if !one_role || asked(role.as_str()) {
             let figures = measure(role, rounds)?;
             println!("{}", figures.text());
+            for firewall in Firewall::ALL {
+                println!("{}", figures.parts(firewall));
+            }
             figures.judge(&mut bounds);
         }
     }
@@ -83,7 +118,8 @@ fn measure(role: Role, rounds: usize) -> Res<Figures> {
     let contenders = Contender::all(role);
     let scenes: Vec<_> = contenders
         .iter()
-        .map(|contender| contender.scene())
+        .enumerate()
+        .map(|(number, contender)| contender.scene(number))
         .collect::<Res<_>>()?;
     let mut figures = Figures::new(role, &contenders);
     // The first round warms caches, neighbours and the kernel's slabs, and does not count.
@@ -91,7 +127,11 @@ fn measure(role: Role, rounds: usize) -> Res<Figures> {
         for (number, scene) in scenes.iter().enumerate() {
             for (probe, name) in PROBES.iter().zip(probes::NAMES) {
                 scene.forget_flows()?;
-                for target in Target::ALL {
+                let measured = |target: &Target| {
+                    let of_part = Target::OF_PARTS.contains(target);
+                    (of_part || !contenders[number].shows_a_part()) && scene.serves(*target)
+                };
+                for target in Target::ALL.into_iter().filter(measured) {
                     let cost = probe(scene, target)?;
                     if round > 0 {
                         figures.push(number, name, target, cost);

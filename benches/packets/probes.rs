@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Res;
-use super::scene::{DROPPED_PORT, PARTNER, STORAGE, Scene};
+use super::scene::{DROPPED, DROPPED_PORT, PARTNER, STORAGE, Scene};
 
 /// A destination of the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,9 @@ impl Target {
         Target::Storage6,
     ];
 
+    /// The destinations for the prices of the parts.
+    pub const OF_PARTS: [Target; 2] = [Target::Partner4, Target::Partner6];
+
     /// The name in the table.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,6 +38,16 @@ impl Target {
             Target::Partner6 => "partner IPv6",
             Target::Storage6 => "storage IPv6",
         }
+    }
+
+    /// True for destinations of IPv6.
+    pub fn is_ipv6(self) -> bool {
+        matches!(self, Target::Partner6 | Target::Storage6)
+    }
+
+    /// True for destinations with a bypass path.
+    pub fn is_storage(self) -> bool {
+        matches!(self, Target::Storage4 | Target::Storage6)
     }
 
     fn at(self, port: u16) -> Res<SocketAddr> {
@@ -79,10 +92,11 @@ const WARM: usize = 50;
 const LISTENING_PORT: u16 = 9000;
 
 /// An answer that takes longer is lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// CPU nanoseconds of `operation`, on average of `count` calls.
-fn price(count: usize, mut operation: impl FnMut(usize) -> Res<()>) -> Res<f64> {
+/// CPU nanoseconds of `operation`, on average of `count` calls, or of fewer on a slow path.
+fn price(scene: &Scene, count: usize, mut operation: impl FnMut(usize) -> Res<()>) -> Res<f64> {
+    let count = (count / scene.slowness).max(WARM);
     for number in 0..WARM {
         operation(number)?;
     }
@@ -111,11 +125,33 @@ pub fn softirqs_count() -> Res<()> {
     Ok(())
 }
 
+/// The flow has an answer, as most open flows have.
 fn established(scene: &Scene, target: Target) -> Res<f64> {
+    scene.at_far_end()?;
+    let there = UdpSocket::bind(target.at(DROPPED_PORT)?)?;
     scene.at_sender()?;
     let socket = UdpSocket::bind((target.any(), 0))?;
     socket.connect(target.at(DROPPED_PORT)?)?;
-    price(6000, |_| Ok(socket.send(b"8 octets").map(drop)?))
+    answered(&socket, &there)?;
+    price(scene, 6000, |_| Ok(socket.send(DROPPED).map(drop)?))
+}
+
+/// Sends a datagram and its answer. The machine drops packets of all namespaces where too many wait.
+fn answered(here: &UdpSocket, there: &UdpSocket) -> Res<()> {
+    for end in [here, there] {
+        end.set_read_timeout(Some(Duration::from_millis(500)))?;
+    }
+    let mut received = [0; 64];
+    for _ in 0..20 {
+        here.send(b"longer than dropped ones")?;
+        if let Ok((_, sender)) = there.recv_from(&mut received) {
+            there.send_to(b"answer", sender)?;
+            if here.recv(&mut received).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+    Err("no answer to a datagram".into())
 }
 
 /// Each destination port is a flow of its own.
@@ -123,9 +159,9 @@ fn opening(scene: &Scene, target: Target) -> Res<f64> {
     scene.at_sender()?;
     let socket = UdpSocket::bind((target.any(), 0))?;
     let mut to = target.at(DROPPED_PORT)?;
-    price(2000, |number| {
+    price(scene, 2000, |number| {
         to.set_port(DROPPED_PORT + number as u16);
-        Ok(socket.send_to(b"8 octets", to).map(drop)?)
+        Ok(socket.send_to(DROPPED, to).map(drop)?)
     })
 }
 
@@ -133,7 +169,7 @@ fn round_trips(scene: &Scene, target: Target) -> Res<f64> {
     let listener = listen(scene, target)?;
     let (mut here, mut there) = connect(&listener, target)?;
     let mut octet = [0];
-    price(1500, |_| {
+    price(scene, 1500, |_| {
         here.write_all(b"1")?;
         there.read_exact(&mut octet)?;
         there.write_all(b"2")?;
@@ -143,7 +179,7 @@ fn round_trips(scene: &Scene, target: Target) -> Res<f64> {
 
 fn connections(scene: &Scene, target: Target) -> Res<f64> {
     let listener = listen(scene, target)?;
-    price(250, |_| connect(&listener, target).map(drop))
+    price(scene, 250, |_| connect(&listener, target).map(drop))
 }
 
 /// A listener at the far end; the thread is at the sender then.

@@ -12,6 +12,7 @@ use std::process::Command;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::contenders::Role;
+use super::probes::Target;
 use super::{Res, arena};
 
 /// The destination of all partners' packets, and of storage. The first prefixes of the document.
@@ -19,8 +20,12 @@ pub const PARTNER: [&str; 2] = ["93.184.216.34", "2606:2800:220:1::34"];
 /// As above.
 pub const STORAGE: [&str; 2] = ["44.0.0.10", "2600:1f00::10"];
 
-/// The port of datagrams, which the far end drops as they come in.
+/// Datagrams to this port or a higher one, with this content, which the far end drops as they come in.
 pub const DROPPED_PORT: u16 = 9999;
+/// As above.
+pub const DROPPED: &[u8] = b"8 octets";
+/// The length of such a datagram, header included.
+const DROPPED_LENGTH: usize = 8 + DROPPED.len();
 
 /// See the module.
 #[derive(Debug)]
@@ -29,6 +34,10 @@ pub struct Scene {
     /// The namespace with the contender's rules.
     subject: Space,
     far: Space,
+    /// The factor by which the operations are fewer, where each takes long.
+    pub slowness: usize,
+    /// The rules serve IPv4 alone.
+    pub only_ipv4: bool,
 }
 
 impl Scene {
@@ -71,6 +80,8 @@ impl Scene {
             sender,
             subject,
             far,
+            slowness: 1,
+            only_ipv4: false,
         })
     }
 
@@ -102,6 +113,11 @@ impl Scene {
             std::fs::write(format!("/proc/sys/net/{forwarding}"), "1")?;
         }
         Ok(nat)
+    }
+
+    /// True if the rules serve the family of the destination.
+    pub fn serves(&self, target: Target) -> bool {
+        !(self.only_ipv4 && target.is_ipv6())
     }
 
     /// Moves the thread to the sender.
@@ -190,7 +206,7 @@ impl Space {
         let chain = |device: &&str| {
             format!(
                 "add chain netdev far {device} {{ type filter hook ingress device {device} priority 0; }}\n\
-                 add rule netdev far {device} udp dport >= {DROPPED_PORT} drop\n"
+                 add rule netdev far {device} udp dport >= {DROPPED_PORT} udp length {DROPPED_LENGTH} drop\n"
             )
         };
         let chains: String = devices.iter().map(chain).collect();

@@ -10,7 +10,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Res;
 
-const INSIDE: &str = "TRAILBLAZER_BENCH_ISOLATED";
+/// Set in the environment of the program that runs in separate namespaces.
+pub const INSIDE: &str = "TRAILBLAZER_BENCH_ISOLATED";
 
 /// The gateways of the routes, and the NAT of the egress path.
 pub const GATEWAY4: &str = "10.0.1.1";
