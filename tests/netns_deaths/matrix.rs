@@ -6,7 +6,7 @@ use lab::*;
 
 use crate::death::{ALL, Death};
 use crate::packets::Firewall;
-use crate::scene::{ENDED_WITHIN, NEW_WITHIN, Seen, Setup, suffer};
+use crate::scene::{ENDED_WITHIN, NEW_WITHIN, SLOW_WITHIN, Seen, Setup, suffer};
 use crate::{is_long, not_run};
 
 /// The limit of all deaths.
@@ -26,7 +26,11 @@ fn judge(setup: Setup, death: Death, seen: &Seen) {
         return;
     }
     assert!(seen.changes > 0, "{}", scene());
-    assert!(seen.slowest <= NEW_WITHIN, "{}", scene());
+    let within = match death {
+        Death::Slow => SLOW_WITHIN,
+        _ => NEW_WITHIN,
+    };
+    assert!(seen.slowest <= within, "{}", scene());
     assert!(seen.impaired <= NEW_WITHIN, "{}", scene());
     if !death.stops_flows() {
         // An answer that comes after a second may come too late for the flow to count as alive.
