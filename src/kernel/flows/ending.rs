@@ -20,10 +20,11 @@ use super::entry::{self, Tracked};
 use super::error::{FlowError, failed};
 use super::filter::Filter;
 use super::listing::tcp_state;
-use super::request::{self, CTA_TIMEOUT};
+use super::request::{self, CTA_TIMEOUT, FlowRequest};
 use super::sockets::TCP;
+use super::written::Written;
 use crate::health::Stuck;
-use crate::kernel::wire::{Attribute, NFGEN_LEN, attributes, find};
+use crate::kernel::wire::{Attribute, NFGEN_LEN, WireError, attributes, find};
 use crate::types::{Family, Mark};
 
 /// Conntrack's states of a connection that is being opened: `TCP_CONNTRACK_SYN_SENT` and `…_SYN_RECV`
@@ -37,8 +38,9 @@ const OPEN: [u8; 3] = [ESTABLISHED, 4, 5];
 /// (nf_conntrack_tcp_timeout_unacknowledged, net/netfilter/nf_conntrack_proto_tcp.c).
 const UNANSWERED: u32 = 300;
 
-/// The most flows of each kind that one call ends, some 10 MB of memory.
-const MOST: usize = 65_536;
+/// The flows of each kind that are ended together, some 10 MB of memory: the listing waits meanwhile. Each
+/// batch of open connections costs a listing of the sockets.
+const BATCH: usize = 65_536;
 
 /// The ended flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,58 +102,119 @@ pub fn end_flows(
     flows: Stuck,
     reset: Option<Mark>,
 ) -> Result<Ended, FlowError> {
-    let mut conntrack = Conntrack::open()?;
     let filter = Filter::marked(mark);
-    let fresh = Fresh::now();
-    let mut open: HashMap<Ends, Tracked> = HashMap::new();
-    let mut moving: HashSet<Ends> = HashSet::new();
-    let mut anew = Vec::new();
-    conntrack.each_entry(filter, |body| {
+    let mut ending = Ending::new(family, filter, flows, reset)?;
+    Conntrack::open()?.each_entry(filter, |body| ending.take(body))?;
+    ending.end_batch();
+    ending.failure.map_or(Ok(ending.ended), Err)
+}
+
+/// Flows that are being ended, batch by batch, so that the memory in use doesn't grow with the table.
+struct Ending {
+    family: Family,
+    filter: Filter,
+    flows: Stuck,
+    reset: Option<Mark>,
+    fresh: Fresh,
+    changes: Conntrack,
+    /// The requests for entries that begin anew.
+    anew: Vec<FlowRequest>,
+    /// Open connections.
+    open: HashMap<Ends, Tracked>,
+    /// Those of them whose entries show a fresh answer.
+    moving: HashSet<Ends>,
+    ended: Ended,
+    /// The first failure, after which no flow is ended.
+    failure: Option<FlowError>,
+}
+
+impl Ending {
+    fn new(
+        family: Family,
+        filter: Filter,
+        flows: Stuck,
+        reset: Option<Mark>,
+    ) -> Result<Ending, FlowError> {
+        Ok(Ending {
+            family,
+            filter,
+            flows,
+            reset,
+            fresh: Fresh::now(),
+            changes: Conntrack::open()?,
+            anew: Vec::new(),
+            open: HashMap::new(),
+            moving: HashSet::new(),
+            ended: Ended::default(),
+            failure: None,
+        })
+    }
+
+    /// Takes a listed flow.
+    fn take(&mut self, body: &[u8]) -> Result<(), WireError> {
         let flow = entry::parse(body)?;
         // The kernel ignores a filter that it doesn't know.
-        if !filter.accepts(&flow) || Family::of(flow.original.source.ip()) != family {
+        let is_wanted =
+            self.filter.accepts(&flow) && Family::of(flow.original.source.ip()) == self.family;
+        if !is_wanted || self.failure.is_some() {
             return Ok(());
         }
         let more = attributes(body.get(NFGEN_LEN..).unwrap_or_default())?;
         let state = tcp_state(&flow, &more)?;
         let opening = state.is_some_and(|state| OPENING.contains(&state));
-        let all = flows == Stuck::All;
-        if (opening || (all && flow.protocol != TCP)) && anew.len() < MOST {
-            anew.push(request::delete(&flow));
-        } else if all && state.is_some_and(|state| OPEN.contains(&state)) && open.len() < MOST {
+        let all = self.flows == Stuck::All;
+        if opening || (all && flow.protocol != TCP) {
+            self.anew.push(request::delete(&flow));
+        } else if all && state.is_some_and(|state| OPEN.contains(&state)) {
             // A half-closed connection ends within two minutes, and its lifetime tells nothing.
-            if state != Some(ESTABLISHED) || fresh.is_answered(&more) {
-                moving.insert(flow.original);
+            if state != Some(ESTABLISHED) || self.fresh.is_answered(&more) {
+                self.moving.insert(flow.original);
             }
-            open.insert(flow.original, flow);
+            self.open.insert(flow.original, flow);
+        }
+        if self.anew.len() >= BATCH || self.open.len() >= BATCH {
+            self.end_batch();
         }
         Ok(())
-    })?;
-    let mut written = conntrack.delete(&anew);
-    let begun_anew = written.updated;
-    let sockets = destroy(&open).map_err(failed("destroy the sockets of open connections"))?;
-    let all = count(open.len());
-    open.retain(|ends, _| !sockets.of_host.contains(ends));
-    let forwarded = open.len();
-    open.retain(|ends, _| !moving.contains(ends));
-    let alive = sockets.alive + count(forwarded - open.len());
-    let mut ended = Ended {
-        begun_anew,
-        connections: sockets.destroyed,
-        alive,
-        ..Ended::default()
-    };
-    if let Some(reset) = reset.filter(|_| !sockets.is_partial) {
-        let marked: Vec<_> = open
-            .values()
-            .map(|flow| request::mark(flow, reset))
-            .collect();
-        let marked = conntrack.change(&marked);
-        ended.forwarded = marked.updated;
-        written.add(marked);
     }
-    ended.left = all.saturating_sub(ended.connections + ended.forwarded + alive);
-    written.failure.map_or(Ok(ended), Err)
+
+    fn end_batch(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        let written = self.changes.delete(&std::mem::take(&mut self.anew));
+        self.ended.begun_anew += written.updated;
+        let ended = match written.failure {
+            Some(failure) => Err(failure),
+            None => self.end_open(),
+        };
+        self.failure = ended.err();
+    }
+
+    fn end_open(&mut self) -> Result<(), FlowError> {
+        let mut open = std::mem::take(&mut self.open);
+        let moving = std::mem::take(&mut self.moving);
+        let sockets = destroy(&open).map_err(failed("destroy the sockets of open connections"))?;
+        let all = count(open.len());
+        open.retain(|ends, _| !sockets.of_host.contains(ends));
+        let forwarded = open.len();
+        open.retain(|ends, _| !moving.contains(ends));
+        let alive = sockets.alive + count(forwarded - open.len());
+        let mut written = Written::default();
+        if let Some(reset) = self.reset.filter(|_| !sockets.is_partial) {
+            let marked: Vec<_> = open
+                .values()
+                .map(|flow| request::mark(flow, reset))
+                .collect();
+            written = self.changes.change(&marked);
+        }
+        let left = all.saturating_sub(sockets.destroyed + written.updated + alive);
+        self.ended.connections += sockets.destroyed;
+        self.ended.forwarded += written.updated;
+        self.ended.alive += alive;
+        self.ended.left += left;
+        written.failure.map_or(Ok(()), Err)
+    }
 }
 
 fn count(number: usize) -> u32 {
