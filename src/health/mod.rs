@@ -106,6 +106,16 @@ impl Health {
         }
     }
 
+    /// The same, with these ways in use.
+    #[must_use]
+    pub fn with_use_of(mut self, ways: impl IntoIterator<Item = WayId>) -> Health {
+        for way in ways {
+            self.out.remove(&way);
+            self.rolled_back.remove(&way);
+        }
+        self
+    }
+
     /// True for a way out of use since a probe failed just after a change of this host's own.
     pub fn is_rolled_back(&self, way: WayId) -> bool {
         self.rolled_back.contains(&way)

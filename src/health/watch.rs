@@ -103,6 +103,13 @@ impl Watch {
         watch
     }
 
+    /// Takes over the verdict of an earlier process: the way is down until probes say otherwise.
+    pub fn take_over(&mut self, way: WayId, now: Duration) {
+        self.ways
+            .entry(way)
+            .and_modify(|found| *found = Way::found_down(now));
+    }
+
     /// Takes other settings. Ways that stay keep their state; rounds under way are forgotten, since the
     /// servers may be others.
     pub fn change(

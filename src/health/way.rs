@@ -41,6 +41,8 @@ pub enum Why {
     Changed { failed: u32 },
     /// No server answers through any way.
     Dark,
+    /// Found down before a restart of the agent.
+    Before,
 }
 
 impl fmt::Display for Why {
@@ -62,6 +64,7 @@ impl fmt::Display for Why {
                 "{failed} rounds failed just after a change of the path: most servers answer through another way only"
             ),
             Why::Dark => write!(f, "no server answers through any way"),
+            Why::Before => write!(f, "found down before a restart of the agent"),
         }
     }
 }
@@ -122,6 +125,17 @@ impl Way {
             alone: false,
             settles_until: None,
             rolled_back: false,
+        }
+    }
+
+    /// A way that is out of use by an earlier verdict.
+    pub(super) fn found_down(now: Duration) -> Way {
+        Way {
+            down: true,
+            why: Why::Before,
+            falls: vec![now],
+            in_use: false,
+            ..Way::new(now)
         }
     }
 

@@ -5,7 +5,7 @@
 //! | `pass.rs` | the pass: start reading here |
 //! | `gather.rs`, `fetch_path.rs`, `instance.rs`, `progress.rs` | questions to remote services, before the pass |
 //! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
-//! | `observe.rs`, `drained.rs`, `view.rs` | readings of the kernel, goals and plans |
+//! | `observe.rs`, `drained.rs`, `diverted.rs`, `view.rs` | readings of the kernel, goals and plans |
 //! | `attempt.rs`, `fights.rs`, `flows.rs`, `present_paths.rs`, `rollback.rs`, `egress.rs` | changes to the kernel |
 //! | `shut.rs` | the egress before the first pass |
 //! | `refusals.rs` | firewall rules that the kernel refuses |
@@ -14,6 +14,7 @@
 //! | `examine.rs` | the first stages alone, for commands that explain |
 
 mod attempt;
+mod diverted;
 mod documents;
 mod drained;
 mod drop_readings;

@@ -57,6 +57,9 @@ impl Pass<'_> {
         let mut view = self.open_view(kernel, ownership, firewalls, facts)?;
         view.set_instance(config, instance);
         view.instance_error = instance_error;
+        if options.former_health {
+            view.confirm_diversions();
+        }
         if answers {
             view.shares = self.read_shares();
         }

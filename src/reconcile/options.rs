@@ -137,6 +137,8 @@ pub struct Options {
     pub watched: Option<Watched>,
     /// The ways out of use by the verdict of probes.
     pub health: Health,
+    /// True if `health` is the verdict of an earlier agent, which the kernel must confirm.
+    pub former_health: bool,
     /// The drained gateways, as an agent knows them; `None` to read the state dir.
     pub drained: Option<BTreeSet<IpAddr>>,
     /// Changes of the use of ways since the last pass, for the journal.
@@ -154,6 +156,7 @@ impl Default for Options {
             sync: true,
             watched: None,
             health: Health::default(),
+            former_health: false,
             drained: None,
             ways: Vec::new(),
         }

@@ -12,6 +12,7 @@
 //! | `facts.json` | the metadata service's last answer for this machine | [`instance_facts`] |
 //! | `in_force.json` | the start of the unbroken time in force | `agent` |
 //! | `drained.json` | the gateways without new flows on an operator's word | `agent` |
+//! | `diverted.json` | the families whose bypass path is down by the probes | `agent` |
 //! | `traffic.json` | the counts of lost counters | `agent` |
 //! | `dropped.json` | the packets dropped after all translation, as a one-shot pass has read them | `reconcile` |
 //! | `journal.jsonl` | one line for each begin and end of a pass | `journal` |
@@ -24,6 +25,7 @@
 
 pub mod agent_lock;
 pub mod directory;
+pub mod diverted;
 pub mod drained;
 pub mod error;
 mod exclusion;
@@ -49,6 +51,7 @@ pub enum StateFile {
     Facts,
     InForce,
     Drained,
+    Diverted,
     Traffic,
     Dropped,
     Journal,
@@ -59,7 +62,7 @@ pub enum StateFile {
 
 impl StateFile {
     /// Every file, in the order of the table above.
-    pub const ALL: [StateFile; 16] = [
+    pub const ALL: [StateFile; 17] = [
         StateFile::LastKnownGood,
         StateFile::Held,
         StateFile::Confirmed,
@@ -70,6 +73,7 @@ impl StateFile {
         StateFile::Facts,
         StateFile::InForce,
         StateFile::Drained,
+        StateFile::Diverted,
         StateFile::Traffic,
         StateFile::Dropped,
         StateFile::Journal,
@@ -91,6 +95,7 @@ impl StateFile {
             StateFile::Facts => "facts.json",
             StateFile::InForce => "in_force.json",
             StateFile::Drained => "drained.json",
+            StateFile::Diverted => "diverted.json",
             StateFile::Traffic => "traffic.json",
             StateFile::Dropped => "dropped.json",
             StateFile::Journal => "journal.jsonl",
