@@ -25,7 +25,9 @@ impl Pass<'_> {
         };
         let drained = known.unwrap_or_else(|error| {
             let unused = unused(view, self.job.config.egress.addresses());
-            if !unused.is_empty() {
+            let egress = &self.job.config.egress;
+            let choose = |family| egress.gateways_of(family).len() > 1;
+            if !unused.is_empty() || Family::ALL.into_iter().any(choose) {
                 self.note(
                     format!(
                         "which gateways are drained is unknown ({error}): gateways without new flows \

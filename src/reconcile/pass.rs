@@ -378,11 +378,12 @@ impl<'a> Pass<'a> {
         let held_on = report.outcome == Outcome::Held && self.hold_is_known;
         let unchanged = held_on && report.plan.is_empty();
         let nothing_new = report.outcome == Outcome::InSync || unchanged;
-        if self.locked
-            && !(nothing_new && self.journal.may_be_quiet())
-            && let Err(error) = self.journal.write_end(report)
-        {
-            report.degrade_state(StateFault::from(&error).after("the journal lacks this pass: "));
+        if self.locked && !(nothing_new && self.journal.may_be_quiet()) {
+            match self.journal.write_end(report) {
+                Ok(()) => report.is_recorded = true,
+                Err(error) => report
+                    .degrade_state(StateFault::from(&error).after("the journal lacks this pass: ")),
+            }
         }
         self.report
     }

@@ -167,6 +167,8 @@ pub struct Report {
     pub fought: BTreeSet<ObjectKey>,
     /// The state in force, once the pass has reached or found it.
     pub in_force: Option<Box<InForce>>,
+    /// True once the journal has the last line of the pass.
+    pub is_recorded: bool,
     judged: bool,
 }
 
@@ -198,6 +200,7 @@ impl Report {
             applied: Applied::None,
             fought: BTreeSet::new(),
             in_force: None,
+            is_recorded: false,
             judged: false,
         }
     }
