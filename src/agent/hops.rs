@@ -193,13 +193,13 @@ pub(super) fn gateways(in_force: &InForce, settings: &Settings) -> Vec<Hop> {
     bypass.chain(egress).chain(unused).collect()
 }
 
-/// False while storage traffic takes the egress path.
-fn leads_to_bypass(in_force: &InForce, family: Family) -> bool {
+/// False while storage traffic takes the egress path. Rules with a mark lead the firewall's look-ups alone.
+pub(super) fn leads_to_bypass(in_force: &InForce, family: Family) -> bool {
     let bypass = in_force.ownership.current.bypass_table;
     let mut rules = in_force.goal.rules.iter();
     rules.any(|rule| {
         let leads = matches!(rule.action, RuleAction::Lookup { table, .. } if table == bypass);
-        rule.family == family && leads
+        rule.family == family && leads && rule.mark.is_none()
     })
 }
 

@@ -5,6 +5,7 @@
 //! which are silent: those are probed at once.
 
 mod counted;
+mod ending;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,12 +15,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::counted::Counted;
+use self::ending::Endings;
 use super::shared::{Probed, Shared, locked};
 use super::ways::Ways;
 use crate::config::{Target, TargetHost};
-use crate::health::{Answer, Change, Group, Health, Probe, Stuck, Watch, WayId};
+use crate::health::{Answer, Change, Group, Health, Probe, Watch, WayId};
 use crate::journal::WayChange;
-use crate::kernel::flows::{end_flows, forget_flows};
 use crate::kernel::probing::probe;
 use crate::random;
 use crate::types::Family;
@@ -30,11 +31,10 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(300);
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
 /// The most probes under way, each with a socket: the usual limit of a process is 1024.
 const MOST_PENDING: usize = 512;
-/// Stragglers of the flows that were ended: a connection that was being opened meanwhile.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 enum Order {
-    Watch(Option<Box<Ways>>),
+    /// Ways to probe, and those of them that an earlier process has found down.
+    Watch(Option<Box<Ways>>, Health),
     /// A pass has put the routes for this health in force.
     InForce(Health),
     /// A pass has changed the bypass path of a family.
@@ -63,12 +63,13 @@ impl Prober {
         Ok(Prober { orders, ways: None })
     }
 
-    /// Probes these ways from now on; `None` for none.
-    pub fn watch(&mut self, ways: Option<Ways>) {
+    /// Probes these ways from now on; `None` for none. The first ways to probe are in use as in `health`.
+    pub fn watch(&mut self, ways: Option<Ways>, health: &Health) {
         if ways != self.ways {
             self.ways.clone_from(&ways);
+            let order = Order::Watch(ways.map(Box::new), health.clone());
             // The thread ends only with the prober.
-            let _ = self.orders.send(Order::Watch(ways.map(Box::new)));
+            let _ = self.orders.send(order);
         }
     }
 
@@ -83,12 +84,16 @@ impl Prober {
     }
 }
 
-async fn run(mut orders: UnboundedReceiver<Order>, shared: &Shared) {
+async fn run(mut orders: UnboundedReceiver<Order>, shared: &Arc<Shared>) {
     let mut next = orders.recv().await;
     while let Some(order) = next {
         next = match order {
-            Order::Watch(Some(ways)) => Probing::new(*ways, shared).run(&mut orders).await,
-            Order::Watch(None) | Order::InForce(_) | Order::Changed(_) => {
+            Order::Watch(Some(ways), health) => {
+                let mut probing = Probing::new(*ways, shared);
+                probing.take_over(&health);
+                probing.run(&mut orders).await
+            }
+            Order::Watch(None, _) | Order::InForce(_) | Order::Changed(_) => {
                 share(shared, &Health::default(), None);
                 orders.recv().await
             }
@@ -111,7 +116,7 @@ fn share(shared: &Shared, health: &Health, probed: Option<Probed>) {
 
 /// Probes under way.
 struct Probing<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     ways: Ways,
     watch: Watch,
     start: Instant,
@@ -124,8 +129,8 @@ struct Probing<'a> {
     counted: Counted,
     /// The health that the routes in force are for.
     in_force: Health,
-    /// Ways whose flows are to be ended once a route leads past them.
-    stuck: Vec<(WayId, Stuck)>,
+    /// Flows to be ended.
+    endings: Endings,
     /// Probes without an answer yet.
     pending: usize,
     answer: UnboundedSender<(Probe, Answer)>,
@@ -133,7 +138,7 @@ struct Probing<'a> {
 }
 
 impl<'a> Probing<'a> {
-    fn new(ways: Ways, shared: &'a Shared) -> Self {
+    fn new(ways: Ways, shared: &'a Arc<Shared>) -> Self {
         let start = Instant::now();
         let seed = (random::fraction() * u64::MAX as f64) as u64;
         let watch = Watch::new(
@@ -157,11 +162,21 @@ impl<'a> Probing<'a> {
             resolutions,
             counted: Counted::new(),
             in_force: Health::default(),
-            stuck: Vec::new(),
+            endings: Endings::default(),
             pending: 0,
             answer,
             answers,
         }
+    }
+
+    /// Takes over the verdicts about bypass paths. Those about gateways come from the first probes: until
+    /// then each gateway is in use.
+    fn take_over(&mut self, health: &Health) {
+        let bypass = |way: &WayId| matches!(way, WayId::Bypass(_));
+        for way in health.out().filter(bypass) {
+            self.watch.take_over(way, Duration::ZERO);
+        }
+        self.in_force = health.clone();
     }
 
     /// Runs until the ways are others; returns that order, or `None` at the end of the agent.
@@ -174,9 +189,10 @@ impl<'a> Probing<'a> {
                 self.send(probe);
             }
             self.decide(now);
-            self.end_stuck().await;
+            self.end_stuck();
             let wake = self.start + self.watch.wake(now).max(now + Duration::from_millis(5));
             let wake = wake.min(self.resolved + RESOLVE_EVERY);
+            let wake = self.endings.due().map_or(wake, |due| wake.min(due));
             tokio::select! {
                 order = orders.recv() => match order? {
                     Order::InForce(health) => self.in_force = health,
@@ -184,7 +200,8 @@ impl<'a> Probing<'a> {
                         let now = self.start.elapsed();
                         self.watch.settle(WayId::Bypass(family), now + self.ways.settle, now);
                     }
-                    Order::Watch(Some(ways)) => {
+                    Order::Watch(Some(ways), _) => {
+                        self.count_anew(&ways);
                         self.ways = *ways;
                         self.serve();
                         self.resolve();
@@ -201,6 +218,7 @@ impl<'a> Probing<'a> {
                     }
                 }
                 counted = self.counted.next(), if self.ways.has_counters() => self.count(counted),
+                () = self.endings.ended() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             if self.resolved.elapsed() >= RESOLVE_EVERY {
@@ -284,8 +302,7 @@ impl<'a> Probing<'a> {
         }
         // A way that is back keeps its flows.
         let health = &decision.health;
-        self.stuck.retain(|(way, _)| !health.is_in_use(*way));
-        self.stuck.extend(decision.end);
+        self.endings.decided(health, &decision.end);
         let ways = self.watch.status();
         let probed = Probed {
             start: self.start,
@@ -293,44 +310,6 @@ impl<'a> Probing<'a> {
             traffic: self.traffic(),
         };
         share(self.shared, &decision.health, Some(probed));
-    }
-
-    /// Ends the flows of ways that no route uses for new flows any more.
-    async fn end_stuck(&mut self) {
-        if self.stuck.is_empty() {
-            return;
-        }
-        let (left, stuck): (Vec<_>, Vec<_>) = std::mem::take(&mut self.stuck)
-            .into_iter()
-            .partition(|(way, _)| self.in_force.is_in_use(*way));
-        self.stuck = left;
-        for round in 0..2 {
-            for (way, flows) in stuck.iter().copied() {
-                let Some(mark) = self.ways.marks.get(&way).and_then(|it| it.flow) else {
-                    continue;
-                };
-                let (family, reset) = (way.family(), self.ways.reset);
-                let forwards = self.ways.forwards;
-                let ending = move || match flows {
-                    Stuck::All if forwards => forget_flows(family, mark),
-                    Stuck::All | Stuck::Opening => end_flows(family, mark, flows, reset),
-                };
-                match tokio::task::spawn_blocking(ending).await {
-                    Ok(Ok(ended)) => {
-                        tracing::warn!("{way} is down: {ended}");
-                        self.shared.count_ended(way, &ended);
-                    }
-                    Ok(Err(error)) => {
-                        tracing::warn!("{way} is down, and its flows stand still: {error}")
-                    }
-                    Err(error) => tracing::warn!("{way} is down: {error}"),
-                }
-            }
-            if stuck.is_empty() || round == 1 {
-                break;
-            }
-            tokio::time::sleep(AGAIN_AFTER).await;
-        }
     }
 }
 

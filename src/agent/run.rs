@@ -8,6 +8,7 @@ mod requests;
 mod retry;
 mod ways;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -21,7 +22,7 @@ use tokio::task::AbortHandle;
 use self::retry::Retry;
 use super::bookkeeping::Account;
 use super::config_file::ConfigFile;
-use super::drains::Drains;
+use super::drains::{Accessed, Drains};
 use super::hops::Hop;
 use super::meter::Meter;
 use super::notify::Notifier;
@@ -32,15 +33,16 @@ use super::{
     AgentError, Debounce, FetchSchedule, Settings, in_force, logging, saved_rulesets, watch, worker,
 };
 use crate::config::file::LoadError;
-use crate::health::Health;
+use crate::health::{Health, WayId};
+use crate::journal::WayChange;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::Step;
 use crate::reconcile::{Cause, Gathered};
 use crate::source::child::Asker;
 use crate::state::agent_lock::{AgentLock, AgentLockError};
-use crate::state::patience::in_time;
 use crate::state::store::Store;
 use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
+use crate::types::Family;
 
 use reload::{Candidate, Reading};
 
@@ -66,6 +68,8 @@ struct Running {
     probe: Option<Candidate>,
     /// The ways out of use for this pass.
     health: Health,
+    /// The changes of the use of ways that the pass writes to the journal.
+    ways: Vec<WayChange>,
 }
 
 /// The ways to the loop.
@@ -74,6 +78,7 @@ struct Channels {
     ended_to: mpsc::UnboundedSender<Ended>,
     fetched_to: mpsc::UnboundedSender<EndedFetch>,
     read_to: mpsc::UnboundedSender<Read>,
+    drained_to: mpsc::UnboundedSender<Accessed>,
 }
 
 pub(super) struct Agent<R> {
@@ -98,6 +103,8 @@ pub(super) struct Agent<R> {
     account: Account,
     /// The start of the time in force, as in the state dir.
     stored_since: Option<i64>,
+    /// The families whose bypass path is out of use, as in the state dir.
+    stored_diverted: BTreeSet<Family>,
     meter: Meter,
     prober: Prober,
     notifier: Notifier,
@@ -148,12 +155,14 @@ where
     let (ended_to, mut ended) = mpsc::unbounded_channel();
     let (fetched_to, mut fetched) = mpsc::unbounded_channel();
     let (read_to, mut read) = mpsc::unbounded_channel();
+    let (drained_to, mut drained) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::default());
     let channels = Channels {
         asked_to,
         ended_to,
         fetched_to,
         read_to,
+        drained_to,
     };
     let mut agent = Agent::new(settings, asker, reload, &shared, channels)?;
     let mut must_end: Option<Instant> = None;
@@ -173,6 +182,7 @@ where
             Some(asked) = asked.recv() => agent.answer(asked),
             _ = hangup.recv() => agent.reload(),
             Some(read) = read.recv() => agent.config_read(read),
+            Some(over) = drained.recv() => agent.drains_accessed(over),
             _ = term.recv() => must_end = Some(agent.stop(must_end)),
             _ = interrupt.recv() => must_end = Some(agent.stop(must_end)),
         }
@@ -212,6 +222,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             ended_to,
             fetched_to,
             read_to,
+            drained_to,
         } = channels;
         let config = &settings.config;
         // First: a second agent must not change anything.
@@ -227,17 +238,15 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         let orders = worker::start(Arc::clone(shared), ended_to).map_err(AgentError::Thread)?;
         let now = Instant::now();
         let store = Store::open(&config.source.state_dir);
-        let confirmed = in_time(&config.source.state_dir, {
-            let store = Store::open(&config.source.state_dir);
-            let now = jiff::Timestamp::now().as_second();
-            move || (store.confirmed_at(), in_force::read(&store, now))
-        });
-        let (confirmed, since) = confirmed.unwrap_or_default();
+        let (confirmed, since, health) = in_force::before(&config.source.state_dir);
+        let stored_diverted = health.out().map(WayId::family).collect();
+        *locked(&shared.health) = health;
         let watchdog = Notifier::watchdog_interval().map(|interval| (interval, now + interval));
         Ok(Agent {
             account: Account::new(&settings, confirmed, since),
             stored_since: since,
-            drains: Drains::read(&config.source.state_dir),
+            stored_diverted,
+            drains: Drains::read(&config.source.state_dir, drained_to),
             meter: Meter::start(store).map_err(AgentError::Thread)?,
             prober: Prober::start(Arc::clone(shared)).map_err(AgentError::Thread)?,
             schedule: FetchSchedule::new(config.source.refresh, now),
@@ -286,6 +295,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             return;
         }
         self.end_silent_reading(now);
+        self.drains.retry(now);
         if self.running.is_none() {
             if let Some(candidate) = self.candidate.take() {
                 self.start_probe(candidate, now);
@@ -363,6 +373,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
     fn next_deadline(&self) -> Option<Instant> {
         let mut deadlines: Vec<Option<Instant>> = vec![self.watchdog.map(|(_, next)| next)];
         deadlines.push(self.reading_due());
+        deadlines.push(self.drains.due());
         if self.waits_for_ready() {
             deadlines.push(Some(self.ready_by));
         }

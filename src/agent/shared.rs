@@ -24,6 +24,8 @@ use crate::status::snapshot::EndedStatus;
 
 /// Steps kept for the journal between two passes; further steps are counted only.
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
+/// Changes of ways kept for the journal while no pass can write it.
+const KEPT_CHANGES: usize = crate::journal::MAX_LISTED;
 /// A pause waits for up to ten milliseconds for the end of a repair.
 const REPAIR_POLLS: u32 = 40;
 const REPAIR_POLL: Duration = Duration::from_micros(250);
@@ -159,6 +161,15 @@ impl Shared {
         total.connections += u64::from(ended.connections);
         total.forwarded += u64::from(ended.forwarded);
         total.begun_anew += u64::from(ended.begun_anew);
+    }
+
+    /// Keeps changes of ways that a pass could not write to the journal for the next one, the newest of
+    /// too many.
+    pub fn put_back(&self, mut unwritten: Vec<WayChange>) {
+        let mut changes = locked(&self.way_changes);
+        unwritten.append(&mut changes);
+        let excess = unwritten.len().saturating_sub(KEPT_CHANGES);
+        *changes = unwritten.split_off(excess);
     }
 
     /// The state that the watcher may restore.
@@ -323,5 +334,18 @@ mod tests {
             ..Noticed::default()
         };
         assert_eq!(firewall.urgent_in(Role::Host), Some(now));
+    }
+
+    #[test]
+    fn unwritten_changes_of_ways_stay_in_order_and_few() {
+        let shared = Shared::default();
+        let change = |way: usize| WayChange::now(way, "down", "a test");
+        locked(&shared.way_changes).push(change(KEPT_CHANGES + 1));
+        shared.put_back((1..=KEPT_CHANGES).map(change).collect());
+        let kept = locked(&shared.way_changes);
+        assert_eq!(kept.len(), KEPT_CHANGES);
+        let newest = (KEPT_CHANGES + 1).to_string();
+        assert!(kept.first().unwrap().to_string().contains("2 "));
+        assert!(kept.last().unwrap().to_string().contains(&newest));
     }
 }

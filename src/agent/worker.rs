@@ -1,6 +1,7 @@
 //! The worker: a thread that runs passes one after the other, while the loop answers requests,
 //! pings the watchdog and handles signals.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, MutexGuard};
@@ -21,6 +22,7 @@ use crate::reconcile::{Cause, Gathered, InForce, Memory, Options, Report, pass};
 use crate::state::error::StateError;
 use crate::state::lock::PassLock;
 use crate::state::patience::in_time;
+use crate::types::Family;
 
 /// Longest wait for the lock before a line of the journal: the next pass waits behind it.
 const WRITE_WAITS: Duration = Duration::from_secs(1);
@@ -37,6 +39,11 @@ pub(super) enum Order {
     Since {
         state_dir: PathBuf,
         since: Option<i64>,
+    },
+    /// Stores the families whose bypass path is out of use.
+    Diverted {
+        state_dir: PathBuf,
+        families: BTreeSet<Family>,
     },
 }
 
@@ -89,6 +96,13 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
             }
             Order::Since { state_dir, since } => {
                 in_force::store(&state_dir, since);
+                continue;
+            }
+            Order::Diverted {
+                state_dir,
+                families,
+            } => {
+                in_force::store_diverted(&state_dir, families);
                 continue;
             }
         };

@@ -85,6 +85,20 @@ impl WayTraffic {
             Direction::Back => &mut self.back,
         }
     }
+
+    /// The traffic since an earlier reading; `None` if the counters have started again.
+    pub fn since(&self, earlier: &WayTraffic) -> Option<WayTraffic> {
+        let since = |now: Traffic, earlier: Traffic| {
+            Some(Traffic {
+                packets: now.packets.checked_sub(earlier.packets)?,
+                bytes: now.bytes.checked_sub(earlier.bytes)?,
+            })
+        };
+        Some(WayTraffic {
+            out: since(self.out, earlier.out)?,
+            back: since(self.back, earlier.back)?,
+        })
+    }
 }
 
 /// Traffic by family and slot; slot 0 is the bypass path.

@@ -10,4 +10,5 @@ mod packets;
 mod canary;
 mod host;
 mod nat;
+mod restarts;
 mod scene;

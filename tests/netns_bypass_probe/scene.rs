@@ -149,6 +149,11 @@ impl Scene<'_> {
             let reason = status["reason"].as_str().unwrap_or_default();
             status["state"] == "degraded" && reason.contains("bypass path is down")
         });
+        self.agent.wait_for("both families out of use", |status| {
+            let gateways = status["gateways"].as_array().into_iter().flatten();
+            let mut bypass = gateways.filter(|it| it["path"] == "bypass");
+            bypass.all(|it| it["in_use"] == false && it["reserve"] == true)
+        });
         // A pass beside the agent leads nobody back.
         let report = self
             .machine

@@ -281,6 +281,15 @@ fn damaged_file_of_drains_is_not_an_empty_one() {
         );
         let why = scene.refused(SECOND_NAT[0]);
         assert!(why.contains("drained.json to begin with none"), "{why}");
+        // An end of a drain that nobody knows is no success.
+        let undo = ["drain", FIRST_NAT[0], "--undo", "-o", "json"];
+        let answer = scene.machine.run(&undo).expect_code(1).json();
+        assert_eq!(answer["outcome"], "failed", "{answer}");
+        let notes = agent.status().unwrap()["notes"].to_string();
+        assert!(
+            notes.contains("which gateways are drained is unknown"),
+            "{notes}"
+        );
         std::fs::remove_file(&file).unwrap();
         scene.drain(SECOND_NAT, &[]);
         assert_eq!(scene.seen(), scene.nat1());

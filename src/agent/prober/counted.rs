@@ -27,6 +27,8 @@ pub(super) struct Counted {
     under_way: Option<JoinHandle<Outcome>>,
     /// The last reading; `None` while the counters are missing.
     last: Option<WaysTraffic>,
+    /// The counts of former gateways of a slot, which are none of the present one.
+    former: WaysTraffic,
     /// The readings in a row without counters.
     missed: u32,
     said: bool,
@@ -39,6 +41,7 @@ impl Counted {
             due: Instant::now(),
             under_way: None,
             last: None,
+            former: WaysTraffic::new(),
             missed: 0,
             said: false,
         }
@@ -71,6 +74,11 @@ impl Counted {
             Ok(now) => {
                 self.missed = 0;
                 let readings = self.last.as_ref().map(|last| between(last, &now));
+                // Counters that have started again hold no former counts.
+                self.former.retain(|counter, former| {
+                    let now = now.get(counter);
+                    now.is_some_and(|now| now.since(former).is_some())
+                });
                 self.last = Some(now);
                 readings.unwrap_or_default()
             }
@@ -89,9 +97,22 @@ impl Counted {
         }
     }
 
-    /// The traffic of all ways as of the last reading; `None` while the counters are missing.
-    pub fn traffic(&self) -> Option<&WaysTraffic> {
-        self.last.as_ref()
+    /// Begins anew for counters that are those of another gateway now: the next reading says nothing about
+    /// them.
+    fn begin_anew(&mut self, counters: impl Iterator<Item = (Family, Slot)>) {
+        for counter in counters {
+            let before = self.last.as_mut().and_then(|last| last.remove(&counter));
+            self.former.extend(before.map(|before| (counter, before)));
+            // A reading under way may be older than the change.
+            self.under_way = None;
+        }
+    }
+
+    /// The traffic of a way as of the last reading; `None` while the counters are missing.
+    fn traffic(&self, counter: (Family, Slot)) -> Option<WayTraffic> {
+        let now = *self.last.as_ref()?.get(&counter)?;
+        let former = self.former.get(&counter);
+        Some(former.and_then(|it| now.since(it)).unwrap_or(now))
     }
 }
 
@@ -108,6 +129,13 @@ impl Ways {
             };
             Some((*way, (way.family(), slot)))
         })
+    }
+
+    /// The way of each counter.
+    fn counters(&self) -> BTreeMap<(Family, Slot), WayId> {
+        self.counted()
+            .map(|(way, counter)| (counter, way))
+            .collect()
     }
 
     /// True if counters show the traffic of a way.
@@ -130,10 +158,17 @@ impl Probing<'_> {
 
     /// The traffic of the ways with counters.
     pub(super) fn traffic(&self) -> BTreeMap<WayId, WayTraffic> {
-        let traffic = self.counted.traffic();
         let ways = self.ways.counted();
-        let of_way = |(way, counter)| Some((way, *traffic?.get(&counter)?));
+        let of_way = |(way, counter)| Some((way, self.counted.traffic(counter)?));
         ways.filter_map(of_way).collect()
+    }
+
+    /// Begins anew with the counters whose way is another one in `new`.
+    pub(super) fn count_anew(&mut self, new: &Ways) {
+        let counters = self.ways.counters();
+        let changed = new.counters().into_iter();
+        let changed = changed.filter(|(counter, way)| counters.get(counter) != Some(way));
+        self.counted.begin_anew(changed.map(|(counter, _)| counter));
     }
 }
 
@@ -191,11 +226,31 @@ mod tests {
         let mut counters = Counted::new();
         counters.take(counted(7, 5));
         for _ in 0..PATIENCE {
-            assert!(counters.traffic().is_some());
+            assert!(counters.traffic(WAY).is_some());
             assert_eq!(counters.take(Err("gone".to_owned())), []);
         }
-        assert_eq!(counters.traffic(), None);
+        assert_eq!(counters.traffic(WAY), None);
         assert_eq!(counters.take(counted(9, 5)), [], "the first again");
-        assert!(counters.traffic().is_some());
+        assert!(counters.traffic(WAY).is_some());
+    }
+
+    #[test]
+    fn new_gateway_of_a_slot_inherits_no_packet() {
+        let mut counters = Counted::new();
+        counters.take(counted(7, 5));
+        counters.begin_anew([WAY].into_iter());
+        assert_eq!(counters.traffic(WAY), None);
+        // Packets of the former gateway in between would count as silence of the new one.
+        assert_eq!(counters.take(counted(10, 5)), [], "the first");
+        let packets = |counters: &Counted| {
+            let traffic = counters.traffic(WAY).unwrap();
+            (traffic.out.packets, traffic.back.packets)
+        };
+        assert_eq!(packets(&counters), (3, 0));
+        let reading = Reading { out: 1, back: 1 };
+        assert_eq!(counters.take(counted(11, 6)), [(WAY, reading)]);
+        assert_eq!(packets(&counters), (4, 1));
+        counters.take(counted(2, 1));
+        assert_eq!(packets(&counters), (2, 1), "they started again");
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use super::super::drains::{Accessed, DrainRequest};
 use super::super::hops::Known;
 use super::super::meter::Reading;
 use super::super::shared::locked;
@@ -34,37 +35,82 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         self.gateways.iter().map(|hop| hop.status(&known)).collect()
     }
 
-    /// Drains a gateway for the program `by`, or ends the drain.
-    pub(super) fn drain(&mut self, gateway: IpAddr, by: Option<String>) -> Reply {
-        let way = format!("gateway {gateway}");
-        let is_drained = self.drains.of(gateway).is_some();
-        if !is_drained && let Some(why) = self.no_gateway(gateway) {
-            return Reply::Refused(why);
+    /// Answers a request for a drain, now or after an access to the state dir.
+    pub(super) fn ask_drain(&mut self, request: DrainRequest) {
+        if let Some(request) = self.drains.admit(request) {
+            self.drain(request);
         }
-        let (drain, word, why) = match by {
-            Some(by) => {
-                if !is_drained && let Some(why) = self.objection(gateway) {
-                    return Reply::Refused(why);
+    }
+
+    /// Takes the end of an access to the state dir.
+    pub(super) fn drains_accessed(&mut self, accessed: Accessed) {
+        match accessed {
+            Accessed::Read(read, request) => {
+                let known = self.drains.take(read);
+                match (&known, request) {
+                    (Ok(()), Some(request)) => self.drain(request),
+                    (Err(why), Some(request)) => reply(request, Reply::Refused(why.clone())),
+                    (_, None) => {}
                 }
+                if known.is_ok() {
+                    self.cause(Cause::Drain);
+                }
+            }
+            Accessed::Changed(written, change, request) => match self.drains.written(written) {
+                Ok(()) => {
+                    tracing::warn!("{change}");
+                    locked(&self.shared.way_changes).push(change);
+                    self.cause(Cause::Drain);
+                    reply(request, Reply::Done);
+                }
+                Err(why) => reply(request, Reply::Refused(why)),
+            },
+            Accessed::Restored(written) => {
+                if let Err(why) = self.drains.written(written) {
+                    tracing::debug!("{why}");
+                }
+            }
+        }
+        while let Some(request) = self.drains.next() {
+            self.ask_drain(request);
+        }
+    }
+
+    /// Drains a gateway, or ends its drain; the drained gateways are known.
+    fn drain(&mut self, request: DrainRequest) {
+        let gateway = request.gateway;
+        let is_drained = self.drains.of(gateway).is_some();
+        if request.by.is_some() == is_drained {
+            let unknown = self.no_gateway(gateway).filter(|_| !is_drained);
+            self.cause(Cause::Drain);
+            return reply(request, unknown.map_or(Reply::Done, Reply::Refused));
+        }
+        let refusal = match request.by {
+            Some(_) => self.no_gateway(gateway).or_else(|| self.objection(gateway)),
+            None => None,
+        };
+        if let Some(why) = refusal {
+            return reply(request, Reply::Refused(why));
+        }
+        let (drain, word, why) = match &request.by {
+            Some(by) => {
                 let since = Timestamp::now().as_second();
                 let why = format!("asked for by {by}");
-                (Some(Drain { since, by }), "drained", why)
+                (
+                    Some(Drain {
+                        since,
+                        by: by.clone(),
+                    }),
+                    "drained",
+                    why,
+                )
             }
             None => (None, "undrained", "the drain is undone".to_owned()),
         };
-        let is_new = drain.is_some() != is_drained;
-        if is_new {
-            let egress = &self.settings.config.egress;
-            let configured = |address: &IpAddr| egress.addresses().any(|it| it == *address);
-            if let Err(why) = self.drains.change(gateway, drain, configured) {
-                return Reply::Refused(why);
-            }
-            let change = WayChange::now(way, word, why);
-            tracing::warn!("{change}");
-            locked(&self.shared.way_changes).push(change);
-        }
-        self.cause(Cause::Drain);
-        Reply::Done
+        let change = WayChange::now(format!("gateway {gateway}"), word, why);
+        let egress = &self.settings.config.egress;
+        let configured = |address: &IpAddr| egress.addresses().any(|it| it == *address);
+        self.drains.change(request, drain, change, configured);
     }
 
     /// The reason if the settings have no such gateway.
@@ -125,4 +171,9 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             "{gateway} is the last {family} gateway that takes new flows: {states}"
         ))
     }
+}
+
+fn reply(request: DrainRequest, reply: Reply) {
+    // A client may have disconnected meanwhile.
+    let _ = request.answer.send(reply);
 }

@@ -39,6 +39,8 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             cause,
             watched: Some(watched),
             health: locked(&self.shared.health).clone(),
+            // The prober has published nothing yet.
+            former_health: locked(&self.shared.ways).is_none(),
             drained: self.drains.gateways(),
             ways: std::mem::take(&mut *locked(&self.shared.way_changes)),
             ..Options::default()
@@ -70,6 +72,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         let tested = probe.as_ref().map(|candidate| &candidate.settings);
         let settings = tested.unwrap_or(&self.settings);
         let health = options.health.clone();
+        let ways = options.ways.clone();
         let order = PassOrder {
             config: Arc::clone(&settings.config),
             role: settings.role,
@@ -85,6 +88,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             fetch_took,
             probe,
             health,
+            ways,
         });
     }
 
@@ -198,6 +202,9 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             return self.probed(candidate, &ended);
         }
         let report = &ended.report;
+        if !report.is_recorded {
+            self.shared.put_back(running.ways);
+        }
         self.debounce
             .passed(ended.started, ended.ended, ended.effort);
         self.resync_at = ended.ended + self.settings.config.agent.resync;

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::super::drains::DrainRequest;
 use super::super::meter::{self, Reading};
 use super::{Agent, Read};
 use crate::config::Config;
+use crate::health::Health;
 use crate::reconcile::Cause;
 use crate::status::control::{Asked, MetricsServer, Reply, Request, serve_metrics};
 use crate::status::snapshot::{Snapshot, State};
@@ -46,15 +48,27 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
                 self.cause(Cause::Drift);
                 Reply::Done
             }
-            Request::Drain { gateway, by } => self.drain(gateway, Some(by)),
-            Request::Undrain { gateway } => self.drain(gateway, None),
+            Request::Drain { gateway, by } => {
+                return self.ask_drain(DrainRequest {
+                    gateway,
+                    by: Some(by),
+                    answer: asked.answer,
+                });
+            }
+            Request::Undrain { gateway } => {
+                return self.ask_drain(DrainRequest {
+                    gateway,
+                    by: None,
+                    answer: asked.answer,
+                });
+            }
             Request::Pause { by } => {
                 tracing::warn!(
                     "paused by {by}: nothing is restored until `trailblazer kick` or a restart"
                 );
                 self.shared.pause();
                 self.meter.use_pins(None);
-                self.prober.watch(None);
+                self.prober.watch(None, &Health::default());
                 // The answer would be outdated at the end of the pause.
                 self.give_up_fetch(Instant::now());
                 let reason = format!("paused by {by} until `trailblazer kick` or a restart");
