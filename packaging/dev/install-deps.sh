@@ -12,7 +12,7 @@ build="cc:gcc make:make ld:binutils"
 packages="$build git:git dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev rpmbuild:rpm readelf:binutils xz:xz-utils"
 release="dpkg-deb:dpkg apt-ftparchive:apt-utils createrepo_c:createrepo-c rpmsign:rpm gpg:gpg gpg-agent:gpg-agent xz:xz-utils"
 deny="$build ensurepip:python3-venv"
-demo="$build ip:iproute2 nft:nftables iptables:iptables unshare:util-linux setpriv:util-linux mount:mount"
+demo="$build ip:iproute2 tc:iproute2 nft:nftables iptables:iptables unshare:util-linux setpriv:util-linux mount:mount"
 test="$demo iptables:iptables iptables-restore:iptables \
     iptables-legacy:iptables ip6tables-legacy:iptables xz:xz-utils \
     conntrack:conntrack sysctl:procps script:bsdutils libfaketime.so.1:libfaketime \
