@@ -13,6 +13,7 @@ use lab::*;
 use packets::two_nats::{QUICK, TwoNats};
 use packets::*;
 use serde_json::Value;
+use trailblazer::state::lock::PassLock;
 
 const FIRST_NAT: [&str; 2] = ["10.0.1.10", "2600:1f18:1000:1::10"];
 const SECOND_NAT: [&str; 2] = ["10.0.1.20", "2600:1f18:1000:1::20"];
@@ -294,5 +295,32 @@ fn damaged_file_of_drains_is_not_an_empty_one() {
         scene.drain(SECOND_NAT, &[]);
         assert_eq!(scene.seen(), scene.nat1());
         drop(agent);
+    });
+}
+
+/// A single pass holds the lock while a gateway dies: the pass of the agent that should write so cannot.
+#[test]
+fn death_during_another_pass_is_in_the_history() {
+    isolated(|| {
+        let lab = Lab::new();
+        let scene = Scene::new(&lab, QUICK);
+        let agent = scene.agent();
+        let state_dir = scratch().join("host1/state");
+        let held = PassLock::acquire(&state_dir, "reconcile", Duration::from_secs(10)).unwrap();
+        let dead = "table inet dead { chain forward { type filter hook forward priority -300; policy drop; }; }";
+        lab.ns("nat1").nft(dead);
+        agent.wait_for("a pass without the lock", |status| {
+            let reason = status["reason"].as_str().unwrap_or_default();
+            reason.contains("another pass is running")
+        });
+        drop(held);
+        let history = || scene.machine.run(&["history", "--all"]).ok().stdout;
+        let has_both = || {
+            let found = history();
+            let down = |gateway| found.contains(&format!("gateway {gateway} is down: "));
+            FIRST_NAT.into_iter().all(down).then_some(())
+        };
+        let (within, pause) = (Duration::from_secs(20), Duration::from_millis(50));
+        wait_until(within, pause, has_both, history);
     });
 }
