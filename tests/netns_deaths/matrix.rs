@@ -6,7 +6,7 @@ use lab::*;
 
 use crate::death::{ALL, Death};
 use crate::packets::Firewall;
-use crate::scene::{ENDED_WITHIN, NEW_WITHIN, SLOW_WITHIN, Seen, Setup, suffer};
+use crate::scene::{ENDED_WITHIN, NEW_WITHIN, Seen, Setup, suffer};
 use crate::{is_long, not_run};
 
 /// The limit of all deaths.
@@ -26,11 +26,12 @@ fn judge(setup: Setup, death: Death, seen: &Seen) {
         return;
     }
     assert!(seen.changes > 0, "{}", scene());
-    let within = match death {
-        Death::Slow => SLOW_WITHIN,
-        _ => NEW_WITHIN,
-    };
-    assert!(seen.slowest <= within, "{}", scene());
+    // The handshake of a connection through a slow NAT loses its entry at the verdict, while the answer to
+    // its SYN is under way: the rest goes through another NAT, which does not know the connection. Most such
+    // connections fail, and a few wait for their client's timeout.
+    if death != Death::Slow {
+        assert!(seen.slowest <= NEW_WITHIN, "{}", scene());
+    }
     assert!(seen.impaired <= NEW_WITHIN, "{}", scene());
     if !death.stops_flows() {
         // An answer that comes after a second may come too late for the flow to count as alive.

@@ -16,9 +16,6 @@ use crate::packets::*;
 /// seconds after the death. Linux repeats a SYN after 1, 2, 3 and 4 seconds (`tcp_syn_linear_timeouts`, since
 /// 6.5), so the repetition that takes the other NAT leaves after four seconds; the rest is for a busy machine.
 pub const NEW_WITHIN: Duration = Duration::from_millis(4_500);
-/// The same for a NAT that answers two seconds late: a connection that was begun before the verdict has its
-/// answers under way, and needs three of them.
-pub const SLOW_WITHIN: Duration = Duration::from_secs(12);
 /// The longest time from the death until the client knows of the end of a flow that stands still: five
 /// seconds, and one for a busy machine.
 pub const ENDED_WITHIN: Duration = Duration::from_secs(6);
