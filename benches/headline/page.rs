@@ -116,9 +116,10 @@ impl Report {
     fn definition(&self) -> String {
         format!(
             "## Saturated\n\n\
-             The definition is older than the first run. A NAT is saturated if the goodput of reads or of \
-             writes is below {:.0} % of its demand, or if the uplink's queues drop more than {:.1} % of \
-             the packets. The capacity is the largest number of servers below the first saturated one.\n\n\
+             The definition is older than the first run, and the rates of a server are not: trial runs \
+             have set them. A NAT is saturated if the goodput of reads or of writes is below {:.0} % of \
+             its demand, or if the uplink's queues drop more than {:.1} % of the packets. The capacity \
+             is the largest number of servers below the first saturated one.\n\n\
              A series ends after {ENOUGH} saturated numbers in a row. The ways with a bypass skip the \
              numbers around the capacity without a bypass. The load generator shares the cores with the \
              network: if the generator is more than {LATE:.0} ms late (99th percentile), and a NAT that \
