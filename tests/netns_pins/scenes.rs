@@ -119,5 +119,6 @@ fn first_pass_of_an_agent_breaks_no_flow() {
 
 #[test]
 fn first_pass_breaks_flows_without_pins() {
-    isolated(|| assert!(first_pass(Firewall::Nftables, false, false) >= 2 * FLOWS));
+    // The first pass leaves a flow that conntrack knows by an answer on the main table's path.
+    isolated(|| assert!(first_pass(Firewall::Nftables, false, false) >= FLOWS));
 }
