@@ -3,18 +3,20 @@
 
 #[path = "passes/documents.rs"]
 mod documents;
+#[path = "passes/goals.rs"]
+mod goals;
 
 use std::error::Error;
 use std::hint::black_box;
 use std::time::Instant;
 
-use ipnet::IpNet;
-use trailblazer::objects::{Route, RouteKey, RouteTarget, Via};
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
 use trailblazer::plan::{Goal, plan};
 use trailblazer::ranges::{Document, PrefixSet, Selector, select};
-use trailblazer::types::{Family, IfIndex, Metric, Realm};
+use trailblazer::types::Family;
+
+use goals::{goal, routes};
 
 /// The median of the rounds, in milliseconds.
 fn median<T>(rounds: usize, mut what: impl FnMut() -> T) -> f64 {
@@ -27,37 +29,6 @@ fn median<T>(rounds: usize, mut what: impl FnMut() -> T) -> f64 {
         .collect();
     times.sort_by(f64::total_cmp);
     times[rounds / 2]
-}
-
-fn routes(prefixes: &[IpNet], numbers: &Numbers) -> Vec<Route> {
-    let mut routes: Vec<Route> = prefixes
-        .iter()
-        .map(|prefix| Route {
-            key: RouteKey {
-                table: numbers.bypass_table,
-                dst: *prefix,
-                tos: 0,
-                metric: Metric(0),
-            },
-            target: RouteTarget::Via(Via {
-                gateway: None,
-                device: IfIndex(2),
-                onlink: false,
-            }),
-            realm: Realm(0),
-            options: None,
-            protocol: numbers.protocol,
-        })
-        .collect();
-    routes.sort();
-    routes
-}
-
-fn goal(routes: Vec<Route>) -> Goal {
-    let mut goal = Goal::nothing();
-    goal.routes = routes;
-    goal.refuse_conflicts = true;
-    goal
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

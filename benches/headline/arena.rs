@@ -9,16 +9,18 @@
 //! ```
 
 use std::fs::File;
-use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+#[path = "../passes/programs.rs"]
+mod programs;
+
 use super::Res;
 use super::model::{QUEUE, SITE_RATE};
+pub use programs::{ip_batch, output};
 
 /// The VPC's router, next hop of the bypass path.
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -72,7 +74,7 @@ impl Space {
     /// Feeds lines to `ip -batch` in the namespace.
     pub fn ip(&self, lines: &str) -> Res<()> {
         self.enter()?;
-        ip(lines)
+        ip_batch(lines)
     }
 }
 
@@ -86,7 +88,7 @@ pub struct Arena {
     pub servers: Vec<Space>,
 }
 
-/// What the shaped uplink has carried and dropped since its start, both directions.
+/// The packets of the shaped uplink since its start, both directions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Uplink {
     pub packets: u64,
@@ -132,7 +134,7 @@ impl Arena {
         let names: Vec<String> = (0..servers).map(|number| format!("h{number}")).collect();
         let fixed = ["router", "nat", "site", "s3"].map(str::to_owned);
         let add = |name: &String| format!("netns add {name}\n");
-        ip(&fixed.iter().chain(&names).map(add).collect::<String>())?;
+        ip_batch(&fixed.iter().chain(&names).map(add).collect::<String>())?;
         let arena = Arena {
             router: Space::open("router")?,
             nat: Space::open("nat")?,
@@ -163,10 +165,10 @@ impl Arena {
 
     fn core(&self) -> Res<()> {
         let mac = link_address(NAT);
-        ip(&format!(
+        ip_batch(&format!(
             "link add priv address {mac} netns nat type veth peer name nat netns router\n"
         ))?;
-        ip(
+        ip_batch(
             "link add pub netns nat type veth peer name uplink netns router\n\
             link add bulk netns nat type veth peer name bulk netns router\n\
             link add eth0 netns site type veth peer name site netns router\n\
@@ -213,7 +215,7 @@ impl Arena {
             let words = format!(
                 "qdisc add dev {device} root tbf rate {rate:.0}bit burst 3028 latency {queue}ms"
             );
-            output("tc", &words.split(' ').collect::<Vec<_>>())?;
+            programs::command("tc", &words.split(' ').collect::<Vec<_>>())?;
         }
         Ok(())
     }
@@ -225,7 +227,7 @@ impl Arena {
                 "link add priv address {mac} netns {name} type veth peer name {name} netns router\n"
             )
         };
-        ip(&names.iter().enumerate().map(link).collect::<String>())?;
+        ip_batch(&names.iter().enumerate().map(link).collect::<String>())?;
         let port = |name: &String| format!("link set {name} master br0 up\n");
         self.router
             .ip(&names.iter().map(port).collect::<String>())?;
@@ -303,35 +305,4 @@ fn raise_file_limit() -> Res<()> {
         maximum,
     };
     Ok(setrlimit(Resource::Nofile, limit)?)
-}
-
-/// Runs a program in the thread's namespace; the program must succeed.
-pub fn output(program: &str, arguments: &[&str]) -> Res<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("cannot run `{program}` (is it installed?): {error}"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    Err(format!("{program} {}: {}", arguments.join(" "), said.trim()).into())
-}
-
-/// Feeds lines to `ip -batch` in the thread's namespace.
-pub fn ip(lines: &str) -> Res<()> {
-    let mut child = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("cannot run `ip` (install iproute2): {error}"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(lines.as_bytes())?;
-    }
-    if child.wait()?.success() {
-        return Ok(());
-    }
-    Err("ip -batch failed".into())
 }

@@ -20,7 +20,7 @@ pub const PORT: u16 = 443;
 /// The longest queue of connections that wait for the service.
 const BACKLOG: u32 = 4096;
 
-/// What the far ends have seen.
+/// The traffic at the site and at S3.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Bytes that S3 has received.

@@ -88,7 +88,7 @@ fn steer(way: Way, arena: &Arena) -> Res<()> {
     )?;
     match way {
         Way::Nobody | Way::NatRole => Ok(()),
-        Way::Script => on_servers(arena, |_| arena::ip(&script("replace")?)),
+        Way::Script => on_servers(arena, |_| arena::ip_batch(&script("replace")?)),
         Way::HostRole => on_servers(arena, |number| {
             reconcile(
                 &format!("h{number}"),
@@ -104,7 +104,7 @@ fn steer(way: Way, arena: &Arena) -> Res<()> {
 /// Removes the routes of the script. The host role is last; the next pass replaces the NAT's rules.
 fn remove(way: Way, arena: &Arena) -> Res<()> {
     if way == Way::Script {
-        on_servers(arena, |_| arena::ip(&script("del")?))?;
+        on_servers(arena, |_| arena::ip_batch(&script("del")?))?;
     }
     Ok(())
 }

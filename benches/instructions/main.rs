@@ -8,6 +8,8 @@
 
 #[path = "../passes/documents.rs"]
 mod documents;
+#[path = "../passes/goals.rs"]
+mod goals;
 mod stages;
 
 use std::collections::BTreeMap;

@@ -3,19 +3,18 @@
 use std::error::Error;
 use std::hint::black_box;
 
-use ipnet::IpNet;
 use trailblazer::config::GuardConfig;
 use trailblazer::guard::{Environment, Fetch, GuardInputs, GuardState, LastGood, judge};
 use trailblazer::kernel::fuzzing::decode_route;
 use trailblazer::kernel::route::{Write, encode};
-use trailblazer::objects::{Route, RouteKey, RouteTarget, Via};
+use trailblazer::objects::Route;
 use trailblazer::observed::ObservedState;
 use trailblazer::ownership::{Numbers, Ownership};
-use trailblazer::plan::{Goal, plan};
+use trailblazer::plan::plan;
 use trailblazer::ranges::{Document, PrefixSet, Selector, select};
-use trailblazer::types::{Family, IfIndex, Metric, PerFamily, Realm};
+use trailblazer::types::{Family, PerFamily};
 
-use crate::documents;
+use crate::{documents, goals};
 
 /// The rows of AWS's own document, rounded up.
 const ROWS: usize = 17_000;
@@ -112,33 +111,12 @@ fn guard(rounds: u8) -> Done {
 }
 
 fn routes() -> Vec<Route> {
-    let numbers = Numbers::default();
-    let route = |dst: IpNet| Route {
-        key: RouteKey {
-            table: numbers.bypass_table,
-            dst,
-            tos: 0,
-            metric: Metric(0),
-        },
-        target: RouteTarget::Via(Via {
-            gateway: None,
-            device: IfIndex(2),
-            onlink: false,
-        }),
-        realm: Realm(0),
-        options: None,
-        protocol: numbers.protocol,
-    };
-    let mut routes: Vec<Route> = documents::prefixes(ROWS).into_iter().map(route).collect();
-    routes.sort();
-    routes
+    goals::routes(&documents::prefixes(ROWS), &Numbers::default())
 }
 
 fn diff(rounds: u8, observed: &ObservedState) {
     let ownership = Ownership::new(Numbers::default(), []);
-    let mut goal = Goal::nothing();
-    goal.routes = routes();
-    goal.refuse_conflicts = true;
+    let goal = goals::goal(routes());
     for _ in 0..rounds {
         black_box(plan(black_box(&goal), observed, &ownership));
     }

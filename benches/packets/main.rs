@@ -34,7 +34,7 @@ mod scene;
 mod subject;
 
 use std::error::Error;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use rustix::process::geteuid;
@@ -49,8 +49,10 @@ type Res<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
     if !arena::inside() {
+        // Inside a user namespace the kernel limits the buffer of a socket, and iptables cannot hand over
+        // thousands of rules at once.
         return if geteuid().is_root() {
-            enter_as_root()
+            arena::enter_with("-nmpf")
         } else {
             arena::enter()
         };
@@ -60,27 +62,6 @@ fn main() -> ExitCode {
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("the benchmark could not be carried out: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Restarts this program without a user namespace of its own: inside of one the kernel limits the buffer
-/// of a socket, and iptables cannot hand over thousands of rules at once.
-fn enter_as_root() -> ExitCode {
-    let started = std::env::current_exe().and_then(|own| {
-        Command::new("unshare")
-            .args(["-nmpf", "--kill-child", "--mount-proc"])
-            .arg(own)
-            .args(std::env::args_os().skip(1))
-            .env(arena::INSIDE, "1")
-            .status()
-    });
-    match started {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("cannot start again under `unshare` (install util-linux): {error}");
             ExitCode::FAILURE
         }
     }

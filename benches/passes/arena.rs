@@ -1,14 +1,17 @@
 //! Namespaces of the benchmark's own: nothing of the machine's is touched.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+#[path = "programs.rs"]
+mod programs;
+
 use super::Res;
+pub use programs::{command, ip_batch};
 
 /// Set in the environment of the program that runs in separate namespaces.
 pub const INSIDE: &str = "TRAILBLAZER_BENCH_ISOLATED";
@@ -28,9 +31,14 @@ pub fn inside() -> bool {
 
 /// Restarts this program in fresh user, network, mount and process namespaces.
 pub fn enter() -> ExitCode {
+    enter_with("-Urnmpf")
+}
+
+/// Restarts this program in the namespaces of these flags of unshare(1).
+pub fn enter_with(namespaces: &str) -> ExitCode {
     let started = std::env::current_exe().and_then(|own| {
         Command::new("unshare")
-            .args(["-Urnmpf", "--kill-child", "--mount-proc"])
+            .args([namespaces, "--kill-child", "--mount-proc"])
             .arg(own)
             .args(std::env::args_os().skip(1))
             .env(INSIDE, "1")
@@ -51,35 +59,6 @@ pub fn prepare() -> Res<()> {
     command("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
     std::fs::create_dir_all(DIRECTORY)?;
     Ok(())
-}
-
-/// Runs a program that must succeed.
-pub fn command(program: &str, arguments: &[&str]) -> Res<()> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .map_err(|error| format!("cannot run `{program}` (is it installed?): {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{program} {}: {}", arguments.join(" "), said.trim()).into())
-}
-
-/// Feeds lines to `ip -batch`.
-pub fn ip_batch(lines: &str) -> Res<()> {
-    let mut child = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("cannot run `ip` (install iproute2): {error}"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(lines.as_bytes())?;
-    }
-    if child.wait()?.success() {
-        return Ok(());
-    }
-    Err("ip -batch failed".into())
 }
 
 /// A network namespace with one link to a gateway that never answers.
