@@ -103,6 +103,19 @@ pub struct HostFacts {
 
 #[cfg(test)]
 impl HostFacts {
+    /// A host with one interface and the default path by the VPC router 10.0.1.1.
+    pub(crate) fn behind_router(net: &str) -> HostFacts {
+        let route = |dst: &str| MainRoute {
+            device: Some(IfIndex(2)),
+            ..MainRoute::unicast(dst.parse().unwrap())
+        };
+        let default = MainRoute {
+            gateway: Some([10, 0, 1, 1].into()),
+            ..route("0.0.0.0/0")
+        };
+        HostFacts::of_one_interface(net, vec![default, route("10.0.1.0/24")])
+    }
+
     /// A host with one interface, `eth0` of the index 2.
     pub(crate) fn of_one_interface(net: &str, main_routes: Vec<MainRoute>) -> HostFacts {
         let link = IfIndex(2);

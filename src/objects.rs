@@ -234,6 +234,13 @@ impl Rule {
         let from = |selector: &ForeignSelector| matches!(selector, ForeignSelector::From(_));
         matches!(self.action, RuleAction::Goto(_)) && self.foreign_selectors.iter().any(from)
     }
+
+    /// True for a rule that leads packets to such a table. Our rules with a mark do not: they serve pinned
+    /// flows, probes and the firewall's look-ups.
+    pub fn leads_to(&self, is_wanted: impl Fn(TableId) -> bool) -> bool {
+        let looks_up = matches!(self.action, RuleAction::Lookup { table, .. } if is_wanted(table));
+        looks_up && self.mark.is_none()
+    }
 }
 
 /// A nexthop object (`RTM_NEWNEXTHOP`). This version installs none; it reads them to find and

@@ -15,7 +15,7 @@ use crate::config::{Role, Spread};
 use crate::desired::{Presence, presence};
 use crate::health::{State, WayId, Why};
 use crate::kernel::neighbour::Neighbour;
-use crate::objects::{Leg, Route, RuleAction};
+use crate::objects::{Leg, Route};
 use crate::reconcile::InForce;
 use crate::status::snapshot::{
     DrainStatus, EgressAddressStatus, EndedStatus, GatewayStatus, HealthStatus, QualityStatus,
@@ -193,14 +193,11 @@ pub(super) fn gateways(in_force: &InForce, settings: &Settings) -> Vec<Hop> {
     bypass.chain(egress).chain(unused).collect()
 }
 
-/// False while storage traffic takes the egress path. Rules with a mark lead the firewall's look-ups alone.
+/// False while storage traffic takes the egress path.
 pub(super) fn leads_to_bypass(in_force: &InForce, family: Family) -> bool {
     let bypass = in_force.ownership.current.bypass_table;
     let mut rules = in_force.goal.rules.iter();
-    rules.any(|rule| {
-        let leads = matches!(rule.action, RuleAction::Lookup { table, .. } if table == bypass);
-        rule.family == family && leads && rule.mark.is_none()
-    })
+    rules.any(|rule| rule.family == family && rule.leads_to(|table| table == bypass))
 }
 
 /// The probed uplinks of a NAT.

@@ -50,22 +50,13 @@ mod tests {
     use super::*;
     use crate::config::{Role, parse};
     use crate::desired::{desired, shares::Shares};
-    use crate::facts::{HostFacts, MainRoute};
+    use crate::facts::HostFacts;
     use crate::health::Health;
-    use crate::types::{IfIndex, PerFamily};
+    use crate::types::PerFamily;
 
     /// A host with the settings, healthy and with a dead bypass path.
     fn states(settings: &str) -> [DesiredState; 2] {
-        let route = |dst: &str, gateway: Option<&str>| MainRoute {
-            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-            device: Some(IfIndex(2)),
-            ..MainRoute::unicast(dst.parse().unwrap())
-        };
-        let main_routes = vec![
-            route("0.0.0.0/0", Some("10.0.1.1")),
-            route("10.0.1.0/24", None),
-        ];
-        let facts = HostFacts::of_one_interface("10.0.1.11/24", main_routes);
+        let facts = HostFacts::behind_router("10.0.1.11/24");
         let config = parse(settings, "test").unwrap();
         let shares = Shares::default();
         let prefixes = PerFamily {

@@ -64,22 +64,12 @@ mod tests {
     use super::*;
     use crate::config::{Role, parse};
     use crate::desired::{desired, shares::Shares};
-    use crate::facts::{HostFacts, MainRoute};
+    use crate::facts::HostFacts;
     use crate::firewall::Hook;
-    use crate::types::IfIndex;
 
     /// A NAT instance with one interface.
     fn state(adapt: impl FnOnce(&mut Inputs)) -> DesiredState {
-        let route = |dst: &str, gateway: Option<&str>| MainRoute {
-            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-            device: Some(IfIndex(2)),
-            ..MainRoute::unicast(dst.parse().unwrap())
-        };
-        let main_routes = vec![
-            route("0.0.0.0/0", Some("10.0.1.1")),
-            route("10.0.1.0/24", None),
-        ];
-        let facts = HostFacts::of_one_interface("10.0.1.10/24", main_routes);
+        let facts = HostFacts::behind_router("10.0.1.10/24");
         let text = "role = \"nat\"\n[nat]\nsources = [\"10.0.0.0/16\"]\nexempt = [\"198.18.0.0/15\"]\negress_addresses = [\"10.0.1.10\"]\n";
         let config = parse(text, "test").unwrap();
         let shares = Shares::default();

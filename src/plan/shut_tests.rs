@@ -5,12 +5,12 @@ use crate::config::{Config, Role, parse};
 use crate::desired::shares::Shares;
 use crate::desired::shut::shut;
 use crate::desired::{Inputs, desired};
-use crate::facts::{HostFacts, MainRoute};
+use crate::facts::HostFacts;
 use crate::firewall::{BackendKind, ObservedFirewall, OwnedFirewall, SavedRules};
 use crate::objects::RouteTarget;
 use crate::observed::ObservedState;
 use crate::ownership::{Numbers, Ownership};
-use crate::types::{Family, IfIndex, PerFamily};
+use crate::types::{Family, PerFamily};
 
 fn inputs<'a>(
     config: &'a Config,
@@ -42,16 +42,7 @@ fn first_pass() -> Plan {
         firewalls: [(BackendKind::Nftables, ObservedFirewall::Owned(marks))].into(),
         ..ObservedState::empty()
     };
-    let route = |dst: &str, gateway: Option<&str>| MainRoute {
-        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-        device: Some(IfIndex(2)),
-        ..MainRoute::unicast(dst.parse().unwrap())
-    };
-    let main_routes = vec![
-        route("0.0.0.0/0", Some("10.0.1.1")),
-        route("10.0.1.0/24", None),
-    ];
-    let facts = HostFacts::of_one_interface("10.0.1.11/24", main_routes);
+    let facts = HostFacts::behind_router("10.0.1.11/24");
     let prefixes = PerFamily {
         ipv4: vec!["52.216.0.0/15".parse().unwrap()],
         ipv6: Vec::new(),

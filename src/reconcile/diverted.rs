@@ -2,7 +2,6 @@
 
 use super::view::View;
 use crate::health::WayId;
-use crate::objects::RuleAction;
 use crate::types::Family;
 
 impl View {
@@ -11,15 +10,13 @@ impl View {
     pub(super) fn confirm_diversions(&mut self) {
         let prefixes = self.kernel_prefixes();
         let leads = |family: Family| {
-            self.observed.rules.iter().any(|rule| {
-                let to = match rule.action {
-                    RuleAction::Lookup { table, .. } => self.ownership.is_bypass_table(table),
-                    _ => false,
-                };
-                // Rules with a mark lead the firewall's look-ups alone.
-                let plain = rule.family == family && rule.mark.is_none();
-                plain && to && self.ownership.owns_rule(rule)
-            })
+            let is_bypass = |table| self.ownership.is_bypass_table(table);
+            let mut rules = self
+                .observed
+                .rules
+                .iter()
+                .filter(|rule| rule.family == family);
+            rules.any(|rule| rule.leads_to(is_bypass) && self.ownership.owns_rule(rule))
         };
         let is_diverted = |family: Family| !prefixes.get(family).is_empty() && !leads(family);
         let used = Family::ALL.into_iter().filter(|it| !is_diverted(*it));

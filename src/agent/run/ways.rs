@@ -12,8 +12,8 @@ use crate::reconcile::InForce;
 use crate::types::Family;
 
 impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
-    /// Probes the ways in force. `health` is the verdict that the pass has followed; its steps tell
-    /// whether the bypass path is another one.
+    /// Probes the ways in force. `health` is the verdict that the pass has followed, and `steps` are its
+    /// changes: those of a bypass path begin a trial of the path.
     pub(super) fn probe_ways(&mut self, in_force: &InForce, health: Health, steps: &[Step]) {
         let (diverted, led) = split(&health, in_force);
         // The return of a path is no change of this host's own.
