@@ -83,9 +83,7 @@ pub fn complete(inputs: &Inputs, state: &mut DesiredState) {
         for family in Family::ALL {
             if let Some(pins) = pins.get(family) {
                 pins.mark(&mut policy);
-                if inputs.config.probe.is_active() {
-                    policy.extend(Hook::ForwardEnded, pins.resets());
-                }
+                policy.extend(Hook::ForwardEnded, pins.resets());
             }
         }
         counting.complete(inputs.backend, &mut policy);

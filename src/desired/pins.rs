@@ -16,6 +16,7 @@
 //! its mark. The slots are read from the tables themselves: each has a `throw` for the address of its
 //! gateway, which stays when the link goes down.
 
+mod ended;
 mod first;
 mod in_place;
 
@@ -64,6 +65,8 @@ pub(super) struct Pins {
     pub(super) beside_iptables: bool,
     /// The realms that stand in for next hops, which iptables cannot match.
     realms: Option<Realms>,
+    /// True if the agent may end flows by their mark. Only nf_tables has a place for the rules.
+    ends_flows: bool,
     slots: BTreeMap<Slot, IpAddr>,
     /// The slot of egress flows through no gateway with a slot; 0 for none.
     other: Slot,
@@ -106,6 +109,7 @@ impl Pins {
             in_nftables: inputs.backend.matches_next_hop(),
             beside_iptables: !inputs.backend.matches_next_hop() && realms.is_none(),
             realms,
+            ends_flows: inputs.config.probe.is_active() && realms.is_none(),
             slots,
             other: 0,
             configured,
@@ -122,6 +126,7 @@ impl Pins {
             in_nftables: inputs.backend.matches_next_hop(),
             beside_iptables: false,
             realms: None,
+            ends_flows: false,
             slots: BTreeMap::new(),
             other: EGRESS_OF_NAT,
             configured: BTreeSet::new(),
@@ -304,17 +309,6 @@ impl Pins {
         }
     }
 
-    /// The resets of the family's forwarded connections that the agent has ended. Only nf_tables has a
-    /// place for them.
-    pub(super) fn resets(&self) -> Vec<FwRule> {
-        let reset = FwRule {
-            family: Some(self.family),
-            matches: vec![Match::FlowMark(self.marks.ended_flow())],
-            verdict: Statement::Reset,
-        };
-        self.realms.is_none().then_some(reset).into_iter().collect()
-    }
-
     /// Flow mark and packet mark of each slot, and of the bypass path; for a slot with the match of
     /// packets on another path.
     fn of_flows(&self) -> impl Iterator<Item = (Mark, Mark, Option<Match>)> {
@@ -350,7 +344,7 @@ impl Pins {
 
     fn displaced(&self) -> Vec<FwRule> {
         let egress = self.egress();
-        let mut rules = Vec::new();
+        let mut rules = self.begun_anew();
         for (flow, packet, elsewhere) in self.of_flows() {
             match elsewhere {
                 Some(elsewhere) => rules.push(self.rule(flow, packet, vec![elsewhere])),
@@ -369,8 +363,7 @@ impl Pins {
     pub(super) fn forwarded(&self) -> Vec<FwRule> {
         let outside = || vec![Match::NotInputInterface("lo".to_owned())];
         let flows = self.of_flows();
-        flows
-            .map(|(flow, packet, _)| self.rule(flow, packet, outside()))
-            .collect()
+        let marked = flows.map(|(flow, packet, _)| self.rule(flow, packet, outside()));
+        self.begun_anew().into_iter().chain(marked).collect()
     }
 }

@@ -22,7 +22,7 @@ pub enum Piece {
     Switch,
     /// The byte counters, with the flow marks of the paths.
     Counting,
-    /// The resets of forwarded connections that the agent has ended.
+    /// The rules for flows that the agent has ended.
     Ended,
 }
 
@@ -42,17 +42,18 @@ impl Piece {
         let counts = hook == Hook::PostroutingCount
             || matches!(rule.verdict, Statement::Count(_) | Statement::CountWay(..));
         let marks = matches!(hook, Hook::Prerouting | Hook::OutputReroute);
+        let ended = hook == Hook::ForwardEnded || marks && rule.is_about_handshakes_of_a_flow();
         let in_place = hook == Hook::OutputReroute && rule.verdict == Statement::Accept;
         let pins = marks && (in_place || matches!(rule.verdict, Statement::SetPacketMark(_)));
         match self {
             Piece::All => true,
             Piece::Counting => counts,
-            Piece::Ended => hook == Hook::ForwardEnded,
+            Piece::Ended => ended,
             Piece::Switch => hook.is_of_switch(),
             Piece::Closed => hook == Hook::PostroutingClosed || hook.is_of_pins() || pins,
             Piece::Last => hook == Hook::PostroutingLast,
             Piece::Clamp => matches!(rule.verdict, Statement::ClampMss(_)),
-            Piece::Inbound => !counts && !pins && marks,
+            Piece::Inbound => !counts && !pins && !ended && marks,
         }
     }
 }
@@ -77,6 +78,11 @@ impl FwRule {
         };
         self.family
             .or_else(|| self.matches.iter().find_map(of_match))
+    }
+
+    fn is_about_handshakes_of_a_flow(&self) -> bool {
+        let mut matches = self.matches.iter();
+        self.matches.contains(&Match::TcpSyn) && matches.any(|it| matches!(it, Match::FlowMark(_)))
     }
 
     fn applies_to(&self, family: Family) -> bool {

@@ -179,7 +179,8 @@ impl Newcomers {
     }
 }
 
-fn attempt(target: IpAddr) -> Attempt {
+/// Opens a connection, and waits for the server's answer.
+pub fn attempt(target: IpAddr) -> Attempt {
     let begun = Instant::now();
     let ask = || {
         let stream = TcpStream::connect_timeout(&SocketAddr::new(target, PORT), PATIENCE)?;

@@ -1,4 +1,4 @@
-//! A NAT whose packets leave two seconds late: a queue of the kernel (NFQUEUE), read by a thread. Some
+//! A NAT whose packets leave late: a queue of the kernel (NFQUEUE), read by a thread. Some
 //! kernels lack `sch_netem`.
 
 use std::collections::VecDeque;
@@ -40,25 +40,41 @@ const RULE: &str = "mangle FORWARD -o pub -j NFQUEUE --queue-num 7";
 /// Delays packets until dropped.
 pub struct Delay {
     nat: Ns,
+    released: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Delay {
-    /// Delays what the NAT sends to the internet; `None` if the kernel has no such queues.
+    /// Delays what the NAT sends to the internet by two seconds; `None` if the kernel has no such queues.
     pub fn start(nat: &Ns) -> Option<Delay> {
+        Delay::by(nat, DELAY)
+    }
+
+    /// Holds what the NAT sends to the internet until [`Delay::release`].
+    pub fn hold(nat: &Ns) -> Option<Delay> {
+        Delay::by(nat, Duration::MAX)
+    }
+
+    fn by(nat: &Ns, delay: Duration) -> Option<Delay> {
         let socket = nat.in_thread(open)?;
-        let stopping = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&stopping);
-        let thread = thread::spawn(move || serve(&socket, &stop));
+        let (stopping, released) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+        let (stop, free) = (Arc::clone(&stopping), Arc::clone(&released));
+        let thread = thread::spawn(move || serve(&socket, delay, &free, &stop));
         for program in ["iptables", "ip6tables"] {
             rule(nat, program, "-A");
         }
         Some(Delay {
             nat: nat.clone(),
+            released,
             stopping,
             thread: Some(thread),
         })
+    }
+
+    /// Lets all packets go, from now on at once.
+    pub fn release(&self) {
+        self.released.store(true, Ordering::Relaxed);
     }
 }
 
@@ -128,16 +144,16 @@ fn message(kind: u16, attribute: u16, payload: &[u8]) -> Vec<u8> {
     whole
 }
 
-fn serve(socket: &OwnedFd, stopping: &AtomicBool) {
+fn serve(socket: &OwnedFd, delay: Duration, released: &AtomicBool, stopping: &AtomicBool) {
     let mut waiting: VecDeque<(Instant, u32)> = VecDeque::new();
     let mut buffer = vec![0; 1 << 16];
     while !stopping.load(Ordering::Relaxed) {
         if let Ok((length, _)) = recv(socket, &mut buffer[..], RecvFlags::empty()) {
             let now = Instant::now();
-            waiting.extend(packets(&buffer[..length]).map(|id| (now + DELAY, id)));
+            waiting.extend(packets(&buffer[..length]).map(|id| (now, id)));
         }
-        while let Some((at, id)) = waiting.front().copied()
-            && at <= Instant::now()
+        while let Some((since, id)) = waiting.front().copied()
+            && (since.elapsed() >= delay || released.load(Ordering::Relaxed))
         {
             waiting.pop_front();
             let verdict = [ACCEPT.to_be_bytes(), id.to_be_bytes()].concat();

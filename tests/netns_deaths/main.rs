@@ -12,6 +12,7 @@ mod death;
 mod delay;
 mod fleet;
 mod forwarded;
+mod late;
 mod matrix;
 mod outages;
 #[path = "../packets/mod.rs"]

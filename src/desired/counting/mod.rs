@@ -10,6 +10,7 @@
 //!             original direction, no mark of the path, leaves by the path  → flow mark
 //!             original direction, flow mark of a path                      → count
 //! prerouting  answer, flow mark of a path                                  → count
+//!             answer to a SYN, flow mark of ended flows                    → drop
 //! ```
 //!
 //! In nf_tables each way of pinned flows has a counter for each direction: packets out without answers
@@ -74,6 +75,7 @@ impl Counting {
         let beside = pins.is_some_and(|pins| pins.beside_iptables);
         let ways = pins.filter(|pins| pins.in_nftables || beside);
         let ways = ways.map_or_else(Vec::new, Pins::flow_marks);
+        let late = pins.map_or_else(Vec::new, Pins::late_answers);
         let chains = if beside {
             &mut self.beside
         } else {
@@ -100,6 +102,8 @@ impl Counting {
             chains.leaving.push(rule(&out, count(Direction::Out)));
             chains.answers.push(rule(&back, count(Direction::Back)));
         }
+        // Before the count of egress flows without a slot, which ends the chain.
+        chains.answers.extend(late);
         for path in Path::ALL {
             // The bypass path is one way. Egress flows may lack a slot.
             if beside || ways.is_empty() || path == Path::Egress {

@@ -1,14 +1,23 @@
 //! Ends the flows that stand still on a way that is down, so that applications open new ones at once.
 //!
-//! A connection that is being opened, and a datagram flow, lose their entry: their next packet begins a
-//! new flow on another way, and the application notices nothing. An open connection loses its socket:
-//! the application gets an error at once. Its entry stays, so that packets under way go to the gateway
-//! that is down instead of another one, whose NAT does not know the connection.
+//! A flow of datagrams loses its entry: the next packet begins a new flow on another way, and the
+//! application notices nothing.
+//!
+//! A connection that is being opened begins anew with the repetition of its SYN. A slow gateway may still
+//! deliver the answer to an earlier SYN. Without an entry this answer would reach the client, whose next
+//! packet would take another gateway, and the server would reset the connection. So the entry stays with a
+//! mark of its own: the firewall drops answers to the SYN, and the next SYN clears the mark. The entry of a
+//! translated connection is deleted: without the entry no answer reaches the client, and a translation may
+//! be wrong for another way.
+//!
+//! An open connection loses its socket: the application gets an error at once. Its entry stays, so that
+//! packets under way go to the gateway that is down instead of another one, whose NAT does not know the
+//! connection.
 //!
 //! An open connection that this host forwards, of a container or a guest, has no socket here. Its entry
-//! gets a mark of its own, and a rule of the firewall answers the next packet with a reset: both ends of
-//! the packet are known then, and the sequence number too, which no table of the kernel shows. A client
-//! that sends nothing gets no reset.
+//! gets the same mark, and a rule of the firewall answers the next packet with a reset: both ends of the
+//! packet are known then, and the sequence number too, which no table of the kernel shows. A client that
+//! sends nothing gets no reset.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -45,7 +54,7 @@ const BATCH: usize = 65_536;
 /// The ended flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ended {
-    /// Entries deleted: connections that were being opened, and flows of datagrams.
+    /// Connections that were being opened, and flows of datagrams.
     pub begun_anew: u32,
     /// Open connections of this host whose sockets were destroyed.
     pub connections: u32,
@@ -90,9 +99,10 @@ impl fmt::Display for Ended {
 }
 
 /// Ends these flows of a family with a mark, if they stand still: the gateways of both families have the
-/// same marks. Forwarded connections get the mark `reset`, with which the firewall resets them; `None`
-/// without such a rule. Blocks; works on the network namespace of the calling thread. Needs
-/// CAP_NET_ADMIN.
+/// same marks. Connections that are being opened, and forwarded ones, get the mark `ended`: the firewall
+/// lets the former begin anew, and resets the latter. `None` without such rules.
+///
+/// Blocks; works on the network namespace of the calling thread. Needs CAP_NET_ADMIN.
 ///
 /// # Errors
 /// The kernel lists no flows, or refuses a change.
@@ -100,10 +110,10 @@ pub fn end_flows(
     family: Family,
     mark: Mark,
     flows: Stuck,
-    reset: Option<Mark>,
+    ended: Option<Mark>,
 ) -> Result<Ended, FlowError> {
     let filter = Filter::marked(mark);
-    let mut ending = Ending::new(family, filter, flows, reset)?;
+    let mut ending = Ending::new(family, filter, flows, ended)?;
     Conntrack::open()?.each_entry(filter, |body| ending.take(body))?;
     ending.end_batch();
     ending.failure.map_or(Ok(ending.ended), Err)
@@ -114,11 +124,12 @@ struct Ending {
     family: Family,
     filter: Filter,
     flows: Stuck,
-    reset: Option<Mark>,
+    /// The mark of ended flows.
+    mark: Option<Mark>,
     fresh: Fresh,
     changes: Conntrack,
-    /// The requests for entries that begin anew.
-    anew: Vec<FlowRequest>,
+    /// The requests that delete entries.
+    forgotten: Vec<FlowRequest>,
     /// Open connections.
     open: HashMap<Ends, Tracked>,
     /// Those of them whose entries show a fresh answer.
@@ -133,16 +144,16 @@ impl Ending {
         family: Family,
         filter: Filter,
         flows: Stuck,
-        reset: Option<Mark>,
+        mark: Option<Mark>,
     ) -> Result<Ending, FlowError> {
         Ok(Ending {
             family,
             filter,
             flows,
-            reset,
+            mark,
             fresh: Fresh::now(),
             changes: Conntrack::open()?,
-            anew: Vec::new(),
+            forgotten: Vec::new(),
             open: HashMap::new(),
             moving: HashSet::new(),
             ended: Ended::default(),
@@ -163,8 +174,11 @@ impl Ending {
         let state = tcp_state(&flow, &more)?;
         let opening = state.is_some_and(|state| OPENING.contains(&state));
         let all = self.flows == Stuck::All;
-        if opening || (all && flow.protocol != TCP) {
-            self.anew.push(request::delete(&flow));
+        let is_translated = flow.reply != flow.original.reversed();
+        if let Some(ended) = self.mark.filter(|_| opening && !is_translated) {
+            self.begin_anew(&flow, ended);
+        } else if opening || (all && flow.protocol != TCP) {
+            self.forgotten.push(request::delete(&flow));
         } else if all && state.is_some_and(|state| OPEN.contains(&state)) {
             // A half-closed connection ends within two minutes, and its lifetime tells nothing.
             if state != Some(ESTABLISHED) || self.fresh.is_answered(&more) {
@@ -172,17 +186,25 @@ impl Ending {
             }
             self.open.insert(flow.original, flow);
         }
-        if self.anew.len() >= BATCH || self.open.len() >= BATCH {
+        if self.forgotten.len() >= BATCH || self.open.len() >= BATCH {
             self.end_batch();
         }
         Ok(())
+    }
+
+    /// Marks a connection that is being opened. An answer between the listing and the mark would open a
+    /// connection whose next packet has lost its way: no mark waits for others.
+    fn begin_anew(&mut self, flow: &Tracked, ended: Mark) {
+        let written = self.changes.change(&[request::mark(flow, ended)]);
+        self.ended.begun_anew += written.updated;
+        self.failure = written.failure;
     }
 
     fn end_batch(&mut self) {
         if self.failure.is_some() {
             return;
         }
-        let written = self.changes.delete(&std::mem::take(&mut self.anew));
+        let written = self.changes.delete(&std::mem::take(&mut self.forgotten));
         self.ended.begun_anew += written.updated;
         let ended = match written.failure {
             Some(failure) => Err(failure),
@@ -201,10 +223,10 @@ impl Ending {
         open.retain(|ends, _| !moving.contains(ends));
         let alive = sockets.alive + count(forwarded - open.len());
         let mut written = Written::default();
-        if let Some(reset) = self.reset.filter(|_| !sockets.is_partial) {
+        if let Some(ended) = self.mark.filter(|_| !sockets.is_partial) {
             let marked: Vec<_> = open
                 .values()
-                .map(|flow| request::mark(flow, reset))
+                .map(|flow| request::mark(flow, ended))
                 .collect();
             written = self.changes.change(&marked);
         }
