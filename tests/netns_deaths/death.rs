@@ -2,7 +2,7 @@
 
 use lab::*;
 
-use crate::delay::Delay;
+use crate::packets::delay::Delay;
 
 /// A way to die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

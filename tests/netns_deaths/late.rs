@@ -7,7 +7,7 @@ use std::time::Duration;
 use lab::*;
 
 use crate::clients::{Attempt, Flow, attempt};
-use crate::delay::Delay;
+use crate::packets::delay::Delay;
 use crate::packets::*;
 use crate::scene::Setup;
 

@@ -9,7 +9,6 @@
 
 mod clients;
 mod death;
-mod delay;
 mod fleet;
 mod forwarded;
 mod late;

@@ -4,6 +4,7 @@
 // Both test binaries include this file, and each uses a part.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod delay;
 pub mod nat;
 pub mod two_nats;
 
