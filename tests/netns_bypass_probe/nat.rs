@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::packets::delay::Delay;
 use crate::packets::nat::*;
 use crate::packets::*;
 use crate::scene::*;
@@ -58,6 +59,50 @@ fn nat_with_iptables() {
         let scene = scene(&lab, Firewall::Iptables);
         scene.survives(&[lab.nat1.second_public, lab.nat1.second6]);
     });
+}
+
+/// The answers to SYNs on the bypass path come after the verdict: the clients' next SYN has taken another
+/// address, so that such an answer reaches nobody.
+fn late_answers(firewall: Firewall) {
+    let lab = behind_nat1(NatLayout::BulkInterface);
+    let scene = scene(&lab, firewall);
+    scene.wait_probed();
+    scene.wait_for(scene.bypass);
+    // The trial of the first installation is over.
+    std::thread::sleep(Duration::from_secs(6));
+    // A SYN is repeated after 1, 3 and 7 seconds, so that no repetition follows the verdict at once.
+    let linear = "net/ipv4/tcp_syn_linear_timeouts";
+    if lab.ns("host1").read_sysctl(linear).is_some() {
+        lab.ns("host1").sysctl(&[(linear, "0")]);
+    }
+    let held = scene.bypass.map(|own| format!("-o s3 -s {own}"));
+    let Some(held) = Delay::hold_forwarded(lab.ns("vpc"), held) else {
+        println!("not run: the kernel has no queue for packets (nfnetlink_queue)");
+        return;
+    };
+    let seen = std::thread::scope(|threads| {
+        let client = |to| threads.spawn(move || ask_patiently(&Ns::open("host1"), to));
+        let clients = [S3, S3_6].map(client);
+        for family in ["ipv4", "ipv6"] {
+            let ended = format!("{family} bypass path is down: 0 open connections ended");
+            eventually("connections begin anew", || {
+                scene.agent.log().contains(&ended)
+            });
+        }
+        held.release();
+        clients.map(|client| client.join().unwrap())
+    });
+    assert_eq!(seen, scene.egress.map(Ok), "{}", scene.agent.log());
+}
+
+#[test]
+fn late_answer_breaks_no_connection_by_the_egress_path() {
+    isolated(|| late_answers(Firewall::Nftables));
+}
+
+#[test]
+fn late_answer_breaks_no_connection_by_the_egress_path_with_iptables() {
+    isolated(|| late_answers(Firewall::Iptables));
 }
 
 /// A dead uplink leaves no way for partners: the NAT says so to a load balancer, and changes nothing.

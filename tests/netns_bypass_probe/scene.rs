@@ -49,6 +49,22 @@ impl StuckFlow {
     }
 }
 
+/// The source that a server sees, for a client with more patience than any fail-over.
+pub fn ask_patiently(from: &Ns, to: IpAddr) -> Result<IpAddr, ErrorKind> {
+    let patience = Duration::from_secs(30);
+    let ask = || {
+        let stream = TcpStream::connect_timeout(&SocketAddr::new(to, PORT), patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        (&stream).write_all(b"who\n")?;
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line)?;
+        let seen = line.trim().parse();
+        seen.map_err(|_| std::io::Error::from(ErrorKind::InvalidData))
+    };
+    let seen = from.in_thread(ask);
+    seen.map_err(|error: std::io::Error| error.kind())
+}
+
 /// A machine with an agent whose settings are in force.
 pub struct Scene<'a> {
     pub lab: &'a Lab,

@@ -35,11 +35,14 @@ const REQUEST: u16 = 1;
 /// The two header lengths: `struct nlmsghdr` and `struct nfgenmsg`.
 const HEADERS: usize = 16 + 4;
 
-const RULE: &str = "mangle FORWARD -o pub -j NFQUEUE --queue-num 7";
+/// The packets that a NAT sends to the internet.
+const TO_INTERNET: &str = "-o pub";
 
 /// Delays packets until dropped.
 pub struct Delay {
-    nat: Ns,
+    ns: Ns,
+    /// The forwarded packets of each family.
+    packets: [String; 2],
     released: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -48,28 +51,43 @@ pub struct Delay {
 impl Delay {
     /// Delays what the NAT sends to the internet by two seconds; `None` if the kernel has no such queues.
     pub fn start(nat: &Ns) -> Option<Delay> {
-        Delay::by(nat, DELAY)
+        Delay::by(nat, [TO_INTERNET; 2].map(str::to_owned), DELAY)
     }
 
     /// Holds what the NAT sends to the internet until [`Delay::release`].
     pub fn hold(nat: &Ns) -> Option<Delay> {
-        Delay::by(nat, Duration::MAX)
+        Delay::hold_forwarded(nat, [TO_INTERNET; 2].map(str::to_owned))
     }
 
-    fn by(nat: &Ns, delay: Duration) -> Option<Delay> {
-        let socket = nat.in_thread(open)?;
+    /// Holds the forwarded packets of each family that iptables matches so.
+    pub fn hold_forwarded(ns: &Ns, packets: [String; 2]) -> Option<Delay> {
+        Delay::by(ns, packets, Duration::MAX)
+    }
+
+    fn by(ns: &Ns, packets: [String; 2], delay: Duration) -> Option<Delay> {
+        let socket = ns.in_thread(open)?;
         let (stopping, released) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
         let (stop, free) = (Arc::clone(&stopping), Arc::clone(&released));
         let thread = thread::spawn(move || serve(&socket, delay, &free, &stop));
-        for program in ["iptables", "ip6tables"] {
-            rule(nat, program, "-A");
-        }
-        Some(Delay {
-            nat: nat.clone(),
+        let delay = Delay {
+            ns: ns.clone(),
+            packets,
             released,
             stopping,
             thread: Some(thread),
-        })
+        };
+        delay.rules("-A");
+        Some(delay)
+    }
+
+    fn rules(&self, action: &str) {
+        for (program, packets) in ["iptables", "ip6tables"].iter().zip(&self.packets) {
+            let rule = format!("{program} -w -t mangle {action} FORWARD {packets} -j NFQUEUE");
+            let words: Vec<&str> = rule.split(' ').collect();
+            let queue = QUEUE.to_string();
+            self.ns
+                .run(&[&words[..], &["--queue-num", &queue]].concat());
+        }
     }
 
     /// Lets all packets go, from now on at once.
@@ -80,9 +98,7 @@ impl Delay {
 
 impl Drop for Delay {
     fn drop(&mut self) {
-        for program in ["iptables", "ip6tables"] {
-            rule(&self.nat, program, "-D");
-        }
+        self.rules("-D");
         // The packets in the queue leave first.
         thread::sleep(DELAY);
         self.stopping.store(true, Ordering::Relaxed);
@@ -90,14 +106,6 @@ impl Drop for Delay {
             let _ = thread.join();
         }
     }
-}
-
-fn rule(nat: &Ns, program: &str, action: &str) {
-    let mut words = vec![program, "-w", "-t"];
-    let (table, rest) = RULE.split_once(' ').unwrap();
-    words.extend([table, action]);
-    words.extend(rest.split(' '));
-    nat.run(&words);
 }
 
 /// A socket with the queue.
