@@ -192,7 +192,8 @@ impl<'a> Probing<'a> {
             self.end_stuck();
             let wake = self.start + self.watch.wake(now).max(now + Duration::from_millis(5));
             let wake = wake.min(self.resolved + RESOLVE_EVERY);
-            let wake = self.endings.due().map_or(wake, |due| wake.min(due));
+            let due = self.endings.due(&self.in_force);
+            let wake = due.map_or(wake, |due| wake.min(due));
             tokio::select! {
                 order = orders.recv() => match order? {
                     Order::InForce(health) => self.in_force = health,

@@ -35,6 +35,8 @@ pub enum Stuck {
     All,
     /// Connections that are being opened. Others still get answers.
     Opening,
+    /// Connections that are being opened, and open ones whose data nobody acknowledges.
+    Unanswered,
 }
 
 /// The outcome of [`Watch::decide`].

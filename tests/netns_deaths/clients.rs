@@ -75,6 +75,11 @@ impl Flow {
         })
     }
 
+    /// The client's port.
+    pub fn port(&self) -> u16 {
+        self.stream.local_addr().unwrap().port()
+    }
+
     fn state(&self) -> State {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,6 +12,7 @@ mod death;
 mod fleet;
 mod forwarded;
 mod late;
+mod later;
 mod matrix;
 mod outages;
 #[path = "../packets/mod.rs"]

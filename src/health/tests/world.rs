@@ -146,6 +146,7 @@ impl World {
             match stuck {
                 Stuck::All => self.ended.push((now, way)),
                 Stuck::Opening => self.begun_anew.push(way),
+                Stuck::Unanswered => panic!("no decision, but a later round"),
             }
         }
         self.health = decision.health;

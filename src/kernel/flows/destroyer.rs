@@ -19,6 +19,8 @@ const INET_DIAG_INFO: u16 = 2;
 const MESSAGE_LEN: usize = 72;
 /// `struct inet_diag_sockid` in a message, which names one socket by its cookie.
 const ID: std::ops::Range<usize> = 4..52;
+/// `tcpi_unacked` in `struct tcp_info` (linux/tcp.h): segments without an acknowledgement.
+const UNACKNOWLEDGED: usize = 24;
 /// `tcpi_last_data_recv` and `tcpi_last_ack_recv` in `struct tcp_info` (linux/tcp.h), in milliseconds.
 const LAST_RECEIVED: [usize; 2] = [52, 56];
 
@@ -33,7 +35,7 @@ pub(super) const ALIVE_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Destroyed {
     pub(super) destroyed: u32,
-    /// Received a packet a moment ago.
+    /// Connections that go on.
     pub(super) alive: u32,
     /// The connections with a socket here, whatever became of it.
     pub(super) of_host: HashSet<Ends>,
@@ -42,11 +44,14 @@ pub(super) struct Destroyed {
 }
 
 /// Destroys the sockets of these connections, each with its ends in the direction from this host, unless
-/// a packet has come in a moment ago: reads and writes fail with `ECONNABORTED`.
+/// `goes_on` for the socket: reads and writes fail with `ECONNABORTED`.
 ///
 /// A request by the ends alone would fall back to a listening socket at the source, so each socket is
 /// named by its cookie from a listing without listening sockets.
-pub(super) fn destroy(connections: &HashMap<Ends, Tracked>) -> Result<Destroyed, WireError> {
+pub(super) fn destroy(
+    connections: &HashMap<Ends, Tracked>,
+    goes_on: impl Fn(&Activity) -> bool,
+) -> Result<Destroyed, WireError> {
     let mut found = Destroyed::default();
     if connections.is_empty() {
         return Ok(found);
@@ -60,7 +65,7 @@ pub(super) fn destroy(connections: &HashMap<Ends, Tracked>) -> Result<Destroyed,
             if connections.contains_key(&ends) {
                 found.of_host.insert(ends);
                 let id = frame.body.get(ID).ok_or(WireError::Malformed("a socket"))?;
-                if is_alive(frame.body)? {
+                if Activity::of(frame.body)?.is_some_and(|activity| goes_on(&activity)) {
                     found.alive += 1;
                 } else {
                     stuck.push(id.to_vec());
@@ -101,16 +106,33 @@ fn listing_of(family: Family) -> Vec<u8> {
     request
 }
 
-/// True if the socket has received data or an acknowledgement a moment ago.
-fn is_alive(body: &[u8]) -> Result<bool, WireError> {
-    let list = attributes(body.get(MESSAGE_LEN..).unwrap_or_default())?;
-    let Some(info) = find(&list, INET_DIAG_INFO) else {
-        return Ok(false);
-    };
-    let ages = LAST_RECEIVED.iter().filter_map(|at| {
-        let bytes = info.payload.get(*at..*at + 4)?;
-        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-    });
-    let youngest = ages.min().map(|age| Duration::from_millis(age.into()));
-    Ok(youngest.is_some_and(|age| age < ALIVE_WITHIN))
+/// The recent packets of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Activity {
+    /// The time since data or an acknowledgement came in.
+    pub(super) received: Duration,
+    /// Data waits for its acknowledgement.
+    pub(super) waits: bool,
+}
+
+impl Activity {
+    /// `None` if the kernel doesn't say.
+    fn of(body: &[u8]) -> Result<Option<Activity>, WireError> {
+        let list = attributes(body.get(MESSAGE_LEN..).unwrap_or_default())?;
+        let info = find(&list, INET_DIAG_INFO);
+        let number = |at: usize| {
+            let bytes = info?.payload.get(at..at + 4)?;
+            Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+        };
+        let youngest = LAST_RECEIVED.into_iter().filter_map(number).min();
+        Ok(youngest.map(|age| Activity {
+            received: Duration::from_millis(age.into()),
+            waits: number(UNACKNOWLEDGED).is_some_and(|segments| segments > 0),
+        }))
+    }
+
+    /// A packet has come in a moment ago.
+    pub(super) fn is_alive(&self) -> bool {
+        self.received < ALIVE_WITHIN
+    }
 }

@@ -21,9 +21,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::time::Duration;
 
 use super::conntrack::Conntrack;
-use super::destroyer::{ALIVE_WITHIN, destroy};
+use super::destroyer::{ALIVE_WITHIN, Activity, destroy};
 use super::ends::Ends;
 use super::entry::{self, Tracked};
 use super::error::{FlowError, failed};
@@ -47,6 +48,10 @@ const OPEN: [u8; 3] = [ESTABLISHED, 4, 5];
 /// (nf_conntrack_tcp_timeout_unacknowledged, net/netfilter/nf_conntrack_proto_tcp.c).
 const UNANSWERED: u32 = 300;
 
+/// The time without any packet from the server after which data counts as unanswered in later rounds: three
+/// repetitions on a path with a short round trip.
+const UNANSWERED_FOR: Duration = Duration::from_secs(2);
+
 /// The flows of each kind that are ended together, some 10 MB of memory: the listing waits meanwhile. Each
 /// batch of open connections costs a listing of the sockets.
 const BATCH: usize = 65_536;
@@ -62,8 +67,17 @@ pub struct Ended {
     pub forwarded: u32,
     /// Open connections that still receive packets, and go on.
     pub alive: u32,
+    /// Open connections about which this round has not asked, or that wait for nothing.
+    pub others: u32,
     /// Open connections whose socket the kernel cannot destroy, or that no rule resets.
     pub left: u32,
+}
+
+impl Ended {
+    /// True if no flow was ended.
+    pub fn is_none(&self) -> bool {
+        self.begun_anew == 0 && self.connections == 0 && self.forwarded == 0
+    }
 }
 
 impl fmt::Display for Ended {
@@ -74,6 +88,7 @@ impl fmt::Display for Ended {
             forwarded,
             alive,
             left,
+            others: _,
         } = self;
         write!(
             f,
@@ -174,14 +189,21 @@ impl Ending {
         let state = tcp_state(&flow, &more)?;
         let opening = state.is_some_and(|state| OPENING.contains(&state));
         let all = self.flows == Stuck::All;
+        let is_open = state.is_some_and(|state| OPEN.contains(&state));
         let is_translated = flow.reply != flow.original.reversed();
         if let Some(ended) = self.mark.filter(|_| opening && !is_translated) {
             self.begin_anew(&flow, ended);
         } else if opening || (all && flow.protocol != TCP) {
             self.forgotten.push(request::delete(&flow));
-        } else if all && state.is_some_and(|state| OPEN.contains(&state)) {
+        } else if is_open && self.flows == Stuck::Opening {
+            self.ended.others += 1;
+        } else if is_open {
+            let goes_on = match self.flows {
+                Stuck::All => self.fresh.is_answered(&more),
+                Stuck::Opening | Stuck::Unanswered => !self.fresh.is_unanswered(&more),
+            };
             // A half-closed connection ends within two minutes, and its lifetime tells nothing.
-            if state != Some(ESTABLISHED) || self.fresh.is_answered(&more) {
+            if state != Some(ESTABLISHED) || goes_on {
                 self.moving.insert(flow.original);
             }
             self.open.insert(flow.original, flow);
@@ -216,7 +238,13 @@ impl Ending {
     fn end_open(&mut self) -> Result<(), FlowError> {
         let mut open = std::mem::take(&mut self.open);
         let moving = std::mem::take(&mut self.moving);
-        let sockets = destroy(&open).map_err(failed("destroy the sockets of open connections"))?;
+        let sockets = match self.flows {
+            Stuck::All => destroy(&open, Activity::is_alive),
+            Stuck::Opening | Stuck::Unanswered => destroy(&open, |socket| {
+                !socket.waits || socket.received < UNANSWERED_FOR
+            }),
+        };
+        let sockets = sockets.map_err(failed("destroy the sockets of open connections"))?;
         let all = count(open.len());
         open.retain(|ends, _| !sockets.of_host.contains(ends));
         let forwarded = open.len();
@@ -233,7 +261,10 @@ impl Ending {
         let left = all.saturating_sub(sockets.destroyed + written.updated + alive);
         self.ended.connections += sockets.destroyed;
         self.ended.forwarded += written.updated;
-        self.ended.alive += alive;
+        match self.flows {
+            Stuck::All => self.ended.alive += alive,
+            Stuck::Opening | Stuck::Unanswered => self.ended.others += alive,
+        }
         self.ended.left += left;
         written.failure.map_or(Ok(()), Err)
     }
@@ -243,7 +274,7 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// The lifetime of an entry of an open connection whose last packet was an answer, a moment ago.
+/// The lifetime of an entry of an open connection, which tells whether the last packet was an answer.
 ///
 /// Conntrack shortens the lifetime to [`UNANSWERED`] while data of either side waits for its
 /// acknowledgement, and sets the whole lifetime with each other packet.
@@ -264,6 +295,14 @@ impl Fresh {
             .established
             .saturating_sub(ALIVE_WITHIN.as_secs() as u32);
         left.is_some_and(|left| left > UNANSWERED && left >= least)
+    }
+
+    /// True if data waits for its acknowledgement, and no packet has passed for some time. Never true where
+    /// an idle connection has such a lifetime too.
+    fn is_unanswered(&self, more: &[Attribute<'_>]) -> bool {
+        let left = find(more, CTA_TIMEOUT).and_then(|seconds| seconds.be32());
+        let most = UNANSWERED - UNANSWERED_FOR.as_secs() as u32;
+        self.established > UNANSWERED && left.is_some_and(|left| left <= most)
     }
 }
 
@@ -289,8 +328,16 @@ mod tests {
             assert_eq!(fresh.is_answered(&list), alive, "{left}");
         }
         assert!(!fresh.is_answered(&[]), "unknown");
+        assert!(!fresh.is_unanswered(&[]), "unknown");
+        for (left, unanswered) in [(432_000, false), (300, false), (299, false), (298, true)] {
+            let list = Attributes::new().put_be32(CTA_TIMEOUT, left).into_bytes();
+            let list = attributes(&list).unwrap();
+            assert_eq!(fresh.is_unanswered(&list), unanswered, "{left}");
+        }
         let short = Fresh { established: 300 };
         let list = Attributes::new().put_be32(CTA_TIMEOUT, 300).into_bytes();
         assert!(!short.is_answered(&attributes(&list).unwrap()));
+        let list = Attributes::new().put_be32(CTA_TIMEOUT, 200).into_bytes();
+        assert!(!short.is_unanswered(&attributes(&list).unwrap()), "idle");
     }
 }
