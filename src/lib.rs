@@ -62,3 +62,4 @@ pub mod cli;
 pub mod commands;
 pub mod reconcile;
 pub mod status;
+pub mod vpc;

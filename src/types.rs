@@ -111,6 +111,8 @@ macro_rules! name_type {
     };
 }
 
+pub(crate) use name_type;
+
 name_type!(
     /// An AWS region such as `us-east-1`, as in the `region` field of `ip-ranges.json`.
     Region
@@ -134,6 +136,8 @@ macro_rules! number_type {
         }
     };
 }
+
+pub(crate) use number_type;
 
 number_type!(
     /// `syncToken` of `ip-ranges.json`: the publication time in seconds since the epoch

@@ -38,7 +38,7 @@ const ROOMS: [&[&str]; 11] = [
     ],
     &["kernel"],
     &["apply", "verify", "journal", "pinned"],
-    &["reconcile"],
+    &["reconcile", "vpc"],
     &["status"],
     &["agent"],
     &["cli", "commands"],

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 24] = [
+const PURE: [&str; 26] = [
     "words",
     "types",
     "degraded",
@@ -30,6 +30,8 @@ const PURE: [&str; 24] = [
     "status/metrics",
     "status/text",
     "columns",
+    "vpc/calls",
+    "vpc/objects",
 ];
 
 /// The parts of the settings that read the disk.

@@ -1,0 +1,1 @@
+//! The client of EC2's Query API.
