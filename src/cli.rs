@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Overrides, Role, own_region};
+use crate::config::{AnyRole, Overrides, own_region};
 use crate::types::{Region, SyncToken};
 pub use args::{
     BlockedArgs, DrainArgs, FlowsArgs, FlushArgs, HistoryArgs, KickArgs, ProbeArgs, ShutArgs,
@@ -278,13 +278,16 @@ pub enum RoleArg {
     Host,
     /// The NAT instance itself.
     Nat,
+    /// A process anywhere that maintains a VPC's route tables.
+    Vpc,
 }
 
-impl From<RoleArg> for Role {
-    fn from(role: RoleArg) -> Role {
+impl From<RoleArg> for AnyRole {
+    fn from(role: RoleArg) -> AnyRole {
         match role {
-            RoleArg::Host => Role::Host,
-            RoleArg::Nat => Role::Nat,
+            RoleArg::Host => AnyRole::Host,
+            RoleArg::Nat => AnyRole::Nat,
+            RoleArg::Vpc => AnyRole::Vpc,
         }
     }
 }
@@ -293,7 +296,7 @@ impl CommonArgs {
     /// Settings that beat the config file.
     pub fn overrides(&self) -> Overrides {
         Overrides {
-            role: self.role.map(Role::from),
+            role: self.role.map(AnyRole::from),
             source: self.source.clone(),
             regions: self.region.clone(),
             services: self.service.clone(),

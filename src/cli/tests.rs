@@ -85,7 +85,7 @@ fn reconcile_flags_reach_the_settings() {
     assert_eq!(cli.verbose, 2);
     assert_eq!(cli.command.name(), "reconcile");
     let overrides = cli.command.overrides();
-    assert_eq!(overrides.role, Some(Role::Nat));
+    assert_eq!(overrides.role, Some(AnyRole::Nat));
     assert_eq!(overrides.source, ["u", "v"]);
     assert_eq!(overrides.regions, ["us-east-1", "eu-west-1"]);
     assert_eq!(overrides.services, ["S3"]);

@@ -248,7 +248,7 @@ const SLIPS: [&str; 24] = [
 
 /// The keys whose own value the program refuses for more than its form: numbers inside of texts,
 /// and combinations.
-const JUDGED_BEYOND_FORM: [&str; 28] = [
+const JUDGED_BEYOND_FORM: [&str; 32] = [
     "agent.metrics",
     "agent.resync",
     "agent.stale.alarm",
@@ -277,6 +277,10 @@ const JUDGED_BEYOND_FORM: [&str; 28] = [
     "probe.timeout",
     "source.refresh",
     "source.timeout",
+    "vpc_plane.deadline",
+    "vpc_plane.headroom",
+    "vpc_plane.quota",
+    "vpc_plane.writes_per_second",
 ];
 
 #[test]

@@ -90,12 +90,33 @@ impl ConfigOrigin {
 }
 
 impl Loaded {
+    /// The refusal of a command that asks a kernel.
+    fn vpc_role_error(&self) -> ConfigError {
+        let file = self.file.as_ref();
+        let problem = Problem {
+            key: "role".to_owned(),
+            place: None,
+            message:
+                "role = \"vpc\" changes route tables of a VPC and no kernel, and this command \
+                      asks this machine's kernel: run it with a config of role \"host\" or \"nat\""
+                    .to_owned(),
+        };
+        ConfigError {
+            origin: file.map_or_else(|| "the flags".to_owned(), |file| file.display().to_string()),
+            problems: vec![problem],
+            unlisted: 0,
+        }
+    }
+
     /// The role, for commands that need a role.
     ///
     /// # Errors
     /// Neither the file nor a flag sets the role.
     pub fn role(&self) -> Result<Role, ConfigError> {
         self.config.role.ok_or_else(|| {
+            if self.config.vpc_role {
+                return self.vpc_role_error();
+            }
             let (origin, place) = match &self.file {
                 Some(file) => (file.display().to_string(), "in the file".to_owned()),
                 None => ("no config file".to_owned(), format!("in {DEFAULT_FILE}")),

@@ -18,6 +18,7 @@ mod parse;
 mod probe;
 mod protocols;
 mod reader;
+mod role;
 mod schema;
 mod slips;
 mod syntax;
@@ -27,21 +28,22 @@ mod texts;
 mod units;
 mod validate;
 mod values;
+mod vpc_plane;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
-
 pub use error::{ConfigError, Place, Problem};
 pub use gateways::{Gateway, Spread};
+use ipnet::IpNet;
 pub use parse::{Overrides, keys, parse, parse_readable_part, parse_with};
 pub use probe::{ProbeConfig, Target, TargetHost, target as probe_target};
+pub use role::{AnyRole, Role};
 pub use texts::own_region;
 pub use units::duration;
+pub use vpc_plane::{DriftUse, PlaneMode, TableSelector, VpcPlaneConfig};
 
 use crate::types::{
     BackendKind, Family, PathMask, PerFamily, Priority, Protocol, Region, Service, TableId,
@@ -68,17 +70,6 @@ macro_rules! settings {
     };
 }
 use settings;
-
-/// The role of this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// A server behind a NAT instance.
-    Host,
-    Nat,
-}
-
-words!(Role { Host => "host", Nat => "nat" });
 
 /// A configured value, or `auto`: detected at each pass, from the host or the metadata service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -378,8 +369,11 @@ settings! {
     /// All settings. A value of this type has passed every check of `validate`.
     #[derive(Debug, Clone, PartialEq)]
     pub struct Config {
-        /// `None` only for commands without need of a role (`flush`, `ranges`, `history`).
+        /// `None` in the vpc role, and for commands without need of a role (`flush`, `ranges`,
+        /// `history`).
         pub role: Option<Role> = None,
+        /// `role = "vpc"`: this process changes a VPC's route tables and no kernel. `role` is `None` then.
+        pub vpc_role: bool = false,
         pub source: SourceConfig = SourceConfig::default(),
         pub select: SelectConfig = SelectConfig::default(),
         pub guard: GuardConfig = GuardConfig::default(),
@@ -393,5 +387,6 @@ settings! {
         pub metadata: MetadataUse = MetadataUse::default(),
         pub kernel: KernelConfig = KernelConfig::default(),
         pub agent: AgentConfig = AgentConfig::default(),
+        pub vpc_plane: VpcPlaneConfig = VpcPlaneConfig::default(),
     }
 }

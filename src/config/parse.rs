@@ -9,13 +9,13 @@ use super::reader::Reader;
 use super::schema::read;
 use super::slips;
 use super::texts::{region, service};
-use super::{AutoOr, Config, ConfigError, Role, gateways, validate};
+use super::{AnyRole, AutoOr, Config, ConfigError, gateways, validate};
 
 /// Settings from the command line. Each beats the file, and passes the same checks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Overrides {
     /// `--role`
-    pub role: Option<Role>,
+    pub role: Option<AnyRole>,
     /// `--source`, in order; empty for none.
     pub source: Vec<String>,
     /// `--region`, `auto` allowed; empty for none.
@@ -96,8 +96,8 @@ pub fn keys() -> Vec<&'static str> {
 
 /// Replaces settings with the values of flags.
 fn override_with(reader: &mut Reader<'_>, config: &mut Config, flags: &Overrides) {
-    if flags.role.is_some() {
-        config.role = flags.role;
+    if let Some(role) = flags.role {
+        config.set_role(role);
     }
     if let Some(state_dir) = &flags.state_dir {
         config.source.state_dir = state_dir.clone();

@@ -14,7 +14,7 @@ use super::values::{
     all_or_auto, auto_or, auto_or_boolean, boolean, integer, mask, mss, nat_bypass, price, table,
     text, time, unknown_word, with_unit, word,
 };
-use super::{AutoOr, Config, Role, gateways, validate};
+use super::{AnyRole, AutoOr, Config, gateways, validate, vpc_plane};
 use crate::types::{BackendKind, Family};
 use crate::words::Words as _;
 
@@ -50,15 +50,25 @@ macro_rules! keys {
 
 /// Reads every key into the settings; problems stay in the reader.
 pub(super) fn read(reader: &mut Reader<'_>, config: &mut Config) {
-    reader.value("role", "\"host\" or \"nat\"", &mut config.role, |value| {
-        word::<Role>(value).map(Some)
-    });
+    read_role(reader, config);
     read_document(reader, config);
     read_paths(reader, config);
     read_probe(reader, config);
     read_nat(reader, config);
     read_kernel(reader, config);
     read_agent(reader, config);
+    vpc_plane::read(reader, config);
+}
+
+fn read_role(reader: &mut Reader<'_>, config: &mut Config) {
+    let mut role = None;
+    let words = "\"host\", \"nat\" or \"vpc\"";
+    reader.value("role", words, &mut role, |value| {
+        word::<AnyRole>(value).map(Some)
+    });
+    if let Some(role) = role {
+        config.set_role(role);
+    }
 }
 
 fn read_document(reader: &mut Reader<'_>, config: &mut Config) {

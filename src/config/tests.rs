@@ -194,7 +194,7 @@ rolle = "host" → rolle: unknown key; did you mean "role"?
 role = "host"\nrole = "nat" → test.toml:2:1 ¦ not valid TOML ¦ duplicate key
 # Wrong types.
 select.services = "S3" → expected a list such as ["S3"], found the string "S3"
-role = 1 → expected "host" or "nat", found the integer 1
+role = 1 → expected "host", "nat" or "vpc", found the integer 1
 source.url = [1] → source.url: expected a URL or path, or a list of them, found the integer 1
 guard.max_prefixes = true → expected a whole number such as 5000, found the boolean true
 guard.max_prefixes = 1.5 → expected a whole number such as 5000, found the number 1.5
@@ -211,8 +211,8 @@ source.refresh = "5ms" → "5ms" is too short: at least "1s"
 source.timeout = "0s" → too short: at least "1ms"
 source.max_bytes = "0B" → 0 bytes would refuse every document
 # Words.
-role = "Host" → "Host" is not one of "host", "nat"; did you mean "host"?
-role = "router" → "router" is not one of "host", "nat"
+role = "Host" → "Host" is not one of "host", "nat", "vpc"; did you mean "host"?
+role = "router" → "router" is not one of "host", "nat", "vpc"
 egress.when_down = "unreachabel" → did you mean "unreachable"?
 nat.backend = "nft" → "nft" is not one of "auto", "nftables", "iptables"
 kernel.manage = ["ip_foward"] → did you mean "ip_forward"?
@@ -379,7 +379,7 @@ fn unreadable_key_causes_no_further_problem() {
 fn flags_beat_the_file_and_are_checked() {
     let text = "role = \"nat\"\n[select]\nregions = [\"eu-west-1\"]\n";
     let flags = Overrides {
-        role: Some(Role::Host),
+        role: Some(AnyRole::Host),
         source: vec!["examples/ip-ranges.json".to_owned()],
         regions: vec!["auto".to_owned(), "us-east-1".to_owned()],
         services: vec!["EC2".to_owned()],

@@ -2,6 +2,7 @@
 
 mod enforced;
 mod gateways;
+mod vpc_plane;
 
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -49,6 +50,7 @@ pub(super) fn mistakes(config: &Config) -> Vec<Mistake> {
     }
     found.nat(config);
     found.agent(config);
+    found.vpc_plane(config);
     found.0
 }
 
