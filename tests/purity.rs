@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 26] = [
+const PURE: [&str; 34] = [
     "words",
     "types",
     "degraded",
@@ -31,7 +31,15 @@ const PURE: [&str; 26] = [
     "status/text",
     "columns",
     "vpc/calls",
+    "vpc/drift",
+    "vpc/goal",
+    "vpc/lint",
     "vpc/objects",
+    "vpc/observed",
+    "vpc/plan",
+    "vpc/quota",
+    "vpc/step",
+    "vpc/tags",
 ];
 
 /// The parts of the settings that read the disk.

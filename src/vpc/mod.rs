@@ -4,5 +4,13 @@
 //! by a customer-managed prefix list of each family and one route to it in each route table.
 
 pub mod calls;
+pub mod drift;
 pub mod ec2;
+pub mod goal;
+mod lint;
 pub mod objects;
+pub mod observed;
+pub mod plan;
+pub mod quota;
+pub mod step;
+pub mod tags;

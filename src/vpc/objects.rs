@@ -246,3 +246,20 @@ pub struct RouteTable {
     /// The main table: every subnet without a table of its own has this one.
     pub is_main: bool,
 }
+
+impl VpcRoute {
+    /// True for a route of the VPC's own networks.
+    pub fn is_local(&self) -> bool {
+        let target = self.target.as_ref();
+        target.is_some_and(|target| target.kind == TargetKind::Local)
+            || self.origin == RouteOrigin::CreateRouteTable
+    }
+}
+
+impl RouteTable {
+    /// The route to a destination.
+    pub fn route_to(&self, destination: &RouteDestination) -> Option<&VpcRoute> {
+        let mut routes = self.routes.iter();
+        routes.find(|route| route.destination == *destination)
+    }
+}

@@ -1,0 +1,217 @@
+//! The steps of a plan, and the calls that carry them out.
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::calls::Call;
+use super::objects::{
+    Entry, ListId, PrefixList, RouteDestination, RouteTableId, RouteTarget, Tags,
+};
+use super::tags;
+use crate::types::{Family, PerFamily, SyncToken};
+
+/// One step: one changing call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Creates our list, with the first entries.
+    CreateList {
+        family: Family,
+        name: String,
+        max_entries: u32,
+        entries: Vec<Entry>,
+        tags: Tags,
+    },
+    /// Raises `MaxEntries`; a call of its own.
+    ResizeList {
+        family: Family,
+        from: u32,
+        to: u32,
+    },
+    /// Marks the list with the document, before its entries change.
+    RaiseToken {
+        family: Family,
+        from: Option<SyncToken>,
+        to: SyncToken,
+    },
+    /// Removes the marks of older documents.
+    DropTokens {
+        family: Family,
+        keys: Vec<String>,
+    },
+    ModifyEntries {
+        family: Family,
+        add: Vec<Entry>,
+        remove: Vec<IpNet>,
+    },
+    /// Leads our list to the target.
+    CreateRoute {
+        family: Family,
+        table: RouteTableId,
+        target: RouteTarget,
+    },
+    /// Leads our list to another target; the list is never without one.
+    ReplaceRoute {
+        family: Family,
+        table: RouteTableId,
+        from: String,
+        target: RouteTarget,
+    },
+    DeleteRoute {
+        family: Family,
+        table: RouteTableId,
+    },
+    DeleteList {
+        family: Family,
+    },
+}
+
+/// Our lists, as last described.
+pub type KnownLists = PerFamily<Option<PrefixList>>;
+
+impl Step {
+    /// The family.
+    pub fn family(&self) -> Family {
+        match self {
+            Step::CreateList { family, .. }
+            | Step::ResizeList { family, .. }
+            | Step::RaiseToken { family, .. }
+            | Step::DropTokens { family, .. }
+            | Step::ModifyEntries { family, .. }
+            | Step::CreateRoute { family, .. }
+            | Step::ReplaceRoute { family, .. }
+            | Step::DeleteRoute { family, .. }
+            | Step::DeleteList { family } => *family,
+        }
+    }
+
+    /// True for a step that later steps of the family build on; false for a step of one table.
+    pub fn concerns_list(&self) -> bool {
+        !matches!(
+            self,
+            Step::CreateRoute { .. } | Step::ReplaceRoute { .. } | Step::DeleteRoute { .. }
+        )
+    }
+
+    /// The call of the step. `None` if the step needs a list, and no list is known.
+    pub fn call(&self, lists: &KnownLists, client_token: &str) -> Option<Call> {
+        let list = lists.get(self.family()).as_ref();
+        let to_list = |list: &ListId| RouteDestination::List(list.clone());
+        Some(match self {
+            Step::CreateList {
+                family,
+                name,
+                max_entries,
+                entries,
+                tags,
+            } => Call::CreateList {
+                name: name.clone(),
+                family: *family,
+                max_entries: *max_entries,
+                entries: entries.clone(),
+                tags: tags.clone(),
+                client_token: client_token.to_owned(),
+            },
+            Step::ResizeList { to, .. } => Call::ResizeList {
+                list: list?.id.clone(),
+                name: list?.name.clone(),
+                max_entries: *to,
+            },
+            Step::RaiseToken { to, .. } => Call::Tag {
+                resource: list?.id.0.clone(),
+                tags: tags::of_token(*to),
+            },
+            Step::DropTokens { keys, .. } => Call::Untag {
+                resource: list?.id.0.clone(),
+                keys: keys.clone(),
+            },
+            Step::ModifyEntries { add, remove, .. } => Call::ModifyEntries {
+                list: list?.id.clone(),
+                name: list?.name.clone(),
+                current: list?.version?,
+                add: add.clone(),
+                remove: remove.clone(),
+            },
+            Step::CreateRoute { table, target, .. } => Call::CreateRoute {
+                table: table.clone(),
+                destination: to_list(&list?.id),
+                target: target.clone(),
+            },
+            Step::ReplaceRoute { table, target, .. } => Call::ReplaceRoute {
+                table: table.clone(),
+                destination: to_list(&list?.id),
+                target: target.clone(),
+            },
+            Step::DeleteRoute { table, .. } => Call::DeleteRoute {
+                table: table.clone(),
+                destination: to_list(&list?.id),
+            },
+            Step::DeleteList { .. } => Call::DeleteList {
+                list: list?.id.clone(),
+            },
+        })
+    }
+
+    /// The step as JSON: `action`, `object`, `family`, and the fields of the object.
+    pub fn to_json(&self) -> Value {
+        let of = |action: &str, object: &str, more: Value| {
+            let mut fields = json!({
+                "action": action,
+                "object": object,
+                "family": self.family(),
+            });
+            if let (Some(fields), Value::Object(more)) = (fields.as_object_mut(), more) {
+                fields.extend(more);
+            }
+            fields
+        };
+        let cidrs = |entries: &[Entry]| -> Vec<String> {
+            entries.iter().map(|entry| entry.cidr.to_string()).collect()
+        };
+        match self {
+            Step::CreateList {
+                name,
+                max_entries,
+                entries,
+                ..
+            } => of(
+                "add",
+                "prefix_list",
+                json!({"name": name, "max_entries": max_entries, "entries": cidrs(entries)}),
+            ),
+            Step::ResizeList { from, to, .. } => of(
+                "replace",
+                "prefix_list",
+                json!({"max_entries_before": from, "max_entries": to}),
+            ),
+            Step::RaiseToken { from, to, .. } => of(
+                "replace",
+                "token",
+                json!({"token_before": from, "token": to}),
+            ),
+            Step::DropTokens { keys, .. } => of("delete", "token", json!({"keys": keys})),
+            Step::ModifyEntries { add, remove, .. } => of(
+                "replace",
+                "entries",
+                json!({
+                    "add": cidrs(add),
+                    "remove": remove.iter().map(IpNet::to_string).collect::<Vec<_>>(),
+                }),
+            ),
+            Step::CreateRoute { table, target, .. } => {
+                of("add", "route", json!({"table": table, "target": target.id}))
+            }
+            Step::ReplaceRoute {
+                table,
+                from,
+                target,
+                ..
+            } => of(
+                "replace",
+                "route",
+                json!({"table": table, "target_before": from, "target": target.id}),
+            ),
+            Step::DeleteRoute { table, .. } => of("delete", "route", json!({"table": table})),
+            Step::DeleteList { .. } => of("delete", "prefix_list", json!({})),
+        }
+    }
+}
