@@ -8,7 +8,7 @@ use super::memory::Memory;
 use super::report::Laps;
 use super::sources::SourceAnswer;
 use super::stored::{LastKnownGood, OnDisk, ReadAhead};
-use super::{Asking, FetchOutcome, Job, PassError, View, instance};
+use super::{Asking, FetchOutcome, Job, PassError, View};
 use crate::clock;
 use crate::config::{AutoOr, Config};
 use crate::guard::{
@@ -19,7 +19,7 @@ use crate::notes::Notes;
 use crate::ranges::{BadRow, Document, DocumentError, Selection, Selector, select_lenient};
 use crate::source::Fetched;
 use crate::state::store::{Meta, Store, Stored};
-use crate::types::{Family, METADATA, PerFamily, SyncToken};
+use crate::types::{Family, PerFamily, SyncToken};
 
 /// The answer of the source, compared with the documents on disk.
 pub(super) enum Answer {
@@ -101,6 +101,18 @@ impl Answer {
     }
 }
 
+/// The facts that the judgement of a document depends on, apart from the documents.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub selector: Selector,
+    /// An error if a selected region is unknown, with the reason.
+    pub region: Result<(), Option<String>>,
+    /// Addresses that no document may put on the bypass path.
+    pub environment: Environment,
+    /// The prefixes that lead to the bypass path now.
+    pub present: PerFamily<Vec<IpNet>>,
+}
+
 /// The result of the first stages.
 pub(super) struct Seen {
     pub view: View,
@@ -169,24 +181,24 @@ impl Documents {
 pub(super) fn find(
     job: Job<'_>,
     store: &Store,
-    view: &View,
+    ground: &Ground,
     (source, read_ahead): (Option<SourceAnswer>, ReadAhead),
     memory: Option<&mut Memory>,
     laps: &mut Laps,
 ) -> Result<(Documents, Notes), PassError> {
-    let selector = instance::selector(job.config, view.instance.as_ref());
+    let selector = ground.selector.clone();
     let recalling = (memory.as_deref(), &selector, source.is_some());
     let (on_disk, notes) = OnDisk::read(store, job.options, read_ahead, recalling)?;
     let answer = Answer::of(source, &on_disk);
     laps.end("source");
-    let documents = judge_documents(job, view, selector, on_disk, answer, memory)?;
+    let documents = judge_documents(job, ground, selector, on_disk, answer, memory)?;
     laps.end("guard");
     Ok((documents, notes))
 }
 
 fn judge_documents(
     job: Job<'_>,
-    view: &View,
+    ground: &Ground,
     selector: Selector,
     mut on_disk: OnDisk,
     mut answer: Answer,
@@ -223,10 +235,17 @@ fn judge_documents(
         Answer::Document(meta, _) => Some(meta.url.as_str()),
         _ => on_disk.held.as_ref().map(|held| held.meta().url.as_str()),
     };
-    let mut judgement = ask_guard(job, view, &selector, &on_disk, candidates, (source, token))?;
-    let region_is_known = instance::regions(job.config, view.instance.as_ref()).is_some();
-    let complaint = if let (false, Some(error)) = (region_is_known, &view.instance_error) {
-        Some(PassError::NoRegion(error.to_string()))
+    let mut judgement = ask_guard(
+        job,
+        ground,
+        &selector,
+        &on_disk,
+        candidates,
+        (source, token),
+    )?;
+    let region_is_known = ground.region.is_ok();
+    let complaint = if let Err(Some(error)) = &ground.region {
+        Some(PassError::NoRegion(error.clone()))
     } else {
         complaint(&judgement, &answer)
     };
@@ -264,7 +283,7 @@ fn judge_documents(
 /// Lets the guard judge the answer, the held document and the last known good.
 fn ask_guard(
     job: Job<'_>,
-    view: &View,
+    ground: &Ground,
     selector: &Selector,
     on_disk: &OnDisk,
     (fetch, held, last_good): (Fetch<'_>, Option<&Document<'_>>, LastGood<'_>),
@@ -277,7 +296,7 @@ fn ask_guard(
     let kernel_prefixes = if alone {
         PerFamily::default()
     } else {
-        view.kernel_prefixes()
+        ground.present.clone()
     };
     let state = rebased(&on_disk.guard);
     judge(&GuardInputs {
@@ -292,7 +311,7 @@ fn ask_guard(
         selector,
         include: &config.select.include,
         exclude: &config.select.exclude,
-        environment: &environment(config, view),
+        environment: &ground.environment,
         // A document judged alone counts as accepted, so that every prefix is listed.
         accept: fetched.filter(|_| alone).or(options.accept),
         kernel_prefixes: &kernel_prefixes,
@@ -365,28 +384,7 @@ fn fetch_outcome(answer: &Answer, judgement: &Judgement) -> FetchOutcome {
     }
 }
 
-/// Addresses that no document may put on the bypass path.
-fn environment(config: &Config, view: &View) -> Environment {
-    let facts = &view.facts;
-    let mut gateways: Vec<IpAddr> = Family::ALL
-        .into_iter()
-        .flat_map(|family| facts.defaults(family))
-        .filter_map(|route| route.gateway)
-        .collect();
-    gateways.extend(configured_gateways(config));
-    gateways.sort();
-    gateways.dedup();
-    Environment {
-        vpc_cidrs: view.vpc_cidrs.clone(),
-        own_addresses: facts.own_addresses(),
-        gateways,
-        name_servers: facts.name_servers.clone(),
-        sources: config.source.addresses(),
-        metadata: METADATA.to_vec(),
-    }
-}
-
-fn configured_gateways(config: &Config) -> Vec<IpAddr> {
+pub(super) fn configured_gateways(config: &Config) -> Vec<IpAddr> {
     let mut gateways: Vec<IpAddr> = config.egress.addresses().collect();
     for family in Family::ALL {
         if let AutoOr::Set(gateway) = config.bypass.gateway.get(family) {

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `pass.rs` | the pass: start reading here |
 //! | `gather.rs`, `fetch_path.rs`, `instance.rs`, `progress.rs` | questions to remote services, before the pass |
-//! | `stored.rs`, `documents.rs`, `memory.rs` | documents on disk, the judgement of the guard |
+//! | `stored.rs`, `documents.rs`, `ground.rs`, `memory.rs` | documents on disk, the judgement of the guard |
+//! | `elsewhere.rs` | the documents for a role without a kernel |
 //! | `observe.rs`, `drained.rs`, `diverted.rs`, `view.rs` | readings of the kernel, goals and plans |
 //! | `attempt.rs`, `fights.rs`, `flows.rs`, `present_paths.rs`, `rollback.rs`, `egress.rs` | changes to the kernel |
 //! | `shut.rs` | the egress before the first pass |
@@ -20,12 +21,14 @@ mod drained;
 mod drop_readings;
 mod dropped;
 mod egress;
+mod elsewhere;
 mod error;
 mod examine;
 mod fetch_path;
 mod fights;
 mod flows;
 mod gather;
+mod ground;
 mod in_force;
 pub mod instance;
 mod judged;
@@ -54,6 +57,7 @@ use crate::config::{Config, Role};
 use crate::kernel::privilege::has_net_admin;
 use crate::kernel::{Kernel, ObserveError};
 
+pub use elsewhere::{Elsewhere, Place, judge_elsewhere};
 pub use error::PassError;
 pub use examine::{Examined, examine};
 pub use gather::{Gathered, gather};

@@ -1,7 +1,7 @@
 //! The first stage of a pass: reads the kernel and the state dir, and lets the guard judge the
 //! document.
 
-use super::documents::{self, Seen};
+use super::documents::{self, Ground, Seen};
 use super::gather::Gathered;
 use super::instance::Metadata;
 use super::pass::Pass;
@@ -78,7 +78,7 @@ impl Pass<'_> {
             documents::find(
                 self.job,
                 &self.store,
-                &view,
+                &Ground::of(self.job.config, &view),
                 (gathered.source, gathered.read_ahead),
                 self.memory.as_deref_mut(),
                 &mut self.laps,

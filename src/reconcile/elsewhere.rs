@@ -1,0 +1,115 @@
+//! The documents and their judgement for a role without a kernel.
+
+use std::borrow::Cow;
+
+use ipnet::IpNet;
+
+use super::documents::{self, Documents, Ground};
+use super::gather::Gathered;
+use super::instance;
+use super::persist::{store_documents, store_silences};
+use super::report::Laps;
+use super::{FetchOutcome, Job, Options, PassError};
+use crate::config::{Config, Role};
+use crate::guard::{Environment, Judgement};
+use crate::notes::Notes;
+use crate::state::error::StateError;
+use crate::state::store::Store;
+use crate::types::{METADATA, PerFamily};
+
+/// The judged documents of a pass over a VPC.
+pub struct Elsewhere {
+    documents: Documents,
+    /// Notes of the source and of the guard.
+    pub notes: Notes,
+}
+
+/// The state of the place where the prefixes are in force.
+#[derive(Debug)]
+pub struct Place<'p> {
+    /// The prefixes in force.
+    pub present: &'p PerFamily<Vec<IpNet>>,
+    /// The VPC's networks, which no document may lead elsewhere.
+    pub vpc_cidrs: Vec<IpNet>,
+}
+
+/// Lets the guard judge gathered answers. The settings name their regions, without `auto`.
+///
+/// # Errors
+/// The guard state can't be read, or `--accept` names another document. Nothing may be changed then.
+pub fn judge_elsewhere(
+    config: &Config,
+    options: &Options,
+    gathered: Gathered,
+    place: Place<'_>,
+) -> Result<Elsewhere, PassError> {
+    let job = Job {
+        config,
+        // The role decides about the kernel alone.
+        role: Role::Host,
+        options,
+    };
+    let store = Store::open(&config.source.state_dir).with_sync(options.sync);
+    let mut notes = gathered.notes;
+    if options.mode.writes() {
+        notes.append(&mut store_silences(&store, &gathered.silences));
+    }
+    let ground = Ground {
+        selector: instance::selector(config, None),
+        region: Ok(()),
+        environment: Environment {
+            vpc_cidrs: place.vpc_cidrs,
+            own_addresses: Vec::new(),
+            gateways: Vec::new(),
+            name_servers: Vec::new(),
+            sources: config.source.addresses(),
+            metadata: METADATA.to_vec(),
+        },
+        present: place.present.clone(),
+    };
+    let answers = (gathered.source, gathered.read_ahead);
+    let mut laps = Laps::start();
+    let (documents, mut more) = documents::find(job, &store, &ground, answers, None, &mut laps)?;
+    notes.append(&mut more);
+    Ok(Elsewhere { documents, notes })
+}
+
+impl Elsewhere {
+    /// The judgement of the guard.
+    pub fn judgement(&self) -> &Judgement {
+        &self.documents.judgement
+    }
+
+    /// The result of asking the source.
+    pub fn fetch(&self) -> &FetchOutcome {
+        &self.documents.fetch
+    }
+
+    /// True if the guard held the same selection before, for the same reasons.
+    pub fn holds_as_before(&self) -> bool {
+        self.documents.holds_as_before()
+    }
+
+    /// The reason for which the memory of withdrawn prefixes cannot be read.
+    pub fn unreadable(&self) -> Option<Cow<'_, str>> {
+        let fault = self.documents.on_disk.unreadable.as_ref()?;
+        Some(Cow::Owned(fault.reason.clone()))
+    }
+
+    /// Stores the documents. Returns notes about failures without consequences.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn store(&self, config: &Config, options: &Options) -> Result<Notes, StateError> {
+        let store = Store::open(&config.source.state_dir).with_sync(options.sync);
+        store_documents(&store, &self.documents)
+    }
+
+    /// Ends a pass that brought everything else about.
+    ///
+    /// # Errors
+    /// No document is in force, and none is held.
+    pub fn complain(self) -> Result<(), PassError> {
+        self.documents.complain()
+    }
+}
