@@ -1,16 +1,16 @@
 //! Fetches a document over HTTP(S): conditional, bounded in time and size, with retries after
 //! transient failures.
 
-use std::error::Error as _;
 use std::sync::OnceLock;
 
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE,
     IF_NONE_MATCH, LAST_MODIFIED, LOCATION, RETRY_AFTER,
 };
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Response, StatusCode, Url};
 
 use super::answer::{Content, Validators};
+use super::client::{self, ClientSettings, chain};
 use super::coding;
 use super::error::Failure;
 use super::locator::{is_local, redacted, resolves_locally};
@@ -57,34 +57,13 @@ impl<'a> Clients<'a> {
     }
 
     fn build(&self, url: &Url, relay: Option<&Relay>) -> Result<Client, Failure> {
-        let mut builder = Client::builder()
-            .user_agent(&self.settings.user_agent)
-            .connect_timeout(self.settings.connect_timeout)
-            // `one_try` follows redirects.
-            .redirect(redirect::Policy::none());
-        if url.scheme() != "https" {
-            // Without root certificates, an https URL in this client fails instead of passing
-            // unverified.
-            builder = builder.tls_certs_only([]);
-        }
-        if let Some(relay) = relay {
-            builder = builder.unix_socket(relay.socket.as_str());
-        }
-        if relay.is_some() || !self.settings.proxies {
-            builder = builder.no_proxy();
-        }
-        builder
-            .build()
-            .map_err(|error| match tls::fault_of_variables() {
-                Some(fault) if url.scheme() == "https" => Failure::NoAuthorities(format!(
-                    "{fault}: correct the variable, or remove it to trust the system's list"
-                )),
-                None if url.scheme() == "https" => Failure::NoAuthorities(format!(
-                    "{}: install the package ca-certificates, or name a PEM file in SSL_CERT_FILE",
-                    chain(&error)
-                )),
-                _ => Failure::Client(chain(&error)),
-            })
+        let settings = ClientSettings {
+            user_agent: &self.settings.user_agent,
+            connect_timeout: self.settings.connect_timeout,
+            relay: relay.map(|relay| relay.socket.as_str()),
+            proxies: self.settings.proxies,
+        };
+        client::build(url, &settings)
     }
 }
 
@@ -322,25 +301,6 @@ fn transport(settings: &FetchSettings, error: &reqwest::Error) -> Failure {
         };
     }
     Failure::Broken(chain(error))
-}
-
-/// The causes of an error, without the first line: the first line repeats the URL with its
-/// credentials.
-pub(super) fn chain(error: &reqwest::Error) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // Several layers repeat the text of the layer below.
-        if !text.starts_with("client error") && parts.last() != Some(&text) {
-            parts.push(text);
-        }
-        cause = error.source();
-    }
-    if parts.is_empty() {
-        return "no further reason given".to_owned();
-    }
-    parts.join(": ")
 }
 
 fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {

@@ -22,7 +22,7 @@ pub(crate) use formats::{is_instance_id, mac_address};
 pub use machine::is_ec2;
 pub use settings::{BUDGET, IPV4_ENDPOINT, IPV6_ENDPOINT, ImdsSettings};
 
-use super::http::chain;
+use super::client::chain;
 use crate::facts::InstanceFacts;
 use crate::types::{PerFamily, Region};
 

@@ -5,6 +5,7 @@
 
 mod answer;
 pub mod child;
+mod client;
 mod coding;
 mod error;
 mod file;
@@ -20,6 +21,7 @@ mod retry;
 pub mod sandbox;
 mod settings;
 mod tls;
+pub mod web;
 
 use answer::Content;
 use locator::Locator;

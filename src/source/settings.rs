@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
+use super::client::USER_AGENT;
 use super::is_remote;
 use super::proxy::Proxy;
 use crate::config::SourceConfig;
@@ -61,7 +62,7 @@ impl FetchSettings {
             retry_silence: true,
             backoff_base: Duration::from_millis(500),
             max_wait: config.timeout,
-            user_agent: concat!("trailblazer/", env!("CARGO_PKG_VERSION")).to_owned(),
+            user_agent: USER_AGENT.to_owned(),
             proxies: true,
             mark: None,
         }

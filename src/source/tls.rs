@@ -51,12 +51,12 @@ fn explain(error: &TlsError) -> String {
                     names => format!("is for {}", shortened(&names.join(", "), 200)),
                 };
                 format!(
-                    "the server's certificate {names}, not for {}: correct the host in [source] url, or the certificate",
+                    "the server's certificate {names}, not for {}: correct the host in the URL, or the certificate",
                     name(expected)
                 )
             }
             Bad::NotValidForName => {
-                "the server's certificate is for another name: correct the host in [source] url, or the certificate".to_owned()
+                "the server's certificate is for another name: correct the host in the URL, or the certificate".to_owned()
             }
             Bad::ExpiredContext { time, not_after } => format!(
                 "the server's certificate expired at {}, and this host's clock says {}: renew the certificate, or set the clock",
