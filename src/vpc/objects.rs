@@ -227,10 +227,20 @@ pub enum RouteOrigin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VpcRoute {
     pub destination: RouteDestination,
-    /// `None` for a target of a later version of EC2.
+    /// `None` for a target of a later version of EC2. The interface, if the target is an instance.
     pub target: Option<RouteTarget>,
+    /// The instance of a target that is an interface or an instance.
+    pub instance: Option<String>,
     pub state: RouteState,
     pub origin: RouteOrigin,
+}
+
+impl VpcRoute {
+    /// True if the route leads to the target: an instance is described by its interface too.
+    pub fn leads_to(&self, target: &RouteTarget) -> bool {
+        self.target.as_ref() == Some(target)
+            || target.kind == TargetKind::Instance && self.instance.as_ref() == Some(&target.id)
+    }
 }
 
 /// A route table (`DescribeRouteTables`).
