@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 34] = [
+const PURE: [&str; 45] = [
     "words",
     "types",
     "degraded",
@@ -32,6 +32,17 @@ const PURE: [&str; 34] = [
     "columns",
     "vpc/calls",
     "vpc/drift",
+    "vpc/ec2/decode",
+    "vpc/ec2/endpoint",
+    "vpc/ec2/error",
+    "vpc/ec2/filter",
+    "vpc/ec2/pace",
+    "vpc/ec2/profile",
+    "vpc/ec2/request",
+    "vpc/ec2/settings",
+    "vpc/ec2/transport",
+    "vpc/ec2/verdict",
+    "vpc/ec2/xml",
     "vpc/goal",
     "vpc/lint",
     "vpc/objects",
