@@ -10,7 +10,7 @@ use crate::crates::{self, Crate};
 
 /// Of a crate's alternatives the first of these is taken: short notices first, since they can be
 /// given whole.
-const PREFERENCE: [&str; 9] = [
+const PREFERENCE: [&str; 10] = [
     "MIT",
     "ISC",
     "Zlib",
@@ -20,6 +20,7 @@ const PREFERENCE: [&str; 9] = [
     "Apache-2.0",
     "0BSD",
     "Unlicense",
+    "CC0-1.0",
 ];
 
 const OWN: &str = "LICENSE-MIT";
@@ -37,6 +38,8 @@ struct Stanza {
     files: String,
     copyright: Vec<String>,
     labels: Vec<String>,
+    /// The lines of a NOTICE file, which the Apache licence wants in every copy (section 4 d).
+    notice: Vec<String>,
 }
 
 /// A licence file, taken apart.
@@ -60,11 +63,13 @@ impl Licences {
             files: "*".to_owned(),
             copyright: own.copyright,
             labels: vec!["MIT".to_owned()],
+            notice: Vec::new(),
         });
         licences.stanzas.push(Stanza {
             files: format!("{}/library/*", crates::rustc()?),
             copyright: vec!["The Rust Project contributors".to_owned()],
             labels: vec!["MIT".to_owned()],
+            notice: Vec::new(),
         });
         for dependency in crates {
             licences.add(dependency)?;
@@ -105,6 +110,7 @@ impl Licences {
             files: format!("crates/{}/*", dependency.name),
             copyright: copyright.into_iter().collect(),
             labels,
+            notice: notice_lines(&dependency.directory)?,
         });
         Ok(())
     }
@@ -145,6 +151,9 @@ impl Licences {
             text.push_str(&format!("\nFiles: {}\n", stanza.files));
             text.push_str(&format!("Copyright: {}\n", stanza.copyright.join("\n ")));
             text.push_str(&format!("License: {}\n", stanza.labels.join(" and ")));
+            if !stanza.notice.is_empty() {
+                text.push_str(&format!("Comment: {}\n", stanza.notice.join("\n ")));
+            }
         }
         for (label, body) in &self.texts {
             let body = if label == "Apache-2.0" {
@@ -171,7 +180,7 @@ impl Licences {
         for stanza in self.stanzas.iter().skip(1) {
             let name = stanza.files.trim_end_matches("/*");
             text.push_str(&format!("\n{name}: {}\n", stanza.labels.join(" and ")));
-            for line in &stanza.copyright {
+            for line in stanza.copyright.iter().chain(&stanza.notice) {
                 text.push_str(&format!("    {line}\n"));
             }
         }
@@ -215,6 +224,17 @@ fn chosen(expression: &str) -> Result<Vec<&'static str>, Failure> {
         part.push(word);
     }
     Ok(ids.into_iter().collect())
+}
+
+/// The lines of a crate's NOTICE file.
+fn notice_lines(directory: &Path) -> Result<Vec<String>, Failure> {
+    let path = directory.join("NOTICE");
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let text = fs::read_to_string(path)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(lines.map(str::to_owned).collect())
 }
 
 /// Licence files by upper-case name, sorted.
