@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 45] = [
+const PURE: [&str; 46] = [
     "words",
     "types",
     "degraded",
@@ -45,6 +45,7 @@ const PURE: [&str; 45] = [
     "vpc/ec2/xml",
     "vpc/goal",
     "vpc/lint",
+    "vpc/lookup",
     "vpc/objects",
     "vpc/observed",
     "vpc/plan",

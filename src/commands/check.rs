@@ -1,7 +1,7 @@
 //! `trailblazer check`: reports obstacles on this host to the paths of the config. Changes nothing.
 
 mod agent;
-mod data;
+pub(super) mod data;
 mod host;
 mod judged;
 mod marks;
@@ -9,7 +9,7 @@ mod mss;
 mod networkd;
 mod paths;
 mod redirects;
-mod report;
+pub(super) mod report;
 mod reverse_path;
 mod rules;
 mod rulesets;
@@ -20,7 +20,7 @@ mod sysctls;
 mod unit;
 
 use super::boot::{AtBoot, UNIT};
-use super::{agent_health, print, settings_with_role};
+use super::{agent_health, print, role_of, settings, vpc};
 use crate::cli::CommonArgs;
 use crate::config::file::Loaded;
 use crate::config::{Config, Role};
@@ -36,11 +36,18 @@ const METADATA_ADVICE: &str =
 
 /// Runs `check` and returns the exit code.
 pub async fn run(arguments: &CommonArgs) -> u8 {
-    let (loaded, role) = match settings_with_role(&arguments.base, &arguments.overrides()) {
-        Ok(found) => found,
+    let loaded = match settings(&arguments.base, &arguments.overrides()) {
+        Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let report = check(&loaded, role).await;
+    let report = if loaded.config.vpc_role {
+        vpc::check(&loaded).await
+    } else {
+        match role_of(&loaded) {
+            Ok(role) => check(&loaded, role).await,
+            Err(code) => return code,
+        }
+    };
     print(
         arguments.base.output,
         || report.to_text(),

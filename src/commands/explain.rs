@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{broken_config, complain, print};
+use super::{broken_config, complain, print, role_of, vpc};
 use crate::cli::{Destination, ExplainArgs};
 use crate::degraded::Degradation;
 use crate::exit;
@@ -26,6 +26,7 @@ use crate::types::SyncToken;
 use answer::KernelAnswer;
 use candidates::Candidate;
 use ground::Ground;
+pub(super) use name::resolve;
 use probe::Probe;
 
 /// The output of the command.
@@ -54,9 +55,15 @@ pub async fn run(arguments: &ExplainArgs) -> u8 {
         complain(&"--probe needs one address or a name: a prefix has no address to connect to");
         return exit::USAGE;
     }
-    let found = broken_config::settings_and_role(&common.base, &common.overrides());
-    let (shown, role) = match found {
-        Ok(found) => found,
+    let shown = match broken_config::settings(&common.base, &common.overrides()) {
+        Ok(shown) => shown,
+        Err(code) => return code,
+    };
+    if shown.loaded.config.vpc_role {
+        return vpc::explain::run(arguments, &shown.loaded.config).await;
+    }
+    let role = match role_of(&shown.loaded) {
+        Ok(role) => role,
         Err(code) => return code,
     };
     let asking = if common.source.is_empty() {

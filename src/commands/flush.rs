@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::{complain, print, style};
+use super::{complain, print, style, vpc};
 use crate::apply::{ApplyError, apply};
 use crate::cli::FlushArgs;
 use crate::exit;
@@ -43,6 +43,9 @@ pub async fn run(arguments: &FlushArgs) -> u8 {
             return wrong.exit_code();
         }
     };
+    if known.config.vpc_role {
+        return vpc::flush(arguments, &known.config).await;
+    }
     let flushed = if arguments.drain {
         drain::run(&known, arguments).await
     } else if arguments.dry_run {

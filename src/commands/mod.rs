@@ -21,6 +21,7 @@ pub mod reconcile;
 mod released;
 pub mod shut;
 pub mod status;
+mod vpc;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;

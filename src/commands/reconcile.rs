@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{agent_health, complain, print, released, settings, settings_with_role, style};
+use super::{agent_health, complain, print, released, settings, settings_with_role, style, vpc};
 use crate::cli::ReconcileArgs;
 use crate::clock::unix_seconds;
 use crate::config::{Config, Role};
@@ -15,6 +15,13 @@ use crate::status::textfile;
 /// Runs a pass and prints the report.
 pub async fn run(arguments: &ReconcileArgs) -> u8 {
     let common = &arguments.common;
+    match settings(&common.base, &common.overrides()) {
+        Ok(loaded) if loaded.config.vpc_role => {
+            return vpc::reconcile(arguments, &loaded.config).await;
+        }
+        Ok(_) => {}
+        Err(code) => return code,
+    }
     let found = if arguments.cache_only {
         // Both roles use the same document, and a machine image has no role yet.
         settings(&common.base, &common.overrides())

@@ -367,10 +367,15 @@ fn name_of(step: &Value) -> String {
             named("gateway", "via "),
             named("device", "dev "),
             named("table", "table "),
+            named("target", "to "),
         ]
         .into_iter()
         .flatten()
         .collect(),
+        Some("entries") => {
+            let count = |name: &str| step.get(name).and_then(Value::as_array).map_or(0, Vec::len);
+            vec![format!("+{} -{}", count("add"), count("remove"))]
+        }
         Some("rule") => [text("family"), named("priority", "priority ")]
             .into_iter()
             .flatten()
@@ -382,7 +387,10 @@ fn name_of(step: &Value) -> String {
         .into_iter()
         .flatten()
         .collect(),
-        _ => ["backend", "id"].into_iter().filter_map(text).collect(),
+        _ => ["backend", "id", "name", "token"]
+            .into_iter()
+            .filter_map(text)
+            .collect(),
     };
     parts.join(" ")
 }

@@ -15,6 +15,7 @@
 //! | `diverted.json` | the families whose bypass path is down by the probes | `agent` |
 //! | `traffic.json` | the counts of lost counters | `agent` |
 //! | `dropped.json` | the packets dropped after all translation, as a one-shot pass has read them | `reconcile` |
+//! | `vpc.json` | the prefix lists as the last pass of the vpc role left them | `vpc` |
 //! | `journal.jsonl` | one line for each begin and end of a pass | `journal` |
 //! | `journal.jsonl.1` | the journal before the last rotation | `journal` |
 //! | `lock` | the mutual exclusion of passes | [`lock`] |
@@ -54,6 +55,7 @@ pub enum StateFile {
     Diverted,
     Traffic,
     Dropped,
+    Vpc,
     Journal,
     RotatedJournal,
     Lock,
@@ -62,7 +64,7 @@ pub enum StateFile {
 
 impl StateFile {
     /// Every file, in the order of the table above.
-    pub const ALL: [StateFile; 17] = [
+    pub const ALL: [StateFile; 18] = [
         StateFile::LastKnownGood,
         StateFile::Held,
         StateFile::Confirmed,
@@ -76,6 +78,7 @@ impl StateFile {
         StateFile::Diverted,
         StateFile::Traffic,
         StateFile::Dropped,
+        StateFile::Vpc,
         StateFile::Journal,
         StateFile::RotatedJournal,
         StateFile::Lock,
@@ -98,6 +101,7 @@ impl StateFile {
             StateFile::Diverted => "diverted.json",
             StateFile::Traffic => "traffic.json",
             StateFile::Dropped => "dropped.json",
+            StateFile::Vpc => "vpc.json",
             StateFile::Journal => "journal.jsonl",
             StateFile::RotatedJournal => "journal.jsonl.1",
             StateFile::Lock => "lock",

@@ -63,6 +63,18 @@ pub struct Sent {
     pub throttled: u64,
 }
 
+impl Sent {
+    /// The requests since an earlier reading.
+    #[must_use]
+    pub fn since(self, before: Sent) -> Sent {
+        Sent {
+            reads: self.reads - before.reads,
+            changes: self.changes - before.changes,
+            throttled: self.throttled - before.throttled,
+        }
+    }
+}
+
 /// The result of a call that changed something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Performed {

@@ -17,7 +17,7 @@ pub fn static_rivals(table: &RouteTable, goal: &FamilyGoal) -> Option<String> {
         let RouteDestination::Prefix(prefix) = &route.destination else {
             return None;
         };
-        let elsewhere = route.target.as_ref() != Some(&goal.target);
+        let elsewhere = !route.leads_to(&goal.target);
         let inside = goal.entries.iter().any(|entry| entry.cidr.contains(prefix));
         let target = route
             .target
@@ -53,7 +53,7 @@ pub fn list_rivals(
         let Some(other) = observed.others.get(list).filter(|_| !is_ours) else {
             continue;
         };
-        if route.target.as_ref() == Some(&goal.target) {
+        if route.leads_to(&goal.target) {
             continue;
         }
         let entries: PrefixSet = other.entries.iter().map(|entry| &entry.cidr).collect();

@@ -3,14 +3,22 @@
 //! The role has the same source, ranges and guard as the other roles. The kernel's place is taken
 //! by a customer-managed prefix list of each family and one route to it in each route table.
 
+pub mod apply;
 pub mod calls;
 pub mod drift;
 pub mod ec2;
+pub mod error;
+pub mod flush;
 pub mod goal;
 mod lint;
+pub mod lookup;
 pub mod objects;
+pub mod observe;
 pub mod observed;
+pub mod pass;
 pub mod plan;
 pub mod quota;
+pub mod report;
+pub mod session;
 pub mod step;
 pub mod tags;

@@ -328,7 +328,7 @@ impl Planner<'_> {
             let Some(route) = present else {
                 continue;
             };
-            if route.target.as_ref() != Some(&self.wanted.target) {
+            if !route.leads_to(&self.wanted.target) {
                 let from = route.target.as_ref();
                 plan.steps.push(Step::ReplaceRoute {
                     family: self.family,

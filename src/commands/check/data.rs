@@ -21,7 +21,7 @@ use crate::state::store::{Slot, Store};
 /// document during a replacement.
 const ROOM: u64 = 64 << 20;
 
-pub(super) fn all(config: &Config, report: &mut CheckReport) {
+pub(in crate::commands) fn all(config: &Config, report: &mut CheckReport) {
     if let Err(silent) = exists_in_time(&config.source.state_dir) {
         let advice = "check the disk, or the server of the network file system";
         return report.fail("state_dir", silent.to_string(), advice);

@@ -9,7 +9,7 @@ use crate::printable::escaped;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Severity {
+pub(in crate::commands) enum Severity {
     Ok,
     /// Works, but not in every situation, or differently than expected.
     Warn,
@@ -20,7 +20,7 @@ pub(super) enum Severity {
 words!(Severity { Ok => "ok", Warn => "warn", Fail => "fail" });
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct CheckResult {
+pub(in crate::commands) struct CheckResult {
     /// A stable name for scripts; several results may share a name.
     pub name: &'static str,
     #[serde(rename = "level")]
@@ -31,7 +31,7 @@ pub(super) struct CheckResult {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct CheckReport(pub Vec<CheckResult>);
+pub(in crate::commands) struct CheckReport(pub Vec<CheckResult>);
 
 impl CheckReport {
     fn push(&mut self, name: &'static str, severity: Severity, message: String) {
@@ -58,11 +58,11 @@ impl CheckReport {
         });
     }
 
-    pub(super) fn ok(&mut self, name: &'static str, message: impl Into<String>) {
+    pub(in crate::commands) fn ok(&mut self, name: &'static str, message: impl Into<String>) {
         self.push(name, Severity::Ok, message.into());
     }
 
-    pub(super) fn warn(
+    pub(in crate::commands) fn warn(
         &mut self,
         name: &'static str,
         message: impl Into<String>,
@@ -72,11 +72,15 @@ impl CheckReport {
     }
 
     /// A warning whose message names the remedy.
-    pub(super) fn warn_plain(&mut self, name: &'static str, message: impl Into<String>) {
+    pub(in crate::commands) fn warn_plain(
+        &mut self,
+        name: &'static str,
+        message: impl Into<String>,
+    ) {
         self.push(name, Severity::Warn, message.into());
     }
 
-    pub(super) fn fail(
+    pub(in crate::commands) fn fail(
         &mut self,
         name: &'static str,
         message: impl Into<String>,
@@ -86,7 +90,11 @@ impl CheckReport {
     }
 
     /// A failure whose message names the remedy.
-    pub(super) fn fail_plain(&mut self, name: &'static str, message: impl Into<String>) {
+    pub(in crate::commands) fn fail_plain(
+        &mut self,
+        name: &'static str,
+        message: impl Into<String>,
+    ) {
         self.push(name, Severity::Fail, message.into());
     }
 
@@ -95,11 +103,11 @@ impl CheckReport {
         same.count()
     }
 
-    pub(super) fn fails(&self) -> usize {
+    pub(in crate::commands) fn fails(&self) -> usize {
         self.count(Severity::Fail)
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    pub(in crate::commands) fn to_json(&self) -> Value {
         json!({
             "checks": self.0,
             "fails": self.fails(),
@@ -107,7 +115,7 @@ impl CheckReport {
         })
     }
 
-    pub(super) fn to_text(&self) -> String {
+    pub(in crate::commands) fn to_text(&self) -> String {
         let width = self.0.iter().map(|result| result.name.len()).max();
         let width = width.unwrap_or(0);
         let mut text = String::new();

@@ -18,7 +18,7 @@ const MOST: usize = 16;
 ///
 /// # Errors
 /// The reason, for people.
-pub(super) async fn resolve(name: &str) -> Result<Resolved, String> {
+pub(in crate::commands) async fn resolve(name: &str) -> Result<Resolved, String> {
     let failed = |why: &dyn std::fmt::Display| format!("cannot resolve {name}: {why}");
     let lookup = tokio::time::timeout(WITHIN, tokio::net::lookup_host((name, 443)));
     let what = format_args!("the name resolution of {name}");
@@ -49,7 +49,7 @@ pub(super) async fn resolve(name: &str) -> Result<Resolved, String> {
 
 /// The addresses of a name.
 #[derive(Debug)]
-pub(super) struct Resolved {
+pub(in crate::commands) struct Resolved {
     pub addresses: Vec<IpAddr>,
     /// Addresses beyond the bound of this command.
     pub left_out: usize,

@@ -1,0 +1,146 @@
+//! The commands in the vpc role: route tables of a VPC in place of this machine's kernel.
+
+mod check;
+pub(super) mod explain;
+
+pub(super) use check::run as check;
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{complain, print, style};
+use crate::cli::{FlushArgs, ReconcileArgs};
+use crate::config::Config;
+use crate::exit;
+use crate::journal::{Journal, PassId, Record};
+use crate::reconcile::{LOCK_WAIT, Mode, Options};
+use crate::state::lock::{FLUSH, PassLock};
+use crate::vpc::flush::{Flushed, flush as flush_vpc};
+use crate::vpc::pass::{PassMemory, pass};
+use crate::vpc::session::Session;
+use crate::vpc::step::Step;
+
+/// Opens a session. On failure prints the error and returns the exit code.
+async fn session(config: &Config) -> Result<Session, u8> {
+    Session::open(config).await.map_err(|error| {
+        complain(&error);
+        exit::FAILED
+    })
+}
+
+/// Runs a pass and prints the report.
+pub(super) async fn reconcile(arguments: &ReconcileArgs, config: &Config) -> u8 {
+    if arguments.cache_only || arguments.accept_region.is_some() || arguments.metrics_file.is_some()
+    {
+        complain(
+            &"--cache-only, --accept-region and --metrics-file are for roles with a kernel: leave them \
+              out with role = \"vpc\"",
+        );
+        return exit::USAGE;
+    }
+    let session = match session(config).await {
+        Ok(session) => session,
+        Err(code) => return code,
+    };
+    let options = Options {
+        mode: Mode::of(arguments.dry_run, false),
+        accept: arguments.accept,
+        ..Options::default()
+    };
+    let mut memory = PassMemory::default();
+    let report = pass(&session.ec2, &session.config, &options, &mut memory).await;
+    print(
+        arguments.common.base.output,
+        || report.to_text(style()),
+        || report.to_json(),
+    );
+    if let Some(error) = &report.error {
+        complain(error);
+    }
+    for missing in &report.degraded {
+        complain(&format!("degraded: {missing}"));
+    }
+    report.exit_code()
+}
+
+/// Takes our routes and lists away.
+pub(super) async fn flush(arguments: &FlushArgs, config: &Config) -> u8 {
+    if arguments.drain {
+        complain(&"--drain is for roles with a kernel: leave it out with role = \"vpc\"");
+        return exit::USAGE;
+    }
+    let session = match session(config).await {
+        Ok(session) => session,
+        Err(code) => return code,
+    };
+    let directory = &config.source.state_dir;
+    let lock = match arguments.dry_run {
+        true => Ok(None),
+        false => PassLock::acquire(directory, FLUSH, LOCK_WAIT).map(Some),
+    };
+    let lock = match lock {
+        Ok(lock) => lock,
+        Err(held) => {
+            complain(&held);
+            return exit::FAILED;
+        }
+    };
+    let started = Instant::now();
+    let result = flush_vpc(&session.ec2, &session.config, arguments.dry_run).await;
+    let (flushed, error) = match result {
+        Ok(flushed) => (flushed, None),
+        Err(error) => (Flushed::default(), Some(error.to_string())),
+    };
+    if lock.is_some_and(|lock| lock.failure().is_none()) {
+        let outcome = if error.is_some() { "failed" } else { "changed" };
+        let (now, took) = (Timestamp::now(), started.elapsed());
+        let record = Record::end(now, PassId::new(now), FLUSH, outcome, took)
+            .with_steps(flushed.steps.iter().map(Step::to_json))
+            .with_error(error.clone());
+        if let Err(error) = Journal::new(directory).append(&record) {
+            complain(&error);
+        }
+    }
+    let steps = || flushed.steps.iter().map(Step::to_json).collect::<Vec<_>>();
+    print(
+        arguments.base.output,
+        || text(&flushed, arguments.dry_run),
+        || {
+            json!({
+                "role": "vpc",
+                "dry_run": arguments.dry_run,
+                "steps": steps(),
+                "left": flushed.left,
+                "error": error,
+            })
+        },
+    );
+    match &error {
+        Some(error) => {
+            complain(error);
+            exit::FAILED
+        }
+        None => exit::OK,
+    }
+}
+
+fn text(flushed: &Flushed, dry_run: bool) -> String {
+    let mut lines: Vec<String> = flushed
+        .steps
+        .iter()
+        .map(|step| match step {
+            Step::DeleteRoute { family, table } => format!("- {family} route {table}: the list"),
+            Step::DeleteList { family } => format!("- {family} prefix list"),
+            other => other.to_json().to_string(),
+        })
+        .collect();
+    lines.extend(flushed.left.iter().map(|left| format!("left      {left}")));
+    lines.push(match (flushed.steps.is_empty(), dry_run) {
+        (true, _) => "Nothing to remove.".to_owned(),
+        (false, true) => "Nothing was changed.".to_owned(),
+        (false, false) => format!("Removed: {} objects.", flushed.done),
+    });
+    lines.join("\n")
+}

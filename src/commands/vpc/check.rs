@@ -1,0 +1,308 @@
+//! `check` in the vpc role: credentials, tables, lists, permissions, quota and overlaps. Changes
+//! nothing: permissions are proven by dry runs of EC2.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::explain::look;
+use crate::clock;
+use crate::commands::check::data;
+use crate::commands::check::report::CheckReport;
+use crate::config::file::Loaded;
+use crate::config::{Config, DriftUse};
+use crate::ranges::{PrefixSet, RangeSet};
+use crate::reconcile::Asking;
+use crate::types::{Family, PerFamily};
+use crate::vpc::calls::Call;
+use crate::vpc::ec2::{Ec2, ListFilter};
+use crate::vpc::goal::PlaneGoal;
+use crate::vpc::objects::{PrefixList, RouteDestination, RouteTarget, Tags};
+use crate::vpc::observed::{Found, ObservedPlane, list_name};
+use crate::vpc::plan::{Memory, plan};
+use crate::vpc::quota::Usage;
+use crate::vpc::session::Session;
+
+/// Runs the check.
+pub(in crate::commands) async fn run(loaded: &Loaded) -> CheckReport {
+    let config = &loaded.config;
+    let mut report = CheckReport::default();
+    let name = match &loaded.file {
+        Some(file) => file.display().to_string(),
+        None => "no config file: defaults and flags".to_owned(),
+    };
+    report.ok("config", format!("{name}, role vpc"));
+    let session = match Session::open(config).await {
+        Ok(session) => session,
+        Err(error) => {
+            report.fail("region", error.to_string(), "repair this first");
+            return report;
+        }
+    };
+    report.ok("region", session.region.to_string());
+    data::all(config, &mut report);
+    let (observed, ranges) = match look(&session, Asking::Nobody).await {
+        Ok(found) => found,
+        Err(error) => {
+            let advice = "repair this first, then run the check again";
+            report.fail("ec2", error.to_string(), advice);
+            return report;
+        }
+    };
+    tables(&observed, &mut report);
+    lists(config, &observed, &mut report);
+    quota(config, &observed, &mut report);
+    overlaps(&session.config, &observed, &ranges, &mut report);
+    let ec2 = session.ec2.for_pass();
+    permissions(&ec2, config, &observed, &mut report).await;
+    amazons_list(&ec2, &session, &ranges, &mut report).await;
+    report
+}
+
+fn tables(observed: &ObservedPlane, report: &mut CheckReport) {
+    for table in &observed.tables {
+        let subnets = match (table.subnets.len(), table.is_main) {
+            (count, true) => format!("the main table, and {count} subnets of its own"),
+            (count, false) => format!("{count} subnets"),
+        };
+        let text = format!("{} of {}: {subnets}", table.id, table.vpc);
+        if table.subnets.is_empty() && !table.is_main {
+            report.warn("table", text, "associate the table with a subnet");
+        } else {
+            report.ok("table", text);
+        }
+    }
+}
+
+fn lists(config: &Config, observed: &ObservedPlane, report: &mut CheckReport) {
+    for family in config.vpc_plane.families() {
+        let name = list_name(&config.vpc_plane.name, family);
+        match observed.lists.get(family) {
+            Found::Absent => report.ok("list", format!("{name}: the first pass creates the list")),
+            Found::Conflict(why) => report.fail("list", why.clone(), "see above"),
+            Found::Ours(ours) => report.ok(
+                "list",
+                format!(
+                    "{} ({}): {} of at most {} entries, document {}",
+                    ours.list.id,
+                    ours.list.name,
+                    ours.entries.len(),
+                    ours.list.max_entries.unwrap_or(0),
+                    ours.token()
+                        .map_or_else(|| "unknown".to_owned(), |it| it.to_string())
+                ),
+            ),
+        }
+    }
+}
+
+/// The arithmetic of each table.
+fn quota(config: &Config, observed: &ObservedPlane, report: &mut CheckReport) {
+    let plane = &config.vpc_plane;
+    for family in plane.families() {
+        let ours = observed.lists.get(family).ours();
+        let size = ours.and_then(|ours| ours.list.max_entries).unwrap_or(0);
+        for table in &observed.tables {
+            let usage = Usage::of(table, family, observed);
+            let text = format!(
+                "{} {family}: {}, of {}",
+                table.id,
+                usage.arithmetic(size),
+                plane.quota
+            );
+            if usage.room(plane.quota) < size {
+                let advice = "raise the quota \"Routes per route table\" and [vpc_plane] quota";
+                report.fail("quota", text, advice);
+            } else {
+                report.ok("quota", text);
+            }
+        }
+    }
+}
+
+/// Conflicts, holds and missing parts of a pass now.
+fn overlaps(
+    config: &Config,
+    observed: &ObservedPlane,
+    ranges: &RangeSet,
+    report: &mut CheckReport,
+) {
+    let Some(goal) = PlaneGoal::new(&config.vpc_plane, ranges) else {
+        let advice = "run `trailblazer reconcile`, which fetches the document";
+        return report.warn("document", "no document is in force", advice);
+    };
+    let memory = Memory {
+        left: &PerFamily::default(),
+        drift: DriftUse::Mend,
+        now: clock::unix_seconds(),
+    };
+    let planned = plan(&goal, observed, memory);
+    for conflict in &planned.conflicts {
+        report.fail("conflict", conflict.clone(), "see above");
+    }
+    for hold in &planned.holds {
+        report.warn("hold", hold.clone(), "see above");
+    }
+    for missing in &planned.degraded {
+        report.fail("overlap", missing.reason.clone(), missing.advice.clone());
+    }
+    match planned.steps.len() {
+        0 => report.ok("plan", "in sync"),
+        steps => report.ok("plan", format!("a pass would make {steps} changes")),
+    }
+}
+
+/// Proves each permission by a dry run of its call.
+async fn permissions(
+    ec2: &Ec2,
+    config: &Config,
+    observed: &ObservedPlane,
+    report: &mut CheckReport,
+) {
+    let mut proven = BTreeSet::new();
+    let mut failed = false;
+    for call in probes(config, observed) {
+        match ec2.try_run(&call).await {
+            Ok(()) => drop(proven.insert(call.action())),
+            Err(error) => {
+                failed = true;
+                report.fail("permission", error.to_string(), "see above");
+            }
+        }
+    }
+    if !failed && !proven.is_empty() {
+        let names: Vec<&str> = proven.into_iter().collect();
+        report.ok(
+            "permission",
+            format!("dry runs allowed: {}", names.join(", ")),
+        );
+    }
+}
+
+/// One call of each action that a pass may need now.
+fn probes(config: &Config, observed: &ObservedPlane) -> Vec<Call> {
+    let plane = &config.vpc_plane;
+    let mut calls = Vec::new();
+    for family in plane.families() {
+        let ours = observed.lists.get(family).ours();
+        match (observed.lists.get(family), ours) {
+            (Found::Absent, _) => calls.push(Call::CreateList {
+                name: list_name(&plane.name, family),
+                family,
+                max_entries: 1,
+                entries: Vec::new(),
+                tags: Tags::from([(crate::vpc::tags::OWNER.to_owned(), plane.name.clone())]),
+                client_token: "trailblazer-check".to_owned(),
+            }),
+            (_, Some(ours)) => calls.extend(of_list(&ours.list)),
+            _ => {}
+        }
+        let target = plane
+            .target
+            .get(family)
+            .as_deref()
+            .and_then(RouteTarget::from_id);
+        if let (Some(ours), Some(target)) = (ours, target) {
+            for table in &observed.tables {
+                let destination = RouteDestination::List(ours.list.id.clone());
+                let table_id = table.id.clone();
+                calls.push(match table.route_to(&destination) {
+                    Some(_) => Call::ReplaceRoute {
+                        table: table_id,
+                        destination,
+                        target: target.clone(),
+                    },
+                    None => Call::CreateRoute {
+                        table: table_id,
+                        destination,
+                        target: target.clone(),
+                    },
+                });
+            }
+        }
+    }
+    calls
+}
+
+fn of_list(list: &PrefixList) -> Vec<Call> {
+    let Some(version) = list.version else {
+        return Vec::new();
+    };
+    vec![
+        Call::ResizeList {
+            list: list.id.clone(),
+            name: list.name.clone(),
+            max_entries: list.max_entries.unwrap_or(1),
+        },
+        Call::RestoreList {
+            list: list.id.clone(),
+            previous: version,
+            current: version,
+        },
+        Call::Tag {
+            resource: list.id.0.clone(),
+            tags: list
+                .tags
+                .get(crate::vpc::tags::OWNER)
+                .map(|owner| Tags::from([(crate::vpc::tags::OWNER.to_owned(), owner.clone())]))
+                .unwrap_or_default(),
+        },
+    ]
+}
+
+/// Compares the selection with Amazon's own list of S3, which a gateway endpoint uses.
+async fn amazons_list(ec2: &Ec2, session: &Session, ranges: &RangeSet, report: &mut CheckReport) {
+    let services = &session.config.select.services;
+    if ranges.sync_token.is_none() || !services.iter().any(|service| service.0 == "S3") {
+        return;
+    }
+    let name = format!("com.amazonaws.{}.s3", session.region);
+    let filter = ListFilter {
+        names: vec![name.clone()],
+        ..ListFilter::default()
+    };
+    let entries: Result<Vec<IpNet>, _> = async {
+        let mut cidrs = Vec::new();
+        for list in ec2.describe_lists(&filter).await? {
+            let entries = ec2.list_entries(&list.id, list.version).await?;
+            cidrs.extend(entries.into_iter().map(|entry| entry.cidr));
+        }
+        Ok::<_, crate::vpc::ec2::Ec2Error>(cidrs)
+    }
+    .await;
+    match entries {
+        Err(error) => report.warn_plain("amazons_list", format!("{name}: {error}")),
+        Ok(entries) if entries.is_empty() => {}
+        Ok(entries) => {
+            let theirs: PrefixSet = entries.iter().collect();
+            let ours: PrefixSet = Family::ALL
+                .iter()
+                .flat_map(|family| ranges.prefixes.get(*family))
+                .collect();
+            let missing = theirs.subtract(&ours).all_prefixes();
+            let missing: Vec<IpNet> = missing
+                .into_iter()
+                .filter(|prefix| {
+                    session
+                        .config
+                        .vpc_plane
+                        .target
+                        .get(Family::of_net(prefix))
+                        .is_some()
+                })
+                .collect();
+            report.ok(
+                "amazons_list",
+                format!(
+                    "{name} has {} prefixes; {} of its networks are outside the selection{}",
+                    entries.len(),
+                    missing.len(),
+                    match missing.first() {
+                        Some(first) => format!(" ({first} …)"),
+                        None => String::new(),
+                    }
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Takes our objects away: routes first, then the lists that we made.
+
+use super::apply::{Applier, Ending};
+use super::ec2::Ec2;
+use super::error::VpcError;
+use super::objects::{RouteDestination, RouteTable};
+use super::observe::{EntryCache, observe};
+use super::observed::{Found, ObservedPlane};
+use super::step::Step;
+use crate::config::{Config, VpcPlaneConfig};
+use crate::types::Family;
+
+/// The readings after changes of other writers.
+const READINGS: usize = 3;
+
+/// The result of a flush.
+#[derive(Debug, Default)]
+pub struct Flushed {
+    /// The steps, carried out or pending.
+    pub steps: Vec<Step>,
+    pub done: usize,
+    /// Objects that are left, with the reason.
+    pub left: Vec<String>,
+}
+
+/// The steps that take our objects away. Routes go first: a route to an emptied list drops no packet,
+/// but a list in use cannot be deleted.
+pub fn plan(plane: &VpcPlaneConfig, observed: &ObservedPlane) -> Flushed {
+    let mut flushed = Flushed::default();
+    for family in Family::ALL {
+        let ours = match observed.lists.get(family) {
+            Found::Absent => continue,
+            Found::Conflict(why) => {
+                flushed.left.push(why.clone());
+                continue;
+            }
+            Found::Ours(ours) => ours,
+        };
+        let destination = RouteDestination::List(ours.list.id.clone());
+        let leads = |table: &&RouteTable| table.route_to(&destination).is_some();
+        for table in observed.tables.iter().filter(leads) {
+            flushed.steps.push(Step::DeleteRoute {
+                family,
+                table: table.id.clone(),
+            });
+        }
+        if plane.lists.contains(&ours.list.id.0) {
+            // The operator made the list, and other tables may use it.
+            flushed.left.push(format!(
+                "prefix list {} ({}) stays with its entries: [vpc_plane] lists names it",
+                ours.list.id, ours.list.name
+            ));
+        } else {
+            flushed.steps.push(Step::DeleteList { family });
+        }
+    }
+    flushed
+}
+
+/// Takes our objects away; with `dry_run` only reads.
+///
+/// # Errors
+/// EC2 cannot be read, or refuses a call. What was done before stays done.
+pub async fn flush(ec2: &Ec2, config: &Config, dry_run: bool) -> Result<Flushed, VpcError> {
+    let ec2 = ec2.for_pass();
+    let plane = &config.vpc_plane;
+    let mut all = Flushed::default();
+    let mut contended = None;
+    for _ in 0..READINGS {
+        let observed = observe(&ec2, plane, &mut EntryCache::default()).await?;
+        let mut planned = plan(plane, &observed);
+        if all.steps.is_empty() {
+            all.steps.append(&mut planned.steps.clone());
+        }
+        all.left = planned.left;
+        if dry_run || planned.steps.is_empty() {
+            return Ok(all);
+        }
+        planned.steps.sort_by_key(Step::concerns_list);
+        let mut applier = Applier::new(&ec2, &observed, 0);
+        let ending = applier.apply(&planned.steps).await;
+        all.done += applier.done;
+        match ending {
+            Ending::Done(failures) if failures.is_empty() => return Ok(all),
+            Ending::Done(failures) => {
+                let failures = failures.iter().map(ToString::to_string);
+                return Err(VpcError::Incomplete(failures.collect()));
+            }
+            Ending::Again(error) => contended = Some(error),
+        }
+    }
+    match contended {
+        Some(error) => Err(VpcError::Contended(error)),
+        None => Ok(all),
+    }
+}

@@ -1,0 +1,291 @@
+//! One pass over a VPC: reads EC2 and the document, plans, changes, and reads EC2 again.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::apply::{Applier, Ending};
+use super::drift::Left;
+use super::ec2::Ec2;
+use super::error::VpcError;
+use super::goal::PlaneGoal;
+use super::observe::{EntryCache, observe};
+use super::observed::ObservedPlane;
+use super::plan::{Memory, PlanePlan, plan};
+use super::report::VpcReport;
+use super::step::Step;
+use crate::clock;
+use crate::config::{Config, Role};
+use crate::degraded::{self, Degradation, Part};
+use crate::journal::{Journal, PassId, Record};
+use crate::reconcile::{Elsewhere, LOCK_WAIT, Options, Place, gather, judge_elsewhere};
+use crate::source::child::Asker;
+use crate::state::StateFile;
+use crate::state::lock::PassLock;
+use crate::state::store::Store;
+use crate::types::PerFamily;
+
+/// The plans of one pass: the first, and three after changes of other writers.
+const PLANS: usize = 4;
+
+/// The time in which a change may be invisible to EC2's reads, and the wait between two reads.
+const VISIBLE_AFTER: Duration = Duration::from_secs(30);
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// The memory of an agent between passes.
+#[derive(Debug, Default)]
+pub struct PassMemory {
+    pub entries: EntryCache,
+}
+
+/// One pass with a config whose regions are known. Errors are in the report.
+pub async fn pass(
+    ec2: &Ec2,
+    config: &Config,
+    options: &Options,
+    memory: &mut PassMemory,
+) -> VpcReport {
+    let mut pass = Pass {
+        ec2: ec2.for_pass(),
+        config,
+        options,
+        memory,
+        store: Store::open(&config.source.state_dir).with_sync(options.sync),
+        journal: Journal::new(&config.source.state_dir).with_sync(options.sync),
+        id: PassId::new(Timestamp::now()),
+        report: VpcReport::new(options.mode),
+    };
+    let (started, before) = (Instant::now(), ec2.sent());
+    let result = pass.run().await;
+    pass.report.duration = started.elapsed();
+    pass.report.sent = pass.ec2.sent().since(before);
+    pass.report.settle(result.as_ref().err());
+    pass.write_end();
+    pass.report
+}
+
+struct Pass<'p> {
+    ec2: Ec2,
+    config: &'p Config,
+    options: &'p Options,
+    memory: &'p mut PassMemory,
+    store: Store,
+    journal: Journal,
+    id: PassId,
+    report: VpcReport,
+}
+
+impl Pass<'_> {
+    async fn run(&mut self) -> Result<(), VpcError> {
+        let plane = &self.config.vpc_plane;
+        let lock = self.lock()?;
+        let asker = Asker::This;
+        let gathering = gather(self.config, Role::Host, self.options, &asker, &[]);
+        let observing = observe(&self.ec2, plane, &mut self.memory.entries);
+        let (gathered, observed) = tokio::join!(gathering, observing);
+        let observed = observed?;
+        let place = Place {
+            present: &observed.prefixes(),
+            vpc_cidrs: observed.vpc_cidrs(),
+        };
+        let judged = judge_elsewhere(self.config, self.options, gathered, place)?;
+        self.take(&judged);
+        if self.options.mode.writes() && lock.is_some() {
+            match judged.store(self.config, self.options) {
+                Ok(mut notes) => self.report.notes.append(&mut notes),
+                Err(error) => self.degrade_state(error.to_string()),
+            }
+        }
+        let in_force = !judged.judgement().nothing_in_force;
+        let goal = PlaneGoal::new(plane, &judged.judgement().ranges).filter(|_| in_force);
+        let Some(goal) = goal else {
+            return Ok(judged.complain()?);
+        };
+        self.reach(&goal, observed).await
+    }
+
+    /// Takes the lock, unless nothing is written.
+    fn lock(&mut self) -> Result<Option<PassLock>, VpcError> {
+        if !self.options.mode.writes() {
+            return Ok(None);
+        }
+        let cause = self.options.cause.as_str();
+        let lock = PassLock::acquire(self.store.directory(), cause, LOCK_WAIT)?;
+        if let Some(failure) = lock.failure() {
+            self.degrade_state(failure.to_string());
+        }
+        self.report.notes.extend(lock.warning().map(str::to_owned));
+        Ok(Some(lock))
+    }
+
+    fn take(&mut self, judged: &Elsewhere) {
+        self.report.take_judgement(judged.judgement());
+        self.report.fetch = judged.fetch().clone();
+        self.report
+            .notes
+            .extend(judged.notes.texts().map(str::to_owned));
+        if let Some(why) = judged.unreadable() {
+            self.degrade_state(why.into_owned());
+        }
+    }
+
+    /// Plans and applies until nothing is left to do.
+    async fn reach(
+        &mut self,
+        goal: &PlaneGoal,
+        mut observed: ObservedPlane,
+    ) -> Result<(), VpcError> {
+        let left: PerFamily<Option<Left>> =
+            self.store.read_json(StateFile::Vpc).unwrap_or_default();
+        let mut contended = None;
+        for _ in 0..PLANS {
+            let planned = plan(goal, &observed, self.memory_of(&left));
+            self.report.take_plan(&planned);
+            if planned.steps.is_empty() || !self.options.mode.writes() {
+                self.remember(&observed);
+                return end(&planned, Vec::new());
+            }
+            self.write_begin();
+            let mut applier = Applier::new(&self.ec2, &observed, goal.floor);
+            let ending = applier.apply(&planned.steps).await;
+            self.report.done += applier.done;
+            match ending {
+                Ending::Done(failures) => {
+                    return self.verify(goal, &left, planned, failures).await;
+                }
+                Ending::Again(error) => {
+                    contended = Some(error);
+                    tokio::time::sleep(READ_AGAIN).await;
+                    let plane = &self.config.vpc_plane;
+                    observed = observe(&self.ec2, plane, &mut self.memory.entries).await?;
+                }
+            }
+        }
+        match contended {
+            Some(error) => Err(VpcError::Contended(error)),
+            None => Ok(()),
+        }
+    }
+
+    fn memory_of<'m>(&self, left: &'m PerFamily<Option<Left>>) -> Memory<'m> {
+        Memory {
+            left,
+            drift: self.config.vpc_plane.drift,
+            now: clock::unix_seconds(),
+        }
+    }
+
+    /// Reads EC2 again until the reading has the goal: reads may lag behind changes.
+    async fn verify(
+        &mut self,
+        goal: &PlaneGoal,
+        left: &PerFamily<Option<Left>>,
+        planned: PlanePlan,
+        failures: Vec<VpcError>,
+    ) -> Result<(), VpcError> {
+        let started = tokio::time::Instant::now();
+        loop {
+            let plane = &self.config.vpc_plane;
+            let observed = observe(&self.ec2, plane, &mut self.memory.entries).await?;
+            let rest = plan(goal, &observed, self.memory_of(left));
+            if rest.steps.is_empty() {
+                self.remember(&observed);
+                // The state now counts, not the one before the changes.
+                self.report
+                    .degraded
+                    .retain(|missing| missing.part == Part::State);
+                self.report.take_plan(&rest);
+                return end(&rest, Vec::new());
+            }
+            if !failures.is_empty() {
+                self.remember(&observed);
+                return end(&planned, failures);
+            }
+            if started.elapsed() > VISIBLE_AFTER {
+                let first = rest.steps.first().map(Step::to_json).unwrap_or_default();
+                return Err(VpcError::NotInForce(first.to_string()));
+            }
+            tokio::time::sleep(READ_AGAIN).await;
+        }
+    }
+
+    /// Remembers the lists as they are now, to find later changes of other programs.
+    fn remember(&mut self, observed: &ObservedPlane) {
+        if !self.options.mode.writes() {
+            return;
+        }
+        let now = PerFamily::from_fn(|family| observed.lists.get(family).ours().and_then(Left::of));
+        let before: Option<PerFamily<Option<Left>>> = self.store.read_json(StateFile::Vpc).ok();
+        if before.as_ref() != Some(&now) {
+            let written = self.store.write_json(StateFile::Vpc, &now);
+            self.tolerate(written);
+        }
+    }
+
+    fn tolerate(&mut self, written: Result<(), crate::state::error::StateError>) {
+        if let Err(error) = written {
+            self.degrade_state(error.to_string());
+        }
+    }
+
+    /// A fault of the state dir holds up no change.
+    fn degrade_state(&mut self, reason: String) {
+        let missing = Degradation::new(Part::State, None, reason);
+        degraded::merge(&mut self.report.degraded, [missing]);
+    }
+
+    fn write_begin(&mut self) {
+        let cause = self.options.cause.as_str();
+        let record = Record::begin(Timestamp::now(), self.id.clone(), cause);
+        let written = self.journal.append(&filled(record, &self.report));
+        self.tolerate(written);
+    }
+
+    fn write_end(&mut self) {
+        let quiet = self.options.watched.is_some() && self.report.outcome.exit_code() == 0;
+        if !self.options.mode.writes() || quiet && self.report.steps.is_empty() {
+            return;
+        }
+        let report = &self.report;
+        let record = Record::end(
+            Timestamp::now(),
+            self.id.clone(),
+            self.options.cause.as_str(),
+            report.outcome.as_str(),
+            report.duration,
+        );
+        let degraded = report.degraded.iter();
+        let degraded = degraded.filter_map(|missing| serde_json::to_value(missing).ok());
+        let record = filled(record, report)
+            .with_degraded(degraded)
+            .with_error(report.error.clone());
+        let written = self.journal.append(&record);
+        self.tolerate(written);
+    }
+}
+
+/// The lines of the plan, and its words about parts without steps, for the journal.
+fn filled(record: Record, report: &VpcReport) -> Record {
+    let verdicts = report.verdicts.iter();
+    let verdicts = verdicts.filter_map(|verdict| serde_json::to_value(verdict).ok());
+    let of = |guard: &'static str, level: &'static str| move |message: &String| serde_json::json!({"guard": guard, "level": level, "message": message});
+    let holds = report.holds.iter().map(of("vpc", "hold"));
+    let drift = report.drift.iter().map(of("drift", "note"));
+    let verdicts: Vec<_> = verdicts.chain(holds).chain(drift).collect();
+    record
+        .with_steps(report.steps.iter().map(Step::to_json))
+        .with_sync_token(report.sync_token.map(|token| token.0))
+        .with_verdicts(verdicts)
+}
+
+/// The end of a pass whose steps are done, apart from the failures.
+fn end(planned: &PlanePlan, failures: Vec<VpcError>) -> Result<(), VpcError> {
+    if !failures.is_empty() {
+        let failures = failures.iter().map(ToString::to_string);
+        return Err(VpcError::Incomplete(failures.collect()));
+    }
+    if !planned.conflicts.is_empty() {
+        return Err(VpcError::Conflict(planned.conflicts.clone()));
+    }
+    Ok(())
+}
