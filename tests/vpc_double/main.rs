@@ -4,6 +4,7 @@
 
 mod contract;
 mod faults;
+mod http;
 mod lists;
 mod routes;
 mod versions;

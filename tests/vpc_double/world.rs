@@ -1,33 +1,8 @@
 //! A small account, and requests to it.
 
-use cloud::{Cloud, Family, HttpAnswer, Kind, NewList, Owner, Target};
+use cloud::{Cloud, HttpAnswer};
 
-pub const TABLE: &str = "rtb-0aaaaaaaaaaaaaaa1";
-pub const VPC: &str = "vpc-0aaaaaaaaaaaaaaa1";
-pub const IGW: &str = "igw-0aaaaaaaaaaaaaaa1";
-pub const EIGW: &str = "eigw-0aaaaaaaaaaaaaaa1";
-pub const NAT: &str = "nat-0aaaaaaaaaaaaaaa1";
-pub const AWS_LIST: &str = "pl-63a5400a";
-
-/// A VPC with one table, an internet gateway, an egress-only gateway and a NAT gateway.
-pub fn account() -> Cloud {
-    let cloud = Cloud::new();
-    cloud.add_vpc(VPC, &["10.0.0.0/16", "2600:1f18::/56"]);
-    cloud.add_table(TABLE, VPC);
-    cloud.set_target(IGW, Target::attached(Kind::InternetGateway, VPC));
-    cloud.set_target(EIGW, Target::attached(Kind::EgressOnlyGateway, VPC));
-    cloud.set_target(NAT, Target::attached(Kind::NatGateway, VPC));
-    cloud.set_route(TABLE, "0.0.0.0/0", NAT);
-    cloud.add_list(&NewList {
-        id: AWS_LIST,
-        name: "com.amazonaws.us-east-1.s3",
-        family: Family::Ipv4,
-        owner: Owner::Aws,
-        max_entries: 1,
-        prefixes: vec!["52.216.0.0/15".parse().unwrap()],
-    });
-    cloud
-}
+pub use cloud::sample::{AWS_LIST, EIGW, IGW, NAT, TABLE, VPC, account};
 
 /// Sends an action with parameters as `KEY=VALUE`.
 pub fn send(cloud: &Cloud, action: &str, parameters: &[&str]) -> HttpAnswer {

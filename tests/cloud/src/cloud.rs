@@ -75,6 +75,20 @@ impl Cloud {
 
     /// Takes a request: the form in the body of a `POST`.
     pub fn answer(&self, body: &str) -> HttpAnswer {
+        self.answer_or_refuse(body, None)
+    }
+
+    /// Takes a request whose signature or head is wrong.
+    pub(crate) fn refuse(&self, body: &str, error: ApiError) -> HttpAnswer {
+        self.answer_or_refuse(body, Some(error))
+    }
+
+    /// The region.
+    pub(crate) fn region(&self) -> String {
+        self.lock().settings.region.clone()
+    }
+
+    fn answer_or_refuse(&self, body: &str, refusal: Option<ApiError>) -> HttpAnswer {
         let request = Request::parse(body);
         let index = {
             let mut inner = self.lock();
@@ -82,7 +96,7 @@ impl Cloud {
             inner.index - 1
         };
         self.run_hook(index, &request);
-        self.lock().take(index, &request, &self.model)
+        self.lock().take(index, &request, refusal, &self.model)
     }
 
     /// Runs the hook. A call by the hook itself, or during the hook, runs without a hook.
@@ -164,7 +178,13 @@ impl Inner {
     }
 
     /// Takes a call: fault, permission, contract, effect, record.
-    fn take(&mut self, index: usize, request: &Request, model: &Model) -> HttpAnswer {
+    fn take(
+        &mut self,
+        index: usize,
+        request: &Request,
+        refusal: Option<ApiError>,
+        model: &Model,
+    ) -> HttpAnswer {
         self.settle();
         if self.settings.lag > 0 {
             self.snapshots.push_back(self.state.clone());
@@ -188,7 +208,10 @@ impl Inner {
             error: None,
         });
         let place = self.records.calls.len() - 1;
-        let contract = model.check(request);
+        let contract = match refusal {
+            Some(refusal) => Err(refusal),
+            None => model.check(request),
+        };
         self.note_misuse(request, contract.as_ref().err());
         let result = match before.map(|fault| &fault.wrong) {
             Some(Wrong::Slow(_)) | None => {
