@@ -376,17 +376,14 @@ fn name_of(step: &Value) -> String {
             let count = |name: &str| step.get(name).and_then(Value::as_array).map_or(0, Vec::len);
             vec![format!("+{} -{}", count("add"), count("remove"))]
         }
-        Some("rule") => [text("family"), named("priority", "priority ")]
-            .into_iter()
-            .flatten()
-            .collect(),
-        Some("sysctl") => [
-            text("path").map(|path| path.replace('/', ".")),
-            named("to", "to "),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
+        Some("rule") => {
+            let parts = [text("family"), named("priority", "priority ")];
+            parts.into_iter().flatten().collect()
+        }
+        Some("sysctl") => {
+            let path = text("path").map(|path| path.replace('/', "."));
+            path.into_iter().chain(named("to", "to ")).collect()
+        }
         _ => ["backend", "id", "name", "token"]
             .into_iter()
             .filter_map(text)

@@ -235,14 +235,8 @@ fn judge_documents(
         Answer::Document(meta, _) => Some(meta.url.as_str()),
         _ => on_disk.held.as_ref().map(|held| held.meta().url.as_str()),
     };
-    let mut judgement = ask_guard(
-        job,
-        ground,
-        &selector,
-        &on_disk,
-        candidates,
-        (source, token),
-    )?;
+    let sources = (source, token);
+    let mut judgement = ask_guard(job, ground, &selector, &on_disk, candidates, sources)?;
     let region_is_known = ground.region.is_ok();
     let complaint = if let Err(Some(error)) = &ground.region {
         Some(PassError::NoRegion(error.clone()))

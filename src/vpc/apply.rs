@@ -19,8 +19,28 @@ use crate::types::{Family, PerFamily};
 /// The time in which a list that was just created may be unknown to another server of EC2.
 const NOT_YET: Duration = Duration::from_secs(300);
 
-/// The first and the longest wait between two looks at a change in progress.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// The waits for changes that EC2 has taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// The first wait between two looks at a change in progress; each further one is twice as long.
+    pub first_look: Duration,
+    pub longest_look: Duration,
+    /// The wait between two readings of the whole, while a reading lags behind.
+    pub read_again: Duration,
+    /// The time in which a change may be invisible to readings.
+    pub visible_after: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Waits {
+        Waits {
+            first_look: Duration::from_millis(250),
+            longest_look: Duration::from_secs(5),
+            read_again: Duration::from_secs(1),
+            visible_after: Duration::from_secs(30),
+        }
+    }
+}
 
 /// The end of an application.
 #[derive(Debug)]
@@ -38,13 +58,14 @@ pub struct Applier<'a> {
     entries: PerFamily<BTreeSet<IpNet>>,
     /// The least number of addresses that a change may leave.
     floor: u64,
+    waits: Waits,
     /// The number of steps done.
     pub done: usize,
 }
 
 impl<'a> Applier<'a> {
     /// Starts from a reading.
-    pub fn new(ec2: &'a Ec2, observed: &ObservedPlane, floor: u64) -> Applier<'a> {
+    pub fn new(ec2: &'a Ec2, observed: &ObservedPlane, floor: u64, waits: Waits) -> Applier<'a> {
         let ours = |family| observed.lists.get(family).ours();
         Applier {
             ec2,
@@ -53,6 +74,7 @@ impl<'a> Applier<'a> {
                 ours(family).map(|ours| ours.cidrs()).unwrap_or_default()
             }),
             floor,
+            waits,
             done: 0,
         }
     }
@@ -147,7 +169,7 @@ impl<'a> Applier<'a> {
     /// Waits until the change of a list is complete, and returns the list as described then.
     async fn settled(&self, mut list: PrefixList) -> Result<PrefixList, VpcError> {
         let started = tokio::time::Instant::now();
-        let (mut wait, longest) = LOOKS;
+        let (mut wait, longest) = (self.waits.first_look, self.waits.longest_look);
         loop {
             match &list.state {
                 ListState::Settled => return Ok(list),

@@ -1,6 +1,6 @@
 //! Takes our objects away: routes first, then the lists that we made.
 
-use super::apply::{Applier, Ending};
+use super::apply::{Applier, Ending, Waits};
 use super::ec2::Ec2;
 use super::error::VpcError;
 use super::objects::{RouteDestination, RouteTable};
@@ -77,7 +77,7 @@ pub async fn flush(ec2: &Ec2, config: &Config, dry_run: bool) -> Result<Flushed,
             return Ok(all);
         }
         planned.steps.sort_by_key(Step::concerns_list);
-        let mut applier = Applier::new(&ec2, &observed, 0);
+        let mut applier = Applier::new(&ec2, &observed, 0, Waits::default());
         let ending = applier.apply(&planned.steps).await;
         all.done += applier.done;
         match ending {

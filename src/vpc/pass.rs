@@ -1,10 +1,10 @@
 //! One pass over a VPC: reads EC2 and the document, plans, changes, and reads EC2 again.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::apply::{Applier, Ending};
+use super::apply::{Applier, Ending, Waits};
 use super::drift::Left;
 use super::ec2::Ec2;
 use super::error::VpcError;
@@ -28,14 +28,11 @@ use crate::types::PerFamily;
 /// The plans of one pass: the first, and three after changes of other writers.
 const PLANS: usize = 4;
 
-/// The time in which a change may be invisible to EC2's reads, and the wait between two reads.
-const VISIBLE_AFTER: Duration = Duration::from_secs(30);
-const READ_AGAIN: Duration = Duration::from_secs(1);
-
 /// The memory of an agent between passes.
 #[derive(Debug, Default)]
 pub struct PassMemory {
     pub entries: EntryCache,
+    pub waits: Waits,
 }
 
 /// One pass with a config whose regions are known. Errors are in the report.
@@ -146,7 +143,7 @@ impl Pass<'_> {
                 return end(&planned, Vec::new());
             }
             self.write_begin();
-            let mut applier = Applier::new(&self.ec2, &observed, goal.floor);
+            let mut applier = Applier::new(&self.ec2, &observed, goal.floor, self.memory.waits);
             let ending = applier.apply(&planned.steps).await;
             self.report.done += applier.done;
             match ending {
@@ -155,7 +152,7 @@ impl Pass<'_> {
                 }
                 Ending::Again(error) => {
                     contended = Some(error);
-                    tokio::time::sleep(READ_AGAIN).await;
+                    tokio::time::sleep(self.memory.waits.read_again).await;
                     let plane = &self.config.vpc_plane;
                     observed = observe(&self.ec2, plane, &mut self.memory.entries).await?;
                 }
@@ -201,11 +198,11 @@ impl Pass<'_> {
                 self.remember(&observed);
                 return end(&planned, failures);
             }
-            if started.elapsed() > VISIBLE_AFTER {
+            if started.elapsed() > self.memory.waits.visible_after {
                 let first = rest.steps.first().map(Step::to_json).unwrap_or_default();
                 return Err(VpcError::NotInForce(first.to_string()));
             }
-            tokio::time::sleep(READ_AGAIN).await;
+            tokio::time::sleep(self.memory.waits.read_again).await;
         }
     }
 

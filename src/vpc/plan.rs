@@ -90,7 +90,11 @@ struct Planner<'p> {
 
 impl Planner<'_> {
     fn plan(&self, plan: &mut PlanePlan) {
+        let found = self.observed.lists.get(self.family);
         if self.wanted.entries.is_empty() {
+            if *found == Found::Absent {
+                return;
+            }
             // An empty list would take every address off the bypass path at once.
             plan.holds.push(format!(
                 "{}: the document selects no prefix; the list stays as it is",
@@ -98,7 +102,7 @@ impl Planner<'_> {
             ));
             return;
         }
-        let size = match self.observed.lists.get(self.family) {
+        let size = match found {
             Found::Conflict(why) => {
                 plan.conflicts.push(why.clone());
                 return;

@@ -1,0 +1,7 @@
+//! Passes over a VPC, against the strict double of EC2.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod faults;
+mod passes;
+mod world;
