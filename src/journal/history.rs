@@ -362,32 +362,28 @@ fn name_of(step: &Value) -> String {
     };
     let named = |name: &str, word: &str| text(name).map(|value| format!("{word}{value}"));
     let parts: Vec<String> = match step.get("object").and_then(Value::as_str) {
-        Some("route") => [
-            text("dst"),
-            named("gateway", "via "),
-            named("device", "dev "),
-            named("table", "table "),
-            named("target", "to "),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
+        Some("route") => {
+            let (gateway, device) = (named("gateway", "via "), named("device", "dev "));
+            let (table, target) = (named("table", "table "), named("target", "to "));
+            let parts = [text("dst"), gateway, device, table, target];
+            parts.into_iter().flatten().collect()
+        }
         Some("entries") => {
             let count = |name: &str| step.get(name).and_then(Value::as_array).map_or(0, Vec::len);
             vec![format!("+{} -{}", count("add"), count("remove"))]
         }
         Some("rule") => {
-            let parts = [text("family"), named("priority", "priority ")];
-            parts.into_iter().flatten().collect()
+            let family = text("family").into_iter();
+            family.chain(named("priority", "priority ")).collect()
         }
         Some("sysctl") => {
-            let path = text("path").map(|path| path.replace('/', "."));
-            path.into_iter().chain(named("to", "to ")).collect()
+            let path = text("path").map(|path| path.replace('/', ".")).into_iter();
+            path.chain(named("to", "to ")).collect()
         }
-        _ => ["backend", "id", "name", "token"]
-            .into_iter()
-            .filter_map(text)
-            .collect(),
+        _ => {
+            let names = ["backend", "id", "name", "token"].into_iter();
+            names.filter_map(text).collect()
+        }
     };
     parts.join(" ")
 }
