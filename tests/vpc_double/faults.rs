@@ -145,3 +145,31 @@ fn elements_of_a_later_version_are_added_on_request() {
     let xml = ok(&cloud, "DescribeRouteTables", &[]);
     assert!(xml.contains("<laterElement>"), "{xml}");
 }
+
+/// Of writers that name the same version, one wins; no change is lost.
+#[test]
+fn writers_of_many_threads_meet_at_the_version() {
+    let cloud = account();
+    let list = list(&cloud, 200, &[]);
+    let wins: usize = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (cloud, list) = (cloud.clone(), list.clone());
+                scope.spawn(move || {
+                    let writes = (0..25).filter(|n| {
+                        let version = cloud.versions(&list).len();
+                        let version = format!("CurrentVersion={version}");
+                        let entry = format!("AddEntry.1.Cidr=10.{writer}.{n}.0/24");
+                        let change = [&id(&list), version.as_str(), entry.as_str()];
+                        send(&cloud, "ModifyManagedPrefixList", &change).status == 200
+                    });
+                    writes.count()
+                })
+            })
+            .collect();
+        writers.into_iter().map(|w| w.join().unwrap()).sum()
+    });
+    assert!(wins > 0);
+    assert_eq!(cloud.prefixes(&list).len(), wins);
+    assert_eq!(cloud.versions(&list).len(), wins + 1);
+}

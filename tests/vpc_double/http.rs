@@ -94,6 +94,19 @@ fn a_dropped_server_closes_its_port() {
 }
 
 #[test]
+fn a_request_without_the_hash_of_its_body_is_held_against_the_client() {
+    let cloud = account();
+    let settings = Serve {
+        content_sha256: true,
+        ..Serve::default()
+    };
+    let server = serve(&cloud, settings).unwrap();
+    let text = read(request(&server, HEAD)).unwrap();
+    assert!(text.contains("SignatureDoesNotMatch"), "{text}");
+    assert_eq!(cloud.violations().len(), 1);
+}
+
+#[test]
 fn requests_without_a_signature_or_with_a_wrong_one_are_refused() {
     let hash = "x-amz-content-sha256: UNSIGNED-PAYLOAD\r\n";
     let signed = "Authorization: AWS4-HMAC-SHA256 \
@@ -123,7 +136,7 @@ fn requests_without_a_signature_or_with_a_wrong_one_are_refused() {
         let cloud = account();
         let settings = Serve {
             signature,
-            clock_offset: 0,
+            ..Serve::default()
         };
         let server = serve(&cloud, settings).unwrap();
         let text = read(request(&server, &format!("{HEAD}{fields}"))).unwrap();

@@ -237,6 +237,32 @@ fn a_list_with_references_survives_its_deletion() {
     assert_eq!(gone, "InvalidPrefixListID.NotFound");
 }
 
+/// A security group counts entries too, and is named like a table.
+#[test]
+fn resources_of_other_kinds_refer_to_a_list() {
+    let cloud = account();
+    let list = list(&cloud, 10, &["192.0.2.0/24"]);
+    cloud.refer(&list, "sg-0aaaaaaaaaaaaaaa1", 60);
+    ok(
+        &cloud,
+        "ModifyManagedPrefixList",
+        &[&id(&list), "MaxEntries=61"],
+    );
+    let described = ok(
+        &cloud,
+        "DescribeManagedPrefixLists",
+        &[&format!("PrefixListId.1={list}")],
+    );
+    assert!(
+        text(&described, "stateMessage").contains("sg-0aaaaaaaaaaaaaaa1"),
+        "{described}"
+    );
+    let references = ok(&cloud, "GetManagedPrefixListAssociations", &[&id(&list)]);
+    assert_eq!(text(&references, "resourceId"), "sg-0aaaaaaaaaaaaaaa1");
+    ok(&cloud, "DeleteManagedPrefixList", &[&id(&list)]);
+    assert_eq!(state(&cloud, &list), "delete-failed");
+}
+
 #[test]
 fn a_client_token_makes_one_list() {
     let cloud = account();

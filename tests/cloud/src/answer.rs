@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::knobs::Wrong;
+
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpAnswer {
@@ -120,7 +122,7 @@ impl HttpAnswer {
     }
 
     /// A page of a proxy in place of an answer.
-    pub(crate) fn html(status: u16) -> HttpAnswer {
+    fn html(status: u16) -> HttpAnswer {
         HttpAnswer {
             status,
             headers: vec![("Content-Type".to_owned(), "text/html".to_owned())],
@@ -132,8 +134,38 @@ impl HttpAnswer {
         }
     }
 
+    /// The answer, replaced or damaged by a fault.
+    pub(crate) fn spoiled(self, wrong: &Wrong, request_id: &str) -> HttpAnswer {
+        let error = |code: &str, text: &str| ApiError::new(code, text).answer(request_id);
+        let by = |delivery| HttpAnswer {
+            delivery,
+            ..self.clone()
+        };
+        match wrong {
+            Wrong::Unavailable => error(
+                "Unavailable",
+                "The service is unavailable. Please try again.",
+            ),
+            Wrong::Internal => error("InternalError", "An internal error has occurred"),
+            Wrong::Throttled => error("RequestLimitExceeded", "Request limit exceeded."),
+            Wrong::Code(code) => error(code, "A fault of the double."),
+            Wrong::Html(status) => HttpAnswer::html(*status),
+            Wrong::Empty(status) => HttpAnswer {
+                status: *status,
+                headers: Vec::new(),
+                body: String::new(),
+                delivery: Delivery::Whole,
+            },
+            Wrong::Truncated => self.truncated(),
+            Wrong::Half => by(Delivery::Half),
+            Wrong::Dropped => by(Delivery::Dropped),
+            Wrong::Hangs => by(Delivery::Hangs),
+            Wrong::Slow(pause) => by(Delivery::Slow(*pause)),
+        }
+    }
+
     /// The same answer with half of its body, whole for HTTP.
-    pub(crate) fn truncated(mut self) -> HttpAnswer {
+    fn truncated(mut self) -> HttpAnswer {
         let mut end = self.body.len() / 2;
         while !self.body.is_char_boundary(end) {
             end -= 1;
@@ -207,6 +239,14 @@ impl Xml {
             item.text("key", key);
             item.text("value", value);
         });
+    }
+
+    /// Adds elements of a later version of EC2 to each item and to the answer.
+    pub(crate) fn add_unknown(&mut self) {
+        let unknown = "<laterElement><item><value>1</value></item></laterElement>";
+        // An item that ends with text is a plain value.
+        self.0 = self.0.replace("></item>", &format!(">{unknown}</item>"));
+        self.0.push_str(unknown);
     }
 
     fn close(&mut self, name: &str) {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::actions::{self, Action};
-use crate::answer::{ApiError, Delivery, HttpAnswer, Xml};
-use crate::knobs::{Fault, Identity, Levels, Settings, Wrong};
+use crate::answer::{ApiError, HttpAnswer, Xml};
+use crate::knobs::{Fault, Levels, Settings, Wrong};
 use crate::log::{Call, Records};
 use crate::model::Model;
 use crate::request::Request;
@@ -36,6 +36,8 @@ pub(crate) struct Inner {
     index: usize,
     /// The number of reads: the clock of changes in progress.
     pub reads: usize,
+    /// True if objects changed since the records were written.
+    pub changed: bool,
     clock: Clock,
 }
 
@@ -64,6 +66,7 @@ impl Cloud {
             throttled: 0,
             index: 0,
             reads: 0,
+            changed: false,
             clock: Clock::Real(Instant::now()),
         };
         Cloud {
@@ -173,8 +176,11 @@ impl Inner {
         let due: Vec<String> = due.map(|(id, _)| id.clone()).collect();
         for id in due {
             actions::finish(&mut self.state, &id, keep);
+            self.changed = true;
         }
-        self.records.note(&self.state);
+        if std::mem::take(&mut self.changed) {
+            self.records.note(&self.state);
+        }
     }
 
     /// Takes a call: fault, permission, contract, effect, record.
@@ -239,7 +245,7 @@ impl Inner {
             Err(error) => error.answer(&request_id),
         };
         match fault {
-            Some(fault) => spoil(answer, &fault.wrong, &request_id),
+            Some(fault) => answer.spoiled(&fault.wrong, &request_id),
             None => answer,
         }
     }
@@ -268,7 +274,7 @@ impl Inner {
                 return Err(limited());
             }
         }
-        identity(self.settings.identity)?;
+        self.settings.identity.check()?;
         if self.settings.denied.contains(&request.action) {
             return Err(self.denial(&request.action));
         }
@@ -313,7 +319,7 @@ impl Inner {
                 }
                 let mut xml = read(seen, &self.settings, request)?;
                 if self.settings.unknown_elements {
-                    with_unknown(&mut xml);
+                    xml.add_unknown();
                 }
                 Ok(xml)
             }
@@ -326,6 +332,7 @@ impl Inner {
                 let due = self.reads + self.settings.progress_reads;
                 let xml = write(&mut next, &self.settings, due, request)?;
                 self.state = next;
+                self.changed = true;
                 Ok(xml)
             }
             None => Err(ApiError::new("InvalidAction", "No such action.")),
@@ -336,70 +343,4 @@ impl Inner {
 /// The id of a call's answer, the same in each run.
 fn request_id(index: usize) -> String {
     format!("5f1d0000-0000-4000-8000-{index:012x}")
-}
-
-/// Adds elements of a later version of EC2 to each item and to the answer.
-fn with_unknown(xml: &mut Xml) {
-    let unknown = "<laterElement><item><value>1</value></item></laterElement>";
-    // An item that ends with text is a plain value.
-    xml.0 = xml.0.replace("></item>", &format!(">{unknown}</item>"));
-    xml.0.push_str(unknown);
-}
-
-/// The errors of credentials. The codes are of the reference; the texts follow AWS's own.
-fn identity(identity: Identity) -> Result<(), ApiError> {
-    let (code, text) = match identity {
-        Identity::Valid => return Ok(()),
-        Identity::Expired => ("RequestExpired", "Request has expired."),
-        Identity::ClockBehind => (
-            "RequestExpired",
-            "Request has expired. Timestamp date is 2020-01-01T00:00:00Z. Current date is \
-             2020-01-01T00:10:00Z",
-        ),
-        Identity::ClockAhead => (
-            "SignatureDoesNotMatch",
-            "Signature not yet current: 20200101T001000Z is still later than 20200101T000500Z \
-             (20200101T000000Z + 5 min.)",
-        ),
-        Identity::Unknown => (
-            "AuthFailure",
-            "AWS was not able to validate the provided access credentials",
-        ),
-        Identity::OtherRegion => (
-            "OptInRequired",
-            "You are not subscribed to this service. Please go to http://aws.amazon.com to \
-             subscribe.",
-        ),
-    };
-    Err(ApiError::new(code, text))
-}
-
-/// Replaces or damages an answer.
-fn spoil(answer: HttpAnswer, wrong: &Wrong, request_id: &str) -> HttpAnswer {
-    let error = |code: &str, text: &str| ApiError::new(code, text).answer(request_id);
-    let by = |delivery| HttpAnswer {
-        delivery,
-        ..answer.clone()
-    };
-    match wrong {
-        Wrong::Unavailable => error(
-            "Unavailable",
-            "The service is unavailable. Please try again.",
-        ),
-        Wrong::Internal => error("InternalError", "An internal error has occurred"),
-        Wrong::Throttled => error("RequestLimitExceeded", "Request limit exceeded."),
-        Wrong::Code(code) => error(code, "A fault of the double."),
-        Wrong::Html(status) => HttpAnswer::html(*status),
-        Wrong::Empty(status) => HttpAnswer {
-            status: *status,
-            headers: Vec::new(),
-            body: String::new(),
-            delivery: Delivery::Whole,
-        },
-        Wrong::Truncated => answer.truncated(),
-        Wrong::Half => by(Delivery::Half),
-        Wrong::Dropped => by(Delivery::Dropped),
-        Wrong::Hangs => by(Delivery::Hangs),
-        Wrong::Slow(pause) => by(Delivery::Slow(*pause)),
-    }
 }

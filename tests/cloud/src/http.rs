@@ -29,6 +29,9 @@ const LONGEST_BODY: usize = 1 << 20;
 pub struct Serve {
     /// The check of signatures.
     pub signature: Signature,
+    /// True if a request needs the header `x-amz-content-sha256`. EC2 doesn't need it; some signers
+    /// leave the body out of the signature without it.
+    pub content_sha256: bool,
     /// Seconds by which the server's clock is ahead of the machine's.
     pub clock_offset: i64,
 }
@@ -167,7 +170,11 @@ fn answer(
     let well_formed = head.method == hyper::Method::POST
         && head.uri.path() == "/"
         && form.starts_with("application/x-www-form-urlencoded");
-    let verdict = if well_formed {
+    let hashed = headers.contains_key("x-amz-content-sha256");
+    let verdict = if settings.content_sha256 && !hashed {
+        let text = "The request has no header x-amz-content-sha256.";
+        Err(ApiError::misuse("SignatureDoesNotMatch", text))
+    } else if well_formed {
         let region = cloud.region();
         signature::check(&settings.signature, &signed, &region, settings.clock_offset)
     } else {

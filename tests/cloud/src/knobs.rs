@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::answer::ApiError;
+
 /// The settings that hold until they change.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -79,6 +81,36 @@ pub enum Identity {
     Unknown,
     /// The account hasn't switched the region on: `OptInRequired`.
     OtherRegion,
+}
+
+impl Identity {
+    /// The errors of credentials. The codes are of the reference; the texts follow AWS's own.
+    pub(crate) fn check(self) -> Result<(), ApiError> {
+        let (code, text) = match self {
+            Identity::Valid => return Ok(()),
+            Identity::Expired => ("RequestExpired", "Request has expired."),
+            Identity::ClockBehind => (
+                "RequestExpired",
+                "Request has expired. Timestamp date is 2020-01-01T00:00:00Z. Current date is \
+                 2020-01-01T00:10:00Z",
+            ),
+            Identity::ClockAhead => (
+                "SignatureDoesNotMatch",
+                "Signature not yet current: 20200101T001000Z is still later than 20200101T000500Z \
+                 (20200101T000000Z + 5 min.)",
+            ),
+            Identity::Unknown => (
+                "AuthFailure",
+                "AWS was not able to validate the provided access credentials",
+            ),
+            Identity::OtherRegion => (
+                "OptInRequired",
+                "You are not subscribed to this service. Please go to http://aws.amazon.com to \
+                 subscribe.",
+            ),
+        };
+        Err(ApiError::new(code, text))
+    }
 }
 
 /// Sizes and rates of the token buckets, one bucket for each action ("Request throttling for the

@@ -215,7 +215,7 @@ fn begin(state: &mut State, id: &str, due: usize, verb: &'static str, effect: Ef
     }
 }
 
-/// The effect of a new `MaxEntries`: each table with a route to the list must have the places.
+/// The effect of a new `MaxEntries`: each resource that refers to the list must have the places.
 fn resize(state: &State, settings: &Settings, id: &str, list: &List, max: u32) -> Effect {
     let more = (max as usize).saturating_sub(list.max_entries as usize);
     let tables = state.tables.iter().filter(|(_, table)| {
@@ -224,7 +224,10 @@ fn resize(state: &State, settings: &Settings, id: &str, list: &List, max: u32) -
         let routes = table.routes.iter().filter(to_list).count();
         routes > 0 && state.load(table, list.family) + more * routes > settings.routes_per_table
     });
-    let full: Vec<String> = tables.map(|(id, _)| id.clone()).collect();
+    let others = state.referrers.get(id).into_iter().flatten();
+    let others = others.filter(|(_, most)| **most < max);
+    let full = tables.map(|(id, _)| id).chain(others.map(|(id, _)| id));
+    let full: Vec<String> = full.cloned().collect();
     if full.is_empty() {
         return Effect::Resize(max);
     }

@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub lists: BTreeMap<String, List>,
     pub targets: BTreeMap<String, Target>,
     pub tags: BTreeMap<String, Tags>,
+    /// The resources besides route tables that refer to a list, and the most entries that each takes.
+    pub referrers: BTreeMap<String, BTreeMap<String, u32>>,
     /// The requests with a client token: the parameters and the list that they made.
     pub tokens: BTreeMap<String, (Vec<(String, String)>, String)>,
     /// The number of ids that were made up.
@@ -313,13 +315,15 @@ impl State {
         counted.map(|route| self.weight(&route.destination)).sum()
     }
 
-    /// The tables with a route to a list.
+    /// The resources that refer to a list: tables with a route to it, then others.
     pub(crate) fn references(&self, list: &str) -> Vec<String> {
         let tables = self.tables.iter();
         let with = tables.filter(|(_, table)| {
             let mut routes = table.routes.iter();
             routes.any(|route| matches!(&route.destination, Destination::List(id) if id == list))
         });
-        with.map(|(id, _)| id.clone()).collect()
+        let others = self.referrers.get(list).into_iter().flatten();
+        let all = with.map(|(id, _)| id).chain(others.map(|(id, _)| id));
+        all.cloned().collect()
     }
 }

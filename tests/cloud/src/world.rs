@@ -46,6 +46,7 @@ impl Cloud {
     fn edit<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.lock();
         let result = change(&mut inner);
+        inner.changed = true;
         inner.settle();
         result
     }
@@ -184,6 +185,15 @@ impl Cloud {
                     .routes
                     .retain(|route| route.destination != destination);
             }
+        });
+    }
+
+    /// Another resource refers to a list, a security group for example. The resource takes lists of
+    /// at most `most` entries.
+    pub fn refer(&self, list: &str, resource: &str, most: u32) {
+        self.edit(|inner| {
+            let resources = inner.state.referrers.entry(list.to_owned()).or_default();
+            resources.insert(resource.to_owned(), most);
         });
     }
 
