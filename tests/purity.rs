@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 46] = [
+const PURE: [&str; 47] = [
     "words",
     "types",
     "degraded",
@@ -50,6 +50,7 @@ const PURE: [&str; 46] = [
     "vpc/observed",
     "vpc/plan",
     "vpc/quota",
+    "vpc/routes",
     "vpc/step",
     "vpc/tags",
 ];

@@ -131,7 +131,14 @@ fn text(flushed: &Flushed, dry_run: bool) -> String {
         .steps
         .iter()
         .map(|step| match step {
-            Step::DeleteRoute { family, table } => format!("- {family} route {table}: the list"),
+            Step::DeleteRoute {
+                family,
+                table,
+                prefix,
+            } => {
+                let name = prefix.map_or_else(|| "the list".to_owned(), |it| it.to_string());
+                format!("- {family} route {table}: {name}")
+            }
             Step::DeleteList { family } => format!("- {family} prefix list"),
             other => other.to_json().to_string(),
         })

@@ -16,6 +16,7 @@
 //! | `traffic.json` | the counts of lost counters | `agent` |
 //! | `dropped.json` | the packets dropped after all translation, as a one-shot pass has read them | `reconcile` |
 //! | `vpc.json` | the prefix lists as the last pass of the vpc role left them | `vpc` |
+//! | `vpc-routes.json` | the routes of the vpc role with `mode = "routes"` | `vpc` |
 //! | `journal.jsonl` | one line for each begin and end of a pass | `journal` |
 //! | `journal.jsonl.1` | the journal before the last rotation | `journal` |
 //! | `lock` | the mutual exclusion of passes | [`lock`] |
@@ -56,6 +57,7 @@ pub enum StateFile {
     Traffic,
     Dropped,
     Vpc,
+    VpcRoutes,
     Journal,
     RotatedJournal,
     Lock,
@@ -64,7 +66,7 @@ pub enum StateFile {
 
 impl StateFile {
     /// Every file, in the order of the table above.
-    pub const ALL: [StateFile; 18] = [
+    pub const ALL: [StateFile; 19] = [
         StateFile::LastKnownGood,
         StateFile::Held,
         StateFile::Confirmed,
@@ -79,6 +81,7 @@ impl StateFile {
         StateFile::Traffic,
         StateFile::Dropped,
         StateFile::Vpc,
+        StateFile::VpcRoutes,
         StateFile::Journal,
         StateFile::RotatedJournal,
         StateFile::Lock,
@@ -102,6 +105,7 @@ impl StateFile {
             StateFile::Traffic => "traffic.json",
             StateFile::Dropped => "dropped.json",
             StateFile::Vpc => "vpc.json",
+            StateFile::VpcRoutes => "vpc-routes.json",
             StateFile::Journal => "journal.jsonl",
             StateFile::RotatedJournal => "journal.jsonl.1",
             StateFile::Lock => "lock",

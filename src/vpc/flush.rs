@@ -6,8 +6,11 @@ use super::error::VpcError;
 use super::objects::{RouteDestination, RouteTable};
 use super::observe::{EntryCache, observe};
 use super::observed::{Found, ObservedPlane};
+use super::routes::{self, Ledger};
 use super::step::Step;
-use crate::config::{Config, VpcPlaneConfig};
+use crate::config::{Config, PlaneMode, VpcPlaneConfig};
+use crate::state::StateFile;
+use crate::state::store::Store;
 use crate::types::Family;
 
 /// The readings after changes of other writers.
@@ -42,6 +45,7 @@ pub fn plan(plane: &VpcPlaneConfig, observed: &ObservedPlane) -> Flushed {
             flushed.steps.push(Step::DeleteRoute {
                 family,
                 table: table.id.clone(),
+                prefix: None,
             });
         }
         if plane.lists.contains(&ours.list.id.0) {
@@ -52,6 +56,29 @@ pub fn plan(plane: &VpcPlaneConfig, observed: &ObservedPlane) -> Flushed {
             ));
         } else {
             flushed.steps.push(Step::DeleteList { family });
+        }
+    }
+    flushed
+}
+
+/// The steps that delete the routes of a ledger.
+fn plan_routes(observed: &ObservedPlane, ledger: &Ledger) -> Flushed {
+    let mut flushed = Flushed::default();
+    for table in &observed.tables {
+        for prefix in ledger.0.get(&table.id).into_iter().flatten() {
+            if table.route_to(&RouteDestination::Prefix(*prefix)).is_some() {
+                flushed.steps.push(Step::DeleteRoute {
+                    family: Family::of_net(prefix),
+                    table: table.id.clone(),
+                    prefix: Some(*prefix),
+                });
+            }
+        }
+        if !ledger.0.contains_key(&table.id) && table.tags.contains_key(routes::HASH) {
+            flushed.left.push(format!(
+                "route table {}: the routes stay, since the ledger in the state dir is lost",
+                table.id
+            ));
         }
     }
     flushed
@@ -68,7 +95,14 @@ pub async fn flush(ec2: &Ec2, config: &Config, dry_run: bool) -> Result<Flushed,
     let mut contended = None;
     for _ in 0..READINGS {
         let observed = observe(&ec2, plane, &mut EntryCache::default()).await?;
-        let mut planned = plan(plane, &observed);
+        let mut planned = match plane.mode {
+            PlaneMode::PrefixList => plan(plane, &observed),
+            PlaneMode::Routes => {
+                let store = Store::open(&config.source.state_dir);
+                let ledger = store.read_json(StateFile::VpcRoutes).unwrap_or_default();
+                plan_routes(&observed, &ledger)
+            }
+        };
         if all.steps.is_empty() {
             all.steps.append(&mut planned.steps.clone());
         }

@@ -19,6 +19,7 @@ pub mod pass;
 pub mod plan;
 pub mod quota;
 pub mod report;
+pub mod routes;
 pub mod session;
 pub mod step;
 pub mod tags;

@@ -6,7 +6,7 @@ use super::ec2::{Ec2, ListFilter, TableFilter};
 use super::error::VpcError;
 use super::objects::{Entry, ListId, ListVersion, PrefixList, RouteTable, RouteTableId, Tags};
 use super::observed::{self, Found, ObservedList, ObservedPlane};
-use crate::config::{TableSelector, VpcPlaneConfig};
+use crate::config::{PlaneMode, TableSelector, VpcPlaneConfig};
 use crate::types::{Family, PerFamily};
 
 /// Entries by list and version. EC2 never changes the entries of a version, so an agent reads the
@@ -40,7 +40,10 @@ pub async fn observe(
     cache: &mut EntryCache,
 ) -> Result<ObservedPlane, VpcError> {
     let tables = read_tables(ec2, &plane.tables).await?;
-    let mut described = read_own_lists(ec2, plane).await?;
+    let mut described = match plane.mode {
+        PlaneMode::PrefixList => read_own_lists(ec2, plane).await?,
+        PlaneMode::Routes => Vec::new(),
+    };
     let mut lists = PerFamily {
         ipv4: Found::Absent,
         ipv6: Found::Absent,

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::apply::{Applier, Ending, Waits};
@@ -13,14 +14,16 @@ use super::observe::{EntryCache, observe};
 use super::observed::ObservedPlane;
 use super::plan::{Memory, PlanePlan, plan};
 use super::report::VpcReport;
+use super::routes::{self, Ledger};
 use super::step::Step;
 use crate::clock;
-use crate::config::{Config, Role};
+use crate::config::{Config, PlaneMode, Role};
 use crate::degraded::{self, Degradation, Part};
 use crate::journal::{Journal, PassId, Record};
 use crate::reconcile::{Elsewhere, LOCK_WAIT, Options, Place, gather, judge_elsewhere};
 use crate::source::child::Asker;
 use crate::state::StateFile;
+use crate::state::error::{ReadError, StateError};
 use crate::state::lock::PassLock;
 use crate::state::store::Store;
 use crate::types::PerFamily;
@@ -61,6 +64,12 @@ pub async fn pass(
     pass.report
 }
 
+/// The ledgers of a plan, see [`routes::RoutesPlan`].
+struct Ledgers {
+    before: Ledger,
+    after: Ledger,
+}
+
 struct Pass<'p> {
     ec2: Ec2,
     config: &'p Config,
@@ -82,7 +91,7 @@ impl Pass<'_> {
         let (gathered, observed) = tokio::join!(gathering, observing);
         let observed = observed?;
         let place = Place {
-            present: &observed.prefixes(),
+            present: &self.present(&observed),
             vpc_cidrs: observed.vpc_cidrs(),
         };
         let judged = judge_elsewhere(self.config, self.options, gathered, place)?;
@@ -132,16 +141,23 @@ impl Pass<'_> {
         goal: &PlaneGoal,
         mut observed: ObservedPlane,
     ) -> Result<(), VpcError> {
+        let ledger = self.store.read_json::<Ledger>(StateFile::VpcRoutes);
+        if let (Err(ReadError::Unreadable(fault)), PlaneMode::Routes) =
+            (ledger, self.config.vpc_plane.mode)
+        {
+            return Err(fault.into());
+        }
         let left: PerFamily<Option<Left>> =
             self.store.read_json(StateFile::Vpc).unwrap_or_default();
         let mut contended = None;
         for _ in 0..PLANS {
-            let planned = plan(goal, &observed, self.memory_of(&left));
+            let (planned, ledgers) = self.plan(goal, &observed, &left);
             self.report.take_plan(&planned);
             if planned.steps.is_empty() || !self.options.mode.writes() {
-                self.remember(&observed);
+                self.remember(&observed, ledgers);
                 return end(&planned, Vec::new());
             }
+            self.write_ahead(ledgers.as_ref())?;
             self.write_begin();
             let mut applier = Applier::new(&self.ec2, &observed, goal.floor, self.memory.waits);
             let ending = applier.apply(&planned.steps).await;
@@ -164,6 +180,56 @@ impl Pass<'_> {
         }
     }
 
+    /// Our prefixes in force.
+    fn present(&self, observed: &ObservedPlane) -> PerFamily<Vec<IpNet>> {
+        match self.config.vpc_plane.mode {
+            PlaneMode::PrefixList => observed.prefixes(),
+            PlaneMode::Routes => {
+                let ledger: Ledger = self
+                    .store
+                    .read_json(StateFile::VpcRoutes)
+                    .unwrap_or_default();
+                ledger.present(&observed.tables)
+            }
+        }
+    }
+
+    /// Plans by the mode. The ledgers are those of `mode = "routes"`.
+    fn plan(
+        &self,
+        goal: &PlaneGoal,
+        observed: &ObservedPlane,
+        left: &PerFamily<Option<Left>>,
+    ) -> (PlanePlan, Option<Ledgers>) {
+        match self.config.vpc_plane.mode {
+            PlaneMode::PrefixList => (plan(goal, observed, self.memory_of(left)), None),
+            PlaneMode::Routes => {
+                // An unreadable ledger counts as lost: then the tag of the table decides.
+                let ledger: Option<Ledger> = self.store.read_json(StateFile::VpcRoutes).ok();
+                let planned = routes::plan(goal, observed, ledger.as_ref());
+                let ledgers = Ledgers {
+                    before: planned.before,
+                    after: planned.after,
+                };
+                (planned.plan, Some(ledgers))
+            }
+        }
+    }
+
+    /// Stores the routes that are about to be ours: a route that no ledger knows could never be
+    /// deleted.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn write_ahead(&self, ledgers: Option<&Ledgers>) -> Result<(), VpcError> {
+        if let Some(ledgers) = ledgers {
+            self.store.create_directory()?;
+            self.store
+                .write_json(StateFile::VpcRoutes, &ledgers.before)?;
+        }
+        Ok(())
+    }
+
     fn memory_of<'m>(&self, left: &'m PerFamily<Option<Left>>) -> Memory<'m> {
         Memory {
             left,
@@ -184,9 +250,9 @@ impl Pass<'_> {
         loop {
             let plane = &self.config.vpc_plane;
             let observed = observe(&self.ec2, plane, &mut self.memory.entries).await?;
-            let rest = plan(goal, &observed, self.memory_of(left));
+            let (rest, ledgers) = self.plan(goal, &observed, left);
             if rest.steps.is_empty() {
-                self.remember(&observed);
+                self.remember(&observed, ledgers);
                 // The state now counts, not the one before the changes.
                 self.report
                     .degraded
@@ -195,7 +261,7 @@ impl Pass<'_> {
                 return end(&rest, Vec::new());
             }
             if !failures.is_empty() {
-                self.remember(&observed);
+                self.remember(&observed, None);
                 return end(&planned, failures);
             }
             if started.elapsed() > self.memory.waits.visible_after {
@@ -207,8 +273,15 @@ impl Pass<'_> {
     }
 
     /// Remembers the lists as they are now, to find later changes of other programs.
-    fn remember(&mut self, observed: &ObservedPlane) {
+    fn remember(&mut self, observed: &ObservedPlane, ledgers: Option<Ledgers>) {
         if !self.options.mode.writes() {
+            return;
+        }
+        if let Some(ledgers) = ledgers {
+            let written = self.store.write_json(StateFile::VpcRoutes, &ledgers.after);
+            return self.tolerate(written);
+        }
+        if self.config.vpc_plane.mode == PlaneMode::Routes {
             return;
         }
         let now = PerFamily::from_fn(|family| observed.lists.get(family).ours().and_then(Left::of));
@@ -219,7 +292,7 @@ impl Pass<'_> {
         }
     }
 
-    fn tolerate(&mut self, written: Result<(), crate::state::error::StateError>) {
+    fn tolerate(&mut self, written: Result<(), StateError>) {
         if let Err(error) = written {
             self.degrade_state(error.to_string());
         }

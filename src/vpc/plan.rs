@@ -337,6 +337,7 @@ impl Planner<'_> {
                 plan.steps.push(Step::ReplaceRoute {
                     family: self.family,
                     table: table.id.clone(),
+                    prefix: None,
                     from: from.map_or_else(|| "unknown".to_owned(), |from| from.id.clone()),
                     target: self.wanted.target.clone(),
                 });
@@ -355,6 +356,7 @@ impl Planner<'_> {
         plan.steps.push(Step::CreateRoute {
             family: self.family,
             table: table.id.clone(),
+            prefix: None,
             target: self.wanted.target.clone(),
         });
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::ec2::Sent;
@@ -247,6 +248,11 @@ impl VpcReport {
     }
 }
 
+/// The destination of a route.
+fn name(prefix: &Option<IpNet>) -> String {
+    prefix.map_or_else(|| "the list".to_owned(), |prefix| prefix.to_string())
+}
+
 /// The lines of a step.
 fn lines(step: &Step, style: Style) -> Vec<String> {
     let plus = |text: String| style.paint(Colour::Green, &format!("+ {text}"));
@@ -285,18 +291,29 @@ fn lines(step: &Step, style: Style) -> Vec<String> {
             let gone = remove.iter().map(|cidr| minus(format!("entry {cidr}")));
             add.iter().map(entry).chain(gone).collect()
         }
-        Step::CreateRoute { table, target, .. } => {
-            vec![plus(format!("route {table}: the list to {target}"))]
-        }
+        Step::CreateRoute {
+            table,
+            prefix,
+            target,
+            ..
+        } => vec![plus(format!("route {table}: {} to {target}", name(prefix)))],
         Step::ReplaceRoute {
             table,
+            prefix,
             from,
             target,
             ..
         } => vec![change(format!(
-            "route {table}: the list to {target} (was {from})"
+            "route {table}: {} to {target} (was {from})",
+            name(prefix)
         ))],
-        Step::DeleteRoute { table, .. } => vec![minus(format!("route {table}: the list"))],
+        Step::DeleteRoute { table, prefix, .. } => {
+            vec![minus(format!("route {table}: {}", name(prefix)))]
+        }
+        Step::TagTable { table, tags } => {
+            let keys: Vec<&str> = tags.keys().map(String::as_str).collect();
+            vec![change(format!("tags of {table}: {}", keys.join(", ")))]
+        }
         Step::DeleteList { .. } => vec![minus("prefix list".to_owned())],
     }
 }

@@ -4,9 +4,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::calls::Call;
-use super::objects::{
-    Entry, ListId, PrefixList, RouteDestination, RouteTableId, RouteTarget, Tags,
-};
+use super::objects::{Entry, PrefixList, RouteDestination, RouteTableId, RouteTarget, Tags};
 use super::tags;
 use crate::types::{Family, PerFamily, SyncToken};
 
@@ -43,22 +41,31 @@ pub enum Step {
         add: Vec<Entry>,
         remove: Vec<IpNet>,
     },
-    /// Leads our list to the target.
+    /// Leads the prefix, or our list, to the target.
     CreateRoute {
         family: Family,
         table: RouteTableId,
+        /// `None` for our list.
+        prefix: Option<IpNet>,
         target: RouteTarget,
     },
-    /// Leads our list to another target; the list is never without one.
+    /// Leads the prefix, or our list, to another target; the route is never absent.
     ReplaceRoute {
         family: Family,
         table: RouteTableId,
+        prefix: Option<IpNet>,
         from: String,
         target: RouteTarget,
     },
     DeleteRoute {
         family: Family,
         table: RouteTableId,
+        prefix: Option<IpNet>,
+    },
+    /// Marks a table of `mode = "routes"`.
+    TagTable {
+        table: RouteTableId,
+        tags: Tags,
     },
     DeleteList {
         family: Family,
@@ -81,6 +88,8 @@ impl Step {
             | Step::ReplaceRoute { family, .. }
             | Step::DeleteRoute { family, .. }
             | Step::DeleteList { family } => *family,
+            // A table has routes of both families.
+            Step::TagTable { .. } => Family::Ipv4,
         }
     }
 
@@ -88,14 +97,20 @@ impl Step {
     pub fn concerns_list(&self) -> bool {
         !matches!(
             self,
-            Step::CreateRoute { .. } | Step::ReplaceRoute { .. } | Step::DeleteRoute { .. }
+            Step::CreateRoute { .. }
+                | Step::ReplaceRoute { .. }
+                | Step::DeleteRoute { .. }
+                | Step::TagTable { .. }
         )
     }
 
     /// The call of the step. `None` if the step needs a list, and no list is known.
     pub fn call(&self, lists: &KnownLists, client_token: &str) -> Option<Call> {
         let list = lists.get(self.family()).as_ref();
-        let to_list = |list: &ListId| RouteDestination::List(list.clone());
+        let to = |prefix: &Option<IpNet>| match (prefix, list) {
+            (Some(prefix), _) => Some(RouteDestination::Prefix(*prefix)),
+            (None, list) => Some(RouteDestination::List(list?.id.clone())),
+        };
         Some(match self {
             Step::CreateList {
                 family,
@@ -131,19 +146,33 @@ impl Step {
                 add: add.clone(),
                 remove: remove.clone(),
             },
-            Step::CreateRoute { table, target, .. } => Call::CreateRoute {
+            Step::CreateRoute {
+                table,
+                prefix,
+                target,
+                ..
+            } => Call::CreateRoute {
                 table: table.clone(),
-                destination: to_list(&list?.id),
+                destination: to(prefix)?,
                 target: target.clone(),
             },
-            Step::ReplaceRoute { table, target, .. } => Call::ReplaceRoute {
+            Step::ReplaceRoute {
+                table,
+                prefix,
+                target,
+                ..
+            } => Call::ReplaceRoute {
                 table: table.clone(),
-                destination: to_list(&list?.id),
+                destination: to(prefix)?,
                 target: target.clone(),
             },
-            Step::DeleteRoute { table, .. } => Call::DeleteRoute {
+            Step::DeleteRoute { table, prefix, .. } => Call::DeleteRoute {
                 table: table.clone(),
-                destination: to_list(&list?.id),
+                destination: to(prefix)?,
+            },
+            Step::TagTable { table, tags } => Call::Tag {
+                resource: table.0.clone(),
+                tags: tags.clone(),
             },
             Step::DeleteList { .. } => Call::DeleteList {
                 list: list?.id.clone(),
@@ -197,20 +226,33 @@ impl Step {
                     "remove": remove.iter().map(IpNet::to_string).collect::<Vec<_>>(),
                 }),
             ),
-            Step::CreateRoute { table, target, .. } => {
-                of("add", "route", json!({"table": table, "target": target.id}))
-            }
+            Step::CreateRoute {
+                table,
+                prefix,
+                target,
+                ..
+            } => of(
+                "add",
+                "route",
+                json!({"table": table, "dst": prefix, "target": target.id}),
+            ),
             Step::ReplaceRoute {
                 table,
+                prefix,
                 from,
                 target,
                 ..
             } => of(
                 "replace",
                 "route",
-                json!({"table": table, "target_before": from, "target": target.id}),
+                json!({"table": table, "dst": prefix, "target_before": from, "target": target.id}),
             ),
-            Step::DeleteRoute { table, .. } => of("delete", "route", json!({"table": table})),
+            Step::DeleteRoute { table, prefix, .. } => {
+                of("delete", "route", json!({"table": table, "dst": prefix}))
+            }
+            Step::TagTable { table, tags } => {
+                of("replace", "tags", json!({"table": table, "tags": tags}))
+            }
             Step::DeleteList { .. } => of("delete", "prefix_list", json!({})),
         }
     }

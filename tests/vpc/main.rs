@@ -4,4 +4,5 @@
 
 mod faults;
 mod passes;
+mod routes_mode;
 mod world;

@@ -9,7 +9,7 @@ use super::session;
 use crate::cli::{Destination, ExplainArgs};
 use crate::commands::explain::resolve;
 use crate::commands::{complain, print};
-use crate::config::{Config, Role};
+use crate::config::{Config, PlaneMode, Role};
 use crate::exit;
 use crate::ranges::RangeSet;
 use crate::reconcile::{Asking, Mode, Options, Place, gather, judge_elsewhere};
@@ -17,6 +17,7 @@ use crate::source::child::Asker;
 use crate::types::Family;
 use crate::vpc::error::VpcError;
 use crate::vpc::lookup::{Hit, lookup};
+use crate::vpc::objects::RouteTarget;
 use crate::vpc::observe::{EntryCache, observe};
 use crate::vpc::observed::ObservedPlane;
 use crate::vpc::session::Session;
@@ -136,7 +137,14 @@ fn of_address<'o>(
     let tables = observed.tables.iter();
     tables
         .map(|table| {
-            let hit = lookup(table, address, observed);
+            let mut hit = lookup(table, address, observed);
+            let by_target = config.vpc_plane.mode == PlaneMode::Routes;
+            let target = config.vpc_plane.target.get(family).as_deref();
+            let target = target.and_then(RouteTarget::from_id).filter(|_| by_target);
+            let leads = |hit: &Hit<'_>| target.as_ref().is_some_and(|it| hit.route.leads_to(it));
+            if let Some(hit) = &mut hit {
+                hit.is_ours |= hit.prefix.prefix_len() > 0 && leads(hit);
+            }
             let is_ours = hit.as_ref().is_some_and(|hit| hit.is_ours && !hit.drops());
             Answer {
                 address,

@@ -1,0 +1,354 @@
+//! `mode = "routes"`: one route for each prefix in each table.
+//!
+//! EC2's routes have no tags, so a ledger in the state dir says which ones are ours. A tag of the
+//! table has a hash of the ledger: a writer without a ledger takes over the routes to the target if
+//! they have this very hash, and deletes nothing otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::goal::{FamilyGoal, PlaneGoal, weighed};
+use super::objects::{
+    RouteDestination, RouteOrigin, RouteState, RouteTable, RouteTableId, RouteTarget, Tags,
+    VpcRoute,
+};
+use super::observed::ObservedPlane;
+use super::plan::PlanePlan;
+use super::quota::Usage;
+use super::step::Step;
+use super::tags;
+use crate::degraded::{Degradation, Part};
+use crate::guard::figures;
+use crate::ranges::PrefixSet;
+use crate::types::{Family, PerFamily};
+use crate::words::first_few;
+
+/// The tag of a table with the hash of the ledger.
+pub const HASH: &str = "trailblazer:routes";
+
+/// The most prefixes that a message names.
+const NAMED: usize = 3;
+
+/// The destinations of our routes by table.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ledger(pub BTreeMap<RouteTableId, BTreeSet<IpNet>>);
+
+impl Ledger {
+    /// The destinations of our routes in the tables.
+    pub fn present(&self, tables: &[RouteTable]) -> PerFamily<Vec<IpNet>> {
+        let mut found = BTreeSet::new();
+        for table in tables {
+            let ours = self.0.get(&table.id).into_iter().flatten();
+            found.extend(ours.filter(|prefix| {
+                table
+                    .route_to(&RouteDestination::Prefix(**prefix))
+                    .is_some()
+            }));
+        }
+        PerFamily::from_fn(|family| {
+            let of_family = |prefix: &&IpNet| Family::of_net(prefix) == family;
+            found.iter().filter(of_family).copied().collect()
+        })
+    }
+}
+
+/// The hash of a table's routes.
+pub fn hash(routes: &BTreeSet<IpNet>) -> String {
+    let mut hasher = Sha256::new();
+    for route in routes {
+        hasher.update(route.to_string());
+        hasher.update("\n");
+    }
+    let digest = hasher.finalize();
+    digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// A static route with a prefix that is neither local nor a default.
+fn prefix_of(route: &VpcRoute) -> Option<IpNet> {
+    match (&route.destination, &route.origin) {
+        (RouteDestination::Prefix(prefix), RouteOrigin::CreateRoute)
+            if !route.is_local() && prefix.prefix_len() > 0 =>
+        {
+            Some(*prefix)
+        }
+        _ => None,
+    }
+}
+
+/// Our routes of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owned {
+    Known(BTreeSet<IpNet>),
+    /// There is no ledger, and the routes to the targets have another hash than the tag.
+    Unknown,
+}
+
+/// Finds our routes: by the ledger, else by the tag of the table.
+pub fn owned(table: &RouteTable, ledger: Option<&Ledger>, targets: &[RouteTarget]) -> Owned {
+    if let Some(known) = ledger.and_then(|ledger| ledger.0.get(&table.id)) {
+        return Owned::Known(known.clone());
+    }
+    let Some(tag) = table.tags.get(HASH) else {
+        return Owned::Known(BTreeSet::new());
+    };
+    let routes = table.routes.iter();
+    let to_target = routes.filter(|route| targets.iter().any(|target| route.leads_to(target)));
+    let candidates: BTreeSet<IpNet> = to_target.filter_map(prefix_of).collect();
+    match hash(&candidates) == *tag {
+        true => Owned::Known(candidates),
+        false => Owned::Unknown,
+    }
+}
+
+/// The plan, and the ledgers to store before the first step and after the last.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RoutesPlan {
+    pub plan: PlanePlan,
+    /// With the routes that the plan creates, and those that it deletes.
+    pub before: Ledger,
+    /// After the last step.
+    pub after: Ledger,
+}
+
+/// Plans the routes of all tables.
+pub fn plan(goal: &PlaneGoal, observed: &ObservedPlane, ledger: Option<&Ledger>) -> RoutesPlan {
+    let mut planned = RoutesPlan::default();
+    let targets: Vec<RouteTarget> = Family::ALL
+        .into_iter()
+        .filter_map(|family| goal.families.get(family).as_ref())
+        .map(|wanted| wanted.target.clone())
+        .collect();
+    for table in &observed.tables {
+        let mut planner = Planner {
+            goal,
+            observed,
+            table,
+            ours: BTreeSet::new(),
+            adds: Vec::new(),
+            deletes: Vec::new(),
+            may_delete: true,
+        };
+        match owned(table, ledger, &targets) {
+            Owned::Known(ours) => planner.ours = ours,
+            Owned::Unknown => {
+                planner.may_delete = false;
+                planned.plan.holds.push(format!(
+                    "route table {}: the ledger of our routes is lost, and the routes differ from the tag \
+                     {HASH}: nothing is deleted; delete the routes that no document has, or remove the \
+                     tag to start anew",
+                    table.id
+                ));
+            }
+        }
+        planner.run(&mut planned);
+    }
+    planned
+}
+
+struct Planner<'p> {
+    goal: &'p PlaneGoal,
+    observed: &'p ObservedPlane,
+    table: &'p RouteTable,
+    /// Our routes after the plan, present or about to be.
+    ours: BTreeSet<IpNet>,
+    adds: Vec<Step>,
+    deletes: Vec<Step>,
+    may_delete: bool,
+}
+
+impl Planner<'_> {
+    fn run(mut self, planned: &mut RoutesPlan) {
+        let before = self.ours.clone();
+        for family in Family::ALL {
+            if let Some(wanted) = self.goal.families.get(family) {
+                self.family(family, wanted, &mut planned.plan);
+            }
+        }
+        let table = &self.table.id;
+        let changes = !self.adds.is_empty() || !self.deletes.is_empty();
+        let (newest, own) = (tags::token_of(&self.table.tags, &[]), self.goal.token);
+        if let Some(newest) = newest.filter(|newest| *newest > own && changes) {
+            planned.plan.holds.push(format!(
+                "route table {table} has the routes of {}, newer than {} here: nothing is changed; the \
+                 source of this writer may be a stale mirror",
+                figures::token(newest),
+                figures::token(own)
+            ));
+            if self.may_delete {
+                planned.before.0.insert(table.clone(), before.clone());
+                planned.after.0.insert(table.clone(), before);
+            }
+            return;
+        }
+        // The ledger has routes from before their call until after their deletion.
+        let known: BTreeSet<IpNet> = before.union(&self.ours).copied().collect();
+        if self.may_delete {
+            planned.before.0.insert(table.clone(), known);
+            planned.after.0.insert(table.clone(), self.ours.clone());
+        }
+        let steps = &mut planned.plan.steps;
+        if changes && newest.is_none_or(|newest| newest < own) {
+            steps.push(self.tag(tags::of_token(own)));
+        }
+        steps.append(&mut self.adds);
+        let hash = hash(&self.ours);
+        let tag = (!self.ours.is_empty() || self.table.tags.contains_key(HASH))
+            && self.may_delete
+            && self.table.tags.get(HASH) != Some(&hash);
+        if tag {
+            steps.push(self.tag(Tags::from([(HASH.to_owned(), hash)])));
+        }
+        steps.append(&mut self.deletes);
+    }
+
+    fn tag(&self, tags: Tags) -> Step {
+        Step::TagTable {
+            table: self.table.id.clone(),
+            tags,
+        }
+    }
+
+    fn family(&mut self, family: Family, wanted: &FamilyGoal, plan: &mut PlanePlan) {
+        let table = &self.table.id;
+        let present: BTreeMap<IpNet, &VpcRoute> = self
+            .table
+            .routes
+            .iter()
+            .filter_map(|route| Some((prefix_of(route)?, route)))
+            .collect();
+        let prefixes: BTreeSet<IpNet> = wanted.entries.iter().map(|entry| entry.cidr).collect();
+        let ours: Vec<IpNet> = self
+            .ours
+            .iter()
+            .filter(|prefix| Family::of_net(prefix) == family)
+            .copied()
+            .collect();
+        if prefixes.is_empty() {
+            if !ours.is_empty() {
+                plan.holds.push(format!(
+                    "route table {table}: the document selects no {family} prefix; the routes stay"
+                ));
+            }
+            return;
+        }
+        let gone = ours.iter().filter(|prefix| {
+            let kept = wanted.kept.intersects(prefix) && present.contains_key(prefix);
+            !prefixes.contains(prefix) && !kept
+        });
+        let gone: Vec<IpNet> = gone.copied().collect();
+        let usage = Usage::of(self.table, family, self.observed);
+        let missing = prefixes
+            .iter()
+            .filter(|it| !present.contains_key(it))
+            .count();
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        if usage.room(self.goal.quota) < missing {
+            plan.holds.push(format!(
+                "route table {table} has no room for {missing} routes more: {family} {}, above the quota \
+                 of {}; raise the quota (Service Quotas, \"Routes per route table\") and [vpc_plane] \
+                 quota, select fewer regions, or write [vpc_plane] mode = \"prefix-list\"",
+                usage.arithmetic(missing),
+                self.goal.quota
+            ));
+            return;
+        }
+        for prefix in &prefixes {
+            self.wanted(family, *prefix, wanted, present.get(prefix).copied(), plan);
+        }
+        self.remove(family, &gone, &present, plan);
+    }
+
+    fn wanted(
+        &mut self,
+        family: Family,
+        prefix: IpNet,
+        wanted: &FamilyGoal,
+        present: Option<&VpcRoute>,
+        plan: &mut PlanePlan,
+    ) {
+        let (table, target) = (&self.table.id, &wanted.target);
+        let Some(route) = present else {
+            self.ours.insert(prefix);
+            self.adds.push(Step::CreateRoute {
+                family,
+                table: table.clone(),
+                prefix: Some(prefix),
+                target: target.clone(),
+            });
+            return;
+        };
+        let from = route.target.as_ref();
+        let from = from.map_or_else(|| "unknown".to_owned(), |from| from.id.clone());
+        match (route.leads_to(target), self.ours.contains(&prefix)) {
+            (true, _) if route.state == RouteState::Blackhole => {
+                let reason = format!(
+                    "route table {table} drops packets to {prefix}: the target {target} is gone or detached"
+                );
+                let missing = Degradation::new(Part::Bypass, family, reason);
+                let advice = "attach the target, or set [vpc_plane] target to another one";
+                plan.degraded.push(missing.with_advice(advice));
+            }
+            (true, _) => {}
+            (false, true) => self.adds.push(Step::ReplaceRoute {
+                family,
+                table: table.clone(),
+                prefix: Some(prefix),
+                from,
+                target: target.clone(),
+            }),
+            (false, false) => plan.conflicts.push(format!(
+                "route table {table}: a route that is not ours leads {prefix} to {from}: remove the \
+                 route, or name the prefix in [select] exclude"
+            )),
+        }
+    }
+
+    fn remove(
+        &mut self,
+        family: Family,
+        gone: &[IpNet],
+        present: &BTreeMap<IpNet, &VpcRoute>,
+        plan: &mut PlanePlan,
+    ) {
+        let there: Vec<IpNet> = gone
+            .iter()
+            .filter(|prefix| present.contains_key(prefix))
+            .copied()
+            .collect();
+        let left: BTreeSet<IpNet> = self.ours.iter().copied().collect();
+        let left: PrefixSet = left
+            .iter()
+            .filter(|prefix| !gone.contains(prefix))
+            .collect();
+        let left = weighed(&left, family);
+        if !there.is_empty() && left < u128::from(self.goal.floor) {
+            plan.holds.push(format!(
+                "route table {}: the routes would be left with {left} {family} addresses, fewer than \
+                 [vpc_plane] floor = {}: {} stay",
+                self.table.id,
+                self.goal.floor,
+                first_few(&there, NAMED, ", ")
+            ));
+            return;
+        }
+        for prefix in gone {
+            self.ours.remove(prefix);
+        }
+        if self.may_delete {
+            self.deletes
+                .extend(there.into_iter().map(|prefix| Step::DeleteRoute {
+                    family,
+                    table: self.table.id.clone(),
+                    prefix: Some(prefix),
+                }));
+        }
+    }
+}

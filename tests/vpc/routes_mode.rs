@@ -1,0 +1,138 @@
+//! `mode = "routes"`: a route for each prefix.
+
+use cloud::{Fault, Way, Wrong};
+use ipnet::IpNet;
+use trailblazer::reconcile::Outcome;
+
+use crate::world::*;
+
+const TOKEN: u64 = 1_700_000_000;
+const MODE: &str = "mode = \"routes\"\n";
+
+fn destinations(cloud: &cloud::Cloud, target: &str) -> std::collections::BTreeSet<IpNet> {
+    let routes = cloud.routes(TABLE).into_iter();
+    let routes = routes.filter(|(_, to)| to == target);
+    routes
+        .filter_map(|(prefix, _)| prefix.parse().ok())
+        .collect()
+}
+
+#[test]
+fn routes_follow_the_document_and_foreign_routes_stay() {
+    let cloud = vpc();
+    cloud.set_route(TABLE, "198.51.100.0/24", NAT);
+    cloud.set_route(TABLE, "203.0.113.0/24", IGW);
+    let mut writer = Writer::new(&cloud, MODE);
+    let all = many(30, 0);
+    writer.publish(&document_of(TOKEN, &all[..20]));
+    let report = run(writer.pass());
+    assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+    cloud.clear_calls();
+    let report = run(writer.pass());
+    assert_eq!(report.outcome, Outcome::InSync, "{report:?}");
+    assert_eq!((cloud.reads(), cloud.writes()), (1, 0));
+    cloud.watch(TABLE, addresses(&all[10..20]), IGW);
+    writer.publish(&document_of(TOKEN + 1, &all[10..]));
+    let report = run(writer.pass());
+    assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+    assert!(cloud.strayed().is_empty(), "{:?}", cloud.strayed());
+    let mut wanted: std::collections::BTreeSet<IpNet> = all[10..].iter().copied().collect();
+    wanted.insert("203.0.113.0/24".parse().unwrap());
+    assert_eq!(destinations(&cloud, IGW), wanted);
+    let way = cloud.target_of(TABLE, "198.51.100.1".parse().unwrap());
+    assert_eq!(way, Way::Target(NAT.to_owned()));
+    assert_eq!(cloud.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn foreign_route_to_a_selected_prefix_is_a_conflict_and_stays() {
+    let cloud = vpc();
+    cloud.set_route(TABLE, "52.216.0.0/15", NAT);
+    let mut writer = Writer::new(&cloud, MODE);
+    writer.publish(&document(TOKEN, &["52.216.0.0/15", "54.231.0.0/16"]));
+    let report = run(writer.pass());
+    assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
+    assert!(
+        report
+            .error
+            .unwrap()
+            .contains("not ours leads 52.216.0.0/15")
+    );
+    let way = cloud.target_of(TABLE, "52.216.1.1".parse().unwrap());
+    assert_eq!(way, Way::Target(NAT.to_owned()));
+    let way = cloud.target_of(TABLE, "54.231.1.1".parse().unwrap());
+    assert_eq!(way, Way::Target(IGW.to_owned()));
+}
+
+#[test]
+fn lost_ledger_is_found_again_by_the_tag_or_nothing_is_deleted() {
+    let all = many(30, 0);
+    for edited in [false, true] {
+        let cloud = vpc();
+        let mut writer = Writer::new(&cloud, MODE);
+        writer.publish(&document_of(TOKEN, &all[..20]));
+        assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+        if edited {
+            cloud.set_route(TABLE, "203.0.113.0/24", IGW);
+        }
+        let mut stranger = Writer::new(&cloud, MODE);
+        stranger.publish(&document_of(TOKEN, &all[..20]));
+        let first = run(stranger.pass());
+        stranger.publish(&document_of(TOKEN + 1, &all[10..]));
+        let report = run(stranger.pass());
+        let gone = !destinations(&cloud, IGW).contains(&all[0]);
+        assert!(destinations(&cloud, IGW).is_superset(&all[10..].iter().copied().collect()));
+        if edited {
+            assert_eq!(report.outcome, Outcome::Held, "{first:?} {report:?}");
+            assert!(!gone && report.holds[0].contains("ledger"), "{report:?}");
+        } else {
+            assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+            assert!(gone, "{report:?}");
+        }
+    }
+}
+
+#[test]
+fn fault_at_any_call_leaves_common_addresses_on_the_bypass_path() {
+    let all = many(18, 0);
+    let (old, new) = (&all[..12], &all[4..]);
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, MODE);
+    writer.publish(&document_of(TOKEN, old));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    let first = cloud.next_call();
+    writer.publish(&document_of(TOKEN + 1, new));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    let calls = cloud.next_call() - first;
+    for wrong in [
+        Wrong::Dropped,
+        Wrong::Html(502),
+        Wrong::Code("UnauthorizedOperation".to_owned()),
+    ] {
+        for after_effect in [false, true] {
+            for offset in 0..calls {
+                let cloud = vpc();
+                let mut writer = Writer::new(&cloud, MODE);
+                writer.publish(&document_of(TOKEN, old));
+                assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+                cloud.watch(TABLE, addresses(&all[4..12]), IGW);
+                let fault = Fault {
+                    after_effect,
+                    wrong: wrong.clone(),
+                };
+                cloud.fail(cloud.next_call() + offset, fault);
+                writer.publish(&document_of(TOKEN + 1, new));
+                let report = run(writer.pass());
+                let place = format!("{wrong:?} after {after_effect} at {offset}: {report:?}");
+                assert!(cloud.strayed().is_empty(), "{place}: {:?}", cloud.strayed());
+                let report = run(writer.pass());
+                assert_eq!(report.exit_code(), 0, "{place}\nthen {report:?}");
+                assert_eq!(
+                    destinations(&cloud, IGW),
+                    new.iter().copied().collect(),
+                    "{place}"
+                );
+            }
+        }
+    }
+}
