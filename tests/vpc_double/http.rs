@@ -41,11 +41,39 @@ fn a_form_is_answered_with_the_request_id_in_a_header() {
     let text = read(request(&server, HEAD)).unwrap();
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
     assert!(text.contains("x-amzn-requestid: 5f1d0000-"), "{text}");
+    assert!(
+        date(&text).abs_diff(jiff::Timestamp::now().as_second()) < 60,
+        "{text}"
+    );
     assert!(text.ends_with("</DescribeVpcsResponse>"), "{text}");
     let text = read(request(&server, "GET / HTTP/1.1\r\n")).unwrap();
     assert!(text.contains("MalformedQueryString"), "{text}");
     assert_eq!(cloud.violations().len(), 1);
     assert_eq!(cloud.calls().len(), 2);
+}
+
+/// The time of an answer, in seconds since 1970.
+fn date(text: &str) -> i64 {
+    let date = text.split_once("date: ").unwrap().1;
+    let date = date.split_once("\r\n").unwrap().0;
+    let date = jiff::fmt::rfc2822::parse(date).unwrap();
+    date.timestamp().as_second()
+}
+
+/// Clocks that are off by up to 800 years, so that each kind of year is met.
+#[test]
+fn the_servers_clock_is_ahead_by_its_offset() {
+    for days in [0, 1, 59, 365, 700, 1461, 36_524, 36_525, 146_097, 292_193] {
+        let clock_offset = days * 86_400;
+        let settings = Serve {
+            clock_offset,
+            ..Serve::default()
+        };
+        let server = serve(&account(), settings).unwrap();
+        let text = read(request(&server, HEAD)).unwrap();
+        let wanted = jiff::Timestamp::now().as_second() + clock_offset;
+        assert!(date(&text).abs_diff(wanted) < 60, "{days}: {text}");
+    }
 }
 
 #[test]

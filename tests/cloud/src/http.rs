@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::answer::{ApiError, Delivery, HttpAnswer};
+use crate::clock;
 use crate::cloud::Cloud;
 use crate::signature::{self, Signature, Signed};
 
@@ -133,6 +134,7 @@ fn respond(
     request: hyper::Request<Incoming>,
 ) -> impl Future<Output = Result<hyper::Response<Reply>, io::Error>> + use<> {
     let (cloud, settings) = (cloud.clone(), Arc::clone(settings));
+    let offset = settings.clock_offset;
     async move {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, LONGEST_BODY).collect().await;
@@ -140,7 +142,7 @@ fn respond(
         // A hook of a test may block: it runs the program under test.
         let answered =
             tokio::task::spawn_blocking(move || answer(&cloud, &settings, &head, &body)).await;
-        deliver(answered.map_err(io::Error::other)?).await
+        deliver(answered.map_err(io::Error::other)?, offset).await
     }
 }
 
@@ -188,8 +190,8 @@ fn answer(
     }
 }
 
-/// Sends an answer in its way.
-async fn deliver(answer: HttpAnswer) -> Result<hyper::Response<Reply>, io::Error> {
+/// Sends an answer in its way, with the time of the server's clock.
+async fn deliver(answer: HttpAnswer, offset: i64) -> Result<hyper::Response<Reply>, io::Error> {
     match answer.delivery {
         Delivery::Dropped => return Err(io::Error::other("dropped")),
         Delivery::Hangs => std::future::pending().await,
@@ -197,6 +199,7 @@ async fn deliver(answer: HttpAnswer) -> Result<hyper::Response<Reply>, io::Error
         Delivery::Whole | Delivery::Half => {}
     };
     let mut response = hyper::Response::builder().status(answer.status);
+    response = response.header("Date", clock::http_date(clock::now() + offset));
     for (name, value) in &answer.headers {
         response = response.header(name, value);
     }

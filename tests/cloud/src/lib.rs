@@ -50,11 +50,13 @@
 //! - Codes for lists of AWS, of other accounts and of IPAM resolvers; for the quota of lists; for
 //!   token misuse; for targets of rare kinds.
 //! - The local route has no place in the quota.
+//! - A client's clock may be off by five minutes, as for AWS's other services.
 //! - A dry run checks the contract, the permission and the named objects, nothing else.
 //! - EC2 lets an interface take the place of a local route; the double refuses that.
 
 mod actions;
 mod answer;
+mod clock;
 mod cloud;
 mod entries;
 mod http;

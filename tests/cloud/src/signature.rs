@@ -1,11 +1,11 @@
 //! Signature Version 4, from the side of the service ("Create a signed AWS API request").
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
 use crate::answer::ApiError;
+use crate::clock::{self, seconds};
 
 /// The check of signatures.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -106,8 +106,7 @@ pub(crate) fn check(
 
 /// Refuses a request whose time is more than five minutes away.
 fn fresh(time: &str, offset: i64) -> Result<(), ApiError> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = since.map_or(0, |since| since.as_secs()).cast_signed() + offset;
+    let now = clock::now() + offset;
     let sent = seconds(time).unwrap_or_default();
     if sent + SKEW < now {
         let text = format!("Request has expired. Timestamp date is {time}.");
@@ -185,20 +184,4 @@ fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The seconds since 1970 of a time as `20240131T235959Z`.
-fn seconds(time: &str) -> Option<i64> {
-    let number = |from: usize, to: usize| time.get(from..to)?.parse::<i64>().ok();
-    let whole = time.len() == 16 && time.get(8..9)? == "T" && time.ends_with('Z');
-    let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
-    let clock = number(9, 11)? * 3600 + number(11, 13)? * 60 + number(13, 15)?;
-    // The year begins in March, so that the leap day is its last one.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    whole.then_some((days - 719_468) * 86_400 + clock)
 }
