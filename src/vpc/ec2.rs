@@ -15,6 +15,7 @@ mod pace;
 mod profile;
 mod request;
 mod settings;
+mod targets;
 mod transport;
 mod verdict;
 mod xml;
@@ -43,6 +44,7 @@ pub use self::error::{Ec2Error, ErrorKind};
 pub use self::filter::{ListFilter, TableFilter};
 pub use self::pace::{Backoff, TokenBucket};
 pub use self::settings::Ec2Settings;
+pub use self::targets::TargetPlace;
 pub use self::transport::{HttpAnswer, Transport, TransportError};
 
 /// The largest number of pages of one answer: a region has at most a few thousand tables, and a list

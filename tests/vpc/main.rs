@@ -5,4 +5,5 @@
 mod faults;
 mod passes;
 mod routes_mode;
+mod targets;
 mod world;

@@ -15,7 +15,7 @@ use crate::ranges::{PrefixSet, RangeSet};
 use crate::reconcile::Asking;
 use crate::types::{Family, PerFamily};
 use crate::vpc::calls::Call;
-use crate::vpc::ec2::{Ec2, ListFilter};
+use crate::vpc::ec2::{Ec2, ErrorKind, ListFilter};
 use crate::vpc::goal::PlaneGoal;
 use crate::vpc::objects::{PrefixList, RouteDestination, RouteTarget, Tags};
 use crate::vpc::observed::{Found, ObservedPlane, list_name};
@@ -54,6 +54,7 @@ pub(in crate::commands) async fn run(loaded: &Loaded) -> CheckReport {
     quota(config, &observed, &mut report);
     overlaps(&session.config, &observed, &ranges, &mut report);
     let ec2 = session.ec2.for_pass();
+    targets(&ec2, config, &observed, &mut report).await;
     permissions(&ec2, config, &observed, &mut report).await;
     amazons_list(&ec2, &session, &ranges, &mut report).await;
     report
@@ -149,6 +150,51 @@ fn overlaps(
     match planned.steps.len() {
         0 => report.ok("plan", "in sync"),
         steps => report.ok("plan", format!("a pass would make {steps} changes")),
+    }
+}
+
+/// Finds each target, and its VPC.
+async fn targets(ec2: &Ec2, config: &Config, observed: &ObservedPlane, report: &mut CheckReport) {
+    let plane = &config.vpc_plane;
+    for family in plane.families() {
+        let target = plane.target.get(family).as_deref();
+        let Some(target) = target.and_then(RouteTarget::from_id) else {
+            continue;
+        };
+        let places = match ec2.describe_target(&target).await {
+            Ok(Some(places)) => places,
+            Ok(None) => {
+                let text = format!("{family} {target}: EC2 has no call that this check could ask");
+                report.ok("target", text);
+                continue;
+            }
+            Err(error) if matches!(error.kind, ErrorKind::NotFound) => {
+                let advice = "set [vpc_plane] target to a target that exists";
+                report.fail("target", format!("{family} {error}"), advice);
+                continue;
+            }
+            Err(error) => {
+                report.warn_plain("target", format!("{family} {error}"));
+                continue;
+            }
+        };
+        let states: Vec<&str> = places.iter().map(|place| place.state.as_str()).collect();
+        let attached = |vpc| places.iter().any(|place| place.vpcs.contains(vpc));
+        let away = observed.tables.iter().find(|table| !attached(&table.vpc));
+        match away {
+            Some(table) => report.fail(
+                "target",
+                format!(
+                    "{family} {target} is not attached to {} of {}",
+                    table.vpc, table.id
+                ),
+                "attach the target, or set [vpc_plane] target to another one",
+            ),
+            None => report.ok(
+                "target",
+                format!("{family} {target}: {}", states.join(", ")),
+            ),
+        }
     }
 }
 

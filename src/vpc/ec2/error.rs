@@ -211,7 +211,7 @@ impl ErrorAnswer {
                 | "PendingVerification",
                 _,
             ) => ErrorKind::Credentials,
-            (code, _) if code.ends_with(".NotFound") => ErrorKind::NotFound,
+            (code, _) if code.ends_with("NotFound") => ErrorKind::NotFound,
             (code, _) if code.ends_with("AlreadyExists") || code.ends_with(".Duplicate") => {
                 ErrorKind::AlreadyExists
             }

@@ -50,7 +50,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    fn new(action: &'static str, effect: Effect) -> Request {
+    pub(super) fn new(action: &'static str, effect: Effect) -> Request {
         let mut request = Request {
             action,
             effect,
@@ -65,7 +65,7 @@ impl Request {
         self.parameters.push((name.into(), value.to_string()));
     }
 
-    fn set_all<T: Display>(&mut self, name: &str, values: impl IntoIterator<Item = T>) {
+    pub(super) fn set_all<T: Display>(&mut self, name: &str, values: impl IntoIterator<Item = T>) {
         for (index, value) in (1..).zip(values) {
             self.set(format!("{name}.{index}"), value);
         }
@@ -78,7 +78,7 @@ impl Request {
         }
     }
 
-    fn filters(&mut self, filters: impl IntoIterator<Item = (String, Vec<String>)>) {
+    pub(super) fn filters(&mut self, filters: impl IntoIterator<Item = (String, Vec<String>)>) {
         for (index, (name, values)) in (1..).zip(filters) {
             self.set(format!("Filter.{index}.Name"), name);
             self.set_all(&format!("Filter.{index}.Value"), values);
