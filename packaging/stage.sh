@@ -47,7 +47,7 @@ for page in "$generated"/man/*; do
     put_gz "$page" "usr/share/man/man${page##*.}/${page##*/}.gz"
 done
 
-for page in configuration json operation metrics status; do
+for page in configuration json operation metrics status vpc; do
     put 644 docs/$page.md usr/share/doc/trailblazer/$page.md
 done
 put 644 docs/trailblazer.schema.json usr/share/doc/trailblazer/trailblazer.schema.json
@@ -58,6 +58,6 @@ done
 for file in packaging/files/dropins/*; do
     put 644 "$file" usr/share/doc/trailblazer/dropins/"${file##*/}"
 done
-for role in host nat; do
+for role in host nat vpc; do
     put 644 examples/$role.toml usr/share/doc/trailblazer/examples/$role.toml
 done

@@ -94,7 +94,7 @@ fn ours() -> Vec<PathBuf> {
     let directory = fs::read_dir(repository().join("systemd")).unwrap();
     let mut units: Vec<PathBuf> = directory.map(|entry| entry.unwrap().path()).collect();
     units.sort();
-    assert_eq!(units.len(), 4, "{units:?}");
+    assert_eq!(units.len(), 6, "{units:?}");
     units
 }
 
@@ -148,6 +148,7 @@ fn sandbox_leaves_little_exposed() {
         ("trailblazer-reconcile.service", WORST_EXPOSURE),
         // Without mounts of its own.
         ("trailblazer-shut.service", "32"),
+        ("trailblazer-vpc.service", WORST_EXPOSURE),
     ];
     for (unit, worst) in units {
         let threshold = format!("--threshold={worst}");
@@ -160,37 +161,59 @@ fn sandbox_leaves_little_exposed() {
     }
 }
 
-/// All units have the same sandbox.
+/// The lines of a unit that make its sandbox, sorted.
+fn sandbox(unit: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository().join("systemd").join(unit)).unwrap();
+    let keys = [
+        "Ambient",
+        "Capabilit",
+        "Protect",
+        "Private",
+        "Restrict",
+        "SystemCall",
+        "NoNew",
+        "Lock",
+        "MemoryDeny",
+        "Device",
+        "RemoveIPC",
+        "MemoryMax",
+        "TasksMax",
+        "UMask",
+        "User=",
+        "Group=",
+    ];
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter(|line| keys.iter().any(|key| line.starts_with(key)))
+        .map(str::to_owned)
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// The role without a kernel has the sandbox of the other units, without the capability, the user and
+/// netlink.
+#[test]
+fn vpc_service_has_the_sandbox_without_any_capability() {
+    let kernels = |line: &String| {
+        let keys = ["Ambient", "Capabilit", "User=", "Group=", "RestrictAddress"];
+        keys.iter().any(|key| line.starts_with(key))
+    };
+    let vpc = sandbox("trailblazer-vpc.service");
+    for line in sandbox("trailblazer-reconcile.service") {
+        assert!(kernels(&line) || vpc.contains(&line), "{line}: {vpc:?}");
+    }
+    assert!(
+        vpc.contains(&"CapabilityBoundingSet=".to_owned()),
+        "{vpc:?}"
+    );
+    assert!(!vpc.iter().any(|line| line.contains("CAP_")), "{vpc:?}");
+    assert!(!vpc.iter().any(|line| line.contains("NETLINK")), "{vpc:?}");
+}
+
+/// The units with a kernel have the same sandbox.
 #[test]
 fn services_share_one_sandbox() {
-    let sandbox = |unit: &str| -> Vec<String> {
-        let text = fs::read_to_string(repository().join("systemd").join(unit)).unwrap();
-        let keys = [
-            "Ambient",
-            "Capabilit",
-            "Protect",
-            "Private",
-            "Restrict",
-            "SystemCall",
-            "NoNew",
-            "Lock",
-            "MemoryDeny",
-            "Device",
-            "RemoveIPC",
-            "MemoryMax",
-            "TasksMax",
-            "UMask",
-            "User=",
-            "Group=",
-        ];
-        let mut lines: Vec<String> = text
-            .lines()
-            .filter(|line| keys.iter().any(|key| line.starts_with(key)))
-            .map(str::to_owned)
-            .collect();
-        lines.sort();
-        lines
-    };
     let agent = sandbox("trailblazer.service");
     assert!(agent.len() > 20, "{agent:?}");
     assert_eq!(agent, sandbox("trailblazer-reconcile.service"));

@@ -92,6 +92,10 @@ fn sample_files_and_the_first_example_are_valid() {
     let nat = parse(nat, "examples/nat.toml").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(nat.role, Some(Role::Nat));
     assert_eq!(nat.nat.egress_addresses.len(), 1);
+    let vpc = include_str!("../../examples/vpc.toml");
+    let vpc = parse(vpc, "examples/vpc.toml").unwrap_or_else(|error| panic!("{error}"));
+    assert!(vpc.vpc_role);
+    assert_eq!(vpc.vpc_plane.families().count(), 2);
     // The page's own first example.
     let start = PAGE.find("```toml\n").expect("an example") + "```toml\n".len();
     let length = PAGE[start..].find("```").expect("its end");
@@ -213,6 +217,7 @@ fn schema_has_the_defaults_and_examples_of_the_page() {
     for text in [
         include_str!("../../examples/host.toml"),
         include_str!("../../examples/nat.toml"),
+        include_str!("../../examples/vpc.toml"),
     ] {
         assert!(accepts(&schema(), &json_of(text)), "{text}");
     }

@@ -13,6 +13,8 @@ const BOTH: &str = "
 -rw-r--r-- /usr/lib/systemd/system/trailblazer-reconcile.service
 -rw-r--r-- /usr/lib/systemd/system/trailblazer-reconcile.timer
 -rw-r--r-- /usr/lib/systemd/system/trailblazer-shut.service
+-rw-r--r-- /usr/lib/systemd/system/trailblazer-vpc.service
+-rw-r--r-- /usr/lib/systemd/system/trailblazer-vpc.timer
 -rw-r--r-- /usr/lib/systemd/networkd.conf.d/trailblazer.conf
 -rw-r--r-- /usr/lib/sysusers.d/trailblazer.conf
 -rw-r--r-- /usr/lib/tmpfiles.d/trailblazer.conf
@@ -42,6 +44,7 @@ const BOTH: &str = "
 -rw-r--r-- /usr/share/doc/trailblazer/metrics.md
 -rw-r--r-- /usr/share/doc/trailblazer/operation.md
 -rw-r--r-- /usr/share/doc/trailblazer/status.md
+-rw-r--r-- /usr/share/doc/trailblazer/vpc.md
 -rw-r--r-- /usr/share/doc/trailblazer/trailblazer.schema.json
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/iptables.conf
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/processes.conf
@@ -49,6 +52,7 @@ const BOTH: &str = "
 -rw-r--r-- /usr/share/doc/trailblazer/dropins/sysctls.conf
 -rw-r--r-- /usr/share/doc/trailblazer/examples/host.toml
 -rw-r--r-- /usr/share/doc/trailblazer/examples/nat.toml
+-rw-r--r-- /usr/share/doc/trailblazer/examples/vpc.toml
 -rw-r--r-- /usr/share/doc/trailblazer/prometheus/alerts.yml
 -rw-r--r-- /usr/share/doc/trailblazer/prometheus/dashboard.json
 ";
