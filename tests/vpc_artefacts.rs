@@ -233,6 +233,23 @@ fn policies_have_exactly_the_actions_of_the_code() {
     assert_eq!(all, with_reads(&names));
 }
 
+/// No command makes or tries a call of another kind: `check` needs no further permission for its dry runs.
+#[test]
+fn no_command_calls_what_no_step_calls() {
+    let callers = sources();
+    let calls = read("src/vpc/calls.rs");
+    let steps = read("src/vpc/step.rs");
+    let kinds = callers.matches("Call::").count();
+    assert!(kinds > 10, "calls are found: {kinds}");
+    for kind in ["RestoreList"] {
+        assert!(calls.contains(&format!("Call::{kind}")), "{kind} exists");
+        assert!(!steps.contains(&format!("Call::{kind}")), "{kind}");
+        let uses = callers.matches(&format!("Call::{kind}")).count();
+        let own = calls.matches(&format!("Call::{kind}")).count();
+        assert_eq!(uses, own, "{kind} is in no policy");
+    }
+}
+
 /// Each change is confined: to a list by its id or by the owner's tag, or to tables by their tag.
 #[test]
 fn every_change_is_confined_to_own_objects() {

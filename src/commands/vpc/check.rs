@@ -13,7 +13,7 @@ use crate::config::file::Loaded;
 use crate::config::{Config, DriftUse};
 use crate::ranges::{PrefixSet, RangeSet};
 use crate::reconcile::Asking;
-use crate::types::{Family, PerFamily};
+use crate::types::{Family, PerFamily, SyncToken};
 use crate::vpc::calls::Call;
 use crate::vpc::ec2::{Ec2, ErrorKind, ListFilter};
 use crate::vpc::goal::PlaneGoal;
@@ -22,6 +22,7 @@ use crate::vpc::observed::{Found, ObservedPlane, list_name};
 use crate::vpc::plan::{Memory, plan};
 use crate::vpc::quota::Usage;
 use crate::vpc::session::Session;
+use crate::vpc::tags;
 
 /// Runs the check.
 pub(in crate::commands) async fn run(loaded: &Loaded) -> CheckReport {
@@ -237,7 +238,7 @@ fn probes(config: &Config, observed: &ObservedPlane) -> Vec<Call> {
                 family,
                 max_entries: 1,
                 entries: Vec::new(),
-                tags: Tags::from([(crate::vpc::tags::OWNER.to_owned(), plane.name.clone())]),
+                tags: Tags::from([(tags::OWNER.to_owned(), plane.name.clone())]),
                 client_token: "trailblazer-check".to_owned(),
             }),
             (_, Some(ours)) => calls.extend(of_list(&ours.list)),
@@ -271,27 +272,24 @@ fn probes(config: &Config, observed: &ObservedPlane) -> Vec<Call> {
 }
 
 fn of_list(list: &PrefixList) -> Vec<Call> {
-    let Some(version) = list.version else {
-        return Vec::new();
-    };
+    // The mark of no document: without effect even where a dry run is carried out, since the largest
+    // token counts.
+    let mut mark = tags::of_token(SyncToken(0));
+    mark.remove(tags::TOKEN);
+    let resource = &list.id.0;
     vec![
         Call::ResizeList {
             list: list.id.clone(),
             name: list.name.clone(),
             max_entries: list.max_entries.unwrap_or(1),
         },
-        Call::RestoreList {
-            list: list.id.clone(),
-            previous: version,
-            current: version,
-        },
         Call::Tag {
-            resource: list.id.0.clone(),
-            tags: list
-                .tags
-                .get(crate::vpc::tags::OWNER)
-                .map(|owner| Tags::from([(crate::vpc::tags::OWNER.to_owned(), owner.clone())]))
-                .unwrap_or_default(),
+            resource: resource.clone(),
+            tags: mark.clone(),
+        },
+        Call::Untag {
+            resource: resource.clone(),
+            keys: mark.into_keys().collect(),
         },
     ]
 }
