@@ -67,6 +67,7 @@ test-long: deps packages
 	@$(DEPS) boot
 	@packaging/dev/image-tools.sh
 	@packaging/dev/cloud-tools.sh
+	@packaging/dev/vpc-tools.sh
 	@packaging/dev/as-root.sh packaging/dev/debian-root.sh
 	TRAILBLAZER_LONG=1 $(CARGO) test --locked --no-fail-fast -- --include-ignored \
 		--skip child_fetches # run by other tests

@@ -151,6 +151,16 @@ fn daemonset_is_valid_for_kubernetes() {
 
 #[test]
 #[ignore = "needs the image tools: make test-images"]
+fn vpc_cronjob_is_valid_for_kubernetes() {
+    let file = "packaging/kubernetes/vpc-cronjob.yaml";
+    for version in ["1.29", "1.37"] {
+        let said = tool("kubernetes-validate", &["--strict", "-k", version, file]);
+        assert_eq!(said.matches(" passed for resource ").count(), 5, "{said}");
+    }
+}
+
+#[test]
+#[ignore = "needs the image tools: make test-images"]
 fn daemonset_has_the_sandbox_of_the_unit() {
     let set = of_fleet("DaemonSet");
     let pod = &set["spec"]["template"]["spec"];
