@@ -70,7 +70,7 @@ fn every_link_has_a_target() {
 
 #[test]
 fn shell_examples_pass_shellcheck() {
-    for page in ["docs/aws.md", "docs/kubernetes.md"] {
+    for page in ["docs/aws.md", "docs/kubernetes.md", "docs/vpc.md"] {
         let found = blocks(&read(page), "sh");
         assert!(!found.is_empty(), "{page}");
         // One script, since later blocks use variables of earlier ones.
