@@ -75,6 +75,7 @@ fn action_of(step: &Step) -> &'static str {
         | Step::CreateRoute { .. }
         | Step::ReplaceRoute { .. }
         | Step::DeleteRoute { .. }
+        | Step::TagTable { .. }
         | Step::DeleteList { .. } => {
             let lists = PerFamily {
                 ipv4: Some(list()),
@@ -108,11 +109,13 @@ fn steps() -> BTreeMap<&'static str, Step> {
     let create_route = Step::CreateRoute {
         family,
         table: table.clone(),
+        prefix: None,
         target: target.clone(),
     };
     let replace_route = Step::ReplaceRoute {
         family,
         table: table.clone(),
+        prefix: None,
         from: "igw-1".to_owned(),
         target,
     };
@@ -134,6 +137,15 @@ fn steps() -> BTreeMap<&'static str, Step> {
         to: SyncToken(1),
     };
     let keys = Vec::new();
+    let tag_table = Step::TagTable {
+        table: table.clone(),
+        tags: Tags::new(),
+    };
+    let delete_route = Step::DeleteRoute {
+        family,
+        table,
+        prefix: None,
+    };
     BTreeMap::from([
         ("create list", create_list),
         (
@@ -149,7 +161,8 @@ fn steps() -> BTreeMap<&'static str, Step> {
         ("modify", modify),
         ("create route", create_route),
         ("replace route", replace_route),
-        ("delete route", Step::DeleteRoute { family, table }),
+        ("delete route", delete_route),
+        ("tag table", tag_table),
         ("delete list", Step::DeleteList { family }),
     ])
 }
@@ -233,6 +246,36 @@ fn policies_have_exactly_the_actions_of_the_code() {
     assert_eq!(all, with_reads(&names));
 }
 
+/// `mode = "routes"` has a policy of its own: no list.
+#[test]
+fn policy_of_single_routes_has_the_actions_of_its_steps() {
+    let mut wanted = changes(&["create route", "replace route", "delete route", "tag table"]);
+    wanted.insert("DescribeRouteTables".to_owned());
+    assert_eq!(actions("routes"), wanted);
+    let tags = statements("routes");
+    let keys = tags.iter().flat_map(|it| {
+        let keys = &it["Condition"]["ForAllValues:StringLike"]["aws:TagKeys"];
+        keys.as_array().cloned().unwrap_or_default()
+    });
+    let keys: Vec<Value> = keys.collect();
+    assert!(
+        keys.contains(&trailblazer::vpc::routes::HASH.into()),
+        "{keys:?}"
+    );
+}
+
+/// `check` alone describes targets.
+#[test]
+fn policy_of_check_has_the_calls_that_describe_targets() {
+    let code = read("src/vpc/ec2/targets.rs");
+    let described = code
+        .split('"')
+        .filter(|word| word.starts_with("Describe") && word.chars().all(char::is_alphanumeric));
+    let described: BTreeSet<String> = described.map(str::to_owned).collect();
+    assert!(described.len() > 5, "{described:?}");
+    assert_eq!(actions("check"), described);
+}
+
 /// No command makes or tries a call of another kind: `check` needs no further permission for its dry runs.
 #[test]
 fn no_command_calls_what_no_step_calls() {
@@ -253,7 +296,7 @@ fn no_command_calls_what_no_step_calls() {
 /// Each change is confined: to a list by its id or by the owner's tag, or to tables by their tag.
 #[test]
 fn every_change_is_confined_to_own_objects() {
-    for policy in ["install", "reconcile", "flush"] {
+    for policy in ["install", "reconcile", "flush", "routes"] {
         for statement in statements(policy) {
             let names = strings(&statement["Action"]);
             let looks = |name: &String| {
