@@ -10,6 +10,9 @@ mod decode;
 mod endpoint;
 mod error;
 mod filter;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod pace;
 mod profile;
