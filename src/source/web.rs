@@ -175,3 +175,31 @@ fn broken(error: &reqwest::Error, url: &Url) -> WebError {
         client::chain(error)
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_of_this_host_are_behind_no_proxy() {
+        let web = |proxies| {
+            Web::new(WebSettings {
+                connect_timeout: Duration::from_secs(1),
+                proxies,
+                max_bytes: 1,
+            })
+        };
+        for (url, is_proxied) in [
+            ("http://169.254.169.254/latest/api/token", false),
+            ("http://[fd00:ec2::254]/", false),
+            ("http://169.254.170.2/v2/credentials", false),
+            ("http://127.0.0.1:51679/", false),
+            ("https://ec2.eu-central-1.amazonaws.com/", true),
+            ("http://ec2.example/", true),
+        ] {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(web(true).proxies(&url), is_proxied, "{url}");
+            assert!(!web(false).proxies(&url));
+        }
+    }
+}

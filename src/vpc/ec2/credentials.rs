@@ -46,6 +46,9 @@ const LARGEST_FILE: u64 = 1024 * 1024;
 /// The longest reason of one place in a message.
 const LONGEST_REASON: usize = 300;
 
+/// The name of the last place.
+const METADATA: &str = "the metadata service";
+
 /// The words of the crate before the subject and the reason of a parser.
 const PARSED: &str = "failed to parse";
 
@@ -139,6 +142,10 @@ impl Credentials {
                     return Err(format!("the credentials of {} have expired", place.name));
                 }
                 Ok(None) => looked.push(format!("{} (nothing found)", place.name)),
+                Err(error) if place.name == METADATA => {
+                    // The last place, and asked without any configuration.
+                    looked.push(format!("{} ({})", place.name, reason(&error)));
+                }
                 Err(error) => {
                     return Err(format!(
                         "no credentials: {} failed: {}",
@@ -233,7 +240,7 @@ impl Credentials {
             ),
             place("the container", container, Box::new(Container::new())),
             place(
-                "the metadata service",
+                METADATA,
                 disabled.map(|_| "AWS_EC2_METADATA_DISABLED is set".to_owned()),
                 Box::new(Metadata::new()),
             ),

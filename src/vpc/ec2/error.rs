@@ -112,14 +112,13 @@ pub(super) struct ErrorAnswer {
 }
 
 impl ErrorAnswer {
-    /// Reads the document of an error; `None` for another document. EC2 sends `Response`; STS and
-    /// some gateways send `ErrorResponse`.
+    /// Reads the document of an error; `None` for another document. EC2 sends a `Response` with
+    /// `Errors`; the signature check of other services and moto send an `ErrorResponse`.
     pub(super) fn read(root: &Element) -> Option<ErrorAnswer> {
-        let error = match root.name.as_str() {
-            "Response" => root.child("Errors")?.child("Error")?,
-            "ErrorResponse" => root.child("Error")?,
-            _ => return None,
-        };
+        if !matches!(root.name.as_str(), "Response" | "ErrorResponse") {
+            return None;
+        }
+        let error = root.child("Errors").unwrap_or(root).child("Error")?;
         let code = error.text_of("Code")?;
         let code = code
             .strip_prefix("Client.")
@@ -205,10 +204,7 @@ impl ErrorAnswer {
                 | "SignatureDoesNotMatch"
                 | "InvalidSignatureException"
                 | "IncompleteSignature"
-                | "MissingAuthenticationToken"
-                | "RequestTimeTooSkewed"
-                | "Blocked"
-                | "PendingVerification",
+                | "MissingAuthenticationToken",
                 _,
             ) => ErrorKind::Credentials,
             (code, _) if code.ends_with("NotFound") => ErrorKind::NotFound,

@@ -42,7 +42,7 @@ impl Element {
 
 /// The reason for a body that is no XML document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}; the body begins with {begin:?}")]
+#[error("{reason}; the body begins with \"{begin}\"")]
 pub(super) struct XmlFault {
     reason: String,
     begin: String,

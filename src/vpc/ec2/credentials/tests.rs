@@ -2,6 +2,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use reqsign_core::StaticEnv;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::source::web::WebSettings;
@@ -146,6 +148,92 @@ async fn temporary_credentials_are_forgotten_and_fixed_ones_are_not_renewable() 
     let fixed = credentials(home.path(), &keys[..2]);
     found(&fixed).await;
     assert!(!fixed.forget().await);
+}
+
+/// A server that answers each connection with the next of the bodies; returns its URL and the requests.
+async fn server(bodies: Vec<String>) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        let mut requests = Vec::new();
+        for body in bodies {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 4096];
+            let read = stream.read(&mut buffer).await.unwrap();
+            requests.push(String::from_utf8_lossy(&buffer[..read]).into_owned());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all((head + &body).as_bytes()).await.unwrap();
+        }
+        requests
+    });
+    (url, task)
+}
+
+fn answer_with(id: &str, expires_in: i64) -> String {
+    let until = jiff::Timestamp::now().as_second() + expires_in;
+    let until = jiff::Timestamp::from_second(until).unwrap();
+    format!(
+        r#"{{"Code": "Success", "AccessKeyId": "{id}", "SecretAccessKey": "{SECRET}", "Token": "t", "Expiration": "{until}"}}"#
+    )
+}
+
+#[tokio::test]
+async fn role_of_the_instance_is_found_with_a_session_of_the_metadata_service() {
+    let bodies = ["TOKEN", "role", &answer_with("INSTANCE", 3_600)];
+    let (url, task) = server(bodies.map(str::to_owned).to_vec()).await;
+    let home = tempfile::tempdir().unwrap();
+    let variables = [
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str()),
+        ("AWS_EC2_METADATA_DISABLED", ""),
+    ];
+    let credentials = credentials(home.path(), &variables);
+    assert_eq!(found(&credentials).await, "INSTANCE");
+    assert_eq!(found(&credentials).await, "INSTANCE", "from the cache");
+    let requests = task.await.unwrap();
+    assert!(requests[0].starts_with("PUT /latest/api/token "));
+    assert!(requests[2].contains("x-aws-ec2-metadata-token: TOKEN"));
+}
+
+#[tokio::test]
+async fn credentials_are_renewed_before_they_expire_and_kept_while_renewal_fails() {
+    let bodies = vec![answer_with("SOON", 60), answer_with("LATER", 3_600)];
+    let (url, task) = server(bodies).await;
+    let home = tempfile::tempdir().unwrap();
+    let uri = format!("{url}/role");
+    let variables = [("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri.as_str())];
+    let credentials = credentials(home.path(), &variables);
+    assert_eq!(found(&credentials).await, "SOON");
+    assert_eq!(found(&credentials).await, "LATER");
+    task.await.unwrap();
+    let soon = Credential {
+        expires_in: Some(Timestamp::now() + Duration::from_secs(60)),
+        ..credentials.get().await.unwrap()
+    };
+    *credentials.cached.lock().await = Some(soon);
+    assert_eq!(found(&credentials).await, "LATER", "the server is gone");
+}
+
+#[tokio::test]
+async fn silent_metadata_service_leaves_the_other_places_in_the_message() {
+    let home = tempfile::tempdir().unwrap();
+    let variables = [
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1"),
+        ("AWS_EC2_METADATA_DISABLED", ""),
+    ];
+    let text = credentials(home.path(), &variables)
+        .get()
+        .await
+        .unwrap_err();
+    for part in [
+        "AWS_ACCESS_KEY_ID is not set",
+        "the metadata service (",
+        "127.0.0.1:1",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }
 
 #[tokio::test]

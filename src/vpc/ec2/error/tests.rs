@@ -200,6 +200,13 @@ fn other_documents_are_no_errors() {
         let root = parse(document.as_bytes()).unwrap();
         assert_eq!(ErrorAnswer::read(&root), None, "{document}");
     }
+    let nested =
+        b"<ErrorResponse><Errors><Error><Code>AuthFailure</Code></Error></Errors></ErrorResponse>";
+    let read = ErrorAnswer::read(&parse(nested).unwrap()).unwrap();
+    assert_eq!(
+        (read.code.as_str(), read.message.as_str()),
+        ("AuthFailure", "")
+    );
     let other = b"<ErrorResponse><Error><Code>Throttling</Code><Message>m</Message></Error><RequestId>r</RequestId></ErrorResponse>";
     let read = ErrorAnswer::read(&parse(other).unwrap()).unwrap();
     assert_eq!(

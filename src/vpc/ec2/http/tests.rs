@@ -1,29 +1,41 @@
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use reqsign_core::StaticEnv;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use super::super::Ec2;
 use super::*;
 use crate::types::Region;
+use crate::vpc::objects::ListId;
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYGEHEIM";
 const TOKEN: &str = "SESSION-GEHEIM-0123456789";
 
 /// A server that answers one request; returns its URL and the request.
 async fn server(answer: String) -> (String, tokio::task::JoinHandle<String>) {
+    servers(vec![answer]).await
+}
+
+/// A server with an answer for each connection; returns its URL and the last request.
+async fn servers(answers: Vec<String>) -> (String, tokio::task::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let task = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = Vec::new();
-        let mut buffer = [0; 4096];
-        while !String::from_utf8_lossy(&request).contains("Action=") {
-            let read = stream.read(&mut buffer).await.unwrap();
-            request.extend_from_slice(&buffer[..read]);
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            request.clear();
+            let mut buffer = [0; 4096];
+            while !String::from_utf8_lossy(&request).contains("Action=") {
+                let read = stream.read(&mut buffer).await.unwrap();
+                request.extend_from_slice(&buffer[..read]);
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
         }
-        stream.write_all(answer.as_bytes()).await.unwrap();
-        stream.shutdown().await.unwrap();
         String::from_utf8(request).unwrap()
     });
     (url, task)
@@ -51,7 +63,7 @@ fn transport(url: &str) -> HttpTransport {
 
 fn http(status: &str, body: &str) -> String {
     format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nx-amzn-RequestId: r-7\r\n\
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\nx-amzn-RequestId: r-7\r\n\
          Date: Sat, 01 Aug 2026 12:00:00 GMT\r\n\r\n{body}",
         body.len()
     )
@@ -131,4 +143,53 @@ async fn answer_without_a_word_after_the_request_is_broken() {
         matches!(broken, Err(TransportError::Broken(_))),
         "{broken:?}"
     );
+}
+
+/// The lines of the log, in memory.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn secrets_appear_in_no_log_and_in_no_error() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let refusal = |code: &str| {
+        format!(
+            "<Response><Errors><Error><Code>{code}</Code><Message>x-amz-security-token:{TOKEN} {SECRET}\
+             </Message></Error></Errors></Response>"
+        )
+    };
+    let (url, _task) = servers(vec![
+        http("503 Busy", &refusal("Unavailable")),
+        http("500 Busy", &format!("<html>{TOKEN} {SECRET}")),
+        http("403 Forbidden", &refusal("SignatureDoesNotMatch")),
+    ])
+    .await;
+    let mut settings = Ec2Settings::new(Region::from("eu-central-1"));
+    settings.backoff.base = Duration::from_millis(1);
+    let client = Ec2::over(transport(&url), &settings);
+    let list = ListId::from("pl-1");
+    let error = client.list_entries(&list, None).await.unwrap_err();
+    assert_eq!(error.code.as_deref(), Some("SignatureDoesNotMatch"));
+    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("call failed, trying again"), "{log}");
+    for text in [log, error.to_string(), format!("{error:?} {client:?}")] {
+        assert!(!text.contains("GEHEIM"), "{text}");
+    }
 }
