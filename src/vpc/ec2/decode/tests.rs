@@ -102,6 +102,17 @@ fn absent_element_is_a_fault_and_never_an_empty_answer() {
 }
 
 #[test]
+fn every_half_answer_is_a_fault() {
+    let whole = format!(
+        "<?xml version=\"1.0\"?><{LISTS}Response><prefixListSet><item>{OWN}</item></prefixListSet></{LISTS}Response>"
+    );
+    assert!(parse(whole.as_bytes()).is_ok());
+    for end in 0..whole.len() {
+        assert!(parse(&whole.as_bytes()[..end]).is_err(), "{end}");
+    }
+}
+
+#[test]
 fn answer_to_another_action_is_a_fault() {
     let entries = document("GetManagedPrefixListEntries", "<prefixListSet/>");
     let fault = page(&entries, LISTS, "prefixListSet", prefix_list).unwrap_err();
