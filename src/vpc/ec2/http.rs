@@ -7,6 +7,7 @@ use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Uri};
 use reqsign_core::OsEnv;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sha2::{Digest as _, Sha256};
 
 use super::credentials::Credentials;
@@ -31,6 +32,7 @@ impl HttpTransport {
     /// # Errors
     /// [`EndpointFault`]
     pub(super) fn from_environment(settings: &Ec2Settings) -> Result<HttpTransport, EndpointFault> {
+        forbid_core_dumps();
         let variables = EndpointChoice::from_variables(|name| env::var(name).ok());
         let own = settings.endpoint.clone();
         let choice = EndpointChoice {
@@ -110,6 +112,14 @@ impl Transport for HttpTransport {
 
     async fn renew(&self) -> bool {
         self.credentials.forget().await
+    }
+}
+
+/// Forbids core dumps of this process, which would hold the secret key. The limit of the size
+/// (`RLIMIT_CORE`) has no effect on dumps that go to a program (core(5)).
+fn forbid_core_dumps() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("core dumps of this process cannot be forbidden: {error}");
     }
 }
 

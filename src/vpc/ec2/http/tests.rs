@@ -145,6 +145,14 @@ async fn answer_without_a_word_after_the_request_is_broken() {
     );
 }
 
+#[test]
+fn process_with_credentials_dumps_no_core() {
+    let settings = Ec2Settings::new(Region::from("eu-central-1"));
+    let _transport = HttpTransport::from_environment(&settings);
+    let behaviour = rustix::process::dumpable_behavior().unwrap();
+    assert_eq!(behaviour, DumpableBehavior::NotDumpable);
+}
+
 /// The lines of the log, in memory.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
