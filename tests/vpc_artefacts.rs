@@ -246,22 +246,11 @@ fn policies_have_exactly_the_actions_of_the_code() {
     assert_eq!(all, with_reads(&names));
 }
 
-/// `mode = "routes"` has a policy of its own: no list.
+/// `mode = "routes"` has a policy of its own. It reads the lists of others for the quota of a table.
 #[test]
 fn policy_of_single_routes_has_the_actions_of_its_steps() {
-    let mut wanted = changes(&["create route", "replace route", "delete route", "tag table"]);
-    wanted.insert("DescribeRouteTables".to_owned());
-    assert_eq!(actions("routes"), wanted);
-    let tags = statements("routes");
-    let keys = tags.iter().flat_map(|it| {
-        let keys = &it["Condition"]["ForAllValues:StringLike"]["aws:TagKeys"];
-        keys.as_array().cloned().unwrap_or_default()
-    });
-    let keys: Vec<Value> = keys.collect();
-    assert!(
-        keys.contains(&trailblazer::vpc::routes::HASH.into()),
-        "{keys:?}"
-    );
+    let steps = ["create route", "replace route", "delete route", "tag table"];
+    assert_eq!(actions("routes"), &changes(&steps) | &reads());
 }
 
 /// `check` alone describes targets.
@@ -321,6 +310,7 @@ fn every_change_is_confined_to_own_objects() {
 /// The tag keys of the policies are those of the code.
 #[test]
 fn conditions_name_the_tags_of_the_code() {
+    use trailblazer::vpc::routes::HASH;
     use trailblazer::vpc::tags::{OWNER, TOKEN, of_token, outdated};
     let owner = format!("aws:ResourceTag/{OWNER}");
     for policy in ["install", "flush"] {
@@ -331,28 +321,32 @@ fn conditions_name_the_tags_of_the_code() {
             "{policy}"
         );
     }
-    let steady = statements("reconcile");
-    let of_tags = |it: &&Value| strings(&it["Action"]).contains(&"ec2:CreateTags".to_owned());
-    let tagging = steady.iter().find(of_tags).unwrap();
-    let allowed = strings(&tagging["Condition"]["ForAllValues:StringLike"]["aws:TagKeys"]);
-    let allows = |key: &str| {
-        let fits = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(start) => key.starts_with(start),
-            None => key == pattern,
-        };
-        allowed.iter().any(fits)
-    };
     let mut tags = Tags::new();
     for token in 1..=20 {
         tags.extend(of_token(SyncToken(token)));
     }
-    let dropped = outdated(&tags);
-    assert!(!dropped.is_empty());
-    assert!(
-        tags.keys().chain(&dropped).all(|key| allows(key)),
-        "{allowed:?}"
-    );
-    assert!(allows(TOKEN) && !allows(OWNER), "{allowed:?}");
+    assert!(!outdated(&tags).is_empty());
+    for (policy, hash) in [("reconcile", false), ("routes", true)] {
+        let statements = statements(policy);
+        let of_tags = |it: &&Value| strings(&it["Action"]).contains(&"ec2:CreateTags".to_owned());
+        let tagging = statements.iter().find(of_tags).unwrap();
+        let allowed = strings(&tagging["Condition"]["ForAllValues:StringLike"]["aws:TagKeys"]);
+        let allows = |key: &str| {
+            let fits = |pattern: &String| match pattern.strip_suffix('*') {
+                Some(start) => key.starts_with(start),
+                None => key == pattern,
+            };
+            allowed.iter().any(fits)
+        };
+        let keys = tags.keys().all(|key| allows(key));
+        assert!(keys && allows(TOKEN), "{policy}: {allowed:?}");
+        // Neither the owner of a list nor the tag that selects a table.
+        assert!(
+            !allows(OWNER) && !allows("trailblazer"),
+            "{policy}: {allowed:?}"
+        );
+        assert_eq!(allows(HASH), hash, "{policy}: {allowed:?}");
+    }
 }
 
 /// The config in a YAML file: the indented lines after `NAME: |`.
