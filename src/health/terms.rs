@@ -41,7 +41,15 @@ impl From<&ProbeConfig> for Terms {
     }
 }
 
+/// The pace of rounds that can wait, in units of `suspect_interval`.
+const PATIENT: u32 = 5;
+
 impl Terms {
+    /// The time between two rounds that can wait.
+    pub(super) fn patient_interval(&self) -> Duration {
+        self.suspect_interval * PATIENT
+    }
+
     /// The time between two probes of a group's ways without traffic.
     pub(super) fn interval_of(&self, group: Group) -> Duration {
         match group {

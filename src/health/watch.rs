@@ -50,8 +50,6 @@ pub struct Decision {
     pub end: Vec<(WayId, Stuck)>,
 }
 
-/// The pace of rounds that can wait, in units of `suspect_interval`.
-const PATIENT: u32 = 5;
 /// The ways that a round asks for comparison.
 const COMPARED: usize = 2;
 /// The first probe of a new way comes within this time: a fresh agent knows nothing of a way that has
@@ -227,7 +225,7 @@ impl Watch {
             if way.is_suspect() && !way.is_long_dark(terms) {
                 terms.suspect_interval
             } else if young(way) || way.is_rising() {
-                terms.suspect_interval * PATIENT
+                terms.patient_interval()
             } else {
                 interval
             }

@@ -193,14 +193,16 @@ impl Way {
             .is_some_and(|back| now.saturating_sub(back) < fresh)
     }
 
-    /// The end of the hold; `None` while the way doesn't answer. The hold is at least as long as the
-    /// outage was: a way that flaps evenly never returns while another one is well.
+    /// The end of the hold; `None` while the way doesn't answer. The hold is longer than the outage was, by
+    /// the time of one more round: a way that flaps evenly dies at the end of such a hold, and never
+    /// returns while another one is well.
     pub(super) fn held_until(&self, terms: &Terms) -> Option<Duration> {
         let since = self.good_since?;
         let doublings = u32::try_from(self.falls.len().saturating_sub(1)).unwrap_or(u32::MAX);
         let factor = 2_u32.checked_pow(doublings).unwrap_or(u32::MAX);
         let grown = terms.hold.checked_mul(factor).unwrap_or(terms.hold_limit);
-        let outage = since.saturating_sub(self.last_good);
+        let round = terms.patient_interval() + terms.timeout;
+        let outage = since.saturating_sub(self.last_good) + round;
         Some(since + grown.max(outage).min(terms.hold_limit))
     }
 
