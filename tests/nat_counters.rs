@@ -13,7 +13,7 @@ use trailblazer::firewall::{
 };
 use trailblazer::kernel::firewall::FirewallBackend;
 use trailblazer::kernel::firewall::iptables::IptablesBackend;
-use trailblazer::kernel::firewall::nftables::{Nftables, ways_traffic};
+use trailblazer::kernel::firewall::nftables::{Nftables, WaysCounters};
 use trailblazer::types::{Family, Mark, PathMask, Slot};
 
 const MASK: PathMask = PathMask(0x3000);
@@ -273,7 +273,8 @@ fn by_way(slot: Slot) -> Ruleset {
 fn ways_are_counted_by_direction_and_a_way_that_leaves_keeps_the_sum_of_its_path() {
     isolated(|| {
         let mut backend = Nftables::new();
-        assert_eq!(ways_traffic().unwrap(), [].into());
+        let mut counters = WaysCounters::default();
+        assert_eq!(counters.read().unwrap(), [].into());
         let expected = |times| {
             let mut sum = sent(times);
             sum.egress.ipv4 = std::mem::take(&mut sum.bypass.ipv4);
@@ -293,12 +294,12 @@ fn ways_are_counted_by_direction_and_a_way_that_leaves_keeps_the_sum_of_its_path
             let text = owned(&mut backend).text;
             assert_eq!(text, backend.render(&policy).unwrap(), "no drift");
             let done = u64::from(slot) - 2;
-            assert_eq!(ways_traffic().unwrap(), ways(slot, 0), "a new way");
+            assert_eq!(counters.read().unwrap(), ways(slot, 0), "a new way");
             assert_eq!(backend.traffic().unwrap(), expected(done));
             send();
-            assert_eq!(ways_traffic().unwrap(), ways(slot, 1));
+            assert_eq!(counters.read().unwrap(), ways(slot, 1));
             backend.replace(&policy).unwrap();
-            assert_eq!(ways_traffic().unwrap(), ways(slot, 1), "the same way");
+            assert_eq!(counters.read().unwrap(), ways(slot, 1), "the same way");
             assert_eq!(backend.traffic().unwrap(), expected(done + 1));
         }
         let listing = sh("nft list table inet trailblazer");

@@ -4,6 +4,7 @@
 //! that stand still on a gateway that is down. The counters of pinned flows show which gateways answer, and
 //! which are silent: those are probed at once.
 
+mod alarm;
 mod counted;
 mod ending;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use self::alarm::Alarm;
 use self::counted::Counted;
 use self::ending::Endings;
 use super::shared::{Probed, Shared, locked};
@@ -183,8 +185,10 @@ impl<'a> Probing<'a> {
     async fn run(mut self, orders: &mut UnboundedReceiver<Order>) -> Option<Order> {
         self.serve();
         self.resolve();
+        let alarm = Alarm::new();
         loop {
             let now = self.start.elapsed();
+            self.count(now);
             for probe in self.watch.due(now) {
                 self.send(probe);
             }
@@ -192,6 +196,8 @@ impl<'a> Probing<'a> {
             self.end_stuck();
             let wake = self.start + self.watch.wake(now).max(now + Duration::from_millis(5));
             let wake = wake.min(self.resolved + RESOLVE_EVERY);
+            let reading = self.reading_due(now).map(|due| self.start + due);
+            let wake = reading.map_or(wake, |due| wake.min(due));
             let due = self.endings.due(&self.in_force);
             let wake = due.map_or(wake, |due| wake.min(due));
             tokio::select! {
@@ -218,9 +224,8 @@ impl<'a> Probing<'a> {
                         self.serve();
                     }
                 }
-                counted = self.counted.next(), if self.ways.has_counters() => self.count(counted),
                 () = self.endings.ended() => {}
-                () = tokio::time::sleep_until(wake.into()) => {}
+                () = alarm.at(wake) => {}
             }
             if self.resolved.elapsed() >= RESOLVE_EVERY {
                 self.resolve();

@@ -13,6 +13,7 @@
 
 mod decide;
 mod group;
+mod pace;
 mod probes;
 mod round;
 mod silence;
@@ -30,6 +31,7 @@ use std::net::IpAddr;
 use crate::types::Family;
 
 pub use group::Group;
+pub use pace::IDLE_READING;
 pub use probes::Quality;
 pub use round::{Answer, TargetId};
 pub use silence::{READING, Reading, SILENT_READINGS};

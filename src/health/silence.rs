@@ -6,7 +6,7 @@ use super::terms::Terms;
 
 /// Silent readings of the counters after which a way is in doubt.
 pub const SILENT_READINGS: u32 = 3;
-/// The time between two readings of the counters.
+/// The time between two readings of the counters while a way has traffic.
 pub const READING: Duration = Duration::from_millis(250);
 
 /// Packets of a way between two readings of its counters.
@@ -66,6 +66,11 @@ impl Silence {
         let least = READING * (SILENT_READINGS - 1);
         let needed = least.checked_mul(2_u32.checked_pow(self.recent(now, terms))?)?;
         (needed < terms.interval).then_some(needed)
+    }
+
+    /// True if silence can raise a doubt.
+    pub(super) fn is_telling(&self, now: Duration, terms: &Terms) -> bool {
+        self.needed(now, terms).is_some()
     }
 
     /// The refuted doubts that count: an hour of a log must not blunt the next hour.

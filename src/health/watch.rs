@@ -66,7 +66,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Watch {
     pub(super) terms: Terms,
     pub(super) ways: BTreeMap<WayId, Way>,
-    targets: BTreeMap<Group, usize>,
+    pub(super) targets: BTreeMap<Group, usize>,
     rounds: BTreeMap<u64, (Group, Round)>,
     /// The next round of a group in doubt.
     next: BTreeMap<Group, Duration>,
@@ -138,7 +138,7 @@ impl Watch {
     }
 
     /// Evenly spread from zero to one (xorshift64).
-    fn fraction(&mut self) -> f64 {
+    pub(super) fn fraction(&mut self) -> f64 {
         self.seed ^= self.seed << 13;
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
@@ -163,6 +163,7 @@ impl Watch {
     /// The probes to send now.
     pub fn due(&mut self, now: Duration) -> Vec<Probe> {
         self.close_old_rounds(now);
+        self.end_rests(now);
         let mut probes = Vec::new();
         for (group, count) in self.targets.clone() {
             if count == 0 {
@@ -204,11 +205,11 @@ impl Watch {
         // Rounds stand in for the single probes of a group in doubt, and nobody probes without a server.
         let idle = self.idle.iter().filter(|(way, _)| {
             let group = Group::of(**way);
-            let served = self.targets.get(&group).is_some_and(|count| *count > 0);
             let down = self.ways.get(*way).is_some_and(Way::is_down);
-            served && !down && !self.is_compared(group)
+            self.is_served(group) && !down && !self.is_compared(group)
         });
-        let times = next.chain(idle.map(|(_, at)| *at)).chain(ends);
+        let idle = idle.map(|(way, at)| self.latest_single(*way, *at, now));
+        let times = next.chain(idle).chain(ends);
         let soonest = times.chain(holds).min();
         soonest.unwrap_or(now + self.terms.interval).max(now)
     }
@@ -263,7 +264,6 @@ impl Watch {
 
     /// Single probes of ways without doubt and without traffic.
     fn singles(&mut self, group: Group, count: usize, now: Duration) -> Vec<Probe> {
-        let interval = self.terms.interval_of(group);
         let mut probes = Vec::new();
         let ways = self.judged(group).filter(|(_, way)| !way.is_down());
         let ways: Vec<WayId> = ways.map(|(id, _)| id).collect();
@@ -271,7 +271,8 @@ impl Watch {
             if self.idle.get(&way).is_some_and(|idle| *idle > now) {
                 continue;
             }
-            let pause = interval.mul_f64(0.9 + 0.2 * self.fraction());
+            let interval = self.single_interval(way, now);
+            let pause = self.single_pause(interval);
             let found = self.ways.get(&way);
             if let Some(back) = found.and_then(|way| way.trusted_answer(interval, now)) {
                 self.idle.insert(way, back + pause.max(interval));
@@ -333,7 +334,7 @@ impl Watch {
         }
     }
 
-    /// Takes a reading of a way's counters, once every [`READING`].
+    /// Takes a reading of a way's counters, [`Watch::reading_pause`] after the last one.
     pub fn reading(&mut self, way: WayId, reading: Reading, now: Duration) {
         if let Some(found) = self.ways.get_mut(&way) {
             found.read(reading, now, &self.terms);

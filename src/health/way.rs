@@ -83,9 +83,12 @@ pub(super) struct Way {
     /// The last answer, by a probe or a counter.
     last_good: Duration,
     falls: Vec<Duration>,
-    silence: Silence,
+    pub(super) silence: Silence,
     /// The last packet that came back, by the counters.
     last_back: Option<Duration>,
+    /// The last reading with a packet in either direction.
+    pub(super) last_packet: Option<Duration>,
+    pub(super) last_read: Option<Duration>,
     pub(super) probes: Probes,
     pub(super) last_probe: Option<Duration>,
     /// True if new flows may take the way.
@@ -117,6 +120,8 @@ impl Way {
             falls: Vec::new(),
             silence: Silence::default(),
             last_back: None,
+            last_packet: None,
+            last_read: None,
             probes: Probes::default(),
             last_probe: None,
             in_use: true,
@@ -173,6 +178,12 @@ impl Way {
         let probed = within(self.last_probe?, interval * TRUSTED);
         self.last_back
             .filter(|back| probed && within(*back, interval))
+    }
+
+    /// The last probe, or the last packet that came back if later.
+    pub(super) fn last_sign(&self) -> Option<Duration> {
+        self.last_probe
+            .map(|probe| self.last_back.map_or(probe, |back| probe.max(back)))
     }
 
     /// True if no refuted doubt lengthens the silence that the next doubt needs.
@@ -272,6 +283,10 @@ impl Way {
 
     /// Takes a reading of the counters.
     pub(super) fn read(&mut self, reading: Reading, now: Duration, terms: &Terms) {
+        self.last_read = Some(now);
+        if reading.out > 0 || reading.back > 0 {
+            self.last_packet = Some(now);
+        }
         if reading.back > 0 {
             self.last_back = Some(now);
             // Packets of a way that is down come from flows whose answers were under way. They refute

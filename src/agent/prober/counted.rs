@@ -1,14 +1,12 @@
 //! The counters of the ways, read by the prober: packets out and back between two readings.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-
-use tokio::task::JoinHandle;
+use std::time::Duration;
 
 use super::{Probing, Ways};
 use crate::firewall::{Traffic, WayTraffic, WaysTraffic};
-use crate::health::{READING, Reading, WayId};
-use crate::kernel::firewall::nftables::ways_traffic;
+use crate::health::{Reading, WayId};
+use crate::kernel::firewall::nftables::WaysCounters;
 use crate::types::{Family, Slot};
 
 /// The readings in a row without counters after which the counters count as missing: a change of the
@@ -18,13 +16,14 @@ const PATIENCE: u32 = 4;
 const MISSING_EVERY: Duration = Duration::from_secs(10);
 
 /// A reading of the counters, or the reason why there is none.
-pub(super) type Outcome = Result<WaysTraffic, String>;
+type Outcome = Result<WaysTraffic, String>;
 
 /// The readings of the counters. An unreadable counter is no silence: a failed reading says nothing about
 /// any way.
 pub(super) struct Counted {
-    due: Instant,
-    under_way: Option<JoinHandle<Outcome>>,
+    counters: WaysCounters,
+    /// The time of the last reading.
+    at: Option<Duration>,
     /// The last reading; `None` while the counters are missing.
     last: Option<WaysTraffic>,
     /// The counts of former gateways of a slot, which are none of the present one.
@@ -38,8 +37,8 @@ impl Counted {
     /// No reading yet.
     pub fn new() -> Counted {
         Counted {
-            due: Instant::now(),
-            under_way: None,
+            counters: WaysCounters::default(),
+            at: None,
             last: None,
             former: WaysTraffic::new(),
             missed: 0,
@@ -47,25 +46,27 @@ impl Counted {
         }
     }
 
-    /// Reads the counters when the time has come. A caller that drops the future loses no reading.
-    pub async fn next(&mut self) -> Outcome {
-        let reading = match &mut self.under_way {
-            Some(reading) => reading,
-            none => {
-                tokio::time::sleep_until(self.due.into()).await;
-                let pause = if self.missed < PATIENCE {
-                    READING
-                } else {
-                    MISSING_EVERY
-                };
-                self.due = Instant::now() + pause;
-                // The kernel may keep a listing waiting while somebody changes rules.
-                none.insert(tokio::task::spawn_blocking(read))
-            }
+    /// The time of the next reading, with this pause after the last one.
+    fn due(&self, pause: Duration) -> Duration {
+        let pause = if self.missed < PATIENCE {
+            pause
+        } else {
+            MISSING_EVERY
         };
-        let outcome = reading.await;
-        self.under_way = None;
-        outcome.unwrap_or_else(|error| Err(error.to_string()))
+        self.at.map_or(Duration::ZERO, |at| at + pause)
+    }
+
+    /// Reads the counters in the calling thread: the kernel lists objects under RCU, so that no
+    /// transaction keeps the listing waiting.
+    fn read(&mut self, now: Duration) -> Outcome {
+        self.at = Some(now);
+        match self.counters.read() {
+            Ok(ways) if ways.is_empty() => {
+                Err("no rule in nf_tables counts the packets of each gateway".to_owned())
+            }
+            Ok(ways) => Ok(ways),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// The packets since the last reading, for each way with a counter in both.
@@ -103,8 +104,6 @@ impl Counted {
         for counter in counters {
             let before = self.last.as_mut().and_then(|last| last.remove(&counter));
             self.former.extend(before.map(|before| (counter, before)));
-            // A reading under way may be older than the change.
-            self.under_way = None;
         }
     }
 
@@ -139,15 +138,24 @@ impl Ways {
     }
 
     /// True if counters show the traffic of a way.
-    pub(super) fn has_counters(&self) -> bool {
+    fn has_counters(&self) -> bool {
         self.counted().next().is_some()
     }
 }
 
 impl Probing<'_> {
-    /// Takes a reading of the counters.
-    pub(super) fn count(&mut self, outcome: Outcome) {
-        let now = self.start.elapsed();
+    /// The time of the next reading; `None` where no counter shows the traffic of a way.
+    pub(super) fn reading_due(&self, now: Duration) -> Option<Duration> {
+        let pause = self.watch.reading_pause(now);
+        self.ways.has_counters().then(|| self.counted.due(pause))
+    }
+
+    /// Reads the counters if a reading is due.
+    pub(super) fn count(&mut self, now: Duration) {
+        if self.reading_due(now).is_none_or(|due| due > now) {
+            return;
+        }
+        let outcome = self.counted.read(now);
         let readings: BTreeMap<_, _> = self.counted.take(outcome).into_iter().collect();
         for (way, counter) in self.ways.counted() {
             if let Some(reading) = readings.get(&counter) {
@@ -169,16 +177,6 @@ impl Probing<'_> {
         let changed = new.counters().into_iter();
         let changed = changed.filter(|(counter, way)| counters.get(counter) != Some(way));
         self.counted.begin_anew(changed.map(|(counter, _)| counter));
-    }
-}
-
-fn read() -> Outcome {
-    match ways_traffic() {
-        Ok(ways) if ways.is_empty() => {
-            Err("no rule in nf_tables counts the packets of each gateway".to_owned())
-        }
-        Ok(ways) => Ok(ways),
-        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -56,8 +56,6 @@ fn gateway_with_traffic_is_probed_a_fifth_as_often_as_an_idle_one() {
         "{:?}",
         world.probes
     );
-    // Every second and a half.
-    assert!((600..=740).contains(&probes(BYPASS)), "{:?}", world.probes);
     assert_eq!(world.state(gateway(2)).state, State::Up);
 }
 
@@ -314,9 +312,10 @@ fn states_and_reasons_are_told_in_words() {
 }
 
 #[test]
-fn dead_bypass_without_traffic_is_found_within_four_seconds() {
+fn dead_bypass_without_counters_is_found_within_four_seconds() {
     for seed in 1..20 {
         let mut world = World::new(1, seed);
+        world.counted = false;
         world.wait(seconds(20));
         world.truth.dead = [BYPASS].into();
         world.until(BYPASS, false, seconds(4));
@@ -352,6 +351,7 @@ fn change_that_breaks_the_bypass_is_rolled_back_by_one_failed_round() {
 #[test]
 fn bypass_that_dies_after_the_settle_time_falls_by_the_usual_rounds() {
     let mut world = World::new(1, 3);
+    world.counted = false;
     world.wait(seconds(20));
     let now = world.now;
     world.watch.settle(BYPASS, now + seconds(5), now);

@@ -57,9 +57,14 @@ pub(super) struct World {
     pub(super) one_way: BTreeSet<WayId>,
     /// The doubts so far.
     pub(super) doubts: usize,
+    /// False where nobody can read the counters.
+    pub(super) counted: bool,
+    /// Packets out since the last reading, none of them answered.
+    unanswered: BTreeMap<WayId, u64>,
     suspected: BTreeSet<WayId>,
     pending: Vec<(Duration, Probe, Answer)>,
-    next_reading: Duration,
+    last_reading: Duration,
+    pub(super) readings: usize,
 }
 
 impl World {
@@ -87,9 +92,12 @@ impl World {
             traffic: BTreeSet::new(),
             one_way: BTreeSet::new(),
             doubts: 0,
+            counted: true,
+            unanswered: BTreeMap::new(),
             suspected: BTreeSet::new(),
             pending: Vec::new(),
-            next_reading: Duration::ZERO,
+            last_reading: Duration::ZERO,
+            readings: 0,
         }
     }
 
@@ -118,18 +126,8 @@ impl World {
         for (_, probe, answer) in ready.collect::<Vec<_>>() {
             self.watch.answer(probe, answer, now);
         }
-        if self.next_reading <= now {
-            self.next_reading = now + READING;
-            for way in &self.traffic {
-                let back = u64::from(!self.truth.dead.contains(way)) * 5;
-                // New flows avoid a way that is out of use.
-                let out = u64::from(self.health.is_in_use(*way) || back > 0) * 5;
-                self.watch.reading(*way, Reading { out, back }, now);
-            }
-            for way in self.one_way.difference(&self.traffic) {
-                let out = u64::from(self.health.is_in_use(*way)) * 5;
-                self.watch.reading(*way, Reading { out, back: 0 }, now);
-            }
+        if self.counted && self.last_reading + self.watch.reading_pause(now) <= now {
+            self.read_all();
         }
         let suspects = self.suspects();
         let before = std::mem::replace(&mut self.suspected, suspects.clone());
@@ -150,6 +148,28 @@ impl World {
             }
         }
         self.health = decision.health;
+    }
+
+    /// Reads the counters of all ways.
+    fn read_all(&mut self) {
+        self.last_reading = self.now;
+        self.readings += 1;
+        let unanswered = std::mem::take(&mut self.unanswered);
+        for way in self.watch.ways.keys().copied().collect::<Vec<_>>() {
+            let in_use = self.health.is_in_use(way);
+            let alive = !self.truth.dead.contains(&way);
+            let both = self.traffic.contains(&way);
+            let back = u64::from(both && alive) * 5;
+            // New flows avoid a way that is out of use.
+            let steady = both && (in_use || alive) || self.one_way.contains(&way) && in_use;
+            let out = u64::from(steady) * 5 + unanswered.get(&way).copied().unwrap_or(0);
+            self.watch.reading(way, Reading { out, back }, self.now);
+        }
+    }
+
+    /// A packet of the host's own leaves by the way, and none comes back.
+    pub(super) fn send(&mut self, way: WayId) {
+        *self.unanswered.entry(way).or_default() += 1;
     }
 
     /// Lets time pass, with the check after each step.

@@ -33,13 +33,14 @@ mod text;
 mod traces;
 mod transaction;
 mod uapi;
+mod ways;
 
 use std::collections::BTreeSet;
 
 use crate::firewall::marks::MarkUse;
 use crate::firewall::{
     BackendKind, BlockedRecord, DroppedTraffic, ObservedFirewall, OwnedFirewall, PathTraffic,
-    Ruleset, SavedRules, Variant, WaysTraffic,
+    Ruleset, SavedRules, Variant,
 };
 use crate::judge::chain::BaseChain;
 use crate::kernel::firewall::backend::FirewallBackend;
@@ -51,6 +52,7 @@ use message::{GUARD_TABLE, TABLE};
 pub use probe::{Probe, probe};
 pub use protection::Protection;
 use table::TableState;
+pub use ways::WaysCounters;
 
 static EXTRAS: Extras = Extras::new(&Extra::ALL);
 
@@ -144,24 +146,6 @@ pub enum Blocked {
     Absent,
     /// Nobody can read a record on this host, or this process can't: the reason.
     Unreadable(String),
-}
-
-/// The traffic of pinned flows by way, from one listing of the counters. Empty where no rule of ours counts
-/// ways. Opens a socket in the network namespace of the calling thread.
-///
-/// # Errors
-/// The counters remain unknown, for example while a transaction is under way.
-pub fn ways_traffic() -> Result<WaysTraffic, FirewallError> {
-    let operation = "read the counters of gateways";
-    let mut wire = open(operation)?;
-    for table in [TABLE, GUARD_TABLE] {
-        let counters = read::read_counters(&mut wire, table);
-        let ways = counters::ways(&counters.map_err(|error| failed(operation, error))?);
-        if !ways.is_empty() {
-            return Ok(ways);
-        }
-    }
-    Ok(WaysTraffic::new())
 }
 
 /// Reads the record of dropped packets.
