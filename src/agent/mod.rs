@@ -10,6 +10,7 @@
 //!  kernel events ──────────▶ Debounce ─────────────────┴─▶ PASS ─▶ RepairLimiter ─▶ repair, or wait
 //! ```
 
+mod alarm;
 mod bookkeeping;
 mod config_file;
 mod debounce;

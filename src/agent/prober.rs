@@ -4,7 +4,6 @@
 //! that stand still on a gateway that is down. The counters of pinned flows show which gateways answer, and
 //! which are silent: those are probed at once.
 
-mod alarm;
 mod counted;
 mod ending;
 
@@ -15,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use self::alarm::Alarm;
 use self::counted::Counted;
 use self::ending::Endings;
+use super::alarm::Alarm;
 use super::shared::{Probed, Shared, locked};
 use super::ways::Ways;
 use crate::config::{Target, TargetHost};

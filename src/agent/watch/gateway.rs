@@ -1,5 +1,4 @@
-//! Polls the gateways: no notification of the kernel's says that a gateway stopped answering, except
-//! those about every neighbour of the network.
+//! Watches the gateways: one that answers no address resolution any more, and its return.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,12 +8,18 @@ use std::time::{Duration, Instant};
 
 use super::poll::{Pauses, Poll, notice};
 use crate::agent::shared::Shared;
+use crate::kernel::events::GivenUp;
 use crate::kernel::neighbour::{is_unresolved, resolve};
 use crate::kernel::netlink::NetlinkSocket;
 use crate::types::IfIndex;
 
-/// The interval. A look asks the kernel one question for each gateway, some microseconds.
+/// The interval of looks while a gateway does not answer, or without notifications. A look asks the kernel
+/// one question for each gateway, some microseconds.
 const EVERY: Duration = Duration::from_secs(5);
+/// The longest time without a look: the kernel drops notifications under a lack of memory.
+const LONGEST: Duration = Duration::from_secs(300);
+/// Notifications within this time are one: a scan of a network fails for each of its addresses.
+const BURST: Duration = Duration::from_millis(500);
 
 /// Starts the thread that requests a pass when a gateway stops or begins to answer.
 ///
@@ -28,20 +33,35 @@ fn run(shared: &Shared, pauses: &Pauses) {
     let Ok(mut socket) = NetlinkSocket::open() else {
         return;
     };
+    let given_up = GivenUp::listen();
+    if let Err(error) = &given_up {
+        tracing::debug!("{error}");
+    }
+    // The kernel may have given a gateway up before.
+    let mut pause = EVERY;
     let mut known = BTreeSet::new();
-    while pauses.pause(shared, EVERY) {
-        let now = unresolved(shared, &mut socket);
-        if now == known {
-            continue;
+    while pauses.pause(shared, pause) {
+        if let Ok(given_up) = &given_up {
+            given_up.forget();
         }
-        let changed: Vec<_> = now.symmetric_difference(&known).copied().collect();
-        known = now;
-        notice(shared, |noticed| {
-            noticed.event = Some(Instant::now());
-            for (gateway, _) in changed {
-                noticed.cause(|| format!("the gateway {gateway} stopped or began to answer"));
-            }
-        });
+        let now = unresolved(shared, &mut socket);
+        if now != known {
+            let changed: Vec<_> = now.symmetric_difference(&known).copied().collect();
+            known = now;
+            notice(shared, |noticed| {
+                noticed.event = Some(Instant::now());
+                for (gateway, _) in changed {
+                    noticed.cause(|| format!("the gateway {gateway} stopped or began to answer"));
+                }
+            });
+        }
+        pause = EVERY;
+        if let Ok(given_up) = &given_up
+            && known.is_empty()
+        {
+            let heard = given_up.wait(LONGEST);
+            pause = if heard { BURST } else { Duration::ZERO };
+        }
     }
 }
 

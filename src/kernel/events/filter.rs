@@ -53,6 +53,12 @@ const ATTRIBUTES: u32 = 16 + 12;
 /// `rtm_table` of tables above 255, with the number in `RTA_TABLE`.
 const COMPAT: u32 = 252;
 
+// linux/rtnetlink.h and linux/neighbour.h.
+const RTM_NEWNEIGH: u16 = 28;
+const NUD_FAILED: u16 = 0x20;
+/// Offset of `ndm_state` (`struct ndmsg`).
+const NEIGHBOUR_STATE: u32 = 16 + 8;
+
 /// The length of the widest IPv6 route that is no wide one ([`crate::types::Family::is_wide`]). For IPv4 a few
 /// more routes are let through.
 const WIDEST_NARROW: u32 = 12;
@@ -106,6 +112,20 @@ pub(super) fn routes_of(tables: &[TableId], own_ports: &[u32]) -> Vec<SockFilter
     for table in tables {
         accept_if(&mut program, u32::from_be_bytes(table.0.to_ne_bytes()));
     }
+    program.push(op(RET, DROP));
+    program
+}
+
+/// A filter that drops all notifications of neighbours but those that the kernel has given up.
+pub(super) fn failed_neighbours() -> Vec<SockFilter> {
+    let number = |number: u16| u32::from(u16::from_be_bytes(number.to_ne_bytes()));
+    let mut program = vec![
+        op(LD_H_ABS, TYPE),
+        jump(number(RTM_NEWNEIGH), 1, 0),
+        op(RET, DROP),
+        op(LD_H_ABS, NEIGHBOUR_STATE),
+    ];
+    accept_if(&mut program, number(NUD_FAILED));
     program.push(op(RET, DROP));
     program
 }

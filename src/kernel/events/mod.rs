@@ -8,6 +8,7 @@ mod decode;
 mod filter;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;
+mod neighbours;
 
 use std::io;
 use std::time::Instant;
@@ -22,6 +23,7 @@ use thiserror::Error;
 use super::wire::{WireError, frames, own};
 use crate::types::TableId;
 pub use decode::{Change, Event};
+pub use neighbours::GivenUp;
 
 /// `RTNLGRP_*` (linux/rtnetlink.h): LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR,
 /// IPV6_ROUTE, IPV6_RULE, IPV4_NETCONF, IPV6_NETCONF.
