@@ -200,6 +200,18 @@ pub fn sleeps(pid: u32) -> Res<f64> {
     Ok(sum)
 }
 
+/// Seconds of processor time of the threads that live, to the nanosecond (`schedstat`).
+pub fn processor_time(pid: u32) -> Res<f64> {
+    let mut sum = 0.0;
+    for task in entries(pid, "task")? {
+        // A thread may end in between.
+        let stat = std::fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+        let first = stat.split_whitespace().next();
+        sum += first.and_then(|it| it.parse().ok()).unwrap_or(0.0) / 1e9;
+    }
+    Ok(sum)
+}
+
 fn entries(pid: u32, what: &str) -> io::Result<Vec<PathBuf>> {
     std::fs::read_dir(format!("/proc/{pid}/{what}"))?
         .map(|entry| entry.map(|entry| entry.path()))
