@@ -3,15 +3,17 @@
 //! The questions are few, so that every pass asks, also one without a change. After a change, the
 //! changed prefixes are asked about too.
 
+mod changed;
+
 use ipnet::IpNet;
 
 use crate::degraded::{Degradation, Part};
 use crate::desired::EgressPath;
 use crate::judge::chain::BaseChain;
 use crate::judge::{
-    Gateways, Lookup, Promise, Question, Redirect, RouteDecision, Verdicts, answers, doubt_about,
-    forwarded, gateways_of, incoming, inside, judge, judge_answer, judge_incoming, judge_redirects,
-    marked, ordinary_partner, questions, silent, unverified,
+    Gateways, Promise, Question, Redirect, RouteDecision, Verdicts, answers, doubt_about,
+    gateways_of, incoming, judge, judge_answer, judge_incoming, judge_redirects, marked,
+    ordinary_partner, questions, silent, unverified,
 };
 use crate::kernel::Kernel;
 use crate::kernel::lookup::{chosen_source, lookup};
@@ -21,6 +23,8 @@ use crate::kernel::{neighbour, redirects, traffic_control};
 use crate::ownership::Ownership;
 use crate::plan::Step;
 use crate::types::{Family, PerFamily};
+use changed::about;
+pub use changed::bypass_routes_after;
 
 /// Bound of the look-ups for changed prefixes: all changes up to here, a sample above.
 const SAMPLES: usize = 256;
@@ -196,24 +200,6 @@ fn foreign_chains(
             )
         }
     }
-}
-
-/// The questions about one prefix: from a socket, or a packet of each input interface.
-fn about(promise: &Promise<'_>, prefix: IpNet) -> Vec<Question> {
-    let address = inside(prefix);
-    let family = Family::of(address);
-    if *promise.desired.frozen.get(family) {
-        return Vec::new();
-    }
-    let inputs = &promise.desired.paths.get(family).inputs;
-    let lookups: Vec<Lookup> = if inputs.is_empty() {
-        vec![Lookup::from_socket(address)]
-    } else {
-        let forwarded = |input| forwarded(promise.facts, input, address);
-        inputs.iter().filter_map(forwarded).collect()
-    };
-    let about = |lookup| Question::about(promise, lookup);
-    lookups.into_iter().map(about).collect()
 }
 
 fn changed<'a>(steps: impl Iterator<Item = &'a Step>, ownership: &Ownership) -> Vec<IpNet> {

@@ -31,7 +31,7 @@ use thiserror::Error;
 use crate::facts::{HostFacts, Sysctls};
 use crate::firewall::{BackendKind, ObservedFirewall, Ruleset};
 use crate::judge::chain::BaseChain;
-use crate::objects::ForwardPolicy;
+use crate::objects::{ForwardPolicy, Route};
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
 use crate::types::{Family, IfIndex, PerFamily, TableId};
@@ -281,20 +281,36 @@ impl Kernel {
         ownership: &Ownership,
         firewalls: &[BackendKind],
     ) -> Result<ObservedState, ObserveError> {
-        let mut routes = Vec::new();
+        self.observe_beside(ownership, firewalls, None)
+    }
+
+    /// The same, without a table whose routes are known.
+    ///
+    /// # Errors
+    /// As [`Kernel::observe`].
+    pub fn observe_beside(
+        &mut self,
+        ownership: &Ownership,
+        firewalls: &[BackendKind],
+        known: Option<(TableId, Vec<Route>)>,
+    ) -> Result<ObservedState, ObserveError> {
+        let (known_table, mut routes) = known.unzip();
         let mut rules = Vec::new();
         for family in self.families() {
             for table in ownership.tables() {
+                if known_table == Some(table) {
+                    continue;
+                }
                 let mut found = route::dump_table(&mut self.socket, family, table)?;
                 // The bypass table comes first: a move spares the copy of thousands of routes.
-                if routes.is_empty() {
-                    routes = found;
-                } else {
-                    routes.append(&mut found);
+                match &mut routes {
+                    None => routes = Some(found),
+                    Some(routes) => routes.append(&mut found),
                 }
             }
             rules.append(&mut rule::dump(&mut self.socket, family)?);
         }
+        let mut routes = routes.unwrap_or_default();
         routes.sort();
         let nexthops = nexthop::dump(&mut self.socket)?;
         let mut found: BTreeMap<BackendKind, ObservedFirewall> = BTreeMap::new();

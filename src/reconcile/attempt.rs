@@ -156,6 +156,8 @@ impl Work<'_> {
         });
         self.notes.append(&mut flows.notes);
         self.laps.end("apply");
+        // Another program's hand in the objects, or an earlier setback, is a reason to read everything.
+        let is_clean = applied.is_ok() && tried.is_empty();
         match applied {
             Ok(()) => {}
             // The watcher was faster. If a foreign object has the place instead, the new plan
@@ -171,7 +173,12 @@ impl Work<'_> {
             }
         }
         let tried: Vec<&Step> = tried.iter().chain(&steps.steps).collect();
-        machine.view.refresh(machine.kernel)?;
+        if is_clean {
+            let (kernel, desired) = (&mut *machine.kernel, &aim.desired);
+            machine.view.refresh_after(kernel, desired, steps)?;
+        } else {
+            machine.view.refresh(machine.kernel)?;
+        }
         self.read_back(machine, &tried)?;
         self.ask_for_routes(machine, aim, &tried)
     }

@@ -1,6 +1,8 @@
 //! One reading of the host and of the kernel, and plans made from it. A failed attempt is followed
 //! by a new reading.
 
+mod again;
+
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
@@ -15,9 +17,9 @@ use crate::facts::{HostFacts, InstanceFacts};
 use crate::firewall::{BackendKind, ObservedFirewall, Piece, Ruleset, Variant};
 use crate::health::Health;
 use crate::judge::Promise;
+use crate::kernel::Kernel;
 use crate::kernel::firewall::Refusals;
 use crate::kernel::flows::slots_in_use;
-use crate::kernel::{Kernel, ObserveError};
 use crate::objects::Route;
 use crate::observed::ObservedState;
 use crate::ownership::Ownership;
@@ -48,7 +50,7 @@ pub enum Firewalls {
 /// - [`View::goal`]: the same in terms of a plan, with the text of the firewall rules.
 /// - [`View::plan_to`]: the ordered steps from the observed objects to a goal.
 ///
-/// [`View::refresh`] replaces facts and observed objects. Ownership, firewall, prefixes and
+/// [`View::refresh`] and [`View::refresh_after`] replace facts and observed objects. Ownership, firewall, prefixes and
 /// instance stay for the whole pass, so all attempts of a pass pursue the same goal.
 #[derive(Debug)]
 pub struct View {
@@ -133,18 +135,6 @@ impl View {
         self.vpc_cidrs = instance::vpc_cidrs(config, instance.as_ref());
         self.facts.instance.clone_from(&instance);
         self.instance = instance;
-    }
-
-    /// Reads facts and objects again.
-    pub fn refresh(&mut self, kernel: &mut Kernel) -> Result<(), ObserveError> {
-        self.facts = kernel.facts()?;
-        self.facts.instance = self.instance.clone();
-        let kinds: Vec<BackendKind> = self.observed.firewalls.keys().copied().collect();
-        self.observed = kernel.observe(&self.ownership, &kinds)?;
-        self.foreign = foreign_routes(&self.observed, &self.ownership);
-        self.refused.clone_from(kernel.refusals(self.backend.kind));
-        self.no_marks = no_marks(kernel, self.backend.kind);
-        Ok(())
     }
 
     /// Asks the firewall for the parts of the policy that are refused. Returns true if the answer

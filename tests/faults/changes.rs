@@ -7,6 +7,7 @@ use trailblazer::config::Role;
 use trailblazer::firewall::BackendKind;
 use trailblazer::kernel::errno::KernelError;
 use trailblazer::kernel::lookup::RouteDecision;
+use trailblazer::kernel::route::Write;
 use trailblazer::objects::Route;
 use trailblazer::plan::{Action, Goal, ObjectKey, Step, plan};
 use trailblazer::reconcile::{Outcome, Report};
@@ -490,5 +491,47 @@ fn failing_link_is_survived_at_every_step() {
             ],
             link_fails,
         );
+    });
+}
+
+fn route_of(step: &Step) -> &Route {
+    match step {
+        Step::Route { route, .. } => route,
+        other => panic!("no step of a route: {other}"),
+    }
+}
+
+/// A pass with few changes asks the kernel for the changed routes instead of reading thousands of
+/// others again. A changed route that another program deletes shows in the answer.
+#[test]
+fn changed_route_deleted_before_the_reading_back_returns_in_the_same_pass() {
+    lab::isolated(|| {
+        World::enter(Scenario::two_more_beside_many(), |world| {
+            let first = route_of(&world.steps[0]).clone();
+            let report = pass_with(world, 1, || world.write(Write::Delete, &first));
+            assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+            world.assert_owned(1, "deleted again");
+            world.assert_converges(Outcome::InSync, "deleted again");
+        });
+    });
+}
+
+/// Another program deletes a route that the pass does not change, after the reading of the kernel:
+/// the next pass restores the route, as if the deletion had come after the pass.
+#[test]
+fn unchanged_route_deleted_during_a_small_change_returns_with_the_next_pass() {
+    lab::isolated(|| {
+        World::enter(Scenario::two_more_beside_many(), |world| {
+            let mut unchanged = route_of(&world.steps[0]).clone();
+            // Not the first or the last prefix, about which every pass asks.
+            unchanged.key.dst = "44.0.154.0/24".parse().expect("a prefix");
+            let report = pass_with(world, 1, || world.write(Write::Delete, &unchanged));
+            assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+            assert_eq!(report.plan.steps.len(), 2, "{report:?}");
+            let next = world.pass(1, None);
+            assert_eq!(next.outcome, Outcome::Changed, "{next:?}");
+            assert_eq!(next.plan.steps.len(), 1, "{next:?}");
+            world.assert_owned(1, "restored");
+        });
     });
 }

@@ -306,6 +306,30 @@ pub const IPTABLES: &[Scenario] = &[
 ];
 
 impl Scenario {
+    /// Two more prefixes beside so many that a pass asks for the changed routes alone.
+    pub fn two_more_beside_many() -> Scenario {
+        let prefixes = |count: u32| -> &'static [&'static str] {
+            let list = (0..count).map(|number| {
+                // Every second /24: nothing aggregates.
+                let bits = (44 << 24) + (number << 9);
+                let prefix = format!("{}/24", std::net::Ipv4Addr::from_bits(bits));
+                &*Box::leak(prefix.into_boxed_str())
+            });
+            Box::leak(list.collect())
+        };
+        let stage = |prefixes| Stage {
+            config: HOST4,
+            prefixes,
+        };
+        Scenario {
+            name: "two-more-beside-many",
+            role: Role::Host,
+            before: Some(stage(prefixes(300))),
+            after: stage(prefixes(302)),
+            steps: 2,
+        }
+    }
+
     /// Returns the scenario `name`.
     pub fn named(name: &str) -> Scenario {
         *ALL.iter()
