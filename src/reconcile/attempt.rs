@@ -86,7 +86,8 @@ impl Work<'_> {
         mut steps: Plan,
         begin: &mut dyn FnMut(&Plan),
     ) -> Result<Aim, PassError> {
-        let mut told = steps.clone();
+        // A copy of a million steps takes 100 MB: only after a setback.
+        let mut told: Option<Plan> = None;
         let mut tried: Vec<Step> = Vec::new();
         let mut number = 1;
         loop {
@@ -103,7 +104,8 @@ impl Work<'_> {
             } else {
                 tracing::warn!("{setback}; reading the kernel again");
             }
-            let cut = number == 1 && cut_at_firewall(&mut told, &setback);
+            let told = told.get_or_insert_with(|| steps.clone());
+            let cut = number == 1 && cut_at_firewall(told, &setback);
             tried.append(&mut steps.steps);
             machine.view.refresh(machine.kernel)?;
             aim = Aim::of(self.part, machine)?;
@@ -126,8 +128,8 @@ impl Work<'_> {
             let refused = |step: &Step| self.fights.refused.contains_key(&step.key());
             if cut || !steps.is_empty() || told.steps.iter().any(refused) {
                 told.steps.retain(|step| !refused(step));
-                tell_more(&mut told, &steps, &setback);
-                begin(&told);
+                tell_more(told, &steps, &setback);
+                begin(told);
             }
             number += 1;
         }

@@ -313,15 +313,16 @@ impl<'a> Pass<'a> {
         let planned = aim.desired.degraded.clone();
         let before = machine.view.observed.owned(&machine.view.ownership);
         let sysctls: Vec<SysctlSetting> = steps.sysctls().cloned().collect();
-        let (journal, report) = (&self.journal, &mut self.report);
-        let locked = self.locked;
-        let mut begin = |steps: &Plan| {
-            report.take_plan(steps.clone());
+        let (journal, report, locked) = (&self.journal, &mut self.report, self.locked);
+        let mut begin = |further: Option<&Plan>| {
+            if let Some(steps) = further {
+                report.take_plan(steps.clone());
+            }
             if locked && let Err(error) = journal.write_begin(report) {
                 report.degrade_state(&error);
             }
         };
-        begin(&steps);
+        begin(None);
         self.laps.end("store");
         let mut work = Work {
             job: self.job,
@@ -331,7 +332,7 @@ impl<'a> Pass<'a> {
             notes: Notes::default(),
             conflicts: steps.conflicts.clone(),
         };
-        let reached = work.reach(machine, aim, steps, &mut begin);
+        let reached = work.reach(machine, aim, steps, &mut |steps| begin(Some(steps)));
         let (notes, conflicts) = (work.notes, work.conflicts);
         self.note(notes);
         let new = conflicts.into_iter().skip(self.report.plan.conflicts.len());
