@@ -66,7 +66,7 @@ pub fn measure(mode: Mode, bounds: &mut Bounds) -> Res<()> {
         bounds.ratio(
             format!("{what} / first installation"),
             &samples.over(&first),
-            2.0,
+            1.2,
         );
     }
     Ok(())

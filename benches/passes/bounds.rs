@@ -56,35 +56,80 @@ impl Bounds {
         self.ratio(
             "first installation: apply stage / floor",
             &rows.get("first", "apply").over(&floor),
-            1.3,
+            1.2,
         );
-        for (contender, name) in [
-            ("trailblazer", "pass in process"),
-            ("process", "whole process"),
-        ] {
-            self.ratio(
-                format!("first installation: {name} / floor"),
-                &rows.get(contender, "first").over(&floor),
-                3.5,
-            );
-            self.ratio(
-                format!("first installation: {name} / ip -batch"),
-                &rows
-                    .get(contender, "first")
-                    .over(&rows.get("ip -batch", "first")),
-                1.0,
-            );
-        }
+        self.ratio(
+            "first installation: whole process / floor",
+            &rows.get("process", "first").over(&floor),
+            2.0,
+        );
+        self.ratio(
+            "first installation: whole process / ip -batch",
+            &rows
+                .get("process", "first")
+                .over(&rows.get("ip -batch", "first")),
+            1.0,
+        );
+        let no_op = rows.get("trailblazer", "no-op");
         let needed = rows.get("needed", "dump").plus(&rows.get("needed", "load"));
         self.ratio(
             format!(
-                "no-op pass / (raw dump {:.2} ms + load {:.2} ms)",
+                "no-op in process / (raw dump {:.2} ms + load of the document {:.2} ms)",
                 rows.get("needed", "dump").median(),
                 rows.get("needed", "load").median()
             ),
-            &rows.get("trailblazer", "no-op").over(&needed),
-            1.5,
+            &no_op.over(&needed),
+            1.3,
         );
+        self.against(
+            "no-op: whole process / BIRD 2",
+            &rows.get("process", "no-op"),
+            &rows.get("BIRD 2", "no-op"),
+            1.0,
+        );
+        // A round has several passes without a change, and one with a new prefix.
+        self.ratio(
+            "one more prefix in process / no-op in process",
+            &rows
+                .get("trailblazer", "one more")
+                .times(1.0 / no_op.median()),
+            1.15,
+        );
+        self.ratio(
+            "removal / floor",
+            &rows
+                .get("trailblazer", "removal")
+                .over(&rows.get("floor", "removal")),
+            1.2,
+        );
+    }
+
+    /// The bounds at the size of one region's S3.
+    pub fn of_region(&mut self, size: usize, rows: &Rows) {
+        for operation in ["first", "no-op"] {
+            self.ratio(
+                format!("{size} prefixes, {operation}: whole process / ip -batch"),
+                &rows
+                    .get("process", operation)
+                    .over(&rows.get("ip -batch", operation)),
+                2.0,
+            );
+        }
+    }
+
+    /// A ratio to a program that may not be installed: the bound then fails with that reason.
+    fn against(&mut self, what: &str, ours: &Samples, theirs: &Samples, most: f64) {
+        if theirs.0.is_empty() {
+            self.add(false, what, "the other program is not installed");
+        } else {
+            self.ratio(what, &ours.over(theirs), most);
+        }
+    }
+
+    /// The lines of the bounds that do not hold.
+    pub fn failures(&self) -> impl Iterator<Item = String> + '_ {
+        let failed = self.0.iter().filter(|bound| !bound.holds);
+        failed.map(|bound| format!("{}: {}", bound.what, bound.figure))
     }
 
     /// True if every bound holds.

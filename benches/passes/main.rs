@@ -1,18 +1,31 @@
 //! Whole passes against the kernel, compared with `ip -batch`, BIRD 2 and the floor: the same
 //! netlink messages, prepared and sent raw.
 //!
-//! `cargo bench --bench passes -- --quick` (under three minutes) or `-- --full`. Everything happens
-//! in separate namespaces. Prints a table and PASS or FAIL for each bound; exits 1 on a FAIL. The
-//! bounds are ratios within one run, since machines and their noise differ.
+//! `cargo bench --bench passes -- --quick` or `-- --full`, which also writes
+//! `docs/benchmarks.md`. Names of measurements (`routes`, `foreign`, `oneshot`, `flows`, `flush`,
+//! `news`, `million`) leave out the others. Everything happens in separate namespaces. Prints a table and PASS or FAIL
+//! for each bound; exits 1 on a FAIL. The bounds are ratios within one run, since machines and their
+//! noise differ.
 
 mod arena;
 mod binary;
 mod bounds;
+#[path = "../agent/daemon.rs"]
+#[allow(dead_code)]
+mod daemon;
 mod documents;
 mod floor;
 mod flows;
+#[path = "../agent/flush.rs"]
+mod flush;
 mod foreign;
+#[path = "../agent/host.rs"]
+#[allow(dead_code)]
+mod host;
+mod million;
+mod news;
 mod oneshot;
+mod page;
 mod raw;
 mod rivals;
 mod samples;
@@ -27,6 +40,9 @@ use samples::Table;
 
 /// An error ends the benchmark with its message.
 type Res<T> = Result<T, Box<dyn Error>>;
+
+/// A measurement that adds its bounds.
+type Measurement = fn(Mode, &mut Bounds) -> Res<()>;
 
 /// The duration of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +69,27 @@ impl Mode {
     }
 }
 
+/// The names of the measurements, for the command line.
+const NAMES: [&str; 7] = [
+    "routes", "foreign", "oneshot", "flows", "flush", "news", "million",
+];
+
+/// True if the command line names measurements.
+fn has_names() -> bool {
+    std::env::args().any(|argument| NAMES.contains(&argument.as_str()))
+}
+
+/// True for a measurement that the command line names, and for each without names.
+fn wanted(name: &str) -> bool {
+    !has_names() || std::env::args().any(|argument| argument == name)
+}
+
 /// The size of the bounds: about all of AWS.
 const BOUND_SIZE: usize = 11_000;
+/// The prefixes of one region's S3, roughly.
+const REGION_SIZE: usize = 21;
+/// The routes of a flush: more than all of AWS.
+const MANY: usize = 16_000;
 
 fn main() -> ExitCode {
     if !arena::inside() {
@@ -75,16 +110,39 @@ fn run(mode: Mode) -> Res<Bounds> {
     arena::prepare()?;
     let mut bounds = Bounds::default();
     let mut table = Table::default();
-    let rivals = rivals::Rivals::find();
-    for (size, rounds) in mode.sizes() {
-        compare(size, rounds, &rivals, &mut table, &mut bounds)?;
+    if wanted("routes") {
+        let rivals = rivals::Rivals::find();
+        for (size, rounds) in mode.sizes() {
+            compare(size, rounds, &rivals, &mut table, &mut bounds)?;
+        }
+        println!("{}", table.text());
+        println!("{}", table.noise());
     }
-    println!("{}", table.text());
-    println!("{}", table.noise());
-    foreign::measure(mode, &mut bounds)?;
-    oneshot::measure(mode, &mut bounds)?;
-    flows::measure(mode, &mut bounds)?;
+    let others: [(&str, Measurement); 4] = [
+        ("foreign", foreign::measure),
+        ("oneshot", oneshot::measure),
+        ("flows", flows::measure),
+        ("flush", flush::measure),
+    ];
+    for (name, measure) in others {
+        if wanted(name) {
+            measure(mode, &mut bounds)?;
+        }
+    }
+    let news = if wanted("news") {
+        news::measure(mode, &mut bounds)?
+    } else {
+        Vec::new()
+    };
+    let million = if wanted("million") {
+        million::measure(mode, &mut bounds)?
+    } else {
+        samples::Rows::default()
+    };
     binary::inspect(&mut bounds)?;
+    if mode == Mode::Full && !has_names() {
+        page::write(&table, &million, &news, &bounds)?;
+    }
     println!("{}", bounds.text());
     println!(
         "{mode:?} mode took {:.0} s. {}",
@@ -126,6 +184,9 @@ fn compare(
     bounds.exactly_one_message(size, &messages);
     if size == BOUND_SIZE {
         bounds.of_routes(&rows);
+    }
+    if size == REGION_SIZE {
+        bounds.of_region(size, &rows);
     }
     table.add(size, rows);
     Ok(())

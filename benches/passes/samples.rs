@@ -35,6 +35,11 @@ impl Samples {
         Samples(self.0.iter().zip(&other.0).map(|(a, b)| a + b).collect())
     }
 
+    /// Each sample times a factor.
+    pub fn times(&self, factor: f64) -> Samples {
+        Samples(self.0.iter().map(|sample| sample * factor).collect())
+    }
+
     /// The distance between the quartiles, in percent of the median.
     pub fn spread(&self) -> f64 {
         (self.quantile(0.75) - self.quantile(0.25)) / self.median() * 100.0
@@ -84,13 +89,13 @@ impl Rows {
 }
 
 /// The operations of every contender, in order.
-const OPERATIONS: [&str; 4] = ["first", "no-op", "one more", "removal"];
+pub const OPERATIONS: [&str; 4] = ["first", "no-op", "one more", "removal"];
 /// The contenders, best known last.
 pub const CONTENDERS: [&str; 5] = ["floor", "trailblazer", "process", "ip -batch", "BIRD 2"];
 
 /// All sizes.
 #[derive(Debug, Default)]
-pub struct Table(Vec<(usize, Rows)>);
+pub struct Table(pub Vec<(usize, Rows)>);
 
 impl Table {
     /// Adds a size.
@@ -151,7 +156,8 @@ impl Table {
     }
 }
 
-fn cell(samples: &Samples) -> String {
+/// The median as text; `n/a` without samples.
+pub fn cell(samples: &Samples) -> String {
     if samples.0.is_empty() {
         return "n/a".to_owned();
     }

@@ -57,8 +57,9 @@ impl Subject {
         let text = format!(
             "role = \"host\"\n\
              [source]\nurl = \"{directory}/ip-ranges.json\"\nstate_dir = \"{directory}/state\"\n\
+             max_bytes = \"256MiB\"\n\
              [select]\nregions = [\"{region}\"]\nservices = [\"{service}\"]\n\
-             [guard]\nmax_loss = \"100%\"\nmax_prefixes = 1000000\nhold_down = \"0s\"\n\
+             [guard]\nmax_loss = \"100%\"\nmax_prefixes = 2000000\nhold_down = \"0s\"\n\
              [egress]\ngateways = [\"10.0.1.10\", \"2600:1f18:1000:1::10\"]\n\
              [vpc]\ncidrs = [\"10.0.0.0/16\", \"2600:1f18:1000::/48\"]\n",
             directory = directory.display(),
