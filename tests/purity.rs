@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 47] = [
+const PURE: [&str; 48] = [
     "words",
     "types",
     "degraded",
@@ -52,6 +52,7 @@ const PURE: [&str; 47] = [
     "vpc/quota",
     "vpc/routes",
     "vpc/step",
+    "vpc/summary",
     "vpc/tags",
 ];
 

@@ -34,6 +34,11 @@ pub struct Gathered {
 }
 
 impl Gathered {
+    /// The time of the answers.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
     pub(super) fn is_metadata_left_to_agent(&self) -> bool {
         matches!(self.metadata, Metadata::LeftToAgent)
     }

@@ -22,4 +22,5 @@ pub mod report;
 pub mod routes;
 pub mod session;
 pub mod step;
+pub mod summary;
 pub mod tags;

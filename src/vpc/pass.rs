@@ -16,6 +16,7 @@ use super::plan::{Memory, PlanePlan, plan};
 use super::report::VpcReport;
 use super::routes::{self, Ledger};
 use super::step::Step;
+use super::summary::PlaneSummary;
 use crate::clock;
 use crate::config::{Config, PlaneMode, Role};
 use crate::degraded::{self, Degradation, Part};
@@ -36,6 +37,8 @@ const PLANS: usize = 4;
 pub struct PassMemory {
     pub entries: EntryCache,
     pub waits: Waits,
+    /// The process that asks the source; `None` for this one.
+    pub asker: Option<Asker>,
 }
 
 /// One pass with a config whose regions are known. Errors are in the report.
@@ -85,11 +88,13 @@ impl Pass<'_> {
     async fn run(&mut self) -> Result<(), VpcError> {
         let plane = &self.config.vpc_plane;
         let lock = self.lock()?;
-        let asker = Asker::This;
+        let asker = self.memory.asker.clone().unwrap_or(Asker::This);
         let gathering = gather(self.config, Role::Host, self.options, &asker, &[]);
         let observing = observe(&self.ec2, plane, &mut self.memory.entries);
         let (gathered, observed) = tokio::join!(gathering, observing);
         let observed = observed?;
+        self.report.fetch_took = gathered.took();
+        self.report.plane = Some(PlaneSummary::of(&observed, plane));
         let place = Place {
             present: &self.present(&observed),
             vpc_cidrs: observed.vpc_cidrs(),
@@ -171,6 +176,7 @@ impl Pass<'_> {
                     tokio::time::sleep(self.memory.waits.read_again).await;
                     let plane = &self.config.vpc_plane;
                     observed = observe(&self.ec2, plane, &mut self.memory.entries).await?;
+                    self.report.plane = Some(PlaneSummary::of(&observed, plane));
                 }
             }
         }
@@ -250,6 +256,7 @@ impl Pass<'_> {
         loop {
             let plane = &self.config.vpc_plane;
             let observed = observe(&self.ec2, plane, &mut self.memory.entries).await?;
+            self.report.plane = Some(PlaneSummary::of(&observed, plane));
             let (rest, ledgers) = self.plan(goal, &observed, left);
             if rest.steps.is_empty() {
                 self.remember(&observed, ledgers);
@@ -328,6 +335,7 @@ impl Pass<'_> {
         let degraded = degraded.filter_map(|missing| serde_json::to_value(missing).ok());
         let record = filled(record, report)
             .with_degraded(degraded)
+            .with_hold(report.held_digest().map(str::to_owned))
             .with_error(report.error.clone());
         let written = self.journal.append(&record);
         self.tolerate(written);

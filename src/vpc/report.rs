@@ -11,12 +11,14 @@ use super::error::VpcError;
 use super::objects::Entry;
 use super::plan::PlanePlan;
 use super::step::Step;
+use super::summary::PlaneSummary;
 use crate::columns::{Colour, Style};
 use crate::degraded::{self, Degradation};
 use crate::exit;
-use crate::guard::{Judgement, Verdict, figures};
+use crate::guard::{GuardState, Judgement, Verdict, figures};
 use crate::notes::Notes;
 use crate::printable::indented;
+use crate::ranges::Group;
 use crate::reconcile::{FetchOutcome, Mode, Outcome};
 use crate::types::{Family, PerFamily, SyncToken};
 use crate::words::counted;
@@ -31,6 +33,8 @@ pub struct VpcReport {
     pub create_date: String,
     /// Counts of selected prefixes.
     pub selected: PerFamily<usize>,
+    /// Selected prefixes by service, region and family.
+    pub groups: Vec<(Group, usize)>,
     /// Counts of entries after aggregation.
     pub aggregated: PerFamily<usize>,
     /// The steps, carried out or pending.
@@ -45,7 +49,14 @@ pub struct VpcReport {
     pub verdicts: Vec<Verdict>,
     /// True if the guard holds a document.
     pub held: bool,
+    pub guard_state: GuardState,
+    /// The last reading; `None` if no reading was complete.
+    pub plane: Option<PlaneSummary>,
+    /// True if no document is in force: only the source can help.
+    pub without_document: bool,
     pub fetch: FetchOutcome,
+    /// The time of the answer of the source.
+    pub fetch_took: Duration,
     pub notes: Notes,
     pub degraded: Vec<Degradation>,
     pub error: Option<String>,
@@ -64,6 +75,7 @@ impl VpcReport {
             sync_token: None,
             create_date: String::new(),
             selected: PerFamily::default(),
+            groups: Vec::new(),
             aggregated: PerFamily::default(),
             steps: Vec::new(),
             done: 0,
@@ -72,7 +84,11 @@ impl VpcReport {
             drift: Vec::new(),
             verdicts: Vec::new(),
             held: false,
+            guard_state: GuardState::default(),
+            plane: None,
+            without_document: false,
             fetch: FetchOutcome::NotAsked,
+            fetch_took: Duration::ZERO,
             notes: Notes::default(),
             degraded: Vec::new(),
             error: None,
@@ -80,6 +96,13 @@ impl VpcReport {
             duration: Duration::ZERO,
             judged: false,
         }
+    }
+
+    /// The report of a pass that failed before its first request.
+    pub fn failed(mode: Mode, error: &VpcError) -> VpcReport {
+        let mut report = VpcReport::new(mode);
+        report.settle(Some(error));
+        report
     }
 
     /// Takes over the judgement of the guard.
@@ -91,7 +114,21 @@ impl VpcReport {
         self.aggregated = judgement.ranges.aggregated();
         self.verdicts.clone_from(&judgement.verdicts);
         self.held = judgement.held;
+        self.without_document = judgement.nothing_in_force;
+        self.groups = judgement.ranges.selected_groups();
+        self.guard_state.clone_from(&judgement.state);
         degraded::merge(&mut self.degraded, judgement.degraded.iter().cloned());
+    }
+
+    /// True if the guard has judged the document.
+    pub fn was_judged(&self) -> bool {
+        self.judged
+    }
+
+    /// The digest of the held selection.
+    pub(super) fn held_digest(&self) -> Option<&str> {
+        let hold = self.guard_state.hold.as_ref().filter(|_| self.held)?;
+        Some(&hold.digest)
     }
 
     /// Takes over a plan; the first plan with steps is the one that people see.
