@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use super::shared::{Noticed, Shared, locked};
 use super::worker::Ended;
 use super::{FetchSchedule, Settings};
+use crate::config::{AgentConfig, AnyRole, GuardConfig};
 use crate::degraded::Part;
+use crate::guard::GuardState;
 use crate::reconcile::report::Applied;
 use crate::reconcile::{FetchOutcome, Outcome, Report};
 use crate::status::snapshot::{
@@ -24,14 +26,14 @@ const PASS_BOUNDS: [f64; 10] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 /// Histogram bounds of a fetch in seconds: from a file to three attempts with the default timeout.
 const FETCH_BOUNDS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 /// Passes and hold-downs in the status.
-const LISTED_PASSES: usize = 10;
+pub(super) const LISTED_PASSES: usize = 10;
 const LISTED_HOLD_DOWNS: usize = 100;
 /// Conflicts in the status: a program that keeps flushing a whole table makes thousands.
 const LISTED_CONFLICTS: usize = 100;
 
 /// The agent's status, as the control socket and the metrics show it.
 pub(super) struct Account {
-    snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
     started: Instant,
     in_force_from: Option<Instant>,
     in_force_before: Duration,
@@ -39,23 +41,23 @@ pub(super) struct Account {
     /// in seconds since the epoch. `confirmed` is the time in this process, on a monotonic clock.
     confirmed_before: Option<u64>,
     confirmed: Option<Instant>,
-    document: Option<(crate::types::SyncToken, String)>,
+    pub(super) document: Option<(crate::types::SyncToken, String)>,
     /// The start of the time in force before this process started, until something was missing.
-    earlier_since: Option<i64>,
+    pub(super) earlier_since: Option<i64>,
 }
 
-fn now_s() -> i64 {
+pub(super) fn now_s() -> i64 {
     Timestamp::now().as_second()
 }
 
-fn count(counts: &mut BTreeMap<String, u64>, what: &str) {
+pub(super) fn count(counts: &mut BTreeMap<String, u64>, what: &str) {
     *counts.entry(what.to_owned()).or_default() += 1;
 }
 
 impl Account {
     /// The status before the first pass.
     pub fn new(
-        settings: &Settings,
+        role: impl Into<AnyRole>,
         confirmed_before: Option<u64>,
         earlier_since: Option<i64>,
     ) -> Self {
@@ -71,7 +73,7 @@ impl Account {
                     ..PassTotals::default()
                 },
                 faults: BTreeMap::from(faults),
-                ..Snapshot::starting(settings.role, now_s())
+                ..Snapshot::starting(role, now_s())
             },
             started: Instant::now(),
             in_force_from: None,
@@ -141,7 +143,7 @@ impl Account {
         }
     }
 
-    fn mended(&mut self, kind: &str, steps: u64, what: Option<String>) {
+    pub(super) fn mended(&mut self, kind: &str, steps: u64, what: Option<String>) {
         let drift = &mut self.snapshot.drift;
         *drift.mended.entry(kind.to_owned()).or_default() += steps;
         drift.last_at = Some(now_s());
@@ -214,12 +216,7 @@ impl Account {
     }
 
     /// Records holds and hold-downs, with end times from the settings.
-    pub fn guarded(&mut self, report: &Report, settings: &Settings) {
-        if !report.was_judged() {
-            return;
-        }
-        let guard = &settings.config.guard;
-        let state = &report.guard_state;
+    pub fn guarded(&mut self, state: &GuardState, guard: &GuardConfig) {
         let hold = state.hold.as_ref();
         self.snapshot.hold = hold.map(|hold| HoldStatus::of(hold, guard));
         self.snapshot.hold_down = state
@@ -276,11 +273,9 @@ impl Account {
     }
 
     /// The document's age in comparison with the thresholds of the settings.
-    pub fn freshness(&self, settings: &Settings) -> Freshness {
+    pub fn freshness(&self, config: &AgentConfig) -> Freshness {
         let age = self.document_age();
-        age.map_or(Freshness::Fresh, |age| {
-            Freshness::of(age, &settings.config.agent)
-        })
+        age.map_or(Freshness::Fresh, |age| Freshness::of(age, config))
     }
 
     /// The present status.
@@ -291,19 +286,33 @@ impl Account {
         fetching: bool,
         shared: &Shared,
     ) -> Snapshot {
+        let config = &settings.config.agent;
+        let mut snapshot = self.timed(config, schedule, fetching);
+        snapshot.role = settings.role.into();
+        let now = Instant::now();
+        (snapshot.drift.conflicts, snapshot.drift.conflicts_total) = conflicts(shared, now);
+        snapshot
+    }
+
+    /// The status with its clocks read, without the conflicts.
+    pub fn timed(
+        &self,
+        config: &AgentConfig,
+        schedule: &FetchSchedule,
+        fetching: bool,
+    ) -> Snapshot {
         let now = Instant::now();
         let mut snapshot = self.snapshot.clone();
         let running = self.in_force_from.map(|from| now.duration_since(from));
         let in_force = self.in_force_before + running.unwrap_or_default();
         snapshot.in_force_s = in_force.as_secs_f64();
         snapshot.uptime_s = now.duration_since(self.started).as_secs_f64();
-        snapshot.role = settings.role;
         snapshot.document = match (&self.document, self.document_age()) {
             (Some((sync_token, create_date)), Some(age_s)) => Some(DocumentStatus {
                 sync_token: *sync_token,
                 create_date: create_date.clone(),
                 age_s,
-                freshness: self.freshness(settings),
+                freshness: self.freshness(config),
             }),
             _ => None,
         };
@@ -314,7 +323,6 @@ impl Account {
         } else {
             schedule.due().saturating_duration_since(now).as_secs()
         };
-        (snapshot.drift.conflicts, snapshot.drift.conflicts_total) = conflicts(shared, now);
         snapshot
     }
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::bookkeeping::Account;
 use super::worker::Ended;
-use super::{AgentError, FetchSchedule, Settings};
+use super::{AgentError, FetchSchedule};
+use crate::config::AgentConfig;
 use crate::degraded::Degradation;
 use crate::guard::Level;
 use crate::notes::Notes;
@@ -192,8 +193,8 @@ impl Told {
     }
 
     /// Logs that the document's age crossed a threshold.
-    pub fn age(&mut self, account: &Account, settings: &Settings) {
-        let freshness = account.freshness(settings);
+    pub fn age(&mut self, account: &Account, config: &AgentConfig) {
+        let freshness = account.freshness(config);
         if freshness != self.freshness {
             let hours = account.document_age().unwrap_or(0) / 3600;
             match freshness {

@@ -53,7 +53,7 @@ type Read = Result<Settings, LoadError>;
 /// READY is sent after this time even without a fetch. Sources that hang are tried one after the
 /// other, and the sum of their timeouts may exceed the unit's `TimeoutStartSec`: systemd would
 /// restart the agent again and again.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const READY_WITHIN: Duration = Duration::from_secs(60);
 
 struct EndedFetch {
     by: tokio::task::Id,
@@ -136,7 +136,7 @@ pub(super) struct Agent<R> {
     told: logging::Told,
 }
 
-fn stop_signal(kind: SignalKind) -> Result<Signal, AgentError> {
+pub(super) fn stop_signal(kind: SignalKind) -> Result<Signal, AgentError> {
     signal(kind).map_err(AgentError::Signals)
 }
 
@@ -193,7 +193,7 @@ where
 
 /// Takes the agent's lock of the state dir. A disk fault is a warning: the egress path must not
 /// depend on a disk.
-fn exclude_other_agents(state_dir: &Path) -> Result<Option<AgentLock>, AgentLockError> {
+pub(super) fn exclude_other_agents(state_dir: &Path) -> Result<Option<AgentLock>, AgentLockError> {
     match AgentLock::acquire(state_dir) {
         Ok(lock) => Ok(Some(lock)),
         Err(held @ AgentLockError::Held { .. }) => Err(held),
@@ -245,7 +245,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         *locked(&shared.health) = health;
         let watchdog = Notifier::watchdog_interval().map(|interval| (interval, now + interval));
         Ok(Agent {
-            account: Account::new(&settings, confirmed, since),
+            account: Account::new(settings.role, confirmed, since),
             stored_since: since,
             stored_diverted,
             drains: Drains::read(&config.source.state_dir, drained_to),

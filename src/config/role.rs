@@ -28,6 +28,15 @@ pub enum AnyRole {
 
 words!(AnyRole { Host => "host", Nat => "nat", Vpc => "vpc" });
 
+impl From<Role> for AnyRole {
+    fn from(role: Role) -> AnyRole {
+        match role {
+            Role::Host => AnyRole::Host,
+            Role::Nat => AnyRole::Nat,
+        }
+    }
+}
+
 impl Config {
     /// Sets the role.
     pub(super) fn set_role(&mut self, role: AnyRole) {

@@ -18,7 +18,7 @@ use super::accept::{self, ControlError, Server};
 use super::metrics::{CATALOGUE, encode};
 use super::protocol::{Asked, Reply, Request, ask_loop};
 use super::snapshot::{Freshness, Snapshot, State};
-use crate::config::Role;
+use crate::config::AnyRole;
 
 /// The text format (prometheus.io/docs/instrumenting/exposition_formats).
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -168,7 +168,7 @@ fn not_ready(snapshot: &Snapshot) -> Option<String> {
     // The gateway of a NAT is its uplink: without it, hosts reach no partner through this NAT.
     let uplinks = snapshot.gateways.iter().filter(|it| it.path == "egress");
     let mut uplinks = uplinks.filter_map(|it| Some((it, it.health.as_ref()?)));
-    if snapshot.role == Role::Nat
+    if snapshot.role == AnyRole::Nat
         && let Some((uplink, health)) = uplinks.find(|(_, health)| !health.usable)
     {
         let (family, address, why) = (uplink.family, &uplink.address, &health.why);

@@ -3,12 +3,13 @@
 
 mod flows;
 mod hops;
+mod vpc;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Role;
+use crate::config::AnyRole;
 use crate::degraded::Degradation;
 pub use crate::firewall::{PathTraffic, Traffic};
 use crate::types::{Family, PerFamily, SyncToken};
@@ -17,6 +18,7 @@ pub use hops::{
     DrainStatus, EgressAddressStatus, EndedStatus, GatewayStatus, HealthStatus, QualityStatus,
     TrafficStatus,
 };
+pub use vpc::{RequestsStatus, VpcStatus};
 
 /// The agent's state. Only [`State::InForce`] promises the paths of the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -283,7 +285,7 @@ impl Histogram {
 pub struct Snapshot {
     pub version: String,
     pub pid: u32,
-    pub role: Role,
+    pub role: AnyRole,
     pub state: State,
     /// The cause of any state but `InForce`.
     pub reason: Option<String>,
@@ -341,4 +343,7 @@ pub struct Snapshot {
     /// The firewall in use: its name, then the reason of the choice.
     pub firewall: Option<String>,
     pub notes: Vec<String>,
+    /// vpc role only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vpc: Option<VpcStatus>,
 }

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::snapshot::{DriftStatus, Freshness, PassTotals, Snapshot, SourceStatus, State};
-use crate::config::{AgentConfig, Role};
+use crate::config::{AgentConfig, AnyRole};
 use crate::types::PerFamily;
 
 impl Snapshot {
     /// A status without any pass. `now` is in seconds since the epoch.
-    pub fn starting(role: Role, now: i64) -> Snapshot {
+    pub fn starting(role: impl Into<AnyRole>, now: i64) -> Snapshot {
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            role,
+            role: role.into(),
             state: State::Starting,
             reason: Some("the first pass has not ended yet".to_owned()),
             degraded: Vec::new(),
@@ -42,6 +42,7 @@ impl Snapshot {
             faults: BTreeMap::new(),
             firewall: None,
             notes: Vec::new(),
+            vpc: None,
         }
     }
 }

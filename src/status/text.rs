@@ -8,6 +8,7 @@ pub(crate) mod hold;
 mod hops;
 pub(crate) mod lines;
 mod pinned;
+mod vpc;
 
 use std::fmt::Write as _;
 
@@ -54,6 +55,10 @@ pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
     hold::hold(snapshot.hold.as_ref(), now, &mut lines);
     hold_down(snapshot, now, &mut lines);
     prefixes(snapshot, &mut lines);
+    match &snapshot.vpc {
+        Some(plane) => vpc::vpc(plane, snapshot, &mut lines),
+        None => routes(snapshot, &mut lines),
+    }
     hops::gateways(&snapshot.gateways, &mut lines);
     hops::addresses(&snapshot.egress_addresses, &mut lines);
     drift(snapshot, now, &mut lines);
@@ -215,6 +220,9 @@ fn prefixes(snapshot: &Snapshot, lines: &mut Lines) {
     for (index, row) in aligned(&rows, 2).iter().enumerate() {
         lines.calm(if index == 0 { "prefixes" } else { "" }, row);
     }
+}
+
+fn routes(snapshot: &Snapshot, lines: &mut Lines) {
     let routes = format!(
         "ipv4 {}, ipv6 {} in the bypass table",
         snapshot.routes.ipv4, snapshot.routes.ipv6

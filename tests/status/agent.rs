@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
-use trailblazer::config::Role;
+use trailblazer::config::AnyRole;
 use trailblazer::degraded::{Degradation, Part};
 use trailblazer::objects::NeighbourState;
 use trailblazer::status::control::*;
 use trailblazer::status::snapshot::*;
 use trailblazer::types::{Family, PerFamily, SyncToken};
+use trailblazer::vpc::objects::ListVersion;
+use trailblazer::vpc::summary::{ListSummary, RouteSummary, TableSummary};
 
 /// The fake loop's answer to a question.
 pub type Behaviour = Box<dyn Fn(&Request) -> Option<Reply> + Send>;
@@ -116,7 +118,40 @@ pub fn missing_part() -> Degradation {
     Degradation::new(Part::Bypass, Family::Ipv6, reason).with_advice("set [bypass] interface")
 }
 
-/// A snapshot with every field filled.
+/// The status of a VPC, absent from the filled snapshot.
+pub fn vpc_status() -> VpcStatus {
+    VpcStatus {
+        region: Some("us-east-1".to_owned()),
+        lists: vec![ListSummary {
+            family: Family::Ipv4,
+            id: "pl-0123456789abcdef0".into(),
+            name: "trailblazer-s3-ipv4".to_owned(),
+            version: Some(ListVersion(3)),
+            entries: 18,
+            max_entries: Some(23),
+            sync_token: Some(SyncToken(1_795_021_512)),
+        }],
+        tables: vec![TableSummary {
+            id: "rtb-0123456789abcdef0".into(),
+            vpc: "vpc-0123456789abcdef0".into(),
+            routes: vec![RouteSummary {
+                family: Family::Ipv4,
+                target: Some("igw-0123456789abcdef0".to_owned()),
+                active: true,
+                routes: 1,
+            }],
+        }],
+        holds: vec!["ipv6: the document selects no prefix".to_owned()],
+        requests: RequestsStatus {
+            reads: 40,
+            changes: 4,
+            throttled: 2,
+        },
+        next_pass_in_s: 120,
+    }
+}
+
+/// A snapshot with every field filled but `vpc`.
 pub fn filled() -> Snapshot {
     let mut latency = Histogram::new(&[0.05, 0.25, 1.0, 5.0]);
     for seconds in [0.04, 0.1, 0.2, 3.0, 7.5] {
@@ -150,7 +185,7 @@ pub fn filled() -> Snapshot {
     Snapshot {
         version: "0.1.0".to_owned(),
         pid: 4242,
-        role: Role::Host,
+        role: AnyRole::Host,
         state: State::InForce,
         reason: None,
         degraded: Vec::new(),
@@ -409,6 +444,7 @@ pub fn filled() -> Snapshot {
         },
         faults: [("ours".to_owned(), 1)].into(),
         firewall: Some("nftables (auto: the kernel has nf_tables)".to_owned()),
+        vpc: None,
         notes: vec!["ipv6 has no egress gateway: partners see this host's own address".to_owned()],
     }
 }

@@ -168,6 +168,39 @@ fn metrics_carry_the_snapshots_values() {
     }
 }
 
+#[test]
+fn metrics_of_the_vpc_role_name_lists_and_tables() {
+    let snapshot = Snapshot {
+        vpc: Some(vpc_status()),
+        ..filled()
+    };
+    let text = encode(CATALOGUE, &snapshot);
+    let samples = samples(&text);
+    let list = "{family=\"ipv4\",list=\"pl-0123456789abcdef0\"}";
+    let table = "table=\"rtb-0123456789abcdef0\"";
+    for (series, value) in [
+        (format!("trailblazer_vpc_list_entries{list}"), 18.0),
+        (format!("trailblazer_vpc_list_max_entries{list}"), 23.0),
+        (format!("trailblazer_vpc_list_version{list}"), 3.0),
+        (
+            format!("trailblazer_vpc_table_routes{{{table},family=\"ipv4\"}}"),
+            1.0,
+        ),
+        (
+            format!("trailblazer_vpc_table_routes{{{table},family=\"ipv6\"}}"),
+            0.0,
+        ),
+        ("trailblazer_vpc_holds".to_owned(), 1.0),
+        (
+            "trailblazer_vpc_requests_total{kind=\"throttled\"}".to_owned(),
+            2.0,
+        ),
+    ] {
+        assert_eq!(samples.get(&series), Some(&value), "{series}");
+    }
+    promtool(&["check", "metrics"], &text);
+}
+
 /// Unknown values have no sample, rather than a wrong one.
 #[test]
 fn unknown_values_have_no_sample() {

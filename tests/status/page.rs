@@ -66,6 +66,7 @@ fn status_page_documents_every_field_of_a_running_agent() {
     let mut fields = BTreeSet::from(["agent", "format"].map(str::to_owned));
     let snapshot = Snapshot {
         degraded: vec![missing_part()],
+        vpc: Some(vpc_status()),
         ..filled()
     };
     leaves("", &serde_json::to_value(snapshot).unwrap(), &mut fields);
@@ -80,6 +81,7 @@ fn status_page_documents_every_field_of_a_running_agent() {
         "hold.changes",
         "hold_down",
         "pinned",
+        "vpc",
     ] {
         assert!(listed.remove(whole), "{whole}");
     }

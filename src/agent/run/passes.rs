@@ -212,7 +212,10 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         self.poll_foreign();
         self.count_repairs(&ended);
         self.account.passed(&ended);
-        self.account.guarded(report, &self.settings);
+        if report.was_judged() {
+            let guard = &self.settings.config.guard;
+            self.account.guarded(&report.guard_state, guard);
+        }
         if let Some(took) = running.fetch_took {
             if report.fetch == FetchOutcome::NotAsked && report.error.is_some() {
                 // The pass failed before it looked at the answer: the document is still to be had.
@@ -248,7 +251,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         self.retry.passed(report, ended.ended);
         self.enter_state(&ended);
         self.told.pass(&ended, std::mem::take(&mut self.heard));
-        self.told.age(&self.account, &self.settings);
+        self.told.age(&self.account, &self.settings.config.agent);
         self.first_pass_over = true;
         let ready = self.account.state() == State::InForce || self.first_fetch_over;
         if std::mem::take(&mut self.reloading) || (ready && !self.notifier.is_ready()) {

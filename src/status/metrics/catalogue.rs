@@ -3,7 +3,7 @@
 
 use super::encode::{Kind, Metric, counts};
 use super::traffic::{SAVED, dropped, traffic};
-use super::{flows, hops};
+use super::{flows, hops, vpc};
 use crate::degraded::Part;
 use crate::status::snapshot::{BreakerState, Freshness, State};
 use crate::types::Family;
@@ -51,7 +51,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_in_force",
         kind: Kind::Gauge,
         labels: &[],
-        help: "1 while the kernel holds all routes and rules of the config, else 0.",
+        help: "1 while the kernel holds all routes and rules of the config, else 0. vpc role: 1 while EC2's last answers hold all lists and routes of the config.",
         samples: |snapshot, out| out.value(&[], flag(snapshot.state == State::InForce)),
     },
     Metric {
@@ -254,7 +254,7 @@ pub const CATALOGUE: &[Metric] = &[
         name: "trailblazer_routes",
         kind: Kind::Gauge,
         labels: &["family"],
-        help: "Routes in the bypass table.",
+        help: "Routes in the bypass table. vpc role: routes of the route tables to the targets.",
         samples: |snapshot, out| {
             for family in Family::ALL {
                 out.value(&[family.as_str()], snapshot.routes.get(family));
@@ -337,6 +337,12 @@ pub const CATALOGUE: &[Metric] = &[
     flows::BUSIEST_PORTS,
     flows::PINNED,
     flows::DISPLACED,
+    vpc::ENTRIES,
+    vpc::MAX_ENTRIES,
+    vpc::VERSION,
+    vpc::TABLES,
+    vpc::HOLDS,
+    vpc::REQUESTS,
     Metric {
         name: "trailblazer_passes_total",
         kind: Kind::Counter,

@@ -5,6 +5,7 @@ mod encode;
 mod flows;
 mod hops;
 mod traffic;
+mod vpc;
 
 pub use catalogue::CATALOGUE;
 pub use encode::{Kind, Metric, encode};

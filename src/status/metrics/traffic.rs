@@ -1,7 +1,7 @@
 //! The metrics of the firewall's counters.
 
 use super::encode::{Kind, Metric, Samples};
-use crate::config::Role;
+use crate::config::AnyRole;
 use crate::firewall::DropReason;
 use crate::status::snapshot::{PathTraffic, Snapshot, Traffic};
 use crate::types::Family;
@@ -24,8 +24,9 @@ pub(super) fn dropped(snapshot: &Snapshot, out: &mut Samples<'_>) {
         return;
     };
     let reasons: &[DropReason] = match snapshot.role {
-        Role::Host => &DropReason::OF_HOST,
-        Role::Nat => &DropReason::OF_NAT,
+        AnyRole::Host => &DropReason::OF_HOST,
+        AnyRole::Nat => &DropReason::OF_NAT,
+        AnyRole::Vpc => &[],
     };
     for reason in reasons {
         for family in Family::ALL {
