@@ -30,6 +30,7 @@ mod run;
 mod saved_rulesets;
 mod schedule;
 mod shared;
+mod vpc;
 mod watch;
 mod ways;
 mod worker;
@@ -48,6 +49,7 @@ pub use debounce::Debounce;
 pub use repair_limiter::RepairLimiter;
 pub use run::run;
 pub use schedule::FetchSchedule;
+pub use vpc::run as run_over_vpc;
 
 /// The settings of a running agent; a reload replaces the value as a whole.
 #[derive(Debug, Clone)]

@@ -1,0 +1,54 @@
+//! The next pass after a failure: EC2 announces no end of a fault.
+
+use std::time::{Duration, Instant};
+
+/// The first pause after a failed pass; each further failure doubles the pause.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest such pause. A pass that fails takes a few reads of the account's budget of 20 a second
+/// ("Request throttling for the Amazon EC2 API"), and after the end of a fault the next pass is near.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The pauses between failed passes.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    failures: u32,
+    /// The time of the next pass; `None` after a success.
+    pub at: Option<Instant>,
+}
+
+impl Retry {
+    /// Records a success, or a failure that only another document ends.
+    pub fn clear(&mut self) {
+        *self = Retry::default();
+    }
+
+    /// Records a failure. `random` is from 0 to 1: the pause is in the second half of its bound, so
+    /// that agents of one account spread out.
+    pub fn failed(&mut self, now: Instant, random: f64) {
+        let bound = FIRST.saturating_mul(2u32.saturating_pow(self.failures.min(6)));
+        self.failures += 1;
+        let share = 0.5 + random.clamp(0.0, 1.0) / 2.0;
+        self.at = Some(now + bound.min(LONGEST).mul_f64(share));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute_and_end_with_a_success() {
+        let (mut retry, now) = (Retry::default(), Instant::now());
+        let mut pause = |random: f64| {
+            retry.failed(now, random);
+            retry.at.map(|at| (at - now).as_secs_f64())
+        };
+        let pauses: Vec<f64> = (0..8).filter_map(|_| pause(1.0)).collect();
+        assert_eq!(pauses, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]);
+        assert_eq!(pause(0.0), Some(30.0));
+        retry.clear();
+        assert_eq!(retry.at, None);
+        retry.failed(now, 1.0);
+        assert_eq!(retry.at, Some(now + FIRST));
+    }
+}
