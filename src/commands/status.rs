@@ -2,6 +2,7 @@
 //! journal.
 
 mod absent;
+mod absent_vpc;
 mod in_kernel;
 mod timer;
 
@@ -23,6 +24,7 @@ use crate::status::control::{AskError, Reply, Request, ask};
 use crate::status::snapshot::{Snapshot, State};
 use crate::status::text::to_text;
 use absent::Absent;
+use absent_vpc::AbsentVpc;
 
 /// The interval of `--watch`.
 const TICK: Duration = Duration::from_secs(2);
@@ -32,6 +34,7 @@ const REDRAW: &str = "\x1b[H\x1b[2J";
 enum StatusView {
     Running(Box<Snapshot>),
     Absent(Box<Absent>),
+    AbsentVpc(Box<AbsentVpc>),
 }
 
 /// Runs `status` and returns the exit code; with `--watch`, of the last page.
@@ -88,6 +91,11 @@ async fn look(shown: &Shown) -> StatusView {
         }
         Err(error) => error,
     };
+    if shown.loaded.config.vpc_role {
+        let mut absent = absent_vpc::look(&shown.loaded.config, error).await;
+        absent.notes.extend(shown.fault.clone());
+        return StatusView::AbsentVpc(Box::new(absent));
+    }
     let mut absent = absent::look(&shown.loaded, error).await;
     absent.notes.extend(shown.fault.clone());
     absent.notes.extend(AtBoot::look(Path::new("/")).warning());
@@ -114,15 +122,19 @@ impl StatusView {
             (StatusView::Absent(absent), Output::Json) => {
                 format!("{}\n", stamped(absent.to_json()))
             }
+            (StatusView::AbsentVpc(absent), Output::Text) => absent.to_text(style),
+            (StatusView::AbsentVpc(absent), Output::Json) => {
+                format!("{}\n", stamped(absent.to_json()))
+            }
         }
     }
 
     /// Reports an unreachable agent as an error. A missing agent only shows on the page.
     fn complain(&self) {
-        if let StatusView::Absent(absent) = self
-            && !absent.certainly()
-        {
-            complain(&absent.error);
+        match self {
+            StatusView::Absent(absent) if !absent.certainly() => complain(&absent.error),
+            StatusView::AbsentVpc(absent) if !absent.certainly() => complain(&absent.error),
+            _ => {}
         }
     }
 
@@ -130,7 +142,8 @@ impl StatusView {
         match self {
             StatusView::Running(snapshot) if snapshot.state == State::InForce => exit::OK,
             StatusView::Absent(absent) if absent.is_kept_by_timer() => exit::OK,
-            StatusView::Running(_) | StatusView::Absent(_) => exit::FAILED,
+            StatusView::AbsentVpc(absent) if absent.is_kept_by_timer() => exit::OK,
+            _ => exit::FAILED,
         }
     }
 }

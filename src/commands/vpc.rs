@@ -5,6 +5,7 @@ pub(super) mod explain;
 
 pub(super) use check::run as check;
 
+use std::path::Path;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -15,8 +16,9 @@ use crate::cli::{FlushArgs, ReconcileArgs};
 use crate::config::Config;
 use crate::exit;
 use crate::journal::{Journal, PassId, Record};
-use crate::reconcile::{LOCK_WAIT, Mode, Options};
+use crate::reconcile::{FetchOutcome, LOCK_WAIT, Mode, Options};
 use crate::state::lock::{FLUSH, PassLock};
+use crate::status::control::{AskError, Reply, Request, ask};
 use crate::vpc::flush::{Flushed, flush as flush_vpc};
 use crate::vpc::pass::{PassMemory, pass};
 use crate::vpc::session::Session;
@@ -51,6 +53,10 @@ pub(super) async fn reconcile(arguments: &ReconcileArgs, config: &Config) -> u8 
     };
     let mut memory = PassMemory::default();
     let report = pass(&session.ec2, &session.config, &options, &mut memory).await;
+    let news = options.accept.is_some() || report.fetch == FetchOutcome::Changed;
+    if options.mode.writes() && report.was_judged() && news {
+        tell_agent(&config.agent.socket);
+    }
     print(
         arguments.common.base.output,
         || report.to_text(style()),
@@ -75,6 +81,12 @@ pub(super) async fn flush(arguments: &FlushArgs, config: &Config) -> u8 {
         Ok(session) => session,
         Err(code) => return code,
     };
+    if !arguments.dry_run
+        && let Err(why) = pause_agent(&config.agent.socket)
+    {
+        complain(&why);
+        return exit::FAILED;
+    }
     let directory = &config.source.state_dir;
     let lock = match arguments.dry_run {
         true => Ok(None),
@@ -124,6 +136,38 @@ pub(super) async fn flush(arguments: &FlushArgs, config: &Config) -> u8 {
         }
         None => exit::OK,
     }
+}
+
+/// Pauses a running agent, which would restore the removed objects.
+fn pause_agent(socket: &Path) -> Result<(), String> {
+    let by = format!("flush, pid {}", std::process::id());
+    let why = match ask(socket, Request::Pause { by }) {
+        Ok(Reply::Done) => {
+            tracing::warn!("the agent is paused until `trailblazer kick` or a restart");
+            return Ok(());
+        }
+        Err(AskError::NoAgent { .. }) => return Ok(()),
+        Ok(Reply::Refused(why)) => why,
+        Ok(_) => "unexpected reply".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(format!(
+        "nothing was removed: the agent is not paused and would restore the removed objects: {why}"
+    ))
+}
+
+/// Lets a running agent read the documents again. The agent would otherwise learn of them at the next
+/// fetch.
+fn tell_agent(socket: &Path) {
+    let why = match ask(socket, Request::Documents) {
+        Ok(Reply::Done) | Err(AskError::NoAgent { .. }) => return,
+        Ok(Reply::Refused(why)) => why,
+        Ok(_) => "unexpected reply".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(
+        "the running agent was not told of the document and reads it at the next fetch: {why}"
+    );
 }
 
 fn text(flushed: &Flushed, dry_run: bool) -> String {

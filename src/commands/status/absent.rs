@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::in_kernel::{InKernel, readable};
-use super::timer::Timer;
+use super::timer::{self, Timer};
 use crate::clock;
 use crate::columns::Style;
 use crate::commands::boot::SHUT;
@@ -122,7 +122,7 @@ impl Absent {
                 let holder = lock::holder(state_dir).ok().flatten();
                 let running = holder.map(|holder| holder.pid);
                 if self.certainly() {
-                    self.timer = Timer::look(&history, Timestamp::now());
+                    self.timer = Timer::look(timer::RECONCILE, &history, Timestamp::now());
                 }
                 self.history = history.with_running(running).last(PASSES);
             }

@@ -6,9 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::journal::History;
 
-/// The link of `systemctl enable trailblazer-reconcile.timer`.
-const TIMER: &str = "/etc/systemd/system/timers.target.wants/trailblazer-reconcile.timer";
-/// The timer runs a pass within nine minutes; a later pass means that the timer has stopped.
+/// The place of the links of `systemctl enable`.
+const ENABLED: &str = "/etc/systemd/system/timers.target.wants";
+/// The unit of the roles with a kernel, without its suffix.
+pub(super) const RECONCILE: &str = "trailblazer-reconcile";
+/// The unit of the vpc role, without its suffix.
+pub(super) const VPC: &str = "trailblazer-vpc";
+/// Each timer runs a pass within nine minutes; a later pass means that the timer has stopped.
 const LATEST: SignedDuration = SignedDuration::from_mins(30);
 /// Corrections of the clock by NTP. A pass further in the future says nothing about the present: the
 /// clock was wrong then.
@@ -16,7 +20,13 @@ const AHEAD: SignedDuration = SignedDuration::from_mins(1);
 
 /// The passes of the timer.
 #[derive(Debug)]
-pub(super) enum Timer {
+pub(super) struct Timer {
+    unit: &'static str,
+    state: TimerState,
+}
+
+#[derive(Debug)]
+enum TimerState {
     /// The last pass ended in time.
     OnTime { last: Timestamp },
     /// No pass yet, or the last pass is long ago.
@@ -25,43 +35,45 @@ pub(super) enum Timer {
 
 impl Timer {
     /// The state of an enabled timer; `None` without one.
-    pub(super) fn look(history: &History, now: Timestamp) -> Option<Timer> {
-        Path::new(TIMER).symlink_metadata().ok()?;
+    pub(super) fn look(unit: &'static str, history: &History, now: Timestamp) -> Option<Timer> {
+        let link = Path::new(ENABLED).join(format!("{unit}.timer"));
+        link.symlink_metadata().ok()?;
         let ended = history.passes.iter().rev().find_map(|pass| {
             let at = pass.last_at.as_ref().or(pass.ended_at.as_ref())?;
             at.parse().ok()
         });
-        Some(Timer::of(ended, now))
+        Some(Timer::of(unit, ended, now))
     }
 
-    fn of(last: Option<Timestamp>, now: Timestamp) -> Timer {
-        match last {
+    fn of(unit: &'static str, last: Option<Timestamp>, now: Timestamp) -> Timer {
+        let state = match last {
             Some(last) if (-AHEAD..=LATEST).contains(&now.duration_since(last)) => {
-                Timer::OnTime { last }
+                TimerState::OnTime { last }
             }
-            last => Timer::Late { last },
-        }
+            last => TimerState::Late { last },
+        };
+        Timer { unit, state }
     }
 
     /// True if the last pass ended in time.
     pub(super) fn is_on_time(&self) -> bool {
-        matches!(self, Timer::OnTime { .. })
+        matches!(self.state, TimerState::OnTime { .. })
     }
 
     /// The rest of the first line.
     pub(super) fn text(&self) -> String {
-        match self {
-            Timer::OnTime { last } => {
-                format!("trailblazer-reconcile.timer runs the passes, the last ended at {last:.0}")
+        let unit = self.unit;
+        match self.state {
+            TimerState::OnTime { last } => {
+                format!("{unit}.timer runs the passes, the last ended at {last:.0}")
             }
-            Timer::Late { last } => {
+            TimerState::Late { last } => {
                 let last = last.map_or_else(
                     || "no pass has ended yet".to_owned(),
                     |last| format!("the last pass ended at {last:.0}"),
                 );
                 format!(
-                    "trailblazer-reconcile.timer is late: {last}; see `systemctl status \
-                     trailblazer-reconcile.timer trailblazer-reconcile.service`"
+                    "{unit}.timer is late: {last}; see `systemctl status {unit}.timer {unit}.service`"
                 )
             }
         }
@@ -82,8 +94,12 @@ mod tests {
             ("2026-11-02T12:00:00Z", false),
         ] {
             let last = Some(ended.parse().unwrap());
-            assert_eq!(Timer::of(last, now).is_on_time(), on_time, "{ended}");
+            assert_eq!(
+                Timer::of(RECONCILE, last, now).is_on_time(),
+                on_time,
+                "{ended}"
+            );
         }
-        assert!(!Timer::of(None, now).is_on_time());
+        assert!(!Timer::of(VPC, None, now).is_on_time());
     }
 }
