@@ -20,7 +20,6 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use self::retry::Retry;
-use super::alarm::Alarm;
 use super::bookkeeping::Account;
 use super::config_file::ConfigFile;
 use super::drains::{Accessed, Drains};
@@ -166,7 +165,6 @@ where
         drained_to,
     };
     let mut agent = Agent::new(settings, asker, reload, &shared, channels)?;
-    let alarm = Alarm::new();
     let mut must_end: Option<Instant> = None;
     loop {
         agent.start_what_is_due(Instant::now());
@@ -177,7 +175,7 @@ where
         }
         let next = must_end.or_else(|| agent.next_deadline());
         tokio::select! {
-            () = sleep_until(&alarm, next) => {}
+            () = sleep_until(next) => {}
             Some(over) = ended.recv() => agent.pass_ended(over),
             Some(over) = fetched.recv() => agent.fetch_ended(over),
             () = shared.wake.notified() => agent.noticed()?,
@@ -204,9 +202,9 @@ pub(super) fn exclude_other_agents(state_dir: &Path) -> Result<Option<AgentLock>
     }
 }
 
-async fn sleep_until(alarm: &Alarm, deadline: Option<Instant>) {
+async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
-        Some(deadline) => alarm.at(deadline).await,
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
 }
