@@ -1,46 +1,21 @@
 //! Carries out the steps of a plan, each as one call.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::calls::Call;
-use super::ec2::{Ec2, Ec2Error, ErrorKind, ListFilter};
+use super::ec2::{Ec2, Ec2Error, ErrorKind};
 use super::error::VpcError;
 use super::goal::weighed;
-use super::objects::{ListState, PrefixList};
 use super::observed::ObservedPlane;
+use super::settle::{Expected, gone, settled};
 use super::step::{KnownLists, Step};
 use crate::random;
 use crate::ranges::PrefixSet;
 use crate::types::{Family, PerFamily};
 
-/// The time in which a list that was just created may be unknown to another server of EC2.
-const NOT_YET: Duration = Duration::from_secs(300);
-
-/// The waits for changes that EC2 has taken.
-#[derive(Debug, Clone, Copy)]
-pub struct Waits {
-    /// The first wait between two looks at a change in progress; each further one is twice as long.
-    pub first_look: Duration,
-    pub longest_look: Duration,
-    /// The wait between two readings of the whole, while a reading lags behind.
-    pub read_again: Duration,
-    /// The time in which a change may be invisible to readings.
-    pub visible_after: Duration,
-}
-
-impl Default for Waits {
-    fn default() -> Waits {
-        Waits {
-            first_look: Duration::from_millis(250),
-            longest_look: Duration::from_secs(5),
-            read_again: Duration::from_secs(1),
-            visible_after: Duration::from_secs(30),
-        }
-    }
-}
+pub use super::settle::Waits;
 
 /// The end of an application.
 #[derive(Debug)]
@@ -109,6 +84,11 @@ impl<'a> Applier<'a> {
         Ending::Done(failures)
     }
 
+    /// Our lists after the steps.
+    pub fn into_lists(self) -> KnownLists {
+        self.lists
+    }
+
     async fn carry_out(&mut self, step: &Step) -> Result<(), VpcError> {
         let family = step.family();
         let client_token = format!("{:016x}{:016x}", random::number(), random::number());
@@ -121,13 +101,19 @@ impl<'a> Applier<'a> {
         self.refuse_emptying(family, &call, &after)?;
         let performed = self.ec2.perform(&call).await?;
         *self.entries.get_mut(family) = after;
+        let Some(list) = performed.list else {
+            return Ok(());
+        };
+        let known = self.lists.get_mut(family);
         if matches!(call, Call::DeleteList { .. }) {
-            // EC2 describes the deleted list for a while.
-            *self.lists.get_mut(family) = None;
-        } else if let Some(list) = performed.list {
-            let list = self.settled(list).await?;
-            *self.lists.get_mut(family) = Some(list);
+            if known.as_ref().is_some_and(|known| known.id == list.id) {
+                *known = None;
+            }
+            return gone(self.ec2, &self.waits, list).await;
         }
+        let before = known.as_ref().and_then(|known| known.version);
+        let expected = Expected::after(&call, before, &list);
+        *known = Some(settled(self.ec2, &self.waits, list, expected).await?);
         Ok(())
     }
 
@@ -164,46 +150,6 @@ impl<'a> Applier<'a> {
             "prefix list {list} would be left with {left} addresses, fewer than [vpc_plane] floor = {}",
             self.floor
         )))
-    }
-
-    /// Waits until the change of a list is complete, and returns the list as described then.
-    async fn settled(&self, mut list: PrefixList) -> Result<PrefixList, VpcError> {
-        let started = tokio::time::Instant::now();
-        let (mut wait, longest) = (self.waits.first_look, self.waits.longest_look);
-        loop {
-            match &list.state {
-                ListState::Settled => return Ok(list),
-                ListState::InProgress => {}
-                ListState::Failed | ListState::Deleted | ListState::Other(_) => {
-                    let reason = list
-                        .state_message
-                        .as_deref()
-                        .unwrap_or("no reason is given");
-                    return Err(VpcError::Refused(format!(
-                        "EC2 has not carried out the change of prefix list {} ({}): {reason}",
-                        list.id, list.name
-                    )));
-                }
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(longest);
-            let filter = ListFilter {
-                ids: vec![list.id.clone()],
-                ..ListFilter::default()
-            };
-            match self.ec2.describe_lists(&filter).await {
-                Ok(described) => {
-                    if let Some(described) = described.into_iter().next()
-                        && described.version >= list.version
-                    {
-                        list = described;
-                    }
-                }
-                // Another server of EC2 doesn't know the new list yet.
-                Err(error) if error.kind == ErrorKind::NotFound && started.elapsed() < NOT_YET => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
     }
 }
 

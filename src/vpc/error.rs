@@ -38,6 +38,9 @@ pub enum VpcError {
         "another writer changes the same objects at the same time: {0}; the next pass tries again"
     )]
     Contended(Box<Ec2Error>),
+    /// EC2 took a change of a list, and failed to carry it out.
+    #[error("{0}")]
+    ChangeFailed(String),
     /// The last guard before a call: the change would leave almost nothing.
     #[error("refused before the call: {0}")]
     Refused(String),

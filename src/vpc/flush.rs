@@ -48,6 +48,21 @@ pub fn plan(plane: &VpcPlaneConfig, observed: &ObservedPlane) -> Flushed {
                 prefix: None,
             });
         }
+        for spare in observed.spares.get(family) {
+            let destination = RouteDestination::List(spare.id.clone());
+            let tables = observed.tables.iter();
+            for table in tables.filter(|table| table.route_to(&destination).is_some()) {
+                flushed.steps.push(Step::DeleteSpareRoute {
+                    family,
+                    table: table.id.clone(),
+                    list: spare.id.clone(),
+                });
+            }
+            flushed.steps.push(Step::DeleteSpare {
+                family,
+                list: spare.id.clone(),
+            });
+        }
         if plane.lists.contains(&ours.list.id.0) {
             // The operator made the list, and other tables may use it.
             flushed.left.push(format!(

@@ -21,6 +21,8 @@ pub mod quota;
 pub mod report;
 pub mod routes;
 pub mod session;
+mod settle;
+mod spares;
 pub mod step;
 pub mod summary;
 pub mod tags;

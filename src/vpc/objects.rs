@@ -40,9 +40,12 @@ pub enum ListState {
     Settled,
     /// `create-in-progress`, `modify-in-progress` or `restore-in-progress`.
     InProgress,
-    /// `create-failed`, `modify-failed` or `restore-failed`: the reason is in the state message.
+    /// The last change failed (`…-failed`): the reason is in the state message, and the list is as it
+    /// was before.
     Failed,
-    /// `delete-…`: the list is gone or about to go.
+    /// `delete-in-progress`: the list goes, unless a route refers to it.
+    Deleting,
+    /// `delete-complete`: the list is gone, and EC2 describes it for a while.
     Deleted,
     /// A word of a later version of EC2.
     Other(String),
@@ -56,8 +59,11 @@ impl ListState {
             "create-in-progress" | "modify-in-progress" | "restore-in-progress" => {
                 ListState::InProgress
             }
-            "create-failed" | "modify-failed" | "restore-failed" => ListState::Failed,
-            "delete-in-progress" | "delete-complete" | "delete-failed" => ListState::Deleted,
+            "create-failed" | "modify-failed" | "restore-failed" | "delete-failed" => {
+                ListState::Failed
+            }
+            "delete-in-progress" => ListState::Deleting,
+            "delete-complete" => ListState::Deleted,
             other => ListState::Other(other.to_owned()),
         }
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::ec2::{Ec2, ListFilter, TableFilter};
 use super::error::VpcError;
-use super::objects::{Entry, ListId, ListVersion, PrefixList, RouteTable, RouteTableId, Tags};
+use super::objects::{
+    Entry, ListId, ListState, ListVersion, PrefixList, RouteTable, RouteTableId, Tags,
+};
 use super::observed::{self, Found, ObservedList, ObservedPlane};
 use crate::config::{PlaneMode, TableSelector, VpcPlaneConfig};
 use crate::types::{Family, PerFamily};
@@ -48,14 +50,20 @@ pub async fn observe(
         ipv4: Found::Absent,
         ipv6: Found::Absent,
     };
+    let mut spares = PerFamily::<Vec<PrefixList>>::default();
     for family in plane.families() {
         let chosen = observed::choose(&described, family, &plane.name, &plane.lists, &tables);
         *lists.get_mut(family) = match chosen {
             Ok(None) => Found::Absent,
-            Ok(Some(list)) => Found::Ours(Box::new(ObservedList {
-                list: list.clone(),
-                entries: cache.entries(ec2, list).await?,
-            })),
+            Ok(Some(list)) => {
+                let (name, named) = (&plane.name, &plane.lists);
+                let more = observed::spares(&described, list, name, named, &tables);
+                *spares.get_mut(family) = more.cloned().collect();
+                Found::Ours(Box::new(ObservedList {
+                    list: list.clone(),
+                    entries: cache.entries(ec2, list).await?,
+                }))
+            }
             Err(why) => Found::Conflict(why),
         };
     }
@@ -85,6 +93,7 @@ pub async fn observe(
     }
     Ok(ObservedPlane {
         lists,
+        spares,
         tables,
         others,
     })
@@ -109,6 +118,7 @@ async fn read_own_lists(ec2: &Ec2, plane: &VpcPlaneConfig) -> Result<Vec<PrefixL
         lists.retain(|list| !named.iter().any(|it| it.id == list.id));
         lists.extend(named);
     }
+    lists.retain(|list| list.state != ListState::Deleted);
     Ok(lists)
 }
 

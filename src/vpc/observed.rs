@@ -50,6 +50,8 @@ impl Found {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedPlane {
     pub lists: PerFamily<Found>,
+    /// More lists of ours: writers that start at the same time create one each.
+    pub spares: PerFamily<Vec<PrefixList>>,
     /// The tables of the settings.
     pub tables: Vec<RouteTable>,
     /// The other lists that the tables lead to a target.
@@ -68,6 +70,14 @@ impl ObservedPlane {
             })
             .collect();
         cidrs.into_iter().collect()
+    }
+
+    /// The newest document in force or about to be, by our list and by the spare ones.
+    pub fn newest(&self, family: Family) -> Option<SyncToken> {
+        let spares = self.spares.get(family).iter();
+        let spares = spares.filter_map(|spare| tags::token_of(&spare.tags, &[]));
+        let ours = self.lists.get(family).ours();
+        spares.chain(ours.and_then(ObservedList::token)).max()
     }
 
     /// The entries of our lists.
@@ -128,6 +138,23 @@ pub fn choose<'l>(
         }
     }
     refusal.map_or(Ok(None), Err)
+}
+
+/// The lists of ours beside the chosen one. None if the settings name the list.
+pub fn spares<'l>(
+    lists: &'l [PrefixList],
+    chosen: &'l PrefixList,
+    name: &str,
+    configured: &[String],
+    tables: &[RouteTable],
+) -> impl Iterator<Item = &'l PrefixList> {
+    let is_named = configured.contains(&chosen.id.0);
+    let of_family = |list: &&PrefixList| list.family == chosen.family && list.name == chosen.name;
+    let others = lists
+        .iter()
+        .filter(of_family)
+        .filter(|list| list.id != chosen.id);
+    others.filter(move |list| !is_named && claim(list, name, tables).is_ok())
 }
 
 /// The name of a family's list.

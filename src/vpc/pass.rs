@@ -15,7 +15,7 @@ use super::observed::ObservedPlane;
 use super::plan::{Memory, PlanePlan, plan};
 use super::report::VpcReport;
 use super::routes::{self, Ledger};
-use super::step::Step;
+use super::step::{KnownLists, Step};
 use super::summary::PlaneSummary;
 use crate::clock;
 use crate::config::{Config, PlaneMode, Role};
@@ -27,7 +27,7 @@ use crate::state::StateFile;
 use crate::state::error::{ReadError, StateError};
 use crate::state::lock::PassLock;
 use crate::state::store::Store;
-use crate::types::PerFamily;
+use crate::types::{Family, PerFamily};
 
 /// The plans of one pass: the first, and three after changes of other writers.
 const PLANS: usize = 4;
@@ -169,7 +169,12 @@ impl Pass<'_> {
             self.report.done += applier.done;
             match ending {
                 Ending::Done(failures) => {
-                    return self.verify(goal, &left, planned, failures).await;
+                    let known = applier.into_lists();
+                    let verified = self.verify(goal, &left, planned, failures, &known);
+                    let Some(more) = verified.await? else {
+                        return Ok(());
+                    };
+                    observed = more;
                 }
                 Ending::Again(error) => {
                     contended = Some(error);
@@ -182,7 +187,9 @@ impl Pass<'_> {
         }
         match contended {
             Some(error) => Err(VpcError::Contended(error)),
-            None => Ok(()),
+            None => Err(VpcError::NotInForce(format!(
+                "other writers changed the lists after each of {PLANS} plans"
+            ))),
         }
     }
 
@@ -244,14 +251,16 @@ impl Pass<'_> {
         }
     }
 
-    /// Reads EC2 again until the reading has the goal: reads may lag behind changes.
+    /// Reads EC2 again until the reading has the goal: reads may lag behind changes. Returns a reading
+    /// that calls for another plan.
     async fn verify(
         &mut self,
         goal: &PlaneGoal,
         left: &PerFamily<Option<Left>>,
         planned: PlanePlan,
         failures: Vec<VpcError>,
-    ) -> Result<(), VpcError> {
+        known: &KnownLists,
+    ) -> Result<Option<ObservedPlane>, VpcError> {
         let started = tokio::time::Instant::now();
         loop {
             let plane = &self.config.vpc_plane;
@@ -265,11 +274,14 @@ impl Pass<'_> {
                     .degraded
                     .retain(|missing| missing.part == Part::State);
                 self.report.take_plan(&rest);
-                return end(&rest, Vec::new());
+                return end(&rest, Vec::new()).map(|()| None);
             }
             if !failures.is_empty() {
                 self.remember(&observed, None);
-                return end(&planned, failures);
+                return end(&planned, failures).map(|()| None);
+            }
+            if rest.steps.iter().all(Step::concerns_spare) || is_overtaken(known, &observed) {
+                return Ok(Some(observed));
             }
             if started.elapsed() > self.memory.waits.visible_after {
                 let first = rest.steps.first().map(Step::to_json).unwrap_or_default();
@@ -354,6 +366,18 @@ fn filled(record: Record, report: &VpcReport) -> Record {
         .with_steps(report.steps.iter().map(Step::to_json))
         .with_sync_token(report.sync_token.map(|token| token.0))
         .with_verdicts(verdicts)
+}
+
+/// True if another writer has changed a list since the changes of this one.
+fn is_overtaken(known: &KnownLists, observed: &ObservedPlane) -> bool {
+    Family::ALL.into_iter().any(|family| {
+        let ours = observed.lists.get(family).ours();
+        let (known, now) = (known.get(family), ours.map(|ours| &ours.list));
+        known
+            .as_ref()
+            .zip(now)
+            .is_some_and(|(known, now)| known.id != now.id || now.version > known.version)
+    })
 }
 
 /// The end of a pass whose steps are done, apart from the failures.

@@ -8,6 +8,7 @@
 //!   change.
 //! - A list has all of its entries before a table leads to it.
 //! - A list that a newer document has reached is left alone.
+//! - Of several lists of ours, the chosen one has its entries and its route before another goes.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +21,7 @@ use super::lint;
 use super::objects::{Entry, RouteDestination, RouteState, RouteTable};
 use super::observed::{Found, ObservedList, ObservedPlane, list_name};
 use super::quota::{LARGEST_LIST, Usage};
+use super::spares;
 use super::step::Step;
 use super::tags;
 use crate::config::DriftUse;
@@ -110,8 +112,18 @@ impl Planner<'_> {
             Found::Absent => self.create(plan),
             Found::Ours(list) => self.change(list, plan),
         };
-        if let Some(size) = size {
-            self.lead(size, plan);
+        let Some(size) = size else {
+            return;
+        };
+        let before = (plan.steps.len(), plan.holds.len());
+        self.lead(size, plan);
+        let is_led = before == (plan.steps.len(), plan.holds.len());
+        if let Found::Ours(list) = found
+            && is_led
+            && !plan.steps.iter().any(|step| step.family() == self.family)
+        {
+            let steps = spares::steps(self.goal, self.family, list, self.observed);
+            plan.steps.extend(steps);
         }
     }
 
@@ -150,6 +162,10 @@ impl Planner<'_> {
         let drift = drift::of(self.family, left, list);
         plan.drift.extend(drift.clone());
         if add.is_empty() && remove.is_empty() {
+            // Without the mark, a writer with an older document than this one would change the list.
+            if self.observed.newest(self.family) < Some(self.goal.token) {
+                self.mark(list, plan);
+            }
             return Some(size);
         }
         if let Some(hold) = self.hold(list, drift) {
@@ -190,7 +206,8 @@ impl Planner<'_> {
     /// A reason to leave the list alone.
     fn hold(&self, list: &ObservedList, drift: Option<String>) -> Option<String> {
         let (id, name, own) = (&list.list.id, &list.list.name, self.goal.token);
-        if let Some(token) = list.token().filter(|token| *token > own) {
+        let newest = self.observed.newest(self.family);
+        if let Some(token) = newest.filter(|token| *token > own) {
             let advice = if token.0 > self.memory.now.saturating_add(FUTURE) {
                 format!(
                     "that is in the future: remove the tag {}:{token} if no writer has such a document",

@@ -131,10 +131,17 @@ impl VpcReport {
         Some(&hold.digest)
     }
 
-    /// Takes over a plan; the first plan with steps is the one that people see.
+    /// Takes over a plan; the first plan with steps is the one that people see, and the removal of
+    /// spare lists that follows it.
     pub(super) fn take_plan(&mut self, plan: &PlanePlan) {
         if self.steps.is_empty() {
             self.steps.clone_from(&plan.steps);
+        }
+        let spare = plan.steps.iter().filter(|step| step.concerns_spare());
+        for step in spare {
+            if !self.steps.contains(step) {
+                self.steps.push(step.clone());
+            }
         }
         self.conflicts.clone_from(&plan.conflicts);
         self.holds.clone_from(&plan.holds);
@@ -352,5 +359,9 @@ fn lines(step: &Step, style: Style) -> Vec<String> {
             vec![change(format!("tags of {table}: {}", keys.join(", ")))]
         }
         Step::DeleteList { .. } => vec![minus("prefix list".to_owned())],
+        Step::DeleteSpareRoute { table, list, .. } => {
+            vec![minus(format!("route {table}: the spare list {list}"))]
+        }
+        Step::DeleteSpare { list, .. } => vec![minus(format!("spare prefix list {list}"))],
     }
 }

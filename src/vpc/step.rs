@@ -4,7 +4,9 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::calls::Call;
-use super::objects::{Entry, PrefixList, RouteDestination, RouteTableId, RouteTarget, Tags};
+use super::objects::{
+    Entry, ListId, PrefixList, RouteDestination, RouteTableId, RouteTarget, Tags,
+};
 use super::tags;
 use crate::types::{Family, PerFamily, SyncToken};
 
@@ -70,6 +72,16 @@ pub enum Step {
     DeleteList {
         family: Family,
     },
+    /// Deletes the route to a spare list: another writer created a list of ours at the same time.
+    DeleteSpareRoute {
+        family: Family,
+        table: RouteTableId,
+        list: ListId,
+    },
+    DeleteSpare {
+        family: Family,
+        list: ListId,
+    },
 }
 
 /// Our lists, as last described.
@@ -87,7 +99,9 @@ impl Step {
             | Step::CreateRoute { family, .. }
             | Step::ReplaceRoute { family, .. }
             | Step::DeleteRoute { family, .. }
-            | Step::DeleteList { family } => *family,
+            | Step::DeleteList { family }
+            | Step::DeleteSpareRoute { family, .. }
+            | Step::DeleteSpare { family, .. } => *family,
             // A table has routes of both families.
             Step::TagTable { .. } => Family::Ipv4,
         }
@@ -101,6 +115,15 @@ impl Step {
                 | Step::ReplaceRoute { .. }
                 | Step::DeleteRoute { .. }
                 | Step::TagTable { .. }
+                | Step::DeleteSpareRoute { .. }
+        )
+    }
+
+    /// True for a step that takes a spare list away.
+    pub fn concerns_spare(&self) -> bool {
+        matches!(
+            self,
+            Step::DeleteSpareRoute { .. } | Step::DeleteSpare { .. }
         )
     }
 
@@ -177,6 +200,11 @@ impl Step {
             Step::DeleteList { .. } => Call::DeleteList {
                 list: list?.id.clone(),
             },
+            Step::DeleteSpareRoute { table, list, .. } => Call::DeleteRoute {
+                table: table.clone(),
+                destination: RouteDestination::List(list.clone()),
+            },
+            Step::DeleteSpare { list, .. } => Call::DeleteList { list: list.clone() },
         })
     }
 
@@ -254,6 +282,10 @@ impl Step {
                 of("replace", "tags", json!({"table": table, "tags": tags}))
             }
             Step::DeleteList { .. } => of("delete", "prefix_list", json!({})),
+            Step::DeleteSpareRoute { table, list, .. } => {
+                of("delete", "route", json!({"table": table, "list": list}))
+            }
+            Step::DeleteSpare { list, .. } => of("delete", "prefix_list", json!({"list": list})),
         }
     }
 }

@@ -88,7 +88,7 @@ impl std::error::Error for Ec2Error {}
 
 impl Ec2Error {
     /// A failure without an answer of EC2.
-    pub(super) fn without_answer(
+    pub(in crate::vpc) fn without_answer(
         call: &'static str,
         kind: ErrorKind,
         message: impl Into<String>,
