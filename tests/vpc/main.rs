@@ -5,5 +5,7 @@
 mod faults;
 mod passes;
 mod routes_mode;
+mod schedule;
 mod targets;
 mod world;
+mod writers;

@@ -165,6 +165,11 @@ impl Writer {
 
     /// A client over the double, with short waits and few tries.
     pub fn ec2(&self) -> Ec2 {
+        self.ec2_over(InProcess(self.cloud.clone()))
+    }
+
+    /// A client over a transport, with short waits and few tries.
+    pub fn ec2_over(&self, transport: impl Transport) -> Ec2 {
         let mut settings = Ec2Settings::new(Region::from(REGION));
         settings.backoff = Backoff {
             base: Duration::from_millis(1),
@@ -173,7 +178,7 @@ impl Writer {
         settings.retries = 3;
         settings.total = Duration::from_secs(3000);
         settings.changes_per_second = 1000.0;
-        Ec2::over(InProcess(self.cloud.clone()), &settings)
+        Ec2::over(transport, &settings)
     }
 
     /// A pass.
