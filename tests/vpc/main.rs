@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod faults;
+mod history;
 mod passes;
 mod routes_mode;
 mod schedule;
