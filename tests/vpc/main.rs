@@ -7,6 +7,8 @@ mod history;
 mod passes;
 mod routes_mode;
 mod schedule;
+mod tables;
 mod targets;
+mod trouble;
 mod world;
 mod writers;
