@@ -1,6 +1,7 @@
 //! Carries out the steps of a plan, each as one call.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 
 use ipnet::IpNet;
 
@@ -34,6 +35,8 @@ pub struct Applier<'a> {
     /// The least number of addresses that a change may leave.
     floor: u64,
     waits: Waits,
+    /// The same in all plans of a pass.
+    seed: u64,
     /// The number of steps done.
     pub done: usize,
 }
@@ -50,8 +53,17 @@ impl<'a> Applier<'a> {
             }),
             floor,
             waits,
+            seed: random::number(),
             done: 0,
         }
+    }
+
+    /// Uses the client tokens of an earlier application: a list whose creation was taken without an
+    /// answer, and that readings don't show yet, is not created a second time.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Applier<'a> {
+        self.seed = seed;
+        self
     }
 
     /// Carries out the steps in order. A failed step of a list ends the steps of its family; a failed
@@ -91,8 +103,7 @@ impl<'a> Applier<'a> {
 
     async fn carry_out(&mut self, step: &Step) -> Result<(), VpcError> {
         let family = step.family();
-        let client_token = format!("{:016x}{:016x}", random::number(), random::number());
-        let Some(call) = step.call(&self.lists, &client_token) else {
+        let Some(call) = step.call(&self.lists, &self.client_token(step)) else {
             return Err(VpcError::Refused(format!(
                 "{family}: the step needs a prefix list with a version, and none is known"
             )));
@@ -115,6 +126,13 @@ impl<'a> Applier<'a> {
         let expected = Expected::after(&call, before, &list);
         *known = Some(settled(self.ec2, &self.waits, list, expected).await?);
         Ok(())
+    }
+
+    /// EC2 refuses a token with other parameters than before, so that the token depends on them.
+    fn client_token(&self, step: &Step) -> String {
+        let mut hasher = std::hash::DefaultHasher::new();
+        step.to_json().to_string().hash(&mut hasher);
+        format!("{:016x}{:016x}", self.seed, hasher.finish())
     }
 
     fn entries_after(&self, family: Family, call: &Call) -> BTreeSet<IpNet> {

@@ -21,6 +21,7 @@ use crate::clock;
 use crate::config::{Config, PlaneMode, Role};
 use crate::degraded::{self, Degradation, Part};
 use crate::journal::{Journal, PassId, Record};
+use crate::random;
 use crate::reconcile::{Elsewhere, LOCK_WAIT, Options, Place, gather, judge_elsewhere};
 use crate::source::child::Asker;
 use crate::state::StateFile;
@@ -155,6 +156,7 @@ impl Pass<'_> {
         let left: PerFamily<Option<Left>> =
             self.store.read_json(StateFile::Vpc).unwrap_or_default();
         let mut contended = None;
+        let seed = random::number();
         for _ in 0..PLANS {
             let (planned, ledgers) = self.plan(goal, &observed, &left);
             self.report.take_plan(&planned);
@@ -164,7 +166,8 @@ impl Pass<'_> {
             }
             self.write_ahead(ledgers.as_ref())?;
             self.write_begin();
-            let mut applier = Applier::new(&self.ec2, &observed, goal.floor, self.memory.waits);
+            let applier = Applier::new(&self.ec2, &observed, goal.floor, self.memory.waits);
+            let mut applier = applier.with_seed(seed);
             let ending = applier.apply(&planned.steps).await;
             self.report.done += applier.done;
             match ending {

@@ -124,6 +124,65 @@ fn older_document_changes_nothing() {
     );
 }
 
+/// A newer document that changes no entry counts too: a stale mirror must not go behind it.
+#[test]
+fn document_without_changes_marks_the_list_against_older_ones() {
+    let cloud = vpc();
+    let mut fast = Writer::new(&cloud, "");
+    let prefixes = ["52.216.0.0/15", "54.231.0.0/16"];
+    for token in [TOKEN, TOKEN + 60] {
+        fast.publish(&document(token, &prefixes));
+        assert_eq!(run(fast.pass()).outcome, Outcome::Changed);
+    }
+    cloud.clear_calls();
+    assert_eq!(run(fast.pass()).outcome, Outcome::InSync);
+    let mut slow = Writer::new(&cloud, "");
+    slow.publish(&document(TOKEN + 30, &["52.216.0.0/15", "3.5.0.0/19"]));
+    let report = run(slow.pass());
+    assert_eq!(report.outcome, Outcome::Held, "{report:?}");
+    assert_eq!(cloud.writes(), 0);
+}
+
+/// Two writers created a list each; the next pass of any of them leaves one, with both in the way.
+#[test]
+fn spare_list_of_another_writer_goes_once_the_chosen_one_is_whole() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, "");
+    let prefixes = ["52.216.0.0/15", "54.231.0.0/16"];
+    writer.publish(&document(TOKEN, &prefixes));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    // An id before each of the double's own.
+    let other = "pl-00000000000000001";
+    cloud.add_list(&NewList {
+        id: other,
+        name: "trailblazer-s3-ipv4",
+        family: cloud::Family::Ipv4,
+        owner: Owner::Caller,
+        max_entries: 10,
+        prefixes: vec!["52.216.0.0/15".parse().unwrap()],
+    });
+    cloud.set_tag(other, "trailblazer:owner", "trailblazer-s3");
+    cloud.set_route(TABLE, other, IGW);
+    let watched = ["52.217.1.1", "54.231.1.1"].map(|it| it.parse::<IpAddr>().unwrap());
+    cloud.watch(TABLE, watched, IGW);
+    let report = run(writer.pass());
+    assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+    assert_eq!(list(&cloud, "ipv4").as_deref(), Some(other));
+    assert_eq!(cloud.prefixes(other).len(), 2);
+    assert!(cloud.strayed().is_empty(), "{:?}", cloud.strayed());
+    let routes = cloud.routes(TABLE);
+    assert_eq!(
+        routes
+            .iter()
+            .filter(|(to, _)| to.starts_with("pl-"))
+            .count(),
+        1
+    );
+    cloud.clear_calls();
+    assert_eq!(run(writer.pass()).outcome, Outcome::InSync);
+    assert_eq!((cloud.writes(), cloud.violations().len()), (0, 0));
+}
+
 #[test]
 fn lists_of_others_are_never_touched() {
     for (owner, word) in [

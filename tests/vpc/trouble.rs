@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloud::{Buckets, Cloud};
+use cloud::{Buckets, Cloud, Fault, Wrong};
 use ipnet::IpNet;
 use trailblazer::reconcile::Outcome;
 use trailblazer::types::Region;
@@ -159,6 +159,31 @@ fn own_table_without_room_for_a_larger_list_is_held_with_the_entries_as_they_are
     );
     assert!(report.holds[0].contains("quota of 50"), "{report:?}");
     assert_in_force(&cloud, &all[..30]);
+}
+
+/// EC2 took the creation, the answers were lost, and readings lag: the same client token finds the list.
+#[test]
+fn creation_without_an_answer_makes_no_second_list() {
+    for lag in 0..=5 {
+        let cloud = vpc();
+        cloud.configure(|settings| settings.lag = lag);
+        let mut writer = Writer::new(&cloud, "");
+        let all = many(150, 0);
+        writer.publish(&document_of(TOKEN, &all));
+        // The reads of the first plan, then the creation and its repetitions.
+        let first = cloud.next_call() + 2;
+        for index in first..first + 4 {
+            cloud.fail(index, Fault::after(Wrong::Dropped));
+        }
+        let report = run(writer.pass());
+        let calls = cloud.calls();
+        let creations = calls
+            .iter()
+            .filter(|it| it.action == "CreateManagedPrefixList");
+        assert!(creations.count() >= 4, "lag {lag}: {calls:?}");
+        assert_eq!(report.outcome, Outcome::Changed, "lag {lag}: {report:?}");
+        assert_in_force(&cloud, &all);
+    }
 }
 
 #[test]

@@ -451,7 +451,7 @@ async fn play(case: &Case) -> Result<(), String> {
 /// How many cases the property is tried on; `PROPTEST_CASES` sets another number.
 fn cases() -> u32 {
     let set = std::env::var("PROPTEST_CASES").ok();
-    set.and_then(|text| text.parse().ok()).unwrap_or(48)
+    set.and_then(|text| text.parse().ok()).unwrap_or(32)
 }
 
 proptest! {
