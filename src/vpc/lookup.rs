@@ -38,6 +38,14 @@ fn rank(route: &VpcRoute) -> u8 {
     }
 }
 
+/// True for a prefix inside of the VPC's own networks: a list's entry of that kind has no effect.
+fn is_local(table: &RouteTable, prefix: &IpNet) -> bool {
+    let mut local = table.routes.iter().filter(|route| route.is_local());
+    local.any(
+        |route| matches!(&route.destination, RouteDestination::Prefix(own) if own.contains(prefix)),
+    )
+}
+
 /// The winner for an address; `None` without a route.
 pub fn lookup<'o>(
     table: &'o RouteTable,
@@ -62,7 +70,7 @@ pub fn lookup<'o>(
                     .or_else(|| observed.others.get(id))?;
                 let entries = list.entries.iter();
                 let entry = entries
-                    .filter(|entry| entry.cidr.contains(&address))
+                    .filter(|entry| entry.cidr.contains(&address) && !is_local(table, &entry.cidr))
                     .max_by_key(|entry| entry.cidr.prefix_len())?;
                 Some(Hit {
                     prefix: entry.cidr,
