@@ -9,9 +9,6 @@ use super::ec2::{Ec2, Ec2Error, ErrorKind, ListFilter};
 use super::error::VpcError;
 use super::objects::{ListId, ListState, ListVersion, PrefixList};
 
-/// The time in which a list that was just created may be unknown to another server of EC2.
-const NOT_YET: Duration = Duration::from_secs(300);
-
 /// The waits for changes that EC2 has taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Waits {
@@ -22,6 +19,8 @@ pub struct Waits {
     pub read_again: Duration,
     /// The time in which a change may be invisible to readings.
     pub visible_after: Duration,
+    /// The time in which a list that was just created may be unknown to another server of EC2.
+    pub known_after: Duration,
 }
 
 impl Default for Waits {
@@ -31,6 +30,7 @@ impl Default for Waits {
             longest_look: Duration::from_secs(5),
             read_again: Duration::from_secs(1),
             visible_after: Duration::from_secs(30),
+            known_after: Duration::from_secs(300),
         }
     }
 }
@@ -120,7 +120,8 @@ pub(super) async fn settled(
             Ok(Some(described)) if described.version >= list.version => list = described,
             Ok(_) => {}
             // Another server of EC2 doesn't know the new list yet.
-            Err(error) if error.kind == ErrorKind::NotFound && started.elapsed() < NOT_YET => {}
+            Err(error)
+                if error.kind == ErrorKind::NotFound && started.elapsed() < waits.known_after => {}
             Err(error) => return Err(error.into()),
         }
     }

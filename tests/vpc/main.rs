@@ -10,5 +10,6 @@ mod schedule;
 mod tables;
 mod targets;
 mod trouble;
+mod values;
 mod world;
 mod writers;

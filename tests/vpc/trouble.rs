@@ -48,7 +48,7 @@ fn throttling_beyond_the_deadline_loses_nothing_and_the_next_pass_converges() {
         });
     });
     let mut settings = Ec2Settings::new(Region::from(REGION));
-    settings.total = Duration::from_millis(300);
+    settings.total = Duration::from_secs(2);
     settings.retries = u32::MAX;
     settings.backoff = Backoff {
         base: Duration::from_millis(1),

@@ -144,6 +144,7 @@ impl Writer {
                     longest_look: Duration::from_millis(1),
                     read_again: Duration::from_millis(1),
                     visible_after: Duration::from_secs(5),
+                    known_after: Duration::from_secs(5),
                 },
                 ..PassMemory::default()
             },

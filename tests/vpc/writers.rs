@@ -141,6 +141,7 @@ fn writer(cloud: &Cloud, lag: usize) -> Writer {
         0 => Duration::ZERO,
         _ => Duration::from_millis(50),
     };
+    writer.memory.waits.known_after = writer.memory.waits.visible_after;
     writer
 }
 
@@ -451,7 +452,7 @@ async fn play(case: &Case) -> Result<(), String> {
 /// How many cases the property is tried on; `PROPTEST_CASES` sets another number.
 fn cases() -> u32 {
     let set = std::env::var("PROPTEST_CASES").ok();
-    set.and_then(|text| text.parse().ok()).unwrap_or(32)
+    set.and_then(|text| text.parse().ok()).unwrap_or(96)
 }
 
 proptest! {
