@@ -33,7 +33,7 @@ const ONE_REGION: Selection = Selection {
 const ALL_REGIONS: Selection = Selection {
     name: "S3 of all regions",
     region: "us-east-1",
-    select: "services = [\"S3\"]\nregions = [\"*\"]",
+    select: "services = [\"S3\"]\nregions = [REGIONS]",
     wanted: |row| row.service() == "S3",
 };
 
@@ -90,6 +90,17 @@ fn common(one: &BTreeSet<IpNet>, other: &BTreeSet<IpNet>) -> Vec<IpNet> {
     both
 }
 
+/// The regions that S3 ever had, in the syntax of the settings.
+fn regions_of_storage() -> String {
+    let mut regions = BTreeSet::new();
+    let mut replay = Replay::open(&data::ip_ranges_dir().unwrap());
+    while replay.advance_to_change(|row| row.service() == "S3") {
+        let rows = replay.rows().filter(|row| row.service() == "S3");
+        regions.extend(rows.map(|row| format!("{:?}", row.region())));
+    }
+    regions.into_iter().collect::<Vec<_>>().join(", ")
+}
+
 /// A writer with a selection and limits of the guard.
 fn writer(cloud: &Cloud, selection: &Selection, guard: &str) -> Writer {
     let mut writer = Writer::new(cloud, "");
@@ -101,6 +112,11 @@ fn writer(cloud: &Cloud, selection: &Selection, guard: &str) -> Writer {
          target.ipv6 = \"{EIGW}\"\n",
         selection.select, selection.region
     );
+    let text = if text.contains("REGIONS") {
+        text.replace("REGIONS", &regions_of_storage())
+    } else {
+        text
+    };
     let config = parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));
     writer.config = resolved(&config, &Region::from(selection.region));
     writer
@@ -173,7 +189,11 @@ fn replay(selection: &Selection, all: bool) {
     } else {
         replay.advance_to_change(selection.wanted)
     } {
-        let wanted = aggregate(&replay.selected(selection.wanted));
+        let mut selected = replay.selected(selection.wanted);
+        // AWS published fc04:1::/32 once, a private prefix that the product leaves out.
+        let private: IpNet = "fc00::/7".parse().unwrap();
+        selected.retain(|prefix| !private.contains(prefix));
+        let wanted = aggregate(&selected);
         if wanted.is_empty() {
             continue;
         }
@@ -208,10 +228,20 @@ fn each_change_of_one_regions_storage_reaches_the_list_and_nothing_else() {
 
 #[test]
 #[ignore = "takes minutes: make test-long"]
-fn each_document_from_2017_to_2023_reaches_the_list_and_nothing_else() {
-    for selection in [&ONE_REGION, &ALL_REGIONS, &AMAZON] {
-        replay(selection, true);
-    }
+fn each_document_of_one_regions_storage_reaches_the_list_and_nothing_else() {
+    replay(&ONE_REGION, true);
+}
+
+#[test]
+#[ignore = "takes minutes: make test-long"]
+fn each_document_of_all_storage_reaches_the_list_and_nothing_else() {
+    replay(&ALL_REGIONS, true);
+}
+
+#[test]
+#[ignore = "takes minutes: make test-long"]
+fn each_document_of_one_regions_services_reaches_the_list_and_nothing_else() {
+    replay(&AMAZON, true);
 }
 
 /// With the guard's own limits and hold-down, entries may stay longer, and a document may be held; no
