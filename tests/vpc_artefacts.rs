@@ -76,6 +76,8 @@ fn action_of(step: &Step) -> &'static str {
         | Step::ReplaceRoute { .. }
         | Step::DeleteRoute { .. }
         | Step::TagTable { .. }
+        | Step::DeleteSpareRoute { .. }
+        | Step::DeleteSpare { .. }
         | Step::DeleteList { .. } => {
             let lists = PerFamily {
                 ipv4: Some(list()),
@@ -143,10 +145,22 @@ fn steps() -> BTreeMap<&'static str, Step> {
     };
     let delete_route = Step::DeleteRoute {
         family,
-        table,
+        table: table.clone(),
         prefix: None,
     };
+    let spare = ListId("pl-0123456789abcdef1".to_owned());
+    let delete_spare_route = Step::DeleteSpareRoute {
+        family,
+        table: table.clone(),
+        list: spare.clone(),
+    };
+    let delete_spare = Step::DeleteSpare {
+        family,
+        list: spare,
+    };
     BTreeMap::from([
+        ("delete spare route", delete_spare_route),
+        ("delete spare", delete_spare),
         ("create list", create_list),
         (
             "resize list",
@@ -225,7 +239,14 @@ fn policies_have_exactly_the_actions_of_the_code() {
     assert_eq!(actions("read"), reads);
     let with_reads = |names: &[&str]| &changes(names) | &reads;
     // A new list has the tags of its document from the call that creates it.
-    let mut install = with_reads(&["create list", "modify", "create route"]);
+    let first = [
+        "create list",
+        "modify",
+        "create route",
+        "delete spare route",
+        "delete spare",
+    ];
+    let mut install = with_reads(&first);
     install.insert("CreateTags".to_owned());
     assert_eq!(actions("install"), install);
     let steady = [
