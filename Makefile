@@ -40,12 +40,14 @@ demo:
 	@$(CARGO) run --locked --quiet --example demo
 
 # The packages' binary and the Debian root file system take minutes each. Both are built in the
-# background at low priority while the tests run; tests/packages waits for both.
+# background at low priority while the tests run; tests/packages waits for both. Most tests wait for
+# timers and timeouts most of their time, so four run at once also on two cores.
 test: deps
 	@mkdir -p target
 	@nice -n 19 packaging/build-binary.sh >target/binary.log 2>&1 & \
 	nice -n 19 packaging/dev/as-root.sh packaging/dev/debian-root.sh >target/root.log 2>&1 & \
-	$(CARGO) test --locked --no-fail-fast; status=$$?; wait; exit $$status
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} $(CARGO) test --locked --no-fail-fast; \
+	status=$$?; wait; exit $$status
 
 test-images: deps
 	@packaging/dev/image-tools.sh
