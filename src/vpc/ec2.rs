@@ -1,7 +1,7 @@
 //! The client of EC2's Query API.
 //!
-//! A call becomes form parameters ([`request`]), goes through a [`Transport`], and its XML answer
-//! becomes values ([`decode`]) or an [`Ec2Error`] with a class. A call that fails in passing is
+//! A call becomes form parameters (`request`), goes through a [`Transport`], and its XML answer
+//! becomes values (`decode`) or an [`Ec2Error`] with a class. A call that fails in passing is
 //! repeated within a time limit; a call that changes something is repeated only if EC2 has certainly
 //! done nothing, or if a second change does no harm.
 
