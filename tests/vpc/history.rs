@@ -190,9 +190,9 @@ fn replay(selection: &Selection, all: bool) {
         replay.advance_to_change(selection.wanted)
     } {
         let mut selected = replay.selected(selection.wanted);
-        // AWS published fc04:1::/32 once, a private prefix that the product leaves out.
-        let private: IpNet = "fc00::/7".parse().unwrap();
-        selected.retain(|prefix| !private.contains(prefix));
+        // AWS published these once: a private prefix and a reserved one, which the product leaves out.
+        let unusable = ["fc00::/7", "240.0.0.0/4"].map(|it| it.parse::<IpNet>().unwrap());
+        selected.retain(|prefix| !unusable.iter().any(|net| net.contains(prefix)));
         let wanted = aggregate(&selected);
         if wanted.is_empty() {
             continue;
