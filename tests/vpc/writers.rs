@@ -21,87 +21,12 @@ use trailblazer::reconcile::Outcome;
 use trailblazer::vpc::pass::PassMemory;
 use trailblazer::vpc::report::VpcReport;
 
+use crate::cases::{Case, Death, WRITERS, case, selection};
 use crate::schedule::{Paced, Stop};
 use crate::world::*;
 
 const TOKEN: u64 = 1_700_000_000;
-const WRITERS: usize = 5;
-const BLOCKS: usize = 8;
 const NAME: &str = "trailblazer-s3-ipv4";
-
-/// One turn: some calls of a writer, and perhaps its death.
-#[derive(Debug, Clone)]
-struct Turn {
-    writer: usize,
-    calls: usize,
-    death: Death,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Death {
-    None,
-    /// Before the last call of the turn leaves.
-    BeforeCall,
-    /// After EC2 took the last call of the turn, before the writer has the answer.
-    AfterCall,
-}
-
-#[derive(Debug, Clone)]
-struct Case {
-    /// The blocks of prefixes in each document, from the oldest on; each has the first block.
-    documents: Vec<u8>,
-    /// The document in force before; `None`: no list exists.
-    before: Option<u8>,
-    /// Prefixes in a block: a change of few prefixes is one call, one of many is several.
-    width: usize,
-    turns: Vec<Turn>,
-    lag: usize,
-    progress_reads: usize,
-}
-
-fn turn() -> impl Strategy<Value = Turn> {
-    let death = prop_oneof![
-        20 => Just(Death::None),
-        1 => Just(Death::BeforeCall),
-        1 => Just(Death::AfterCall),
-    ];
-    (0..WRITERS, 1..9_usize, death).prop_map(|(writer, calls, death)| Turn {
-        writer,
-        calls,
-        death,
-    })
-}
-
-fn case() -> impl Strategy<Value = Case> {
-    (
-        proptest::collection::vec(any::<u8>(), WRITERS),
-        proptest::option::of(any::<u8>()),
-        prop_oneof![Just(1_usize), Just(40)],
-        proptest::collection::vec(turn(), 5..40),
-        prop_oneof![2 => Just(0_usize), 1 => 1..6_usize],
-        prop_oneof![2 => Just(0_usize), 1 => 1..4_usize],
-    )
-        .prop_map(
-            |(documents, before, width, turns, lag, progress_reads)| Case {
-                documents,
-                before,
-                width,
-                turns,
-                lag,
-                progress_reads,
-            },
-        )
-}
-
-/// The prefixes of a document.
-fn selection(case: &Case, blocks: u8) -> BTreeSet<IpNet> {
-    let all = many(BLOCKS * case.width, 0);
-    let chosen = all.chunks(case.width).enumerate();
-    chosen
-        .filter(|(block, _)| (blocks | 1) & (1 << block) != 0)
-        .flat_map(|(_, prefixes)| prefixes.iter().copied())
-        .collect()
-}
 
 /// A document that is in force once the passes end that may have read the VPC before.
 struct Settling {
