@@ -123,7 +123,7 @@ fn flush_beside_iptables_leaves_open_flows_translated() {
         machine.configure(&format!(
             "{SOURCES}{settings}[kernel]\nprotect_table = true\n"
         ));
-        let agent = machine.agent();
+        let mut agent = machine.agent();
         agent.wait_in_force();
         wait_protected(nat1, TABLE_BESIDE_IPTABLES);
         count_from_now(&lab);
@@ -135,6 +135,8 @@ fn flush_beside_iptables_leaves_open_flows_translated() {
             flush_by_stranger(nat1);
             if away {
                 agent.signal(rustix::process::Signal::KILL);
+                // The kernel gives the table up with the last thread of the process.
+                agent.wait();
                 flush_by_stranger(nat1);
             }
             let before = flows.each_ref().map(LongFlow::round_trips);
