@@ -204,7 +204,7 @@ fn both_packages_hold_the_licence_of_every_linked_crate() {
     );
     assert_eq!(
         query(&["--qf", "%{LICENSE}"]),
-        "Apache-2.0 AND BSD-3-Clause AND ISC AND MIT AND Unicode-3.0"
+        "Apache-2.0 AND BSD-3-Clause AND CC0-1.0 AND ISC AND MIT AND Unicode-3.0"
     );
 }
 
