@@ -14,13 +14,24 @@ use crate::kernel::Kernel;
 use crate::ranges::{Origin, RangeSet};
 use crate::reconcile::{Asking, Examined, Firewalls, PassError, examine};
 use crate::types::{Family, PerFamily};
+use crate::vpc::session::{region, resolved};
 
 /// Runs `ranges` and returns the exit code.
 pub async fn run(arguments: &CommonArgs) -> u8 {
-    let loaded = match settings(&arguments.base, &arguments.overrides()) {
+    let mut loaded = match settings(&arguments.base, &arguments.overrides()) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    if loaded.config.vpc_role {
+        // Another region than this machine's, which may be no machine of AWS at all.
+        match region(&loaded.config).await {
+            Ok(region) => loaded.config = resolved(&loaded.config, &region),
+            Err(error) => {
+                complain(&error);
+                return exit::FAILED;
+            }
+        }
+    }
     // The selection is the same for both roles, and the host role asks the metadata service for
     // the region and the VPC's CIDRs only.
     let role = Role::Host;

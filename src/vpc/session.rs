@@ -55,7 +55,11 @@ pub fn resolved(config: &Config, region: &Region) -> Config {
     config
 }
 
-async fn region(config: &Config) -> Result<Region, VpcError> {
+/// The region of the tables: of the settings, of AWS's variables, or of the metadata service.
+///
+/// # Errors
+/// The region is unknown.
+pub async fn region(config: &Config) -> Result<Region, VpcError> {
     if let AutoOr::Set(region) = &config.vpc_plane.region {
         return Ok(region.clone());
     }

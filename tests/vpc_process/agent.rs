@@ -270,3 +270,16 @@ fn netlink_sockets(pid: u32) -> Vec<String> {
     });
     sockets.collect()
 }
+
+/// The region is the one of the tables, and not of this machine.
+#[test]
+fn ranges_are_those_of_the_region_of_the_tables() {
+    let scene = Scene::new("");
+    assert!(scene.run(&["reconcile"]).status.success());
+    let ranges = scene.run(&["ranges"]);
+    let printed = String::from_utf8_lossy(&ranges.stdout).into_owned();
+    assert!(ranges.status.success(), "{}", text(&ranges));
+    for prefix in scene.ipv4() {
+        assert!(printed.contains(&prefix), "{prefix}: {printed}");
+    }
+}
