@@ -99,6 +99,15 @@ impl fmt::Display for Degradation {
     }
 }
 
+/// The first part of a list, with the number of the others. `None` for an empty list.
+pub fn first_of(list: &[Degradation]) -> Option<String> {
+    let (first, others) = list.split_first()?;
+    Some(match others.len() {
+        0 => first.to_string(),
+        count => format!("{first} (and {count} more)"),
+    })
+}
+
 /// Adds degradations to a list, without doubles, the most important part first.
 pub fn merge(list: &mut Vec<Degradation>, more: impl IntoIterator<Item = Degradation>) {
     list.extend(more);

@@ -12,7 +12,7 @@ use crate::config::{AgentConfig, AnyRole, GuardConfig};
 use crate::degraded::Part;
 use crate::guard::GuardState;
 use crate::reconcile::report::Applied;
-use crate::reconcile::{FetchOutcome, Outcome, Report};
+use crate::reconcile::{Cause, FetchOutcome, Outcome, Report};
 use crate::status::snapshot::{
     ConflictStatus, DocumentStatus, EgressAddressStatus, Freshness, Histogram, HoldDownStatus,
     HoldStatus, PassStatus, PassTotals, Snapshot, SourceStatus, State,
@@ -26,7 +26,7 @@ const PASS_BOUNDS: [f64; 10] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 /// Histogram bounds of a fetch in seconds: from a file to three attempts with the default timeout.
 const FETCH_BOUNDS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 /// Passes and hold-downs in the status.
-pub(super) const LISTED_PASSES: usize = 10;
+const LISTED_PASSES: usize = 10;
 const LISTED_HOLD_DOWNS: usize = 100;
 /// Conflicts in the status: a program that keeps flushing a whole table makes thousands.
 const LISTED_CONFLICTS: usize = 100;
@@ -150,11 +150,15 @@ impl Account {
         drift.last_what = what.or(drift.last_what.take());
     }
 
-    /// Records a pass.
-    pub fn passed(&mut self, ended: &Ended) {
-        let report = &ended.report;
-        let outcome = report.outcome.as_str();
-        let took = ended.ended.duration_since(ended.started);
+    /// Records outcome and duration of a pass with this number of steps.
+    pub(super) fn record_pass(
+        &mut self,
+        cause: Cause,
+        (outcome, steps): (Outcome, usize),
+        error: &Option<String>,
+        took: Duration,
+    ) {
+        let outcome = outcome.as_str();
         let totals = &mut self.snapshot.pass_totals;
         count(&mut totals.outcomes, outcome);
         totals.duration.observe(took.as_secs_f64());
@@ -163,17 +167,25 @@ impl Account {
             0,
             PassStatus {
                 at: now_s(),
-                cause: ended.cause.to_string(),
+                cause: cause.to_string(),
                 outcome: outcome.to_owned(),
-                steps: report.plan.steps.len(),
+                steps,
                 duration_ms: took.as_secs_f64() * 1e3,
-                error: report.error.clone(),
+                error: error.clone(),
             },
         );
         passes.truncate(LISTED_PASSES);
-        if !report.plan.steps.is_empty() {
+        if steps > 0 {
             self.earlier_since = None;
         }
+    }
+
+    /// Records a pass.
+    pub fn passed(&mut self, ended: &Ended) {
+        let report = &ended.report;
+        let took = ended.ended.duration_since(ended.started);
+        let steps = report.plan.steps.len();
+        self.record_pass(ended.cause, (report.outcome, steps), &report.error, took);
         if ended.drift && report.applied == Applied::All {
             for step in &report.plan.steps {
                 let what = step.to_string();

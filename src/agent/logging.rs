@@ -17,7 +17,7 @@ use crate::reconcile::report::Applied;
 use crate::reconcile::{FetchOutcome, Outcome, Report};
 use crate::status::control::{ControlError, ControlSocket};
 use crate::status::snapshot::{BreakerState, Freshness, State};
-use crate::types::Family;
+use crate::types::{Family, SyncToken};
 use crate::words::counted;
 
 /// Another running agent is an error; after any other failure the agent runs without the socket.
@@ -214,21 +214,25 @@ pub(super) fn status_line(report: &Report, account: &Account) -> String {
         .iter()
         .map(|family| report.aggregated.get(*family))
         .sum();
+    let prefixes = counted(prefixes as u64, "prefix");
+    state_line(account, report.sync_token, report.held, &prefixes)
+}
+
+/// The state, or in force: these objects, from the document of the token.
+pub(super) fn state_line(
+    account: &Account,
+    token: Option<SyncToken>,
+    held: bool,
+    objects: &str,
+) -> String {
     match (account.state(), account.reason()) {
         (State::InForce, _) => {
-            let document = match report.sync_token {
+            let document = match token {
                 Some(token) => format!("document {token}"),
                 None => "no document".to_owned(),
             };
-            let held = if report.held {
-                ", held by the guard"
-            } else {
-                ""
-            };
-            format!(
-                "in force: {}, {document}{held}",
-                counted(prefixes as u64, "prefix")
-            )
+            let held = if held { ", held by the guard" } else { "" };
+            format!("in force: {objects}, {document}{held}")
         }
         (state, Some(reason)) => format!("{}: {reason}", state.as_str()),
         (state, None) => state.as_str().to_owned(),

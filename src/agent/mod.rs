@@ -13,12 +13,15 @@
 mod alarm;
 mod bookkeeping;
 mod config_file;
+mod config_reading;
 mod debounce;
 mod drains;
 mod effort;
 mod flow_table;
 mod hops;
 mod in_force;
+mod journal_line;
+mod listeners;
 mod logging;
 mod meter;
 mod notify;

@@ -22,8 +22,10 @@ use tokio::task::AbortHandle;
 use self::retry::Retry;
 use super::bookkeeping::Account;
 use super::config_file::ConfigFile;
+use super::config_reading::ConfigReading;
 use super::drains::{Accessed, Drains};
 use super::hops::Hop;
+use super::listeners::Listeners;
 use super::meter::Meter;
 use super::notify::Notifier;
 use super::prober::Prober;
@@ -41,10 +43,10 @@ use crate::reconcile::{Cause, Gathered};
 use crate::source::child::Asker;
 use crate::state::agent_lock::{AgentLock, AgentLockError};
 use crate::state::store::Store;
-use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
+use crate::status::control::Asked;
 use crate::types::Family;
 
-use reload::{Candidate, Reading};
+use reload::Candidate;
 
 /// The result of reading the config file.
 type Read = Result<Settings, LoadError>;
@@ -81,10 +83,9 @@ struct Channels {
     drained_to: mpsc::UnboundedSender<Accessed>,
 }
 
-pub(super) struct Agent<R> {
+pub(super) struct Agent {
     settings: Settings,
     asker: Asker,
-    reload: R,
     shared: Arc<Shared>,
     orders: Sender<Order>,
     running: Option<Running>,
@@ -109,11 +110,9 @@ pub(super) struct Agent<R> {
     prober: Prober,
     notifier: Notifier,
     watchdog: Option<(Duration, Instant)>,
-    asked_to: mpsc::Sender<Asked>,
-    control: Option<ControlSocket>,
+    listeners: Listeners,
     /// `None` if the state dir has no place for the lock.
     _lock: Option<AgentLock>,
-    metrics: Option<MetricsServer>,
     firewall_poll: Option<watch::Poll>,
     foreign_poll: Option<watch::Poll>,
     gateway_poll: Option<watch::Poll>,
@@ -127,8 +126,7 @@ pub(super) struct Agent<R> {
     /// Time of the last change of a link, an address or a default route.
     link_changed: Option<Instant>,
     config_file: ConfigFile,
-    reading: Reading,
-    read_to: mpsc::UnboundedSender<Read>,
+    reading: ConfigReading<Read>,
     /// Settings of a reload, before their test.
     candidate: Option<Candidate>,
     reloading: bool,
@@ -202,18 +200,18 @@ pub(super) fn exclude_other_agents(state_dir: &Path) -> Result<Option<AgentLock>
     }
 }
 
-async fn sleep_until(deadline: Option<Instant>) {
+pub(super) async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
 }
 
-impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
+impl Agent {
     fn new(
         settings: Settings,
         asker: Asker,
-        reload: R,
+        reload: impl Fn() -> Read + Clone + Send + 'static,
         shared: &Arc<Shared>,
         channels: Channels,
     ) -> Result<Self, AgentError> {
@@ -226,9 +224,9 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         } = channels;
         let config = &settings.config;
         // First: a second agent must not change anything.
-        let control = logging::or_warn(serve_socket(&config.agent.socket, asked_to.clone()))?;
+        let mut listeners = Listeners::open(&config.agent, asked_to)?;
         let lock = exclude_other_agents(&config.source.state_dir)?;
-        let metrics = requests::metrics(config, &asked_to);
+        listeners.serve_metrics(&config.agent);
         // Before the first pass reads the kernel: no later change is missed.
         let tables = Ownership::new(Numbers::of(config), []).tables();
         let buffer = usize::try_from(config.agent.event_buffer).unwrap_or(usize::MAX);
@@ -254,7 +252,6 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             config_file: ConfigFile::new(settings.origin.clone()).map_err(AgentError::Thread)?,
             settings,
             asker,
-            reload,
             shared: Arc::clone(shared),
             orders,
             running: None,
@@ -268,10 +265,8 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             retry: Retry::default(),
             notifier: Notifier::default(),
             watchdog,
-            asked_to,
-            control,
+            listeners,
             _lock: lock,
-            metrics,
             firewall_poll: None,
             foreign_poll: None,
             gateway_poll: None,
@@ -281,8 +276,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             first_fetch_over: false,
             ready_by: now + READY_WITHIN,
             link_changed: None,
-            reading: Reading::default(),
-            read_to,
+            reading: ConfigReading::new(reload, read_to),
             candidate: None,
             reloading: false,
             told: logging::Told::default(),
@@ -372,7 +366,7 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let mut deadlines: Vec<Option<Instant>> = vec![self.watchdog.map(|(_, next)| next)];
-        deadlines.push(self.reading_due());
+        deadlines.push(self.reading.due());
         deadlines.push(self.drains.due());
         if self.waits_for_ready() {
             deadlines.push(Some(self.ready_by));

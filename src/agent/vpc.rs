@@ -25,22 +25,23 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::{mpsc, watch};
 
-use self::reload::{Candidate, Reading};
-use self::requests::metrics;
+use self::reload::Candidate;
 use self::retry::Retry;
 use self::told::Told;
 use self::worker::{Ended, Order};
 use super::bookkeeping::Account;
 use super::config_file::ConfigFile;
+use super::config_reading::ConfigReading;
+use super::listeners::Listeners;
 use super::notify::Notifier;
-use super::run::{READY_WITHIN, exclude_other_agents, stop_signal};
+use super::run::{READY_WITHIN, exclude_other_agents, sleep_until, stop_signal};
 use super::{AgentError, FetchSchedule, in_force, logging};
 use crate::config::file::{LoadError, Loaded};
 use crate::config::{AnyRole, Config};
 use crate::reconcile::Cause;
 use crate::source::child::Asker;
 use crate::state::agent_lock::AgentLock;
-use crate::status::control::{Asked, ControlSocket, MetricsServer, serve_socket};
+use crate::status::control::Asked;
 use crate::status::snapshot::VpcStatus;
 
 /// The result of reading the config file.
@@ -63,9 +64,8 @@ struct Channels {
     read_to: mpsc::UnboundedSender<Read>,
 }
 
-struct Agent<R> {
+struct Agent {
     config: Arc<Config>,
-    reload: R,
     orders: Sender<Order>,
     /// True at the end of the process and in a pause: no pass runs.
     halt: watch::Sender<bool>,
@@ -83,14 +83,11 @@ struct Agent<R> {
     told_of_source: logging::Told,
     notifier: Notifier,
     watchdog: Option<(Duration, Instant)>,
-    asked_to: mpsc::Sender<Asked>,
-    control: Option<ControlSocket>,
+    listeners: Listeners,
     /// `None` if the state dir has no place for the lock.
     _lock: Option<AgentLock>,
-    metrics: Option<MetricsServer>,
     config_file: ConfigFile,
-    reading: Reading,
-    read_to: mpsc::UnboundedSender<Read>,
+    reading: ConfigReading<Read>,
     /// Settings of a reload, before their test.
     candidate: Option<Candidate>,
     reloading: bool,
@@ -145,18 +142,11 @@ where
     }
 }
 
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
+impl Agent {
     fn new(
         loaded: Loaded,
         asker: Asker,
-        reload: R,
+        reload: impl Fn() -> Read + Clone + Send + 'static,
         channels: Channels,
     ) -> Result<Self, AgentError> {
         let Channels {
@@ -166,9 +156,9 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         } = channels;
         let config = Arc::new(loaded.config);
         // First: a second agent must not change anything.
-        let control = logging::or_warn(serve_socket(&config.agent.socket, asked_to.clone()))?;
+        let mut listeners = Listeners::open(&config.agent, asked_to)?;
         let lock = exclude_other_agents(&config.source.state_dir)?;
-        let metrics = metrics(&config, &asked_to);
+        listeners.serve_metrics(&config.agent);
         let (halt, halted) = watch::channel(false);
         let orders = worker::start(asker, halted, ended_to).map_err(AgentError::Thread)?;
         let now = Instant::now();
@@ -181,7 +171,6 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             resync_at: now + config.agent.resync,
             config_file: ConfigFile::new(loaded.origin).map_err(AgentError::Thread)?,
             config,
-            reload,
             orders,
             halt,
             running: None,
@@ -192,12 +181,9 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             told_of_source: logging::Told::default(),
             notifier: Notifier::default(),
             watchdog,
-            asked_to,
-            control,
+            listeners,
             _lock: lock,
-            metrics,
-            reading: Reading::default(),
-            read_to,
+            reading: ConfigReading::new(reload, read_to),
             candidate: None,
             reloading: false,
             paused: false,

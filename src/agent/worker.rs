@@ -10,22 +10,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::effort::Effort;
-use super::in_force;
 use super::shared::{Shared, locked};
+use super::{in_force, journal_line};
 use crate::apply::Interposer;
 use crate::config::{AutoOr, Config, Role};
-use crate::journal::{Journal, Record};
+use crate::journal::Record;
 use crate::kernel::errno::KernelError;
 use crate::kernel::{Kernel, ObserveError};
 use crate::plan::{Goal, Step};
 use crate::reconcile::{Cause, Gathered, InForce, Memory, Options, Report, pass};
-use crate::state::error::StateError;
-use crate::state::lock::PassLock;
-use crate::state::patience::in_time;
 use crate::types::Family;
-
-/// Longest wait for the lock before a line of the journal: the next pass waits behind it.
-const WRITE_WAITS: Duration = Duration::from_secs(1);
 
 /// A task of the worker.
 pub(super) enum Order {
@@ -91,7 +85,10 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         let mut order = match order {
             Order::Pass(order) => *order,
             Order::Write { state_dir, record } => {
-                write(shared, state_dir, record);
+                journal_line::write(&state_dir, record, |locked| match locked {
+                    true => shared.pass_began(),
+                    false => shared.pass_ended(),
+                });
                 continue;
             }
             Order::Since { state_dir, since } => {
@@ -182,27 +179,6 @@ fn opened<'k>(
 fn share_judged(kernel: Option<&mut Kernel>, shared: &Shared) {
     if let Some(judged) = kernel.and_then(Kernel::take_judged) {
         shared.judged(judged);
-    }
-}
-
-/// Writes a line to the journal, with the lock held like a pass. The journal is for people: a fault
-/// is a warning.
-fn write(shared: &Shared, state_dir: PathBuf, record: Box<Record>) {
-    let lock = PassLock::acquire(&state_dir, &record.cause, WRITE_WAITS);
-    let written = match lock {
-        Ok(lock) if lock.failure().is_some_and(StateError::is_silent) => return,
-        Ok(lock) => {
-            shared.pass_began();
-            let journal = Journal::new(&state_dir);
-            let appended = in_time(&state_dir, move || journal.append(&record));
-            shared.pass_ended();
-            drop(lock);
-            appended.and_then(|appended| appended)
-        }
-        Err(error) => return tracing::warn!("cannot write the journal: {error}"),
-    };
-    if let Err(error) = written {
-        tracing::warn!("{error}");
     }
 }
 

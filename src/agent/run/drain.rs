@@ -8,7 +8,7 @@ use super::super::drains::{Accessed, DrainRequest};
 use super::super::hops::Known;
 use super::super::meter::Reading;
 use super::super::shared::locked;
-use super::{Agent, Read};
+use super::Agent;
 use crate::config::Role;
 use crate::journal::WayChange;
 use crate::reconcile::Cause;
@@ -21,7 +21,7 @@ use crate::words::first_few;
 /// The gateways of the settings in a message.
 const NAMED: usize = 8;
 
-impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
+impl Agent {
     /// The gateways of both paths, with what is known at present.
     pub(super) fn gateways_with(&self, reading: &Reading) -> Vec<GatewayStatus> {
         let probed = locked(&self.shared.ways).clone();

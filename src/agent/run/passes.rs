@@ -9,7 +9,8 @@ use super::super::shared::locked;
 use super::super::worker::{Ended, Order, PassOrder};
 use super::super::{AgentError, hops, logging};
 use super::reload::Candidate;
-use super::{Agent, EndedFetch, Read, Running};
+use super::{Agent, EndedFetch, Running};
+use crate::degraded;
 use crate::ownership::{Numbers, Ownership};
 use crate::plan::{ObjectKey, Step};
 use crate::random;
@@ -23,7 +24,7 @@ const LINK_SETTLES: Duration = Duration::from_secs(2);
 /// Restored objects kept for the journal of the next pass.
 const KEPT_STEPS: usize = crate::journal::MAX_LISTED;
 
-impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
+impl Agent {
     pub(super) fn start_pass(&mut self, cause: Cause, now: Instant) {
         self.causes.clear();
         let limiter = locked(&self.shared.limiter);
@@ -347,12 +348,8 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
             let missing = report.degraded.first().filter(|_| report.without_document);
             let missing = missing.map_or_else(String::new, |missing| format!("{missing}; "));
             (state, Some(format!("{missing}{error}")))
-        } else if let Some(missing) = report.degraded.first() {
-            let more = match report.degraded.len() {
-                1 => String::new(),
-                count => format!(" (and {} more)", count - 1),
-            };
-            (State::Degraded, Some(format!("{missing}{more}")))
+        } else if let Some(missing) = degraded::first_of(&report.degraded) {
+            (State::Degraded, Some(missing))
         } else if !fought.is_empty() {
             let reason = format!("other programs keep changing {fought}");
             (State::Degraded, Some(reason))

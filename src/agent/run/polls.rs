@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::super::watch;
-use super::{Agent, Read};
+use super::Agent;
 
-impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
+impl Agent {
     /// Starts the polling of gateways, and that of foreign rules of iptables-legacy.
     pub(super) fn poll_foreign(&mut self) {
         let start = || watch::poll_gateways(Arc::clone(&self.shared));

@@ -1,32 +1,17 @@
 //! New settings after SIGHUP: reading, test by a dry run, and acceptance or refusal.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::Settings;
 use super::super::config_file::Refusal;
+use super::super::config_reading::ReadingEnd;
 use super::super::worker::{Ended, Order};
-use super::{Agent, Read, requests};
+use super::{Agent, Read};
 use crate::degraded::Part;
 use crate::journal::Record;
 use crate::random;
 use crate::reconcile::Cause;
-use crate::status::control::serve_socket;
-
-/// Longest wait for the config file. systemd waits for the end of the reload.
-const READ_WITHIN: Duration = Duration::from_secs(10);
-
-/// The reading of the config file, on a thread of its own: a disk may never answer.
-#[derive(Debug, Default)]
-pub(super) struct Reading {
-    running: bool,
-    /// Another SIGHUP came meanwhile: the content may be outdated.
-    again: bool,
-    /// Time of refusing a reload without an answer.
-    by: Option<Instant>,
-    /// Readings so far.
-    number: u64,
-}
 
 /// Settings under test.
 pub(super) struct Candidate {
@@ -35,65 +20,38 @@ pub(super) struct Candidate {
     pub reload: u64,
 }
 
-impl<R> Agent<R>
-where
-    R: Fn() -> Read + Clone + Send + 'static,
-{
+impl Agent {
     /// Begins a reload.
     pub(super) fn reload(&mut self) {
         self.notifier.reloading();
-        self.reading.by = Some(Instant::now() + READ_WITHIN);
-        if self.reading.running {
-            self.reading.again = true;
-        } else {
-            self.read_config();
+        if let Err(reason) = self.reading.request(Instant::now()) {
+            self.refuse_unread(&reason);
         }
-    }
-
-    fn read_config(&mut self) {
-        self.reading.again = false;
-        self.reading.number += 1;
-        let (read, to_loop) = (self.reload.clone(), self.read_to.clone());
-        let thread = std::thread::Builder::new().name("reload".to_owned());
-        // A failure means that the loop has ended.
-        let started = thread.spawn(move || drop(to_loop.send(read())));
-        match started {
-            Ok(_) => self.reading.running = true,
-            Err(error) => self.refuse_unread(&format!("cannot start a thread: {error}")),
-        }
-    }
-
-    /// The end of the wait for the config file.
-    pub(super) fn reading_due(&self) -> Option<Instant> {
-        self.reading.by
     }
 
     /// Refuses a reload whose file cannot be read in time.
     pub(super) fn end_silent_reading(&mut self, now: Instant) {
-        if self.reading.by.is_some_and(|by| now >= by) {
-            let seconds = READ_WITHIN.as_secs();
-            self.refuse_unread(&format!("the disk gives no answer within {seconds} s"));
+        if let Some(reason) = self.reading.timed_out(now) {
+            self.refuse_unread(&reason);
         }
     }
 
     fn refuse_unread(&mut self, reason: &str) {
-        self.reading.by = None;
         let refusal = Refusal {
             line: None,
             reason: format!("cannot read the config file: {reason}"),
         };
         let text = refusal.reason.clone();
-        self.refuse(&refusal, &text, self.reading.number);
+        self.refuse(&refusal, &text, self.reading.number());
     }
 
     /// Continues a reload with the content of the file.
     pub(super) fn config_read(&mut self, read: Read) {
-        self.reading.running = false;
-        if self.reading.again {
-            return self.read_config();
-        }
-        self.reading.by = None;
-        let reload = self.reading.number;
+        let reload = match self.reading.ended() {
+            ReadingEnd::Counts(reload) => reload,
+            ReadingEnd::Outdated => return,
+            ReadingEnd::Failed(reason) => return self.refuse_unread(&reason),
+        };
         match read {
             Ok(settings) => self.candidate = Some(Candidate { settings, reload }),
             Err(wrong) => {
@@ -160,17 +118,7 @@ where
         self.schedule
             .set_refresh(new.source.refresh, now, random::fraction());
         self.schedule.bring_forward(now);
-        if old.agent.metrics != new.agent.metrics {
-            self.metrics = None;
-            self.metrics = requests::metrics(&new, &self.asked_to);
-        }
-        if old.agent.socket != new.agent.socket {
-            self.control = None;
-            match serve_socket(&new.agent.socket, self.asked_to.clone()) {
-                Ok(socket) => self.control = Some(socket),
-                Err(error) => tracing::warn!("{error}"),
-            }
-        }
+        self.listeners.follow(&old.agent, &new.agent);
         let fixed = old.source.state_dir != new.source.state_dir
             || old.agent.event_buffer != new.agent.event_buffer;
         if fixed {

@@ -2,22 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
 use super::super::drains::DrainRequest;
 use super::super::meter::{self, Reading};
-use super::{Agent, Read};
-use crate::config::Config;
+use super::Agent;
 use crate::health::Health;
 use crate::reconcile::Cause;
-use crate::status::control::{Asked, MetricsServer, Reply, Request, serve_metrics};
+use crate::status::control::{Asked, Reply, Request};
 use crate::status::snapshot::{Snapshot, State};
 
 /// SIGTERM ends the process within a second, even during a pass. The other half of that second is
 /// for the end of the process, which takes 150 ms with 100,000 prefixes in memory.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 
-impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
+impl Agent {
     pub(super) fn answer(&mut self, asked: Asked) {
         let reply = match asked.request {
             Request::Status => Reply::Status(Box::new(self.snapshot())),
@@ -118,15 +115,5 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         let reason = "stopping; routes, rules and firewall stay as they are";
         self.account.enter(State::Stopping, Some(reason.to_owned()));
         Instant::now() + STOP_WITHIN
-    }
-}
-
-pub(super) fn metrics(config: &Config, asked_to: &mpsc::Sender<Asked>) -> Option<MetricsServer> {
-    match serve_metrics(config.agent.metrics?, asked_to.clone()) {
-        Ok(server) => Some(server),
-        Err(error) => {
-            tracing::warn!("{error}");
-            None
-        }
     }
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use super::super::hops;
 use super::super::ways::{Ways, changes_bypass};
 use super::super::worker::Order;
-use super::{Agent, Read};
+use super::Agent;
 use crate::health::{Health, WayId};
 use crate::plan::Step;
 use crate::reconcile::InForce;
 use crate::types::Family;
 
-impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
+impl Agent {
     /// Probes the ways in force. `health` is the verdict that the pass has followed, and `steps` are its
     /// changes: those of a bypass path begin a trial of the path.
     pub(super) fn probe_ways(&mut self, in_force: &InForce, health: Health, steps: &[Step]) {

@@ -1,38 +1,20 @@
 //! The status of the vpc role, updated with each pass.
 
-use super::super::bookkeeping::{Account, LISTED_PASSES, count, now_s};
+use super::super::bookkeeping::{Account, count};
 use super::worker::Ended;
 use crate::reconcile::Outcome;
-use crate::status::snapshot::{GroupCount, PassStatus, State};
+use crate::status::snapshot::{GroupCount, State};
 use crate::vpc::report::VpcReport;
 
 impl Account {
     /// Records a pass. Returns true if the pass has restored objects that were in force before.
     pub(super) fn passed_over_vpc(&mut self, ended: &Ended, report: &VpcReport) -> bool {
-        let outcome = report.outcome.as_str();
         let took = ended.ended.duration_since(ended.started);
-        let totals = &mut self.snapshot.pass_totals;
-        count(&mut totals.outcomes, outcome);
-        totals.duration.observe(took.as_secs_f64());
-        let passes = &mut self.snapshot.passes;
-        passes.insert(
-            0,
-            PassStatus {
-                at: now_s(),
-                cause: ended.cause.to_string(),
-                outcome: outcome.to_owned(),
-                steps: report.steps.len(),
-                duration_ms: took.as_secs_f64() * 1e3,
-                error: report.error.clone(),
-            },
-        );
-        passes.truncate(LISTED_PASSES);
+        let steps = report.steps.len();
+        self.record_pass(ended.cause, (report.outcome, steps), &report.error, took);
         let drifted = self.has_drifted(report);
         if drifted {
             self.count_repairs(report);
-        }
-        if !report.steps.is_empty() {
-            self.earlier_since = None;
         }
         if report.outcome == Outcome::Failed && !report.without_document {
             // Without a reading, or with foreign objects in the way, the fault is outside.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::bookkeeping::Account;
+use super::super::logging;
 use super::reload::Candidate;
 use super::worker::{Ended, Order, PassOrder};
-use super::{Agent, Read, Running};
+use super::{Agent, Running};
 use crate::config::Config;
+use crate::degraded;
 use crate::random;
 use crate::reconcile::{Asking, Cause, FetchOutcome, Mode, Options, Watched};
 use crate::status::snapshot::State;
@@ -15,7 +17,7 @@ use crate::types::{Family, PerFamily};
 use crate::vpc::report::VpcReport;
 use crate::words::counted;
 
-impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
+impl Agent {
     pub(super) fn start_pass(&mut self, cause: Cause, now: Instant) {
         self.causes.clear();
         let asks = now >= self.schedule.due();
@@ -143,12 +145,8 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
                 false => State::Degraded,
             };
             (state, Some(error.clone()))
-        } else if let Some(missing) = report.degraded.first() {
-            let more = match report.degraded.len() {
-                1 => String::new(),
-                count => format!(" (and {} more)", count - 1),
-            };
-            (State::Degraded, Some(format!("{missing}{more}")))
+        } else if let Some(missing) = degraded::first_of(&report.degraded) {
+            (State::Degraded, Some(missing))
         } else if let Some(hold) = report.holds.first() {
             (State::Degraded, Some(format!("held: {hold}")))
         } else {
@@ -175,35 +173,21 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
 
 /// The line for `systemctl status`.
 fn status_line(report: &VpcReport, account: &Account) -> String {
-    match (account.state(), account.reason()) {
-        (State::InForce, _) => {
-            let plane = report.plane.as_ref();
-            let lists = plane.into_iter().flat_map(|plane| &plane.lists);
-            let entries: usize = lists.map(|list| list.entries).sum();
-            let tables = plane.map_or(0, |plane| plane.tables.len());
-            let routes: usize = Family::ALL
-                .iter()
-                .map(|family| plane.map_or(0, |plane| plane.routes(*family)))
-                .sum();
-            let document = match report.sync_token {
-                Some(token) => format!("document {token}"),
-                None => "no document".to_owned(),
-            };
-            let held = if report.held {
-                ", held by the guard"
-            } else {
-                ""
-            };
-            format!(
-                "in force: {}, {} in {}, {document}{held}",
-                entries_text(entries),
-                counted(routes as u64, "route"),
-                counted(tables as u64, "table")
-            )
-        }
-        (state, Some(reason)) => format!("{}: {reason}", state.as_str()),
-        (state, None) => state.as_str().to_owned(),
-    }
+    let plane = report.plane.as_ref();
+    let lists = plane.into_iter().flat_map(|plane| &plane.lists);
+    let entries: usize = lists.map(|list| list.entries).sum();
+    let tables = plane.map_or(0, |plane| plane.tables.len());
+    let routes: usize = Family::ALL
+        .iter()
+        .map(|family| plane.map_or(0, |plane| plane.routes(*family)))
+        .sum();
+    let objects = format!(
+        "{}, {} in {}",
+        entries_text(entries),
+        counted(routes as u64, "route"),
+        counted(tables as u64, "table")
+    );
+    logging::state_line(account, report.sync_token, report.held, &objects)
 }
 
 fn entries_text(count: usize) -> String {

@@ -1,41 +1,19 @@
 //! New settings after SIGHUP in the vpc role: reading, test by a dry run, acceptance or refusal.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::config_file::Refusal;
+use super::super::config_reading::ReadingEnd;
 use super::worker::Order;
-use super::{Agent, Read, metrics};
+use super::{Agent, Read};
 use crate::config::Config;
 use crate::config::file::ConfigOrigin;
 use crate::degraded::Part;
 use crate::journal::Record;
 use crate::random;
 use crate::reconcile::Cause;
-use crate::status::control::serve_socket;
 use crate::vpc::report::VpcReport;
-
-/// Longest wait for the config file. systemd waits for the end of the reload.
-const READ_WITHIN: Duration = Duration::from_secs(10);
-
-/// The reading of the config file, on a thread of its own: a disk may never answer.
-#[derive(Debug, Default)]
-pub(super) struct Reading {
-    running: bool,
-    /// Another SIGHUP came meanwhile: the content may be outdated.
-    again: bool,
-    /// Time of refusing a reload without an answer.
-    by: Option<Instant>,
-    /// Readings so far.
-    number: u64,
-}
-
-impl Reading {
-    /// The end of the wait for the config file.
-    pub fn due(&self) -> Option<Instant> {
-        self.by
-    }
-}
 
 /// Settings under test.
 pub(super) struct Candidate {
@@ -45,55 +23,34 @@ pub(super) struct Candidate {
     reload: u64,
 }
 
-impl<R> Agent<R>
-where
-    R: Fn() -> Read + Clone + Send + 'static,
-{
+impl Agent {
     /// Begins a reload.
     pub(super) fn reload(&mut self) {
         self.notifier.reloading();
-        self.reading.by = Some(Instant::now() + READ_WITHIN);
-        if self.reading.running {
-            self.reading.again = true;
-        } else {
-            self.read_config();
-        }
-    }
-
-    fn read_config(&mut self) {
-        self.reading.again = false;
-        self.reading.number += 1;
-        let (read, to_loop) = (self.reload.clone(), self.read_to.clone());
-        let thread = std::thread::Builder::new().name("reload".to_owned());
-        // A failure means that the loop has ended.
-        match thread.spawn(move || drop(to_loop.send(read()))) {
-            Ok(_) => self.reading.running = true,
-            Err(error) => self.refuse_unread(&format!("cannot start a thread: {error}")),
+        if let Err(reason) = self.reading.request(Instant::now()) {
+            self.refuse_unread(&reason);
         }
     }
 
     /// Refuses a reload whose file cannot be read in time.
     pub(super) fn end_silent_reading(&mut self, now: Instant) {
-        if self.reading.by.is_some_and(|by| now >= by) {
-            let seconds = READ_WITHIN.as_secs();
-            self.refuse_unread(&format!("the disk gives no answer within {seconds} s"));
+        if let Some(reason) = self.reading.timed_out(now) {
+            self.refuse_unread(&reason);
         }
     }
 
     fn refuse_unread(&mut self, reason: &str) {
-        self.reading.by = None;
         let text = format!("cannot read the config file: {reason}");
-        self.refuse(None, &text, &text, self.reading.number);
+        self.refuse(None, &text, &text, self.reading.number());
     }
 
     /// Continues a reload with the content of the file.
     pub(super) fn config_read(&mut self, read: Read) {
-        self.reading.running = false;
-        if self.reading.again {
-            return self.read_config();
-        }
-        self.reading.by = None;
-        let reload = self.reading.number;
+        let reload = match self.reading.ended() {
+            ReadingEnd::Counts(reload) => reload,
+            ReadingEnd::Outdated => return,
+            ReadingEnd::Failed(reason) => return self.refuse_unread(&reason),
+        };
         match read {
             Ok(loaded) if loaded.config.vpc_role => {
                 self.candidate = Some(Candidate {
@@ -166,17 +123,7 @@ where
         self.schedule
             .set_refresh(new.source.refresh, now, random::fraction());
         self.schedule.bring_forward(now);
-        if old.agent.metrics != new.agent.metrics {
-            self.metrics = None;
-            self.metrics = metrics(&new, &self.asked_to);
-        }
-        if old.agent.socket != new.agent.socket {
-            self.control = None;
-            match serve_socket(&new.agent.socket, self.asked_to.clone()) {
-                Ok(socket) => self.control = Some(socket),
-                Err(error) => tracing::warn!("{error}"),
-            }
-        }
+        self.listeners.follow(&old.agent, &new.agent);
         if old.source.state_dir != new.source.state_dir {
             tracing::warn!(
                 "a change of [source] state_dir takes full effect only after a restart of the agent"

@@ -2,18 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
-use super::{Agent, Read};
-use crate::config::Config;
+use super::Agent;
 use crate::reconcile::Cause;
-use crate::status::control::{Asked, MetricsServer, Reply, Request, serve_metrics};
+use crate::status::control::{Asked, Reply, Request};
 use crate::status::snapshot::{Snapshot, State, VpcStatus};
 
 /// SIGTERM ends the process within a second, even during a pass.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 
-impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
+impl Agent {
     pub(super) fn answer(&mut self, asked: Asked) {
         let reply = match asked.request {
             Request::Status => Reply::Status(Box::new(self.snapshot())),
@@ -78,16 +75,5 @@ impl<R: Fn() -> Read + Clone + Send + 'static> Agent<R> {
         let reason = "stopping; prefix lists and routes stay as they are";
         self.account.enter(State::Stopping, Some(reason.to_owned()));
         Instant::now() + STOP_WITHIN
-    }
-}
-
-/// The server of `[agent] metrics`. A failure is a warning.
-pub(super) fn metrics(config: &Config, asked_to: &mpsc::Sender<Asked>) -> Option<MetricsServer> {
-    match serve_metrics(config.agent.metrics?, asked_to.clone()) {
-        Ok(server) => Some(server),
-        Err(error) => {
-            tracing::warn!("{error}");
-            None
-        }
     }
 }

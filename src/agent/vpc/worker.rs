@@ -1,30 +1,24 @@
 //! The worker of the vpc role: a thread that runs passes over the VPC one after the other, while the
 //! loop answers requests, pings the watchdog and handles signals.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-use super::super::in_force;
+use super::super::{in_force, journal_line};
 use crate::config::Config;
-use crate::journal::{Journal, Record};
+use crate::journal::Record;
 use crate::reconcile::{Asking, Cause, Mode, Options};
 use crate::source::child::Asker;
-use crate::state::error::StateError;
-use crate::state::lock::PassLock;
-use crate::state::patience::in_time;
 use crate::vpc::error::VpcError;
 use crate::vpc::observe::EntryCache;
 use crate::vpc::pass::{PassMemory, pass};
 use crate::vpc::report::VpcReport;
 use crate::vpc::session::Session;
-
-/// Longest wait for the lock before a line of the journal: the next pass waits behind it.
-const WRITE_WAITS: Duration = Duration::from_secs(1);
 
 /// A task of the worker.
 pub(super) enum Order {
@@ -110,7 +104,9 @@ impl Worker {
                         return;
                     }
                 }
-                Order::Write { state_dir, record } => write(&state_dir, record),
+                Order::Write { state_dir, record } => {
+                    journal_line::write(&state_dir, record, |_locked| {})
+                }
                 Order::Since { state_dir, since } => in_force::store(&state_dir, since),
             }
         }
@@ -190,21 +186,5 @@ impl Worker {
             }
         };
         Ok(())
-    }
-}
-
-/// Writes a line to the journal, with the lock held like a pass. The journal is for people: a fault
-/// is a warning.
-fn write(state_dir: &Path, record: Box<Record>) {
-    let lock = match PassLock::acquire(state_dir, &record.cause, WRITE_WAITS) {
-        Ok(lock) if lock.failure().is_some_and(StateError::is_silent) => return,
-        Ok(lock) => lock,
-        Err(error) => return tracing::warn!("cannot write the journal: {error}"),
-    };
-    let journal = Journal::new(state_dir);
-    let written = in_time(state_dir, move || journal.append(&record));
-    drop(lock);
-    if let Err(error) = written.and_then(|written| written) {
-        tracing::warn!("{error}");
     }
 }
