@@ -38,7 +38,7 @@ pub struct Rest {
     until: Instant,
 }
 
-/// What an agent has to do.
+/// The role and the probes of an agent under measurement.
 #[derive(Debug, Clone, Copy)]
 struct Task {
     name: &'static str,

@@ -85,10 +85,7 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         let mut order = match order {
             Order::Pass(order) => *order,
             Order::Write { state_dir, record } => {
-                journal_line::write(&state_dir, record, |locked| match locked {
-                    true => shared.pass_began(),
-                    false => shared.pass_ended(),
-                });
+                journal_line::write(&state_dir, record, |locked| tell(shared, locked));
                 continue;
             }
             Order::Since { state_dir, since } => {
@@ -156,6 +153,15 @@ fn run(orders: &Receiver<Order>, shared: &Shared, ended: &UnboundedSender<Ended>
         if ended.send(over).is_err() {
             return;
         }
+    }
+}
+
+/// Tells the watcher that the lock is held, and that its holder is done.
+fn tell(shared: &Shared, locked: bool) {
+    if locked {
+        shared.pass_began();
+    } else {
+        shared.pass_ended();
     }
 }
 

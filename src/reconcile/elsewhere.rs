@@ -1,7 +1,5 @@
 //! The documents and their judgement for a role without a kernel.
 
-use std::borrow::Cow;
-
 use ipnet::IpNet;
 
 use super::documents::{self, Documents, Ground};
@@ -85,15 +83,10 @@ impl Elsewhere {
         &self.documents.fetch
     }
 
-    /// True if the guard held the same selection before, for the same reasons.
-    pub fn holds_as_before(&self) -> bool {
-        self.documents.holds_as_before()
-    }
-
     /// The reason for which the memory of withdrawn prefixes cannot be read.
-    pub fn unreadable(&self) -> Option<Cow<'_, str>> {
+    pub fn unreadable(&self) -> Option<&str> {
         let fault = self.documents.on_disk.unreadable.as_ref()?;
-        Some(Cow::Owned(fault.reason.clone()))
+        Some(&fault.reason)
     }
 
     /// Stores the documents. Returns notes about failures without consequences.

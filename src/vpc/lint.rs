@@ -3,6 +3,7 @@
 use super::goal::FamilyGoal;
 use super::objects::{RouteDestination, RouteTable};
 use super::observed::ObservedPlane;
+use crate::degraded::{Degradation, Part};
 use crate::ranges::PrefixSet;
 use crate::types::Family;
 use crate::words::first_few;
@@ -73,4 +74,19 @@ pub fn list_rivals(
         }
     }
     None
+}
+
+/// A route of ours whose target is gone.
+pub fn blackhole(
+    table: &RouteTable,
+    destination: &dyn std::fmt::Display,
+    family: Family,
+    goal: &FamilyGoal,
+) -> Degradation {
+    let (id, target) = (&table.id, &goal.target);
+    let reason = format!(
+        "route table {id} drops packets to {destination}: the target {target} is gone or detached"
+    );
+    let advice = "attach the target, or set [vpc_plane] target to another one";
+    Degradation::new(Part::Bypass, family, reason).with_advice(advice)
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod flush;
 pub mod goal;
 mod lint;
+pub mod look;
 pub mod lookup;
 pub mod objects;
 pub mod observe;

@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::apply::{Applier, Ending, Waits};
+use super::apply::{Applier, Ending};
 use super::drift::Left;
 use super::ec2::Ec2;
 use super::error::VpcError;
 use super::goal::PlaneGoal;
-use super::observe::{EntryCache, observe};
+use super::look::{ask, judge};
+use super::observe::observe;
 use super::observed::ObservedPlane;
 use super::plan::{Memory, PlanePlan, plan};
 use super::report::VpcReport;
@@ -18,29 +18,21 @@ use super::routes::{self, Ledger};
 use super::step::{KnownLists, Step};
 use super::summary::PlaneSummary;
 use crate::clock;
-use crate::config::{Config, PlaneMode, Role};
+use crate::config::{Config, PlaneMode};
 use crate::degraded::{self, Degradation, Part};
 use crate::journal::{Journal, PassId, Record};
 use crate::random;
-use crate::reconcile::{Elsewhere, LOCK_WAIT, Options, Place, gather, judge_elsewhere};
-use crate::source::child::Asker;
+use crate::reconcile::{Elsewhere, LOCK_WAIT, Options};
 use crate::state::StateFile;
 use crate::state::error::{ReadError, StateError};
 use crate::state::lock::PassLock;
 use crate::state::store::Store;
 use crate::types::{Family, PerFamily};
 
+pub use super::look::PassMemory;
+
 /// The plans of one pass: the first, and three after changes of other writers.
 const PLANS: usize = 4;
-
-/// The memory of an agent between passes.
-#[derive(Debug, Default)]
-pub struct PassMemory {
-    pub entries: EntryCache,
-    pub waits: Waits,
-    /// The process that asks the source; `None` for this one.
-    pub asker: Option<Asker>,
-}
 
 /// One pass with a config whose regions are known. Errors are in the report.
 pub async fn pass(
@@ -57,6 +49,7 @@ pub async fn pass(
         store: Store::open(&config.source.state_dir).with_sync(options.sync),
         journal: Journal::new(&config.source.state_dir).with_sync(options.sync),
         id: PassId::new(Timestamp::now()),
+        ledger: None,
         report: VpcReport::new(options.mode),
     };
     let (started, before) = (Instant::now(), ec2.sent());
@@ -82,6 +75,8 @@ struct Pass<'p> {
     store: Store,
     journal: Journal,
     id: PassId,
+    /// The ledger of `mode = "routes"`, as stored.
+    ledger: Option<Ledger>,
     report: VpcReport,
 }
 
@@ -89,18 +84,13 @@ impl Pass<'_> {
     async fn run(&mut self) -> Result<(), VpcError> {
         let plane = &self.config.vpc_plane;
         let lock = self.lock()?;
-        let asker = self.memory.asker.clone().unwrap_or(Asker::This);
-        let gathering = gather(self.config, Role::Host, self.options, &asker, &[]);
-        let observing = observe(&self.ec2, plane, &mut self.memory.entries);
-        let (gathered, observed) = tokio::join!(gathering, observing);
-        let observed = observed?;
+        let asking = ask(&self.ec2, self.config, self.options, self.memory);
+        let (gathered, observed) = asking.await?;
         self.report.fetch_took = gathered.took();
         self.report.plane = Some(PlaneSummary::of(&observed, plane));
-        let place = Place {
-            present: &self.present(&observed),
-            vpc_cidrs: observed.vpc_cidrs(),
-        };
-        let judged = judge_elsewhere(self.config, self.options, gathered, place)?;
+        let ledger = self.read_ledger();
+        let known = ledger.as_ref().ok().and_then(Option::as_ref);
+        let judged = judge(self.config, self.options, gathered, &observed, known)?;
         self.take(&judged);
         if self.options.mode.writes() && lock.is_some() {
             match judged.store(self.config, self.options) {
@@ -113,6 +103,7 @@ impl Pass<'_> {
         let Some(goal) = goal else {
             return Ok(judged.complain()?);
         };
+        self.ledger = ledger?;
         self.reach(&goal, observed).await
     }
 
@@ -137,7 +128,7 @@ impl Pass<'_> {
             .notes
             .extend(judged.notes.texts().map(str::to_owned));
         if let Some(why) = judged.unreadable() {
-            self.degrade_state(why.into_owned());
+            self.degrade_state(why.to_owned());
         }
     }
 
@@ -147,12 +138,6 @@ impl Pass<'_> {
         goal: &PlaneGoal,
         mut observed: ObservedPlane,
     ) -> Result<(), VpcError> {
-        let ledger = self.store.read_json::<Ledger>(StateFile::VpcRoutes);
-        if let (Err(ReadError::Unreadable(fault)), PlaneMode::Routes) =
-            (ledger, self.config.vpc_plane.mode)
-        {
-            return Err(fault.into());
-        }
         let left: PerFamily<Option<Left>> =
             self.store.read_json(StateFile::Vpc).unwrap_or_default();
         let mut contended = None;
@@ -196,17 +181,15 @@ impl Pass<'_> {
         }
     }
 
-    /// Our prefixes in force.
-    fn present(&self, observed: &ObservedPlane) -> PerFamily<Vec<IpNet>> {
-        match self.config.vpc_plane.mode {
-            PlaneMode::PrefixList => observed.prefixes(),
-            PlaneMode::Routes => {
-                let ledger: Ledger = self
-                    .store
-                    .read_json(StateFile::VpcRoutes)
-                    .unwrap_or_default();
-                ledger.present(&observed.tables)
-            }
+    /// The ledger of `mode = "routes"`. A lost one is `None`: then the tag of the table decides.
+    fn read_ledger(&self) -> Result<Option<Ledger>, StateError> {
+        if self.config.vpc_plane.mode == PlaneMode::PrefixList {
+            return Ok(None);
+        }
+        match self.store.read_json(StateFile::VpcRoutes) {
+            Ok(ledger) => Ok(Some(ledger)),
+            Err(ReadError::Unreadable(fault)) => Err(fault),
+            Err(_) => Ok(None),
         }
     }
 
@@ -220,9 +203,7 @@ impl Pass<'_> {
         match self.config.vpc_plane.mode {
             PlaneMode::PrefixList => (plan(goal, observed, self.memory_of(left)), None),
             PlaneMode::Routes => {
-                // An unreadable ledger counts as lost: then the tag of the table decides.
-                let ledger: Option<Ledger> = self.store.read_json(StateFile::VpcRoutes).ok();
-                let planned = routes::plan(goal, observed, ledger.as_ref());
+                let planned = routes::plan(goal, observed, self.ledger.as_ref());
                 let ledgers = Ledgers {
                     before: planned.before,
                     after: planned.after,
@@ -237,11 +218,12 @@ impl Pass<'_> {
     ///
     /// # Errors
     /// The disk refuses.
-    fn write_ahead(&self, ledgers: Option<&Ledgers>) -> Result<(), VpcError> {
+    fn write_ahead(&mut self, ledgers: Option<&Ledgers>) -> Result<(), VpcError> {
         if let Some(ledgers) = ledgers {
             self.store.create_directory()?;
             self.store
                 .write_json(StateFile::VpcRoutes, &ledgers.before)?;
+            self.ledger = Some(ledgers.before.clone());
         }
         Ok(())
     }

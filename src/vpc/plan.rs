@@ -46,14 +46,7 @@ pub struct PlanePlan {
     pub drift: Vec<String>,
 }
 
-impl PlanePlan {
-    /// True if nothing is to be done, and nothing is in the way.
-    pub fn is_in_sync(&self) -> bool {
-        self.steps.is_empty() && self.conflicts.is_empty() && self.holds.is_empty()
-    }
-}
-
-/// What an earlier pass and the settings say about foreign changes.
+/// The memory of earlier passes and the settings, for changes by other programs.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory<'m> {
     /// The lists as an earlier pass of this writer left them.
@@ -359,7 +352,12 @@ impl Planner<'_> {
                     target: self.wanted.target.clone(),
                 });
             } else if route.state == RouteState::Blackhole {
-                plan.degraded.push(self.blackhole(table));
+                plan.degraded.push(lint::blackhole(
+                    table,
+                    &"the list",
+                    self.family,
+                    self.wanted,
+                ));
             }
         }
     }
@@ -376,14 +374,5 @@ impl Planner<'_> {
             prefix: None,
             target: self.wanted.target.clone(),
         });
-    }
-
-    fn blackhole(&self, table: &RouteTable) -> Degradation {
-        let (id, target) = (&table.id, &self.wanted.target);
-        let reason = format!(
-            "route table {id} drops packets to the list: the target {target} is gone or detached"
-        );
-        let advice = "attach the target, or set [vpc_plane] target to another one";
-        Degradation::new(Part::Bypass, self.family, reason).with_advice(advice)
     }
 }

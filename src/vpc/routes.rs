@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::goal::{FamilyGoal, PlaneGoal, weighed};
+use super::lint;
 use super::objects::{
     RouteDestination, RouteOrigin, RouteState, RouteTable, RouteTableId, RouteTarget, Tags,
     VpcRoute,
@@ -20,7 +21,6 @@ use super::plan::PlanePlan;
 use super::quota::Usage;
 use super::step::Step;
 use super::tags;
-use crate::degraded::{Degradation, Part};
 use crate::guard::figures;
 use crate::ranges::PrefixSet;
 use crate::types::{Family, PerFamily};
@@ -289,12 +289,8 @@ impl Planner<'_> {
         let from = from.map_or_else(|| "unknown".to_owned(), |from| from.id.clone());
         match (route.leads_to(target), self.ours.contains(&prefix)) {
             (true, _) if route.state == RouteState::Blackhole => {
-                let reason = format!(
-                    "route table {table} drops packets to {prefix}: the target {target} is gone or detached"
-                );
-                let missing = Degradation::new(Part::Bypass, family, reason);
-                let advice = "attach the target, or set [vpc_plane] target to another one";
-                plan.degraded.push(missing.with_advice(advice));
+                let missing = lint::blackhole(self.table, &prefix, family, wanted);
+                plan.degraded.push(missing);
             }
             (true, _) => {}
             (false, true) => self.adds.push(Step::ReplaceRoute {
@@ -323,11 +319,8 @@ impl Planner<'_> {
             .filter(|prefix| present.contains_key(prefix))
             .copied()
             .collect();
-        let left: BTreeSet<IpNet> = self.ours.iter().copied().collect();
-        let left: PrefixSet = left
-            .iter()
-            .filter(|prefix| !gone.contains(prefix))
-            .collect();
+        let left = self.ours.iter().filter(|prefix| !gone.contains(prefix));
+        let left: PrefixSet = left.collect();
         let left = weighed(&left, family);
         if !there.is_empty() && left < u128::from(self.goal.floor) {
             plan.holds.push(format!(

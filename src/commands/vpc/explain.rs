@@ -9,17 +9,17 @@ use super::session;
 use crate::cli::{Destination, ExplainArgs};
 use crate::commands::explain::resolve;
 use crate::commands::{complain, print};
-use crate::config::{Config, PlaneMode, Role};
+use crate::config::{Config, PlaneMode};
 use crate::exit;
 use crate::ranges::RangeSet;
-use crate::reconcile::{Asking, Mode, Options, Place, gather, judge_elsewhere};
-use crate::source::child::Asker;
+use crate::reconcile::{Asking, Mode, Options};
 use crate::types::Family;
 use crate::vpc::error::VpcError;
+use crate::vpc::look::{ask, judge};
 use crate::vpc::lookup::{Hit, lookup};
 use crate::vpc::objects::RouteTarget;
-use crate::vpc::observe::{EntryCache, observe};
 use crate::vpc::observed::ObservedPlane;
+use crate::vpc::pass::PassMemory;
 use crate::vpc::session::Session;
 
 /// Runs `explain` and returns the exit code.
@@ -87,17 +87,9 @@ pub(super) async fn look(
         ..Options::default()
     };
     let ec2 = session.ec2.for_pass();
-    let mut cache = EntryCache::default();
-    let asker = Asker::This;
-    let gathering = gather(config, Role::Host, &options, &asker, &[]);
-    let observing = observe(&ec2, &config.vpc_plane, &mut cache);
-    let (gathered, observed) = tokio::join!(gathering, observing);
-    let observed = observed?;
-    let place = Place {
-        present: &observed.prefixes(),
-        vpc_cidrs: observed.vpc_cidrs(),
-    };
-    let judged = judge_elsewhere(config, &options, gathered, place)?;
+    let mut memory = PassMemory::default();
+    let (gathered, observed) = ask(&ec2, config, &options, &mut memory).await?;
+    let judged = judge(config, &options, gathered, &observed, None)?;
     let judgement = judged.judgement();
     let ranges = match judgement.nothing_in_force {
         true => RangeSet::default(),

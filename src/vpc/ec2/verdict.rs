@@ -8,7 +8,7 @@ use super::request::{Effect, Request};
 use super::transport::{HttpAnswer, TransportError};
 use super::xml::{self, Element};
 
-/// Whether another try is allowed after a failure.
+/// The permission for another try after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Again {
     /// No: another try fails too.
