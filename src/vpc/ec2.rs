@@ -36,7 +36,7 @@ use self::decode::DecodeFault;
 use self::http::HttpTransport;
 use self::request::{Effect, Request};
 use self::transport::AnyTransport;
-use self::verdict::{Again, judge};
+use self::verdict::{Again, Failure, judge};
 use self::xml::Element;
 use super::calls::Call;
 use super::objects::{Entry, ListId, ListVersion, PrefixList, RouteTable};
@@ -273,10 +273,21 @@ impl Ec2 {
             .deadline
             .unwrap_or_else(|| Instant::now() + settings.total);
         let (mut tries, mut renewed) = (0, false);
+        let mut last: Option<Failure> = None;
         loop {
-            self.wait_for_token(request, deadline).await?;
+            let sent = match self.wait_for_token(request, deadline).await {
+                Ok(()) => self.one_try(request, deadline).await,
+                Err(late) => Err(late),
+            };
+            let outcome = match (sent, last) {
+                (Ok(outcome), _) => outcome,
+                // The last answer says why there was no time left.
+                (Err(_late), Some(failure)) => {
+                    return Err(failure.into_final(request.effect, tries));
+                }
+                (Err(late), None) => return Err(late),
+            };
             tries += 1;
-            let outcome = self.one_try(request, deadline).await?;
             let failure = match judge(request, outcome, Timestamp::now(), &decode) {
                 Ok(value) => return Ok(value),
                 Err(failure) => failure,
@@ -287,6 +298,7 @@ impl Ec2 {
             if failure.again == Again::WithNewCredentials && !renewed {
                 renewed = true;
                 if self.shared.transport.renew_boxed().await {
+                    last = Some(failure);
                     continue;
                 }
             }
@@ -302,6 +314,7 @@ impl Ec2 {
                 "call failed, trying again: {}",
                 failure.error
             );
+            last = Some(failure);
             sleep(wait).await;
         }
     }

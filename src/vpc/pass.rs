@@ -243,13 +243,21 @@ impl Pass<'_> {
         goal: &PlaneGoal,
         left: &PerFamily<Option<Left>>,
         planned: PlanePlan,
-        failures: Vec<VpcError>,
+        mut failures: Vec<VpcError>,
         known: &KnownLists,
     ) -> Result<Option<ObservedPlane>, VpcError> {
         let started = tokio::time::Instant::now();
         loop {
             let plane = &self.config.vpc_plane;
-            let observed = observe(&self.ec2, plane, &mut self.memory.entries).await?;
+            let observed = match observe(&self.ec2, plane, &mut self.memory.entries).await {
+                Ok(observed) => observed,
+                // The failed calls are the cause; the reading may only have come too late.
+                Err(error) if !failures.is_empty() => {
+                    failures.push(error);
+                    return end(&planned, failures).map(|()| None);
+                }
+                Err(error) => return Err(error),
+            };
             self.report.plane = Some(PlaneSummary::of(&observed, plane));
             let (rest, ledgers) = self.plan(goal, &observed, left);
             if rest.steps.is_empty() {
