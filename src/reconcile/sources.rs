@@ -133,7 +133,10 @@ impl Sources<'_> {
             }
         };
         let token = document.sync_token;
+        // The rows in force matter to a document with the same token, the token to an older one.
+        let known = self.read_ahead.last_good_token();
         let in_force = self.read_ahead.last_good();
+        let in_force = in_force.filter(|_| known.is_none_or(|known| token <= known));
         let in_force = in_force.and_then(|body| Document::parse(body).ok());
         let accept = self.job.options.accept;
         let now = i64::try_from(now).unwrap_or(i64::MAX);

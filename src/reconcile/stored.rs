@@ -47,6 +47,11 @@ impl ReadAhead {
         self.newest()?.meta().sync_token
     }
 
+    /// The token of the last known good, as stored with the document.
+    pub fn last_good_token(&self) -> Option<SyncToken> {
+        self.last_good.as_ref()?.1.meta().sync_token
+    }
+
     /// The bytes of the last known good.
     pub fn last_good(&self) -> Option<&[u8]> {
         self.last_good.as_ref().map(|(_, stored)| stored.body())
