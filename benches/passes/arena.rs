@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 #[path = "programs.rs"]
-mod programs;
+pub mod programs;
 
 use super::Res;
 pub use programs::{command, ip_batch};
@@ -20,6 +20,8 @@ pub const INSIDE: &str = "TRAILBLAZER_BENCH_ISOLATED";
 pub const GATEWAY4: &str = "10.0.1.1";
 /// As above.
 pub const GATEWAY6: &str = "2600:1f18:1000:1::1";
+/// The NATs of the egress path.
+const NATS: [&str; 2] = ["10.0.1.10", "2600:1f18:1000:1::10"];
 
 /// A directory on a tmpfs, where `fsync` is free, so that the disk is not measured.
 pub const DIRECTORY: &str = "/run/bench";
@@ -61,7 +63,7 @@ pub fn prepare() -> Res<()> {
     Ok(())
 }
 
-/// A network namespace with one link to a gateway that never answers.
+/// A network namespace with one link, to neighbours whose link addresses are known and who never answer.
 #[derive(Debug)]
 pub struct Ns(File);
 
@@ -82,6 +84,12 @@ impl Ns {
              route add default via {GATEWAY4} dev eth0\n\
              route add default via {GATEWAY6} dev eth0\n"
         ))?;
+        // A neighbour without an answer to ARP is a fault that an agent reports.
+        let neighbours = [GATEWAY4, GATEWAY6].into_iter().chain(NATS);
+        let entry = |address| {
+            format!("neigh add {address} lladdr 02:00:00:00:00:01 dev eth0 nud permanent\n")
+        };
+        ip_batch(&neighbours.map(entry).collect::<String>())?;
         Ok(ns)
     }
 

@@ -104,14 +104,14 @@ impl Bounds {
         );
     }
 
-    /// The bounds at the size of one region's S3.
+    /// The bounds at the size of one region's S3: beside a script that installs the same rules too.
     pub fn of_region(&mut self, size: usize, rows: &Rows) {
         for operation in ["first", "no-op"] {
             self.ratio(
-                format!("{size} prefixes, {operation}: whole process / ip -batch"),
+                format!("{size} prefixes, {operation}: whole process / ip -batch and nft -f"),
                 &rows
                     .get("process", operation)
-                    .over(&rows.get("ip -batch", operation)),
+                    .over(&rows.get("ip and nft", operation)),
                 2.0,
             );
         }

@@ -1,6 +1,9 @@
-//! The floor: the same netlink messages, packed beforehand and sent raw; no ACK but on the last.
+//! The floor: the same netlink messages, packed beforehand and sent raw; no ACK but on the last. The
+//! transaction of the firewall is a record of its rules, replayed.
 
 use trailblazer::apply::spread;
+use trailblazer::firewall::BackendKind;
+use trailblazer::kernel::Kernel;
 use trailblazer::kernel::route::{self, Write};
 use trailblazer::kernel::rule;
 use trailblazer::plan::{Action, Plan, Step};
@@ -51,7 +54,7 @@ fn write(action: Action) -> Write {
     }
 }
 
-/// Milliseconds of a first installation at the floor.
+/// Milliseconds of the first installation of routes and rules at the floor.
 pub fn install(plan: &Plan) -> Res<f64> {
     let socket = raw::socket()?;
     let mut all = packed(plan);
@@ -63,7 +66,12 @@ pub fn install(plan: &Plan) -> Res<f64> {
 /// First installation, dump, one more prefix and removal at the floor.
 pub fn live(plan: &Plan, subject: &Subject, rows: &mut Rows) -> Res<()> {
     const NAME: &str = "floor";
-    rows.push(NAME, "first", install(plan)?);
+    let mut kernel = Kernel::open()?;
+    let firewall = kernel.firewall(BackendKind::Nftables);
+    let (done, policy) = timed(|| firewall.restore(subject.rules()));
+    done?;
+    rows.push(NAME, "firewall", policy);
+    rows.push(NAME, "first", policy + install(plan)?);
     let socket = raw::socket()?;
     let (count, took) = timed(|| raw::dump(&socket, subject.table()));
     if count? != subject.size() {
@@ -81,6 +89,9 @@ pub fn live(plan: &Plan, subject: &Subject, rows: &mut Rows) -> Res<()> {
     let mut all = packed_removal(plan);
     let (sent, took) = timed(|| all.send(&socket));
     sent?;
-    rows.push(NAME, "removal", took);
+    let (done, policy) = timed(|| firewall.remove());
+    done?;
+    rows.push(NAME, "no firewall", policy);
+    rows.push(NAME, "removal", policy + took);
     Ok(())
 }

@@ -70,8 +70,7 @@ fn of_size(size: usize, rounds: usize) -> Res<News> {
     let host = Host::new(&format!("news{size}"), size, document)?;
     let agent = host.start()?;
     agent.ready()?;
-    // The gateway of the namespace answers no ARP, so that the agent calls its state degraded in time.
-    agent.wait_for("a fetch", |status| !status.source.fetches.is_empty())?;
+    agent.quiet()?;
     let mut news = News {
         prefixes: size,
         from_kick: Samples::default(),

@@ -26,14 +26,15 @@ machines. State files lie on a tmpfs.
 
 | contender | work |
 |---|---|
-| floor | the same netlink messages, prepared beforehand and sent raw; for the pass without changes a raw dump of the table. Nothing is compared, verified or stored. |
+| floor | the same netlink messages, prepared beforehand and sent raw, those of the firewall as a replayed record; for the pass without changes a raw dump of the table. Nothing is compared, verified or stored. |
 | trailblazer | the pass as a function call: source, guard, plan, apply, verify, journal, and the firewall of the host role |
 | process | the same in a process of its own, from fork to exit |
 | `ip -batch` | one line for each prefix; `route replace` of all prefixes for the pass without changes |
+| ip and nft | the same script with `nft -f` first, which replaces the table of a pass in one transaction |
 | BIRD 2 | a running daemon with static routes, from `birdc configure` until the table holds the routes |
 
-The floor, `ip` and BIRD install routes alone. A pass of trailblazer also installs and verifies policy \
-rules and the firewall.
+`ip -batch` and BIRD install routes alone. A pass of trailblazer also installs and verifies policy \
+rules and the firewall; the floor has both, and verifies nothing.
 
 ";
 

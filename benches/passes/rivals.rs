@@ -1,4 +1,4 @@
-//! The usual tools: `ip -batch`, and BIRD 2 with static routes.
+//! The usual tools: `ip -batch`, alone and with `nft -f`, and BIRD 2 with static routes.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -35,7 +35,9 @@ impl Rivals {
 
     /// The whole life of each.
     pub fn live(&self, subject: &Subject, rows: &mut Rows) -> Res<()> {
-        ip(subject, rows)?;
+        ip(subject, rows, "ip -batch", None)?;
+        arena::settle(subject.size());
+        ip(subject, rows, "ip and nft", Some(subject.ruleset()))?;
         arena::settle(subject.size());
         if self.bird {
             bird(subject, rows)?;
@@ -51,8 +53,8 @@ fn gateway(prefix: &IpNet) -> &'static str {
     }
 }
 
-fn ip(subject: &Subject, rows: &mut Rows) -> Res<()> {
-    const NAME: &str = "ip -batch";
+/// The life of a script with `ip`; with `nft` too if there is a ruleset, as a pass installs one.
+fn ip(subject: &Subject, rows: &mut Rows, name: &'static str, rules: Option<&str>) -> Res<()> {
     let table = subject.table();
     let file = subject.directory().join("ip.batch");
     let path = file.to_string_lossy().into_owned();
@@ -67,10 +69,19 @@ fn ip(subject: &Subject, rows: &mut Rows) -> Res<()> {
         })
     };
     let prefixes = documents::prefixes(subject.size());
+    let ruleset = subject.directory().join("rules.nft");
+    std::fs::write(&ruleset, rules.unwrap_or_default())?;
+    let ruleset = ruleset.to_string_lossy().into_owned();
+    let has_changed = |operation| rules.is_some() && operation != "one more";
     let mut run = |operation, verb: &str, prefixes: &[IpNet]| -> Res<()> {
         std::fs::write(&file, lines(verb, prefixes))?;
-        let (done, took) = timed(|| arena::command("ip", &["-batch", &path]));
-        rows.push(NAME, operation, took);
+        let (done, took) = timed(|| -> Res<()> {
+            if has_changed(operation) {
+                arena::command("nft", &["-f", &ruleset])?;
+            }
+            arena::command("ip", &["-batch", &path])
+        });
+        rows.push(name, operation, took);
         done
     };
     run("first", "add", &prefixes)?;
@@ -80,9 +91,13 @@ fn ip(subject: &Subject, rows: &mut Rows) -> Res<()> {
     let table = table.to_string();
     let (done, took) = timed(|| -> Res<()> {
         arena::command("ip", &["-4", "route", "flush", "table", &table])?;
-        arena::command("ip", &["-6", "route", "flush", "table", &table])
+        arena::command("ip", &["-6", "route", "flush", "table", &table])?;
+        match rules {
+            Some(_) => arena::command("nft", &["delete", "table", "inet", "trailblazer"]),
+            None => Ok(()),
+        }
     });
-    rows.push(NAME, "removal", took);
+    rows.push(name, "removal", took);
     done
 }
 

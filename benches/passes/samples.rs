@@ -91,7 +91,14 @@ impl Rows {
 /// The operations of every contender, in order.
 pub const OPERATIONS: [&str; 4] = ["first", "no-op", "one more", "removal"];
 /// The contenders, best known last.
-pub const CONTENDERS: [&str; 5] = ["floor", "trailblazer", "process", "ip -batch", "BIRD 2"];
+pub const CONTENDERS: [&str; 6] = [
+    "floor",
+    "trailblazer",
+    "process",
+    "ip -batch",
+    "ip and nft",
+    "BIRD 2",
+];
 
 /// All sizes.
 #[derive(Debug, Default)]
@@ -121,8 +128,8 @@ impl Table {
             let stages = [
                 "observe", "source", "guard", "plan", "store", "apply", "verify",
             ];
-            for (kind, name) in [("stages of first", "first"), ("stages of no-op", "no-op")] {
-                text.push_str(&format!("{:>8}  {kind}:", ""));
+            for name in ["first", "no-op", "one more"] {
+                text.push_str(&format!("{:>8}  stages of {name}:", ""));
                 for stage in stages {
                     let samples = rows.get(name, stage);
                     if !samples.0.is_empty() {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use rtnetlink::sys::{Socket, protocols::NETLINK_ROUTE};
 use trailblazer::apply::apply;
 use trailblazer::config::{Config, Role, parse};
+use trailblazer::firewall::{BackendKind, ObservedFirewall, SavedRules};
 use trailblazer::kernel::Kernel;
 use trailblazer::objects::Route;
 use trailblazer::ownership::{Numbers, Ownership};
@@ -34,6 +35,8 @@ pub struct Subject {
     before: String,
     after: String,
     template: Option<Route>,
+    rules: SavedRules,
+    ruleset: String,
 }
 
 impl Subject {
@@ -79,6 +82,8 @@ impl Subject {
             before,
             after,
             template: None,
+            rules: SavedRules::default(),
+            ruleset: String::new(),
         })
     }
 
@@ -106,6 +111,16 @@ impl Subject {
             .expect("a first installation went before");
         route.key.dst = documents::another(self.size);
         route
+    }
+
+    /// The record of the firewall after the last first installation.
+    pub fn rules(&self) -> &SavedRules {
+        &self.rules
+    }
+
+    /// The same as a file for `nft -f` that replaces our table.
+    pub fn ruleset(&self) -> &str {
+        &self.ruleset
     }
 
     /// Forgets every pass, and publishes the first document.
@@ -147,7 +162,7 @@ impl Subject {
     pub fn remove(&self) -> Res<Plan> {
         let ownership = Ownership::new(Numbers::of(&self.config), []);
         let mut kernel = Kernel::open()?;
-        let kinds = [trailblazer::firewall::BackendKind::Nftables];
+        let kinds = [BackendKind::Nftables];
         let observed = kernel.observe(&ownership, &kinds)?;
         let steps = plan(&Goal::nothing(), &observed, &ownership);
         apply(&steps, &mut kernel, &ownership, None, &mut || {})?;
@@ -179,6 +194,9 @@ impl Subject {
         for (stage, spent) in &first.stages {
             rows.push("first", stage, milliseconds(*spent));
         }
+        self.rules = present_rules()?;
+        let table = arena::programs::output("nft", &["list", "table", "inet", "trailblazer"])?;
+        self.ruleset = format!("table inet trailblazer\ndelete table inet trailblazer\n{table}");
         let routes = first.aggregated.ipv4 + first.aggregated.ipv6;
         if routes != self.size {
             return Err(format!("{} prefixes became {routes} routes", self.size).into());
@@ -193,6 +211,9 @@ impl Subject {
         let (change, took) = self.pass(Outcome::Changed)?;
         messages.push((change.plan.steps.len(), watcher.count()?));
         rows.push(NAME, "one more", took);
+        for (stage, spent) in &change.stages {
+            rows.push("one more", stage, milliseconds(*spent));
+        }
         let (removed, took) = timed(|| self.remove());
         removed?;
         rows.push(NAME, "removal", took);
@@ -252,6 +273,14 @@ impl Subject {
         } else {
             Err(format!("the binary ended with {status}").into())
         }
+    }
+}
+
+/// The rules of our table as they are in the kernel.
+fn present_rules() -> Res<SavedRules> {
+    match Kernel::open()?.firewall(BackendKind::Nftables).observe()? {
+        ObservedFirewall::Owned(owned) => Ok(owned.snapshot),
+        other => Err(format!("no rules of ours: {other:?}").into()),
     }
 }
 
