@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 48] = [
+const PURE: [&str; 49] = [
     "words",
     "types",
     "degraded",
@@ -50,6 +50,7 @@ const PURE: [&str; 48] = [
     "vpc/observed",
     "vpc/plan",
     "vpc/quota",
+    "vpc/refused",
     "vpc/routes",
     "vpc/step",
     "vpc/summary",

@@ -5,13 +5,14 @@ use ipnet::IpNet;
 use super::documents::{self, Documents, Ground};
 use super::gather::Gathered;
 use super::instance;
+use super::memory::Memory;
 use super::persist::{store_documents, store_silences};
 use super::report::Laps;
 use super::{FetchOutcome, Job, Options, PassError};
 use crate::config::{Config, Role};
 use crate::guard::{Environment, Judgement};
 use crate::notes::Notes;
-use crate::state::error::StateError;
+use crate::state::error::StateFault;
 use crate::state::store::Store;
 use crate::types::{METADATA, PerFamily};
 
@@ -31,7 +32,8 @@ pub struct Place<'p> {
     pub vpc_cidrs: Vec<IpNet>,
 }
 
-/// Lets the guard judge gathered answers. The settings name their regions, without `auto`.
+/// Lets the guard judge gathered answers. The settings name their regions, without `auto`. `memory` has
+/// the documents that the disk has refused.
 ///
 /// # Errors
 /// The guard state can't be read, or `--accept` names another document. Nothing may be changed then.
@@ -40,6 +42,7 @@ pub fn judge_elsewhere(
     options: &Options,
     gathered: Gathered,
     place: Place<'_>,
+    memory: &mut Memory,
 ) -> Result<Elsewhere, PassError> {
     let job = Job {
         config,
@@ -67,7 +70,8 @@ pub fn judge_elsewhere(
     };
     let answers = (gathered.source, gathered.read_ahead);
     let mut laps = Laps::start();
-    let (documents, mut more) = documents::find(job, &store, &ground, answers, None, &mut laps)?;
+    let (documents, mut more) =
+        documents::find(job, &store, &ground, answers, Some(memory), &mut laps)?;
     notes.append(&mut more);
     Ok(Elsewhere { documents, notes })
 }
@@ -83,19 +87,31 @@ impl Elsewhere {
         &self.documents.fetch
     }
 
-    /// The reason for which the memory of withdrawn prefixes cannot be read.
-    pub fn unreadable(&self) -> Option<&str> {
-        let fault = self.documents.on_disk.unreadable.as_ref()?;
-        Some(&fault.reason)
-    }
-
-    /// Stores the documents. Returns notes about failures without consequences.
+    /// Stores the documents; `memory` keeps those that the disk refuses, for the next pass of this
+    /// process. A dry run stores nothing. Returns notes about failures without consequences.
     ///
     /// # Errors
-    /// The disk refuses.
-    pub fn store(&self, config: &Config, options: &Options) -> Result<Notes, StateError> {
+    /// The record of withdrawn prefixes is not on disk, so that no prefix may be withdrawn. A record that
+    /// cannot be read is not replaced: the record may be readable later.
+    pub fn store(
+        &self,
+        config: &Config,
+        options: &Options,
+        memory: &mut Memory,
+    ) -> Result<Notes, StateFault> {
+        if let Some(unreadable) = &self.documents.on_disk.unreadable {
+            return Err(unreadable.clone());
+        }
+        if !options.mode.writes() {
+            return Ok(Notes::default());
+        }
         let store = Store::open(&config.source.state_dir).with_sync(options.sync);
-        store_documents(&store, &self.documents)
+        let stored = store_documents(&store, &self.documents);
+        memory.keep_unstored(match stored {
+            Ok(_) => None,
+            Err(_) => self.documents.unstored(),
+        });
+        stored.map_err(|error| StateFault::from(&error))
     }
 
     /// Ends a pass that brought everything else about.

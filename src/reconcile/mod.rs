@@ -65,7 +65,7 @@ pub use in_force::InForce;
 pub use memory::Memory;
 pub use options::{Asking, Cause, Mode, Options, Watched};
 pub use progress::{PROGRESS, remarked};
-pub use report::{FetchOutcome, Outcome, Report};
+pub use report::{FetchOutcome, Outcome, Report, state_fault};
 pub use shut::shut;
 pub use view::{BackendChoice, Firewalls, View};
 

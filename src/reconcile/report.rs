@@ -172,6 +172,17 @@ pub struct Report {
     judged: bool,
 }
 
+/// A fault of the state dir as a missing part. No other part waits for the disk.
+pub fn state_fault(fault: impl Into<StateFault>) -> Degradation {
+    const HARMLESS: &str = "only withdrawals of prefixes wait";
+    let StateFault { reason, advice } = fault.into();
+    let advice = match advice {
+        "" => HARMLESS.to_owned(),
+        advice => format!("{advice}; {HARMLESS}"),
+    };
+    Degradation::new(Part::State, None, reason).with_advice(advice)
+}
+
 impl Report {
     /// An empty report.
     pub fn new(role: Role, mode: Mode) -> Self {
@@ -256,13 +267,7 @@ impl Report {
 
     /// Adds a fault of the state dir.
     pub(super) fn degrade_state(&mut self, fault: impl Into<StateFault>) {
-        const HARMLESS: &str = "only withdrawals of prefixes wait";
-        let StateFault { reason, advice } = fault.into();
-        let advice = match advice {
-            "" => HARMLESS.to_owned(),
-            advice => format!("{advice}; {HARMLESS}"),
-        };
-        self.degrade(&[Degradation::new(Part::State, None, reason).with_advice(advice)]);
+        self.degrade(&[state_fault(fault)]);
     }
 
     /// The exit code for scripts: a missing part is a failure, unless steps are pending or held.

@@ -40,6 +40,8 @@ pub struct PlaneGoal {
     pub headroom: f64,
     pub quota: u32,
     pub floor: u64,
+    /// True if no prefix may be withdrawn: the record of withdrawn prefixes is not on disk.
+    pub frozen: bool,
 }
 
 impl PlaneGoal {
@@ -77,6 +79,7 @@ impl PlaneGoal {
             headroom: plane.headroom,
             quota: plane.quota,
             floor: plane.floor,
+            frozen: false,
         })
     }
 

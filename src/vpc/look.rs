@@ -1,14 +1,20 @@
 //! The first stages of a pass: the answers of EC2 and of the source, and the judgement of the documents.
 
 use super::apply::Waits;
+use super::drift::Left;
 use super::ec2::Ec2;
 use super::error::VpcError;
+use super::objects::RouteTarget;
 use super::observe::{EntryCache, observe};
 use super::observed::ObservedPlane;
-use super::routes::Ledger;
+use super::refused::Refused;
+use super::routes::{self, Ledger};
 use crate::config::{Config, PlaneMode, Role};
-use crate::reconcile::{Elsewhere, Gathered, Options, PassError, Place, gather, judge_elsewhere};
+use crate::reconcile::{
+    Elsewhere, Gathered, Memory, Options, PassError, Place, gather, judge_elsewhere,
+};
 use crate::source::child::Asker;
+use crate::types::{Family, PerFamily};
 
 /// The memory of an agent between passes.
 #[derive(Debug, Default)]
@@ -17,6 +23,12 @@ pub struct PassMemory {
     pub waits: Waits,
     /// The process that asks the source; `None` for this one.
     pub asker: Option<Asker>,
+    /// Documents that the disk has refused, and the selection of the last one.
+    pub documents: Memory,
+    /// The ledger of `mode = "routes"`, if the disk has refused it.
+    pub ledger: Option<Refused<Ledger>>,
+    /// The lists as left, if the disk has refused them.
+    pub left: Option<Refused<PerFamily<Option<Left>>>>,
 }
 
 /// Asks the source and EC2 at the same time.
@@ -37,7 +49,7 @@ pub async fn ask(
 }
 
 /// Lets the guard judge the answers of the source, beside our prefixes in force: those of our lists, or
-/// of the ledger.
+/// of the routes that are ours.
 ///
 /// # Errors
 /// The guard state can't be read, or `--accept` names another document.
@@ -47,16 +59,20 @@ pub fn judge(
     gathered: Gathered,
     observed: &ObservedPlane,
     ledger: Option<&Ledger>,
+    memory: &mut Memory,
 ) -> Result<Elsewhere, PassError> {
     let present = match config.vpc_plane.mode {
         PlaneMode::PrefixList => observed.prefixes(),
-        PlaneMode::Routes => ledger
-            .map(|ledger| ledger.present(&observed.tables))
-            .unwrap_or_default(),
+        PlaneMode::Routes => {
+            let targets = Family::ALL.into_iter();
+            let targets = targets.filter_map(|it| config.vpc_plane.target.get(it).as_deref());
+            let targets: Vec<RouteTarget> = targets.filter_map(RouteTarget::from_id).collect();
+            routes::present(&observed.tables, ledger, &targets)
+        }
     };
     let place = Place {
         present: &present,
         vpc_cidrs: observed.vpc_cidrs(),
     };
-    judge_elsewhere(config, options, gathered, place)
+    judge_elsewhere(config, options, gathered, place, memory)
 }

@@ -19,6 +19,8 @@ pub mod observed;
 pub mod pass;
 pub mod plan;
 pub mod quota;
+mod records;
+pub mod refused;
 pub mod report;
 pub mod routes;
 pub mod session;

@@ -19,12 +19,10 @@ use super::step::{KnownLists, Step};
 use super::summary::PlaneSummary;
 use crate::clock;
 use crate::config::{Config, PlaneMode};
-use crate::degraded::{self, Degradation, Part};
-use crate::journal::{Journal, PassId, Record};
+use crate::degraded::Part;
+use crate::journal::{Journal, PassId};
 use crate::random;
 use crate::reconcile::{Elsewhere, LOCK_WAIT, Options};
-use crate::state::StateFile;
-use crate::state::error::{ReadError, StateError};
 use crate::state::lock::PassLock;
 use crate::state::store::Store;
 use crate::types::{Family, PerFamily};
@@ -50,6 +48,8 @@ pub async fn pass(
         journal: Journal::new(&config.source.state_dir).with_sync(options.sync),
         id: PassId::new(Timestamp::now()),
         ledger: None,
+        stored_ledger: None,
+        ledger_unreadable: false,
         report: VpcReport::new(options.mode),
     };
     let (started, before) = (Instant::now(), ec2.sent());
@@ -62,49 +62,54 @@ pub async fn pass(
 }
 
 /// The ledgers of a plan, see [`routes::RoutesPlan`].
-struct Ledgers {
-    before: Ledger,
-    after: Ledger,
+pub(super) struct Ledgers {
+    pub before: Ledger,
+    pub after: Ledger,
 }
 
-struct Pass<'p> {
+pub(super) struct Pass<'p> {
     ec2: Ec2,
-    config: &'p Config,
-    options: &'p Options,
-    memory: &'p mut PassMemory,
-    store: Store,
-    journal: Journal,
-    id: PassId,
-    /// The ledger of `mode = "routes"`, as stored.
-    ledger: Option<Ledger>,
-    report: VpcReport,
+    pub(super) config: &'p Config,
+    pub(super) options: &'p Options,
+    pub(super) memory: &'p mut PassMemory,
+    pub(super) store: Store,
+    pub(super) journal: Journal,
+    pub(super) id: PassId,
+    /// The ledger of `mode = "routes"`.
+    pub(super) ledger: Option<Ledger>,
+    /// The ledger as on disk.
+    pub(super) stored_ledger: Option<Ledger>,
+    /// True if the ledger may be on disk and cannot be read: it is not replaced.
+    pub(super) ledger_unreadable: bool,
+    pub(super) report: VpcReport,
 }
 
 impl Pass<'_> {
     async fn run(&mut self) -> Result<(), VpcError> {
         let plane = &self.config.vpc_plane;
-        let lock = self.lock()?;
+        let _lock = self.lock()?;
         let asking = ask(&self.ec2, self.config, self.options, self.memory);
         let (gathered, observed) = asking.await?;
         self.report.fetch_took = gathered.took();
         self.report.plane = Some(PlaneSummary::of(&observed, plane));
-        let ledger = self.read_ledger();
-        let known = ledger.as_ref().ok().and_then(Option::as_ref);
-        let judged = judge(self.config, self.options, gathered, &observed, known)?;
+        self.read_ledger();
+        let judged = judge(
+            self.config,
+            self.options,
+            gathered,
+            &observed,
+            self.ledger.as_ref(),
+            &mut self.memory.documents,
+        )?;
         self.take(&judged);
-        if self.options.mode.writes() && lock.is_some() {
-            match judged.store(self.config, self.options) {
-                Ok(mut notes) => self.report.notes.append(&mut notes),
-                Err(error) => self.degrade_state(error.to_string()),
-            }
-        }
+        let stored = self.store_documents(&judged);
         let in_force = !judged.judgement().nothing_in_force;
         let goal = PlaneGoal::new(plane, &judged.judgement().ranges).filter(|_| in_force);
-        let Some(goal) = goal else {
+        let Some(mut goal) = goal else {
             return Ok(judged.complain()?);
         };
-        self.ledger = ledger?;
-        self.reach(&goal, observed).await
+        goal.frozen = !stored || self.ledger_unreadable;
+        self.reach(goal, observed).await
     }
 
     /// Takes the lock, unless nothing is written.
@@ -115,7 +120,7 @@ impl Pass<'_> {
         let cause = self.options.cause.as_str();
         let lock = PassLock::acquire(self.store.directory(), cause, LOCK_WAIT)?;
         if let Some(failure) = lock.failure() {
-            self.degrade_state(failure.to_string());
+            self.degrade_state(failure);
         }
         self.report.notes.extend(lock.warning().map(str::to_owned));
         Ok(Some(lock))
@@ -127,29 +132,28 @@ impl Pass<'_> {
         self.report
             .notes
             .extend(judged.notes.texts().map(str::to_owned));
-        if let Some(why) = judged.unreadable() {
-            self.degrade_state(why.to_owned());
-        }
     }
 
     /// Plans and applies until nothing is left to do.
     async fn reach(
         &mut self,
-        goal: &PlaneGoal,
+        mut goal: PlaneGoal,
         mut observed: ObservedPlane,
     ) -> Result<(), VpcError> {
-        let left: PerFamily<Option<Left>> =
-            self.store.read_json(StateFile::Vpc).unwrap_or_default();
+        let left = self.read_left();
         let mut contended = None;
         let seed = random::number();
         for _ in 0..PLANS {
-            let (planned, ledgers) = self.plan(goal, &observed, &left);
+            let (mut planned, ledgers) = self.plan(&goal, &observed, &left);
+            if !planned.steps.is_empty() && !self.write_ahead(ledgers.as_ref()) && !goal.frozen {
+                goal.frozen = true;
+                planned = self.plan(&goal, &observed, &left).0;
+            }
             self.report.take_plan(&planned);
             if planned.steps.is_empty() || !self.options.mode.writes() {
                 self.remember(&observed, ledgers);
                 return end(&planned, Vec::new());
             }
-            self.write_ahead(ledgers.as_ref())?;
             self.write_begin();
             let applier = Applier::new(&self.ec2, &observed, goal.floor, self.memory.waits);
             let mut applier = applier.with_seed(seed);
@@ -158,7 +162,7 @@ impl Pass<'_> {
             match ending {
                 Ending::Done(failures) => {
                     let known = applier.into_lists();
-                    let verified = self.verify(goal, &left, planned, failures, &known);
+                    let verified = self.verify(&goal, &left, planned, failures, &known);
                     let Some(more) = verified.await? else {
                         return Ok(());
                     };
@@ -181,18 +185,6 @@ impl Pass<'_> {
         }
     }
 
-    /// The ledger of `mode = "routes"`. A lost one is `None`: then the tag of the table decides.
-    fn read_ledger(&self) -> Result<Option<Ledger>, StateError> {
-        if self.config.vpc_plane.mode == PlaneMode::PrefixList {
-            return Ok(None);
-        }
-        match self.store.read_json(StateFile::VpcRoutes) {
-            Ok(ledger) => Ok(Some(ledger)),
-            Err(ReadError::Unreadable(fault)) => Err(fault),
-            Err(_) => Ok(None),
-        }
-    }
-
     /// Plans by the mode. The ledgers are those of `mode = "routes"`.
     fn plan(
         &self,
@@ -211,21 +203,6 @@ impl Pass<'_> {
                 (planned.plan, Some(ledgers))
             }
         }
-    }
-
-    /// Stores the routes that are about to be ours: a route that no ledger knows could never be
-    /// deleted.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    fn write_ahead(&mut self, ledgers: Option<&Ledgers>) -> Result<(), VpcError> {
-        if let Some(ledgers) = ledgers {
-            self.store.create_directory()?;
-            self.store
-                .write_json(StateFile::VpcRoutes, &ledgers.before)?;
-            self.ledger = Some(ledgers.before.clone());
-        }
-        Ok(())
     }
 
     fn memory_of<'m>(&self, left: &'m PerFamily<Option<Left>>) -> Memory<'m> {
@@ -283,82 +260,6 @@ impl Pass<'_> {
             tokio::time::sleep(self.memory.waits.read_again).await;
         }
     }
-
-    /// Remembers the lists as they are now, to find later changes of other programs.
-    fn remember(&mut self, observed: &ObservedPlane, ledgers: Option<Ledgers>) {
-        if !self.options.mode.writes() {
-            return;
-        }
-        if let Some(ledgers) = ledgers {
-            let written = self.store.write_json(StateFile::VpcRoutes, &ledgers.after);
-            return self.tolerate(written);
-        }
-        if self.config.vpc_plane.mode == PlaneMode::Routes {
-            return;
-        }
-        let now = PerFamily::from_fn(|family| observed.lists.get(family).ours().and_then(Left::of));
-        let before: Option<PerFamily<Option<Left>>> = self.store.read_json(StateFile::Vpc).ok();
-        if before.as_ref() != Some(&now) {
-            let written = self.store.write_json(StateFile::Vpc, &now);
-            self.tolerate(written);
-        }
-    }
-
-    fn tolerate(&mut self, written: Result<(), StateError>) {
-        if let Err(error) = written {
-            self.degrade_state(error.to_string());
-        }
-    }
-
-    /// A fault of the state dir holds up no change.
-    fn degrade_state(&mut self, reason: String) {
-        let missing = Degradation::new(Part::State, None, reason);
-        degraded::merge(&mut self.report.degraded, [missing]);
-    }
-
-    fn write_begin(&mut self) {
-        let cause = self.options.cause.as_str();
-        let record = Record::begin(Timestamp::now(), self.id.clone(), cause);
-        let written = self.journal.append(&filled(record, &self.report));
-        self.tolerate(written);
-    }
-
-    fn write_end(&mut self) {
-        let quiet = self.options.watched.is_some() && self.report.outcome.exit_code() == 0;
-        if !self.options.mode.writes() || quiet && self.report.steps.is_empty() {
-            return;
-        }
-        let report = &self.report;
-        let record = Record::end(
-            Timestamp::now(),
-            self.id.clone(),
-            self.options.cause.as_str(),
-            report.outcome.as_str(),
-            report.duration,
-        );
-        let degraded = report.degraded.iter();
-        let degraded = degraded.filter_map(|missing| serde_json::to_value(missing).ok());
-        let record = filled(record, report)
-            .with_degraded(degraded)
-            .with_hold(report.held_digest().map(str::to_owned))
-            .with_error(report.error.clone());
-        let written = self.journal.append(&record);
-        self.tolerate(written);
-    }
-}
-
-/// The lines of the plan, and its words about parts without steps, for the journal.
-fn filled(record: Record, report: &VpcReport) -> Record {
-    let verdicts = report.verdicts.iter();
-    let verdicts = verdicts.filter_map(|verdict| serde_json::to_value(verdict).ok());
-    let of = |guard: &'static str, level: &'static str| move |message: &String| serde_json::json!({"guard": guard, "level": level, "message": message});
-    let holds = report.holds.iter().map(of("vpc", "hold"));
-    let drift = report.drift.iter().map(of("drift", "note"));
-    let verdicts: Vec<_> = verdicts.chain(holds).chain(drift).collect();
-    record
-        .with_steps(report.steps.iter().map(Step::to_json))
-        .with_sync_token(report.sync_token.map(|token| token.0))
-        .with_verdicts(verdicts)
 }
 
 /// True if another writer has changed a list since the changes of this one.

@@ -113,6 +113,7 @@ impl Planner<'_> {
         let is_led = before == (plan.steps.len(), plan.holds.len());
         if let Found::Ours(list) = found
             && is_led
+            && !self.goal.frozen
             && !plan.steps.iter().any(|step| step.family() == self.family)
         {
             let steps = spares::steps(self.goal, self.family, list, self.observed);
@@ -143,7 +144,7 @@ impl Planner<'_> {
         let size = list.list.max_entries.unwrap_or(0);
         let present = list.cidrs();
         let wanted: BTreeSet<IpNet> = self.wanted.entries.iter().map(|it| it.cidr).collect();
-        let kept = |prefix: &&IpNet| self.wanted.kept.intersects(prefix);
+        let kept = |prefix: &&IpNet| self.goal.frozen || self.wanted.kept.intersects(prefix);
         let entries = self.wanted.entries.iter();
         let add: Vec<Entry> = entries
             .filter(|entry| !present.contains(&entry.cidr))

@@ -1,8 +1,9 @@
 //! `mode = "routes"`: one route for each prefix in each table.
 //!
 //! EC2's routes have no tags, so a ledger in the state dir says which ones are ours. A tag of the
-//! table has a hash of the ledger: a writer without a ledger takes over the routes to the target if
-//! they have this very hash, and deletes nothing otherwise.
+//! table has a hash of the ledger: a writer without a ledger, or with one that the disk has refused to
+//! bring up to date, takes over the routes to the target if they have this very hash. Without a ledger
+//! nothing is deleted otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,23 +38,26 @@ const NAMED: usize = 3;
 #[serde(transparent)]
 pub struct Ledger(pub BTreeMap<RouteTableId, BTreeSet<IpNet>>);
 
-impl Ledger {
-    /// The destinations of our routes in the tables.
-    pub fn present(&self, tables: &[RouteTable]) -> PerFamily<Vec<IpNet>> {
-        let mut found = BTreeSet::new();
-        for table in tables {
-            let ours = self.0.get(&table.id).into_iter().flatten();
-            found.extend(ours.filter(|prefix| {
-                table
-                    .route_to(&RouteDestination::Prefix(**prefix))
-                    .is_some()
-            }));
-        }
-        PerFamily::from_fn(|family| {
-            let of_family = |prefix: &&IpNet| Family::of_net(prefix) == family;
-            found.iter().filter(of_family).copied().collect()
-        })
+/// The destinations of our routes in the tables.
+pub fn present(
+    tables: &[RouteTable],
+    ledger: Option<&Ledger>,
+    targets: &[RouteTarget],
+) -> PerFamily<Vec<IpNet>> {
+    let mut found = BTreeSet::new();
+    for table in tables {
+        let Owned::Known(mut ours) = owned(table, ledger, targets, &BTreeSet::new()) else {
+            continue;
+        };
+        let is_there =
+            |prefix: &IpNet| table.route_to(&RouteDestination::Prefix(*prefix)).is_some();
+        ours.retain(is_there);
+        found.append(&mut ours);
     }
+    PerFamily::from_fn(|family| {
+        let of_family = |prefix: &&IpNet| Family::of_net(prefix) == family;
+        found.iter().filter(of_family).copied().collect()
+    })
 }
 
 /// The hash of a table's routes.
@@ -91,21 +95,42 @@ pub enum Owned {
     Unknown,
 }
 
-/// Finds our routes: by the ledger, else by the tag of the table.
-pub fn owned(table: &RouteTable, ledger: Option<&Ledger>, targets: &[RouteTarget]) -> Owned {
-    if let Some(known) = ledger.and_then(|ledger| ledger.0.get(&table.id)) {
+/// Finds our routes: by the ledger, else by the tag of the table. `wanted` has the prefixes of the
+/// document.
+///
+/// A ledger that differs from the tag is out of date: the disk has refused the ledger of a later pass,
+/// which has added routes and deleted none. Its routes are found by the tag.
+pub fn owned(
+    table: &RouteTable,
+    ledger: Option<&Ledger>,
+    targets: &[RouteTarget],
+    wanted: &BTreeSet<IpNet>,
+) -> Owned {
+    let known = ledger.and_then(|ledger| ledger.0.get(&table.id));
+    let Some(tag) = table.tags.get(HASH) else {
+        return Owned::Known(known.cloned().unwrap_or_default());
+    };
+    if let Some(known) = known
+        && hash(known) == *tag
+    {
         return Owned::Known(known.clone());
     }
-    let Some(tag) = table.tags.get(HASH) else {
-        return Owned::Known(BTreeSet::new());
-    };
     let routes = table.routes.iter();
     let to_target = routes.filter(|route| targets.iter().any(|target| route.leads_to(target)));
     let candidates: BTreeSet<IpNet> = to_target.filter_map(prefix_of).collect();
-    match hash(&candidates) == *tag {
-        true => Owned::Known(candidates),
-        false => Owned::Unknown,
+    if hash(&candidates) == *tag {
+        return Owned::Known(candidates);
     }
+    let Some(known) = known else {
+        return Owned::Unknown;
+    };
+    // Beside routes of others to the same target.
+    let added = candidates.intersection(wanted);
+    let later: BTreeSet<IpNet> = known.iter().chain(added).copied().collect();
+    Owned::Known(match hash(&later) == *tag {
+        true => later,
+        false => known.clone(),
+    })
 }
 
 /// The plan, and the ledgers to store before the first step and after the last.
@@ -126,6 +151,10 @@ pub fn plan(goal: &PlaneGoal, observed: &ObservedPlane, ledger: Option<&Ledger>)
         .filter_map(|family| goal.families.get(family).as_ref())
         .map(|wanted| wanted.target.clone())
         .collect();
+    let families = Family::ALL.into_iter();
+    let families = families.filter_map(|family| goal.families.get(family).as_ref());
+    let entries = families.flat_map(|wanted| &wanted.entries);
+    let wanted: BTreeSet<IpNet> = entries.map(|entry| entry.cidr).collect();
     for table in &observed.tables {
         let mut planner = Planner {
             goal,
@@ -136,7 +165,7 @@ pub fn plan(goal: &PlaneGoal, observed: &ObservedPlane, ledger: Option<&Ledger>)
             deletes: Vec::new(),
             may_delete: true,
         };
-        match owned(table, ledger, &targets) {
+        match owned(table, ledger, &targets, &wanted) {
             Owned::Known(ours) => planner.ours = ours,
             Owned::Unknown => {
                 planner.may_delete = false;
@@ -241,7 +270,7 @@ impl Planner<'_> {
         }
         let gone = ours.iter().filter(|prefix| {
             let kept = wanted.kept.intersects(prefix) && present.contains_key(prefix);
-            !prefixes.contains(prefix) && !kept
+            !self.goal.frozen && !prefixes.contains(prefix) && !kept
         });
         let gone: Vec<IpNet> = gone.copied().collect();
         let usage = Usage::of(self.table, family, self.observed);

@@ -73,7 +73,7 @@ pub struct Paced {
 pub enum Stop {
     /// Before a call.
     Call,
-    End(Box<VpcReport>, PassMemory),
+    End(Box<VpcReport>, Box<PassMemory>),
 }
 
 impl Paced {
@@ -99,7 +99,9 @@ impl Paced {
             self.gate.set(Position::Granted);
         }
         poll_fn(|context| match self.future.as_mut().poll(context) {
-            Poll::Ready((report, memory)) => Poll::Ready(Stop::End(Box::new(report), memory)),
+            Poll::Ready((report, memory)) => {
+                Poll::Ready(Stop::End(Box::new(report), Box::new(memory)))
+            }
             Poll::Pending if self.gate.is(&Position::Waiting) => Poll::Ready(Stop::Call),
             Poll::Pending => Poll::Pending,
         })

@@ -155,7 +155,7 @@ impl Scene {
             _ if death == Death::AfterCall => self.left(index),
             Stop::Call => self.passes[index] = Some(pass),
             Stop::End(report, memory) => {
-                self.memories[index] = memory;
+                self.memories[index] = *memory;
                 self.left(index);
                 self.ended(index, &report);
                 self.reports.push(*report);

@@ -5,5 +5,6 @@
 
 mod agent;
 mod bad_input;
+mod disk;
 mod reload;
 mod world;

@@ -96,6 +96,10 @@ impl Agent {
             (Some(_), true) if report.without_document => self.retry.clear(),
             _ => self.retry.failed(ended.ended, random::fraction()),
         }
+        if report.without_document && !ended.asked {
+            // The state dir was removed, and with it the document: only the source has another one.
+            self.schedule.bring_forward(ended.ended);
+        }
         if drifted {
             // The time in force ended at an unknown moment before this pass.
             let reason = "another program had changed lists or routes".to_owned();

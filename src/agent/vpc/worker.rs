@@ -151,6 +151,7 @@ impl Worker {
         if options.cause == Cause::Resync {
             // A resync reads everything anew.
             self.memory.entries = EntryCache::default();
+            self.memory.documents.forget();
         }
         if let Err(error) = self.open(&config).await {
             return VpcReport::failed(options.mode, &error);
@@ -170,6 +171,7 @@ impl Worker {
             entries,
             waits: self.memory.waits,
             asker: Some(self.asker.clone()),
+            ..PassMemory::default()
         }
     }
 
@@ -181,7 +183,8 @@ impl Worker {
         self.session = match same {
             Some(session) => Some(session),
             None => {
-                self.memory = PassMemory::default();
+                // Values that the disk has refused outlive the settings.
+                self.memory.entries = EntryCache::default();
                 Some((Arc::clone(config), Session::open(config).await?))
             }
         };

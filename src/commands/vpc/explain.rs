@@ -89,7 +89,8 @@ pub(super) async fn look(
     let ec2 = session.ec2.for_pass();
     let mut memory = PassMemory::default();
     let (gathered, observed) = ask(&ec2, config, &options, &mut memory).await?;
-    let judged = judge(config, &options, gathered, &observed, None)?;
+    let documents = &mut memory.documents;
+    let judged = judge(config, &options, gathered, &observed, None, documents)?;
     let judgement = judged.judgement();
     let ranges = match judgement.nothing_in_force {
         true => RangeSet::default(),

@@ -1,0 +1,176 @@
+//! The state dir and the journal of a pass. No fault of the disk holds up an addition: the pass leaves
+//! out withdrawals alone, and says so.
+
+use jiff::Timestamp;
+
+use super::drift::Left;
+use super::observed::ObservedPlane;
+use super::pass::{Ledgers, Pass};
+use super::refused::Refused;
+use super::report::VpcReport;
+use super::routes::Ledger;
+use super::step::Step;
+use crate::config::PlaneMode;
+use crate::degraded;
+use crate::journal::Record;
+use crate::reconcile::{Elsewhere, state_fault};
+use crate::state::StateFile;
+use crate::state::error::{ReadError, StateError, StateFault};
+use crate::types::PerFamily;
+
+impl Pass<'_> {
+    /// Stores the documents. Returns false if the record of withdrawn prefixes is not on disk.
+    pub(super) fn store_documents(&mut self, judged: &Elsewhere) -> bool {
+        let documents = &mut self.memory.documents;
+        match judged.store(self.config, self.options, documents) {
+            Ok(mut notes) => {
+                self.report.notes.append(&mut notes);
+                true
+            }
+            Err(fault) => {
+                self.degrade_state(fault);
+                false
+            }
+        }
+    }
+
+    /// Reads the ledger of `mode = "routes"`. Without one the tag of the table decides.
+    pub(super) fn read_ledger(&mut self) {
+        if self.config.vpc_plane.mode == PlaneMode::PrefixList {
+            return;
+        }
+        self.stored_ledger = match self.store.read_json(StateFile::VpcRoutes) {
+            Ok(ledger) => Some(ledger),
+            Err(ReadError::Unreadable(fault)) => {
+                self.ledger_unreadable = true;
+                self.degrade_state(&fault);
+                None
+            }
+            Err(_) => None,
+        };
+        self.ledger = Refused::newest(self.memory.ledger.as_ref(), self.stored_ledger.clone());
+    }
+
+    /// Stores the routes that are about to be ours: a route that no ledger knows could not be deleted
+    /// later. Returns false if the disk refuses; then the tag of the table is the only record.
+    pub(super) fn write_ahead(&mut self, ledgers: Option<&Ledgers>) -> bool {
+        match ledgers {
+            Some(ledgers) if self.options.mode.writes() => self.write_ledger(&ledgers.before),
+            _ => true,
+        }
+    }
+
+    fn write_ledger(&mut self, ledger: &Ledger) -> bool {
+        self.ledger = Some(ledger.clone());
+        if self.stored_ledger.as_ref() == Some(ledger) {
+            self.memory.ledger = None;
+            return true;
+        }
+        let written = match self.ledger_unreadable {
+            true => None,
+            false => Some(self.write(StateFile::VpcRoutes, ledger)),
+        };
+        if let Some(Ok(())) = written {
+            self.memory.ledger = None;
+            self.stored_ledger = Some(ledger.clone());
+            return true;
+        }
+        let refused = Refused::new(ledger.clone(), self.stored_ledger.clone());
+        self.memory.ledger = Some(refused);
+        if let Some(Err(error)) = written {
+            self.degrade_state(&error);
+        }
+        false
+    }
+
+    fn write<T: serde::Serialize>(&self, file: StateFile, value: &T) -> Result<(), StateError> {
+        let directory = self.store.create_directory();
+        directory.and_then(|()| self.store.write_json(file, value))
+    }
+
+    /// The lists as the last pass left them.
+    pub(super) fn read_left(&self) -> PerFamily<Option<Left>> {
+        let on_disk = self.store.read_json(StateFile::Vpc).ok();
+        Refused::newest(self.memory.left.as_ref(), on_disk).unwrap_or_default()
+    }
+
+    /// Remembers the lists as they are now, to find later changes of other programs.
+    pub(super) fn remember(&mut self, observed: &ObservedPlane, ledgers: Option<Ledgers>) {
+        if !self.options.mode.writes() {
+            return;
+        }
+        if let Some(ledgers) = ledgers {
+            self.write_ledger(&ledgers.after);
+            return;
+        }
+        if self.config.vpc_plane.mode == PlaneMode::Routes {
+            return;
+        }
+        let now = PerFamily::from_fn(|family| observed.lists.get(family).ours().and_then(Left::of));
+        let before: Option<PerFamily<Option<Left>>> = self.store.read_json(StateFile::Vpc).ok();
+        self.memory.left = None;
+        if before.as_ref() != Some(&now)
+            && let Err(error) = self.write(StateFile::Vpc, &now)
+        {
+            self.memory.left = Some(Refused::new(now, before));
+            self.degrade_state(&error);
+        }
+    }
+
+    fn tolerate(&mut self, written: Result<(), StateError>) {
+        if let Err(error) = written {
+            self.degrade_state(StateFault::from(&error).after("the journal lacks this pass: "));
+        }
+    }
+
+    /// A fault of the state dir holds up no addition.
+    pub(super) fn degrade_state(&mut self, fault: impl Into<StateFault>) {
+        degraded::merge(&mut self.report.degraded, [state_fault(fault)]);
+    }
+
+    /// Writes the line before the changes.
+    pub(super) fn write_begin(&mut self) {
+        let cause = self.options.cause.as_str();
+        let record = Record::begin(Timestamp::now(), self.id.clone(), cause);
+        let written = self.journal.append(&filled(record, &self.report));
+        self.tolerate(written);
+    }
+
+    /// Writes the line of the finished pass, unless an agent's pass has nothing to tell.
+    pub(super) fn write_end(&mut self) {
+        let quiet = self.options.watched.is_some() && self.report.outcome.exit_code() == 0;
+        if !self.options.mode.writes() || quiet && self.report.steps.is_empty() {
+            return;
+        }
+        let report = &self.report;
+        let record = Record::end(
+            Timestamp::now(),
+            self.id.clone(),
+            self.options.cause.as_str(),
+            report.outcome.as_str(),
+            report.duration,
+        );
+        let degraded = report.degraded.iter();
+        let degraded = degraded.filter_map(|missing| serde_json::to_value(missing).ok());
+        let record = filled(record, report)
+            .with_degraded(degraded)
+            .with_hold(report.held_digest().map(str::to_owned))
+            .with_error(report.error.clone());
+        let written = self.journal.append(&record);
+        self.tolerate(written);
+    }
+}
+
+/// The lines of the plan, and its words about parts without steps, for the journal.
+fn filled(record: Record, report: &VpcReport) -> Record {
+    let verdicts = report.verdicts.iter();
+    let verdicts = verdicts.filter_map(|verdict| serde_json::to_value(verdict).ok());
+    let of = |guard: &'static str, level: &'static str| move |message: &String| serde_json::json!({"guard": guard, "level": level, "message": message});
+    let holds = report.holds.iter().map(of("vpc", "hold"));
+    let drift = report.drift.iter().map(of("drift", "note"));
+    let verdicts: Vec<_> = verdicts.chain(holds).chain(drift).collect();
+    record
+        .with_steps(report.steps.iter().map(Step::to_json))
+        .with_sync_token(report.sync_token.map(|token| token.0))
+        .with_verdicts(verdicts)
+}
