@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module: `NAME.rs`, and everything below `NAME/`.
-const PURE: [&str; 49] = [
+const PURE: [&str; 50] = [
     "words",
     "types",
     "degraded",
@@ -44,6 +44,7 @@ const PURE: [&str; 49] = [
     "vpc/ec2/verdict",
     "vpc/ec2/xml",
     "vpc/goal",
+    "vpc/ledger",
     "vpc/lint",
     "vpc/lookup",
     "vpc/objects",

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
+use super::names::name_of;
 use super::{Boundary, PassId, Record, WayChange};
 use crate::columns::aligned;
 use crate::degraded::Degradation;
@@ -22,6 +23,8 @@ const RUNNING: &str = "running";
 const CHANGED: &str = "changed";
 /// The outcome of a pass before the first document.
 const WAITING: &str = "waiting";
+/// The name of the verdicts about changes by other programs.
+const DRIFT: &str = "drift";
 /// The outcome of a pass with a held document.
 const HELD: &str = "held";
 
@@ -285,14 +288,23 @@ pub fn history_text(history: &History) -> String {
     out
 }
 
-/// The lines below a pass: verdicts other than notes, missing parts, the error, the remedy for an
+/// The lines below a pass: drift, verdicts other than notes, missing parts, the error, the remedy for an
 /// interruption.
 fn details(pass: &PassRecord) -> Vec<String> {
     let mut lines: Vec<String> = pass.ways.iter().map(WayChange::to_string).collect();
     lines.extend(changes(pass));
     for verdict in &pass.verdicts {
         let part = |name: &str| verdict.get(name).and_then(Value::as_str).unwrap_or("");
-        if part("level") != "note" {
+        if part("guard") == DRIFT {
+            let fate = match verdict.get("repaired").and_then(Value::as_bool) {
+                Some(true) => "repaired",
+                // From an older version.
+                None if pass.outcome == CHANGED => "repaired",
+                Some(false) if pass.outcome == HELD => "held",
+                _ => "not repaired",
+            };
+            lines.push(format!("drift, {fate}: {}", part("message")));
+        } else if part("level") != "note" {
             lines.push(format!(
                 "{} ({}): {}",
                 part("level"),
@@ -351,41 +363,6 @@ fn changes(pass: &PassRecord) -> Vec<String> {
         lines.push(format!("{unlisted} more steps"));
     }
     lines
-}
-
-/// The name of an object in a step, as an operator searches for the object.
-fn name_of(step: &Value) -> String {
-    let text = |name: &str| match step.get(name) {
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(Value::Number(number)) => Some(number.to_string()),
-        _ => None,
-    };
-    let named = |name: &str, word: &str| text(name).map(|value| format!("{word}{value}"));
-    let parts: Vec<String> = match step.get("object").and_then(Value::as_str) {
-        Some("route") => {
-            let (gateway, device) = (named("gateway", "via "), named("device", "dev "));
-            let (table, target) = (named("table", "table "), named("target", "to "));
-            let parts = [text("dst"), gateway, device, table, target];
-            parts.into_iter().flatten().collect()
-        }
-        Some("entries") => {
-            let count = |name: &str| step.get(name).and_then(Value::as_array).map_or(0, Vec::len);
-            vec![format!("+{} -{}", count("add"), count("remove"))]
-        }
-        Some("rule") => {
-            let family = text("family").into_iter();
-            family.chain(named("priority", "priority ")).collect()
-        }
-        Some("sysctl") => {
-            let path = text("path").map(|path| path.replace('/', ".")).into_iter();
-            path.chain(named("to", "to ")).collect()
-        }
-        _ => {
-            let names = ["backend", "id", "name", "token"].into_iter();
-            names.filter_map(text).collect()
-        }
-    };
-    parts.join(" ")
 }
 
 fn took(milliseconds: u64) -> String {

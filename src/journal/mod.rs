@@ -10,6 +10,7 @@
 #[doc(hidden)]
 pub mod fuzzing;
 mod history;
+mod names;
 mod store;
 mod ways;
 

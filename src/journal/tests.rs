@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::state::directory::small_disk;
@@ -242,6 +242,31 @@ fn unreadable_journal_is_not_empty() {
         message.contains("journal.jsonl: it is a directory"),
         "{message}"
     );
+}
+
+/// A change by another program is a note of the guard's list, and the repair is the pass's work.
+#[test]
+fn history_tells_drift_and_its_repair() {
+    let (_dir, journal) = state();
+    let drift = |message: &str, repaired: Value| json!({"guard": "drift", "level": "note", "message": message, "repaired": repaired});
+    for (second, outcome, verdict) in [
+        (1, "changed", drift("pl-1: -3.5.0.0/19", true.into())),
+        (2, "held", drift("pl-1: -3.5.0.0/19", false.into())),
+        (3, "failed", drift("rtb-1: deleted", false.into())),
+        (4, "changed", drift("of an older version", Value::Null)),
+    ] {
+        let record = end(second, outcome).with_verdicts([verdict]);
+        journal.append(&record).expect("appended");
+    }
+    let text = history_text(&journal.read().expect("read"));
+    for line in [
+        "  drift, repaired: pl-1: -3.5.0.0/19\n",
+        "  drift, held: pl-1: -3.5.0.0/19\n",
+        "  drift, not repaired: rtb-1: deleted\n",
+        "  drift, repaired: of an older version\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
 }
 
 #[test]

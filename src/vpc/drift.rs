@@ -1,53 +1,190 @@
-//! Changes of our entries by other programs, found by the version of the list.
+//! Changes of our objects by other programs, found by comparison with the objects as left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::objects::{ListId, ListVersion};
-use super::observed::ObservedList;
+use super::objects::{
+    ListId, ListVersion, RouteDestination, RouteTable, RouteTableId, RouteTarget,
+};
+use super::observed::{Found, ObservedList};
 use crate::types::{Family, SyncToken};
 use crate::words::first_few;
 
 /// The most entries that a message names.
 const NAMED: usize = 5;
 
-/// A list as a pass of this writer left it.
+/// A list and its routes as a pass of this writer left them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     pub list: ListId,
+    /// Empty in files of older versions.
+    #[serde(default)]
+    pub name: String,
     pub version: ListVersion,
     pub token: Option<SyncToken>,
     pub entries: BTreeSet<IpNet>,
+    /// The target of the list in each table that led the list to the wanted target.
+    #[serde(default)]
+    pub routes: BTreeMap<RouteTableId, String>,
 }
 
 impl Left {
-    /// The list as it is now.
-    pub fn of(list: &ObservedList) -> Option<Left> {
+    /// The list as it is now, and its routes to the target.
+    pub fn of(
+        list: &ObservedList,
+        tables: &[RouteTable],
+        target: Option<&RouteTarget>,
+    ) -> Option<Left> {
+        let destination = RouteDestination::List(list.list.id.clone());
+        let led = tables.iter().filter_map(|table| {
+            let (target, route) = (target?, table.route_to(&destination)?);
+            let is_led = route.leads_to(target);
+            is_led.then(|| (table.id.clone(), target.id.clone()))
+        });
         Some(Left {
             list: list.list.id.clone(),
+            name: list.list.name.clone(),
             version: list.list.version?,
             token: list.token(),
             entries: list.cidrs(),
+            routes: led.collect(),
         })
     }
 }
 
-/// The change since an earlier pass, if no writer with a newer document explains it.
-pub fn of(family: Family, left: Option<&Left>, now: &ObservedList) -> Option<String> {
+/// A change by another program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "object", rename_all = "snake_case")]
+pub enum Drift {
+    Entries {
+        family: Family,
+        list: ListId,
+        version_before: ListVersion,
+        version: ListVersion,
+        added: Vec<IpNet>,
+        removed: Vec<IpNet>,
+    },
+    /// The list is gone.
+    PrefixList { family: Family, list: ListId },
+    Route {
+        family: Family,
+        table: RouteTableId,
+        /// The prefix, or the list.
+        destination: String,
+        target_before: String,
+        /// `None` for a deleted route.
+        target: Option<String>,
+    },
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Drift::Entries {
+                family,
+                list,
+                version_before,
+                version,
+                added,
+                removed,
+            } => {
+                let added = added.iter().map(|it| format!("+{it}"));
+                let removed = removed.iter().map(|it| format!("-{it}"));
+                let changes = first_few(added.chain(removed), NAMED, ", ");
+                write!(
+                    f,
+                    "{family}: another program has changed prefix list {list} from version \
+                     {version_before} to {version}: {changes}"
+                )
+            }
+            Drift::PrefixList { family, list } => {
+                write!(
+                    f,
+                    "{family}: another program has deleted prefix list {list}"
+                )
+            }
+            Drift::Route {
+                family,
+                table,
+                destination,
+                target_before,
+                target: None,
+            } => write!(
+                f,
+                "{family}: another program has deleted the route of {table} for {destination} to \
+                 {target_before}"
+            ),
+            Drift::Route {
+                family,
+                table,
+                destination,
+                target_before,
+                target: Some(target),
+            } => write!(
+                f,
+                "{family}: another program has led {destination} in {table} to {target} in place of \
+                 {target_before}"
+            ),
+        }
+    }
+}
+
+/// The change of the entries since an earlier pass, if no writer with a newer document explains it.
+pub fn of(family: Family, left: Option<&Left>, now: &ObservedList) -> Option<Drift> {
     let left = left.filter(|left| left.list == now.list.id)?;
     let version = now.list.version?;
     let cidrs = now.cidrs();
     if version <= left.version || cidrs == left.entries || now.token() > left.token {
         return None;
     }
-    let added = cidrs.difference(&left.entries).map(|it| format!("+{it}"));
-    let removed = left.entries.difference(&cidrs).map(|it| format!("-{it}"));
-    Some(format!(
-        "{family}: another program has changed prefix list {} from version {} to {version}: {}",
-        now.list.id,
-        left.version,
-        first_few(added.chain(removed), NAMED, ", ")
-    ))
+    Some(Drift::Entries {
+        family,
+        list: now.list.id.clone(),
+        version_before: left.version,
+        version,
+        added: cidrs.difference(&left.entries).copied().collect(),
+        removed: left.entries.difference(&cidrs).copied().collect(),
+    })
+}
+
+/// The changes of the list itself and of its routes to the target since an earlier pass. `name` is the
+/// name of the list in the settings: a list of other settings is no drift.
+pub fn of_routes(
+    family: Family,
+    left: Option<&Left>,
+    found: &Found,
+    tables: &[RouteTable],
+    (name, target): (&str, &RouteTarget),
+) -> Vec<Drift> {
+    let Some(left) = left else {
+        return Vec::new();
+    };
+    if *found == Found::Absent && left.name == name {
+        return vec![Drift::PrefixList {
+            family,
+            list: left.list.clone(),
+        }];
+    }
+    if found.ours().is_none_or(|ours| ours.list.id != left.list) {
+        return Vec::new();
+    }
+    let destination = RouteDestination::List(left.list.clone());
+    let changed = tables.iter().filter_map(|table| {
+        let before = left.routes.get(&table.id).filter(|it| **it == target.id)?;
+        let route = table.route_to(&destination);
+        if route.is_some_and(|route| route.leads_to(target)) {
+            return None;
+        }
+        Some(Drift::Route {
+            family,
+            table: table.id.clone(),
+            destination: left.list.to_string(),
+            target_before: before.clone(),
+            target: route.map(|route| route.target_name().to_owned()),
+        })
+    });
+    changed.collect()
 }

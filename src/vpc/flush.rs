@@ -3,10 +3,10 @@
 use super::apply::{Applier, Ending, Waits};
 use super::ec2::Ec2;
 use super::error::VpcError;
+use super::ledger::{HASH, Ledger};
 use super::objects::{RouteDestination, RouteTable};
 use super::observe::{EntryCache, observe};
 use super::observed::{Found, ObservedPlane};
-use super::routes::{self, Ledger};
 use super::step::Step;
 use crate::config::{Config, PlaneMode, VpcPlaneConfig};
 use crate::state::StateFile;
@@ -89,7 +89,7 @@ fn plan_routes(observed: &ObservedPlane, ledger: &Ledger) -> Flushed {
                 });
             }
         }
-        if !ledger.0.contains_key(&table.id) && table.tags.contains_key(routes::HASH) {
+        if !ledger.0.contains_key(&table.id) && table.tags.contains_key(HASH) {
             flushed.left.push(format!(
                 "route table {}: the routes stay, since the ledger in the state dir is lost",
                 table.id
@@ -125,6 +125,8 @@ pub async fn flush(ec2: &Ec2, config: &Config, dry_run: bool) -> Result<Flushed,
         if dry_run || planned.steps.is_empty() {
             return Ok(all);
         }
+        // The objects that go are no drift. A file that stays costs a wrong word in the history.
+        let _ = Store::open(&config.source.state_dir).remove_json(StateFile::Vpc);
         planned.steps.sort_by_key(Step::concerns_list);
         let mut applier = Applier::new(&ec2, &observed, 0, Waits::default());
         let ending = applier.apply(&planned.steps).await;

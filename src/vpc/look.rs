@@ -4,11 +4,11 @@ use super::apply::Waits;
 use super::drift::Left;
 use super::ec2::Ec2;
 use super::error::VpcError;
+use super::ledger::{self, Ledger};
 use super::objects::RouteTarget;
 use super::observe::{EntryCache, observe};
 use super::observed::ObservedPlane;
 use super::refused::Refused;
-use super::routes::{self, Ledger};
 use crate::config::{Config, PlaneMode, Role};
 use crate::reconcile::{
     Elsewhere, Gathered, Memory, Options, PassError, Place, gather, judge_elsewhere,
@@ -58,7 +58,7 @@ pub fn judge(
     options: &Options,
     gathered: Gathered,
     observed: &ObservedPlane,
-    ledger: Option<&Ledger>,
+    known: Option<&Ledger>,
     memory: &mut Memory,
 ) -> Result<Elsewhere, PassError> {
     let present = match config.vpc_plane.mode {
@@ -67,7 +67,7 @@ pub fn judge(
             let targets = Family::ALL.into_iter();
             let targets = targets.filter_map(|it| config.vpc_plane.target.get(it).as_deref());
             let targets: Vec<RouteTarget> = targets.filter_map(RouteTarget::from_id).collect();
-            routes::present(&observed.tables, ledger, &targets)
+            ledger::present(&observed.tables, known, &targets)
         }
     };
     let place = Place {

@@ -10,6 +10,7 @@ pub mod ec2;
 pub mod error;
 pub mod flush;
 pub mod goal;
+pub mod ledger;
 mod lint;
 pub mod look;
 pub mod lookup;

@@ -247,6 +247,12 @@ impl VpcRoute {
         self.target.as_ref() == Some(target)
             || target.kind == TargetKind::Instance && self.instance.as_ref() == Some(&target.id)
     }
+
+    /// The id of the target, for messages.
+    pub fn target_name(&self) -> &str {
+        let target = self.target.as_ref();
+        target.map_or("an unknown target", |target| &target.id)
+    }
 }
 
 /// A route table (`DescribeRouteTables`).

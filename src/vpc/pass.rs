@@ -9,12 +9,13 @@ use super::drift::Left;
 use super::ec2::Ec2;
 use super::error::VpcError;
 use super::goal::PlaneGoal;
+use super::ledger::Ledger;
 use super::look::{ask, judge};
 use super::observe::observe;
 use super::observed::ObservedPlane;
 use super::plan::{Memory, PlanePlan, plan};
 use super::report::VpcReport;
-use super::routes::{self, Ledger};
+use super::routes;
 use super::step::{KnownLists, Step};
 use super::summary::PlaneSummary;
 use crate::clock;
@@ -50,6 +51,7 @@ pub async fn pass(
         ledger: None,
         stored_ledger: None,
         ledger_unreadable: false,
+        verified: None,
         report: VpcReport::new(options.mode),
     };
     let (started, before) = (Instant::now(), ec2.sent());
@@ -81,6 +83,8 @@ pub(super) struct Pass<'p> {
     pub(super) stored_ledger: Option<Ledger>,
     /// True if the ledger may be on disk and cannot be read: it is not replaced.
     pub(super) ledger_unreadable: bool,
+    /// See [`routes::plan`].
+    pub(super) verified: Option<String>,
     pub(super) report: VpcReport,
 }
 
@@ -151,7 +155,7 @@ impl Pass<'_> {
             }
             self.report.take_plan(&planned);
             if planned.steps.is_empty() || !self.options.mode.writes() {
-                self.remember(&observed, ledgers);
+                self.remember(&goal, &observed, ledgers);
                 return end(&planned, Vec::new());
             }
             self.write_begin();
@@ -195,7 +199,12 @@ impl Pass<'_> {
         match self.config.vpc_plane.mode {
             PlaneMode::PrefixList => (plan(goal, observed, self.memory_of(left)), None),
             PlaneMode::Routes => {
-                let planned = routes::plan(goal, observed, self.ledger.as_ref());
+                let planned = routes::plan(
+                    goal,
+                    observed,
+                    self.ledger.as_ref(),
+                    self.verified.as_deref(),
+                );
                 let ledgers = Ledgers {
                     before: planned.before,
                     after: planned.after,
@@ -238,7 +247,7 @@ impl Pass<'_> {
             self.report.plane = Some(PlaneSummary::of(&observed, plane));
             let (rest, ledgers) = self.plan(goal, &observed, left);
             if rest.steps.is_empty() {
-                self.remember(&observed, ledgers);
+                self.remember(goal, &observed, ledgers);
                 // The state now counts, not the one before the changes.
                 self.report
                     .degraded
@@ -247,7 +256,7 @@ impl Pass<'_> {
                 return end(&rest, Vec::new()).map(|()| None);
             }
             if !failures.is_empty() {
-                self.remember(&observed, None);
+                self.remember(goal, &observed, None);
                 return end(&planned, failures).map(|()| None);
             }
             if rest.steps.iter().all(Step::concerns_spare) || is_overtaken(known, &observed) {

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::calls::ENTRIES_PER_CALL;
-use super::drift::{self, Left};
+use super::drift::{self, Drift, Left};
 use super::goal::{FamilyGoal, PlaneGoal, weighed};
 use super::lint;
 use super::objects::{Entry, RouteDestination, RouteState, RouteTable};
@@ -43,7 +43,7 @@ pub struct PlanePlan {
     pub holds: Vec<String>,
     pub degraded: Vec<Degradation>,
     /// Changes of our entries by other programs.
-    pub drift: Vec<String>,
+    pub drift: Vec<Drift>,
 }
 
 /// The memory of earlier passes and the settings, for changes by other programs.
@@ -86,6 +86,12 @@ struct Planner<'p> {
 impl Planner<'_> {
     fn plan(&self, plan: &mut PlanePlan) {
         let found = self.observed.lists.get(self.family);
+        let name = list_name(&self.goal.name, self.family);
+        let left = self.memory.left.get(self.family).as_ref();
+        let led = (name.as_str(), &self.wanted.target);
+        let tables = &self.observed.tables;
+        plan.drift
+            .extend(drift::of_routes(self.family, left, found, tables, led));
         if self.wanted.entries.is_empty() {
             if *found == Found::Absent {
                 return;
@@ -198,7 +204,7 @@ impl Planner<'_> {
     }
 
     /// A reason to leave the list alone.
-    fn hold(&self, list: &ObservedList, drift: Option<String>) -> Option<String> {
+    fn hold(&self, list: &ObservedList, drift: Option<Drift>) -> Option<String> {
         let (id, name, own) = (&list.list.id, &list.list.name, self.goal.token);
         let newest = self.observed.newest(self.family);
         if let Some(token) = newest.filter(|token| *token > own) {
@@ -344,12 +350,11 @@ impl Planner<'_> {
                 continue;
             };
             if !route.leads_to(&self.wanted.target) {
-                let from = route.target.as_ref();
                 plan.steps.push(Step::ReplaceRoute {
                     family: self.family,
                     table: table.id.clone(),
                     prefix: None,
-                    from: from.map_or_else(|| "unknown".to_owned(), |from| from.id.clone()),
+                    from: route.target_name().to_owned(),
                     target: self.wanted.target.clone(),
                 });
             } else if route.state == RouteState::Blackhole {

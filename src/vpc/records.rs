@@ -2,15 +2,18 @@
 //! out withdrawals alone, and says so.
 
 use jiff::Timestamp;
+use serde_json::json;
 
-use super::drift::Left;
+use super::drift::{self, Drift, Left};
+use super::goal::PlaneGoal;
+use super::ledger::Ledger;
 use super::observed::ObservedPlane;
 use super::pass::{Ledgers, Pass};
 use super::refused::Refused;
 use super::report::VpcReport;
-use super::routes::Ledger;
+use super::routes;
 use super::step::Step;
-use crate::config::PlaneMode;
+use crate::config::{DriftUse, PlaneMode};
 use crate::degraded;
 use crate::journal::Record;
 use crate::reconcile::{Elsewhere, state_fault};
@@ -49,6 +52,7 @@ impl Pass<'_> {
             Err(_) => None,
         };
         self.ledger = Refused::newest(self.memory.ledger.as_ref(), self.stored_ledger.clone());
+        self.verified = self.store.read_json(StateFile::Vpc).ok();
     }
 
     /// Stores the routes that are about to be ours: a route that no ledger knows could not be deleted
@@ -94,19 +98,42 @@ impl Pass<'_> {
         Refused::newest(self.memory.left.as_ref(), on_disk).unwrap_or_default()
     }
 
-    /// Remembers the lists as they are now, to find later changes of other programs.
-    pub(super) fn remember(&mut self, observed: &ObservedPlane, ledgers: Option<Ledgers>) {
+    /// Remembers lists and routes as they are now, to find later changes of other programs.
+    pub(super) fn remember(
+        &mut self,
+        goal: &PlaneGoal,
+        observed: &ObservedPlane,
+        ledgers: Option<Ledgers>,
+    ) {
         if !self.options.mode.writes() {
             return;
         }
         if let Some(ledgers) = ledgers {
             self.write_ledger(&ledgers.after);
+            let verified = routes::fingerprint(&ledgers.after, goal);
+            if self.verified.as_ref() != Some(&verified)
+                && let Err(error) = self.write(StateFile::Vpc, &verified)
+            {
+                self.degrade_state(&error);
+            }
             return;
         }
         if self.config.vpc_plane.mode == PlaneMode::Routes {
             return;
         }
-        let now = PerFamily::from_fn(|family| observed.lists.get(family).ours().and_then(Left::of));
+        let earlier = self.read_left();
+        let now = PerFamily::from_fn(|family| {
+            let ours = observed.lists.get(family).ours()?;
+            let left = earlier.get(family).as_ref();
+            if self.config.vpc_plane.drift == DriftUse::Hold
+                && drift::of(family, left, ours).is_some()
+            {
+                // The entries of another program are held until somebody takes them back.
+                return left.cloned();
+            }
+            let target = goal.families.get(family).as_ref();
+            Left::of(ours, &observed.tables, target.map(|wanted| &wanted.target))
+        });
         let before: Option<PerFamily<Option<Left>>> = self.store.read_json(StateFile::Vpc).ok();
         self.memory.left = None;
         if before.as_ref() != Some(&now)
@@ -132,7 +159,7 @@ impl Pass<'_> {
     pub(super) fn write_begin(&mut self) {
         let cause = self.options.cause.as_str();
         let record = Record::begin(Timestamp::now(), self.id.clone(), cause);
-        let written = self.journal.append(&filled(record, &self.report));
+        let written = self.journal.append(&filled(record, &self.report, None));
         self.tolerate(written);
     }
 
@@ -152,7 +179,8 @@ impl Pass<'_> {
         );
         let degraded = report.degraded.iter();
         let degraded = degraded.filter_map(|missing| serde_json::to_value(missing).ok());
-        let record = filled(record, report)
+        let use_of_drift = self.config.vpc_plane.drift;
+        let record = filled(record, report, Some(use_of_drift))
             .with_degraded(degraded)
             .with_hold(report.held_digest().map(str::to_owned))
             .with_error(report.error.clone());
@@ -161,13 +189,23 @@ impl Pass<'_> {
     }
 }
 
-/// The lines of the plan, and its words about parts without steps, for the journal.
-fn filled(record: Record, report: &VpcReport) -> Record {
+/// The lines of the plan, and its words about parts without steps, for the journal. `ended` is the use
+/// of foreign entries, at the end of a pass.
+fn filled(record: Record, report: &VpcReport, ended: Option<DriftUse>) -> Record {
     let verdicts = report.verdicts.iter();
     let verdicts = verdicts.filter_map(|verdict| serde_json::to_value(verdict).ok());
-    let of = |guard: &'static str, level: &'static str| move |message: &String| serde_json::json!({"guard": guard, "level": level, "message": message});
-    let holds = report.holds.iter().map(of("vpc", "hold"));
-    let drift = report.drift.iter().map(of("drift", "note"));
+    let holds = report.holds.iter();
+    let holds = holds.map(|it| json!({"guard": "vpc", "level": "hold", "message": it}));
+    let is_done = report.error.is_none() && report.done > 0;
+    let drift = report.drift.iter().map(|drift| {
+        let mut value = json!({"guard": "drift", "level": "note", "message": drift.to_string()});
+        value["drift"] = json!(drift);
+        if let Some(ended) = ended {
+            let is_held = ended == DriftUse::Hold && matches!(drift, Drift::Entries { .. });
+            value["repaired"] = (is_done && !is_held).into();
+        }
+        value
+    });
     let verdicts: Vec<_> = verdicts.chain(holds).chain(drift).collect();
     record
         .with_steps(report.steps.iter().map(Step::to_json))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::drift::Drift;
 use super::ec2::Sent;
 use super::error::VpcError;
 use super::objects::Entry;
@@ -45,7 +46,7 @@ pub struct VpcReport {
     /// Changes that wait for an operator or for another writer.
     pub holds: Vec<String>,
     /// Changes of our entries by other programs.
-    pub drift: Vec<String>,
+    pub drift: Vec<Drift>,
     pub verdicts: Vec<Verdict>,
     /// True if the guard holds a document.
     pub held: bool,
@@ -186,7 +187,7 @@ impl VpcReport {
             "steps": self.steps.iter().map(Step::to_json).collect::<Vec<_>>(),
             "conflicts": self.conflicts,
             "holds": self.holds,
-            "drift": self.drift,
+            "drift": self.drift.iter().map(Drift::to_string).collect::<Vec<_>>(),
             "verdicts": self.verdicts,
             "notes": self.notes.texts().collect::<Vec<_>>(),
             "degraded": self.degraded,

@@ -7,16 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-
+use super::drift::Drift;
 use super::goal::{FamilyGoal, PlaneGoal, weighed};
+use super::ledger::{HASH, Ledger, Owned, hash, owned, prefix_of};
 use super::lint;
-use super::objects::{
-    RouteDestination, RouteOrigin, RouteState, RouteTable, RouteTableId, RouteTarget, Tags,
-    VpcRoute,
-};
+use super::objects::{RouteState, RouteTable, RouteTarget, Tags, VpcRoute};
 use super::observed::ObservedPlane;
 use super::plan::PlanePlan;
 use super::quota::Usage;
@@ -24,113 +19,19 @@ use super::step::Step;
 use super::tags;
 use crate::guard::figures;
 use crate::ranges::PrefixSet;
-use crate::types::{Family, PerFamily};
+use crate::types::Family;
 use crate::words::first_few;
-
-/// The tag of a table with the hash of the ledger.
-pub const HASH: &str = "trailblazer:routes";
+use ipnet::IpNet;
 
 /// The most prefixes that a message names.
 const NAMED: usize = 3;
 
-/// The destinations of our routes by table.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Ledger(pub BTreeMap<RouteTableId, BTreeSet<IpNet>>);
-
-/// The destinations of our routes in the tables.
-pub fn present(
-    tables: &[RouteTable],
-    ledger: Option<&Ledger>,
-    targets: &[RouteTarget],
-) -> PerFamily<Vec<IpNet>> {
-    let mut found = BTreeSet::new();
-    for table in tables {
-        let Owned::Known(mut ours) = owned(table, ledger, targets, &BTreeSet::new()) else {
-            continue;
-        };
-        let is_there =
-            |prefix: &IpNet| table.route_to(&RouteDestination::Prefix(*prefix)).is_some();
-        ours.retain(is_there);
-        found.append(&mut ours);
-    }
-    PerFamily::from_fn(|family| {
-        let of_family = |prefix: &&IpNet| Family::of_net(prefix) == family;
-        found.iter().filter(of_family).copied().collect()
-    })
-}
-
-/// The hash of a table's routes.
-pub fn hash(routes: &BTreeSet<IpNet>) -> String {
-    let mut hasher = Sha256::new();
-    for route in routes {
-        hasher.update(route.to_string());
-        hasher.update("\n");
-    }
-    let digest = hasher.finalize();
-    digest
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-/// A static route with a prefix that is neither local nor a default.
-fn prefix_of(route: &VpcRoute) -> Option<IpNet> {
-    match (&route.destination, &route.origin) {
-        (RouteDestination::Prefix(prefix), RouteOrigin::CreateRoute)
-            if !route.is_local() && prefix.prefix_len() > 0 =>
-        {
-            Some(*prefix)
-        }
-        _ => None,
-    }
-}
-
-/// Our routes of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owned {
-    Known(BTreeSet<IpNet>),
-    /// There is no ledger, and the routes to the targets have another hash than the tag.
-    Unknown,
-}
-
-/// Finds our routes: by the ledger, else by the tag of the table. `wanted` has the prefixes of the
-/// document.
-///
-/// A ledger that differs from the tag is out of date: the disk has refused the ledger of a later pass,
-/// which has added routes and deleted none. Its routes are found by the tag.
-pub fn owned(
-    table: &RouteTable,
-    ledger: Option<&Ledger>,
-    targets: &[RouteTarget],
-    wanted: &BTreeSet<IpNet>,
-) -> Owned {
-    let known = ledger.and_then(|ledger| ledger.0.get(&table.id));
-    let Some(tag) = table.tags.get(HASH) else {
-        return Owned::Known(known.cloned().unwrap_or_default());
-    };
-    if let Some(known) = known
-        && hash(known) == *tag
-    {
-        return Owned::Known(known.clone());
-    }
-    let routes = table.routes.iter();
-    let to_target = routes.filter(|route| targets.iter().any(|target| route.leads_to(target)));
-    let candidates: BTreeSet<IpNet> = to_target.filter_map(prefix_of).collect();
-    if hash(&candidates) == *tag {
-        return Owned::Known(candidates);
-    }
-    let Some(known) = known else {
-        return Owned::Unknown;
-    };
-    // Beside routes of others to the same target.
-    let added = candidates.intersection(wanted);
-    let later: BTreeSet<IpNet> = known.iter().chain(added).copied().collect();
-    Owned::Known(match hash(&later) == *tag {
-        true => later,
-        false => known.clone(),
-    })
+/// Identifies a ledger under the targets of a goal.
+pub fn fingerprint(ledger: &Ledger, goal: &PlaneGoal) -> String {
+    let targets = Family::ALL.into_iter();
+    let targets = targets.filter_map(|family| goal.families.get(family).as_ref());
+    let targets = targets.map(|wanted| wanted.target.id.as_str());
+    ledger.fingerprint(targets)
 }
 
 /// The plan, and the ledgers to store before the first step and after the last.
@@ -143,8 +44,15 @@ pub struct RoutesPlan {
     pub after: Ledger,
 }
 
-/// Plans the routes of all tables.
-pub fn plan(goal: &PlaneGoal, observed: &ObservedPlane, ledger: Option<&Ledger>) -> RoutesPlan {
+/// Plans the routes of all tables. `verified` has the fingerprint of the ledger whose routes were all in
+/// force after an earlier pass: a route of this ledger that is absent was deleted by another program.
+pub fn plan(
+    goal: &PlaneGoal,
+    observed: &ObservedPlane,
+    ledger: Option<&Ledger>,
+    verified: Option<&str>,
+) -> RoutesPlan {
+    let was_verified = ledger.is_some_and(|it| Some(fingerprint(it, goal).as_str()) == verified);
     let mut planned = RoutesPlan::default();
     let targets: Vec<RouteTarget> = Family::ALL
         .into_iter()
@@ -161,6 +69,7 @@ pub fn plan(goal: &PlaneGoal, observed: &ObservedPlane, ledger: Option<&Ledger>)
             observed,
             table,
             ours: BTreeSet::new(),
+            was_verified,
             adds: Vec::new(),
             deletes: Vec::new(),
             may_delete: true,
@@ -188,6 +97,8 @@ struct Planner<'p> {
     table: &'p RouteTable,
     /// Our routes after the plan, present or about to be.
     ours: BTreeSet<IpNet>,
+    /// True if all routes of the ledger were in force after an earlier pass.
+    was_verified: bool,
     adds: Vec<Step>,
     deletes: Vec<Step>,
     may_delete: bool,
@@ -304,6 +215,18 @@ impl Planner<'_> {
         plan: &mut PlanePlan,
     ) {
         let (table, target) = (&self.table.id, &wanted.target);
+        if self.was_verified
+            && self.ours.contains(&prefix)
+            && present.is_none_or(|route| !route.leads_to(target))
+        {
+            plan.drift.push(Drift::Route {
+                family,
+                table: table.clone(),
+                destination: prefix.to_string(),
+                target_before: target.id.clone(),
+                target: present.map(|route| route.target_name().to_owned()),
+            });
+        }
         let Some(route) = present else {
             self.ours.insert(prefix);
             self.adds.push(Step::CreateRoute {

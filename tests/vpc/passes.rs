@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use cloud::{NewList, Owner, Way};
 use ipnet::IpNet;
 use trailblazer::reconcile::Outcome;
+use trailblazer::vpc::flush::flush;
 
 use crate::world::*;
 
 const TOKEN: u64 = 1_700_000_000;
+const VGW: &str = "vgw-0aaaaaaaaaaaaaaa1";
 
 #[test]
 fn first_pass_leads_storage_to_the_target_and_the_second_writes_nothing() {
@@ -285,7 +287,7 @@ fn edited_list_is_named_and_mended_or_held() {
         cloud.edit_list(&ours, &[new], &[gone]);
         let report = run(writer.pass());
         assert_eq!(report.outcome, outcome, "{report:?}");
-        let words = format!("{:?}", report.drift);
+        let words = report.drift[0].to_string();
         assert!(
             words.contains("+198.51.100.0/24") && words.contains("-54.231.0.0/16"),
             "{words}"
@@ -294,6 +296,13 @@ fn edited_list_is_named_and_mended_or_held() {
             cloud.prefixes(&ours).contains(&gone),
             outcome == Outcome::Changed
         );
+        // A hold lasts.
+        let report = run(writer.pass());
+        let lasting = match outcome {
+            Outcome::Held => Outcome::Held,
+            _ => Outcome::InSync,
+        };
+        assert_eq!(report.outcome, lasting, "{report:?}");
     }
 }
 
@@ -316,5 +325,72 @@ fn missing_target_is_named_and_a_detached_one_degrades() {
     assert!(
         report.degraded[0].reason.contains("gone or detached"),
         "{report:?}"
+    );
+}
+
+/// A deleted or led away route, and a deleted list: in the history with the table and the repair.
+#[test]
+fn deleted_and_led_away_routes_are_drift() {
+    for mode in ["", "mode = \"routes\"\n"] {
+        let cloud = vpc();
+        let mut writer = Writer::new(&cloud, mode);
+        writer.publish(&document(TOKEN, &["52.216.0.0/15", "54.231.0.0/16"]));
+        assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+        let report = run(writer.pass());
+        assert_eq!((report.outcome, report.drift.len()), (Outcome::InSync, 0));
+        let ours = list(&cloud, "ipv4").unwrap_or("54.231.0.0/16".to_owned());
+        for (edit, words) in [
+            (None, "has deleted the route of"),
+            (Some(NAT), "to nat-0aaaaaaaaaaaaaaa1 in place of"),
+        ] {
+            match edit {
+                None => cloud.drop_route(TABLE, &ours),
+                Some(target) => cloud.set_route(TABLE, &ours, target),
+            }
+            let report = run(writer.pass());
+            assert_eq!(report.outcome, Outcome::Changed, "{mode}: {report:?}");
+            let [drift] = &report.drift[..] else {
+                panic!("{mode}: {report:?}");
+            };
+            let text = drift.to_string();
+            for part in [words, TABLE, &ours, IGW] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+        }
+        // Another target in the settings is no drift.
+        cloud.set_target(
+            VGW,
+            cloud::Target::attached(cloud::Kind::VirtualGateway, VPC),
+        );
+        writer.config.vpc_plane.target.ipv4 = Some(VGW.to_owned());
+        let report = run(writer.pass());
+        assert_eq!(
+            (report.outcome, report.drift.len()),
+            (Outcome::Changed, 0),
+            "{mode}"
+        );
+    }
+}
+
+#[test]
+fn deleted_list_is_drift_and_a_flushed_one_is_not() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, "");
+    writer.publish(&document(TOKEN, &["52.216.0.0/15"]));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    let ec2 = writer.ec2();
+    run(flush(&ec2, &writer.config, false)).unwrap();
+    let report = run(writer.pass());
+    assert_eq!((report.outcome, report.drift.len()), (Outcome::Changed, 0));
+    // By another hand.
+    let ours = list(&cloud, "ipv4").unwrap();
+    let elsewhere = Writer::new(&cloud, "");
+    run(flush(&elsewhere.ec2(), &elsewhere.config, false)).unwrap();
+    let report = run(writer.pass());
+    assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+    let text = report.drift[0].to_string();
+    assert!(
+        text.contains(&format!("deleted prefix list {ours}")),
+        "{text}"
     );
 }

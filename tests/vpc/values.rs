@@ -166,7 +166,7 @@ fn only_a_change_that_no_newer_document_explains_is_drift() {
     let cloud = crowded();
     let before = read(&cloud);
     let ours = before.lists.ipv4.ours().unwrap();
-    let left = Left::of(ours).unwrap();
+    let left = Left::of(ours, &before.tables, None).unwrap();
     assert_eq!(
         drift::of(family, Some(&left), ours),
         None,
@@ -176,7 +176,7 @@ fn only_a_change_that_no_newer_document_explains_is_drift() {
     cloud.edit_list(&ours.list.id.0, &[added], &[]);
     let after = read(&cloud);
     let now = after.lists.ipv4.ours().unwrap();
-    let text = drift::of(family, Some(&left), now).unwrap();
+    let text = drift::of(family, Some(&left), now).unwrap().to_string();
     assert!(text.contains("+198.18.0.0/15"), "{text}");
     assert_eq!(drift::of(family, None, now), None, "no memory");
     let other = Left {

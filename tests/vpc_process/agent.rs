@@ -65,8 +65,23 @@ fn agent_installs_follows_documents_and_mends_edits_of_the_console() {
     mended("route");
     let after = scene.wait_for_state(&agent, "in_force");
     assert!(after["in_force_since"].as_i64() >= before["in_force_since"].as_i64());
-    let passes = serde_json::to_string(&history(&scene)).unwrap();
-    assert!(passes.contains("another program has changed"), "{passes}");
+    let page = text(&scene.run(&["history"]));
+    for line in [
+        format!("drift, repaired: ipv4: another program has changed prefix list {list}"),
+        format!("drift, repaired: ipv4: another program has deleted the route of {TABLE}"),
+    ] {
+        assert!(page.contains(&line), "{line}: {page}");
+    }
+    let passes = history(&scene);
+    let verdicts = passes.iter().filter_map(|pass| pass["verdicts"].as_array());
+    let verdicts = verdicts.flatten().filter(|it| it["guard"] == "drift");
+    let drift: Vec<_> = verdicts.collect();
+    assert_eq!(drift.len(), 2, "{passes:#?}");
+    assert_eq!(drift[0]["drift"]["list"], *list, "{drift:#?}");
+    assert_eq!(drift[0]["drift"]["removed"][0], "3.5.0.0/19");
+    assert_eq!(drift[1]["drift"]["table"], TABLE, "{drift:#?}");
+    assert_eq!(drift[1]["drift"]["target"], serde_json::Value::Null);
+    assert!(drift.iter().all(|it| it["repaired"] == true), "{drift:#?}");
     agent.signal("TERM");
     assert_eq!(agent.wait(), Some(0), "{}", agent.log());
     assert!(routed());

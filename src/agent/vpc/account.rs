@@ -53,7 +53,7 @@ impl Account {
         for step in report.steps.iter().take(report.done) {
             let step = step.to_json();
             let object = step["object"].as_str().unwrap_or("object");
-            let what = report.drift.first().cloned();
+            let what = report.drift.first().map(ToString::to_string);
             self.mended(object, 1, what.or_else(|| Some(step.to_string())));
         }
     }
