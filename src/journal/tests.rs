@@ -244,7 +244,7 @@ fn unreadable_journal_is_not_empty() {
     );
 }
 
-/// A change by another program is a note of the guard's list, and the repair is the pass's work.
+/// A change by another program is a note, and no verdict holds anything up.
 #[test]
 fn history_tells_drift_and_its_repair() {
     let (_dir, journal) = state();

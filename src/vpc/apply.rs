@@ -6,10 +6,12 @@ use std::hash::{Hash, Hasher};
 use ipnet::IpNet;
 
 use super::calls::Call;
+use super::drift::Left;
 use super::ec2::{Ec2, Ec2Error, ErrorKind};
 use super::error::VpcError;
-use super::goal::weighed;
-use super::observed::ObservedPlane;
+use super::goal::{PlaneGoal, weighed};
+use super::objects::RouteTableId;
+use super::observed::{ObservedList, ObservedPlane};
 use super::settle::{Expected, gone, settled};
 use super::step::{KnownLists, Step};
 use crate::random;
@@ -37,6 +39,10 @@ pub struct Applier<'a> {
     waits: Waits,
     /// The same in all plans of a pass.
     seed: u64,
+    /// The families whose last call had no clear answer.
+    unsure: BTreeSet<Family>,
+    /// The tables that were led.
+    led: BTreeSet<(Family, RouteTableId)>,
     /// The number of steps done.
     pub done: usize,
 }
@@ -54,6 +60,8 @@ impl<'a> Applier<'a> {
             floor,
             waits,
             seed: random::number(),
+            unsure: BTreeSet::new(),
+            led: BTreeSet::new(),
             done: 0,
         }
     }
@@ -78,6 +86,9 @@ impl<'a> Applier<'a> {
             match self.carry_out(step).await {
                 Ok(()) => self.done += 1,
                 Err(VpcError::Ec2(error)) if is_outdated(&error.kind) => {
+                    if error.kind == ErrorKind::OutcomeUnknown {
+                        self.unsure.insert(step.family());
+                    }
                     return Ending::Again(error);
                 }
                 Err(error) => {
@@ -97,8 +108,48 @@ impl<'a> Applier<'a> {
     }
 
     /// Our lists after the steps.
-    pub fn into_lists(self) -> KnownLists {
-        self.lists
+    pub fn lists(&self) -> &KnownLists {
+        &self.lists
+    }
+
+    /// Our lists and their routes after the steps that were done, as the memory against which later
+    /// changes of other programs show: `earlier` for a list without a change of its entries. `None` for a
+    /// list after a call without an answer.
+    pub fn left(
+        &self,
+        observed: &ObservedPlane,
+        goal: &PlaneGoal,
+        earlier: &PerFamily<Option<Left>>,
+    ) -> PerFamily<Option<Left>> {
+        PerFamily::from_fn(|family| {
+            let known = self.lists.get(family).as_ref();
+            let known = known.filter(|_| !self.unsure.contains(&family))?;
+            let wanted = goal.families.get(family).as_ref()?;
+            let before = observed.lists.get(family).ours();
+            let before = before.filter(|before| before.list.id == known.id);
+            let left =
+                before.and_then(|before| Left::of(before, &observed.tables, Some(&wanted.target)));
+            let mut routes = left.map(|left| left.routes).unwrap_or_default();
+            let led = self.led.iter().filter(|(of, _)| *of == family);
+            routes.extend(led.map(|(_, table)| (table.clone(), wanted.target.id.clone())));
+            let earlier = earlier.get(family).as_ref();
+            let earlier = earlier.filter(|earlier| earlier.list == known.id);
+            let is_same = before.is_some_and(|before| before.list.version == known.version);
+            if let Some(earlier) = earlier.filter(|_| is_same) {
+                return Some(Left {
+                    routes,
+                    ..earlier.clone()
+                });
+            }
+            Some(Left {
+                list: known.id.clone(),
+                name: known.name.clone(),
+                version: known.version?,
+                token: before.and_then(ObservedList::token).max(Some(goal.token)),
+                entries: self.entries.get(family).clone(),
+                routes,
+            })
+        })
     }
 
     async fn carry_out(&mut self, step: &Step) -> Result<(), VpcError> {
@@ -112,6 +163,12 @@ impl<'a> Applier<'a> {
         self.refuse_emptying(family, &call, &after)?;
         let performed = self.ec2.perform(&call).await?;
         *self.entries.get_mut(family) = after;
+        if let Step::CreateRoute { table, prefix, .. } | Step::ReplaceRoute { table, prefix, .. } =
+            step
+            && prefix.is_none()
+        {
+            self.led.insert((family, table.clone()));
+        }
         let Some(list) = performed.list else {
             return Ok(());
         };

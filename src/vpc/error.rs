@@ -31,8 +31,15 @@ pub enum VpcError {
     #[error("{}; what was done before stays, and the next pass does the rest", .0.join("; "))]
     Incomplete(Vec<String>),
     /// EC2's answers differ from the goal after all calls.
-    #[error("after all calls EC2 still describes another state: {0}; the next pass tries again")]
+    #[error(
+        "after all calls EC2 still describes another state: {0}: another program may have changed it; the next pass tries again"
+    )]
     NotInForce(String),
+    /// Another program has undone the changes of the pass again and again.
+    #[error(
+        "another program undoes the changes of this pass, {0} times so far: {1}; the next pass tries again"
+    )]
+    Undone(usize, String),
     /// The calls met the changes of another writer again and again.
     #[error(
         "another writer changes the same objects at the same time: {0}; the next pass tries again"
@@ -44,6 +51,17 @@ pub enum VpcError {
     /// The last guard before a call: the change would leave almost nothing.
     #[error("refused before the call: {0}")]
     Refused(String),
+}
+
+impl VpcError {
+    /// True if another program has changed objects during the pass: another pass at once is no retry of
+    /// a call that failed.
+    pub fn is_contention(&self) -> bool {
+        matches!(
+            self,
+            VpcError::Undone(..) | VpcError::Contended(_) | VpcError::NotInForce(_)
+        )
+    }
 }
 
 impl From<Ec2Error> for VpcError {

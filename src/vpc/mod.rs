@@ -30,3 +30,4 @@ mod spares;
 pub mod step;
 pub mod summary;
 pub mod tags;
+mod verify;

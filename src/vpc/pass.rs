@@ -18,6 +18,7 @@ use super::report::VpcReport;
 use super::routes;
 use super::step::{KnownLists, Step};
 use super::summary::PlaneSummary;
+use super::verify::{Made, difference, is_overtaken};
 use crate::clock;
 use crate::config::{Config, PlaneMode};
 use crate::degraded::Part;
@@ -26,12 +27,15 @@ use crate::random;
 use crate::reconcile::{Elsewhere, LOCK_WAIT, Options};
 use crate::state::lock::PassLock;
 use crate::state::store::Store;
-use crate::types::{Family, PerFamily};
+use crate::types::PerFamily;
 
 pub use super::look::PassMemory;
 
 /// The plans of one pass: the first, and three after changes of other writers.
 const PLANS: usize = 4;
+
+/// The times that a pass makes its changes anew after another program has undone them.
+const REPAIRS: usize = 2;
 
 /// One pass with a config whose regions are known. Errors are in the report.
 pub async fn pass(
@@ -67,6 +71,15 @@ pub async fn pass(
 pub(super) struct Ledgers {
     pub before: Ledger,
     pub after: Ledger,
+}
+
+/// The end of a verification.
+enum Verified {
+    End,
+    /// The goal is in force, and spare lists are left.
+    Spares(Box<ObservedPlane>),
+    /// Another program has changed objects since; the change in words.
+    Undone(Box<ObservedPlane>, String),
 }
 
 pub(super) struct Pass<'p> {
@@ -144,18 +157,18 @@ impl Pass<'_> {
         mut goal: PlaneGoal,
         mut observed: ObservedPlane,
     ) -> Result<(), VpcError> {
-        let left = self.read_left();
-        let mut contended = None;
+        let mut left = self.read_left();
+        let (mut contended, mut undone) = (None, 0);
         let seed = random::number();
         for _ in 0..PLANS {
-            let (mut planned, ledgers) = self.plan(&goal, &observed, &left);
+            let (mut planned, mut ledgers) = self.plan(&goal, &observed, &left);
             if !planned.steps.is_empty() && !self.write_ahead(ledgers.as_ref()) && !goal.frozen {
                 goal.frozen = true;
-                planned = self.plan(&goal, &observed, &left).0;
+                (planned, ledgers) = self.plan(&goal, &observed, &left);
             }
             self.report.take_plan(&planned);
             if planned.steps.is_empty() || !self.options.mode.writes() {
-                self.remember(&goal, &observed, ledgers);
+                self.remember(&goal, &observed, ledgers, &left);
                 return end(&planned, Vec::new());
             }
             self.write_begin();
@@ -163,14 +176,22 @@ impl Pass<'_> {
             let mut applier = applier.with_seed(seed);
             let ending = applier.apply(&planned.steps).await;
             self.report.done += applier.done;
+            left = applier.left(&observed, &goal, &left);
+            let known = applier.lists().clone();
             match ending {
                 Ending::Done(failures) => {
-                    let known = applier.into_lists();
                     let verified = self.verify(&goal, &left, planned, failures, &known);
-                    let Some(more) = verified.await? else {
-                        return Ok(());
-                    };
-                    observed = more;
+                    match verified.await? {
+                        Verified::End => return Ok(()),
+                        Verified::Spares(more) => observed = *more,
+                        Verified::Undone(more, edit) => {
+                            undone += 1;
+                            if undone > REPAIRS {
+                                return Err(VpcError::Undone(undone, edit));
+                            }
+                            observed = *more;
+                        }
+                    }
                 }
                 Ending::Again(error) => {
                     contended = Some(error);
@@ -222,8 +243,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Reads EC2 again until the reading has the goal: reads may lag behind changes. Returns a reading
-    /// that calls for another plan.
+    /// Reads EC2 again until the reading has the goal: reads may lag behind changes. A change of another
+    /// program ends the wait.
     async fn verify(
         &mut self,
         goal: &PlaneGoal,
@@ -231,7 +252,8 @@ impl Pass<'_> {
         planned: PlanePlan,
         mut failures: Vec<VpcError>,
         known: &KnownLists,
-    ) -> Result<Option<ObservedPlane>, VpcError> {
+    ) -> Result<Verified, VpcError> {
+        let mut made = Made::by(&planned.steps);
         let started = tokio::time::Instant::now();
         loop {
             let plane = &self.config.vpc_plane;
@@ -240,47 +262,41 @@ impl Pass<'_> {
                 // The failed calls are the cause; the reading may only have come too late.
                 Err(error) if !failures.is_empty() => {
                     failures.push(error);
-                    return end(&planned, failures).map(|()| None);
+                    return end(&planned, failures).map(|()| Verified::End);
                 }
                 Err(error) => return Err(error),
             };
             self.report.plane = Some(PlaneSummary::of(&observed, plane));
             let (rest, ledgers) = self.plan(goal, &observed, left);
             if rest.steps.is_empty() {
-                self.remember(goal, &observed, ledgers);
+                self.remember(goal, &observed, ledgers, left);
                 // The state now counts, not the one before the changes.
                 self.report
                     .degraded
                     .retain(|missing| missing.part == Part::State);
                 self.report.take_plan(&rest);
-                return end(&rest, Vec::new()).map(|()| None);
+                return end(&rest, Vec::new()).map(|()| Verified::End);
             }
             if !failures.is_empty() {
-                self.remember(goal, &observed, None);
-                return end(&planned, failures).map(|()| None);
+                self.remember(goal, &observed, None, left);
+                return end(&planned, failures).map(|()| Verified::End);
             }
-            if rest.steps.iter().all(Step::concerns_spare) || is_overtaken(known, &observed) {
-                return Ok(Some(observed));
+            if rest.steps.iter().all(Step::concerns_spare) {
+                return Ok(Verified::Spares(Box::new(observed)));
+            }
+            if is_overtaken(known, &observed) || made.were_undone(&rest.steps) {
+                let edit = match rest.drift.first() {
+                    Some(drift) => drift.to_string(),
+                    None => difference(&rest.steps),
+                };
+                return Ok(Verified::Undone(Box::new(observed), edit));
             }
             if started.elapsed() > self.memory.waits.visible_after {
-                let first = rest.steps.first().map(Step::to_json).unwrap_or_default();
-                return Err(VpcError::NotInForce(first.to_string()));
+                return Err(VpcError::NotInForce(difference(&rest.steps)));
             }
             tokio::time::sleep(self.memory.waits.read_again).await;
         }
     }
-}
-
-/// True if another writer has changed a list since the changes of this one.
-fn is_overtaken(known: &KnownLists, observed: &ObservedPlane) -> bool {
-    Family::ALL.into_iter().any(|family| {
-        let ours = observed.lists.get(family).ours();
-        let (known, now) = (known.get(family), ours.map(|ours| &ours.list));
-        known
-            .as_ref()
-            .zip(now)
-            .is_some_and(|(known, now)| known.id != now.id || now.version > known.version)
-    })
 }
 
 /// The end of a pass whose steps are done, apart from the failures.

@@ -98,12 +98,14 @@ impl Pass<'_> {
         Refused::newest(self.memory.left.as_ref(), on_disk).unwrap_or_default()
     }
 
-    /// Remembers lists and routes as they are now, to find later changes of other programs.
+    /// Remembers lists and routes as they are now, to find later changes of other programs. `earlier` has
+    /// the lists as this writer left them.
     pub(super) fn remember(
         &mut self,
         goal: &PlaneGoal,
         observed: &ObservedPlane,
         ledgers: Option<Ledgers>,
+        earlier: &PerFamily<Option<Left>>,
     ) {
         if !self.options.mode.writes() {
             return;
@@ -121,7 +123,6 @@ impl Pass<'_> {
         if self.config.vpc_plane.mode == PlaneMode::Routes {
             return;
         }
-        let earlier = self.read_left();
         let now = PerFamily::from_fn(|family| {
             let ours = observed.lists.get(family).ours()?;
             let left = earlier.get(family).as_ref();

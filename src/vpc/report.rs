@@ -61,6 +61,8 @@ pub struct VpcReport {
     pub notes: Notes,
     pub degraded: Vec<Degradation>,
     pub error: Option<String>,
+    /// True if the pass failed because another program changed objects meanwhile.
+    pub contended: bool,
     /// The requests to EC2.
     pub sent: Sent,
     pub duration: Duration,
@@ -93,6 +95,7 @@ impl VpcReport {
             notes: Notes::default(),
             degraded: Vec::new(),
             error: None,
+            contended: false,
             sent: Sent::default(),
             duration: Duration::ZERO,
             judged: false,
@@ -163,6 +166,7 @@ impl VpcReport {
             None => Outcome::Changed,
         };
         self.error = error.map(ToString::to_string);
+        self.contended = error.is_some_and(VpcError::is_contention);
     }
 
     /// The exit code for scripts: a missing part is a failure, unless steps are pending or held.

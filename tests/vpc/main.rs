@@ -4,6 +4,7 @@
 
 mod cases;
 mod disk;
+mod edits;
 mod faults;
 mod history;
 mod passes;

@@ -94,6 +94,7 @@ impl Agent {
             (None, true) => self.retry.clear(),
             // Only the source can help, by its own schedule.
             (Some(_), true) if report.without_document => self.retry.clear(),
+            _ if report.contended => self.retry.contended(ended.ended, random::fraction()),
             _ => self.retry.failed(ended.ended, random::fraction()),
         }
         if report.without_document && !ended.asked {

@@ -22,6 +22,15 @@ impl Retry {
         *self = Retry::default();
     }
 
+    /// Records that another program has changed objects during the pass. The first time the next pass
+    /// follows at once; a program that goes on is no reason to follow without a pause.
+    pub fn contended(&mut self, now: Instant, random: f64) {
+        self.failed(now, random);
+        if self.failures == 1 {
+            self.at = Some(now);
+        }
+    }
+
     /// Records a failure. `random` is from 0 to 1: the pause is in the second half of its bound, so
     /// that agents of one account spread out.
     pub fn failed(&mut self, now: Instant, random: f64) {
@@ -50,5 +59,10 @@ mod tests {
         assert_eq!(retry.at, None);
         retry.failed(now, 1.0);
         assert_eq!(retry.at, Some(now + FIRST));
+        retry.clear();
+        retry.contended(now, 1.0);
+        assert_eq!(retry.at, Some(now));
+        retry.contended(now, 1.0);
+        assert_eq!(retry.at, Some(now + FIRST * 2));
     }
 }
