@@ -16,28 +16,28 @@ use crate::world::*;
 type Wanted = fn(&ReplayRow) -> bool;
 
 /// The selection of one replay: the settings, and the same rows for the oracle.
-struct Selection {
-    name: &'static str,
-    region: &'static str,
+pub struct Selection {
+    pub name: &'static str,
+    pub region: &'static str,
     select: &'static str,
-    wanted: Wanted,
+    pub wanted: Wanted,
 }
 
-const ONE_REGION: Selection = Selection {
+pub const ONE_REGION: Selection = Selection {
     name: "S3 of one region",
     region: "us-east-1",
     select: "services = [\"S3\"]\nregions = [\"us-east-1\"]",
     wanted: |row| row.is("S3", "us-east-1"),
 };
 
-const ALL_REGIONS: Selection = Selection {
+pub const ALL_REGIONS: Selection = Selection {
     name: "S3 of all regions",
     region: "us-east-1",
     select: "services = [\"S3\"]\nregions = [REGIONS]",
     wanted: |row| row.service() == "S3",
 };
 
-const AMAZON: Selection = Selection {
+pub const AMAZON: Selection = Selection {
     name: "AMAZON of eu-west-1",
     region: "eu-west-1",
     select: "services = [\"AMAZON\"]\nregions = [\"eu-west-1\"]",
@@ -45,7 +45,7 @@ const AMAZON: Selection = Selection {
 };
 
 /// Limits of the guard that hold no document, and no hold-down: the entries equal the document.
-const OPEN: &str = "hold_down = \"0s\"\nmax_loss = \"100%\"\nmax_gain = \"100000%\"\n";
+pub const OPEN: &str = "hold_down = \"0s\"\nmax_loss = \"100%\"\nmax_gain = \"100000%\"\n";
 
 /// The fewest prefixes of the same addresses: an oracle that knows nothing of the product's sets.
 fn aggregate(prefixes: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
@@ -69,7 +69,7 @@ fn aggregate(prefixes: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
     }
 }
 
-fn of_family(prefixes: &BTreeSet<IpNet>, ipv4: bool) -> BTreeSet<IpNet> {
+pub fn of_family(prefixes: &BTreeSet<IpNet>, ipv4: bool) -> BTreeSet<IpNet> {
     let wanted = prefixes
         .iter()
         .filter(|it| matches!(it, IpNet::V4(_)) == ipv4);
@@ -81,7 +81,7 @@ fn covered(prefix: &IpNet, by: &BTreeSet<IpNet>) -> bool {
 }
 
 /// The prefixes that lie in both sets.
-fn common(one: &BTreeSet<IpNet>, other: &BTreeSet<IpNet>) -> Vec<IpNet> {
+pub fn common(one: &BTreeSet<IpNet>, other: &BTreeSet<IpNet>) -> Vec<IpNet> {
     let inside = |a: &BTreeSet<IpNet>, b: &BTreeSet<IpNet>| -> Vec<IpNet> {
         a.iter().filter(|it| covered(it, b)).copied().collect()
     };
@@ -101,15 +101,42 @@ fn regions_of_storage() -> String {
     regions.into_iter().collect::<Vec<_>>().join(", ")
 }
 
-/// A writer with a selection and limits of the guard.
-fn writer(cloud: &Cloud, selection: &Selection, guard: &str) -> Writer {
+/// The prefixes of the selection in the present version, as the fewest of the same addresses.
+pub fn wanted(replay: &Replay, selection: &Selection) -> BTreeSet<IpNet> {
+    let mut selected = replay.selected(selection.wanted);
+    // AWS published these once: a private prefix and a reserved one, which the product leaves out.
+    let unusable = ["fc00::/7", "240.0.0.0/4"].map(|it| it.parse::<IpNet>().unwrap());
+    selected.retain(|prefix| !unusable.iter().any(|net| net.contains(prefix)));
+    aggregate(&selected)
+}
+
+/// Goes to the next version, or to the next one with another selection. False at the end.
+pub fn advance(replay: &mut Replay, selection: &Selection, all: bool) -> bool {
+    match all {
+        true => replay.advance(),
+        false => replay.advance_to_change(selection.wanted),
+    }
+}
+
+/// A VPC with room for every selection.
+pub fn roomy(selection: &Selection) -> Cloud {
+    let cloud = vpc();
+    cloud.configure(|settings| {
+        settings.region = selection.region.to_owned();
+        settings.routes_per_table = 1000;
+    });
+    cloud
+}
+
+/// A writer with a selection and limits of the guard, and with `more` lines of `[vpc_plane]`.
+pub fn writer(cloud: &Cloud, selection: &Selection, guard: &str, more: &str) -> Writer {
     let mut writer = Writer::new(cloud, "");
     let path = writer.directory.path().display();
     let text = format!(
         "role = \"vpc\"\n[source]\nurl = \"{path}/ip-ranges.json\"\nstate_dir = \"{path}/state\"\n\
          [select]\n{}\n[guard]\n{guard}[vpc_plane]\nregion = \"{}\"\ntables = [\"{TABLE}\"]\n\
          floor = 1\nquota = 1000\nheadroom = \"0%\"\ntarget.ipv4 = \"{IGW}\"\n\
-         target.ipv6 = \"{EIGW}\"\n",
+         target.ipv6 = \"{EIGW}\"\n{more}",
         selection.select, selection.region
     );
     let text = if text.contains("REGIONS") {
@@ -172,28 +199,16 @@ fn replay(selection: &Selection, all: bool) {
     let Some(directory) = data::ip_ranges_dir() else {
         return;
     };
-    let cloud = vpc();
-    cloud.configure(|settings| {
-        settings.region = selection.region.to_owned();
-        settings.routes_per_table = 1000;
-    });
-    let mut writer = writer(&cloud, selection, OPEN);
+    let cloud = roomy(selection);
+    let mut writer = writer(&cloud, selection, OPEN, "");
     let mut sides = [true, false].map(|ipv4| Side {
         ipv4,
         ..Side::default()
     });
     let mut replay = Replay::open(&directory);
     let mut documents = 0;
-    while if all {
-        replay.advance()
-    } else {
-        replay.advance_to_change(selection.wanted)
-    } {
-        let mut selected = replay.selected(selection.wanted);
-        // AWS published these once: a private prefix and a reserved one, which the product leaves out.
-        let unusable = ["fc00::/7", "240.0.0.0/4"].map(|it| it.parse::<IpNet>().unwrap());
-        selected.retain(|prefix| !unusable.iter().any(|net| net.contains(prefix)));
-        let wanted = aggregate(&selected);
+    while advance(&mut replay, selection, all) {
+        let wanted = wanted(&replay, selection);
         if wanted.is_empty() {
             continue;
         }
@@ -252,7 +267,7 @@ fn default_guard_loses_no_common_prefix_over_the_history() {
         return;
     };
     let cloud = vpc();
-    let mut writer = writer(&cloud, &ONE_REGION, "");
+    let mut writer = writer(&cloud, &ONE_REGION, "", "");
     let mut replay = Replay::open(&directory);
     let (mut before, mut held, mut seen) = (BTreeSet::new(), 0, 0);
     while replay.advance_to_change(ONE_REGION.wanted) {
