@@ -11,6 +11,11 @@ use super::slips;
 use super::texts::{region, service};
 use super::{AnyRole, AutoOr, Config, ConfigError, gateways, validate};
 
+/// The default of `[source] state_dir` with `role = "vpc"`.
+const VPC_STATE_DIR: &str = "/var/lib/trailblazer-vpc";
+/// The default of `[agent] socket` with `role = "vpc"`.
+const VPC_SOCKET: &str = "/run/trailblazer-vpc/control.sock";
+
 /// Settings from the command line. Each beats the file, and passes the same checks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Overrides {
@@ -57,6 +62,7 @@ pub fn parse_with(text: &str, origin: &str, flags: &Overrides) -> Result<Config,
     let mut config = Config::default();
     read(&mut reader, &mut config);
     override_with(&mut reader, &mut config, flags);
+    set_own_places(&reader, &mut config, flags);
     for mistake in validate::mistakes(&config) {
         // An unreadable value has its default here; a mistake about the default would mislead.
         if !mistake.keys.iter().any(|key| reader.is_bad(key)) {
@@ -82,7 +88,22 @@ pub fn parse_readable_part(text: &str, flags: &Overrides) -> Config {
     let mut config = Config::default();
     read(&mut reader, &mut config);
     override_with(&mut reader, &mut config, flags);
+    set_own_places(&reader, &mut config, flags);
     config
+}
+
+/// Sets the places of the vpc role that neither the text nor a flag names. The role runs beside the agent
+/// of a NAT, with other documents, another journal and another user.
+fn set_own_places(reader: &Reader<'_>, config: &mut Config, flags: &Overrides) {
+    if !config.vpc_role {
+        return;
+    }
+    if !reader.has("source.state_dir") && flags.state_dir.is_none() {
+        config.source.state_dir = PathBuf::from(VPC_STATE_DIR);
+    }
+    if !reader.has("agent.socket") {
+        config.agent.socket = PathBuf::from(VPC_SOCKET);
+    }
 }
 
 /// Every known key, with its table.
