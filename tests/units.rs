@@ -94,7 +94,7 @@ fn ours() -> Vec<PathBuf> {
     let directory = fs::read_dir(repository().join("systemd")).unwrap();
     let mut units: Vec<PathBuf> = directory.map(|entry| entry.unwrap().path()).collect();
     units.sort();
-    assert_eq!(units.len(), 6, "{units:?}");
+    assert_eq!(units.len(), 7, "{units:?}");
     units
 }
 
@@ -149,6 +149,7 @@ fn sandbox_leaves_little_exposed() {
         // Without mounts of its own.
         ("trailblazer-shut.service", "32"),
         ("trailblazer-vpc.service", WORST_EXPOSURE),
+        ("trailblazer-vpc-agent.service", WORST_EXPOSURE),
     ];
     for (unit, worst) in units {
         let threshold = format!("--threshold={worst}");
@@ -179,6 +180,8 @@ fn sandbox(unit: &str) -> Vec<String> {
         "MemoryMax",
         "TasksMax",
         "UMask",
+        "DynamicUser",
+        "LimitCORE",
         "User=",
         "Group=",
     ];
@@ -191,8 +194,8 @@ fn sandbox(unit: &str) -> Vec<String> {
     lines
 }
 
-/// The role without a kernel has the sandbox of the other units, without the capability, the user and
-/// netlink.
+/// Both services of the role without a kernel have the sandbox of the other units, without the
+/// capability, the system's user and netlink.
 #[test]
 fn vpc_service_has_the_sandbox_without_any_capability() {
     let kernels = |line: &String| {
@@ -200,6 +203,7 @@ fn vpc_service_has_the_sandbox_without_any_capability() {
         keys.iter().any(|key| line.starts_with(key))
     };
     let vpc = sandbox("trailblazer-vpc.service");
+    assert_eq!(vpc, sandbox("trailblazer-vpc-agent.service"));
     for line in sandbox("trailblazer-reconcile.service") {
         assert!(kernels(&line) || vpc.contains(&line), "{line}: {vpc:?}");
     }
@@ -230,4 +234,45 @@ fn services_share_one_sandbox() {
     let shut = sandbox("trailblazer-shut.service");
     assert!(!shut.iter().any(needs_mounts), "{shut:?}");
     assert_eq!(early(agent), early(shut));
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap()
+}
+
+/// The units have a config and a state of their own, so that they run beside the agent of a NAT. The
+/// commands find both by the role.
+#[test]
+fn units_share_no_file_with_the_agent_of_a_kernel() {
+    for name in ["trailblazer-vpc", "trailblazer-vpc-agent"] {
+        let unit = read(&format!("systemd/{name}.service"));
+        for line in [
+            "ConditionPathExists=/etc/trailblazer/vpc.toml\n",
+            "-c /etc/trailblazer/vpc.toml --state-dir /var/lib/trailblazer-vpc\n",
+            "StateDirectory=trailblazer-vpc\n",
+            "User=trailblazer-vpc\n",
+        ] {
+            assert!(unit.contains(line), "{name}: {line}");
+        }
+        assert!(!unit.contains("/etc/trailblazer/trailblazer.toml"));
+    }
+    let config = trailblazer::config::parse(&read("examples/vpc.toml"), "example").unwrap();
+    assert_eq!(
+        config.source.state_dir,
+        Path::new("/var/lib/trailblazer-vpc")
+    );
+    let socket = Path::new("/run/trailblazer-vpc/control.sock");
+    assert_eq!(config.agent.socket, socket);
+    let agent = read("systemd/trailblazer-vpc-agent.service");
+    assert!(agent.contains("RuntimeDirectory=trailblazer-vpc\n"));
+}
+
+#[test]
+fn places_of_the_settings_beat_those_of_the_role() {
+    let text = "role = \"vpc\"\nsource.state_dir = \"/srv/tb\"\nagent.socket = \"/srv/tb.sock\"\n\
+                [vpc_plane]\ntables = [\"rtb-0123456789abcdef0\"]\n\
+                target.ipv4 = \"igw-0123456789abcdef0\"\n";
+    let config = trailblazer::config::parse(text, "test").unwrap();
+    assert_eq!(config.source.state_dir, Path::new("/srv/tb"));
+    assert_eq!(config.agent.socket, Path::new("/srv/tb.sock"));
 }

@@ -405,13 +405,3 @@ fn cronjob_has_a_valid_config_and_no_right() {
     let image = format!("image: trailblazer:{}\n", env!("CARGO_PKG_VERSION"));
     assert!(text.contains(&image), "{file}: {image}");
 }
-
-/// The unit has a config and a state of its own, so that the unit runs beside the agent of a NAT.
-#[test]
-fn unit_shares_no_file_with_the_agent() {
-    let unit = read("systemd/trailblazer-vpc.service");
-    assert!(unit.contains("ConditionPathExists=/etc/trailblazer/vpc.toml"));
-    assert!(unit.contains("-c /etc/trailblazer/vpc.toml --state-dir /var/lib/trailblazer-vpc\n"));
-    assert!(unit.contains("StateDirectory=trailblazer-vpc\n"));
-    assert!(!unit.contains("/etc/trailblazer/trailblazer.toml"));
-}

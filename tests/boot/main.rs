@@ -14,3 +14,4 @@ mod image;
 mod life;
 mod machine;
 mod nat;
+mod vpc;

@@ -13,6 +13,7 @@ const BOTH: &str = "
 -rw-r--r-- /usr/lib/systemd/system/trailblazer-reconcile.service
 -rw-r--r-- /usr/lib/systemd/system/trailblazer-reconcile.timer
 -rw-r--r-- /usr/lib/systemd/system/trailblazer-shut.service
+-rw-r--r-- /usr/lib/systemd/system/trailblazer-vpc-agent.service
 -rw-r--r-- /usr/lib/systemd/system/trailblazer-vpc.service
 -rw-r--r-- /usr/lib/systemd/system/trailblazer-vpc.timer
 -rw-r--r-- /usr/lib/systemd/networkd.conf.d/trailblazer.conf
