@@ -74,13 +74,12 @@ impl<'a> Applier<'a> {
         self
     }
 
-    /// Carries out the steps in order. A failed step of a list ends the steps of its family; a failed
-    /// step of a table ends nothing.
+    /// Carries out the steps in order, without those that a failed one holds up.
     pub async fn apply(&mut self, steps: &[Step]) -> Ending {
         let mut failures = Vec::new();
-        let mut failed = BTreeSet::new();
+        let mut failed = Failed::default();
         for step in steps {
-            if failed.contains(&step.family()) {
+            if failed.holds_up(step) {
                 continue;
             }
             match self.carry_out(step).await {
@@ -94,9 +93,7 @@ impl<'a> Applier<'a> {
                 Err(error) => {
                     let over =
                         matches!(&error, VpcError::Ec2(error) if error.kind == ErrorKind::Deadline);
-                    if step.concerns_list() {
-                        failed.insert(step.family());
-                    }
+                    failed.note(step);
                     failures.push(error);
                     if over {
                         break;
@@ -225,6 +222,42 @@ impl<'a> Applier<'a> {
             "prefix list {list} would be left with {left} addresses, fewer than [vpc_plane] floor = {}",
             self.floor
         )))
+    }
+}
+
+/// The failed steps that later steps build on.
+#[derive(Default)]
+struct Failed {
+    /// A step of the list of the family.
+    lists: BTreeSet<Family>,
+    /// A tag of the table: the mark of the document, or the hash of the routes.
+    tags: BTreeSet<RouteTableId>,
+    /// A step of a route of the family.
+    routes: BTreeSet<Family>,
+}
+
+impl Failed {
+    /// True if the step must not follow: a list as its earlier steps should have left it, routes of an
+    /// unmarked document, or a list that a route leads to.
+    fn holds_up(&self, step: &Step) -> bool {
+        let family = step.family();
+        self.lists.contains(&family)
+            || step.table().is_some_and(|table| self.tags.contains(table))
+            || matches!(step, Step::DeleteList { .. }) && self.routes.contains(&family)
+    }
+
+    fn note(&mut self, step: &Step) {
+        match (step, step.table()) {
+            (Step::TagTable { table, .. }, _) => {
+                self.tags.insert(table.clone());
+            }
+            (_, Some(_)) => {
+                self.routes.insert(step.family());
+            }
+            (_, None) => {
+                self.lists.insert(step.family());
+            }
+        }
     }
 }
 

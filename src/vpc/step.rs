@@ -107,16 +107,21 @@ impl Step {
         }
     }
 
-    /// True for a step that later steps of the family build on; false for a step of one table.
+    /// The table of a step that concerns one table.
+    pub fn table(&self) -> Option<&RouteTableId> {
+        match self {
+            Step::CreateRoute { table, .. }
+            | Step::ReplaceRoute { table, .. }
+            | Step::DeleteRoute { table, .. }
+            | Step::TagTable { table, .. }
+            | Step::DeleteSpareRoute { table, .. } => Some(table),
+            _ => None,
+        }
+    }
+
+    /// True for a step of a list, which later steps of the family build on; false for a step of one table.
     pub fn concerns_list(&self) -> bool {
-        !matches!(
-            self,
-            Step::CreateRoute { .. }
-                | Step::ReplaceRoute { .. }
-                | Step::DeleteRoute { .. }
-                | Step::TagTable { .. }
-                | Step::DeleteSpareRoute { .. }
-        )
+        self.table().is_none()
     }
 
     /// True for a step that takes a spare list away.

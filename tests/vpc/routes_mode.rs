@@ -92,6 +92,32 @@ fn lost_ledger_is_found_again_by_the_tag_or_nothing_is_deleted() {
     }
 }
 
+/// A writer that cannot mark its document could not be told from a slow writer of an old one.
+#[test]
+fn table_without_the_mark_of_the_document_gets_no_route() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, MODE);
+    let all = many(4, 0);
+    writer.publish(&document_of(TOKEN, &all));
+    let deny = |denied: &[&str]| {
+        let denied = denied.iter().map(|action| (*action).to_owned());
+        cloud.configure(|settings| settings.denied = denied.collect());
+    };
+    deny(&["CreateTags"]);
+    let report = run(writer.pass());
+    assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
+    assert!(report.error.unwrap().contains("ec2:CreateTags is missing"));
+    assert!(destinations(&cloud, IGW).is_empty());
+    deny(&[]);
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    assert_eq!(destinations(&cloud, IGW), all.iter().copied().collect());
+    // The same for a change: neither an addition nor a deletion.
+    deny(&["CreateTags"]);
+    writer.publish(&document_of(TOKEN + 1, &many(6, 0)[1..]));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Failed);
+    assert_eq!(destinations(&cloud, IGW), all.into_iter().collect());
+}
+
 #[test]
 fn fault_at_any_call_leaves_common_addresses_on_the_bypass_path() {
     let all = many(18, 0);

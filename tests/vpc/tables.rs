@@ -139,6 +139,22 @@ fn flush_names_the_table_of_somebody_else_that_keeps_the_list() {
 }
 
 #[test]
+fn flush_keeps_the_list_of_a_route_that_stays() {
+    let cloud = vpc();
+    let mut writer = writer(&cloud, &format!("\"{TABLE}\""));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    cloud.configure(|settings| {
+        settings.denied.insert("DeleteRoute".to_owned());
+    });
+    cloud.clear_calls();
+    let error = flushed(&writer, false).unwrap_err();
+    assert!(error.contains("ec2:DeleteRoute is missing"), "{error}");
+    let mut actions = cloud.calls().into_iter().map(|call| call.action);
+    assert!(!actions.any(|action| action == "DeleteManagedPrefixList"));
+    assert_eq!(way(&cloud, TABLE), to(IGW));
+}
+
+#[test]
 fn list_of_the_settings_outlives_a_flush() {
     let cloud = vpc();
     let ours = "pl-0bbbbbbbbbbbbbbb1";
