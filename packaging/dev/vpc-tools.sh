@@ -1,6 +1,7 @@
 #!/bin/sh
 # Fetches the tools of tests/vpc_templates, which check the CloudFormation template and the Terraform module,
-# into target/tools/vpc: `cargo clean` deletes them. Quick and silent if all tools exist.
+# and of tests/vpc_moto, an account of EC2 with signatures and policies, into target/tools/vpc: `cargo clean`
+# deletes them. Quick and silent if all tools exist.
 # install-deps.sh installs the prerequisite (Python's venv).
 set -eu
 
