@@ -328,7 +328,7 @@ fn every_change_is_confined_to_own_objects() {
 /// The tag keys of the policies are those of the code.
 #[test]
 fn conditions_name_the_tags_of_the_code() {
-    use trailblazer::vpc::routes::HASH;
+    use trailblazer::vpc::ledger::HASH;
     use trailblazer::vpc::tags::{OWNER, TOKEN, of_token, outdated};
     let owner = format!("aws:ResourceTag/{OWNER}");
     for policy in ["install", "flush"] {
