@@ -16,6 +16,8 @@ use super::Res;
 use super::samples::milliseconds;
 use super::subject::BINARY;
 
+/// The unit, whose environment the agent has here too.
+const UNIT: &str = include_str!("../../systemd/trailblazer.service");
 /// Another binary to measure, to compare two builds.
 const OTHER_BINARY: &str = "TRAILBLAZER_BENCH_BINARY";
 /// The unit's `WatchdogSec`, in microseconds: the agent pings at half of the time.
@@ -53,6 +55,7 @@ impl Daemon {
         command
             .args(["agent", "-c"])
             .arg(config)
+            .envs(environment_of_unit())
             .env("NOTIFY_SOCKET", &notify_path)
             .env("WATCHDOG_USEC", WATCHDOG)
             .envs(variables.iter().map(|(name, value)| (name, value)))
@@ -168,6 +171,13 @@ impl Daemon {
     pub fn files(&self) -> Res<usize> {
         Ok(entries(self.pid(), "fd")?.len())
     }
+}
+
+/// The variables that the unit sets, one a line.
+fn environment_of_unit() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = UNIT.lines();
+    let set = lines.filter_map(|line| line.strip_prefix("Environment="));
+    set.filter_map(|variable| variable.split_once('='))
 }
 
 /// Receives systemd's notifications in a thread, and reports the time of READY. Every datagram has

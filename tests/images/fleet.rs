@@ -233,6 +233,13 @@ fn daemonset_probes_use_the_configured_address() {
 }
 
 #[test]
+fn image_has_the_environment_of_the_unit() {
+    let line = format!("ENV {}", unit("Environment"));
+    let image = read("packaging/container/Containerfile");
+    assert!(image.lines().any(|it| it == line), "{line}\n{image}");
+}
+
+#[test]
 #[ignore = "needs the image tools: make test-images"]
 fn containerfile_passes_hadolint_and_copies_all_cargo_inputs() {
     let file = "packaging/container/Containerfile";
