@@ -240,6 +240,18 @@ fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap()
 }
 
+/// Both agents hold documents, and give the memory back alike.
+#[test]
+fn agents_have_the_same_environment() {
+    let [kernel, vpc] = ["trailblazer.service", "trailblazer-vpc-agent.service"].map(|unit| {
+        let text = fs::read_to_string(repository().join("systemd").join(unit)).unwrap();
+        let lines = text.lines().filter(|line| line.starts_with("Environment="));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    });
+    assert_eq!(kernel.len(), 1, "{kernel:?}");
+    assert_eq!(kernel, vpc);
+}
+
 /// The units have a config and a state of their own, so that they run beside the agent of a NAT. The
 /// commands find both by the role.
 #[test]
