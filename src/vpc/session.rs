@@ -1,6 +1,6 @@
 //! The region and the client of a process, and the settings with every `auto` resolved.
 
-use super::ec2::{Ec2, Ec2Settings, EndpointChoice, region_of_variables};
+use super::ec2::{Ec2, Ec2Settings, EndpointChoice, forbid_core_dumps, region_of_variables};
 use super::error::VpcError;
 use crate::config::{AutoOr, Config};
 use crate::source::imds::{self, ImdsSettings, Wanted};
@@ -25,6 +25,8 @@ impl Session {
     /// # Errors
     /// The region is unknown, or no endpoint can be used.
     pub async fn open(config: &Config) -> Result<Session, VpcError> {
+        // First: AWS's variables may hold a secret key before a client exists.
+        forbid_core_dumps();
         let region = region(config).await?;
         let plane = &config.vpc_plane;
         let mut settings = Ec2Settings::new(region.clone());

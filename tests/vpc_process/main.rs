@@ -7,4 +7,5 @@ mod agent;
 mod bad_input;
 mod disk;
 mod reload;
+mod secrets;
 mod world;

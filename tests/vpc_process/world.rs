@@ -17,13 +17,14 @@ pub use cloud::sample::{EIGW, IGW, TABLE};
 pub const REGION: &str = "us-east-1";
 pub const ACCESS: &str = "AKIDTRAILBLAZER00001";
 pub const SECRET: &str = "wJalrXUtnFEMIbPxRfiCYsecretOfTheTests001";
+pub const SESSION: &str = "IQoJb3JpZ2luX2VjEJvTokenOfTheTests002";
 pub const TOKEN: u64 = 1_700_000_000;
 
 /// Far longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The secrets that no output may hold.
-const SECRETS: [&str; 2] = [SECRET, "Credential="];
+pub const SECRETS: [&str; 3] = [SECRET, SESSION, "Credential="];
 
 /// An account behind HTTP, and the files of a writer.
 pub struct Scene {
@@ -49,7 +50,7 @@ impl Scene {
             signature: Signature::Verified(Keys {
                 access: ACCESS.to_owned(),
                 secret: SECRET.to_owned(),
-                token: None,
+                token: Some(SESSION.to_owned()),
             }),
             clock_offset,
             ..Serve::default()
@@ -129,6 +130,7 @@ impl Scene {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("AWS_ACCESS_KEY_ID", ACCESS)
             .env("AWS_SECRET_ACCESS_KEY", SECRET)
+            .env("AWS_SESSION_TOKEN", SESSION)
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_ENDPOINT_URL_EC2", self.server.url())
             .args(words)
@@ -230,6 +232,11 @@ pub struct Agent {
 impl Agent {
     /// Starts an agent as systemd does.
     pub fn start(scene: &Scene) -> Agent {
+        Agent::start_with(scene, |_| {})
+    }
+
+    /// The same with other variables.
+    pub fn start_with(scene: &Scene, change: impl FnOnce(&mut Command)) -> Agent {
         let (log, socket) = (scene.path("agent.log"), scene.path("notify"));
         let _ = std::fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).unwrap();
@@ -250,6 +257,7 @@ impl Agent {
             .env("WATCHDOG_USEC", "2000000")
             .stdout(file.try_clone().unwrap())
             .stderr(file);
+        change(&mut command);
         Agent {
             child: command.spawn().unwrap(),
             log,

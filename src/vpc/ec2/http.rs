@@ -32,7 +32,6 @@ impl HttpTransport {
     /// # Errors
     /// [`EndpointFault`]
     pub(super) fn from_environment(settings: &Ec2Settings) -> Result<HttpTransport, EndpointFault> {
-        forbid_core_dumps();
         let variables = EndpointChoice::from_variables(|name| env::var(name).ok());
         let own = settings.endpoint.clone();
         let choice = EndpointChoice {
@@ -117,7 +116,7 @@ impl Transport for HttpTransport {
 
 /// Forbids core dumps of this process, which would hold the secret key. The limit of the size
 /// (`RLIMIT_CORE`) has no effect on dumps that go to a program (core(5)).
-fn forbid_core_dumps() {
+pub fn forbid_core_dumps() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!("core dumps of this process cannot be forbidden: {error}");
     }

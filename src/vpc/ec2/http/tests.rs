@@ -147,8 +147,7 @@ async fn answer_without_a_word_after_the_request_is_broken() {
 
 #[test]
 fn process_with_credentials_dumps_no_core() {
-    let settings = Ec2Settings::new(Region::from("eu-central-1"));
-    let _transport = HttpTransport::from_environment(&settings);
+    forbid_core_dumps();
     let behaviour = rustix::process::dumpable_behavior().unwrap();
     assert_eq!(behaviour, DumpableBehavior::NotDumpable);
 }
