@@ -67,6 +67,7 @@ test-roots:
 
 test-long: deps packages
 	@$(DEPS) boot
+	@$(DEPS) instructions
 	@packaging/dev/image-tools.sh
 	@packaging/dev/cloud-tools.sh
 	@packaging/dev/vpc-tools.sh

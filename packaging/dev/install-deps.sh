@@ -23,7 +23,7 @@ boot="$demo ${packages#"$build "} debootstrap:debootstrap systemd-nspawn:systemd
 # libFuzzer is C++.
 fuzz="$build c++:g++"
 bench="$test bird:bird2 birdc:bird2"
-instructions="$build valgrind:valgrind"
+instructions="$build valgrind:valgrind gdb:gdb"
 
 # The tests check the alert rules with promtool. Debian 13 has a package of that name; before,
 # promtool is part of the package prometheus, whose daemon must not be installed here. The script
