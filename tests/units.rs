@@ -215,6 +215,30 @@ fn vpc_service_has_the_sandbox_without_any_capability() {
     assert!(!vpc.iter().any(|line| line.contains("NETLINK")), "{vpc:?}");
 }
 
+/// Both agents start, end and use memory in the same way.
+#[test]
+fn agents_share_their_life() {
+    let life = |unit: &str| -> Vec<String> {
+        let text = read(&format!("systemd/{unit}.service"));
+        let keys = [
+            "Type=",
+            "NotifyAccess=",
+            "ExecReload=",
+            "TimeoutStopSec=",
+            "WatchdogSec=",
+            "Restart",
+            "StartLimit",
+            "OOMPolicy=",
+            "Environment=",
+        ];
+        let of_life = |line: &&str| keys.iter().any(|key| line.starts_with(key));
+        text.lines().filter(of_life).map(str::to_owned).collect()
+    };
+    let agent = life("trailblazer");
+    assert!(agent.len() > 8, "{agent:?}");
+    assert_eq!(agent, life("trailblazer-vpc-agent"));
+}
+
 /// The units with a kernel have the same sandbox.
 #[test]
 fn services_share_one_sandbox() {
@@ -238,18 +262,6 @@ fn services_share_one_sandbox() {
 
 fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap()
-}
-
-/// Both agents hold documents, and give the memory back alike.
-#[test]
-fn agents_have_the_same_environment() {
-    let [kernel, vpc] = ["trailblazer.service", "trailblazer-vpc-agent.service"].map(|unit| {
-        let text = fs::read_to_string(repository().join("systemd").join(unit)).unwrap();
-        let lines = text.lines().filter(|line| line.starts_with("Environment="));
-        lines.map(str::to_owned).collect::<Vec<_>>()
-    });
-    assert_eq!(kernel.len(), 1, "{kernel:?}");
-    assert_eq!(kernel, vpc);
 }
 
 /// The units have a config and a state of their own, so that they run beside the agent of a NAT. The
