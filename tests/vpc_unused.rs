@@ -120,7 +120,7 @@ fn host_agent_runs_no_function_of_the_client_of_ec2() {
             return;
         }
         let functions = of_the_role();
-        assert!(functions.len() > 500, "{}", functions.len());
+        assert!(functions.len() > 1500, "{}", functions.len());
         let bare = Bare::new();
         let directory = scratch().join("unused");
         std::fs::create_dir_all(&directory).unwrap();
