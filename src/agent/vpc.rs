@@ -44,6 +44,9 @@ use crate::state::agent_lock::AgentLock;
 use crate::status::control::Asked;
 use crate::status::snapshot::VpcStatus;
 
+#[cfg(test)]
+mod outage_tests;
+
 /// The result of reading the config file.
 type Read = Result<Loaded, LoadError>;
 

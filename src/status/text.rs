@@ -56,7 +56,7 @@ pub fn to_text(snapshot: &Snapshot, now: i64, style: Style) -> String {
     hold_down(snapshot, now, &mut lines);
     prefixes(snapshot, &mut lines);
     match &snapshot.vpc {
-        Some(plane) => vpc::vpc(plane, snapshot, &mut lines),
+        Some(plane) => vpc::vpc(plane, snapshot, now, &mut lines),
         None => routes(snapshot, &mut lines),
     }
     hops::gateways(&snapshot.gateways, &mut lines);

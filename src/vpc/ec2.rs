@@ -26,13 +26,14 @@ mod xml;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::decode::DecodeFault;
+use self::filter::refuse_open;
 use self::http::HttpTransport;
 use self::request::{Effect, Request};
 use self::transport::AnyTransport;
@@ -46,7 +47,7 @@ pub use self::endpoint::{EndpointChoice, EndpointFault, region_of_variables};
 pub use self::error::{Ec2Error, ErrorKind};
 pub use self::filter::{ListFilter, TableFilter};
 pub(super) use self::http::forbid_core_dumps;
-pub use self::pace::{Backoff, TokenBucket};
+pub use self::pace::{Backoff, RetryBudget, TokenBucket};
 pub use self::settings::Ec2Settings;
 pub use self::targets::TargetPlace;
 pub use self::transport::{HttpAnswer, Transport, TransportError};
@@ -100,6 +101,8 @@ struct Shared {
     transport: Box<dyn AnyTransport>,
     settings: Ec2Settings,
     bucket: Mutex<TokenBucket>,
+    /// For reads, and for calls that change something.
+    budgets: [Mutex<RetryBudget>; 2],
     started: Instant,
     reads: AtomicU64,
     changes: AtomicU64,
@@ -135,6 +138,7 @@ impl Ec2 {
                 transport: Box::new(transport),
                 settings: settings.clone(),
                 bucket: Mutex::new(bucket),
+                budgets: [(); 2].map(|()| Mutex::new(RetryBudget::new(settings.retry_budget))),
                 started: Instant::now(),
                 reads: AtomicU64::new(0),
                 changes: AtomicU64::new(0),
@@ -290,7 +294,10 @@ impl Ec2 {
             };
             tries += 1;
             let failure = match judge(request, outcome, Timestamp::now(), &decode) {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    self.budget(request).succeeded(tries - 1);
+                    return Ok(value);
+                }
                 Err(failure) => failure,
             };
             if failure.error.kind == ErrorKind::Throttled {
@@ -305,7 +312,8 @@ impl Ec2 {
             }
             let wait = settings.backoff.wait(tries, random::fraction());
             let is_late = Instant::now() + wait >= deadline;
-            if !failure.allows_retry(request.effect) || tries > settings.retries || is_late {
+            let is_last = tries > settings.retries || is_late;
+            if is_last || !failure.allows_retry(request.effect) || !self.budget(request).take() {
                 return Err(failure.into_final(request.effect, tries));
             }
             tracing::debug!(
@@ -364,6 +372,12 @@ impl Ec2 {
         }
     }
 
+    fn budget(&self, request: &Request) -> MutexGuard<'_, RetryBudget> {
+        let is_change = request.effect.is_mutating_call();
+        let budget = &self.shared.budgets[usize::from(is_change)];
+        budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take_token(&self, now: Duration, most: Duration) -> Result<Duration, Duration> {
         let bucket = &self.shared.bucket;
         let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
@@ -377,17 +391,6 @@ fn too_late(action: &'static str) -> Ec2Error {
         ErrorKind::Deadline,
         "not sent: the time for this pass is over; the next pass continues",
     )
-}
-
-/// Refuses a selection of everything: EC2 grants such calls half the budget, and an answer with
-/// objects of others has no use here.
-fn refuse_open(action: &'static str, is_open: bool) -> Result<(), Ec2Error> {
-    if !is_open {
-        return Ok(());
-    }
-    let message = "not sent: no id, name or tag selects the objects";
-    let kind = ErrorKind::Other;
-    Err(Ec2Error::without_answer(action, kind, message))
 }
 
 #[cfg(test)]

@@ -147,6 +147,8 @@ pub fn vpc_status() -> VpcStatus {
             changes: 4,
             throttled: 2,
         },
+        failing_since: Some(1_763_640_000),
+        failures: 3,
         next_pass_in_s: 120,
     }
 }

@@ -151,6 +151,10 @@ fn agent_outlives_throttling_and_errors_of_ec2() {
             .unwrap()
             .contains("RequestLimitExceeded")
     );
+    let page = text(&scene.run(&["status"]));
+    assert!(page.contains("failing"), "{page}");
+    assert!(status["vpc"]["failing_since"].is_i64(), "{status}");
+    assert!(status["vpc"]["failures"].as_u64() > Some(0), "{status}");
     assert_eq!(scene.get("/readyz").0, 503);
     assert_eq!(scene.get("/healthz").0, 200);
     assert!(status["vpc"]["requests"]["throttled"].as_u64() > Some(0));

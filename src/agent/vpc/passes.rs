@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::bookkeeping::Account;
+use super::super::bookkeeping::{Account, now_s};
 use super::super::logging;
 use super::reload::Candidate;
 use super::worker::{Ended, Order, PassOrder};
@@ -90,13 +90,15 @@ impl Agent {
                 .guarded(&report.guard_state, &self.config.guard);
         }
         self.judge_fetch(&ended, report);
-        match (&report.error, report.degraded.is_empty()) {
-            (None, true) => self.retry.clear(),
-            // Only the source can help, by its own schedule.
-            (Some(_), true) if report.without_document => self.retry.clear(),
-            _ if report.contended => self.retry.contended(ended.ended, random::fraction()),
-            _ => self.retry.failed(ended.ended, random::fraction()),
-        }
+        self.retry.after(report, ended.ended, random::fraction());
+        self.vpc.failures = match self.retry.at {
+            Some(_) => self.vpc.failures + 1,
+            None => 0,
+        };
+        self.vpc.failing_since = match self.retry.at {
+            Some(_) => self.vpc.failing_since.or(Some(now_s())),
+            None => None,
+        };
         if report.without_document && !ended.asked {
             // The state dir was removed, and with it the document: only the source has another one.
             self.schedule.bring_forward(ended.ended);

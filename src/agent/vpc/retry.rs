@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::vpc::report::VpcReport;
+
 /// The first pause after a failed pass; each further failure doubles the pause.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest such pause. A pass that fails takes a few reads of the account's budget of 20 a second
@@ -17,14 +19,25 @@ pub(super) struct Retry {
 }
 
 impl Retry {
+    /// Records a pass. `random` is from 0 to 1.
+    pub fn after(&mut self, report: &VpcReport, now: Instant, random: f64) {
+        match (&report.error, report.degraded.is_empty()) {
+            (None, true) => self.clear(),
+            // Only the source can help, by its own schedule.
+            (Some(_), true) if report.without_document => self.clear(),
+            _ if report.contended => self.contended(now, random),
+            _ => self.failed(now, random),
+        }
+    }
+
     /// Records a success, or a failure that only another document ends.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         *self = Retry::default();
     }
 
     /// Records that another program has changed objects during the pass. The first time the next pass
     /// follows at once; a program that goes on is no reason to follow without a pause.
-    pub fn contended(&mut self, now: Instant, random: f64) {
+    fn contended(&mut self, now: Instant, random: f64) {
         self.failed(now, random);
         if self.failures == 1 {
             self.at = Some(now);
@@ -33,7 +46,7 @@ impl Retry {
 
     /// Records a failure. `random` is from 0 to 1: the pause is in the second half of its bound, so
     /// that agents of one account spread out.
-    pub fn failed(&mut self, now: Instant, random: f64) {
+    fn failed(&mut self, now: Instant, random: f64) {
         let bound = FIRST.saturating_mul(2u32.saturating_pow(self.failures.min(6)));
         self.failures += 1;
         let share = 0.5 + random.clamp(0.0, 1.0) / 2.0;

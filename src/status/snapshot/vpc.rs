@@ -17,6 +17,12 @@ pub struct VpcStatus {
     pub holds: Vec<String>,
     /// Requests to EC2 since the start of the agent.
     pub requests: RequestsStatus,
+    /// The first pass since the last success that failed or left out a part, in seconds since the epoch.
+    #[serde(default)]
+    pub failing_since: Option<i64>,
+    /// The number of such passes.
+    #[serde(default)]
+    pub failures: u32,
     /// Seconds until the next pass; 0 during a pass.
     pub next_pass_in_s: u64,
 }

@@ -1,18 +1,27 @@
 //! The lines of the vpc role: lists, tables, holds and requests to EC2.
 
-use super::figures::span;
+use super::figures::{moment, span};
 use super::lines::Lines;
 use crate::status::snapshot::{Snapshot, VpcStatus};
 use crate::vpc::summary::{ListSummary, TableSummary};
+use crate::words::counted;
 
 /// Writes the lines in the place of those about the kernel.
-pub(super) fn vpc(vpc: &VpcStatus, snapshot: &Snapshot, lines: &mut Lines) {
+pub(super) fn vpc(vpc: &VpcStatus, snapshot: &Snapshot, now: i64, lines: &mut Lines) {
     let next = match vpc.next_pass_in_s {
         0 => "a pass is running or due".to_owned(),
         seconds => format!("next pass in {}", span(seconds)),
     };
     let region = vpc.region.as_deref().unwrap_or("unknown");
     lines.calm("vpc", &format!("region {region}; {next}"));
+    if let Some(since) = vpc.failing_since {
+        let text = format!(
+            "since {}: {}",
+            moment(since, now),
+            counted(u64::from(vpc.failures), "pass")
+        );
+        lines.worrying("failing", &text);
+    }
     for (index, list) in vpc.lists.iter().enumerate() {
         lines.calm(if index == 0 { "lists" } else { "" }, &list_text(list));
     }

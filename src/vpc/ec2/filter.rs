@@ -1,5 +1,6 @@
 //! The selection of prefix lists and route tables.
 
+use super::error::{Ec2Error, ErrorKind};
 use crate::vpc::objects::{ListId, PrefixList, RouteTable, RouteTableId, Tags};
 
 /// A selection of prefix lists. Set parts apply together; a list matches a part with several values if
@@ -51,4 +52,15 @@ fn has_all(tags: &Tags, wanted: &Tags) -> bool {
     wanted
         .iter()
         .all(|(key, value)| tags.get(key) == Some(value))
+}
+
+/// Refuses a selection of everything: EC2 grants such calls half the budget, and an answer with
+/// objects of others has no use here.
+pub(super) fn refuse_open(action: &'static str, is_open: bool) -> Result<(), Ec2Error> {
+    if !is_open {
+        return Ok(());
+    }
+    let message = "not sent: no id, name or tag selects the objects";
+    let kind = ErrorKind::Other;
+    Err(Ec2Error::without_answer(action, kind, message))
 }

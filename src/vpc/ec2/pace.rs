@@ -69,9 +69,53 @@ impl TokenBucket {
     }
 }
 
+/// The repetitions that are left, over all calls: each takes one, and a call that succeeds gives back its
+/// own, at least one.
+///
+/// A fault that lasts then costs one request a call, and not all repetitions of each call (the retry
+/// quota of the AWS SDKs, "Retry behavior" in their reference guide).
+#[derive(Debug, Clone)]
+pub struct RetryBudget {
+    most: u32,
+    left: u32,
+}
+
+impl RetryBudget {
+    /// A full budget.
+    pub fn new(most: u32) -> RetryBudget {
+        RetryBudget { most, left: most }
+    }
+
+    /// Takes a repetition. Returns false if none is left.
+    pub fn take(&mut self) -> bool {
+        let has_left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        has_left
+    }
+
+    /// Records the success of a call with this number of repetitions.
+    pub fn succeeded(&mut self, repetitions: u32) {
+        let back = self.left.saturating_add(repetitions.max(1));
+        self.left = back.min(self.most);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn budget_of_repetitions_ends_and_comes_back_with_successes() {
+        let mut budget = RetryBudget::new(3);
+        let taken = [(); 5].map(|()| budget.take());
+        assert_eq!(taken, [true, true, true, false, false]);
+        budget.succeeded(0);
+        assert!(budget.take() && !budget.take());
+        budget.succeeded(2);
+        assert!(budget.take() && budget.take() && !budget.take());
+        budget.succeeded(100);
+        assert_eq!([(); 4].map(|()| budget.take()), [true, true, true, false]);
+    }
 
     const LONG: Duration = Duration::from_secs(3600);
 

@@ -22,6 +22,9 @@ pub struct Ec2Settings {
     pub total: Duration,
     /// Tries after the first, for failures that pass by.
     pub retries: u32,
+    /// Such tries of all calls together, until calls succeed: for reads, and for calls that change
+    /// something.
+    pub retry_budget: u32,
     /// The waits between tries.
     pub backoff: Backoff,
     /// The rate of calls that change something.
@@ -41,6 +44,7 @@ impl Ec2Settings {
     /// - 5 s to connect: two lost SYNs are survived (1 s and 3 s, `TCP_TIMEOUT_INIT`);
     /// - 120 s in total: the first installation of all regions' storage takes seven changes and fits;
     /// - 8 retries with waits up to 20 s, so that the total limits the tries, not the number;
+    /// - 32 retries of all calls together until calls succeed: four calls with all of theirs;
     /// - 2 changes a second: EC2's bucket for all users of an account refills with 5 a second;
     /// - 16 MiB of body: a page has at most 100 tables of at most 1,000 routes.
     pub fn new(region: Region) -> Ec2Settings {
@@ -51,6 +55,7 @@ impl Ec2Settings {
             connect_timeout: Duration::from_secs(5),
             total: Duration::from_secs(120),
             retries: 8,
+            retry_budget: 32,
             backoff: Backoff {
                 base: Duration::from_millis(500),
                 cap: Duration::from_secs(20),
