@@ -5,6 +5,7 @@
 
 mod agent;
 mod bad_input;
+mod bad_objects;
 mod disk;
 mod reload;
 mod secrets;
