@@ -8,6 +8,7 @@
 # make bench      measures speed, side by side with ip and BIRD
 # make bench-agent  measures the running agent: drift, flush, start, storm, rest (three minutes)
 # make bench-instructions  counts the instructions of the pure stages, and compares them with a baseline
+# make bench-vpc  measures a pass of the vpc role with nothing to do, beside its reads alone
 # make bench-packets  measures the price of a packet: host and NAT, beside conntrack, MASQUERADE and others' rules
 # make headline   measures how many servers one NAT carries, with and without S3 (three minutes); writes docs/headline.*
 # make soak       runs the agent over 10,000 passes and 1,000 documents (half an hour)
@@ -24,7 +25,7 @@ IN_ROOT = packaging/dev/as-root.sh env CARGO_HOME="$${CARGO_HOME:-$$HOME/.cargo}
 	RUSTUP_HOME="$${RUSTUP_HOME:-$$HOME/.rustup}" TRAILBLAZER_DATA="$$TRAILBLAZER_DATA" \
 	packaging/dev/test-in-root.sh
 
-.PHONY: build packages demo test test-images test-boot test-roots test-long golden bench bench-agent bench-instructions bench-packets headline soak fuzz lint deny deps
+.PHONY: build packages demo test test-images test-boot test-roots test-long golden bench bench-agent bench-instructions bench-vpc bench-packets headline soak fuzz lint deny deps
 
 build:
 	@$(DEPS) build
@@ -91,6 +92,10 @@ bench-agent:
 bench-instructions:
 	@$(DEPS) instructions
 	$(CARGO) bench --locked --features fuzzing --bench instructions
+
+bench-vpc:
+	@$(DEPS) build
+	$(CARGO) bench --locked --bench vpc
 
 bench-packets:
 	@$(DEPS) bench
