@@ -57,6 +57,11 @@ impl PlaneGoal {
         };
         let wanted = of(|origin| !is_kept(origin));
         let kept = of(is_kept);
+        let origins = ranges.origins.iter();
+        let origins = origins.filter(|(origin, _)| !is_kept(origin));
+        let origins: Vec<(String, PrefixSet)> = origins
+            .map(|(origin, prefixes)| (origin.to_string(), prefixes.iter().collect()))
+            .collect();
         let goal = |family: Family| {
             let target = plane.target.get(family).as_deref()?;
             let prefixes = wanted.prefixes(family).into_iter();
@@ -66,7 +71,7 @@ impl PlaneGoal {
                     .filter(|prefix| prefix.prefix_len() > 0)
                     .map(|cidr| Entry {
                         cidr,
-                        description: Some(tags::description(&origins_of(ranges, &cidr), token)),
+                        description: Some(tags::description(&origins_of(&origins, &cidr), token)),
                     })
                     .collect(),
                 kept: kept.clone(),
@@ -98,12 +103,9 @@ fn is_kept(origin: &Origin) -> bool {
 }
 
 /// The origins with an address in the prefix.
-fn origins_of(ranges: &RangeSet, prefix: &IpNet) -> Vec<String> {
-    let inside = |listed: &IpNet| prefix.contains(listed) || listed.contains(prefix);
-    let origins = ranges.origins.iter();
-    let origins =
-        origins.filter(|(origin, prefixes)| !is_kept(origin) && prefixes.iter().any(inside));
-    origins.map(|(origin, _)| origin.to_string()).collect()
+fn origins_of(origins: &[(String, PrefixSet)], prefix: &IpNet) -> Vec<String> {
+    let found = origins.iter().filter(|(_, set)| set.intersects(prefix));
+    found.map(|(origin, _)| origin.clone()).collect()
 }
 
 /// The addresses of one family in the unit of `floor`, rounded up.
