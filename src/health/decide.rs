@@ -52,7 +52,7 @@ impl Watch {
             let alone = way.alone && *id == WayId::Bypass(family);
             let over = way.held_until(&terms).is_some_and(|end| end <= now);
             if way.answers_again(&terms) && (at_once || alone || over) {
-                way.rise(now, &terms);
+                way.rise(!over, now, &terms);
             }
         }
     }

@@ -9,20 +9,27 @@
 //! A way with traffic needs few probes: its own answers show that it is well, and packets without answers
 //! put it in doubt. A way in doubt is probed by rounds: the same servers at the same moment through
 //! this way and others. Only servers that answer through another way count against it, so an outage of
-//! the servers changes nothing. Time and random numbers are arguments.
+//! the servers changes nothing. A gateway that loses a part of the packets is found by the share of its lost
+//! probes. Time and random numbers are arguments.
 
+mod close;
 mod decide;
 mod group;
+mod look;
+mod loss;
 mod pace;
 mod probes;
+mod repeated;
 mod round;
 mod silence;
 mod status;
+mod tally;
 mod terms;
 #[cfg(test)]
 mod tests;
 mod watch;
 mod way;
+mod why;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,12 +40,14 @@ use crate::types::Family;
 pub use group::Group;
 pub use pace::IDLE_READING;
 pub use probes::Quality;
+pub use repeated::Segments;
 pub use round::{Answer, TargetId};
 pub use silence::{READING, Reading, SILENT_READINGS};
 pub use status::WayStatus;
 pub use terms::Terms;
 pub use watch::{Change, Decision, Probe, Stuck, Watch};
-pub use way::{State, Why};
+pub use way::State;
+pub use why::Why;
 
 /// A way out of this host, for one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -32,6 +32,11 @@ impl Way {
         doubted || self.ending || (packets && self.silence.is_telling(now, terms))
     }
 
+    /// True if a packet has passed since the last slow reading or so.
+    pub(super) fn had_packet_lately(&self, now: Duration) -> bool {
+        self.had_packet_within(QUICK_AFTER, now)
+    }
+
     fn had_packet_within(&self, time: Duration, now: Duration) -> bool {
         let packet = self.last_packet;
         packet.is_some_and(|at| now.saturating_sub(at) <= time)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::WayId;
+use super::tally::Tallies;
 
 /// The number of a server in the list of its group.
 pub type TargetId = usize;
@@ -90,5 +91,37 @@ impl Round {
             }
         };
         ways.into_iter().map(|way| (way, verdict(way))).collect()
+    }
+
+    /// The probes of each way. `lives` is true for a server that has answered lately through any way.
+    pub(super) fn tallies(&self, lives: impl Fn(TargetId) -> bool) -> BTreeMap<WayId, Tallies> {
+        let mut all: BTreeMap<WayId, Tallies> = BTreeMap::new();
+        for ((way, target), answer) in &self.answers {
+            let reached = matches!(answer, Some(Answer::Reached(_)));
+            if !reached && *answer != Some(Answer::Failed) {
+                continue;
+            }
+            let tallies = all.entry(*way).or_default();
+            if lives(*target) {
+                tallies.living.count(reached);
+            }
+            if self.answers_elsewhere(*way, *target) {
+                tallies.compared.count(reached);
+            }
+        }
+        all
+    }
+
+    /// True if a probe has no answer yet whose server has answered through another way.
+    pub(super) fn hints_at_loss(&self) -> bool {
+        let mut open = self.answers.iter().filter(|(_, answer)| answer.is_none());
+        open.any(|((way, target), _)| self.answers_elsewhere(*way, *target))
+    }
+
+    fn answers_elsewhere(&self, way: WayId, target: TargetId) -> bool {
+        let mut others = self.answers.iter();
+        others.any(|((of, server), answer)| {
+            *of != way && *server == target && matches!(answer, Some(Answer::Reached(_)))
+        })
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::WayId;
 use super::probes::Quality;
 use super::watch::Watch;
-use super::way::{State, Why};
+use super::way::State;
+use super::why::Why;
 
 /// One way, for people and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::group::Group;
-use super::round::{Answer, Round, TargetId, Verdict};
+use super::repeated::Repeated;
+use super::round::{Answer, Round, TargetId};
 use super::silence::{READING, Reading};
 use super::terms::Terms;
-use super::way::{Way, Why};
+use super::way::Way;
+use super::why::Why;
 use super::{Health, WayId};
 use crate::types::Family;
 
@@ -51,12 +53,12 @@ pub struct Decision {
 }
 
 /// The ways that a round asks for comparison.
-const COMPARED: usize = 2;
+pub(super) const COMPARED: usize = 2;
 /// The first probe of a new way comes within this time: a fresh agent knows nothing of a way that has
 /// been down for long.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
 /// The time after its limit in which a sender must have answered a probe.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// The ways of this host and their probes. Times count from an arbitrary start.
 ///
@@ -67,9 +69,15 @@ pub struct Watch {
     pub(super) terms: Terms,
     pub(super) ways: BTreeMap<WayId, Way>,
     pub(super) targets: BTreeMap<Group, usize>,
-    rounds: BTreeMap<u64, (Group, Round)>,
-    /// The next round of a group in doubt.
-    next: BTreeMap<Group, Duration>,
+    pub(super) rounds: BTreeMap<u64, (Group, Round)>,
+    /// The next round of a group in doubt, or of a look.
+    pub(super) next: BTreeMap<Group, Duration>,
+    /// The groups whose gateways are looked at, with the rounds so far.
+    pub(super) looks: BTreeMap<Group, u32>,
+    /// The repeated segments of this host.
+    pub(super) repeated: Repeated,
+    /// The last answer of each server, through any way.
+    pub(super) answered: BTreeMap<(Group, TargetId), Duration>,
     /// The end of the quick rounds after the first answer of an outage.
     hurry: BTreeMap<Group, Duration>,
     /// The next single probe of a way.
@@ -94,6 +102,9 @@ impl Watch {
             targets: BTreeMap::new(),
             rounds: BTreeMap::new(),
             next: BTreeMap::new(),
+            looks: BTreeMap::new(),
+            repeated: Repeated::default(),
+            answered: BTreeMap::new(),
             hurry: BTreeMap::new(),
             idle: BTreeMap::new(),
             last_round: 0,
@@ -126,6 +137,8 @@ impl Watch {
         self.targets = targets;
         self.rounds.clear();
         self.next.clear();
+        self.looks.clear();
+        self.answered.clear();
         self.hurry.clear();
         self.idle.retain(|way, _| self.ways.contains_key(way));
         for way in self.ways.keys().copied().collect::<Vec<_>>() {
@@ -151,7 +164,7 @@ impl Watch {
         ways.filter(move |(id, _)| Group::of(*id) == group)
     }
 
-    fn gateways(&self, family: Family) -> impl Iterator<Item = (WayId, &Way)> {
+    pub(super) fn gateways(&self, family: Family) -> impl Iterator<Item = (WayId, &Way)> {
         self.judged(Group::Egress(family))
     }
 
@@ -171,13 +184,14 @@ impl Watch {
             }
             let in_doubt = |(_, way): (WayId, &Way)| way.is_down() || way.is_suspect();
             if self.judged(group).any(in_doubt) {
+                self.looks.remove(&group);
                 if self.next.get(&group).is_none_or(|next| *next <= now) {
                     probes.extend(self.round(group, count, now));
                     let pause = self.pause(group, now);
                     self.next.insert(group, now + pause);
                 }
             } else {
-                self.next.remove(&group);
+                probes.extend(self.look(group, count, now));
             }
             if !self.is_compared(group) {
                 probes.extend(self.singles(group, count, now));
@@ -188,7 +202,7 @@ impl Watch {
 
     /// True if rounds ask ways without doubt for comparison. Ways that are down need none while another is
     /// well: an answer through them says enough, and a fleet must spare the NATs that live.
-    fn is_compared(&self, group: Group) -> bool {
+    pub(super) fn is_compared(&self, group: Group) -> bool {
         let well = |(_, way): (WayId, &Way)| !way.is_down() && !way.is_suspect();
         self.judged(group).any(|(_, way)| way.is_suspect()) || !self.judged(group).any(well)
     }
@@ -223,7 +237,8 @@ impl Watch {
         }
         let young = |way: &Way| now.saturating_sub(way.since) < terms.hold_limit;
         let pause = |way: &Way| {
-            if way.is_suspect() && !way.is_long_dark(terms) {
+            let waits = way.is_long_dark(terms) || way.is_long_unclear(now, terms);
+            if way.is_suspect() && !waits {
                 terms.suspect_interval
             } else if young(way) || way.is_rising() {
                 terms.patient_interval()
@@ -254,9 +269,20 @@ impl Watch {
         if self.is_compared(group) {
             ways.extend(others.into_iter().take(COMPARED).map(|(_, id)| id));
         }
-        let first = self.last_round as usize;
         let patient = self.pause(group, now) > self.terms.suspect_interval;
         let asked = if patient { count.min(2) } else { count };
+        self.ask(group, ways, (asked, count), now)
+    }
+
+    /// A round of these ways, to so many of all servers.
+    pub(super) fn ask(
+        &mut self,
+        group: Group,
+        ways: Vec<WayId>,
+        (asked, count): (usize, usize),
+        now: Duration,
+    ) -> Vec<Probe> {
+        let first = self.last_round as usize;
         let targets = move |way| (first..first + asked).map(move |place| (way, place % count));
         let pairs: Vec<(WayId, TargetId)> = ways.into_iter().flat_map(targets).collect();
         self.begin(group, &pairs, now)
@@ -306,6 +332,9 @@ impl Watch {
 
     /// Takes the answer to a probe.
     pub fn answer(&mut self, probe: Probe, answer: Answer, now: Duration) {
+        if matches!(answer, Answer::Reached(_)) {
+            self.answered.insert((probe.group, probe.target), now);
+        }
         if let Some(way) = self.ways.get_mut(&probe.way) {
             way.probes.take(answer);
             let long_out = way.is_down() || way.is_long_dark(&self.terms);
@@ -338,37 +367,6 @@ impl Watch {
     pub fn reading(&mut self, way: WayId, reading: Reading, now: Duration) {
         if let Some(found) = self.ways.get_mut(&way) {
             found.read(reading, now, &self.terms);
-        }
-    }
-
-    fn close_old_rounds(&mut self, now: Duration) {
-        let limit = self.terms.timeout + GRACE;
-        let old = |round: &Round| now.saturating_sub(round.begun) > limit;
-        while let Some((number, _)) = self.rounds.iter().find(|(_, (_, round))| old(round)) {
-            let number = *number;
-            if let Some((group, round)) = self.rounds.remove(&number) {
-                self.close(group, &round, now);
-            }
-        }
-    }
-
-    fn close(&mut self, group: Group, round: &Round, now: Duration) {
-        let single = round.is_single();
-        let verdicts = round.verdicts();
-        let good = verdicts.values().filter(|it| **it == Verdict::Good).count();
-        for (id, verdict) in verdicts {
-            let Some(way) = self.ways.get_mut(&id).filter(|_| Group::of(id) == group) else {
-                continue;
-            };
-            way.alone = !single && good == 1 && verdict == Verdict::Good;
-            match verdict {
-                Verdict::Nothing => {}
-                // A single server proves no outage.
-                verdict if single && !way.is_down() && !way.is_suspect() => {
-                    way.probed(verdict == Verdict::Good, now, &self.terms);
-                }
-                verdict => way.judge(verdict, round.begun, now, &self.terms),
-            }
         }
     }
 

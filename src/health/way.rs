@@ -1,15 +1,21 @@
 //! The state of one way: in doubt, down, held, up.
 
-use std::fmt;
 use std::time::Duration;
 
+use super::loss::{Loss, Versus};
 use super::probes::Probes;
 use super::round::Verdict;
 use super::silence::{READING, Reading, SILENT_READINGS, Silence};
+use super::tally::Seen;
 use super::terms::Terms;
+use super::why::Why;
 
 /// The pace of single probes of a way with traffic, in units of `interval`.
 const TRUSTED: u32 = 5;
+
+/// The quick rounds of a doubt about a way that has lost packets, beside two for each failed round that a
+/// verdict needs.
+const HURRIED: u32 = 6;
 
 /// The state of a way by its own answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,51 +30,6 @@ pub enum State {
 
 words!(State { Up => "up", Suspect => "suspect", Down => "down", Held => "held" });
 
-/// The reason of a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// No verdict yet.
-    Unknown,
-    /// A probe or a packet of the host's own flows was answered.
-    Answers,
-    /// Packets went out and none came back.
-    Silent { readings: u32 },
-    /// A single probe failed.
-    Probe,
-    /// Most servers that answer through other ways did not answer through this one.
-    Rounds { failed: u32 },
-    /// The same, just after a change of this host's own: fewer rounds are enough.
-    Changed { failed: u32 },
-    /// No server answers through any way.
-    Dark,
-    /// Found down before a restart of the agent.
-    Before,
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Why::Unknown => write!(f, "not probed yet"),
-            Why::Answers => write!(f, "answers"),
-            Why::Silent { readings } => {
-                let time = READING * *readings;
-                write!(f, "packets went out and none came back for {time:?}")
-            }
-            Why::Probe => write!(f, "a probe was not answered"),
-            Why::Rounds { failed } => write!(
-                f,
-                "{failed} rounds failed in a row: most servers answer through another way only"
-            ),
-            Why::Changed { failed } => write!(
-                f,
-                "{failed} rounds failed just after a change of the path: most servers answer through another way only"
-            ),
-            Why::Dark => write!(f, "no server answers through any way"),
-            Why::Before => write!(f, "found down before a restart of the agent"),
-        }
-    }
-}
-
 /// One way. Times count from an arbitrary start.
 #[derive(Debug, Clone)]
 pub(super) struct Way {
@@ -77,7 +38,10 @@ pub(super) struct Way {
     pub(super) why: Why,
     pub(super) since: Duration,
     failed: u32,
+    /// The probes of these failed rounds.
+    streak: Versus,
     dark: u32,
+    loss: Loss,
     good: u32,
     good_since: Option<Duration>,
     /// The last answer, by a probe or a counter.
@@ -113,7 +77,9 @@ impl Way {
             why: Why::Unknown,
             since: now,
             failed: 0,
+            streak: Versus::default(),
             dark: 0,
+            loss: Loss::default(),
             good: 0,
             good_since: None,
             last_good: now,
@@ -164,6 +130,12 @@ impl Way {
     /// True if no server has answered for so many rounds that haste is useless.
     pub(super) fn is_long_dark(&self, terms: &Terms) -> bool {
         self.failed == 0 && self.dark >= 2 * terms.fall
+    }
+
+    /// True if the way has lost some probes and answered others for so long that haste is useless.
+    pub(super) fn is_long_unclear(&self, now: Duration, terms: &Terms) -> bool {
+        let quick = terms.suspect_interval * (2 * terms.fall + HURRIED);
+        self.loss.is_unclear(now) && now.saturating_sub(self.since) >= quick
     }
 
     /// True if a way that was down has begun to answer.
@@ -222,10 +194,11 @@ impl Way {
         self.why = why;
     }
 
-    /// Takes the verdict of a round that began at `begun`.
+    /// Takes the verdict of a round that began at `begun`. `seen` has the counts of a gateway.
     pub(super) fn judge(
         &mut self,
         verdict: Verdict,
+        seen: Option<Seen<'_>>,
         begun: Duration,
         now: Duration,
         terms: &Terms,
@@ -233,40 +206,84 @@ impl Way {
         match (verdict, self.down) {
             (Verdict::Nothing, _) => {}
             (Verdict::Good, true) => {
-                self.good += 1;
-                self.good_since.get_or_insert(begun);
+                let rises = self.good < terms.rise;
+                if seen.is_some_and(|it| self.loss.is_still(&it, rises, now, terms)) {
+                    (self.good, self.good_since) = (0, None);
+                } else {
+                    self.good += 1;
+                    self.good_since.get_or_insert(begun);
+                }
             }
             (Verdict::Failed | Verdict::Dark, true) => {
                 self.good = 0;
                 self.good_since = None;
             }
-            (Verdict::Good, false) => self.clear(now, terms),
+            (Verdict::Good, false) => {
+                self.judge_loss(seen, now, terms);
+                match self.loss.doubt() {
+                    Some((lost, asked)) => {
+                        (self.failed, self.dark) = (0, 0);
+                        self.doubt(now, Why::Loss { lost, asked });
+                    }
+                    None if self.down => {}
+                    None => self.clear(now, terms),
+                }
+            }
             (Verdict::Dark, false) => {
                 self.dark += 1;
                 self.doubt(now, Why::Dark);
             }
             (Verdict::Failed, false) => {
-                self.failed += 1;
-                self.doubt(
-                    now,
-                    Why::Rounds {
-                        failed: self.failed,
-                    },
-                );
-                // Dark rounds count once another way has shown that the servers live. One failed round
-                // alone is not enough: the servers may have returned in its middle.
-                let settles = self.settles_until.is_some_and(|until| begun <= until);
-                let shown = self.failed >= terms.fall.min(2);
-                if settles || self.failed + if shown { self.dark } else { 0 } >= terms.fall {
-                    let failed = self.failed;
-                    let why = match settles {
-                        true => Why::Changed { failed },
-                        false => Why::Rounds { failed },
-                    };
-                    self.fall(why, now, terms);
-                    self.rolled_back = settles;
-                }
+                self.judge_failure(seen, begun, now, terms);
+                self.judge_loss(seen, now, terms);
             }
+        }
+    }
+
+    fn judge_failure(
+        &mut self,
+        seen: Option<Seen<'_>>,
+        begun: Duration,
+        now: Duration,
+        terms: &Terms,
+    ) {
+        if self.failed == 0 {
+            self.streak = Versus::default();
+        }
+        if let Some(seen) = &seen {
+            self.streak.add(seen);
+        }
+        self.failed += 1;
+        let failed = self.failed;
+        self.doubt(now, Why::Rounds { failed });
+        // Dark rounds count once another way has shown that the servers live. One failed round
+        // alone is not enough: the servers may have returned in its middle.
+        let settles = self.settles_until.is_some_and(|until| begun <= until);
+        let shown = failed >= terms.fall.min(2);
+        let enough = failed + if shown { self.dark } else { 0 } >= terms.fall;
+        // A gateway that answers some probes is judged by its loss: gateways that lose alike fail rounds
+        // in turn.
+        let differs = seen.is_none() || self.loss.is_failure(&self.streak, now);
+        if settles || (enough && differs) {
+            let why = match settles {
+                true => Why::Changed { failed },
+                false => Why::Rounds { failed },
+            };
+            self.fall(why, now, terms);
+            self.rolled_back = settles;
+        }
+    }
+
+    /// Counts the lost probes of a round.
+    fn judge_loss(&mut self, seen: Option<Seen<'_>>, now: Duration, terms: &Terms) {
+        let Some(seen) = seen.filter(|_| !self.down) else {
+            return;
+        };
+        self.loss.take(&seen, now, terms);
+        if let Some((lost, asked)) = self.loss.doubt()
+            && self.loss.is_certain(terms.fall)
+        {
+            self.fall(Why::Loss { lost, asked }, now, terms);
         }
     }
 
@@ -291,7 +308,8 @@ impl Way {
             self.last_back = Some(now);
             // Packets of a way that is down come from flows whose answers were under way. They refute
             // silence, and no failed probe: a NAT with a full table of flows still serves the open ones.
-            if !self.down && (!self.suspect || self.silence.raised_doubt()) && self.failed == 0 {
+            let refuted = !self.suspect || self.silence.raised_doubt();
+            if !self.down && refuted && self.failed == 0 && self.loss.doubt().is_none() {
                 self.clear(now, terms);
             }
             self.silence.end();
@@ -332,16 +350,22 @@ impl Way {
         self.falls.push(now);
         (self.down, self.suspect) = (true, false);
         (self.good, self.good_since) = (0, None);
+        self.loss.fall(now, terms);
         self.enter(now, why);
         (self.failed, self.dark) = (0, 0);
         self.silence.prove();
     }
 
-    /// The way is up again.
-    pub(super) fn rise(&mut self, now: Duration, terms: &Terms) {
+    /// The way is up again. One without a hold, since nothing better is left, may be one that loses packets,
+    /// with some answered ones by chance.
+    pub(super) fn rise(&mut self, at_once: bool, now: Duration, terms: &Terms) {
         (self.down, self.rolled_back) = (false, false);
         self.suspect = true;
         (self.ending, self.opening) = (false, false);
+        self.loss.begin_anew();
+        if at_once {
+            self.loss.doubt_rounds(now, terms);
+        }
         self.clear(now, terms);
     }
 }

@@ -1,6 +1,7 @@
 //! Histories of gateways, servers and the bypass path in faked time.
 
 mod histories;
+mod lossy;
 mod rest;
 mod restarts;
 mod scenes;

@@ -31,6 +31,8 @@ pub(super) struct Truth {
     pub(super) out: BTreeSet<usize>,
     /// Ways that open flows use and new ones don't get through.
     pub(super) old_flows_only: BTreeSet<WayId>,
+    /// The share of probes that a way loses.
+    pub(super) loss: BTreeMap<WayId, f64>,
 }
 
 /// A changed use of a way, with its time.
@@ -65,6 +67,8 @@ pub(super) struct World {
     pending: Vec<(Duration, Probe, Answer)>,
     last_reading: Duration,
     pub(super) readings: usize,
+    /// The state of the random numbers of lost packets.
+    chance: u64,
 }
 
 impl World {
@@ -98,7 +102,20 @@ impl World {
             pending: Vec::new(),
             last_reading: Duration::ZERO,
             readings: 0,
+            chance: seed ^ 0x9e37_79b9_7f4a_7c15,
         }
+    }
+
+    /// True for a packet and its answer that the way loses (splitmix64).
+    fn loses(&mut self, way: WayId) -> bool {
+        let Some(share) = self.truth.loss.get(&way).copied() else {
+            return false;
+        };
+        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.chance ^ (self.chance >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let drawn = (mixed ^ (mixed >> 31)) >> 11;
+        (drawn as f64 / (1_u64 << 53) as f64) < share
     }
 
     fn reaches(&self, probe: &Probe) -> bool {
@@ -114,7 +131,7 @@ impl World {
         self.now += STEP;
         for probe in self.watch.due(self.now) {
             *self.probes.entry(probe.way).or_default() += 1;
-            let (after, answer) = if self.reaches(&probe) {
+            let (after, answer) = if self.reaches(&probe) && !self.loses(probe.way) {
                 (TRIP, Answer::Reached(TRIP))
             } else {
                 (self.watch.terms.timeout, Answer::Failed)
@@ -155,6 +172,7 @@ impl World {
         self.last_reading = self.now;
         self.readings += 1;
         let unanswered = std::mem::take(&mut self.unanswered);
+        let mut segments = Segments::default();
         for way in self.watch.ways.keys().copied().collect::<Vec<_>>() {
             let in_use = self.health.is_in_use(way);
             let alive = !self.truth.dead.contains(&way);
@@ -164,6 +182,13 @@ impl World {
             let steady = both && (in_use || alive) || self.one_way.contains(&way) && in_use;
             let out = u64::from(steady) * 5 + unanswered.get(&way).copied().unwrap_or(0);
             self.watch.reading(way, Reading { out, back }, self.now);
+            if both && in_use {
+                segments.sent += out;
+                segments.repeated += (0..out).map(|_| u64::from(self.loses(way))).sum::<u64>();
+            }
+        }
+        if self.watch.wants_segments(self.now) {
+            self.watch.segments(segments, self.now);
         }
     }
 
