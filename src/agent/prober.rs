@@ -6,6 +6,7 @@
 
 mod counted;
 mod ending;
+mod segments;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::counted::Counted;
 use self::ending::Endings;
+use self::segments::Sent;
 use super::alarm::Alarm;
 use super::shared::{Probed, Shared, locked};
 use super::ways::Ways;
@@ -128,6 +130,7 @@ struct Probing<'a> {
     resolution: UnboundedSender<(Target, Vec<SocketAddr>)>,
     resolutions: UnboundedReceiver<(Target, Vec<SocketAddr>)>,
     counted: Counted,
+    sent: Sent,
     /// The health that the routes in force are for.
     in_force: Health,
     /// Flows to be ended.
@@ -162,6 +165,7 @@ impl<'a> Probing<'a> {
             resolution,
             resolutions,
             counted: Counted::new(),
+            sent: Sent::default(),
             in_force: Health::default(),
             endings: Endings::default(),
             pending: 0,

@@ -19,6 +19,7 @@ pub mod redirects;
 pub mod route;
 pub mod rule;
 pub mod saved_rulesets;
+pub mod segments;
 pub mod sysctl;
 pub mod traffic_control;
 pub mod wire;

@@ -162,6 +162,7 @@ impl Probing<'_> {
                 self.watch.reading(way, *reading, now);
             }
         }
+        self.count_segments(now);
     }
 
     /// The traffic of the ways with counters.
