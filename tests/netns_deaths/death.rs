@@ -42,11 +42,6 @@ pub struct Wound {
 }
 
 impl Death {
-    /// True if the probes must find the NAT down: no answer comes within their limit.
-    pub fn is_found(self) -> bool {
-        self != Death::Lossy
-    }
-
     /// True if open flows stand still.
     pub fn stops_flows(self) -> bool {
         !matches!(self, Death::Slow | Death::Lossy)
