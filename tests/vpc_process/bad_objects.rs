@@ -246,7 +246,7 @@ fn expired_credentials_are_named_and_new_ones_are_taken() {
     let keys = |expiration: &str| {
         let text = format!(
             "{{\"Version\": 1, \"AccessKeyId\": \"{ACCESS}\", \"SecretAccessKey\": \"{SECRET}\", \
-             \"Expiration\": \"{expiration}\"}}"
+             \"SessionToken\": \"{SESSION}\", \"Expiration\": \"{expiration}\"}}"
         );
         std::fs::write(scene.path("new-keys"), text).unwrap();
         std::fs::rename(scene.path("new-keys"), scene.path("keys.json")).unwrap();
@@ -261,6 +261,7 @@ fn expired_credentials_are_named_and_new_ones_are_taken() {
         command
             .env_remove("AWS_ACCESS_KEY_ID")
             .env_remove("AWS_SECRET_ACCESS_KEY")
+            .env_remove("AWS_SESSION_TOKEN")
             .env("AWS_CONFIG_FILE", scene.path("profile"))
             .env("AWS_SHARED_CREDENTIALS_FILE", scene.path("none"));
     });
