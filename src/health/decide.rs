@@ -42,8 +42,8 @@ impl Watch {
         }
     }
 
-    /// Ways that answer again and whose hold is over are up; at once where no gateway is, and a bypass
-    /// path at once that answers while no gateway does.
+    /// Ways that answer again and whose hold is over are up; a bypass path at once that answers while no
+    /// gateway does. Where no gateway is, one that loses probes is better than none.
     fn raise(&mut self, family: Family, now: Duration) {
         let at_once = !self.has_gateway(family);
         let terms = self.terms;
@@ -51,7 +51,8 @@ impl Watch {
         for (id, way) in ways.filter(|(id, _)| id.family() == family) {
             let alone = way.alone && *id == WayId::Bypass(family);
             let over = way.held_until(&terms).is_some_and(|end| end <= now);
-            if way.answers_again(&terms) && (at_once || alone || over) {
+            let again = way.answers_again(&terms) && (alone || over);
+            if again || (at_once && way.serves_again(&terms)) {
                 way.rise(!over, now, &terms);
             }
         }

@@ -43,6 +43,8 @@ pub(super) struct Way {
     dark: u32,
     loss: Loss,
     good: u32,
+    /// Good rounds in a row of a way that is down, with or without lost probes.
+    answered: u32,
     good_since: Option<Duration>,
     /// The last answer, by a probe or a counter.
     last_good: Duration,
@@ -81,6 +83,7 @@ impl Way {
             dark: 0,
             loss: Loss::default(),
             good: 0,
+            answered: 0,
             good_since: None,
             last_good: now,
             falls: Vec::new(),
@@ -169,6 +172,11 @@ impl Way {
         self.down && self.good >= terms.rise
     }
 
+    /// True if a way that is down answers again, though it may lose some probes.
+    pub(super) fn serves_again(&self, terms: &Terms) -> bool {
+        self.down && self.answered >= terms.rise
+    }
+
     /// True if a reading of the last second saw packets come back.
     pub(super) fn carries(&self, now: Duration) -> bool {
         let fresh = READING * (SILENT_READINGS + 1);
@@ -206,6 +214,7 @@ impl Way {
         match (verdict, self.down) {
             (Verdict::Nothing, _) => {}
             (Verdict::Good, true) => {
+                self.answered += 1;
                 let rises = self.good < terms.rise;
                 if seen.is_some_and(|it| self.loss.is_still(&it, rises, now, terms)) {
                     (self.good, self.good_since) = (0, None);
@@ -215,7 +224,7 @@ impl Way {
                 }
             }
             (Verdict::Failed | Verdict::Dark, true) => {
-                self.good = 0;
+                (self.good, self.answered) = (0, 0);
                 self.good_since = None;
             }
             (Verdict::Good, false) => {
@@ -349,7 +358,7 @@ impl Way {
             .retain(|fall| now.saturating_sub(*fall) < terms.hold_limit);
         self.falls.push(now);
         (self.down, self.suspect) = (true, false);
-        (self.good, self.good_since) = (0, None);
+        (self.good, self.answered, self.good_since) = (0, 0, None);
         self.loss.fall(now, terms);
         self.enter(now, why);
         (self.failed, self.dark) = (0, 0);

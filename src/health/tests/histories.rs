@@ -199,3 +199,20 @@ proptest! {
         live(turns, seed, busy)?;
     }
 }
+
+/// The outage of a server looks like a loss of the gateways that are down, while the third one lives.
+#[test]
+fn gateways_that_answer_replace_the_last_one_whatever_they_have_lost() {
+    let turns = vec![
+        (50, Turn::Gateway(3)),
+        (1_601, Turn::Gateway(1)),
+        (74_802, Turn::Bypass),
+        (1_901, Turn::Server(0)),
+        (1_051, Turn::Gateway(1)),
+        (1_651, Turn::Gateway(3)),
+        (9_001, Turn::Gateway(2)),
+        (701, Turn::Traffic(2)),
+        (9_000, Turn::Bypass),
+    ];
+    live(turns, 9_885_063_732_519_319_790, vec![false; 3]).unwrap();
+}
