@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ec2::{Ec2, ListFilter, TableFilter};
+use super::ec2::{Ec2, ErrorKind, ListFilter, TableFilter};
 use super::error::VpcError;
 use super::objects::{
     Entry, ListId, ListState, ListVersion, PrefixList, RouteTable, RouteTableId, Tags,
@@ -32,11 +32,32 @@ impl EntryCache {
     }
 }
 
-/// Reads everything that a plan depends on.
+/// The name of the call that reads entries.
+const ENTRIES: &str = "GetManagedPrefixListEntries";
+/// The readings in which a described list may be gone before its entries are read: two writers that start
+/// at once make two lists, and delete one of them.
+const VANISHING: usize = 3;
+
+/// Reads everything that a plan depends on. A list that goes meanwhile is a reason for another reading.
 ///
 /// # Errors
 /// A call fails, or a setting matches no table.
 pub async fn observe(
+    ec2: &Ec2,
+    plane: &VpcPlaneConfig,
+    cache: &mut EntryCache,
+) -> Result<ObservedPlane, VpcError> {
+    for _ in 1..VANISHING {
+        match read(ec2, plane, cache).await {
+            Err(VpcError::Ec2(error))
+                if error.call == ENTRIES && error.kind == ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    read(ec2, plane, cache).await
+}
+
+async fn read(
     ec2: &Ec2,
     plane: &VpcPlaneConfig,
     cache: &mut EntryCache,

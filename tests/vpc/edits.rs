@@ -6,6 +6,7 @@ use std::time::Duration;
 use cloud::Cloud;
 use ipnet::IpNet;
 use trailblazer::reconcile::Outcome;
+use trailblazer::vpc::look::PassMemory;
 use trailblazer::vpc::report::VpcReport;
 
 use crate::world::*;
@@ -185,4 +186,23 @@ fn held_edit_during_a_pass_is_held() {
     let report = pass_in_time(&mut writer, "taken back");
     assert_eq!(report.exit_code(), 0, "{report:?}");
     assert_whole(&cloud, &wanted, "taken back");
+}
+
+/// Two writers that start at once make two lists, and delete one: maybe between its description and the
+/// reading of its entries.
+#[test]
+fn list_that_goes_before_its_entries_are_read_is_a_reason_to_read_again() {
+    let (cloud, mut writer, wanted) = between();
+    let ours = list(&cloud, "ipv4").unwrap();
+    writer.memory = PassMemory::default();
+    let gone = Arc::new(Mutex::new(false));
+    cloud.before_call(move |cloud, _, request| {
+        let mut gone = gone.lock().unwrap();
+        if request.action == "GetManagedPrefixListEntries" && !std::mem::replace(&mut *gone, true) {
+            cloud.drop_list(&ours);
+        }
+    });
+    let report = run(writer.pass());
+    assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+    assert_whole(&cloud, &wanted, "a list that has gone");
 }

@@ -188,6 +188,19 @@ impl Cloud {
         });
     }
 
+    /// Somebody deletes a list, and its routes before it.
+    pub fn drop_list(&self, id: &str) {
+        let destination = read_destination(id);
+        self.edit(|inner| {
+            for table in inner.state.tables.values_mut() {
+                table
+                    .routes
+                    .retain(|route| route.destination != destination);
+            }
+            inner.state.lists.remove(id);
+        });
+    }
+
     /// Another resource refers to a list, a security group for example. The resource takes lists of
     /// at most `most` entries.
     pub fn refer(&self, list: &str, resource: &str, most: u32) {
