@@ -7,7 +7,7 @@ mod options;
 use ipnet::IpNet;
 
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::wire::{CREATE, EXCL, REPLACE, WireError, each_attribute, put_address, put_u32, u32_at};
+use super::wire::{CREATE, EXCL, REPLACE, WireError, each_attribute, put_address, put_u32};
 use crate::facts::{HopState, Preference};
 use crate::objects::{Leg, Route, RouteKey, RouteOptions, RouteTarget, Via};
 use crate::types::{Family, IfIndex, Metric, NexthopId, Protocol, Realm, TableId};
@@ -116,6 +116,7 @@ impl Header {
 
 pub(super) fn put_header(buffer: &mut Vec<u8>, header: &Header) {
     let table = u8::try_from(header.table.0).unwrap_or(RT_TABLE_COMPAT);
+    let flags = header.flags.to_ne_bytes();
     buffer.extend_from_slice(&[
         header.family,
         header.prefix_len,
@@ -125,8 +126,11 @@ pub(super) fn put_header(buffer: &mut Vec<u8>, header: &Header) {
         header.protocol,
         header.scope,
         header.kind,
+        flags[0],
+        flags[1],
+        flags[2],
+        flags[3],
     ]);
-    buffer.extend_from_slice(&header.flags.to_ne_bytes());
 }
 
 /// Writes a route message; returns the message's type and flags.
@@ -237,13 +241,13 @@ pub(super) fn preference_of(bits: u32) -> Preference {
 
 /// Reads a route message; `None` for a message about anything but an IP route of a table.
 pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
-    let header = payload
-        .get(..RTMSG)
-        .ok_or(WireError::Malformed("route header"))?;
+    let Some((header, list)) = payload.split_first_chunk::<RTMSG>() else {
+        return Err(WireError::Malformed("route header"));
+    };
     let Some(family) = family_of(header[0]) else {
         return Ok(None);
     };
-    let flags = u32_at(header, 8)?;
+    let flags = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
     if flags & RTM_F_CLONED != 0 {
         return Ok(None);
     }
@@ -255,7 +259,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
     let mut multipath = None;
     let mut options = RouteOptions::default();
     let mut preference = Preference::Medium;
-    for attribute in each_attribute(&payload[RTMSG..]) {
+    for attribute in each_attribute(list) {
         let attribute = attribute?;
         match attribute.kind {
             RTA_TABLE => table = TableId(attribute.u32()?),
@@ -306,20 +310,25 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<Decoded>, WireError> {
 }
 
 impl Decoded {
-    pub(super) fn into_route(mut self) -> Route {
+    pub(super) fn into_route(self) -> Route {
         Route {
             key: self.key,
             realm: self.realm,
-            options: std::mem::take(&mut self.options).shared(),
+            options: self.options.shared(),
             protocol: self.protocol,
-            target: target_of(self),
+            target: target_of(self.kind, self.nexthop, self.multipath, self.hop),
         }
     }
 }
 
-fn target_of(decoded: Decoded) -> RouteTarget {
-    match decoded.kind {
-        RTN_UNICAST => match (decoded.nexthop, decoded.multipath, decoded.hop) {
+fn target_of(
+    kind: u8,
+    nexthop: Option<NexthopId>,
+    multipath: Option<Vec<Hop>>,
+    hop: Option<Hop>,
+) -> RouteTarget {
+    match kind {
+        RTN_UNICAST => match (nexthop, multipath, hop) {
             (Some(id), _, _) => RouteTarget::Nexthop(id),
             // The kernel sends no multipath without legs.
             (None, Some(hops), _) => {

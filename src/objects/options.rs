@@ -25,7 +25,10 @@ pub type SharedOptions = Option<Arc<RouteOptions>>;
 impl RouteOptions {
     /// The shared form.
     pub fn shared(self) -> SharedOptions {
-        (self != RouteOptions::default()).then(|| Arc::new(self))
+        if self.source.is_none() && self.metrics.is_empty() {
+            return None;
+        }
+        Some(Arc::new(self))
     }
 
     /// The same options without the preferred source.

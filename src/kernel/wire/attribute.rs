@@ -17,15 +17,26 @@ pub fn put(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
     #[allow(clippy::expect_used)]
     let length =
         u16::try_from(payload.len() + 4).expect("attribute payloads are bounded by their callers");
-    bytes.extend_from_slice(&length.to_ne_bytes());
-    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&head(length, kind));
     bytes.extend_from_slice(payload);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
+/// `struct nlattr` (linux/netlink.h); the length includes these four bytes.
+fn head(length: u16, kind: u16) -> [u8; 4] {
+    let ([l0, l1], [k0, k1]) = (length.to_ne_bytes(), kind.to_ne_bytes());
+    [l0, l1, k0, k1]
+}
+
+/// Appends an attribute with a payload of four bytes. Head and payload are appended in one piece:
+/// such attributes are most of a message, and each append checks the capacity again.
+fn put_four(bytes: &mut Vec<u8>, kind: u16, payload: [u8; 4]) {
+    bytes.extend_from_slice([head(8, kind), payload].as_flattened());
+}
+
 /// Appends a 32-bit number in host order.
 pub fn put_u32(bytes: &mut Vec<u8>, kind: u16, value: u32) {
-    put(bytes, kind, &value.to_ne_bytes());
+    put_four(bytes, kind, value.to_ne_bytes());
 }
 
 /// Appends a string with its final NUL.
@@ -38,27 +49,30 @@ pub fn put_text(bytes: &mut Vec<u8>, kind: u16, text: &str) {
 /// Appends an address.
 pub fn put_address(bytes: &mut Vec<u8>, kind: u16, address: IpAddr) {
     match address {
-        IpAddr::V4(v4) => put(bytes, kind, &v4.octets()),
-        IpAddr::V6(v6) => put(bytes, kind, &v6.octets()),
+        IpAddr::V4(v4) => put_four(bytes, kind, v4.octets()),
+        IpAddr::V6(v6) => {
+            let mut attribute = [0; 20];
+            attribute[..4].copy_from_slice(&head(20, kind));
+            attribute[4..].copy_from_slice(&v6.octets());
+            bytes.extend_from_slice(&attribute);
+        }
     }
 }
 
 /// The 32-bit number in host order at offset `at`.
 pub fn u32_at(bytes: &[u8], at: usize) -> Result<u32, WireError> {
-    bytes
-        .get(at..at + 4)
-        .and_then(|four| four.try_into().ok())
-        .map(u32::from_ne_bytes)
-        .ok_or(WireError::Malformed("a truncated number"))
+    match bytes.get(at..at + 4) {
+        Some(&[a, b, c, d]) => Ok(u32::from_ne_bytes([a, b, c, d])),
+        _ => Err(WireError::Malformed("a truncated number")),
+    }
 }
 
 /// The 16-bit number in host order at offset `at`.
 pub fn u16_at(bytes: &[u8], at: usize) -> Result<u16, WireError> {
-    bytes
-        .get(at..at + 2)
-        .and_then(|two| two.try_into().ok())
-        .map(u16::from_ne_bytes)
-        .ok_or(WireError::Malformed("a truncated number"))
+    match bytes.get(at..at + 2) {
+        Some(&[a, b]) => Ok(u16::from_ne_bytes([a, b])),
+        _ => Err(WireError::Malformed("a truncated number")),
+    }
 }
 
 /// Builds a list of attributes.
@@ -130,8 +144,10 @@ pub struct Attribute<'a> {
 impl Attribute<'_> {
     /// The payload as one byte.
     pub fn u8(&self) -> Result<u8, WireError> {
-        let byte = self.payload.first().copied();
-        byte.ok_or(WireError::Malformed("a truncated number"))
+        match self.payload {
+            [byte, ..] => Ok(*byte),
+            [] => Err(WireError::Malformed("a truncated number")),
+        }
     }
 
     /// The payload as a 32-bit number in network order.
@@ -149,9 +165,10 @@ impl Attribute<'_> {
         if let Ok(four) = <[u8; 4]>::try_from(self.payload) {
             return Ok(IpAddr::from(four));
         }
-        <[u8; 16]>::try_from(self.payload)
-            .map(IpAddr::from)
-            .map_err(|_| WireError::Malformed("an address of neither 4 nor 16 bytes"))
+        match <[u8; 16]>::try_from(self.payload) {
+            Ok(sixteen) => Ok(IpAddr::from(sixteen)),
+            Err(_) => Err(WireError::Malformed("an address of neither 4 nor 16 bytes")),
+        }
     }
 
     /// The payload as text up to the first NUL. Bytes outside UTF-8 become `\xff` and the like:
@@ -177,18 +194,18 @@ pub fn each_attribute(mut bytes: &[u8]) -> impl Iterator<Item = Result<Attribute
             return None;
         }
         let whole = std::mem::take(&mut bytes);
-        let [l0, l1, k0, k1, ..] = *whole else {
+        let Some((head, _)) = whole.split_first_chunk::<4>() else {
             return Some(Err(WireError::Malformed("a truncated list of attributes")));
         };
-        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
         let Some(payload) = whole.get(4..length) else {
             return Some(Err(WireError::Malformed(
                 "an attribute longer than its message",
             )));
         };
-        bytes = whole.get(length.next_multiple_of(4)..).unwrap_or_default();
+        bytes = whole.get((length + 3) & !3..).unwrap_or_default();
         Some(Ok(Attribute {
-            kind: u16::from_ne_bytes([k0, k1]) & NLA_TYPE_MASK,
+            kind: u16::from_ne_bytes([head[2], head[3]]) & NLA_TYPE_MASK,
             payload,
         }))
     })

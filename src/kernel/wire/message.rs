@@ -38,7 +38,7 @@ pub fn write_message(
     body: impl FnOnce(&mut Vec<u8>) -> (u16, u16),
 ) {
     let start = bytes.len();
-    bytes.resize(start + HEADER_LEN, 0);
+    bytes.extend_from_slice(&[0; HEADER_LEN]);
     let (kind, flags) = body(bytes);
     #[allow(clippy::expect_used)]
     let length = u32::try_from(bytes.len() - start).expect("a message is far below 4 GiB");
