@@ -6,7 +6,7 @@ use super::subject::BINARY;
 
 const MANIFEST: &str = include_str!("../../Cargo.toml");
 /// The bound of tests/packages for the packaged binary.
-const MOST_MIB: usize = 13;
+const MOST_MIB: usize = 12;
 
 /// Looks at size, symbols and profile.
 pub fn inspect(bounds: &mut Bounds) -> Res<()> {

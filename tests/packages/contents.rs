@@ -133,7 +133,7 @@ fn rpm_holds_exactly_its_files() {
 #[test]
 fn binary_is_small_and_stripped_and_names_no_build_directory() {
     let bytes = std::fs::read(&packages().binary).expect("the script has built it");
-    assert!(bytes.len() < 13 << 20, "{} bytes", bytes.len());
+    assert!(bytes.len() < 12 << 20, "{} bytes", bytes.len());
     let sections = must(
         Command::new("readelf")
             .args(["--wide", "--sections"])
