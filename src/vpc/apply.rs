@@ -234,16 +234,24 @@ struct Failed {
     tags: BTreeSet<RouteTableId>,
     /// A step of a route of the family.
     routes: BTreeSet<Family>,
+    /// A new or a changed route of the table: the addresses of the route may need an older one.
+    led: BTreeSet<(Family, RouteTableId)>,
 }
 
 impl Failed {
     /// True if the step must not follow: a list as its earlier steps should have left it, routes of an
-    /// unmarked document, or a list that a route leads to.
+    /// unmarked document, a list that a route leads to, or the deletion of a route whose addresses the
+    /// failed one should have.
     fn holds_up(&self, step: &Step) -> bool {
         let family = step.family();
         self.lists.contains(&family)
             || step.table().is_some_and(|table| self.tags.contains(table))
             || matches!(step, Step::DeleteList { .. }) && self.routes.contains(&family)
+            || matches!(
+                step,
+                Step::DeleteRoute { table, .. } | Step::DeleteSpareRoute { table, .. }
+                    if self.led.contains(&(family, table.clone()))
+            )
     }
 
     fn note(&mut self, step: &Step) {
@@ -251,8 +259,11 @@ impl Failed {
             (Step::TagTable { table, .. }, _) => {
                 self.tags.insert(table.clone());
             }
-            (_, Some(_)) => {
+            (_, Some(table)) => {
                 self.routes.insert(step.family());
+                if matches!(step, Step::CreateRoute { .. } | Step::ReplaceRoute { .. }) {
+                    self.led.insert((step.family(), table.clone()));
+                }
             }
             (_, None) => {
                 self.lists.insert(step.family());

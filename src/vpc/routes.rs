@@ -70,6 +70,7 @@ pub fn plan(
             table,
             ours: BTreeSet::new(),
             was_verified,
+            taken: Vec::new(),
             adds: Vec::new(),
             deletes: Vec::new(),
             may_delete: true,
@@ -99,6 +100,8 @@ struct Planner<'p> {
     ours: BTreeSet<IpNet>,
     /// True if all routes of the ledger were in force after an earlier pass.
     was_verified: bool,
+    /// The wanted prefixes with a route of somebody else: these addresses need our older routes.
+    taken: Vec<IpNet>,
     adds: Vec<Step>,
     deletes: Vec<Step>,
     may_delete: bool,
@@ -179,11 +182,6 @@ impl Planner<'_> {
             }
             return;
         }
-        let gone = ours.iter().filter(|prefix| {
-            let kept = wanted.kept.intersects(prefix) && present.contains_key(prefix);
-            !self.goal.frozen && !prefixes.contains(prefix) && !kept
-        });
-        let gone: Vec<IpNet> = gone.copied().collect();
         let usage = Usage::of(self.table, family, self.observed);
         let missing = prefixes
             .iter()
@@ -203,6 +201,13 @@ impl Planner<'_> {
         for prefix in &prefixes {
             self.wanted(family, *prefix, wanted, present.get(prefix).copied(), plan);
         }
+        let taken: PrefixSet = self.taken.iter().collect();
+        let gone = ours.into_iter().filter(|prefix| {
+            let kept = wanted.kept.intersects(prefix) || taken.intersects(prefix);
+            let kept = kept && present.contains_key(prefix);
+            !self.goal.frozen && !prefixes.contains(prefix) && !kept
+        });
+        let gone: Vec<IpNet> = gone.collect();
         self.remove(family, &gone, &present, plan);
     }
 
@@ -252,10 +257,13 @@ impl Planner<'_> {
                 from,
                 target: target.clone(),
             }),
-            (false, false) => plan.conflicts.push(format!(
-                "route table {table}: a route that is not ours leads {prefix} to {from}: remove the \
-                 route, or name the prefix in [select] exclude"
-            )),
+            (false, false) => {
+                self.taken.push(prefix);
+                plan.conflicts.push(format!(
+                    "route table {table}: a route that is not ours leads {prefix} to {from}: remove the \
+                     route, or name the prefix in [select] exclude"
+                ));
+            }
         }
     }
 

@@ -118,10 +118,21 @@ fn table_without_the_mark_of_the_document_gets_no_route() {
     assert_eq!(destinations(&cloud, IGW), all.into_iter().collect());
 }
 
+/// A supernet in place of a prefix, and a part of one: both documents have addresses by other routes.
 #[test]
 fn fault_at_any_call_leaves_common_addresses_on_the_bypass_path() {
     let all = many(18, 0);
-    let (old, new) = (&all[..12], &all[4..]);
+    fault_at_any_call(&all[..12], &all[4..], &all[4..12]);
+    let prefixes = |texts: &[&str]| -> Vec<IpNet> {
+        let parsed = texts.iter().map(|it| it.parse().unwrap());
+        parsed.collect()
+    };
+    let old = prefixes(&["54.230.0.0/16", "52.216.0.0/15", "3.5.0.0/19"]);
+    let new = prefixes(&["54.230.0.0/15", "52.216.0.0/15", "3.5.0.0/20"]);
+    fault_at_any_call(&old, &new, &old);
+}
+
+fn fault_at_any_call(old: &[IpNet], new: &[IpNet], common: &[IpNet]) {
     let cloud = vpc();
     let mut writer = Writer::new(&cloud, MODE);
     writer.publish(&document_of(TOKEN, old));
@@ -130,18 +141,15 @@ fn fault_at_any_call_leaves_common_addresses_on_the_bypass_path() {
     writer.publish(&document_of(TOKEN + 1, new));
     assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
     let calls = cloud.next_call() - first;
-    for wrong in [
-        Wrong::Dropped,
-        Wrong::Html(502),
-        Wrong::Code("UnauthorizedOperation".to_owned()),
-    ] {
+    let denied = Wrong::Code("UnauthorizedOperation".to_owned());
+    for wrong in [Wrong::Dropped, Wrong::Html(502), denied] {
         for after_effect in [false, true] {
             for offset in 0..calls {
                 let cloud = vpc();
                 let mut writer = Writer::new(&cloud, MODE);
                 writer.publish(&document_of(TOKEN, old));
                 assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
-                cloud.watch(TABLE, addresses(&all[4..12]), IGW);
+                cloud.watch(TABLE, addresses(common), IGW);
                 let fault = Fault {
                     after_effect,
                     wrong: wrong.clone(),
@@ -161,4 +169,19 @@ fn fault_at_any_call_leaves_common_addresses_on_the_bypass_path() {
             }
         }
     }
+}
+
+/// A foreign route to the supernet, and our route to a part of it: the part keeps its way.
+#[test]
+fn route_stays_below_a_prefix_that_a_foreign_route_has_taken() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, MODE);
+    writer.publish(&document(TOKEN, &["54.230.0.0/16", "52.216.0.0/15"]));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    cloud.set_route(TABLE, "54.230.0.0/15", NAT);
+    cloud.watch(TABLE, ["54.230.0.1".parse().unwrap()], IGW);
+    writer.publish(&document(TOKEN + 1, &["54.230.0.0/15", "52.216.0.0/15"]));
+    let report = run(writer.pass());
+    assert!(report.error.unwrap().contains("54.230.0.0/15"));
+    assert!(cloud.strayed().is_empty(), "{:?}", cloud.strayed());
 }
