@@ -39,7 +39,7 @@ pub struct Applier<'a> {
     waits: Waits,
     /// The same in all plans of a pass.
     seed: u64,
-    /// The families whose last call had no clear answer.
+    /// The families whose last change of the list had no clear answer.
     unsure: BTreeSet<Family>,
     /// The tables that were led.
     led: BTreeSet<(Family, RouteTableId)>,
@@ -85,7 +85,7 @@ impl<'a> Applier<'a> {
             match self.carry_out(step).await {
                 Ok(()) => self.done += 1,
                 Err(VpcError::Ec2(error)) if is_outdated(&error.kind) => {
-                    if error.kind == ErrorKind::OutcomeUnknown {
+                    if error.kind == ErrorKind::OutcomeUnknown && !step.is_mark() {
                         self.unsure.insert(step.family());
                     }
                     return Ending::Again(error);
@@ -110,8 +110,8 @@ impl<'a> Applier<'a> {
     }
 
     /// Our lists and their routes after the steps that were done, as the memory against which later
-    /// changes of other programs show: `earlier` for a list without a change of its entries. `None` for a
-    /// list after a call without an answer.
+    /// changes of other programs show: `earlier` for a list without a change of its entries, or after a
+    /// change without an answer.
     pub fn left(
         &self,
         observed: &ObservedPlane,
@@ -120,7 +120,8 @@ impl<'a> Applier<'a> {
     ) -> PerFamily<Option<Left>> {
         PerFamily::from_fn(|family| {
             let known = self.lists.get(family).as_ref();
-            let known = known.filter(|_| !self.unsure.contains(&family))?;
+            let known = known?;
+            let is_unsure = self.unsure.contains(&family);
             let wanted = goal.families.get(family).as_ref()?;
             let before = observed.lists.get(family).ours();
             let before = before.filter(|before| before.list.id == known.id);
@@ -132,17 +133,16 @@ impl<'a> Applier<'a> {
             let earlier = earlier.get(family).as_ref();
             let earlier = earlier.filter(|earlier| earlier.list == known.id);
             let is_same = before.is_some_and(|before| before.list.version == known.version);
-            if let Some(earlier) = earlier.filter(|_| is_same) {
-                return Some(Left {
-                    routes,
-                    ..earlier.clone()
-                });
+            if is_same || is_unsure {
+                let earlier = earlier?.clone();
+                return Some(Left { routes, ..earlier });
             }
             Some(Left {
                 list: known.id.clone(),
                 name: known.name.clone(),
                 version: known.version?,
                 token: before.and_then(ObservedList::token).max(Some(goal.token)),
+                begun: None,
                 entries: self.entries.get(family).clone(),
                 routes,
             })

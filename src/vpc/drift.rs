@@ -6,8 +6,9 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::goal::FamilyGoal;
 use super::objects::{
-    ListId, ListVersion, RouteDestination, RouteTable, RouteTableId, RouteTarget,
+    Entry, ListId, ListVersion, RouteDestination, RouteTable, RouteTableId, RouteTarget,
 };
 use super::observed::{Found, ObservedList};
 use crate::types::{Family, SyncToken};
@@ -25,6 +26,10 @@ pub struct Left {
     pub name: String,
     pub version: ListVersion,
     pub token: Option<SyncToken>,
+    /// The document that this writer has begun to bring about since: the mark and changes towards the
+    /// document may be its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<SyncToken>,
     pub entries: BTreeSet<IpNet>,
     /// The target of the list in each table that led the list to the wanted target.
     #[serde(default)]
@@ -49,6 +54,7 @@ impl Left {
             name: list.list.name.clone(),
             version: list.list.version?,
             token: list.token(),
+            begun: None,
             entries: list.cidrs(),
             routes: led.collect(),
         })
@@ -132,12 +138,52 @@ impl fmt::Display for Drift {
     }
 }
 
+/// The list as left, before the first step towards the document of this token: as found, unless
+/// another program has changed the entries.
+pub fn begun(
+    family: Family,
+    earlier: Option<&Left>,
+    found: (&ObservedList, &[RouteTable]),
+    wanted: &FamilyGoal,
+    token: SyncToken,
+) -> Option<Left> {
+    let (now, tables) = found;
+    let is_edited = of(family, earlier, now, &wanted.entries).is_some();
+    let base = match earlier.filter(|_| is_edited) {
+        Some(earlier) => earlier.clone(),
+        None => Left::of(now, tables, Some(&wanted.target))?,
+    };
+    Some(Left {
+        begun: Some(token),
+        ..base
+    })
+}
+
 /// The change of the entries since an earlier pass, if no writer with a newer document explains it.
-pub fn of(family: Family, left: Option<&Left>, now: &ObservedList) -> Option<Drift> {
+/// Changes towards the wanted entries are explained by a document that this writer has begun.
+pub fn of(
+    family: Family,
+    left: Option<&Left>,
+    now: &ObservedList,
+    wanted: &[Entry],
+) -> Option<Drift> {
     let left = left.filter(|left| left.list == now.list.id)?;
     let version = now.list.version?;
     let cidrs = now.cidrs();
-    if version <= left.version || cidrs == left.entries || now.token() > left.token {
+    let is_begun = left.begun.is_some() && now.token() == left.begun;
+    if version <= left.version || now.token() > left.token && !is_begun {
+        return None;
+    }
+    let wanted: BTreeSet<IpNet> = match is_begun {
+        true => wanted.iter().map(|entry| entry.cidr).collect(),
+        false => BTreeSet::new(),
+    };
+    let added = cidrs.difference(&left.entries);
+    let added: Vec<IpNet> = added.filter(|it| !wanted.contains(it)).copied().collect();
+    let removed = left.entries.difference(&cidrs);
+    let removed = removed.filter(|it| !is_begun || wanted.contains(it));
+    let removed: Vec<IpNet> = removed.copied().collect();
+    if added.is_empty() && removed.is_empty() {
         return None;
     }
     Some(Drift::Entries {
@@ -145,8 +191,8 @@ pub fn of(family: Family, left: Option<&Left>, now: &ObservedList) -> Option<Dri
         list: now.list.id.clone(),
         version_before: left.version,
         version,
-        added: cidrs.difference(&left.entries).copied().collect(),
-        removed: left.entries.difference(&cidrs).copied().collect(),
+        added,
+        removed,
     })
 }
 

@@ -172,12 +172,14 @@ impl Pass<'_> {
                 return end(&planned, Vec::new());
             }
             self.write_begin();
+            self.write_begun(&planned.steps, &goal, &observed, &mut left);
             let applier = Applier::new(&self.ec2, &observed, goal.floor, self.memory.waits);
             let mut applier = applier.with_seed(seed);
             let ending = applier.apply(&planned.steps).await;
             self.report.done += applier.done;
             left = applier.left(&observed, &goal, &left);
             let known = applier.lists().clone();
+            self.write_left(&left);
             match ending {
                 Ending::Done(failures) => {
                     let verified = self.verify(&goal, &left, planned, failures, &known);

@@ -159,7 +159,7 @@ impl Planner<'_> {
         let gone = present.difference(&wanted).filter(|prefix| !kept(prefix));
         let remove: Vec<IpNet> = gone.copied().collect();
         let left = self.memory.left.get(self.family).as_ref();
-        let drift = drift::of(self.family, left, list);
+        let drift = drift::of(self.family, left, list, &self.wanted.entries);
         plan.drift.extend(drift.clone());
         if add.is_empty() && remove.is_empty() {
             // Without the mark, a writer with an older document than this one would change the list.

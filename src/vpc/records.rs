@@ -1,6 +1,8 @@
 //! The state dir and the journal of a pass. No fault of the disk holds up an addition: the pass leaves
 //! out withdrawals alone, and says so.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -126,21 +128,51 @@ impl Pass<'_> {
         let now = PerFamily::from_fn(|family| {
             let ours = observed.lists.get(family).ours()?;
             let left = earlier.get(family).as_ref();
+            let target = goal.families.get(family).as_ref();
+            let wanted = target.map_or(&[][..], |wanted| &wanted.entries);
             if self.config.vpc_plane.drift == DriftUse::Hold
-                && drift::of(family, left, ours).is_some()
+                && drift::of(family, left, ours, wanted).is_some()
             {
                 // The entries of another program are held until somebody takes them back.
                 return left.cloned();
             }
-            let target = goal.families.get(family).as_ref();
             Left::of(ours, &observed.tables, target.map(|wanted| &wanted.target))
         });
+        self.write_left(&now);
+    }
+
+    /// Stores the lists as left, with the document that these steps begin to bring about: after the end
+    /// of this process an edit must not pass for that of a writer with a newer document.
+    pub(super) fn write_begun(
+        &mut self,
+        steps: &[Step],
+        goal: &PlaneGoal,
+        observed: &ObservedPlane,
+        left: &mut PerFamily<Option<Left>>,
+    ) {
+        let changed = steps.iter().filter(|step| step.changes_list());
+        for family in changed.map(Step::family).collect::<BTreeSet<_>>() {
+            let now = observed.lists.get(family).ours();
+            if let (Some(now), Some(wanted)) = (now, goal.families.get(family)) {
+                let earlier = left.get(family).as_ref();
+                let found = (now, &*observed.tables);
+                *left.get_mut(family) = drift::begun(family, earlier, found, wanted, goal.token);
+            }
+        }
+        self.write_left(left);
+    }
+
+    /// Stores the lists as left.
+    pub(super) fn write_left(&mut self, now: &PerFamily<Option<Left>>) {
+        if self.config.vpc_plane.mode == PlaneMode::Routes {
+            return;
+        }
         let before: Option<PerFamily<Option<Left>>> = self.store.read_json(StateFile::Vpc).ok();
         self.memory.left = None;
-        if before.as_ref() != Some(&now)
-            && let Err(error) = self.write(StateFile::Vpc, &now)
+        if before.as_ref() != Some(now)
+            && let Err(error) = self.write(StateFile::Vpc, now)
         {
-            self.memory.left = Some(Refused::new(now, before));
+            self.memory.left = Some(Refused::new(now.clone(), before));
             self.degrade_state(&error);
         }
     }

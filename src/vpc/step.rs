@@ -124,6 +124,19 @@ impl Step {
         self.table().is_none()
     }
 
+    /// True for a step that changes our list, or marks the list with a document.
+    pub fn changes_list(&self) -> bool {
+        matches!(
+            self,
+            Step::ResizeList { .. } | Step::RaiseToken { .. } | Step::ModifyEntries { .. }
+        )
+    }
+
+    /// True for a step that changes the marks of our list alone.
+    pub fn is_mark(&self) -> bool {
+        matches!(self, Step::RaiseToken { .. } | Step::DropTokens { .. })
+    }
+
     /// True for a step that takes a spare list away.
     pub fn concerns_spare(&self) -> bool {
         matches!(

@@ -3,12 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cloud::Cloud;
+use cloud::{Cloud, Fault, Wrong};
 use ipnet::IpNet;
+use trailblazer::config::DriftUse;
 use trailblazer::reconcile::Outcome;
 use trailblazer::vpc::look::PassMemory;
 use trailblazer::vpc::report::VpcReport;
 
+use crate::schedule::{Paced, Stop};
 use crate::world::*;
 
 const TOKEN: u64 = 1_700_000_000;
@@ -159,7 +161,7 @@ fn program_that_undoes_each_change_ends_the_pass_with_its_edit_by_name() {
 #[test]
 fn held_edit_during_a_pass_is_held() {
     let (cloud, mut writer, wanted) = between();
-    writer.config.vpc_plane.drift = trailblazer::config::DriftUse::Hold;
+    writer.config.vpc_plane.drift = DriftUse::Hold;
     let ours = list(&cloud, "ipv4").unwrap();
     let first = cloud.next_call();
     let list = ours.clone();
@@ -205,4 +207,112 @@ fn list_that_goes_before_its_entries_are_read_is_a_reason_to_read_again() {
     let report = run(writer.pass());
     assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
     assert_whole(&cloud, &wanted, "a list that has gone");
+}
+
+/// The edit stays until somebody takes it back; then the document goes in.
+#[track_caller]
+fn assert_held(writer: &mut Writer, wanted: &[IpNet], place: &str) {
+    let cloud = writer.cloud.clone();
+    let (ours, lost) = (list(&cloud, "ipv4").unwrap(), LOST.parse().unwrap());
+    for round in 0..2 {
+        let report = pass_in_time(writer, place);
+        assert_eq!(report.outcome, Outcome::Held, "{place} {round}: {report:?}");
+        assert!(report.holds[0].contains(LOST), "{place}: {report:?}");
+        assert!(!report.drift.is_empty(), "{place}: {report:?}");
+        assert!(!cloud.prefixes(&ours).contains(&lost), "{place} {round}");
+    }
+    cloud.edit_list(&ours, &[lost], &[]);
+    let report = pass_in_time(writer, place);
+    assert_eq!(report.outcome, Outcome::Changed, "{place}: {report:?}");
+    assert_eq!(report.drift, [], "{place}");
+    assert_whole(&cloud, wanted, place);
+}
+
+/// The mark of the own document explains no edit: neither in the pass that has made the mark, nor after a
+/// pass that ended without a reading, nor after the death of its process.
+#[test]
+fn edit_after_the_mark_of_the_own_document_is_held() {
+    let is_change = |action: &str| action == "ModifyManagedPrefixList";
+    let hold = |writer: &mut Writer| writer.config.vpc_plane.drift = DriftUse::Hold;
+    let edit = |cloud: &Cloud| Edit::EntryGone.make(cloud, &list(cloud, "ipv4").unwrap());
+
+    let (cloud, mut writer, wanted) = between();
+    hold(&mut writer);
+    let mut is_edited = false;
+    cloud.before_call(move |cloud, _, request| {
+        if is_change(&request.action) && !std::mem::replace(&mut is_edited, true) {
+            edit(cloud);
+        }
+    });
+    let report = pass_in_time(&mut writer, "in the pass");
+    assert_eq!(report.outcome, Outcome::Held, "{report:?}");
+    assert!(report.holds[0].contains(LOST), "{report:?}");
+    assert_held(&mut writer, &wanted, "in the pass");
+
+    let (cloud, mut writer, wanted) = between();
+    hold(&mut writer);
+    let mut fails = false;
+    cloud.before_call(move |cloud, call, request| {
+        fails |= is_change(&request.action);
+        if fails {
+            let wrong = Wrong::Code("UnauthorizedOperation".to_owned());
+            let after_effect = false;
+            cloud.fail(
+                call,
+                Fault {
+                    after_effect,
+                    wrong,
+                },
+            );
+        }
+    });
+    let report = pass_in_time(&mut writer, "without a reading");
+    assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
+    cloud.before_call(|_, _, _| {});
+    edit(&cloud);
+    assert_held(&mut writer, &wanted, "without a reading");
+
+    let (cloud, mut writer, wanted) = between();
+    hold(&mut writer);
+    let marks = || cloud.tags(&list(&cloud, "ipv4").unwrap());
+    let before = marks();
+    run(async {
+        let mut pass = Paced::new(&writer, &cloud, Default::default());
+        while marks() == before {
+            assert!(matches!(pass.go_on().await, Stop::Call));
+        }
+    });
+    edit(&cloud);
+    assert_held(&mut writer, &wanted, "after a death");
+}
+
+/// Writers of one document: the changes of the one are no edits to the other.
+#[test]
+fn change_of_another_writer_of_the_same_document_is_no_edit() {
+    let (cloud, mut writer, wanted) = between();
+    writer.config.vpc_plane.drift = DriftUse::Hold;
+    let mut other = Writer::new(&cloud, "");
+    let all = many(60, 0);
+    other.publish(&document_of(TOKEN, &all[..50]));
+    assert_eq!(run(other.pass()).outcome, Outcome::InSync);
+    other.publish(&document_of(TOKEN + 1, &wanted));
+    run(async {
+        let ours = list(&cloud, "ipv4").unwrap();
+        let before = cloud.tags(&ours);
+        let mut pass = Paced::new(&writer, &cloud, Default::default());
+        while cloud.tags(&ours) == before {
+            assert!(matches!(pass.go_on().await, Stop::Call));
+        }
+        assert_eq!(other.pass().await.outcome, Outcome::Changed);
+        let report = loop {
+            if let Stop::End(report, _) = pass.go_on().await {
+                break report;
+            }
+        };
+        assert_eq!((report.exit_code(), &report.drift), (0, &Vec::new()));
+        assert_eq!(report.holds, Vec::<String>::new());
+    });
+    let report = pass_in_time(&mut writer, "later");
+    assert_eq!(report.outcome, Outcome::InSync, "{report:?}");
+    assert_whole(&cloud, &wanted, "later");
 }

@@ -168,7 +168,7 @@ fn only_a_change_that_no_newer_document_explains_is_drift() {
     let ours = before.lists.ipv4.ours().unwrap();
     let left = Left::of(ours, &before.tables, None).unwrap();
     assert_eq!(
-        drift::of(family, Some(&left), ours),
+        drift::of(family, Some(&left), ours, &[]),
         None,
         "nothing changed"
     );
@@ -176,19 +176,25 @@ fn only_a_change_that_no_newer_document_explains_is_drift() {
     cloud.edit_list(&ours.list.id.0, &[added], &[]);
     let after = read(&cloud);
     let now = after.lists.ipv4.ours().unwrap();
-    let text = drift::of(family, Some(&left), now).unwrap().to_string();
+    let text = drift::of(family, Some(&left), now, &[])
+        .unwrap()
+        .to_string();
     assert!(text.contains("+198.18.0.0/15"), "{text}");
-    assert_eq!(drift::of(family, None, now), None, "no memory");
+    assert_eq!(drift::of(family, None, now, &[]), None, "no memory");
     let other = Left {
         version: ListVersion(left.version.0 + 1),
         ..left.clone()
     };
-    assert_eq!(drift::of(family, Some(&other), now), None, "no new version");
+    assert_eq!(
+        drift::of(family, Some(&other), now, &[]),
+        None,
+        "no new version"
+    );
     cloud.set_tag(&ours.list.id.0, "trailblazer:token:1800000000", "");
     let after = read(&cloud);
     let now = after.lists.ipv4.ours().unwrap();
     assert_eq!(
-        drift::of(family, Some(&left), now),
+        drift::of(family, Some(&left), now, &[]),
         None,
         "a newer document"
     );
