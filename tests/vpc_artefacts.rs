@@ -76,6 +76,7 @@ fn action_of(step: &Step) -> &'static str {
         | Step::ReplaceRoute { .. }
         | Step::DeleteRoute { .. }
         | Step::TagTable { .. }
+        | Step::UntagTable { .. }
         | Step::DeleteSpareRoute { .. }
         | Step::DeleteSpare { .. }
         | Step::DeleteList { .. } => {
@@ -143,6 +144,10 @@ fn steps() -> BTreeMap<&'static str, Step> {
         table: table.clone(),
         tags: Tags::new(),
     };
+    let untag_table = Step::UntagTable {
+        table: table.clone(),
+        keys: Vec::new(),
+    };
     let delete_route = Step::DeleteRoute {
         family,
         table: table.clone(),
@@ -177,6 +182,7 @@ fn steps() -> BTreeMap<&'static str, Step> {
         ("replace route", replace_route),
         ("delete route", delete_route),
         ("tag table", tag_table),
+        ("untag table", untag_table),
         ("delete list", Step::DeleteList { family }),
     ])
 }
@@ -270,7 +276,13 @@ fn policies_have_exactly_the_actions_of_the_code() {
 /// `mode = "routes"` has a policy of its own. It reads the lists of others for the quota of a table.
 #[test]
 fn policy_of_single_routes_has_the_actions_of_its_steps() {
-    let steps = ["create route", "replace route", "delete route", "tag table"];
+    let steps = [
+        "create route",
+        "replace route",
+        "delete route",
+        "tag table",
+        "untag table",
+    ];
     assert_eq!(actions("routes"), &changes(&steps) | &reads());
 }
 
@@ -348,6 +360,8 @@ fn conditions_name_the_tags_of_the_code() {
         let statements = statements(policy);
         let of_tags = |it: &&Value| strings(&it["Action"]).contains(&"ec2:CreateTags".to_owned());
         let tagging = statements.iter().find(of_tags).unwrap();
+        let both = ["ec2:CreateTags", "ec2:DeleteTags"];
+        assert_eq!(strings(&tagging["Action"]), both, "{policy}");
         let allowed = strings(&tagging["Condition"]["ForAllValues:StringLike"]["aws:TagKeys"]);
         let allows = |key: &str| {
             let fits = |pattern: &String| match pattern.strip_suffix('*') {

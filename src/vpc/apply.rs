@@ -256,6 +256,8 @@ impl Failed {
 
     fn note(&mut self, step: &Step) {
         match (step, step.table()) {
+            // A table with many marks is as well marked as one with few.
+            (Step::UntagTable { .. }, _) => {}
             (Step::TagTable { table, .. }, _) => {
                 self.tags.insert(table.clone());
             }

@@ -363,6 +363,9 @@ fn lines(step: &Step, style: Style) -> Vec<String> {
             let keys: Vec<&str> = tags.keys().map(String::as_str).collect();
             vec![change(format!("tags of {table}: {}", keys.join(", ")))]
         }
+        Step::UntagTable { table, keys } => {
+            vec![minus(format!("{} old marks of {table}", keys.len()))]
+        }
         Step::DeleteList { .. } => vec![minus("prefix list".to_owned())],
         Step::DeleteSpareRoute { table, list, .. } => {
             vec![minus(format!("route {table}: the spare list {list}"))]

@@ -139,6 +139,14 @@ impl Planner<'_> {
         }
         let steps = &mut planned.plan.steps;
         if changes && newest.is_none_or(|newest| newest < own) {
+            // First, so that a table with all of its 50 tags takes the mark.
+            let keys = tags::outdated(&self.table.tags);
+            if !keys.is_empty() {
+                steps.push(Step::UntagTable {
+                    table: table.clone(),
+                    keys,
+                });
+            }
             steps.push(self.tag(tags::of_token(own)));
         }
         steps.append(&mut self.adds);

@@ -69,6 +69,11 @@ pub enum Step {
         table: RouteTableId,
         tags: Tags,
     },
+    /// Removes the marks of older documents from a table of `mode = "routes"`.
+    UntagTable {
+        table: RouteTableId,
+        keys: Vec<String>,
+    },
     DeleteList {
         family: Family,
     },
@@ -103,7 +108,7 @@ impl Step {
             | Step::DeleteSpareRoute { family, .. }
             | Step::DeleteSpare { family, .. } => *family,
             // A table has routes of both families.
-            Step::TagTable { .. } => Family::Ipv4,
+            Step::TagTable { .. } | Step::UntagTable { .. } => Family::Ipv4,
         }
     }
 
@@ -114,6 +119,7 @@ impl Step {
             | Step::ReplaceRoute { table, .. }
             | Step::DeleteRoute { table, .. }
             | Step::TagTable { table, .. }
+            | Step::UntagTable { table, .. }
             | Step::DeleteSpareRoute { table, .. } => Some(table),
             _ => None,
         }
@@ -172,14 +178,8 @@ impl Step {
                 name: list?.name.clone(),
                 max_entries: *to,
             },
-            Step::RaiseToken { to, .. } => Call::Tag {
-                resource: list?.id.0.clone(),
-                tags: tags::of_token(*to),
-            },
-            Step::DropTokens { keys, .. } => Call::Untag {
-                resource: list?.id.0.clone(),
-                keys: keys.clone(),
-            },
+            Step::RaiseToken { to, .. } => tag(&list?.id.0, tags::of_token(*to)),
+            Step::DropTokens { keys, .. } => untag(&list?.id.0, keys),
             Step::ModifyEntries { add, remove, .. } => Call::ModifyEntries {
                 list: list?.id.clone(),
                 name: list?.name.clone(),
@@ -211,10 +211,8 @@ impl Step {
                 table: table.clone(),
                 destination: to(prefix)?,
             },
-            Step::TagTable { table, tags } => Call::Tag {
-                resource: table.0.clone(),
-                tags: tags.clone(),
-            },
+            Step::TagTable { table, tags } => tag(&table.0, tags.clone()),
+            Step::UntagTable { table, keys } => untag(&table.0, keys),
             Step::DeleteList { .. } => Call::DeleteList {
                 list: list?.id.clone(),
             },
@@ -267,10 +265,7 @@ impl Step {
             Step::ModifyEntries { add, remove, .. } => of(
                 "replace",
                 "entries",
-                json!({
-                    "add": cidrs(add),
-                    "remove": remove.iter().map(IpNet::to_string).collect::<Vec<_>>(),
-                }),
+                json!({"add": cidrs(add), "remove": remove}),
             ),
             Step::CreateRoute {
                 table,
@@ -299,11 +294,28 @@ impl Step {
             Step::TagTable { table, tags } => {
                 of("replace", "tags", json!({"table": table, "tags": tags}))
             }
+            Step::UntagTable { table, keys } => {
+                of("delete", "tags", json!({"table": table, "keys": keys}))
+            }
             Step::DeleteList { .. } => of("delete", "prefix_list", json!({})),
             Step::DeleteSpareRoute { table, list, .. } => {
                 of("delete", "route", json!({"table": table, "list": list}))
             }
             Step::DeleteSpare { list, .. } => of("delete", "prefix_list", json!({"list": list})),
         }
+    }
+}
+
+fn tag(resource: &str, tags: Tags) -> Call {
+    Call::Tag {
+        resource: resource.to_owned(),
+        tags,
+    }
+}
+
+fn untag(resource: &str, keys: &[String]) -> Call {
+    Call::Untag {
+        resource: resource.to_owned(),
+        keys: keys.to_vec(),
     }
 }

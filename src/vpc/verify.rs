@@ -57,6 +57,9 @@ fn changes(step: &Step) -> Vec<Change> {
             let keys = tags.keys().cloned().collect();
             vec![Change::TableTags(table.clone(), keys)]
         }
+        Step::UntagTable { table, keys } => {
+            vec![Change::TableTags(table.clone(), keys.clone())]
+        }
         Step::DeleteList { .. } | Step::DeleteSpareRoute { .. } | Step::DeleteSpare { .. } => {
             vec![Change::Spare]
         }

@@ -185,3 +185,59 @@ fn route_stays_below_a_prefix_that_a_foreign_route_has_taken() {
     assert!(report.error.unwrap().contains("54.230.0.0/15"));
     assert!(cloud.strayed().is_empty(), "{:?}", cloud.strayed());
 }
+
+/// EC2 allows 50 tags, and each document is a tag: the smaller ones go, never the largest.
+#[test]
+fn table_takes_more_documents_than_tags_fit() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, MODE);
+    let all = many(62, 0);
+    let mark = |number: usize| format!("trailblazer:token:{}", TOKEN + number as u64);
+    for number in 0..60 {
+        writer.publish(&document_of(
+            TOKEN + number as u64,
+            &all[number..number + 2],
+        ));
+        let report = run(writer.pass());
+        assert_eq!(report.outcome, Outcome::Changed, "{number}: {report:?}");
+        let tags = cloud.tags(TABLE);
+        assert!(tags.contains_key(&mark(number)), "{number}: {tags:?}");
+        assert!(tags.len() < 15, "{number}: {tags:?}");
+    }
+    assert_eq!(run(writer.pass()).outcome, Outcome::InSync);
+    assert_eq!(cloud.violations(), Vec::<String>::new());
+}
+
+/// Also a table that an older version has filled, and one whose writer may not remove tags.
+#[test]
+fn full_table_takes_the_next_document() {
+    let all = many(4, 0);
+    for denied in [false, true] {
+        let cloud = vpc();
+        let mut writer = Writer::new(&cloud, MODE);
+        writer.publish(&document_of(TOKEN, &all[..2]));
+        assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+        let marks = if denied { 40 } else { 50 };
+        for number in 1.. {
+            if cloud.tags(TABLE).len() == marks {
+                break;
+            }
+            cloud.set_tag(TABLE, &format!("trailblazer:token:{}", TOKEN - number), "");
+        }
+        if denied {
+            cloud.configure(|settings| settings.denied = ["DeleteTags".to_owned()].into());
+        }
+        writer.publish(&document_of(TOKEN + 1, &all[1..]));
+        let report = run(writer.pass());
+        assert_eq!(
+            destinations(&cloud, IGW),
+            all[1..].iter().copied().collect()
+        );
+        let tags = cloud.tags(TABLE);
+        let (old, new) = (TOKEN, TOKEN + 1);
+        assert!(tags.contains_key(&format!("trailblazer:token:{new}")));
+        assert!(tags.contains_key(&format!("trailblazer:token:{old}")));
+        assert_eq!(tags.len() < 15, !denied, "{tags:?}");
+        assert_eq!(report.exit_code(), 0, "{report:?}");
+    }
+}
