@@ -21,6 +21,15 @@ pub(super) fn name_of(step: &Value) -> String {
             let count = |name: &str| step.get(name).and_then(Value::as_array).map_or(0, Vec::len);
             vec![format!("+{} -{}", count("add"), count("remove"))]
         }
+        Some("tags") => {
+            let tags = step.get("tags").and_then(Value::as_object);
+            let removed = step.get("keys").and_then(Value::as_array);
+            let removed = removed.into_iter().flatten().filter_map(Value::as_str);
+            let keys = tags.into_iter().flat_map(|tags| tags.keys());
+            let keys: Vec<&str> = keys.map(String::as_str).chain(removed).collect();
+            let table = named("table", "of ").into_iter();
+            table.chain([format!("({})", keys.join(" "))]).collect()
+        }
         Some("rule") => {
             let family = text("family").into_iter();
             family.chain(named("priority", "priority ")).collect()

@@ -270,6 +270,26 @@ fn history_tells_drift_and_its_repair() {
 }
 
 #[test]
+fn history_names_the_tags_of_a_table() {
+    let (_dir, journal) = state();
+    let mark = json!({"trailblazer:token": "7", "trailblazer:token:7": ""});
+    let steps = [
+        json!({"action": "replace", "object": "tags", "table": "rtb-1", "tags": mark}),
+        json!({"action": "delete", "object": "tags", "table": "rtb-1", "keys": ["trailblazer:token:6"]}),
+    ];
+    journal
+        .append(&end(1, "changed").with_steps(steps))
+        .expect("appended");
+    let text = history_text(&journal.read().expect("read"));
+    for words in [
+        "tags: of rtb-1 (trailblazer:token trailblazer:token:7)",
+        "tags: of rtb-1 (trailblazer:token:6)",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
 fn history_shows_a_table_and_json() {
     let (_dir, journal) = state();
     journal.append(&begin(1)).expect("appended");
