@@ -100,17 +100,15 @@ pub(super) async fn flush(arguments: &FlushArgs, config: &Config) -> u8 {
         }
     };
     let started = Instant::now();
-    let result = flush_vpc(&session.ec2, &session.config, arguments.dry_run).await;
-    let (flushed, error) = match result {
-        Ok(flushed) => (flushed, None),
-        Err(error) => (Flushed::default(), Some(error.to_string())),
-    };
+    let flushed = flush_vpc(&session.ec2, &session.config, arguments.dry_run).await;
+    let error = flushed.error.as_ref().map(ToString::to_string);
+    let has_failed = error.is_some() || flushed.incomplete;
     if lock.is_some_and(|lock| lock.failure().is_none()) {
-        let outcome = if error.is_some() { "failed" } else { "changed" };
+        let outcome = if has_failed { "failed" } else { "changed" };
         let (now, took) = (Timestamp::now(), started.elapsed());
         let record = Record::end(now, PassId::new(now), FLUSH, outcome, took)
             .with_steps(flushed.steps.iter().map(Step::to_json))
-            .with_error(error.clone());
+            .with_error(error.clone().or_else(|| left(&flushed)));
         if let Err(error) = Journal::new(directory).append(&record) {
             complain(&error);
         }
@@ -129,13 +127,18 @@ pub(super) async fn flush(arguments: &FlushArgs, config: &Config) -> u8 {
             })
         },
     );
-    match &error {
-        Some(error) => {
-            complain(error);
-            exit::FAILED
-        }
-        None => exit::OK,
+    for error in error.iter() {
+        complain(error);
     }
+    match has_failed {
+        true => exit::FAILED,
+        false => exit::OK,
+    }
+}
+
+/// The reasons why routes that may be ours are left.
+fn left(flushed: &Flushed) -> Option<String> {
+    flushed.incomplete.then(|| flushed.left.join("; "))
 }
 
 /// Pauses a running agent, which would restore the removed objects.
@@ -188,10 +191,17 @@ fn text(flushed: &Flushed, dry_run: bool) -> String {
         })
         .collect();
     lines.extend(flushed.left.iter().map(|left| format!("left      {left}")));
-    lines.push(match (flushed.steps.is_empty(), dry_run) {
-        (true, _) => "Nothing to remove.".to_owned(),
-        (false, true) => "Nothing was changed.".to_owned(),
-        (false, false) => format!("Removed: {} objects.", flushed.done),
+    let (done, all) = (flushed.done, flushed.steps.len());
+    lines.push(match (all, dry_run) {
+        _ if flushed.error.is_some() && all > 0 => {
+            format!("Failed: {done} of {all} objects removed.")
+        }
+        _ if flushed.error.is_some() => "Failed: nothing was removed.".to_owned(),
+        (0, _) if flushed.incomplete => "Nothing was removed: routes may be left.".to_owned(),
+        (0, _) => "Nothing to remove.".to_owned(),
+        (_, true) => "Nothing was changed.".to_owned(),
+        _ if flushed.incomplete => format!("Removed: {done} objects; others may be left."),
+        _ => format!("Removed: {done} objects."),
     });
     lines.join("\n")
 }

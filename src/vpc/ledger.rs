@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::objects::{
     RouteDestination, RouteOrigin, RouteTable, RouteTableId, RouteTarget, VpcRoute,
 };
+use crate::config::VpcPlaneConfig;
 use crate::types::{Family, PerFamily};
 
 /// The tag of a table with the hash of the ledger.
@@ -83,6 +84,20 @@ pub fn prefix_of(route: &VpcRoute) -> Option<IpNet> {
     }
 }
 
+/// The targets of the settings.
+pub fn targets(plane: &VpcPlaneConfig) -> Vec<RouteTarget> {
+    let targets = Family::ALL.into_iter();
+    let targets = targets.filter_map(|family| plane.target.get(family).as_deref());
+    targets.filter_map(RouteTarget::from_id).collect()
+}
+
+/// The static prefixes of a table that lead to one of the targets: ours, or those of others.
+pub fn led(table: &RouteTable, targets: &[RouteTarget]) -> BTreeSet<IpNet> {
+    let routes = table.routes.iter();
+    let to_target = routes.filter(|route| targets.iter().any(|target| route.leads_to(target)));
+    to_target.filter_map(prefix_of).collect()
+}
+
 /// Our routes of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owned {
@@ -111,9 +126,7 @@ pub fn owned(
     {
         return Owned::Known(known.clone());
     }
-    let routes = table.routes.iter();
-    let to_target = routes.filter(|route| targets.iter().any(|target| route.leads_to(target)));
-    let candidates: BTreeSet<IpNet> = to_target.filter_map(prefix_of).collect();
+    let candidates = led(table, targets);
     if hash(&candidates) == *tag {
         return Owned::Known(candidates);
     }

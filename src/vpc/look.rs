@@ -5,7 +5,6 @@ use super::drift::Left;
 use super::ec2::Ec2;
 use super::error::VpcError;
 use super::ledger::{self, Ledger};
-use super::objects::RouteTarget;
 use super::observe::{EntryCache, observe};
 use super::observed::ObservedPlane;
 use super::refused::Refused;
@@ -14,7 +13,7 @@ use crate::reconcile::{
     Elsewhere, Gathered, Memory, Options, PassError, Place, gather, judge_elsewhere,
 };
 use crate::source::child::Asker;
-use crate::types::{Family, PerFamily};
+use crate::types::PerFamily;
 
 /// The memory of an agent between passes.
 #[derive(Debug, Default)]
@@ -64,9 +63,7 @@ pub fn judge(
     let present = match config.vpc_plane.mode {
         PlaneMode::PrefixList => observed.prefixes(),
         PlaneMode::Routes => {
-            let targets = Family::ALL.into_iter();
-            let targets = targets.filter_map(|it| config.vpc_plane.target.get(it).as_deref());
-            let targets: Vec<RouteTarget> = targets.filter_map(RouteTarget::from_id).collect();
+            let targets = ledger::targets(&config.vpc_plane);
             ledger::present(&observed.tables, known, &targets)
         }
     };

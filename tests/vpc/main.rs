@@ -8,6 +8,7 @@ mod edits;
 mod faults;
 mod history;
 mod passes;
+mod routes_flush;
 mod routes_history;
 mod routes_mode;
 mod schedule;

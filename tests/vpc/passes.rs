@@ -379,13 +379,14 @@ fn deleted_list_is_drift_and_a_flushed_one_is_not() {
     writer.publish(&document(TOKEN, &["52.216.0.0/15"]));
     assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
     let ec2 = writer.ec2();
-    run(flush(&ec2, &writer.config, false)).unwrap();
+    assert!(run(flush(&ec2, &writer.config, false)).error.is_none());
     let report = run(writer.pass());
     assert_eq!((report.outcome, report.drift.len()), (Outcome::Changed, 0));
     // By another hand.
     let ours = list(&cloud, "ipv4").unwrap();
     let elsewhere = Writer::new(&cloud, "");
-    run(flush(&elsewhere.ec2(), &elsewhere.config, false)).unwrap();
+    let flushed = run(flush(&elsewhere.ec2(), &elsewhere.config, false));
+    assert!(flushed.error.is_none());
     let report = run(writer.pass());
     assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
     let text = report.drift[0].to_string();

@@ -102,7 +102,11 @@ fn table_of_another_vpc_fails_alone_and_the_first_one_gets_its_route() {
 
 fn flushed(writer: &Writer, dry_run: bool) -> Result<Flushed, String> {
     let ec2 = writer.ec2();
-    run(flush(&ec2, &writer.config, dry_run)).map_err(|error| error.to_string())
+    let mut flushed = run(flush(&ec2, &writer.config, dry_run));
+    match flushed.error.take() {
+        Some(error) => Err(error.to_string()),
+        None => Ok(flushed),
+    }
 }
 
 #[test]
