@@ -43,6 +43,8 @@ pub struct Applier<'a> {
     unsure: BTreeSet<Family>,
     /// The tables that were led.
     led: BTreeSet<(Family, RouteTableId)>,
+    /// The steps whose calls were made, with any answer.
+    pub sent: Vec<Step>,
     /// The number of steps done.
     pub done: usize,
 }
@@ -62,6 +64,7 @@ impl<'a> Applier<'a> {
             seed: random::number(),
             unsure: BTreeSet::new(),
             led: BTreeSet::new(),
+            sent: Vec::new(),
             done: 0,
         }
     }
@@ -82,6 +85,7 @@ impl<'a> Applier<'a> {
             if failed.holds_up(step) {
                 continue;
             }
+            self.sent.push(step.clone());
             match self.carry_out(step).await {
                 Ok(()) => self.done += 1,
                 Err(VpcError::Ec2(error)) if is_outdated(&error.kind) => {

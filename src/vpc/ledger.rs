@@ -110,7 +110,8 @@ pub enum Owned {
 /// document.
 ///
 /// A ledger that differs from the tag is out of date: the disk has refused the ledger of a later pass,
-/// which has added routes and deleted none. Its routes are found by the tag.
+/// which has added routes and deleted none. Its routes are found by the tag, which such a pass writes
+/// ahead of the additions.
 pub fn owned(
     table: &RouteTable,
     ledger: Option<&Ledger>,
@@ -131,12 +132,18 @@ pub fn owned(
         return Owned::Known(candidates);
     }
     let Some(known) = known else {
-        return Owned::Unknown;
+        // A pass that ended amid its additions.
+        let is_ours = candidates.is_subset(wanted) && hash(wanted) == *tag;
+        return match is_ours {
+            true => Owned::Known(candidates),
+            false => Owned::Unknown,
+        };
     };
-    // Beside routes of others to the same target.
+    // Beside routes of others to the same target; the pass may have ended amid its additions.
     let added = candidates.intersection(wanted);
     let later: BTreeSet<IpNet> = known.iter().chain(added).copied().collect();
-    Owned::Known(match hash(&later) == *tag {
+    let whole: BTreeSet<IpNet> = known.union(wanted).copied().collect();
+    Owned::Known(match [hash(&later), hash(&whole)].contains(tag) {
         true => later,
         false => known.clone(),
     })

@@ -24,7 +24,7 @@ pub struct PassMemory {
     pub asker: Option<Asker>,
     /// Documents that the disk has refused, and the selection of the last one.
     pub documents: Memory,
-    /// The ledger of `mode = "routes"`, if the disk has refused it.
+    /// The last ledger of `mode = "routes"`, also one that the disk has refused.
     pub ledger: Option<Refused<Ledger>>,
     /// The lists as left, if the disk has refused them.
     pub left: Option<Refused<PerFamily<Option<Left>>>>,

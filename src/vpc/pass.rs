@@ -71,6 +71,7 @@ pub async fn pass(
 pub(super) struct Ledgers {
     pub before: Ledger,
     pub after: Ledger,
+    pub known: Ledger,
 }
 
 /// The end of a verification.
@@ -178,8 +179,11 @@ impl Pass<'_> {
             let ending = applier.apply(&planned.steps).await;
             self.report.done += applier.done;
             left = applier.left(&observed, &goal, &left);
-            let known = applier.lists().clone();
             self.write_left(&left);
+            let (known, sent) = (applier.lists().clone(), applier.sent);
+            if sent.len() < planned.steps.len() {
+                self.forget_unsent(ledgers.as_ref(), &planned.steps, &sent);
+            }
             match ending {
                 Ending::Done(failures) => {
                     let verified = self.verify(&goal, &left, planned, failures, &known);
@@ -231,6 +235,7 @@ impl Pass<'_> {
                 let ledgers = Ledgers {
                     before: planned.before,
                     after: planned.after,
+                    known: planned.known,
                 };
                 (planned.plan, Some(ledgers))
             }

@@ -54,6 +54,7 @@ impl Pass<'_> {
             Err(_) => None,
         };
         self.ledger = Refused::newest(self.memory.ledger.as_ref(), self.stored_ledger.clone());
+        self.keep_ledger();
         self.verified = self.store.read_json(StateFile::Vpc).ok();
     }
 
@@ -66,10 +67,52 @@ impl Pass<'_> {
         }
     }
 
+    /// Keeps the ledger for a time in which the disk refuses it. An unreadable file may come back as it was.
+    fn keep_ledger(&mut self) {
+        let before = self.memory.ledger.as_ref().and_then(Refused::on_disk);
+        let on_disk = match self.ledger_unreadable {
+            true => before.cloned(),
+            false => self.stored_ledger.clone(),
+        };
+        if let Some(ledger) = self.ledger.clone() {
+            self.memory.ledger = Some(Refused::new(ledger, on_disk));
+        }
+    }
+
+    /// Takes back the routes that were stored ahead, and whose calls were not sent: `sent` has the steps
+    /// with a call.
+    pub(super) fn forget_unsent(
+        &mut self,
+        ledgers: Option<&Ledgers>,
+        steps: &[Step],
+        sent: &[Step],
+    ) {
+        let (Some(ledgers), Some(mut ledger)) = (ledgers, self.ledger.clone()) else {
+            return;
+        };
+        for step in steps.iter().filter(|step| !sent.contains(step)) {
+            if let Step::CreateRoute {
+                table,
+                prefix: Some(prefix),
+                ..
+            } = step
+                && let Some(routes) = ledger.0.get_mut(table)
+                && !ledgers
+                    .known
+                    .0
+                    .get(table)
+                    .is_some_and(|it| it.contains(prefix))
+            {
+                routes.remove(prefix);
+            }
+        }
+        self.write_ledger(&ledger);
+    }
+
     fn write_ledger(&mut self, ledger: &Ledger) -> bool {
         self.ledger = Some(ledger.clone());
         if self.stored_ledger.as_ref() == Some(ledger) {
-            self.memory.ledger = None;
+            self.keep_ledger();
             return true;
         }
         let written = match self.ledger_unreadable {
@@ -77,12 +120,11 @@ impl Pass<'_> {
             false => Some(self.write(StateFile::VpcRoutes, ledger)),
         };
         if let Some(Ok(())) = written {
-            self.memory.ledger = None;
             self.stored_ledger = Some(ledger.clone());
+            self.keep_ledger();
             return true;
         }
-        let refused = Refused::new(ledger.clone(), self.stored_ledger.clone());
-        self.memory.ledger = Some(refused);
+        self.keep_ledger();
         if let Some(Err(error)) = written {
             self.degrade_state(&error);
         }

@@ -15,6 +15,11 @@ impl<T: Clone + PartialEq> Refused<T> {
         Refused { on_disk, value }
     }
 
+    /// The content of the file at the time of the value.
+    pub fn on_disk(&self) -> Option<&T> {
+        self.on_disk.as_ref()
+    }
+
     /// The newest value: the refused one, or the content of a file written since.
     pub fn newest(refused: Option<&Refused<T>>, on_disk: Option<T>) -> Option<T> {
         match refused {

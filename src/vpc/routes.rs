@@ -42,6 +42,8 @@ pub struct RoutesPlan {
     pub before: Ledger,
     /// After the last step.
     pub after: Ledger,
+    /// Without those that the plan creates.
+    pub known: Ledger,
 }
 
 /// Plans the routes of all tables. `verified` has the fingerprint of the ledger whose routes were all in
@@ -71,6 +73,7 @@ pub fn plan(
             ours: BTreeSet::new(),
             was_verified,
             taken: Vec::new(),
+            repairs: Vec::new(),
             adds: Vec::new(),
             deletes: Vec::new(),
             may_delete: true,
@@ -102,6 +105,8 @@ struct Planner<'p> {
     was_verified: bool,
     /// The wanted prefixes with a route of somebody else: these addresses need our older routes.
     taken: Vec<IpNet>,
+    /// Routes of ours that another program has changed, and that the document still has.
+    repairs: Vec<Step>,
     adds: Vec<Step>,
     deletes: Vec<Step>,
     may_delete: bool,
@@ -116,7 +121,8 @@ impl Planner<'_> {
             }
         }
         let table = &self.table.id;
-        let changes = !self.adds.is_empty() || !self.deletes.is_empty();
+        let changes = [&self.repairs, &self.adds, &self.deletes];
+        let changes = changes.iter().any(|steps| !steps.is_empty());
         let (newest, own) = (tags::token_of(&self.table.tags, &[]), self.goal.token);
         if let Some(newest) = newest.filter(|newest| *newest > own && changes) {
             planned.plan.holds.push(format!(
@@ -127,7 +133,8 @@ impl Planner<'_> {
             ));
             if self.may_delete {
                 planned.before.0.insert(table.clone(), before.clone());
-                planned.after.0.insert(table.clone(), before);
+                planned.after.0.insert(table.clone(), before.clone());
+                planned.known.0.insert(table.clone(), before);
             }
             return;
         }
@@ -136,27 +143,41 @@ impl Planner<'_> {
         if self.may_delete {
             planned.before.0.insert(table.clone(), known);
             planned.after.0.insert(table.clone(), self.ours.clone());
+            planned.known.0.insert(table.clone(), before);
         }
-        let steps = &mut planned.plan.steps;
-        if changes && newest.is_none_or(|newest| newest < own) {
+        self.push(&mut planned.plan.steps, changes && newest != Some(own));
+    }
+
+    /// The steps in order. `unmarked` is true for a table without the mark of the document.
+    fn push(mut self, steps: &mut Vec<Step>, unmarked: bool) {
+        // Both documents have these routes: no mark is needed.
+        steps.append(&mut self.repairs);
+        let mut mark = Tags::new();
+        if unmarked {
             // First, so that a table with all of its 50 tags takes the mark.
             let keys = tags::outdated(&self.table.tags);
             if !keys.is_empty() {
                 steps.push(Step::UntagTable {
-                    table: table.clone(),
+                    table: self.table.id.clone(),
                     keys,
                 });
             }
-            steps.push(self.tag(tags::of_token(own)));
+            mark = tags::of_token(self.goal.token);
         }
-        steps.append(&mut self.adds);
         let hash = hash(&self.ours);
         let tag = (!self.ours.is_empty() || self.table.tags.contains_key(HASH))
             && self.may_delete
             && self.table.tags.get(HASH) != Some(&hash);
-        if tag {
-            steps.push(self.tag(Tags::from([(HASH.to_owned(), hash)])));
+        let mut tag = tag.then_some((HASH.to_owned(), hash));
+        if self.goal.frozen {
+            // The disk may have refused the ledger: the tag is the only record, and nothing is deleted.
+            mark.extend(tag.take());
         }
+        if !mark.is_empty() {
+            steps.push(self.tag(mark));
+        }
+        steps.append(&mut self.adds);
+        steps.extend(tag.map(|tag| self.tag(Tags::from([tag]))));
         steps.append(&mut self.deletes);
     }
 
@@ -241,8 +262,13 @@ impl Planner<'_> {
             });
         }
         let Some(route) = present else {
-            self.ours.insert(prefix);
-            self.adds.push(Step::CreateRoute {
+            let is_new = self.ours.insert(prefix);
+            let steps = if is_new {
+                &mut self.adds
+            } else {
+                &mut self.repairs
+            };
+            steps.push(Step::CreateRoute {
                 family,
                 table: table.clone(),
                 prefix: Some(prefix),
@@ -258,7 +284,7 @@ impl Planner<'_> {
                 plan.degraded.push(missing);
             }
             (true, _) => {}
-            (false, true) => self.adds.push(Step::ReplaceRoute {
+            (false, true) => self.repairs.push(Step::ReplaceRoute {
                 family,
                 table: table.clone(),
                 prefix: Some(prefix),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-use cloud::{Cloud, Way};
+use cloud::{Cloud, Fault, Way, Wrong};
 use ipnet::IpNet;
 use trailblazer::degraded::Part;
 use trailblazer::reconcile::{Asking, Outcome};
@@ -224,4 +224,87 @@ fn removed_state_dir_withdraws_nothing_at_once() {
         let way = cloud.target_of(TABLE, "3.5.1.1".parse().unwrap());
         assert_eq!(way, Way::Target(IGW.to_owned()));
     }
+}
+
+/// Routes that were added while no ledger could be stored are ours: a later document withdraws them.
+fn additions_without_a_ledger_are_withdrawn(is_agent: bool, is_foreign: bool) {
+    const REFUSED: &str = "3.6.0.0/19";
+    let cloud = vpc();
+    let mut writer = on_small_disk(&cloud, MODES[1]);
+    if is_foreign {
+        cloud.set_route(TABLE, "203.0.113.0/24", IGW);
+    }
+    Disk::ReadOnly.refuse(&writer);
+    writer.publish(&document(TOKEN + 60, &[BOTH[0], BOTH[1], NEW, REFUSED]));
+    cloud.clear_calls();
+    let wrong = Wrong::Code("RouteLimitExceeded".to_owned());
+    cloud.fail(cloud.next_call() + 3, Fault::before(wrong));
+    let report = run(writer.pass());
+    assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
+    // The record is complete before the first addition: the process may end at any time.
+    let calls = cloud.calls().into_iter().filter(|call| call.mutating);
+    let calls: Vec<String> = calls.map(|call| call.action).collect();
+    assert_eq!(calls, ["CreateTags", "CreateRoute", "CreateRoute"]);
+    let mut all = set(&[BOTH[0], BOTH[1], NEW]);
+    if is_foreign {
+        all.insert("203.0.113.0/24".to_owned());
+    }
+    assert_eq!(led(&cloud), all, "{report:?}");
+    if !is_agent {
+        end_process(&mut writer);
+    }
+    let report = run(writer.pass());
+    assert_eq!(report.error, None, "{report:?}");
+    Disk::ReadOnly.recover(&writer);
+    if !is_agent {
+        end_process(&mut writer);
+    }
+    assert_eq!(run(writer.pass()).exit_code(), 0);
+    writer.publish(&document(TOKEN + 120, &BOTH));
+    let report = run(writer.pass());
+    assert_eq!(report.exit_code(), 0, "{report:?}");
+    all.remove(NEW);
+    assert_eq!(led(&cloud), all, "{report:?}");
+}
+
+#[test]
+fn additions_of_single_passes_without_a_ledger_are_withdrawn() {
+    lab::isolated(|| {
+        additions_without_a_ledger_are_withdrawn(false, false);
+        additions_without_a_ledger_are_withdrawn(false, true);
+    });
+}
+
+#[test]
+fn additions_of_an_agent_without_a_ledger_are_withdrawn() {
+    lab::isolated(|| {
+        additions_without_a_ledger_are_withdrawn(true, false);
+        additions_without_a_ledger_are_withdrawn(true, true);
+    });
+}
+
+/// The file comes back as it was: the additions meanwhile are in the agent's memory.
+#[test]
+fn agent_keeps_its_ledger_while_the_file_cannot_be_read() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, MODES[1]);
+    writer.publish(&document(TOKEN, &BOTH));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    cloud.set_route(TABLE, "203.0.113.0/24", IGW);
+    let file = state_dir(&writer).join("vpc-routes.json");
+    let old = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    writer.publish(&document(TOKEN + 60, &[KEPT, NEW]));
+    let report = run(writer.pass());
+    assert_eq!(report.exit_code(), 1, "{report:?}");
+    assert!(report.holds.is_empty(), "{report:?}");
+    let all = set(&[KEPT, GONE, NEW, "203.0.113.0/24"]);
+    assert_eq!(led(&cloud), all, "{report:?}");
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::write(&file, old).unwrap();
+    writer.publish(&document(TOKEN + 120, &[KEPT]));
+    let report = run(writer.pass());
+    assert_eq!(report.exit_code(), 0, "{report:?}");
+    assert_eq!(led(&cloud), set(&[KEPT, "203.0.113.0/24"]), "{report:?}");
 }

@@ -241,3 +241,33 @@ fn full_table_takes_the_next_document() {
         assert_eq!(report.exit_code(), 0, "{report:?}");
     }
 }
+
+/// A new document and a refused mark: a route of both documents comes back, a new one waits, in each pass.
+#[test]
+fn refused_mark_holds_up_no_repair() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, MODE);
+    let all = many(4, 0);
+    writer.publish(&document_of(TOKEN, &all[..2]));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    let deny = |actions: &[&str]| {
+        let denied = actions.iter().map(|action| (*action).to_owned());
+        cloud.configure(|settings| settings.denied = denied.collect());
+    };
+    deny(&["CreateTags"]);
+    writer.publish(&document_of(TOKEN + 1, &all[1..]));
+    for _ in 0..3 {
+        cloud.drop_route(TABLE, &all[1].to_string());
+        let report = run(writer.pass());
+        assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
+        assert_eq!(report.drift.len(), 1, "{report:?}");
+        let now: Vec<IpNet> = destinations(&cloud, IGW).into_iter().collect();
+        assert_eq!(now, all[..2], "{report:?}");
+    }
+    deny(&[]);
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    assert_eq!(
+        destinations(&cloud, IGW),
+        all[1..].iter().copied().collect()
+    );
+}
