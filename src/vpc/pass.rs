@@ -21,7 +21,6 @@ use super::summary::PlaneSummary;
 use super::verify::{Made, difference, is_overtaken};
 use crate::clock;
 use crate::config::{Config, PlaneMode};
-use crate::degraded::Part;
 use crate::journal::{Journal, PassId};
 use crate::random;
 use crate::reconcile::{Elsewhere, LOCK_WAIT, Options};
@@ -277,10 +276,7 @@ impl Pass<'_> {
             let (rest, ledgers) = self.plan(goal, &observed, left);
             if rest.steps.is_empty() {
                 self.remember(goal, &observed, ledgers, left);
-                // The state now counts, not the one before the changes.
-                self.report
-                    .degraded
-                    .retain(|missing| missing.part == Part::State);
+                self.report.drop_planned_parts();
                 self.report.take_plan(&rest);
                 return end(&rest, Vec::new()).map(|()| Verified::End);
             }

@@ -14,7 +14,7 @@ use super::plan::PlanePlan;
 use super::step::Step;
 use super::summary::PlaneSummary;
 use crate::columns::{Colour, Style};
-use crate::degraded::{self, Degradation};
+use crate::degraded::{self, Degradation, Part};
 use crate::exit;
 use crate::guard::{GuardState, Judgement, Verdict, figures};
 use crate::notes::Notes;
@@ -67,6 +67,8 @@ pub struct VpcReport {
     pub sent: Sent,
     pub duration: Duration,
     judged: bool,
+    /// Parts that are missing by the judgement of the guard.
+    judged_degraded: Vec<Degradation>,
 }
 
 impl VpcReport {
@@ -99,6 +101,7 @@ impl VpcReport {
             sent: Sent::default(),
             duration: Duration::ZERO,
             judged: false,
+            judged_degraded: Vec::new(),
         }
     }
 
@@ -121,7 +124,15 @@ impl VpcReport {
         self.without_document = judgement.nothing_in_force;
         self.groups = judgement.ranges.selected_groups();
         self.guard_state.clone_from(&judgement.state);
+        self.judged_degraded.clone_from(&judgement.degraded);
         degraded::merge(&mut self.degraded, judgement.degraded.iter().cloned());
+    }
+
+    /// Forgets the missing parts of earlier plans: after the changes only the last reading counts.
+    pub(super) fn drop_planned_parts(&mut self) {
+        let judged = &self.judged_degraded;
+        self.degraded
+            .retain(|missing| missing.part == Part::State || judged.contains(missing));
     }
 
     /// True if the guard has judged the document.

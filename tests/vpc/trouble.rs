@@ -208,3 +208,18 @@ fn reads_that_lag_behind_make_no_second_list() {
         }
     }
 }
+
+/// A part that the guard misses is missing before and after the changes.
+#[test]
+fn service_without_prefixes_is_missing_in_the_pass_that_changes_lists_too() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, "[select]\nservices = [\"S3\", \"S33\"]\n");
+    writer.publish(&document_of(TOKEN, &many(10, 10)));
+    for outcome in [Outcome::Changed, Outcome::InSync] {
+        let report = run(writer.pass());
+        assert_eq!((report.outcome, report.exit_code()), (outcome, 1));
+        let mut missing = report.degraded.iter();
+        let named = missing.any(|it| it.reason.contains("S33"));
+        assert!(named, "{outcome:?}: {:?}", report.degraded);
+    }
+}
