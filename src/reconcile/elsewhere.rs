@@ -100,6 +100,9 @@ impl Elsewhere {
         memory: &mut Memory,
     ) -> Result<Notes, StateFault> {
         if let Some(unreadable) = &self.documents.on_disk.unreadable {
+            if options.mode.writes() {
+                memory.keep_unstored(self.documents.unstored());
+            }
             return Err(unreadable.clone());
         }
         if !options.mode.writes() {

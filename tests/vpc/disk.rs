@@ -2,6 +2,7 @@
 //! pass says so. In both modes, for single passes and for the passes of an agent.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -45,7 +46,6 @@ impl Disk {
         let state = state_dir(writer);
         match self {
             Disk::Full => {
-                use std::io::Write as _;
                 let mut file = std::fs::File::create(state.join("filler")).unwrap();
                 while file.write_all(&[0; 512]).is_ok() {}
             }
@@ -307,4 +307,30 @@ fn agent_keeps_its_ledger_while_the_file_cannot_be_read() {
     let report = run(writer.pass());
     assert_eq!(report.exit_code(), 0, "{report:?}");
     assert_eq!(led(&cloud), set(&[KEPT, "203.0.113.0/24"]), "{report:?}");
+}
+
+/// A guard state that cannot be read: the document that only the agent's memory has stays in force.
+#[test]
+fn unreadable_guard_state_under_an_agent_forgets_no_newer_document() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, "");
+    writer.publish(&document(TOKEN, &BOTH));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    let guard = state_dir(&writer).join("guard.json");
+    let _ = std::fs::remove_file(&guard);
+    std::fs::create_dir(&guard).unwrap();
+    writer.publish(&document(TOKEN + 60, &[KEPT, NEW]));
+    assert_named(&run(writer.pass()), "guard.json");
+    assert_eq!(led(&cloud), set(&[KEPT, GONE, NEW]));
+    // Another program takes the addition away, and the source is silent.
+    let ours = list(&cloud, "ipv4").unwrap();
+    writer.options.asking = Asking::Nobody;
+    for _ in 0..2 {
+        cloud.edit_list(&ours, &[], &[NEW.parse().unwrap()]);
+        let report = run(writer.pass());
+        assert_named(&report, "guard.json");
+        let token = report.sync_token.map(|token| token.0);
+        assert_eq!(token, Some(TOKEN + 60), "{report:?}");
+        assert_eq!(led(&cloud), set(&[KEPT, GONE, NEW]));
+    }
 }
