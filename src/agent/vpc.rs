@@ -26,7 +26,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::sync::{mpsc, watch};
 
 use self::reload::Candidate;
-use self::retry::Retry;
+use self::retry::{Loss, Retry};
 use self::told::Told;
 use self::worker::{Ended, Order};
 use super::bookkeeping::Account;
@@ -96,6 +96,7 @@ struct Agent {
     reloading: bool,
     paused: bool,
     first_pass_over: bool,
+    loss: Loss,
     /// Time of READY if no pass comes to a judgement.
     ready_by: Instant,
 }
@@ -191,6 +192,7 @@ impl Agent {
             reloading: false,
             paused: false,
             first_pass_over: false,
+            loss: Loss::default(),
             ready_by: now + READY_WITHIN,
         })
     }

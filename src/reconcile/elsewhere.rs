@@ -52,6 +52,9 @@ pub fn judge_elsewhere(
     };
     let store = Store::open(&config.source.state_dir).with_sync(options.sync);
     let mut notes = gathered.notes;
+    if gathered.source.is_some() {
+        memory.silences.clone_from(&gathered.silences.now);
+    }
     if options.mode.writes() {
         notes.append(&mut store_silences(&store, &gathered.silences));
     }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::fetch_path::Means;
 use super::instance::{self, Metadata};
+use super::memory::{Memory, Silences};
 use super::sources::{SilencesSeen, SourceAnswer, Sources};
 use super::stored::ReadAhead;
 use super::{Asking, Job, Options};
@@ -46,13 +47,14 @@ impl Gathered {
 
 /// Asks the metadata service and, unless `options` exclude it, the source. Timeouts bound both
 /// questions. Writes nothing and takes no lock. `own` are the addresses of the host,
-/// with their networks.
+/// with their networks. `memory` has the sources that asked for silence and that the disk lacks.
 pub async fn gather(
     config: &Config,
     role: Role,
     options: &Options,
     asker: &Asker,
     own: &[IpNet],
+    memory: Option<&Memory>,
 ) -> Gathered {
     let job = Job {
         config,
@@ -66,7 +68,8 @@ pub async fn gather(
         no_route: false,
         remarks: false,
     };
-    with_sources(job, means, metadata, started).await
+    let kept = memory.map(|memory| &memory.silences);
+    with_sources(job, means, metadata, started, kept).await
 }
 
 /// Asks for a command. A running agent's answers serve in place of the metadata service.
@@ -78,7 +81,7 @@ pub(super) async fn for_command(job: Job<'_>, host: &Surroundings) -> Gathered {
         no_route: host.no_route,
         remarks: true,
     };
-    with_sources(job, means, metadata, started).await
+    with_sources(job, means, metadata, started, None).await
 }
 
 async fn with_sources(
@@ -86,6 +89,7 @@ async fn with_sources(
     means: Means<'_>,
     metadata: Metadata,
     started: Instant,
+    kept: Option<&Silences>,
 ) -> Gathered {
     let Job {
         config, options, ..
@@ -113,7 +117,7 @@ async fn with_sources(
             means,
             selector: &instance::selector(config, answered),
             read_ahead: &gathered.read_ahead,
-            silences: gathered.silences.before.clone(),
+            silences: gathered.silences.with(kept),
         };
         let (answer, silences, mut notes) = sources.ask().await;
         gathered.notes.append(&mut notes);

@@ -3,7 +3,7 @@
 //! matter.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -13,12 +13,18 @@ use crate::guard::{GuardState, LastGood};
 use crate::ranges::{BadRow, Document, Selection, Selector};
 use crate::state::store::Stored;
 
+/// Sources that asked for silence (`Retry-After`), without credentials, each with the end of the
+/// silence in seconds since the epoch.
+pub(super) type Silences = BTreeMap<String, u64>;
+
 /// Results of earlier passes of this process. A pass with an answer of the source reads the files
 /// all the same.
 #[derive(Debug, Default)]
 pub struct Memory {
     document: Option<Remembered>,
     unstored: Option<Unstored>,
+    /// The sources that asked for silence when a source was asked last.
+    pub(super) silences: Silences,
     /// The last failure of the metadata service. A pass without a question repeats the note of
     /// the pass before.
     pub(super) metadata_failure: Option<String>,

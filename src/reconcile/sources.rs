@@ -4,10 +4,9 @@
 //! with an old document, and a damaged copy answers with rows that the guard rejects. The next
 //! source of the list may know better.
 
-use std::collections::BTreeMap;
-
 use super::Job;
 use super::fetch_path::{Means, fetch_document};
+use super::memory::Silences;
 use super::stored::ReadAhead;
 use crate::clock;
 use crate::guard::{figures, refusal};
@@ -24,10 +23,6 @@ const PERHAPS_STOPPED: u64 = 7 * 86_400;
 /// The longest obeyed silence of a server, in seconds.
 const LONGEST_SILENCE: u64 = source::LONGEST_SILENCE.as_secs();
 
-/// Sources that asked for silence (`Retry-After`), without credentials, each with the end of the
-/// silence in seconds since the epoch.
-pub(super) type Silences = BTreeMap<String, u64>;
-
 #[derive(Debug)]
 pub(super) struct SourceAnswer {
     /// The validators of the request. "Not modified" refers to the document with the same ones.
@@ -41,6 +36,18 @@ pub(super) struct SilencesSeen {
     /// As stored.
     pub before: Silences,
     pub now: Silences,
+}
+
+impl SilencesSeen {
+    /// The silences on disk, and those that the disk has refused.
+    pub fn with(&self, kept: Option<&Silences>) -> Silences {
+        let mut all = self.before.clone();
+        for (url, until) in kept.into_iter().flatten() {
+            let latest = all.entry(url.clone()).or_default();
+            *latest = (*latest).max(*until);
+        }
+        all
+    }
 }
 
 /// One look at the list of sources.

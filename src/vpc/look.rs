@@ -41,7 +41,14 @@ pub async fn ask(
     memory: &mut PassMemory,
 ) -> Result<(Gathered, ObservedPlane), VpcError> {
     let asker = memory.asker.clone().unwrap_or(Asker::This);
-    let gathering = gather(config, Role::Host, options, &asker, &[]);
+    let gathering = gather(
+        config,
+        Role::Host,
+        options,
+        &asker,
+        &[],
+        Some(&memory.documents),
+    );
     let observing = observe(ec2, &config.vpc_plane, &mut memory.entries);
     let (gathered, observed) = tokio::join!(gathering, observing);
     Ok((gathered, observed?))

@@ -2,9 +2,11 @@
 //! pass says so. In both modes, for single passes and for the passes of an agent.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cloud::{Cloud, Fault, Way, Wrong};
 use ipnet::IpNet;
@@ -333,4 +335,40 @@ fn unreadable_guard_state_under_an_agent_forgets_no_newer_document() {
         assert_eq!(token, Some(TOKEN + 60), "{report:?}");
         assert_eq!(led(&cloud), set(&[KEPT, GONE, NEW]));
     }
+}
+
+/// A source that asks for silence (`Retry-After`), beside a disk that takes no record of it.
+#[test]
+fn silence_of_a_source_outlasts_a_disk_that_refuses_it() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut head) = (stream.unwrap(), [0; 4096]);
+            let _ = stream.read(&mut head);
+            count.fetch_add(1, Ordering::SeqCst);
+            let answer = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3600\r\n\
+                          Content-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, "");
+    std::fs::write(state_dir(&writer), "a file").unwrap();
+    writer.config.source.urls = vec![format!("http://{address}/ip-ranges.json")];
+    run(writer.pass());
+    let before = requests.load(Ordering::SeqCst);
+    assert!(before > 0);
+    for _ in 0..3 {
+        let report = run(writer.pass());
+        assert_eq!(requests.load(Ordering::SeqCst), before, "{report:?}");
+    }
+    end_process(&mut writer);
+    run(writer.pass());
+    assert!(
+        requests.load(Ordering::SeqCst) > before,
+        "of another process"
+    );
 }

@@ -99,7 +99,7 @@ impl Agent {
         let asker = self.asker.clone();
         let (own, to_loop) = (self.own_networks.clone(), self.fetched_to.clone());
         let task = tokio::spawn(async move {
-            let gathered = gather(&config, role, &Options::default(), &asker, &own).await;
+            let gathered = gather(&config, role, &Options::default(), &asker, &own, None).await;
             let (by, took) = (tokio::task::id(), now.elapsed());
             // A failure means that the loop has ended.
             let _ = to_loop.send(EndedFetch { by, gathered, took });

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::degraded;
 use crate::random;
 use crate::reconcile::{Asking, Cause, FetchOutcome, Mode, Options, Watched};
-use crate::status::snapshot::State;
+use crate::status::snapshot::{BreakerState, State};
 use crate::types::{Family, PerFamily};
 use crate::vpc::report::VpcReport;
 use crate::words::counted;
@@ -99,7 +99,8 @@ impl Agent {
             Some(_) => self.vpc.failing_since.or(Some(now_s())),
             None => None,
         };
-        if report.without_document && !ended.asked {
+        let loss = report.was_judged() && self.loss.begins(report.without_document);
+        if loss && !ended.asked && self.schedule.breaker() != BreakerState::Open {
             // The state dir was removed, and with it the document: only the source has another one.
             self.schedule.bring_forward(ended.ended);
         }

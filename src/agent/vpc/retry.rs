@@ -54,9 +54,31 @@ impl Retry {
     }
 }
 
+/// The loss of the document in force.
+#[derive(Debug, Default)]
+pub(super) struct Loss {
+    is_lost: bool,
+}
+
+impl Loss {
+    /// Records a judged pass. True for the first one of several without a document: a source that has
+    /// no document either is asked by its own schedule.
+    pub fn begins(&mut self, is_lost: bool) -> bool {
+        !std::mem::replace(&mut self.is_lost, is_lost) && is_lost
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loss_of_the_document_begins_once() {
+        let mut loss = Loss::default();
+        let passes = [false, true, true, true, false, true];
+        let begins = passes.map(|is_lost| loss.begins(is_lost));
+        assert_eq!(begins, [false, true, false, false, false, true]);
+    }
 
     #[test]
     fn pauses_double_up_to_a_minute_and_end_with_a_success() {
