@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use ipnet::IpNet;
 
 use super::calls::Call;
-use super::drift::Left;
+use super::drift::{self, Left};
 use super::ec2::{Ec2, Ec2Error, ErrorKind};
 use super::error::VpcError;
 use super::goal::{PlaneGoal, weighed};
@@ -137,7 +137,12 @@ impl<'a> Applier<'a> {
             let earlier = earlier.get(family).as_ref();
             let earlier = earlier.filter(|earlier| earlier.list == known.id);
             let is_same = before.is_some_and(|before| before.list.version == known.version);
-            if is_same || is_unsure {
+            // Changes of another program that this pass leaves out are still its own.
+            let is_edited = goal.frozen
+                && before.is_some_and(|before| {
+                    drift::of(family, earlier, before, &wanted.entries).is_some()
+                });
+            if is_same || is_unsure || is_edited {
                 let earlier = earlier?.clone();
                 return Some(Left { routes, ..earlier });
             }

@@ -6,11 +6,11 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::goal::FamilyGoal;
+use super::goal::{FamilyGoal, PlaneGoal};
 use super::objects::{
     Entry, ListId, ListVersion, RouteDestination, RouteTable, RouteTableId, RouteTarget,
 };
-use super::observed::{Found, ObservedList};
+use super::observed::{Found, ObservedList, ObservedPlane};
 use crate::types::{Family, SyncToken};
 use crate::words::first_few;
 
@@ -194,6 +194,46 @@ pub fn of(
         added,
         removed,
     })
+}
+
+/// True if the changed objects are as the goal has them in this reading.
+pub fn is_repaired(drift: &Drift, observed: &ObservedPlane, goal: &PlaneGoal) -> bool {
+    let found = |family| observed.lists.get(family).ours();
+    match drift {
+        Drift::Entries {
+            family,
+            added,
+            removed,
+            ..
+        } => {
+            let (now, wanted) = (found(*family), goal.families.get(*family).as_ref());
+            let (Some(now), Some(wanted)) = (now.map(ObservedList::cidrs), wanted) else {
+                return false;
+            };
+            let wanted: BTreeSet<IpNet> = wanted.entries.iter().map(|it| it.cidr).collect();
+            let is_right = |it: &IpNet| now.contains(it) == wanted.contains(it);
+            added.iter().chain(removed).all(is_right)
+        }
+        Drift::PrefixList { family, .. } => found(*family).is_some(),
+        Drift::Route {
+            family,
+            table,
+            destination,
+            ..
+        } => {
+            let destination = match destination.parse() {
+                Ok(prefix) => RouteDestination::Prefix(prefix),
+                Err(_) => RouteDestination::List(ListId(destination.clone())),
+            };
+            let table = observed.tables.iter().find(|it| it.id == *table);
+            let route = table.and_then(|table| table.route_to(&destination));
+            let wanted = goal.families.get(*family).as_ref();
+            let (Some(route), Some(wanted)) = (route, wanted) else {
+                return false;
+            };
+            route.leads_to(&wanted.target)
+        }
+    }
 }
 
 /// The changes of the list itself and of its routes to the target since an earlier pass. `name` is the

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::drift::{self, Drift, Left};
+use super::drift::{self, Left};
 use super::goal::PlaneGoal;
 use super::ledger::Ledger;
 use super::observed::ObservedPlane;
@@ -154,6 +154,9 @@ impl Pass<'_> {
         if !self.options.mode.writes() {
             return;
         }
+        let drift = self.report.drift.iter();
+        let repaired = drift.filter(|it| drift::is_repaired(it, observed, goal));
+        self.report.repaired = repaired.cloned().collect();
         if let Some(ledgers) = ledgers {
             self.write_ledger(&ledgers.after);
             let verified = routes::fingerprint(&ledgers.after, goal);
@@ -172,10 +175,11 @@ impl Pass<'_> {
             let left = earlier.get(family).as_ref();
             let target = goal.families.get(family).as_ref();
             let wanted = target.map_or(&[][..], |wanted| &wanted.entries);
-            if self.config.vpc_plane.drift == DriftUse::Hold
+            if (self.config.vpc_plane.drift == DriftUse::Hold || goal.frozen)
                 && drift::of(family, left, ours, wanted).is_some()
             {
-                // The entries of another program are held until somebody takes them back.
+                // The entries of another program are held until somebody takes them back, or until
+                // withdrawals go in again.
                 return left.cloned();
             }
             Left::of(ours, &observed.tables, target.map(|wanted| &wanted.target))
@@ -234,7 +238,7 @@ impl Pass<'_> {
     pub(super) fn write_begin(&mut self) {
         let cause = self.options.cause.as_str();
         let record = Record::begin(Timestamp::now(), self.id.clone(), cause);
-        let written = self.journal.append(&filled(record, &self.report, None));
+        let written = self.journal.append(&filled(record, &self.report, false));
         self.tolerate(written);
     }
 
@@ -254,8 +258,7 @@ impl Pass<'_> {
         );
         let degraded = report.degraded.iter();
         let degraded = degraded.filter_map(|missing| serde_json::to_value(missing).ok());
-        let use_of_drift = self.config.vpc_plane.drift;
-        let record = filled(record, report, Some(use_of_drift))
+        let record = filled(record, report, true)
             .with_degraded(degraded)
             .with_hold(report.held_digest().map(str::to_owned))
             .with_error(report.error.clone());
@@ -264,20 +267,18 @@ impl Pass<'_> {
     }
 }
 
-/// The lines of the plan, and its words about parts without steps, for the journal. `ended` is the use
-/// of foreign entries, at the end of a pass.
-fn filled(record: Record, report: &VpcReport, ended: Option<DriftUse>) -> Record {
+/// The lines of the plan, and its words about parts without steps, for the journal. `has_ended` is true
+/// at the end of a pass.
+fn filled(record: Record, report: &VpcReport, has_ended: bool) -> Record {
     let verdicts = report.verdicts.iter();
     let verdicts = verdicts.filter_map(|verdict| serde_json::to_value(verdict).ok());
     let holds = report.holds.iter();
     let holds = holds.map(|it| json!({"guard": "vpc", "level": "hold", "message": it}));
-    let is_done = report.error.is_none() && report.done > 0;
     let drift = report.drift.iter().map(|drift| {
         let mut value = json!({"guard": "drift", "level": "note", "message": drift.to_string()});
         value["drift"] = json!(drift);
-        if let Some(ended) = ended {
-            let is_held = ended == DriftUse::Hold && matches!(drift, Drift::Entries { .. });
-            value["repaired"] = (is_done && !is_held).into();
+        if has_ended {
+            value["repaired"] = report.repaired.contains(drift).into();
         }
         value
     });

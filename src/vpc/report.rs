@@ -47,6 +47,8 @@ pub struct VpcReport {
     pub holds: Vec<String>,
     /// Changes of our entries by other programs.
     pub drift: Vec<Drift>,
+    /// Those whose objects are right in the last reading.
+    pub repaired: Vec<Drift>,
     pub verdicts: Vec<Verdict>,
     /// True if the guard holds a document.
     pub held: bool,
@@ -87,6 +89,7 @@ impl VpcReport {
             conflicts: Vec::new(),
             holds: Vec::new(),
             drift: Vec::new(),
+            repaired: Vec::new(),
             verdicts: Vec::new(),
             held: false,
             guard_state: GuardState::default(),

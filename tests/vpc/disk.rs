@@ -12,6 +12,7 @@ use cloud::{Cloud, Fault, Way, Wrong};
 use ipnet::IpNet;
 use trailblazer::degraded::Part;
 use trailblazer::reconcile::{Asking, Outcome};
+use trailblazer::types::SyncToken;
 use trailblazer::vpc::pass::PassMemory;
 use trailblazer::vpc::report::VpcReport;
 
@@ -335,6 +336,46 @@ fn unreadable_guard_state_under_an_agent_forgets_no_newer_document() {
         assert_eq!(token, Some(TOKEN + 60), "{report:?}");
         assert_eq!(led(&cloud), set(&[KEPT, GONE, NEW]));
     }
+}
+
+/// A foreign entry that waits with the withdrawals is not repaired, and is repaired after them.
+#[test]
+fn foreign_entry_beside_an_unreadable_guard_state_is_left_and_named_until_its_repair() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, "");
+    writer.publish(&document(TOKEN, &[KEPT]));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    let foreign = "198.51.100.0/24";
+    let ours = list(&cloud, "ipv4").unwrap();
+    cloud.edit_list(&ours, &[foreign.parse().unwrap()], &[]);
+    let guard = state_dir(&writer).join("guard.json");
+    let _ = std::fs::remove_file(&guard);
+    std::fs::create_dir(&guard).unwrap();
+    writer.publish(&document(TOKEN + 60, &[KEPT, NEW]));
+    let journal = state_dir(&writer).join("journal.jsonl");
+    let ends = |fate: &str| {
+        let journal = std::fs::read_to_string(&journal).unwrap();
+        let last = journal.lines().last().unwrap_or_default().to_owned();
+        assert!(last.contains(&format!("\"repaired\":{fate}")), "{last}");
+    };
+    for round in 0..2 {
+        let report = run(writer.pass());
+        assert_named(&report, "guard.json");
+        let [drift] = &report.drift[..] else {
+            panic!("{round}: {report:?}")
+        };
+        assert!(drift.to_string().ends_with("+198.51.100.0/24"), "{drift}");
+        assert_eq!(report.repaired, [], "{round}");
+        assert_eq!(led(&cloud), set(&[KEPT, NEW, foreign]), "{round}");
+        ends("false");
+    }
+    std::fs::remove_dir(&guard).unwrap();
+    writer.options.accept = Some(SyncToken(TOKEN + 60));
+    let report = run(writer.pass());
+    assert_eq!(report.drift, report.repaired, "{report:?}");
+    assert_eq!((report.exit_code(), report.drift.len()), (0, 1));
+    assert_eq!(led(&cloud), set(&[KEPT, NEW]));
+    ends("true");
 }
 
 /// A source that asks for silence (`Retry-After`), beside a disk that takes no record of it.

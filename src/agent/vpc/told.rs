@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::worker::Ended;
 use crate::guard::Level;
+use crate::vpc::drift::Drift;
 use crate::vpc::report::VpcReport;
 
 /// The logged messages, so that no pass repeats a message.
@@ -12,6 +13,8 @@ use crate::vpc::report::VpcReport;
 pub(super) struct Told {
     error: Option<String>,
     messages: BTreeSet<String>,
+    /// The changes of other programs that are left.
+    drift: Vec<Drift>,
 }
 
 impl Told {
@@ -31,8 +34,13 @@ impl Told {
             );
         }
         for drift in &report.drift {
-            tracing::warn!("drift: {drift}");
+            if !self.drift.contains(drift) {
+                tracing::warn!("drift: {drift}");
+            }
         }
+        let left = report.drift.iter();
+        let left = left.filter(|drift| !report.repaired.contains(drift));
+        self.drift = left.cloned().collect();
         self.error(report);
         self.messages(report);
     }
