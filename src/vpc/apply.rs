@@ -147,6 +147,7 @@ impl<'a> Applier<'a> {
                 return Some(Left { routes, ..earlier });
             }
             Some(Left {
+                region: None,
                 list: known.id.clone(),
                 name: known.name.clone(),
                 version: known.version?,

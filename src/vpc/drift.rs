@@ -11,7 +11,7 @@ use super::objects::{
     Entry, ListId, ListVersion, RouteDestination, RouteTable, RouteTableId, RouteTarget,
 };
 use super::observed::{Found, ObservedList, ObservedPlane};
-use crate::types::{Family, SyncToken};
+use crate::types::{Family, Region, SyncToken};
 use crate::words::first_few;
 
 /// The most entries that a message names.
@@ -20,6 +20,9 @@ const NAMED: usize = 5;
 /// A list and its routes as a pass of this writer left them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
+    /// The region of the list; `None` in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
     pub list: ListId,
     /// Empty in files of older versions.
     #[serde(default)]
@@ -50,6 +53,7 @@ impl Left {
             is_led.then(|| (table.id.clone(), target.id.clone()))
         });
         Some(Left {
+            region: None,
             list: list.list.id.clone(),
             name: list.list.name.clone(),
             version: list.list.version?,

@@ -15,13 +15,13 @@ use super::refused::Refused;
 use super::report::VpcReport;
 use super::routes;
 use super::step::Step;
-use crate::config::{DriftUse, PlaneMode};
+use crate::config::{AutoOr, DriftUse, PlaneMode};
 use crate::degraded;
 use crate::journal::Record;
 use crate::reconcile::{Elsewhere, state_fault};
 use crate::state::StateFile;
 use crate::state::error::{ReadError, StateError, StateFault};
-use crate::types::PerFamily;
+use crate::types::{Family, PerFamily, Region};
 
 impl Pass<'_> {
     /// Stores the documents. Returns false if the record of withdrawn prefixes is not on disk.
@@ -139,7 +139,17 @@ impl Pass<'_> {
     /// The lists as the last pass left them.
     pub(super) fn read_left(&self) -> PerFamily<Option<Left>> {
         let on_disk = self.store.read_json(StateFile::Vpc).ok();
-        Refused::newest(self.memory.left.as_ref(), on_disk).unwrap_or_default()
+        let left = Refused::newest(self.memory.left.as_ref(), on_disk).unwrap_or_default();
+        // Lists of another region are out of sight, and not deleted.
+        let is_here = |left: &Left| left.region.is_none() || left.region == self.region();
+        PerFamily::from_fn(|family| left.get(family).clone().filter(is_here))
+    }
+
+    fn region(&self) -> Option<Region> {
+        match &self.config.vpc_plane.region {
+            AutoOr::Set(region) => Some(region.clone()),
+            AutoOr::Auto => None,
+        }
     }
 
     /// Remembers lists and routes as they are now, to find later changes of other programs. `earlier` has
@@ -213,12 +223,18 @@ impl Pass<'_> {
         if self.config.vpc_plane.mode == PlaneMode::Routes {
             return;
         }
+        let mut now = now.clone();
+        for family in Family::ALL {
+            if let Some(left) = now.get_mut(family) {
+                left.region = self.region();
+            }
+        }
         let before: Option<PerFamily<Option<Left>>> = self.store.read_json(StateFile::Vpc).ok();
         self.memory.left = None;
-        if before.as_ref() != Some(now)
-            && let Err(error) = self.write(StateFile::Vpc, now)
+        if before.as_ref() != Some(&now)
+            && let Err(error) = self.write(StateFile::Vpc, &now)
         {
-            self.memory.left = Some(Refused::new(now.clone(), before));
+            self.memory.left = Some(Refused::new(now, before));
             self.degrade_state(&error);
         }
     }

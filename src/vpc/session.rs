@@ -53,6 +53,7 @@ pub fn resolved(config: &Config, region: &Region) -> Config {
             *selected = AutoOr::Set(region.clone());
         }
     }
+    config.vpc_plane.region = AutoOr::Set(region.clone());
     config.vpc_cidrs.retain(|cidr| *cidr != AutoOr::Auto);
     config
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloud::{Cloud, Fault, Wrong};
 use ipnet::IpNet;
-use trailblazer::config::DriftUse;
+use trailblazer::config::{AutoOr, DriftUse};
 use trailblazer::reconcile::Outcome;
 use trailblazer::vpc::look::PassMemory;
 use trailblazer::vpc::report::VpcReport;
@@ -315,4 +315,22 @@ fn change_of_another_writer_of_the_same_document_is_no_edit() {
     let report = pass_in_time(&mut writer, "later");
     assert_eq!(report.outcome, Outcome::InSync, "{report:?}");
     assert_whole(&cloud, &wanted, "later");
+}
+
+/// The lists of another region are out of sight, which is no deletion.
+#[test]
+fn list_in_another_region_is_not_taken_for_a_deleted_one() {
+    let (_, mut writer, _) = between();
+    let elsewhere = vpc();
+    writer.cloud = elsewhere.clone();
+    writer.memory.entries = Default::default();
+    let region = trailblazer::types::Region::from("eu-west-1");
+    writer.config.vpc_plane.region = AutoOr::Set(region);
+    let report = pass_in_time(&mut writer, "elsewhere");
+    assert_eq!(report.outcome, Outcome::Changed, "{report:?}");
+    assert_eq!(report.drift, []);
+    let ours = list(&elsewhere, "ipv4").unwrap();
+    elsewhere.drop_route(TABLE, &ours);
+    let report = pass_in_time(&mut writer, "later");
+    assert_eq!((report.drift.len(), report.repaired.len()), (1, 1));
 }
