@@ -2,6 +2,7 @@
 
 mod check;
 pub(super) mod explain;
+mod probes;
 
 pub(super) use check::run as check;
 

@@ -6,6 +6,7 @@
 mod agent;
 mod bad_input;
 mod bad_objects;
+mod check;
 mod disk;
 mod reload;
 mod secrets;

@@ -1,28 +1,30 @@
 //! `check` in the vpc role: credentials, tables, lists, permissions, quota and overlaps. Changes
 //! nothing: permissions are proven by dry runs of EC2.
 
-use std::collections::BTreeSet;
-
 use ipnet::IpNet;
 
 use super::explain::look;
+use super::probes::permissions;
 use crate::clock;
 use crate::commands::check::data;
 use crate::commands::check::report::CheckReport;
 use crate::config::file::Loaded;
-use crate::config::{Config, DriftUse};
+use crate::config::{Config, DriftUse, PlaneMode};
 use crate::ranges::{PrefixSet, RangeSet};
 use crate::reconcile::Asking;
-use crate::types::{Family, PerFamily, SyncToken};
-use crate::vpc::calls::Call;
+use crate::state::StateFile;
+use crate::state::store::Store;
+use crate::types::{Family, PerFamily};
 use crate::vpc::ec2::{Ec2, ErrorKind, ListFilter};
 use crate::vpc::goal::PlaneGoal;
-use crate::vpc::objects::{PrefixList, RouteDestination, RouteTarget, Tags};
+use crate::vpc::ledger::Ledger;
+use crate::vpc::objects::RouteTarget;
 use crate::vpc::observed::{Found, ObservedPlane, list_name};
 use crate::vpc::plan::{Memory, plan};
 use crate::vpc::quota::Usage;
+use crate::vpc::routes;
 use crate::vpc::session::Session;
-use crate::vpc::tags;
+use crate::words::counted;
 
 /// Runs the check.
 pub(in crate::commands) async fn run(loaded: &Loaded) -> CheckReport {
@@ -51,12 +53,14 @@ pub(in crate::commands) async fn run(loaded: &Loaded) -> CheckReport {
         }
     };
     tables(&observed, &mut report);
-    lists(config, &observed, &mut report);
-    quota(config, &observed, &mut report);
+    if config.vpc_plane.mode == PlaneMode::PrefixList {
+        lists(config, &observed, &mut report);
+        quota(config, &observed, &mut report);
+    }
     overlaps(&session.config, &observed, &ranges, &mut report);
     let ec2 = session.ec2.for_pass();
     targets(&ec2, config, &observed, &mut report).await;
-    permissions(&ec2, config, &observed, &mut report).await;
+    permissions(&ec2, config, (&observed, &ranges), &mut report).await;
     amazons_list(&ec2, &session, &ranges, &mut report).await;
     report
 }
@@ -133,12 +137,21 @@ fn overlaps(
         let advice = "run `trailblazer reconcile`, which fetches the document";
         return report.warn("document", "no document is in force", advice);
     };
-    let memory = Memory {
-        left: &PerFamily::default(),
-        drift: DriftUse::Mend,
-        now: clock::unix_seconds(),
+    let planned = match config.vpc_plane.mode {
+        PlaneMode::PrefixList => {
+            let memory = Memory {
+                left: &PerFamily::default(),
+                drift: DriftUse::Mend,
+                now: clock::unix_seconds(),
+            };
+            plan(&goal, observed, memory)
+        }
+        PlaneMode::Routes => {
+            let store = Store::open(&config.source.state_dir);
+            let ledger: Option<Ledger> = store.read_json(StateFile::VpcRoutes).ok();
+            routes::plan(&goal, observed, ledger.as_ref(), None).plan
+        }
     };
-    let planned = plan(&goal, observed, memory);
     for conflict in &planned.conflicts {
         report.fail("conflict", conflict.clone(), "see above");
     }
@@ -150,7 +163,10 @@ fn overlaps(
     }
     match planned.steps.len() {
         0 => report.ok("plan", "in sync"),
-        steps => report.ok("plan", format!("a pass would make {steps} changes")),
+        steps => {
+            let changes = counted(steps as u64, "change");
+            report.ok("plan", format!("a pass would make {changes}"));
+        }
     }
 }
 
@@ -197,101 +213,6 @@ async fn targets(ec2: &Ec2, config: &Config, observed: &ObservedPlane, report: &
             ),
         }
     }
-}
-
-/// Proves each permission by a dry run of its call.
-async fn permissions(
-    ec2: &Ec2,
-    config: &Config,
-    observed: &ObservedPlane,
-    report: &mut CheckReport,
-) {
-    let mut proven = BTreeSet::new();
-    let mut failed = false;
-    for call in probes(config, observed) {
-        match ec2.try_run(&call).await {
-            Ok(()) => drop(proven.insert(call.action())),
-            Err(error) => {
-                failed = true;
-                report.fail("permission", error.to_string(), "see above");
-            }
-        }
-    }
-    if !failed && !proven.is_empty() {
-        let names: Vec<&str> = proven.into_iter().collect();
-        report.ok(
-            "permission",
-            format!("dry runs allowed: {}", names.join(", ")),
-        );
-    }
-}
-
-/// One call of each action that a pass may need now.
-fn probes(config: &Config, observed: &ObservedPlane) -> Vec<Call> {
-    let plane = &config.vpc_plane;
-    let mut calls = Vec::new();
-    for family in plane.families() {
-        let ours = observed.lists.get(family).ours();
-        match (observed.lists.get(family), ours) {
-            (Found::Absent, _) => calls.push(Call::CreateList {
-                name: list_name(&plane.name, family),
-                family,
-                max_entries: 1,
-                entries: Vec::new(),
-                tags: Tags::from([(tags::OWNER.to_owned(), plane.name.clone())]),
-                client_token: "trailblazer-check".to_owned(),
-            }),
-            (_, Some(ours)) => calls.extend(of_list(&ours.list)),
-            _ => {}
-        }
-        let target = plane
-            .target
-            .get(family)
-            .as_deref()
-            .and_then(RouteTarget::from_id);
-        if let (Some(ours), Some(target)) = (ours, target) {
-            for table in &observed.tables {
-                let destination = RouteDestination::List(ours.list.id.clone());
-                let table_id = table.id.clone();
-                calls.push(match table.route_to(&destination) {
-                    Some(_) => Call::ReplaceRoute {
-                        table: table_id,
-                        destination,
-                        target: target.clone(),
-                    },
-                    None => Call::CreateRoute {
-                        table: table_id,
-                        destination,
-                        target: target.clone(),
-                    },
-                });
-            }
-        }
-    }
-    calls
-}
-
-fn of_list(list: &PrefixList) -> Vec<Call> {
-    // The mark of no document: without effect even where a dry run is carried out, since the largest
-    // token counts.
-    let mut mark = tags::of_token(SyncToken(0));
-    mark.remove(tags::TOKEN);
-    let resource = &list.id.0;
-    vec![
-        Call::ResizeList {
-            list: list.id.clone(),
-            name: list.name.clone(),
-            max_entries: list.max_entries.unwrap_or(1),
-        },
-        Call::Tag {
-            resource: resource.clone(),
-            tags: mark.clone(),
-        },
-        Call::Untag {
-            resource: resource.clone(),
-            keys: mark.into_keys().collect(),
-        },
-    ]
 }
 
 /// Compares the selection with Amazon's own list of S3, which a gateway endpoint uses.
