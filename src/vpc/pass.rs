@@ -178,8 +178,8 @@ impl Pass<'_> {
             let ending = applier.apply(&planned.steps).await;
             self.report.done += applier.done;
             left = applier.left(&observed, &goal, &left);
-            self.write_left(&left);
             let (known, sent) = (applier.lists().clone(), applier.sent);
+            self.write_left(&left);
             if sent.len() < planned.steps.len() {
                 self.forget_unsent(ledgers.as_ref(), &planned.steps, &sent);
             }
