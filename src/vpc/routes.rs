@@ -145,7 +145,9 @@ impl Planner<'_> {
             planned.after.0.insert(table.clone(), self.ours.clone());
             planned.known.0.insert(table.clone(), before);
         }
-        self.push(&mut planned.plan.steps, changes && newest != Some(own));
+        // A route that comes back is of both documents, as a table without a change is.
+        let moves = !self.adds.is_empty() || !self.deletes.is_empty();
+        self.push(&mut planned.plan.steps, moves && newest != Some(own));
     }
 
     /// The steps in order. `unmarked` is true for a table without the mark of the document.

@@ -271,3 +271,19 @@ fn refused_mark_holds_up_no_repair() {
         all[1..].iter().copied().collect()
     );
 }
+
+/// A document without changes needs no mark, and a repair changes nothing of the document.
+#[test]
+fn repair_under_an_equal_document_is_the_only_call() {
+    let cloud = vpc();
+    let mut writer = Writer::new(&cloud, MODE);
+    let all = many(3, 0);
+    writer.publish(&document_of(TOKEN, &all));
+    assert_eq!(run(writer.pass()).outcome, Outcome::Changed);
+    cloud.drop_route(TABLE, &all[1].to_string());
+    cloud.configure(|settings| settings.denied = ["CreateTags".to_owned()].into());
+    writer.publish(&document_of(TOKEN + 1, &all));
+    let report = run(writer.pass());
+    assert_eq!((report.outcome, report.steps.len()), (Outcome::Changed, 1));
+    assert_eq!(destinations(&cloud, IGW), all.iter().copied().collect());
+}
