@@ -272,7 +272,7 @@ fn units_share_no_file_with_the_agent_of_a_kernel() {
         let unit = read(&format!("systemd/{name}.service"));
         for line in [
             "ConditionPathExists=/etc/trailblazer/vpc.toml\n",
-            "-c /etc/trailblazer/vpc.toml --state-dir /var/lib/trailblazer-vpc\n",
+            "-c /etc/trailblazer/vpc.toml\n",
             "StateDirectory=trailblazer-vpc\n",
             "User=trailblazer-vpc\n",
         ] {
