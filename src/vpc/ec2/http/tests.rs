@@ -146,6 +146,14 @@ async fn answer_without_a_word_after_the_request_is_broken() {
 }
 
 #[test]
+fn short_text_in_place_of_a_secret_leaves_the_codes_of_an_answer_alone() {
+    let body = b"<Code>UnauthorizedOperation</Code> wJalrXUtnFEMIbPxRfiCY";
+    assert_eq!(without(body, &["a", "n", ""]), body);
+    let rest = without(body, &["wJalrXUtnFEMIbPxRfiCY"]);
+    assert_eq!(rest, "<Code>UnauthorizedOperation</Code> …".as_bytes());
+}
+
+#[test]
 fn process_with_credentials_dumps_no_core() {
     forbid_core_dumps();
     let behaviour = rustix::process::dumpable_behavior().unwrap();
