@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{agents, complain, role_of};
+use super::{agents, complain, keep_secrets, role_of};
 use crate::cli::BaseArgs;
 use crate::config::file::{Loaded, LoadedForDisplay, load_for_display};
 use crate::config::{Overrides, Role, parse_with};
@@ -26,6 +26,7 @@ pub(super) fn settings(base: &BaseArgs, flags: &Overrides) -> Result<Shown, u8> 
         complain(&missing);
         missing.exit_code()
     })?;
+    keep_secrets(&found.loaded);
     let shown = shown(found, flags);
     if let Some(fault) = &shown.fault {
         complain(fault);

@@ -35,6 +35,7 @@ use crate::config::Overrides;
 use crate::config::file::{Loaded, load};
 use crate::exit;
 use crate::printable;
+use crate::vpc::ec2::forbid_core_dumps;
 
 /// Runs the command and returns the exit code.
 pub async fn run(cli: Cli) -> ExitCode {
@@ -60,10 +61,19 @@ pub async fn run(cli: Cli) -> ExitCode {
 
 /// Loads the settings. On failure prints the error and returns the exit code.
 fn settings(base: &BaseArgs, overrides: &Overrides) -> Result<Loaded, u8> {
-    load(base.config.as_deref(), overrides).map_err(|wrong| {
+    let loaded = load(base.config.as_deref(), overrides).map_err(|wrong| {
         complain(&wrong);
         wrong.exit_code()
-    })
+    })?;
+    keep_secrets(&loaded);
+    Ok(loaded)
+}
+
+/// Forbids core dumps in the role whose variables may hold the keys of an account.
+fn keep_secrets(loaded: &Loaded) {
+    if loaded.config.vpc_role {
+        forbid_core_dumps();
+    }
 }
 
 /// Loads the settings, which must name a role.

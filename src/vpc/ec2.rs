@@ -46,7 +46,7 @@ use crate::random;
 pub use self::endpoint::{EndpointChoice, EndpointFault, region_of_variables};
 pub use self::error::{Ec2Error, ErrorKind};
 pub use self::filter::{ListFilter, TableFilter};
-pub(super) use self::http::forbid_core_dumps;
+pub use self::http::forbid_core_dumps;
 pub use self::pace::{Backoff, RetryBudget, TokenBucket};
 pub use self::settings::Ec2Settings;
 pub use self::targets::TargetPlace;

@@ -73,8 +73,14 @@ fn files_and_the_finest_log_hold_no_secret() {
     }
 }
 
+/// True while the process waits for room in a pipe.
+fn waits_for_a_reader(pid: &str) -> bool {
+    let place = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap();
+    place.contains("pipe_write")
+}
+
 /// Runs a command without a limit of core dumps, ends it by ABRT once `ready`, and returns its status.
-fn aborted(command: &Command, directory: &Path, ready: impl FnMut() -> bool) -> ExitStatus {
+fn aborted(command: &Command, directory: &Path, ready: impl Fn(&str) -> bool) -> ExitStatus {
     let mut shell = Command::new("sh");
     shell
         .args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"])
@@ -87,14 +93,15 @@ fn aborted(command: &Command, directory: &Path, ready: impl FnMut() -> bool) -> 
                 .filter_map(|(key, value)| Some((key, value?))),
         )
         .current_dir(directory)
-        .stdout(Stdio::null())
+        // The end of a pipe that nobody reads: a long text makes the process wait.
+        .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut child = shell.spawn().unwrap();
     let pid = child.id().to_string();
     // The shell lifts the limit before it becomes the program.
     let name = || std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
     assert!(eventually(|| name() != "sh\n"));
-    assert!(eventually(ready));
+    assert!(eventually(|| ready(&pid)));
     let sent = Command::new("kill").args(["-s", "ABRT", &pid]).status();
     assert!(sent.unwrap().success());
     child.wait().unwrap()
@@ -106,7 +113,7 @@ fn aborted_process_with_credentials_leaves_no_core_dump() {
     let place = tempfile::tempdir().unwrap();
     let mut other = Command::new("sleep");
     other.arg("600");
-    let other = aborted(&other, place.path(), || true);
+    let other = aborted(&other, place.path(), |_| true);
     assert_eq!(other.signal(), Some(6), "{other:?}");
     if !other.core_dumped() {
         let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
@@ -115,14 +122,26 @@ fn aborted_process_with_credentials_leaves_no_core_dump() {
         std::io::stderr().write_all(line.as_bytes()).unwrap();
         return;
     }
-    for words in ["agent", "reconcile", "status"] {
+    for words in ["agent", "reconcile", "status", "history"] {
         let scene = Scene::new("");
+        if words == "history" {
+            assert_eq!(scene.run(&["reconcile"]).status.code(), Some(0));
+            let journal = scene.path("state/journal.jsonl");
+            let pass = std::fs::read_to_string(&journal).unwrap();
+            let passes =
+                (0..1000).map(|n| pass.replace("\"pass\":\"", &format!("\"pass\":\"{n}-")));
+            std::fs::write(&journal, passes.collect::<String>()).unwrap();
+        }
         for call in 0..1000 {
             scene.cloud.fail(call, Fault::before(Wrong::Hangs));
         }
-        let command = scene.command(&[words]);
-        let status = aborted(&command, scene.directory.path(), || {
-            scene.cloud.next_call() > 0
+        let mut command = scene.command(&[words]);
+        if words == "history" {
+            command.arg("--all");
+        }
+        let status = aborted(&command, scene.directory.path(), |pid| match words {
+            "history" => waits_for_a_reader(pid),
+            _ => scene.cloud.next_call() > 0,
         });
         assert_eq!(status.signal(), Some(6), "{words}: {status:?}");
         assert!(!status.core_dumped(), "{words}");
