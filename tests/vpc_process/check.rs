@@ -30,7 +30,13 @@ fn check_of_single_routes_plans_routes_and_needs_no_permission_of_lists() {
     assert_eq!(output.status.code(), Some(0), "{page}");
     assert!(page.contains("in sync"), "{page}");
     assert!(!page.contains("the first pass creates the list"), "{page}");
-    let needed = ["CreateRoute", "CreateTags", "DeleteRoute", "ReplaceRoute"];
+    let needed = [
+        "CreateRoute",
+        "CreateTags",
+        "DeleteRoute",
+        "DeleteTags",
+        "ReplaceRoute",
+    ];
     let allowed = format!("dry runs allowed: {}", needed.join(", "));
     assert!(page.contains(&allowed), "{page}");
     for action in needed {

@@ -93,22 +93,26 @@ fn of_lists(config: &Config, observed: &ObservedPlane) -> Vec<Call> {
 }
 
 fn of_list(list: &PrefixList) -> Vec<Call> {
+    let resize = Call::ResizeList {
+        list: list.id.clone(),
+        name: list.name.clone(),
+        max_entries: list.max_entries.unwrap_or(1),
+    };
+    let mark = of_mark(&list.id.0).into_iter();
+    [resize].into_iter().chain(mark).collect()
+}
+
+/// A new mark, and the removal of an old one.
+fn of_mark(resource: &str) -> [Call; 2] {
     let mark = no_document();
-    let resource = &list.id.0;
-    vec![
-        Call::ResizeList {
-            list: list.id.clone(),
-            name: list.name.clone(),
-            max_entries: list.max_entries.unwrap_or(1),
-        },
+    let keys = mark.keys().cloned().collect();
+    let resource = resource.to_owned();
+    [
         Call::Tag {
             resource: resource.clone(),
-            tags: mark.clone(),
+            tags: mark,
         },
-        Call::Untag {
-            resource: resource.clone(),
-            keys: mark.into_keys().collect(),
-        },
+        Call::Untag { resource, keys },
     ]
 }
 
@@ -162,10 +166,7 @@ fn of_routes(config: &Config, observed: &ObservedPlane, ranges: &RangeSet) -> Ve
                 });
             }
         }
-        calls.push(Call::Tag {
-            resource: table.id.0.clone(),
-            tags: no_document(),
-        });
+        calls.extend(of_mark(&table.id.0));
     }
     calls
 }
