@@ -20,6 +20,8 @@ pub const INSIDE: &str = "TRAILBLAZER_BENCH_ISOLATED";
 pub const GATEWAY4: &str = "10.0.1.1";
 /// As above.
 pub const GATEWAY6: &str = "2600:1f18:1000:1::1";
+/// The link address of all neighbours.
+const NEIGHBOUR: &str = "02:00:00:00:00:01";
 /// The NATs of the egress path.
 const NATS: [&str; 2] = ["10.0.1.10", "2600:1f18:1000:1::10"];
 
@@ -77,6 +79,7 @@ impl Ns {
         ip_batch(&format!(
             "link set lo up\n\
              link add eth0 type veth peer name far0\n\
+             link set far0 address {NEIGHBOUR}\n\
              link set eth0 up\n\
              link set far0 up\n\
              addr add 10.0.1.11/24 dev eth0\n\
@@ -86,9 +89,8 @@ impl Ns {
         ))?;
         // A neighbour without an answer to ARP is a fault that an agent reports.
         let neighbours = [GATEWAY4, GATEWAY6].into_iter().chain(NATS);
-        let entry = |address| {
-            format!("neigh add {address} lladdr 02:00:00:00:00:01 dev eth0 nud permanent\n")
-        };
+        let entry =
+            |address| format!("neigh add {address} lladdr {NEIGHBOUR} dev eth0 nud permanent\n");
         ip_batch(&neighbours.map(entry).collect::<String>())?;
         Ok(ns)
     }
