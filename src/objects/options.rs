@@ -25,10 +25,10 @@ pub type SharedOptions = Option<Arc<RouteOptions>>;
 impl RouteOptions {
     /// The shared form.
     pub fn shared(self) -> SharedOptions {
-        if self.source.is_none() && self.metrics.is_empty() {
-            return None;
-        }
-        Some(Arc::new(self))
+        // By name: a further option must be looked at too.
+        let RouteOptions { source, metrics } = &self;
+        let is_default = source.is_none() && metrics.is_empty();
+        (!is_default).then(|| Arc::new(self))
     }
 
     /// The same options without the preferred source.

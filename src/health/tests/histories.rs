@@ -154,7 +154,8 @@ fn live(turns: Vec<(u64, Turn)>, seed: u64, busy: Vec<bool>) -> Result<(), TestC
     for way in [gateway(1), gateway(2), gateway(3), BYPASS] {
         let changes = world.events.iter().filter(|event| event.way == way).count();
         let deaths = ages.deaths.get(&way).copied().unwrap_or(0);
-        // Where all gateways that live lose packets, the first two good rounds decide.
+        // If each living gateway loses packets, two good rounds bring one back, and its loss may take it
+        // away again.
         let most = 2 * deaths + if ages.lossy { 2 } else { 0 };
         prop_assert!(
             changes <= most,
