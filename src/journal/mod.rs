@@ -18,6 +18,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::degraded::Degradation;
+
 pub use history::{Damage, History, PassRecord, history_json, history_text};
 pub use store::{DEFAULT_MAX_BYTES, Journal};
 pub use ways::WayChange;
@@ -153,8 +155,8 @@ impl Record {
     }
 
     /// Sets the missing parts.
-    pub fn with_degraded(mut self, degraded: impl IntoIterator<Item = Value>) -> Record {
-        self.degraded = degraded.into_iter().collect();
+    pub fn with_degraded(mut self, degraded: &[Degradation]) -> Record {
+        self.degraded = values(degraded).collect();
         self
     }
 
@@ -200,6 +202,11 @@ impl Record {
         });
         self
     }
+}
+
+/// Values as JSON.
+pub fn values<T: Serialize>(items: &[T]) -> impl Iterator<Item = Value> {
+    items.iter().filter_map(|it| serde_json::to_value(it).ok())
 }
 
 fn listed(values: impl IntoIterator<Item = Value>) -> (Vec<Value>, usize) {

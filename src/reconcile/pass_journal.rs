@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::report::Report;
 use super::{Cause, Job, Options, Outcome};
-use crate::journal::{Journal, MAX_LISTED, PassId, Record};
+use crate::journal::{Journal, MAX_LISTED, PassId, Record, values};
 use crate::state::error::StateError;
 
 /// Writes `begin` and `end` of one pass.
@@ -69,9 +69,8 @@ impl<'a> PassJournal<'a> {
             report.outcome.as_str(),
             report.duration,
         );
-        let degraded = report.degraded.iter();
         let record = filled(record, report)
-            .with_degraded(degraded.filter_map(|missing| serde_json::to_value(missing).ok()))
+            .with_degraded(&report.degraded)
             .with_hold(report.held_digest().map(str::to_owned))
             .with_ways(self.options.ways.clone())
             .with_error(report.error.clone());
@@ -81,12 +80,11 @@ impl<'a> PassJournal<'a> {
 
 fn filled(record: Record, report: &Report) -> Record {
     let steps = &report.plan.steps;
-    let verdicts = report.verdicts.iter();
     record
         .with_first_steps(
             crate::plan::json::values(steps, MAX_LISTED, &report.devices),
             steps.len(),
         )
         .with_sync_token(report.sync_token.map(|token| token.0))
-        .with_verdicts(verdicts.filter_map(|verdict| serde_json::to_value(verdict).ok()))
+        .with_verdicts(values(&report.verdicts))
 }

@@ -63,10 +63,10 @@ impl PlaneGoal {
             .map(|(origin, prefixes)| (origin.to_string(), prefixes.iter().collect()))
             .collect();
         let goal = |family: Family| {
-            let target = plane.target.get(family).as_deref()?;
+            let target = target_of(plane, family)?;
             let prefixes = wanted.prefixes(family).into_iter();
             Some(FamilyGoal {
-                target: RouteTarget::from_id(target)?,
+                target,
                 entries: prefixes
                     .filter(|prefix| prefix.prefix_len() > 0)
                     .map(|cidr| Entry {
@@ -88,6 +88,12 @@ impl PlaneGoal {
         })
     }
 
+    /// The goals of the families with a target.
+    pub fn wanted(&self) -> impl Iterator<Item = &FamilyGoal> {
+        let families = Family::ALL.into_iter();
+        families.filter_map(|family| self.families.get(family).as_ref())
+    }
+
     /// `MaxEntries` for this many entries.
     pub fn room_for(&self, entries: usize) -> u32 {
         let count = u32::try_from(entries).unwrap_or(u32::MAX);
@@ -95,6 +101,11 @@ impl PlaneGoal {
         // The cast saturates, and EC2's limit is far below.
         (room as u32).max(count).max(1)
     }
+}
+
+/// The target of the settings.
+pub fn target_of(plane: &VpcPlaneConfig, family: Family) -> Option<RouteTarget> {
+    RouteTarget::from_id(plane.target.get(family).as_deref()?)
 }
 
 /// True for addresses that keep an entry and get none.

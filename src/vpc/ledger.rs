@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::goal::target_of;
 use super::objects::{
     RouteDestination, RouteOrigin, RouteTable, RouteTableId, RouteTarget, VpcRoute,
 };
@@ -86,9 +87,10 @@ pub fn prefix_of(route: &VpcRoute) -> Option<IpNet> {
 
 /// The targets of the settings.
 pub fn targets(plane: &VpcPlaneConfig) -> Vec<RouteTarget> {
-    let targets = Family::ALL.into_iter();
-    let targets = targets.filter_map(|family| plane.target.get(family).as_deref());
-    targets.filter_map(RouteTarget::from_id).collect()
+    let families = Family::ALL.into_iter();
+    families
+        .filter_map(|family| target_of(plane, family))
+        .collect()
 }
 
 /// The static prefixes of a table that lead to one of the targets: ours, or those of others.

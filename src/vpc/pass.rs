@@ -15,7 +15,7 @@ use super::observe::observe;
 use super::observed::ObservedPlane;
 use super::plan::{Memory, PlanePlan, plan};
 use super::report::VpcReport;
-use super::routes;
+use super::routes::{self, Ledgers};
 use super::step::{KnownLists, Step};
 use super::summary::PlaneSummary;
 use super::verify::{Made, difference, is_overtaken};
@@ -53,6 +53,7 @@ pub async fn pass(
         id: PassId::new(Timestamp::now()),
         ledger: None,
         stored_ledger: None,
+        stored_left: None,
         ledger_unreadable: false,
         verified: None,
         report: VpcReport::new(options.mode),
@@ -64,13 +65,6 @@ pub async fn pass(
     pass.report.settle(result.as_ref().err());
     pass.write_end();
     pass.report
-}
-
-/// The ledgers of a plan, see [`routes::RoutesPlan`].
-pub(super) struct Ledgers {
-    pub before: Ledger,
-    pub after: Ledger,
-    pub known: Ledger,
 }
 
 /// The end of a verification.
@@ -96,6 +90,8 @@ pub(super) struct Pass<'p> {
     pub(super) stored_ledger: Option<Ledger>,
     /// True if the ledger may be on disk and cannot be read: it is not replaced.
     pub(super) ledger_unreadable: bool,
+    /// The lists as left, as on disk.
+    pub(super) stored_left: Option<PerFamily<Option<Left>>>,
     /// See [`routes::plan`].
     pub(super) verified: Option<String>,
     pub(super) report: VpcReport,
@@ -231,12 +227,7 @@ impl Pass<'_> {
                     self.ledger.as_ref(),
                     self.verified.as_deref(),
                 );
-                let ledgers = Ledgers {
-                    before: planned.before,
-                    after: planned.after,
-                    known: planned.known,
-                };
-                (planned.plan, Some(ledgers))
+                (planned.plan, Some(planned.ledgers))
             }
         }
     }

@@ -10,14 +10,14 @@ use super::drift::{self, Left};
 use super::goal::PlaneGoal;
 use super::ledger::Ledger;
 use super::observed::ObservedPlane;
-use super::pass::{Ledgers, Pass};
+use super::pass::Pass;
 use super::refused::Refused;
 use super::report::VpcReport;
-use super::routes;
+use super::routes::{self, Ledgers};
 use super::step::Step;
 use crate::config::{AutoOr, DriftUse, PlaneMode};
 use crate::degraded;
-use crate::journal::Record;
+use crate::journal::{Record, values};
 use crate::reconcile::{Elsewhere, state_fault};
 use crate::state::StateFile;
 use crate::state::error::{ReadError, StateError, StateFault};
@@ -137,8 +137,9 @@ impl Pass<'_> {
     }
 
     /// The lists as the last pass left them.
-    pub(super) fn read_left(&self) -> PerFamily<Option<Left>> {
-        let on_disk = self.store.read_json(StateFile::Vpc).ok();
+    pub(super) fn read_left(&mut self) -> PerFamily<Option<Left>> {
+        self.stored_left = self.store.read_json(StateFile::Vpc).ok();
+        let on_disk = self.stored_left.clone();
         let left = Refused::newest(self.memory.left.as_ref(), on_disk).unwrap_or_default();
         // Lists of another region are out of sight, and not deleted.
         let is_here = |left: &Left| left.region.is_none() || left.region == self.region();
@@ -229,13 +230,16 @@ impl Pass<'_> {
                 left.region = self.region();
             }
         }
-        let before: Option<PerFamily<Option<Left>>> = self.store.read_json(StateFile::Vpc).ok();
         self.memory.left = None;
-        if before.as_ref() != Some(&now)
-            && let Err(error) = self.write(StateFile::Vpc, &now)
-        {
-            self.memory.left = Some(Refused::new(now, before));
-            self.degrade_state(&error);
+        if self.stored_left.as_ref() == Some(&now) {
+            return;
+        }
+        match self.write(StateFile::Vpc, &now) {
+            Ok(()) => self.stored_left = Some(now),
+            Err(error) => {
+                self.memory.left = Some(Refused::new(now, self.stored_left.clone()));
+                self.degrade_state(&error);
+            }
         }
     }
 
@@ -272,10 +276,8 @@ impl Pass<'_> {
             report.outcome.as_str(),
             report.duration,
         );
-        let degraded = report.degraded.iter();
-        let degraded = degraded.filter_map(|missing| serde_json::to_value(missing).ok());
         let record = filled(record, report, true)
-            .with_degraded(degraded)
+            .with_degraded(&report.degraded)
             .with_hold(report.held_digest().map(str::to_owned))
             .with_error(report.error.clone());
         let written = self.journal.append(&record);
@@ -286,8 +288,6 @@ impl Pass<'_> {
 /// The lines of the plan, and its words about parts without steps, for the journal. `has_ended` is true
 /// at the end of a pass.
 fn filled(record: Record, report: &VpcReport, has_ended: bool) -> Record {
-    let verdicts = report.verdicts.iter();
-    let verdicts = verdicts.filter_map(|verdict| serde_json::to_value(verdict).ok());
     let holds = report.holds.iter();
     let holds = holds.map(|it| json!({"guard": "vpc", "level": "hold", "message": it}));
     let drift = report.drift.iter().map(|drift| {
@@ -298,7 +298,7 @@ fn filled(record: Record, report: &VpcReport, has_ended: bool) -> Record {
         }
         value
     });
-    let verdicts: Vec<_> = verdicts.chain(holds).chain(drift).collect();
+    let verdicts: Vec<_> = values(&report.verdicts).chain(holds).chain(drift).collect();
     record
         .with_steps(report.steps.iter().map(Step::to_json))
         .with_sync_token(report.sync_token.map(|token| token.0))

@@ -11,7 +11,7 @@ use super::drift::Drift;
 use super::goal::{FamilyGoal, PlaneGoal, weighed};
 use super::ledger::{HASH, Ledger, Owned, hash, owned, prefix_of};
 use super::lint;
-use super::objects::{RouteState, RouteTable, RouteTarget, Tags, VpcRoute};
+use super::objects::{RouteState, RouteTable, RouteTableId, RouteTarget, Tags, VpcRoute};
 use super::observed::ObservedPlane;
 use super::plan::PlanePlan;
 use super::quota::Usage;
@@ -28,22 +28,34 @@ const NAMED: usize = 3;
 
 /// Identifies a ledger under the targets of a goal.
 pub fn fingerprint(ledger: &Ledger, goal: &PlaneGoal) -> String {
-    let targets = Family::ALL.into_iter();
-    let targets = targets.filter_map(|family| goal.families.get(family).as_ref());
-    let targets = targets.map(|wanted| wanted.target.id.as_str());
-    ledger.fingerprint(targets)
+    ledger.fingerprint(goal.wanted().map(|wanted| wanted.target.id.as_str()))
 }
 
-/// The plan, and the ledgers to store before the first step and after the last.
+/// The ledgers of a plan.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct RoutesPlan {
-    pub plan: PlanePlan,
-    /// With the routes that the plan creates, and those that it deletes.
+pub struct Ledgers {
+    /// For the time before the first step: with the routes that the plan creates, and those that it
+    /// deletes.
     pub before: Ledger,
     /// After the last step.
     pub after: Ledger,
     /// Without those that the plan creates.
     pub known: Ledger,
+}
+
+impl Ledgers {
+    fn insert(&mut self, table: &RouteTableId, [before, after, known]: [BTreeSet<IpNet>; 3]) {
+        self.before.0.insert(table.clone(), before);
+        self.after.0.insert(table.clone(), after);
+        self.known.0.insert(table.clone(), known);
+    }
+}
+
+/// The plan and its ledgers.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RoutesPlan {
+    pub plan: PlanePlan,
+    pub ledgers: Ledgers,
 }
 
 /// Plans the routes of all tables. `verified` has the fingerprint of the ledger whose routes were all in
@@ -56,14 +68,8 @@ pub fn plan(
 ) -> RoutesPlan {
     let was_verified = ledger.is_some_and(|it| Some(fingerprint(it, goal).as_str()) == verified);
     let mut planned = RoutesPlan::default();
-    let targets: Vec<RouteTarget> = Family::ALL
-        .into_iter()
-        .filter_map(|family| goal.families.get(family).as_ref())
-        .map(|wanted| wanted.target.clone())
-        .collect();
-    let families = Family::ALL.into_iter();
-    let families = families.filter_map(|family| goal.families.get(family).as_ref());
-    let entries = families.flat_map(|wanted| &wanted.entries);
+    let targets: Vec<RouteTarget> = goal.wanted().map(|wanted| wanted.target.clone()).collect();
+    let entries = goal.wanted().flat_map(|wanted| &wanted.entries);
     let wanted: BTreeSet<IpNet> = entries.map(|entry| entry.cidr).collect();
     for table in &observed.tables {
         let mut planner = Planner {
@@ -132,18 +138,16 @@ impl Planner<'_> {
                 figures::token(own)
             ));
             if self.may_delete {
-                planned.before.0.insert(table.clone(), before.clone());
-                planned.after.0.insert(table.clone(), before.clone());
-                planned.known.0.insert(table.clone(), before);
+                let unchanged = [before.clone(), before.clone(), before];
+                planned.ledgers.insert(table, unchanged);
             }
             return;
         }
         // The ledger has routes from before their call until after their deletion.
-        let known: BTreeSet<IpNet> = before.union(&self.ours).copied().collect();
         if self.may_delete {
-            planned.before.0.insert(table.clone(), known);
-            planned.after.0.insert(table.clone(), self.ours.clone());
-            planned.known.0.insert(table.clone(), before);
+            let all = before.union(&self.ours).copied().collect();
+            let ledgers = [all, self.ours.clone(), before];
+            planned.ledgers.insert(table, ledgers);
         }
         // A route that comes back is of both documents, as a table without a change is.
         let moves = !self.adds.is_empty() || !self.deletes.is_empty();

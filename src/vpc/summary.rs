@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ledger::prefix_of;
 use super::objects::{
-    ListId, ListVersion, RouteDestination, RouteOrigin, RouteState, RouteTable, RouteTableId,
-    RouteTarget, VpcId, VpcRoute,
+    ListId, ListVersion, RouteDestination, RouteState, RouteTable, RouteTableId, RouteTarget,
+    VpcId, VpcRoute,
 };
 use super::observed::ObservedPlane;
 use crate::config::{PlaneMode, VpcPlaneConfig};
@@ -69,18 +70,11 @@ impl RouteSummary {
     /// The single routes of a family to its target.
     fn single(table: &RouteTable, family: Family, target: &str) -> Option<RouteSummary> {
         let to = RouteTarget::from_id(target)?;
-        let to_prefix = |route: &&VpcRoute| match route.destination {
-            RouteDestination::Prefix(prefix) => {
-                Family::of_net(&prefix) == family && prefix.prefix_len() > 0
-            }
-            RouteDestination::List(_) => false,
+        let is_single = |route: &&VpcRoute| {
+            prefix_of(route).is_some_and(|prefix| Family::of_net(&prefix) == family)
         };
-        let found: Vec<&VpcRoute> = table
-            .routes
-            .iter()
-            .filter(to_prefix)
-            .filter(|route| route.origin == RouteOrigin::CreateRoute && route.leads_to(&to))
-            .collect();
+        let routes = table.routes.iter().filter(is_single);
+        let found: Vec<&VpcRoute> = routes.filter(|route| route.leads_to(&to)).collect();
         let active = found.iter().all(|route| route.state == RouteState::Active);
         (!found.is_empty()).then(|| RouteSummary {
             family,

@@ -91,13 +91,12 @@ impl Agent {
         }
         self.judge_fetch(&ended, report);
         self.retry.after(report, ended.ended, random::fraction());
-        self.vpc.failures = match self.retry.at {
-            Some(_) => self.vpc.failures + 1,
-            None => 0,
-        };
-        self.vpc.failing_since = match self.retry.at {
-            Some(_) => self.vpc.failing_since.or(Some(now_s())),
-            None => None,
+        (self.vpc.failures, self.vpc.failing_since) = match self.retry.at {
+            Some(_) => {
+                let since = self.vpc.failing_since.or(Some(now_s()));
+                (self.vpc.failures + 1, since)
+            }
+            None => (0, None),
         };
         let loss = report.was_judged() && self.loss.begins(report.without_document);
         if loss && !ended.asked && self.schedule.breaker() != BreakerState::Open {

@@ -16,9 +16,8 @@ use crate::state::StateFile;
 use crate::state::store::Store;
 use crate::types::{Family, PerFamily};
 use crate::vpc::ec2::{Ec2, ErrorKind, ListFilter};
-use crate::vpc::goal::PlaneGoal;
+use crate::vpc::goal::{PlaneGoal, target_of};
 use crate::vpc::ledger::Ledger;
-use crate::vpc::objects::RouteTarget;
 use crate::vpc::observed::{Found, ObservedPlane, list_name};
 use crate::vpc::plan::{Memory, plan};
 use crate::vpc::quota::Usage;
@@ -174,8 +173,7 @@ fn overlaps(
 async fn targets(ec2: &Ec2, config: &Config, observed: &ObservedPlane, report: &mut CheckReport) {
     let plane = &config.vpc_plane;
     for family in plane.families() {
-        let target = plane.target.get(family).as_deref();
-        let Some(target) = target.and_then(RouteTarget::from_id) else {
+        let Some(target) = target_of(plane, family) else {
             continue;
         };
         let places = match ec2.describe_target(&target).await {

@@ -15,9 +15,9 @@ use crate::ranges::RangeSet;
 use crate::reconcile::{Asking, Mode, Options};
 use crate::types::Family;
 use crate::vpc::error::VpcError;
+use crate::vpc::goal::target_of;
 use crate::vpc::look::{ask, judge};
 use crate::vpc::lookup::{Hit, lookup};
-use crate::vpc::objects::RouteTarget;
 use crate::vpc::observed::ObservedPlane;
 use crate::vpc::pass::PassMemory;
 use crate::vpc::session::Session;
@@ -132,8 +132,7 @@ fn of_address<'o>(
         .map(|table| {
             let mut hit = lookup(table, address, observed);
             let by_target = config.vpc_plane.mode == PlaneMode::Routes;
-            let target = config.vpc_plane.target.get(family).as_deref();
-            let target = target.and_then(RouteTarget::from_id).filter(|_| by_target);
+            let target = target_of(&config.vpc_plane, family).filter(|_| by_target);
             let leads = |hit: &Hit<'_>| target.as_ref().is_some_and(|it| hit.route.leads_to(it));
             if let Some(hit) = &mut hit {
                 hit.is_ours |= hit.prefix.prefix_len() > 0 && leads(hit);

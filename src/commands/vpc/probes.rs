@@ -11,8 +11,8 @@ use crate::ranges::RangeSet;
 use crate::types::{Family, SyncToken};
 use crate::vpc::calls::Call;
 use crate::vpc::ec2::Ec2;
-use crate::vpc::goal::PlaneGoal;
-use crate::vpc::objects::{PrefixList, RouteDestination, RouteTarget, Tags};
+use crate::vpc::goal::{PlaneGoal, target_of};
+use crate::vpc::objects::{PrefixList, RouteDestination, Tags};
 use crate::vpc::observed::{Found, ObservedPlane, list_name};
 use crate::vpc::tags;
 
@@ -65,12 +65,7 @@ fn of_lists(config: &Config, observed: &ObservedPlane) -> Vec<Call> {
             (_, Some(ours)) => calls.extend(of_list(&ours.list)),
             _ => {}
         }
-        let target = plane
-            .target
-            .get(family)
-            .as_deref()
-            .and_then(RouteTarget::from_id);
-        if let (Some(ours), Some(target)) = (ours, target) {
+        if let (Some(ours), Some(target)) = (ours, target_of(plane, family)) {
             for table in &observed.tables {
                 let destination = RouteDestination::List(ours.list.id.clone());
                 let table_id = table.id.clone();
@@ -132,8 +127,7 @@ fn of_routes(config: &Config, observed: &ObservedPlane, ranges: &RangeSet) -> Ve
     let mut calls = Vec::new();
     for table in &observed.tables {
         for family in plane.families() {
-            let target = plane.target.get(family).as_deref();
-            let Some(target) = target.and_then(RouteTarget::from_id) else {
+            let Some(target) = target_of(plane, family) else {
                 continue;
             };
             let goal = goal.as_ref();
