@@ -9,6 +9,7 @@ use lab::replay::{Replay, ReplayRow};
 use trailblazer::config::parse;
 use trailblazer::reconcile::Outcome;
 use trailblazer::types::Region;
+use trailblazer::vpc::report::VpcReport;
 use trailblazer::vpc::session::resolved;
 
 use crate::world::*;
@@ -118,6 +119,21 @@ pub fn advance(replay: &mut Replay, selection: &Selection, all: bool) -> bool {
     }
 }
 
+/// A pass over the document of the replay, which must succeed. Returns also the place for messages.
+#[track_caller]
+pub fn pass_over(
+    writer: &mut Writer,
+    replay: &Replay,
+    selection: &Selection,
+) -> (VpcReport, String) {
+    writer.publish(&String::from_utf8(replay.document()).unwrap());
+    let report = run(writer.pass());
+    let place = format!("{}, version {}", selection.name, replay.number());
+    let is_good = matches!(report.outcome, Outcome::Changed | Outcome::InSync);
+    assert!(is_good, "{place}: {report:?}");
+    (report, place)
+}
+
 /// A VPC with room for every selection.
 pub fn roomy(selection: &Selection) -> Cloud {
     let cloud = vpc();
@@ -212,11 +228,7 @@ fn replay(selection: &Selection, all: bool) {
         if wanted.is_empty() {
             continue;
         }
-        writer.publish(&String::from_utf8(replay.document()).unwrap());
-        let report = run(writer.pass());
-        let place = format!("{}, version {}", selection.name, replay.number());
-        let is_good = matches!(report.outcome, Outcome::Changed | Outcome::InSync);
-        assert!(is_good, "{place}: {report:?}");
+        let (_, place) = pass_over(&mut writer, &replay, selection);
         for side in &mut sides {
             let wanted = of_family(&wanted, side.ipv4);
             // A document without any prefix of a family is held, by design.

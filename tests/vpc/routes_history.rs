@@ -7,7 +7,6 @@ use cloud::Cloud;
 use ipnet::IpNet;
 use lab::data;
 use lab::replay::Replay;
-use trailblazer::reconcile::Outcome;
 
 use crate::history::*;
 use crate::world::*;
@@ -171,11 +170,7 @@ fn replay(selection: &Selection, all: bool) {
         }
         let wanted = in_force(&table.before, &document);
         table.expect(&wanted);
-        writer.publish(&String::from_utf8(replay.document()).unwrap());
-        let report = run(writer.pass());
-        let place = format!("{}, version {}", selection.name, replay.number());
-        let is_good = matches!(report.outcome, Outcome::Changed | Outcome::InSync);
-        assert!(is_good, "{place}: {report:?}");
+        let (report, place) = pass_over(&mut writer, &replay, selection);
         let faults = table.faults(wanted);
         assert!(faults.is_empty(), "{place}: {faults:?}\n{report:?}");
         documents += 1;
